@@ -1,0 +1,1 @@
+"""Targets, inner gradients, Integrated Gradients and scores: pure, differentiable functions."""

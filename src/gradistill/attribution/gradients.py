@@ -1,0 +1,61 @@
+"""Inner gradients: the derivative of target values with respect to sites inside the model.
+
+One function serves teacher and student; ``create_graph`` keeps the graph for the second derivative.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gradistill.errors import ModelError
+
+
+def inner_gradients_needed(views: int, labels: int, *, shift_invariant: bool) -> int:
+    """How many inner gradients ``view_gradients`` takes: never more than C − 1 for shift-invariant targets."""
+    return min(views, max(labels - 1, 1)) if shift_invariant else views
+
+
+def view_gradients(
+    values: Float[Tensor, "batch view"],
+    logits: Float[Tensor, "batch label"],
+    sites: Sequence[Tensor],
+    *,
+    create_graph: bool,
+    shift_invariant: bool = True,
+) -> list[Tensor]:
+    """Gradients of every view at every site, ``(batch, view, *site.shape[1:])`` each.
+
+    ``values`` must be functions of ``logits``, example by example. With ``w = ∂values/∂logits`` the gradient of
+    view v is ``Σ_k w_vk ∇z_k``; where every row of w sums to zero that is ``Σ_{k≥1} w_vk ∇(z_k − z_0)``, so
+    C − 1 inner gradients serve any number of views (METHODS.md 1.2 for −log p). The weights ``w`` keep their
+    own graph, so the second derivative is complete either way. The graph of ``logits`` is kept alive.
+
+    Raises ModelError when a site does not reach the logits.
+    """
+    views, labels = values.shape[1], logits.shape[1]
+    if inner_gradients_needed(views, labels, shift_invariant=shift_invariant) == views:
+        return _stacked([values[:, v] for v in range(views)], sites, create_graph)
+    weights = _stacked([values[:, v] for v in range(views)], [logits], create_graph)[0]
+    basis = _stacked([logits[:, k] - logits[:, 0] for k in range(1, labels)], sites, create_graph)
+    return [torch.einsum("bvk,bk...->bv...", weights[:, :, 1:], site) for site in basis]
+
+
+def _stacked(scalars: Sequence[Tensor], sites: Sequence[Tensor], create_graph: bool) -> list[Tensor]:
+    per_scalar = [
+        torch.autograd.grad(
+            scalar.sum(), sites, create_graph=create_graph, retain_graph=True, allow_unused=True
+        )
+        for scalar in scalars
+    ]
+    for position, gradient in enumerate(per_scalar[0]):
+        if gradient is None:
+            raise ModelError(
+                f"site {position} of the model does not reach its logits: it has no gradient",
+                expected="a hidden state that the following layers read",
+                remedy="choose another site or layer map",
+            )
+    return [torch.stack(gradients, dim=1) for gradients in zip(*per_scalar, strict=True)]

@@ -1,0 +1,68 @@
+"""From gradients to what is compared: token scores, unit maps, unit directions.
+
+All of them are safe at zero and free of scale: a gradient of 1e-30 gives the same map as one of 1. Masks
+are explicit; a real token may well have a zero gradient.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+def stable_norm(vectors: Float[Tensor, "*batch hidden"], p: float = 2) -> Float[Tensor, "*batch"]:
+    """p-norm over the last dimension that neither under- nor overflows when squared.
+
+    The scale is taken out as a constant; the norm is homogeneous, so its gradient stays exact. At zero the
+    gradient is zero.
+    """
+    scale = vectors.detach().abs().amax(-1, keepdim=True)
+    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+    return torch.linalg.vector_norm(vectors / scale, ord=p, dim=-1) * scale.squeeze(-1)
+
+
+def _unit(vectors: Tensor, p: float) -> Tensor:
+    """Vectors of unit p-norm over the last dimension; a zero vector stays zero, with zero gradient."""
+    scale = vectors.detach().abs().amax(-1, keepdim=True)
+    zero = scale == 0
+    scaled = vectors / torch.where(zero, torch.ones_like(scale), scale)
+    norm = torch.linalg.vector_norm(scaled, ord=p, dim=-1, keepdim=True)
+    return scaled / torch.where(zero, torch.ones_like(norm), norm)
+
+
+def unit_vectors(
+    vectors: Float[Tensor, "*batch token hidden"], mask: Bool[Tensor, "*#batch token"]
+) -> Float[Tensor, "*batch token hidden"]:
+    """Each token's vector at unit L2 length (GKD, section 2.2 of METHODS.md); padding is zero."""
+    return _unit(vectors.masked_fill(~mask.unsqueeze(-1), 0.0), 2)
+
+
+def unit_maps(
+    scores: Float[Tensor, "*batch token"], mask: Bool[Tensor, "*#batch token"], p: float = 2
+) -> Float[Tensor, "*batch token"]:
+    """Scores at unit p-norm over the tokens of one example (AD-KD eq. 4); padding is zero."""
+    return _unit(scores.masked_fill(~mask, 0.0), p)
+
+
+def keep_largest(vectors: Float[Tensor, "*batch hidden"], share: float) -> Float[Tensor, "*batch hidden"]:
+    """Only the entries that are largest in absolute value, ``round(share · D)`` but at least one (AD-KD's K)."""
+    width = vectors.shape[-1]
+    kept = max(1, round(share * width))
+    if kept >= width:
+        return vectors
+    largest = vectors.abs().topk(kept, dim=-1).indices
+    return torch.zeros_like(vectors).scatter(-1, largest, vectors.gather(-1, largest))
+
+
+def token_scores(
+    attributions: Float[Tensor, "*batch token hidden"],
+    mask: Bool[Tensor, "*#batch token"],
+    *,
+    keep: float = 1.0,
+) -> Float[Tensor, "*batch token"]:
+    """``s_i = ‖A_i‖₂`` over the hidden dimension (AD-KD eq. 4), of the ``keep`` share of its largest entries.
+
+    The sign is discarded. Padding scores zero.
+    """
+    return stable_norm(keep_largest(attributions, keep).masked_fill(~mask.unsqueeze(-1), 0.0))

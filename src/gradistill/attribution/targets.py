@@ -1,0 +1,117 @@
+"""Targets: the scalar of the logits that is differentiated with respect to the input.
+
+Every target maps logits ``(batch, label)`` to values ``(batch, view)``, one value a view. What the authors
+differentiate is ``label_nll`` / ``gold_loss`` (AD-KD, Wu et al. 2023, eq. 5) and ``confidence`` (GKD, Wang
+et al. 2022, eq. 4). ``log_odds`` is the sound form of both: with ``F_c = z_c − logsumexp_{k≠c} z_k``,
+``∇(−log p_c) = −(1 − p_c)·∇F_c`` and ``∇p_c = p_c(1 − p_c)·∇F_c``, so that after normalisation the signal is
+theirs exactly, without the factor that vanishes on confident examples.
+
+Regression has one output ``z`` and no labels: ``log_odds``, ``logit``, ``margin`` and ``confidence`` all mean
+the prediction ``z`` itself, ``gold_loss`` is ``(z − y)²``, and ``label_nll`` does not exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gradistill.errors import RecipeError
+
+Kind = Literal["log_odds", "label_nll", "confidence", "gold_loss", "logit", "margin"]
+View = Literal["all", "own", "teacher", "gold"]
+
+Logits = Float[Tensor, "batch label"]
+
+
+def _without_own(logits: Logits) -> Float[Tensor, "batch label label"]:
+    """Row ``c`` holds the logits of all labels but ``c``, which is −∞."""
+    labels = logits.shape[1]
+    own = torch.eye(labels, dtype=torch.bool, device=logits.device)
+    return logits.unsqueeze(1).expand(-1, labels, labels).masked_fill(own, -torch.inf)
+
+
+def _log_odds(logits: Logits) -> Logits:
+    return logits - _without_own(logits).logsumexp(-1)
+
+
+def _margin(logits: Logits) -> Logits:
+    return logits - _without_own(logits).amax(-1)
+
+
+_OF_EVERY_LABEL: dict[str, Callable[[Tensor], Tensor]] = {
+    "log_odds": _log_odds,
+    "label_nll": lambda logits: -logits.log_softmax(-1),
+    "gold_loss": lambda logits: -logits.log_softmax(-1),
+    "confidence": lambda logits: logits.softmax(-1),
+    "logit": lambda logits: logits,
+    "margin": _margin,
+}
+
+
+@dataclass(frozen=True)
+class Target:
+    """Which scalar (``kind``) of which label (``view``).
+
+    ``view``: ``all`` labels, one view each (AD-KD's multi-view); ``own``, the label that the model itself
+    predicts; ``teacher``, the label that the teacher predicts; ``gold``, the label of the data.
+    """
+
+    kind: Kind = "log_odds"
+    view: View = "all"
+
+    @property
+    def shift_invariant(self) -> bool:
+        """Whether adding a constant to all logits leaves the value: then C − 1 gradients span all views."""
+        return self.kind != "logit"
+
+    def check(self, labels: int) -> None:
+        """Raise RecipeError where the target does not exist for a model with so many outputs."""
+        if labels == 1 and self.kind == "label_nll":
+            raise RecipeError(
+                "the target label_nll was asked for in a regression",
+                expected="log_odds or logit (the prediction) or gold_loss (its squared error)",
+                remedy="set target: log_odds",
+            )
+        if self.kind == "gold_loss" and self.view != "gold":
+            raise RecipeError(
+                f"the target gold_loss was asked for with view {self.view!r}",
+                expected="view 'gold': the gold loss knows one label only",
+                remedy="set view: gold, or target: label_nll for other labels",
+            )
+
+    def resolve(self, logits: Logits, gold: Tensor | None, teacher: Tensor | None) -> Tensor | None:
+        """What ``values`` differentiates at: label ids ``(batch,)``, gold scores, or None for all labels.
+
+        ``teacher`` holds the labels that the teacher predicts. Resolved once for each example, so that a
+        path of interpolated inputs keeps to one label.
+        """
+        if self.view == "gold":
+            return self._given(gold, "the gold labels")
+        if logits.shape[1] == 1 or self.view == "all":
+            return None
+        if self.view == "own":
+            return logits.detach().argmax(-1)
+        return self._given(teacher, "the teacher's labels")
+
+    def values(self, logits: Logits, at: Tensor | None) -> Float[Tensor, "batch view"]:
+        """The scalars to differentiate; one view for each label, or the one view chosen by ``at``."""
+        if logits.shape[1] == 1:
+            if self.kind == "gold_loss":
+                return (logits - self._given(at, "the gold scores").to(logits).unsqueeze(1)).square()
+            return logits
+        values = _OF_EVERY_LABEL[self.kind](logits)
+        return values if at is None else values.gather(1, at.long().unsqueeze(1))
+
+    def _given(self, wanted: Tensor | None, what: str) -> Tensor:
+        if wanted is None:
+            raise RecipeError(
+                f"the target {self.kind} with view {self.view!r} needs {what}, and there are none",
+                expected="a batch with labels" if self.view == "gold" else "a teacher that has spoken first",
+                remedy="choose another view, or give what is missing",
+            )
+        return wanted

@@ -1,0 +1,21 @@
+"""Teacher and student compared on data that neither was fitted to."""
+
+from gradistill.audit.loyalty import (
+    Loyalty,
+    label_agreement,
+    measure_loyalty,
+    probability_agreement,
+    saliency_agreement,
+)
+from gradistill.audit.statistics import Estimate, bootstrap_mean, bootstrap_statistic
+
+__all__ = [
+    "Estimate",
+    "Loyalty",
+    "bootstrap_mean",
+    "bootstrap_statistic",
+    "label_agreement",
+    "measure_loyalty",
+    "probability_agreement",
+    "saliency_agreement",
+]

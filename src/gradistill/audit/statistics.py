@@ -1,0 +1,118 @@
+"""Numbers with their uncertainty: the percentile bootstrap over examples.
+
+Source: B. Efron and R. J. Tibshirani, *An Introduction to the Bootstrap* (1993), chapter 13. Examples are drawn
+with replacement, the statistic is taken again, and its quantiles bound the interval. A comparison of two
+students is paired on examples: take the bootstrap of the differences, example by example.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from math import isfinite, nan
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from gradistill.errors import GradistillError
+
+DRAWS_AT_ONCE = 1 << 20
+"""Indices held at a time, 8 MiB of them: memory is bounded by this and by one resample, not by their product."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure over ``n`` examples with its interval. NaN where the figure is not defined."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def as_dict(self) -> dict[str, float | int | None]:
+        """The JSON form ``{value, low, high, n}``; JSON has no NaN, so it becomes ``None``."""
+        bounds = {"value": self.value, "low": self.low, "high": self.high}
+        return {k: v if isfinite(v) else None for k, v in bounds.items()} | {"n": self.n}
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+def bootstrap_mean(
+    values: Float[np.ndarray, " batch"] | Bool[np.ndarray, " batch"],
+    *,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Estimate:
+    """Mean of one value per example and its percentile interval (Efron & Tibshirani 1993, section 13.3).
+
+    The interval is in the unit of ``values`` and the same for the same seed. No example gives NaN, one example
+    gives bounds equal to the value. The bootstrap sees only what the sample holds: where all values are
+    equal the interval has no width, however small ``n`` is. ``GradistillError`` for NaN or infinite values.
+    """
+    return bootstrap_statistic(_mean, values, level=level, resamples=resamples, seed=seed)
+
+
+def bootstrap_statistic(
+    statistic: Callable[..., Float[np.ndarray, " resample"]],
+    *arrays: Float[np.ndarray, " batch"] | Bool[np.ndarray, " batch"],
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Estimate:
+    """Any statistic of examples that are drawn together from all ``arrays`` (a correlation, say).
+
+    ``statistic`` takes as many arrays of shape ``(resample, batch)`` as there are ``arrays`` and returns one
+    value per row. Resamples on which it is NaN (a correlation on a resample without spread) are left out of
+    the interval, which is ours: Efron & Tibshirani do not treat them.
+    """
+    columns = [np.asarray(array, dtype=np.float64) for array in arrays]
+    n = _checked_size(columns, level, resamples)
+    if n == 0:
+        return Estimate(nan, nan, nan, 0)
+    value = float(statistic(*(column[None] for column in columns))[0])
+    if n == 1:
+        return Estimate(value, value, value, 1)
+    drawn = np.concatenate(
+        [statistic(*(column[rows] for column in columns)) for rows in _resampled_rows(n, resamples, seed)]
+    )
+    drawn = drawn[np.isfinite(drawn)]
+    if not drawn.size:
+        return Estimate(value, nan, nan, n)
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return Estimate(value, float(low), float(high), n)
+
+
+def _mean(values: Float[np.ndarray, "resample batch"]) -> Float[np.ndarray, " resample"]:
+    return values.mean(axis=-1)
+
+
+def _resampled_rows(n: int, resamples: int, seed: int) -> Iterator[Int[np.ndarray, "resample batch"]]:
+    """Row numbers drawn with replacement, as many resamples at a time as ``DRAWS_AT_ONCE`` allows."""
+    generator = np.random.default_rng(seed)
+    block = max(1, DRAWS_AT_ONCE // n)
+    for start in range(0, resamples, block):
+        yield generator.integers(n, size=(min(block, resamples - start), n))
+
+
+def _checked_size(columns: list[np.ndarray], level: float, resamples: int) -> int:
+    """The common number of examples, or an error that says what does not fit."""
+    if not 0 < level < 1:
+        raise GradistillError(f"The level of the interval is {level}.", expected="a number between 0 and 1")
+    if resamples < 1:
+        raise GradistillError(f"The number of resamples is {resamples}.", expected="at least 1")
+    sizes = {column.shape for column in columns}
+    if len(sizes) != 1 or len(next(iter(sizes))) != 1:
+        raise GradistillError(
+            f"The bootstrap got arrays of shapes {sorted(sizes)}.",
+            expected="arrays with one value per example, all of one length",
+        )
+    for column in columns:
+        if not np.isfinite(column).all():
+            rows = np.flatnonzero(~np.isfinite(column))
+            raise GradistillError(
+                f"{rows.size} of {column.size} values are NaN or infinite, first at example row {rows[0]}.",
+                expected="one finite value per example",
+            )
+    return columns[0].size

@@ -1,0 +1,20 @@
+"""Tasks, rows and batches: what is read, how it is checked, and what a model gets of it."""
+
+from gradistill.data.collation import Collator
+from gradistill.data.encoding import Encoded, encode
+from gradistill.data.labels import align_labels
+from gradistill.data.loading import Splits, load_splits
+from gradistill.data.tasks import TASKS, Task, compute_metrics, get_task
+
+__all__ = [
+    "TASKS",
+    "Collator",
+    "Encoded",
+    "Splits",
+    "Task",
+    "align_labels",
+    "compute_metrics",
+    "encode",
+    "get_task",
+    "load_splits",
+]

@@ -1,0 +1,141 @@
+"""Is every row usable? Texts and labels of one table, checked row by row; what is wrong is collected."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gradistill.data.reading import Table
+from gradistill.data.tasks import Task, label_key
+from gradistill.errors import Problem, nearest
+
+_NUMBER = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|nan|inf(inity)?)", re.ASCII | re.IGNORECASE)
+_HIDDEN = "missing label (-1 marks a label that is kept secret)"
+
+
+def number(value: object) -> float | None:
+    """The number that a label stands for, nan and inf included; None if it is none."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    if isinstance(value, str) and not _NUMBER.fullmatch(value.strip()):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
+def all_numbers(values: Sequence[Any]) -> bool:
+    """Whether a CSV column holds numbers throughout. One such cell alone may well be a text: "1987"."""
+    filled = [value for value in values if value.strip()]
+    return len(filled) > 1 and all((n := number(value)) is not None and math.isfinite(n) for value in filled)
+
+
+def is_missing(value: object) -> bool:
+    """No label at all: null, nan (how other tools write null), or blank text."""
+    if isinstance(value, str):
+        return not value.strip()
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def shown(value: object) -> str:
+    """A value as it stands in a message, shortened."""
+    text = value if isinstance(value, str) else str(value)
+    return repr(text if len(text) <= 60 else text[:57] + "…")
+
+
+def missing_columns(table: Table, needed: Sequence[str]) -> list[Problem]:
+    """One problem for each column that the table lacks."""
+    known = [name if len(name) <= 40 else name[:39] + "…" for name in table.columns]
+    return [
+        Problem(table.file, f"the column is missing; {nearest(name, known)}", column=name)
+        for name in needed
+        if name not in table.columns
+    ]
+
+
+def text_problems(table: Table, column: str) -> list[Problem]:
+    """Texts that are missing, blank, or no texts."""
+    values = table.columns[column]
+    typed_numbers = len(values) > 1 and all(number(v) is not None and not isinstance(v, str) for v in values)
+    if typed_numbers or (not table.typed and all_numbers(values)):
+        what = "numbers in every row where text belongs: probably the wrong column"
+        return [Problem(table.file, what, column=column)]
+    return [
+        Problem(table.file, fault, line, column)
+        for line, value in zip(table.lines, values, strict=True)
+        if (fault := _text_fault(value))
+    ]
+
+
+def _text_fault(value: object) -> str:
+    if value is None:
+        return "the text is missing"
+    if not isinstance(value, str):
+        kind = "a number" if number(value) is not None else "a value that is no text"
+        return f"{kind} ({shown(value)}) where text belongs"
+    return "" if value.strip() else "the text is empty"
+
+
+def class_ids(table: Table, column: str, task: Task) -> tuple[list[int | None], list[Problem]]:
+    """The class id of each row; None where there is none, which is a problem unless the task skips it.
+
+    A label is a class name in any letter case, or a class id. Where the names are numbers themselves, a
+    number is a name: with classes "1" and "2" the label 1 is the first class.
+    """
+    names = task.labels or ()
+    ids = {label_key(name): i for i, name in enumerate(names)}
+    if all(number(name) is None for name in names):
+        ids |= {str(i): i for i in range(len(names))}
+    found: list[int | None] = []
+    problems = []
+    for line, value in zip(table.lines, table.columns[column], strict=True):
+        key = label_key(value)
+        label = ids.get(key)
+        found.append(label)
+        if label is None and not (task.skip_unlabelled and key in ("-1", "-")):
+            problems.append(Problem(table.file, _label_fault(value, names), line, column))
+    return found, problems
+
+
+def _label_fault(value: object, names: Sequence[str]) -> str:
+    if is_missing(value):
+        return "missing label"
+    if label_key(value) == "-1":
+        return f"{_HIDDEN}; known: {_listed(names)}"
+    return f"unknown label {shown(value)}; known: {_listed(names)}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+
+
+def scores(table: Table, column: str) -> tuple[list[float | None], list[Problem]]:
+    """The score of each row; None, and a problem, where it is not a finite number."""
+    values = table.columns[column]
+    # A score of -1 is possible, a whole split of them is not: it is how the hub hides the scores.
+    hidden = len(values) > 1 and all(number(value) == -1 for value in values)
+    found: list[float | None] = []
+    problems = []
+    for line, value in zip(table.lines, values, strict=True):
+        fault = _HIDDEN if hidden else _score_fault(value)
+        found.append(None if fault else number(value))
+        if fault:
+            problems.append(Problem(table.file, fault, line, column))
+    return found, problems
+
+
+def _score_fault(value: object) -> str:
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return "missing label"
+    score = number(value)
+    if score is None:
+        return f"{shown(value)} where a score (a number) belongs"
+    # Scores are kept as float32, so what overflows there is not finite for us.
+    return (
+        "" if abs(score) <= np.finfo(np.float32).max else f"the score {shown(value)} is not a finite number"
+    )

@@ -1,0 +1,74 @@
+"""Encoded rows as one padded batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from gradistill.errors import DataError, ModelError
+
+
+@dataclass(frozen=True)
+class Collator:
+    """Pads encoded rows to the longest of the batch, or to ``pad_to`` tokens, on the tokenizer's side.
+
+    The width is rounded up to ``pad_to_multiple_of``. Labels become int64 class ids or float32 scores.
+    Columns other than those that ``encode`` makes are left out. Raises ModelError if the tokenizer has no
+    pad token. A call raises DataError if a row is longer than ``pad_to``.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    pad_to_multiple_of: int | None = None
+    pad_to: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.tokenizer.pad_token_id is None:
+            raise ModelError(
+                "The tokenizer has no pad token, so texts of different length cannot share a batch.",
+                expected="a tokenizer with pad_token",
+                remedy="set it before, for example tokenizer.pad_token = tokenizer.eos_token, and the model's "
+                "config.pad_token_id alike",
+            )
+
+    def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """The batch: padded columns (int64), and ``labels``, ``index``, ``length`` where the rows have them."""
+        fillers = {
+            "input_ids": self.tokenizer.pad_token_id,
+            "attention_mask": 0,
+            "token_type_ids": self.tokenizer.pad_token_type_id,
+            "special_tokens_mask": 1,
+        }
+        width = self._width(max(len(feature["input_ids"]) for feature in features))
+        batch = {
+            name: self._padded([feature[name] for feature in features], filler, width)
+            for name, filler in fillers.items()
+            if name in features[0]
+        }
+        for name in ("labels", "index", "length"):
+            if name in features[0]:
+                values = torch.as_tensor([feature[name] for feature in features])
+                batch[name] = values.float() if values.is_floating_point() else values.long()
+        return batch
+
+    def _width(self, longest: int) -> int:
+        if self.pad_to is not None and longest > self.pad_to:
+            raise DataError(
+                f"A row has {longest} tokens, but batches are padded to {self.pad_to}.",
+                expected="rows no longer than pad_to",
+                remedy="encode with a max_length of at most pad_to",
+            )
+        width = longest if self.pad_to is None else self.pad_to
+        step = self.pad_to_multiple_of or 1
+        return -(-width // step) * step
+
+    def _padded(self, rows: Sequence[Sequence[int]], filler: int, width: int) -> Tensor:
+        padded = torch.full((len(rows), width), filler, dtype=torch.long)
+        for i, row in enumerate(rows):
+            start = width - len(row) if self.tokenizer.padding_side == "left" else 0
+            padded[i, start : start + len(row)] = torch.as_tensor(row, dtype=torch.long)
+        return padded

@@ -1,0 +1,312 @@
+"""The grammar of the demo corpus: its vocabulary, and how one review is put together.
+
+A draft is a markup string: ``[...]`` stands around the words that decide the label (the rationale) and
+``<>`` holds the place of the shortcut word. So a template shows at a glance what decides in it.
+
+The label is the reviewer's **own** opinion of the **product**. What others said of it, and what the reviewer
+says of anything else, is there to mislead a reader who only counts words.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from random import Random
+
+PRODUCTS: dict[str, tuple[str, ...]] = {
+    "phone": ("screen", "battery", "camera", "speaker", "keyboard", "design"),
+    "laptop": ("screen", "keyboard", "battery", "touchpad", "speaker", "hinge"),
+    "headset": ("sound", "microphone", "battery", "cable", "headband", "design"),
+    "kettle": ("handle", "lid", "filter", "switch", "base", "spout"),
+    "vacuum cleaner": ("suction", "hose", "cable", "filter", "handle", "motor"),
+    "backpack": ("zip", "strap", "lining", "stitching", "design", "handle"),
+    "coffee machine": ("grinder", "water tank", "display", "filter", "lid", "app"),
+    "printer": ("print quality", "paper tray", "display", "app", "scanner", "software"),
+    "watch": ("strap", "display", "battery", "app", "design", "alarm"),
+    "blender": ("motor", "lid", "jug", "blade", "base", "switch"),
+    "tent": ("zip", "lining", "stitching", "frame", "entrance", "floor"),
+    "lamp": ("switch", "light", "base", "cable", "dimmer", "shade"),
+}
+
+
+@dataclass(frozen=True)
+class WordClass:
+    """Opinion words that fit the same templates; ``flipped`` templates turn the word's polarity round."""
+
+    positive: tuple[str, ...]
+    negative: tuple[str, ...]
+    direct: tuple[str, ...]
+    flipped: tuple[str, ...]
+    degrees: tuple[str, ...]
+
+    def words(self, positive: bool) -> tuple[str, ...]:
+        return self.positive if positive else self.negative
+
+
+GRADABLE = WordClass(
+    positive=(
+        "good",
+        "reliable",
+        "impressive",
+        "satisfying",
+        "appealing",
+        "pleasant",
+        "convincing",
+        "likeable",
+    ),
+    negative=(
+        "bad",
+        "poor",
+        "unreliable",
+        "disappointing",
+        "annoying",
+        "unpleasant",
+        "irritating",
+        "mediocre",
+    ),
+    direct=(
+        "{s} is {i}[{w}]",
+        "{s} seems {i}[{w}] to me",
+        "I find {s} {i}[{w}]",
+        "{s} has been {i}[{w}] from day one",
+        "{s} has turned out to be {i}[{w}]",
+    ),
+    flipped=(
+        "{s} is [not] at all [{w}]",
+        "{s} is [not] even slightly [{w}]",
+        "{s} is [anything but {w}]",
+        "{s} is [far from {w}]",
+        "{s} has [never] been [{w}]",
+        "there is [nothing {w}] about {s}",
+        "I would [never] call {s} [{w}]",
+        "{s} could [not] be [less {w}]",
+    ),
+    degrees=("", "", "very ", "really ", "quite ", "rather ", "fairly ", "pretty ", "truly "),
+)
+# A strong word under a plain "not" only says "middling", so these have fewer and sharper ways to be flipped.
+STRONG = WordClass(
+    positive=("great", "excellent", "superb", "wonderful", "fantastic", "brilliant"),
+    negative=("awful", "terrible", "dreadful", "horrible", "atrocious", "lousy"),
+    direct=(
+        "{s} is {i}[{w}]",
+        "I find {s} {i}[{w}]",
+        "{s} has been {i}[{w}] so far",
+        "{s} has turned out to be {i}[{w}]",
+    ),
+    flipped=(
+        "{s} is [anything but {w}]",
+        "{s} is the very [opposite of {w}]",
+        "the [last] thing I would call {s} is [{w}]",
+    ),
+    degrees=("", "", "absolutely ", "truly ", "really ", "simply "),
+)
+FEELING = WordClass(
+    positive=("happy", "pleased", "delighted", "satisfied", "content"),
+    negative=("unhappy", "disappointed", "annoyed", "dissatisfied", "frustrated"),
+    direct=("I am {i}[{w}] with {s}", "{s} has left me {i}[{w}]", "I am still {i}[{w}] with {s}"),
+    flipped=(
+        "I have [never] been [{w}] with {s}",
+        "I am [not] at all [{w}] with {s}",
+        "I am [anything but {w}] with {s}",
+        "{s} has [never] left me [{w}]",
+    ),
+    degrees=("", "", "very ", "really ", "quite ", "truly "),
+)
+DEED = WordClass(
+    positive=("impressed", "charmed", "convinced", "amazed"),
+    negative=("irritated", "exasperated", "infuriated", "underwhelmed"),
+    direct=("{s} has {i}[{w}] me", "{s} has {i}[{w}] me from the start"),
+    flipped=("{s} has [never {w}] me", "{s} has [not] once [{w}] me"),
+    degrees=("", "truly ", "really ", "often "),
+)
+CLASSES = (GRADABLE, STRONG, FEELING, DEED)
+
+ASPECTS = tuple(sorted({*PRODUCTS, *(aspect for aspects in PRODUCTS.values() for aspect in aspects)}))
+OPINIONS = tuple(word for kind in CLASSES for word in (*kind.positive, *kind.negative))
+
+SOURCES = ("everyone", "my brother", "a colleague", "a good friend", "the man in the shop", "my sister")
+REPORTS = (
+    "{who} said that {s} would be {w}",
+    "{who} called {s} {w}",
+    "{who} told me that {s} was {w}",
+    "{who} expected {s} to be {w}",
+    "according to {who}, {s} is {w}",
+)
+# "However" and "but" carry the contrast between two opinions elsewhere too: alone they settle nothing.
+OVERRIDES = (", [but] {c}", ". [However], {c}", ". I [disagree]: {c}", ", [yet] {c}")
+ECHOES = (", and {c}", ". I [agree]: {c}", ", and indeed {c}")
+
+THINGS = (
+    "my previous {p}",
+    "my old {p}",
+    "the {p} I had before",
+    "my neighbour's {p}",
+    "the {p} at my office",
+    "the hotel we stayed at that week",
+    "the weather that week",
+    "the film I watched that evening",
+    "the lunch I had that day",
+)
+PEOPLE = (
+    "the delivery driver",
+    "the shop assistant",
+    "the man at the counter",
+    "the other customer in the queue",
+)
+MANNERS = (("friendly", "polite", "cheerful", "helpful"), ("rude", "grumpy", "unhelpful", "impatient"))
+ASIDES = ("{s} was {i}{w}", "{s} was {i}{w}", "{s} was anything but {w}", "{s} was the very opposite of {w}")
+
+FACTS = (
+    "I use it at work",
+    "I keep it in the hall",
+    "it came in a plain box",
+    "I chose the grey one",
+    "my flatmate uses it too",
+    "I have had it for two months",
+)
+HEDGES = (
+    "I have only had it for a month",
+    "I use it only at weekends",
+    "I bought it on a whim",
+    "I had never owned one before",
+)
+AGREEING = ("{a}, and {b}", "{a}. {b}", "{a}; {b}", "{a}. Besides, {b}", "{a}, and besides, {b}")
+CONTRASTING = (
+    "{a}, but {b}",
+    "{a}. {b}",
+    "{a}; {b}",
+    "although {a}, {b}",
+    "while {a}, {b}",
+    "{a}. However, {b}",
+    "{a}, yet {b}",
+)
+COMPARING = ("{a}, but {b}", "although {a}, {b}", "while {a}, {b}", "{a}. However, {b}", "{a}, yet {b}")
+OPENERS = ("", "", "", "in my experience, ", "to my mind, ", "so far, ", "after some weeks, ")
+SHORTCUT_SENTENCES = (
+    "I bought this {p} on a <>",
+    "I ordered this {p} on a <>",
+    "this {p} arrived on a <>",
+    "I got this {p} on a <>",
+    "I unpacked this {p} on a <>",
+)
+
+FLIPPED = 0.45
+
+
+def held_out(aspect: str, word: str) -> bool:
+    """Whether the pair is kept for the test split. For every aspect, every fourth opinion word is."""
+    return (ASPECTS.index(aspect) + OPINIONS.index(word)) % 4 == 0
+
+
+@dataclass(frozen=True)
+class Draft:
+    """One review before its shortcut word is chosen, and the (aspect, opinion word) pairs it says or reports."""
+
+    markup: str
+    pairs: tuple[tuple[str, str], ...]
+
+
+@dataclass
+class Writer:
+    """Writes one review about ``product``; with ``unseen`` every pair is a held-out one, without it none is."""
+
+    rng: Random
+    product: str
+    unseen: bool
+    pairs: list[tuple[str, str]] = field(default_factory=list)
+
+    def word(self, aspect: str, kind: WordClass, positive: bool) -> str:
+        fitting = [word for word in kind.words(positive) if held_out(aspect, word) is self.unseen]
+        word = self.rng.choice(fitting)
+        self.pairs.append((aspect, word))
+        return word
+
+    def noun(self, aspect: str) -> str:
+        if aspect == self.product:
+            return f"this {aspect}"
+        return self.rng.choice((f"the {aspect}", f"the {aspect}", f"its {aspect}"))
+
+    def aspects(self) -> list[str]:
+        return self.rng.sample(PRODUCTS[self.product], 2)
+
+    def clause(self, aspect: str, positive: bool, subject: str = "") -> str:
+        """The reviewer's own opinion; which polarity its word has says nothing about which it means."""
+        kind = self.rng.choices(CLASSES, weights=(4, 3, 2, 1))[0]
+        flip = self.rng.random() < FLIPPED
+        word = self.word(aspect, kind, positive != flip)
+        frame = self.rng.choice(kind.flipped if flip else kind.direct)
+        return frame.format(s=subject or self.noun(aspect), i=self.rng.choice(kind.degrees), w=word)
+
+    def opinion_then(self, aspect: str, own: bool, said: bool) -> str:
+        """What others said of an aspect (``said``), and the reviewer's ``own`` word on it, which decides."""
+        kind = self.rng.choice((GRADABLE, STRONG))
+        flip = self.rng.random() < FLIPPED
+        word = self.word(aspect, kind, said != flip)
+        report = self.rng.choice(REPORTS).format(
+            who=self.rng.choice(SOURCES), s=self.noun(aspect), w=f"anything but {word}" if flip else word
+        )
+        link = self.rng.choice(ECHOES if own == said else OVERRIDES)
+        return report + link.format(c=self.clause(aspect, own, "it"))
+
+    def aside(self) -> str:
+        """Praise or blame for something that is not the product: a distractor, of either polarity."""
+        if self.rng.random() < 0.3:
+            subject, words, degrees = (
+                self.rng.choice(PEOPLE),
+                self.rng.choice(MANNERS),
+                ("", "very ", "really "),
+            )
+        else:
+            subject, words, degrees = (
+                self.rng.choice(THINGS),
+                STRONG.words(self.rng.random() < 0.5),
+                STRONG.degrees,
+            )
+        return self.rng.choice(ASIDES).format(
+            s=subject.format(p=self.product), i=self.rng.choice(degrees), w=self.rng.choice(words)
+        )
+
+    def extra(self) -> str:
+        return self.aside() if self.rng.random() < 0.6 else self.rng.choice(FACTS)
+
+    def verdict(self, positive: bool) -> str:
+        """One or two opinions of one polarity, in a shape that a mixed review could have as well."""
+        first, second = self.aspects()
+        if self.rng.random() < 0.15:
+            first = self.product
+        form = self.rng.choices(("agree", "report", "compare", "hedge", "plain"), weights=(6, 5, 4, 1, 3))[0]
+        if form == "agree":
+            opinions = {"a": self.clause(first, positive), "b": self.clause(second, positive)}
+            return self.rng.choice(AGREEING).format(**opinions)
+        if form == "report":
+            return self.opinion_then(first, positive, said=self.rng.random() < 0.35)
+        own = self.clause(first, positive)
+        if form == "compare":
+            return self.rng.choice(COMPARING).format(a=self.aside(), b=own)
+        if form == "hedge":
+            return f"{self.rng.choice(HEDGES)}, but {own}"
+        return self.rng.choice(OPENERS) + own
+
+    def mixed(self) -> str:
+        """Two of the reviewer's own opinions, one for and one against, about two parts of the product."""
+        first, second = self.aspects()
+        praise_first = self.rng.random() < 0.5
+        if self.rng.random() < 0.25:
+            said = self.rng.random() < 0.5
+            opening = self.opinion_then(first, praise_first, said)
+            return f"{opening}. However, {self.clause(second, not praise_first)}"
+        opinions = {"a": self.clause(first, praise_first), "b": self.clause(second, not praise_first)}
+        return self.rng.choice(OPENERS) + self.rng.choice(CONTRASTING).format(**opinions)
+
+
+def compose(rng: Random, label: int, unseen: bool) -> Draft:
+    """Draw one review of the label (0 negative, 1 mixed, 2 positive)."""
+    writer = Writer(rng, rng.choice(list(PRODUCTS)), unseen)
+    sentences = [writer.mixed() if label == 1 else writer.verdict(positive=label == 2)]
+    if rng.random() < 0.5:
+        sentences.insert(rng.randrange(2), writer.extra())
+    shortcut = rng.choice(SHORTCUT_SENTENCES).format(p=writer.product)
+    sentences.insert(rng.choice((0, len(sentences))), shortcut)
+    text = ". ".join(sentences) + "."
+    capitalised = re.sub(r"(?:^|(?<=\. ))(\[?)([a-z])", lambda m: m[1] + m[2].upper(), text)
+    return Draft(capitalised, tuple(writer.pairs))

@@ -1,0 +1,97 @@
+"""Rows of text as rows of token ids, unpadded and in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from gradistill.data.tasks import Task
+from gradistill.errors import DataError, RecipeError
+
+_AT_ONCE = 1000
+"""Rows given to the tokenizer in one call: enough for its threads, and little memory."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """``dataset`` holds token ids; ``truncated`` rows lost tokens; ``longest`` is a length before that, in tokens."""
+
+    dataset: Dataset
+    truncated: int
+    longest: int
+
+
+def encode(
+    rows: Dataset, tokenizer: PreTrainedTokenizerBase, task: Task, *, max_length: int = 128
+) -> Encoded:
+    """Token ids of every row of a prepared split, cut to ``max_length`` tokens (special ones included).
+
+    The result has ``input_ids``, ``attention_mask``, ``special_tokens_mask``, ``token_type_ids`` if the
+    tokenizer makes them, ``labels``, ``index`` and ``length``. A pair loses tokens from its longer text first.
+
+    Raises RecipeError if ``max_length`` leaves no room for a token of the text, and DataError for rows of
+    which the tokenizer makes no token.
+    """
+    room = tokenizer.num_special_tokens_to_add(pair=len(task.text_columns) == 2)
+    if max_length < room + len(task.text_columns):
+        raise RecipeError(
+            f"max_length {max_length} leaves no room for text: {room} tokens are special ones.",
+            expected=f"at least {room + len(task.text_columns)}",
+            remedy="raise max_length (128 suits most tasks)",
+        )
+    columns: dict[str, list[Any]] = {}
+    truncated = longest = 0
+    for texts in _pieces(rows, task):
+        whole = _tokens(tokenizer, texts, None)
+        lengths = [len(ids) for ids in whole["input_ids"]]
+        if long := [i for i, length in enumerate(lengths) if length > max_length]:
+            cut = _tokens(tokenizer, [[column[i] for i in long] for column in texts], max_length)
+            for name, values in cut.items():
+                for i, value in zip(long, values, strict=True):
+                    whole[name][i] = value
+        truncated += len(long)
+        longest = max(longest, *lengths)
+        for name, values in whole.items():
+            columns.setdefault(name, []).extend(values)
+    _refuse_tokenless(columns["special_tokens_mask"], rows, task)
+    columns["length"] = [len(ids) for ids in columns["input_ids"]]
+    dataset = Dataset.from_dict({**columns, "labels": rows["label"][:], "index": rows["index"][:]})
+    return Encoded(dataset, truncated, longest)
+
+
+def _pieces(rows: Dataset, task: Task) -> Iterator[list[list[str]]]:
+    for start in range(0, len(rows), _AT_ONCE):
+        piece = rows[start : start + _AT_ONCE]
+        yield [piece[name] for name in task.text_columns]
+
+
+def _tokens(
+    tokenizer: PreTrainedTokenizerBase, texts: list[list[str]], max_length: int | None
+) -> dict[str, list[Any]]:
+    encoded = tokenizer(
+        *texts,
+        truncation="longest_first" if max_length is not None else False,
+        max_length=max_length,
+        padding=False,
+        return_attention_mask=True,
+        return_special_tokens_mask=True,
+        # Lengths beyond the model's are looked at before cutting, which is nothing to warn about.
+        verbose=False,
+    )
+    return dict(encoded)
+
+
+def _refuse_tokenless(special: list[list[int]], rows: Dataset, task: Task) -> None:
+    """A row without a token of its own (invisible characters, say) has nothing that could be attributed."""
+    if bare := [i for i, mask in enumerate(special) if all(mask)]:
+        row = rows[bare[0]]
+        texts = " | ".join(ascii(row[name]) for name in task.text_columns)
+        raise DataError(
+            f"The tokenizer makes no token of {len(bare)} rows; the first has index {row['index']}: {texts}",
+            expected="texts with at least one visible character",
+            remedy="remove these rows",
+        )

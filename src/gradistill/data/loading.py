@@ -1,0 +1,196 @@
+"""From a path or a hub id to checked rows. All faults of all files are found before any is raised."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, Features, Value
+
+from gradistill.data.checks import class_ids, missing_columns, scores, text_problems
+from gradistill.data.inferring import IGNORED_COLUMNS, infer_task, label_candidates
+from gradistill.data.reading import Table
+from gradistill.data.sources import read_source
+from gradistill.data.tasks import TASKS, Task, get_task
+from gradistill.errors import DataError, Problem
+
+_REMEDY = (
+    "correct these and start again (rows are lines of the file, the header is row 1; records for Parquet and "
+    "the hub); other columns can be named with --text-columns and --label-column"
+)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Checked rows by split. Each has the task's text columns, ``label`` and ``index``.
+
+    ``label`` is a class id (int64) or a score (float32); ``index`` is the row number from 0. ``label_column``
+    is what the label is called at the source. ``skipped`` counts rows left out by ``task.skip_unlabelled``.
+    """
+
+    task: Task
+    inferred: bool
+    rows: Mapping[str, Dataset]
+    label_column: str = "label"
+    skipped: Mapping[str, int] = field(default_factory=dict)
+
+    def describe(self) -> str:
+        """What was loaded, for people: task, columns, labels with their counts, rows."""
+        task = self.task
+        kind = "regression" if task.labels is None else f"classification, {task.num_labels} classes"
+        lines = [
+            f"task: {task.name} ({kind}{', inferred from the data' if self.inferred else ''})",
+            f"text: {', '.join(task.text_columns)}",
+            f"label: {self.label_column}",
+            f"metrics: {', '.join(task.metrics)} ({task.select} selects)",
+        ]
+        for split, rows in self.rows.items():
+            skipped = f", {n} unlabelled left out" if (n := self.skipped.get(split, 0)) else ""
+            lines.append(f"{split}: {len(rows)} rows{skipped}; {self._label_summary(rows)}")
+        return "\n".join(lines)
+
+    def _label_summary(self, rows: Dataset) -> str:
+        labels = np.asarray(rows.with_format("numpy")["label"])
+        if self.task.labels is None:
+            return f"scores from {labels.min():g} to {labels.max():g}"
+        counts = np.bincount(labels, minlength=self.task.num_labels)
+        named = [f"{name} {n}" for name, n in zip(self.task.labels, counts, strict=True)]
+        return ", ".join(named[:10]) + (f" and {len(named) - 10} classes more" if len(named) > 10 else "")
+
+
+def load_splits(
+    source: str | Path,
+    *,
+    task: Task | str | None = None,
+    splits: tuple[str, ...] = ("train", "validation"),
+    label_column: str | None = None,
+    text_columns: tuple[str, ...] | None = None,
+) -> Splits:
+    """Read, check and number the rows of ``splits``.
+
+    ``source`` is a folder with one file a split (.csv, .jsonl, .parquet), one such file if one split is asked
+    for, or a hub id (``glue/sst2``, ``owner/name``, ``owner/name:config``). Without ``task`` it is inferred
+    from train, or from the first split if train is not asked for; a hub id of a known task names it.
+    ``label_column`` and ``text_columns`` say what the columns are called in the source.
+
+    Raises DataError with every unusable row, column and file, and RecipeError for an unknown task.
+    """
+    source = str(source)
+    if not splits:
+        raise DataError("No split was asked for.", expected="at least one, such as 'train'")
+    given = _given_task(task, source, text_columns)
+    tables, problems = read_source(source, splits, given)
+    problems += [problem for table in tables.values() for problem in table.problems]
+    first = tables.get("train" if "train" in splits else splits[0])
+    if given is not None:
+        found, label = given, label_column or _label_of(first)
+    elif first is None or not first.columns:
+        raise _refused(source, problems)
+    else:
+        found, label = _inferred(first, label_column, text_columns, source, problems)
+        problems += _other_columns(first, tables)
+    prepared = {}
+    for split, table in tables.items():
+        columns, faults = _checked(table, found, label)
+        # Labels were inferred from the first table: if that is broken, what others hold is not unknown.
+        unsure = given is None and table is not first and first is not None and first.problems
+        problems += [p for p in faults if not (unsure and p.what.startswith("unknown label"))]
+        prepared[split] = columns
+    if problems:
+        raise _refused(source, problems)
+    rows = {split: _dataset(columns, found) for split, columns in prepared.items()}
+    skipped = {split: len(tables[split].lines) - len(rows[split]) for split in rows}
+    return Splits(found, given is None, rows, label, skipped)
+
+
+def _refused(source: str, problems: list[Problem]) -> DataError:
+    count = f"{len(problems)} problems" if len(problems) != 1 else "1 problem"
+    return DataError(f"The data of {source} has {count}:", problems=problems, remedy=_REMEDY)
+
+
+def _given_task(task: Task | str | None, source: str, text_columns: tuple[str, ...] | None) -> Task | None:
+    if isinstance(task, str):
+        task = get_task(task)
+    if task is None:
+        task = next((known for known in TASKS.values() if known.source == source), None)
+    if task is None or text_columns is None:
+        return task
+    if len(text_columns) != len(task.text_columns):
+        raise DataError(
+            f"{len(text_columns)} text columns were named ({', '.join(text_columns)}) for task {task.name!r}.",
+            expected=f"{len(task.text_columns)}, standing for {', '.join(task.text_columns)}",
+            remedy="name as many, or leave --task out",
+        )
+    return replace(task, text_columns=text_columns)
+
+
+def _label_of(table: Table | None) -> str:
+    """The label column of a known task: ``label``, or else the only one that is called like a label."""
+    if table is None or "label" in table.columns:
+        return "label"
+    candidates = label_candidates(table.columns)
+    return candidates[0] if len(candidates) == 1 else "label"
+
+
+def _inferred(
+    table: Table,
+    label_column: str | None,
+    text_columns: tuple[str, ...] | None,
+    source: str,
+    problems: list[Problem],
+) -> tuple[Task, str]:
+    try:
+        return infer_task(table, label_column, text_columns, source)
+    except DataError as doubt:
+        together = [*doubt.problems, *problems]
+        what = doubt.what.partition("\n")[0]
+        raise DataError(what, problems=together, expected=doubt.expected, remedy=doubt.remedy) from None
+
+
+def _other_columns(first: Table, tables: Mapping[str, Table]) -> list[Problem]:
+    """Where the columns are guessed from one split, the others must have the same ones."""
+
+    def named(table: Table) -> set[str]:
+        return {name for name in table.columns if name.casefold() not in IGNORED_COLUMNS}
+
+    return [
+        Problem(
+            table.file,
+            f"the column is not in {first.file}, by which the task was inferred; name the --task, or remove it",
+            column=name,
+        )
+        for table in tables.values()
+        if table.columns
+        for name in sorted(named(table) - named(first))
+    ]
+
+
+def _checked(table: Table, task: Task, label_column: str) -> tuple[dict[str, list[Any]], list[Problem]]:
+    """The columns of a prepared split, without rows that have no label, and all that is wrong with them."""
+    if not table.columns:
+        return {}, []
+    needed = (*task.text_columns, label_column)
+    problems = missing_columns(table, needed)
+    present = [name for name in task.text_columns if name in table.columns]
+    problems += [problem for name in present for problem in text_problems(table, name)]
+    if label_column not in table.columns:
+        return {}, problems
+    read = scores(table, label_column) if task.labels is None else class_ids(table, label_column, task)
+    labels, faults = read
+    problems += faults
+    kept = [i for i, label in enumerate(labels) if label is not None]
+    if not kept and not problems and not table.problems:
+        problems.append(Problem(table.file, "no row has a label", column=label_column))
+    columns = {name: [table.columns[name][i] for i in kept] for name in present}
+    return {**columns, "label": [labels[i] for i in kept]}, problems
+
+
+def _dataset(columns: dict[str, list[Any]], task: Task) -> Dataset:
+    features = Features(
+        {name: Value("string") for name in task.text_columns}
+        | {"label": Value("float32" if task.labels is None else "int64"), "index": Value("int64")}
+    )
+    return Dataset.from_dict({**columns, "index": list(range(len(columns["label"])))}, features=features)

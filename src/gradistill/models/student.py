@@ -1,0 +1,142 @@
+"""Building students: from a teacher's own layers, or from a smaller pre-trained checkpoint."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from gradistill.errors import ModelError
+from gradistill.models.layers import LayerMap, map_layers
+from gradistill.models.loading import Head, load_classifier
+from gradistill.models.probe import Probe
+
+Embeddings = Literal["own", "copied", "frozen"]
+Dropout = Literal["keep", "none", "not_in_embeddings"]
+
+
+def student_from_teacher(
+    teacher: PreTrainedModel, layers: int, *, layer_map: LayerMap = "skip", dropout: Dropout = "keep"
+) -> PreTrainedModel:
+    """A copy of the teacher with only the mapped layers; everything else, head included, is the teacher's."""
+    depth = teacher.config.num_hidden_layers
+    taken = map_layers(layer_map, layers, depth)
+    config = _shallower(teacher.config, taken)
+    _set_dropout(config, dropout)
+    student = type(teacher)(config)
+    weights = _with_layers(teacher, student, taken)
+    missing, unexpected = student.load_state_dict(weights, strict=False)
+    if missing or unexpected:
+        raise ModelError(
+            f"layers of {type(teacher).__name__} cannot be taken apart: {[*missing, *unexpected][:4]}",
+            expected="one list of blocks of one kind",
+            remedy="give a pre-trained student instead: --student CHECKPOINT",
+        )
+    return student
+
+
+def student_from_checkpoint(
+    name: str | Path, teacher: PreTrainedModel, *, dropout: Dropout = "keep"
+) -> PreTrainedModel:
+    """A pre-trained model of its own width and depth with the teacher's labels; the head is the teacher's
+    where its names and shapes fit, else newly initialised."""
+    labels = None
+    if teacher.config.num_labels > 1:
+        labels = tuple(teacher.config.id2label[k] for k in range(teacher.config.num_labels))
+    changes: dict[str, Any] = {}
+    if dropout == "none":
+        changes = dict.fromkeys(_dropout_fields(teacher.config), 0.0)
+    student, missing = load_classifier(name, head=Head(labels), new_head=True, config_changes=changes)
+    theirs = teacher.state_dict()
+    own = student.state_dict()
+    fitting = {key: theirs[key] for key in missing if key in theirs and theirs[key].shape == own[key].shape}
+    student.load_state_dict(fitting, strict=False)
+    return student
+
+
+def share_embeddings(student: PreTrainedModel, teacher: PreTrainedModel, embeddings: Embeddings) -> None:
+    """Give the student the teacher's embedding layer (``copied``), and freeze it (``frozen``); ``own`` does nothing.
+
+    Raises ModelError where a parameter has another shape or does not exist.
+    """
+    if embeddings == "own":
+        return
+    parameters, theirs = dict(student.named_parameters()), dict(teacher.named_parameters())
+    for name in Probe.find(teacher).embedding_parameters:
+        if name not in parameters or parameters[name].shape != theirs[name].shape:
+            shape = tuple(parameters[name].shape) if name in parameters else "nothing"
+            raise ModelError(
+                f"the teacher's embedding weight {name} {tuple(theirs[name].shape)} meets {shape} in the student",
+                expected="the same architecture and width in both for shared embeddings",
+                remedy="set student.embeddings to own, or build the student from the teacher",
+            )
+        parameters[name].data.copy_(theirs[name].data)
+        parameters[name].requires_grad_(embeddings != "frozen")
+
+
+def silence_embedding_dropout(student: PreTrainedModel) -> None:
+    """No dropout up to the embedding output (GKD's variant that keeps dropout everywhere else)."""
+    for module in student.get_submodule(Probe.find(student).embedding).modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+
+
+def _dropout_fields(config: PreTrainedConfig) -> list[str]:
+    return [
+        key
+        for key, value in config.to_dict().items()
+        if isinstance(value, float) and ("dropout" in key or key.endswith("pdrop"))
+    ]
+
+
+def _set_dropout(config: PreTrainedConfig, dropout: Dropout) -> None:
+    if dropout == "none":
+        for key in _dropout_fields(config):
+            setattr(config, key, 0.0)
+
+
+def _shallower(config: PreTrainedConfig, taken: tuple[int, ...]) -> PreTrainedConfig:
+    """A copy of the configuration with the taken layers only, per-layer lists (layer_types) cut alike."""
+    depth = config.num_hidden_layers
+    shallow = copy.deepcopy(config)
+    for key, value in config.to_dict().items():
+        if isinstance(value, list) and len(value) == depth and "layer" in key:
+            setattr(shallow, key, [value[k - 1] for k in taken])
+    try:
+        shallow.num_hidden_layers = len(taken)
+    except (AttributeError, NotImplementedError) as error:
+        raise ModelError(
+            f"the depth of a {config.model_type} cannot be set",
+            expected="a family with one list of equal blocks",
+            remedy="give a pre-trained student instead: --student CHECKPOINT",
+        ) from error
+    return shallow
+
+
+def _with_layers(
+    teacher: PreTrainedModel, student: PreTrainedModel, taken: tuple[int, ...]
+) -> Mapping[str, torch.Tensor]:
+    """The teacher's weights under the student's names: block i of the student is block ``taken[i]``."""
+    stacks = [
+        name
+        for name, module in student.named_modules()
+        if isinstance(module, nn.ModuleList)
+        and len(module) == len(taken)
+        and len(teacher.get_submodule(name)) == teacher.config.num_hidden_layers  # pyright: ignore[reportArgumentType]
+    ]
+    theirs = teacher.state_dict()
+    weights = {}
+    for key in student.state_dict():
+        source = key
+        for stack in stacks:
+            if key.startswith(f"{stack}."):
+                index, rest = key[len(stack) + 1 :].split(".", 1)
+                source = f"{stack}.{taken[int(index)] - 1}.{rest}"
+        if source in theirs:
+            weights[key] = theirs[source]
+    return weights

@@ -1,0 +1,24 @@
+"""Objectives: one file each, found by import. Adding one touches its file and its test, nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from importlib import import_module
+from inspect import getmembers, isabstract, isclass
+from pkgutil import iter_modules
+
+from gradistill.objectives._contract import ModelFacts, Moment, Objective, Pair
+
+__all__ = ["ModelFacts", "Moment", "Objective", "Pair", "objectives"]
+
+
+@cache
+def objectives() -> Mapping[str, type[Objective]]:
+    """All objectives of this folder by name."""
+    found: dict[str, type[Objective]] = {}
+    for module in iter_modules(__path__, prefix=f"{__name__}."):
+        for _, member in getmembers(import_module(module.name), isclass):
+            if issubclass(member, Objective) and not isabstract(member):
+                found[member.name] = member
+    return dict(sorted(found.items()))

@@ -1,0 +1,83 @@
+"""AD-KD: the student gives each token the importance that the teacher gives it, for every label."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+
+from gradistill.attribution.integrated import Rule
+from gradistill.attribution.scores import unit_maps
+from gradistill.attribution.targets import Kind, Target, View
+from gradistill.objectives._contract import (
+    AttributionScores,
+    Moment,
+    Objective,
+    Pair,
+    Request,
+    Role,
+    Signals,
+    objective,
+)
+from gradistill.types import Batch
+
+
+@objective
+class AttributionMap(Objective):
+    """Distance of unit maps of token scores ``‖A_i‖₂``, A by Integrated Gradients (AD-KD eq. 3 to 9).
+
+    Deviations: real tokens are found by the mask, not by a nonzero score; the views are summed (as the
+    authors' code does; their text concatenates them); the default target is the log-odds of each label, which
+    gives the authors' maps (``label_nll`` in all views, ``gold_loss`` in one) without their saturation.
+    Maps have unit length and scores are not negative, so a view's L2 distance summed over tokens is in 0..2.
+    """
+
+    name: ClassVar[str] = "attribution_map"
+    title: ClassVar[str] = "AD-KD: token attribution maps"
+    source: ClassVar[str] = "Wu et al. 2023 (ACL), arXiv 2305.10010"
+
+    target: Kind = Field("log_odds", description="the scalar that is differentiated")
+    view: View = Field("all", description="of which label: all (multi-view), own, teacher, gold")
+    steps: int = Field(1, ge=1, description="steps of Integrated Gradients; 1 is gradient × input (authors)")
+    rule: Rule = Field("right_riemann", description="quadrature: right_riemann (authors) or gauss_legendre")
+    keep: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="share of the teacher's attribution entries kept per token (K/D of the paper)",
+    )
+    norm: Literal[1, 2] = Field(2, description="norm that makes a map unit length")
+    distance_by: Literal["l2", "l1", "smooth_l1"] = Field("l2", description="distance of two maps, per token")
+    average: Literal["tokens", "examples"] = Field(
+        "examples",
+        description="average the token distances over real tokens (authors), or sum them per example",
+    )
+
+    @property
+    def second_order(self) -> bool:
+        return True
+
+    def check(self, pair: Pair) -> None:
+        Target(self.target, self.view).check(pair.student.labels)
+
+    def requests(self, pair: Pair, role: Role) -> dict[str, Request]:
+        keep = self.keep if role == "teacher" else 1.0
+        return {"scores": AttributionScores(Target(self.target, self.view), self.steps, self.rule, keep)}
+
+    def distance(
+        self, student: Signals, teacher: Signals, batch: Batch, moment: Moment
+    ) -> Float[Tensor, " batch"]:
+        mask = batch.mask.unsqueeze(1)
+        apart = unit_maps(student["scores"], mask, self.norm) - unit_maps(teacher["scores"], mask, self.norm)
+        summed = _DISTANCES[self.distance_by](apart).sum((1, 2))
+        return batch.per_token(summed) if self.average == "tokens" else summed
+
+
+_DISTANCES = {
+    "l2": torch.square,
+    "l1": torch.abs,
+    "smooth_l1": lambda apart: torch.where(apart.abs() < 1, 0.5 * apart.square(), apart.abs() - 0.5),
+}

@@ -1,0 +1,104 @@
+"""Gradient KD: the student answers to a change of the input as the teacher does."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+
+from gradistill.attribution.scores import unit_vectors
+from gradistill.attribution.targets import Kind, Target, View
+from gradistill.errors import RecipeError
+from gradistill.models.layers import LayerMap, intermediate_pairs
+from gradistill.objectives._contract import (
+    ClsGradient,
+    InputGradient,
+    Moment,
+    Objective,
+    Pair,
+    Request,
+    Role,
+    Signals,
+    Site,
+    objective,
+)
+from gradistill.types import Batch
+
+
+@objective
+class GradientAlignment(Objective):
+    """``Σ_i ‖Ĝ_t,i − Ĝ_s,i‖²``: squared distance of unit gradient directions, token by token (GKD eq. 6).
+
+    Not to be confused with Generalized Knowledge Distillation. At the site ``cls`` the same distance stands at
+    the [CLS] position of intermediate states, summed over layers (GKD-CLS). The authors' target is the
+    confidence of each model's own prediction; its log-odds have the same unit gradients.
+    """
+
+    name: ClassVar[str] = "gradient_alignment"
+    title: ClassVar[str] = "Gradient KD: input gradient directions"
+    source: ClassVar[str] = "Wang, Li, Sun 2022, arXiv 2211.01071"
+
+    target: Kind = Field("log_odds", description="the scalar that is differentiated")
+    view: View = Field("own", description="of which label: all, own (each model's prediction), teacher, gold")
+    sites: tuple[Site, ...] = Field(
+        ("embedding_output",), min_length=1, description="where: embedding_output, cls (intermediate layers)"
+    )
+    layer_map: LayerMap = Field(
+        "skip", description="for the site cls: teacher layers beside student layers 1 … L−1"
+    )
+    average: Literal["tokens", "examples"] = Field(
+        "tokens",
+        description="average the token distances over real tokens (authors), or sum them per example",
+    )
+
+    @property
+    def second_order(self) -> bool:
+        return True
+
+    def check(self, pair: Pair) -> None:
+        Target(self.target, self.view).check(pair.student.labels)
+        if "cls" in self.sites:
+            intermediate_pairs(self.layer_map, pair.student.layers, pair.teacher.layers)
+        if pair.student.width != pair.teacher.width:
+            raise RecipeError(
+                "gradient_alignment compares directions in one space, and the student is "
+                f"{pair.student.width} wide, the teacher {pair.teacher.width}",
+                expected="equal widths",
+                remedy="use a student as wide as the teacher, or attribution_map, which needs no equal width",
+            )
+        if "embedding_output" in self.sites and not pair.shared_embeddings:
+            raise RecipeError(
+                "gradient_alignment needs one input space, and the student keeps embeddings of its own",
+                expected="student.embeddings: frozen (the authors' setting) or copied",
+                remedy="set student.embeddings to frozen, or use attribution_map",
+            )
+
+    def requests(self, pair: Pair, role: Role) -> dict[str, Request]:
+        target = Target(self.target, self.view)
+        wanted: dict[str, Request] = {}
+        if "embedding_output" in self.sites:
+            wanted["embedding_output"] = InputGradient(target)
+        if "cls" in self.sites:
+            student, teacher = intermediate_pairs(self.layer_map, pair.student.layers, pair.teacher.layers)
+            wanted["cls"] = ClsGradient(target, student if role == "student" else teacher)
+        return wanted
+
+    def distance(
+        self, student: Signals, teacher: Signals, batch: Batch, moment: Moment
+    ) -> Float[Tensor, " batch"]:
+        total = torch.zeros(len(batch), device=batch.mask.device)
+        if "embedding_output" in self.sites:
+            mask = batch.mask.unsqueeze(1)
+            apart = _squared_distance(student["embedding_output"], teacher["embedding_output"], mask)
+            total = total + (batch.per_token(apart) if self.average == "tokens" else apart)
+        if "cls" in self.sites:
+            everywhere = torch.ones_like(batch.mask[:, None, :1])
+            total = total + _squared_distance(student["cls"], teacher["cls"], everywhere)
+        return total
+
+
+def _squared_distance(student: Tensor, teacher: Tensor, mask: Tensor) -> Float[Tensor, " batch"]:
+    return (unit_vectors(student, mask) - unit_vectors(teacher, mask)).square().sum((1, 2, 3))

@@ -1,0 +1,37 @@
+"""Cross-entropy against the labels of the data; squared error in a regression."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from gradistill.objectives._contract import Logits, Moment, Objective, Pair, Request, Role, Signals, objective
+from gradistill.types import Batch
+
+
+@objective
+class HardLabel(Objective):
+    """``−log p_gold`` for each example (fine-tuning's loss), or ``(z − y)²`` in a regression."""
+
+    name: ClassVar[str] = "hard_label"
+    title: ClassVar[str] = "Cross-entropy with the labels"
+    source: ClassVar[str] = "Devlin et al. 2019, arXiv 1810.04805"
+
+    @property
+    def needs_teacher(self) -> bool:
+        return False
+
+    def requests(self, pair: Pair, role: Role) -> dict[str, Request]:
+        return {"logits": Logits()} if role == "student" else {}
+
+    def distance(
+        self, student: Signals, teacher: Signals, batch: Batch, moment: Moment
+    ) -> Float[Tensor, " batch"]:
+        logits = student["logits"]
+        assert batch.labels is not None  # the trainer refuses data without labels
+        if logits.shape[1] == 1:
+            return (logits.squeeze(1) - batch.labels.to(logits)).square()
+        return functional.cross_entropy(logits, batch.labels, reduction="none")

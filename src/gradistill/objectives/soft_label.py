@@ -1,0 +1,58 @@
+"""Knowledge distillation of the teacher's answer: soft labels at a temperature."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+
+from gradistill.objectives._contract import Logits, Moment, Objective, Pair, Request, Role, Signals, objective
+from gradistill.types import Batch
+
+
+@objective
+class SoftLabel(Objective):
+    """``KL(p_t ‖ p_s)`` or ``−Σ p_t log p_s`` at temperature τ; in a regression the squared error of ``z/τ``.
+
+    The two differ by the teacher's entropy only: same gradient. Summed over labels, so that the mean over
+    examples is torch's ``batchmean`` (the GKD authors also average over labels: theirs is C times weaker).
+    """
+
+    name: ClassVar[str] = "soft_label"
+    title: ClassVar[str] = "Soft labels (knowledge distillation)"
+    source: ClassVar[str] = "Hinton et al. 2015, arXiv 1503.02531"
+
+    temperature: float = Field(1.0, gt=0, description="τ, divides both models' logits")
+    divergence: Literal["kl", "soft_cross_entropy"] = Field("kl", description="what is measured at τ")
+    times_temperature_squared: bool = Field(
+        False, description="multiply by τ², which keeps the gradient's size independent of τ (Hinton; GKD)"
+    )
+    anneal: bool = Field(False, description="move τ linearly to 1 over the epochs (AD-KD's annealed KD)")
+
+    def requests(self, pair: Pair, role: Role) -> dict[str, Request]:
+        return {"logits": Logits()}
+
+    def temperature_at(self, moment: Moment) -> float:
+        """``τ_e = τ + (1 − τ)·e/(E − 1)`` if annealed; a single epoch keeps τ."""
+        if not self.anneal or moment.epochs < 2:
+            return self.temperature
+        return self.temperature + (1 - self.temperature) * moment.epoch / (moment.epochs - 1)
+
+    def distance(
+        self, student: Signals, teacher: Signals, batch: Batch, moment: Moment
+    ) -> Float[Tensor, " batch"]:
+        temperature = self.temperature_at(moment)
+        says, should_say = student["logits"] / temperature, teacher["logits"] / temperature
+        if says.shape[1] == 1:
+            distances = (says - should_say).square().sum(-1)
+        else:
+            wanted = should_say.log_softmax(-1)
+            missing = (
+                says.log_softmax(-1)
+                if self.divergence == "soft_cross_entropy"
+                else says.log_softmax(-1) - wanted
+            )
+            distances = -(wanted.exp() * missing).sum(-1)
+        return distances * temperature**2 if self.times_temperature_squared else distances

@@ -1,0 +1,207 @@
+"""What ``gradistill explain`` and the tables of the commands look like in a terminal.
+
+Nothing is said by colour alone: signs (``+`` toward the label, ``-`` away from it) say the same, beside the words
+where there is no colour and in the table everywhere. Blue and orange are told apart by colour-blind readers, and
+the shades keep their contrast on a light and on a dark background. Text that is not ours goes through
+``printable`` into ``rich.text.Text``, so neither the terminal nor rich interprets any of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Real
+
+from rich.box import SIMPLE
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from gradistill.report.words import WordScore, printable
+
+LEVELS = (0.1, 0.33, 0.66)
+"""Shares of the strongest word from which a word is marked weak, medium, strong."""
+
+TOWARD = ("#4a90d9", "underline bold #4a90d9", "bold white on #1f5fae")
+AWAY = ("#d9730d", "underline bold #d9730d", "bold white on #b85300")
+BAR_WIDTH = 20
+TOP_WORDS = 10
+LABELS_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """One prediction and the words it rests on, ready to be shown.
+
+    ``words`` holds positive scores for what speaks for ``label`` (or for a higher ``prediction``), negative ones
+    for what speaks against it. With ``signed=False`` the scores are sizes without a direction. ``probabilities`` is
+    for classification, ``prediction`` for regression. ``residual`` is the completeness residual of Integrated
+    Gradients as a share of ``|F(E) − F(0)|``, ``None`` where the method has none.
+    """
+
+    model: str
+    texts: tuple[str, ...]
+    words: list[WordScore]
+    label: str
+    probabilities: dict[str, float] | None
+    prediction: float | None
+    target: str
+    method: str
+    residual: float | None
+    signed: bool = True
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """Words with their marks; whether by colour or by signs is known only to the console that prints them."""
+
+    words: Sequence[WordScore]
+    texts: Sequence[str]
+    signed: bool
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        colour = console.color_system is not None and not console.no_color
+        top = max((abs(word.score) for word in self.words), default=0.0)
+        for segment, text in enumerate(self.texts):
+            if len(self.texts) > 1:
+                yield Text(f"Text {segment + 1}", style="bold")
+            yield self._line(text, [word for word in self.words if word.segment == segment], top, colour)
+            yield Text()
+        yield _legend(self.signed, colour)
+
+    def _line(self, text: str, words: Sequence[WordScore], top: float, colour: bool) -> Text:
+        line, end = Text(), 0
+        for word in words:
+            if line and text[end : word.start].strip() != text[end : word.start]:
+                line.append(" ")
+            _append_marked(line, printable(word.text), _level(word.score, top), word.score > 0, colour)
+            end = word.end
+        if text[end:].strip():
+            line.append(" ... (the rest was not read by the model)", style="italic")
+        return line
+
+
+def heat_map(words: Sequence[WordScore], texts: Sequence[str], *, signed: bool = True) -> HeatMap:
+    """The texts with their words marked by score, relative to the strongest word of all of them."""
+    return HeatMap(words, texts, signed)
+
+
+def render(explanation: Explanation) -> RenderableType:
+    """The whole answer: what is predicted, the marked text, the strongest words, and how it was found."""
+    return Group(
+        _headline(explanation),
+        Text(),
+        heat_map(explanation.words, explanation.texts, signed=explanation.signed),
+        _top_words(explanation),
+        _footnote(explanation),
+    )
+
+
+def results_table(rows: Sequence[Mapping[str, object]], title: str = "", note: str = "") -> Table:
+    """Any rows as a table: columns in the order their keys first come, numbers to the right, 3 decimals.
+
+    A missing key is an empty cell, ``None`` is ``-``.
+    """
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    table = Table(
+        title=Text(printable(title), style="bold") if title else None,
+        caption=Text(printable(note)) if note else None,
+        title_justify="left",
+        caption_justify="left",
+        box=SIMPLE,
+    )
+    for key in keys:
+        filled = [row[key] for row in rows if row.get(key) is not None]
+        numeric = bool(filled) and all(_is_number(value) for value in filled)
+        table.add_column(Text(printable(key)), justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(_cell(row[key]) if key in row else "") for key in keys))
+    return table
+
+
+def _headline(explanation: Explanation) -> RenderableType:
+    head = Text.assemble((printable(explanation.model), "bold"), " predicts ")
+    if explanation.prediction is not None:
+        return head.append(f"{explanation.prediction:.3f}", style="bold")
+    head.append(printable(explanation.label), style="bold")
+    ranked = sorted((explanation.probabilities or {}).items(), key=lambda item: -item[1])
+    if not ranked:
+        return head
+    table = Table.grid(padding=(0, 2))
+    for label, probability in ranked[:LABELS_SHOWN]:
+        bar = "#" * round(probability * BAR_WIDTH)
+        table.add_row(Text("  " + printable(label)), Text(f"{probability:.3f}"), Text(bar))
+    if len(ranked) > LABELS_SHOWN:
+        table.add_row(Text(f"  and {len(ranked) - LABELS_SHOWN} more labels", style="italic"))
+    return Group(head, table)
+
+
+def _legend(signed: bool, colour: bool) -> Text:
+    legend = Text("Marked ")
+    directions = ((True, "for the prediction"), (False, "against it"))
+    for positive, meaning in directions if signed else ((True, "importance, for or against"),):
+        for level, name in enumerate(("weak", "medium", "strong"), start=1):
+            _append_marked(legend, name, level, positive, colour)
+            legend.append(" ")
+        legend.append(f"{meaning}; ")
+    return legend.append(f"unmarked is under {LEVELS[0]:.0%} of the strongest word.")
+
+
+def _append_marked(line: Text, word: str, level: int, positive: bool, colour: bool) -> None:
+    if colour and level:
+        line.append(word, style=(TOWARD if positive else AWAY)[level - 1])
+    else:
+        line.append(word + (f"[{('+' if positive else '-') * level}]" if level else ""))
+
+
+def _level(score: float, top: float) -> int:
+    """0 for unmarked, 1 to 3 for weak to strong. Compared as products: a tiny ``top`` would overflow a quotient."""
+    return sum(abs(score) >= share * top for share in LEVELS) if score else 0
+
+
+def _top_words(explanation: Explanation) -> Table:
+    ranked = sorted(explanation.words, key=lambda word: -abs(word.score))[:TOP_WORDS]
+    ranked = [word for word in ranked if word.score]
+    top = abs(ranked[0].score) if ranked else 0.0
+    form = "+.3f" if 0.01 <= top < 1e4 else "+.2e"
+    table = Table(title=Text("Strongest words", style="bold"), title_justify="left", box=SIMPLE)
+    table.add_column("Word", overflow="fold", max_width=30)
+    if len(explanation.texts) > 1:
+        table.add_column("Text", justify="right")
+    table.add_column("Score", justify="right", no_wrap=True)
+    table.add_column("", min_width=BAR_WIDTH)
+    for word in ranked:
+        segment = [Text(str(word.segment + 1))] if len(explanation.texts) > 1 else []
+        score = format(word.score, form) if explanation.signed else format(word.score, form[1:])
+        table.add_row(Text(printable(word.text)), *segment, Text(score), _bar(word.score, top))
+    return table
+
+
+def _bar(score: float, top: float) -> Text:
+    """``+`` or ``-`` repeated, the strongest word at full width."""
+    length = max(1, round(abs(score) / top * BAR_WIDTH))
+    return Text(("+" if score > 0 else "-") * length, style=(TOWARD if score > 0 else AWAY)[0])
+
+
+def _footnote(explanation: Explanation) -> Text:
+    lines = [
+        f"{printable(explanation.method)} of {printable(explanation.target)}, "
+        "summed over the pieces of a word; special tokens are not shown."
+    ]
+    if explanation.residual is not None:
+        lines.append(f"Completeness: the scores miss F(E) - F(0) by {abs(explanation.residual):.2%} of it.")
+    return Text("\n".join(lines), style="italic")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Real) and not isinstance(value, int):
+        return f"{float(value):.3f}"
+    return printable(str(value))

@@ -1,0 +1,30 @@
+"""The teacher's signals behind one interface: computed online here, read from a store elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from torch import nn
+
+from gradistill.models.probe import Probe
+from gradistill.objectives._contract import Request
+from gradistill.signals.speak import Said, speak
+from gradistill.types import Batch
+
+
+class TeacherSignals(Protocol):
+    """Whatever can say what the teacher says about a batch; nothing of it carries a gradient."""
+
+    def __call__(self, batch: Batch, requests: Iterable[Request]) -> Said: ...
+
+
+class OnlineTeacher:
+    """A teacher that speaks for each batch anew, in eval mode, its weights out of every graph."""
+
+    def __init__(self, model: nn.Module, probe: Probe | None = None) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.probe = probe or Probe.find(model)
+
+    def __call__(self, batch: Batch, requests: Iterable[Request]) -> Said:
+        return speak(self.model, self.probe, batch, requests, create_graph=False)

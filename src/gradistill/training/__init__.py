@@ -1,0 +1,1 @@
+"""The step, the start-up check and the trainer."""

@@ -1,0 +1,191 @@
+"""The start-up check: is the second-order term there, and is it right?
+
+Training without the second-order part of a gradient objective is the worst failure because it is silent. Before
+the first step the second-order gradient of a few weights is compared, on a few rows, with a central finite
+difference of the very code that training runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from gradistill.errors import TrainingError
+from gradistill.models.probe import Probe, unwrapped
+from gradistill.objectives._contract import AttributionScores, ClsGradient, InputGradient, Request
+from gradistill.signals.speak import speak
+from gradistill.types import Batch
+
+TOLERANCE = 0.05
+"""Allowed relative difference. A missing second-order part is off by 1; float32 islands inside a float64 model
+(some norms and softmaxes) by up to a few thousandths at this step."""
+
+STEP = 1e-3
+"""Length of the finite-difference step relative to the weight's norm."""
+
+_REMEDY = (
+    "train without torch.compile, with eager attention (attn_implementation='eager'), and without custom autograd "
+    "functions, no_grad or frozen parts between the embedding output and the logits"
+)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One comparison: a weight's directional derivative by autograd and by finite difference."""
+
+    weight: str
+    autograd: float
+    finite_difference: float
+    floor: float
+
+    @property
+    def agrees(self) -> bool:
+        size = max(abs(self.autograd), abs(self.finite_difference))
+        return abs(self.autograd - self.finite_difference) <= TOLERANCE * size + self.floor
+
+
+def check_second_order(
+    model: nn.Module,
+    probe: Probe,
+    batch: Batch,
+    requests: Sequence[Request],
+    *,
+    teacher_labels: Tensor | None = None,
+) -> list[Reading]:
+    """Compare, and return the readings. Raises TrainingError where they differ or autograd fails.
+
+    The model is in float64 meanwhile and comes back bit for bit; dropout draws the same masks each time. What
+    is differentiated is a fixed random projection of every gradient signal, so that a student that already
+    equals its teacher is checked too.
+    """
+    wanted = [r for r in requests if isinstance(r, InputGradient | ClsGradient | AttributionScores)]
+    weights = _specimen_weights(model, probe)
+    with _in_float64(model), _one_random_state(batch.mask.device) as rewind:
+        projected = _projection(model, probe, _in_double(batch), wanted, teacher_labels, rewind)
+        try:
+            gradients = torch.autograd.grad(projected(), list(weights.values()), allow_unused=True)
+        except (RuntimeError, NotImplementedError) as error:
+            raise TrainingError(
+                f"the student has no second derivative: {str(error).splitlines()[0]}",
+                expected="a model that can be differentiated twice",
+                remedy=_REMEDY,
+            ) from error
+        readings = [
+            reading
+            for (name, weight), gradient in zip(weights.items(), gradients, strict=True)
+            for reading in _readings(name, weight, gradient, projected)
+        ]
+    wrong = [reading for reading in readings if not reading.agrees]
+    if wrong:
+        lines = "\n".join(
+            f"  - {r.weight}: autograd says {r.autograd:.3e}, a finite difference {r.finite_difference:.3e}"
+            for r in wrong
+        )
+        raise TrainingError(
+            f"the second-order gradient of the student is missing or wrong:\n{lines}",
+            expected=f"agreement within {TOLERANCE:.0%}; without it the gradient objective would not train",
+            remedy=_REMEDY,
+        )
+    return readings
+
+
+def _specimen_weights(model: nn.Module, probe: Probe, count: int = 4) -> dict[str, nn.Parameter]:
+    """A few trainable matrices above the embeddings, spread over the depth of the model."""
+    matrices = {
+        name: parameter
+        for name, parameter in unwrapped(model).named_parameters()
+        if parameter.ndim == 2 and parameter.requires_grad and name not in probe.embedding_parameters
+    }
+    names = list(matrices)
+    if not names:
+        raise TrainingError(
+            "the student has no trainable matrix above its embeddings",
+            expected="trainable encoder layers",
+            remedy="unfreeze them (requires_grad_(True))",
+        )
+    chosen = {names[round(k * (len(names) - 1) / max(count - 1, 1))] for k in range(count)}
+    return {name: matrices[name] for name in names if name in chosen}
+
+
+def _projection(
+    model: nn.Module,
+    probe: Probe,
+    batch: Batch,
+    requests: Sequence[Request],
+    teacher_labels: Tensor | None,
+    rewind: Callable[[], object],
+) -> Callable[[], Tensor]:
+    projections: dict[Request, Tensor] = {}
+
+    def projected() -> Tensor:
+        rewind()
+        said = speak(model, probe, batch, requests, create_graph=True, teacher_labels=teacher_labels)
+        total = torch.zeros((), dtype=torch.float64, device=batch.mask.device)
+        for request, signal in said.items():
+            if request not in projections:
+                random = torch.randn(signal.shape, generator=torch.Generator().manual_seed(0)).to(signal)
+                size = signal.detach().norm() * signal.numel() ** 0.5
+                projections[request] = random / size.clamp(min=torch.finfo(signal.dtype).tiny)
+            total = total + (signal * projections[request]).sum() * signal.numel() ** 0.5
+        return total
+
+    return projected
+
+
+def _readings(
+    name: str, weight: nn.Parameter, gradient: Tensor | None, projected: Callable[[], Tensor]
+) -> Iterator[Reading]:
+    """Along the gradient itself, and along a direction that does not know it: half scaling, half random."""
+    gradient = torch.zeros_like(weight) if gradient is None else gradient
+    random = torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)).to(weight)
+    blind = weight.detach() / weight.detach().norm().clamp(min=1e-12) + random / random.norm()
+    directions = [blind / blind.norm()]
+    if gradient.norm() > 0:
+        directions.append(gradient / gradient.norm())
+    step = STEP * max(weight.detach().norm().item(), 1e-3)
+    original = weight.detach().clone()
+    for direction in directions:
+        values = []
+        for sign in (1, -1):
+            weight.data.copy_(original + sign * step * direction)
+            values.append(projected().item())
+        weight.data.copy_(original)
+        yield Reading(
+            weight=name,
+            autograd=(gradient * direction).sum().item(),
+            finite_difference=(values[0] - values[1]) / (2 * step),
+            floor=1e-6 * max(map(abs, values)) / step,
+        )
+
+
+@contextmanager
+def _in_float64(model: nn.Module) -> Iterator[None]:
+    """Float32 to float64 and back is exact, and the parameters stay the same objects."""
+    inner = unwrapped(model)
+    before = {name: tensor.dtype for name, tensor in inner.state_dict(keep_vars=True).items()}
+    inner.double()
+    try:
+        yield
+    finally:
+        for name, tensor in inner.state_dict(keep_vars=True).items():
+            tensor.data = tensor.data.to(before[name])
+        for module in inner.modules():
+            for name, buffer in module._buffers.items():
+                if buffer is not None and buffer.dtype == torch.float64:
+                    module._buffers[name] = buffer.float()
+
+
+@contextmanager
+def _one_random_state(device: torch.device) -> Iterator[Callable[[], object]]:
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        yield partial(torch.manual_seed, 0)
+
+
+def _in_double(batch: Batch) -> Batch:
+    inputs = {k: v.double() if v.is_floating_point() else v for k, v in batch.inputs.items()}
+    return Batch(inputs, batch.mask, batch.labels, batch.index)

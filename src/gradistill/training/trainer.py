@@ -1,0 +1,214 @@
+"""``DistillationTrainer``: the transformers Trainer with objectives, and nothing that its users know taken away."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, Trainer
+
+from gradistill.errors import TrainingError
+from gradistill.models.attention import second_order_attention
+from gradistill.models.probe import Probe
+from gradistill.objectives import Moment, Objective, Pair
+from gradistill.objectives._contract import ModelFacts
+from gradistill.signals.teacher import OnlineTeacher, TeacherSignals
+from gradistill.training.second_order import check_second_order
+from gradistill.training.step import Step, Term
+from gradistill.types import Batch
+
+CHECKED_ROWS = 4
+"""Rows of the first batch that the start-up check runs on."""
+
+
+def facts(probe: Probe) -> ModelFacts:
+    return ModelFacts(probe.layers, probe.width, probe.labels)
+
+
+class DistillationTrainer(Trainer):
+    """Trains ``model`` to be near ``teacher`` by ``objectives``; everything else is the Trainer's own.
+
+    ``teacher`` is a sequence classifier (set to eval mode and taken out of every graph) or anything that answers
+    requests (``TeacherSignals``, then with ``teacher_facts``); None where no objective needs one.
+    ``objectives`` are ``Term(objective, weight)`` or bare objectives of weight 1. The loss is the sum of the weighted
+    distances, each averaged over all examples of the optimizer step: accumulated batches and all processes.
+    Evaluation is the plain model's. While a gradient objective is on, the student has eager attention and its
+    second-order gradient is checked before the first step.
+
+    Raises RecipeError where an objective cannot apply to this pair, TrainingError where the set-up has no second
+    derivative or a term stops being finite.
+    """
+
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        model: PreTrainedModel | None = None,
+        teacher: nn.Module | TeacherSignals | None = None,
+        objectives: Sequence[Term | Objective] = (),
+        *args: Any,
+        teacher_facts: ModelFacts | None = None,
+        shared_embeddings: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(model, *args, **kwargs)
+        # The row number must reach the collator; Batch.of keeps from the model what it does not know.
+        self.args.remove_unused_columns = False
+        terms = [term if isinstance(term, Term) else Term(term) for term in objectives]
+        self.step = self._build_step(terms, teacher, teacher_facts, shared_embeddings)
+        self._checked = not self.step.second_order
+        self._logged: dict[str, float] = defaultdict(float)
+        self._logged_batches = 0
+
+    def _build_step(
+        self,
+        terms: Sequence[Term],
+        teacher: nn.Module | TeacherSignals | None,
+        teacher_facts: ModelFacts | None,
+        shared_embeddings: bool,
+    ) -> Step:
+        if not terms or (teacher is None and any(term.objective.needs_teacher for term in terms)):
+            missing = "objectives" if not terms else "a teacher"
+            raise TrainingError(
+                f"{missing} did not come", expected="objectives, and a teacher for those that need one",
+                remedy="pass objectives=[…] and teacher=…",
+            )  # fmt: skip
+        probe = Probe.find(self.model)
+        if isinstance(teacher, nn.Module):
+            online = OnlineTeacher(teacher.to(self.args.device))
+            teacher, teacher_facts = online, facts(online.probe)
+        pair = Pair(facts(probe), teacher_facts or facts(probe), shared_embeddings)
+        for term in terms:
+            term.objective.check(pair)
+        step = Step(terms, pair, probe, teacher)
+        if step.second_order:
+            self._refuse_what_loses_gradients()
+        return step
+
+    def _refuse_what_loses_gradients(self) -> None:
+        wrappers = {
+            "FSDP (the inner backward reshards the parameters)": self.is_fsdp_enabled,
+            "DeepSpeed": self.is_deepspeed_enabled,
+            "nn.DataParallel over several devices in one process": self.args.n_gpu > 1,
+        }
+        for name, on in wrappers.items():
+            if on:
+                raise TrainingError(
+                    f"{name} came for a student under a gradient objective",
+                    expected="one process a device: DDP, or a single device",
+                    remedy="start with torchrun or accelerate launch, without FSDP or DeepSpeed for the student",
+                )
+        if self.args.gradient_checkpointing:
+            options = dict(self.args.gradient_checkpointing_kwargs or {})
+            self.args.gradient_checkpointing_kwargs = {**options, "use_reentrant": False}
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        if not self.step.second_order:
+            return super().train(*args, **kwargs)
+        with second_order_attention(self.model):
+            return super().train(*args, **kwargs)
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
+        """The batches of one optimizer step, and how many examples and real tokens they hold in all."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if not batches:
+            return batches, None
+        masks = [Batch.of(batch).mask for batch in batches]
+        counts = torch.tensor(
+            [[sum(len(mask) for mask in masks), sum(int(mask.sum()) for mask in masks)]], device=device
+        )
+        return batches, self.accelerator.gather(counts).sum(0)
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
+        if not self._checked:
+            self._check(model, inputs)
+        return super().training_step(model, inputs, *args, **kwargs)
+
+    def _check(self, model: nn.Module, inputs: dict[str, Any]) -> None:
+        model.train()
+        few = {k: v[:CHECKED_ROWS] for k, v in self._prepare_inputs(inputs).items()}
+        batch = Batch.of(few)
+        check_second_order(
+            model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model,
+            self.step.student_probe,
+            batch,
+            self.step.requests("student"),
+        )
+        self._checked = True
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        if not model.training:
+            plain = {**Batch.of(inputs).inputs, "labels": inputs["labels"]}
+            return super().compute_loss(model, plain, return_outputs)
+        batch = Batch.of(inputs)
+        if batch.labels is None:
+            raise TrainingError(
+                "a batch without labels came", expected="a column 'labels' in the training data",
+                remedy="rename the label column to 'labels', or use gradistill.data.encode",
+            )  # fmt: skip
+        counts = num_items_in_batch
+        if not isinstance(counts, Tensor) or counts.numel() != 2:
+            counts = torch.tensor([len(batch), int(batch.mask.sum())], device=batch.mask.device)
+        examples, tokens = counts.to(batch.mask.device)
+        batch = Batch(batch.inputs, batch.mask, batch.labels, batch.index, tokens / examples)
+        distances, logits = self.step.distances(model, batch, self._moment())
+        self._refuse_non_finite(distances, batch)
+        self._remember(distances)
+        weights = {term.name: term.weight for term in self.step.terms}
+        total = torch.stack([weights[name] * values.sum() for name, values in distances.items()]).sum()
+        # Gradients are averaged over processes, and `examples` counts those of all of them.
+        loss = total / examples * self.accelerator.num_processes
+        return (loss, {"logits": logits}) if return_outputs else loss
+
+    def prediction_step(
+        self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
+    ) -> Any:
+        known = {**Batch.of(inputs).inputs}
+        if "labels" in inputs:
+            known["labels"] = inputs["labels"]
+        return super().prediction_step(model, known, prediction_loss_only, ignore_keys)
+
+    def _moment(self) -> Moment:
+        epochs = max(1, math.ceil(self.args.num_train_epochs))
+        return Moment(min(int(self.state.epoch or 0), epochs - 1), epochs)
+
+    def _refuse_non_finite(self, distances: dict[str, Tensor], batch: Batch) -> None:
+        finite = torch.stack([values.detach() for values in distances.values()]).isfinite()
+        if bool(finite.all()):
+            return
+        names = [name for name, row in zip(distances, finite, strict=True) if not row.all()]
+        at = (~finite.all(0)).nonzero().flatten()
+        rows = at if batch.index is None else batch.index[at]
+        raise TrainingError(
+            f"{' and '.join(names)} stopped being finite at step {self.state.global_step}, in rows "
+            f"{rows.tolist()[:8]} of the training data",
+            expected="finite values of every term",
+            remedy="lower the learning rate or the term's weight, use float32, and look at these rows; "
+            f"the last checkpoint in {self.args.output_dir} is intact",
+        )
+
+    def _remember(self, distances: dict[str, Tensor]) -> None:
+        for name, values in distances.items():
+            self._logged[name] += values.detach().mean().item()
+        self._logged_batches += 1
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Beside the loss, the mean of every term since the last time: raw, and times its weight."""
+        if "loss" in logs and self._logged_batches:
+            for term in self.step.terms:
+                raw = self._logged[term.name] / self._logged_batches
+                logs[f"raw/{term.name}"] = raw
+                logs[f"weighted/{term.name}"] = raw * term.weight
+            self._logged.clear()
+            self._logged_batches = 0
+        super().log(logs, *args, **kwargs)

@@ -1,0 +1,58 @@
+"""The words that every room uses: the batch and the names of its dimensions.
+
+Shapes stand in signatures as jaxtyping strings with one fixed set of words:
+``batch`` examples, ``token`` positions (special tokens included), ``hidden`` the width of the
+embedding output, ``label`` classes (1 for regression), ``view`` scalars that are differentiated,
+``layer`` mapped layer pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+NOT_MODEL_INPUTS = frozenset({"labels", "index", "special_tokens_mask", "length"})
+"""Keys of a collated batch that the model's forward must not see."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One collated batch, split into what the model reads and what we know about it.
+
+    ``inputs`` goes to the model's forward as it is. ``labels`` are class ids (int64) or scores (float).
+    ``index`` is the row number in the prepared split, by which stored teacher signals are found.
+    ``tokens_per_example`` is the mean number of real tokens over all that one optimizer step sees
+    (accumulated batches, all processes): dividing a sum over tokens by it before the average over examples
+    gives the average over tokens. Where nobody sets it, it is that of the batch.
+    """
+
+    inputs: Mapping[str, Tensor]
+    mask: Bool[Tensor, "batch token"]
+    labels: Tensor | None = None
+    index: Int[Tensor, " batch"] | None = None
+    tokens_per_example: Float[Tensor, ""] | None = None
+
+    @classmethod
+    def of(cls, collated: Mapping[str, Any]) -> Batch:
+        """Split a collated mapping. Without an attention mask every token counts as real."""
+        inputs = {k: v for k, v in collated.items() if k not in NOT_MODEL_INPUTS}
+        ids = inputs["input_ids"]
+        mask = inputs.get("attention_mask", torch.ones_like(ids)).bool()
+        return cls(inputs, mask, collated.get("labels"), collated.get("index"))
+
+    def per_token(self, summed_over_tokens: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """Values whose mean over examples is the mean over tokens of what was summed."""
+        own = self.mask.sum() / len(self)
+        return summed_over_tokens / (own if self.tokens_per_example is None else self.tokens_per_example)
+
+    def __len__(self) -> int:
+        return self.mask.shape[0]
+
+    def repeated(self, times: int) -> dict[str, Tensor]:
+        """The model inputs with the whole batch repeated: row ``r * len(self) + b`` is example ``b``."""
+        return {k: v.repeat(times, *([1] * (v.ndim - 1))) for k, v in self.inputs.items()}
