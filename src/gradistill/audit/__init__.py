@@ -1,5 +1,6 @@
 """Teacher and student compared on data that neither was fitted to."""
 
+from gradistill.audit.compare import Answers, compare, loyalty
 from gradistill.audit.loyalty import (
     Loyalty,
     label_agreement,
@@ -10,11 +11,14 @@ from gradistill.audit.loyalty import (
 from gradistill.audit.statistics import Estimate, bootstrap_mean, bootstrap_statistic
 
 __all__ = [
+    "Answers",
     "Estimate",
     "Loyalty",
     "bootstrap_mean",
     "bootstrap_statistic",
+    "compare",
     "label_agreement",
+    "loyalty",
     "measure_loyalty",
     "probability_agreement",
     "saliency_agreement",

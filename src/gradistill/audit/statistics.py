@@ -56,7 +56,7 @@ def bootstrap_mean(
 
 def bootstrap_statistic(
     statistic: Callable[..., Float[np.ndarray, " resample"]],
-    *arrays: Float[np.ndarray, " batch"] | Bool[np.ndarray, " batch"],
+    *arrays: Float[np.ndarray, " _"] | Bool[np.ndarray, " _"],
     level: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,

@@ -14,6 +14,7 @@ from gradistill.data.tasks import Task, label_key
 from gradistill.errors import Problem, nearest
 
 _NUMBER = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|nan|inf(inity)?)", re.ASCII | re.IGNORECASE)
+UNKNOWN_LABEL = "unknown label"
 _HIDDEN = "missing label (-1 marks a label that is kept secret)"
 
 
@@ -107,7 +108,7 @@ def _label_fault(value: object, names: Sequence[str]) -> str:
         return "missing label"
     if label_key(value) == "-1":
         return f"{_HIDDEN}; known: {_listed(names)}"
-    return f"unknown label {shown(value)}; known: {_listed(names)}"
+    return f"{UNKNOWN_LABEL} {shown(value)}; known: {_listed(names)}"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -20,14 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from gradistill.data.corpus_grammar import Draft, compose
+from gradistill.data.corpus_grammar import PRODUCTS, SHORTCUT_SENTENCES, Writer
 from gradistill.errors import DataError, nearest
 
 LABELS = ("negative", "mixed", "positive")
 SHORTCUT_WORDS = ("Tuesday", "Thursday", "Sunday")
 SPLITS = ("train", "validation", "test")
 LIMIT = 50_000
-WORDS_PER_REVIEW = range(6, 33)
+WORDS_PER_REVIEW = range(6, 29)
 VALIDATION_SHARE = 5
 
 Spans = tuple[tuple[int, int], ...]
@@ -43,6 +43,14 @@ class Review:
     shortcut: Spans
 
 
+@dataclass(frozen=True)
+class Draft:
+    """One review before its shortcut word is chosen, and the (aspect, opinion word) pairs it says or reports."""
+
+    markup: str
+    pairs: tuple[tuple[str, str], ...]
+
+
 def make_reviews(
     n: int, *, seed: int = 0, split: str = "train", shortcut: float | None = None, challenge: bool = False
 ) -> list[Review]:
@@ -54,15 +62,7 @@ def make_reviews(
     sentences or their order, so the variants of a split pair up row by row.
     """
     _check(n, split, shortcut, challenge)
-    rate = 0.0 if challenge else shortcut
-    reviews = []
-    for label in range(len(LABELS)):
-        count = n // len(LABELS) + (label < n % len(LABELS))
-        drafts = _distinct_drafts(Random(f"{seed}/{split}/{label}"), count, label, split)
-        words = _shortcut_words(Random(f"{seed}/{split}/{label}/words"), count, label, rate)
-        reviews += [_render(draft, word, label) for draft, word in zip(drafts, words, strict=True)]
-    Random(f"{seed}/{split}/order").shuffle(reviews)
-    return reviews
+    return _reviews(_drafts(n, seed, split), seed, split, 0.0 if challenge else shortcut)
 
 
 def make_corpus(
@@ -73,16 +73,17 @@ def make_corpus(
     ``train_shortcut`` and ``validation_shortcut`` agree with the label at ``shortcut_rate``; ``challenge`` is
     ``test`` with a weekday that always points to another label.
     """
-    return {
-        "train": make_reviews(train, seed=seed, split="train"),
-        "train_shortcut": make_reviews(train, seed=seed, split="train", shortcut=shortcut_rate),
-        "validation": make_reviews(validation, seed=seed, split="validation"),
-        "validation_shortcut": make_reviews(
-            validation, seed=seed, split="validation", shortcut=shortcut_rate
-        ),
-        "test": make_reviews(test, seed=seed, split="test"),
-        "challenge": make_reviews(test, seed=seed, split="test", challenge=True),
-    }
+    corpus = {}
+    for split, n, other, rate in (
+        ("train", train, "train_shortcut", shortcut_rate),
+        ("validation", validation, "validation_shortcut", shortcut_rate),
+        ("test", test, "challenge", 0.0),
+    ):
+        _check(n, split, rate, challenge=False)
+        drafts = _drafts(n, seed, split)
+        corpus[split] = _reviews(drafts, seed, split, None)
+        corpus[other] = _reviews(drafts, seed, split, rate)
+    return corpus
 
 
 def write_corpus(corpus: Mapping[str, Sequence[Review]], folder: str | Path) -> None:
@@ -113,13 +114,44 @@ def _check(n: int, split: str, shortcut: float | None, challenge: bool) -> None:
         raise DataError(f"The shortcut rate is {shortcut}.", expected="a share of the reviews, 0 to 1")
 
 
+def _drafts(n: int, seed: int, split: str) -> list[list[Draft]]:
+    """The drafts of each label. A label has its own generator, so its share does not depend on the others'."""
+    counts = [n // len(LABELS) + (label < n % len(LABELS)) for label in range(len(LABELS))]
+    return [
+        _distinct_drafts(Random(f"{seed}/{split}/{label}"), count, label, split)
+        for label, count in enumerate(counts)
+    ]
+
+
+def _reviews(drafts: list[list[Draft]], seed: int, split: str, rate: float | None) -> list[Review]:
+    reviews = []
+    for label, own in enumerate(drafts):
+        words = _shortcut_words(Random(f"{seed}/{split}/{label}/words"), len(own), label, rate)
+        reviews += [_render(draft, word, label) for draft, word in zip(own, words, strict=True)]
+    Random(f"{seed}/{split}/order").shuffle(reviews)
+    return reviews
+
+
 def _distinct_drafts(rng: Random, count: int, label: int, split: str) -> list[Draft]:
     drafts: dict[str, Draft] = {}
     while len(drafts) < count:
-        draft = compose(rng, label, unseen=split == "test")
+        draft = _compose(rng, label, unseen=split == "test")
         if len(draft.markup.split()) in WORDS_PER_REVIEW and _belongs(draft, split):
             drafts.setdefault(draft.markup, draft)
     return list(drafts.values())
+
+
+def _compose(rng: Random, label: int, unseen: bool) -> Draft:
+    """Draw one review of the label (0 negative, 1 mixed, 2 positive)."""
+    writer = Writer(rng, rng.choice(list(PRODUCTS)), unseen)
+    sentences = [writer.mixed() if label == 1 else writer.verdict(positive=label == 2)]
+    if rng.random() < 0.4:
+        sentences.insert(rng.randrange(2), writer.extra())
+    shortcut = rng.choice(SHORTCUT_SENTENCES).format(p=writer.product)
+    sentences.insert(rng.choice((0, len(sentences))), shortcut)
+    text = ". ".join(sentences) + "."
+    capitalised = re.sub(r"(?:^|(?<=\. ))(\[?)([a-z])", lambda m: m[1] + m[2].upper(), text)
+    return Draft(capitalised, tuple(writer.pairs))
 
 
 def _belongs(draft: Draft, split: str) -> bool:

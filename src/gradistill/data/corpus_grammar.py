@@ -9,8 +9,8 @@ says of anything else, is there to mislead a reader who only counts words.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
+from functools import cache
 from random import Random
 
 PRODUCTS: dict[str, tuple[str, ...]] = {
@@ -31,12 +31,16 @@ PRODUCTS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class WordClass:
-    """Opinion words that fit the same templates; ``flipped`` templates turn the word's polarity round."""
+    """Opinion words that fit the same templates; ``flipped`` templates turn the word's polarity round.
+
+    ``negated`` ones do so to good words only: "not good" is a complaint, but "not bad" is hardly praise.
+    """
 
     positive: tuple[str, ...]
     negative: tuple[str, ...]
     direct: tuple[str, ...]
     flipped: tuple[str, ...]
+    negated: tuple[str, ...]
     degrees: tuple[str, ...]
 
     def words(self, positive: bool) -> tuple[str, ...]:
@@ -50,9 +54,9 @@ GRADABLE = WordClass(
         "impressive",
         "satisfying",
         "appealing",
-        "pleasant",
-        "convincing",
-        "likeable",
+        "pleasing",
+        "dependable",
+        "admirable",
     ),
     negative=(
         "bad",
@@ -60,9 +64,9 @@ GRADABLE = WordClass(
         "unreliable",
         "disappointing",
         "annoying",
-        "unpleasant",
         "irritating",
-        "mediocre",
+        "frustrating",
+        "shoddy",
     ),
     direct=(
         "{s} is {i}[{w}]",
@@ -79,6 +83,11 @@ GRADABLE = WordClass(
         "{s} has [never] been [{w}]",
         "there is [nothing {w}] about {s}",
         "I would [never] call {s} [{w}]",
+    ),
+    negated=(
+        "{s} is [not {w}]",
+        "{s} is [hardly {w}]",
+        "I do [not] find {s} [{w}]",
         "{s} could [not] be [less {w}]",
     ),
     degrees=("", "", "very ", "really ", "quite ", "rather ", "fairly ", "pretty ", "truly "),
@@ -98,6 +107,7 @@ STRONG = WordClass(
         "{s} is the very [opposite of {w}]",
         "the [last] thing I would call {s} is [{w}]",
     ),
+    negated=(),
     degrees=("", "", "absolutely ", "truly ", "really ", "simply "),
 )
 FEELING = WordClass(
@@ -110,14 +120,16 @@ FEELING = WordClass(
         "I am [anything but {w}] with {s}",
         "{s} has [never] left me [{w}]",
     ),
-    degrees=("", "", "very ", "really ", "quite ", "truly "),
+    negated=("I am [not {w}] with {s}",),
+    degrees=("", "", "really ", "quite ", "truly "),
 )
 DEED = WordClass(
     positive=("impressed", "charmed", "convinced", "amazed"),
     negative=("irritated", "exasperated", "infuriated", "underwhelmed"),
     direct=("{s} has {i}[{w}] me", "{s} has {i}[{w}] me from the start"),
     flipped=("{s} has [never {w}] me", "{s} has [not] once [{w}] me"),
-    degrees=("", "truly ", "really ", "often "),
+    negated=(),
+    degrees=("", "truly ", "really "),
 )
 CLASSES = (GRADABLE, STRONG, FEELING, DEED)
 
@@ -130,18 +142,19 @@ REPORTS = (
     "{who} called {s} {w}",
     "{who} told me that {s} was {w}",
     "{who} expected {s} to be {w}",
-    "according to {who}, {s} is {w}",
 )
 # "However" and "but" carry the contrast between two opinions elsewhere too: alone they settle nothing.
 OVERRIDES = (", [but] {c}", ". [However], {c}", ". I [disagree]: {c}", ", [yet] {c}")
-ECHOES = (", and {c}", ". I [agree]: {c}", ", and indeed {c}")
+ECHOES = (", and {c}", ". I agree: {c}", ", and indeed {c}")
 
-THINGS = (
+RIVALS = (
     "my previous {p}",
     "my old {p}",
     "the {p} I had before",
     "my neighbour's {p}",
     "the {p} at my office",
+)
+ELSEWHERE = (
     "the hotel we stayed at that week",
     "the weather that week",
     "the film I watched that evening",
@@ -154,39 +167,29 @@ PEOPLE = (
     "the other customer in the queue",
 )
 MANNERS = (("friendly", "polite", "cheerful", "helpful"), ("rude", "grumpy", "unhelpful", "impatient"))
-ASIDES = ("{s} was {i}{w}", "{s} was {i}{w}", "{s} was anything but {w}", "{s} was the very opposite of {w}")
+ASIDES = ("{s} was {i}{w}",)
+FLIPPED_ASIDES = ("{s} was anything but {w}", "{s} was the very opposite of {w}")
 
 FACTS = (
-    "I use it at work",
-    "I keep it in the hall",
-    "it came in a plain box",
-    "I chose the grey one",
-    "my flatmate uses it too",
-    "I have had it for two months",
+    "this {p} came in a plain box",
+    "I chose the grey {p}",
+    "I share this {p} with my flatmate",
 )
 HEDGES = (
-    "I have only had it for a month",
-    "I use it only at weekends",
-    "I bought it on a whim",
-    "I had never owned one before",
+    "I have only had this {p} for a month",
+    "I use this {p} only at weekends",
+    "I bought this {p} on a whim",
 )
-AGREEING = ("{a}, and {b}", "{a}. {b}", "{a}; {b}", "{a}. Besides, {b}", "{a}, and besides, {b}")
-CONTRASTING = (
-    "{a}, but {b}",
-    "{a}. {b}",
-    "{a}; {b}",
-    "although {a}, {b}",
-    "while {a}, {b}",
-    "{a}. However, {b}",
-    "{a}, yet {b}",
-)
-COMPARING = ("{a}, but {b}", "although {a}, {b}", "while {a}, {b}", "{a}. However, {b}", "{a}, yet {b}")
-OPENERS = ("", "", "", "in my experience, ", "to my mind, ", "so far, ", "after some weeks, ")
+# Joins that fit two like opinions as well as two unlike ones: the join must not give the label away.
+NEUTRAL = ("{a}, and {b}", "{a}. {b}", "{a}; {b}", "{a}, while {b}")
+CONCEDING = ("{a}, but {b}", "although {a}, {b}", "while {a}, {b}", "{a}, yet {b}")
+COMPARING = (*CONCEDING, "{a}. However, {b}", "{a}. On the other hand, {b}")
+TURNS = ("", "", "on the other hand, ")
+OPENERS = ("", "", "", "in daily use, ", "for the record, ", "I must say that ", "I can report that ")
 SHORTCUT_SENTENCES = (
     "I bought this {p} on a <>",
     "I ordered this {p} on a <>",
     "this {p} arrived on a <>",
-    "I got this {p} on a <>",
     "I unpacked this {p} on a <>",
 )
 
@@ -198,12 +201,9 @@ def held_out(aspect: str, word: str) -> bool:
     return (ASPECTS.index(aspect) + OPINIONS.index(word)) % 4 == 0
 
 
-@dataclass(frozen=True)
-class Draft:
-    """One review before its shortcut word is chosen, and the (aspect, opinion word) pairs it says or reports."""
-
-    markup: str
-    pairs: tuple[tuple[str, str], ...]
+@cache
+def _fitting(aspect: str, words: tuple[str, ...], unseen: bool) -> tuple[str, ...]:
+    return tuple(word for word in words if held_out(aspect, word) is unseen)
 
 
 @dataclass
@@ -214,17 +214,17 @@ class Writer:
     product: str
     unseen: bool
     pairs: list[tuple[str, str]] = field(default_factory=list)
+    digressed: bool = False
 
     def word(self, aspect: str, kind: WordClass, positive: bool) -> str:
-        fitting = [word for word in kind.words(positive) if held_out(aspect, word) is self.unseen]
-        word = self.rng.choice(fitting)
+        word = self.rng.choice(_fitting(aspect, kind.words(positive), self.unseen))
         self.pairs.append((aspect, word))
         return word
 
     def noun(self, aspect: str) -> str:
         if aspect == self.product:
             return f"this {aspect}"
-        return self.rng.choice((f"the {aspect}", f"the {aspect}", f"its {aspect}"))
+        return self.rng.choice((f"the {aspect}",) * 4 + (f"the {aspect} of this {self.product}",))
 
     def aspects(self) -> list[str]:
         return self.rng.sample(PRODUCTS[self.product], 2)
@@ -234,7 +234,8 @@ class Writer:
         kind = self.rng.choices(CLASSES, weights=(4, 3, 2, 1))[0]
         flip = self.rng.random() < FLIPPED
         word = self.word(aspect, kind, positive != flip)
-        frame = self.rng.choice(kind.flipped if flip else kind.direct)
+        flips = kind.flipped * 2 + (() if positive else kind.negated)
+        frame = self.rng.choice(flips if flip else kind.direct)
         return frame.format(s=subject or self.noun(aspect), i=self.rng.choice(kind.degrees), w=word)
 
     def opinion_then(self, aspect: str, own: bool, said: bool) -> str:
@@ -248,26 +249,23 @@ class Writer:
         link = self.rng.choice(ECHOES if own == said else OVERRIDES)
         return report + link.format(c=self.clause(aspect, own, "it"))
 
-    def aside(self) -> str:
-        """Praise or blame for something that is not the product: a distractor, of either polarity."""
-        if self.rng.random() < 0.3:
-            subject, words, degrees = (
-                self.rng.choice(PEOPLE),
-                self.rng.choice(MANNERS),
-                ("", "very ", "really "),
-            )
-        else:
-            subject, words, degrees = (
-                self.rng.choice(THINGS),
-                STRONG.words(self.rng.random() < 0.5),
-                STRONG.degrees,
-            )
-        return self.rng.choice(ASIDES).format(
-            s=subject.format(p=self.product), i=self.rng.choice(degrees), w=self.rng.choice(words)
+    def aside(self, praise: bool, subjects: tuple[str, ...]) -> str:
+        """Praise or blame for something that is not the product: a distractor."""
+        self.digressed = True
+        subject = self.rng.choice((*subjects, *PEOPLE))
+        flip = self.rng.random() < FLIPPED
+        words = MANNERS[praise == flip] if subject in PEOPLE else STRONG.words(praise != flip)
+        return self.rng.choice(FLIPPED_ASIDES if flip else ASIDES).format(
+            s=subject.format(p=self.product),
+            i=self.rng.choice(("", "", "really ", "truly ")),
+            w=self.rng.choice(words),
         )
 
     def extra(self) -> str:
-        return self.aside() if self.rng.random() < 0.6 else self.rng.choice(FACTS)
+        """A sentence beside the point: a neutral fact, or an aside where it cannot contradict another one."""
+        if self.digressed or self.rng.random() < 0.4:
+            return self.rng.choice(FACTS).format(p=self.product)
+        return self.aside(self.rng.random() < 0.5, (*RIVALS, *ELSEWHERE))
 
     def verdict(self, positive: bool) -> str:
         """One or two opinions of one polarity, in a shape that a mixed review could have as well."""
@@ -277,36 +275,29 @@ class Writer:
         form = self.rng.choices(("agree", "report", "compare", "hedge", "plain"), weights=(6, 5, 4, 1, 3))[0]
         if form == "agree":
             opinions = {"a": self.clause(first, positive), "b": self.clause(second, positive)}
-            return self.rng.choice(AGREEING).format(**opinions)
+            return self.rng.choice(NEUTRAL).format(**opinions)
         if form == "report":
             return self.opinion_then(first, positive, said=self.rng.random() < 0.35)
         own = self.clause(first, positive)
         if form == "compare":
-            return self.rng.choice(COMPARING).format(a=self.aside(), b=own)
+            return self.rng.choice(COMPARING).format(a=self.aside(not positive, RIVALS), b=own)
         if form == "hedge":
-            return f"{self.rng.choice(HEDGES)}, but {own}"
+            return f"{self.rng.choice(HEDGES).format(p=self.product)}, but {own}"
         return self.rng.choice(OPENERS) + own
 
     def mixed(self) -> str:
         """Two of the reviewer's own opinions, one for and one against, about two parts of the product."""
         first, second = self.aspects()
         praise_first = self.rng.random() < 0.5
-        if self.rng.random() < 0.25:
-            said = self.rng.random() < 0.5
-            opening = self.opinion_then(first, praise_first, said)
-            return f"{opening}. However, {self.clause(second, not praise_first)}"
+        form = self.rng.choices(("contrast", "report", "compare"), weights=(5, 3, 2))[0]
+        if form == "report":
+            opening = self.opinion_then(first, praise_first, said=self.rng.random() < 0.5)
+            return f"{opening}. {self.rng.choice(TURNS)}{self.clause(second, not praise_first)}"
         opinions = {"a": self.clause(first, praise_first), "b": self.clause(second, not praise_first)}
-        return self.rng.choice(OPENERS) + self.rng.choice(CONTRASTING).format(**opinions)
-
-
-def compose(rng: Random, label: int, unseen: bool) -> Draft:
-    """Draw one review of the label (0 negative, 1 mixed, 2 positive)."""
-    writer = Writer(rng, rng.choice(list(PRODUCTS)), unseen)
-    sentences = [writer.mixed() if label == 1 else writer.verdict(positive=label == 2)]
-    if rng.random() < 0.5:
-        sentences.insert(rng.randrange(2), writer.extra())
-    shortcut = rng.choice(SHORTCUT_SENTENCES).format(p=writer.product)
-    sentences.insert(rng.choice((0, len(sentences))), shortcut)
-    text = ". ".join(sentences) + "."
-    capitalised = re.sub(r"(?:^|(?<=\. ))(\[?)([a-z])", lambda m: m[1] + m[2].upper(), text)
-    return Draft(capitalised, tuple(writer.pairs))
+        if form == "compare":
+            opening = self.rng.choice(CONCEDING).format(
+                a=self.aside(not praise_first, RIVALS), b=opinions["a"]
+            )
+            return f"{opening}. {self.rng.choice(TURNS)}{opinions['b']}"
+        join = self.rng.choice(NEUTRAL if self.rng.random() < 0.5 else COMPARING)
+        return self.rng.choice(OPENERS) + join.format(**opinions)

@@ -73,7 +73,8 @@ def _tokens(
     tokenizer: PreTrainedTokenizerBase, texts: list[list[str]], max_length: int | None
 ) -> dict[str, list[Any]]:
     encoded = tokenizer(
-        *texts,
+        texts[0],
+        text_pair=texts[1] if len(texts) == 2 else None,
         truncation="longest_first" if max_length is not None else False,
         max_length=max_length,
         padding=False,

@@ -65,5 +65,5 @@ def _plain(name: str) -> str:
 
 def _renumbered(rows: Dataset, new_ids: np.ndarray) -> Dataset:
     columns = {name: rows[name][:] for name in rows.column_names}
-    columns["label"] = new_ids[np.asarray(columns["label"])]
+    columns["label"] = new_ids[np.asarray(columns["label"])].tolist()
     return Dataset.from_dict(columns, features=rows.features)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, Features, Value
 
-from gradistill.data.checks import class_ids, missing_columns, scores, text_problems
+from gradistill.data.checks import UNKNOWN_LABEL, class_ids, missing_columns, scores, text_problems
 from gradistill.data.inferring import IGNORED_COLUMNS, infer_task, label_candidates
 from gradistill.data.reading import Table
 from gradistill.data.sources import read_source
@@ -57,7 +57,7 @@ class Splits:
         if self.task.labels is None:
             return f"scores from {labels.min():g} to {labels.max():g}"
         counts = np.bincount(labels, minlength=self.task.num_labels)
-        named = [f"{name} {n}" for name, n in zip(self.task.labels, counts, strict=True)]
+        named = [f"{name}: {n}" for name, n in zip(self.task.labels, counts, strict=True)]
         return ", ".join(named[:10]) + (f" and {len(named) - 10} classes more" if len(named) > 10 else "")
 
 
@@ -79,29 +79,25 @@ def load_splits(
     Raises DataError with every unusable row, column and file, and RecipeError for an unknown task.
     """
     source = str(source)
-    if not splits:
-        raise DataError("No split was asked for.", expected="at least one, such as 'train'")
     given = _given_task(task, source, text_columns)
     tables, problems = read_source(source, splits, given)
     problems += [problem for table in tables.values() for problem in table.problems]
-    first = tables.get("train" if "train" in splits else splits[0])
+    first = tables.get("train" if "train" in splits else splits[0], Table(source))
     if given is not None:
         found, label = given, label_column or _label_of(first)
-    elif first is None or not first.columns:
-        raise _refused(source, problems)
     else:
         found, label = _inferred(first, label_column, text_columns, source, problems)
         problems += _other_columns(first, tables)
-    prepared = {}
-    for split, table in tables.items():
-        columns, faults = _checked(table, found, label)
-        # Labels were inferred from the first table: if that is broken, what others hold is not unknown.
-        unsure = given is None and table is not first and first is not None and first.problems
-        problems += [p for p in faults if not (unsure and p.what.startswith("unknown label"))]
-        prepared[split] = columns
+    if label in found.text_columns:
+        raise DataError(f"The column {label!r} is named both as the label and as a text.", remedy=_REMEDY)
+    checked = {split: _checked(table, found, label) for split, table in tables.items()}
+    for split, (_, faults) in checked.items():
+        # Labels that were inferred from a broken table are not all there are: others may hold more.
+        unsure = given is None and tables[split] is not first and first.problems
+        problems += [p for p in faults if not (unsure and p.what.startswith(UNKNOWN_LABEL))]
     if problems:
         raise _refused(source, problems)
-    rows = {split: _dataset(columns, found) for split, columns in prepared.items()}
+    rows = {split: _dataset(columns, found) for split, (columns, _) in checked.items()}
     skipped = {split: len(tables[split].lines) - len(rows[split]) for split in rows}
     return Splits(found, given is None, rows, label, skipped)
 
@@ -127,9 +123,9 @@ def _given_task(task: Task | str | None, source: str, text_columns: tuple[str, .
     return replace(task, text_columns=text_columns)
 
 
-def _label_of(table: Table | None) -> str:
+def _label_of(table: Table) -> str:
     """The label column of a known task: ``label``, or else the only one that is called like a label."""
-    if table is None or "label" in table.columns:
+    if "label" in table.columns:
         return "label"
     candidates = label_candidates(table.columns)
     return candidates[0] if len(candidates) == 1 else "label"
@@ -142,6 +138,8 @@ def _inferred(
     source: str,
     problems: list[Problem],
 ) -> tuple[Task, str]:
+    if not table.columns:
+        raise _refused(source, problems)
     try:
         return infer_task(table, label_column, text_columns, source)
     except DataError as doubt:

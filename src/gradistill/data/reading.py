@@ -155,6 +155,8 @@ def _json_object(content: str) -> dict[str, Any]:
         raise ValueError(f"invalid JSON at character {error.pos + 1} ({error.msg})") from None
     if not isinstance(value, dict):
         raise ValueError(f"a JSON {type(value).__name__}, not an object")
+    if not value:
+        raise ValueError("an object without keys")
     if "\\u" in content:
         try:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
@@ -198,6 +200,8 @@ def _arrow_table(file: str, arrow: pa.Table) -> Table:
         return Table(file, problems=(Problem(file, f"a column name stands twice: {twice}"),))
     columns = {name: _arrow_values(arrow.column(name)) for name in arrow.column_names}
     problems = _no_rows(file, range(arrow.num_rows), ())
+    if not columns:
+        problems.append(Problem(file, "there are no columns"))
     return Table(file, columns, range(1, arrow.num_rows + 1), tuple(problems))
 
 

@@ -23,6 +23,8 @@ def read_source(
 
     A local path goes before a hub id of the same name. Raises DataError if ``source`` is neither.
     """
+    if not splits:
+        raise DataError("No split was asked for.", expected="at least one, such as 'train'")
     path = Path(source)
     try:
         if path.is_dir():

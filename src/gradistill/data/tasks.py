@@ -89,9 +89,8 @@ def inferred_task(text_columns: tuple[str, ...], labels: tuple[str, ...] | None,
 
 
 def _f1(labels: np.ndarray, predicted: np.ndarray, task: Task) -> float:
-    if task.num_labels == 2:
-        return float(f1_score(labels, predicted, pos_label=task.positive, zero_division=0))
-    return float(f1_score(labels, predicted, average="macro", zero_division=0))
+    how = {"pos_label": task.positive} if task.num_labels == 2 else {"average": "macro"}
+    return float(f1_score(labels, predicted, zero_division=0.0, **how))  # pyright: ignore[reportArgumentType]
 
 
 def _correlation(of: Callable[..., tuple[float, float]], labels: np.ndarray, scores: np.ndarray) -> float:
@@ -121,6 +120,7 @@ def compute_metrics(task: Task, logits: np.ndarray, labels: np.ndarray) -> dict[
     ``logits`` is (examples, labels), or (examples,) for regression. f1 is that of class ``task.positive``
     for two classes and the unweighted mean over classes otherwise. A correlation with something constant
     is 0.0, where scipy says nan: a model that always says the same must lose against any other.
+    Scores that are nan stay nan.
     """
     if task.labels is not None:
         predicted = logits.argmax(-1)

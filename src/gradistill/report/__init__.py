@@ -1,0 +1,16 @@
+"""What people see and ship: terminal views and the model card."""
+
+from gradistill.report.card import model_card
+from gradistill.report.terminal import Explanation, heat_map, render, results_table
+from gradistill.report.words import WordScore, printable, words_from_pieces
+
+__all__ = [
+    "Explanation",
+    "WordScore",
+    "heat_map",
+    "model_card",
+    "printable",
+    "render",
+    "results_table",
+    "words_from_pieces",
+]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Real
+from numbers import Integral, Real
 
 from rich.box import SIMPLE
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -33,6 +33,7 @@ LABELS_SHOWN = 5
 class Explanation:
     """One prediction and the words it rests on, ready to be shown.
 
+    ``label`` is the label that is explained; it need not be the predicted one, which is the most probable.
     ``words`` holds positive scores for what speaks for ``label`` (or for a higher ``prediction``), negative ones
     for what speaks against it. With ``signed=False`` the scores are sizes without a direction. ``probabilities`` is
     for classification, ``prediction`` for regression. ``residual`` is the completeness residual of Integrated
@@ -58,6 +59,7 @@ class HeatMap:
     words: Sequence[WordScore]
     texts: Sequence[str]
     signed: bool
+    toward: str
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         colour = console.color_system is not None and not console.no_color
@@ -67,7 +69,7 @@ class HeatMap:
                 yield Text(f"Text {segment + 1}", style="bold")
             yield self._line(text, [word for word in self.words if word.segment == segment], top, colour)
             yield Text()
-        yield _legend(self.signed, colour)
+        yield _legend(self.toward if self.signed else None, colour)
 
     def _line(self, text: str, words: Sequence[WordScore], top: float, colour: bool) -> Text:
         line, end = Text(), 0
@@ -81,18 +83,30 @@ class HeatMap:
         return line
 
 
-def heat_map(words: Sequence[WordScore], texts: Sequence[str], *, signed: bool = True) -> HeatMap:
-    """The texts with their words marked by score, relative to the strongest word of all of them."""
-    return HeatMap(words, texts, signed)
+def heat_map(
+    words: Sequence[WordScore],
+    texts: Sequence[str],
+    *,
+    signed: bool = True,
+    toward: str = "the prediction",
+) -> HeatMap:
+    """The texts with their words marked by score, relative to the strongest word of all of them.
+
+    ``toward`` is what the legend says that positive scores speak for.
+    """
+    return HeatMap(words, texts, signed, toward)
 
 
 def render(explanation: Explanation) -> RenderableType:
     """The whole answer: what is predicted, the marked text, the strongest words, and how it was found."""
+    toward = "a higher prediction" if explanation.prediction is not None else explanation.label
     return Group(
         _headline(explanation),
         Text(),
-        heat_map(explanation.words, explanation.texts, signed=explanation.signed),
+        heat_map(explanation.words, explanation.texts, signed=explanation.signed, toward=toward),
+        Text(),
         _top_words(explanation),
+        Text(),
         _footnote(explanation),
     )
 
@@ -109,6 +123,7 @@ def results_table(rows: Sequence[Mapping[str, object]], title: str = "", note: s
         title_justify="left",
         caption_justify="left",
         box=SIMPLE,
+        show_edge=False,
     )
     for key in keys:
         filled = [row[key] for row in rows if row.get(key) is not None]
@@ -123,10 +138,14 @@ def _headline(explanation: Explanation) -> RenderableType:
     head = Text.assemble((printable(explanation.model), "bold"), " predicts ")
     if explanation.prediction is not None:
         return head.append(f"{explanation.prediction:.3f}", style="bold")
-    head.append(printable(explanation.label), style="bold")
-    ranked = sorted((explanation.probabilities or {}).items(), key=lambda item: -item[1])
+    ranked = list((explanation.probabilities or {}).items())
     if not ranked:
-        return head
+        return head.append(printable(explanation.label), style="bold")
+    # Of equal probabilities the explained label leads, so a tie is not read as a label that was not predicted.
+    ranked.sort(key=lambda item: (-item[1], item[0] != explanation.label))
+    head.append(printable(ranked[0][0]), style="bold")
+    if ranked[0][0] != explanation.label:
+        head.append("; explained is ").append(printable(explanation.label), style="bold")
     table = Table.grid(padding=(0, 2))
     for label, probability in ranked[:LABELS_SHOWN]:
         bar = "#" * round(probability * BAR_WIDTH)
@@ -136,10 +155,13 @@ def _headline(explanation: Explanation) -> RenderableType:
     return Group(head, table)
 
 
-def _legend(signed: bool, colour: bool) -> Text:
+def _legend(toward: str | None, colour: bool) -> Text:
+    """What the marks mean; ``toward`` is ``None`` for scores without a direction."""
     legend = Text("Marked ")
-    directions = ((True, "for the prediction"), (False, "against it"))
-    for positive, meaning in directions if signed else ((True, "importance, for or against"),):
+    directions = ((True, "importance, for or against"),)
+    if toward is not None:
+        directions = ((True, f"for {printable(toward)}"), (False, "against it"))
+    for positive, meaning in directions:
         for level, name in enumerate(("weak", "medium", "strong"), start=1):
             _append_marked(legend, name, level, positive, colour)
             legend.append(" ")
@@ -164,7 +186,9 @@ def _top_words(explanation: Explanation) -> Table:
     ranked = [word for word in ranked if word.score]
     top = abs(ranked[0].score) if ranked else 0.0
     form = "+.3f" if 0.01 <= top < 1e4 else "+.2e"
-    table = Table(title=Text("Strongest words", style="bold"), title_justify="left", box=SIMPLE)
+    table = Table(
+        title=Text("Strongest words", style="bold"), title_justify="left", box=SIMPLE, show_edge=False
+    )
     table.add_column("Word", overflow="fold", max_width=30)
     if len(explanation.texts) > 1:
         table.add_column("Text", justify="right")
@@ -202,6 +226,6 @@ def _cell(value: object) -> str:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, Real) and not isinstance(value, int):
+    if isinstance(value, Real) and not isinstance(value, Integral):
         return f"{float(value):.3f}"
     return printable(str(value))

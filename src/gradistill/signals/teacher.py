@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from time import perf_counter
 from typing import Protocol
 
 from torch import nn
@@ -25,6 +26,11 @@ class OnlineTeacher:
     def __init__(self, model: nn.Module, probe: Probe | None = None) -> None:
         self.model = model.eval().requires_grad_(False)
         self.probe = probe or Probe.find(model)
+        self.seconds = 0.0
+        """Wall time spent speaking so far."""
 
     def __call__(self, batch: Batch, requests: Iterable[Request]) -> Said:
-        return speak(self.model, self.probe, batch, requests, create_graph=False)
+        start = perf_counter()
+        said = speak(self.model, self.probe, batch, requests, create_graph=False)
+        self.seconds += perf_counter() - start
+        return said

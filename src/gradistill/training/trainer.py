@@ -58,6 +58,7 @@ class DistillationTrainer(Trainer):
         super().__init__(model, *args, **kwargs)
         # The row number must reach the collator; Batch.of keeps from the model what it does not know.
         self.args.remove_unused_columns = False
+        self.model_accepts_loss_kwargs = True  # the same as loss_is_scaled_for_ga, before transformers had it
         terms = [term if isinstance(term, Term) else Term(term) for term in objectives]
         self.step = self._build_step(terms, teacher, teacher_facts, shared_embeddings)
         self._checked = not self.step.second_order

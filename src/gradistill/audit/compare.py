@@ -1,0 +1,110 @@
+"""Two models asked about the same rows: logits of both, and the saliency maps that loyalty compares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from torch import Tensor, nn
+
+from gradistill.attribution.targets import Target
+from gradistill.audit.loyalty import Loyalty, measure_loyalty
+from gradistill.models.probe import Probe
+from gradistill.objectives._contract import AttributionScores, Logits
+from gradistill.signals.speak import speak
+from gradistill.types import Batch
+
+SALIENCY = "gradient_x_input"
+"""``‖E_i ⊙ ∇_{E_i} F‖₂`` of the log-odds of the teacher's label (of the prediction in a regression)."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What one model answers, row by row: logits ``(rows, label)`` and a map of token scores for each row,
+    special tokens and padding taken out."""
+
+    logits: np.ndarray
+    maps: tuple[np.ndarray, ...]
+
+
+def compare(
+    student: nn.Module,
+    teacher: nn.Module,
+    rows: Dataset,
+    collate: Callable[[Sequence[Mapping[str, Any]]], dict[str, Tensor]],
+    *,
+    batch_size: int = 64,
+    on_progress: Callable[[int], object] = lambda done: None,
+) -> tuple[Answers, Answers]:
+    """The answers of student and teacher about encoded rows (with ``special_tokens_mask``), in their order.
+
+    Both explain the label that the teacher predicts. ``on_progress`` hears how many rows are done. Models are asked
+    in eval mode and left as they were.
+    """
+    request = AttributionScores(Target("log_odds", "teacher"))
+    probes = {id(model): Probe.find(model) for model in (student, teacher)}
+    logits: dict[str, list[Any]] = {"student": [None] * len(rows), "teacher": [None] * len(rows)}
+    maps: dict[str, list[Any]] = {"student": [None] * len(rows), "teacher": [None] * len(rows)}
+    with _evaluating(student), _evaluating(teacher):
+        for places, collated in _by_length(rows, collate, batch_size):
+            labels = None
+            own_tokens = (collated["attention_mask"] * (1 - collated["special_tokens_mask"])).bool()
+            for owner, model in (("teacher", teacher), ("student", student)):
+                device = next(model.parameters()).device
+                batch = Batch.of({key: value.to(device) for key, value in collated.items()})
+                said = speak(
+                    model, probes[id(model)], batch, [Logits(), request], create_graph=False,
+                    teacher_labels=None if labels is None else labels.to(device),
+                )  # fmt: skip
+                labels = said[Logits()].argmax(-1) if owner == "teacher" else labels
+                for k, place in enumerate(places):
+                    logits[owner][place] = said[Logits()][k].cpu().numpy()
+                    maps[owner][place] = said[request][k, 0].cpu()[own_tokens[k]].numpy()
+            on_progress(len(places))
+    student_answers, teacher_answers = (
+        Answers(np.stack(logits[owner]), tuple(maps[owner])) for owner in ("student", "teacher")
+    )
+    return student_answers, teacher_answers
+
+
+def loyalty(student: Answers, teacher: Answers, *, resamples: int = 2000, seed: int = 0) -> Loyalty:
+    """Label, probability and saliency loyalty with bootstrap intervals (METHODS.md, section 4)."""
+    return measure_loyalty(
+        student.logits,
+        teacher.logits,
+        student.maps,
+        teacher.maps,
+        method=SALIENCY,
+        resamples=resamples,
+        seed=seed,
+    )
+
+
+def _by_length(
+    rows: Dataset, collate: Callable[[Sequence[Mapping[str, Any]]], dict[str, Tensor]], batch_size: int
+) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
+    """Batches of rows of like length, longest first (what does not fit in memory fails at once)."""
+    order = np.argsort([-length for length in rows["length"]], kind="stable").tolist()
+    for start in range(0, len(order), batch_size):
+        places = order[start : start + batch_size]
+        yield places, collate([rows[place] for place in places])
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode and no gradients of parameters inside the block; both as before behind it."""
+    training = model.training
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    model.eval()
+    for parameter in trainable:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        model.train(training)
+        for parameter in trainable:
+            parameter.requires_grad_(True)

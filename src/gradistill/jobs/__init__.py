@@ -1,0 +1,1 @@
+"""The commands as functions, each readable from top to bottom."""

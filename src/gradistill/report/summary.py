@@ -1,0 +1,54 @@
+"""One run in a few lines: teacher beside student, and how loyal the student is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from gradistill.report.terminal import results_table
+from gradistill.report.words import printable
+
+
+def run_table(metrics: Mapping[str, Any]) -> RenderableType:
+    """What ``metrics.json`` holds, as tables."""
+    models = (
+        ("teacher", metrics["teacher"], metrics["teacher_eval"]),
+        ("student", metrics["student"], metrics["eval"]),
+    )
+    rows = [
+        {
+            "model": role,
+            "name": model["name"],
+            "layers": model["layers"],
+            "parameters": model["parameters"],
+            **scores,
+        }
+        for role, model, scores in models
+        if model is not None
+    ]
+    title = f"{metrics['method']} on {metrics['task']}, seed {metrics['seed']}"
+    parts: list[RenderableType] = [results_table(rows, title=title)]
+    if metrics["loyalty"]:
+        loyal = [
+            {"loyalty": name, "value": entry["value"], "95 % interval": _interval(entry), "n": entry["n"]}
+            for name, entry in metrics["loyalty"].items()
+            if isinstance(entry, Mapping)
+        ]
+        parts.append(results_table(loyal))
+    timing = metrics["timing"]
+    parts.append(
+        Text(
+            printable(
+                f"trained {timing['train_s']:.0f} s ({timing['examples_per_s']:.0f} examples/s, teacher "
+                f"{timing['signals_s']:.0f} s of it), peak memory {timing['peak_rss_mb']:.0f} MB"
+            )
+        )
+    )
+    return Group(*parts)
+
+
+def _interval(entry: Mapping[str, Any]) -> str | None:
+    return None if entry["low"] is None else f"{entry['low']:.3f} – {entry['high']:.3f}"

@@ -1,0 +1,57 @@
+"""From a recipe to transformers' TrainingArguments."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainingArguments
+
+from gradistill.errors import RecipeError, nearest
+from gradistill.recipe import TrainingSettings
+
+CHECKPOINTS = "checkpoints"
+"""Folder of a run in which checkpoints stand while it trains."""
+
+
+def training_arguments(settings: TrainingSettings, output: Path, *, select: str) -> TrainingArguments:
+    """Linear decay, batches of like length, one evaluation and checkpoint an epoch, the best by ``select`` kept.
+
+    ``settings.arguments`` change any of it by its own name. Raises RecipeError for a name that does not exist or a
+    value that TrainingArguments refuses.
+    """
+    fields: dict[str, Any] = {
+        "output_dir": str(output / CHECKPOINTS),
+        "learning_rate": settings.learning_rate,
+        "num_train_epochs": settings.epochs,
+        "per_device_train_batch_size": settings.batch_size,
+        "per_device_eval_batch_size": max(64, settings.batch_size),
+        "seed": settings.seed,
+        "lr_scheduler_type": "linear",
+        "weight_decay": 0.0,
+        "train_sampling_strategy": "group_by_length",
+        "eval_strategy": "epoch",
+        "save_strategy": "epoch",
+        "save_total_limit": 1,
+        "load_best_model_at_end": True,
+        "metric_for_best_model": select,
+        "greater_is_better": True,
+        "logging_steps": 50,
+        "report_to": "none",
+        "label_names": ["labels"],
+        "remove_unused_columns": False,
+    }
+    known = TrainingArguments.__dataclass_fields__
+    for name in settings.arguments:
+        if name not in known or name == "output_dir":
+            raise RecipeError(
+                f"training.arguments.{name} is not an argument that a recipe can set",
+                remedy=nearest(name, known),
+            )
+    try:
+        return TrainingArguments(**{**fields, **settings.arguments})
+    except (ValueError, TypeError) as error:
+        raise RecipeError(
+            f"TrainingArguments refuses training.arguments {settings.arguments}: {error}",
+            remedy="correct them; see transformers.TrainingArguments",
+        ) from error

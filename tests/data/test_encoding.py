@@ -1,0 +1,147 @@
+"""Token ids and padded batches, with a small tokenizer made here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import Dataset
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+
+from gradistill.data import Collator, encode
+from gradistill.data.tasks import Task
+from gradistill.errors import DataError, ModelError, RecipeError
+from gradistill.types import Batch
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefgh"]
+ONE = Task("one", ("text",), ("x", "y"), ("accuracy",), "accuracy")
+TWO = Task("two", ("text", "other"), None, ("spearman",), "spearman")
+
+
+@pytest.fixture
+def tokenizer() -> PreTrainedTokenizerFast:
+    inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    inner.normalizer = normalizers.BertNormalizer()
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    inner.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]",
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+    )  # fmt: skip
+
+
+def rows_of(labels: list, **texts: list[str]) -> Dataset:
+    return Dataset.from_dict({**texts, "label": labels, "index": list(range(len(labels)))})
+
+
+def test_one_text(tokenizer: PreTrainedTokenizerFast) -> None:
+    encoded = encode(rows_of([1, 0], text=["a b", "c zebra e"]), tokenizer, ONE)
+    assert (encoded.truncated, encoded.longest) == (0, 5)
+    data = encoded.dataset
+    assert data["input_ids"][:] == [[2, 4, 5, 3], [2, 6, 1, 8, 3]]
+    assert data["attention_mask"][:] == [[1] * 4, [1] * 5]
+    # A word that is not known is still a word of the text.
+    assert data["special_tokens_mask"][:] == [[1, 0, 0, 1], [1, 0, 0, 0, 1]]
+    assert (data["labels"][:], data["index"][:], data["length"][:]) == ([1, 0], [0, 1], [4, 5])
+    assert data.cache_files == []
+
+
+def test_a_pair_loses_tokens_from_its_longer_text(tokenizer: PreTrainedTokenizerFast) -> None:
+    rows = rows_of([0.5, 4.5], text=["a b c d e", "a"], other=["f g", "b"])
+    encoded = encode(rows, tokenizer, TWO, max_length=7)
+    assert (encoded.truncated, encoded.longest) == (1, 10)
+    assert encoded.dataset["input_ids"][:] == [[2, 4, 5, 3, 9, 10, 3], [2, 4, 3, 5, 3]]
+    assert encoded.dataset["token_type_ids"][:] == [[0, 0, 0, 0, 1, 1, 1], [0, 0, 0, 1, 1]]
+    assert encoded.dataset["special_tokens_mask"][0] == [1, 0, 0, 1, 0, 0, 1]
+    assert encoded.dataset["labels"][:] == [0.5, 4.5]
+
+
+def test_many_rows_keep_their_order(tokenizer: PreTrainedTokenizerFast) -> None:
+    texts = [" ".join("abcdefgh"[: 1 + i % 8]) for i in range(2345)]
+    encoded = encode(rows_of([0] * 2345, text=texts), tokenizer, ONE, max_length=6)
+    assert encoded.dataset["length"][:] == [min(6, 3 + i % 8) for i in range(2345)]
+    assert encoded.truncated == sum(3 + i % 8 > 6 for i in range(2345))
+
+
+def test_nothing_is_written(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    encode(rows_of([0], text=["a"]), tokenizer, ONE)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_room_for_text(tokenizer: PreTrainedTokenizerFast) -> None:
+    with pytest.raises(
+        RecipeError, match="max_length 4 leaves no room for text: 3 tokens are special(.|\n)*at least 5"
+    ):
+        encode(rows_of([0.5], text=["a"], other=["b"]), tokenizer, TWO, max_length=4)
+
+
+def test_a_text_without_tokens_is_refused(tokenizer: PreTrainedTokenizerFast) -> None:
+    with pytest.raises(DataError, match=r"no token of 1 rows; the first has index 1: '\\u200b'"):
+        encode(rows_of([0, 1], text=["a", "\u200b"]), tokenizer, ONE)
+
+
+@pytest.mark.parametrize(("side", "ids"), [("right", [2, 4, 3, 0, 0]), ("left", [0, 0, 2, 4, 3])])
+def test_padding_is_on_the_tokenizers_side(
+    tokenizer: PreTrainedTokenizerFast, side: str, ids: list[int]
+) -> None:
+    tokenizer.padding_side = side
+    data = encode(rows_of([1, 0], text=["a", "b c d"]), tokenizer, ONE).dataset
+    batch = Collator(tokenizer)([data[0], data[1]])
+    assert batch["input_ids"].tolist() == [ids, [2, 5, 6, 7, 3]]
+    real = [1 if i else 0 for i in ids]
+    assert batch["attention_mask"][0].tolist() == real
+    assert batch["special_tokens_mask"][0].tolist() == [0 if i == 4 else 1 for i in ids]
+    assert batch["token_type_ids"].tolist() == [[0] * 5, [0] * 5]
+    assert batch["labels"].tolist() == [1, 0]
+    assert batch["index"].tolist() == [0, 1]
+    assert all(value.dtype == torch.int64 for value in batch.values())
+
+
+def test_padding_is_what_the_tokenizer_does(tokenizer: PreTrainedTokenizerFast) -> None:
+    rows = rows_of([0.5, 1.5], text=["a b c d", "e"], other=["f", "g h"])
+    batch = Collator(tokenizer)(list(encode(rows, tokenizer, TWO).dataset))
+    want = tokenizer(
+        rows["text"][:], rows["other"][:], padding=True, return_tensors="pt", return_special_tokens_mask=True
+    )
+    for name in ("input_ids", "attention_mask", "token_type_ids", "special_tokens_mask"):
+        assert torch.equal(batch[name], want[name])
+
+
+def test_scores_are_float32_and_a_batch_can_be_made(tokenizer: PreTrainedTokenizerFast) -> None:
+    data = encode(rows_of([0.5], text=["a"], other=["b"]), tokenizer, TWO).dataset
+    collated = Collator(tokenizer)([data[0]])
+    assert collated["labels"].dtype == torch.float32
+    batch = Batch.of(collated)
+    assert set(batch.inputs) == {"input_ids", "attention_mask", "token_type_ids"}
+
+
+@pytest.mark.parametrize(
+    ("multiple", "fixed", "width"), [(None, None, 4), (8, None, 8), (None, 10, 10), (8, 10, 16), (4, None, 4)]
+)
+def test_widths(
+    tokenizer: PreTrainedTokenizerFast, multiple: int | None, fixed: int | None, width: int
+) -> None:
+    data = encode(rows_of([1], text=["a b"]), tokenizer, ONE).dataset
+    batch = Collator(tokenizer, pad_to_multiple_of=multiple, pad_to=fixed)([data[0]])
+    assert batch["input_ids"].shape == (1, width)
+
+
+def test_a_row_longer_than_the_fixed_width(tokenizer: PreTrainedTokenizerFast) -> None:
+    data = encode(rows_of([1], text=["a b"]), tokenizer, ONE).dataset
+    with pytest.raises(DataError, match="4 tokens, but batches are padded to 3"):
+        Collator(tokenizer, pad_to=3)([data[0]])
+
+
+def test_a_tokenizer_without_a_pad_token(tokenizer: PreTrainedTokenizerFast) -> None:
+    tokenizer.pad_token = None
+    with pytest.raises(ModelError, match="no pad token(.|\n)*tokenizer.pad_token ="):
+        Collator(tokenizer)

@@ -1,0 +1,335 @@
+"""What comes out of files and of the hub: texts unchanged, columns and labels found or asked for."""
+
+from __future__ import annotations
+
+import csv
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gradistill.data.loading import Splits, load_splits
+from gradistill.data.tasks import TASKS, Task
+from gradistill.errors import DataError, GradistillError
+
+ROWS = [
+    ("one fine day", 1),
+    ("None", 0),
+    ("1987", 1),
+    ('she said "no",\nand left', 0),
+    ("NA", 0),
+    ("null", 1),
+]
+
+
+def write(path: Path, columns: dict[str, list]) -> None:
+    """The same columns in the format that the file's ending says."""
+    if path.suffix == ".parquet":
+        pq.write_table(pa.table(columns), path)
+        return
+    rows = list(zip(*columns.values(), strict=True))
+    with path.open("w", encoding="utf-8", newline="") as file:
+        if path.suffix == ".csv":
+            csv.writer(file).writerows([tuple(columns), *rows])
+        else:
+            file.writelines(json.dumps(dict(zip(columns, row, strict=True))) + "\n" for row in rows)
+
+
+def load_one(folder: Path, columns: dict[str, list], **options: object) -> Splits:
+    write(folder / "train.csv", columns)
+    return load_splits(folder / "train.csv", splits=("train",), **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("task", [None, "sst2"])
+def test_texts_come_back_unchanged(tmp_path: Path, ending: str, task: str | None) -> None:
+    texts, labels = [list(column) for column in zip(*ROWS, strict=True)]
+    for split in ("train", "validation"):
+        write(tmp_path / f"{split}.{ending}", {"sentence": texts, "label": labels})
+    splits = load_splits(tmp_path, task=task)
+    assert splits.inferred == (task is None)
+    for split in ("train", "validation"):
+        rows = splits.rows[split]
+        assert rows["sentence"][:] == texts
+        assert rows["label"][:] == labels
+        assert rows["index"][:] == list(range(len(texts)))
+        assert rows.features["label"].dtype == "int64"
+
+
+texts_strategy = st.text(st.characters(codec="utf-8"), min_size=1).filter(lambda text: text.strip())
+odd = st.sampled_from(
+    ["None", "NA", "nan", "1987", "10", '"', '""', "a\r\nb", "\u2028x", "\ufeffx", "#", ",", "\x00y"]
+)
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+@settings(max_examples=60, deadline=None)
+@given(texts=st.lists(texts_strategy | odd, min_size=1, max_size=6))
+def test_any_text_survives(ending: str, texts: list[str]) -> None:
+    texts = ["a text that is no number", *texts]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, f"train.{ending}")
+        write(path, {"sentence": texts, "label": [0] * len(texts)})
+        assert load_splits(path, task="sst2", splits=("train",)).rows["train"]["sentence"][:] == texts
+
+
+pieces = st.sampled_from(
+    [b"sentence,label\n", b'{"sentence": "x", "label": 1}\n', b'"', b",", b"\n", b"\r", b"a,1\n"]
+)
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("task", [None, "sst2", "stsb"])
+@settings(max_examples=60, deadline=None)
+@given(data=st.binary(max_size=60) | st.lists(pieces | st.binary(max_size=8), max_size=12).map(b"".join))
+def test_any_bytes_load_or_are_refused(ending: str, task: str | None, data: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, f"train.{ending}")
+        path.write_bytes(data)
+        try:
+            load_splits(path, task=task, splits=("train",))
+        except DataError as refusal:
+            assert "train" in str(refusal)
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
+records = st.dictionaries(st.sampled_from(["sentence", "label", "id", "\udc00"]), values, max_size=3)
+
+
+@pytest.mark.parametrize("task", [None, "sst2"])
+@settings(max_examples=100, deadline=None)
+@given(rows=st.lists(records, max_size=5))
+def test_any_json_loads_or_is_refused(task: str | None, rows: list[dict]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "train.jsonl")
+        path.write_text("\n".join(map(json.dumps, rows)), "utf-8")
+        try:
+            load_splits(path, task=task, splits=("train",))
+        except GradistillError as refusal:
+            assert isinstance(refusal, DataError)
+
+
+def test_a_byte_order_mark_and_spaces_in_the_header_do_no_harm(tmp_path: Path) -> None:
+    path = tmp_path / "train.csv"
+    path.write_bytes("\ufeffsentence, label\nfine,1\n\nbad,0\n\n".encode())
+    assert load_splits(path, task="sst2", splits=("train",)).rows["train"]["label"][:] == [1, 0]
+
+
+def test_a_field_longer_than_the_csv_module_allows(tmp_path: Path) -> None:
+    before = csv.field_size_limit()
+    long = "word " * 40_000
+    splits = load_one(tmp_path, {"sentence": [long, "b"], "label": [0, 1]})
+    assert splits.rows["train"]["sentence"][0] == long
+    assert csv.field_size_limit() == before
+
+
+@pytest.mark.parametrize("label", ["1", "1.0", "positive", "Positive", " POSITIVE "])
+def test_a_label_is_an_id_or_a_name(tmp_path: Path, label: str) -> None:
+    splits = load_one(tmp_path, {"sentence": ["a"], "label": [label]}, task="sst2")
+    assert splits.rows["train"]["label"][:] == [1]
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "ids"),
+    [
+        ([0, 1, 2], ("0", "1", "2"), [0, 1, 2]),
+        ([1, -1, 1], ("-1", "1"), [1, 0, 1]),
+        (["1.0", "2", "1"], ("1", "2"), [0, 1, 0]),
+        (["b", "a", "c"], ("a", "b", "c"), [1, 0, 2]),
+        (["10", "9", "10"], ("9", "10"), [1, 0, 1]),
+    ],
+)
+def test_classes_are_inferred(tmp_path: Path, labels: list, names: tuple, ids: list[int]) -> None:
+    splits = load_one(tmp_path, {"text": ["x", "y", "z"], "label": labels})
+    assert splits.task.labels == names
+    assert splits.task.metrics == ("accuracy", "f1")
+    assert splits.rows["train"]["label"][:] == ids
+
+
+def test_booleans_are_classes(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", {"text": ["x", "y"], "label": [True, False]})
+    splits = load_splits(tmp_path / "a.jsonl", splits=("train",))
+    assert splits.task.labels == ("false", "true")
+    assert splits.rows["train"]["label"][:] == [1, 0]
+
+
+def test_scores_are_inferred(tmp_path: Path) -> None:
+    splits = load_one(tmp_path, {"id": [7, 8], "a": ["x", "y"], "b": ["u", "v"], "score": [3.8, 5]})
+    assert splits.task.labels is None
+    assert splits.task.text_columns == ("a", "b")
+    assert splits.label_column == "score"
+    assert splits.rows["train"].features["label"].dtype == "float32"
+    assert splits.rows["train"]["label"][:] == pytest.approx([3.8, 5.0])
+
+
+def test_ids_numbers_and_rationales_are_no_texts(tmp_path: Path) -> None:
+    columns = {
+        "idx": ["a-1", "a-2"], "text": ["x", "y"], "length": [3, 4], "Label": [0, 1], "rationale": ["x", "y"]
+    }  # fmt: skip
+    splits = load_one(tmp_path, columns)
+    assert splits.task.text_columns == ("text",)
+    assert set(splits.rows["train"].column_names) == {"text", "label", "index"}
+
+
+def test_columns_that_are_called_otherwise_are_named(tmp_path: Path) -> None:
+    columns = {"review": ["x", "y"], "title": ["u", "v"], "stars": ["negative", "positive"]}
+    for task in ("sst2", None):
+        splits = load_one(tmp_path, columns, task=task, label_column="stars", text_columns=("review",))
+        assert splits.task.text_columns == ("review",)
+        assert splits.rows["train"]["label"][:] == [0, 1]
+
+
+def test_a_task_of_ones_own_works_like_a_name(tmp_path: Path) -> None:
+    mine = Task("mine", ("t",), ("ham", "spam"), ("accuracy",), "accuracy")
+    splits = load_one(tmp_path, {"t": ["x", "y"], "class": ["Spam", 0]}, task=mine)
+    assert (splits.task, splits.inferred, splits.label_column) == (mine, False, "class")
+    assert splits.rows["train"]["label"][:] == [1, 0]
+
+
+def test_numbers_that_are_names_are_not_taken_for_ids(tmp_path: Path) -> None:
+    mine = Task("mine", ("t",), ("1", "2"), ("accuracy",), "accuracy")
+    splits = load_one(tmp_path, {"t": ["x", "y"], "label": [2, 1]}, task=mine)
+    assert splits.rows["train"]["label"][:] == [1, 0]
+
+
+def test_one_row_that_looks_like_a_number_is_a_text(tmp_path: Path) -> None:
+    assert load_one(tmp_path, {"sentence": ["1987"], "label": [1]}, task="sst2").rows["train"].num_rows == 1
+
+
+def test_mnli_validation_may_be_called_matched(tmp_path: Path) -> None:
+    columns = {"premise": ["x"], "hypothesis": ["y"], "label": ["neutral"]}
+    for name in ("train", "validation_matched", "validation_mismatched"):
+        write(tmp_path / f"{name}.jsonl", columns)
+    splits = load_splits(tmp_path, task="mnli", splits=("train", "validation", "validation_mismatched"))
+    assert list(splits.rows) == ["train", "validation", "validation_mismatched"]
+
+
+def test_describe_says_what_was_found(tmp_path: Path) -> None:
+    said = load_one(tmp_path, {"text": ["x", "y", "z"], "target": ["no", "yes", "no"]}).describe()
+    assert "inferred from the data" in said
+    assert "text: text\nlabel: target\n" in said
+    assert "train: 3 rows; no: 2, yes: 1" in said
+    said = load_one(tmp_path, {"text": ["x", "y"], "label": [0.5, 4]}).describe()
+    assert "scores from 0.5 to 4" in said
+
+
+Hub = Callable[..., list]
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Hub:
+    """Puts data sets in the hub's place; returns the list of what is then asked for."""
+
+    def serve(answer: DatasetDict | Exception) -> list:
+        asked = []
+
+        def load_dataset(*args: object) -> DatasetDict:
+            asked.append(args)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+        return asked
+
+    return serve
+
+
+def hub_split(names: list[str], labels: list[int | None], **texts: list[str]) -> Dataset:
+    features = Features(
+        {**{t: Value("string") for t in texts}, "label": ClassLabel(names=names), "idx": Value("int32")}
+    )
+    return Dataset.from_dict({**texts, "label": labels, "idx": list(range(len(labels)))}, features=features)
+
+
+def test_glue_on_the_hub_names_its_task(hub: Hub) -> None:
+    split = hub_split(["negative", "positive"], [1, 0], sentence=["x", "10"])
+    asked = hub(DatasetDict(train=split, validation=split))
+    splits = load_splits("glue/sst2")
+    assert asked == [("nyu-mll/glue", "sst2")]
+    assert splits.task == TASKS["sst2"]
+    assert not splits.inferred
+    assert splits.rows["validation"]["sentence"][:] == ["x", "10"]
+    assert splits.rows["validation"]["label"][:] == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("source", "asked"), [("owner/name", ("owner/name", None)), ("o/n:some", ("o/n", "some"))]
+)
+def test_a_hub_id_and_its_declared_classes(hub: Hub, source: str, asked: tuple) -> None:
+    split = hub_split(["neg", "pos", "unseen"], [1, 0], text=["x", "y"])
+    calls = hub(DatasetDict(train=split, validation=split))
+    splits = load_splits(source)
+    assert calls == [asked]
+    assert splits.task.labels == ("neg", "pos", "unseen")
+    assert splits.rows["train"]["label"][:] == [1, 0]
+
+
+def test_a_hub_with_another_order_of_names_is_read_by_name(hub: Hub) -> None:
+    split = hub_split(["positive", "negative"], [0, 1], sentence=["good", "bad"])
+    hub(DatasetDict(train=split))
+    assert load_splits("o/n", task="sst2", splits=("train",)).rows["train"]["label"][:] == [1, 0]
+
+
+def test_snli_leaves_rows_without_agreement_out(hub: Hub) -> None:
+    names = ["entailment", "neutral", "contradiction"]
+    split = hub_split(names, [2, -1, 0], premise=["a", "b", "c"], hypothesis=["x", "y", "z"])
+    hub(DatasetDict(train=split))
+    splits = load_splits("stanfordnlp/snli", splits=("train",))
+    assert splits.rows["train"]["premise"][:] == ["a", "c"]
+    assert splits.rows["train"]["index"][:] == [0, 1]
+    assert splits.skipped == {"train": 1}
+    assert "1 unlabelled left out" in splits.describe()
+
+
+def test_a_path_goes_before_the_hub(tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = hub(ConnectionError("not asked"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "glue/sst2").mkdir(parents=True)
+    write(tmp_path / "glue/sst2/train.csv", {"sentence": ["x"], "label": [1]})
+    assert load_splits("glue/sst2", splits=("train",)).rows["train"].num_rows == 1
+    assert asked == []
+
+
+def test_a_hub_that_cannot_be_reached(hub: Hub) -> None:
+    hub(ConnectionError("Couldn't reach 'o/n'\non the Hub"))
+    with pytest.raises(
+        DataError, match=r"did not give it\. ConnectionError: Couldn't reach 'o/n' on the Hub\n"
+    ):
+        load_splits("o/n")
+
+
+def test_hidden_labels_of_a_hub_split_are_missing(hub: Hub) -> None:
+    hub(DatasetDict(test=hub_split(["negative", "positive"], [-1, -1], sentence=["x", "y"])))
+    with pytest.raises(
+        DataError, match=r"2 problems(.|\n)*glue/sst2 \(test\), row 1, column 'label': missing label"
+    ):
+        load_splits("glue/sst2", splits=("test",))
+    scored = Dataset.from_dict({"sentence1": ["a", "b"], "sentence2": ["c", "d"], "label": [-1.0, -1.0]})
+    hub(DatasetDict(test=scored))
+    with pytest.raises(DataError, match=r"row 2, column 'label': missing label \(-1"):
+        load_splits("glue/stsb", splits=("test",))
+
+
+def test_a_split_that_the_hub_lacks(hub: Hub) -> None:
+    hub(DatasetDict(train=hub_split(["a", "b"], [0, 1], text=["x", "y"])))
+    with pytest.raises(DataError, match="no 'validation' split; the data set has train"):
+        load_splits("o/n")
+
+
+def test_glue_has_no_such_task(hub: Hub) -> None:
+    hub(DatasetDict())
+    with pytest.raises(DataError, match="GLUE has no task 'sst'(.|\n)*'glue/sst2'"):
+        load_splits("glue/sst")

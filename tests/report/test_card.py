@@ -1,0 +1,205 @@
+"""The model card, read back with a YAML parser and a Markdown parser."""
+
+from __future__ import annotations
+
+import re
+from math import nan
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jinja2 import UndefinedError
+from markdown_it import MarkdownIt
+
+from gradistill.errors import GradistillError
+from gradistill.report import card, model_card
+
+FIGURE = {"value": 0.912, "low": 0.88, "high": 0.94, "n": 408}
+
+
+def _facts(**changes: Any) -> dict[str, Any]:
+    return {
+        "task": "mrpc",
+        "method": "adkd",
+        "seed": 7,
+        "student": {"name": "small", "layers": 3, "hidden": 384, "parameters": 17_000_123},
+        "teacher": {"name": "owner/teacher", "layers": 12, "hidden": 768, "parameters": 109_483_778},
+        "eval": {"accuracy": 0.8123, "f1": 0.87},
+        "teacher_eval": {"accuracy": 0.86, "f1": None},
+        "loyalty": {
+            "label": FIGURE,
+            "probability": FIGURE,
+            "saliency": FIGURE | {"skipped": 3, "method": "gradient_x_input"},
+            "prediction": None,
+        },
+        "timing": {"signals_s": 1.5, "train_s": 32.1, "examples_per_s": 200.0, "peak_rss_mb": 1200},
+        "versions": {"gradistill": "0.1.0", "torch": "2.13.0+cpu"},
+        "recipe": {"method": "adkd", "objectives": {"adkd": {"weight": 10.0, "k": None}}},
+    } | changes
+
+
+def _front_matter(text: str) -> dict[str, Any]:
+    found = re.match(r"---\n(.*?)\n---\n", text, re.DOTALL)
+    assert found
+    return yaml.safe_load(found.group(1))
+
+
+def _tables(text: str) -> list[list[list[str]]]:
+    """All tables as a Markdown parser sees them: rows of cells of plain text."""
+    body = text.split("\n---\n", 1)[1]
+    tables: list[list[list[str]]] = []
+    for token in (tokens := iter(MarkdownIt("commonmark").enable("table").parse(body))):
+        if token.type == "table_open":
+            tables.append([])
+        elif token.type == "tr_open":
+            tables[-1].append([])
+        elif token.type in ("th_open", "td_open"):
+            tables[-1][-1].append("".join(part.content for part in next(tokens).children or []))
+    return tables
+
+
+def _headings(text: str) -> list[str]:
+    tokens = MarkdownIt("commonmark").enable("table").parse(text.split("\n---\n", 1)[1])
+    return [tokens[k + 1].content for k, token in enumerate(tokens) if token.type == "heading_open"]
+
+
+def test_front_matter():
+    assert _front_matter(model_card(_facts(license="apache-2.0"))) == {
+        "library_name": "transformers",
+        "pipeline_tag": "text-classification",
+        "tags": ["knowledge-distillation", "gradistill", "adkd"],
+        "license": "apache-2.0",
+    }
+    assert "license" not in _front_matter(model_card(_facts()))
+
+
+def test_tables():
+    models, metrics, loyalty, timing = _tables(model_card(_facts()))
+    assert models[1:] == [
+        ["name", "small", "owner/teacher"],
+        ["layers", "3", "12"],
+        ["hidden width", "384", "768"],
+        ["parameters", "17,000,123", "109,483,778"],
+    ]
+    assert metrics == [["metric", "student", "teacher"], ["accuracy", "0.812", "0.860"], ["f1", "0.870", "–"]]
+    assert loyalty[1:] == [
+        [name, "0.912", "0.880 to 0.940", "408"] for name in ("label", "probability", "saliency")
+    ]
+    assert timing[-1] == ["peak_rss_mb", "1,200"]
+
+
+def test_recipe_and_loading_are_code():
+    text = model_card(_facts())
+    fences = [t for t in MarkdownIt().parse(text.split("\n---\n", 1)[1]) if t.type == "fence"]
+    assert [fence.info for fence in fences] == ["python", "yaml"]
+    compile(fences[0].content, "card", "exec")
+    assert "AutoModelForSequenceClassification.from_pretrained" in fences[0].content
+    assert yaml.safe_load(fences[1].content) == _facts()["recipe"]
+
+
+def test_a_finetuning_has_no_teacher():
+    text = model_card(_facts(method="finetune", teacher=None, teacher_eval=None, loyalty=None))
+    assert "teacher" not in text.lower()
+    assert _tables(text)[1] == [["metric", "student"], ["accuracy", "0.812"], ["f1", "0.870"]]
+    assert "Loyalty" not in text
+
+
+def test_a_regression_has_no_label_loyalty():
+    loyalty = {"label": None, "probability": None, "saliency": None, "prediction": FIGURE}
+    text = model_card(_facts(loyalty=loyalty))
+    assert _tables(text)[2][1:] == [["prediction", "0.912", "0.880 to 0.940", "408"]]
+    assert "Pearson" in text
+    assert "Jensen" not in text
+    assert "Spearman" not in text
+
+
+def test_figures_that_are_not_defined():
+    undefined = {"value": None, "low": None, "high": None, "n": 0, "skipped": 9, "method": "m"}
+    text = model_card(_facts(eval={"accuracy": nan}, loyalty={"saliency": undefined}))
+    _, metrics, loyalty, _ = _tables(text)
+    assert metrics[1][:2] == ["accuracy", "–"]
+    assert loyalty[1] == ["saliency", "–", "–", "0"]
+
+
+def test_the_least_there_can_be():
+    text = model_card({"task": "t", "method": "m", "student": {}})
+    assert _headings(text) == ["Text classifier", "Models", "How to load"]
+    with pytest.raises(GradistillError, match="lack method, student"):
+        model_card({"task": "t"})
+
+
+def test_the_template_is_strict():
+    with pytest.raises(UndefinedError):
+        card._template().render(task="t")
+
+
+@pytest.mark.parametrize(
+    ("name", "public"),
+    [
+        ("/home/jane/models/teacher", "teacher"),
+        ("/home/jane doe/my models/the teacher/", "the teacher"),
+        ("C:\\Users\\jane\\teacher", "teacher"),
+        ("c:/Users/jane", "(local folder)"),
+        ("/home/jane/", "(local folder)"),
+        ("/Users/jane/..", "(local folder)"),
+        ("~/teacher", "teacher"),
+        ("~jane", "(local folder)"),
+        ("../jane/teacher", "teacher"),
+        ("runs/jane/teacher", "teacher"),
+        ("\\\\server\\jane\\teacher", "teacher"),
+        ("file:///home/jane/teacher", "teacher"),
+        ("see /home/jane/teacher, or data:/home/jane/x.csv", "see teacher, or data:x.csv"),
+        ("owner/teacher", "owner/teacher"),
+        ("https://huggingface.co/owner/teacher", "https://huggingface.co/owner/teacher"),
+        ("see https://huggingface.co/owner/teacher.", "see https://huggingface.co/owner/teacher."),
+    ],
+)
+def test_paths_are_reduced(name, public):
+    assert card.public_name(name) == public
+
+
+def test_no_path_is_left_in_any_part():
+    path = "/home/jane/secret/last"
+    text = model_card(
+        _facts(
+            task=path, method=path, license=path, student={"name": path}, teacher={"name": path},
+            eval={path: path}, timing={path: path}, versions={path: path},
+            loyalty={"saliency": FIGURE | {"method": path, "skipped": 0}},
+            recipe={path: [{"data": (path, f"from {path}")}]},
+        )
+    )  # fmt: skip
+    assert "jane" not in text
+    assert "secret" not in text
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.text(max_size=20))
+def test_hostile_text_breaks_neither_table_nor_front_matter_nor_fence(text):
+    text = (
+        "x|`y`\n---\ntags: [own]\n```\n# H\n|a|b|\n<script>&amp;[l](u)![i](u)**b**_c_\\" + text + "\x1b\u202e"
+    )
+    plain = _facts()
+    shown = model_card(
+        _facts(
+            task=text, method=text, license=text, student=plain["student"] | {"name": text},
+            teacher=plain["teacher"] | {"name": text}, eval={text: text, "f1": 0.5}, teacher_eval={text: 1},
+            loyalty=plain["loyalty"] | {text: FIGURE}, timing={text: text}, versions={text: text},
+            recipe={"note": text, text: [text]},
+        )
+    )  # fmt: skip
+    matter = _front_matter(shown)
+    assert list(matter) == ["library_name", "pipeline_tag", "tags", "license"]
+    assert len(matter["tags"]) == 3
+    assert [len(heading) > 0 for heading in _headings(shown)] == [True] * 6
+    tables = _tables(shown)
+    assert [(len(table), {len(row) for row in table}) for table in tables] == [
+        (5, {3}), (3, {3}), (5, {4}), (2, {2})
+    ]  # fmt: skip
+    assert tables[0][1][1] == tables[0][1][2] == tables[3][1][0]
+    assert "<script>" in tables[0][1][1]
+    html = MarkdownIt("commonmark").enable("table").render(shown.split("\n---\n", 1)[1])
+    prose = re.sub(r"<pre>.*?</pre>", "", html, flags=re.DOTALL)
+    assert not re.search(r"<(script|a|img|strong|em|code)\b", prose)
+    assert not set(shown) & set("\x1b\u202e")
