@@ -47,8 +47,9 @@ class Batch:
 
     def per_token(self, summed_over_tokens: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """Values whose mean over examples is the mean over tokens of what was summed."""
-        own = self.mask.sum() / len(self)
-        return summed_over_tokens / (own if self.tokens_per_example is None else self.tokens_per_example)
+        if self.tokens_per_example is None:
+            return summed_over_tokens * len(self) / self.mask.sum()
+        return summed_over_tokens / self.tokens_per_example.to(summed_over_tokens.dtype)
 
     def __len__(self) -> int:
         return self.mask.shape[0]

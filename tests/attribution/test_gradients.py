@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from families import build, collated
 
+from families import build, collated
 from gradistill.attribution import gradients
 from gradistill.attribution.gradients import inner_gradients_needed, view_gradients
 from gradistill.attribution.targets import Target

@@ -60,7 +60,7 @@ def test_a_seed_fixes_every_character() -> None:
         (name, r.text, r.label, r.rationale, r.shortcut) for name, reviews in small.items() for r in reviews
     ]
     # Changes with any change of the grammar; regenerate it by printing the left side.
-    expected = "PINNED"
+    expected = "2f7fdc8c1e1b03536f880fd92415955895286e412724a93ee4ff32fcb37397b7"
     assert hashlib.sha256(json.dumps(rows).encode()).hexdigest() == expected
 
 
@@ -195,7 +195,7 @@ def accuracies(train: list[Review], longest: int, *evaluated: list[Review]) -> l
 def test_counting_words_does_not_solve_it_but_context_helps(splits: dict[str, list[Review]]) -> None:
     (words,) = accuracies(splits["train"], 1, splits["test"])
     (context,) = accuracies(splits["train"], 3, splits["test"])
-    # Measured: WORDS and CONTEXT; chance is 1/3. One standard error of 600 reviews is 0.02.
+    # Measured over seeds 0-2: words 0.57-0.65, context 0.71-0.73. One standard error of 600 reviews is 0.02.
     assert 0.45 < words < 0.75
     assert context > words + 0.05
 
@@ -204,7 +204,7 @@ def test_the_shortcut_is_taken_and_the_challenge_shows_it(splits: dict[str, list
     validation, challenge = accuracies(
         splits["train_shortcut"], 1, splits["validation_shortcut"], splits["challenge"]
     )
-    # Measured: SHORT_V and SHORT_C.
+    # Measured over seeds 0-2: 0.91-0.93 and 0.23-0.26; the same model has 0.49-0.51 on the clean test split.
     assert validation > 0.85
     assert challenge < validation - 0.4
 

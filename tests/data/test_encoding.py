@@ -79,7 +79,7 @@ def test_nothing_is_written(
 
 def test_no_room_for_text(tokenizer: PreTrainedTokenizerFast) -> None:
     with pytest.raises(
-        RecipeError, match="max_length 4 leaves no room for text: 3 tokens are special(.|\n)*at least 5"
+        RecipeError, match=r"max_length 4 leaves no room for text: 3 tokens are special(.|\n)*at least 5"
     ):
         encode(rows_of([0.5], text=["a"], other=["b"]), tokenizer, TWO, max_length=4)
 
@@ -143,5 +143,5 @@ def test_a_row_longer_than_the_fixed_width(tokenizer: PreTrainedTokenizerFast) -
 
 def test_a_tokenizer_without_a_pad_token(tokenizer: PreTrainedTokenizerFast) -> None:
     tokenizer.pad_token = None
-    with pytest.raises(ModelError, match="no pad token(.|\n)*tokenizer.pad_token ="):
+    with pytest.raises(ModelError, match=r"no pad token(.|\n)*tokenizer.pad_token ="):
         Collator(tokenizer)

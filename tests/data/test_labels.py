@@ -59,7 +59,7 @@ def test_the_positive_class_keeps_its_name() -> None:
 
 
 def test_other_names_are_refused_with_both_lists() -> None:
-    with pytest.raises(DataError, match="student: good, bad\n  data: no, yes(.|\n)*id2label"):
+    with pytest.raises(DataError, match=r"student: good, bad\n  data: no, yes(.|\n)*id2label"):
         align_labels(splits_of(("no", "yes")), {0: "good", 1: "bad"}, owner="student")
 
 

@@ -25,7 +25,7 @@ def test_known_tasks_agree_with_their_kind() -> None:
 
 
 def test_an_unknown_task_names_the_nearest() -> None:
-    with pytest.raises(RecipeError, match="no task 'sst-2'.\nTo do: did you mean 'sst2'"):
+    with pytest.raises(RecipeError, match=r"no task 'sst-2'\.\nTo do: did you mean 'sst2'"):
         get_task("sst-2")
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 
-def stable_norm(vectors: Float[Tensor, "*batch hidden"], p: float = 2) -> Float[Tensor, "*batch"]:
+def stable_norm(vectors: Float[Tensor, "*batch hidden"], p: int = 2) -> Float[Tensor, "*batch"]:
     """p-norm over the last dimension that neither under- nor overflows when squared.
 
     The scale is taken out as a constant; the norm is homogeneous, so its gradient stays exact. At zero the
@@ -22,24 +22,25 @@ def stable_norm(vectors: Float[Tensor, "*batch hidden"], p: float = 2) -> Float[
     return torch.linalg.vector_norm(vectors / scale, ord=p, dim=-1) * scale.squeeze(-1)
 
 
-def _unit(vectors: Tensor, p: float) -> Tensor:
+def _unit(vectors: Tensor, p: int) -> Tensor:
     """Vectors of unit p-norm over the last dimension; a zero vector stays zero, with zero gradient."""
     scale = vectors.detach().abs().amax(-1, keepdim=True)
     zero = scale == 0
     scaled = vectors / torch.where(zero, torch.ones_like(scale), scale)
     norm = torch.linalg.vector_norm(scaled, ord=p, dim=-1, keepdim=True)
-    return scaled / torch.where(zero, torch.ones_like(norm), norm)
+    unit = scaled / torch.where(zero, torch.ones_like(norm), norm)
+    return torch.where(zero, torch.zeros_like(unit), unit)
 
 
 def unit_vectors(
-    vectors: Float[Tensor, "*batch token hidden"], mask: Bool[Tensor, "*#batch token"]
+    vectors: Float[Tensor, "*batch token hidden"], mask: Bool[Tensor, "*#batch #token"]
 ) -> Float[Tensor, "*batch token hidden"]:
     """Each token's vector at unit L2 length (GKD, section 2.2 of METHODS.md); padding is zero."""
     return _unit(vectors.masked_fill(~mask.unsqueeze(-1), 0.0), 2)
 
 
 def unit_maps(
-    scores: Float[Tensor, "*batch token"], mask: Bool[Tensor, "*#batch token"], p: float = 2
+    scores: Float[Tensor, "*batch token"], mask: Bool[Tensor, "*#batch #token"], p: int = 2
 ) -> Float[Tensor, "*batch token"]:
     """Scores at unit p-norm over the tokens of one example (AD-KD eq. 4); padding is zero."""
     return _unit(scores.masked_fill(~mask, 0.0), p)
@@ -57,7 +58,7 @@ def keep_largest(vectors: Float[Tensor, "*batch hidden"], share: float) -> Float
 
 def token_scores(
     attributions: Float[Tensor, "*batch token hidden"],
-    mask: Bool[Tensor, "*#batch token"],
+    mask: Bool[Tensor, "*#batch #token"],
     *,
     keep: float = 1.0,
 ) -> Float[Tensor, "*batch token"]:

@@ -127,14 +127,20 @@ def explain(
         str | None, typer.Option("--label", help="Explain this label, not the predicted one.")
     ] = None,
     steps: Annotated[int, typer.Option("--steps", min=1, help="Steps of Integrated Gradients.")] = 50,
+    baseline: Annotated[
+        str, typer.Option("--baseline", help="Where the path starts: padding or zero.")
+    ] = "padding",
 ) -> None:
     """Show which words a prediction rests on."""
     from rich.console import Console
 
+    from gradistill.errors import RecipeError
     from gradistill.jobs.explain import explain as explained
     from gradistill.report.terminal import render
 
-    Console().print(render(explained(model, texts, label=label, steps=steps)))
+    if baseline not in ("padding", "zero"):
+        raise RecipeError(f"--baseline {baseline!r}", expected="padding or zero", remedy="choose one of them")
+    Console().print(render(explained(model, texts, label=label, steps=steps, baseline=baseline)))
 
 
 @app.command()

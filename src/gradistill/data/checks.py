@@ -14,6 +14,7 @@ from gradistill.data.tasks import Task, label_key
 from gradistill.errors import Problem, nearest
 
 _NUMBER = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|nan|inf(inity)?)", re.ASCII | re.IGNORECASE)
+_LARGEST = float(np.finfo(np.float32).max)
 UNKNOWN_LABEL = "unknown label"
 _HIDDEN = "missing label (-1 marks a label that is kept secret)"
 
@@ -137,6 +138,4 @@ def _score_fault(value: object) -> str:
     if score is None:
         return f"{shown(value)} where a score (a number) belongs"
     # Scores are kept as float32, so what overflows there is not finite for us.
-    return (
-        "" if abs(score) <= np.finfo(np.float32).max else f"the score {shown(value)} is not a finite number"
-    )
+    return "" if abs(score) <= _LARGEST else f"the score {shown(value)} is not a finite number"

@@ -154,12 +154,7 @@ RIVALS = (
     "my neighbour's {p}",
     "the {p} at my office",
 )
-ELSEWHERE = (
-    "the hotel we stayed at that week",
-    "the weather that week",
-    "the film I watched that evening",
-    "the lunch I had that day",
-)
+ELSEWHERE = ("the hotel we stayed at that week", "the weather that week", "the film I watched that evening")
 PEOPLE = (
     "the delivery driver",
     "the shop assistant",

@@ -81,20 +81,21 @@ def _holds_text(table: Table, column: str) -> bool:
 def find_labels(table: Table, column: str) -> tuple[str, ...] | None:
     """The class names in the order of their ids, or None for scores; raises DataError if there is doubt.
 
-    Numbers of which one is no whole number are scores. Whole numbers are classes in ascending order, words are
-    classes in alphabetical order. A column mostly of numbers is one of numbers: the rest are faults of rows.
+    With one number that is no whole number, the labels are scores. Whole numbers are classes in ascending
+    order, words are classes in alphabetical order. A column mostly of numbers, or of scores, is one of numbers:
+    what else stands there is the fault of its row.
     """
     if column in table.class_names:
         return table.class_names[column]
     present = [value for value in table.columns[column] if not is_missing(value)]
-    numbers = [n for value in present if (n := number(value)) is not None and math.isfinite(n)]
-    if 2 * len(numbers) <= len(present):
-        labels = _words(table, column, present)
-    elif all(n.is_integer() for n in numbers):
-        labels = tuple(str(int(n)) for n in sorted(set(numbers)))
-    else:
+    numbers = [n for value in present if (n := number(value)) is not None]
+    finite = [n for n in numbers if math.isfinite(n)]
+    if not all(n.is_integer() for n in finite):
         return None
-    _refuse_doubtful(table, column, labels, len(present), words=2 * len(numbers) <= len(present))
+    words = not finite or 2 * len(numbers) <= len(present)
+    counted = tuple(str(int(n)) for n in sorted(set(finite)))
+    labels = _words(table, column, present) if words else counted
+    _refuse_doubtful(table, column, labels, len(present), words=words)
     return labels
 
 

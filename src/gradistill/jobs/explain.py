@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -18,13 +19,23 @@ from gradistill.report.words import words_from_pieces
 from gradistill.signals.speak import from_embeddings, widened
 from gradistill.types import Batch
 
+Baseline = Literal["padding", "zero"]
+
 
 def explain(
-    model: str, texts: Sequence[str], *, label: str | None = None, steps: int = 50, max_length: int = 128
+    model: str,
+    texts: Sequence[str],
+    *,
+    label: str | None = None,
+    steps: int = 50,
+    baseline: Baseline = "padding",
+    max_length: int = 128,
 ) -> Explanation:
     """Which words speak for the predicted label (or for ``label``), by Integrated Gradients of its log-odds.
 
-    In a regression they speak for a higher prediction. ``texts`` is one text, or the two of a pair.
+    In a regression they speak for a higher prediction. ``texts`` is one text, or the two of a pair. The ``baseline``
+    is the same text with padding in place of its words, or the zero embedding: from there a fine-tuned encoder
+    changes its mind within a narrow stretch of the path, and takes several hundred steps for the same residual.
     """
     if not 1 <= len(texts) <= 2 or not all(text.strip() for text in texts):
         raise DataError(
@@ -44,7 +55,10 @@ def explain(
     )
     offsets, special = encoding.pop("offset_mapping")[0], encoding["special_tokens_mask"][0]
     batch = Batch.of(encoding)
-    attributions, logits, residual, at = _attributed(classifier, batch, label, steps)
+    wordless = batch.inputs["input_ids"].masked_fill(special == 0, classifier.config.pad_token_id or 0)
+    attributions, logits, residual, at = _attributed(
+        classifier, batch, wordless if baseline == "padding" else None, label, steps
+    )
     words = words_from_pieces(
         tuple(texts) if len(texts) == 2 else texts[0],
         [tuple(pair) for pair in offsets.tolist()],
@@ -62,19 +76,25 @@ def explain(
         probabilities=None if regression else dict(zip(names, logits.softmax(-1).tolist(), strict=True)),
         prediction=logits.item() if regression else None,
         target="prediction" if regression else "log_odds",
-        method=f"integrated gradients, {steps} Gauss–Legendre steps, zero baseline",
+        method=f"integrated gradients, {steps} Gauss–Legendre steps, {baseline} baseline",
         residual=residual,
     )
 
 
 def _attributed(
-    model: PreTrainedModel, batch: Batch, label: str | None, steps: int
+    model: PreTrainedModel, batch: Batch, wordless: Tensor | None, label: str | None, steps: int
 ) -> tuple[Tensor, Tensor, float, int]:
-    """Attributions ``(token, hidden)``, logits ``(label,)``, relative residual, and the explained label."""
+    """Attributions ``(token, hidden)``, logits ``(label,)``, relative residual, and the explained label.
+
+    The path starts at the embedding output of the ids ``wordless``, or at zero.
+    """
     probe = Probe.find(model)
     with torch.no_grad(), probe.tapped(model) as taps:
         logits = widened(model(**batch.inputs).logits)
-    embedding = taps[-1]
+        if wordless is not None:
+            model(**{**batch.inputs, "input_ids": wordless})
+    embedding = taps[0]
+    origin = torch.zeros_like(embedding) if wordless is None else taps[1]
     at = _chosen(model, label, int(logits.argmax(-1)))
     target = Target("log_odds", "gold") if logits.shape[1] > 1 else Target("logit", "all")
     chosen = torch.tensor([at]) if logits.shape[1] > 1 else None
@@ -82,10 +102,10 @@ def _attributed(
     def run(rows: Tensor, times: int) -> Tensor:
         return from_embeddings(model, probe, batch, rows, times)
 
-    attributions = integrated_gradients(run, embedding, target, chosen, steps=steps)
+    attributions = integrated_gradients(run, embedding, target, chosen, steps=steps, baseline=origin)
     with torch.no_grad():
         here = target.values(logits, chosen)
-        there = target.values(run(torch.zeros_like(embedding), 1), chosen)
+        there = target.values(run(origin, 1), chosen)
     residual = completeness_residual(attributions, here, there) / (here - there).abs().clamp(min=1e-12)
     return attributions[0, 0], logits[0], residual.item(), at
 

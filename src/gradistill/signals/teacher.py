@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from time import perf_counter
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import nn
 
@@ -14,6 +14,7 @@ from gradistill.signals.speak import Said, speak
 from gradistill.types import Batch
 
 
+@runtime_checkable
 class TeacherSignals(Protocol):
     """Whatever can say what the teacher says about a batch; nothing of it carries a gradient."""
 

@@ -1,0 +1,202 @@
+"""The contract, for every objective × architecture family × attention × dropout."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.utils.stateless import _reparametrize_module
+
+from families import FAMILIES, build, collated
+from gradistill.attribution.scores import unit_maps
+from gradistill.attribution.targets import Target
+from gradistill.models.attention import second_order_attention
+from gradistill.models.probe import Probe
+from gradistill.objectives import Moment, Objective, Pair, objectives
+from gradistill.objectives._contract import AttributionScores, ClsGradient, ClsStates, InputGradient, Logits
+from gradistill.signals.speak import speak
+from gradistill.signals.teacher import OnlineTeacher
+from gradistill.training.step import Step, Term
+from gradistill.training.trainer import facts
+from gradistill.types import Batch
+
+EVERY: dict[str, Objective] = {
+    **{name: kind() for name, kind in objectives().items()},
+    "gradient_alignment_cls": objectives()["gradient_alignment"](
+        sites=("embedding_output", "cls"), view="teacher"
+    ),
+    "attribution_map_ig": objectives()["attribution_map"](steps=3, keep=0.5),
+    "attribution_map_gold": objectives()["attribution_map"](
+        target="gold_loss", view="gold", average="tokens"
+    ),
+}
+
+
+def step_of(objective: Objective, family: str, labels: int = 3) -> tuple[Step, Any, Any]:
+    student, teacher = build(family, labels=labels, seed=1), build(family, labels=labels, seed=2)
+    probes = Probe.find(student), Probe.find(teacher)
+    pair = Pair(facts(probes[0]), facts(probes[1]))
+    objective.check(pair)
+    return Step([Term(objective)], pair, probes[0], OnlineTeacher(teacher, probes[1])), student, teacher
+
+
+def distances(step: Step, student: Any, batch: Batch) -> torch.Tensor:
+    (found,) = step.distances(student, batch, Moment())[0].values()
+    return found
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("dropout", [False, True], ids=["eval", "dropout"])
+@pytest.mark.parametrize("name", EVERY)
+def test_per_example_finite_and_never_into_the_teacher(name: str, family: str, dropout: bool) -> None:
+    """With the family's default attention, which the trainer makes differentiable twice."""
+    step, student, teacher = step_of(EVERY[name], family)
+    student.train(dropout)
+    with second_order_attention(student):
+        found = distances(step, student, Batch.of(collated()))
+        assert found.shape == (3,)
+        found.sum().backward()
+    gradients = [p.grad for p in student.parameters() if p.grad is not None]
+    assert gradients
+    assert all(gradient.isfinite().all() for gradient in gradients)
+    # Each block feels it, so no part of the second-order path is cut.
+    above = [n for n, p in student.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0]
+    assert any(n not in step.student_probe.embedding_parameters for n in above)
+    assert all(p.grad is None for p in teacher.parameters())
+
+
+@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("family", ["bert", "deberta_v2", "modernbert", "qwen3"])
+def test_padding_changes_nothing(name: str, family: str) -> None:
+    step, student, _ = step_of(EVERY[name], family)
+    narrow, wide = collated(tokens=7), collated(tokens=7)
+    for key, filler in (("input_ids", 0), ("attention_mask", 0)):
+        wide[key] = torch.nn.functional.pad(wide[key], (0, 4), value=filler)
+    found = [distances(step, student, Batch.of(batch)).detach() for batch in (narrow, wide)]
+    # float32: masked attention adds terms of the order of 1e-7
+    torch.testing.assert_close(found[0], found[1], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("labels", [1, 2, 3])
+def test_zero_on_identical_signals(name: str, labels: int) -> None:
+    objective = EVERY[name]
+    step, student, _ = step_of(objective, "bert", labels)
+    batch = Batch.of(collated(labels))
+    if name == "hard_label":
+        certain = (
+            torch.nn.functional.one_hot(batch.labels, labels) * 1e4 if labels > 1 else batch.labels[:, None]
+        )
+        said = {"logits": certain.float()}
+    else:
+        requests = objective.requests(step.pair, "student")
+        answers = speak(student, step.student_probe, batch, requests.values(), create_graph=False)
+        said = {key: answers[request] for key, request in requests.items()}
+    assert objective.distance(said, said, batch, Moment()).abs().max() < 1e-6
+
+
+CHANGES: dict[str, list[tuple[dict[str, Any], str, Any]]] = {
+    "hard_label": [],
+    "soft_label": [
+        ({}, "temperature", 2.0),
+        ({}, "divergence", "soft_cross_entropy"),
+        ({"temperature": 2.0}, "times_temperature_squared", True),
+        ({"temperature": 2.0}, "anneal", True),
+    ],
+    "patience": [({}, "layer_map", (1,))],
+    "gradient_alignment": [
+        ({}, "target", "confidence"),
+        ({}, "view", "teacher"),
+        ({}, "sites", ("embedding_output", "cls")),
+        ({"sites": ("cls",)}, "layer_map", (1,)),
+        ({}, "average", "examples"),
+    ],
+    "attribution_map": [
+        ({}, "target", "confidence"),
+        ({}, "view", "teacher"),
+        ({}, "steps", 2),
+        ({}, "rule", "gauss_legendre"),
+        ({}, "keep", 0.5),
+        ({}, "norm", 1),
+        ({}, "distance_by", "l1"),
+        ({}, "average", "tokens"),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", objectives())
+def test_every_field_is_used(name: str) -> None:
+    """Each field, changed, changes what is asked of a model, or the distance."""
+    kind = objectives()[name]
+    assert {field for _, field, _ in CHANGES[name]} == {field.name for field in dataclasses.fields(kind)}
+    for given, field, value in CHANGES[name]:
+        before, after = kind(**given), kind(**given, **{field: value})
+        assert _fingerprint(before) != _fingerprint(after), f"{name}.{field} = {value!r} does nothing"
+
+
+def _fingerprint(objective: Objective) -> tuple[object, ...]:
+    pair = Pair(*(facts(Probe.find(build("bert", num_hidden_layers=k))) for k in (2, 4)))
+    asked = tuple(tuple(objective.requests(pair, role).items()) for role in ("student", "teacher"))
+    torch.manual_seed(0)
+    shapes = {
+        Logits: (3, 3), ClsStates: (3, 1, 4), InputGradient: (3, 1, 7, 4), ClsGradient: (3, 1, 1, 4),
+        AttributionScores: (3, 1, 7),
+    }  # fmt: skip
+    said = [{key: torch.rand(shapes[type(r)]) for key, r in dict(role).items()} for role in asked]
+    found = objective.distance(said[0], said[1], Batch.of(collated()), Moment(1, 3))
+    return (*asked, *(round(x, 6) for x in found.tolist()))
+
+
+@pytest.mark.parametrize("name", ["gradient_alignment", "attribution_map"])
+def test_gradgradcheck_on_a_tiny_bert(name: str) -> None:
+    """Both papers' objectives, through a whole model, in float64, with respect to the embedding output."""
+    step, student, teacher = step_of(EVERY[name], "bert")
+    student, teacher = student.double(), teacher.double()
+    small = {key: value[:1, :4] if value.ndim > 1 else value[:1] for key, value in collated().items()}
+    batch = Batch.of(small)
+    parameters = [
+        student.bert.encoder.layer[0].attention.self.query.bias,
+        student.bert.encoder.layer[2].output.LayerNorm.weight,
+        student.classifier.bias,
+    ]
+
+    names = [next(n for n, p in student.named_parameters() if p is q) for q in parameters]
+
+    def of_parameters(*values: torch.Tensor) -> torch.Tensor:
+        with _reparametrize_module(student, dict(zip(names, values, strict=True))):
+            return distances(step, student, batch)
+
+    with second_order_attention(student):
+        inputs = tuple(p.detach().clone().requires_grad_() for p in parameters)
+        assert torch.autograd.gradcheck(of_parameters, inputs)
+        assert torch.autograd.gradgradcheck(of_parameters, inputs)
+
+
+def test_targets_give_one_map() -> None:
+    """log-odds, −log p and confidence: one map and one direction, where p is not saturated (METHODS.md 1.2)."""
+    model = build("bert", labels=3, initializer_range=0.2).double()
+    batch, probe = Batch.of(collated()), Probe.find(model)
+    targets = [Target(kind, "all") for kind in ("log_odds", "label_nll", "confidence")]
+    said = speak(model, probe, batch, [AttributionScores(target) for target in targets], create_graph=False)
+    maps = [unit_maps(said[AttributionScores(target)], batch.mask.unsqueeze(1)) for target in targets]
+    torch.testing.assert_close(maps[0], maps[1], rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(maps[0], maps[2], rtol=1e-9, atol=1e-12)
+
+
+def test_log_odds_maps_stay_right_where_the_others_are_lost() -> None:
+    """A confident head in float32 against float64: the log-odds map holds to 1e-3, −log p's is gone."""
+    batch = Batch.of(collated(2))
+    maps = {}
+    for dtype in (torch.float32, torch.float64):
+        model = build("bert", labels=2, initializer_range=0.2).to(dtype)
+        with torch.no_grad():
+            model.classifier.weight.mul_(1000)
+        for kind in ("log_odds", "label_nll"):
+            request = AttributionScores(Target(kind, "teacher"))
+            said = speak(model, Probe.find(model), batch, [request], create_graph=False)
+            maps[kind, dtype] = unit_maps(said[request], batch.mask.unsqueeze(1)).double()
+    truth = maps["log_odds", torch.float64]
+    assert (maps["log_odds", torch.float32] - truth).abs().max() < 1e-3
+    assert (maps["label_nll", torch.float32] - truth).abs().max() > 0.1

@@ -1,0 +1,127 @@
+"""The plan of the house: imports point to the left, rooms stay small, importing does nothing."""
+
+from __future__ import annotations
+
+import ast
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import gradistill
+
+HOUSE = Path(gradistill.__file__).parent
+FILES = sorted(HOUSE.rglob("*.py"))
+NAMES = [str(path.relative_to(HOUSE)) for path in FILES]
+ROOMS = (
+    "types", "errors", "data", "models", "attribution", "objectives", "recipe", "signals", "training", "audit",
+    "report", "jobs", "cli",
+)  # fmt: skip
+
+every_file = pytest.mark.parametrize("path", FILES, ids=NAMES)
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(HOUSE).parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and name of every import from this package, lazy ones inside functions included."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno} imports relatively"
+            whole = node.module == "gradistill"
+            yield from (
+                (node.lineno, f"gradistill.{a.name}" if whole else str(node.module)) for a in node.names
+            )
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if room_of(path) not in {"__init__", "__main__"}], ids=str
+)
+def test_imports_point_to_the_left(path: Path) -> None:
+    room = room_of(path)
+    assert room in ROOMS, f"{path} stands in no room of the plan"
+    for line, name in imported(path):
+        parts = name.split(".")
+        if parts[0] == "gradistill" and len(parts) > 1 and parts[1] in ROOMS:
+            assert ROOMS.index(parts[1]) <= ROOMS.index(room), f"{path}:{line} imports {name}"
+
+
+@every_file
+def test_no_file_is_longer_than_300_lines(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
+
+
+@every_file
+def test_no_function_is_longer_than_40_lines(path: Path) -> None:
+    long = {
+        node.name: node.end_lineno - node.lineno + 1
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.end_lineno is not None
+        and node.end_lineno - node.lineno + 1 > 40
+    }
+    assert not long
+
+
+def printed(program: str) -> dict:
+    """What a fresh interpreter prints as JSON."""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_importing_is_quick_and_lazy() -> None:
+    program = (
+        "import json, sys, time; import torch; began = time.perf_counter(); import gradistill; "
+        "took = time.perf_counter() - began; "
+        "print(json.dumps({'took': took, 'heavy': [m for m in ('transformers', 'datasets') if m in sys.modules]}))"
+    )
+    runs = [printed(program) for _ in range(3)]
+    assert runs[0]["heavy"] == []
+    assert statistics.median(run["took"] for run in runs) < 0.3  # DESIGN.md: beyond torch's own time
+
+
+def test_importing_opens_no_socket_and_sets_no_variable() -> None:
+    program = """
+import json, os, socket
+before, opened = dict(os.environ), []
+class Refused(socket.socket):
+    def __init__(self, *args, **kwargs):
+        opened.append(repr(args))
+        super().__init__(*args, **kwargs)
+socket.socket = Refused
+import gradistill
+print(json.dumps({"opened": opened, "changed": sorted(dict(os.environ).items() ^ before.items())}))
+"""
+    assert printed(program) == {"opened": [], "changed": []}
+
+
+def test_no_room_reaches_for_the_network_when_imported() -> None:
+    program = """
+import importlib, json, pkgutil, sys
+reached = []
+def watch(event, args):
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.sendto"):
+        reached.append([event, repr(args)])
+sys.addaudithook(watch)
+import gradistill
+for module in pkgutil.walk_packages(gradistill.__path__, "gradistill."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+print(json.dumps({"reached": reached}))
+"""
+    assert printed(program) == {"reached": []}
