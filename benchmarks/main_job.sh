@@ -3,8 +3,8 @@
 #
 #   benchmarks/main_job.sh DATA OUTPUT [TASK ...]      (tasks: mrpc stsb snli sst2; all of them if none is named)
 #
-# DATA holds one folder a task with train.csv and validation.csv. Runs that are there already are left alone, so
-# the script can be stopped and started again. Subsets are drawn by --seed 0.
+# DATA holds one folder a task with train.csv and validation.csv. Finished runs are left alone and an unfinished one
+# goes on from its last checkpoint, so the script can be stopped and started again. Subsets are drawn by the seed.
 set -eu
 data=$1 output=$2
 shift 2
@@ -15,21 +15,21 @@ run() { # run NAME COMMAND ...
     shift
     [ -f "$output/$name/metrics.json" ] && return
     echo "== $name"
-    "$@" --output "$output/$name" --seed 0 --overwrite
+    "$@" --output "$output/$name" --settings default --set training.learning_rate=1e-4 --seed 0
 }
 
 for task in "$@"; do
-    case $task in
-    mrpc) teacher_rows=3576 teacher_epochs=3 rows=1000 methods="finetune kd pkd gkd gkd_cls adkd" ;;
-    stsb) teacher_rows=5749 teacher_epochs=2 rows=1000 methods="finetune kd pkd gkd gkd_cls adkd" ;;
-    snli) teacher_rows=5000 teacher_epochs=2 rows=1500 methods="kd gkd adkd" ;;
-    sst2) teacher_rows=6000 teacher_epochs=2 rows=2000 methods="kd gkd adkd" ;;
+    case $task in # of the teacher: epochs, rows; of the students (2 epochs): rows
+    mrpc) epochs=4 taught=100000 rows=100000 methods="finetune kd pkd gkd gkd_cls adkd" ;;
+    stsb) epochs=3 taught=100000 rows=100000 methods="finetune kd pkd gkd gkd_cls adkd" ;;
+    snli) epochs=2 taught=8000 rows=4000 methods="kd gkd adkd" ;;
+    sst2) epochs=2 taught=10000 rows=8000 methods="kd gkd adkd" ;;
     *) echo "unknown task $task" >&2 && exit 2 ;;
     esac
     run "$task/teacher" gradistill finetune --model minilm-l6 --data "$data/$task" --task "$task" \
-        --settings default --epochs "$teacher_epochs" --max-train-rows "$teacher_rows"
+        --epochs "$epochs" --max-train-rows "$taught"
     for method in $methods; do
         run "$task/$method" gradistill distill --teacher "$output/$task/teacher" --data "$data/$task" \
-            --task "$task" --method "$method" --student-layers 3 --settings default --epochs 2 --max-train-rows "$rows"
+            --task "$task" --method "$method" --student-layers 3 --epochs 2 --max-train-rows "$rows"
     done
 done

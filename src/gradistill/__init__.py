@@ -1,1 +1,68 @@
-"""gradistill: distil a fine-tuned transformer into a small one that decides for the same reasons."""
+"""gradistill: distil a fine-tuned transformer into a small one that decides for the same reasons.
+
+Public names load on first use, so that importing the package stays light.
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gradistill.audit import compare, loyalty
+    from gradistill.data import TASKS, align_labels, encode, load_splits
+    from gradistill.errors import GradistillError
+    from gradistill.jobs.explain import explain
+    from gradistill.jobs.runs import DataChoice, distill, finetune
+    from gradistill.objectives import objectives
+    from gradistill.recipe import load_recipe
+    from gradistill.training.step import Term
+    from gradistill.training.trainer import DistillationTrainer
+
+_HOME = {
+    "TASKS": "data",
+    "DataChoice": "jobs.runs",
+    "DistillationTrainer": "training.trainer",
+    "GradistillError": "errors",
+    "Term": "training.step",
+    "align_labels": "data",
+    "compare": "audit",
+    "distill": "jobs.runs",
+    "encode": "data",
+    "explain": "jobs.explain",
+    "finetune": "jobs.runs",
+    "load_recipe": "recipe",
+    "load_splits": "data",
+    "loyalty": "audit",
+    "objectives": "objectives",
+}
+
+__all__ = [
+    "TASKS",
+    "DataChoice",
+    "DistillationTrainer",
+    "GradistillError",
+    "Term",
+    "align_labels",
+    "compare",
+    "distill",
+    "encode",
+    "explain",
+    "finetune",
+    "load_recipe",
+    "load_splits",
+    "loyalty",
+    "objectives",
+]
+__version__ = version("gradistill")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'gradistill' has no attribute {name!r}")
+    value = getattr(import_module(f"gradistill.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -68,9 +68,9 @@ class DataError(GradistillError):
         super().__init__("\n".join(lines), expected=expected, remedy=remedy)
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: object, known: Iterable[str]) -> str:
     """A remedy for a name that is not known: the nearest one, and all there are."""
     known = sorted(known)
-    close = get_close_matches(name, known, n=1, cutoff=0.5)
+    close = get_close_matches(str(name), known, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}? " if close else ""
     return f"{hint}Known: {', '.join(known)}"

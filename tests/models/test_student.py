@@ -25,6 +25,7 @@ INPUTS = Batch.of(collated()).inputs
 NAMES = {"id2label": {0: "no", 1: "yes", 2: "maybe"}, "label2id": {"no": 0, "yes": 1, "maybe": 2}}
 BLOCK = re.compile(r"(.*?\.(?:layers?|h)\.)(\d+)(\..*)")
 LAYER_TYPES = ["sliding_attention", "full_attention", "full_attention"]
+WINDOW = {"qwen3": {"use_sliding_window": True, "sliding_window": 4}}
 
 every_family = pytest.mark.parametrize("family", [name for name in FAMILIES if name != "funnel"])
 
@@ -138,7 +139,7 @@ def test_silent_embeddings_in_a_student_that_keeps_its_dropout(family: str) -> N
 
 @pytest.mark.parametrize("family", ["modernbert", "qwen3", "gemma3"])
 def test_kinds_of_layers_are_cut_along(family: str) -> None:
-    teacher = build(family, layer_types=LAYER_TYPES)
+    teacher = build(family, layer_types=LAYER_TYPES, **WINDOW.get(family, {}))
     student = student_from_teacher(teacher, 2, layer_map=(1, 3)).eval()
     assert student.config.layer_types == ["sliding_attention", "full_attention"]
     assert teacher.config.layer_types == LAYER_TYPES

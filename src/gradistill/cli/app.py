@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -106,14 +107,13 @@ def distill(
     """Distil a teacher into a student that shares its reasons."""
     from gradistill.jobs import runs
 
-    if method is None and recipe is None:
-        method = "adkd"
-    changes = {"student.checkpoint": student, "student.layers": student_layers}
-    if layer_map is not None:
-        changes["student.layer_map"] = f"[{layer_map}]" if layer_map[:1].isdigit() else layer_map
+    method = method or (None if recipe else "adkd")
+    listed = f"[{layer_map}]" if layer_map and layer_map[0].isdigit() else layer_map
+    checkpoint = json.dumps(student) if student else None  # quoted: a folder may be called 12
+    made = {"student.checkpoint": checkpoint, "student.layers": student_layers, "student.layer_map": listed}
     resolved = _resolved(
         method, task, recipe, change, settings,
-        epochs=epochs, seed=seed, max_train_rows=max_train_rows, **changes,
+        epochs=epochs, seed=seed, max_train_rows=max_train_rows, **made,
     )  # fmt: skip
     choice = _data(data, task, label_column, text_columns)
     _report(runs.distill(teacher, choice, output, resolved, overwrite=overwrite, say=typer.echo), output)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gradistill.attribution.integrated import completeness_residual, integrated_gradients
 from gradistill.attribution.targets import Target
 from gradistill.errors import DataError, RecipeError
-from gradistill.models.loading import load_classifier, load_tokenizer, set_padding
+from gradistill.models.loading import label_names, load_classifier, load_tokenizer, set_padding
 from gradistill.models.probe import Probe
 from gradistill.report.terminal import Explanation
 from gradistill.report.words import words_from_pieces
@@ -37,41 +37,53 @@ def explain(
     is the same text with padding in place of its words, or the zero embedding: from there a fine-tuned encoder
     changes its mind within a narrow stretch of the path, and takes several hundred steps for the same residual.
     """
-    if not 1 <= len(texts) <= 2 or not all(text.strip() for text in texts):
-        raise DataError(
-            f"{len(texts)} texts came, or an empty one", expected="one text, or two", remedy="quote each text"
-        )
+    _refuse_empty(texts)
     tokenizer = load_tokenizer(model)
     classifier, _ = load_classifier(model)
     set_padding(classifier, tokenizer)
     classifier.eval().requires_grad_(False)
-    encoding = tokenizer(
-        *texts,
-        truncation=True,
+    return explain_with(
+        classifier,
+        tokenizer,
+        texts,
+        name=model,
+        label=label,
+        steps=steps,
+        baseline=baseline,
         max_length=max_length,
-        return_tensors="pt",
-        return_offsets_mapping=True,
-        return_special_tokens_mask=True,
     )
-    offsets, special = encoding.pop("offset_mapping")[0], encoding["special_tokens_mask"][0]
-    batch = Batch.of(encoding)
+
+
+def explain_with(
+    classifier: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    *,
+    name: str,
+    label: str | None = None,
+    steps: int = 50,
+    baseline: Baseline = "padding",
+    max_length: int = 128,
+) -> Explanation:
+    """``explain`` for a model that is loaded already, in eval mode."""
+    encoding, offsets = _encoded(tokenizer, texts, max_length)
+    batch, special = Batch.of(encoding), encoding["special_tokens_mask"][0]
     wordless = batch.inputs["input_ids"].masked_fill(special == 0, classifier.config.pad_token_id or 0)
     attributions, logits, residual, at = _attributed(
         classifier, batch, wordless if baseline == "padding" else None, label, steps
     )
-    words = words_from_pieces(
-        tuple(texts) if len(texts) == 2 else texts[0],
-        [tuple(pair) for pair in offsets.tolist()],
-        attributions.sum(-1).tolist(),
-        special.tolist(),
-        sequence_ids=encoding.sequence_ids(0) if len(texts) == 2 else None,
-    )
-    regression = logits.shape[-1] == 1
-    names = [str(classifier.config.id2label[k]) for k in range(len(logits))]
+    regression = len(logits) == 1
+    names = list(label_names(classifier).values())
     return Explanation(
-        model=model,
+        model=name,
         texts=tuple(texts),
-        words=words,
+        words=words_from_pieces(
+            tuple(texts) if len(texts) == 2 else texts[0],
+            offsets,
+            attributions.sum(-1).tolist(),
+            special.tolist(),
+            sequence_ids=encoding.sequence_ids(0) if len(texts) == 2 else None,
+        ),
         label="prediction" if regression else names[at],
         probabilities=None if regression else dict(zip(names, logits.softmax(-1).tolist(), strict=True)),
         prediction=logits.item() if regression else None,
@@ -79,6 +91,29 @@ def explain(
         method=f"integrated gradients, {steps} Gauss–Legendre steps, {baseline} baseline",
         residual=residual,
     )
+
+
+def _refuse_empty(texts: Sequence[str]) -> None:
+    if not 1 <= len(texts) <= 2 or not all(text.strip() for text in texts):
+        raise DataError(
+            f"{len(texts)} texts came, or an empty one", expected="one text, or two", remedy="quote each text"
+        )
+
+
+def _encoded(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int
+) -> tuple[Any, list[tuple[int, int]]]:
+    """Token ids as tensors, and the characters that each token stands for."""
+    encode: Any = tokenizer
+    encoding = encode(
+        *texts,
+        truncation=True,
+        max_length=max_length,
+        return_tensors="pt",
+        return_offsets_mapping=True,
+        return_special_tokens_mask=True,
+    )
+    return encoding, [(start, end) for start, end in encoding.pop("offset_mapping")[0].tolist()]
 
 
 def _attributed(
@@ -113,11 +148,11 @@ def _attributed(
 def _chosen(model: PreTrainedModel, label: str | None, predicted: int) -> int:
     if label is None:
         return predicted
-    by_name = {str(name).casefold(): k for k, name in (model.config.id2label or {}).items()}
+    by_name = {name.casefold(): k for k, name in label_names(model).items()}
     if label.casefold() not in by_name:
         raise RecipeError(
             f"the model has no label {label!r}",
-            expected=f"one of {', '.join(str(name) for name in (model.config.id2label or {}).values())}",
+            expected=f"one of {', '.join(label_names(model).values())}",
             remedy="name one of these, or leave --label out",
         )
-    return int(by_name[label.casefold()])
+    return by_name[label.casefold()]

@@ -12,6 +12,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 from datasets import Dataset
 from rich.progress import Progress
 from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase, set_seed
@@ -29,7 +30,14 @@ from gradistill.data import (
 )
 from gradistill.errors import RecipeError
 from gradistill.jobs.folder import check_run, close_run, open_run
-from gradistill.models.loading import Head, load_classifier, load_tokenizer, set_padding
+from gradistill.models.loading import (
+    Head,
+    label_names,
+    load_classifier,
+    load_tokenizer,
+    set_padding,
+    without_file_bars,
+)
 from gradistill.models.probe import Probe
 from gradistill.models.student import (
     share_embeddings,
@@ -106,7 +114,7 @@ def distill(
     check_run(Path(output), recipe, overwrite=overwrite)
     tokenizer = load_tokenizer(teacher)
     teacher_model, _ = load_classifier(teacher)
-    splits = align_labels(data.load(), teacher_model.config.id2label or {})
+    splits = align_labels(data.load(), label_names(teacher_model))
     say(splits.describe())
     set_seed(recipe.training.seed)
     student = build_student(teacher_model, tokenizer, recipe.student)
@@ -169,11 +177,12 @@ class _Run:
         if checkpoint:
             self.say(f"going on from {checkpoint}")
         start = perf_counter()
-        trainer.train(resume_from_checkpoint=checkpoint)
-        train_seconds = perf_counter() - start
-        # Not save_model: it adds a pickle of the arguments, which recipe.yaml says better.
-        student.save_pretrained(self.output)
-        self.tokenizer.save_pretrained(self.output)
+        with without_file_bars():
+            trainer.train(resume_from_checkpoint=checkpoint)
+            train_seconds = perf_counter() - start
+            # Not save_model: it adds a pickle of the arguments, which recipe.yaml says better.
+            student.save_pretrained(self.output)
+            self.tokenizer.save_pretrained(self.output)
         metrics = {
             "task": self.splits.task.name,
             "method": self.recipe.method,
@@ -181,12 +190,7 @@ class _Run:
             "student": _described(student, student_name or self.output.name),
             "teacher": _described(teacher, teacher_name) if teacher is not None else None,
             **self._evaluated(student, teacher, validation),
-            "timing": {
-                "signals_s": round(online.seconds, 3) if online else 0.0,
-                "train_s": round(train_seconds, 3),
-                "examples_per_s": round(len(training) * self.recipe.training.epochs / train_seconds, 2),
-                "peak_rss_mb": round(_peak_rss_mb(), 1),
-            },
+            "timing": _timing(online, train_seconds, len(training) * self.recipe.training.epochs),
             "versions": versions(),
         }
         close_run(self.output, metrics, model_card({**metrics, "recipe": self.recipe.as_dict()}))
@@ -250,7 +254,7 @@ class _Run:
         }
 
     def _metrics(self, answers: Answers, validation: Dataset) -> dict[str, float]:
-        labels = validation.with_format("numpy")["labels"][:]
+        labels = np.asarray(validation["labels"][:])
         return compute_metrics(self.splits.task, answers.logits, labels)
 
 
@@ -265,6 +269,15 @@ def _described(model: PreTrainedModel, name: str) -> dict[str, Any]:
     probe = Probe.find(model)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return {"name": Path(name).name, "layers": probe.layers, "hidden": probe.width, "parameters": parameters}
+
+
+def _timing(teacher: OnlineTeacher | None, train_seconds: float, examples: float) -> dict[str, float]:
+    return {
+        "signals_s": round(teacher.seconds, 3) if teacher else 0.0,
+        "train_s": round(train_seconds, 3),
+        "examples_per_s": round(examples / train_seconds, 2),
+        "peak_rss_mb": round(_peak_rss_mb(), 1),
+    }
 
 
 def versions() -> dict[str, str]:

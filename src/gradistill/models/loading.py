@@ -12,7 +12,13 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from gradistill.errors import ModelError
@@ -84,10 +90,26 @@ def locate(name: str | Path) -> str:
 
 
 def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
-    """The fast tokenizer that belongs to a model. Raises ModelError with the cause."""
+    """The tokenizer that belongs to a model. Raises ModelError with the cause."""
     place = locate(name)
     with _quiet(), _explained(name, "tokenizer"):
-        return AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+    if len(tokenizer) <= len(
+        tokenizer.all_special_tokens
+    ):  # transformers makes one up where files are missing
+        raise ModelError(
+            f"{name} holds no tokenizer",
+            expected="tokenizer.json, or the files of a slow tokenizer, beside config.json",
+            remedy="save it there: tokenizer.save_pretrained(folder)",
+        )
+    return tokenizer
+
+
+def load_config(name: str | Path, **fields: Any) -> PreTrainedConfig:
+    """The configuration that belongs to a model, ``fields`` changed. Raises ModelError with the cause."""
+    place = locate(name)
+    with _quiet(), _explained(name, "model"):
+        return AutoConfig.from_pretrained(place, trust_remote_code=False, **fields)
 
 
 def load_classifier(
@@ -105,8 +127,8 @@ def load_classifier(
     place = locate(name)
     _refuse_pickles(Path(place))
     fields = {**(head.config_fields() if head else {}), **(config_changes or {})}
+    config = load_config(name, **fields)
     with _quiet(), _explained(name, "model"):
-        config = AutoConfig.from_pretrained(place, trust_remote_code=False, **fields)
         model, info = AutoModelForSequenceClassification.from_pretrained(
             place,
             config=config,
@@ -130,6 +152,12 @@ def load_classifier(
             remedy="use a model with problem_type single_label_classification or regression",
         )
     return model, tuple(missing)
+
+
+def label_names(model: PreTrainedModel) -> dict[int, str]:
+    """The names of a classifier's outputs by their number, in order."""
+    names = {int(k): str(name) for k, name in (model.config.id2label or {}).items()}
+    return dict(sorted(names.items()))
 
 
 def set_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -171,15 +199,26 @@ def _explained(name: str | Path, what: str) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """No load report and bar of transformers: what matters of it is checked and said here."""
+def without_file_bars() -> Iterator[None]:
+    """No bar of transformers for each file that it reads or writes; the Trainer's own stay."""
     logging = transformers.utils.logging
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
+    bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         yield
     finally:
-        logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No load report and bar of transformers: what matters of it is checked and said here."""
+    logging = transformers.utils.logging
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        with without_file_bars():
+            yield
+    finally:
+        logging.set_verbosity(verbosity)

@@ -37,7 +37,7 @@ class Probe:
         """Look at one forward pass of a sequence classifier. Raises ModelError for what has no such sites."""
         inner = unwrapped(model)
         batch = _specimen(inner)
-        with _evaluating(inner), torch.enable_grad():
+        with _evaluating(inner), _thawed(inner), torch.enable_grad():
             calls, outputs = _traced(inner, batch)
             states = _hidden_states(inner, outputs)
             name = _producer(inner, calls, states[0])
@@ -115,6 +115,19 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
+@contextmanager
+def _thawed(model: nn.Module) -> Iterator[None]:
+    """Every parameter requires a gradient inside the block: what depends on what is read from gradients."""
+    frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+
+
 def _specimen(model: nn.Module) -> dict[str, Tensor]:
     """Two texts of token ids that are nobody's padding, the second one padded where the model can pad."""
     config = config_of(model)
@@ -186,21 +199,11 @@ def _producer(model: nn.Module, calls: list[tuple[str, Any, Any]], embedding: Te
 
 
 def _upstream_parameters(model: nn.Module, embedding: Tensor) -> tuple[str, ...]:
-    """Names of the parameters that the embedding output depends on, frozen ones included."""
+    """Names of the parameters that the embedding output depends on."""
     parameters = dict(model.named_parameters())
-    frozen = [parameter for parameter in parameters.values() if not parameter.requires_grad]
-    for parameter in frozen:
-        parameter.requires_grad_(True)
-    try:
-        if frozen:
-            _, outputs = _traced(model, _specimen(model))
-            embedding = outputs.hidden_states[0]
-        gradients = torch.autograd.grad(
-            embedding.sum(), list(parameters.values()), allow_unused=True, retain_graph=True
-        )
-    finally:
-        for parameter in frozen:
-            parameter.requires_grad_(False)
+    gradients = torch.autograd.grad(
+        embedding.sum(), list(parameters.values()), allow_unused=True, retain_graph=True
+    )
     return tuple(name for name, gradient in zip(parameters, gradients, strict=True) if gradient is not None)
 
 

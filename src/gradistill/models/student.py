@@ -13,7 +13,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from gradistill.errors import ModelError
 from gradistill.models.layers import LayerMap, map_layers
-from gradistill.models.loading import Head, load_classifier
+from gradistill.models.loading import Head, label_names, load_classifier, load_config
 from gradistill.models.probe import Probe
 
 Embeddings = Literal["own", "copied", "frozen"]
@@ -45,12 +45,11 @@ def student_from_checkpoint(
 ) -> PreTrainedModel:
     """A pre-trained model of its own width and depth with the teacher's labels; the head is the teacher's
     where its names and shapes fit, else newly initialised."""
-    labels = None
-    if teacher.config.num_labels > 1:
-        labels = tuple(teacher.config.id2label[k] for k in range(teacher.config.num_labels))
+    names: dict[int, str] = label_names(teacher)
+    labels = tuple(names.values()) if len(names) > 1 else None
     changes: dict[str, Any] = {}
     if dropout == "none":
-        changes = dict.fromkeys(_dropout_fields(teacher.config), 0.0)
+        changes = dict.fromkeys(_dropout_fields(load_config(name)), 0.0)
     student, missing = load_classifier(name, head=Head(labels), new_head=True, config_changes=changes)
     theirs = teacher.state_dict()
     own = student.state_dict()
@@ -81,9 +80,14 @@ def share_embeddings(student: PreTrainedModel, teacher: PreTrainedModel, embeddi
 
 def silence_embedding_dropout(student: PreTrainedModel) -> None:
     """No dropout up to the embedding output (GKD's variant that keeps dropout everywhere else)."""
-    for module in student.get_submodule(Probe.find(student).embedding).modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
+    probe = Probe.find(student)
+    upstream = set(probe.embedding_parameters)
+    for name, module in student.named_modules():
+        own = {f"{name}.{key}" for key, _ in module.named_parameters()}
+        if name == probe.embedding or (own and own <= upstream):  # also before a projection (ELECTRA, ALBERT)
+            for inside in module.modules():
+                if isinstance(inside, nn.Dropout):
+                    inside.p = 0.0
 
 
 def _dropout_fields(config: PreTrainedConfig) -> list[str]:
@@ -137,6 +141,7 @@ def _with_layers(
             if key.startswith(f"{stack}."):
                 index, rest = key[len(stack) + 1 :].split(".", 1)
                 source = f"{stack}.{taken[int(index)] - 1}.{rest}"
+                break  # the outermost: a list inside a block (MobileBERT) may have the same length
         if source in theirs:
             weights[key] = theirs[source]
     return weights

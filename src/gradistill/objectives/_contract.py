@@ -133,4 +133,6 @@ class Objective(ABC):
 @dataclass_transform(frozen_default=True, field_specifiers=(pydantic.Field,))
 def objective(cls: type[Any]) -> type[Any]:
     """Make an objective: a frozen dataclass whose fields are validated and whose unknown fields are refused."""
-    return pydantic.dataclasses.dataclass(frozen=True, config=ConfigDict(extra="forbid"))(cls)
+    return pydantic.dataclasses.dataclass(
+        frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False)
+    )(cls)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import TrainingArguments
 
 from gradistill.errors import RecipeError, nearest
@@ -39,15 +41,10 @@ def training_arguments(settings: TrainingSettings, output: Path, *, select: str)
         "logging_steps": 50,
         "report_to": "none",
         "label_names": ["labels"],
+        "dataloader_pin_memory": torch.accelerator.is_available(),
         "remove_unused_columns": False,
     }
-    known = TrainingArguments.__dataclass_fields__
-    for name in settings.arguments:
-        if name not in known or name == "output_dir":
-            raise RecipeError(
-                f"training.arguments.{name} is not an argument that a recipe can set",
-                remedy=nearest(name, known),
-            )
+    _refuse_unknown(settings.arguments)
     try:
         return TrainingArguments(**{**fields, **settings.arguments})
     except (ValueError, TypeError) as error:
@@ -55,3 +52,13 @@ def training_arguments(settings: TrainingSettings, output: Path, *, select: str)
             f"TrainingArguments refuses training.arguments {settings.arguments}: {error}",
             remedy="correct them; see transformers.TrainingArguments",
         ) from error
+
+
+def _refuse_unknown(arguments: Mapping[str, Any]) -> None:
+    known = TrainingArguments.__dataclass_fields__
+    for name in arguments:
+        if name not in known or name == "output_dir":
+            raise RecipeError(
+                f"training.arguments.{name} is not an argument that a recipe can set",
+                remedy=nearest(name, known),
+            )

@@ -80,6 +80,11 @@ def check_second_order(
             for (name, weight), gradient in zip(weights.items(), gradients, strict=True)
             for reading in _readings(name, weight, gradient, projected)
         ]
+    _refuse_disagreement(readings)
+    return readings
+
+
+def _refuse_disagreement(readings: Sequence[Reading]) -> None:
     wrong = [reading for reading in readings if not reading.agrees]
     if wrong:
         lines = "\n".join(
@@ -91,7 +96,6 @@ def check_second_order(
             expected=f"agreement within {TOLERANCE:.0%}; without it the gradient objective would not train",
             remedy=_REMEDY,
         )
-    return readings
 
 
 def _specimen_weights(model: nn.Module, probe: Probe, count: int = 4) -> dict[str, nn.Parameter]:

@@ -78,7 +78,8 @@ class DistillationTrainer(Trainer):
                 f"{missing} did not come", expected="objectives, and a teacher for those that need one",
                 remedy="pass objectives=[…] and teacher=…",
             )  # fmt: skip
-        probe = Probe.find(self.model)
+        student: Any = self.model
+        probe = Probe.find(student)
         if isinstance(teacher, nn.Module):
             online = OnlineTeacher(teacher.to(self.args.device))
             teacher, teacher_facts = online, facts(online.probe)
@@ -104,13 +105,15 @@ class DistillationTrainer(Trainer):
                     remedy="start with torchrun or accelerate launch, without FSDP or DeepSpeed for the student",
                 )
         if self.args.gradient_checkpointing:
-            options = dict(self.args.gradient_checkpointing_kwargs or {})
-            self.args.gradient_checkpointing_kwargs = {**options, "use_reentrant": False}
+            arguments: Any = self.args
+            options = arguments.gradient_checkpointing_kwargs or {}
+            arguments.gradient_checkpointing_kwargs = {**options, "use_reentrant": False}
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         if not self.step.second_order:
             return super().train(*args, **kwargs)
-        with second_order_attention(self.model):
+        student: Any = self.model
+        with second_order_attention(student):
             return super().train(*args, **kwargs)
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
@@ -122,7 +125,8 @@ class DistillationTrainer(Trainer):
         counts = torch.tensor(
             [[sum(len(mask) for mask in masks), sum(int(mask.sum()) for mask in masks)]], device=device
         )
-        return batches, self.accelerator.gather(counts).sum(0)
+        gathered: Any = self.accelerator.gather(counts)
+        return batches, gathered.sum(0)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
         if not self._checked:

@@ -1,0 +1,7 @@
+"""Recipes: what to train with, as YAML."""
+
+from gradistill.recipe.reading import shipped_methods
+from gradistill.recipe.resolving import load_recipe
+from gradistill.recipe.schema import Recipe, StudentSettings, TrainingSettings
+
+__all__ = ["Recipe", "StudentSettings", "TrainingSettings", "load_recipe", "shipped_methods"]

