@@ -19,17 +19,18 @@ run() { # run NAME COMMAND ...
 }
 
 for task in "$@"; do
-    case $task in # of the teacher: epochs, rows; of the students (2 epochs): rows
-    mrpc) epochs=4 taught=100000 rows=100000 methods="finetune kd pkd gkd gkd_cls adkd" ;;
-    stsb) epochs=3 taught=100000 rows=100000 methods="finetune kd pkd gkd gkd_cls adkd" ;;
-    snli) epochs=2 taught=8000 rows=4000 methods="kd gkd adkd" ;;
-    sst2) epochs=2 taught=10000 rows=8000 methods="kd gkd adkd" ;;
+    case $task in # of the teacher: epochs, rows; of the students (2 epochs): rows, batch size
+    mrpc) epochs=4 taught=100000 rows=2000 batch=16 methods="finetune kd pkd gkd gkd_cls adkd" ;;
+    stsb) epochs=2 taught=100000 rows=2000 batch=16 methods="finetune kd pkd gkd gkd_cls adkd" ;;
+    snli) epochs=2 taught=8000 rows=4000 batch=32 methods="kd gkd adkd" ;;
+    sst2) epochs=2 taught=10000 rows=4000 batch=16 methods="kd gkd adkd" ;;
     *) echo "unknown task $task" >&2 && exit 2 ;;
     esac
     run "$task/teacher" gradistill finetune --model minilm-l6 --data "$data/$task" --task "$task" \
         --epochs "$epochs" --max-train-rows "$taught"
     for method in $methods; do
         run "$task/$method" gradistill distill --teacher "$output/$task/teacher" --data "$data/$task" \
-            --task "$task" --method "$method" --student-layers 3 --epochs 2 --max-train-rows "$rows"
+            --task "$task" --method "$method" --student-layers 3 --epochs 2 --max-train-rows "$rows" \
+            --set training.batch_size="$batch"
     done
 done

@@ -177,11 +177,38 @@ def test_a_file_that_says_nothing_possible(text: str, message: str, tmp_path: Pa
         ("training.ephocs=3", r"did you mean 'epochs'"),
         ("objectives=5", r"the recipe has no objectives"),
         ("objectives.nothing.weight=1", r"there is no objective 'nothing'"),
+        ("objectives.soft_label.temperature=.inf", r"soft_label.temperature is inf"),
+        ("base=adkd", r"(?s)base is settled before.*--method, --task, or a --recipe file"),
+        ("method=adkd", r"method is settled before"),
+        ("task=rte", r"task is settled before"),
+        ("tasks.rte.training.epochs=1", r"tasks is settled before"),
     ],
 )
 def test_a_change_that_says_nothing_possible(change: str, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         load_recipe("kd", changes=[change])
+
+
+@pytest.mark.parametrize("key", ["method", "base"])
+def test_a_file_of_another_method_is_refused(key: str, tmp_path: Path) -> None:
+    file = written(tmp_path, f"{key}: adkd\n")
+    with pytest.raises(
+        RecipeError, match=r"(?s)'kd' came with the recipe .*mine.yaml.*'adkd'.*leave --method out"
+    ):
+        load_recipe("kd", file=file)
+    assert load_recipe("adkd", file=file) == load_recipe("adkd")
+
+
+def test_a_file_can_leave_the_settings_of_tasks_behind(tmp_path: Path) -> None:
+    recipe = load_recipe(file=written(tmp_path, "base: adkd\ninherit_tasks: false\n"), task="rte")
+    assert recipe.training == load_recipe("adkd").training != load_recipe("adkd", task="rte").training
+
+
+def test_gkd_takes_the_first_blocks_where_its_authors_did() -> None:
+    assert load_recipe("gkd", task="sst2").student.layer_map == "first"
+    assert load_recipe("gkd_cls", task="qnli").student.layer_map == "first"
+    assert load_recipe("gkd", task="mrpc").student.layer_map == "skip"
+    assert load_recipe("gkd", task="sst2", authors_settings=False).student.layer_map == "skip"
 
 
 def test_a_method_must_be_known() -> None:

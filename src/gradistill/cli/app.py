@@ -49,6 +49,24 @@ Settings = Annotated[
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run in this folder.")]
 
 
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        from gradistill import __version__
+
+        typer.echo(f"gradistill {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def version(
+    wanted: Annotated[
+        bool,
+        typer.Option("--version", callback=_say_version, is_eager=True, help="Say the version and stop."),
+    ] = False,
+) -> None:
+    pass
+
+
 @app.command()
 def finetune(
     model: Annotated[str, typer.Option("--model", help="A pre-trained model: folder, hub id, or minilm-l6.")],
