@@ -48,7 +48,7 @@ def test_without_colour_signs_say_it():
     assert "a dreadful[+++] film[++], nearly[+] great[---]" in shown
     assert "some/model predicts negative" in shown
     assert re.search(r"negative +0\.875 +#{18}\s", shown)  # 0.875 of 20 rounds (half to even) to 18
-    assert "miss F(E) - F(0) by 1.23% of it" in shown
+    assert "miss F(E) - F(baseline) by 1.23% of it" in shown
     assert "integrated_gradients of log_odds" in shown
 
 

@@ -37,7 +37,7 @@ class Explanation:
     ``words`` holds positive scores for what speaks for ``label`` (or for a higher ``prediction``), negative ones
     for what speaks against it. With ``signed=False`` the scores are sizes without a direction. ``probabilities`` is
     for classification, ``prediction`` for regression. ``residual`` is the completeness residual of Integrated
-    Gradients as a share of ``|F(E) − F(0)|``, ``None`` where the method has none.
+    Gradients as a share of ``|F(E) − F(baseline)|``, ``None`` where the method has none.
     """
 
     model: str
@@ -213,7 +213,7 @@ def _footnote(explanation: Explanation) -> Text:
         "summed over the pieces of a word; special tokens are not shown."
     ]
     if explanation.residual is not None:
-        lines.append(f"Completeness: the scores miss F(E) - F(0) by {abs(explanation.residual):.2%} of it.")
+        lines.append(f"Completeness: the scores miss F(E) - F(baseline) by {abs(explanation.residual):.2%} of it.")
     return Text("\n".join(lines), style="italic")
 
 

@@ -1,0 +1,264 @@
+"""The start-up check: it lets every family pass, gives the model back bit for bit, and hears silent failures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from families import FAMILIES, build, collated
+from gradistill.attribution.targets import Target
+from gradistill.errors import TrainingError
+from gradistill.models.attention import second_order_attention
+from gradistill.models.probe import Probe
+from gradistill.objectives._contract import (
+    AttributionScores,
+    ClsGradient,
+    InputGradient,
+    Logits,
+    Request,
+)
+from gradistill.training.second_order import TOLERANCE, Reading, check_second_order
+from gradistill.types import Batch
+
+OWN = Target("log_odds", "own")
+WANTED: tuple[Request, ...] = (Logits(), InputGradient(OWN), AttributionScores(Target()))
+
+
+def checked(model: nn.Module, *requests: Request, probe: Probe | None = None) -> list[Reading]:
+    return check_second_order(
+        model, probe or Probe.find(model), Batch.of(collated()), requests or WANTED
+    )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_passes_under_second_order_attention(family: str) -> None:
+    model = build(family)
+    with second_order_attention(model):
+        readings = checked(model)
+    assert len({reading.weight for reading in readings}) == 4
+    assert all(reading.agrees for reading in readings)
+    assert any(abs(reading.autograd) > reading.floor for reading in readings)  # there was something to see
+
+
+@pytest.mark.parametrize(
+    "request_", [InputGradient(OWN), ClsGradient(OWN, (1, 2)), AttributionScores(Target(), steps=3)], ids=repr
+)
+def test_every_signal_passes_with_dropout(request_: Request) -> None:
+    model = build("bert", attention="eager").train()
+    assert all(reading.agrees for reading in checked(model, request_))
+
+
+def test_a_tie_between_two_labels_is_no_fault() -> None:
+    """Where the two best labels are a hair apart, the steps of the comparison must not change the view."""
+    model = build("bert", labels=2, attention="eager")
+    batch = Batch.of(collated(2))
+    with torch.no_grad():
+        apart = model(**batch.inputs).logits.diff(dim=-1)[0, 0]
+        model.classifier.bias[0] += apart - 1e-7
+    probe = Probe.find(model)
+    for view in ("own", "teacher"):
+        check_second_order(model, probe, batch, [InputGradient(Target("log_odds", view))])
+
+
+def test_a_reading_agrees_within_the_tolerance_and_no_further() -> None:
+    near, far = 1 - 0.9 * TOLERANCE, 1 - 1.1 * TOLERANCE
+    assert Reading("w", autograd=near, finite_difference=1, floor=0).agrees
+    assert not Reading("w", autograd=far, finite_difference=1, floor=0).agrees
+    assert not Reading("w", autograd=0, finite_difference=1, floor=0.5).agrees
+    assert Reading("w", autograd=0, finite_difference=1e-9, floor=1e-8).agrees
+
+
+def fingerprint(model: nn.Module) -> dict[str, Any]:
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    return {
+        "bits": {name: tensor.detach().clone() for name, tensor in tensors.items()},
+        "identities": {name: id(parameter) for name, parameter in model.named_parameters()},
+        "requires_grad": {name: parameter.requires_grad for name, parameter in model.named_parameters()},
+        "gradients": {name: parameter.grad for name, parameter in model.named_parameters()},
+        "training": {name: module.training for name, module in model.named_modules()},
+        "random": torch.get_rng_state(),
+    }
+
+
+def assert_same(found: dict[str, Any], before: dict[str, Any]) -> None:
+    assert found["bits"].keys() == before["bits"].keys()
+    for name, tensor in found["bits"].items():
+        assert tensor.dtype == before["bits"][name].dtype, name
+        assert torch.equal(tensor, before["bits"][name]), name
+    for key in ("identities", "requires_grad", "gradients", "training"):
+        assert found[key] == before[key], key
+    assert torch.equal(found["random"], before["random"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize("family", ["bert", "llama", "deberta_v2", "modernbert"])
+def test_the_model_comes_back_bit_for_bit(family: str, dtype: torch.dtype) -> None:
+    """Buffers that are not saved (rotary frequencies) included; dropout draws numbers, and nobody notices."""
+    model = build(family, attention="eager").to(dtype)
+    probe = Probe.find(model)
+    model.train()
+    list(model.children())[0].eval()
+    next(model.parameters()).requires_grad_(False)
+    before = fingerprint(model)
+    checked(model, probe=probe)
+    assert_same(fingerprint(model), before)
+
+
+def test_the_model_comes_back_bit_for_bit_from_a_refusal() -> None:
+    model = build("bert", attention="sdpa")
+    probe = Probe.find(model)
+    before = fingerprint(model)
+    with pytest.raises(TrainingError):
+        checked(model, probe=probe)
+    assert_same(fingerprint(model), before)
+
+
+class Opaque(torch.autograd.Function):
+    """GELU with a backward that cannot be differentiated, and says so."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return nn.functional.gelu(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient * slope(ctx.saved_tensors[0])
+
+
+class Forgetful(Opaque):
+    """GELU with a backward that loses the dependence on its input in silence."""
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient * slope(ctx.saved_tensors[0].detach())
+
+
+class Severed(Opaque):
+    """GELU with a backward that loses everything in silence, as opaque kernels do."""
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return (gradient * slope(ctx.saved_tensors[0])).detach()
+
+
+def slope(x: Tensor) -> Tensor:
+    normal = torch.distributions.Normal(0.0, 1.0)
+    return normal.cdf(x) + x * normal.log_prob(x).exp()
+
+
+class Through(nn.Module):
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+def broken(function: Callable[[Tensor], Tensor]) -> Any:
+    """A BERT whose second block has another activation."""
+    model = build("bert", attention="eager", initializer_range=0.2)
+    model.bert.encoder.layer[1].intermediate.intermediate_act_fn = Through(function)
+    return model
+
+
+def refusal(model: nn.Module, *requests: Request) -> str:
+    with pytest.raises(TrainingError) as caught:
+        checked(model, *requests)
+    return str(caught.value)
+
+
+def test_an_honest_activation_passes() -> None:
+    """The counterpart of the broken ones: the same surgery, with torch's own GELU."""
+    assert all(reading.agrees for reading in checked(broken(nn.functional.gelu)))
+
+
+@pytest.mark.parametrize("request_", WANTED[1:], ids=repr)
+@pytest.mark.parametrize("function", [Forgetful.apply, Severed.apply], ids=["forgetful", "severed"])
+def test_what_drops_the_second_order_part_in_silence_is_heard(function: Any, request_: Request) -> None:
+    message = refusal(broken(function), request_)
+    assert "the second-order gradient of the student is missing or wrong" in message
+    assert "bert.encoder.layer.0.attention.self.query.weight: autograd says" in message
+    assert "a finite difference" in message
+    assert f"agreement within {TOLERANCE:.0%}" in message
+    assert "without custom autograd functions" in message
+
+
+def test_fused_attention_is_refused_and_eager_attention_named() -> None:
+    message = refusal(build("bert", attention="sdpa"))
+    assert "the student has no second derivative" in message
+    assert "scaled_dot_product" in message
+    assert "attn_implementation='eager'" in message
+
+
+def test_a_function_differentiable_once_is_refused() -> None:
+    message = refusal(broken(Opaque.apply))
+    assert "the student has no second derivative" in message
+    assert "once_differentiable" in message
+
+
+def test_a_detached_branch_is_heard() -> None:
+    """The residual path stays, so every tensor has a gradient, and nothing raises."""
+    message = refusal(broken(lambda x: nn.functional.gelu(x).detach()))
+    assert "is missing or wrong" in message
+    assert "no_grad" in message
+
+
+def without_gradients(forward: Callable[..., Any]) -> Callable[..., Any]:
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        with torch.no_grad():
+            return forward(*args, **kwargs)
+
+    return wrapped
+
+
+def test_an_attention_under_no_grad_is_heard() -> None:
+    model = build("bert", attention="eager", initializer_range=0.2)
+    attention = model.bert.encoder.layer[0].attention
+    attention.forward = without_gradients(attention.forward)
+    assert "does not reach its logits" in refusal(model)
+    inner = build("bert", attention="eager", initializer_range=0.2)
+    attention = inner.bert.encoder.layer[0].attention.self
+    attention.forward = without_gradients(attention.forward)
+    assert "is missing or wrong" in refusal(inner)
+
+
+def test_a_whole_block_under_no_grad_or_detached_is_refused() -> None:
+    def detached(forward: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *args, **kwargs: forward(*args, **kwargs).detach()
+
+    for cut in (without_gradients, detached):
+        model = build("bert", attention="eager")
+        block = model.bert.encoder.layer[1]
+        block.forward = cut(block.forward)
+        message = refusal(model)
+        assert "the student has no second derivative" in message
+        assert "does not reach its logits" in message
+        assert "no_grad" in message
+
+
+def test_a_student_frozen_above_its_embeddings_is_refused() -> None:
+    model = build("bert", attention="eager").requires_grad_(False)
+    model.bert.embeddings.requires_grad_(True)
+    message = refusal(model)
+    assert "the student has no trainable matrix above its embeddings" in message
+    assert "requires_grad_(True)" in message
+
+
+def test_torch_compile_that_loses_the_second_order_part_is_heard() -> None:
+    """METHODS.md 5: the aot_eager backend returns a gradient that lacks it, without a word."""
+    model = build("bert", attention="eager")
+    probe = Probe.find(model)
+    try:
+        with pytest.raises(TrainingError) as caught:
+            checked(torch.compile(model, backend="aot_eager"), InputGradient(OWN), probe=probe)
+    finally:
+        torch._dynamo.reset()
+    assert "without torch.compile" in str(caught.value)
