@@ -144,7 +144,12 @@ def explain(
     label: Annotated[
         str | None, typer.Option("--label", help="Explain this label, not the predicted one.")
     ] = None,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Steps of Integrated Gradients.")] = 50,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            "--steps", min=1, help="Steps of Integrated Gradients (default: 50 to 400, until they suffice)."
+        ),
+    ] = None,
     baseline: Annotated[
         str, typer.Option("--baseline", help="Where the path starts: padding or zero.")
     ] = "padding",

@@ -22,20 +22,26 @@ from gradistill.types import Batch
 Baseline = Literal["padding", "zero"]
 
 
+STEPS = (50, 100, 200, 400)
+TOLERANCE = 1e-3
+"""Completeness residual, as a share of ``|F(E) − F(baseline)|``, that needs no more steps."""
+
+
 def explain(
     model: str,
     texts: Sequence[str],
     *,
     label: str | None = None,
-    steps: int = 50,
+    steps: int | None = None,
     baseline: Baseline = "padding",
     max_length: int = 128,
 ) -> Explanation:
     """Which words speak for the predicted label (or for ``label``), by Integrated Gradients of its log-odds.
 
     In a regression they speak for a higher prediction. ``texts`` is one text, or the two of a pair. The ``baseline``
-    is the same text with padding in place of its words, or the zero embedding: from there a fine-tuned encoder
-    changes its mind within a narrow stretch of the path, and takes several hundred steps for the same residual.
+    is the same text with padding in place of its words, or the zero embedding. A fine-tuned encoder may change its
+    mind within a narrow stretch of the path, from zero more than from padding; without ``steps`` they are doubled
+    from 50 up to 400, until the scores miss completeness by no more than a thousandth.
     """
     _refuse_empty(texts)
     tokenizer = load_tokenizer(model)
@@ -61,7 +67,7 @@ def explain_with(
     *,
     name: str,
     label: str | None = None,
-    steps: int = 50,
+    steps: int | None = None,
     baseline: Baseline = "padding",
     max_length: int = 128,
 ) -> Explanation:
@@ -69,9 +75,12 @@ def explain_with(
     encoding, offsets = _encoded(tokenizer, texts, max_length)
     batch, special = Batch.of(encoding), encoding["special_tokens_mask"][0]
     wordless = batch.inputs["input_ids"].masked_fill(special == 0, classifier.config.pad_token_id or 0)
-    attributions, logits, residual, at = _attributed(
-        classifier, batch, wordless if baseline == "padding" else None, label, steps
-    )
+    for taken in STEPS if steps is None else (steps,):
+        attributions, logits, residual, at = _attributed(
+            classifier, batch, wordless if baseline == "padding" else None, label, taken
+        )
+        if abs(residual) <= TOLERANCE:
+            break
     regression = len(logits) == 1
     names = list(label_names(classifier).values())
     return Explanation(
@@ -88,7 +97,7 @@ def explain_with(
         probabilities=None if regression else dict(zip(names, logits.softmax(-1).tolist(), strict=True)),
         prediction=logits.item() if regression else None,
         target="prediction" if regression else "log_odds",
-        method=f"integrated gradients, {steps} Gauss–Legendre steps, {baseline} baseline",
+        method=f"integrated gradients, {taken} Gauss–Legendre steps, {baseline} baseline",
         residual=residual,
     )
 

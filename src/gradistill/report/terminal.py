@@ -213,7 +213,9 @@ def _footnote(explanation: Explanation) -> Text:
         "summed over the pieces of a word; special tokens are not shown."
     ]
     if explanation.residual is not None:
-        lines.append(f"Completeness: the scores miss F(E) - F(baseline) by {abs(explanation.residual):.2%} of it.")
+        lines.append(
+            f"Completeness: the scores miss F(E) - F(baseline) by {abs(explanation.residual):.2%} of it."
+        )
     return Text("\n".join(lines), style="italic")
 
 

@@ -55,10 +55,11 @@ def training_arguments(settings: TrainingSettings, output: Path, *, select: str)
 
 
 def _refuse_unknown(arguments: Mapping[str, Any]) -> None:
-    known = TrainingArguments.__dataclass_fields__
+    known = TrainingArguments.__dataclass_fields__.keys() - {"output_dir"}
     for name in arguments:
-        if name not in known or name == "output_dir":
+        if name not in known:
+            own = name == "output_dir"
             raise RecipeError(
                 f"training.arguments.{name} is not an argument that a recipe can set",
-                remedy=nearest(name, known),
+                remedy="name the run's folder beside the recipe (--output)" if own else nearest(name, known),
             )

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from gradistill.errors import TrainingError
+from gradistill.errors import ModelError, TrainingError
 from gradistill.models.probe import Probe, unwrapped
-from gradistill.objectives._contract import AttributionScores, ClsGradient, InputGradient, Request
+from gradistill.objectives._contract import AttributionScores, ClsGradient, InputGradient, Logits, Request
 from gradistill.signals.speak import speak
 from gradistill.types import Batch
 
@@ -63,13 +63,13 @@ def check_second_order(
     is differentiated is a fixed random projection of every gradient signal, so that a student that already
     equals its teacher is checked too.
     """
-    wanted = [r for r in requests if isinstance(r, InputGradient | ClsGradient | AttributionScores)]
+    wanted = _at_fixed_labels(requests)
     weights = _specimen_weights(model, probe)
     with _in_float64(model), _one_random_state(batch.mask.device) as rewind:
         projected = _projection(model, probe, _in_double(batch), wanted, teacher_labels, rewind)
         try:
             gradients = torch.autograd.grad(projected(), list(weights.values()), allow_unused=True)
-        except (RuntimeError, NotImplementedError) as error:
+        except (RuntimeError, NotImplementedError, ModelError) as error:
             raise TrainingError(
                 f"the student has no second derivative: {str(error).splitlines()[0]}",
                 expected="a model that can be differentiated twice",
@@ -116,6 +116,15 @@ def _specimen_weights(model: nn.Module, probe: Probe, count: int = 4) -> dict[st
     return {name: matrices[name] for name in names if name in chosen}
 
 
+def _at_fixed_labels(requests: Sequence[Request]) -> list[Request]:
+    """The gradient signals, with ``teacher`` for ``own``: a step across a tie of two labels is no derivative."""
+    return [
+        replace(r, target=replace(r.target, view="teacher")) if r.target.view == "own" else r
+        for r in requests
+        if isinstance(r, InputGradient | ClsGradient | AttributionScores)
+    ]
+
+
 def _projection(
     model: nn.Module,
     probe: Probe,
@@ -125,10 +134,14 @@ def _projection(
     rewind: Callable[[], object],
 ) -> Callable[[], Tensor]:
     projections: dict[Request, Tensor] = {}
+    rewind()
+    labels = teacher_labels
+    if labels is None:
+        labels = speak(model, probe, batch, [Logits()], create_graph=False)[Logits()].argmax(-1)
 
     def projected() -> Tensor:
         rewind()
-        said = speak(model, probe, batch, requests, create_graph=True, teacher_labels=teacher_labels)
+        said = speak(model, probe, batch, requests, create_graph=True, teacher_labels=labels)
         total = torch.zeros((), dtype=torch.float64, device=batch.mask.device)
         for request, signal in said.items():
             if request not in projections:
@@ -171,17 +184,19 @@ def _readings(
 def _in_float64(model: nn.Module) -> Iterator[None]:
     """Float32 to float64 and back is exact, and the parameters stay the same objects."""
     inner = unwrapped(model)
-    before = {name: tensor.dtype for name, tensor in inner.state_dict(keep_vars=True).items()}
+    before = {name: tensor.dtype for name, tensor in _tensors(inner)}
     inner.double()
     try:
         yield
     finally:
-        for name, tensor in inner.state_dict(keep_vars=True).items():
+        for name, tensor in _tensors(inner):
             tensor.data = tensor.data.to(before[name])
-        for module in inner.modules():
-            for name, buffer in module._buffers.items():
-                if buffer is not None and buffer.dtype == torch.float64:
-                    module._buffers[name] = buffer.float()
+
+
+def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Parameters and buffers, those that no checkpoint holds included (rotary frequencies)."""
+    yield from model.named_parameters(remove_duplicate=False)
+    yield from model.named_buffers(remove_duplicate=False)
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -63,7 +62,7 @@ class DistillationTrainer(Trainer):
         self.step = self._build_step(terms, teacher, teacher_facts, shared_embeddings)
         self._checked = not self.step.second_order
         self._logged: dict[str, float] = defaultdict(float)
-        self._logged_batches = 0
+        self._logged_steps = 0.0
 
     def _build_step(
         self,
@@ -106,8 +105,9 @@ class DistillationTrainer(Trainer):
                 )
         if self.args.gradient_checkpointing:
             arguments: Any = self.args
-            options = arguments.gradient_checkpointing_kwargs or {}
-            arguments.gradient_checkpointing_kwargs = {**options, "use_reentrant": False}
+            options = {**(arguments.gradient_checkpointing_kwargs or {}), "use_reentrant": False}
+            arguments.gradient_checkpointing_kwargs = options
+            arguments.activation_checkpointing_kwargs = options  # its name since transformers 5.2x
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         if not self.step.second_order:
@@ -168,7 +168,7 @@ class DistillationTrainer(Trainer):
         batch = Batch(batch.inputs, batch.mask, batch.labels, batch.index, tokens / examples)
         distances, logits = self.step.distances(model, batch, self._moment())
         self._refuse_non_finite(distances, batch)
-        self._remember(distances)
+        self._remember(distances, examples)
         weights = {term.name: term.weight for term in self.step.terms}
         total = torch.stack([weights[name] * values.sum() for name, values in distances.items()]).sum()
         # Gradients are averaged over processes, and `examples` counts those of all of them.
@@ -184,7 +184,7 @@ class DistillationTrainer(Trainer):
         return super().prediction_step(model, known, prediction_loss_only, ignore_keys)
 
     def _moment(self) -> Moment:
-        epochs = max(1, math.ceil(self.args.num_train_epochs))
+        epochs = max(1, self.state.num_train_epochs)  # not the argument: max_steps has the last word
         return Moment(min(int(self.state.epoch or 0), epochs - 1), epochs)
 
     def _refuse_non_finite(self, distances: dict[str, Tensor], batch: Batch) -> None:
@@ -202,18 +202,19 @@ class DistillationTrainer(Trainer):
             f"the last checkpoint in {self.args.output_dir} is intact",
         )
 
-    def _remember(self, distances: dict[str, Tensor]) -> None:
+    def _remember(self, distances: dict[str, Tensor], examples: Tensor) -> None:
+        """Sums over the examples of this process, as shares of the optimizer step: batches may differ in size."""
         for name, values in distances.items():
-            self._logged[name] += values.detach().mean().item()
-        self._logged_batches += 1
+            self._logged[name] += (values.detach().sum() / examples).item()
+        self._logged_steps += len(next(iter(distances.values()))) / examples.item()
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Beside the loss, the mean of every term since the last time: raw, and times its weight."""
-        if "loss" in logs and self._logged_batches:
+        if "loss" in logs and self._logged_steps:
             for term in self.step.terms:
-                raw = self._logged[term.name] / self._logged_batches
+                raw = self._logged[term.name] / self._logged_steps
                 logs[f"raw/{term.name}"] = raw
                 logs[f"weighted/{term.name}"] = raw * term.weight
             self._logged.clear()
-            self._logged_batches = 0
+            self._logged_steps = 0.0
         super().log(logs, *args, **kwargs)

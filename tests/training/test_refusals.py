@@ -1,0 +1,176 @@
+"""What the trainer refuses, before training or in the middle of it, and what its messages say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import Trainer, TrainerCallback
+
+from gradistill.errors import RecipeError, TrainingError
+from gradistill.models.probe import Probe
+from gradistill.objectives._contract import Request
+from gradistill.objectives.gradient_alignment import GradientAlignment
+from gradistill.objectives.hard_label import HardLabel
+from gradistill.objectives.patience import Patience
+from gradistill.objectives.soft_label import SoftLabel
+from gradistill.signals.teacher import OnlineTeacher
+from gradistill.training.trainer import facts
+from gradistill.types import Batch
+
+
+def test_no_objectives_are_refused(kit: Any) -> None:
+    with pytest.raises(TrainingError, match="objectives did not come"):
+        kit.trainer([])
+
+
+@pytest.mark.parametrize("objective", [SoftLabel(), Patience(), GradientAlignment()], ids=lambda o: o.name)
+def test_a_missing_teacher_is_refused(objective: Any, kit: Any) -> None:
+    student, _ = kit.models()
+    with pytest.raises(TrainingError, match="a teacher did not come") as caught:
+        kit.trainer([HardLabel(), objective], (student, None))
+    assert "pass objectives=[…] and teacher=…" in str(caught.value)
+
+
+def test_an_objective_that_cannot_apply_is_refused(kit: Any) -> None:
+    with pytest.raises(RecipeError, match="a student of 1 layer"):
+        kit.trainer([Patience()], kit.models(num_hidden_layers=1))
+    with pytest.raises(RecipeError, match="the student keeps embeddings of its own"):
+        kit.trainer([GradientAlignment()], options={"shared_embeddings": False})
+
+
+def wrapped_in(flag: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make every Trainer believe that it was started under this wrapper."""
+    real = Trainer.create_accelerator_and_postprocess
+
+    def create(self: Any) -> None:
+        real(self)
+        if flag == "n_gpu":
+            self.args._n_gpu = 2
+        else:
+            setattr(self, flag, True)
+
+    monkeypatch.setattr(Trainer, "create_accelerator_and_postprocess", create)
+
+
+WRAPPERS = {"is_fsdp_enabled": "FSDP", "is_deepspeed_enabled": "DeepSpeed", "n_gpu": "nn.DataParallel"}
+
+
+@pytest.mark.parametrize("flag", WRAPPERS)
+def test_wrappers_that_lose_inner_gradients_are_refused(
+    flag: str, kit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrapped_in(flag, monkeypatch)
+    with pytest.raises(TrainingError) as caught:
+        kit.trainer("gkd")
+    message = str(caught.value)
+    assert message.startswith(WRAPPERS[flag])
+    assert "for a student under a gradient objective" in message
+    assert "torchrun" in message
+
+
+@pytest.mark.parametrize("flag", WRAPPERS)
+def test_the_same_wrappers_stand_where_no_gradient_is_matched(
+    flag: str, kit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrapped_in(flag, monkeypatch)
+    assert not kit.trainer("kd").step.second_order
+
+
+@pytest.mark.parametrize("method", ["finetune", "kd", "adkd"])
+def test_data_without_labels_is_refused(method: str, kit: Any) -> None:
+    data = [{k: v for k, v in row.items() if k != "labels"} for row in kit.rows(3)]
+    with pytest.raises(TrainingError, match="a batch without labels came") as caught:
+        kit.trainer(method, data=data).train()
+    assert "rename the label column to 'labels'" in str(caught.value)
+
+
+def test_a_student_without_a_second_derivative_never_starts(kit: Any) -> None:
+    """A branch of its first block is cut: every weight would still move, and the gradient term would not train."""
+    student, teacher = kit.models(initializer_range=0.2)
+    block = student.bert.encoder.layer[0].intermediate
+    real = block.forward
+    block.forward = lambda states: real(states).detach()
+    before = {name: p.detach().clone() for name, p in student.named_parameters()}
+    trainer = kit.trainer("gkd", (student, teacher))
+    with pytest.raises(TrainingError, match="second-order gradient of the student is missing or wrong"):
+        trainer.train()
+    assert trainer.state.global_step == 0
+    assert all(torch.equal(p, before[name]) for name, p in student.named_parameters())
+    kit.trainer("kd", (student, teacher)).train()  # it has all that soft labels need
+
+
+class SilentOnRow:
+    """A teacher that says NaN about some rows of the training data, in one of its answers."""
+
+    def __init__(self, model: Any, rows: tuple[int, ...], kind: str) -> None:
+        self.teacher, self.rows, self.kind = OnlineTeacher(model), torch.tensor(rows), kind
+
+    def __call__(self, batch: Batch, requests: Iterable[Request]) -> dict[Request, Tensor]:
+        said = dict(self.teacher(batch, requests))
+        assert batch.index is not None
+        spoiled = torch.isin(batch.index, self.rows)
+        for request, tensor in said.items():
+            if type(request).__name__ == self.kind:
+                said[request] = torch.where(spoiled.view(-1, *[1] * (tensor.ndim - 1)), torch.nan, tensor)
+        return said
+
+
+@pytest.mark.parametrize(
+    ("method", "kind", "named"),
+    [
+        ("kd", "Logits", "soft_label"),
+        ("adkd", "AttributionScores", "attribution_map"),
+        ("gkd_cls", "ClsStates", "patience"),
+    ],
+)
+def test_a_term_that_is_not_finite_is_named_with_its_step_and_rows(
+    method: str, kind: str, named: str, kit: Any
+) -> None:
+    student, model = kit.models()
+    teacher = SilentOnRow(model, (3,), kind)
+    trainer = kit.trainer(
+        method, (student, teacher), options={"teacher_facts": facts(Probe.find(model))}, max_steps=4
+    )
+    with pytest.raises(TrainingError) as caught:
+        trainer.train()
+    step = trainer.state.global_step
+    message = str(caught.value)
+    assert message.startswith(
+        f"{named} stopped being finite at step {step}, in rows [3] of the training data"
+    )
+    assert "is intact" in message
+    assert all(p.isfinite().all() for p in student.parameters())
+
+
+class Ends(TrainerCallback):
+    """Notes the attention that each step runs with; stops with an error at the end of one."""
+
+    def __init__(self, step: int | None = None) -> None:
+        self.step, self.attention = step, []
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        self.attention.append(model.config._attn_implementation)
+        if state.global_step == self.step:
+            raise InterruptedError("stopped")
+
+
+@pytest.mark.parametrize("before", ["sdpa", "eager"])
+@pytest.mark.parametrize(("method", "within"), [("gkd", "eager"), ("kd", None)])
+def test_the_students_attention_comes_back(method: str, within: str | None, before: str, kit: Any) -> None:
+    student, teacher = kit.models(attention=before)
+    watching = Ends()
+    kit.trainer(method, (student, teacher), options={"callbacks": [watching]}).train()
+    assert watching.attention == [within or before] * 2
+    assert student.config._attn_implementation == before
+    assert teacher.config._attn_implementation == "sdpa"
+
+
+def test_the_students_attention_comes_back_after_an_error(kit: Any) -> None:
+    student, teacher = kit.models(attention="sdpa")
+    with pytest.raises(InterruptedError, match="stopped"):
+        kit.trainer("gkd", (student, teacher), options={"callbacks": [Ends(1)]}).train()
+    assert student.config._attn_implementation == "sdpa"
