@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 import transformers as tr
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from families import build, collated
 from gradistill.errors import ModelError
@@ -26,9 +25,9 @@ from gradistill.models.loading import (
 )
 from gradistill.models.tokenizers import check_same_tokens
 from gradistill.types import Batch
+from wordpiece import WORDS, tokenizer
 
 INPUTS = Batch.of(collated()).inputs
-WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "The", "fox", "brown", "of", "[END]")
 
 
 @pytest.fixture(autouse=True)
@@ -43,18 +42,6 @@ def _without_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     yield
     assert reached == []
-
-
-def tokenizer(words: tuple[str, ...] = WORDS, *, lowercase: bool = True, sep: str = "[SEP]") -> Any:
-    ids = {word: k for k, word in enumerate(words)}
-    inner = Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
-    inner.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
-    inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    inner.post_processor = processors.BertProcessing((sep, ids[sep]), ("[CLS]", ids["[CLS]"]))
-    return tr.PreTrainedTokenizerFast(
-        tokenizer_object=inner, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token=sep,
-        mask_token="[MASK]",
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize("labels", [1, 2, 3])

@@ -14,6 +14,7 @@ from transformers import TrainingArguments
 from families import VOCABULARY, build
 from gradistill.models.student import share_embeddings
 from gradistill.recipe import load_recipe
+from gradistill.training import trainer as trainer_module
 from gradistill.training.step import Term
 from gradistill.training.trainer import DistillationTrainer
 
@@ -104,6 +105,12 @@ class Kit:
 @pytest.fixture
 def kit(tmp_path: Path) -> Kit:
     return Kit(tmp_path)
+
+
+@pytest.fixture
+def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the start-up check, which is slow, where a test is about the steps that come after it."""
+    monkeypatch.setattr(trainer_module, "check_second_order", lambda *_, **__: [])
 
 
 @pytest.fixture

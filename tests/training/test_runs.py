@@ -47,6 +47,7 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(method: str, checkpo
         assert torch.equal(found[1][name], tensor), name
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_two_runs_of_one_seed_are_equal_and_of_two_seeds_are_not(kit: Any) -> None:
     found = []
     for seed in (0, 0, 1):
@@ -148,6 +149,7 @@ class Watching(TrainerCallback):
         self.events.append("save")
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_callbacks_see_steps_terms_evaluations_and_checkpoints(kit: Any) -> None:
     watching = Watching()
     options = {
@@ -197,6 +199,7 @@ class Remembering:
         return dict(self.online(batch, requests))
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_anything_that_answers_requests_can_teach(kit: Any) -> None:
     found = []
     for wrap in (lambda model: model, Remembering):
@@ -209,6 +212,7 @@ def test_anything_that_answers_requests_can_teach(kit: Any) -> None:
     assert all(torch.equal(tensor, found[1][name]) for name, tensor in found[0].items())
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_the_best_model_is_loaded_at_the_end(kit: Any) -> None:
     scores = iter([0.1, 0.9, 0.5])
     options = {"eval_dataset": kit.rows(3), "compute_metrics": lambda prediction: {"score": next(scores)}}

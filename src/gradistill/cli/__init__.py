@@ -19,6 +19,15 @@ def main() -> None:
         message = "\n".join(printable(line) for line in str(error).splitlines())
         Console(stderr=True, highlight=False).print(f"error: {message}", markup=False, soft_wrap=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        Console(stderr=True).print("stopped. The same command goes on from the last checkpoint.")
-        sys.exit(130)
+    except SystemExit as ended:
+        if _interrupted(ended):
+            Console(stderr=True).print("stopped. The same command goes on from the last checkpoint.")
+            sys.exit(130)
+        raise
+
+
+def _interrupted(ended: BaseException | None) -> bool:
+    """Whether a KeyboardInterrupt stands behind it: typer turns one into an exit, by ways that its versions change."""
+    while ended is not None and not isinstance(ended, KeyboardInterrupt):
+        ended = ended.__cause__ or ended.__context__
+    return ended is not None

@@ -49,12 +49,13 @@ Settings = Annotated[
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run in this folder.")]
 
 
-def _say_version(wanted: bool) -> None:
+def _say_version(wanted: bool) -> bool:
     if wanted:
         from gradistill import __version__
 
         typer.echo(f"gradistill {__version__}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()

@@ -21,7 +21,8 @@ RECIPE, METRICS, CARD = "recipe.yaml", "metrics.json", "README.md"
 def check_run(output: Path, recipe: Recipe, *, overwrite: bool) -> None:
     """Refuse, before any work, a folder that holds anything but an unfinished run of this very recipe.
 
-    With ``overwrite`` earlier runs of any recipe pass. Raises RecipeError.
+    A run without a checkpoint has nothing to lose, and any recipe may take its place. With ``overwrite`` earlier
+    runs of any recipe pass. Raises RecipeError.
     """
     if output.exists() and not output.is_dir():
         raise RecipeError(
@@ -42,7 +43,8 @@ def check_run(output: Path, recipe: Recipe, *, overwrite: bool) -> None:
             expected="a new folder",
             remedy="choose another --output, or give --overwrite to replace it",
         )
-    _refuse_other_recipe(output, recipe)
+    if _last_checkpoint(output) is not None:
+        _refuse_other_recipe(output, recipe)
 
 
 def open_run(output: Path, recipe: Recipe, *, overwrite: bool) -> str | None:
@@ -57,8 +59,7 @@ def open_run(output: Path, recipe: Recipe, *, overwrite: bool) -> str | None:
         raise RecipeError(
             f"{output} cannot be written: {error.strerror}", remedy="choose another --output"
         ) from error
-    checkpoints = output / CHECKPOINTS
-    return get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
+    return _last_checkpoint(output)
 
 
 def close_run(output: Path, metrics: Mapping[str, Any], card: str) -> None:
@@ -66,6 +67,11 @@ def close_run(output: Path, metrics: Mapping[str, Any], card: str) -> None:
     _write(output / CARD, card)
     _write(output / METRICS, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
     shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)
+
+
+def _last_checkpoint(output: Path) -> str | None:
+    checkpoints = output / CHECKPOINTS
+    return get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
 
 
 def _refuse_other_recipe(output: Path, recipe: Recipe) -> None:

@@ -107,7 +107,7 @@ class DistillationTrainer(Trainer):
             arguments: Any = self.args
             options = {**(arguments.gradient_checkpointing_kwargs or {}), "use_reentrant": False}
             arguments.gradient_checkpointing_kwargs = options
-            arguments.activation_checkpointing_kwargs = options  # its name since transformers 5.2x
+            arguments.activation_checkpointing_kwargs = options  # the newer name
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         if not self.step.second_order:
@@ -209,12 +209,14 @@ class DistillationTrainer(Trainer):
         self._logged_steps += len(next(iter(distances.values()))) / examples.item()
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Beside the loss, the mean of every term since the last time: raw, and times its weight."""
+        """Beside the loss, the mean of every term since the last time, in all processes: raw, and weighted."""
         if "loss" in logs and self._logged_steps:
-            for term in self.step.terms:
-                raw = self._logged[term.name] / self._logged_steps
-                logs[f"raw/{term.name}"] = raw
-                logs[f"weighted/{term.name}"] = raw * term.weight
+            sums = [self._logged_steps, *(self._logged[term.name] for term in self.step.terms)]
+            everywhere: Any = self.accelerator.reduce(torch.tensor(sums, device=self.args.device), "sum")
+            steps, *raws = everywhere.tolist()
+            for term, raw in zip(self.step.terms, raws, strict=True):
+                logs[f"raw/{term.name}"] = raw / steps
+                logs[f"weighted/{term.name}"] = raw / steps * term.weight
             self._logged.clear()
             self._logged_steps = 0.0
         super().log(logs, *args, **kwargs)

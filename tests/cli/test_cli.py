@@ -1,0 +1,210 @@
+"""The front door: what is typed, what is said, and exit codes. Bad input gets one message and never a traceback."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gradistill import __version__
+from gradistill.cli import main
+from gradistill.cli.app import _data, _resolved
+from gradistill.data import TASKS
+from gradistill.errors import GradistillError
+from gradistill.jobs import runs
+from gradistill.recipe import load_recipe, shipped_methods
+
+COMMANDS = ("finetune", "distill", "explain", "demo", "methods", "tasks")
+
+
+class Said(NamedTuple):
+    code: Any
+    out: str
+    err: str
+
+
+Type = Callable[..., Said]
+
+
+@pytest.fixture
+def typed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Type]:
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: object) -> Said:
+        monkeypatch.setattr(sys, "argv", ["gradistill", *map(str, arguments)])
+        out, err = StringIO(), StringIO()
+        code: Any = 0
+        with redirect_stdout(out), redirect_stderr(err):
+            try:
+                main()
+            except SystemExit as ended:
+                code = ended.code or 0
+        return Said(code, out.getvalue(), err.getvalue())
+
+    return run
+
+
+def folder_of(small: Any, kind: str = "two") -> Path:
+    return small.tables[kind]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str, typed: Type) -> None:
+    said = typed(command, "--help")
+    assert said.code == 0
+    assert f" {command} [OPTIONS]" in said.out
+
+
+def test_the_version_and_what_there_is(typed: Type) -> None:
+    assert typed("--version").out == f"gradistill {__version__}\n"
+    methods = typed("methods").out
+    assert all(name in methods and load_recipe(name).title in methods for name in shipped_methods())
+    assert "arXiv 2305.10010" in methods
+    tasks = typed("tasks").out
+    assert len(TASKS) == 10
+    assert all(name in tasks for name in TASKS)
+
+
+def test_the_main_job_by_the_installed_command(small: Any, tmp_path: Path) -> None:
+    """Fine-tune in a process of its own: the entry point, real pipes, nothing patched."""
+    command = [
+        sys.executable, "-m", "gradistill", "finetune", "--model", str(small.base), "--data", str(folder_of(small)),
+        "--epochs", "1", "--label-column", "label", "--text-columns", "text", "--output", str(tmp_path / "teacher"),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"written to {tmp_path / 'teacher'}" in done.stdout.replace("\n", "")
+    assert (tmp_path / "teacher" / "metrics.json").is_file()
+
+
+def test_distil_and_explain(small: Any, tmp_path: Path, typed: Type) -> None:
+    common = ("--teacher", small.teachers["two"], "--data", folder_of(small), "--epochs", 1, "--seed", 5)
+    said = typed("distill", *common, "--layer-map", "1,3", "--student-layers", 2, "--output", tmp_path / "student",
+                 "--set", "objectives.attribution_map.weight=3")  # fmt: skip
+    assert said.code == 0, said.err
+    for expected in ("text: text", "label: label", "adkd on ", "seed 5", "saliency", "95 % interval"):
+        assert expected in said.out
+    recipe = load_recipe(file=tmp_path / "student" / "recipe.yaml")
+    assert (recipe.method, recipe.training.seed, recipe.student.layer_map) == ("adkd", 5, (1, 3))
+    assert recipe.objectives["attribution_map"].weight == 3
+    again = typed(
+        "distill", *common[:4], "--recipe", tmp_path / "student" / "recipe.yaml", "--output", tmp_path / "b"
+    )
+    assert again.code == 0, again.err
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("student", "b")]
+    assert weights[0] == weights[1]
+    shown = typed("explain", "--model", tmp_path / "student", "the film was great .").out
+    assert "Strongest words" in shown
+    assert "Completeness" in shown
+
+
+def bad_csv(at: Path) -> Path:
+    at.mkdir()
+    (at / "train.csv").write_text("text,label\nfine,positive\npoor,\npoor,negative\n", encoding="utf-8")
+    (at / "validation.csv").write_text("text,label\nfine,positive\npoor,negative\n", encoding="utf-8")
+    return at
+
+
+def distilling(**given: object) -> Callable[[Any, Path], list[object]]:
+    """The arguments of a distillation that would work, but for what is given."""
+
+    def arguments(small: Any, tmp_path: Path) -> list[object]:
+        usual: dict[str, object] = {
+            "teacher": small.teachers["two"], "data": folder_of(small), "output": tmp_path / "out", "epochs": 1,
+        }  # fmt: skip
+        for key, value in given.items():
+            usual[key] = value(small, tmp_path) if callable(value) else value
+        return [
+            "distill",
+            *(x for key, value in usual.items() for x in (f"--{key.replace('_', '-')}", value)),
+        ]
+
+    return arguments
+
+
+def recipe_file(text: str) -> Callable[[Any, Path], Path]:
+    def written(_small: Any, tmp_path: Path) -> Path:
+        (tmp_path / "r.yaml").write_text(text, encoding="utf-8")
+        return tmp_path / "r.yaml"
+
+    return written
+
+
+WRONG: dict[str, tuple[Callable[[Any, Path], list[object]], tuple[str, ...]]] = {
+    "no data": (distilling(data="./nowhere"), ("nowhere",)),
+    "bad rows": (distilling(data=lambda s, t: bad_csv(t / "bad")), ("train.csv, row 3, column 'label'",)),
+    "no task": (distilling(task="sst3"), ("sst3", "did you mean 'sst2'")),
+    "no method": (distilling(method="akd"), ("there is no method 'akd'", "did you mean 'adkd'")),
+    "no key": (distilling(set="training.epoch=3"), ("unknown key 'training.epoch'", "did you mean 'epochs'")),
+    "no value": (distilling(set="training.epochs"), ("key.key=value",)),
+    "no recipe": (distilling(recipe=recipe_file("method: [")), ("r.yaml is not YAML",)),
+    "two methods": (distilling(method="kd", recipe=recipe_file("base: adkd")), ("leave --method out",)),
+    "no teacher": (distilling(teacher="./gone"), ("there is no model folder ./gone",)),
+    "no head": (distilling(teacher=lambda s, t: s.base), ("lacks weights", "gradistill finetune")),
+    "no settings": (distilling(settings="mine"), ("authors or default",)),
+    "no layers": (distilling(layer_map="1,9", student_layers=2), ("9",)),
+    "no argument": (distilling(set="training.arguments.bf61=true"), ("did you mean 'bf16'",)),
+    "other labels": (
+        distilling(data=lambda s, t: folder_of(s, "three")),
+        ("2 outputs (negative, positive)",),
+    ),
+    "no baseline": (
+        lambda s, t: ["explain", "--model", s.teachers["two"], "--baseline", "one", "fine"],
+        ("padding or zero",),
+    ),
+    "no label": (
+        lambda s, t: ["explain", "--model", s.teachers["two"], "--label", "maybe", "fine"],
+        ("no label 'maybe'", "negative, positive"),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_bad_input_gets_one_message_and_exit_code_2(
+    what: str, small: Any, tmp_path: Path, typed: Type
+) -> None:
+    arguments, expected = WRONG[what]
+    said = typed(*arguments(small, tmp_path))
+    assert said.code == 2, said.out + said.err
+    assert said.err.startswith("error: ")
+    assert "Traceback" not in said.err
+    for part in expected:
+        assert part in said.err
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+
+
+def test_markup_and_control_characters_in_names_are_printed_not_obeyed(typed: Type) -> None:
+    said = typed("explain", "--model", "./[bold]x\x1b[31m", "fine")
+    assert said.code == 2
+    assert "[bold]x" in said.err
+    assert "\x1b" not in said.err
+
+
+def test_an_interrupt_says_how_to_go_on(
+    small: Any, tmp_path: Path, typed: Type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs, "distill", interrupted)
+    said = typed(*distilling()(small, tmp_path))
+    assert said.code == 130
+    assert "The same command goes on" in said.err
+
+
+@given(change=st.text(max_size=40), columns=st.none() | st.text(max_size=20))
+@settings(max_examples=100, deadline=None)
+def test_no_text_behind_an_option_is_a_traceback(change: str, columns: str | None) -> None:
+    try:
+        _resolved("adkd", None, None, [change], "authors")
+    except GradistillError as error:
+        assert str(error)
+    _data("data", None, None, columns)

@@ -1,0 +1,90 @@
+"""The demonstration goes its whole way with tiny models, and a second time without any work."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from gradistill.audit import Answers
+from gradistill.data.corpus import Review
+from gradistill.errors import ModelError, RecipeError
+from gradistill.jobs import demo as room
+from gradistill.jobs.demo import demo, shortcut_shares
+from gradistill.models.loading import load_tokenizer
+
+FIGURES = {"accuracy", "challenge accuracy", "label loyalty", "probability loyalty", "saliency loyalty",
+           "shortcut share"}  # fmt: skip
+
+
+def shown(table: Any) -> str:
+    console = Console(width=80, no_color=True)
+    with console.capture() as capture:
+        console.print(table)
+    return capture.get()
+
+
+def test_the_whole_way_once_and_not_twice(
+    small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "CORPUS", {"train": 24, "validation": 9, "test": 9})
+    monkeypatch.setattr(room, "STUDENT_ROWS", 12)
+    monkeypatch.setattr(room, "STUDENT_LAYERS", 2)
+    monkeypatch.setattr(room, "PACKAGED", str(small.base))
+    monkeypatch.setattr(room, "packaged_model", lambda: small.base)
+    heard: list[str] = []
+    first = shown(demo(tmp_path, say=heard.append))
+    assert "training on 12 of 24 rows" in heard
+    figures = json.loads((tmp_path / "demo.json").read_text())
+    assert list(figures["models"]) == ["teacher", "kd", "gkd", "adkd"]
+    for name, found in figures["models"].items():
+        assert {key for key, entry in found.items() if isinstance(entry, dict)} == FIGURES
+        assert all(
+            found[key]["n"] == 9 and 0 <= found[key]["value"] <= 1 for key in ("accuracy", "shortcut share")
+        )
+        assert any(line.split()[:1] == [name] for line in first.splitlines())
+        assert f"{name} predicts" in first or name == "gkd"
+    assert figures["models"]["teacher"]["label loyalty"]["value"] == 1
+    monkeypatch.setattr(room, "finetune", None)
+    monkeypatch.setattr(room, "distill", None)
+    again = shown(demo(tmp_path, say=heard.append))
+    assert [line.split()[:-1] for line in again.splitlines()] == [
+        line.split()[:-1] for line in first.splitlines()
+    ]
+
+
+def test_another_seed_does_not_pass_for_this_one(
+    small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "CORPUS", {"train": 6, "validation": 6, "test": 6})
+    monkeypatch.setattr(room, "METHODS", ())
+    monkeypatch.setattr(room, "_seen", lambda models, text: "")
+    monkeypatch.setattr(room, "PACKAGED", str(small.base))
+    monkeypatch.setattr(room, "packaged_model", lambda: small.base)
+    demo(tmp_path, say=lambda _: None)
+    with pytest.raises(RecipeError, match=r"(?s)teacher holds a finished run.*choose another --output"):
+        demo(tmp_path, seed=1, say=lambda _: None)
+
+
+def test_a_missing_extra_is_said_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> Path:
+        raise ModelError("the packaged model is not installed")
+
+    monkeypatch.setattr(room, "packaged_model", missing)
+    with pytest.raises(ModelError, match="not installed"):
+        demo(tmp_path / "out", say=lambda _: None)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_share_of_a_shortcut_by_hand(small: Any) -> None:
+    text = "the film was fine . one"
+    review = Review(text, 2, ((13, 17),), ((text.index("one"), len(text)),))
+    scores = np.array([1.0, 1.0, 2.0, 3.0, 1.0, 2.0])
+    cut = Answers(np.zeros((1, 3)), (scores[:4],))  # the shortcut itself was truncated away
+    tokenizer = load_tokenizer(small.base)
+    assert shortcut_shares(Answers(np.zeros((1, 3)), (scores,)), [review], tokenizer).tolist() == [0.2]
+    assert shortcut_shares(cut, [review], tokenizer).tolist() == [0.0]

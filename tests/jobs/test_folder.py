@@ -1,0 +1,143 @@
+"""Nothing that was made is lost, and nothing that is not ours is touched."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gradistill.errors import DataError, RecipeError
+from gradistill.jobs.runs import DataChoice, distill
+from gradistill.models.loading import load_classifier
+from gradistill.recipe import load_recipe
+from gradistill.training.trainer import DistillationTrainer
+
+
+class PowerCut(Exception):
+    """What an interrupted run ends with."""
+
+
+def interrupted(
+    small: Any, output: Path, monkeypatch: pytest.MonkeyPatch, *, after: int, method: str = "adkd"
+) -> None:
+    """A run of two epochs (3 steps each) that ends in the step after so many."""
+    step = DistillationTrainer.training_step
+    done: list[int] = []
+
+    def failing(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if len(done) == after:
+            raise PowerCut
+        done.append(1)
+        return step(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DistillationTrainer, "training_step", failing)
+        with pytest.raises(PowerCut):
+            small.distilled(method, "two", output, "training.epochs=2")
+
+
+def weights(output: Path) -> bytes:
+    return (output / "model.safetensors").read_bytes()
+
+
+def test_an_interrupted_run_goes_on_and_ends_as_if_nothing_had_been(
+    small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[str] = []
+    small.distilled("adkd", "two", tmp_path / "whole", "training.epochs=2")
+    interrupted(small, tmp_path / "cut", monkeypatch, after=4)
+    small.distilled("adkd", "two", tmp_path / "cut", "training.epochs=2", say=heard.append)
+    assert any(line.startswith("going on from") and "checkpoint-3" in line for line in heard)
+    assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
+    assert not (tmp_path / "cut" / "checkpoints").exists()
+
+
+def test_an_unfinished_run_of_another_recipe_is_kept(
+    small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "cut"
+    interrupted(small, output, monkeypatch, after=4)
+    with pytest.raises(
+        RecipeError,
+        match=r"(?s)another recipe:.*training.epochs: 2.0 there, 1.0 now.*--overwrite to start again",
+    ):
+        small.distilled("adkd", "two", output)
+    assert (output / "checkpoints" / "checkpoint-3").is_dir()
+    assert small.distilled("adkd", "two", output, overwrite=True)["method"] == "adkd"
+
+
+def test_a_run_that_has_saved_nothing_gives_way(
+    small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "cut"
+    interrupted(small, output, monkeypatch, after=1)
+    assert small.distilled("kd", "two", output)["method"] == "kd"
+
+
+def test_a_refused_method_does_not_bar_the_folder(small: Any, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    with pytest.raises(RecipeError, match="no intermediate state"):
+        small.distilled("pkd", "two", output, "student.layers=1")
+    assert small.distilled("pkd", "two", output, "student.layers=2")["student"]["layers"] == 2
+
+
+def test_a_finished_run_is_replaced_only_when_asked(small: Any, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    small.distilled("kd", "two", output)
+    before = weights(output)
+    with pytest.raises(RecipeError, match=r"(?s)holds a finished run.*--overwrite to replace it"):
+        small.distilled("kd", "two", output, "training.seed=1")
+    assert weights(output) == before
+    small.distilled("kd", "two", output, "training.seed=1", overwrite=True)
+    assert weights(output) != before
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_foreign_files_are_never_touched(overwrite: bool, small: Any, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(
+        RecipeError, match=r"(?s)files that are no run of ours: thesis.tex.*choose another --output"
+    ):
+        small.distilled("kd", "two", tmp_path, overwrite=overwrite)
+    with pytest.raises(RecipeError, match=r"(?s)thesis.tex is a file.*a folder for the run"):
+        small.distilled("kd", "two", tmp_path / "thesis.tex", overwrite=overwrite)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_bad_rows_are_told_before_anything_is_written(small: Any, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "train.csv").write_text("text,label\nfine,positive\n,negative\nthe film,\n", encoding="utf-8")
+    (data / "validation.csv").write_text("text,label\nfine,positive\npoor,negative\n", encoding="utf-8")
+    choice = DataChoice(str(data), label_column="label", text_columns=("text",))
+    with pytest.raises(
+        DataError, match=r"(?s)train.csv, row 3, column 'text'.*train.csv, row 4, column 'label'"
+    ):
+        distill(str(small.teachers["two"]), choice, tmp_path / "run", load_recipe("kd"), say=lambda _: None)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_data_follow_the_teachers_order_of_labels(small: Any, tmp_path: Path) -> None:
+    """A teacher whose outputs swap their names is right exactly where the other one is wrong."""
+    straight = small.distilled("kd", "two", tmp_path / "straight")
+    turned = shutil.copytree(small.teachers["two"], tmp_path / "teacher")
+    config = json.loads((turned / "config.json").read_text())
+    config |= {"id2label": {"0": "positive", "1": "negative"}, "label2id": {"positive": 0, "negative": 1}}
+    (turned / "config.json").write_text(json.dumps(config))
+    found = distill(str(turned), small.choice("two"), tmp_path / "run", load_recipe("kd"), say=lambda _: None)
+    assert found["teacher_eval"]["accuracy"] == pytest.approx(1 - straight["teacher_eval"]["accuracy"])
+    student, _ = load_classifier(tmp_path / "run")
+    assert list(student.config.id2label.values()) == ["positive", "negative"]
+
+
+def test_labels_that_the_teacher_does_not_know_are_refused(small: Any, tmp_path: Path) -> None:
+    choice = DataChoice(str(small.tables["three"]), label_column="label", text_columns=("text", "other"))
+    with pytest.raises(
+        DataError, match=r"(?s)2 outputs \(negative, positive\), the data have 3 labels \(maybe, no, yes\)"
+    ):
+        distill(str(small.teachers["two"]), choice, tmp_path / "run", load_recipe("kd"), say=lambda _: None)
+    assert not (tmp_path / "run").exists()

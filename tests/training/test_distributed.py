@@ -1,0 +1,90 @@
+"""Two processes that share a batch take the step that one process takes (METHODS.md 5)."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+TESTS = Path(__file__).parents[1]
+CASES = {
+    "gkd": {"per_device_train_batch_size": 4},
+    "adkd": {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2},
+}
+"""A batch of eight over two processes: at once, or in two accumulated halves."""
+
+LAUNCHER = """
+import json, multiprocessing, os, sys
+from pathlib import Path
+import torch
+from training.conftest import Kit
+
+def work(rank, folder, cases):
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+    for method, arguments in cases.items():
+        kit = Kit(folder)
+        models = tuple(model.double() for model in kit.models(frozen=method == "gkd"))
+        trainer = kit.trainer(method, models, sgd=True, ddp_backend="gloo", **arguments)
+        trainer.train()
+        assert trainer.accelerator.num_processes == 2
+        found = {"weights": models[0].state_dict(), "history": trainer.state.log_history}
+        torch.save(found, folder / f"{method}-{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+torch.set_num_threads(1)
+context = multiprocessing.get_context("fork")  # the slow imports are done once
+workers = [context.Process(target=work, args=(k, Path(sys.argv[1]), json.loads(sys.argv[2]))) for k in (0, 1)]
+for worker in workers:
+    worker.start()
+for worker in workers:
+    worker.join()
+sys.exit(sum(worker.exitcode != 0 for worker in workers))
+"""
+
+
+@pytest.fixture(scope="module")
+def of_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ddp")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {
+        **os.environ, "PYTHONPATH": str(TESTS), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    command = [sys.executable, "-c", LAUNCHER, str(folder), json.dumps(CASES)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@pytest.mark.parametrize("method", CASES)
+def test_two_processes_end_with_the_weights_of_one(method: str, of_two: Path, kit: Any) -> None:
+    student, teacher = (model.double() for model in kit.models(frozen=method == "gkd"))
+    before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
+    trainer = kit.trainer(method, (student, teacher), sgd=True, per_device_train_batch_size=8)
+    trainer.train()
+    found = [torch.load(of_two / f"{method}-{rank}.pt") for rank in (0, 1)]
+    assert any(not torch.equal(tensor, before[name]) for name, tensor in student.state_dict().items())
+    for name, tensor in student.state_dict().items():
+        assert torch.equal(found[0]["weights"][name], found[1]["weights"][name]), name
+        # float64: the same terms in another order, twice
+        torch.testing.assert_close(found[0]["weights"][name], tensor, rtol=1e-9, atol=1e-11, msg=name)
+    assert losses(found[0]["history"]) == losses(found[1]["history"])
+    for ours, theirs in zip(losses(trainer.state.log_history), losses(found[0]["history"]), strict=True):
+        assert theirs == pytest.approx(ours, rel=1e-5)  # logged in float32
+
+
+def losses(history: list[dict[str, float]]) -> list[dict[str, float]]:
+    return [
+        {key: value for key, value in logs.items() if key == "loss" or "/" in key}
+        for logs in history
+        if "loss" in logs
+    ]
