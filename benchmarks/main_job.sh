@@ -10,27 +10,31 @@ data=$1 output=$2
 shift 2
 [ $# -gt 0 ] || set -- mrpc stsb snli sst2
 
-run() { # run NAME COMMAND ...
-    name=$1
+run() { # run FOLDER COMMAND ...
+    folder=$output/$1
     shift
-    [ -f "$output/$name/metrics.json" ] && return
-    echo "== $name"
-    "$@" --output "$output/$name" --settings default --set training.learning_rate=1e-4 --seed 0
+    [ -f "$folder/metrics.json" ] && return
+    echo "== $folder"
+    "$@" --output "$folder" --settings default --set training.learning_rate=1e-4 --seed 0
 }
 
 for task in "$@"; do
     case $task in # of the teacher: epochs, rows; of the students (2 epochs): rows, batch size
-    mrpc) epochs=4 taught=100000 rows=2000 batch=16 methods="finetune kd pkd gkd gkd_cls adkd" ;;
-    stsb) epochs=2 taught=100000 rows=2000 batch=16 methods="finetune kd pkd gkd gkd_cls adkd" ;;
+    mrpc) epochs=4 taught=100000 rows=2000 batch=16 methods="finetune kd kd_still pkd gkd gkd_cls adkd" ;;
+    stsb) epochs=2 taught=100000 rows=2000 batch=16 methods="finetune kd kd_still pkd gkd gkd_cls adkd" ;;
     snli) epochs=2 taught=8000 rows=4000 batch=32 methods="kd gkd adkd" ;;
     sst2) epochs=2 taught=10000 rows=4000 batch=16 methods="kd gkd adkd" ;;
     *) echo "unknown task $task" >&2 && exit 2 ;;
     esac
     run "$task/teacher" gradistill finetune --model minilm-l6 --data "$data/$task" --task "$task" \
         --epochs "$epochs" --max-train-rows "$taught"
-    for method in $methods; do
-        run "$task/$method" gradistill distill --teacher "$output/$task/teacher" --data "$data/$task" \
+    for name in $methods; do
+        method=$name still=""
+        if [ "$name" = kd_still ]; then # KD with what Gradient KD brings beside its objective
+            method=kd still="--set student.embeddings=frozen --set student.dropout=none"
+        fi
+        run "$task/$name" gradistill distill --teacher "$output/$task/teacher" --data "$data/$task" \
             --task "$task" --method "$method" --student-layers 3 --epochs 2 --max-train-rows "$rows" \
-            --set training.batch_size="$batch"
+            --set training.batch_size="$batch" $still
     done
 done

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-METHODS = ("finetune", "kd", "pkd", "gkd", "gkd_cls", "adkd")
+METHODS = ("finetune", "kd", "kd_still", "pkd", "gkd", "gkd_cls", "adkd")
 
 
 def main(output: Path) -> None:
