@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -20,47 +19,16 @@ CASES = {
 }
 """A batch of eight over two processes: at once, or in two accumulated halves."""
 
-LAUNCHER = """
-import json, multiprocessing, os, sys
-from pathlib import Path
-import torch
-from training.conftest import Kit
-
-def work(rank, folder, cases):
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-    for method, arguments in cases.items():
-        kit = Kit(folder)
-        models = tuple(model.double() for model in kit.models(frozen=method == "gkd"))
-        trainer = kit.trainer(method, models, sgd=True, ddp_backend="gloo", **arguments)
-        trainer.train()
-        assert trainer.accelerator.num_processes == 2
-        found = {"weights": models[0].state_dict(), "history": trainer.state.log_history}
-        torch.save(found, folder / f"{method}-{rank}.pt")
-    torch.distributed.destroy_process_group()
-
-torch.set_num_threads(1)
-context = multiprocessing.get_context("fork")  # the slow imports are done once
-workers = [context.Process(target=work, args=(k, Path(sys.argv[1]), json.loads(sys.argv[2]))) for k in (0, 1)]
-for worker in workers:
-    worker.start()
-for worker in workers:
-    worker.join()
-sys.exit(sum(worker.exitcode != 0 for worker in workers))
-"""
-
 
 @pytest.fixture(scope="module")
 def of_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ddp")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = {
-        **os.environ, "PYTHONPATH": str(TESTS), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1",
-    }  # fmt: skip
-    command = [sys.executable, "-c", LAUNCHER, str(folder), json.dumps(CASES)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180, check=False)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launcher, str(TESTS / "training/two_processes.py"), str(folder), json.dumps(CASES)]
+    environment = {**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
+    if sys.platform == "linux":
+        environment["GLOO_SOCKET_IFNAME"] = "lo"  # whatever the machine's own name resolves to
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 

@@ -1,0 +1,30 @@
+"""What each of two processes runs for test_distributed.py, started by torchrun: FOLDER CASES (JSON)."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from training.conftest import Kit
+
+
+def main(folder: Path, cases: dict[str, dict[str, Any]]) -> None:
+    rank = os.environ["RANK"]
+    for method, arguments in cases.items():
+        kit = Kit(folder / rank)
+        models = tuple(model.double() for model in kit.models(frozen=method == "gkd"))
+        trainer = kit.trainer(method, models, sgd=True, ddp_backend="gloo", **arguments)
+        trainer.train()
+        assert trainer.accelerator.num_processes == 2
+        found = {"weights": models[0].state_dict(), "history": trainer.state.log_history}
+        torch.save(found, folder / f"{method}-{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), json.loads(sys.argv[2]))
