@@ -8,7 +8,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gradistill.audit import compare, loyalty
+    from gradistill.audit import ask, loyalty
     from gradistill.data import TASKS, align_labels, encode, load_splits
     from gradistill.errors import GradistillError
     from gradistill.jobs.explain import explain
@@ -25,7 +25,7 @@ _HOME = {
     "GradistillError": "errors",
     "Term": "training.step",
     "align_labels": "data",
-    "compare": "audit",
+    "ask": "audit",
     "distill": "jobs.runs",
     "encode": "data",
     "explain": "jobs.explain",
@@ -43,7 +43,7 @@ __all__ = [
     "GradistillError",
     "Term",
     "align_labels",
-    "compare",
+    "ask",
     "distill",
     "encode",
     "explain",

@@ -39,6 +39,8 @@ def test_the_whole_way_once_and_not_twice(
     heard: list[str] = []
     first = shown(demo(tmp_path, say=heard.append))
     assert "training on 12 of 24 rows" in heard
+    heads = ["model", "params", "acc.", "chall.", "label", "prob.", "sal.", "short.", "ms"]
+    assert heads in [line.split() for line in first.splitlines()]  # none is broken at 80 columns
     figures = json.loads((tmp_path / "demo.json").read_text())
     assert list(figures["models"]) == ["teacher", "kd", "gkd", "adkd"]
     for name, found in figures["models"].items():

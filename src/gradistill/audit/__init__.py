@@ -1,6 +1,6 @@
 """Teacher and student compared on data that neither was fitted to."""
 
-from gradistill.audit.compare import Answers, compare, loyalty
+from gradistill.audit.answers import Answers, ask, loyalty
 from gradistill.audit.loyalty import (
     Loyalty,
     label_agreement,
@@ -14,9 +14,9 @@ __all__ = [
     "Answers",
     "Estimate",
     "Loyalty",
+    "ask",
     "bootstrap_mean",
     "bootstrap_statistic",
-    "compare",
     "label_agreement",
     "loyalty",
     "measure_loyalty",

@@ -17,7 +17,7 @@ from datasets import Dataset
 from rich.progress import Progress
 from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
-from gradistill.audit import Answers, compare, loyalty
+from gradistill.audit import Answers, ask, loyalty
 from gradistill.data import (
     Collator,
     Encoded,
@@ -237,20 +237,24 @@ class _Run:
     def _evaluated(
         self, student: PreTrainedModel, teacher: PreTrainedModel | None, validation: Dataset
     ) -> dict[str, Any]:
-        """Metrics of both models and the loyalties; without a teacher the student is compared with itself."""
+        """Metrics and, where there is a teacher, its metrics and the student's loyalty to it."""
+        collate = Collator(self.tokenizer)
+        models = {"teacher": teacher, "student": student}
+        asked = {owner: model for owner, model in models.items() if model is not None}
+        answers: dict[str, Answers] = {}
         with Progress(transient=True) as progress:
-            bar = progress.add_task("comparing with the teacher", total=len(validation))
-            answers, reference = compare(
-                student,
-                teacher if teacher is not None else student,
-                validation,
-                Collator(self.tokenizer),
-                on_progress=lambda done: progress.advance(bar, done),
-            )
+            bar = progress.add_task("evaluating", total=len(validation) * len(asked))
+            for owner, model in asked.items():
+                answers[owner] = ask(
+                    model, validation, collate,
+                    labels=answers["teacher"].labels if "teacher" in answers else None,
+                    on_progress=lambda done: progress.advance(bar, done),
+                )  # fmt: skip
+        reference = answers.get("teacher")
         return {
-            "eval": self._metrics(answers, validation),
-            "teacher_eval": self._metrics(reference, validation) if teacher is not None else None,
-            "loyalty": loyalty(answers, reference).as_dict() if teacher is not None else None,
+            "eval": self._metrics(answers["student"], validation),
+            "teacher_eval": self._metrics(reference, validation) if reference else None,
+            "loyalty": loyalty(answers["student"], reference).as_dict() if reference else None,
         }
 
     def _metrics(self, answers: Answers, validation: Dataset) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Two models asked about the same rows: logits of both, and the saliency maps that loyalty compares."""
+"""Models asked about the same rows: their logits, and the saliency maps that loyalty compares."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from datasets import Dataset
 from torch import Tensor, nn
 
@@ -30,45 +31,43 @@ class Answers:
     logits: np.ndarray
     maps: tuple[np.ndarray, ...]
 
+    @property
+    def labels(self) -> np.ndarray:
+        """The predicted label of each row (0 in a regression)."""
+        return self.logits.argmax(-1)
 
-def compare(
-    student: nn.Module,
-    teacher: nn.Module,
+
+def ask(
+    model: nn.Module,
     rows: Dataset,
     collate: Callable[[Sequence[Mapping[str, Any]]], dict[str, Tensor]],
     *,
+    labels: np.ndarray | None = None,
     batch_size: int = 64,
     on_progress: Callable[[int], object] = lambda done: None,
-) -> tuple[Answers, Answers]:
-    """The answers of student and teacher about encoded rows (with ``special_tokens_mask``), in their order.
+) -> Answers:
+    """What ``model`` answers about encoded rows (with ``special_tokens_mask``), in their order.
 
-    Both explain the label that the teacher predicts. ``on_progress`` hears how many rows are done. Models are asked
-    in eval mode and left as they were.
+    It explains ``labels``, one per row, or what it predicts itself. ``on_progress`` hears how many rows are done.
+    The model is asked in eval mode and left as it was.
     """
     request = AttributionScores(Target("log_odds", "teacher"))
-    probes = {id(model): Probe.find(model) for model in (student, teacher)}
-    logits: dict[str, list[Any]] = {"student": [None] * len(rows), "teacher": [None] * len(rows)}
-    maps: dict[str, list[Any]] = {"student": [None] * len(rows), "teacher": [None] * len(rows)}
-    with _evaluating(student), _evaluating(teacher):
+    probe, device = Probe.find(model), next(model.parameters()).device
+    logits: list[Any] = [None] * len(rows)
+    maps: list[Any] = [None] * len(rows)
+    with _evaluating(model):
         for places, collated in _by_length(rows, collate, batch_size):
-            labels = None
             own_tokens = (collated["attention_mask"] * (1 - collated["special_tokens_mask"])).bool()
-            for owner, model in (("teacher", teacher), ("student", student)):
-                device = next(model.parameters()).device
-                batch = Batch.of({key: value.to(device) for key, value in collated.items()})
-                said = speak(
-                    model, probes[id(model)], batch, [Logits(), request], create_graph=False,
-                    teacher_labels=None if labels is None else labels.to(device),
-                )  # fmt: skip
-                labels = said[Logits()].argmax(-1) if owner == "teacher" else labels
-                for k, place in enumerate(places):
-                    logits[owner][place] = said[Logits()][k].cpu().numpy()
-                    maps[owner][place] = said[request][k, 0].cpu()[own_tokens[k]].numpy()
+            batch = Batch.of({key: value.to(device) for key, value in collated.items()})
+            said = speak(
+                model, probe, batch, [Logits(), request], create_graph=False,
+                teacher_labels=None if labels is None else torch.as_tensor(labels[places], device=device),
+            )  # fmt: skip
+            for k, place in enumerate(places):
+                logits[place] = said[Logits()][k].cpu().numpy()
+                maps[place] = said[request][k, 0].cpu()[own_tokens[k]].numpy()
             on_progress(len(places))
-    student_answers, teacher_answers = (
-        Answers(np.stack(logits[owner]), tuple(maps[owner])) for owner in ("student", "teacher")
-    )
-    return student_answers, teacher_answers
+    return Answers(np.stack(logits), tuple(maps))
 
 
 def loyalty(student: Answers, teacher: Answers, *, resamples: int = 2000, seed: int = 0) -> Loyalty:
