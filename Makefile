@@ -2,28 +2,28 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-INSTALLED := $(VENV)/.installed
 
 .PHONY: demo test lint types clean
+.NOTPARALLEL: # they share one environment
 
-demo: $(INSTALLED)
+demo: $(VENV)/.demo
 	$(BIN)/gradistill demo --output runs/demo
 
-test: $(INSTALLED)
+test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2
 
-lint: $(INSTALLED)
+lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(INSTALLED)
+types: $(VENV)/.dev
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(VENV)/.%: pyproject.toml constraints.txt # installed with an extra
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	touch $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$*]'
+	touch $@
 
 clean:
 	rm -rf $(VENV) runs build dist src/*.egg-info

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-METHODS = ("finetune", "kd", "kd_still", "pkd", "gkd", "gkd_cls", "adkd")
+METHODS = ("finetune", "kd", "kd_still", "pkd", "gkd", "gkd_cls", "adkd", "adkd_light")
 
 
 def main(output: Path) -> None:
@@ -26,7 +26,8 @@ def print_table(runs: dict[str, dict[str, Any]]) -> None:
     first = next(iter(runs.values()))
     metrics = list(first["eval"])
     kinds = [kind for kind, entry in first["loyalty"].items() if isinstance(entry, dict)]
-    n = next(first["loyalty"][kind]["n"] for kind in kinds)
+    n = max(first["loyalty"][kind]["n"] for kind in kinds)
+    skipped = first["loyalty"]["saliency"]["skipped"]
     head = ["method", *metrics, *(f"{kind} loyalty" for kind in kinds), "train s", "of it teacher s"]
     print("| " + " | ".join(head) + " |")
     print("|" + "---|" * len(head))
@@ -39,7 +40,8 @@ def print_table(runs: dict[str, dict[str, Any]]) -> None:
             cells.append(f"{entry['value']:.3f} [{entry['low']:.3f}, {entry['high']:.3f}]")
         cells += [f"{run['timing']['train_s']:.0f}", f"{run['timing']['signals_s']:.0f}"]
         print("| " + " | ".join([method, *cells]) + " |")
-    print(f"\nn = {n} validation rows, seed {first['seed']}, 95 % bootstrap intervals.\n")
+    shorter = f" ({skipped} of them too short for a saliency)" if skipped else ""
+    print(f"\nn = {n} validation rows{shorter}, seed {first['seed']}, 95 % bootstrap intervals.\n")
 
 
 if __name__ == "__main__":

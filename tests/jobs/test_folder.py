@@ -95,6 +95,16 @@ def test_a_finished_run_is_replaced_only_when_asked(small: Any, tmp_path: Path) 
     assert weights(output) != before
 
 
+def test_a_run_does_not_overwrite_what_it_reads(small: Any, tmp_path: Path) -> None:
+    small.distilled("kd", "two", tmp_path / "teacher")
+    before = weights(tmp_path / "teacher")
+    choice = DataChoice(str(small.tables["two"]))
+    for output in (tmp_path / "teacher", tmp_path):
+        with pytest.raises(RecipeError, match="holds .*teacher, which this run reads"):
+            distill(str(tmp_path / "teacher"), choice, output, load_recipe("kd"), overwrite=True)
+    assert weights(tmp_path / "teacher") == before
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_foreign_files_are_never_touched(overwrite: bool, small: Any, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")

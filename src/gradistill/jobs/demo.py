@@ -35,7 +35,7 @@ METHODS = ("kd", "gkd", "adkd")
 RATE = 0.9
 STUDENT_LAYERS = 3
 CORPUS = {"train": 1200, "validation": 400, "test": 400}
-STUDENT_ROWS = 800
+STUDENT_ROWS = 600
 QUICK = 10
 """By how much ``quick`` divides these sizes."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,21 @@ from gradistill.training.arguments import CHECKPOINTS
 RECIPE, METRICS, CARD = "recipe.yaml", "metrics.json", "README.md"
 
 
-def check_run(output: Path, recipe: Recipe, *, overwrite: bool) -> None:
+def check_run(
+    output: Path, recipe: Recipe, *, overwrite: bool, reads: Iterable[str | Path | None] = ()
+) -> None:
     """Refuse, before any work, a folder that holds anything but an unfinished run of this very recipe.
 
     A run without a checkpoint has nothing to lose, and any recipe may take its place. With ``overwrite`` earlier
-    runs of any recipe pass. Raises RecipeError.
+    runs of any recipe pass, unless this one ``reads`` something in there. Raises RecipeError.
     """
+    for source in (Path(name) for name in reads if name is not None and Path(name).exists()):
+        if output.resolve() in (source.resolve(), *source.resolve().parents):
+            raise RecipeError(
+                f"the output {output} holds {source}, which this run reads",
+                expected="a folder of its own for the run",
+                remedy="choose another --output",
+            )
     if output.exists() and not output.is_dir():
         raise RecipeError(
             f"{output} is a file", expected="a folder for the run", remedy="choose another --output"

@@ -91,7 +91,7 @@ def finetune(
             expected="finetune",
             remedy="use gradistill distill",
         )
-    check_run(Path(output), recipe, overwrite=overwrite)
+    check_run(Path(output), recipe, overwrite=overwrite, reads=(model, data.source))
     splits = data.load()
     say(splits.describe())
     set_seed(recipe.training.seed)
@@ -111,7 +111,8 @@ def distill(
     say: Say = print,
 ) -> dict[str, Any]:
     """Distil a fine-tuned teacher into a student; returns what ``metrics.json`` holds."""
-    check_run(Path(output), recipe, overwrite=overwrite)
+    reads = (teacher, data.source, recipe.student.checkpoint)
+    check_run(Path(output), recipe, overwrite=overwrite, reads=reads)
     tokenizer = load_tokenizer(teacher)
     teacher_model, _ = load_classifier(teacher)
     splits = align_labels(data.load(), label_names(teacher_model))
