@@ -20,10 +20,10 @@ run() { # run FOLDER COMMAND ...
 
 for task in "$@"; do
     case $task in # of the teacher: epochs, rows; of the students (2 epochs): rows, batch size
-    mrpc) epochs=4 taught=100000 rows=2000 batch=16 methods="finetune kd kd_still pkd gkd gkd_cls adkd adkd_light" ;;
-    stsb) epochs=2 taught=100000 rows=2000 batch=16 methods="finetune kd kd_still pkd gkd gkd_cls adkd" ;;
-    snli) epochs=2 taught=8000 rows=4000 batch=32 methods="kd gkd adkd adkd_light" ;;
-    sst2) epochs=2 taught=10000 rows=4000 batch=16 methods="kd gkd adkd" ;;
+    mrpc) epochs=4 taught=100000 rows=2000 batch=16 methods="finetune kd kd_still pkd gkd gkd_cls adkd adkd_heavy" ;;
+    stsb) epochs=2 taught=100000 rows=2000 batch=16 methods="finetune kd kd_still pkd gkd gkd_cls adkd adkd_heavy" ;;
+    snli) epochs=2 taught=8000 rows=4000 batch=32 methods="kd gkd adkd adkd_heavy" ;;
+    sst2) epochs=2 taught=10000 rows=4000 batch=16 methods="kd gkd adkd adkd_heavy" ;;
     *) echo "unknown task $task" >&2 && exit 2 ;;
     esac
     run "$task/teacher" gradistill finetune --model minilm-l6 --data "$data/$task" --task "$task" \
@@ -32,8 +32,8 @@ for task in "$@"; do
         case $name in
         kd_still) # KD with what Gradient KD brings beside its objective
             method=kd changes="--set student.embeddings=frozen --set student.dropout=none" ;;
-        adkd_light) # a tenth of the default weight
-            method=adkd changes="--set objectives.attribution_map.weight=1" ;;
+        adkd_heavy) # ten times the default weight
+            method=adkd changes="--set objectives.attribution_map.weight=10" ;;
         *) method=$name changes="" ;;
         esac
         run "$task/$name" gradistill distill --teacher "$output/$task/teacher" --data "$data/$task" \

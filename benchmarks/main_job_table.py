@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-METHODS = ("finetune", "kd", "kd_still", "pkd", "gkd", "gkd_cls", "adkd", "adkd_light")
+METHODS = ("finetune", "kd", "kd_still", "pkd", "gkd", "gkd_cls", "adkd", "adkd_heavy")
 
 
 def main(output: Path) -> None:
