@@ -93,7 +93,7 @@ def naive_gkd(student: Any, teacher: Any, data: list[dict[str, Any]]) -> Tensor:
 
 
 def naive_adkd(student: Any, teacher: Any, data: list[dict[str, Any]]) -> Tensor:
-    """METHODS.md 1: 0.2 CE + 0.8 soft CE at τ 2 + 10 ‖a_t − a_s‖², maps of −log p_c for every label c."""
+    """METHODS.md 1: 0.2 CE + 0.8 soft CE at τ 2 + ‖a_t − a_s‖², maps of −log p_c for every label c."""
     total = []
     for row in data:
         (own, embedding), (theirs, origin) = spoken(student, row), spoken(teacher, row)
@@ -102,7 +102,7 @@ def naive_adkd(student: Any, teacher: Any, data: list[dict[str, Any]]) -> Tensor
         for label in range(len(own)):
             ours = (embedding[0] * slope(-own.log_softmax(-1)[label], embedding)).norm(dim=-1)
             goal = (origin[0] * slope(-theirs.log_softmax(-1)[label], origin)).norm(dim=-1).detach()
-            value = value + 10 * (ours / ours.norm() - goal / goal.norm()).square().sum()
+            value = value + (ours / ours.norm() - goal / goal.norm()).square().sum()
         total.append(value)
     return sum(total) / len(data)
 
