@@ -35,6 +35,10 @@ class TrainingError(GradistillError):
     """Training that must not start, or must not go on."""
 
 
+class StoreError(GradistillError):
+    """Teacher signals on disk that cannot be trusted, written or found."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """One fault of the data, with its place. ``row`` is the line of the file, counted from 1."""

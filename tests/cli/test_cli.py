@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 
 from gradistill import __version__
 from gradistill.cli import main
-from gradistill.cli.app import _data, _resolved
+from gradistill.cli.options import data_choice, resolved_recipe
 from gradistill.data import TASKS
 from gradistill.errors import GradistillError
 from gradistill.jobs import runs
 from gradistill.recipe import load_recipe, shipped_methods
 
-COMMANDS = ("finetune", "distill", "explain", "demo", "methods", "tasks")
+COMMANDS = ("finetune", "distill", "signals", "explain", "demo", "methods", "tasks")
 
 
 class Said(NamedTuple):
@@ -204,7 +204,39 @@ def test_an_interrupt_says_how_to_go_on(
 @settings(max_examples=100, deadline=None)
 def test_no_text_behind_an_option_is_a_traceback(change: str, columns: str | None) -> None:
     try:
-        _resolved("adkd", None, None, [change], "authors")
+        resolved_recipe("adkd", None, None, [change], "authors")
     except GradistillError as error:
         assert str(error)
-    _data("data", None, None, columns)
+    data_choice("data", None, None, columns)
+
+
+def test_signals_are_written_shown_used_listed_and_deleted(small: Any, typed: Type, tmp_path: Path) -> None:
+    teacher, data, at = small.teachers["two"], folder_of(small), tmp_path / "stores/one"
+    chosen = ("--teacher", teacher, "--data", data, "--method", "gkd")
+    built = typed("signals", *chosen, "--output", at, "--encoding", "float16")
+    assert built.code == 0, built.err
+    assert "InputGradient/log_odds/own" in built.out
+    assert "rows: 20" in typed("signals", "show", at).out
+    used = typed("distill", *chosen, "--epochs", 1, "--signals", at, "--output", tmp_path / "run")
+    assert used.code == 0, used.err
+    assert f"teacher signals: from {at}" in used.out
+    listed = typed("signals", "list", tmp_path / "stores")
+    assert "one" in listed.out
+    assert "gkd" in listed.out
+    assert typed("signals", "delete", at, "--yes").code == 0
+    assert not at.exists()
+    assert "no stores in" in typed("signals", "list", tmp_path / "stores").out
+
+
+def test_signals_say_what_is_missing_or_wrong(small: Any, typed: Type, tmp_path: Path) -> None:
+    teacher, data = small.teachers["two"], folder_of(small)
+    for arguments, message in (
+        ((), "without --data"),
+        (("--data", data), "without --teacher"),
+        (("--teacher", teacher, "--data", data, "--method", "kd", "--encoding", "int4"), "--encoding 'int4'"),
+        (("show", tmp_path), "holds no manifest.json"),
+        (("delete", tmp_path), "is no store of teacher signals"),
+    ):
+        said = typed("signals", *arguments)
+        assert said.code == 2
+        assert message in said.err

@@ -69,6 +69,10 @@ class Target:
         """Whether adding a constant to all logits leaves the value: then C − 1 gradients span all views."""
         return self.kind != "logit"
 
+    def views(self, labels: int) -> int:
+        """How many values an example has for a model with so many outputs."""
+        return labels if self.view == "all" else 1
+
     def check(self, labels: int) -> None:
         """Raise RecipeError where the target does not exist for a model with so many outputs."""
         if labels == 1 and self.kind == "label_nll":

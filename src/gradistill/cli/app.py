@@ -2,11 +2,40 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from gradistill.cli.options import (
+    ENCODINGS,
+    VERIFICATIONS,
+    Changes,
+    Data,
+    Encoded,
+    Epochs,
+    LabelColumn,
+    LayerMap,
+    Method,
+    Output,
+    Overwrite,
+    RecipeFile,
+    Rows,
+    Seed,
+    Settings,
+    Signals,
+    Student,
+    StudentLayers,
+    TaskName,
+    Teacher,
+    TextColumns,
+    Verified,
+    data_choice,
+    one_of,
+    resolved_recipe,
+    student_changes,
+)
+from gradistill.cli.signals import signals
 
 app = typer.Typer(
     help="Distil a fine-tuned transformer into a small one that decides for the same reasons, and prove it.",
@@ -15,38 +44,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Data = Annotated[
-    str,
-    typer.Option(
-        "--data", help="A folder with train and validation files (.csv, .jsonl, .parquet), or a hub id."
-    ),
-]
-Output = Annotated[
-    Path, typer.Option("--output", help="The run folder: a model folder with metrics and recipe.")
-]
-TaskName = Annotated[
-    str | None, typer.Option("--task", help="A known task (gradistill tasks); else inferred.")
-]
-RecipeFile = Annotated[
-    Path | None, typer.Option("--recipe", help="A recipe in YAML; names a method or a base.")
-]
-Changes = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Change the recipe, e.g. objectives.soft_label.temperature=2."),
-]
-Epochs = Annotated[float | None, typer.Option("--epochs", help="Short for --set training.epochs=…")]
-Seed = Annotated[int | None, typer.Option("--seed", help="Short for --set training.seed=…")]
-Rows = Annotated[
-    int | None, typer.Option("--max-train-rows", help="Short for --set training.max_train_rows=…")
-]
-LabelColumn = Annotated[
-    str | None, typer.Option("--label-column", help="Where the label is, if not obvious.")
-]
-TextColumns = Annotated[str | None, typer.Option("--text-columns", help="One or two, with a comma between.")]
-Settings = Annotated[
-    str, typer.Option("--settings", help="authors: the papers' settings for the task, if any; default: ours.")
-]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run in this folder.")]
+app.command()(signals)
 
 
 def _say_version(wanted: bool) -> bool:
@@ -87,32 +85,24 @@ def finetune(
     """Fine-tune a pre-trained model into a teacher."""
     from gradistill.jobs import runs
 
-    resolved = _resolved(
+    resolved = resolved_recipe(
         "finetune" if recipe is None else None, task, recipe, change, settings,
         epochs=epochs, seed=seed, max_train_rows=max_train_rows,
     )  # fmt: skip
-    choice = _data(data, task, label_column, text_columns)
+    choice = data_choice(data, task, label_column, text_columns)
     _report(runs.finetune(model, choice, output, resolved, overwrite=overwrite, say=typer.echo), output)
 
 
 @app.command()
 def distill(
-    teacher: Annotated[str, typer.Option("--teacher", help="A fine-tuned classifier: folder or hub id.")],
+    teacher: Teacher,
     data: Data,
     output: Output,
-    method: Annotated[
-        str | None, typer.Option("--method", help="See gradistill methods. Default: adkd.")
-    ] = None,
+    method: Method = None,
     task: TaskName = None,
-    student: Annotated[
-        str | None, typer.Option("--student", help="A pre-trained student checkpoint.")
-    ] = None,
-    student_layers: Annotated[
-        int | None, typer.Option("--student-layers", help="Blocks taken from the teacher (default: half).")
-    ] = None,
-    layer_map: Annotated[
-        str | None, typer.Option("--layer-map", help="skip, first, last, or a list such as 1,3,6.")
-    ] = None,
+    student: Student = None,
+    student_layers: StudentLayers = None,
+    layer_map: LayerMap = None,
     recipe: RecipeFile = None,
     change: Changes = None,
     epochs: Epochs = None,
@@ -121,21 +111,27 @@ def distill(
     settings: Settings = "authors",
     label_column: LabelColumn = None,
     text_columns: TextColumns = None,
+    signals: Signals = "auto",
+    encoding: Encoded = None,
+    verify: Verified = "full",
     overwrite: Overwrite = False,
 ) -> None:
     """Distil a teacher into a student that shares its reasons."""
     from gradistill.jobs import runs
+    from gradistill.jobs.signals import StoreChoice
 
-    method = method or (None if recipe else "adkd")
-    listed = f"[{layer_map}]" if layer_map and layer_map[0].isdigit() else layer_map
-    checkpoint = json.dumps(student) if student else None  # quoted: a folder may be called 12
-    made = {"student.checkpoint": checkpoint, "student.layers": student_layers, "student.layer_map": listed}
-    resolved = _resolved(
-        method, task, recipe, change, settings,
-        epochs=epochs, seed=seed, max_train_rows=max_train_rows, **made,
+    resolved = resolved_recipe(
+        method or (None if recipe else "adkd"), task, recipe, change, settings,
+        epochs=epochs, seed=seed, max_train_rows=max_train_rows,
+        **student_changes(student, student_layers, layer_map),
     )  # fmt: skip
-    choice = _data(data, task, label_column, text_columns)
-    _report(runs.distill(teacher, choice, output, resolved, overwrite=overwrite, say=typer.echo), output)
+    choice = data_choice(data, task, label_column, text_columns)
+    known = one_of("--encoding", encoding, ENCODINGS) if encoding else None
+    store = StoreChoice(signals, known, one_of("--verify", verify, VERIFICATIONS))
+    metrics = runs.distill(
+        teacher, choice, output, resolved, signals=store, overwrite=overwrite, say=typer.echo
+    )
+    _report(metrics, output)
 
 
 @app.command()
@@ -158,13 +154,11 @@ def explain(
     """Show which words a prediction rests on."""
     from rich.console import Console
 
-    from gradistill.errors import RecipeError
     from gradistill.jobs.explain import explain as explained
     from gradistill.report.terminal import render
 
-    if baseline not in ("padding", "zero"):
-        raise RecipeError(f"--baseline {baseline!r}", expected="padding or zero", remedy="choose one of them")
-    Console().print(render(explained(model, texts, label=label, steps=steps, baseline=baseline)))
+    start: Any = one_of("--baseline", baseline, ("padding", "zero"))
+    Console().print(render(explained(model, texts, label=label, steps=steps, baseline=start)))
 
 
 @app.command()
@@ -227,43 +221,6 @@ def tasks() -> None:
         for task in TASKS.values()
     ]
     Console().print(results_table(rows, title="tasks"))
-
-
-def _resolved(
-    method: str | None,
-    task: str | None,
-    file: Path | None,
-    change: list[str] | None,
-    settings: str,
-    **short: Any,
-) -> Any:
-    from gradistill.errors import RecipeError
-    from gradistill.recipe import load_recipe
-
-    if settings not in ("authors", "default"):
-        raise RecipeError(
-            f"--settings {settings!r}", expected="authors or default", remedy="choose one of them"
-        )
-    names = {
-        "epochs": "training.epochs",
-        "seed": "training.seed",
-        "max_train_rows": "training.max_train_rows",
-    }
-    given = [f"{names.get(key, key)}={value}" for key, value in short.items() if value is not None]
-    return load_recipe(
-        method,
-        task=task,
-        file=file,
-        changes=[*given, *(change or [])],
-        authors_settings=settings == "authors",
-    )
-
-
-def _data(data: str, task: str | None, label_column: str | None, text_columns: str | None) -> Any:
-    from gradistill.jobs.runs import DataChoice
-
-    columns = tuple(name.strip() for name in text_columns.split(",")) if text_columns else None
-    return DataChoice(data, task, label_column, columns)
 
 
 def _report(metrics: dict[str, Any], output: Path) -> None:

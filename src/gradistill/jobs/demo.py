@@ -27,6 +27,7 @@ from gradistill.data.corpus import Review, make_corpus, write_corpus
 from gradistill.jobs.explain import explain
 from gradistill.jobs.folder import METRICS, RECIPE
 from gradistill.jobs.runs import DataChoice, Say, distill, finetune
+from gradistill.jobs.signals import StoreChoice
 from gradistill.models.loading import PACKAGED, load_classifier, load_tokenizer, packaged_model
 from gradistill.recipe import Recipe, load_recipe
 from gradistill.report.terminal import heat_map, results_table
@@ -83,7 +84,9 @@ def demo(output: Path, *, seed: int = 0, quick: bool = False, say: Say = print) 
         models[method] = _once(
             output / method,
             recipe,
-            lambda at, recipe=recipe: distill(str(models["teacher"]), _choice(shortcut), at, recipe, say=say),
+            lambda at, recipe=recipe: distill(
+                str(models["teacher"]), _choice(shortcut), at, recipe, signals=StoreChoice("online"), say=say
+            ),
         )
     test = _test(models["teacher"], clean, corpus)
     measured: dict[str, _Figures] = {}

@@ -27,6 +27,11 @@ class Term:
         return self.objective.name
 
 
+def requests_of(terms: Sequence[Term], pair: Pair, role: Role) -> tuple[Request, ...]:
+    """The distinct requests of all terms in one role."""
+    return tuple(dict.fromkeys(r for term in terms for r in term.objective.requests(pair, role).values()))
+
+
 @dataclass(frozen=True)
 class Step:
     """All terms of the loss for one pair of models. ``teacher`` may be None where no term needs one."""
@@ -42,9 +47,7 @@ class Step:
 
     def requests(self, role: Role) -> tuple[Request, ...]:
         """The distinct requests of all terms in one role."""
-        return tuple(
-            dict.fromkeys(r for term in self.terms for r in term.objective.requests(self.pair, role).values())
-        )
+        return requests_of(self.terms, self.pair, role)
 
     def distances(
         self, model: nn.Module, batch: Batch, moment: Moment

@@ -1,0 +1,112 @@
+"""Options that several commands share, and what they are turned into."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Data = Annotated[
+    str,
+    typer.Option(
+        "--data", help="A folder with train and validation files (.csv, .jsonl, .parquet), or a hub id."
+    ),
+]
+Output = Annotated[
+    Path, typer.Option("--output", help="The run folder: a model folder with metrics and recipe.")
+]
+TaskName = Annotated[
+    str | None, typer.Option("--task", help="A known task (gradistill tasks); else inferred.")
+]
+RecipeFile = Annotated[
+    Path | None, typer.Option("--recipe", help="A recipe in YAML; names a method or a base.")
+]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Change the recipe, e.g. objectives.soft_label.temperature=2."),
+]
+Epochs = Annotated[float | None, typer.Option("--epochs", help="Short for --set training.epochs=…")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Short for --set training.seed=…")]
+Rows = Annotated[
+    int | None, typer.Option("--max-train-rows", help="Short for --set training.max_train_rows=…")
+]
+LabelColumn = Annotated[
+    str | None, typer.Option("--label-column", help="Where the label is, if not obvious.")
+]
+TextColumns = Annotated[str | None, typer.Option("--text-columns", help="One or two, with a comma between.")]
+Settings = Annotated[
+    str, typer.Option("--settings", help="authors: the papers' settings for the task, if any; default: ours.")
+]
+Teacher = Annotated[str, typer.Option("--teacher", help="A fine-tuned classifier: folder or hub id.")]
+Method = Annotated[str | None, typer.Option("--method", help="See gradistill methods. Default: adkd.")]
+Student = Annotated[str | None, typer.Option("--student", help="A pre-trained student checkpoint.")]
+StudentLayers = Annotated[
+    int | None, typer.Option("--student-layers", help="Blocks taken from the teacher (default: half).")
+]
+LayerMap = Annotated[
+    str | None, typer.Option("--layer-map", help="skip, first, last, or a list such as 1,3,6.")
+]
+ENCODINGS = ("float32", "float16", "int8")
+Encoded = Annotated[
+    str | None,
+    typer.Option("--encoding", help="How a store writes vectors: int8 (default), float16 or float32."),
+]
+Signals = Annotated[
+    str,
+    typer.Option("--signals", help="Teacher signals: auto (kept in a cache), online, or a store's folder."),
+]
+VERIFICATIONS = ("full", "fast")
+Verified = Annotated[
+    str, typer.Option("--verify", help="On opening a store: full (checksums) or fast (sizes).")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run in this folder.")]
+
+
+def resolved_recipe(
+    method: str | None,
+    task: str | None,
+    file: Path | None,
+    change: list[str] | None,
+    settings: str,
+    **short: Any,
+) -> Any:
+    from gradistill.recipe import load_recipe
+
+    one_of("--settings", settings, ("authors", "default"))
+    names = {
+        "epochs": "training.epochs",
+        "seed": "training.seed",
+        "max_train_rows": "training.max_train_rows",
+    }
+    given = [f"{names.get(key, key)}={value}" for key, value in short.items() if value is not None]
+    return load_recipe(
+        method,
+        task=task,
+        file=file,
+        changes=[*given, *(change or [])],
+        authors_settings=settings == "authors",
+    )
+
+
+def one_of(option: str, given: str, known: tuple[str, ...]) -> Any:
+    from gradistill.errors import RecipeError
+
+    if given not in known:
+        raise RecipeError(f"{option} {given!r}", expected=" or ".join(known), remedy="choose one of them")
+    return given
+
+
+def student_changes(checkpoint: str | None, layers: int | None, layer_map: str | None) -> dict[str, Any]:
+    """The options of a student as changes of the recipe."""
+    listed = f"[{layer_map}]" if layer_map and layer_map[0].isdigit() else layer_map
+    quoted = json.dumps(checkpoint) if checkpoint else None  # a folder may be called 12
+    return {"student.checkpoint": quoted, "student.layers": layers, "student.layer_map": listed}
+
+
+def data_choice(data: str, task: str | None, label_column: str | None, text_columns: str | None) -> Any:
+    from gradistill.jobs.runs import DataChoice
+
+    columns = tuple(name.strip() for name in text_columns.split(",")) if text_columns else None
+    return DataChoice(data, task, label_column, columns)

@@ -1,0 +1,163 @@
+"""``gradistill signals``: write, show, list and delete stores of teacher signals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gradistill.cli.options import (
+    ENCODINGS,
+    VERIFICATIONS,
+    Changes,
+    Encoded,
+    LabelColumn,
+    LayerMap,
+    Method,
+    RecipeFile,
+    Rows,
+    Seed,
+    Settings,
+    Student,
+    StudentLayers,
+    TaskName,
+    TextColumns,
+    Verified,
+    data_choice,
+    one_of,
+    resolved_recipe,
+    student_changes,
+)
+
+Action = Annotated[
+    str | None, typer.Argument(help="show, list or delete; without one of them a store is written.")
+]
+Store = Annotated[
+    Path | None, typer.Argument(help="The folder of a store; for list, of stores (default: the cache).")
+]
+Asked = Annotated[str | None, typer.Option("--teacher", help="A fine-tuned classifier: folder or hub id.")]
+Read = Annotated[str | None, typer.Option("--data", help="As in gradistill distill.")]
+Written = Annotated[Path | None, typer.Option("--output", help="The store's folder (default: in the cache).")]
+Repair = Annotated[bool, typer.Option("--repair", help="Write damaged shards of a finished store again.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Delete without asking.")]
+
+
+def signals(
+    action: Action = None,
+    folder: Store = None,
+    teacher: Asked = None,
+    data: Read = None,
+    output: Written = None,
+    method: Method = None,
+    task: TaskName = None,
+    student: Student = None,
+    student_layers: StudentLayers = None,
+    layer_map: LayerMap = None,
+    recipe: RecipeFile = None,
+    change: Changes = None,
+    seed: Seed = None,
+    max_train_rows: Rows = None,
+    settings: Settings = "authors",
+    label_column: LabelColumn = None,
+    text_columns: TextColumns = None,
+    encoding: Encoded = None,
+    repair: Repair = False,
+    verify: Verified = "full",
+    yes: Yes = False,
+) -> None:
+    """Write what a recipe asks of the teacher into a store, once; or show, list and delete stores."""
+    if action is not None:
+        return _managed(action, folder, one_of("--verify", verify, VERIFICATIONS), yes)
+    from gradistill.jobs import runs
+    from gradistill.jobs.signals import DEFAULT_ENCODING
+
+    resolved = resolved_recipe(
+        method or (None if recipe else "adkd"), task, recipe, change, settings,
+        seed=seed, max_train_rows=max_train_rows, **student_changes(student, student_layers, layer_map),
+    )  # fmt: skip
+    choice = data_choice(_given("--data", data), task, label_column, text_columns)
+    known = one_of("--encoding", encoding or DEFAULT_ENCODING, ENCODINGS)
+    return _print(runs.store_signals(
+        _given("--teacher", teacher), choice, output, resolved, encoding=known, repair=repair, say=typer.echo
+    ))  # fmt: skip
+
+
+def _given(option: str, value: str | None) -> str:
+    from gradistill.errors import RecipeError
+
+    if value is None:
+        raise RecipeError(
+            f"gradistill signals came without {option}",
+            expected="--teacher and --data, or one of show, list, delete",
+            remedy="see gradistill signals --help",
+        )
+    return value
+
+
+def _managed(action: str, folder: Path | None, verify: Any, yes: bool) -> None:
+    from gradistill.errors import RecipeError
+    from gradistill.jobs.signals import check
+
+    one_of("gradistill signals", action, ("show", "list", "delete"))
+    if action == "list":
+        return _list(folder)
+    if folder is None:
+        raise RecipeError(
+            f"gradistill signals {action} came without a folder", remedy="name the store's folder"
+        )
+    if action == "delete":
+        return _delete(folder, yes)
+    _print(folder)
+    check(folder, verify=verify)
+    return typer.echo(f"whole ({verify} verification)")
+
+
+def _list(folder: Path | None) -> None:
+    from rich.console import Console
+
+    from gradistill.jobs.signals import cache_folder, describe, stores
+    from gradistill.report.terminal import results_table
+
+    place = folder or cache_folder()
+    shown = ("teacher", "data", "method", "rows", "megabytes", "finished")
+    rows: list[dict[str, Any]] = []
+    for store in stores(place):
+        about = describe(store)
+        rows.append({"store": store.name, **{key: about.get(key, "") for key in shown}})
+    if rows:
+        Console().print(results_table(rows, title=f"stores in {place}"))
+    else:
+        typer.echo(f"no stores in {place}")
+
+
+def _delete(folder: Path, yes: bool) -> None:
+    from gradistill.jobs.signals import delete, refuse_no_store
+
+    refuse_no_store(folder)
+    if not yes:
+        typer.confirm(f"delete the teacher signals in {folder}?", abort=True)
+    delete(folder)
+    typer.echo(f"deleted {folder}")
+
+
+def _print(folder: Path) -> None:
+    from rich.console import Console
+
+    from gradistill.jobs.signals import describe
+    from gradistill.report.terminal import results_table
+
+    about = describe(folder)
+    columns = about.pop("signals", [])
+    for key, value in about.items():
+        typer.echo(f"{key}: {value}")
+    rows = [
+        {
+            "signal": c["name"],
+            "shape": "×".join(map(str, c["shape"])),
+            "per": c["per"],
+            "written as": c["encoding"],
+        }
+        for c in columns
+    ]
+    Console().print(results_table(rows, title="signals"))

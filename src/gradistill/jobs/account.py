@@ -1,0 +1,43 @@
+"""What a run says about itself in ``metrics.json``: its models, its time and memory, its versions."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from gradistill.models.probe import Probe
+
+
+def described(model: PreTrainedModel, name: str) -> dict[str, Any]:
+    probe = Probe.find(model)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return {"name": Path(name).name, "layers": probe.layers, "hidden": probe.width, "parameters": parameters}
+
+
+def timing(signal_seconds: float, train_seconds: float, examples: float) -> dict[str, float]:
+    return {
+        "signals_s": round(signal_seconds, 3),
+        "train_s": round(train_seconds, 3),
+        "examples_per_s": round(examples / train_seconds, 2),
+        "peak_rss_mb": round(_peak_rss_mb(), 1),
+    }
+
+
+def versions() -> dict[str, str]:
+    """What a run was made with."""
+    return {
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("gradistill", "torch", "transformers", "datasets")},
+    }
+
+
+def _peak_rss_mb() -> float:
+    """The process's largest resident set so far, in MB (Linux counts in KiB, macOS in bytes)."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6

@@ -1,0 +1,194 @@
+"""One training run: everything between models and rows in memory and a finished run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from rich.progress import Progress
+from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase
+
+from gradistill.audit import Answers, ask, loyalty
+from gradistill.data import Collator, Encoded, Splits, Task, compute_metrics, encode
+from gradistill.jobs.account import described, timing, versions
+from gradistill.jobs.folder import close_run, open_run
+from gradistill.jobs.signals import AUTO, StoreChoice, plan_store, stored_teacher
+from gradistill.models.loading import set_padding, without_file_bars
+from gradistill.models.probe import Probe
+from gradistill.objectives import Pair
+from gradistill.recipe import Recipe
+from gradistill.report.card import model_card
+from gradistill.signals.building import Build
+from gradistill.signals.layout import Encoding
+from gradistill.signals.store import StoredTeacher
+from gradistill.signals.teacher import OnlineTeacher
+from gradistill.training.arguments import training_arguments
+from gradistill.training.step import Term, requests_of
+from gradistill.training.trainer import DistillationTrainer, facts
+
+Say = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run: everything that does not depend on whether there is a teacher."""
+
+    output: Path
+    recipe: Recipe
+    splits: Splits
+    tokenizer: PreTrainedTokenizerBase
+    say: Say
+    signals: StoreChoice = AUTO
+    names: Mapping[str, str] = field(default_factory=dict)
+    """What people call the teacher and the data."""
+
+    def train(
+        self,
+        student: PreTrainedModel,
+        teacher: PreTrainedModel | None,
+        *,
+        overwrite: bool,
+        student_name: str = "",
+        teacher_name: str = "",
+    ) -> dict[str, Any]:
+        set_padding(student, self.tokenizer)
+        training, validation = self.encoded("train"), self.encoded("validation")
+        online = OnlineTeacher(teacher) if teacher is not None else None
+        checkpoint = open_run(self.output, self.recipe, overwrite=overwrite)
+        stored = self._stored(student, online, training) if online and self.recipe.needs_teacher else None
+        trainer = self._trainer(student, online, stored, training, validation)
+        if checkpoint:
+            self.say(f"going on from {checkpoint}")
+        start = perf_counter()
+        with without_file_bars():
+            trainer.train(resume_from_checkpoint=checkpoint)
+            train_seconds = perf_counter() - start
+            # Not save_model: it adds a pickle of the arguments, which recipe.yaml says better.
+            student.save_pretrained(self.output)
+            self.tokenizer.save_pretrained(self.output)
+        metrics = {
+            "task": self.splits.task.name,
+            "method": self.recipe.method,
+            "seed": self.recipe.training.seed,
+            "student": described(student, student_name or self.output.name),
+            "teacher": described(teacher, teacher_name) if teacher is not None else None,
+            **self._evaluated(student, teacher, validation),
+            "timing": timing(
+                sum((source.seconds for source in (online, stored) if source), 0.0),
+                train_seconds,
+                len(training) * self.recipe.training.epochs,
+            ),
+            "versions": versions(),
+        }
+        close_run(self.output, metrics, model_card({**metrics, "recipe": self.recipe.as_dict()}))
+        return metrics
+
+    def plan(
+        self, student: PreTrainedModel, teacher: OnlineTeacher, training: Dataset, encoding: Encoding,
+        folder: Path | None,
+    ) -> Build:  # fmt: skip
+        """The store that the recipe's objectives ask for."""
+        asked = requests_of(self.terms, self._facts(student, teacher), "teacher")
+        return plan_store(
+            folder, teacher, self.tokenizer, training, asked, encoding=encoding,
+            max_length=self.recipe.training.max_length,
+            about={"method": self.recipe.method, "task": self.splits.task.name, **self.names},
+        )  # fmt: skip
+
+    def _stored(
+        self, student: PreTrainedModel, teacher: OnlineTeacher, training: Dataset
+    ) -> StoredTeacher | None:
+        if self.signals.where == "online":
+            return None
+        plan = self.plan(student, teacher, training, self.signals.written_as, self.signals.folder)
+        return stored_teacher(self.signals, plan, teacher, self.tokenizer, self.say)
+
+    def _facts(self, student: PreTrainedModel, teacher: OnlineTeacher) -> Pair:
+        embeddings_differ = self.recipe.student.checkpoint and self.recipe.student.embeddings == "own"
+        return Pair(facts(Probe.find(student)), facts(teacher.probe), not embeddings_differ)
+
+    @property
+    def terms(self) -> list[Term]:
+        return [Term(entry.objective, entry.weight) for entry in self.recipe.objectives.values()]
+
+    def encoded(self, split: str) -> Dataset:
+        rows = self.splits.rows[split]
+        wanted = self.recipe.training.max_train_rows
+        if split == "train" and wanted is not None and wanted < len(rows):
+            rows = rows.shuffle(seed=self.recipe.training.seed).select(range(wanted))
+            self.say(f"training on {wanted} of {len(self.splits.rows[split])} rows")
+        encoded: Encoded = encode(
+            rows, self.tokenizer, self.splits.task, max_length=self.recipe.training.max_length
+        )
+        if encoded.truncated:
+            self.say(
+                f"{split}: {encoded.truncated} of {len(rows)} texts are cut at "
+                f"{self.recipe.training.max_length} tokens (the longest has {encoded.longest})"
+            )
+        return encoded.dataset
+
+    def _trainer(
+        self,
+        student: PreTrainedModel,
+        online: OnlineTeacher | None,
+        stored: StoredTeacher | None,
+        training: Dataset,
+        validation: Dataset,
+    ) -> DistillationTrainer:
+        settings, task = self.recipe.training, self.splits.task
+        arguments = training_arguments(settings, self.output, select=task.select)
+        if online is not None:
+            online.model.to("cpu" if stored else arguments.device)
+        pair = self._facts(student, online) if online else None
+        return DistillationTrainer(
+            student,
+            (stored or online) if self.recipe.needs_teacher else None,
+            self.terms,
+            teacher_facts=pair.teacher if pair else None,
+            shared_embeddings=pair.shared_embeddings if pair else True,
+            args=arguments,
+            data_collator=Collator(self.tokenizer),
+            train_dataset=training,
+            eval_dataset=validation,
+            processing_class=self.tokenizer,
+            compute_metrics=lambda prediction: _metrics_of(prediction, task),
+        )
+
+    def _evaluated(
+        self, student: PreTrainedModel, teacher: PreTrainedModel | None, validation: Dataset
+    ) -> dict[str, Any]:
+        """Metrics and, where there is a teacher, its metrics and the student's loyalty to it."""
+        collate = Collator(self.tokenizer)
+        models = {"teacher": teacher, "student": student}
+        asked = {owner: model.to(student.device) for owner, model in models.items() if model is not None}
+        answers: dict[str, Answers] = {}
+        with Progress(transient=True) as progress:
+            bar = progress.add_task("evaluating", total=len(validation) * len(asked))
+            for owner, model in asked.items():
+                answers[owner] = ask(
+                    model, validation, collate,
+                    labels=answers["teacher"].labels if "teacher" in answers else None,
+                    on_progress=lambda done: progress.advance(bar, done),
+                )  # fmt: skip
+        reference = answers.get("teacher")
+        return {
+            "eval": self._metrics(answers["student"], validation),
+            "teacher_eval": self._metrics(reference, validation) if reference else None,
+            "loyalty": loyalty(answers["student"], reference).as_dict() if reference else None,
+        }
+
+    def _metrics(self, answers: Answers, validation: Dataset) -> dict[str, float]:
+        labels = np.asarray(validation["labels"][:])
+        return compute_metrics(self.splits.task, answers.logits, labels)
+
+
+def _metrics_of(prediction: EvalPrediction, task: Task) -> dict[str, float]:
+    logits = (
+        prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
+    )
+    return compute_metrics(task, logits, prediction.label_ids)  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,201 @@
+"""Teacher signals once: which store serves a run, and building, showing and deleting stores."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from datasets import Dataset
+from rich.progress import Progress
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from gradistill.data import Collator
+from gradistill.errors import StoreError
+from gradistill.objectives._contract import Logits, Request
+from gradistill.signals.building import DRAFT, PLAN, Build, alone, build, rebuild
+from gradistill.signals.fingerprint import digest, made_for
+from gradistill.signals.layout import Encoding, columns_for
+from gradistill.signals.manifest import MANIFEST, Manifest
+from gradistill.signals.store import StoredTeacher, Verify, damaged, refuse_damaged
+from gradistill.signals.teacher import OnlineTeacher
+from gradistill.training.trainer import facts
+
+Say = Callable[[str], object]
+DEFAULT_ENCODING: Encoding = "int8"
+"""Students from it are nearer to those from float32 than two seeds are to each other (docs/signals.md)."""
+
+
+def cache_folder() -> Path:
+    """Where ``auto`` keeps stores: ``$GRADISTILL_CACHE``, or ``signals`` in the user's cache."""
+    if given := os.environ.get("GRADISTILL_CACHE"):
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "gradistill" / "signals"
+
+
+@dataclass(frozen=True)
+class StoreChoice:
+    """``where`` teacher signals come from: ``auto`` (a store in the cache), ``online`` (no store), or a folder.
+
+    Without an ``encoding`` a folder's own holds, and ``DEFAULT_ENCODING`` in the cache.
+    """
+
+    where: str = "auto"
+    encoding: Encoding | None = None
+    verify: Verify = "full"
+
+    @property
+    def folder(self) -> Path | None:
+        return None if self.where in ("auto", "online") else Path(self.where)
+
+    @property
+    def written_as(self) -> Encoding:
+        if self.encoding is None and self.folder is not None:
+            return Manifest.read(self.folder).about["encoding"]
+        return self.encoding or DEFAULT_ENCODING
+
+
+AUTO = StoreChoice()
+
+
+def plan_store(
+    folder: Path | None,
+    teacher: OnlineTeacher,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Dataset,
+    requests: Sequence[Request],
+    *,
+    encoding: Encoding,
+    max_length: int,
+    about: Mapping[str, Any],
+) -> Build:
+    """What to build for these requests; without a folder, in the cache under its fingerprint."""
+    columns = columns_for((Logits(), *requests), facts(teacher.probe), encoding)
+    purpose = made_for(teacher.model, tokenizer, rows, columns, max_length=max_length)
+    place = folder or cache_folder() / digest(purpose)[:24]
+    return Build(place, rows, columns, purpose, {**about, "encoding": encoding})
+
+
+def stored_teacher(
+    choice: StoreChoice, plan: Build, teacher: OnlineTeacher, tokenizer: PreTrainedTokenizerBase, say: Say
+) -> StoredTeacher | None:
+    """The store that ``choice`` names, open; the cache's is built or mended first, or None where it cannot be.
+
+    Raises StoreError for a folder whose store is missing, damaged, or for something else.
+    """
+    verify = choice.verify
+    if choice.where == "auto":
+        try:
+            if not mended(plan, teacher, tokenizer, say, verify=verify):
+                filled(plan, teacher, tokenizer, say)
+        except StoreError as error:
+            say(f"no store for teacher signals: {error.what}. The teacher answers at every step instead.")
+            return None
+        verify = "fast"  # it was verified or written a moment ago
+    say(f"teacher signals: from {plan.folder}")
+    return StoredTeacher.open(plan.folder, plan.made_for, plan.columns, plan.rows["index"], verify=verify)
+
+
+def filled(plan: Build, teacher: OnlineTeacher, tokenizer: PreTrainedTokenizerBase, say: Say) -> None:
+    """Build what the store lacks, with a bar; over all ranks of ``torchrun``."""
+    state = PartialState()
+    teacher.model.to(state.device)
+    if state.is_main_process:
+        say(f"teacher signals: {plan.size / 1e6:,.1f} MB into {plan.folder}")
+    with Progress(transient=True, disable=not state.is_main_process) as progress:
+        bar = progress.add_task("asking the teacher", total=len(plan.rows) / state.num_processes)
+        build(
+            plan,
+            teacher,
+            _collate(tokenizer, state.device),
+            rank=state.process_index,
+            ranks=state.num_processes,
+            barrier=state.wait_for_everyone,
+            on_progress=lambda rows: progress.advance(bar, rows),
+        )
+
+
+def mended(
+    plan: Build,
+    teacher: OnlineTeacher,
+    tokenizer: PreTrainedTokenizerBase,
+    say: Say,
+    *,
+    verify: Verify = "full",
+) -> bool:
+    """Write the damaged shards of a finished store again, and no others; False where there is no finished store."""
+    if not (plan.folder / MANIFEST).is_file():
+        return False
+    manifest = Manifest.read(plan.folder)
+    broken = damaged(plan.folder, manifest, verify=verify)
+    if not broken:
+        return True
+    say("\n".join(f"{plan.folder}: {shard} {what}; it is built again" for shard, what in broken.items()))
+    numbers = [k for k, shard in enumerate(manifest.shards) if shard.file in broken]
+    device = PartialState().device
+    teacher.model.to(device)
+    rebuild(plan, numbers, teacher, _collate(tokenizer, device))
+    return True
+
+
+def _collate(
+    tokenizer: PreTrainedTokenizerBase, device: torch.device | None
+) -> Callable[[Sequence[Mapping[str, Any]]], dict[str, Tensor]]:
+    collate = Collator(tokenizer)
+    return lambda rows: {name: tensor.to(device) for name, tensor in collate(rows).items()}
+
+
+def describe(folder: Path) -> dict[str, Any]:
+    """What, how many, how large, for which teacher. Raises StoreError for what is no store."""
+    if (folder / PLAN).is_file() and not (folder / MANIFEST).is_file():
+        shards = list(folder.glob("shard-*.arrow"))
+        size = sum(shard.stat().st_size for shard in shards)
+        return {"folder": str(folder), "finished": "no", "shards": len(shards), "megabytes": size / 1e6}
+    manifest = Manifest.read(folder)
+    return {
+        "folder": str(folder),
+        **manifest.about,
+        "rows": manifest.rows,
+        "tokens": manifest.tokens,
+        "megabytes": round(sum(shard.bytes for shard in manifest.shards) / 1e6, 3),
+        "shards": len(manifest.shards),
+        "finished": "yes",
+        "signals": manifest.made_for["signals"],
+    }
+
+
+def check(folder: Path, *, verify: Verify) -> None:
+    """Raise StoreError, naming the shards, where a store is damaged."""
+    manifest = Manifest.read(folder)
+    refuse_damaged(folder, damaged(folder, manifest, verify=verify))
+
+
+def stores(folder: Path) -> list[Path]:
+    """The stores in a folder of stores, finished or not."""
+    return sorted({path.parent for name in (MANIFEST, PLAN) for path in folder.glob(f"*/{name}")})
+
+
+def delete(folder: Path) -> None:
+    """Remove a store, whole or damaged. Raises StoreError for anything else."""
+    refuse_no_store(folder)
+    with alone(folder, wait=False):
+        shutil.rmtree(folder)
+
+
+def refuse_no_store(folder: Path) -> None:
+    """Raise StoreError where a folder holds anything but a store, finished or not."""
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    ours = (MANIFEST, PLAN)
+    foreign = [n for n in names if n not in ours and not n.startswith("shard-") and not DRAFT.fullmatch(n)]
+    if foreign or not any(name in names for name in ours):
+        raise StoreError(
+            f"{folder} is no store of teacher signals" + (f": it holds {foreign[0]}" if foreign else ""),
+            expected=f"a folder with a {MANIFEST} and shards",
+            remedy="check the path: gradistill signals list",
+        )

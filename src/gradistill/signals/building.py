@@ -1,0 +1,277 @@
+"""Building a store: shard by shard, each whole or not there, so that a build can be stopped at any moment."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from datasets import Dataset
+from torch import Tensor
+
+from gradistill.errors import StoreError
+from gradistill.objectives._contract import Logits
+from gradistill.signals.fingerprint import digest
+from gradistill.signals.layout import Column, packed
+from gradistill.signals.manifest import (
+    MANIFEST,
+    Manifest,
+    Shard,
+    checksum_of,
+    differences,
+    write_whole,
+)
+from gradistill.signals.teacher import TeacherSignals
+from gradistill.types import Batch
+
+PLAN = "building.json"
+DRAFT = re.compile(r"\.(shard-\d+\.arrow|manifest\.json|building\.json)\.\d+")
+SHARD_BYTES = 8 << 20
+"""Aimed at: large enough to read in one sweep, small enough to hold a few times in memory and to lose when killed."""
+
+Collate = Callable[[Sequence[Mapping[str, Any]]], dict[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Build:
+    """What to build: the teacher asked about encoded rows, in their order."""
+
+    folder: Path
+    rows: Dataset
+    columns: tuple[Column, ...]
+    made_for: dict[str, Any]
+    about: dict[str, Any]
+    batch_size: int = 64
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        return np.asarray(self.rows["length"][:], dtype=np.int64)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all shards together."""
+        frame = len(_arrow(self.columns, [], [], np.empty(0, np.int64)))
+        return self._content + self.shards * frame
+
+    @property
+    def _content(self) -> int:
+        """Bytes of the numbers, and for each row those of its number, its length and an offset a column."""
+        tokens, rows = int(self.lengths.sum()), len(self.rows)
+        items = sum(c.item_bytes * (tokens if c.per_token else rows) for c in self.columns)
+        return items + rows * 8 * (2 + len(self.columns))
+
+    @property
+    def rows_per_shard(self) -> int:
+        return max(1, SHARD_BYTES * len(self.rows) // max(self._content, 1))
+
+    def shard_file(self, number: int) -> Path:
+        return self.folder / f"shard-{number:05d}.arrow"
+
+    def rows_of(self, number: int) -> range:
+        start = number * self.rows_per_shard
+        return range(start, min(start + self.rows_per_shard, len(self.rows)))
+
+    @property
+    def shards(self) -> int:
+        return -(-len(self.rows) // self.rows_per_shard)
+
+
+def build(
+    plan: Build,
+    teacher: TeacherSignals,
+    collate: Collate,
+    *,
+    rank: int = 0,
+    ranks: int = 1,
+    barrier: Callable[[], object] = lambda: None,
+    on_progress: Callable[[int], object] = lambda rows: None,
+) -> None:
+    """Build what is not there yet. Another process that builds the same waits for this one, and finds it done.
+
+    Of several ``ranks`` each builds its share of the shards, and the first writes the manifest behind the
+    ``barrier``. Raises StoreError where the folder holds something else or the disk has no room.
+    """
+    with alone(plan.folder) if rank == 0 else nullcontext():
+        if rank == 0:
+            _open_folder(plan)
+        barrier()
+        if (plan.folder / MANIFEST).is_file():
+            return
+        for number in range(rank, plan.shards, ranks):
+            if not plan.shard_file(number).is_file():
+                _write_shard(plan, number, teacher, collate)
+            on_progress(len(plan.rows_of(number)))
+        barrier()
+        if rank == 0:
+            _finish(plan)
+        barrier()
+
+
+def rebuild(plan: Build, numbers: Sequence[int], teacher: TeacherSignals, collate: Collate) -> None:
+    """Write some shards of a finished store again, and its manifest."""
+    with alone(plan.folder):
+        for number in numbers:
+            _write_shard(plan, number, teacher, collate)
+        _finish(plan)
+
+
+def _open_folder(plan: Build) -> None:
+    folder = plan.folder
+    drafts, present = _files(folder)
+    if MANIFEST in present:
+        _refuse_other(plan, Manifest.read(folder).made_for)
+        return
+    if PLAN in present:
+        _refuse_other(plan, json.loads((folder / PLAN).read_text(encoding="utf-8")))
+    elif present:
+        raise StoreError(
+            f"{folder} holds files that are no store: {', '.join(present[:5])}",
+            expected="a new or empty folder, or a store",
+            remedy="choose another --output",
+        )
+    there = sum(plan.shard_file(number).is_file() for number in range(plan.shards))
+    _refuse_full_disk(folder, plan.size * (plan.shards - there) // max(plan.shards, 1))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for draft in drafts:
+            (folder / draft).unlink(missing_ok=True)
+        write_whole(folder / PLAN, json.dumps(plan.made_for, indent=1).encode())
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
+def _files(folder: Path) -> tuple[list[str], list[str]]:
+    """The drafts that a killed build left behind, and all other names."""
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    drafts = [name for name in names if DRAFT.fullmatch(name)]
+    return drafts, [name for name in names if name not in drafts]
+
+
+def _refuse_other(plan: Build, found: dict[str, Any]) -> None:
+    if apart := differences(plan.made_for, found):
+        raise StoreError(
+            f"{plan.folder} holds teacher signals for something else:\n"
+            + "\n".join(f"  - {d}" for d in apart),
+            expected="a store made for this teacher, data and recipe",
+            remedy="choose another folder, or delete that store: gradistill signals delete",
+        )
+
+
+def _refuse_full_disk(folder: Path, needed: int) -> None:
+    place = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    free = shutil.disk_usage(place).free
+    if needed > free:
+        raise StoreError(
+            f"the store needs {needed / 1e6:,.0f} MB, and {place} has {free / 1e6:,.0f} MB left",
+            expected="room for the whole store",
+            remedy="free some, choose another folder, a narrower --encoding, or --signals online",
+        )
+
+
+def _unwritable(folder: Path, error: OSError) -> StoreError:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return StoreError(
+        f"{folder} cannot be written: {error.strerror}",
+        expected="room for the whole store" if full else "a folder that can be written",
+        remedy="free some and give the same command again: whole shards are kept"
+        if full
+        else "choose another folder",
+    )
+
+
+def _write_shard(plan: Build, number: int, teacher: TeacherSignals, collate: Collate) -> None:
+    rows = plan.rows_of(number)
+    packed_rows: list[dict[str, bytes]] = [{} for _ in rows]
+    lengths = plan.lengths[rows.start : rows.stop]
+    order = np.argsort(-lengths, kind="stable")
+    for start in range(0, len(order), plan.batch_size):
+        places = order[start : start + plan.batch_size].tolist()
+        batch = Batch.of(collate([plan.rows[rows.start + place] for place in places]))
+        for place, row in zip(places, _said_by_row(plan.columns, teacher, batch), strict=True):
+            packed_rows[place] = row
+    indices = plan.rows[rows.start : rows.stop]["index"]
+    try:
+        write_whole(plan.shard_file(number), _arrow(plan.columns, packed_rows, indices, lengths))
+    except OSError as error:
+        raise _unwritable(plan.folder, error) from error
+
+
+def _said_by_row(
+    columns: Sequence[Column], teacher: TeacherSignals, batch: Batch
+) -> Iterator[dict[str, bytes]]:
+    said = teacher(batch, dict.fromkeys((Logits(), *(column.request for column in columns))))
+    arrays = {column: said[column.request].float().cpu().numpy() for column in columns}
+    mask = batch.mask.cpu().numpy()
+    for k in range(len(batch)):
+        yield {
+            column.name: packed(_tokens_first(arrays[column][k], mask[k]) if column.per_token else arrays[column][k],
+                                column.encoding)
+            for column in columns
+        }  # fmt: skip
+
+
+def _tokens_first(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """``(view, token, …)`` with padding to ``(real token, view, …)``."""
+    return np.moveaxis(values[:, mask], 1, 0)
+
+
+def _arrow(
+    columns: Sequence[Column],
+    rows: Sequence[Mapping[str, bytes]],
+    indices: Sequence[int],
+    lengths: np.ndarray,
+) -> memoryview:
+    arrays = {
+        "index": pa.array(indices, pa.int64()),
+        "length": pa.array(lengths, pa.int64()),
+        **{c.name: pa.array([row[c.name] for row in rows], pa.large_binary()) for c in columns},
+    }
+    batch = pa.record_batch(list(arrays.values()), names=list(arrays))
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return memoryview(sink.getvalue())
+
+
+def _finish(plan: Build) -> None:
+    files = [plan.shard_file(number) for number in range(plan.shards)]
+    shards = tuple(
+        Shard(file.name, len(plan.rows_of(number)), file.stat().st_size, checksum_of(file))
+        for number, file in enumerate(files)
+    )
+    Manifest(
+        made_for=plan.made_for,
+        about={**plan.about, "fingerprint": digest(plan.made_for)},
+        rows=len(plan.rows),
+        tokens=int(plan.lengths.sum()),
+        rows_per_shard=plan.rows_per_shard,
+        shards=shards,
+    ).write(plan.folder)
+    (plan.folder / PLAN).unlink(missing_ok=True)
+
+
+@contextmanager
+def alone(folder: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold the lock of a store's folder; a process that dies lets go of it. Its file stands beside the store.
+
+    Another process is waited for, or refused with a StoreError where ``wait`` is not set.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / f".{folder.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise StoreError(
+                f"{folder} is being built by another process", remedy="wait for it, or stop it"
+            ) from None
+        yield

@@ -1,0 +1,117 @@
+"""The manifest of a store: what it holds and was made for, and a checksum of every shard and of itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from gradistill.errors import StoreError
+from gradistill.signals.fingerprint import digest
+
+MANIFEST = "manifest.json"
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file of whole examples."""
+
+    file: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """``made_for`` is what the fingerprints say; ``about`` what people want to know (names, counts)."""
+
+    made_for: dict[str, Any]
+    about: dict[str, Any]
+    rows: int
+    tokens: int
+    rows_per_shard: int
+    shards: tuple[Shard, ...]
+
+    def write(self, folder: Path) -> None:
+        write_whole(folder / MANIFEST, _text(asdict(self)).encode())
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """Raises StoreError for a manifest that is not there, is not whole, or is of another format."""
+        file = folder / MANIFEST
+        try:
+            text = file.read_bytes().decode()
+            content = json.loads(text)
+            del content["checksum"]
+            if text != _text(content):
+                raise ValueError("its checksum does not fit its content")
+            shards = tuple(Shard(**shard) for shard in content.pop("shards"))
+            return cls(**content, shards=shards)
+        except FileNotFoundError:
+            raise StoreError(
+                f"{folder} holds no {MANIFEST}",
+                expected="a finished store of teacher signals",
+                remedy="build it: gradistill signals",
+            ) from None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise StoreError(
+                f"{file} is damaged: {error}",
+                expected="a manifest as it was written",
+                remedy=f"delete {folder} and build the store again",
+            ) from error
+
+
+def _text(content: dict[str, Any]) -> str:
+    """The one form in which a manifest is written."""
+    return json.dumps({**content, "checksum": digest(content)}, indent=1) + "\n"
+
+
+def differences(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:
+    """What two fingerprints disagree on, by name."""
+    return [
+        f"{key}: {_short(found.get(key))} there, {_short(expected.get(key))} wanted"
+        for key in dict.fromkeys([*expected, *found])
+        if expected.get(key) != found.get(key)
+    ]
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:24]}… ({digest(value)[:8]})"
+
+
+def checksum_of(file: Path) -> str:
+    found = hashlib.sha256()
+    with file.open("rb") as stream:
+        while piece := stream.read(_CHUNK):
+            found.update(piece)
+    return found.hexdigest()
+
+
+def write_whole(file: Path, content: bytes | memoryview) -> None:
+    """The file with all of its content, or as it was before, whatever happens meanwhile."""
+    draft = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        with draft.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.replace(file)
+    finally:
+        draft.unlink(missing_ok=True)
+    sync_folder(file.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder survive a power cut, where the system can."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,133 @@
+"""A store of teacher signals on disk: opened only when it is whole and made for this, read in any order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from gradistill.errors import StoreError
+from gradistill.objectives._contract import Request
+from gradistill.signals.layout import Column, unpacked
+from gradistill.signals.manifest import Manifest, checksum_of, differences
+from gradistill.signals.speak import Said
+from gradistill.types import Batch
+
+Verify = Literal["full", "fast"]
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """One memory-mapped shard: for each column the bytes of all rows, and where each row's begin."""
+
+    data: Mapping[str, memoryview]
+    offsets: Mapping[str, np.ndarray]
+    lengths: np.ndarray
+
+    def row(self, column: str, place: int) -> memoryview:
+        offsets = self.offsets[column]
+        return self.data[column][offsets[place] : offsets[place + 1]]
+
+
+class StoredTeacher:
+    """A teacher that answers from a store (``TeacherSignals``). ``seconds`` is the time that reading took."""
+
+    def __init__(
+        self, folder: Path, manifest: Manifest, columns: Sequence[Column], rows: Iterable[int]
+    ) -> None:
+        self.folder, self.manifest = folder, manifest
+        self.columns = {column.request: column for column in columns}
+        self.places = {int(index): place for place, index in enumerate(rows)}
+        self.seconds = 0.0
+        self._shelf = lru_cache(maxsize=None)(self._opened)
+
+    @classmethod
+    def open(
+        cls, folder: Path, made_for: dict[str, Any], columns: Sequence[Column], rows: Iterable[int],
+        *, verify: Verify = "full",
+    ) -> StoredTeacher:  # fmt: skip
+        """``rows`` are the numbers of the rows in the order of the data. Raises StoreError where the store is for
+        something else, saying what differs, or damaged, naming the shards."""
+        manifest = Manifest.read(folder)
+        if apart := differences(made_for, manifest.made_for):
+            raise StoreError(
+                f"{folder} holds teacher signals for something else:\n"
+                + "\n".join(f"  - {d}" for d in apart),
+                expected="a store made for this teacher, data and recipe",
+                remedy="build one for these: gradistill signals, or give --signals auto",
+            )
+        refuse_damaged(folder, damaged(folder, manifest, verify=verify))
+        return cls(folder, manifest, columns, rows)
+
+    def __call__(self, batch: Batch, requests: Iterable[Request]) -> Said:
+        start = perf_counter()
+        if batch.index is None:
+            raise StoreError(
+                "a batch without row numbers came to a store",
+                expected="a column 'index' in the training data",
+                remedy="use gradistill.data.encode",
+            )
+        places = [self.places[index] for index in batch.index.tolist()]
+        said = {request: self._answer(self.columns[request], batch, places) for request in requests}
+        self.seconds += perf_counter() - start
+        return said
+
+    def _answer(self, column: Column, batch: Batch, places: Sequence[int]) -> Tensor:
+        per_shard = self.manifest.rows_per_shard
+        rows = []
+        for place in places:
+            shelf = self._shelf(place // per_shard)
+            at = place % per_shard
+            shape = (int(shelf.lengths[at]), *column.shape) if column.per_token else column.shape
+            rows.append(unpacked(shelf.row(column.name, at), shape, column.encoding))
+        mask = batch.mask.cpu()
+        if not column.per_token:
+            return torch.from_numpy(np.stack(rows)).to(batch.mask.device)
+        full = torch.zeros(*mask.shape, *column.shape)
+        full[mask] = torch.from_numpy(np.concatenate(rows))
+        return full.movedim(1, 2).to(batch.mask.device)
+
+    def _opened(self, number: int) -> Shelf:
+        return open_shelf(self.folder / self.manifest.shards[number].file)
+
+
+def open_shelf(file: Path) -> Shelf:
+    table = pa.ipc.open_file(pa.memory_map(str(file))).get_batch(0)
+    data, offsets = {}, {}
+    for name in table.schema.names[2:]:
+        _, starts, content = table.column(name).buffers()
+        offsets[name] = np.frombuffer(starts, dtype="<i8", count=table.num_rows + 1)
+        data[name] = memoryview(content)
+    return Shelf(data, offsets, table.column("length").to_numpy())
+
+
+def damaged(folder: Path, manifest: Manifest, *, verify: Verify) -> dict[str, str]:
+    """What is wrong with which shards. ``fast`` looks at sizes alone and misses a flipped bit."""
+    found = {}
+    for shard in manifest.shards:
+        file = folder / shard.file
+        if not file.is_file():
+            found[shard.file] = "is missing"
+        elif file.stat().st_size != shard.bytes:
+            found[shard.file] = f"has {file.stat().st_size} bytes, not {shard.bytes}"
+        elif verify == "full" and checksum_of(file) != shard.sha256:
+            found[shard.file] = "has another checksum"
+    return found
+
+
+def refuse_damaged(folder: Path, broken: Mapping[str, str]) -> None:
+    """Raise StoreError with the names of the damaged shards, if there are any."""
+    if broken:
+        raise StoreError(
+            f"{folder} is damaged: " + ", ".join(f"{shard} {what}" for shard, what in broken.items()),
+            expected="shards as they were written",
+            remedy="build these again: the command that built the store, with --repair",
+        )

@@ -1,0 +1,60 @@
+"""Training from a store is training beside the teacher."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import Dataset
+
+from gradistill.objectives import Pair
+from gradistill.recipe import shipped_methods
+from gradistill.signals.building import Build, build
+from gradistill.signals.layout import columns_for
+from gradistill.signals.store import StoredTeacher
+from gradistill.signals.teacher import OnlineTeacher
+from gradistill.training.step import requests_of
+from gradistill.training.trainer import facts
+from training.conftest import Kit, padded, rows, terms_of
+
+METHODS = [method for method in shipped_methods() if method != "finetune"]
+
+
+def stored(method: str, student: Any, teacher: Any, data: Dataset, folder: Path) -> StoredTeacher:
+    online = OnlineTeacher(teacher)
+    pair = Pair(facts(online.probe.find(student)), facts(online.probe))
+    columns = columns_for(requests_of(terms_of(method), pair, "teacher"), pair.teacher, "float32")
+    plan = Build(folder, data, columns, {"for": method}, {}, batch_size=3)
+    build(plan, online, padded)
+    return StoredTeacher.open(folder, plan.made_for, columns, data["index"])
+
+
+@pytest.mark.parametrize("labels", [1, 2, 3])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_float32_store_gives_the_losses_of_the_teacher(
+    method: str, labels: int, kit: Kit, unchecked: None, tmp_path: Path
+) -> None:
+    features = rows(labels, count=16)
+    data = Dataset.from_list([{**row, "length": len(row["input_ids"])} for row in features])
+    histories = []
+    for source in ("online", "store"):
+        student, teacher = kit.models(labels, frozen=method.startswith("gkd"))
+        speaker: Any = teacher
+        options: dict[str, Any] = {}
+        if source == "store":
+            speaker = stored(method, student, teacher, data, tmp_path / "store")
+            options = {"teacher_facts": facts(OnlineTeacher(teacher).probe)}
+        trainer = kit.trainer(
+            method, (student, speaker), data=data, options=options, max_steps=12, learning_rate=1e-3
+        )
+        trainer.train()
+        histories.append([log for log in trainer.state.log_history if "loss" in log])
+    assert len(histories[0]) == 12
+    for online, found in zip(*histories, strict=True):
+        terms = [key for key in online if key == "loss" or key.startswith("raw/")]
+        assert len(terms) > 1
+        # float32: the same numbers from batches that were padded otherwise
+        assert {k: found[k] for k in terms} == pytest.approx(
+            {k: online[k] for k in terms}, rel=1e-6, abs=1e-6
+        )
