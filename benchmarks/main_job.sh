@@ -37,7 +37,7 @@ for task in "$@"; do
         *) method=$name changes="" ;;
         esac
         run "$task/$name" gradistill distill --teacher "$output/$task/teacher" --data "$data/$task" \
-            --task "$task" --method "$method" --student-layers 3 --epochs 2 --max-train-rows "$rows" \
+            --task "$task" --method "$method" --signals online --student-layers 3 --epochs 2 --max-train-rows "$rows" \
             --set training.batch_size="$batch" $changes
     done
 done
