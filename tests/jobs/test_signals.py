@@ -113,6 +113,17 @@ def test_damage_is_named_and_mended_alone(small: Any, tmp_path: Path) -> None:
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == whole
 
 
+def test_repair_refuses_a_store_for_something_else(small: Any, tmp_path: Path) -> None:
+    folder = store(small, tmp_path / "store")
+    for damage in (False, True):
+        if damage:
+            (folder / "shard-00001.arrow").unlink()
+        before = {path.name: path.read_bytes() for path in folder.iterdir()}
+        with pytest.raises(StoreError, match="max_length: 128 there, 9 wanted"):
+            store(small, folder, "training.max_length=9", repair=True)
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
 def test_a_damaged_cache_mends_itself(small: Any, tmp_path: Path, cache: Path) -> None:
     small.distilled("adkd", "two", tmp_path / "first")
     (kept,) = stores(cache)

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from gradistill.errors import StoreError
-from gradistill.signals import building, manifest
+from gradistill.signals import building, files, manifest
 from gradistill.signals.building import Build, build
 from gradistill.signals.manifest import MANIFEST
 from gradistill.signals.store import StoredTeacher, damaged
@@ -99,7 +99,7 @@ def test_a_disk_that_fills_up_keeps_whole_shards(tmp_path: Path, monkeypatch: py
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(manifest.os, "fsync", full)
+        patch.setattr(files.os, "fsync", full)
         with pytest.raises(StoreError, match=r"(?s)No space left on device.*whole shards are kept"):
             built(tmp_path / "store")
     kept = content(tmp_path / "store")
@@ -160,6 +160,32 @@ def test_damaged_shards_are_built_again_alone(tmp_path: Path) -> None:
     building.rebuild(made, [1, 3], teacher, collate)
     assert teacher.asked == len(made.rows_of(1)) + len(made.rows_of(3))
     assert content(made.folder) == before
+
+
+def test_building_some_shards_again_vouches_for_no_other(tmp_path: Path) -> None:
+    made = built(tmp_path / "store")
+    flipped = made.folder / "shard-00000.arrow"
+    raw = bytearray(flipped.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    flipped.write_bytes(raw)
+    building.rebuild(made, [1], Oracle(), collate)
+    with pytest.raises(StoreError, match="shard-00000.arrow has another checksum"):
+        opened(made)
+
+
+def test_a_store_for_something_else_is_not_mended(tmp_path: Path) -> None:
+    made = built(tmp_path / "store")
+    before = content(made.folder)
+    with pytest.raises(StoreError, match="teacher: aa there, bb wanted"):
+        building.rebuild(plan(tmp_path / "store", teacher="bb"), [0], Oracle(), collate)
+    assert content(made.folder) == before
+
+
+def test_a_damaged_plan_is_said(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / building.PLAN).write_text('{"format": 1')
+    with pytest.raises(StoreError, match=r"(?s)building.json is damaged.*delete"):
+        built(tmp_path / "store")
 
 
 def test_a_store_for_something_else_is_refused_with_the_difference(tmp_path: Path) -> None:

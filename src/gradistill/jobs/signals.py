@@ -22,7 +22,7 @@ from gradistill.objectives._contract import Logits, Request
 from gradistill.signals.building import DRAFT, PLAN, Build, alone, build, rebuild
 from gradistill.signals.fingerprint import digest, made_for
 from gradistill.signals.layout import Encoding, columns_for
-from gradistill.signals.manifest import MANIFEST, Manifest
+from gradistill.signals.manifest import MANIFEST, Manifest, refuse_other
 from gradistill.signals.store import StoredTeacher, Verify, damaged, refuse_damaged
 from gradistill.signals.teacher import OnlineTeacher
 from gradistill.training.trainer import facts
@@ -129,10 +129,14 @@ def mended(
     *,
     verify: Verify = "full",
 ) -> bool:
-    """Write the damaged shards of a finished store again, and no others; False where there is no finished store."""
+    """Write the damaged shards of a finished store again, and no others; False where there is no finished store.
+
+    Raises StoreError where the store is for something else.
+    """
     if not (plan.folder / MANIFEST).is_file():
         return False
     manifest = Manifest.read(plan.folder)
+    refuse_other(plan.folder, plan.made_for, manifest.made_for, remedy="choose another folder")
     broken = damaged(plan.folder, manifest, verify=verify)
     if not broken:
         return True

@@ -9,7 +9,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,16 +21,10 @@ from torch import Tensor
 
 from gradistill.errors import StoreError
 from gradistill.objectives._contract import Logits
+from gradistill.signals.files import checksum_of, write_whole
 from gradistill.signals.fingerprint import digest
 from gradistill.signals.layout import Column, packed
-from gradistill.signals.manifest import (
-    MANIFEST,
-    Manifest,
-    Shard,
-    checksum_of,
-    differences,
-    write_whole,
-)
+from gradistill.signals.manifest import MANIFEST, Manifest, Shard, refuse_other
 from gradistill.signals.teacher import TeacherSignals
 from gradistill.types import Batch
 
@@ -118,11 +112,17 @@ def build(
 
 
 def rebuild(plan: Build, numbers: Sequence[int], teacher: TeacherSignals, collate: Collate) -> None:
-    """Write some shards of a finished store again, and its manifest."""
+    """Write some shards of a finished store again, and what the manifest says of these: of no other shard.
+
+    Raises StoreError where the store is for something else.
+    """
     with alone(plan.folder):
+        manifest = Manifest.read(plan.folder)
+        _refuse_other(plan, manifest.made_for)
         for number in numbers:
             _write_shard(plan, number, teacher, collate)
-        _finish(plan)
+        shards = (_entry(plan, k) if k in numbers else shard for k, shard in enumerate(manifest.shards))
+        replace(manifest, shards=tuple(shards)).write(plan.folder)
 
 
 def _open_folder(plan: Build) -> None:
@@ -132,7 +132,7 @@ def _open_folder(plan: Build) -> None:
         _refuse_other(plan, Manifest.read(folder).made_for)
         return
     if PLAN in present:
-        _refuse_other(plan, json.loads((folder / PLAN).read_text(encoding="utf-8")))
+        _refuse_other(plan, _read_plan(folder))
     elif present:
         raise StoreError(
             f"{folder} holds files that are no store: {', '.join(present[:5])}",
@@ -157,14 +157,20 @@ def _files(folder: Path) -> tuple[list[str], list[str]]:
     return drafts, [name for name in names if name not in drafts]
 
 
-def _refuse_other(plan: Build, found: dict[str, Any]) -> None:
-    if apart := differences(plan.made_for, found):
+def _read_plan(folder: Path) -> dict[str, Any]:
+    try:
+        return json.loads((folder / PLAN).read_text(encoding="utf-8"))
+    except ValueError as error:
         raise StoreError(
-            f"{plan.folder} holds teacher signals for something else:\n"
-            + "\n".join(f"  - {d}" for d in apart),
-            expected="a store made for this teacher, data and recipe",
-            remedy="choose another folder, or delete that store: gradistill signals delete",
-        )
+            f"{folder / PLAN} is damaged: {error}",
+            expected="the plan of an unfinished store, as it was written",
+            remedy=f"delete {folder} and build the store again",
+        ) from error
+
+
+def _refuse_other(plan: Build, found: dict[str, Any]) -> None:
+    remedy = "choose another folder, or delete that store: gradistill signals delete"
+    refuse_other(plan.folder, plan.made_for, found, remedy=remedy)
 
 
 def _refuse_full_disk(folder: Path, needed: int) -> None:
@@ -243,19 +249,20 @@ def _arrow(
     return memoryview(sink.getvalue())
 
 
+def _entry(plan: Build, number: int) -> Shard:
+    """What the manifest says of a shard that was just written."""
+    file = plan.shard_file(number)
+    return Shard(file.name, len(plan.rows_of(number)), file.stat().st_size, checksum_of(file))
+
+
 def _finish(plan: Build) -> None:
-    files = [plan.shard_file(number) for number in range(plan.shards)]
-    shards = tuple(
-        Shard(file.name, len(plan.rows_of(number)), file.stat().st_size, checksum_of(file))
-        for number, file in enumerate(files)
-    )
     Manifest(
         made_for=plan.made_for,
         about={**plan.about, "fingerprint": digest(plan.made_for)},
         rows=len(plan.rows),
         tokens=int(plan.lengths.sum()),
         rows_per_shard=plan.rows_per_shard,
-        shards=shards,
+        shards=tuple(_entry(plan, number) for number in range(plan.shards)),
     ).write(plan.folder)
     (plan.folder / PLAN).unlink(missing_ok=True)
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from gradistill.errors import StoreError
+from gradistill.signals.files import write_whole
 from gradistill.signals.fingerprint import digest
 
 MANIFEST = "manifest.json"
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,17 @@ def _text(content: dict[str, Any]) -> str:
     return json.dumps({**content, "checksum": digest(content)}, indent=1) + "\n"
 
 
-def differences(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:
+def refuse_other(folder: Path, expected: dict[str, Any], found: dict[str, Any], *, remedy: str) -> None:
+    """Raise StoreError where a store was made for something else, saying what differs."""
+    if apart := _differences(expected, found):
+        raise StoreError(
+            f"{folder} holds teacher signals for something else:\n" + "\n".join(f"  - {d}" for d in apart),
+            expected="a store made for this teacher, data and recipe",
+            remedy=remedy,
+        )
+
+
+def _differences(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:
     """What two fingerprints disagree on, by name."""
     return [
         f"{key}: {_short(found.get(key))} there, {_short(expected.get(key))} wanted"
@@ -83,35 +91,3 @@ def differences(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:
 def _short(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 60 else f"{text[:24]}… ({digest(value)[:8]})"
-
-
-def checksum_of(file: Path) -> str:
-    found = hashlib.sha256()
-    with file.open("rb") as stream:
-        while piece := stream.read(_CHUNK):
-            found.update(piece)
-    return found.hexdigest()
-
-
-def write_whole(file: Path, content: bytes | memoryview) -> None:
-    """The file with all of its content, or as it was before, whatever happens meanwhile."""
-    draft = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        with draft.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        draft.replace(file)
-    finally:
-        draft.unlink(missing_ok=True)
-    sync_folder(file.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames in a folder survive a power cut, where the system can."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from gradistill.errors import StoreError
 from gradistill.objectives._contract import Request
+from gradistill.signals.files import checksum_of
 from gradistill.signals.layout import Column, unpacked
-from gradistill.signals.manifest import Manifest, checksum_of, differences
+from gradistill.signals.manifest import Manifest, refuse_other
 from gradistill.signals.speak import Said
 from gradistill.types import Batch
 
@@ -57,13 +58,8 @@ class StoredTeacher:
         """``rows`` are the numbers of the rows in the order of the data. Raises StoreError where the store is for
         something else, saying what differs, or damaged, naming the shards."""
         manifest = Manifest.read(folder)
-        if apart := differences(made_for, manifest.made_for):
-            raise StoreError(
-                f"{folder} holds teacher signals for something else:\n"
-                + "\n".join(f"  - {d}" for d in apart),
-                expected="a store made for this teacher, data and recipe",
-                remedy="build one for these: gradistill signals, or give --signals auto",
-            )
+        remedy = "build one for these: gradistill signals, or give --signals auto"
+        refuse_other(folder, made_for, manifest.made_for, remedy=remedy)
         refuse_damaged(folder, damaged(folder, manifest, verify=verify))
         return cls(folder, manifest, columns, rows)
 
