@@ -13,6 +13,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from gradistill.errors import RecipeError
 from gradistill.recipe import Recipe
+from gradistill.signals.files import write_whole
 from gradistill.training.arguments import CHECKPOINTS
 
 RECIPE, METRICS, CARD = "recipe.yaml", "metrics.json", "README.md"
@@ -63,7 +64,7 @@ def open_run(output: Path, recipe: Recipe, *, overwrite: bool) -> str | None:
         if overwrite and output.exists():
             shutil.rmtree(output)
         output.mkdir(parents=True, exist_ok=True)
-        _write(output / RECIPE, recipe.as_yaml())
+        write_whole(output / RECIPE, recipe.as_yaml().encode())
     except OSError as error:
         raise RecipeError(
             f"{output} cannot be written: {error.strerror}", remedy="choose another --output"
@@ -73,8 +74,9 @@ def open_run(output: Path, recipe: Recipe, *, overwrite: bool) -> str | None:
 
 def close_run(output: Path, metrics: Mapping[str, Any], card: str) -> None:
     """Write the card and the metrics, and remove the checkpoints: the folder itself is the best model."""
-    _write(output / CARD, card)
-    _write(output / METRICS, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
+    write_whole(output / CARD, card.encode())
+    text = json.dumps(metrics, indent=2, allow_nan=False) + "\n"
+    write_whole(output / METRICS, text.encode())
     shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)
 
 
@@ -100,10 +102,3 @@ def _differences(before: Any, now: Any, path: str) -> list[str]:
         keys = dict.fromkeys([*before, *now])
         return [d for k in keys for d in _differences(before.get(k), now.get(k), f"{path}.{k}".lstrip("."))]
     return [] if before == now else [f"{path}: {before!r} there, {now!r} now"]
-
-
-def _write(file: Path, text: str) -> None:
-    """Readers see the old file or the new one, never half of it."""
-    temporary = file.with_suffix(file.suffix + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(file)
