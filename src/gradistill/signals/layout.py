@@ -50,9 +50,6 @@ class Column:
         factors = 0 if self.encoding == "float32" else numbers // self.shape[-1]
         return numbers * np.dtype(self.encoding).itemsize + factors * _FACTOR.itemsize
 
-    def items(self, length: int) -> int:
-        return length if self.per_token else 1
-
     def as_dict(self) -> dict[str, Any]:
         return {
             "name": self.name,
