@@ -20,7 +20,6 @@ from datasets import Dataset
 from torch import Tensor
 
 from gradistill.errors import StoreError
-from gradistill.objectives._contract import Logits
 from gradistill.signals.files import checksum_of, write_whole
 from gradistill.signals.fingerprint import digest
 from gradistill.signals.layout import Column, packed
@@ -215,7 +214,7 @@ def _write_shard(plan: Build, number: int, teacher: TeacherSignals, collate: Col
 def _said_by_row(
     columns: Sequence[Column], teacher: TeacherSignals, batch: Batch
 ) -> Iterator[dict[str, bytes]]:
-    said = teacher(batch, dict.fromkeys((Logits(), *(column.request for column in columns))))
+    said = teacher(batch, [column.request for column in columns])
     arrays = {column: said[column.request].float().cpu().numpy() for column in columns}
     mask = batch.mask.cpu().numpy()
     for k in range(len(batch)):
