@@ -129,6 +129,23 @@ def test_killed_at_any_moment_it_goes_on_and_ends_the_same(tmp_path: Path, forke
     assert unfinished > KILLS / 2  # else the kills came too late to tell anything
 
 
+def test_a_store_keeps_the_shards_that_it_was_begun_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = content(built(tmp_path / "whole").folder)
+    begun = plan(tmp_path / "store")
+    building._open_folder(begun)
+    building._write_shard(begun, 0, first := Oracle(), collate)
+    monkeypatch.setattr(building, "SHARD_BYTES", 2 * SMALL)
+    teacher = Oracle()
+    build(plan(tmp_path / "store"), teacher, collate)
+    assert teacher.asked == 40 - first.asked
+    assert content(tmp_path / "store") == whole
+    (tmp_path / "store" / "shard-00001.arrow").unlink()
+    building.rebuild(plan(tmp_path / "store"), [1], Oracle(), collate)
+    assert content(tmp_path / "store") == whole
+
+
 def test_every_flipped_bit_is_seen_and_its_file_named(tmp_path: Path) -> None:
     made = built(tmp_path / "store")
     files = [path for path in sorted(made.folder.iterdir()) if path.is_file()]

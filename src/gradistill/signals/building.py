@@ -30,7 +30,9 @@ from gradistill.types import Batch
 PLAN = "building.json"
 DRAFT = re.compile(r"\.(shard-\d+\.arrow|manifest\.json|building\.json)\.\d+")
 SHARD_BYTES = 8 << 20
-"""Aimed at: large enough to read in one sweep, small enough to hold a few times in memory and to lose when killed."""
+"""Aimed at: large enough to read in one sweep, small enough to hold a few times in memory and to lose when killed.
+
+For new stores only: one that was begun keeps its rows a shard."""
 
 Collate = Callable[[Sequence[Mapping[str, Any]]], dict[str, Tensor]]
 
@@ -45,6 +47,8 @@ class Build:
     made_for: dict[str, Any]
     about: dict[str, Any]
     batch_size: int = 64
+    begun_with: int | None = None
+    """Rows a shard of the store that is there already, whatever this version would choose."""
 
     @cached_property
     def lengths(self) -> np.ndarray:
@@ -65,7 +69,7 @@ class Build:
 
     @property
     def rows_per_shard(self) -> int:
-        return max(1, SHARD_BYTES * len(self.rows) // max(self._content, 1))
+        return self.begun_with or max(1, SHARD_BYTES * len(self.rows) // max(self._content, 1))
 
     def shard_file(self, number: int) -> Path:
         return self.folder / f"shard-{number:05d}.arrow"
@@ -100,6 +104,7 @@ def build(
         barrier()
         if (plan.folder / MANIFEST).is_file():
             return
+        plan = _as_begun(plan)
         for number in range(rank, plan.shards, ranks):
             if not plan.shard_file(number).is_file():
                 _write_shard(plan, number, teacher, collate)
@@ -118,6 +123,7 @@ def rebuild(plan: Build, numbers: Sequence[int], teacher: TeacherSignals, collat
     with alone(plan.folder):
         manifest = Manifest.read(plan.folder)
         _refuse_other(plan, manifest.made_for)
+        plan = replace(plan, begun_with=manifest.rows_per_shard)
         for number in numbers:
             _write_shard(plan, number, teacher, collate)
         shards = (_entry(plan, k) if k in numbers else shard for k, shard in enumerate(manifest.shards))
@@ -131,7 +137,7 @@ def _open_folder(plan: Build) -> None:
         _refuse_other(plan, Manifest.read(folder).made_for)
         return
     if PLAN in present:
-        _refuse_other(plan, _read_plan(folder))
+        plan = _as_begun(plan)
     elif present:
         raise StoreError(
             f"{folder} holds files that are no store: {', '.join(present[:5])}",
@@ -144,7 +150,8 @@ def _open_folder(plan: Build) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for draft in drafts:
             (folder / draft).unlink(missing_ok=True)
-        write_whole(folder / PLAN, json.dumps(plan.made_for, indent=1).encode())
+        begun = {"made_for": plan.made_for, "rows_per_shard": plan.rows_per_shard}
+        write_whole(folder / PLAN, json.dumps(begun, indent=1).encode())
     except OSError as error:
         raise _unwritable(folder, error) from error
 
@@ -156,15 +163,19 @@ def _files(folder: Path) -> tuple[list[str], list[str]]:
     return drafts, [name for name in names if name not in drafts]
 
 
-def _read_plan(folder: Path) -> dict[str, Any]:
+def _as_begun(plan: Build) -> Build:
+    """The plan, with the shards of the unfinished store. Raises StoreError where that is for something else."""
     try:
-        return json.loads((folder / PLAN).read_text(encoding="utf-8"))
-    except ValueError as error:
+        begun = json.loads((plan.folder / PLAN).read_text(encoding="utf-8"))
+        made_for, rows_per_shard = dict(begun["made_for"]), int(begun["rows_per_shard"])
+    except (ValueError, KeyError, TypeError) as error:
         raise StoreError(
-            f"{folder / PLAN} is damaged: {error}",
+            f"{plan.folder / PLAN} is damaged: {error}",
             expected="the plan of an unfinished store, as it was written",
-            remedy=f"delete {folder} and build the store again",
+            remedy=f"delete {plan.folder} and build the store again",
         ) from error
+    _refuse_other(plan, made_for)
+    return replace(plan, begun_with=rows_per_shard)
 
 
 def _refuse_other(plan: Build, found: dict[str, Any]) -> None:
