@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -15,6 +15,7 @@ from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBas
 
 from gradistill.audit import Answers, ask, loyalty
 from gradistill.data import Collator, Encoded, Splits, Task, compute_metrics, encode
+from gradistill.jobs import Say
 from gradistill.jobs.account import described, timing, versions
 from gradistill.jobs.folder import close_run, open_run
 from gradistill.jobs.signals import AUTO, StoreChoice, plan_store, stored_teacher
@@ -30,8 +31,6 @@ from gradistill.signals.teacher import OnlineTeacher
 from gradistill.training.arguments import training_arguments
 from gradistill.training.step import Term, requests_of
 from gradistill.training.trainer import DistillationTrainer, facts
-
-Say = Callable[[str], object]
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from gradistill.data import Splits, align_labels, load_splits
 from gradistill.errors import RecipeError
+from gradistill.jobs import Say
 from gradistill.jobs.folder import check_run
-from gradistill.jobs.running import Run, Say
+from gradistill.jobs.running import Run
 from gradistill.jobs.signals import AUTO, DEFAULT_ENCODING, StoreChoice, filled, mended
 from gradistill.models.loading import Head, label_names, load_classifier, load_tokenizer, set_padding
 from gradistill.models.student import (

@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from gradistill.data import Collator
 from gradistill.errors import StoreError
+from gradistill.jobs import Say
 from gradistill.objectives._contract import Logits, Request
 from gradistill.signals.building import DRAFT, PLAN, Build, alone, build, rebuild
 from gradistill.signals.fingerprint import digest, made_for
@@ -27,7 +28,6 @@ from gradistill.signals.store import StoredTeacher, Verify, damaged, refuse_dama
 from gradistill.signals.teacher import OnlineTeacher
 from gradistill.training.trainer import facts
 
-Say = Callable[[str], object]
 DEFAULT_ENCODING: Encoding = "int8"
 """Students from it are nearer to those from float32 than two seeds are to each other (docs/signals.md)."""
 
