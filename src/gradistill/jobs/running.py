@@ -44,16 +44,10 @@ class Run:
     say: Say
     signals: StoreChoice = AUTO
     names: Mapping[str, str] = field(default_factory=dict)
-    """What people call the teacher and the data."""
+    """What people call the teacher, the data and the student, which else is called like its folder."""
 
     def train(
-        self,
-        student: PreTrainedModel,
-        teacher: PreTrainedModel | None,
-        *,
-        overwrite: bool,
-        student_name: str = "",
-        teacher_name: str = "",
+        self, student: PreTrainedModel, teacher: PreTrainedModel | None, *, overwrite: bool
     ) -> dict[str, Any]:
         set_padding(student, self.tokenizer)
         training, validation = self.encoded("train"), self.encoded("validation")
@@ -74,8 +68,8 @@ class Run:
             "task": self.splits.task.name,
             "method": self.recipe.method,
             "seed": self.recipe.training.seed,
-            "student": described(student, student_name or self.output.name),
-            "teacher": described(teacher, teacher_name) if teacher is not None else None,
+            "student": described(student, self.names.get("student", self.output.name)),
+            "teacher": described(teacher, self.names.get("teacher", "")) if teacher is not None else None,
             **self._evaluated(student, teacher, validation),
             "timing": timing(
                 sum((source.seconds for source in (online, stored) if source), 0.0),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +68,9 @@ def finetune(
     set_seed(recipe.training.seed)
     tokenizer = load_tokenizer(model)
     student, _ = load_classifier(model, head=Head(splits.task.labels), new_head=True)
-    run = Run(Path(output), recipe, splits, tokenizer, say)
-    return run.train(student, None, student_name=model, overwrite=overwrite)
+    names = {"student": model, "data": data.source}
+    run = Run(Path(output), recipe, splits, tokenizer, say, names=names)
+    return run.train(student, None, overwrite=overwrite)
 
 
 def distill(
@@ -88,9 +89,8 @@ def distill(
     """
     reads = (teacher, data.source, recipe.student.checkpoint)
     check_run(Path(output), recipe, overwrite=overwrite, reads=reads)
-    run, teacher_model, student = _pair(teacher, data, Path(output), recipe, say)
-    run = replace(run, signals=signals)
-    return run.train(student, teacher_model, teacher_name=teacher, overwrite=overwrite)
+    run, teacher_model, student = _pair(teacher, data, Path(output), recipe, say, signals)
+    return run.train(student, teacher_model, overwrite=overwrite)
 
 
 def store_signals(
@@ -123,7 +123,7 @@ def store_signals(
 
 
 def _pair(
-    teacher: str, data: DataChoice, output: Path, recipe: Recipe, say: Say
+    teacher: str, data: DataChoice, output: Path, recipe: Recipe, say: Say, signals: StoreChoice = AUTO
 ) -> tuple[Run, PreTrainedModel, PreTrainedModel]:
     """The run, the teacher and the new student that these names describe."""
     tokenizer = load_tokenizer(teacher)
@@ -134,7 +134,7 @@ def _pair(
     student = build_student(teacher_model, tokenizer, recipe.student)
     set_padding(teacher_model, tokenizer)
     names = {"teacher": teacher, "data": data.source}
-    return Run(output, recipe, splits, tokenizer, say, names=names), teacher_model, student
+    return Run(output, recipe, splits, tokenizer, say, signals, names), teacher_model, student
 
 
 def build_student(
