@@ -31,9 +31,9 @@ from gradistill.cli.options import (
     TextColumns,
     Verified,
     data_choice,
+    distilling_recipe,
     one_of,
     resolved_recipe,
-    student_changes,
 )
 from gradistill.cli.signals import signals
 
@@ -120,10 +120,9 @@ def distill(
     from gradistill.jobs import runs
     from gradistill.jobs.signals import StoreChoice
 
-    resolved = resolved_recipe(
-        method or (None if recipe else "adkd"), task, recipe, change, settings,
+    resolved = distilling_recipe(
+        method, task, recipe, change, settings, student=student, layers=student_layers, layer_map=layer_map,
         epochs=epochs, seed=seed, max_train_rows=max_train_rows,
-        **student_changes(student, student_layers, layer_map),
     )  # fmt: skip
     choice = data_choice(data, task, label_column, text_columns)
     known = one_of("--encoding", encoding, ENCODINGS) if encoding else None

@@ -90,6 +90,24 @@ def resolved_recipe(
     )
 
 
+def distilling_recipe(
+    method: str | None,
+    task: str | None,
+    file: Path | None,
+    change: list[str] | None,
+    settings: str,
+    *,
+    student: str | None,
+    layers: int | None,
+    layer_map: str | None,
+    **short: Any,
+) -> Any:
+    """The recipe of a student; AD-KD's, where neither a method nor a file is given."""
+    named = method or (None if file else "adkd")
+    changes = _student_changes(student, layers, layer_map)
+    return resolved_recipe(named, task, file, change, settings, **short, **changes)
+
+
 def one_of(option: str, given: str, known: tuple[str, ...]) -> Any:
     from gradistill.errors import RecipeError
 
@@ -98,7 +116,7 @@ def one_of(option: str, given: str, known: tuple[str, ...]) -> Any:
     return given
 
 
-def student_changes(checkpoint: str | None, layers: int | None, layer_map: str | None) -> dict[str, Any]:
+def _student_changes(checkpoint: str | None, layers: int | None, layer_map: str | None) -> dict[str, Any]:
     """The options of a student as changes of the recipe."""
     listed = f"[{layer_map}]" if layer_map and layer_map[0].isdigit() else layer_map
     quoted = json.dumps(checkpoint) if checkpoint else None  # a folder may be called 12

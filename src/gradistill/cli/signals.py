@@ -25,9 +25,8 @@ from gradistill.cli.options import (
     TextColumns,
     Verified,
     data_choice,
+    distilling_recipe,
     one_of,
-    resolved_recipe,
-    student_changes,
 )
 
 Action = Annotated[
@@ -72,9 +71,9 @@ def signals(
     from gradistill.jobs import runs
     from gradistill.jobs.signals import DEFAULT_ENCODING
 
-    resolved = resolved_recipe(
-        method or (None if recipe else "adkd"), task, recipe, change, settings,
-        seed=seed, max_train_rows=max_train_rows, **student_changes(student, student_layers, layer_map),
+    resolved = distilling_recipe(
+        method, task, recipe, change, settings, student=student, layers=student_layers, layer_map=layer_map,
+        seed=seed, max_train_rows=max_train_rows,
     )  # fmt: skip
     choice = data_choice(_given("--data", data), task, label_column, text_columns)
     known = one_of("--encoding", encoding or DEFAULT_ENCODING, ENCODINGS)
