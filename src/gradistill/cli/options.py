@@ -8,12 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-Data = Annotated[
-    str,
-    typer.Option(
-        "--data", help="A folder with train and validation files (.csv, .jsonl, .parquet), or a hub id."
-    ),
-]
+DATA = typer.Option(
+    "--data", help="A folder with train and validation files (.csv, .jsonl, .parquet), or a hub id."
+)
+Data = Annotated[str, DATA]
 Output = Annotated[
     Path, typer.Option("--output", help="The run folder: a model folder with metrics and recipe.")
 ]
@@ -39,7 +37,8 @@ TextColumns = Annotated[str | None, typer.Option("--text-columns", help="One or 
 Settings = Annotated[
     str, typer.Option("--settings", help="authors: the papers' settings for the task, if any; default: ours.")
 ]
-Teacher = Annotated[str, typer.Option("--teacher", help="A fine-tuned classifier: folder or hub id.")]
+TEACHER = typer.Option("--teacher", help="A fine-tuned classifier: folder or hub id.")
+Teacher = Annotated[str, TEACHER]
 Method = Annotated[str | None, typer.Option("--method", help="See gradistill methods. Default: adkd.")]
 Student = Annotated[str | None, typer.Option("--student", help="A pre-trained student checkpoint.")]
 StudentLayers = Annotated[

@@ -8,7 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from gradistill.cli.options import (
+    DATA,
     ENCODINGS,
+    TEACHER,
     VERIFICATIONS,
     Changes,
     Encoded,
@@ -35,8 +37,8 @@ Action = Annotated[
 Store = Annotated[
     Path | None, typer.Argument(help="The folder of a store; for list, of stores (default: the cache).")
 ]
-Asked = Annotated[str | None, typer.Option("--teacher", help="A fine-tuned classifier: folder or hub id.")]
-Read = Annotated[str | None, typer.Option("--data", help="As in gradistill distill.")]
+Asked = Annotated[str | None, TEACHER]  # show, list and delete need neither
+Read = Annotated[str | None, DATA]
 Written = Annotated[Path | None, typer.Option("--output", help="The store's folder (default: in the cache).")]
 Repair = Annotated[bool, typer.Option("--repair", help="Write damaged shards of a finished store again.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Delete without asking.")]
