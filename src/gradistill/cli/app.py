@@ -8,8 +8,6 @@ from typing import Annotated, Any
 import typer
 
 from gradistill.cli.options import (
-    ENCODINGS,
-    VERIFICATIONS,
     Changes,
     Data,
     Encoded,
@@ -32,6 +30,8 @@ from gradistill.cli.options import (
     Verified,
     data_choice,
     distilling_recipe,
+    known_encoding,
+    known_verification,
     one_of,
     resolved_recipe,
 )
@@ -125,8 +125,8 @@ def distill(
         epochs=epochs, seed=seed, max_train_rows=max_train_rows,
     )  # fmt: skip
     choice = data_choice(data, task, label_column, text_columns)
-    known = one_of("--encoding", encoding, ENCODINGS) if encoding else None
-    store = StoreChoice(signals, known, one_of("--verify", verify, VERIFICATIONS))
+    known = known_encoding(encoding) if encoding else None
+    store = StoreChoice(signals, known, known_verification(verify))
     metrics = runs.distill(
         teacher, choice, output, resolved, signals=store, overwrite=overwrite, say=typer.echo
     )

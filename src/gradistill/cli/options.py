@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -47,7 +47,6 @@ StudentLayers = Annotated[
 LayerMap = Annotated[
     str | None, typer.Option("--layer-map", help="skip, first, last, or a list such as 1,3,6.")
 ]
-ENCODINGS = ("float32", "float16", "int8")
 Encoded = Annotated[
     str | None,
     typer.Option("--encoding", help="How a store writes vectors: int8 (default), float16 or float32."),
@@ -56,7 +55,6 @@ Signals = Annotated[
     str,
     typer.Option("--signals", help="Teacher signals: auto (kept in a cache), online, or a store's folder."),
 ]
-VERIFICATIONS = ("full", "fast")
 Verified = Annotated[
     str, typer.Option("--verify", help="On opening a store: full (checksums) or fast (sizes).")
 ]
@@ -113,6 +111,18 @@ def one_of(option: str, given: str, known: tuple[str, ...]) -> Any:
     if given not in known:
         raise RecipeError(f"{option} {given!r}", expected=" or ".join(known), remedy="choose one of them")
     return given
+
+
+def known_encoding(given: str) -> Any:
+    from gradistill.signals.layout import Encoding
+
+    return one_of("--encoding", given, get_args(Encoding))
+
+
+def known_verification(given: str) -> Any:
+    from gradistill.signals.store import Verify
+
+    return one_of("--verify", given, get_args(Verify))
 
 
 def _student_changes(checkpoint: str | None, layers: int | None, layer_map: str | None) -> dict[str, Any]:

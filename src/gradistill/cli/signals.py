@@ -9,9 +9,7 @@ import typer
 
 from gradistill.cli.options import (
     DATA,
-    ENCODINGS,
     TEACHER,
-    VERIFICATIONS,
     Changes,
     Encoded,
     LabelColumn,
@@ -28,6 +26,8 @@ from gradistill.cli.options import (
     Verified,
     data_choice,
     distilling_recipe,
+    known_encoding,
+    known_verification,
     one_of,
 )
 
@@ -69,7 +69,7 @@ def signals(
 ) -> None:
     """Write what a recipe asks of the teacher into a store, once; or show, list and delete stores."""
     if action is not None:
-        return _managed(action, folder, one_of("--verify", verify, VERIFICATIONS), yes)
+        return _managed(action, folder, known_verification(verify), yes)
     from gradistill.jobs import runs
     from gradistill.jobs.signals import DEFAULT_ENCODING
 
@@ -78,7 +78,7 @@ def signals(
         seed=seed, max_train_rows=max_train_rows,
     )  # fmt: skip
     choice = data_choice(_given("--data", data), task, label_column, text_columns)
-    known = one_of("--encoding", encoding or DEFAULT_ENCODING, ENCODINGS)
+    known = known_encoding(encoding or DEFAULT_ENCODING)
     return _print(runs.store_signals(
         _given("--teacher", teacher), choice, output, resolved, encoding=known, repair=repair, say=typer.echo
     ))  # fmt: skip
