@@ -11,7 +11,8 @@ from torch import nn
 
 from families import FAMILIES, build, collated
 from gradistill.errors import ModelError
-from gradistill.models.probe import Probe, unwrapped
+from gradistill.models.probe import Probe
+from gradistill.models.tracing import unwrapped
 from gradistill.types import Batch
 
 DECODERS = ("llama", "qwen2", "qwen3", "gpt2", "gemma3")

@@ -52,13 +52,15 @@ def ask(
     The model is asked in eval mode and left as it was.
     """
     request = AttributionScores(Target("log_odds", "teacher"))
-    probe, device = Probe.find(model), next(model.parameters()).device
+    probe, started, device = Probe.find(model), False, next(model.parameters()).device
     logits: list[Any] = [None] * len(rows)
     maps: list[Any] = [None] * len(rows)
     with _evaluating(model):
         for places, collated in _by_length(rows, collate, batch_size):
             own_tokens = (collated["attention_mask"] * (1 - collated["special_tokens_mask"])).bool()
             batch = Batch.of({key: value.to(device) for key, value in collated.items()})
+            if not started:
+                probe, started = probe.verified(model, batch), True
             said = speak(
                 model, probe, batch, [Logits(), request], create_graph=False,
                 teacher_labels=None if labels is None else torch.as_tensor(labels[places], device=device),

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from torch import nn
 
-from gradistill.models.probe import config_of, unwrapped
+from gradistill.models.tracing import config_of, unwrapped
 
 
 @contextmanager

@@ -7,48 +7,58 @@ and wide the model is, and which position its head reads. Hooks live in ``with``
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Literal
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from gradistill.errors import ModelError
+from gradistill.models.tracing import Seen, evaluating, specimen, thawed, traced, unwrapped
+from gradistill.models.trimming import Reads, Trim, find_trim
+from gradistill.types import Batch
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Probe:
     """What was found: see ``find``. ``embedding`` is the name of the module that returns the embedding output,
     ``embedding_parameters`` the names of all parameters that it depends on, ``reads`` the position that stands
-    for the text: the first token ([CLS]) or the last (decoders)."""
+    for the text: the first token ([CLS]) or the last (decoders), ``trim`` what of the last block need be computed
+    for that position only (None where the head reads several)."""
 
     embedding: str
     embedding_parameters: tuple[str, ...]
     layers: int
     width: int
     labels: int
-    reads: Literal["first", "last"]
+    reads: Reads
+    trim: Trim | None
 
     @classmethod
     def find(cls, model: nn.Module) -> Probe:
         """Look at one forward pass of a sequence classifier. Raises ModelError for what has no such sites."""
         inner = unwrapped(model)
-        batch = _specimen(inner)
-        with _evaluating(inner), _thawed(inner), torch.enable_grad():
-            calls, outputs = _traced(inner, batch)
+        batch = specimen(inner)
+        with evaluating(inner), thawed(inner), torch.enable_grad():
+            calls, outputs = traced(inner, batch)
             states = _hidden_states(inner, outputs)
             name = _producer(inner, calls, states[0])
-            logits = outputs.logits
+            logits, mask = outputs.logits, batch["attention_mask"]
+            reads = _position_read(logits, states[-1], mask)
             return cls(
                 embedding=name,
                 embedding_parameters=_upstream_parameters(inner, states[0]),
                 layers=len(states) - 1,
                 width=states[0].shape[-1],
                 labels=logits.shape[-1],
-                reads=_position_read(logits, states[-1], batch["attention_mask"]),
+                reads=reads,
+                trim=find_trim(calls, logits, mask, reads),
             )
 
     @contextmanager
@@ -73,6 +83,42 @@ class Probe:
         finally:
             handle.remove()
 
+    def trimmed(self, model: nn.Module, mask: Bool[Tensor, "batch token"]) -> AbstractContextManager[None]:
+        """Inside the block one forward pass computes its last block for the position that the head reads.
+
+        Not where blocks run again in the backward pass (activation checkpointing): the hooks would be gone.
+        """
+        inner = unwrapped(model)
+        if self.trim is None or (inner.training and _runs_again(inner)):
+            return nullcontext()
+        return self.trim.applied(inner, self.text_position(mask))
+
+    def verified(self, model: nn.Module, batch: Batch) -> Probe:
+        """This probe; without ``trim``, or what of it fails, where trimmed and whole model differ on a real batch.
+
+        Logits and the input gradient are compared, in eval mode, to the square root of the type's precision.
+        """
+        inner = unwrapped(model)
+        if self.trim is None:
+            return self
+        with evaluating(inner):
+            whole = replace(self, trim=None)._answers(inner, batch)
+            for trim in dict.fromkeys((self.trim, replace(self.trim, attention=None))):
+                probe = replace(self, trim=trim)
+                with suppress(
+                    RuntimeError, IndexError
+                ):  # NotImplementedError, and shapes that do not fit, too
+                    if all(map(_alike, probe._answers(inner, batch), whole)):
+                        return probe
+        _LOG.warning("The last block of %s cannot be trimmed: it runs whole.", type(inner).__name__)
+        return replace(self, trim=None)
+
+    def _answers(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad(), self.tapped(model) as taps, self.trimmed(model, batch.mask):
+            logits = model(**batch.inputs).logits
+        weights = torch.arange(1, logits.shape[1] + 1, device=logits.device)
+        return logits.detach(), torch.autograd.grad((logits * weights).sum(), taps[-1])[0]
+
     def text_position(self, mask: Bool[Tensor, "batch token"]) -> Int[Tensor, " batch"]:
         """The position that stands for each text: its first or its last real token."""
         order = torch.arange(mask.shape[1], device=mask.device)
@@ -81,90 +127,15 @@ class Probe:
         return (mask * order).argmax(-1)
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside ``torch.compile`` and distributed wrappers."""
-    while True:
-        inner = getattr(model, "_orig_mod", None) or (
-            model.module if isinstance(model, nn.parallel.DistributedDataParallel) else None
-        )
-        if inner is None:
-            return model
-        model = inner
+def _runs_again(model: nn.Module) -> bool:
+    """Whether activation checkpointing is on; it had another name before transformers 5.2x."""
+    names = ("is_activation_checkpointing", "is_gradient_checkpointing")
+    return next((getattr(model, name) for name in names if hasattr(type(model), name)), False)
 
 
-def config_of(model: nn.Module) -> Any:
-    """The transformers configuration of a model, or a ModelError where there is none."""
-    config = getattr(unwrapped(model), "config", None)
-    if config is None:
-        raise ModelError(
-            f"a {type(model).__name__} came",
-            expected="a transformers sequence classifier",
-            remedy="load the model with AutoModelForSequenceClassification",
-        )
-    return config
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    was_training = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in was_training.items():
-            module.training = training
-
-
-@contextmanager
-def _thawed(model: nn.Module) -> Iterator[None]:
-    """Every parameter requires a gradient inside the block: what depends on what is read from gradients."""
-    frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
-    for parameter in frozen:
-        parameter.requires_grad_(True)
-    try:
-        yield
-    finally:
-        for parameter in frozen:
-            parameter.requires_grad_(False)
-
-
-def _specimen(model: nn.Module) -> dict[str, Tensor]:
-    """Two texts of token ids that are nobody's padding, the second one padded where the model can pad."""
-    config = config_of(model)
-    if getattr(config, "is_encoder_decoder", False):
-        raise ModelError(
-            f"{type(model).__name__} is an encoder-decoder",
-            expected="an encoder or a decoder with a sequence classification head",
-            remedy="use a BERT-like encoder or a decoder such as Qwen or Llama",
-        )
-    device = next(model.parameters()).device
-    pad = getattr(config, "pad_token_id", None)
-    ids = torch.tensor([[k for k in range(2, 16) if k != pad][:6]], device=device) % config.vocab_size
-    mask = torch.ones_like(ids)
-    if pad is not None:
-        ids, mask = ids.repeat(2, 1), mask.repeat(2, 1)
-        ids[1, 4:], mask[1, 4:] = pad, 0
-    return {"input_ids": ids, "attention_mask": mask}
-
-
-def _traced(model: nn.Module, batch: dict[str, Tensor]) -> tuple[list[tuple[str, Any, Any]], Any]:
-    """All module calls of one forward pass in order of return, as (name, arguments, output)."""
-    calls: list[tuple[str, Any, Any]] = []
-    handles = [
-        module.register_forward_hook(
-            lambda _module, args, kwargs, output, name=name: calls.append(
-                (name, (*args, *kwargs.values()), output)
-            ),
-            with_kwargs=True,
-        )
-        for name, module in model.named_modules()
-    ]
-    try:
-        outputs = model(**batch, output_hidden_states=True)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return calls, outputs
+def _alike(trimmed: Tensor, whole: Tensor) -> bool:
+    precision = torch.finfo(whole.dtype).eps ** 0.5
+    return bool((trimmed - whole).abs().max() <= precision * whole.abs().max())
 
 
 def _hidden_states(model: nn.Module, outputs: Any) -> tuple[Tensor, ...]:
@@ -178,19 +149,18 @@ def _hidden_states(model: nn.Module, outputs: Any) -> tuple[Tensor, ...]:
     return tuple(states)
 
 
-def _producer(model: nn.Module, calls: list[tuple[str, Any, Any]], embedding: Tensor) -> str:
+def _producer(model: nn.Module, calls: Sequence[Seen], embedding: Tensor) -> str:
     """The outermost module that makes the embedding output.
 
     Modules that only pass it through (dropout in eval mode, an identity in front of the attention) also return
     this very tensor, but they received it: they count only where nobody else made it (GPT-2's sum).
     """
-    returned = [(name, args) for name, args, output in calls if output is embedding]
-    made = [name for name, args in returned if not any(argument is embedding for argument in args)]
-    passed = [name for name, _ in returned]
+    returned = [seen for seen in calls if not seen.several and seen.output is embedding]
+    made = [s.name for s in returned if not any(argument is embedding for argument in s.arguments)]
     if made:
         return made[-1]
-    if passed:
-        return passed[0]
+    if returned:
+        return returned[0].name
     raise ModelError(
         f"no module of {type(model).__name__} returns hidden_states[0] as it is",
         expected="an embedding layer whose output the first block reads",
@@ -207,7 +177,7 @@ def _upstream_parameters(model: nn.Module, embedding: Tensor) -> tuple[str, ...]
     return tuple(name for name, gradient in zip(parameters, gradients, strict=True) if gradient is not None)
 
 
-def _position_read(logits: Tensor, last_state: Tensor, mask: Tensor) -> Literal["first", "last"]:
+def _position_read(logits: Tensor, last_state: Tensor, mask: Tensor) -> Reads:
     """``last`` where the head reads the last real token and no other; ``first`` for [CLS] and pooling heads."""
     if not (logits.requires_grad and last_state.requires_grad):
         return "first"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -82,11 +82,17 @@ def _listen(
     teacher_labels: Tensor | None,
 ) -> _Heard:
     layers = sorted({k for r in requests if isinstance(r, ClsGradient) for k in r.layers})
-    states_wanted = any(isinstance(r, ClsStates | ClsGradient) for r in requests)
+    of_states = [r for r in requests if isinstance(r, ClsStates | ClsGradient)]
+    states_wanted = bool(of_states)
+    if any(probe.layers in r.layers for r in of_states):
+        probe = replace(
+            probe, trim=None
+        )  # a trimmed last state is right where the head reads it, and only there
     if not targets:
-        outputs = model(**batch.inputs, output_hidden_states=states_wanted)
+        with probe.trimmed(model, batch.mask):
+            outputs = model(**batch.inputs, output_hidden_states=states_wanted)
         return _Heard(widened(outputs.logits), _states(outputs), None, {}, {}, ())
-    with probe.tapped(model) as taps:
+    with probe.tapped(model) as taps, probe.trimmed(model, batch.mask):
         outputs = model(**batch.inputs, output_hidden_states=states_wanted)
     logits, states = widened(outputs.logits), _states(outputs)
     if teacher_labels is None:
@@ -150,5 +156,5 @@ def _answer(
 
 def from_embeddings(model: nn.Module, probe: Probe, batch: Batch, rows: Tensor, times: int) -> Tensor:
     """Logits from given embedding outputs: ``times`` copies of the batch, one after the other, in ``rows``."""
-    with probe.tapped(model, replacement=rows):
+    with probe.tapped(model, replacement=rows), probe.trimmed(model, batch.mask.repeat(times, 1)):
         return widened(model(**batch.repeated(times)).logits)

@@ -27,11 +27,14 @@ class OnlineTeacher:
     def __init__(self, model: nn.Module, probe: Probe | None = None) -> None:
         self.model = model.eval().requires_grad_(False)
         self.probe = probe or Probe.find(model)
+        self._verified = False
         self.seconds = 0.0
         """Wall time spent speaking so far."""
 
     def __call__(self, batch: Batch, requests: Iterable[Request]) -> Said:
         start = perf_counter()
+        if not self._verified:
+            self.probe, self._verified = self.probe.verified(self.model, batch), True
         said = speak(self.model, self.probe, batch, requests, create_graph=False)
         self.seconds += perf_counter() - start
         return said

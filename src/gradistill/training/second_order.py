@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from gradistill.errors import ModelError, TrainingError
-from gradistill.models.probe import Probe, unwrapped
+from gradistill.models.probe import Probe
+from gradistill.models.tracing import unwrapped
 from gradistill.objectives._contract import AttributionScores, ClsGradient, InputGradient, Logits, Request
 from gradistill.signals.speak import speak
 from gradistill.types import Batch

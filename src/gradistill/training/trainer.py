@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -60,7 +61,7 @@ class DistillationTrainer(Trainer):
         self.model_accepts_loss_kwargs = True  # the same as loss_is_scaled_for_ga, before transformers had it
         terms = [term if isinstance(term, Term) else Term(term) for term in objectives]
         self.step = self._build_step(terms, teacher, teacher_facts, shared_embeddings)
-        self._checked = not self.step.second_order
+        self._checked = False
         self._logged: dict[str, float] = defaultdict(float)
         self._logged_steps = 0.0
 
@@ -134,15 +135,13 @@ class DistillationTrainer(Trainer):
         return super().training_step(model, inputs, *args, **kwargs)
 
     def _check(self, model: nn.Module, inputs: dict[str, Any]) -> None:
-        model.train()
-        few = {k: v[:CHECKED_ROWS] for k, v in self._prepare_inputs(inputs).items()}
-        batch = Batch.of(few)
-        check_second_order(
-            model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model,
-            self.step.student_probe,
-            batch,
-            self.step.requests("student"),
-        )
+        """On the first rows: whether the last block may be trimmed, and the second-order gradient."""
+        student = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+        batch = Batch.of({k: v[:CHECKED_ROWS] for k, v in self._prepare_inputs(inputs).items()})
+        self.step = replace(self.step, student_probe=self.step.student_probe.verified(student, batch))
+        if self.step.second_order:
+            model.train()
+            check_second_order(student, self.step.student_probe, batch, self.step.requests("student"))
         self._checked = True
 
     def compute_loss(

@@ -1,0 +1,125 @@
+"""Looking at one forward pass of a model, and leaving it as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gradistill.errors import ModelError
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside ``torch.compile`` and distributed wrappers."""
+    while True:
+        inner = getattr(model, "_orig_mod", None) or (
+            model.module if isinstance(model, nn.parallel.DistributedDataParallel) else None
+        )
+        if inner is None:
+            return model
+        model = inner
+
+
+def config_of(model: nn.Module) -> Any:
+    """The transformers configuration of a model, or a ModelError where there is none."""
+    config = getattr(unwrapped(model), "config", None)
+    if config is None:
+        raise ModelError(
+            f"a {type(model).__name__} came",
+            expected="a transformers sequence classifier",
+            remedy="load the model with AutoModelForSequenceClassification",
+        )
+    return config
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    was_training = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in was_training.items():
+            module.training = training
+
+
+@contextmanager
+def thawed(model: nn.Module) -> Iterator[None]:
+    """Every parameter requires a gradient inside the block: what depends on what is read from gradients."""
+    frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+
+
+def specimen(model: nn.Module) -> dict[str, Tensor]:
+    """Two texts of token ids that are nobody's padding, the second one padded where the model can pad."""
+    config = config_of(model)
+    if getattr(config, "is_encoder_decoder", False):
+        raise ModelError(
+            f"{type(model).__name__} is an encoder-decoder",
+            expected="an encoder or a decoder with a sequence classification head",
+            remedy="use a BERT-like encoder or a decoder such as Qwen or Llama",
+        )
+    device = next(model.parameters()).device
+    pad = getattr(config, "pad_token_id", None)
+    ids = torch.tensor([[k for k in range(2, 16) if k != pad][:6]], device=device) % config.vocab_size
+    mask = torch.ones_like(ids)
+    if pad is not None:
+        ids, mask = ids.repeat(2, 1), mask.repeat(2, 1)
+        ids[1, 4:], mask[1, 4:] = pad, 0
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """One module call of a forward pass: what came in, what went out, and when."""
+
+    name: str
+    module: nn.Module
+    given: tuple[Any, ...]
+    named: dict[str, Any]
+    output: Any
+    several: bool
+    """Whether ``output`` is only the first of several things that the call returned."""
+    start: int
+    end: int
+
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        return (*self.given, *self.named.values())
+
+
+def traced(model: nn.Module, batch: dict[str, Tensor]) -> tuple[list[Seen], Any]:
+    """All module calls of one forward pass in order of return, and what the model returned."""
+    calls: list[Seen] = []
+    begun: list[int] = []
+    clock = count()
+    handles = []
+    for name, module in model.named_modules():
+
+        def enter(_module: nn.Module, _arguments: Any) -> None:
+            begun.append(next(clock))
+
+        def leave(module: nn.Module, given: Any, named: Any, output: Any, name: str = name) -> None:
+            several = isinstance(output, tuple)
+            first = output[0] if several and output else output
+            calls.append(Seen(name, module, given, named, first, several, begun.pop(), next(clock)))
+
+        handles.append(module.register_forward_pre_hook(enter))
+        handles.append(module.register_forward_hook(leave, with_kwargs=True))
+    try:
+        outputs = model(**batch, output_hidden_states=True)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return calls, outputs

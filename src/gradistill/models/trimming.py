@@ -1,0 +1,283 @@
+"""The last block trimmed to the one row that the head reads.
+
+A classifier that reads one position (the first token of most encoders, the last of decoders) needs of its last block
+the keys and values of all tokens, and everything else for that position only. What that is, is found by looking: a
+module call belongs to it whose output reaches the logits through that row alone and comes from its input token by
+token. Logits and gradients are those of the whole model (METHODS: an aligned step of two layers costs 1.2 plain ones
+instead of 2.1). Models that pool over tokens have no such calls and stay whole.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import AttentionInterface
+
+from gradistill.models.tracing import Seen
+
+Reads = Literal["first", "last"]
+Positions = Int[Tensor, " batch"] | None
+"""The row of each example that the head reads; None for the first row of all."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """The ``turn``-th call of a module in a forward pass, counted from 1 (ALBERT calls one block again and again)."""
+
+    module: str
+    turn: int
+
+
+@dataclass(frozen=True)
+class Trim:
+    """The calls that compute one row: token by token (``rows``), and the last attention, which mixes tokens."""
+
+    reads: Reads
+    rows: frozenset[Call]
+    attention: Call | None
+
+    @contextmanager
+    def applied(self, model: nn.Module, positions: Positions) -> Iterator[None]:
+        """Inside the block one forward pass computes its last block for the row at ``positions`` only.
+
+        Everything behind the last attention repeats that row, so of the last hidden state it alone is right.
+        """
+        work = _Work(positions if self.reads == "last" else None)
+        with ExitStack() as hooks:
+            for name in {call.module for call in self.rows}:
+                turns = {call.turn for call in self.rows if call.module == name}
+                module = model.get_submodule(name)
+                hooks.callback(
+                    module.register_forward_pre_hook(work.before(name, turns), with_kwargs=True).remove
+                )
+                hooks.callback(module.register_forward_hook(work.after(name, turns)).remove)
+            if self.attention is not None:
+                hooks.enter_context(_one_query(model, self.attention, work))
+            yield
+
+
+def find_trim(calls: Sequence[Seen], logits: Tensor, mask: Tensor, reads: Reads) -> Trim | None:
+    """What can be trimmed, from the calls of one forward pass in order of return; None where nothing can."""
+    rows = _Rows(mask, reads)
+    turns: Counter[str] = Counter()
+    numbered: list[tuple[Call, Seen]] = []
+    for seen in calls:
+        turns[seen.name] += 1
+        numbered.append((Call(seen.name, turns[seen.name]), seen))
+    unread = _read_in_one_row(numbered, logits, rows)
+    by_token = [entry for entry in unread if _token_by_token(entry[1], rows)]
+    mixing = [entry for entry in unread if entry not in by_token]
+    outermost = frozenset(
+        call for call, seen in by_token if not any(_inside(seen, outer) for _, outer in by_token)
+    )
+    innermost = [
+        (call, seen)
+        for call, seen in mixing
+        if _chooses_attention(seen.module) and not any(_inside(inner, seen) for _, inner in mixing)
+    ]
+    return Trim(reads, outermost, innermost[-1][0] if innermost else None) if outermost else None
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The rows that the head reads, in a specimen batch."""
+
+    mask: Tensor
+    reads: Reads
+
+    def fits(self, tensor: object) -> bool:
+        """Whether it holds a row a token; some encoders (Funnel) shorten the text behind its first token."""
+        alike = 1 if self.reads == "first" else 2
+        return (
+            isinstance(tensor, Tensor)
+            and tensor.ndim == 3
+            and tensor.shape[:alike] == self.mask.shape[:alike]
+        )
+
+    def others_are_zero(self, gradient: Tensor) -> bool:
+        return not gradient[~self._one_hot(gradient)].any()
+
+    def of(self, output: Tensor) -> Tensor:
+        return output[self._one_hot(output)]
+
+    def _one_hot(self, like: Tensor) -> Tensor:
+        length = like.shape[1]
+        if self.reads == "first":
+            at = torch.zeros(len(like), dtype=torch.long, device=like.device)
+        else:
+            at = (self.mask * torch.arange(length, device=like.device)).argmax(-1)
+        return nn.functional.one_hot(at, length).bool()
+
+
+def _read_in_one_row(
+    numbered: Sequence[tuple[Call, Seen]], logits: Tensor, rows: _Rows
+) -> list[tuple[Call, Seen]]:
+    """The calls whose output, one row a token, reaches the logits through one row and no other."""
+    candidates = [
+        (call, seen) for call, seen in numbered if rows.fits(seen.output) and seen.output.requires_grad
+    ]
+    scalar = (logits * torch.arange(1, logits.shape[1] + 1, device=logits.device)).sum()
+    outputs = [seen.output for _, seen in candidates]
+    gradients = torch.autograd.grad(scalar, outputs, allow_unused=True, retain_graph=True)
+    return [
+        entry
+        for entry, gradient in zip(candidates, gradients, strict=True)
+        if gradient is not None and rows.of(gradient).any() and rows.others_are_zero(gradient)
+    ]
+
+
+def _token_by_token(seen: Seen, rows: _Rows) -> bool:
+    """Whether a row of the output depends on the same row of each input only: the call alone, run again."""
+    tensors = [value for value in seen.arguments if isinstance(value, Tensor)]
+    plain = all(value is None or isinstance(value, Tensor | bool | int | float) for value in seen.arguments)
+    if seen.several or not plain or not tensors or not all(rows.fits(tensor) for tensor in tensors):
+        return False
+    leaves = {id(tensor): tensor.detach().requires_grad_() for tensor in tensors}
+    output = seen.module(
+        *(leaves.get(id(value), value) for value in seen.given),
+        **{key: leaves.get(id(value), value) for key, value in seen.named.items()},
+    )
+    gradients = torch.autograd.grad(rows.of(output).sum(), list(leaves.values()), allow_unused=True)
+    return all(gradient is None or rows.others_are_zero(gradient) for gradient in gradients)
+
+
+def _chooses_attention(module: nn.Module) -> bool:
+    """Whether it looks its attention function up in its configuration."""
+    return hasattr(getattr(module, "config", None), "_attn_implementation")
+
+
+def _inside(inner: Seen, outer: Seen) -> bool:
+    """Whether one call happened within another."""
+    return inner is not outer and outer.start < inner.start and inner.end < outer.end
+
+
+@dataclass
+class _Work:
+    """One forward pass: how often each module was called, and the rows behind what was handed on."""
+
+    positions: Positions
+    turns: Counter[str] = field(default_factory=Counter)
+    length: dict[str, int] = field(default_factory=dict)
+    handed_on: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    def row(self, tensor: Tensor) -> Float[Tensor, "batch 1 hidden"]:
+        """The read row of ``(batch, token, hidden)``; not through the repeated rows where these are its own."""
+        if id(tensor) in self.handed_on:
+            return self.handed_on[id(tensor)][1]
+        return selected(tensor, self.positions, 1)
+
+    def before(self, name: str, turns: set[int]) -> Any:
+        def hook(_module: nn.Module, arguments: Any, named: dict[str, Any]) -> Any:
+            self.turns[name] += 1
+            if self.turns[name] not in turns:
+                return None
+            self.length[name] = next(
+                v.shape[1] for v in (*arguments, *named.values()) if isinstance(v, Tensor)
+            )
+            cut = {k: self.row(v) if isinstance(v, Tensor) else v for k, v in named.items()}
+            return tuple(self.row(v) if isinstance(v, Tensor) else v for v in arguments), cut
+
+        return hook
+
+    def after(self, name: str, turns: set[int]) -> Any:
+        def hook(_module: nn.Module, _arguments: Any, output: Tensor) -> Tensor | None:
+            if self.turns[name] not in turns:
+                return None
+            repeated = output.expand(-1, self.length[name], -1)
+            self.handed_on[id(repeated)] = (repeated, output)
+            return repeated
+
+        return hook
+
+
+def selected(tensor: Tensor, positions: Positions, axis: int) -> Tensor:
+    """The slice of length 1 along ``axis`` at each example's position."""
+    if positions is None:
+        return tensor.narrow(axis, 0, 1)
+    index = positions.view(-1, *[1] * (tensor.ndim - 1))
+    shape = list(tensor.shape)
+    shape[axis] = 1
+    return tensor.gather(axis, index.expand(shape))
+
+
+_ATTENTION = "gradistill_one_query"
+_POSITIONS: ContextVar[Positions] = ContextVar("positions")
+
+
+@contextmanager
+def _one_query(model: nn.Module, call: Call, work: _Work) -> Iterator[None]:
+    """The attention of one call has one query: while it runs, its configuration names ``one_query_attention``."""
+    module, name = model.get_submodule(call.module), f"{call.module}()"
+    config: Any = module.config
+    saved: list[Any] = []
+
+    def before(_module: nn.Module, _arguments: Any) -> None:
+        work.turns[name] += 1
+        if work.turns[name] == call.turn:
+            saved.extend((config._attn_implementation, _POSITIONS.set(work.positions)))
+            config._attn_implementation = _ATTENTION
+
+    def after(_module: nn.Module, _arguments: Any, _output: Any) -> None:
+        if saved:
+            _POSITIONS.reset(saved.pop())
+            config._attn_implementation = saved.pop()
+
+    handles = [
+        module.register_forward_pre_hook(before),
+        module.register_forward_hook(after, always_call=True),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def one_query_attention(
+    module: nn.Module,
+    query: Float[Tensor, "batch head token part"],
+    key: Float[Tensor, "batch key_head key part"],
+    value: Float[Tensor, "batch key_head key value_part"],
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **options: Any,
+) -> tuple[Float[Tensor, "batch token head value_part"], None]:
+    """Attention of the one row that is read, repeated for all tokens (transformers' ``AttentionInterface``).
+
+    Without a mask there is no padding, and the last row sees every key. Raises NotImplementedError for variants
+    that it does not know; these keep their own attention.
+    """
+    for name in ("softcap", "position_bias", "s_aux", "cache"):
+        if options.get(name) is not None:
+            raise NotImplementedError(name)
+    positions, tokens = _POSITIONS.get(), query.shape[2]
+    query = selected(query, positions, 2)
+    if (groups := query.shape[1] // key.shape[1]) > 1:
+        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    if attention_mask is not None:
+        scores = _masked(scores, attention_mask, positions)
+    wide = torch.promote_types(scores.dtype, torch.float32)
+    shares = nn.functional.dropout(scores.softmax(-1, dtype=wide).to(value), dropout, module.training)
+    return (shares @ value).transpose(1, 2).expand(-1, tokens, -1, -1), None
+
+
+def _masked(scores: Tensor, mask: Tensor, positions: Positions) -> Tensor:
+    if mask.shape[2] > 1:
+        mask = selected(mask.expand(scores.shape[0], -1, -1, -1), positions, 2)
+    mask = mask[..., : scores.shape[-1]]
+    if mask.dtype == torch.bool:
+        return scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    return scores + mask
+
+
+AttentionInterface.register(_ATTENTION, one_query_attention)
