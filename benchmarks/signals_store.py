@@ -31,7 +31,7 @@ from gradistill.jobs.runs import build_student
 from gradistill.jobs.signals import plan_store
 from gradistill.models.loading import label_names, load_classifier, load_tokenizer, set_padding
 from gradistill.models.probe import Probe
-from gradistill.objectives import Moment, Pair
+from gradistill.objectives import Moment, Pair, Term
 from gradistill.recipe import load_recipe
 from gradistill.report.terminal import results_table
 from gradistill.signals.building import Build, build
@@ -39,7 +39,7 @@ from gradistill.signals.layout import Encoding
 from gradistill.signals.speak import Said
 from gradistill.signals.store import StoredTeacher
 from gradistill.signals.teacher import OnlineTeacher
-from gradistill.training.step import Step, Term, requests_of
+from gradistill.training.step import Step, requests_of
 from gradistill.training.trainer import facts
 from gradistill.types import Batch
 
@@ -67,7 +67,7 @@ class Bench:
         )
         chosen = splits.rows["train"].shuffle(seed=0).select(range(count))
         recipe = load_recipe(given.method)
-        terms = [Term(entry.objective, entry.weight) for entry in recipe.objectives.values()]
+        terms = list(recipe.objectives.values())
         student = build_student(teacher, tokenizer, replace_layers(recipe.student))
         student.set_attn_implementation("eager")
         rows = encode(chosen, tokenizer, splits.task).dataset

@@ -95,11 +95,13 @@ def test_a_resolved_recipe_goes_through_a_file_unchanged(
 
 def test_a_changed_recipe_goes_through_a_file_unchanged(tmp_path: Path) -> None:
     changes = [
-        "objectives.soft_label=null", "objectives.attribution_map.norm=1", "training.arguments.weight_decay=0.1",
+        "objectives.soft_label=null", "objectives.attribution_map.norm=1", "objectives.attribution_map.every=4",
+        "training.arguments.weight_decay=0.1",
         "student.layer_map=[1, 3]", "student.layers=2", "training.learning_rate=2e-4",
     ]  # fmt: skip
     recipe = load_recipe("adkd", task="qqp", changes=changes)
     assert "soft_label" not in recipe.objectives
+    assert recipe.objectives["attribution_map"].every == 4
     assert recipe.student.layer_map == (1, 3)
     assert recipe.training.learning_rate == 2e-4
     assert load_recipe(file=written(tmp_path, recipe.as_yaml())) == recipe
@@ -146,6 +148,13 @@ def test_a_recipe_of_ones_own_needs_no_shipped_one(tmp_path: Path) -> None:
         ("objectives: {soft_label: {temperature: cold}}", r"soft_label.temperature is 'cold'"),
         ("objectives: {soft_label: {weight: heavy}}", r"soft_label.weight is 'heavy'"),
         ("objectives: {soft_label: {weight: .nan}}", r"soft_label.weight is nan"),
+        ("objectives: {soft_label: {every: 0}}", r"(?s)soft_label.every is 0.*greater than or equal to 1"),
+        ("objectives: {soft_label: {every: 1.5}}", r"(?s)soft_label.every is 1.5.*integer"),
+        ("objectives: {soft_label: {evry: 2}}", r"(?s)soft_label.evry'.*did you mean 'every'"),
+        (
+            "objectives: {soft_label: {every: 4}, hard_label: {every: 2}}",
+            r"(?s)nothing would be trained: .*soft_label runs every 4 steps.*set every: 1",
+        ),
         ("training: {learning_rate: -1}", r"training.learning_rate is -1"),
         ("training: {epochs: .inf}", r"training.epochs is inf"),
         ("student: {layer_map: middle}", r"student.layer_map"),

@@ -13,9 +13,8 @@ if TYPE_CHECKING:
     from gradistill.errors import GradistillError
     from gradistill.jobs.explain import explain
     from gradistill.jobs.runs import DataChoice, distill, finetune
-    from gradistill.objectives import objectives
+    from gradistill.objectives import Term, objectives
     from gradistill.recipe import load_recipe
-    from gradistill.training.step import Term
     from gradistill.training.trainer import DistillationTrainer
 
 _HOME = {
@@ -23,7 +22,7 @@ _HOME = {
     "DataChoice": "jobs.runs",
     "DistillationTrainer": "training.trainer",
     "GradistillError": "errors",
-    "Term": "training.step",
+    "Term": "objectives",
     "align_labels": "data",
     "ask": "audit",
     "distill": "jobs.runs",

@@ -14,11 +14,11 @@ from gradistill.attribution.scores import unit_maps
 from gradistill.attribution.targets import Target
 from gradistill.models.attention import second_order_attention
 from gradistill.models.probe import Probe
-from gradistill.objectives import Moment, Objective, Pair, objectives
+from gradistill.objectives import Moment, Objective, Pair, Term, objectives
 from gradistill.objectives._contract import AttributionScores, ClsGradient, ClsStates, InputGradient, Logits
 from gradistill.signals.speak import speak
 from gradistill.signals.teacher import OnlineTeacher
-from gradistill.training.step import Step, Term
+from gradistill.training.step import Step
 from gradistill.training.trainer import facts
 from gradistill.types import Batch
 

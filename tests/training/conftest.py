@@ -13,9 +13,9 @@ from transformers import TrainingArguments
 
 from families import VOCABULARY, build
 from gradistill.models.student import share_embeddings
+from gradistill.objectives import Term
 from gradistill.recipe import load_recipe
 from gradistill.training import trainer as trainer_module
-from gradistill.training.step import Term
 from gradistill.training.trainer import DistillationTrainer
 
 QUIET = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
@@ -49,7 +49,7 @@ def padded(features: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
 
 def terms_of(method: str) -> list[Term]:
     recipe = load_recipe(method)
-    return [Term(entry.objective, entry.weight) for entry in recipe.objectives.values()]
+    return list(recipe.objectives.values())
 
 
 class Kit:

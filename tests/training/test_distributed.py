@@ -25,7 +25,11 @@ def of_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ddp")
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [*launcher, str(TESTS / "training/two_processes.py"), str(folder), json.dumps(CASES)]
-    environment = {**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path]),
+        "OMP_NUM_THREADS": "1",
+    }
     if sys.platform == "linux":
         environment["GLOO_SOCKET_IFNAME"] = "lo"  # whatever the machine's own name resolves to
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)

@@ -11,11 +11,11 @@ from datasets import Dataset
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from gradistill.objectives import Term
 from gradistill.objectives.gradient_alignment import GradientAlignment
 from gradistill.objectives.hard_label import HardLabel
 from gradistill.objectives.soft_label import SoftLabel
 from gradistill.recipe import shipped_methods
-from gradistill.training.step import Term
 
 Moved = Callable[..., dict[str, Tensor]]
 

@@ -21,7 +21,7 @@ from gradistill.jobs.folder import close_run, open_run
 from gradistill.jobs.signals import AUTO, StoreChoice, plan_store, stored_teacher
 from gradistill.models.loading import set_padding, without_file_bars
 from gradistill.models.probe import Probe
-from gradistill.objectives import Pair
+from gradistill.objectives import Pair, Term
 from gradistill.recipe import Recipe
 from gradistill.report.card import model_card
 from gradistill.signals.building import Build
@@ -29,7 +29,7 @@ from gradistill.signals.layout import Encoding
 from gradistill.signals.store import StoredTeacher
 from gradistill.signals.teacher import OnlineTeacher
 from gradistill.training.arguments import training_arguments
-from gradistill.training.step import Term, requests_of
+from gradistill.training.step import requests_of
 from gradistill.training.trainer import DistillationTrainer, facts
 
 
@@ -107,7 +107,7 @@ class Run:
 
     @property
     def terms(self) -> list[Term]:
-        return [Term(entry.objective, entry.weight) for entry in self.recipe.objectives.values()]
+        return list(self.recipe.objectives.values())
 
     def encoded(self, split: str) -> Dataset:
         rows = self.splits.rows[split]

@@ -9,8 +9,9 @@ from inspect import getmembers, isabstract, isclass
 from pkgutil import iter_modules
 
 from gradistill.objectives._contract import ModelFacts, Moment, Objective, Pair
+from gradistill.objectives._term import Term
 
-__all__ = ["ModelFacts", "Moment", "Objective", "Pair", "objectives"]
+__all__ = ["ModelFacts", "Moment", "Objective", "Pair", "Term", "objectives"]
 
 
 @cache

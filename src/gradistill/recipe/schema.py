@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from gradistill.errors import RecipeError, nearest
 from gradistill.models.layers import LayerMap
 from gradistill.models.student import Dropout, Embeddings
-from gradistill.objectives import Objective, objectives
+from gradistill.objectives import Term, objectives
+from gradistill.objectives._term import refuse_idle_steps
 from gradistill.recipe.reading import shipped, shipped_methods
 
 
@@ -54,16 +56,12 @@ class TrainingSettings(_Strict):
     )
 
 
-class WeightedObjective(_Strict):
-    """An objective and its weight in the loss."""
-
-    model_config = ConfigDict(arbitrary_types_allowed=True)
-    objective: Objective
-    weight: float = 1.0
+BESIDE = tuple(field.name for field in dataclasses.fields(Term) if field.name != "objective")
+"""Keys that stand beside the fields of every objective."""
 
 
 class Recipe(_Strict):
-    """A resolved recipe. ``objectives`` are by name, each with its weight and its own fields."""
+    """A resolved recipe. ``objectives`` are terms of the loss, by name."""
 
     method: str
     title: str = ""
@@ -72,7 +70,7 @@ class Recipe(_Strict):
     task: str | None = None
     student: StudentSettings = StudentSettings()
     training: TrainingSettings = TrainingSettings()
-    objectives: dict[str, WeightedObjective]
+    objectives: dict[str, Term]
 
     @property
     def needs_teacher(self) -> bool:
@@ -84,11 +82,10 @@ class Recipe(_Strict):
         whole = shipped(self.method)["objectives"] if self.method in shipped_methods() else {}
         left_out = dict.fromkeys(name for name in whole if name not in self.objectives)
         flat["objectives"] = left_out | {
-            name: {"weight": entry.weight, **pydantic.TypeAdapter(type(entry.objective)).dump_python(
-                entry.objective, mode="json"
-            )}
-            for name, entry in self.objectives.items()
-        }  # fmt: skip
+            name: {key: getattr(term, key) for key in BESIDE}
+            | pydantic.TypeAdapter(type(term.objective)).dump_python(term.objective, mode="json")
+            for name, term in self.objectives.items()
+        }
         return flat
 
     def as_yaml(self) -> str:
@@ -104,13 +101,14 @@ def validated(raw: dict[str, Any]) -> Recipe:
             remedy="add objectives: {hard_label: {weight: 1}}",
         )
     built = {name: _built(name, fields) for name, fields in entries.items() if fields is not None}
+    refuse_idle_steps(built.values())
     try:
         return Recipe.model_validate({**raw, "objectives": built})
     except pydantic.ValidationError as error:
         raise _as_recipe_error(error, "", Recipe) from error
 
 
-def _built(name: str, fields: Any) -> WeightedObjective:
+def _built(name: str, fields: Any) -> Term:
     known = objectives()
     if name not in known:
         raise RecipeError(f"there is no objective {name!r}", remedy=nearest(name, known))
@@ -120,10 +118,10 @@ def _built(name: str, fields: Any) -> WeightedObjective:
             expected="its fields, such as {weight: 1}",
             remedy="write them so",
         )
-    own = {key: value for key, value in fields.items() if key != "weight"}
+    own = {key: value for key, value in fields.items() if key not in BESIDE}
+    beside = {key: value for key, value in fields.items() if key in BESIDE}
     try:
-        objective = pydantic.TypeAdapter(known[name]).validate_python(own)
-        return WeightedObjective(objective=objective, weight=fields.get("weight", 1.0))
+        return Term(pydantic.TypeAdapter(known[name]).validate_python(own), **beside)
     except pydantic.ValidationError as error:
         raise _as_recipe_error(error, f"objectives.{name}.", known[name]) from error
 
@@ -146,5 +144,5 @@ def _fields(schema: Any, path: tuple[int | str, ...]) -> list[str]:
         field = getattr(schema, "model_fields", {}).get(part)
         schema = field.annotation if field is not None else schema
     known = getattr(schema, "model_fields", None) or getattr(schema, "__pydantic_fields__", {})
-    extra = [] if hasattr(schema, "model_fields") else ["weight"]
+    extra = [] if hasattr(schema, "model_fields") else BESIDE
     return [*known, *extra]

@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from gradistill.models.probe import Probe
-from gradistill.objectives._contract import Logits, Moment, Objective, Pair, Request, Role, Signals
+from gradistill.objectives._contract import Logits, Moment, Pair, Request, Role, Signals
+from gradistill.objectives._term import Term
 from gradistill.signals.speak import Said, speak
 from gradistill.signals.teacher import TeacherSignals
 from gradistill.types import Batch
-
-
-@dataclass(frozen=True)
-class Term:
-    """An objective and its weight in the loss."""
-
-    objective: Objective
-    weight: float = 1.0
-
-    @property
-    def name(self) -> str:
-        return self.objective.name
 
 
 def requests_of(terms: Sequence[Term], pair: Pair, role: Role) -> tuple[Request, ...]:
@@ -44,6 +33,10 @@ class Step:
     @property
     def second_order(self) -> bool:
         return any(term.objective.second_order for term in self.terms)
+
+    def at(self, number: int) -> Step:
+        """What of it runs at an optimizer step, counted from 0: the terms whose turn it is."""
+        return replace(self, terms=[term for term in self.terms if term.runs_at(number)])
 
     def requests(self, role: Role) -> tuple[Request, ...]:
         """The distinct requests of all terms in one role."""

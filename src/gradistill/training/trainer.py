@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer
@@ -14,11 +15,13 @@ from transformers import PreTrainedModel, Trainer
 from gradistill.errors import TrainingError
 from gradistill.models.attention import second_order_attention
 from gradistill.models.probe import Probe
-from gradistill.objectives import Moment, Objective, Pair
+from gradistill.objectives import Moment, Objective, Pair, Term
 from gradistill.objectives._contract import ModelFacts
+from gradistill.objectives._term import refuse_idle_steps
 from gradistill.signals.teacher import OnlineTeacher, TeacherSignals
+from gradistill.training.amortising import correct_for_lazy_terms
 from gradistill.training.second_order import check_second_order
-from gradistill.training.step import Step, Term
+from gradistill.training.step import Step
 from gradistill.types import Batch
 
 CHECKED_ROWS = 4
@@ -36,6 +39,8 @@ class DistillationTrainer(Trainer):
     requests (``TeacherSignals``, then with ``teacher_facts``); None where no objective needs one.
     ``objectives`` are ``Term(objective, weight)`` or bare objectives of weight 1. The loss is the sum of the weighted
     distances, each averaged over all examples of the optimizer step: accumulated batches and all processes.
+    A ``Term(…, every=k)`` runs where ``global_step`` is a multiple of k. Learning rate and betas of an Adam that the
+    Trainer creates are then corrected (``correct_for_lazy_terms``); an optimizer that is handed in is not touched.
     Evaluation is the plain model's. While a gradient objective is on, the student has eager attention and its
     second-order gradient is checked before the first step.
 
@@ -62,8 +67,7 @@ class DistillationTrainer(Trainer):
         terms = [term if isinstance(term, Term) else Term(term) for term in objectives]
         self.step = self._build_step(terms, teacher, teacher_facts, shared_embeddings)
         self._checked = False
-        self._logged: dict[str, float] = defaultdict(float)
-        self._logged_steps = 0.0
+        self._logged: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(2))
 
     def _build_step(
         self,
@@ -78,6 +82,7 @@ class DistillationTrainer(Trainer):
                 f"{missing} did not come", expected="objectives, and a teacher for those that need one",
                 remedy="pass objectives=[…] and teacher=…",
             )  # fmt: skip
+        refuse_idle_steps(terms)
         student: Any = self.model
         probe = Probe.find(student)
         if isinstance(teacher, nn.Module):
@@ -109,6 +114,13 @@ class DistillationTrainer(Trainer):
             options = {**(arguments.gradient_checkpointing_kwargs or {}), "use_reentrant": False}
             arguments.gradient_checkpointing_kwargs = options
             arguments.activation_checkpointing_kwargs = options  # the newer name
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        ours = self.optimizer is None and self.optimizer_cls_and_kwargs is None
+        optimizer = super().create_optimizer(*args, **kwargs)
+        if ours:
+            correct_for_lazy_terms(optimizer, max(term.every for term in self.step.terms))
+        return optimizer
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         if not self.step.second_order:
@@ -165,10 +177,11 @@ class DistillationTrainer(Trainer):
             counts = torch.tensor([len(batch), int(batch.mask.sum())], device=batch.mask.device)
         examples, tokens = counts.to(batch.mask.device)
         batch = Batch(batch.inputs, batch.mask, batch.labels, batch.index, tokens / examples)
-        distances, logits = self.step.distances(model, batch, self._moment())
+        step = self.step.at(self.state.global_step)
+        distances, logits = step.distances(model, batch, self._moment())
         self._refuse_non_finite(distances, batch)
         self._remember(distances, examples)
-        weights = {term.name: term.weight for term in self.step.terms}
+        weights = {term.name: term.weight_when_run for term in step.terms}
         total = torch.stack([weights[name] * values.sum() for name, values in distances.items()]).sum()
         # Gradients are averaged over processes, and `examples` counts those of all of them.
         loss = total / examples * self.accelerator.num_processes
@@ -202,20 +215,21 @@ class DistillationTrainer(Trainer):
         )
 
     def _remember(self, distances: dict[str, Tensor], examples: Tensor) -> None:
-        """Sums over the examples of this process, as shares of the optimizer step: batches may differ in size."""
+        """Sums over the examples of this process, and the share of the optimizer step that it is: batches may differ
+        in size, and a term need not run at every step."""
         for name, values in distances.items():
-            self._logged[name] += (values.detach().sum() / examples).item()
-        self._logged_steps += len(next(iter(distances.values()))) / examples.item()
+            self._logged[name] += np.array([values.detach().sum().item(), len(values)]) / examples.item()
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Beside the loss, the mean of every term since the last time, in all processes: raw, and weighted."""
-        if "loss" in logs and self._logged_steps:
-            sums = [self._logged_steps, *(self._logged[term.name] for term in self.step.terms)]
-            everywhere: Any = self.accelerator.reduce(torch.tensor(sums, device=self.args.device), "sum")
-            steps, *raws = everywhere.tolist()
-            for term, raw in zip(self.step.terms, raws, strict=True):
-                logs[f"raw/{term.name}"] = raw / steps
-                logs[f"weighted/{term.name}"] = raw / steps * term.weight
+        """Beside the loss, the mean of every term over the steps since the last time on which it ran, in all
+        processes: raw, and weighted (by ``weight``, the mean over all steps)."""
+        if "loss" in logs and self._logged:
+            sums = np.array([self._logged[term.name] for term in self.step.terms])
+            ours = torch.tensor(sums, dtype=torch.float32, device=self.args.device)
+            everywhere: Any = self.accelerator.reduce(ours, "sum")
+            for term, (raw, steps) in zip(self.step.terms, everywhere.tolist(), strict=True):
+                if steps:
+                    logs[f"raw/{term.name}"] = raw / steps
+                    logs[f"weighted/{term.name}"] = raw / steps * term.weight
             self._logged.clear()
-            self._logged_steps = 0.0
         super().log(logs, *args, **kwargs)
