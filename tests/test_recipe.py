@@ -150,6 +150,8 @@ def test_a_recipe_of_ones_own_needs_no_shipped_one(tmp_path: Path) -> None:
         ("objectives: {soft_label: {weight: .nan}}", r"soft_label.weight is nan"),
         ("objectives: {soft_label: {every: 0}}", r"(?s)soft_label.every is 0.*greater than or equal to 1"),
         ("objectives: {soft_label: {every: 1.5}}", r"(?s)soft_label.every is 1.5.*integer"),
+        ("objectives: {soft_label: {share: 0}}", r"(?s)soft_label.share is 0.*greater than 0"),
+        ("objectives: {soft_label: {share: 2}}", r"(?s)soft_label.share is 2.*less than or equal to 1"),
         ("objectives: {soft_label: {evry: 2}}", r"(?s)soft_label.evry'.*did you mean 'every'"),
         (
             "objectives: {soft_label: {every: 4}, hard_label: {every: 2}}",

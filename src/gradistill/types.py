@@ -21,6 +21,19 @@ NOT_MODEL_INPUTS = frozenset({"labels", "index", "special_tokens_mask", "length"
 
 
 @dataclass(frozen=True)
+class Drawn:
+    """What chance decided about each example of a batch.
+
+    ``place`` is its place, counted from 0, in a random order of the batch: n of the rows are those at the first n.
+    """
+
+    place: Int[Tensor, " batch"]
+
+    def rows(self, at: Int[Tensor, " row"]) -> Drawn:
+        return Drawn(self.place[at])
+
+
+@dataclass(frozen=True)
 class Batch:
     """One collated batch, split into what the model reads and what we know about it.
 
@@ -29,6 +42,7 @@ class Batch:
     ``tokens_per_example`` is the mean number of real tokens over all that one optimizer step sees
     (accumulated batches, all processes): dividing a sum over tokens by it before the average over examples
     gives the average over tokens. Where nobody sets it, it is that of the batch.
+    ``drawn`` is there while training, for what is estimated from a part.
     """
 
     inputs: Mapping[str, Tensor]
@@ -36,6 +50,7 @@ class Batch:
     labels: Tensor | None = None
     index: Int[Tensor, " batch"] | None = None
     tokens_per_example: Float[Tensor, ""] | None = None
+    drawn: Drawn | None = None
 
     @classmethod
     def of(cls, collated: Mapping[str, Any]) -> Batch:
@@ -53,6 +68,19 @@ class Batch:
 
     def __len__(self) -> int:
         return self.mask.shape[0]
+
+    def rows(self, at: Int[Tensor, " row"]) -> Batch:
+        """Some of the examples. What is known of the whole optimizer step stays as it is."""
+        return Batch(
+            inputs={k: v[at] for k, v in self.inputs.items()},
+            mask=self.mask[at],
+            labels=None if self.labels is None else self.labels[at],
+            index=None if self.index is None else self.index[at],
+            tokens_per_example=self.mask.sum() / len(self)
+            if self.tokens_per_example is None
+            else self.tokens_per_example,
+            drawn=None if self.drawn is None else self.drawn.rows(at),
+        )
 
     def repeated(self, times: int) -> dict[str, Tensor]:
         """The model inputs with the whole batch repeated: row ``r * len(self) + b`` is example ``b``."""

@@ -18,13 +18,15 @@ CASES = {
     "adkd": {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2},
 }
 """A batch of eight over two processes: at once, or in two accumulated halves."""
+SHARED = {"adkd of 0.5": {"per_device_train_batch_size": 4}}
+"""Gradients of half of the rows, which each process draws for itself."""
 
 
 @pytest.fixture(scope="module")
 def of_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ddp")
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*launcher, str(TESTS / "training/two_processes.py"), str(folder), json.dumps(CASES)]
+    command = [*launcher, str(TESTS / "training/two_processes.py"), str(folder), json.dumps(CASES | SHARED)]
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path]),
@@ -52,6 +54,16 @@ def test_two_processes_end_with_the_weights_of_one(method: str, of_two: Path, ki
     assert losses(found[0]["history"]) == losses(found[1]["history"])
     for ours, theirs in zip(losses(trainer.state.log_history), losses(found[0]["history"]), strict=True):
         assert theirs == pytest.approx(ours, rel=1e-5)  # logged in float32
+
+
+@pytest.mark.parametrize("case", SHARED)
+def test_two_processes_that_draw_rows_stay_together(case: str, of_two: Path) -> None:
+    """Each runs its student twice a step, over the rows with a gradient and over the others."""
+    found = [torch.load(of_two / f"{case}-{rank}.pt") for rank in (0, 1)]
+    for name, tensor in found[0]["weights"].items():
+        assert tensor.isfinite().all()
+        assert torch.equal(found[1]["weights"][name], tensor), name
+    assert losses(found[0]["history"]) == losses(found[1]["history"])
 
 
 def losses(history: list[dict[str, float]]) -> list[dict[str, float]]:

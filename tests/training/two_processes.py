@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,19 @@ from training.conftest import Kit
 
 def main(folder: Path, cases: dict[str, dict[str, Any]]) -> None:
     rank = os.environ["RANK"]
-    for method, arguments in cases.items():
+    for case, arguments in cases.items():
+        method, _, share = case.partition(" of ")
         kit = Kit(folder / rank)
         models = tuple(model.double() for model in kit.models(frozen=method == "gkd"))
-        trainer = kit.trainer(method, models, sgd=True, ddp_backend="gloo", **arguments)
+        terms = [
+            replace(t, share=float(share or 1)) if t.objective.second_order else t
+            for t in kit.terms_of(method)
+        ]
+        trainer = kit.trainer(terms, models, sgd=True, ddp_backend="gloo", **arguments)
         trainer.train()
         assert trainer.accelerator.num_processes == 2
         found = {"weights": models[0].state_dict(), "history": trainer.state.log_history}
-        torch.save(found, folder / f"{method}-{rank}.pt")
+        torch.save(found, folder / f"{case}-{rank}.pt")
     torch.distributed.destroy_process_group()
 
 

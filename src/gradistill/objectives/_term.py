@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import pydantic
@@ -18,12 +19,19 @@ class Term:
     """An objective in the loss, and what stands beside its own fields in a recipe.
 
     ``every`` k-th optimizer step it runs, k times as heavy, and on the others nothing of it is computed: lazy
-    regularisation (Karras et al. 2020, StyleGAN2, arXiv 1912.04958, appendix B).
+    regularisation (Karras et al. 2020, StyleGAN2, arXiv 1912.04958, appendix B). Of each batch it sees a random
+    ``share`` of the rows, and its sum over them is scaled up to the batch: an unbiased estimate.
     """
 
     objective: Objective
     weight: float = Field(default=1.0, description="its factor in the loss")
     every: int = Field(default=1, ge=1, description="run on each k-th optimizer step only, k times as heavy")
+    share: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="of the rows of each batch, drawn anew for each, scaled up to all",
+    )
 
     @property
     def name(self) -> str:
@@ -32,6 +40,10 @@ class Term:
     def runs_at(self, step: int) -> bool:
         """Whether its turn comes at an optimizer step, counted from 0 over the whole training."""
         return step % self.every == 0
+
+    def rows_of(self, batch: int) -> int:
+        """How many rows it sees of so many; at least one."""
+        return math.ceil(round(self.share * batch, 6))  # 0.07 · 100 is 7.000000000000001
 
     @property
     def weight_when_run(self) -> float:

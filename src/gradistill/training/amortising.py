@@ -1,8 +1,18 @@
-"""What changes in training where terms do not run at every step."""
+"""What training needs where terms run on some of the steps, or on some of the rows."""
 
 from __future__ import annotations
 
+import numpy as np
+import torch
 from torch.optim import Optimizer
+
+from gradistill.types import Batch, Drawn
+
+
+def drawn_for(batch: Batch, *numbers: int) -> Drawn:
+    """The same draws for the same numbers, which are not negative: seed, process, step, accumulated batch."""
+    chance = np.random.default_rng(numbers)
+    return Drawn(torch.from_numpy(chance.permutation(len(batch))).to(batch.mask.device))
 
 
 def correct_for_lazy_terms(optimizer: Optimizer, every: int) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from gradistill.models.probe import Probe
 from gradistill.objectives._contract import Logits, Moment, Pair, Request, Role, Signals
@@ -44,18 +46,46 @@ class Step:
 
     def distances(
         self, model: nn.Module, batch: Batch, moment: Moment
-    ) -> tuple[dict[str, Float[Tensor, " batch"]], Tensor]:
-        """Unweighted distances by objective, one value per example each, and the student's logits."""
+    ) -> tuple[dict[str, Float[Tensor, " batch"]], Float[Tensor, "batch label"]]:
+        """Unweighted distances by objective, one value per example each, and the student's logits.
+
+        Where a term sees n of B rows, its distances there are B/n times as large, and 0 elsewhere. The rows then go
+        through the models in parts, so that what only some of them need is computed for these alone.
+        """
+        rows = {term.name: term.rows_of(len(batch)) for term in self.terms}
+        if set(rows.values()) == {len(batch)}:
+            return self._distances(self.terms, model, batch, moment)
+        assert batch.drawn is not None  # the trainer draws for every batch
+        order, start = batch.drawn.place.argsort(), 0
+        found: dict[str, list[Tensor]] = {name: [] for name in rows}
+        logits = []
+        for end in sorted({*rows.values(), len(batch)}):
+            terms = [term for term in self.terms if rows[term.name] >= end]
+            part, said = self._distances(terms, model, batch.rows(order[start:end]), moment)
+            for name, values in part.items():
+                found[name].append(values * (len(batch) / rows[name]))
+            logits.append(said)
+            start = end
+        whole = {
+            name: functional.pad(torch.cat(parts), (0, len(batch) - rows[name]))[batch.drawn.place]
+            for name, parts in found.items()
+        }
+        return whole, torch.cat(logits)[batch.drawn.place]
+
+    def _distances(
+        self, terms: Sequence[Term], model: nn.Module, batch: Batch, moment: Moment
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Of rows that all these terms see."""
         teacher_said: Said = {}
         teacher_labels = None
-        if self.teacher is not None and (wanted := self.requests("teacher")):
+        if self.teacher is not None and (wanted := requests_of(terms, self.pair, "teacher")):
             teacher_said = self.teacher(batch, dict.fromkeys((Logits(), *wanted)))
             teacher_labels = teacher_said[Logits()].argmax(-1)
         student_said = speak(
             model,
             self.student_probe,
             batch,
-            dict.fromkeys((Logits(), *self.requests("student"))),
+            dict.fromkeys((Logits(), *requests_of(terms, self.pair, "student"))),
             create_graph=True,
             teacher_labels=teacher_labels,
         )
@@ -66,7 +96,7 @@ class Step:
                 batch,
                 moment,
             )
-            for term in self.terms
+            for term in terms
         }
         return distances, student_said[Logits()]
 

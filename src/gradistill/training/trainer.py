@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,10 @@ from gradistill.objectives import Moment, Objective, Pair, Term
 from gradistill.objectives._contract import ModelFacts
 from gradistill.objectives._term import refuse_idle_steps
 from gradistill.signals.teacher import OnlineTeacher, TeacherSignals
-from gradistill.training.amortising import correct_for_lazy_terms
+from gradistill.training.amortising import correct_for_lazy_terms, drawn_for
 from gradistill.training.second_order import check_second_order
 from gradistill.training.step import Step
-from gradistill.types import Batch
+from gradistill.types import Batch, Drawn
 
 CHECKED_ROWS = 4
 """Rows of the first batch that the start-up check runs on."""
@@ -67,6 +68,7 @@ class DistillationTrainer(Trainer):
         terms = [term if isinstance(term, Term) else Term(term) for term in objectives]
         self.step = self._build_step(terms, teacher, teacher_facts, shared_embeddings)
         self._checked = False
+        self._accumulated = count()
         self._logged: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(2))
 
     def _build_step(
@@ -131,6 +133,7 @@ class DistillationTrainer(Trainer):
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
         """The batches of one optimizer step, and how many examples and real tokens they hold in all."""
+        self._accumulated = count()
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         if not batches:
             return batches, None
@@ -176,7 +179,7 @@ class DistillationTrainer(Trainer):
         if not isinstance(counts, Tensor) or counts.numel() != 2:
             counts = torch.tensor([len(batch), int(batch.mask.sum())], device=batch.mask.device)
         examples, tokens = counts.to(batch.mask.device)
-        batch = Batch(batch.inputs, batch.mask, batch.labels, batch.index, tokens / examples)
+        batch = replace(batch, tokens_per_example=tokens / examples, drawn=self._drawn(batch))
         step = self.step.at(self.state.global_step)
         distances, logits = step.distances(model, batch, self._moment())
         self._refuse_non_finite(distances, batch)
@@ -194,6 +197,12 @@ class DistillationTrainer(Trainer):
         if "labels" in inputs:
             known["labels"] = inputs["labels"]
         return super().prediction_step(model, known, prediction_loss_only, ignore_keys)
+
+    def _drawn(self, batch: Batch) -> Drawn:
+        """Of a seed, so that a resumed run draws as one that was not interrupted."""
+        return drawn_for(
+            batch, self.args.seed, self.args.process_index, self.state.global_step, next(self._accumulated)
+        )
 
     def _moment(self) -> Moment:
         epochs = max(1, self.state.num_train_epochs)  # not the argument: max_steps has the last word

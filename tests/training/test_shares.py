@@ -1,0 +1,176 @@
+"""Terms that see a share of the rows: an unbiased estimate, and only these rows in the second-order graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from itertools import permutations
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from families import build, collated
+from gradistill.models.probe import Probe
+from gradistill.objectives import Moment, Objective, Pair, Term
+from gradistill.objectives._contract import AttributionScores, Request
+from gradistill.objectives.attribution_map import AttributionMap
+from gradistill.objectives.gradient_alignment import GradientAlignment
+from gradistill.objectives.hard_label import HardLabel
+from gradistill.objectives.soft_label import SoftLabel
+from gradistill.signals import speak as room
+from gradistill.signals.teacher import OnlineTeacher
+from gradistill.training.amortising import drawn_for
+from gradistill.training.step import Step
+from gradistill.training.trainer import facts
+from gradistill.types import Batch, Drawn
+
+ROWS = 4
+
+
+def step_of(*terms: Term) -> tuple[Step, Any]:
+    """In float64, so that a difference from the expectation has no other cause."""
+    student, teacher = (
+        build("bert", seed=seed, initializer_range=0.2, attention="eager").double() for seed in (1, 2)
+    )
+    probes = Probe.find(student), Probe.find(teacher)
+    return Step(terms, Pair(*map(facts, probes)), probes[0], OnlineTeacher(teacher, probes[1])), student
+
+
+def batch_of(place: Iterable[int] | None = None) -> Batch:
+    batch = Batch.of(collated(rows=ROWS))
+    tokens = batch.mask.sum().double() / ROWS
+    drawn = None if place is None else Drawn(torch.tensor(list(place)))
+    return replace(batch, tokens_per_example=tokens, drawn=drawn)
+
+
+def gradient_of(values: Tensor, student: Any) -> Tensor:
+    wanted = [p for p in student.parameters() if p.requires_grad]
+    found = torch.autograd.grad(values.sum(), wanted, allow_unused=True)
+    return torch.cat([g.flatten() for g in found if g is not None])
+
+
+@pytest.mark.parametrize("share", [0.25, 0.6])
+@pytest.mark.parametrize(
+    "objective",
+    [AttributionMap(), AttributionMap(average="tokens"), GradientAlignment(), SoftLabel()],
+    ids=repr,
+)
+def test_the_mean_over_all_draws_is_the_whole(objective: Objective, share: float) -> None:
+    whole, student = step_of(Term(objective))
+    (expected,) = whole.distances(student, batch_of(), Moment())[0].values()
+    expected_gradient = gradient_of(expected, student)
+    shared = replace(whole, terms=[Term(objective, share=share)])
+    draws = list(permutations(range(ROWS)))
+    mean, gradient = torch.zeros_like(expected), torch.zeros_like(expected_gradient)
+    for place in draws:
+        (found,) = shared.distances(student, batch_of(place), Moment())[0].values()
+        assert int((found > 0).sum()) == (1 if share == 0.25 else 3)
+        mean += found.detach() / len(draws)
+        gradient += gradient_of(found, student) / len(draws)
+    torch.testing.assert_close(mean, expected, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(gradient, expected_gradient, rtol=1e-10, atol=1e-12)
+
+
+def test_terms_of_several_shares_each_see_their_own() -> None:
+    """The drawn rows of a smaller share are among those of a larger; values and logits stand at their rows."""
+    whole, student = step_of(Term(HardLabel()), Term(GradientAlignment()), Term(AttributionMap()))
+    expected, expected_logits = whole.distances(student, batch_of(), Moment())
+    terms = [Term(HardLabel()), Term(GradientAlignment(), share=0.25), Term(AttributionMap(), share=0.5)]
+    found, logits = replace(whole, terms=terms).distances(student, batch_of([2, 0, 3, 1]), Moment())
+    torch.testing.assert_close(logits, expected_logits, rtol=1e-10, atol=1e-12)
+    scales = {"hard_label": [1, 1, 1, 1], "gradient_alignment": [0, 4, 0, 0], "attribution_map": [0, 2, 0, 2]}
+    for name, scale in scales.items():
+        torch.testing.assert_close(found[name], expected[name] * torch.tensor(scale), rtol=1e-10, atol=1e-12)
+
+
+class Noting:
+    """A teacher that notes the row numbers of which attribution scores are asked, call by call."""
+
+    def __init__(self, model: Any) -> None:
+        self.online, self.asked = OnlineTeacher(model), []
+
+    def __call__(self, batch: Batch, requests: Iterable[Request]) -> dict[Request, Tensor]:
+        wanted = tuple(requests)
+        if any(isinstance(request, AttributionScores) for request in wanted):
+            assert batch.index is not None
+            self.asked.append(batch.index.tolist())
+        return dict(self.online(batch, wanted))
+
+
+def shared(share: float) -> list[Term]:
+    return [Term(SoftLabel()), Term(AttributionMap(), share=share)]
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(("share", "rows", "passes"), [(1.0, 4, 1), (0.5, 2, 2), (0.3, 2, 2), (0.01, 1, 2)])
+def test_only_the_drawn_rows_have_a_second_order_graph(
+    share: float, rows: int, passes: int, kit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graphs: list[int] = []
+    forwards: list[int] = []
+    real = room.view_gradients
+
+    def watched(values: Tensor, *arguments: Any, create_graph: bool, **options: Any) -> Any:
+        if create_graph:
+            graphs.append(len(values))
+        return real(values, *arguments, create_graph=create_graph, **options)
+
+    monkeypatch.setattr(room, "view_gradients", watched)
+    student, model = kit.models()
+    teacher = Noting(model)
+    options = {"teacher_facts": facts(Probe.find(model))}
+    trainer = kit.trainer(shared(share), (student, teacher), max_steps=3, options=options)
+    student.classifier.register_forward_hook(lambda _m, _a, output: forwards.append(len(output)))
+    trainer.train()
+    assert graphs == [rows] * 3
+    assert [len(asked) for asked in teacher.asked] == [rows] * 3
+    assert forwards == ([rows, 4 - rows] if passes == 2 else [4]) * 3
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("checkpoint", [1, 3])
+def test_a_resumed_run_draws_the_same_rows(checkpoint: int, kit: Any) -> None:
+    asked, found = [], []
+    for resume in (None, str(kit.folder / "run" / f"checkpoint-{checkpoint}")):
+        student, model = kit.models(hidden_dropout_prob=0.2)
+        teacher = Noting(model)
+        trainer = kit.trainer(
+            shared(0.5), (student, teacher), max_steps=5, save_strategy="steps", save_steps=1,
+            per_device_train_batch_size=2, gradient_accumulation_steps=2, lr_scheduler_type="linear",
+            options={"teacher_facts": facts(Probe.find(model))},
+        )  # fmt: skip
+        trainer.train(resume_from_checkpoint=resume)
+        asked.append(teacher.asked)
+        found.append(student.state_dict())
+    assert asked[1] == asked[0][2 * checkpoint :]
+    for name, tensor in found[0].items():
+        assert torch.equal(found[1][name], tensor), name
+
+
+def test_draws_follow_from_their_numbers() -> None:
+    """Another seed, process, step or accumulated batch is another draw; each order is as likely as any."""
+    batch = Batch.of(collated(rows=16))
+    first = drawn_for(batch, 0, 0, 0, 0).place
+    assert torch.equal(first, drawn_for(batch, 0, 0, 0, 0).place)
+    assert first.sort().values.tolist() == list(range(16))
+    for numbers in ((1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1)):
+        assert not torch.equal(first, drawn_for(batch, *numbers).place)
+    counts = torch.stack([drawn_for(batch, 0, 0, step, 0).place < 4 for step in range(4000)]).sum(0)
+    # 4000 draws of probability ¼: 1000, standard deviation 27; the largest of 16 within 4 of them
+    assert (counts - 1000).abs().max() < 110
+
+
+@pytest.mark.parametrize(
+    ("share", "batch", "rows"), [(0.25, 16, 4), (0.25, 3, 1), (0.07, 100, 7), (1.0, 5, 5)]
+)
+def test_a_share_is_rounded_up(share: float, batch: int, rows: int) -> None:
+    assert Term(HardLabel(), share=share).rows_of(batch) == rows
+
+
+@pytest.mark.parametrize("share", [0, -0.5, 1.01, float("nan")])
+def test_a_share_is_above_0_and_at_most_1(share: float) -> None:
+    with pytest.raises(ValidationError, match="share"):
+        Term(HardLabel(), share=share)
