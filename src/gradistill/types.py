@@ -25,12 +25,15 @@ class Drawn:
     """What chance decided about each example of a batch.
 
     ``place`` is its place, counted from 0, in a random order of the batch: n of the rows are those at the first n.
+    ``label`` is one of ``labels``, each as likely as any other: the one that the view ``sampled`` looks at.
     """
 
     place: Int[Tensor, " batch"]
+    label: Int[Tensor, " batch"]
+    labels: int
 
     def rows(self, at: Int[Tensor, " row"]) -> Drawn:
-        return Drawn(self.place[at])
+        return Drawn(self.place[at], self.label[at], self.labels)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import torch
 
 from gradistill.attribution.targets import Target
 from gradistill.errors import RecipeError
+from gradistill.types import Drawn
 
 LOGITS = torch.tensor([[0.3, -1.2, 2.0], [1.0, 1.5, -0.5]], dtype=torch.float64)
 
@@ -48,6 +49,8 @@ def test_views_resolve_to_own_teacher_and_gold_labels() -> None:
     assert Target("log_odds", "teacher").resolve(LOGITS, gold, teacher).tolist() == [0, 2]
     assert Target("log_odds", "gold").resolve(LOGITS, gold, teacher).tolist() == [1, 0]
     assert Target("log_odds", "all").resolve(LOGITS, gold, teacher) is None
+    drawn = Drawn(torch.tensor([0, 1]), torch.tensor([2, 1]), 3)
+    assert Target("log_odds", "sampled").resolve(LOGITS, gold, teacher, drawn).tolist() == [2, 1]
 
 
 def test_regression_is_the_prediction_or_its_squared_error() -> None:
@@ -81,3 +84,8 @@ def test_what_cannot_be_is_refused_with_a_way_out() -> None:
         Target("gold_loss", "all").check(3)
     with pytest.raises(RecipeError, match="needs the gold labels, and there are none"):
         Target("log_odds", "gold").resolve(LOGITS, None, None)
+    for what in (lambda target: target.resolve(LOGITS, None, None), lambda target: target.stands_for(None)):
+        with pytest.raises(RecipeError, match="needs drawn labels(.|\n)*training"):
+            what(Target("log_odds", "sampled"))
+    with pytest.raises(RecipeError, match="gold_loss(.|\n)*set view: gold"):
+        Target("gold_loss", "sampled").check(3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from gradistill.objectives import Moment, Objective, Pair, Term, objectives
 from gradistill.objectives._contract import AttributionScores, ClsGradient, ClsStates, InputGradient, Logits
 from gradistill.signals.speak import speak
 from gradistill.signals.teacher import OnlineTeacher
+from gradistill.training.amortising import drawn_for
 from gradistill.training.step import Step
 from gradistill.training.trainer import facts
 from gradistill.types import Batch
@@ -30,6 +32,10 @@ EVERY: dict[str, Objective] = {
     "attribution_map_ig": objectives()["attribution_map"](steps=3, keep=0.5),
     "attribution_map_gold": objectives()["attribution_map"](
         target="gold_loss", view="gold", average="tokens"
+    ),
+    "attribution_map_sampled": objectives()["attribution_map"](view="sampled"),
+    "gradient_alignment_sampled": objectives()["gradient_alignment"](
+        sites=("embedding_output", "cls"), view="sampled"
     ),
 }
 
@@ -68,8 +74,12 @@ def test_default_attention_gives_the_gradients_of_eager_attention(name: str, fam
         torch.testing.assert_close(gradient, found[1][key], rtol=1e-3, atol=1e-5)  # float32
 
 
+def with_draws(batch: Batch, step: Step) -> Batch:
+    return replace(batch, drawn=drawn_for(batch, step.pair.student.labels, 0))
+
+
 def distances(step: Step, student: Any, batch: Batch) -> torch.Tensor:
-    (found,) = step.distances(student, batch, Moment())[0].values()
+    (found,) = step.distances(student, with_draws(batch, step), Moment())[0].values()
     return found
 
 
@@ -112,7 +122,7 @@ def test_padding_changes_nothing(name: str, family: str) -> None:
 def test_zero_on_identical_signals(name: str, labels: int) -> None:
     objective = EVERY[name]
     step, student, _ = step_of(objective, "bert", labels)
-    batch = Batch.of(collated(labels))
+    batch = with_draws(Batch.of(collated(labels)), step)
     if name == "hard_label":
         certain = (
             torch.nn.functional.one_hot(batch.labels, labels) * 1e4 if labels > 1 else batch.labels[:, None]

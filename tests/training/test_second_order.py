@@ -44,7 +44,14 @@ def test_every_family_passes_under_second_order_attention(family: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "request_", [InputGradient(OWN), ClsGradient(OWN, (1, 2)), AttributionScores(Target(), steps=3)], ids=repr
+    "request_",
+    [
+        InputGradient(OWN),
+        ClsGradient(OWN, (1, 2)),
+        AttributionScores(Target(), steps=3),
+        InputGradient(Target(view="sampled")),
+    ],
+    ids=repr,
 )
 def test_every_signal_passes_with_dropout(request_: Request) -> None:
     model = build("bert", attention="eager").train()

@@ -11,11 +11,12 @@ import pytest
 import torch
 from pydantic import ValidationError
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from families import build, collated
 from gradistill.models.probe import Probe
 from gradistill.objectives import Moment, Objective, Pair, Term
-from gradistill.objectives._contract import AttributionScores, Request
+from gradistill.objectives._contract import AttributionScores, Logits, Request
 from gradistill.objectives.attribution_map import AttributionMap
 from gradistill.objectives.gradient_alignment import GradientAlignment
 from gradistill.objectives.hard_label import HardLabel
@@ -42,7 +43,7 @@ def step_of(*terms: Term) -> tuple[Step, Any]:
 def batch_of(place: Iterable[int] | None = None) -> Batch:
     batch = Batch.of(collated(rows=ROWS))
     tokens = batch.mask.sum().double() / ROWS
-    drawn = None if place is None else Drawn(torch.tensor(list(place)))
+    drawn = None if place is None else Drawn(torch.tensor(list(place)), torch.zeros(ROWS).long(), 3)
     return replace(batch, tokens_per_example=tokens, drawn=drawn)
 
 
@@ -86,6 +87,25 @@ def test_terms_of_several_shares_each_see_their_own() -> None:
         torch.testing.assert_close(found[name], expected[name] * torch.tensor(scale), rtol=1e-10, atol=1e-12)
 
 
+def operations(step: Step, student: Any) -> int:
+    """Floating-point operations of the student in one step; its teacher has spoken before."""
+    said = step.teacher(batch_of(), (Logits(), *step.requests("teacher")))
+    quiet = replace(step, teacher=lambda batch, requests: {r: said[r][batch.index] for r in requests})
+    with FlopCounterMode(display=False) as counter:
+        values = quiet.distances(student, batch_of([2, 0, 3, 1]), Moment())[0].values()
+        torch.stack([value.sum() for value in values]).sum().backward()
+    return counter.get_total_flops()
+
+
+def test_a_share_costs_its_share() -> None:
+    """Of what the second-order term adds to a plain step: nothing is computed twice, or for rows without need."""
+    plain, student = step_of(Term(SoftLabel()))
+    whole, part = (replace(plain, terms=[*plain.terms, Term(AttributionMap(), share=s)]) for s in (1.0, 0.25))
+    extra, of_it = (operations(step, student) - operations(plain, student) for step in (whole, part))
+    assert extra > 0
+    assert of_it == extra / 4
+
+
 class Noting:
     """A teacher that notes the row numbers of which attribution scores are asked, call by call."""
 
@@ -100,8 +120,8 @@ class Noting:
         return dict(self.online(batch, wanted))
 
 
-def shared(share: float) -> list[Term]:
-    return [Term(SoftLabel()), Term(AttributionMap(), share=share)]
+def shared(share: float, view: Any = "all") -> list[Term]:
+    return [Term(SoftLabel()), Term(AttributionMap(view=view), share=share)]
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -131,14 +151,16 @@ def test_only_the_drawn_rows_have_a_second_order_graph(
 
 
 @pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("view", ["all", "sampled"])
 @pytest.mark.parametrize("checkpoint", [1, 3])
-def test_a_resumed_run_draws_the_same_rows(checkpoint: int, kit: Any) -> None:
+def test_a_resumed_run_draws_the_same(checkpoint: int, view: Any, kit: Any) -> None:
+    """Rows, and the label of a sampled view."""
     asked, found = [], []
     for resume in (None, str(kit.folder / "run" / f"checkpoint-{checkpoint}")):
         student, model = kit.models(hidden_dropout_prob=0.2)
         teacher = Noting(model)
         trainer = kit.trainer(
-            shared(0.5), (student, teacher), max_steps=5, save_strategy="steps", save_steps=1,
+            shared(0.5, view), (student, teacher), max_steps=5, save_strategy="steps", save_steps=1,
             per_device_train_batch_size=2, gradient_accumulation_steps=2, lr_scheduler_type="linear",
             options={"teacher_facts": facts(Probe.find(model))},
         )  # fmt: skip
@@ -153,12 +175,12 @@ def test_a_resumed_run_draws_the_same_rows(checkpoint: int, kit: Any) -> None:
 def test_draws_follow_from_their_numbers() -> None:
     """Another seed, process, step or accumulated batch is another draw; each order is as likely as any."""
     batch = Batch.of(collated(rows=16))
-    first = drawn_for(batch, 0, 0, 0, 0).place
-    assert torch.equal(first, drawn_for(batch, 0, 0, 0, 0).place)
+    first = drawn_for(batch, 3, 0, 0, 0, 0).place
+    assert torch.equal(first, drawn_for(batch, 3, 0, 0, 0, 0).place)
     assert first.sort().values.tolist() == list(range(16))
     for numbers in ((1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1)):
-        assert not torch.equal(first, drawn_for(batch, *numbers).place)
-    counts = torch.stack([drawn_for(batch, 0, 0, step, 0).place < 4 for step in range(4000)]).sum(0)
+        assert not torch.equal(first, drawn_for(batch, 3, *numbers).place)
+    counts = torch.stack([drawn_for(batch, 3, 0, 0, step, 0).place < 4 for step in range(4000)]).sum(0)
     # 4000 draws of probability ¼: 1000, standard deviation 27; the largest of 16 within 4 of them
     assert (counts - 1000).abs().max() < 110
 

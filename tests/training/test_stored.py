@@ -8,7 +8,11 @@ from typing import Any
 import pytest
 from datasets import Dataset
 
-from gradistill.objectives import Pair
+from gradistill.models.probe import Probe
+from gradistill.objectives import Pair, Term
+from gradistill.objectives.attribution_map import AttributionMap
+from gradistill.objectives.gradient_alignment import GradientAlignment
+from gradistill.objectives.soft_label import SoftLabel
 from gradistill.recipe import shipped_methods
 from gradistill.signals.building import Build, build
 from gradistill.signals.layout import columns_for
@@ -18,16 +22,32 @@ from gradistill.training.step import requests_of
 from gradistill.training.trainer import facts
 from training.conftest import Kit, padded, rows, terms_of
 
-METHODS = [method for method in shipped_methods() if method != "finetune"]
+METHODS = {
+    **{method: terms_of(method) for method in shipped_methods() if method != "finetune"},
+    "sampled": [Term(SoftLabel()), Term(AttributionMap(view="sampled")),
+                Term(GradientAlignment(view="sampled", sites=("embedding_output", "cls")), share=0.5)],
+}  # fmt: skip
+
+
+def pair_of(student: Any, teacher: Any) -> Pair:
+    return Pair(facts(Probe.find(student)), facts(Probe.find(teacher)))
 
 
 def stored(method: str, student: Any, teacher: Any, data: Dataset, folder: Path) -> StoredTeacher:
-    online = OnlineTeacher(teacher)
-    pair = Pair(facts(online.probe.find(student)), facts(online.probe))
-    columns = columns_for(requests_of(terms_of(method), pair, "teacher"), pair.teacher, "float32")
+    online, pair = OnlineTeacher(teacher), pair_of(student, teacher)
+    columns = columns_for(requests_of(METHODS[method], pair, "teacher"), pair.teacher, "float32")
     plan = Build(folder, data, columns, {"for": method}, {}, batch_size=3)
     build(plan, online, padded)
     return StoredTeacher.open(folder, plan.made_for, columns, data["index"])
+
+
+def test_one_store_serves_all_views_and_the_sampled_one(kit: Kit) -> None:
+    pair = pair_of(*kit.models())
+    columns = [
+        columns_for(requests_of([Term(AttributionMap(view=view))], pair, "teacher"), pair.teacher, "int8")
+        for view in ("all", "sampled")
+    ]
+    assert columns[0] == columns[1]
 
 
 @pytest.mark.parametrize("labels", [1, 2, 3])
@@ -46,7 +66,7 @@ def test_a_float32_store_gives_the_losses_of_the_teacher(
             speaker = stored(method, student, teacher, data, tmp_path / "store")
             options = {"teacher_facts": facts(OnlineTeacher(teacher).probe)}
         trainer = kit.trainer(
-            method, (student, speaker), data=data, options=options, max_steps=12, learning_rate=1e-3
+            METHODS[method], (student, speaker), data=data, options=options, max_steps=12, learning_rate=1e-3
         )
         trainer.train()
         histories.append([log for log in trainer.state.log_history if "loss" in log])

@@ -13,19 +13,21 @@ the prediction ``z`` itself, ``gold_loss`` is ``(z − y)²``, and ``label_nll``
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from gradistill.errors import RecipeError
+from gradistill.types import Drawn
 
 Kind = Literal["log_odds", "label_nll", "confidence", "gold_loss", "logit", "margin"]
-View = Literal["all", "own", "teacher", "gold"]
+View = Literal["all", "own", "teacher", "gold", "sampled"]
 
 Logits = Float[Tensor, "batch label"]
+_T = TypeVar("_T", Tensor, Drawn)
 
 
 def _without_own(logits: Logits) -> Float[Tensor, "batch label label"]:
@@ -53,12 +55,21 @@ _OF_EVERY_LABEL: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+_GIVERS = {
+    "gold": "a batch with labels",
+    "teacher": "a teacher that has spoken first",
+    "sampled": "a batch for which a label was drawn: training",
+}
+
+
 @dataclass(frozen=True)
 class Target:
     """Which scalar (``kind``) of which label (``view``).
 
     ``view``: ``all`` labels, one view each (AD-KD's multi-view); ``own``, the label that the model itself
-    predicts; ``teacher``, the label that the teacher predicts; ``gold``, the label of the data.
+    predicts; ``teacher``, the label that the teacher predicts; ``gold``, the label of the data; ``sampled``, one
+    that is drawn for each example and step, the same for teacher and student: C times what is measured there is
+    an unbiased estimate of the sum over ``all``. (A regression has one output, and nothing to draw.)
     """
 
     kind: Kind = "log_odds"
@@ -72,6 +83,15 @@ class Target:
     def views(self, labels: int) -> int:
         """How many values an example has for a model with so many outputs."""
         return labels if self.view == "all" else 1
+
+    @property
+    def whole(self) -> Target:
+        """The target whose values hold those of this one, whatever label is drawn."""
+        return replace(self, view="all") if self.view == "sampled" else self
+
+    def stands_for(self, drawn: Drawn | None) -> int:
+        """How many views each one stands for in a sum over views."""
+        return self._given(drawn, "drawn labels").labels if self.view == "sampled" else 1
 
     def check(self, labels: int) -> None:
         """Raise RecipeError where the target does not exist for a model with so many outputs."""
@@ -88,7 +108,9 @@ class Target:
                 remedy="set view: gold, or target: label_nll for other labels",
             )
 
-    def resolve(self, logits: Logits, gold: Tensor | None, teacher: Tensor | None) -> Tensor | None:
+    def resolve(
+        self, logits: Logits, gold: Tensor | None, teacher: Tensor | None, drawn: Drawn | None = None
+    ) -> Tensor | None:
         """What ``values`` differentiates at: label ids ``(batch,)``, gold scores, or None for all labels.
 
         ``teacher`` holds the labels that the teacher predicts. Resolved once for each example, so that a
@@ -100,6 +122,8 @@ class Target:
             return None
         if self.view == "own":
             return logits.detach().argmax(-1)
+        if self.view == "sampled":
+            return self._given(drawn, "drawn labels").label
         return self._given(teacher, "the teacher's labels")
 
     def values(self, logits: Logits, at: Tensor | None) -> Float[Tensor, "batch view"]:
@@ -111,11 +135,11 @@ class Target:
         values = _OF_EVERY_LABEL[self.kind](logits)
         return values if at is None else values.gather(1, at.long().unsqueeze(1))
 
-    def _given(self, wanted: Tensor | None, what: str) -> Tensor:
+    def _given(self, wanted: _T | None, what: str) -> _T:
         if wanted is None:
             raise RecipeError(
                 f"the target {self.kind} with view {self.view!r} needs {what}, and there are none",
-                expected="a batch with labels" if self.view == "gold" else "a teacher that has spoken first",
+                expected=_GIVERS[self.view],
                 remedy="choose another view, or give what is missing",
             )
         return wanted

@@ -40,7 +40,9 @@ class AttributionMap(Objective):
     source: ClassVar[str] = "Wu et al. 2023 (ACL), arXiv 2305.10010"
 
     target: Kind = Field("log_odds", description="the scalar that is differentiated")
-    view: View = Field("all", description="of which label: all (multi-view), own, teacher, gold")
+    view: View = Field(
+        "all", description="of which label: all (multi-view), own, teacher, gold, sampled (one of all)"
+    )
     steps: int = Field(1, ge=1, description="steps of Integrated Gradients; 1 is gradient × input (authors)")
     rule: Rule = Field("right_riemann", description="quadrature: right_riemann (authors) or gauss_legendre")
     keep: float = Field(
@@ -57,22 +59,27 @@ class AttributionMap(Objective):
     )
 
     @property
+    def _differentiated(self) -> Target:
+        return Target(self.target, self.view)
+
+    @property
     def second_order(self) -> bool:
         return True
 
     def check(self, pair: Pair) -> None:
-        Target(self.target, self.view).check(pair.student.labels)
+        self._differentiated.check(pair.student.labels)
 
     def requests(self, pair: Pair, role: Role) -> dict[str, Request]:
         keep = self.keep if role == "teacher" else 1.0
-        return {"scores": AttributionScores(Target(self.target, self.view), self.steps, self.rule, keep)}
+        return {"scores": AttributionScores(self._differentiated, self.steps, self.rule, keep)}
 
     def distance(
         self, student: Signals, teacher: Signals, batch: Batch, moment: Moment
     ) -> Float[Tensor, " batch"]:
         mask = batch.mask.unsqueeze(1)
         apart = unit_maps(student["scores"], mask, self.norm) - unit_maps(teacher["scores"], mask, self.norm)
-        summed = _DISTANCES[self.distance_by](apart).sum((1, 2))
+        views = self._differentiated.stands_for(batch.drawn)
+        summed = views * _DISTANCES[self.distance_by](apart).sum((1, 2))
         return batch.per_token(summed) if self.average == "tokens" else summed
 
 

@@ -42,7 +42,10 @@ class GradientAlignment(Objective):
     source: ClassVar[str] = "Wang, Li, Sun 2022, arXiv 2211.01071"
 
     target: Kind = Field("log_odds", description="the scalar that is differentiated")
-    view: View = Field("own", description="of which label: all, own (each model's prediction), teacher, gold")
+    view: View = Field(
+        "own",
+        description="of which label: all, own (each model's prediction), teacher, gold, sampled (one of all)",
+    )
     sites: tuple[Site, ...] = Field(
         ("embedding_output",), min_length=1, description="where: embedding_output, cls (intermediate layers)"
     )
@@ -55,11 +58,15 @@ class GradientAlignment(Objective):
     )
 
     @property
+    def _differentiated(self) -> Target:
+        return Target(self.target, self.view)
+
+    @property
     def second_order(self) -> bool:
         return True
 
     def check(self, pair: Pair) -> None:
-        Target(self.target, self.view).check(pair.student.labels)
+        self._differentiated.check(pair.student.labels)
         if "cls" in self.sites:
             intermediate_pairs(self.layer_map, pair.student.layers, pair.teacher.layers)
         if pair.student.width != pair.teacher.width:
@@ -77,7 +84,7 @@ class GradientAlignment(Objective):
             )
 
     def requests(self, pair: Pair, role: Role) -> dict[str, Request]:
-        target = Target(self.target, self.view)
+        target = self._differentiated
         wanted: dict[str, Request] = {}
         if "embedding_output" in self.sites:
             wanted["embedding_output"] = InputGradient(target)
@@ -97,7 +104,7 @@ class GradientAlignment(Objective):
         if "cls" in self.sites:
             everywhere = torch.ones_like(batch.mask[:, None, :1])
             total = total + _squared_distance(student["cls"], teacher["cls"], everywhere)
-        return total
+        return total * self._differentiated.stands_for(batch.drawn)
 
 
 def _squared_distance(student: Tensor, teacher: Tensor, mask: Tensor) -> Float[Tensor, " batch"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -61,7 +61,14 @@ class Column:
 
 def columns_for(requests: Sequence[Request], facts: ModelFacts, encoding: Encoding) -> tuple[Column, ...]:
     """A column a distinct request. Vectors take ``encoding``; logits and scores are few and stay float32."""
-    return tuple(_column(request, facts, encoding) for request in dict.fromkeys(requests))
+    return tuple(_column(request, facts, encoding) for request in dict.fromkeys(map(kept_as, requests)))
+
+
+def kept_as(request: Request) -> Request:
+    """The request whose column answers this one: a label that is drawn later can be any, so all views are kept."""
+    if isinstance(request, Logits | ClsStates):
+        return request
+    return replace(request, target=request.target.whole)
 
 
 def _column(request: Request, facts: ModelFacts, encoding: Encoding) -> Column:

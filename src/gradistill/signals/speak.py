@@ -97,7 +97,7 @@ def _listen(
     logits, states = widened(outputs.logits), _states(outputs)
     if teacher_labels is None:
         teacher_labels = logits.detach().argmax(-1)
-    at = {target: target.resolve(logits, batch.labels, teacher_labels) for target in targets}
+    at = {target: target.resolve(logits, batch.labels, teacher_labels, batch.drawn) for target in targets}
     values = [target.values(logits, at[target]) for target in targets]
     gradients = view_gradients(
         torch.cat(values, dim=1),

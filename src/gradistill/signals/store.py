@@ -17,7 +17,7 @@ from torch import Tensor
 from gradistill.errors import StoreError
 from gradistill.objectives._contract import Request
 from gradistill.signals.files import checksum_of
-from gradistill.signals.layout import Column, unpacked
+from gradistill.signals.layout import Column, kept_as, unpacked
 from gradistill.signals.manifest import Manifest, refuse_other
 from gradistill.signals.speak import Said
 from gradistill.types import Batch
@@ -72,11 +72,18 @@ class StoredTeacher:
                 remedy="use gradistill.data.encode",
             )
         places = [self.places[index] for index in batch.index.tolist()]
-        said = {request: self._answer(self.columns[request], batch, places) for request in requests}
+        said = {request: self._answer(request, batch, places) for request in requests}
         self.seconds += perf_counter() - start
         return said
 
-    def _answer(self, column: Column, batch: Batch, places: Sequence[int]) -> Tensor:
+    def _answer(self, request: Request, batch: Batch, places: Sequence[int]) -> Tensor:
+        kept = self._kept(self.columns[kept_as(request)], batch, places)
+        if kept_as(request) == request:
+            return kept
+        assert batch.drawn is not None  # whoever asks for a sampled view has drawn it
+        return kept[torch.arange(len(batch), device=kept.device), batch.drawn.label].unsqueeze(1)
+
+    def _kept(self, column: Column, batch: Batch, places: Sequence[int]) -> Tensor:
         per_shard = self.manifest.rows_per_shard
         rows = []
         for place in places:

@@ -9,10 +9,12 @@ from torch.optim import Optimizer
 from gradistill.types import Batch, Drawn
 
 
-def drawn_for(batch: Batch, *numbers: int) -> Drawn:
+def drawn_for(batch: Batch, labels: int, *numbers: int) -> Drawn:
     """The same draws for the same numbers, which are not negative: seed, process, step, accumulated batch."""
     chance = np.random.default_rng(numbers)
-    return Drawn(torch.from_numpy(chance.permutation(len(batch))).to(batch.mask.device))
+    place, label = chance.permutation(len(batch)), chance.integers(labels, size=len(batch))
+    device = batch.mask.device
+    return Drawn(torch.from_numpy(place).to(device), torch.from_numpy(label).to(device), labels)
 
 
 def correct_for_lazy_terms(optimizer: Optimizer, every: int) -> None:

@@ -118,9 +118,10 @@ def _specimen_weights(model: nn.Module, probe: Probe, count: int = 4) -> dict[st
 
 
 def _at_fixed_labels(requests: Sequence[Request]) -> list[Request]:
-    """The gradient signals, with ``teacher`` for ``own``: a step across a tie of two labels is no derivative."""
+    """The gradient signals, with ``teacher`` for ``own``: a step across a tie of two labels is no derivative. For
+    ``sampled`` too: there is nothing to draw yet, and one label is as good as another."""
     return [
-        replace(r, target=replace(r.target, view="teacher")) if r.target.view == "own" else r
+        replace(r, target=replace(r.target, view="teacher")) if r.target.view in ("own", "sampled") else r
         for r in requests
         if isinstance(r, InputGradient | ClsGradient | AttributionScores)
     ]

@@ -200,9 +200,8 @@ class DistillationTrainer(Trainer):
 
     def _drawn(self, batch: Batch) -> Drawn:
         """Of a seed, so that a resumed run draws as one that was not interrupted."""
-        return drawn_for(
-            batch, self.args.seed, self.args.process_index, self.state.global_step, next(self._accumulated)
-        )
+        numbers = (self.args.seed, self.args.process_index, self.state.global_step, next(self._accumulated))
+        return drawn_for(batch, self.step.pair.student.labels, *numbers)
 
     def _moment(self) -> Moment:
         epochs = max(1, self.state.num_train_epochs)  # not the argument: max_steps has the last word
