@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
 import pytest
 
-from gradistill.objectives import objectives
+from gradistill.objectives import Term, objectives
 from gradistill.recipe import shipped_methods
 
 ROOT = Path(__file__).parent.parent
@@ -29,6 +30,13 @@ def test_the_fields_of_an_objective_stand_in_the_docs(name: str) -> None:
         (field, str(list(i.default) if isinstance(i.default, tuple) else i.default), i.description)
         for field, i in fields.items()
     ]
+
+
+def test_the_keys_beside_those_fields_stand_in_the_docs() -> None:
+    text = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    for field in dataclasses.fields(Term):
+        if field.name != "objective":
+            assert f"| `{field.name}` | `{field.default.default}` | {field.default.description} |" in text
 
 
 @pytest.mark.parametrize("method", shipped_methods())
