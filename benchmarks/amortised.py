@@ -1,0 +1,92 @@
+"""What does a gradient objective lose that runs at some steps only, or on some rows only, and what time does it save?
+
+    python benchmarks/amortised.py TEACHER DATA OUTPUT --task TASK [--rows 2000]
+
+AD-KD at every step, at every 4th and 16th, and on a quarter of the rows, beside KD. Finished runs in OUTPUT are
+left alone. Prints each figure as mean [range] over the seeds and, below it, the mean difference from AD-KD at every
+step, paired by seed, with a 95 % t interval. Training times compare only where nothing else ran on the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from scipy import stats
+
+from gradistill.report.terminal import results_table
+
+SEEDS = (0, 1, 2)
+REFERENCE = "adkd"
+SETTINGS = {
+    "kd": (),
+    REFERENCE: (),
+    "adkd, every 4": ("objectives.attribution_map.every=4",),
+    "adkd, every 16": ("objectives.attribution_map.every=16",),
+    "adkd, share 0.25": ("objectives.attribution_map.share=0.25",),
+}
+ALIKE = ("training.learning_rate=1e-4", "training.batch_size=16")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("teacher")
+    parser.add_argument("data")
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--task", required=True)
+    parser.add_argument("--rows", type=int, default=2000)
+    given = parser.parse_args()
+    found = {(seed, name): figures_of(given, seed, name) for seed in SEEDS for name in SETTINGS}
+    rows = [row for name in SETTINGS for row in rows_of(name, [found[seed, name] for seed in SEEDS],
+                                                        [found[seed, REFERENCE] for seed in SEEDS])]  # fmt: skip
+    title = f"{given.task}, {given.rows} rows, seeds {', '.join(map(str, SEEDS))}"
+    Console(width=180).print(results_table(rows, title=title))
+
+
+def figures_of(given: argparse.Namespace, seed: int, setting: str) -> dict[str, float]:
+    """Train, unless that was done, and read what was measured."""
+    folder = given.output / given.task / f"{setting.replace(', ', '-').replace(' ', '-')}-{seed}"
+    if not (folder / "metrics.json").is_file():
+        method = setting.partition(",")[0]
+        heavy = ("objectives.attribution_map.weight=10",) if method == "adkd" else ()
+        changes = [part for change in (*ALIKE, *heavy, *SETTINGS[setting]) for part in ("--set", change)]
+        command = (
+            f"gradistill distill --teacher {given.teacher} --data {given.data} --task {given.task} "
+            f"--method {method} --student-layers 3 --epochs 2 --max-train-rows {given.rows} --seed {seed} "
+            f"--settings default --output {folder}"
+        )
+        cache = {"GRADISTILL_CACHE": str((given.output / "cache").resolve())}
+        subprocess.run([*command.split(), *changes], env=os.environ | cache, check=True)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    loyal = {f"{kind} loyalty": entry["value"] for kind, entry in metrics["loyalty"].items() if entry}
+    return {**metrics["eval"], **loyal, "training, s": metrics["timing"]["train_s"]}
+
+
+def rows_of(
+    name: str, found: Sequence[dict[str, float]], reference: Sequence[dict[str, float]]
+) -> list[dict[str, str]]:
+    values = {figure: np.array([run[figure] for run in found]) for figure in found[0]}
+    means = {k: f"{v.mean():.3f} [{v.min():.3f}, {v.max():.3f}]" for k, v in values.items()}
+    if name == REFERENCE:
+        return [{"setting": name, **means}]
+    apart = {k: paired(v - np.array([run[k] for run in reference])) for k, v in values.items()}
+    return [{"setting": name, **means}, {"setting": f"  from {REFERENCE}", **apart}]
+
+
+def paired(differences: np.ndarray) -> str:
+    """The mean difference and its 95 % t interval."""
+    mean, n = differences.mean(), len(differences)
+    half = stats.t.ppf(0.975, n - 1) * differences.std(ddof=1) / np.sqrt(n)
+    return f"{mean:+.3f} [{mean - half:+.3f}, {mean + half:+.3f}]"
+
+
+if __name__ == "__main__":
+    main()
