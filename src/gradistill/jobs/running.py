@@ -30,7 +30,7 @@ from gradistill.signals.store import StoredTeacher
 from gradistill.signals.teacher import OnlineTeacher
 from gradistill.training.arguments import training_arguments
 from gradistill.training.step import requests_of
-from gradistill.training.trainer import DistillationTrainer, facts
+from gradistill.training.trainer import DistillationTrainer, facts, online_teacher
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Run:
     ) -> dict[str, Any]:
         set_padding(student, self.tokenizer)
         training, validation = self.encoded("train"), self.encoded("validation")
-        online = OnlineTeacher(teacher) if teacher is not None else None
+        online = online_teacher(teacher, self.recipe.compute) if teacher is not None else None
         checkpoint = open_run(self.output, self.recipe, overwrite=overwrite)
         stored = self._stored(student, online, training) if online and self.recipe.needs_teacher else None
         trainer = self._trainer(student, online, stored, training, validation)
@@ -134,6 +134,7 @@ class Run:
         validation: Dataset,
     ) -> DistillationTrainer:
         settings, task = self.recipe.training, self.splits.task
+        padded = settings.max_length if self.recipe.compute.pad_to_max_length else None
         arguments = training_arguments(settings, self.output, select=task.select)
         if online is not None:
             online.model.to("cpu" if stored else arguments.device)
@@ -145,7 +146,8 @@ class Run:
             teacher_facts=pair.teacher if pair else None,
             shared_embeddings=pair.shared_embeddings if pair else True,
             args=arguments,
-            data_collator=Collator(self.tokenizer),
+            compute=self.recipe.compute,
+            data_collator=Collator(self.tokenizer, pad_to=padded),
             train_dataset=training,
             eval_dataset=validation,
             processing_class=self.tokenizer,

@@ -2,6 +2,13 @@
 
 from gradistill.recipe.reading import shipped_methods
 from gradistill.recipe.resolving import load_recipe
-from gradistill.recipe.schema import Recipe, StudentSettings, TrainingSettings
+from gradistill.recipe.schema import ComputeSettings, Recipe, StudentSettings, TrainingSettings
 
-__all__ = ["Recipe", "StudentSettings", "TrainingSettings", "load_recipe", "shipped_methods"]
+__all__ = [
+    "ComputeSettings",
+    "Recipe",
+    "StudentSettings",
+    "TrainingSettings",
+    "load_recipe",
+    "shipped_methods",
+]

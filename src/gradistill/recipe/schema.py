@@ -56,6 +56,21 @@ class TrainingSettings(_Strict):
     )
 
 
+class ComputeSettings(_Strict):
+    """How what a recipe asks for is computed. It costs more or less; what is learned differs by rounding."""
+
+    trim_last_block: bool = Field(
+        default=True,
+        description="compute of the last block only the row that the head reads, where that is exact",
+    )
+    share_views: bool = Field(
+        default=True, description="serve the views of C labels by C - 1 inner gradients, not by one each"
+    )
+    pad_to_max_length: bool = Field(
+        default=False, description="pad every batch to max_length, not to its longest text"
+    )
+
+
 BESIDE = tuple(field.name for field in dataclasses.fields(Term) if field.name != "objective")
 """Keys that stand beside the fields of every objective."""
 
@@ -70,6 +85,7 @@ class Recipe(_Strict):
     task: str | None = None
     student: StudentSettings = StudentSettings()
     training: TrainingSettings = TrainingSettings()
+    compute: ComputeSettings = ComputeSettings()
     objectives: dict[str, Term]
 
     @property

@@ -48,18 +48,20 @@ def speak(
     create_graph: bool,
     teacher_labels: Tensor | None = None,
     rows_at_once: int = 64,
+    share_views: bool = True,
 ) -> Said:
     """Answer every request from one forward pass and one call for all inner gradients.
 
     With ``create_graph`` everything keeps its graph (a student in training); without it everything is detached.
     ``teacher_labels`` are the labels that the teacher predicts, for targets with view ``teacher``; where there
     are none this model's own predictions stand in, because then it is the teacher. Integrated Gradients of
-    several steps run forward again, at most ``rows_at_once`` rows at a time.
+    several steps run forward again, at most ``rows_at_once`` rows at a time. Without ``share_views`` every view takes
+    an inner gradient of its own, as the papers' code does.
     """
     wanted = tuple(dict.fromkeys(requests))
     targets = tuple(dict.fromkeys(r.target for r in wanted if not isinstance(r, Logits | ClsStates)))
     with torch.set_grad_enabled(create_graph or bool(targets)):
-        heard = _listen(model, probe, batch, wanted, targets, create_graph, teacher_labels)
+        heard = _listen(model, probe, batch, wanted, targets, create_graph, teacher_labels, share_views)
         said = {
             request: _answer(model, probe, batch, heard, request, create_graph, rows_at_once)
             for request in wanted
@@ -80,6 +82,7 @@ def _listen(
     targets: tuple[Target, ...],
     create_graph: bool,
     teacher_labels: Tensor | None,
+    share_views: bool,
 ) -> _Heard:
     layers = sorted({k for r in requests if isinstance(r, ClsGradient) for k in r.layers})
     of_states = [r for r in requests if isinstance(r, ClsStates | ClsGradient)]
@@ -104,7 +107,7 @@ def _listen(
         logits,
         [taps[-1], *(states[k] for k in layers)],
         create_graph=create_graph,
-        shift_invariant=all(target.shift_invariant for target in targets),
+        shift_invariant=share_views and all(target.shift_invariant for target in targets),
     )
     of_targets = zip(*(site.split([v.shape[1] for v in values], dim=1) for site in gradients), strict=True)
     by_target = {target: list(sites) for target, sites in zip(targets, of_targets, strict=True)}

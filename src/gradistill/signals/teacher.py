@@ -24,7 +24,8 @@ class TeacherSignals(Protocol):
 class OnlineTeacher:
     """A teacher that speaks for each batch anew, in eval mode, its weights out of every graph."""
 
-    def __init__(self, model: nn.Module, probe: Probe | None = None) -> None:
+    def __init__(self, model: nn.Module, probe: Probe | None = None, *, share_views: bool = True) -> None:
+        self.share_views = share_views
         self.model = model.eval().requires_grad_(False)
         self.probe = probe or Probe.find(model)
         self._verified = False
@@ -35,6 +36,8 @@ class OnlineTeacher:
         start = perf_counter()
         if not self._verified:
             self.probe, self._verified = self.probe.verified(self.model, batch), True
-        said = speak(self.model, self.probe, batch, requests, create_graph=False)
+        said = speak(
+            self.model, self.probe, batch, requests, create_graph=False, share_views=self.share_views
+        )
         self.seconds += perf_counter() - start
         return said

@@ -31,6 +31,7 @@ class Step:
     pair: Pair
     student_probe: Probe
     teacher: TeacherSignals | None
+    share_views: bool = True
 
     @property
     def second_order(self) -> bool:
@@ -88,6 +89,7 @@ class Step:
             dict.fromkeys((Logits(), *requests_of(terms, self.pair, "student"))),
             create_graph=True,
             teacher_labels=teacher_labels,
+            share_views=self.share_views,
         )
         distances = {
             term.name: term.objective.distance(

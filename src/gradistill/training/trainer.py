@@ -19,6 +19,7 @@ from gradistill.models.probe import Probe
 from gradistill.objectives import Moment, Objective, Pair, Term
 from gradistill.objectives._contract import ModelFacts
 from gradistill.objectives._term import refuse_idle_steps
+from gradistill.recipe import ComputeSettings
 from gradistill.signals.teacher import OnlineTeacher, TeacherSignals
 from gradistill.training.amortising import correct_for_lazy_terms, drawn_for
 from gradistill.training.second_order import check_second_order
@@ -31,6 +32,12 @@ CHECKED_ROWS = 4
 
 def facts(probe: Probe) -> ModelFacts:
     return ModelFacts(probe.layers, probe.width, probe.labels)
+
+
+def online_teacher(model: nn.Module, compute: ComputeSettings) -> OnlineTeacher:
+    probe = Probe.find(model)
+    whole = probe if compute.trim_last_block else replace(probe, trim=None)
+    return OnlineTeacher(model, whole, share_views=compute.share_views)
 
 
 class DistillationTrainer(Trainer):
@@ -59,6 +66,7 @@ class DistillationTrainer(Trainer):
         *args: Any,
         teacher_facts: ModelFacts | None = None,
         shared_embeddings: bool = True,
+        compute: ComputeSettings = ComputeSettings(),  # noqa: B008 (frozen)
         **kwargs: Any,
     ) -> None:
         super().__init__(model, *args, **kwargs)
@@ -66,7 +74,7 @@ class DistillationTrainer(Trainer):
         self.args.remove_unused_columns = False
         self.model_accepts_loss_kwargs = True  # the same as loss_is_scaled_for_ga, before transformers had it
         terms = [term if isinstance(term, Term) else Term(term) for term in objectives]
-        self.step = self._build_step(terms, teacher, teacher_facts, shared_embeddings)
+        self.step = self._build_step(terms, teacher, teacher_facts, shared_embeddings, compute)
         self._checked = False
         self._accumulated = count()
         self._logged: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(2))
@@ -77,6 +85,7 @@ class DistillationTrainer(Trainer):
         teacher: nn.Module | TeacherSignals | None,
         teacher_facts: ModelFacts | None,
         shared_embeddings: bool,
+        compute: ComputeSettings,
     ) -> Step:
         if not terms or (teacher is None and any(term.objective.needs_teacher for term in terms)):
             missing = "objectives" if not terms else "a teacher"
@@ -87,13 +96,15 @@ class DistillationTrainer(Trainer):
         refuse_idle_steps(terms)
         student: Any = self.model
         probe = Probe.find(student)
+        if not compute.trim_last_block:
+            probe = replace(probe, trim=None)
         if isinstance(teacher, nn.Module):
-            online = OnlineTeacher(teacher.to(self.args.device))
+            online = online_teacher(teacher.to(self.args.device), compute)
             teacher, teacher_facts = online, facts(online.probe)
         pair = Pair(facts(probe), teacher_facts or facts(probe), shared_embeddings)
         for term in terms:
             term.objective.check(pair)
-        step = Step(terms, pair, probe, teacher)
+        step = Step(terms, pair, probe, teacher, compute.share_views)
         if step.second_order:
             self._refuse_what_loses_gradients()
         return step

@@ -1,0 +1,78 @@
+"""What the benchmarks share: timing side by side, and writing what was measured where people read it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import resource
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+
+RESULTS = Path(__file__).parent / "results"
+PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+
+
+def alternating(contenders: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each contender, asked one after the other in every round; a first round is thrown away."""
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for count in range(rounds + 1):
+        for name, ask in contenders.items():
+            taken = ask()
+            if count:
+                seconds[name].append(taken)
+    return seconds
+
+
+def ratio(seconds: Sequence[float], reference: Sequence[float]) -> dict[str, float]:
+    """Median, minimum and maximum of the ratio round by round: what slows a round slows both of its sides."""
+    ratios = np.asarray(seconds) / np.asarray(reference)
+    return {
+        "median": round(float(np.median(ratios)), 3),
+        "low": round(float(ratios.min()), 3),
+        "high": round(float(ratios.max()), 3),
+    }
+
+
+def shown(figure: Mapping[str, float], digits: int = 2) -> str:
+    return f"{figure['median']:.{digits}f} ({figure['low']:.{digits}f}–{figure['high']:.{digits}f})"
+
+
+def peak_rss_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+
+
+def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    names = list(rows[0])
+    lines = [names, ["---"] * len(names), *([row[name] for name in names] for row in rows)]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def publish(name: str, text: str, figures: Any, *, command: str) -> None:
+    """The figures as ``results/NAME.json``, and the text as the section NAME of docs/benchmarks.md."""
+    RESULTS.mkdir(exist_ok=True)
+    whole = {"command": command, "machine": machine(), "figures": figures}
+    (RESULTS / f"{name}.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+    section = f"<!-- {name} -->\n{text}\n\n`{command}` on {machine()}\n<!-- end of {name} -->"
+    page = PAGE.read_text(encoding="utf-8")
+    pattern = re.compile(rf"<!-- {name} -->.*<!-- end of {name} -->", re.DOTALL)
+    if not pattern.search(page):
+        raise SystemExit(f"{PAGE} has no section {name}")
+    PAGE.write_text(pattern.sub(lambda _: section, page), encoding="utf-8")
+    print(text)
+
+
+def machine() -> str:
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
+    return f"{device}, torch {torch.__version__.split('+')[0]}, transformers {transformers.__version__}"
+
+
+def _processor() -> str:
+    features = torch.backends.cpu.get_cpu_capability()
+    return f"{len(os.sched_getaffinity(0))} cores of {platform.machine()} ({features})"

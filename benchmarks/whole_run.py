@@ -1,0 +1,92 @@
+"""A whole training run, ours beside the papers' way of computing it (benchmarks/reference.yaml): time and loyalty.
+
+    python benchmarks/whole_run.py TEACHER DATA OUTPUT --task sst2 [--rows 2000] [--epochs 2]
+
+All train the same 3-layer student on the same rows with the same seed; ours in float32 and in bf16 from a store that
+is built first, the reference with its teacher online. Each run is a process of its own, one after the other; finished
+runs in OUTPUT are left alone. Examples a second count training alone; what the store took stands apart, with the epoch
+at which it has paid.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from measuring import markdown, publish
+
+HERE = Path(__file__).parent
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("teacher")
+    parser.add_argument("data")
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--task", required=True)
+    parser.add_argument("--rows", type=int, default=2000)
+    parser.add_argument("--epochs", type=int, default=2)
+    given = parser.parse_args()
+    ways: dict[str, list[str]] = {
+        "reference": ["--recipe", str(HERE / "reference.yaml"), "--signals", "online"],
+        "float32": ["--method", "adkd"],
+        "bf16": ["--method", "adkd", "--set", "training.arguments.bf16=true"],
+        "kd, bf16": ["--method", "kd", "--set", "training.arguments.bf16=true"],
+    }
+    found = {name: run(given, name, options) for name, options in ways.items()}
+    text = markdown([row(name, found[name], found["reference"]) for name in found])
+    publish(
+        "whole_run", text, found, command=shlex.join(["python", "benchmarks/whole_run.py", *sys.argv[1:]])
+    )
+
+
+def run(given: argparse.Namespace, name: str, options: list[str]) -> dict[str, Any]:
+    folder = given.output / name.replace(", ", "-")
+    if not (folder / "metrics.json").is_file():
+        cache = (given.output / "cache").resolve()
+        shutil.rmtree(cache, ignore_errors=True)  # each way pays for its own store
+        still = [
+            f"training.arguments.{k}"
+            for k in ("eval_strategy=no", "save_strategy=no", "load_best_model_at_end=false")
+        ]
+        common = [
+            "gradistill", "distill", "--teacher", given.teacher, "--data", given.data, "--task", given.task,
+            "--settings", "default", "--student-layers", "3", "--epochs", str(given.epochs), "--max-train-rows",
+            str(given.rows), "--set", "training.learning_rate=1e-4", "--output", str(folder),
+        ]  # fmt: skip
+        changes = [part for change in still for part in ("--set", f"training.arguments.{change}")]
+        subprocess.run(
+            [*common, *changes, *options], env=os.environ | {"GRADISTILL_CACHE": str(cache)}, check=True
+        )
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def row(name: str, metrics: dict[str, Any], reference: dict[str, Any]) -> dict[str, Any]:
+    timing, slow = metrics["timing"], reference["timing"]
+    stored = 0.0 if name == "reference" else timing["signals_s"]
+    return {
+        "run": name,
+        **{key: f"{value:.3f}" for key, value in metrics["eval"].items()},
+        **{f"{kind} loyalty": interval(entry) for kind, entry in metrics["loyalty"].items()},
+        "examples/s": f"{timing['examples_per_s']:.1f}",
+        "times the reference": f"{timing['examples_per_s'] / slow['examples_per_s']:.1f}",
+        "store, s": f"{stored:.1f}",
+        "peak MB": f"{timing['peak_rss_mb']:.0f}",
+    }
+
+
+def interval(entry: dict[str, float]) -> str:
+    return f"{entry['value']:.3f} ({entry['low']:.3f}–{entry['high']:.3f})"
+
+
+if __name__ == "__main__":
+    main()
