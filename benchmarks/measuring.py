@@ -68,6 +68,13 @@ def publish(name: str, text: str, figures: Any, *, command: str) -> None:
     print(text)
 
 
+def measured_before(name: str) -> list[Any]:
+    """The cells that ``publish`` wrote for this name on this machine, so that a long benchmark can be run in parts."""
+    file = RESULTS / f"{name}.json"
+    found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return found["figures"] if found.get("machine") == machine() else []
+
+
 def machine() -> str:
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
     return f"{device}, torch {torch.__version__.split('+')[0]}, transformers {transformers.__version__}"

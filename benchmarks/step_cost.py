@@ -5,14 +5,14 @@
 The reference is the unmodified student in transformers' own Trainer. Recipes run in DistillationTrainer, their teacher
 (the packaged model, 6 layers × 384, with a new head) answers from a store. In every round each trains a few steps
 on the same 1024 random tokens; times run from the end of a step to the end of the next, so that data loading, clipping
-and the optimizer are in. ``whole`` is the last block untrimmed. Each cell takes half a minute on two cores.
+and the optimizer are in. ``whole`` is the last block untrimmed. A cell takes about a minute on two cores;
+cells that stand in results/step_cost.json are not measured again.
 """
 
 from __future__ import annotations
 
 import argparse
-import shlex
-import sys
+import itertools
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from measuring import alternating, markdown, publish, ratio, shown
+from measuring import alternating, markdown, measured_before, publish, ratio, shown
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
@@ -47,6 +47,7 @@ CORE = ("kd", "gkd", "adkd")
 """The recipes of every cell; all of them run at the depth and length of WHOLE_LIST."""
 WHOLE_LIST = (3, 64)
 TOKENS = 1024  # of a batch
+COMMAND = "python benchmarks/step_cost.py --fresh"
 STEPS = 3  # the first one starts the clock
 
 
@@ -206,21 +207,17 @@ def main() -> None:
     parser.add_argument("--lengths", type=int, nargs="+", default=[16, 64, 128, 256])
     parser.add_argument("--depths", type=int, nargs="+", default=[2, 3, 6])
     parser.add_argument("--precisions", nargs="+", default=["float32", "bf16"])
+    parser.add_argument("--fresh", action="store_true", help="forget the cells that were measured before")
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
-    cells = []
-    for precision in given.precisions:
-        for layers in given.depths:
-            for length in given.lengths:
-                cells += measured(layers, length, precision, given.rounds)
-                print(
-                    markdown(
-                        [row(cell) for cell in cells if (cell["layers"], cell["tokens"]) == (layers, length)]
-                    ),
-                    flush=True,
-                )
-    command = shlex.join(["python", "benchmarks/step_cost.py", *sys.argv[1:]])
-    publish("step_cost", markdown([row(cell) for cell in cells]), cells, command=command)
+    cells = [] if given.fresh else measured_before("step_cost")
+    done = {(cell["precision"], cell["layers"], cell["tokens"]) for cell in cells}
+    wanted = itertools.product(given.precisions, given.depths, given.lengths)
+    for precision, layers, length in wanted:
+        if (precision, layers, length) not in done:
+            cells += measured(layers, length, precision, given.rounds)
+            cells.sort(key=lambda cell: (cell["precision"] != "float32", cell["layers"], cell["tokens"]))
+            publish("step_cost", markdown([row(cell) for cell in cells]), cells, command=COMMAND)
 
 
 if __name__ == "__main__":

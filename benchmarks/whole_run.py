@@ -55,15 +55,15 @@ def run(given: argparse.Namespace, name: str, options: list[str]) -> dict[str, A
         cache = (given.output / "cache").resolve()
         shutil.rmtree(cache, ignore_errors=True)  # each way pays for its own store
         still = [
-            f"training.arguments.{k}"
-            for k in ("eval_strategy=no", "save_strategy=no", "load_best_model_at_end=false")
+            f"training.arguments.{argument}"
+            for argument in ("eval_strategy=no", "save_strategy=no", "load_best_model_at_end=false")
         ]
         common = [
             "gradistill", "distill", "--teacher", given.teacher, "--data", given.data, "--task", given.task,
             "--settings", "default", "--student-layers", "3", "--epochs", str(given.epochs), "--max-train-rows",
             str(given.rows), "--set", "training.learning_rate=1e-4", "--output", str(folder),
         ]  # fmt: skip
-        changes = [part for change in still for part in ("--set", f"training.arguments.{change}")]
+        changes = [part for change in still for part in ("--set", change)]
         subprocess.run(
             [*common, *changes, *options], env=os.environ | {"GRADISTILL_CACHE": str(cache)}, check=True
         )

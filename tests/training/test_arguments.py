@@ -58,6 +58,7 @@ def test_the_defaults_keep_the_best_of_one_evaluation_an_epoch(tmp_path: Path) -
         ("per_device_eval_batch_size=3", "per_device_eval_batch_size", 3),
         ("gradient_accumulation_steps=4", "gradient_accumulation_steps", 4),
         ("bf16=true", "bf16", True),
+        ("logging_strategy=no", "logging_strategy", "no"),
     ],
 )
 def test_any_argument_can_be_set_by_its_own_name(change: str, field: str, value: Any, tmp_path: Path) -> None:

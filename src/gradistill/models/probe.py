@@ -114,10 +114,12 @@ class Probe:
         return replace(self, trim=None)
 
     def _answers(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        with torch.enable_grad(), self.tapped(model) as taps, self.trimmed(model, batch.mask):
-            logits = model(**batch.inputs).logits
-        weights = torch.arange(1, logits.shape[1] + 1, device=logits.device)
-        return logits.detach(), torch.autograd.grad((logits * weights).sum(), taps[-1])[0]
+        with torch.enable_grad():
+            with self.tapped(model) as taps, self.trimmed(model, batch.mask):
+                logits = model(**batch.inputs).logits
+            weights = torch.arange(1, logits.shape[1] + 1, device=logits.device)
+            (gradient,) = torch.autograd.grad((logits * weights).sum(), taps[-1])
+        return logits.detach(), gradient
 
     def text_position(self, mask: Bool[Tensor, "batch token"]) -> Int[Tensor, " batch"]:
         """The position that stands for each text: its first or its last real token."""

@@ -45,8 +45,9 @@ def training_arguments(settings: TrainingSettings, output: Path, *, select: str)
         "remove_unused_columns": False,
     }
     _refuse_unknown(settings.arguments)
+    own = {k: "no" if v is False and k.endswith("_strategy") else v for k, v in settings.arguments.items()}
     try:
-        return TrainingArguments(**{**fields, **settings.arguments})
+        return TrainingArguments(**{**fields, **own})  # YAML reads a bare no as false
     except (ValueError, TypeError) as error:
         raise RecipeError(
             f"TrainingArguments refuses training.arguments {settings.arguments}: {error}",
