@@ -18,7 +18,7 @@ from gradistill.objectives._contract import Logits
 from gradistill.recipe import load_recipe
 from gradistill.signals.teacher import OnlineTeacher
 from gradistill.training.arithmetic import Encoder
-from gradistill.training.step import Step, Term
+from gradistill.training.step import Step
 from gradistill.training.trainer import facts
 from gradistill.types import Batch
 
@@ -43,7 +43,7 @@ def a_step(method: str, labels: int, layers: int, *, trimmed: bool) -> tuple[Ste
     teacher = build("bert", labels=labels, num_hidden_layers=layers, seed=1, **WIDE)
     probe, online = Probe.find(student), OnlineTeacher(teacher)
     recipe = load_recipe(method)
-    terms = [Term(entry.objective, entry.weight) for entry in recipe.objectives.values()]
+    terms = list(recipe.objectives.values())
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(5, VOCABULARY, (ROWS, TOKENS), generator=generator)
     gold = torch.zeros(ROWS) if labels == 1 else torch.zeros(ROWS, dtype=torch.long)
