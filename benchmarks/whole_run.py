@@ -76,7 +76,7 @@ def row(name: str, metrics: dict[str, Any], reference: dict[str, Any]) -> dict[s
     return {
         "run": name,
         **{key: f"{value:.3f}" for key, value in metrics["eval"].items()},
-        **{f"{kind} loyalty": interval(entry) for kind, entry in metrics["loyalty"].items()},
+        **{f"{kind} loyalty": interval(entry) for kind, entry in metrics["loyalty"].items() if entry},
         "examples/s": f"{timing['examples_per_s']:.1f}",
         "times the reference": f"{timing['examples_per_s'] / slow['examples_per_s']:.1f}",
         "store, s": f"{stored:.1f}",

@@ -180,6 +180,14 @@ def test_attention_with_options_of_its_own_keeps_them() -> None:
     assert_alike(answers(model, verified, batch), answers(model, replace(probe, trim=None), batch), 1e-5)
 
 
+def test_a_model_that_runs_under_autocast_is_trimmed_alike() -> None:
+    """A Trainer with bf16 leaves the model so."""
+    model = build("bert")
+    plain = Probe.find(model).trim
+    model.forward = torch.autocast("cpu", dtype=torch.bfloat16)(model.forward)
+    assert Probe.find(model).trim == plain
+
+
 def test_checkpointed_blocks_run_whole() -> None:
     model, batch = build("bert").train(), batch_of()
     model.gradient_checkpointing_enable({"use_reentrant": False})

@@ -140,7 +140,8 @@ def _token_by_token(seen: Seen, rows: _Rows) -> bool:
     plain = all(value is None or isinstance(value, Tensor | bool | int | float) for value in seen.arguments)
     if seen.several or not plain or not tensors or not all(rows.fits(tensor) for tensor in tensors):
         return False
-    leaves = {id(tensor): tensor.detach().requires_grad_() for tensor in tensors}
+    dtype = next((weight.dtype for weight in seen.module.parameters()), tensors[0].dtype)  # outside autocast
+    leaves = {id(tensor): tensor.detach().to(dtype).requires_grad_() for tensor in tensors}
     output = seen.module(
         *(leaves.get(id(value), value) for value in seen.given),
         **{key: leaves.get(id(value), value) for key, value in seen.named.items()},

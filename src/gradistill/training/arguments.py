@@ -43,6 +43,7 @@ def training_arguments(settings: TrainingSettings, output: Path, *, select: str)
         "label_names": ["labels"],
         "dataloader_pin_memory": torch.accelerator.is_available(),
         "remove_unused_columns": False,
+        "use_cpu": not torch.accelerator.is_available(),  # else bf16 is refused there
     }
     _refuse_unknown(settings.arguments)
     own = {k: "no" if v is False and k.endswith("_strategy") else v for k, v in settings.arguments.items()}
