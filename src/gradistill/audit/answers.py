@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +13,9 @@ from torch import Tensor, nn
 
 from gradistill.attribution.targets import Target
 from gradistill.audit.loyalty import Loyalty, measure_loyalty
+from gradistill.data.batching import by_length
 from gradistill.models.probe import Probe
+from gradistill.models.still import still
 from gradistill.objectives._contract import AttributionScores, Logits
 from gradistill.signals.speak import speak
 from gradistill.types import Batch
@@ -43,20 +44,22 @@ def ask(
     collate: Callable[[Sequence[Mapping[str, Any]]], dict[str, Tensor]],
     *,
     labels: np.ndarray | None = None,
-    batch_size: int = 64,
+    tokens_at_once: int = 4096,
     on_progress: Callable[[int], object] = lambda done: None,
 ) -> Answers:
     """What ``model`` answers about encoded rows (with ``special_tokens_mask``), in their order.
 
     It explains ``labels``, one per row, or what it predicts itself. ``on_progress`` hears how many rows are done.
-    The model is asked in eval mode and left as it was.
+    The model is asked in eval mode and left as it was; rows of like length, at most ``tokens_at_once`` tokens of
+    them with their padding, share a forward pass.
     """
     request = AttributionScores(Target("log_odds", "teacher"))
     probe, started, device = Probe.find(model), False, next(model.parameters()).device
     logits: list[Any] = [None] * len(rows)
     maps: list[Any] = [None] * len(rows)
-    with _evaluating(model):
-        for places, collated in _by_length(rows, collate, batch_size):
+    with still(model):
+        for places in by_length(rows["length"][:], tokens_at_once):
+            collated = collate([rows[place] for place in places])
             own_tokens = (collated["attention_mask"] * (1 - collated["special_tokens_mask"])).bool()
             batch = Batch.of({key: value.to(device) for key, value in collated.items()})
             if not started:
@@ -83,29 +86,3 @@ def loyalty(student: Answers, teacher: Answers, *, resamples: int = 2000, seed: 
         resamples=resamples,
         seed=seed,
     )
-
-
-def _by_length(
-    rows: Dataset, collate: Callable[[Sequence[Mapping[str, Any]]], dict[str, Tensor]], batch_size: int
-) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
-    """Batches of rows of like length, longest first (what does not fit in memory fails at once)."""
-    order = np.argsort([-length for length in rows["length"]], kind="stable").tolist()
-    for start in range(0, len(order), batch_size):
-        places = order[start : start + batch_size]
-        yield places, collate([rows[place] for place in places])
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode and no gradients of parameters inside the block; both as before behind it."""
-    training = model.training
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    model.eval()
-    for parameter in trainable:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        model.train(training)
-        for parameter in trainable:
-            parameter.requires_grad_(True)

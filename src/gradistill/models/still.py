@@ -1,0 +1,28 @@
+"""A model that is only asked: nothing of it is trained, dropped or left changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+
+
+@contextmanager
+def still(model: nn.Module) -> Iterator[None]:
+    """Eval mode and no gradients of parameters inside the block; every module and parameter as before behind it.
+
+    What is differentiated with respect to inputs then keeps no graph for the weights.
+    """
+    training = [module for module in model.modules() if module.training]
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    model.eval()
+    for parameter in trainable:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+        for parameter in trainable:
+            parameter.requires_grad_(True)

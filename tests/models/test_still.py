@@ -1,0 +1,26 @@
+"""Inside the block nothing is trained or dropped; behind it everything is as it was, whatever happened."""
+
+from __future__ import annotations
+
+import pytest
+
+from families import build
+from gradistill.models.still import still
+
+
+def test_a_model_is_left_as_it_was() -> None:
+    model = build("bert").train()
+    model.bert.embeddings.eval().requires_grad_(False)
+
+    def state() -> list[bool]:
+        return [m.training for m in model.modules()] + [p.requires_grad for p in model.parameters()]
+
+    def asked() -> None:
+        with still(model):
+            assert not any(state())
+            raise KeyError
+
+    before = state()
+    with pytest.raises(KeyError):
+        asked()
+    assert state() == before
