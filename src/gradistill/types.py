@@ -9,7 +9,7 @@ embedding output, ``label`` classes (1 for regression), ``view`` scalars that ar
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -88,3 +88,13 @@ class Batch:
     def repeated(self, times: int) -> dict[str, Tensor]:
         """The model inputs with the whole batch repeated: row ``r * len(self) + b`` is example ``b``."""
         return {k: v.repeat(times, *([1] * (v.ndim - 1))) for k, v in self.inputs.items()}
+
+    def picked(self, places: Int[Tensor, " rows"]) -> Batch:
+        """The examples at ``places``, in that order, as often as they are named."""
+        return replace(
+            self,
+            inputs={k: v[places] for k, v in self.inputs.items()},
+            mask=self.mask[places],
+            labels=None if self.labels is None else self.labels[places],
+            index=None if self.index is None else self.index[places],
+        )
