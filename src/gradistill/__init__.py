@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from gradistill.jobs.runs import DataChoice, distill, finetune
     from gradistill.objectives import Term, objectives
     from gradistill.recipe import load_recipe
+    from gradistill.signals.attributing import attribute
     from gradistill.training.trainer import DistillationTrainer
 
 _HOME = {
@@ -25,6 +26,7 @@ _HOME = {
     "Term": "objectives",
     "align_labels": "data",
     "ask": "audit",
+    "attribute": "signals.attributing",
     "distill": "jobs.runs",
     "encode": "data",
     "explain": "jobs.explain",
@@ -43,6 +45,7 @@ __all__ = [
     "Term",
     "align_labels",
     "ask",
+    "attribute",
     "distill",
     "encode",
     "explain",
