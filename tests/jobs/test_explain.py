@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -37,21 +38,17 @@ def test_scores_and_probabilities_fit_the_model(baseline: Any, small: Any) -> No
     assert f"{baseline} baseline" in found.method
 
 
-def test_steps_double_until_they_suffice(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    taken: list[int] = []
-    residuals = iter([0.5, -0.01, 0.0005])
+def test_nodes_are_as_many_as_needed_or_as_given(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nodes(**options: Any) -> int:
+        method = explain(str(small.teachers["two"]), [TEXT], **options).method
+        return int(re.search(r"(\d+) (?:adaptive|Gauss)", method)[1])
 
-    def attributed(model: Any, batch: Any, wordless: Any, label: Any, steps: int) -> Any:
-        taken.append(steps)
-        tokens = batch.mask.shape[1]
-        return torch.zeros(tokens, 16), torch.zeros(2), next(residuals), 0
-
-    monkeypatch.setattr(room, "_attributed", attributed)
-    assert "200 Gauss" in explain(str(small.teachers["two"]), [TEXT]).method
-    assert taken == [50, 100, 200]
-    residuals, taken[:] = iter([0.5]), []
-    assert "7 Gauss" in explain(str(small.teachers["two"]), [TEXT], steps=7).method
-    assert taken == [7]
+    few = nodes()
+    monkeypatch.setattr(room, "TOLERANCE", 1e-5)
+    assert few < nodes() <= room.MAX_NODES
+    monkeypatch.setattr(room, "MAX_NODES", 5)
+    assert nodes() == 5
+    assert nodes(steps=7) == 7
 
 
 def test_two_labels_speak_against_each_other(small: Any) -> None:

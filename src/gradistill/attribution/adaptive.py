@@ -10,31 +10,18 @@ its three nodes and adds two: no gradient is taken in vain.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from gradistill.attribution.gradients import view_gradients
+from gradistill.attribution.integrated import Integrated, RunRows
 from gradistill.attribution.targets import Target
 from gradistill.errors import RecipeError
-
-RunRows = Callable[
-    [Float[Tensor, "rows token hidden"], Int[Tensor, " rows"]],
-    Float[Tensor, "rows label"],
-]
-"""Logits from embedding outputs; the integers say which example of the batch each row is."""
-
-
-class Integrated(NamedTuple):
-    """``residuals`` are ``(Σ A − (F(E) − F(E'))) / |F(E) − F(E')|``; ``nodes`` the gradients that a row took."""
-
-    attributions: Float[Tensor, "batch token hidden"]
-    residuals: Float[Tensor, " batch"]
-    nodes: Int[Tensor, " batch"]
 
 
 def integrated_to_tolerance(

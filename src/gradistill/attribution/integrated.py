@@ -8,11 +8,11 @@ and baseline E' (zero unless given). AD-KD (eq. 3) uses the right Riemann sum, `
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from gradistill.attribution.gradients import view_gradients
@@ -22,6 +22,17 @@ from gradistill.errors import RecipeError
 Rule = Literal["right_riemann", "gauss_legendre"]
 Run = Callable[[Float[Tensor, "rows token hidden"], int], Float[Tensor, "rows label"]]
 """Logits from embedding outputs; the integer says how often the batch is repeated in the rows."""
+RunRows = Callable[[Float[Tensor, "rows token hidden"], Int[Tensor, " rows"]], Float[Tensor, "rows label"]]
+"""Logits from embedding outputs; the integers say which example of the batch each row is."""
+
+
+class Integrated(NamedTuple):
+    """Attributions for one view. ``residuals`` are ``(Σ A − (F(E) − F(E'))) / |F(E) − F(E')|``; ``nodes`` how many
+    gradients each row took."""
+
+    attributions: Float[Tensor, "batch token hidden"]
+    residuals: Float[Tensor, " batch"]
+    nodes: Int[Tensor, " batch"]
 
 
 def quadrature(rule: Rule, steps: int) -> tuple[np.ndarray, np.ndarray]:
@@ -93,3 +104,35 @@ def completeness_residual(
 ) -> Float[Tensor, "batch view"]:
     """``Σ A − (F(E) − F(E'))``: zero for the exact integral (completeness, Sundararajan et al. 2017)."""
     return attributions.sum((-2, -1)) - (at_input - at_baseline)
+
+
+def integrated_in_steps(
+    run: RunRows,
+    embedding: Float[Tensor, "batch token hidden"],
+    logits: Float[Tensor, "batch label"],
+    target: Target,
+    at: Tensor | None,
+    *,
+    steps: int,
+    baseline: Float[Tensor, "batch token hidden"] | None = None,
+    rows_at_once: int = 64,
+) -> Integrated:
+    """``integrated_gradients`` of a target's one view, and by how much they miss completeness.
+
+    ``logits`` are those at the input itself.
+    """
+    origin = torch.zeros_like(embedding) if baseline is None else baseline
+    every = torch.arange(len(embedding), device=embedding.device)
+    attributions = integrated_gradients(
+        lambda rows, times: run(rows, every.repeat(times)),
+        embedding,
+        target,
+        at,
+        steps=steps,
+        baseline=origin,
+        rows_at_once=rows_at_once,
+    )
+    with torch.no_grad():
+        here, there = target.values(logits, at), target.values(run(origin, every), at)
+    missed = completeness_residual(attributions, here, there) / (here - there).abs().clamp(min=1e-12)
+    return Integrated(attributions[:, 0], missed[:, 0], torch.full_like(every, steps))

@@ -143,7 +143,7 @@ def explain(
     steps: Annotated[
         int | None,
         typer.Option(
-            "--steps", min=1, help="Steps of Integrated Gradients (default: 50 to 400, until they suffice)."
+            "--steps", min=1, help="Steps of Integrated Gradients (default: as many as needed, to 400)."
         ),
     ] = None,
     baseline: Annotated[

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from gradistill.attribution.integrated import completeness_residual, integrated_gradients
+from gradistill.attribution.adaptive import integrated_to_tolerance
+from gradistill.attribution.integrated import Integrated, integrated_in_steps
 from gradistill.attribution.targets import Target
 from gradistill.errors import DataError, RecipeError
 from gradistill.models.loading import label_names, load_classifier, load_tokenizer, set_padding
@@ -21,10 +22,8 @@ from gradistill.types import Batch
 
 Baseline = Literal["padding", "zero"]
 
-
-STEPS = (50, 100, 200, 400)
-TOLERANCE = 1e-3
-"""Completeness residual, as a share of ``|F(E) − F(baseline)|``, that needs no more steps."""
+TOLERANCE, MAX_NODES = 1e-3, 400
+"""Completeness residual, as a share of ``|F(E) − F(baseline)|``, that needs no more nodes, and where to stop trying."""
 
 
 def explain(
@@ -40,8 +39,8 @@ def explain(
 
     In a regression they speak for a higher prediction. ``texts`` is one text, or the two of a pair. The ``baseline``
     is the same text with padding in place of its words, or the zero embedding. A fine-tuned encoder may change its
-    mind within a narrow stretch of the path, from zero more than from padding; without ``steps`` they are doubled
-    from 50 up to 400, until the scores miss completeness by no more than a thousandth.
+    mind within a narrow stretch of the path, from zero more than from padding; without ``steps`` nodes gather there,
+    400 at most, until the scores miss completeness by no more than a thousandth.
     """
     _refuse_empty(texts)
     tokenizer = load_tokenizer(model)
@@ -75,12 +74,10 @@ def explain_with(
     encoding, offsets = _encoded(tokenizer, texts, max_length)
     batch, special = Batch.of(encoding), encoding["special_tokens_mask"][0]
     wordless = batch.inputs["input_ids"].masked_fill(special == 0, classifier.config.pad_token_id or 0)
-    for taken in STEPS if steps is None else (steps,):
-        attributions, logits, residual, at = _attributed(
-            classifier, batch, wordless if baseline == "padding" else None, label, taken
-        )
-        if abs(residual) <= TOLERANCE:
-            break
+    found, logits, at = _attributed(
+        classifier, batch, wordless if baseline == "padding" else None, label, steps
+    )
+    rule = "adaptive Simpson nodes" if steps is None else "Gauss–Legendre steps"
     regression = len(logits) == 1
     names = list(label_names(classifier).values())
     return Explanation(
@@ -89,7 +86,7 @@ def explain_with(
         words=words_from_pieces(
             tuple(texts) if len(texts) == 2 else texts[0],
             offsets,
-            attributions.sum(-1).tolist(),
+            found.attributions[0].sum(-1).tolist(),
             special.tolist(),
             sequence_ids=encoding.sequence_ids(0) if len(texts) == 2 else None,
         ),
@@ -97,8 +94,8 @@ def explain_with(
         probabilities=None if regression else dict(zip(names, logits.softmax(-1).tolist(), strict=True)),
         prediction=logits.item() if regression else None,
         target="prediction" if regression else "log_odds",
-        method=f"integrated gradients, {taken} Gauss–Legendre steps, {baseline} baseline",
-        residual=residual,
+        method=f"integrated gradients, {int(found.nodes)} {rule}, {baseline} baseline",
+        residual=float(found.residuals),
     )
 
 
@@ -126,9 +123,9 @@ def _encoded(
 
 
 def _attributed(
-    model: PreTrainedModel, batch: Batch, wordless: Tensor | None, label: str | None, steps: int
-) -> tuple[Tensor, Tensor, float, int]:
-    """Attributions ``(token, hidden)``, logits ``(label,)``, relative residual, and the explained label.
+    model: PreTrainedModel, batch: Batch, wordless: Tensor | None, label: str | None, steps: int | None
+) -> tuple[Integrated, Tensor, int]:
+    """What was found for the one text, logits ``(label,)``, and the explained label.
 
     The path starts at the embedding output of the ids ``wordless``, or at zero.
     """
@@ -137,21 +134,21 @@ def _attributed(
         logits = widened(model(**batch.inputs).logits)
         if wordless is not None:
             model(**{**batch.inputs, "input_ids": wordless})
-    embedding = taps[0]
-    origin = torch.zeros_like(embedding) if wordless is None else taps[1]
+    origin = torch.zeros_like(taps[0]) if wordless is None else taps[1]
     at = _chosen(model, label, int(logits.argmax(-1)))
     target = Target("log_odds", "gold") if logits.shape[1] > 1 else Target("logit", "all")
     chosen = torch.tensor([at]) if logits.shape[1] > 1 else None
 
-    def run(rows: Tensor, times: int) -> Tensor:
-        return from_embeddings(model, probe, batch, rows, times)
+    def run(rows: Tensor, places: Tensor) -> Tensor:
+        return from_embeddings(model, probe, batch.picked(places), rows, 1)
 
-    attributions = integrated_gradients(run, embedding, target, chosen, steps=steps, baseline=origin)
-    with torch.no_grad():
-        here = target.values(logits, chosen)
-        there = target.values(run(origin, 1), chosen)
-    residual = completeness_residual(attributions, here, there) / (here - there).abs().clamp(min=1e-12)
-    return attributions[0, 0], logits[0], residual.item(), at
+    if steps is None:
+        found = integrated_to_tolerance(
+            run, taps[0], target, chosen, tolerance=TOLERANCE, max_nodes=MAX_NODES, baseline=origin
+        )
+    else:
+        found = integrated_in_steps(run, taps[0], logits, target, chosen, steps=steps, baseline=origin)
+    return found, logits[0], at
 
 
 def _chosen(model: PreTrainedModel, label: str | None, predicted: int) -> int:

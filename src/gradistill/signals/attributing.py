@@ -11,8 +11,8 @@ from datasets import Dataset
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from gradistill.attribution.adaptive import Integrated, integrated_to_tolerance
-from gradistill.attribution.integrated import completeness_residual, integrated_gradients
+from gradistill.attribution.adaptive import integrated_to_tolerance
+from gradistill.attribution.integrated import Integrated, integrated_in_steps
 from gradistill.attribution.targets import Target
 from gradistill.data.batching import by_length
 from gradistill.errors import RecipeError
@@ -71,7 +71,9 @@ def attribute(
         )
     probe, device = Probe.find(model), next(model.parameters()).device
     lengths = [len(rows[place]["input_ids"]) for place in range(len(rows))]
-    for places in by_length(lengths, tokens_at_once):
+    # Nodes fill the forward passes of Integrated Gradients: fewer rows, of more equal length, share a batch.
+    budget = tokens_at_once if method == "gradient_x_input" else tokens_at_once // 4
+    for places in by_length(lengths, budget):
         collated = collate([rows[place] for place in places])
         batch = Batch.of({key: value.to(device) for key, value in collated.items()})
         given = None if labels is None else torch.tensor([labels[place] for place in places], device=device)
@@ -125,20 +127,10 @@ class _Asked:
             return Integrated(
                 self.embedding * self.gradient, torch.full_like(self.logits[:, 0], torch.nan), taken
             )
-        if steps != "auto":
-            return self._in_steps(steps, rows_at_once)
-        return integrated_to_tolerance(
-            self.run, self.embedding, TARGET, self.at, tolerance=tolerance, rows_at_once=rows_at_once
+        if steps == "auto":
+            return integrated_to_tolerance(
+                self.run, self.embedding, TARGET, self.at, tolerance=tolerance, rows_at_once=rows_at_once
+            )
+        return integrated_in_steps(
+            self.run, self.embedding, self.logits, TARGET, self.at, steps=steps, rows_at_once=rows_at_once
         )
-
-    def _in_steps(self, steps: int, rows_at_once: int) -> Integrated:
-        every = torch.arange(len(self.labels), device=self.labels.device)
-        attributions = integrated_gradients(
-            lambda rows, times: self.run(rows, every.repeat(times)),
-            self.embedding, TARGET, self.at, steps=steps, rows_at_once=rows_at_once,
-        )  # fmt: skip
-        with torch.no_grad():
-            there = TARGET.values(self.run(torch.zeros_like(self.embedding), every), self.at)
-        here = TARGET.values(self.logits, self.at)
-        residuals = completeness_residual(attributions, here, there) / (here - there).abs()
-        return Integrated(attributions[:, 0], residuals[:, 0], torch.full((len(every),), steps))
