@@ -9,7 +9,7 @@ embedding output, ``label`` classes (1 for regression), ``view`` scalars that ar
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -73,7 +73,10 @@ class Batch:
         return self.mask.shape[0]
 
     def rows(self, at: Int[Tensor, " row"]) -> Batch:
-        """Some of the examples. What is known of the whole optimizer step stays as it is."""
+        """The examples at these places, in that order, as often as they are named.
+
+        What is known of the whole optimizer step stays as it is.
+        """
         return Batch(
             inputs={k: v[at] for k, v in self.inputs.items()},
             mask=self.mask[at],
@@ -88,13 +91,3 @@ class Batch:
     def repeated(self, times: int) -> dict[str, Tensor]:
         """The model inputs with the whole batch repeated: row ``r * len(self) + b`` is example ``b``."""
         return {k: v.repeat(times, *([1] * (v.ndim - 1))) for k, v in self.inputs.items()}
-
-    def picked(self, places: Int[Tensor, " rows"]) -> Batch:
-        """The examples at ``places``, in that order, as often as they are named."""
-        return replace(
-            self,
-            inputs={k: v[places] for k, v in self.inputs.items()},
-            mask=self.mask[places],
-            labels=None if self.labels is None else self.labels[places],
-            index=None if self.index is None else self.index[places],
-        )

@@ -15,6 +15,7 @@ from gradistill.attribution.targets import Target
 from gradistill.errors import DataError, RecipeError
 from gradistill.models.loading import label_names, load_classifier, load_tokenizer, set_padding
 from gradistill.models.probe import Probe
+from gradistill.models.still import still
 from gradistill.report.terminal import Explanation
 from gradistill.report.words import words_from_pieces
 from gradistill.signals.speak import from_embeddings, widened
@@ -46,7 +47,6 @@ def explain(
     tokenizer = load_tokenizer(model)
     classifier, _ = load_classifier(model)
     set_padding(classifier, tokenizer)
-    classifier.eval().requires_grad_(False)
     return explain_with(
         classifier,
         tokenizer,
@@ -70,13 +70,14 @@ def explain_with(
     baseline: Baseline = "padding",
     max_length: int = 128,
 ) -> Explanation:
-    """``explain`` for a model that is loaded already, in eval mode."""
+    """``explain`` for a model that is loaded already; it is left as it was."""
     encoding, offsets = _encoded(tokenizer, texts, max_length)
     batch, special = Batch.of(encoding), encoding["special_tokens_mask"][0]
     wordless = batch.inputs["input_ids"].masked_fill(special == 0, classifier.config.pad_token_id or 0)
-    found, logits, at = _attributed(
-        classifier, batch, wordless if baseline == "padding" else None, label, steps
-    )
+    with still(classifier):
+        found, logits, at = _attributed(
+            classifier, batch, wordless if baseline == "padding" else None, label, steps
+        )
     rule = "adaptive Simpson nodes" if steps is None else "Gauss–Legendre steps"
     regression = len(logits) == 1
     names = list(label_names(classifier).values())
@@ -129,7 +130,7 @@ def _attributed(
 
     The path starts at the embedding output of the ids ``wordless``, or at zero.
     """
-    probe = Probe.find(model)
+    probe = Probe.find(model).verified(model, batch)
     with torch.no_grad(), probe.tapped(model) as taps:
         logits = widened(model(**batch.inputs).logits)
         if wordless is not None:
@@ -140,7 +141,7 @@ def _attributed(
     chosen = torch.tensor([at]) if logits.shape[1] > 1 else None
 
     def run(rows: Tensor, places: Tensor) -> Tensor:
-        return from_embeddings(model, probe, batch.picked(places), rows, 1)
+        return from_embeddings(model, probe, batch.rows(places), rows, 1)
 
     if steps is None:
         found = integrated_to_tolerance(

@@ -69,7 +69,7 @@ def attribute(
             expected=" or ".join(METHODS),
             remedy="choose one of these",
         )
-    probe, device = Probe.find(model), next(model.parameters()).device
+    probe, started, device = Probe.find(model), False, next(model.parameters()).device
     lengths = [len(rows[place]["input_ids"]) for place in range(len(rows))]
     # Nodes fill the forward passes of Integrated Gradients: fewer rows, of more equal length, share a batch.
     budget = tokens_at_once if method == "gradient_x_input" else tokens_at_once // 4
@@ -77,6 +77,8 @@ def attribute(
         collated = collate([rows[place] for place in places])
         batch = Batch.of({key: value.to(device) for key, value in collated.items()})
         given = None if labels is None else torch.tensor([labels[place] for place in places], device=device)
+        probe = probe if started else probe.verified(model, batch)
+        started = True
         with still(model):  # not around the yield: who stops listening leaves the model as it was
             asked = _Asked.about(model, probe, batch, given, gradient=method == "gradient_x_input")
             found = asked.answered(
@@ -102,7 +104,7 @@ class _Asked:
         cls, model: nn.Module, probe: Probe, batch: Batch, labels: Tensor | None, *, gradient: bool
     ) -> _Asked:
         def run(rows: Tensor, places: Tensor) -> Tensor:
-            return from_embeddings(model, probe, batch.picked(places), rows, 1)
+            return from_embeddings(model, probe, batch.rows(places), rows, 1)
 
         wanted = InputGradient(TARGET)
         requests = (Logits(), wanted) if gradient else (Logits(),)
