@@ -60,7 +60,7 @@ def figures_of(given: argparse.Namespace, seed: int, encoding: str) -> dict[str,
             f"gradistill distill --teacher {given.teacher} --data {given.data} --task {given.task} "
             f"--method {given.method} --student-layers 3 --epochs 2 --max-train-rows {given.rows} --seed {seed} "
             f"--encoding {encoding} --settings default --set training.learning_rate=1e-4 "
-            f"--set training.batch_size=16 --output {folder}"
+            f"--set training.batch_size=16 --set compute.trim_last_block=false --output {folder}"
         )
         cache = {"GRADISTILL_CACHE": str((given.output / "cache").resolve())}
         subprocess.run(command.split(), env=os.environ | cache, check=True)
