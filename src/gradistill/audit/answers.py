@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from datasets import Dataset
-from torch import Tensor, nn
+from torch import nn
 
 from gradistill.attribution.targets import Target
 from gradistill.audit.loyalty import Loyalty, measure_loyalty
-from gradistill.data.batching import by_length
-from gradistill.models.probe import Probe
 from gradistill.models.still import still
 from gradistill.objectives._contract import AttributionScores, Logits
+from gradistill.signals.asking import Collate, questions
 from gradistill.signals.speak import speak
-from gradistill.types import Batch
 
 SALIENCY = "gradient_x_input"
 """``‖E_i ⊙ ∇_{E_i} F‖₂`` of the log-odds of the teacher's label (of the prediction in a regression)."""
@@ -41,7 +39,7 @@ class Answers:
 def ask(
     model: nn.Module,
     rows: Dataset,
-    collate: Callable[[Sequence[Mapping[str, Any]]], dict[str, Tensor]],
+    collate: Collate,
     *,
     labels: np.ndarray | None = None,
     tokens_at_once: int = 4096,
@@ -54,20 +52,17 @@ def ask(
     them with their padding, share a forward pass.
     """
     request = AttributionScores(Target("log_odds", "teacher"))
-    probe, started, device = Probe.find(model), False, next(model.parameters()).device
+    lengths = rows["length"][:]
     logits: list[Any] = [None] * len(rows)
     maps: list[Any] = [None] * len(rows)
     with still(model):
-        for places in by_length(rows["length"][:], tokens_at_once):
-            collated = collate([rows[place] for place in places])
-            own_tokens = (collated["attention_mask"] * (1 - collated["special_tokens_mask"])).bool()
-            batch = Batch.of({key: value.to(device) for key, value in collated.items()})
-            if not started:
-                probe, started = probe.verified(model, batch), True
+        for question in questions(model, rows, collate, lengths=lengths, tokens_at_once=tokens_at_once):
+            columns, batch, places = question.columns, question.batch, question.places
+            own_tokens = (columns["attention_mask"] * (1 - columns["special_tokens_mask"])).bool()
+            chosen = None if labels is None else torch.as_tensor(labels[places], device=batch.mask.device)
             said = speak(
-                model, probe, batch, [Logits(), request], create_graph=False,
-                teacher_labels=None if labels is None else torch.as_tensor(labels[places], device=device),
-            )  # fmt: skip
+                model, question.probe, batch, [Logits(), request], create_graph=False, teacher_labels=chosen
+            )
             for k, place in enumerate(places):
                 logits[place] = said[Logits()][k].cpu().numpy()
                 maps[place] = said[request][k, 0].cpu()[own_tokens[k]].numpy()

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from datasets import Dataset
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from gradistill.attribution.adaptive import integrated_to_tolerance
 from gradistill.attribution.integrated import Integrated, integrated_in_steps
 from gradistill.attribution.targets import Target
-from gradistill.data.batching import by_length
 from gradistill.errors import RecipeError
-from gradistill.models.probe import Probe
 from gradistill.models.still import still
 from gradistill.objectives._contract import InputGradient, Logits
+from gradistill.signals.asking import Collate, Question, Rows, questions
 from gradistill.signals.speak import from_embeddings, speak
-from gradistill.types import Batch
 
 Steps = int | Literal["auto"]
 METHODS = ("gradient_x_input", "integrated_gradients")
@@ -45,8 +42,8 @@ class Attributed:
 
 def attribute(
     model: nn.Module,
-    rows: Dataset | Sequence[Mapping[str, Any]],
-    collate: Callable[[Sequence[Mapping[str, Any]]], Mapping[str, Tensor]],
+    rows: Rows,
+    collate: Collate,
     *,
     method: str = "integrated_gradients",
     steps: Steps = "auto",
@@ -69,24 +66,18 @@ def attribute(
             expected=" or ".join(METHODS),
             remedy="choose one of these",
         )
-    probe, started, device = Probe.find(model), False, next(model.parameters()).device
+    gradient = method == "gradient_x_input"
     lengths = [len(rows[place]["input_ids"]) for place in range(len(rows))]
     # Nodes fill the forward passes of Integrated Gradients: fewer rows, of more equal length, share a batch.
-    budget = tokens_at_once if method == "gradient_x_input" else tokens_at_once // 4
-    for places in by_length(lengths, budget):
-        collated = collate([rows[place] for place in places])
-        batch = Batch.of({key: value.to(device) for key, value in collated.items()})
-        given = None if labels is None else torch.tensor([labels[place] for place in places], device=device)
-        probe = probe if started else probe.verified(model, batch)
-        started = True
+    budget = tokens_at_once if gradient else tokens_at_once // 4
+    for question in questions(model, rows, collate, lengths=lengths, tokens_at_once=budget):
+        mask = question.batch.mask
         with still(model):  # not around the yield: who stops listening leaves the model as it was
-            asked = _Asked.about(model, probe, batch, given, gradient=method == "gradient_x_input")
-            found = asked.answered(
-                steps, tolerance, rows_at_once=max(1, tokens_at_once // batch.mask.shape[1])
-            )
-        own = zip(places, asked.labels.tolist(), found.attributions, batch.mask, *found[1:], strict=True)
-        for place, label, attributions, mask, residual, nodes in own:
-            yield Attributed(place, label, attributions[mask], float(residual), int(nodes))
+            asked = _Asked.about(model, question, labels, gradient=gradient)
+            found = asked.answered(steps, tolerance, rows_at_once=max(1, tokens_at_once // mask.shape[1]))
+        own = zip(question.places, asked.labels.tolist(), found.attributions, mask, *found[1:], strict=True)
+        for place, label, attributions, real, residual, nodes in own:
+            yield Attributed(place, label, attributions[real], float(residual), int(nodes))
 
 
 @dataclass(frozen=True)
@@ -101,21 +92,26 @@ class _Asked:
 
     @classmethod
     def about(
-        cls, model: nn.Module, probe: Probe, batch: Batch, labels: Tensor | None, *, gradient: bool
+        cls, model: nn.Module, question: Question, labels: Sequence[int] | None, *, gradient: bool
     ) -> _Asked:
+        batch, probe = question.batch, question.probe
+        given = None if labels is None else batch.mask.new_tensor(
+            [labels[place] for place in question.places], dtype=torch.long
+        )  # fmt: skip
+
         def run(rows: Tensor, places: Tensor) -> Tensor:
             return from_embeddings(model, probe, batch.rows(places), rows, 1)
 
         wanted = InputGradient(TARGET)
         requests = (Logits(), wanted) if gradient else (Logits(),)
         with probe.tapped(model) as taps:
-            said = speak(model, probe, batch, requests, create_graph=False, teacher_labels=labels)
+            said = speak(model, probe, batch, requests, create_graph=False, teacher_labels=given)
         logits = said[Logits()]
         return cls(
             run,
             logits,
             taps[0].detach(),
-            logits.argmax(-1) if labels is None else labels,
+            logits.argmax(-1) if given is None else given,
             said[wanted][:, 0] if gradient else None,
         )
 
