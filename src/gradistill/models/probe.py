@@ -105,9 +105,8 @@ class Probe:
             whole = replace(self, trim=None)._answers(inner, batch)
             for trim in dict.fromkeys((self.trim, replace(self.trim, attention=None))):
                 probe = replace(self, trim=trim)
-                with suppress(
-                    RuntimeError, IndexError
-                ):  # NotImplementedError, and shapes that do not fit, too
+                # A variant that the trim does not know (NotImplementedError too), or shapes that do not fit.
+                with suppress(RuntimeError, IndexError):
                     if all(map(_alike, probe._answers(inner, batch), whole)):
                         return probe
         _LOG.warning("The last block of %s cannot be trimmed: it runs whole.", type(inner).__name__)

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 from torch import nn
 
+from gradistill.models.tracing import evaluating
+
 
 @contextmanager
 def still(model: nn.Module) -> Iterator[None]:
@@ -14,15 +16,12 @@ def still(model: nn.Module) -> Iterator[None]:
 
     What is differentiated with respect to inputs then keeps no graph for the weights.
     """
-    training = [module for module in model.modules() if module.training]
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    model.eval()
     for parameter in trainable:
         parameter.requires_grad_(False)
     try:
-        yield
+        with evaluating(model):
+            yield
     finally:
-        for module in training:
-            module.training = True
         for parameter in trainable:
             parameter.requires_grad_(True)

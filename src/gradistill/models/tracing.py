@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -99,27 +100,32 @@ class Seen:
         return (*self.given, *self.named.values())
 
 
+@dataclass
+class _Recorder:
+    """The calls of a forward pass as they return."""
+
+    calls: list[Seen] = field(default_factory=list)
+    begun: list[int] = field(default_factory=list)
+    clock: Iterator[int] = field(default_factory=count)
+
+    def enter(self, _module: nn.Module, _arguments: Any) -> None:
+        self.begun.append(next(self.clock))
+
+    def leave(self, name: str, module: nn.Module, given: Any, named: Any, output: Any) -> None:
+        several = isinstance(output, tuple)
+        first = output[0] if several and output else output
+        self.calls.append(
+            Seen(name, module, given, named, first, several, self.begun.pop(), next(self.clock))
+        )
+
+
 def traced(model: nn.Module, batch: dict[str, Tensor]) -> tuple[list[Seen], Any]:
     """All module calls of one forward pass in order of return, and what the model returned."""
-    calls: list[Seen] = []
-    begun: list[int] = []
-    clock = count()
-    handles = []
-    for name, module in model.named_modules():
-
-        def enter(_module: nn.Module, _arguments: Any) -> None:
-            begun.append(next(clock))
-
-        def leave(module: nn.Module, given: Any, named: Any, output: Any, name: str = name) -> None:
-            several = isinstance(output, tuple)
-            first = output[0] if several and output else output
-            calls.append(Seen(name, module, given, named, first, several, begun.pop(), next(clock)))
-
-        handles.append(module.register_forward_pre_hook(enter))
-        handles.append(module.register_forward_hook(leave, with_kwargs=True))
-    try:
+    recorder = _Recorder()
+    with ExitStack() as hooks:
+        for name, module in model.named_modules():
+            leave = partial(recorder.leave, name)
+            hooks.callback(module.register_forward_pre_hook(recorder.enter).remove)
+            hooks.callback(module.register_forward_hook(leave, with_kwargs=True).remove)
         outputs = model(**batch, output_hidden_states=True)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return calls, outputs
+    return recorder.calls, outputs

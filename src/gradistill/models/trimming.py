@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -55,10 +56,9 @@ class Trim:
             for name in {call.module for call in self.rows}:
                 turns = {call.turn for call in self.rows if call.module == name}
                 module = model.get_submodule(name)
-                hooks.callback(
-                    module.register_forward_pre_hook(work.before(name, turns), with_kwargs=True).remove
-                )
-                hooks.callback(module.register_forward_hook(work.after(name, turns)).remove)
+                before, after = partial(work.cut, name, turns), partial(work.repeated, name, turns)
+                hooks.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
+                hooks.callback(module.register_forward_hook(after).remove)
             if self.attention is not None:
                 hooks.enter_context(_one_query(model, self.attention, work))
             yield
@@ -73,8 +73,9 @@ def find_trim(calls: Sequence[Seen], logits: Tensor, mask: Tensor, reads: Reads)
         turns[seen.name] += 1
         numbered.append((Call(seen.name, turns[seen.name]), seen))
     unread = _read_in_one_row(numbered, logits, rows)
-    by_token = [entry for entry in unread if _token_by_token(entry[1], rows)]
-    mixing = [entry for entry in unread if entry not in by_token]
+    local = {call for call, seen in unread if _token_by_token(seen, rows)}
+    by_token = [entry for entry in unread if entry[0] in local]
+    mixing = [entry for entry in unread if entry[0] not in local]
     outermost = frozenset(
         call for call, seen in by_token if not any(_inside(seen, outer) for _, outer in by_token)
     )
@@ -175,28 +176,34 @@ class _Work:
             return self.handed_on[id(tensor)][1]
         return selected(tensor, self.positions, 1)
 
-    def before(self, name: str, turns: set[int]) -> Any:
-        def hook(_module: nn.Module, arguments: Any, named: dict[str, Any]) -> Any:
-            self.turns[name] += 1
-            if self.turns[name] not in turns:
-                return None
-            self.length[name] = next(
-                v.shape[1] for v in (*arguments, *named.values()) if isinstance(v, Tensor)
-            )
-            cut = {k: self.row(v) if isinstance(v, Tensor) else v for k, v in named.items()}
-            return tuple(self.row(v) if isinstance(v, Tensor) else v for v in arguments), cut
+    def cut(
+        self,
+        name: str,
+        turns: set[int],
+        _module: nn.Module,
+        arguments: tuple[Any, ...],
+        named: dict[str, Any],
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """Before a call: its one row of each input. A forward pre-hook, once ``name`` and ``turns`` are given."""
+        self.turns[name] += 1
+        if self.turns[name] not in turns:
+            return None
+        tensors = (value for value in (*arguments, *named.values()) if isinstance(value, Tensor))
+        self.length[name] = next(tensors).shape[1]
+        rows = tuple(self.row(value) if isinstance(value, Tensor) else value for value in arguments)
+        return rows, {
+            key: self.row(value) if isinstance(value, Tensor) else value for key, value in named.items()
+        }
 
-        return hook
-
-    def after(self, name: str, turns: set[int]) -> Any:
-        def hook(_module: nn.Module, _arguments: Any, output: Tensor) -> Tensor | None:
-            if self.turns[name] not in turns:
-                return None
-            repeated = output.expand(-1, self.length[name], -1)
-            self.handed_on[id(repeated)] = (repeated, output)
-            return repeated
-
-        return hook
+    def repeated(
+        self, name: str, turns: set[int], _module: nn.Module, _arguments: Any, output: Any
+    ) -> Tensor | None:
+        """After a call: its row at every token, for whatever stands between it and the head. A forward hook."""
+        if self.turns[name] not in turns:
+            return None
+        repeated = output.expand(-1, self.length[name], -1)
+        self.handed_on[id(repeated)] = (repeated, output)
+        return repeated
 
 
 def selected(tensor: Tensor, positions: Positions, axis: int) -> Tensor:
@@ -231,15 +238,10 @@ def _one_query(model: nn.Module, call: Call, work: _Work) -> Iterator[None]:
             _POSITIONS.reset(saved.pop())
             config._attn_implementation = saved.pop()
 
-    handles = [
-        module.register_forward_pre_hook(before),
-        module.register_forward_hook(after, always_call=True),
-    ]
-    try:
+    with ExitStack() as hooks:
+        hooks.callback(module.register_forward_pre_hook(before).remove)
+        hooks.callback(module.register_forward_hook(after, always_call=True).remove)
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def one_query_attention(
