@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,13 @@ from transformers import TrainingArguments
 from families import VOCABULARY, build
 from gradistill.models.student import share_embeddings
 from gradistill.objectives import Term
+from gradistill.objectives._contract import Request
 from gradistill.recipe import load_recipe
+from gradistill.signals import speak as speaking
+from gradistill.signals.teacher import OnlineTeacher
 from gradistill.training import trainer as trainer_module
 from gradistill.training.trainer import DistillationTrainer
+from gradistill.types import Batch
 
 QUIET = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 LENGTHS = (9, 3, 7, 4, 6, 2, 8, 5)
@@ -52,10 +56,48 @@ def terms_of(method: str) -> list[Term]:
     return list(recipe.objectives.values())
 
 
+class Noting:
+    """A teacher that notes the names of what it is asked for, and the row numbers, call by call."""
+
+    def __init__(self, model: Any) -> None:
+        self.online = OnlineTeacher(model)
+        self.asked: list[set[str]] = []
+        self.rows: list[list[int]] = []
+
+    def __call__(self, batch: Batch, requests: Iterable[Request]) -> dict[Request, Tensor]:
+        wanted = tuple(requests)
+        assert batch.index is not None
+        self.asked.append({type(request).__name__ for request in wanted})
+        self.rows.append(batch.index.tolist())
+        return dict(self.online(batch, wanted))
+
+    @property
+    def explained(self) -> list[list[int]]:
+        """The rows of the calls that ask for attribution scores."""
+        calls = zip(self.asked, self.rows, strict=True)
+        return [rows for names, rows in calls if "AttributionScores" in names]
+
+
+@pytest.fixture
+def graphs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The rows of each second-order graph of the student, in order."""
+    rows: list[int] = []
+    real = speaking.view_gradients
+
+    def watched(values: Tensor, *arguments: Any, create_graph: bool, **options: Any) -> Any:
+        if create_graph:
+            rows.append(len(values))
+        return real(values, *arguments, create_graph=create_graph, **options)
+
+    monkeypatch.setattr(speaking, "view_gradients", watched)
+    return rows
+
+
 class Kit:
     """What the tests build from: see ``trainer``."""
 
     rows, padded, terms_of = staticmethod(rows), staticmethod(padded), staticmethod(terms_of)
+    noting = Noting
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -14,14 +14,10 @@ from torch import Tensor
 from gradistill.errors import RecipeError
 from gradistill.models.probe import Probe
 from gradistill.objectives import Term
-from gradistill.objectives._contract import Request
 from gradistill.objectives.attribution_map import AttributionMap
 from gradistill.objectives.hard_label import HardLabel
 from gradistill.objectives.soft_label import SoftLabel
-from gradistill.signals import speak as room
-from gradistill.signals.teacher import OnlineTeacher
 from gradistill.training.trainer import facts
-from gradistill.types import Batch
 
 DROPOUT = {"hidden_dropout_prob": 0.2, "attention_probs_dropout_prob": 0.2}
 Moved = Callable[..., dict[str, Tensor]]
@@ -37,37 +33,10 @@ def losses(trainer: Any) -> list[dict[str, float]]:
     return [entry for entry in trainer.state.log_history if "loss" in entry]
 
 
-class Noting:
-    """A teacher that notes what it is asked for."""
-
-    def __init__(self, model: Any) -> None:
-        self.online, self.asked = OnlineTeacher(model), []
-
-    def __call__(self, batch: Batch, requests: Iterable[Request]) -> dict[Request, Tensor]:
-        wanted = tuple(requests)
-        self.asked.append({type(request).__name__ for request in wanted})
-        return dict(self.online(batch, wanted))
-
-
-@pytest.fixture
-def graphs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The rows of each second-order graph of the student, in order."""
-    rows: list[int] = []
-    real = room.view_gradients
-
-    def watched(values: Tensor, *arguments: Any, create_graph: bool, **options: Any) -> Any:
-        if create_graph:
-            rows.append(len(values))
-        return real(values, *arguments, create_graph=create_graph, **options)
-
-    monkeypatch.setattr(room, "view_gradients", watched)
-    return rows
-
-
 def test_on_other_steps_nothing_is_computed(kit: Any, graphs: list[int]) -> None:
     """Seven steps of two accumulated batches, every third: the steps 0, 3 and 6, both batches of each."""
     student, model = kit.models()
-    teacher = Noting(model)
+    teacher = kit.noting(model)
     trainer = kit.trainer(
         [*lazily(3), Term(SoftLabel())], (student, teacher), max_steps=7, per_device_train_batch_size=2,
         gradient_accumulation_steps=2, options={"teacher_facts": facts(Probe.find(model))},
@@ -80,7 +49,7 @@ def test_on_other_steps_nothing_is_computed(kit: Any, graphs: list[int]) -> None
 
 def test_a_teacher_of_lazy_terms_only_is_left_alone_between_them(kit: Any) -> None:
     student, model = kit.models()
-    teacher = Noting(model)
+    teacher = kit.noting(model)
     options = {"teacher_facts": facts(Probe.find(model))}
     kit.trainer(lazily(2), (student, teacher), max_steps=4, options=options).train()
     assert len(teacher.asked) == 2

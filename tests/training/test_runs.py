@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,9 @@ from transformers import AutoModelForSequenceClassification, TrainerCallback
 
 from families import build
 from gradistill.models.probe import Probe
-from gradistill.objectives._contract import Request
 from gradistill.objectives.soft_label import SoftLabel
 from gradistill.signals.teacher import OnlineTeacher
 from gradistill.training.trainer import facts
-from gradistill.types import Batch
 
 DROPOUT = {"hidden_dropout_prob": 0.2, "attention_probs_dropout_prob": 0.2}
 
@@ -187,28 +186,16 @@ def test_evaluation_is_the_plain_models(method: str, kit: Any) -> None:
     np.testing.assert_array_equal(trainer.predict(unlabelled).predictions, answers.predictions)
 
 
-class Remembering:
-    """A teacher that is no module: it counts who asks, and answers by the rows' numbers."""
-
-    def __init__(self, model: Any) -> None:
-        self.online, self.asked = OnlineTeacher(model), []
-
-    def __call__(self, batch: Batch, requests: Iterable[Request]) -> dict[Request, Tensor]:
-        assert batch.index is not None
-        self.asked += batch.index.tolist()
-        return dict(self.online(batch, requests))
-
-
 @pytest.mark.usefixtures("unchecked")
 def test_anything_that_answers_requests_can_teach(kit: Any) -> None:
     found = []
-    for wrap in (lambda model: model, Remembering):
+    for wrap in (lambda model: model, kit.noting):
         student, model = kit.models(frozen=True)
         teacher = wrap(model)
         given = {} if teacher is model else {"teacher_facts": facts(Probe.find(model))}
         kit.trainer("gkd_cls", (student, teacher), options=given).train()
         found.append(weights(student))
-    assert sorted(teacher.asked) == list(range(8))
+    assert sorted(chain.from_iterable(teacher.rows)) == list(range(8))
     assert all(torch.equal(tensor, found[1][name]) for name, tensor in found[0].items())
 
 

@@ -16,12 +16,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from families import build, collated
 from gradistill.models.probe import Probe
 from gradistill.objectives import Moment, Objective, Pair, Term
-from gradistill.objectives._contract import AttributionScores, Logits, Request
+from gradistill.objectives._contract import Logits
 from gradistill.objectives.attribution_map import AttributionMap
 from gradistill.objectives.gradient_alignment import GradientAlignment
 from gradistill.objectives.hard_label import HardLabel
 from gradistill.objectives.soft_label import SoftLabel
-from gradistill.signals import speak as room
 from gradistill.signals.teacher import OnlineTeacher
 from gradistill.training.amortising import drawn_for
 from gradistill.training.step import Step
@@ -106,20 +105,6 @@ def test_a_share_costs_its_share() -> None:
     assert of_it == extra / 4
 
 
-class Noting:
-    """A teacher that notes the row numbers of which attribution scores are asked, call by call."""
-
-    def __init__(self, model: Any) -> None:
-        self.online, self.asked = OnlineTeacher(model), []
-
-    def __call__(self, batch: Batch, requests: Iterable[Request]) -> dict[Request, Tensor]:
-        wanted = tuple(requests)
-        if any(isinstance(request, AttributionScores) for request in wanted):
-            assert batch.index is not None
-            self.asked.append(batch.index.tolist())
-        return dict(self.online(batch, wanted))
-
-
 def shared(share: float, view: Any = "all") -> list[Term]:
     return [Term(SoftLabel()), Term(AttributionMap(view=view), share=share)]
 
@@ -127,27 +112,18 @@ def shared(share: float, view: Any = "all") -> list[Term]:
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(("share", "rows", "passes"), [(1.0, 4, 1), (0.5, 2, 2), (0.3, 2, 2), (0.01, 1, 2)])
 def test_only_the_drawn_rows_have_a_second_order_graph(
-    share: float, rows: int, passes: int, kit: Any, monkeypatch: pytest.MonkeyPatch
+    share: float, rows: int, passes: int, kit: Any, graphs: list[int]
 ) -> None:
-    graphs: list[int] = []
     forwards: list[int] = []
-    real = room.view_gradients
-
-    def watched(values: Tensor, *arguments: Any, create_graph: bool, **options: Any) -> Any:
-        if create_graph:
-            graphs.append(len(values))
-        return real(values, *arguments, create_graph=create_graph, **options)
-
-    monkeypatch.setattr(room, "view_gradients", watched)
     student, model = kit.models()
-    teacher = Noting(model)
+    teacher = kit.noting(model)
     options = {"teacher_facts": facts(Probe.find(model))}
     trainer = kit.trainer(shared(share), (student, teacher), max_steps=3, options=options)
     head = student.classifier
     head.register_forward_hook(lambda m, _, output: forwards.append(len(output)) if m.training else None)
     trainer.train()
     assert graphs == [rows] * 3
-    assert [len(asked) for asked in teacher.asked] == [rows] * 3
+    assert [len(asked) for asked in teacher.explained] == [rows] * 3
     assert forwards == ([rows, 4 - rows] if passes == 2 else [4]) * 3
 
 
@@ -159,14 +135,14 @@ def test_a_resumed_run_draws_the_same(checkpoint: int, view: Any, kit: Any) -> N
     asked, found = [], []
     for resume in (None, str(kit.folder / "run" / f"checkpoint-{checkpoint}")):
         student, model = kit.models(hidden_dropout_prob=0.2)
-        teacher = Noting(model)
+        teacher = kit.noting(model)
         trainer = kit.trainer(
             shared(0.5, view), (student, teacher), max_steps=5, save_strategy="steps", save_steps=1,
             per_device_train_batch_size=2, gradient_accumulation_steps=2, lr_scheduler_type="linear",
             options={"teacher_facts": facts(Probe.find(model))},
         )  # fmt: skip
         trainer.train(resume_from_checkpoint=resume)
-        asked.append(teacher.asked)
+        asked.append(teacher.explained)
         found.append(student.state_dict())
     assert asked[1] == asked[0][2 * checkpoint :]
     for name, tensor in found[0].items():

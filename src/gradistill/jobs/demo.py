@@ -32,6 +32,7 @@ from gradistill.jobs.signals import StoreChoice
 from gradistill.models.loading import PACKAGED, load_classifier, load_tokenizer, packaged_model
 from gradistill.recipe import Recipe, load_recipe
 from gradistill.report.terminal import heat_map, results_table
+from gradistill.signals.files import write_whole
 
 METHODS = ("kd", "gkd", "adkd")
 RATE = 0.9
@@ -196,7 +197,7 @@ def _write(file: Path, measured: Mapping[str, _Figures], seed: int) -> None:
         for name, figures in measured.items()
     }
     text = json.dumps({"seed": seed, "shortcut_rate": RATE, "models": models}, indent=2)
-    file.write_text(text + "\n", encoding="utf-8")
+    write_whole(file, f"{text}\n".encode())
 
 
 def _table(measured: Mapping[str, _Figures], seed: int) -> RenderableType:

@@ -24,7 +24,7 @@ from gradistill.models.student import (
 from gradistill.models.tokenizers import check_same_tokens
 from gradistill.recipe import Recipe, StudentSettings
 from gradistill.signals.layout import Encoding
-from gradistill.signals.teacher import OnlineTeacher
+from gradistill.training.trainer import online_teacher
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def store_signals(
             remedy="see gradistill methods",
         )
     run, teacher_model, student = _pair(teacher, data, Path(output or "."), recipe, say)
-    online = OnlineTeacher(teacher_model)
+    online = online_teacher(teacher_model, recipe.compute)
     plan = run.plan(student, online, run.encoded("train"), encoding, Path(output) if output else None)
     if repair and mended(plan, online, run.tokenizer, say):
         return plan.folder

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer
@@ -34,10 +34,13 @@ def facts(probe: Probe) -> ModelFacts:
     return ModelFacts(probe.layers, probe.width, probe.labels)
 
 
-def online_teacher(model: nn.Module, compute: ComputeSettings) -> OnlineTeacher:
+def probe_for(model: nn.Module, compute: ComputeSettings) -> Probe:
     probe = Probe.find(model)
-    whole = probe if compute.trim_last_block else replace(probe, trim=None)
-    return OnlineTeacher(model, whole, share_views=compute.share_views)
+    return probe if compute.trim_last_block else replace(probe, trim=None)
+
+
+def online_teacher(model: nn.Module, compute: ComputeSettings) -> OnlineTeacher:
+    return OnlineTeacher(model, probe_for(model, compute), share_views=compute.share_views)
 
 
 class DistillationTrainer(Trainer):
@@ -77,7 +80,7 @@ class DistillationTrainer(Trainer):
         self.step = self._build_step(terms, teacher, teacher_facts, shared_embeddings, compute)
         self._checked = False
         self._accumulated = count()
-        self._logged: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(2))
+        self._logged = defaultdict[str, Tensor](partial(torch.zeros, 2, device=self.args.device))
 
     def _build_step(
         self,
@@ -95,9 +98,7 @@ class DistillationTrainer(Trainer):
             )  # fmt: skip
         refuse_idle_steps(terms)
         student: Any = self.model
-        probe = Probe.find(student)
-        if not compute.trim_last_block:
-            probe = replace(probe, trim=None)
+        probe = probe_for(student, compute)
         if isinstance(teacher, nn.Module):
             online = online_teacher(teacher.to(self.args.device), compute)
             teacher, teacher_facts = online, facts(online.probe)
@@ -235,16 +236,16 @@ class DistillationTrainer(Trainer):
 
     def _remember(self, distances: dict[str, Tensor], examples: Tensor) -> None:
         """Sums over the examples of this process, and the share of the optimizer step that it is: batches may differ
-        in size, and a term need not run at every step."""
+        in size, and a term need not run at every step. They stay on the device until they are logged."""
         for name, values in distances.items():
-            self._logged[name] += np.array([values.detach().sum().item(), len(values)]) / examples.item()
+            ones = torch.ones_like(values)
+            self._logged[name] += torch.stack([values.detach().sum(), ones.sum()]).float() / examples
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Beside the loss, the mean of every term over the steps since the last time on which it ran, in all
         processes: raw, and weighted (by ``weight``, the mean over all steps)."""
         if "loss" in logs and self._logged:
-            sums = np.array([self._logged[term.name] for term in self.step.terms])
-            ours = torch.tensor(sums, dtype=torch.float32, device=self.args.device)
+            ours = torch.stack([self._logged[term.name] for term in self.step.terms])
             everywhere: Any = self.accelerator.reduce(ours, "sum")
             for term, (raw, steps) in zip(self.step.terms, everywhere.tolist(), strict=True):
                 if steps:
