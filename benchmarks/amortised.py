@@ -10,13 +10,10 @@ step, paired by seed, with a 95 % t interval. Training times compare only where 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
+from distilling import arguments, distilled, figures
 from rich.console import Console
 from scipy import stats
 
@@ -35,15 +32,7 @@ ALIKE = ("training.learning_rate=1e-4", "training.batch_size=16")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("teacher")
-    parser.add_argument("data")
-    parser.add_argument("output", type=Path)
-    parser.add_argument("--task", required=True)
-    parser.add_argument("--rows", type=int, default=2000)
-    given = parser.parse_args()
+    given = arguments(__doc__, rows=2000).parse_args()
     found = {(seed, name): figures_of(given, seed, name) for seed in SEEDS for name in SETTINGS}
     rows = [row for name in SETTINGS for row in rows_of(name, [found[seed, name] for seed in SEEDS],
                                                         [found[seed, REFERENCE] for seed in SEEDS])]  # fmt: skip
@@ -52,22 +41,12 @@ def main() -> None:
 
 
 def figures_of(given: argparse.Namespace, seed: int, setting: str) -> dict[str, float]:
-    """Train, unless that was done, and read what was measured."""
     folder = given.output / given.task / f"{setting.replace(', ', '-').replace(' ', '-')}-{seed}"
-    if not (folder / "metrics.json").is_file():
-        method = setting.partition(",")[0]
-        heavy = ("objectives.attribution_map.weight=10",) if method == "adkd" else ()
-        changes = [part for change in (*ALIKE, *heavy, *SETTINGS[setting]) for part in ("--set", change)]
-        command = (
-            f"gradistill distill --teacher {given.teacher} --data {given.data} --task {given.task} "
-            f"--method {method} --student-layers 3 --epochs 2 --max-train-rows {given.rows} --seed {seed} "
-            f"--settings default --output {folder}"
-        )
-        cache = {"GRADISTILL_CACHE": str((given.output / "cache").resolve())}
-        subprocess.run([*command.split(), *changes], env=os.environ | cache, check=True)
-    metrics = json.loads((folder / "metrics.json").read_text())
-    loyal = {f"{kind} loyalty": entry["value"] for kind, entry in metrics["loyalty"].items() if entry}
-    return {**metrics["eval"], **loyal, "training, s": metrics["timing"]["train_s"]}
+    method = setting.partition(",")[0]
+    heavy = ("objectives.attribution_map.weight=10",) if method == REFERENCE else ()
+    options = ("--method", method, "--epochs", "2", "--seed", str(seed))
+    metrics = distilled(given, folder, options, (*ALIKE, *heavy, *SETTINGS[setting]))
+    return {**figures(metrics), "training, s": metrics["timing"]["train_s"]}
 
 
 def rows_of(

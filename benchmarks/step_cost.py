@@ -12,9 +12,10 @@ cells that stand in results/step_cost.json are not measured again.
 from __future__ import annotations
 
 import argparse
+import copy
 import itertools
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
@@ -64,18 +65,17 @@ class Clock(TrainerCallback):
 class Bench:
     """A teacher, its store over random rows of one length, and the trainers that are compared on them."""
 
-    def __init__(self, folder: Path, layers: int, length: int, labels: int, precision: str) -> None:
+    def __init__(
+        self, folder: Path, layers: int, length: int, labels: int, precision: str,
+        *, batch: int | None = None, examples: int | None = None,
+    ) -> None:  # fmt: skip
         torch.manual_seed(0)
         names = tuple(f"label {k}" for k in range(labels))
-        self.teacher, _ = load_classifier(PACKAGED, head=Head(names), new_head=True)
-        self.online, self.layers, self.length, self.labels = (
-            OnlineTeacher(self.teacher),
-            layers,
-            length,
-            labels,
-        )
-        self.batch = TOKENS // length
-        self.rows = random_rows(self.batch * STEPS, length, labels)
+        self.teacher = teacher_of(names, layers)
+        self.online = OnlineTeacher(self.teacher)
+        self.layers, self.length, self.labels = layers, length, labels
+        self.batch = batch or TOKENS // length
+        self.rows = random_rows(examples or self.batch * STEPS, length, labels)
         self.collate = Collator(load_tokenizer(PACKAGED))
         self.folder, self.precision = folder, precision
         self.store = self._store()
@@ -108,13 +108,16 @@ class Bench:
 
         return Trainer(self.student(), self.arguments(), collate, self.rows)
 
-    def distilling(self, recipe: str, *, whole: bool = False) -> DistillationTrainer:
+    def distilling(
+        self, recipe: str, *, whole: bool = False, terms: Sequence[Term] = ()
+    ) -> DistillationTrainer:
+        """By the recipe's own terms, or by others."""
         student = self.student()
         if recipe.startswith("gkd"):
             for name in self.online.probe.embedding_parameters:
                 student.get_parameter(name).requires_grad_(False)
         trainer = DistillationTrainer(
-            student, self.store, self.terms(recipe), teacher_facts=facts(self.online.probe),
+            student, self.store, terms or self.terms(recipe), teacher_facts=facts(self.online.probe),
             args=self.arguments(), data_collator=self.collate, train_dataset=self.rows,
         )  # fmt: skip
         if whole:
@@ -127,6 +130,16 @@ class Bench:
         return Encoder(self.layers, *size, self.labels, self.batch, self.length)
 
 
+def teacher_of(labels: tuple[str, ...], layers: int) -> Any:
+    """The packaged model; for a student that is deeper, its layers again and again."""
+    teacher, _ = load_classifier(PACKAGED, head=Head(labels), new_head=True)
+    blocks = teacher.bert.encoder.layer
+    found = list(blocks)
+    blocks.extend(copy.deepcopy(found[k % len(found)]) for k in range(len(found), layers))
+    teacher.config.num_hidden_layers = len(blocks)
+    return teacher
+
+
 def random_rows(count: int, length: int, labels: int) -> Dataset:
     ids = torch.randint(1000, 30000, (count, length), generator=torch.Generator().manual_seed(0)).tolist()
     ones = [[1] * length for _ in ids]
@@ -136,7 +149,7 @@ def random_rows(count: int, length: int, labels: int) -> Dataset:
 
 
 def timed(trainer: Trainer) -> Callable[[], float]:
-    """Seconds of a step, the mean of a few steps in a row of the trainer's own loop."""
+    """Seconds of a step, the mean of the steps behind the first in the trainer's own loop."""
     clock = Clock()
     trainer.add_callback(clock)
 

@@ -11,27 +11,25 @@ at which it has paid.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
+from distilling import arguments, cache, distilled
 from measuring import markdown, publish
 
 HERE = Path(__file__).parent
+ALIKE = (
+    "training.learning_rate=1e-4",
+    *(
+        f"training.arguments.{name}"
+        for name in ("eval_strategy=no", "save_strategy=no", "load_best_model_at_end=false")
+    ),
+)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("teacher")
-    parser.add_argument("data")
-    parser.add_argument("output", type=Path)
-    parser.add_argument("--task", required=True)
-    parser.add_argument("--rows", type=int, default=2000)
+    parser = arguments(__doc__, rows=2000)
     parser.add_argument("--epochs", type=int, default=2)
     given = parser.parse_args()
     ways: dict[str, list[str]] = {
@@ -49,23 +47,9 @@ def main() -> None:
 
 def run(given: argparse.Namespace, name: str, options: list[str]) -> dict[str, Any]:
     folder = given.output / name.replace(", ", "-")
-    if not (folder / "metrics.json").is_file():
-        cache = (given.output / "cache").resolve()
-        shutil.rmtree(cache, ignore_errors=True)  # each way pays for its own store
-        still = [
-            f"training.arguments.{argument}"
-            for argument in ("eval_strategy=no", "save_strategy=no", "load_best_model_at_end=false")
-        ]
-        common = [
-            "gradistill", "distill", "--teacher", given.teacher, "--data", given.data, "--task", given.task,
-            "--settings", "default", "--student-layers", "3", "--epochs", str(given.epochs), "--max-train-rows",
-            str(given.rows), "--set", "training.learning_rate=1e-4", "--output", str(folder),
-        ]  # fmt: skip
-        changes = [part for change in still for part in ("--set", change)]
-        subprocess.run(
-            [*common, *changes, *options], env=os.environ | {"GRADISTILL_CACHE": str(cache)}, check=True
-        )
-    return json.loads((folder / "metrics.json").read_text())
+    if not folder.is_dir():
+        shutil.rmtree(cache(given), ignore_errors=True)  # each way pays for its own store
+    return distilled(given, folder, ["--epochs", str(given.epochs), *options], ALIKE)
 
 
 def row(name: str, metrics: dict[str, Any], reference: dict[str, Any]) -> dict[str, Any]:
