@@ -3,7 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types clean
+DATA ?= data
+OUTPUT ?= runs/bench
+
+.PHONY: demo test lint types bench clean
 .NOTPARALLEL: # they share one environment
 
 demo: $(VENV)/.demo
@@ -18,6 +21,9 @@ lint: $(VENV)/.dev
 
 types: $(VENV)/.dev
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+bench: $(VENV)/.dev # DATA=FOLDER with sst2, mrpc and snli
+	PATH=$(abspath $(BIN)):$$PATH benchmarks/all.sh $(DATA) $(OUTPUT)
 
 $(VENV)/.%: pyproject.toml constraints.txt # installed with an extra
 	$(PYTHON) -m venv $(VENV)

@@ -14,10 +14,8 @@ from collections.abc import Sequence
 
 import numpy as np
 from distilling import arguments, distilled, figures
-from rich.console import Console
+from measuring import markdown, publish
 from scipy import stats
-
-from gradistill.report.terminal import results_table
 
 SEEDS = (0, 1, 2)
 REFERENCE = "adkd"
@@ -36,8 +34,10 @@ def main() -> None:
     found = {(seed, name): figures_of(given, seed, name) for seed in SEEDS for name in SETTINGS}
     rows = [row for name in SETTINGS for row in rows_of(name, [found[seed, name] for seed in SEEDS],
                                                         [found[seed, REFERENCE] for seed in SEEDS])]  # fmt: skip
-    title = f"{given.task}, {given.rows} rows, seeds {', '.join(map(str, SEEDS))}"
-    Console(width=180).print(results_table(rows, title=title))
+    command = f"python benchmarks/amortised.py TEACHER DATA OUTPUT --task {given.task} --rows {given.rows}"
+    every = {f"{setting}, seed {seed}": values for (seed, setting), values in found.items()}
+    title = f"{given.task}, {given.rows} rows, 2 epochs, {len(SEEDS)} seeds"
+    publish(f"amortised_{given.task}", f"{title}\n\n{markdown(rows)}", every, command=command)
 
 
 def figures_of(given: argparse.Namespace, seed: int, setting: str) -> dict[str, float]:

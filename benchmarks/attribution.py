@@ -1,13 +1,13 @@
 """Attributions of many texts beside Captum's: at equal nodes, at equal accuracy, and in memory.
 
-    python benchmarks/attribution.py MODEL DATA --task TASK [--rows 96] [--rounds 3] [--output FILE.json]
+    python benchmarks/attribution.py MODEL DATA --task TASK [--rows 96] [--rounds 3] [--timed-rows 32]
 
 Both explain the log-odds of the predicted label at the embedding output, with a zero baseline, in float32, of the first
 rows of the validation split. Captum gets them as they come, 32 at a time, padded to the longest, and the
 ``internal_batch_size`` that serves it best of those tried; its model is transformers' own, untrimmed. The two take
 turns; a ratio is the median over rounds, with its range. Equal accuracy means a residual of at most 1 % of
 |F(E) − F(0)| on 95 % of the rows: Captum's steps are the fewest of those tried that reach it (its nodes and ours
-are the same, so ours say which), and the times are those of the first ``--timed-rows``. Prints Markdown.
+are the same, so ours say which), and the times are those of the first ``--timed-rows``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from captum.attr import IntegratedGradients, LayerGradientXActivation
 from datasets import Dataset
-from measuring import alternating, markdown, ratio, shown
+from measuring import alternating, markdown, publish, ratio, shown
 from torch import Tensor
 
 from gradistill.attribution.targets import Target
@@ -231,7 +231,6 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=96)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--timed-rows", type=int, default=32)
-    parser.add_argument("--output", type=Path)
     parser.add_argument("--memory", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args()
     bench = Bench.of(given)
@@ -239,22 +238,44 @@ def main() -> None:
         who, steps, group = given.memory
         print(json.dumps(peak_mb(bench, who, steps, int(group))))
         return
-    group, seconds = best_group(bench)
-    print(f"Captum's IG of 20 nodes by internal_batch_size, seconds: {seconds}; taken: {group}\n")
-    nodes = at_equal_nodes(bench, group, given.rounds)
-    print(markdown([row(what, found) for what, found in nodes.items()]), "\n", flush=True)
-    accuracy = at_equal_accuracy(bench, group, given.rounds, given.timed_rows)
-    print(markdown([row(f"IG to 1 %, Captum {accuracy['captum nodes']} nodes", accuracy)]), "\n")
-    print(
-        {name: value for name, value in accuracy.items() if "share" in name or "nodes" in name},
-        "\n",
-        flush=True,
+    found = {"rows": given.rows, **figures(bench, given)}
+    options = (
+        f"--task {given.task} --rows {given.rows} --rounds {given.rounds} --timed-rows {given.timed_rows}"
     )
-    peaks = memory(given, group)
-    print(markdown(peaks))
-    if given.output:
-        found = {"group": group, "nodes": nodes, "accuracy": accuracy, "memory": peaks}
-        given.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    publish(
+        "attribution", page(found), found, command=f"python benchmarks/attribution.py MODEL DATA {options}"
+    )
+
+
+def figures(bench: Bench, given: argparse.Namespace) -> dict[str, Any]:
+    group, seconds = best_group(bench)
+    return {
+        "captum's seconds for 20 nodes by internal_batch_size": seconds,
+        "group": group,
+        "nodes": at_equal_nodes(bench, group, given.rounds),
+        "accuracy": at_equal_accuracy(bench, group, given.rounds, given.timed_rows),
+        "memory": memory(given, group),
+    }
+
+
+def page(found: dict[str, Any]) -> str:
+    """The three tables, and what equal accuracy took."""
+    accuracy, nodes = found["accuracy"], found["accuracy"]["ours nodes"]
+    ours = accuracy["ours share of rows within 1 %"]
+    rows = [row(what, beside) for what, beside in found["nodes"].items()]
+    rows.append(row(f"IG to 1 %: ours adaptive, Captum {accuracy['captum nodes']} nodes", accuracy))
+    shares = ", ".join(
+        f"{steps}: {share:.1%}" for steps, share in accuracy["captum share of rows within 1 %"].items()
+    )
+    return "\n\n".join(
+        (
+            markdown(rows),
+            f"Rows within 1 % of completeness, of {found['rows']}: ours {ours:.1%} with {nodes['mean']:.0f} nodes a "
+            f"row on average (median {nodes['median']:.0f}, largest {nodes['largest']}); Gauss–Legendre by nodes: "
+            f"{shares}. Captum's internal_batch_size: {found['group']}.",
+            markdown(found["memory"]),
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@
 #
 # DATA holds one folder a task with train.csv and validation.csv. Finished runs are left alone and an unfinished one
 # goes on from its last checkpoint, so the script can be stopped and started again. Subsets are drawn by the seed.
+# METHODS="kd adkd" names fewer students, METHODS= none.
 set -eu
 data=$1 output=$2
 shift 2
@@ -27,6 +28,7 @@ for task in "$@"; do
     sst2) epochs=2 taught=10000 rows=4000 batch=16 methods="kd gkd adkd adkd_heavy" ;;
     *) echo "unknown task $task" >&2 && exit 2 ;;
     esac
+    methods=${METHODS-$methods}
     run "$task/teacher" gradistill finetune --model minilm-l6 --data "$data/$task" --task "$task" \
         --epochs "$epochs" --max-train-rows "$taught"
     for name in $methods; do

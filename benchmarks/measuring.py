@@ -55,16 +55,15 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def publish(name: str, text: str, figures: Any, *, command: str) -> None:
-    """The figures as ``results/NAME.json``, and the text as the section NAME of docs/benchmarks.md."""
+    """The figures as ``results/NAME.json``; the text as the section NAME of docs/benchmarks.md, if it has one."""
     RESULTS.mkdir(exist_ok=True)
     whole = {"command": command, "machine": machine(), "figures": figures}
     (RESULTS / f"{name}.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
     section = f"<!-- {name} -->\n{text}\n\n`{command}` on {machine()}\n<!-- end of {name} -->"
     page = PAGE.read_text(encoding="utf-8")
-    pattern = re.compile(rf"<!-- {name} -->.*<!-- end of {name} -->", re.DOTALL)
-    if not pattern.search(page):
-        raise SystemExit(f"{PAGE} has no section {name}")
-    PAGE.write_text(pattern.sub(lambda _: section, page), encoding="utf-8")
+    found = re.search(rf"<!-- {name} -->.*<!-- end of {name} -->", page, re.DOTALL)
+    if found:
+        PAGE.write_text(page.replace(found[0], section), encoding="utf-8")
     print(text)
 
 
