@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from gradistill.data.words import JOINERS
 from gradistill.errors import GradistillError
 from gradistill.report import printable, words_from_pieces
-from gradistill.report.words import JOINERS
 
 HOSTILE = st.text(
     st.one_of(

@@ -35,6 +35,12 @@ class Collator:
                 "config.pad_token_id alike",
             )
 
+    @property
+    def blank(self) -> int:
+        """The token id that stands for a word that is taken away: the mask's, or else the padding's."""
+        tokenizer: Any = self.tokenizer
+        return tokenizer.pad_token_id if tokenizer.mask_token_id is None else tokenizer.mask_token_id
+
     def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """The batch: padded columns (int64), and ``labels``, ``index``, ``length`` where the rows have them."""
         fillers = {

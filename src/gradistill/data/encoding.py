@@ -63,6 +63,43 @@ def encode(
     return Encoded(dataset, truncated, longest)
 
 
+@dataclass(frozen=True)
+class TokenPlaces:
+    """Which characters each token of a row stands for, special ones included: ``encode``'s tokens in their order.
+
+    ``segments`` holds the number of the text, None for tokens of none.
+    """
+
+    offsets: list[tuple[int, int]]
+    segments: list[int | None]
+
+
+def token_places(
+    rows: Dataset, tokenizer: PreTrainedTokenizerBase, task: Task, *, max_length: int = 128
+) -> list[TokenPlaces]:
+    """The characters behind the tokens of each row of a prepared split, cut as ``encode`` cuts them.
+
+    Raises RecipeError for a tokenizer without offsets (one that is not of the fast kind).
+    """
+    if not tokenizer.is_fast:
+        raise RecipeError(
+            f"{type(tokenizer).__name__} does not say which characters a token stands for",
+            expected="a fast tokenizer",
+            remedy="save the model with its tokenizer.json",
+        )
+    found = []
+    for texts in _pieces(rows, task):
+        encoded = tokenizer(
+            texts[0], text_pair=texts[1] if len(texts) == 2 else None, truncation="longest_first",
+            max_length=max_length, padding=False, return_offsets_mapping=True, verbose=False,
+        )  # fmt: skip
+        every: Any = encoded["offset_mapping"]
+        for row, offsets in enumerate(every):
+            places = [(int(start), int(end)) for start, end in offsets]
+            found.append(TokenPlaces(places, encoded.sequence_ids(row)))
+    return found
+
+
 def _pieces(rows: Dataset, task: Task) -> Iterator[list[list[str]]]:
     for start in range(0, len(rows), _AT_ONCE):
         piece = rows[start : start + _AT_ONCE]

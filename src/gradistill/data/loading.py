@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset, Features, Value
+from datasets import Dataset, Features, List, Value
 
 from gradistill.data.checks import UNKNOWN_LABEL, class_ids, missing_columns, scores, text_problems
 from gradistill.data.inferring import IGNORED_COLUMNS, infer_task, label_candidates
 from gradistill.data.reading import Table
 from gradistill.data.sources import read_source
+from gradistill.data.spans import Units, spans
 from gradistill.data.tasks import TASKS, Task, get_task
 from gradistill.errors import DataError, Problem
 
@@ -68,18 +69,19 @@ def load_splits(
     splits: tuple[str, ...] = ("train", "validation"),
     label_column: str | None = None,
     text_columns: tuple[str, ...] | None = None,
+    span_column: str | None = None,
+    span_units: Units = "characters",
 ) -> Splits:
     """Read, check and number the rows of ``splits``.
 
-    ``source`` is a folder with one file a split (.csv, .jsonl, .parquet), one such file if one split is asked
-    for, or a hub id (``glue/sst2``, ``owner/name``, ``owner/name:config``). Without ``task`` it is inferred
-    from train, or from the first split if train is not asked for; a hub id of a known task names it.
-    ``label_column`` and ``text_columns`` say what the columns are called in the source.
+    ``source`` is a folder with one file a split (.csv, .jsonl, .parquet), one such file if one split is asked for, or a
+    hub id (``glue/sst2``, ``owner/name``, ``owner/name:config``). Without ``task`` it is inferred from train, or the
+    first split if train is not asked for; a hub id of a known task names it. ``label_column`` and ``text_columns`` are
+    names in the source. ``span_column`` marks passages of the texts (``data.spans``): the rows then have ``spans``.
 
     Raises DataError with every unusable row, column and file, and RecipeError for an unknown task.
     """
-    source = str(source)
-    given = _given_task(task, source, text_columns)
+    given = _given_task(task, source := str(source), text_columns)
     tables, problems = read_source(source, splits, given)
     problems += [problem for table in tables.values() for problem in table.problems]
     first = tables.get("train" if "train" in splits else splits[0], Table(source))
@@ -90,16 +92,22 @@ def load_splits(
         problems += _other_columns(first, tables)
     if label in found.text_columns:
         raise DataError(f"The column {label!r} is named both as the label and as a text.", remedy=_REMEDY)
-    checked = {split: _checked(table, found, label) for split, table in tables.items()}
+    checked = {
+        split: _checked(table, found, label, span_column, span_units) for split, table in tables.items()
+    }
     for split, (_, faults) in checked.items():
-        # Labels that were inferred from a broken table are not all there are: others may hold more.
-        unsure = given is None and tables[split] is not first and first.problems
-        problems += [p for p in faults if not (unsure and p.what.startswith(UNKNOWN_LABEL))]
+        problems += _sure(faults, tables[split], first if given is None else None)
     if problems:
         raise _refused(source, problems)
     rows = {split: _dataset(columns, found) for split, (columns, _) in checked.items()}
     skipped = {split: len(tables[split].lines) - len(rows[split]) for split in rows}
     return Splits(found, given is None, rows, label, skipped)
+
+
+def _sure(faults: list[Problem], table: Table, inferred_from: Table | None) -> list[Problem]:
+    """Without unknown labels where these were inferred from a broken table: others may hold more of them."""
+    unsure = inferred_from is not None and table is not inferred_from and inferred_from.problems
+    return [fault for fault in faults if not (unsure and fault.what.startswith(UNKNOWN_LABEL))]
 
 
 def _refused(source: str, problems: list[Problem]) -> DataError:
@@ -166,7 +174,9 @@ def _other_columns(first: Table, tables: Mapping[str, Table]) -> list[Problem]:
     ]
 
 
-def _checked(table: Table, task: Task, label_column: str) -> tuple[dict[str, list[Any]], list[Problem]]:
+def _checked(
+    table: Table, task: Task, label_column: str, span_column: str | None, span_units: Units
+) -> tuple[dict[str, list[Any]], list[Problem]]:
     """The columns of a prepared split, without rows that have no label, and all that is wrong with them."""
     if not table.columns:
         return {}, []
@@ -183,6 +193,9 @@ def _checked(table: Table, task: Task, label_column: str) -> tuple[dict[str, lis
     if not kept and not problems and not table.problems:
         problems.append(Problem(table.file, "no row has a label", column=label_column))
     columns = {name: [table.columns[name][i] for i in kept] for name in present}
+    if span_column is not None and not problems:
+        columns["spans"], faults = spans(table, span_column, task, kept, span_units)
+        problems += faults
     return {**columns, "label": [labels[i] for i in kept]}, problems
 
 
@@ -190,5 +203,6 @@ def _dataset(columns: dict[str, list[Any]], task: Task) -> Dataset:
     features = Features(
         {name: Value("string") for name in task.text_columns}
         | {"label": Value("float32" if task.labels is None else "int64"), "index": Value("int64")}
+        | ({"spans": List(List(Value("int64")))} if "spans" in columns else {})
     )
     return Dataset.from_dict({**columns, "index": list(range(len(columns["label"])))}, features=features)

@@ -12,12 +12,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from gradistill.attribution.adaptive import integrated_to_tolerance
 from gradistill.attribution.integrated import Integrated, integrated_in_steps
 from gradistill.attribution.targets import Target
+from gradistill.data.words import words_from_pieces
 from gradistill.errors import DataError, RecipeError
 from gradistill.models.loading import label_names, load_classifier, load_tokenizer, set_padding
 from gradistill.models.probe import Probe
 from gradistill.models.still import still
 from gradistill.report.terminal import Explanation
-from gradistill.report.words import words_from_pieces
 from gradistill.signals.speak import from_embeddings, widened
 from gradistill.types import Batch
 

@@ -17,7 +17,8 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.table import Table
 from rich.text import Text
 
-from gradistill.report.words import WordScore, printable
+from gradistill.data.words import WordScore
+from gradistill.report.words import printable
 
 LEVELS = (0.1, 0.33, 0.66)
 """Shares of the strongest word from which a word is marked weak, medium, strong."""

@@ -1,0 +1,159 @@
+"""From token scores to word scores.
+
+People read words; tokenizers cut them into pieces at places that mean nothing to a reader. The score of a word is
+the sum over its pieces, so the words of a text sum to what its tokens sum to.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite
+
+from gradistill.errors import GradistillError
+
+JOINERS = "\u200c\u200d"
+"""Zero-width (non-)joiner: format characters, but part of Persian words and of emoji, and harmless alone."""
+
+UNSPACED = (
+    (0x0E00, 0x0EFF),  # Thai, Lao
+    (0x1000, 0x109F),  # Myanmar
+    (0x1780, 0x17FF),  # Khmer
+    (0x3040, 0x30FF),  # Hiragana, Katakana
+    (0x3400, 0x9FFF),  # Han
+    (0xF900, 0xFAFF),
+    (0x20000, 0x3FFFF),
+)
+"""Scripts without spaces between words: there touching pieces stay apart, or a sentence would be one word."""
+
+
+@dataclass(frozen=True)
+class WordScore:
+    """One word: the slice ``text[start:end]`` of segment number ``segment`` as it came, and its summed score.
+
+    ``text`` may hold anything; whoever shows it passes it through ``printable`` or escapes it.
+    """
+
+    text: str
+    start: int
+    end: int
+    score: float
+    segment: int = 0
+
+
+@dataclass
+class _Span:
+    start: int
+    end: int
+    score: float
+
+
+def words_from_pieces(
+    text: str | Sequence[str],
+    offsets: Sequence[Sequence[int]],
+    scores: Sequence[float],
+    special: Sequence[int] | Sequence[bool],
+    *,
+    sequence_ids: Sequence[int | None] | None = None,
+) -> list[WordScore]:
+    """Words of one text, or of the segments of a pair, in reading order.
+
+    ``offsets`` are the tokenizer's character offsets, one ``(start, end)`` per token into that token's segment;
+    ``sequence_ids`` says which segment (needed for a pair), ``None`` for a token of none. Special tokens are left
+    out. Pieces are glued where their offsets overlap, or touch between two word characters (letters, digits,
+    marks, ``_``), save in scripts that write no spaces. Whitespace at the ends of a piece is not part of the word
+    (byte-level tokenizers write it first); a piece of nothing else adds its score to the word after it.
+    ``GradistillError`` where lengths or offsets do not fit the text, or scores are NaN or infinite.
+    """
+    texts = (text,) if isinstance(text, str) else tuple(text)
+    ids = [0] * len(offsets) if sequence_ids is None and len(texts) == 1 else sequence_ids
+    _check_lengths(len(offsets), scores=scores, special=special, sequence_ids=ids)
+    assert ids is not None  # _check_lengths refuses it
+    words: list[WordScore] = []
+    for segment, part in enumerate(texts):
+        pieces = [
+            (_checked_offset(part, place), _finite(score, index))
+            for index, (place, score) in enumerate(zip(offsets, scores, strict=True))
+            if ids[index] == segment and not special[index]
+        ]
+        for span in _glued(part, pieces):
+            words.append(WordScore(part[span.start : span.end], span.start, span.end, span.score, segment))
+    return words
+
+
+def _glued(text: str, pieces: Sequence[tuple[tuple[int, int], float]]) -> list[_Span]:
+    spans: list[_Span] = []
+    waiting = 0.0  # what pieces of whitespace scored since the last word
+    for (start, end), score in pieces:
+        start, end = _without_blanks(text, start, end)
+        if start == end:
+            waiting += score
+        elif spans and _one_word(text, spans[-1], start):
+            spans[-1].start = min(spans[-1].start, start)
+            spans[-1].end = max(spans[-1].end, end)
+            spans[-1].score += score + waiting
+            waiting = 0.0
+        else:
+            spans.append(_Span(start, end, score + waiting))
+            waiting = 0.0
+    if spans:
+        spans[-1].score += waiting
+    return spans
+
+
+def _one_word(text: str, word: _Span, start: int) -> bool:
+    """Whether a piece that begins at ``start`` goes on with the word before it."""
+    if start != word.end:
+        return start < word.end
+    left, right = text[start - 1], text[start]
+    if left in JOINERS or right in JOINERS or unicodedata.category(right).startswith("M"):
+        return True
+    return all(_is_word(c) and not _is_unspaced(c) for c in (left, right))
+
+
+def _without_blanks(text: str, start: int, end: int) -> tuple[int, int]:
+    while start < end and text[start].isspace():
+        start += 1
+    while start < end and text[end - 1].isspace():
+        end -= 1
+    return start, end
+
+
+def _is_word(c: str) -> bool:
+    return c == "_" or c.isalnum() or unicodedata.category(c).startswith("M")
+
+
+def _is_unspaced(c: str) -> bool:
+    return any(first <= ord(c) <= last for first, last in UNSPACED)
+
+
+def _check_lengths(tokens: int, **columns: Sequence[object] | None) -> None:
+    for name, column in columns.items():
+        if column is None:
+            raise GradistillError(
+                "A pair of texts came without sequence ids.",
+                expected="the segment number of every token",
+                remedy="pass sequence_ids=encoding.sequence_ids(row)",
+            )
+        if len(column) != tokens:
+            raise GradistillError(
+                f"{name} has {len(column)} entries for {tokens} tokens.", expected="one entry per token"
+            )
+
+
+def _checked_offset(text: str, place: Sequence[int]) -> tuple[int, int]:
+    start, end = (int(bound) for bound in place)
+    if not 0 <= start <= end <= len(text):
+        raise GradistillError(
+            f"A token has the offset ({start}, {end}) in a text of {len(text)} characters.",
+            expected="0 <= start <= end <= length",
+            remedy="pass the very text that was tokenised, and the segment of every token",
+        )
+    return start, end
+
+
+def _finite(score: float, token: int) -> float:
+    if not isfinite(score):
+        raise GradistillError(f"The score of token {token} is {score}.", expected="finite scores")
+    return float(score)
