@@ -7,19 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from datasets import Dataset
-from torch import nn
+from jaxtyping import Bool
+from torch import Tensor, nn
 
-from gradistill.attribution.targets import Target
 from gradistill.audit.loyalty import Loyalty, measure_loyalty
+from gradistill.audit.methods import Method
+from gradistill.audit.methods.gradient_x_input import GradientXInput
 from gradistill.models.still import still
-from gradistill.objectives._contract import AttributionScores, Logits
-from gradistill.signals.asking import Collate, questions
-from gradistill.signals.speak import speak
-
-SALIENCY = "gradient_x_input"
-"""``‖E_i ⊙ ∇_{E_i} F‖₂`` of the log-odds of the teacher's label (of the prediction in a regression)."""
+from gradistill.signals.asking import Collate, Question, questions
+from gradistill.signals.hearing import Heard
 
 
 @dataclass(frozen=True)
@@ -42,32 +39,32 @@ def ask(
     collate: Collate,
     *,
     labels: np.ndarray | None = None,
+    method: Method = GradientXInput(),  # noqa: B008 (frozen)
     tokens_at_once: int = 4096,
     on_progress: Callable[[int], object] = lambda done: None,
 ) -> Answers:
     """What ``model`` answers about encoded rows (with ``special_tokens_mask``), in their order.
 
-    It explains ``labels``, one per row, or what it predicts itself. ``on_progress`` hears how many rows are done.
-    The model is asked in eval mode and left as it was; rows of like length, at most ``tokens_at_once`` tokens of
-    them with their padding, share a forward pass.
+    It explains ``labels``, one per row, or what it predicts itself, by ``method``. ``on_progress`` hears how many rows
+    are done. The model is asked in eval mode and left as it was; rows of like length, at most ``tokens_at_once``
+    tokens of them with their padding, share a forward pass.
     """
-    request = AttributionScores(Target("log_odds", "teacher"))
     lengths = rows["length"][:]
     logits: list[Any] = [None] * len(rows)
     maps: list[Any] = [None] * len(rows)
     with still(model):
         for question in questions(model, rows, collate, lengths=lengths, tokens_at_once=tokens_at_once):
-            columns, batch, places = question.columns, question.batch, question.places
-            own_tokens = (columns["attention_mask"] * (1 - columns["special_tokens_mask"])).bool()
-            chosen = None if labels is None else torch.as_tensor(labels[places], device=batch.mask.device)
-            said = speak(
-                model, question.probe, batch, [Logits(), request], create_graph=False, teacher_labels=chosen
-            )
-            for k, place in enumerate(places):
-                logits[place] = said[Logits()][k].cpu().numpy()
-                maps[place] = said[request][k, 0].cpu()[own_tokens[k]].numpy()
-            on_progress(len(places))
+            heard = Heard.about(model, question, labels)
+            scores, said, own = method(heard).cpu(), heard.logits.cpu().numpy(), own_tokens(question)
+            for k, place in enumerate(question.places):
+                logits[place], maps[place] = said[k], scores[k][own[k]].numpy()
+            on_progress(len(question.places))
     return Answers(np.stack(logits), tuple(maps))
+
+
+def own_tokens(question: Question) -> Bool[Tensor, "batch token"]:
+    """The tokens of the texts themselves: neither special nor padding."""
+    return (question.columns["attention_mask"] * (1 - question.columns["special_tokens_mask"])).bool()
 
 
 def loyalty(student: Answers, teacher: Answers, *, resamples: int = 2000, seed: int = 0) -> Loyalty:
@@ -77,7 +74,7 @@ def loyalty(student: Answers, teacher: Answers, *, resamples: int = 2000, seed: 
         teacher.logits,
         student.maps,
         teacher.maps,
-        method=SALIENCY,
+        method=GradientXInput.name,
         resamples=resamples,
         seed=seed,
     )

@@ -20,12 +20,13 @@ Collate = Callable[[Sequence[Mapping[str, Any]]], Mapping[str, Tensor]]
 @dataclass(frozen=True)
 class Question:
     """One batch to ask about: the ``places`` of its rows among all, the collated ``columns`` as they came, the
-    batch on the model's device, and the model's probe."""
+    batch on the model's device, the model's probe, and the token id that stands for a word taken away."""
 
     places: Sequence[int]
     columns: Mapping[str, Tensor]
     batch: Batch
     probe: Probe
+    blank: int | None
 
 
 def questions(
@@ -36,9 +37,10 @@ def questions(
     The last block is trimmed where that holds on the first batch (``Probe.verified``).
     """
     probe, checked, device = Probe.find(model), False, next(model.parameters()).device
+    blank = getattr(collate, "blank", None)
     for places in by_length(lengths, tokens_at_once):
         columns = collate([rows[place] for place in places])
         batch = Batch.of({key: value.to(device) for key, value in columns.items()})
         if not checked:
             probe, checked = probe.verified(model, batch), True
-        yield Question(places, columns, batch, probe)
+        yield Question(places, columns, batch, probe, blank)

@@ -1,0 +1,23 @@
+"""The length of the gradient (Simonyan et al. 2014): how much a token could change the decision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from jaxtyping import Float
+from torch import Tensor
+
+from gradistill.signals.hearing import Heard
+
+
+@dataclass(frozen=True)
+class GradientNorm:
+    """``‖∇_{E_i} F‖₂``: one forward and one backward pass."""
+
+    name: ClassVar[str] = "gradient_norm"
+    title: ClassVar[str] = "gradient norm"
+    source: ClassVar[str] = "Simonyan et al. 2014, arXiv 1312.6034"
+
+    def __call__(self, heard: Heard) -> Float[Tensor, "batch token"]:
+        return heard.gradient.norm(dim=-1)
