@@ -50,5 +50,26 @@ def run_table(metrics: Mapping[str, Any]) -> RenderableType:
     return Group(*parts)
 
 
+def audit_view(audit: Mapping[str, Any]) -> RenderableType:
+    """What ``audit.json`` holds, as a table of figures a student, with the verdict below."""
+    parts: list[RenderableType] = []
+    below = {(entry["student"], entry["figure"]) for entry in audit["failed"]}
+    for student in audit["students"]:
+        rows = [
+            {
+                "about": group,
+                "figure": name,
+                "value": figure["value"],
+                "95 % interval": _interval(figure),
+                "n": figure["n"],
+                "limit": "below" if group != "challenge" and (student["name"], name) in below else None,
+            }
+            for group, figures in student["figures"].items()
+            for name, figure in figures.items()
+        ]
+        parts.append(results_table(rows, title=f"{student['name']} beside {audit['teacher']['name']}"))
+    return Group(*parts, Text(printable(audit["verdict"])))
+
+
 def _interval(entry: Mapping[str, Any]) -> str | None:
     return None if entry["low"] is None else f"{entry['low']:.3f} – {entry['high']:.3f}"

@@ -1,0 +1,270 @@
+"""The plots of an audit, as SVG that is part of the page.
+
+What matplotlib writes is taken apart and put together again: its style attributes become plain attributes, so the
+page's policy can forbid styles that it did not bring; text, axes and lines take the colour of the page, light or
+dark; ids get a prefix of their plot. Series differ in marker and line as well as in colour.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
+
+from gradistill.report.figures import (
+    capital,
+    decimal,
+    finite,
+    ordered,
+    shown_names,
+    student_names,
+    students_of,
+    title_of,
+)
+from gradistill.report.words import printable
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+INK = "#010203"
+"""Stands for the page's own colour of text until the SVG is written."""
+
+SERIES = (
+    ("#4a90d9", "o", "-"),
+    ("#d9730d", "s", "--"),
+    ("#1f9e7a", "^", "-."),
+    ("#b565b8", "D", ":"),
+    ("#9a8a1a", "v", (0, (5, 1, 1, 1, 1, 1))),
+)
+"""Colour, marker and line: of middle lightness, so that they stand out from white and from near black."""
+
+LABELS_SHOWN = 24
+LABEL_WIDTH = 22
+WIDTH = 4.2  # inches: about a phone's width, so that text keeps its size there
+BY_LABEL = ("label_loyalty", "saliency_loyalty")
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One plot: its title, what it shows in a sentence, and the SVG."""
+
+    title: str
+    note: str
+    svg: str
+
+
+def plots(audit: Mapping[str, Any]) -> list[Plot]:
+    """All plots that this audit has numbers for."""
+    labels = [_by_label(audit, figure) for figure in BY_LABEL]
+    confidence = [_by_confidence(audit, figure) for figure in _confidence_figures(audit)]
+    return [plot for plot in (*labels, *confidence, _calibration(audit)) if plot is not None]
+
+
+def _by_label(audit: Mapping[str, Any], figure: str) -> Plot | None:
+    """A row per label, a mark per student with its interval."""
+    found = [
+        {str(part.get("label")): estimate for part, estimate in _estimates(student, "by_label", figure)}
+        for student in students_of(audit)
+    ]
+    labels = ordered(found)
+    if not labels:
+        return None
+    lowest = sorted(labels, key=lambda label: min(part[label][0] for part in found if label in part))
+    shown = [label for label in labels if label in lowest[:LABELS_SHOWN]]
+    names = student_names(audit)
+
+    def draw(axes: Axes) -> None:
+        spread = 0.5 / max(1, len(found))
+        for number, part in enumerate(found):
+            rows = [(row, part[label]) for row, label in enumerate(shown) if label in part]
+            offset = (number - (len(found) - 1) / 2) * spread
+            _marks(axes, number, names[number], [(y + offset, e) for y, e in rows], across=True)
+        axes.set_yticks(range(len(shown)), [_short(label) for label in shown])
+        axes.set_ylim(len(shown) - 0.4, -0.6)  # the first label on top, as in the table
+        axes.set_xlabel(title_of(figure))
+
+    note = "With 95 % intervals."
+    if len(shown) < len(labels):
+        note += f" The {len(shown)} of {len(labels)} labels where it is lowest."
+    title = f"{capital(title_of(figure))} by label"
+    height = 1.2 + 0.3 * len(shown) * max(1.0, 0.6 * len(found))
+    return Plot(title, note, _svg(draw, title, height, legend=len(found)))
+
+
+def _confidence_figures(audit: Mapping[str, Any]) -> list[str]:
+    parts = [part for student in students_of(audit) for part in student.get("by_confidence") or []]
+    return ordered(part.get("figures") for part in parts)
+
+
+def _by_confidence(audit: Mapping[str, Any], figure: str) -> Plot | None:
+    """A line per student over bins of the teacher's confidence."""
+    found = []
+    for student in students_of(audit):
+        bins = [(_middle(part), e) for part, e in _estimates(student, "by_confidence", figure)]
+        found.append([(x, e) for x, e in bins if x is not None])
+    if not any(found):
+        return None
+    names = student_names(audit)
+
+    def draw(axes: Axes) -> None:
+        for number, points in enumerate(found):
+            beside = 0.006 * (number - (len(found) - 1) / 2)  # so that intervals do not cover each other
+            _marks(axes, number, names[number], [(x + beside, e) for x, e in points], across=False)
+        axes.set_xlabel("teacher’s confidence")
+        axes.set_ylabel(title_of(figure))
+
+    title = f"{capital(title_of(figure))} against confidence"
+    note = "Bins of the teacher’s confidence, each with its 95 % interval."
+    return Plot(title, note, _svg(draw, title, 3.2, legend=len(found)))
+
+
+def _calibration(audit: Mapping[str, Any]) -> Plot | None:
+    """Accuracy against confidence; on the diagonal a model is as often right as it says."""
+    names, teacher = shown_names(audit), str((audit.get("teacher") or {}).get("name"))
+    order = [str(student.get("name")) for student in students_of(audit)]
+    lines: list[tuple[int | None, str, str | None, list[tuple[float, float]]]] = []
+    for model in audit.get("calibration") or []:
+        raw = str(model.get("name"))
+        is_teacher = raw in ("teacher", teacher) and raw not in order
+        bins = [(finite(b.get("confidence")), finite(b.get("accuracy"))) for b in model.get("bins") or []]
+        points = [(x, y) for x, y in bins if x is not None and y is not None]
+        number = None if is_teacher else order.index(raw) if raw in order else len(lines)
+        name = "teacher" if is_teacher else names.get(raw, raw)
+        lines.append((number, name, decimal(model.get("error")), points))
+    if not any(points for *_, points in lines):
+        return None
+
+    def draw(axes: Axes) -> None:
+        axes.plot([0, 1], [0, 1], color=INK, alpha=0.45, linewidth=1, linestyle=(0, (1, 2)))
+        for number, name, _, points in lines:
+            colour, marker, line = (INK, "x", "-") if number is None else SERIES[number % len(SERIES)]
+            xs, ys = [x for x, _ in points], [y for _, y in points]
+            axes.plot(
+                xs,
+                ys,
+                color=colour,
+                marker=marker,
+                linestyle=line,
+                markersize=5,
+                linewidth=1.4,
+                label=_short(name),
+            )
+        axes.set_xlim(max(0.0, min(x for *_, points in lines for x, _ in points) - 0.05), 1.02)
+        axes.set_ylim(max(0.0, min(y for *_, points in lines for _, y in points) - 0.05), 1.02)
+        axes.set_xlabel("mean confidence")
+        axes.set_ylabel("accuracy")
+
+    errors = "; ".join(f"{_short(name)} {error}" for _, name, error, _ in lines if error)
+    note = "On the dotted line a model is right as often as it says."
+    note += f" Expected calibration error: {errors}." if errors else ""
+    return Plot("Calibration", note, _svg(draw, "Calibration", 3.4, legend=len(lines)))
+
+
+def _marks(axes: Axes, number: int, name: str, points: Sequence[Any], *, across: bool) -> None:
+    """One series; ``across`` has the figure on the horizontal axis and no line between marks."""
+    colour, marker, line = SERIES[number % len(SERIES)]
+    values = [value for _, (value, _, _) in points]
+    # An interval need not hold its value (a bootstrap may be biased); matplotlib refuses a negative length.
+    errors = [
+        [max(0.0, v - low) for _, (v, low, _) in points],
+        [max(0.0, high - v) for _, (v, _, high) in points],
+    ]
+    places = [place for place, _ in points]
+    axes.errorbar(
+        values if across else places,
+        places if across else values,
+        xerr=errors if across else None,
+        yerr=None if across else errors,
+        color=colour, marker=marker, markersize=5, linestyle="none" if across else line, linewidth=1.4,
+        elinewidth=1.1, capsize=2, label=_short(name),
+    )  # fmt: skip
+
+
+def _estimates(
+    student: Mapping[str, Any], part: str, figure: str
+) -> list[tuple[Any, tuple[float, float, float]]]:
+    """The entries of a breakdown that have a value for the figure, with (value, low, high)."""
+    found = []
+    for entry in student.get(part) or []:
+        estimate = (entry.get("figures") or {}).get(figure) or {}
+        value = finite(estimate.get("value"))
+        if value is not None:
+            low, high = finite(estimate.get("low")), finite(estimate.get("high"))
+            found.append((entry, (value, value if low is None else low, value if high is None else high)))
+    return found
+
+
+def _middle(part: Mapping[str, Any]) -> float | None:
+    low, high = finite(part.get("low")), finite(part.get("high"))
+    return None if low is None or high is None else (low + high) / 2
+
+
+def _short(text: str) -> str:
+    line = printable(" ".join(text.split()))
+    return line if len(line) <= LABEL_WIDTH else line[: LABEL_WIDTH - 1] + "…"
+
+
+def _svg(draw: Callable[[Axes], None], title: str, height: float, legend: int) -> str:
+    """Draws on one pair of axes and gives the SVG; whatever the user has set for matplotlib plays no part."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore"
+        )  # a glyph that the measuring font lacks; the browser's font draws the text
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_settings(title))
+        figure = Figure(figsize=(WIDTH, height + 0.22 * (legend if legend > 1 else 0)), layout="constrained")
+        axes = figure.subplots()
+        axes.grid(color=INK, alpha=0.12, linewidth=0.8)
+        axes.set_axisbelow(True)
+        draw(axes)
+        if legend > 1:
+            figure.legend(loc="outside upper left", frameon=False, ncols=1 if legend < 3 else 2, fontsize=8.5)
+        written = io.BytesIO()
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(written, format="svg", transparent=True, metadata=nothing)
+    return _inline(written.getvalue(), title)
+
+
+def _settings(title: str) -> Any:
+    """Text stays text and is no formula; ids come from the title and not from chance."""
+    inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+    fixed = {"svg.fonttype": "none", "svg.hashsalt": title, "text.parse_math": False, "font.size": 9.5}
+    return fixed | dict.fromkeys(inked, INK) | {"axes.spines.top": False, "axes.spines.right": False}
+
+
+def _inline(svg: bytes, title: str) -> str:
+    """The drawing alone: no prolog, no namespaces, no style sheet, ids that no other plot of the page has."""
+    root = ElementTree.fromstring(svg)
+    prefix = re.sub(r"[^a-z]+", "-", title.lower()).strip("-")
+    for parent in root.iter():
+        for child in [c for c in parent if c.tag.endswith(("}style", "}metadata"))]:
+            parent.remove(child)
+        attributes = {name.rsplit("}", 1)[-1]: value for name, value in parent.attrib.items()}
+        for rule in attributes.pop("style", "").split(";"):
+            name, _, value = (part.strip() for part in rule.partition(":"))
+            if name and not name.startswith("font-family"):
+                attributes[name] = value
+        parent.tag = parent.tag.rsplit("}", 1)[-1]
+        parent.attrib.clear()
+        parent.attrib.update({name: _value(name, value, prefix) for name, value in attributes.items()})
+    view = root.get("viewBox") or ""
+    root.attrib.clear()
+    root.attrib.update(
+        {"viewBox": view, "role": "img", "aria-label": f"Plot: {title}", "stroke-linejoin": "round"}
+    )
+    return ElementTree.tostring(root, encoding="unicode", short_empty_elements=False)
+
+
+def _value(name: str, value: str, prefix: str) -> str:
+    if name == "id":
+        return f"{prefix}-{value}"
+    if name == "href":
+        return f"#{prefix}-{value[1:]}"
+    return value.replace("url(#", f"url(#{prefix}-").replace(INK, "currentColor")

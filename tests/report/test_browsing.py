@@ -1,0 +1,212 @@
+"""The page of an audit in a browser: what its reader can do, and what text in it cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gradistill.report.examples import visible
+from gradistill.report.page import audit_page
+from report.audits import HOSTILE, SMALL, audit, example, examples, hostile, regression
+from report.browsing import ORDERS, Visit, browser
+
+
+@pytest.fixture(scope="module")
+def html() -> str:
+    return audit_page(audit(), examples())
+
+
+@pytest.fixture(scope="module")
+def hostile_html() -> str:
+    return audit_page(*hostile())
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    with browser() as started:
+        yield started
+
+
+@pytest.fixture
+def visit(chromium: Any, tmp_path: Path) -> Iterator[Callable[..., Visit]]:
+    """Opens pages, and in the end asserts that none of them did what it must not."""
+    visits: list[Visit] = []
+
+    def open_page(html: str, **context: Any) -> Visit:
+        visits.append(Visit(chromium, html, tmp_path, **context))
+        return visits[-1]
+
+    yield open_page
+    for one in visits:
+        one.close()
+    assert [trouble for one in visits for trouble in one.trouble] == []
+
+
+def test_filters_agree_with_the_examples(visit: Callable[..., Visit], html: str) -> None:
+    one = visit(html)
+    kinds = {
+        "all": lambda a: True,
+        "label": lambda a: a["same_label"] is False,
+        "reasons": lambda a: a["same_label"] and a["agreement"] < 0.5,
+        "same": lambda a: a["same_label"] and a["agreement"] >= 0.5,
+    }
+    for number in range(2):
+        one.page.locator("#student").select_option(str(number))
+        for kind, fits in kinds.items():
+            one.show(kind)
+            wanted = {e["index"] for e in examples() if fits(e["students"][number])}
+            assert set(one.everything()) == wanted
+            assert len(wanted) >= 20
+            label = one.page.locator(f'label:has(input[value="{kind}"])').text_content() or ""
+            assert label.strip().endswith(f"({len(wanted)})")
+    assert one.page.locator(".student .summary bdi").first.text_content() == f" {SMALL}"
+
+
+def test_orders(visit: Callable[..., Visit], html: str) -> None:
+    one = visit(html)
+    values = {
+        "disagreement": lambda e: -e["students"][0]["disagreement"],
+        "confident": lambda e: -e["teacher"]["confidence"],
+        "unsure": lambda e: e["teacher"]["confidence"],
+        "long": lambda e: -len(e["words"]),
+        "short": lambda e: len(e["words"]),
+        "index": lambda e: e["index"],
+    }
+    assert one.page.locator("#order").input_value() == ORDERS[0]
+    for order in reversed(ORDERS):
+        one.page.locator("#order").select_option(order)
+        assert one.everything() == [e["index"] for e in sorted(examples(), key=values[order])], order
+
+
+def test_search_reads_texts_and_labels_and_says_the_count(visit: Callable[..., Visit], html: str) -> None:
+    one = visit(html)
+    count, search = one.page.locator("#count"), one.page.locator("#search")
+    assert count.text_content() == "Showing 20 of 60 examples"
+    assert count.get_attribute("aria-live") == "polite"
+    search.fill("KETTLE")
+    wanted = {e["index"] for e in examples() if "kettle" in e["texts"][0].lower()}
+    assert set(one.everything()) == wanted
+    assert count.text_content() == f"Showing {len(wanted)} of {len(wanted)} examples"
+    search.fill("no such words")
+    assert count.text_content() == "No example fits."
+    search.fill("neutral")
+    assert one.shown()
+
+
+def test_show_more_brings_the_next_page_and_takes_the_focus_there(
+    visit: Callable[..., Visit], html: str
+) -> None:
+    one = visit(html)
+    assert len(one.shown()) == 20
+    one.page.locator("#more").click()
+    assert len(one.shown()) == 40
+    place = "Array.from(document.querySelectorAll('#list > li')).indexOf(document.activeElement)"
+    assert one.page.evaluate(place) == 20
+    one.page.locator("#more").click()
+    assert len(one.shown()) == 60
+    assert not one.page.locator("#more").is_visible()
+    one.show("label")
+    assert len(one.shown()) == 20, "a new question starts at the first page"
+
+
+def test_every_control_is_reached_and_used_by_keyboard(visit: Callable[..., Visit], html: str) -> None:
+    one = visit(html)
+    reached = []
+    for _ in range(60):
+        one.page.keyboard.press("Tab")
+        reached.append(one.page.evaluate("document.activeElement.id || document.activeElement.value"))
+        if reached[-1] == "all":
+            one.page.keyboard.press("ArrowDown")
+            assert one.page.locator('input[value="label"]').is_checked()
+            one.page.keyboard.press("ArrowUp")
+        if reached[-1] == "more":
+            break
+    assert [name for name in reached if name in ("student", "all", "search", "order", "more")] == [
+        "student", "all", "search", "order", "more",
+    ]  # fmt: skip
+    assert one.page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+
+
+def test_a_line_is_summed_up_and_its_heaviest_words_stand_out(visit: Callable[..., Visit]) -> None:
+    text = "The service was excellent 🙂"
+    shares = {"service": 0.12, "excellent": 0.34, "was": 0.05, "The": 0.01}
+    spans = [
+        {
+            "segment": 0,
+            "start": text.index(w),
+            "end": text.index(w) + len(w),
+            "teacher": s,
+            "students": [s, s],
+        }
+        for w, s in shares.items()
+    ]
+    told = {"label": "positive", "confidence": 0.98, "prediction": None}
+    one = visit(audit_page(audit(), [example(0, [text], teacher=told, words=spans)]))
+    line = one.page.locator(".reading.teacher")
+    said = (line.locator(".summary").text_content() or "").replace("\u00a0", " ")
+    assert said == "teacher: positive, 98 %; rests most on excellent 34 %, service 12 %, was 5 %"
+    assert line.locator(".text").text_content() == text
+    assert line.locator(".heavy").all_text_contents() == ["service", "was", "excellent"]
+    heavy = line.locator(".heavy").last
+    assert heavy.get_attribute("title") == "34\u00a0%"
+    assert heavy.evaluate("e => getComputedStyle(e).textDecorationLine + getComputedStyle(e).fontWeight") == (
+        "underline700"
+    )
+
+
+def test_a_regression_has_filters_without_labels(visit: Callable[..., Visit]) -> None:
+    one = visit(audit_page(*regression()))
+    assert one.page.locator("#student").count() == 0
+    assert one.page.locator('input[value="label"]').count() == 0
+    one.show("reasons")
+    assert one.shown() == [0]
+    one.show("same")
+    assert one.shown() == [1]
+    assert "3.250" in (one.page.locator(".student .summary").text_content() or "")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_scrolls_tables_and_not_the_page(
+    visit: Callable[..., Visit], html: str, hostile_html: str, scheme: str
+) -> None:
+    for page in (html, hostile_html):
+        one = visit(page, viewport={"width": 390, "height": 800}, color_scheme=scheme)
+        one.everything()
+        assert one.page.evaluate("document.documentElement.scrollWidth") == 390
+
+
+def test_hostile_text_is_text(visit: Callable[..., Visit], html: str, hostile_html: str) -> None:
+    one, plain = visit(hostile_html), visit(html)
+    kinds = "Array.from(new Set(Array.from(document.querySelectorAll('body *'), e => e.localName)))"
+    assert set(one.page.evaluate(kinds)) <= set(plain.page.evaluate(kinds)) | {"details", "summary"}
+    assert one.page.locator("script").count() == plain.page.locator("script").count() == 2
+    assert len(one.everything()) == len(HOSTILE)
+    lines = one.page.locator("#list .teacher .text:nth-of-type(2)").all_text_contents()
+    assert sorted(lines) == sorted(visible(text) for text in HOSTILE)
+    body = one.page.evaluate("document.body.textContent")
+    for text in HOSTILE:
+        assert " ".join(visible(text).split()) in " ".join(body.split())
+    one.page.locator("#search").fill("</SCRIPT><img")
+    assert one.shown()
+
+
+def test_on_paper_stand_the_examples_that_were_shown_and_no_controls(
+    visit: Callable[..., Visit], html: str
+) -> None:
+    one = visit(html, color_scheme="dark")
+    one.show("label")
+    one.page.emulate_media(media="print")
+    assert not one.page.locator("#controls, #more, nav").filter(visible=True).count()
+    assert one.page.locator("#list > li").filter(visible=True).count() == 20
+    assert one.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+
+
+def test_without_javascript_all_but_the_browser_is_there(visit: Callable[..., Visit], html: str) -> None:
+    one = visit(html, java_script_enabled=False)
+    assert "needs JavaScript" in one.page.locator("noscript").inner_text()
+    assert not one.page.locator("#browser").is_visible()
+    assert one.page.locator("figure svg").count() == 5
+    assert one.page.locator("table").first.is_visible()

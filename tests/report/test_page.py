@@ -1,0 +1,140 @@
+"""The page of an audit: what is in the file."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from html import unescape
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gradistill.report.examples import embedded, pieces, visible
+from gradistill.report.page import audit_page
+from gradistill.report.plots import plots
+from report.audits import audit, bare, example, examples, hostile, regression, student, words
+
+SCRIPT, STYLE = r"<script>(.*?)</script>", r"<style>(.*?)</style>"
+ANY_TEXT = st.text(st.characters(exclude_categories=()))
+
+
+@pytest.fixture(scope="module")
+def html() -> str:
+    return audit_page(audit(), examples())
+
+
+@given(st.recursive(ANY_TEXT, lambda inner: st.lists(inner) | st.dictionaries(ANY_TEXT, inner), max_leaves=6))
+@settings(deadline=None)
+def test_any_text_comes_back_from_the_embedded_json(content: Any) -> None:
+    text = embedded(content)
+    assert json.loads(text) == content
+    assert text.isascii()
+    assert not set(text) & set("<>&")
+
+
+@given(ANY_TEXT, st.lists(st.tuples(st.integers(-2, 40), st.integers(-2, 40))))
+@settings(deadline=None)
+def test_pieces_are_the_whole_text_whatever_the_spans(text: str, spans: list[tuple[int, int]]) -> None:
+    cut = pieces(
+        text, [{"segment": 0, "start": a, "end": b, "teacher": 0.5, "students": [0.5]} for a, b in spans]
+    )
+    assert "".join(piece if isinstance(piece, str) else piece[0] for piece in cut) == visible(text)
+
+
+def test_an_emoji_shifts_no_word() -> None:
+    text = "😀👨‍👩‍👧 good 🇩🇪 service"
+    cut = pieces(text, words([text]))
+    assert {"good", "service"} <= {piece[0] for piece in cut if not isinstance(piece, str)}
+
+
+def test_the_policy_allows_this_script_and_this_style_sheet_and_nothing_else(html: str) -> None:
+    policy = unescape(re.findall(r'Content-Security-Policy" content="(.*?)"', html)[0])
+    rules = dict(rule.split(" ", 1) for rule in policy.split("; "))
+    (script,), (style,) = (re.findall(pattern, html, re.DOTALL) for pattern in (SCRIPT, STYLE))
+    hashes = [base64.b64encode(hashlib.sha256(part.encode()).digest()).decode() for part in (script, style)]
+    assert rules == {
+        "default-src": "'none'", "script-src": f"'sha256-{hashes[0]}'", "style-src": f"'sha256-{hashes[1]}'",
+        "base-uri": "'none'", "form-action": "'none'",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("make", [lambda: (audit(), examples()), hostile, regression, lambda: (bare(), [])])
+def test_nothing_in_the_page_loads_runs_or_styles_by_attribute(make: Callable[[], Any]) -> None:
+    page = audit_page(*make())
+    page.encode()
+    seen: list[tuple[str, dict[str, str | None]]] = []
+    parser = HTMLParser()
+    parser.handle_starttag = lambda tag, attrs: seen.append((tag, dict(attrs)))  # type: ignore[method-assign]
+    parser.feed(page)
+    assert not {tag for tag, _ in seen} & {"img", "iframe", "object", "embed", "link", "base", "image"}
+    for tag, attributes in seen:
+        assert not [name for name in attributes if name == "style" or name.startswith("on")], tag
+        assert "src" not in attributes
+        assert (attributes.get("href") or "#").startswith("#")
+    ids = [attributes["id"] for _, attributes in seen if "id" in attributes]
+    assert len(ids) == len(set(ids))
+
+
+def test_the_same_audit_gives_the_same_bytes(html: str) -> None:
+    assert audit_page(audit(), examples()) == html
+
+
+def test_figures_have_three_decimals_an_interval_and_n(html: str) -> None:
+    text = _text(html)
+    assert "0.935 0.914–0.956 n 872" in text
+    assert "0.532 below the limit 0.600" in text
+    assert "n 868, 4 skipped" in text
+    assert "41.3" in text
+    assert "< 0.001" in text
+
+
+def test_what_is_missing_is_left_out() -> None:
+    text = _text(audit_page(bare(), []))
+    assert "A new figure 0.500" in text
+    assert "No examples were recorded." in text
+    assert "Plots" not in text
+    audit_page({}, [])
+    audit_page(audit(students=[student("only", figures={}, by_label=[{"label": "x"}])]), [example(0, ["a"])])
+
+
+def test_no_folder_of_the_machine_is_named() -> None:
+    paths = [student("/home/ann/a/final"), student("/home/ann/b/final")]
+    page = audit_page(audit(students=paths, settings={"data": "/home/ann/reviews.csv"}), examples())
+    assert "home" not in _text(page)
+    assert "final (2)" in page
+
+
+def test_plots_carry_labels_as_text_and_the_colour_of_the_page() -> None:
+    drawn = plots(audit())
+    assert [plot.title for plot in drawn] == [
+        "Label loyalty by label", "Saliency loyalty by label", "Label loyalty against confidence",
+        "Saliency loyalty against confidence", "Calibration",
+    ]  # fmt: skip
+    for plot in drawn:
+        assert 'role="img"' in plot.svg
+        assert "currentColor" in plot.svg
+        assert "#000000" not in plot.svg, "a line that a dark page would swallow"
+        assert not re.search("style=|<style|xml|font-family", plot.svg)
+    assert ">neutral</text>" in drawn[0].svg
+
+
+def test_a_plot_of_many_labels_shows_the_lowest() -> None:
+    labels = [
+        {"label": f"$l{i}$", "n": 9, "figures": {"label_loyalty": {"value": i / 200}}} for i in range(150)
+    ]
+    (plot,) = plots({"students": [{"name": "s", "by_label": labels}]})
+    assert "24 of 150 labels" in plot.note
+    assert ">$l23$</text>" in plot.svg
+    assert "$l24$" not in plot.svg
+
+
+def _text(page: str) -> str:
+    """The page's text without script and style, blanks as one."""
+    bare_page = re.sub(r"<(script|style|svg)\b.*?</\1>", "", page, flags=re.DOTALL)
+    return " ".join(unescape(re.sub(r"<[^>]*>", " ", bare_page)).split())
