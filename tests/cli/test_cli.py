@@ -22,7 +22,7 @@ from gradistill.errors import GradistillError
 from gradistill.jobs import runs
 from gradistill.recipe import load_recipe, shipped_methods
 
-COMMANDS = ("finetune", "distill", "signals", "explain", "demo", "methods", "tasks")
+COMMANDS = ("finetune", "distill", "signals", "audit", "explain", "demo", "methods", "tasks")
 
 
 class Said(NamedTuple):

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from gradistill.cli.audit import audit
 from gradistill.cli.options import (
     Changes,
     Data,
@@ -45,6 +46,7 @@ app = typer.Typer(
 )
 
 app.command()(signals)
+app.command()(audit)
 
 
 def _say_version(wanted: bool) -> bool:
