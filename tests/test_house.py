@@ -19,7 +19,7 @@ HOUSE = Path(gradistill.__file__).parent
 FILES = sorted(HOUSE.rglob("*.py"))
 NAMES = [str(path.relative_to(HOUSE)) for path in FILES]
 ROOMS = (
-    "types", "errors", "data", "models", "attribution", "objectives", "recipe", "signals", "training", "audit",
+    "rooms", "types", "errors", "data", "models", "attribution", "objectives", "recipe", "signals", "training", "audit",
     "report", "jobs", "cli",
 )  # fmt: skip
 
@@ -125,3 +125,19 @@ for module in pkgutil.walk_packages(gradistill.__path__, "gradistill."):
 print(json.dumps({"reached": reached}))
 """
     assert printed(program) == {"reached": []}
+
+
+@pytest.mark.parametrize("first", ["", "import gradistill.objectives, gradistill.audit", "gradistill.Term"])
+def test_rooms_answer_to_the_name_of_what_they_hold(first: str) -> None:
+    """A subpackage and a function of one name: whichever was imported first, both can be had."""
+    code = f"""import gradistill
+{first}
+from gradistill import DistillationTrainer, Term, audit, objectives
+assert "soft_label" in objectives() and "soft_label" in gradistill.objectives()
+assert gradistill.audit.Estimate and callable(audit)
+try:
+    audit()
+except TypeError as error:
+    assert "teacher" in str(error)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from gradistill.audit import ask, loyalty
     from gradistill.data import TASKS, align_labels, encode, load_splits
     from gradistill.errors import GradistillError
+    from gradistill.jobs.audit import AuditChoice, audit
     from gradistill.jobs.explain import explain
     from gradistill.jobs.runs import DataChoice, distill, finetune
     from gradistill.objectives import Term, objectives
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
     from gradistill.signals.attributing import attribute
     from gradistill.training.trainer import DistillationTrainer
 
-_HOME = {
+_HOME = {  # nowhere: the room of that name, which can be called
     "TASKS": "data",
+    "AuditChoice": "jobs.audit",
     "DataChoice": "jobs.runs",
     "DistillationTrainer": "training.trainer",
     "GradistillError": "errors",
@@ -27,6 +29,7 @@ _HOME = {
     "align_labels": "data",
     "ask": "audit",
     "attribute": "signals.attributing",
+    "audit": "",
     "distill": "jobs.runs",
     "encode": "data",
     "explain": "jobs.explain",
@@ -34,11 +37,12 @@ _HOME = {
     "load_recipe": "recipe",
     "load_splits": "data",
     "loyalty": "audit",
-    "objectives": "objectives",
+    "objectives": "",
 }
 
 __all__ = [
     "TASKS",
+    "AuditChoice",
     "DataChoice",
     "DistillationTrainer",
     "GradistillError",
@@ -46,6 +50,7 @@ __all__ = [
     "align_labels",
     "ask",
     "attribute",
+    "audit",
     "distill",
     "encode",
     "explain",
@@ -61,7 +66,10 @@ __version__ = version("gradistill")
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'gradistill' has no attribute {name!r}")
-    value = getattr(import_module(f"gradistill.{_HOME[name]}"), name)
+    home = _HOME[name]
+    value = (
+        getattr(import_module(f"gradistill.{home}"), name) if home else import_module(f"gradistill.{name}")
+    )
     globals()[name] = value
     return value
 

@@ -9,6 +9,7 @@ from gradistill.audit.loyalty import (
     saliency_agreement,
 )
 from gradistill.audit.statistics import Estimate, bootstrap_mean, bootstrap_statistic
+from gradistill.rooms import called
 
 __all__ = [
     "Answers",
@@ -23,3 +24,5 @@ __all__ = [
     "probability_agreement",
     "saliency_agreement",
 ]
+
+called(__name__, "gradistill.jobs.audit:audit")

@@ -10,8 +10,11 @@ from pkgutil import iter_modules
 
 from gradistill.objectives._contract import ModelFacts, Moment, Objective, Pair
 from gradistill.objectives._term import Term
+from gradistill.rooms import called
 
 __all__ = ["ModelFacts", "Moment", "Objective", "Pair", "Term", "objectives"]
+
+called(__name__, f"{__name__}:objectives")
 
 
 @cache
