@@ -121,7 +121,8 @@ def _parts(audited: Audited, k: int, task: Task, seed: int) -> dict[str, Any]:
         "by_label": [{"label": n, **shown(part)} for n, part in by_label(own, task.labels or ()).items()],
         "by_length": [{"label": n, **shown(part)} for n, part in by_length(own).items()],
         "by_confidence": [
-            {"low": a, "high": b, **shown(part)} for (a, b), part in by_confidence(own).items()
+            {"low": round(a, 3), "high": round(b, 3), **shown(part)}
+            for (a, b), part in by_confidence(own).items()
         ],
         "perturbations": [
             {"name": p.name, "description": p.description, **shown(p.columns[k])}
