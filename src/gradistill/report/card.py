@@ -1,7 +1,7 @@
 """The model card of a run folder: README.md from what ``metrics.json`` and the resolved recipe say.
 
 The card is published, so it names no folder of the machine it was made on: a path is reduced to its last part. Every
-text that comes in is escaped; what the template prints without escaping was made here and is a ``_Ready``.
+text that comes in is escaped; what the template prints without escaping was made here and is a ``Ready``.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _HOME = re.compile(
 _MARKDOWN = re.compile(r"([\\`*\[\]<>|&~$#!]|(?<![^\W_])_|_(?![^\W_]))")
 
 
-class _Ready(str):
+class Ready(str):
     """Text made here, for the template to print as it is."""
 
 
@@ -55,7 +55,7 @@ def model_card(facts: Mapping[str, Any]) -> str:
     loyalty = {k: v for k, v in (facts.get("loyalty") or {}).items() if isinstance(v, Mapping)}
     recipe = _yaml(_without_paths(facts["recipe"])) if facts.get("recipe") else ""
     text = _template().render(
-        front_matter=_Ready(_front_matter(facts)),
+        front_matter=Ready(_front_matter(facts)),
         title=student.get("name") or "Text classifier",
         task=facts["task"],
         method=facts["method"],
@@ -67,8 +67,8 @@ def model_card(facts: Mapping[str, Any]) -> str:
         label_loyalty="label" in loyalty,
         saliency=_saliency_note(loyalty.get("saliency")),
         prediction="prediction" in loyalty,
-        recipe=_Ready(recipe),
-        fence=_Ready(_fence_for(recipe)),
+        recipe=Ready(recipe),
+        fence=Ready(_fence_for(recipe)),
         timing=_named(facts.get("timing")),
         versions=_named(facts.get("versions")),
     )
@@ -98,16 +98,16 @@ def _template() -> Template:
     environment = Environment(
         loader=PackageLoader("gradistill.report"),
         undefined=StrictUndefined,
-        finalize=_escaped,
+        finalize=markdown_text,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     return environment.get_template("model_card.md.j2")
 
 
-def _escaped(value: Any) -> str:
+def markdown_text(value: Any) -> str:
     """A value for a line or a table cell of Markdown: one line, nothing in it that Markdown or HTML reads."""
-    if isinstance(value, _Ready):
+    if isinstance(value, Ready):
         return value
     if value is None:
         return NO_VALUE

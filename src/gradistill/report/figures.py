@@ -142,7 +142,8 @@ def figure_groups(audit: Mapping[str, Any]) -> list[Group]:
             failed = [limits.get((str(s.get("name")), name)) for s in students]
             cells = [cell(part.get(name), limit) for part, limit in zip(parts, failed, strict=True)]
             if any(cells):
-                rows.append(Row(name, title_of(name), meanings.get(name), cells))
+                meaning = meanings.get(name) or meanings.get(name.partition("_")[2])  # of either model
+                rows.append(Row(name, title_of(name), meaning, cells))
         if rows:
             groups.append(Group(title_of(group), rows))
     return groups

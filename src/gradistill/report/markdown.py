@@ -8,7 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from gradistill.report.card import NO_VALUE, _escaped, _Ready
+from gradistill.report.card import NO_VALUE, Ready, markdown_text
 from gradistill.report.figures import Cell, figure_groups, student_names
 
 
@@ -32,7 +32,7 @@ def _template() -> Template:
     environment = Environment(
         loader=PackageLoader("gradistill.report"),
         undefined=StrictUndefined,
-        finalize=_escaped,
+        finalize=markdown_text,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
@@ -41,9 +41,9 @@ def _template() -> Template:
     return environment.get_template("audit.md.j2")
 
 
-def _cell(cell: Cell | None) -> _Ready:
+def _cell(cell: Cell | None) -> Ready:
     """Made of numbers alone, so nothing in it needs escaping."""
     if cell is None or cell.value is None:
-        return _Ready(NO_VALUE)
+        return Ready(NO_VALUE)
     text = cell.value + (f" ({cell.interval})" if cell.interval else "") + (f", n {cell.n}" if cell.n else "")
-    return _Ready(f"**{text}, below the limit {cell.limit}**" if cell.limit else text)
+    return Ready(f"**{text}, below the limit {cell.limit}**" if cell.limit else text)
