@@ -16,3 +16,4 @@ python "$here/attribution.py" "$output/sst2/teacher" "$data/sst2" --task sst2
 python "$here/whole_run.py" "$output/sst2/teacher" "$data/sst2" "$output/whole_run" --task sst2
 python "$here/amortised.py" "$output/mrpc/teacher" "$data/mrpc" "$output/amortised" --task mrpc
 python "$here/amortised.py" "$output/snli/teacher" "$data/snli" "$output/amortised" --task snli
+python "$here/audit_cost.py" "$output/snli/teacher" "$output/snli/teacher" "$data/snli" --task snli --split train
