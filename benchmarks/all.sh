@@ -11,6 +11,7 @@ here=$(dirname "$0")
 METHODS= "$here/main_job.sh" "$data" "$output" sst2 mrpc snli
 python "$here/step_cost.py" --fresh --precisions float32
 python "$here/step_variants.py"
+python "$here/profile_step.py"
 python "$here/growth.py"
 python "$here/attribution.py" "$output/sst2/teacher" "$data/sst2" --task sst2
 python "$here/whole_run.py" "$output/sst2/teacher" "$data/sst2" "$output/whole_run" --task sst2
