@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import json
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+from families import build
 from gradistill.audit import examining
 from gradistill.audit.choosing import chosen_examples
+from gradistill.audit.methods import method
+from gradistill.audit.methods.gradient_x_input import GradientXInput
 from gradistill.cli.app import app
 from gradistill.cli.audit import limits_of, steps_of
-from gradistill.data.tasks import Task
+from gradistill.data import load_splits
 from gradistill.errors import DataError, GradistillError, RecipeError
 from gradistill.jobs.audit import AuditChoice, audit
 from gradistill.jobs.runs import DataChoice, finetune
+from gradistill.models.loading import load_classifier, load_tokenizer
 from gradistill.recipe import load_recipe
-from small import quiet, write_table
+from small import WORDS, quiet, write_table
+from wordpiece import tokenizer
 
 FEW = AuditChoice(faithfulness_rows=4, perturbed_rows=4)
 
@@ -46,6 +52,21 @@ def test_a_model_is_wholly_loyal_to_itself(kind: str, small: Any, tmp_path: Path
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
         "audit.html", "audit.json", "audit.md", "examples.jsonl",
     }  # fmt: skip
+
+
+def test_depth_and_width_may_differ(small: Any, tmp_path: Path) -> None:
+    names = {0: "negative", 1: "positive"}
+    other = build(
+        "bert", labels=2, hidden_size=32, num_hidden_layers=1, id2label=names, num_attention_heads=4
+    )
+    other.save_pretrained(tmp_path / "wide")
+    tokenizer(WORDS).save_pretrained(tmp_path / "wide")
+    teacher, choice = str(small.teachers["two"]), replace(FEW, max_rows=6, method=method("occlusion"))
+    found = audit(teacher, [str(tmp_path / "wide")], small.choice("two"), tmp_path / "out", choice, say=quiet)
+    student = found["students"][0]
+    assert (student["hidden"], student["layers"], found["data"]["rows"]) == (32, 1, 6)
+    assert found["attribution"]["method"] == "occlusion"
+    assert -1 <= figures(found)["saliency_loyalty"]["value"] < 1
 
 
 @pytest.fixture(scope="module")
@@ -200,17 +221,12 @@ def test_half_of_the_chosen_examples_disagree_most(tmp_path: Path) -> None:
 
 def test_more_rows_need_no_more_memory(small: Any, monkeypatch: Any) -> None:
     """Beyond a few numbers a row: 600 rows against 60 in blocks of 50."""
-    from gradistill.audit.methods.gradient_x_input import GradientXInput
-    from gradistill.data import load_splits
-    from gradistill.models.loading import load_classifier, load_tokenizer
-
     monkeypatch.setattr(examining, "BLOCK", 50)
     model, _ = load_classifier(str(small.teachers["two"]))
     source = small.choice("two")
     splits = load_splits(source.source, splits=("train",), label_column="label", text_columns=("text",))
-    task: Task = splits.task
     examiner = examining.Examiner(
-        model, [model], load_tokenizer(str(small.teachers["two"])), task, GradientXInput()
+        model, [model], load_tokenizer(str(small.teachers["two"])), splits.task, GradientXInput()
     )
 
     def peak(rows: int) -> int:

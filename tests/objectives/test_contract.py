@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pytest
@@ -40,11 +42,20 @@ EVERY: dict[str, Objective] = {
 }
 
 
+@cache
+def looked_into(family: str, labels: int, attention: str | None, seed: int) -> tuple[Any, Probe]:
+    """Looking into a model takes longer than most tests here: it is done once."""
+    model = build(family, labels=labels, seed=seed, attention=attention)
+    return model, Probe.find(model)
+
+
 def step_of(
     objective: Objective, family: str, labels: int = 3, attention: str | None = None
 ) -> tuple[Step, Any, Any]:
-    student, teacher = (build(family, labels=labels, seed=seed, attention=attention) for seed in (1, 2))
-    probes = Probe.find(student), Probe.find(teacher)
+    """The step, and a student and a teacher that a test may do with as it likes."""
+    pairs = [looked_into(family, labels, attention, seed) for seed in (1, 2)]
+    student, teacher = (copy.deepcopy(model) for model, _ in pairs)
+    probes = [probe for _, probe in pairs]
     pair = Pair(facts(probes[0]), facts(probes[1]))
     objective.check(pair)
     return Step([Term(objective)], pair, probes[0], OnlineTeacher(teacher, probes[1])), student, teacher

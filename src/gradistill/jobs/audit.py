@@ -10,6 +10,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import torch
 from datasets import Dataset
 from rich.progress import Progress
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -116,8 +117,9 @@ class _Models:
         loaded = [load_classifier(name)[0] for name in (teacher, *students)]
         for model, name in zip(loaded[1:], students, strict=True):
             _refuse_other_labels(loaded[0], model, name)
+        device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
         for model in loaded:
-            set_padding(model, tokenizer)
+            set_padding(model.to(device), tokenizer)
         return cls(loaded[0], loaded[1:], _names(students), tokenizer)
 
 
