@@ -32,8 +32,8 @@ def test_word_pieces_are_glued_and_summed():
     offsets = [(0, 0), (0, 2), (2, 7), (7, 12), (12, 13), (14, 17), (17, 18), (18, 19), (19, 20), (0, 0)]
     scores = [9.0, 0.5, -0.25, 1.0, 0.1, 2.0, 3.0, 4.0, 5.0, 9.0]
     words = words_from_pieces(text, offsets, scores, [1, *[0] * 8, 1])
-    assert _texts(words) == ["Unbelievable", ",", "don", "'", "t", "!"]
-    assert [word.score for word in words] == [1.25, 0.1, 2.0, 3.0, 4.0, 5.0]
+    assert _texts(words) == ["Unbelievable", ",", "don't", "!"]
+    assert [word.score for word in words] == [1.25, 0.1, 9.0, 5.0]
     assert (words[0].start, words[0].end) == (0, 12)
 
 
@@ -141,3 +141,19 @@ def test_printable_holds_nothing_that_controls(text):
 
 def test_printable_shows_what_it_replaced():
     assert printable("a\x1b[31m\r\u202eb é 字 😀") == "a\\x1b[31m\\r\\u202eb é 字 😀"
+
+
+@pytest.mark.parametrize(
+    "text", ["isn't", "isn\u2019t", "did n't", "'tis", "dogs'", "a'b'c", "rock 'n' roll", "5'6"]
+)
+def test_an_apostrophe_between_letters_is_inside_a_word(text: str) -> None:
+    """Pieces of one character, as the most cautious tokenizer would cut."""
+    offsets = [(k, k + 1) for k in range(len(text)) if text[k] != " "]
+    words = words_from_pieces(text, offsets, [1.0] * len(offsets), [0] * len(offsets))
+    wanted = {
+        "isn't": ["isn't"], "isn\u2019t": ["isn\u2019t"], "did n't": ["did", "n't"], "'tis": ["'", "tis"],
+        "dogs'": ["dogs", "'"], "a'b'c": ["a'b'c"], "rock 'n' roll": ["rock", "'", "n", "'", "roll"],
+        "5'6": ["5", "'", "6"],
+    }  # fmt: skip
+    assert [word.text for word in words] == wanted[text]
+    assert sum(word.score for word in words) == len(offsets)

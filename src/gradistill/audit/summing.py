@@ -26,6 +26,8 @@ from gradistill.data import Task
 SCHEMA = 1
 """Of ``audit.json``; it grows by one whenever a key changes its meaning or goes."""
 
+EXPLAINED = "How much the log-odds of the teacher's label (the prediction in a regression) rest on each token. Source: "
+
 MEANINGS = {
     "label_loyalty": "share of examples on which both models predict the same label",
     "probability_loyalty": "1 − √JS of the two models' probabilities, mean; JS in bits, so 0 to 1",
@@ -90,7 +92,11 @@ def summed_up(
         "schema": SCHEMA,
         "verdict": _whole_verdict(students, failed, limits),
         "failed": failed,
-        "attribution": {"method": method.name, "title": method.title, "description": method.source},
+        "attribution": {
+            "method": method.name,
+            "title": method.title,
+            "description": EXPLAINED + method.source,
+        },
         **{name: about[name] for name in ("data", "teacher", "settings", "versions", "seconds")},
         "students": students,
         "calibration": _calibration(audited),
@@ -157,7 +163,7 @@ def _under(
 def _verdict(figures: Mapping[str, Estimate]) -> str:
     said = []
     if "label_loyalty" in figures:
-        said.append(f"decides as its teacher on {figures['label_loyalty'].value:.1%} of the examples")
+        said.append(f"decides as its teacher on {figures['label_loyalty'].value:.0%} of the examples")
     if "prediction_loyalty" in figures:
         said.append(f"predicts in step with its teacher (r = {figures['prediction_loyalty'].value:.2f})")
     if "saliency_loyalty" in figures:

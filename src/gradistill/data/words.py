@@ -16,6 +16,8 @@ from gradistill.errors import GradistillError
 JOINERS = "\u200c\u200d"
 """Zero-width (non-)joiner: format characters, but part of Persian words and of emoji, and harmless alone."""
 
+APOSTROPHES = "'\u2019"
+
 UNSPACED = (
     (0x0E00, 0x0EFF),  # Thai, Lao
     (0x1000, 0x109F),  # Myanmar
@@ -107,9 +109,17 @@ def _one_word(text: str, word: _Span, start: int) -> bool:
     if start != word.end:
         return start < word.end
     left, right = text[start - 1], text[start]
+    if _inner_apostrophe(text, start) or _inner_apostrophe(text, start - 1):
+        return True
     if left in JOINERS or right in JOINERS or unicodedata.category(right).startswith("M"):
         return True
     return all(_is_word(c) and not _is_unspaced(c) for c in (left, right))
+
+
+def _inner_apostrophe(text: str, at: int) -> bool:
+    """Of ``isn't``: an apostrophe between two letters. One word to a reader, three pieces to most tokenizers."""
+    around = text[at - 1 : at] + text[at + 1 : at + 2] if at else ""
+    return text[at] in APOSTROPHES and len(around) == 2 and around.isalpha()
 
 
 def _without_blanks(text: str, start: int, end: int) -> tuple[int, int]:
