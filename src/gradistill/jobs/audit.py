@@ -117,9 +117,10 @@ class _Models:
         loaded = [load_classifier(name)[0] for name in (teacher, *students)]
         for model, name in zip(loaded[1:], students, strict=True):
             _refuse_other_labels(loaded[0], model, name)
-        device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
+        device: Any = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
         for model in loaded:
-            set_padding(model.to(device), tokenizer)
+            model.to(device)
+            set_padding(model, tokenizer)
         return cls(loaded[0], loaded[1:], _names(students), tokenizer)
 
 
