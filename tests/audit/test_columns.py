@@ -96,7 +96,7 @@ def test_students_are_compared_example_by_example() -> None:
     teacher, near, far = answers(3, 0), answers(3, 0), answers(3, 5)
     gold = teacher.labels
     columns = {"near": columns_of(near, teacher, gold), "far": columns_of(far, teacher, gold)}
-    found = {entry.figure: entry for entry in compared(columns)}
+    found = {entry.figure: entry for entry in compared([columns])}
     label = columns["near"]["label_loyalty"].astype(float) - columns["far"]["label_loyalty"]
     assert found["label_loyalty"].difference.value == pytest.approx(label.mean())
     assert found["saliency_loyalty"].difference.n == sum(len(m) >= 4 for m in teacher.maps)

@@ -118,7 +118,7 @@ def test_rationales_challenge_and_two_students(bait: tuple[Path, Path], small: A
         lines = "".join(json.dumps(row) + "\n" for row in rows)
         (tmp_path / f"{split}.jsonl").write_text(lines)
     choice = AuditChoice(
-        rationale="why", rationale_units="words", challenge="challenge", faithfulness_rows=0, perturbed_rows=0
+        rationale="why", rationale_units="words", challenge="challenge", faithfulness_rows=3, perturbed_rows=0
     )
     data = DataChoice(str(tmp_path), label_column="label", text_columns=("text",))
     students = [str(small.teachers["two"]), str(bait[0])]
@@ -128,6 +128,7 @@ def test_rationales_challenge_and_two_students(bait: tuple[Path, Path], small: A
     assert challenge["label_loyalty"] == found["students"][1]["figures"]["loyalty"]["label_loyalty"]
     compared = {entry["figure"]: entry for entry in found["comparisons"]}
     assert {"label_loyalty", "saliency_loyalty", "student_token_f1"} <= compared.keys()
+    assert compared["student_sufficiency"]["difference"]["n"] <= 3
     assert all(entry["p_corrected"] >= entry["p"] for entry in compared.values())
     example = json.loads((tmp_path / "out" / "examples.jsonl").read_text().splitlines()[0])
     assert [example["texts"][0][w["start"] : w["end"]] for w in example["words"]] == rows[0]["text"].split()

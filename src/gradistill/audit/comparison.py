@@ -19,7 +19,7 @@ from gradistill.audit.statistics import Estimate, bootstrap_mean
 FLIPS = 10_000
 COMPARED = (
     "label_loyalty", "probability_loyalty", "saliency_loyalty", "top_k_overlap", "student_accuracy",
-    "student_comprehensiveness", "student_token_f1", "student_watched_share",
+    "student_comprehensiveness", "student_sufficiency", "student_token_f1", "student_watched_share",
 )  # fmt: skip
 
 
@@ -39,17 +39,21 @@ class Comparison:
         return {**own, "difference": self.difference.as_dict(), "p": self.p, "p_corrected": self.p_corrected}
 
 
-def compared(students: Mapping[str, Columns], *, seed: int = 0) -> list[Comparison]:
-    """Every pair of students on every figure that both have, over the examples that both have it on."""
+def compared(parts: Sequence[Mapping[str, Columns]], *, seed: int = 0) -> list[Comparison]:
+    """Every pair of students on every figure that both have, over the examples that both have it on.
+
+    Each part holds the columns of all students over examples of its own, such as the few that faithfulness looks at.
+    """
     found: list[tuple[str, str, str, Estimate, float]] = []
-    for a, b in combinations(students, 2):
-        for figure in COMPARED:
-            if figure in students[a] and figure in students[b]:
-                apart = students[a][figure].astype(float) - students[b][figure].astype(float)
-                apart = apart[np.isfinite(apart)]
-                if len(apart):
-                    difference = bootstrap_mean(apart, seed=seed)
-                    found.append((figure, a, b, difference, paired_p(apart, seed=seed)))
+    for students in parts:
+        for a, b in combinations(students, 2):
+            for figure in COMPARED:
+                if figure in students[a] and figure in students[b]:
+                    apart = students[a][figure].astype(float) - students[b][figure].astype(float)
+                    apart = apart[np.isfinite(apart)]
+                    if len(apart):
+                        difference = bootstrap_mean(apart, seed=seed)
+                        found.append((figure, a, b, difference, paired_p(apart, seed=seed)))
     corrected = holm([entry[-1] for entry in found])
     return [Comparison(*entry, p) for entry, p in zip(found, corrected, strict=True)]
 

@@ -87,7 +87,8 @@ def summed_up(
             **about["students"][k], "name": name, "verdict": _verdict(flat(figures)), "figures": as_dict(figures),
             **_parts(audited, k, task, seed),
         })  # fmt: skip
-    every = dict(zip(audited.names, audited.columns, strict=True))
+    parts = [part for part in (audited.columns, audited.faithful) if part]
+    students_of = [dict(zip(audited.names, part, strict=True)) for part in parts]
     return {
         "schema": SCHEMA,
         "verdict": _whole_verdict(students, failed, limits),
@@ -100,7 +101,7 @@ def summed_up(
         **{name: about[name] for name in ("data", "teacher", "settings", "versions", "seconds")},
         "students": students,
         "calibration": _calibration(audited),
-        "comparisons": [entry.as_dict() for entry in compared(every, seed=seed)],
+        "comparisons": [entry.as_dict() for entry in compared(students_of, seed=seed)],
         "meanings": MEANINGS,
     }
 
