@@ -132,7 +132,7 @@ def test_the_least_there_can_be():
 
 def test_the_template_is_strict():
     with pytest.raises(UndefinedError):
-        card._template().render(task="t")
+        card.markdown_template("model_card.md.j2").render(task="t")
 
 
 @pytest.mark.parametrize(

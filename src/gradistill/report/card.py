@@ -7,7 +7,7 @@ text that comes in is escaped; what the template prints without escaping was mad
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from math import isfinite
 from numbers import Integral, Real
@@ -54,7 +54,7 @@ def model_card(facts: Mapping[str, Any]) -> str:
     student, teacher = facts["student"], facts.get("teacher")
     loyalty = {k: v for k, v in (facts.get("loyalty") or {}).items() if isinstance(v, Mapping)}
     recipe = _yaml(_without_paths(facts["recipe"])) if facts.get("recipe") else ""
-    text = _template().render(
+    text = markdown_template("model_card.md.j2").render(
         front_matter=Ready(_front_matter(facts)),
         title=student.get("name") or "Text classifier",
         task=facts["task"],
@@ -93,16 +93,18 @@ def _last_part(path: str) -> str:
 
 
 @cache
-def _template() -> Template:
-    """Strict: an unknown name in the template is an error, never a hole in a published card."""
+def markdown_template(name: str, **filters: Callable[..., str]) -> Template:
+    """Strict: an unknown name in the template is an error, never a hole in what is published."""
     environment = Environment(
         loader=PackageLoader("gradistill.report"),
         undefined=StrictUndefined,
         finalize=markdown_text,
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
-    return environment.get_template("model_card.md.j2")
+    environment.filters.update(filters)
+    return environment.get_template(name)
 
 
 def markdown_text(value: Any) -> str:

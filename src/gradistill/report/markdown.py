@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
-
-from gradistill.report.card import NO_VALUE, Ready, markdown_text
+from gradistill.report.card import NO_VALUE, Ready, markdown_template
 from gradistill.report.figures import Cell, figure_groups, student_names
 
 
@@ -18,27 +15,13 @@ def audit_table(audit: Mapping[str, Any]) -> str:
     A cell reads ``value (low–high), n``, the interval being the bootstrap's of 95 %; what is below its limit says so.
     Text that comes in is escaped and names no folder of the machine.
     """
-    return _template().render(
+    return markdown_template("audit.md.j2", cell=_cell).render(
         verdict=audit.get("verdict"),
         students=student_names(audit),
         groups=figure_groups(audit),
         data=audit.get("data") or {},
         attribution=audit.get("attribution") or {},
     )
-
-
-@cache
-def _template() -> Template:
-    environment = Environment(
-        loader=PackageLoader("gradistill.report"),
-        undefined=StrictUndefined,
-        finalize=markdown_text,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["cell"] = _cell
-    return environment.get_template("audit.md.j2")
 
 
 def _cell(cell: Cell | None) -> Ready:
