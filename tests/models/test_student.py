@@ -41,12 +41,14 @@ def in_the_teacher(key: str, taken: tuple[int, ...]) -> str:
 @pytest.mark.parametrize(
     ("layer_map", "taken"),
     [
-        ("skip", (2, 3)),
+        ("uniform", (2, 3)),
+        ("skip", (1, 2)),
         ("first", (1, 2)),
         ("last", (2, 3)),
         ((1, 3), (1, 3)),
-        ("skip", (3,)),
+        ("uniform", (3,)),
         ((1, 3, 3), (1, 3, 3)),
+        ("uniform", (1, 2, 2, 3)),
     ],
     ids=str,
 )
@@ -97,8 +99,10 @@ def test_funnel_is_refused_with_a_way_out() -> None:
 
 
 def test_too_deep_a_student_is_refused() -> None:
-    with pytest.raises(RecipeError, match=r"(?s)4 layers were asked for and the teacher has 3.*at most 3"):
-        student_from_teacher(build("bert"), 4)
+    with pytest.raises(
+        RecipeError, match=r"(?s)4 layers were asked for by .skip., and the teacher has 3.*at most 3"
+    ):
+        student_from_teacher(build("bert"), 4, layer_map="skip")
 
 
 @pytest.mark.parametrize(
@@ -230,10 +234,14 @@ def test_no_dropout_in_a_checkpoint_of_any_family(tmp_path: Path, family: str) -
 @pytest.mark.parametrize(
     ("layer_map", "wanted", "available", "expected"),
     [
-        ("skip", 3, 6, (2, 4, 6)),
-        ("skip", 6, 12, (2, 4, 6, 8, 10, 12)),
-        ("skip", 4, 12, (3, 6, 9, 12)),
-        ("skip", 1, 6, (6,)),
+        *((name, 3, 6, (2, 4, 6)) for name in ("uniform", "skip")),
+        *((name, 6, 12, (2, 4, 6, 8, 10, 12)) for name in ("uniform", "skip")),
+        ("uniform", 4, 6, (2, 3, 4, 6)),
+        ("skip", 4, 6, (1, 2, 3, 4)),
+        ("uniform", 5, 12, (2, 5, 7, 10, 12)),
+        ("skip", 5, 12, (2, 4, 6, 8, 10)),
+        ("uniform", 1, 6, (6,)),
+        ("uniform", 6, 3, (1, 1, 2, 2, 2, 3)),
         ("first", 3, 6, (1, 2, 3)),
         ("last", 3, 6, (4, 5, 6)),
         ((1, 5), 2, 6, (1, 5)),
@@ -244,21 +252,22 @@ def test_map_layers(layer_map: LayerMap, wanted: int, available: int, expected: 
 
 
 @pytest.mark.parametrize("available", range(1, 25))
-@pytest.mark.parametrize("layer_map", ["skip", "first", "last"])
+@pytest.mark.parametrize("layer_map", ["uniform", "skip", "first", "last"])
 def test_every_named_map_rises_without_repetition(layer_map: LayerMap, available: int) -> None:
     for wanted in range(1, available + 1):
         taken = map_layers(layer_map, wanted, available)
         assert len(taken) == wanted
         assert list(taken) == sorted({*taken} & {*range(1, available + 1)})
-        if layer_map != "first":
+        if layer_map in ("uniform", "last"):
             assert taken[-1] == available
 
 
 @pytest.mark.parametrize(
     ("layer_map", "student", "teacher", "expected"),
     [
-        ("skip", 6, 12, ((1, 2, 3, 4, 5), (2, 4, 6, 8, 10))),
+        ("uniform", 6, 12, ((1, 2, 3, 4, 5), (2, 4, 6, 8, 10))),
         ("skip", 3, 6, ((1, 2), (2, 4))),
+        ("uniform", 4, 2, ((1, 2, 3), (1, 1, 2))),
         ("last", 6, 12, ((1, 2, 3, 4, 5), (7, 8, 9, 10, 11))),
         ("first", 3, 6, ((1, 2), (1, 2))),
         ((2, 5), 3, 6, ((1, 2), (2, 5))),
@@ -272,7 +281,10 @@ def test_intermediate_pairs(layer_map: LayerMap, student: int, teacher: int, exp
 @pytest.mark.parametrize(
     ("layer_map", "wanted", "message"),
     [
-        ("skip", 7, r"7 layers were asked for and the teacher has 6"),
+        *(
+            (name, 7, r"(?s)7 layers were asked for by .*teacher has 6.*uniform")
+            for name in ("skip", "first", "last")
+        ),
         ((1, 2), 3, r"(?s)layer map \[1, 2\] came for 3 layers.*3 numbers from 1 to 6"),
         ((0, 1), 2, r"layer map \[0, 1\]"),
         ((1, 7), 2, r"layer map \[1, 7\]"),

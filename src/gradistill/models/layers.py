@@ -6,39 +6,47 @@ from typing import Literal
 
 from gradistill.errors import RecipeError
 
-LayerMap = Literal["skip", "first", "last"] | tuple[int, ...]
+LayerMap = Literal["uniform", "skip", "first", "last"] | tuple[int, ...]
+Layers = tuple[int, ...]
 
 
-def map_layers(layer_map: LayerMap, wanted: int, available: int) -> tuple[int, ...]:
+def map_layers(layer_map: LayerMap, wanted: int, available: int) -> Layers:
     """``wanted`` of the ``available`` layers, counted from 1 and rising.
 
-    ``skip`` takes them evenly and ends with the last (6 to 3: 2, 4, 6), ``first`` and ``last`` take a run from
-    one end, a list names them. Raises RecipeError where they do not exist or do not count ``wanted``.
+    ``uniform`` takes them evenly and ends with the last (6 of 12: 2, 4, …, 12; 4 of 6: 2, 3, 4, 6); where more are
+    wanted than there are, some come several times. ``skip`` takes every ⌊available / wanted⌋-th from below (PKD; 4 of
+    6: 1, 2, 3, 4), ``first`` and ``last`` take a run from one end, a list names them. Raises RecipeError where they
+    do not exist or do not count ``wanted``.
     """
+    if layer_map == "uniform":
+        return tuple(max(1, round(k * available / wanted)) for k in range(1, wanted + 1))
+    if isinstance(layer_map, tuple):
+        if len(layer_map) != wanted or any(not 1 <= k <= available for k in layer_map):
+            raise RecipeError(
+                f"the layer map {list(layer_map)} came for {wanted} layers",
+                expected=f"{wanted} numbers from 1 to {available}",
+                remedy="list one teacher layer for each student layer",
+            )
+        return layer_map
     if wanted > available:
         raise RecipeError(
-            f"{wanted} layers were asked for and the teacher has {available}",
+            f"{wanted} layers were asked for by {layer_map!r}, and the teacher has {available}",
             expected=f"at most {available}",
-            remedy="make the student shallower, or list layers in layer_map",
+            remedy="make the student shallower, use layer_map uniform, or list the layers",
         )
-    if layer_map == "skip":
-        return tuple(round(k * available / wanted) for k in range(1, wanted + 1))
-    if layer_map == "first":
-        return tuple(range(1, wanted + 1))
-    if layer_map == "last":
-        return tuple(range(available - wanted + 1, available + 1))
-    if len(layer_map) != wanted or any(not 1 <= k <= available for k in layer_map):
-        raise RecipeError(
-            f"the layer map {list(layer_map)} came for {wanted} layers",
-            expected=f"{wanted} numbers from 1 to {available}",
-            remedy="list one teacher layer for each student layer",
-        )
-    return tuple(layer_map)
+    stride = available // wanted if layer_map == "skip" else 1
+    below = available - wanted if layer_map == "last" else 0
+    return tuple(below + stride * k for k in range(1, wanted + 1))
+
+
+def layer_pairs(layer_map: LayerMap, student_layers: int, teacher_layers: int) -> tuple[Layers, Layers]:
+    """Every student layer, from 1 to its last, and the teacher's beside them."""
+    return tuple(range(1, student_layers + 1)), map_layers(layer_map, student_layers, teacher_layers)
 
 
 def intermediate_pairs(
     layer_map: LayerMap, student_layers: int, teacher_layers: int
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
+) -> tuple[Layers, Layers]:
     """Student layers 1 … L_s − 1 and the teacher's beside them (PKD section 3.2; 6 beside 12: 2, 4, …, 10).
 
     The last layer is left out: the logits speak for it. ``last`` ends with the teacher's last layer but one.
@@ -50,9 +58,7 @@ def intermediate_pairs(
             expected="a student of 2 layers or more",
             remedy="use a deeper student, or a method without intermediate states (kd, gkd, adkd)",
         )
-    students = tuple(range(1, student_layers))
-    if layer_map == "skip":
-        teachers = map_layers("skip", student_layers, teacher_layers)[:-1]
-    else:
-        teachers = map_layers(layer_map, student_layers - 1, teacher_layers - 1)
-    return students, teachers
+    if layer_map in ("uniform", "skip"):
+        students, teachers = layer_pairs(layer_map, student_layers, teacher_layers)
+        return students[:-1], teachers[:-1]
+    return layer_pairs(layer_map, student_layers - 1, teacher_layers - 1)

@@ -21,7 +21,7 @@ Dropout = Literal["keep", "none", "not_in_embeddings"]
 
 
 def student_from_teacher(
-    teacher: PreTrainedModel, layers: int, *, layer_map: LayerMap = "skip", dropout: Dropout = "keep"
+    teacher: PreTrainedModel, layers: int, *, layer_map: LayerMap = "uniform", dropout: Dropout = "keep"
 ) -> PreTrainedModel:
     """A copy of the teacher with only the mapped layers; everything else, head included, is the teacher's."""
     depth = teacher.config.num_hidden_layers
@@ -38,6 +38,35 @@ def student_from_teacher(
             remedy="give a pre-trained student instead: --student CHECKPOINT",
         )
     return student
+
+
+def narrow_student(
+    teacher: PreTrainedModel, layers: int, width: int, *, dropout: Dropout = "keep"
+) -> PreTrainedModel:
+    """A new model of the teacher's family, of its own depth and width, with random weights.
+
+    Its heads are as wide as the teacher's, and its feed-forward layers as many times wider than itself. Raises
+    ModelError for a width that holds no whole number of heads, and for families that call their sizes otherwise.
+    """
+    config = copy.deepcopy(teacher.config)
+    sizes = ("hidden_size", "num_attention_heads", "intermediate_size", "num_hidden_layers")
+    if not all(isinstance(getattr(config, name, None), int) for name in sizes):
+        raise ModelError(
+            f"the width of a {config.model_type} cannot be set",
+            expected=f"a family with {', '.join(sizes)}",
+            remedy="give a pre-trained student instead: --student CHECKPOINT, or leave the width out",
+        )
+    part = config.hidden_size // config.num_attention_heads
+    if width % part:
+        raise ModelError(
+            f"a width of {width} was asked for, and the teacher's heads are {part} wide",
+            expected=f"a multiple of {part}",
+            remedy=f"choose {max(part, width // part * part)}",
+        )
+    config.intermediate_size = config.intermediate_size * width // config.hidden_size
+    config.num_attention_heads, config.hidden_size, config.num_hidden_layers = width // part, width, layers
+    _set_dropout(config, dropout)
+    return type(teacher)(config)
 
 
 def student_from_checkpoint(
