@@ -18,6 +18,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from gradistill.errors import ModelError
+from gradistill.models.attention import Heads, attending
 from gradistill.models.tracing import Seen, evaluating, specimen, thawed, traced, unwrapped
 from gradistill.models.trimming import Reads, Trim, find_trim
 from gradistill.types import Batch
@@ -30,7 +31,9 @@ class Probe:
     """What was found: see ``find``. ``embedding`` is the name of the module that returns the embedding output,
     ``embedding_parameters`` the names of all parameters that it depends on, ``reads`` the position that stands
     for the text: the first token ([CLS]) or the last (decoders), ``trim`` what of the last block need be computed
-    for that position only (None where the head reads several)."""
+    for that position only (None where the head reads several). ``heads`` counts those of its self-attention, all of
+    them ``attention_width`` wide together; 0 where its attention cannot be looked into. ``full_length`` says whether
+    every layer has a state for every token (Funnel shortens the text)."""
 
     embedding: str
     embedding_parameters: tuple[str, ...]
@@ -39,6 +42,9 @@ class Probe:
     labels: int
     reads: Reads
     trim: Trim | None
+    heads: int = 0
+    attention_width: int = 0
+    full_length: bool = True
 
     @classmethod
     def find(cls, model: nn.Module) -> Probe:
@@ -46,10 +52,12 @@ class Probe:
         inner = unwrapped(model)
         batch = specimen(inner)
         with evaluating(inner), thawed(inner), torch.enable_grad():
-            calls, outputs = traced(inner, batch)
+            with attending(inner) as met:
+                calls, outputs = traced(inner, batch)
             states = _hidden_states(inner, outputs)
             name = _producer(inner, calls, states[0])
             logits, mask = outputs.logits, batch["attention_mask"]
+            seen = _alike_in_every_layer(met, len(states) - 1, mask.shape[1])
             reads = _position_read(logits, states[-1], mask)
             return cls(
                 embedding=name,
@@ -59,6 +67,9 @@ class Probe:
                 labels=logits.shape[-1],
                 reads=reads,
                 trim=find_trim(calls, logits, mask, reads),
+                heads=met[0][0].shape[1] if seen else 0,
+                attention_width=met[0][0].shape[1] * met[0][0].shape[3] if seen else 0,
+                full_length=all(state.shape[1] == mask.shape[1] for state in states),
             )
 
     @contextmanager
@@ -126,6 +137,12 @@ class Probe:
         if self.reads == "first":
             return mask.long().argmax(-1)
         return (mask * order).argmax(-1)
+
+
+def _alike_in_every_layer(met: Sequence[Heads], layers: int, tokens: int) -> bool:
+    """Whether there is one attention a layer, each over all tokens and as wide."""
+    shapes = {tensor.shape for heads in met for tensor in heads}
+    return len(met) == layers and len(shapes) == 1 and next(iter(shapes))[2] == tokens
 
 
 def _runs_again(model: nn.Module) -> bool:

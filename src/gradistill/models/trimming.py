@@ -22,6 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
+from gradistill.models.attention import chooses_attention
 from gradistill.models.tracing import Seen
 
 Reads = Literal["first", "last"]
@@ -82,7 +83,7 @@ def find_trim(calls: Sequence[Seen], logits: Tensor, mask: Tensor, reads: Reads)
     innermost = [
         (call, seen)
         for call, seen in mixing
-        if _chooses_attention(seen.module) and not any(_inside(inner, seen) for _, inner in mixing)
+        if chooses_attention(seen.module) and not any(_inside(inner, seen) for _, inner in mixing)
     ]
     return Trim(reads, outermost, innermost[-1][0] if innermost else None) if outermost else None
 
@@ -149,11 +150,6 @@ def _token_by_token(seen: Seen, rows: _Rows) -> bool:
     )
     gradients = torch.autograd.grad(rows.of(output).sum(), list(leaves.values()), allow_unused=True)
     return all(gradient is None or rows.others_are_zero(gradient) for gradient in gradients)
-
-
-def _chooses_attention(module: nn.Module) -> bool:
-    """Whether it looks its attention function up in its configuration."""
-    return hasattr(getattr(module, "config", None), "_attn_implementation")
 
 
 def _inside(inner: Seen, outer: Seen) -> bool:
