@@ -20,20 +20,29 @@ NOT_MODEL_INPUTS = frozenset({"labels", "index", "special_tokens_mask", "length"
 """Keys of a collated batch that the model's forward must not see."""
 
 
+UNLABELLED = -100
+"""Class id of a row without a label (torch's ``ignore_index``); in a regression its score is NaN."""
+
+
 @dataclass(frozen=True)
 class Drawn:
     """What chance decided about each example of a batch.
 
     ``place`` is its place, counted from 0, in a random order of the batch: n of the rows are those at the first n.
-    ``label`` is one of ``labels``, each as likely as any other: the one that the view ``sampled`` looks at.
+    ``label`` is one of the labels, each as likely as any other: the one that the view ``sampled`` looks at. ``signs``
+    are +1 or −1, one a label: the direction that the view ``projected`` looks along.
     """
 
     place: Int[Tensor, " batch"]
     label: Int[Tensor, " batch"]
-    labels: int
+    signs: Float[Tensor, "batch label"]
+
+    @property
+    def labels(self) -> int:
+        return self.signs.shape[1]
 
     def rows(self, at: Int[Tensor, " row"]) -> Drawn:
-        return Drawn(self.place[at], self.label[at], self.labels)
+        return Drawn(self.place[at], self.label[at], self.signs[at])
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def test_views_resolve_to_own_teacher_and_gold_labels() -> None:
     assert Target("log_odds", "teacher").resolve(LOGITS, gold, teacher).tolist() == [0, 2]
     assert Target("log_odds", "gold").resolve(LOGITS, gold, teacher).tolist() == [1, 0]
     assert Target("log_odds", "all").resolve(LOGITS, gold, teacher) is None
-    drawn = Drawn(torch.tensor([0, 1]), torch.tensor([2, 1]), 3)
+    drawn = Drawn(torch.tensor([0, 1]), torch.tensor([2, 1]), torch.ones(2, 3))
     assert Target("log_odds", "sampled").resolve(LOGITS, gold, teacher, drawn).tolist() == [2, 1]
 
 

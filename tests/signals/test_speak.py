@@ -17,12 +17,14 @@ from gradistill.attribution.scores import token_scores
 from gradistill.attribution.targets import Target
 from gradistill.models.probe import Probe
 from gradistill.objectives._contract import (
+    AttentionVectors,
     AttributionScores,
     ClsGradient,
     ClsStates,
     InputGradient,
     Logits,
     Request,
+    States,
 )
 from gradistill.signals import speak as room
 from gradistill.signals.speak import from_embeddings, speak
@@ -38,6 +40,9 @@ MANY: tuple[Request, ...] = (
     ClsGradient(TEACHER, (2, 1)),
     AttributionScores(ALL),
     AttributionScores(Target("confidence", "gold"), keep=0.5),
+    AttributionScores(OWN, signed=True),
+    States((0, 3)),
+    AttentionVectors("key", (1, 3)),
 )
 
 
@@ -278,3 +283,44 @@ def test_an_error_inside_the_model_leaves_no_hook(
     with pytest.raises(ArithmeticError, match="the head is broken"):
         speak(model, probe, Batch.of(collated()), [AttributionScores(OWN, steps)], create_graph=True)
     assert hooks(model) == before
+
+
+@pytest.mark.parametrize("trimmed", [False, True])
+def test_states_and_attention_are_those_of_the_whole_model(trimmed: bool) -> None:
+    """Also where another request alone would let the last block be trimmed."""
+    model, batch = build("bert"), Batch.of(collated())
+    asked = (States((0, 2, 3)), AttentionVectors("query", (3,)))
+    answers = said(model, *asked, *([InputGradient(OWN)] if trimmed else []), batch=batch)
+    states = model(**batch.inputs, output_hidden_states=True).hidden_states
+    assert torch.equal(answers[asked[0]], torch.stack([states[k] for k in (0, 2, 3)], 1))
+    query = model.bert.encoder.layer[2].attention.self.query(states[2])
+    assert torch.equal(answers[asked[1]], query.unflatten(-1, (2, 8)).unsqueeze(1))
+
+
+def test_signed_scores_add_up_the_attributions() -> None:
+    model, batch = build("bert"), Batch.of(collated())
+    asked = (AttributionScores(OWN, signed=True), InputGradient(OWN))
+    answers = said(model, *asked, batch=batch)
+    embedding = model.bert.embeddings(batch.inputs["input_ids"]).unsqueeze(1)
+    expected = (embedding * answers[asked[1]]).sum(-1) * batch.mask.unsqueeze(1)
+    torch.testing.assert_close(answers[asked[0]], expected)
+
+
+def test_a_projected_view_is_the_signed_sum_of_all() -> None:
+    from dataclasses import replace
+
+    from gradistill.training.amortising import drawn_for
+
+    model, batch = build("bert"), Batch.of(collated())
+    batch = replace(batch, drawn=drawn_for(batch, 3, 5))
+    asked = [InputGradient(Target("logit", view)) for view in ("all", "projected")]
+    answers = said(model, *asked, batch=batch)
+    expected = torch.einsum("bvtd,bv->btd", answers[asked[0]], batch.drawn.signs).unsqueeze(1)
+    torch.testing.assert_close(answers[asked[1]], expected, rtol=1e-5, atol=1e-7)
+
+
+def test_attention_that_cannot_be_looked_into_is_refused() -> None:
+    from gradistill.errors import ModelError
+
+    with pytest.raises(ModelError, match="self-attention of DebertaV2ForSequenceClassification cannot"):
+        said(build("deberta_v2"), AttentionVectors("query", (1,)))

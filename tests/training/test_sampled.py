@@ -36,7 +36,7 @@ def step_of(objective: Objective, labels: int) -> tuple[Step, Any]:
 def batch_of(labels: int, chosen: tuple[int, ...]) -> Batch:
     batch = Batch.of(collated(labels, rows=len(chosen), tokens=5))
     tokens = batch.mask.sum().double() / len(batch)
-    drawn = Drawn(torch.arange(len(chosen)), torch.tensor(chosen), labels)
+    drawn = Drawn(torch.arange(len(chosen)), torch.tensor(chosen), torch.ones(len(chosen), labels))
     return replace(batch, tokens_per_example=tokens, drawn=drawn)
 
 

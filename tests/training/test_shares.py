@@ -42,7 +42,11 @@ def step_of(*terms: Term) -> tuple[Step, Any]:
 def batch_of(place: Iterable[int] | None = None) -> Batch:
     batch = Batch.of(collated(rows=ROWS))
     tokens = batch.mask.sum().double() / ROWS
-    drawn = None if place is None else Drawn(torch.tensor(list(place)), torch.zeros(ROWS).long(), 3)
+    drawn = (
+        None
+        if place is None
+        else Drawn(torch.tensor(list(place)), torch.zeros(ROWS).long(), torch.ones(ROWS, 3))
+    )
     return replace(batch, tokens_per_example=tokens, drawn=drawn)
 
 

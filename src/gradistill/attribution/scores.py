@@ -67,3 +67,10 @@ def token_scores(
     The sign is discarded. Padding scores zero.
     """
     return stable_norm(keep_largest(attributions, keep).masked_fill(~mask.unsqueeze(-1), 0.0))
+
+
+def signed_scores(
+    attributions: Float[Tensor, "*batch token hidden"], mask: Bool[Tensor, "*#batch #token"]
+) -> Float[Tensor, "*batch token"]:
+    """``Σ_d A_id``: what a token adds to the target, for or against it. Padding scores zero."""
+    return attributions.sum(-1).masked_fill(~mask, 0.0)

@@ -25,6 +25,8 @@ from gradistill.types import Drawn
 
 Kind = Literal["log_odds", "label_nll", "confidence", "gold_loss", "logit", "margin"]
 View = Literal["all", "own", "teacher", "gold", "sampled"]
+DRAWN = ("sampled", "projected")
+"""Views that are another in every step."""
 
 Logits = Float[Tensor, "batch label"]
 _T = TypeVar("_T", Tensor, Drawn)
@@ -59,6 +61,7 @@ _GIVERS = {
     "gold": "a batch with labels",
     "teacher": "a teacher that has spoken first",
     "sampled": "a batch for which a label was drawn: training",
+    "projected": "a batch for which signs were drawn: training",
 }
 
 
@@ -69,11 +72,13 @@ class Target:
     ``view``: ``all`` labels, one view each (AD-KD's multi-view); ``own``, the label that the model itself
     predicts; ``teacher``, the label that the teacher predicts; ``gold``, the label of the data; ``sampled``, one
     that is drawn for each example and step, the same for teacher and student: C times what is measured there is
-    an unbiased estimate of the sum over ``all``. (A regression has one output, and nothing to draw.)
+    an unbiased estimate of the sum over ``all``. ``projected`` is the sum of all labels with random signs: the
+    squared norm of what is differentiated linearly is there an unbiased estimate of the sum over ``all``. (A
+    regression has one output, and nothing to draw.)
     """
 
     kind: Kind = "log_odds"
-    view: View = "all"
+    view: View | Literal["projected"] = "all"
 
     @property
     def shift_invariant(self) -> bool:
@@ -87,7 +92,7 @@ class Target:
     @property
     def whole(self) -> Target:
         """The target whose values hold those of this one, whatever label is drawn."""
-        return replace(self, view="all") if self.view == "sampled" else self
+        return replace(self, view="all") if self.view in DRAWN else self
 
     def stands_for(self, drawn: Drawn | None) -> int:
         """How many views each one stands for in a sum over views."""
@@ -122,8 +127,9 @@ class Target:
             return None
         if self.view == "own":
             return logits.detach().argmax(-1)
-        if self.view == "sampled":
-            return self._given(drawn, "drawn labels").label
+        if self.view in DRAWN:
+            given = self._given(drawn, "drawn labels")
+            return given.label if self.view == "sampled" else given.signs
         return self._given(teacher, "the teacher's labels")
 
     def values(self, logits: Logits, at: Tensor | None) -> Float[Tensor, "batch view"]:
@@ -133,7 +139,11 @@ class Target:
                 return (logits - self._given(at, "the gold scores").to(logits).unsqueeze(1)).square()
             return logits
         values = _OF_EVERY_LABEL[self.kind](logits)
-        return values if at is None else values.gather(1, at.long().unsqueeze(1))
+        if at is None:
+            return values
+        if self.view == "projected":
+            return (values * at.to(values)).sum(1, keepdim=True)
+        return values.gather(1, at.long().unsqueeze(1))
 
     def _given(self, wanted: _T | None, what: str) -> _T:
         if wanted is None:

@@ -23,6 +23,7 @@ from gradistill.types import Batch
 
 Role = Literal["student", "teacher"]
 Site = Literal["embedding_output", "cls"]
+Part = Literal["query", "key", "value"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,22 @@ class Logits:
 class ClsStates:
     """``(batch, layer, hidden)``: hidden states of ``layers`` at the position that stands for the text."""
 
+    layers: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class States:
+    """``(batch, layer, token, hidden)``: hidden states of ``layers``; 0 is the embedding output."""
+
+    layers: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class AttentionVectors:
+    """``(batch, layer, token, head, part)``: queries, keys or values of the self-attention of ``layers``, as they meet
+    in the scores (after rotary positions; key heads that queries share, repeated)."""
+
+    part: Part
     layers: tuple[int, ...]
 
 
@@ -56,16 +73,24 @@ class ClsGradient:
 class AttributionScores:
     """Token scores of Integrated Gradients, ``(batch, view, token)``; one right Riemann step: gradient × input.
 
-    ``keep`` is the share of each token's attribution entries that enter its score.
+    ``keep`` is the share of each token's attribution entries that enter its score, a norm. ``signed`` scores are
+    sums of all entries instead.
     """
 
     target: Target
     steps: int = 1
     rule: Rule = "right_riemann"
     keep: float = 1.0
+    signed: bool = False
 
 
-Request = Logits | ClsStates | InputGradient | ClsGradient | AttributionScores
+OfLayers = ClsStates | States | AttentionVectors
+"""Requests that a forward pass answers by what stands between its layers."""
+
+Gradients = InputGradient | ClsGradient | AttributionScores
+"""Requests that differentiate a target."""
+
+Request = Logits | OfLayers | Gradients
 Signals = Mapping[str, Tensor]
 """What one model says about one batch, by the names under which an objective asked for it."""
 
@@ -77,6 +102,12 @@ class ModelFacts:
     layers: int
     width: int
     labels: int
+    heads: int = 0
+    """Of its self-attention; 0 where that cannot be looked into."""
+    attention_width: int = 0
+    """Of the queries of all heads together."""
+    full_length: bool = True
+    """Whether every layer has a state for every token."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +149,13 @@ class Objective(ABC):
 
     def check(self, pair: Pair) -> None:  # noqa: B027  (most objectives apply to every pair)
         """Raise RecipeError, before training, where the method cannot apply to this pair of models."""
+
+    def projections(self, pair: Pair) -> dict[str, tuple[int, int]]:
+        """Widths from and to of the learned linear maps through which the student's signals of these names go.
+
+        They belong to the training: ``distance`` sees what comes out of them, and the student is saved without.
+        """
+        return {}
 
     @abstractmethod
     def requests(self, pair: Pair, role: Role) -> dict[str, Request]:

@@ -9,13 +9,16 @@ from typing import Any, Literal
 import numpy as np
 
 from gradistill.objectives._contract import (
+    AttentionVectors,
     AttributionScores,
     ClsGradient,
     ClsStates,
+    Gradients,
     InputGradient,
     Logits,
     ModelFacts,
     Request,
+    States,
 )
 
 Encoding = Literal["float32", "float16", "int8"]
@@ -66,9 +69,9 @@ def columns_for(requests: Sequence[Request], facts: ModelFacts, encoding: Encodi
 
 def kept_as(request: Request) -> Request:
     """The request whose column answers this one: a label that is drawn later can be any, so all views are kept."""
-    if isinstance(request, Logits | ClsStates):
-        return request
-    return replace(request, target=request.target.whole)
+    if isinstance(request, Gradients):
+        return replace(request, target=request.target.whole)
+    return request
 
 
 def _column(request: Request, facts: ModelFacts, encoding: Encoding) -> Column:
@@ -77,6 +80,15 @@ def _column(request: Request, facts: ModelFacts, encoding: Encoding) -> Column:
             return Column(request, (facts.labels,), False, "float32")
         case ClsStates(layers):
             return Column(request, (len(layers), facts.width), False, encoding)
+        case States(layers):
+            return Column(request, (len(layers), facts.width), True, encoding)
+        case AttentionVectors(_, layers):
+            return Column(
+                request,
+                (len(layers), facts.heads, facts.attention_width // max(facts.heads, 1)),
+                True,
+                encoding,
+            )
         case InputGradient(target):
             return Column(request, (target.views(facts.labels), facts.width), True, encoding)
         case ClsGradient(target, layers):

@@ -2,41 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
 from gradistill.attribution.gradients import view_gradients
 from gradistill.attribution.integrated import integrated_gradients
-from gradistill.attribution.scores import token_scores
+from gradistill.attribution.scores import signed_scores, token_scores
 from gradistill.attribution.targets import Target
+from gradistill.errors import ModelError
+from gradistill.models.attention import Heads, attending
 from gradistill.models.probe import Probe
+from gradistill.models.tracing import unwrapped
 from gradistill.objectives._contract import (
+    AttentionVectors,
     AttributionScores,
     ClsGradient,
     ClsStates,
+    Gradients,
     InputGradient,
     Logits,
+    OfLayers,
+    Part,
     Request,
+    States,
 )
-from gradistill.types import Batch
+from gradistill.types import UNLABELLED, Batch
 
 Said = Mapping[Request, Tensor]
+PARTS = get_args(Part)
 
 
 @dataclass(frozen=True)
-class _Heard:
-    """One forward pass: what the requests are answered from. ``gradients[target]`` holds one tensor a site."""
+class _Passed:
+    """One forward pass. ``embedding`` is there where something is differentiated with respect to it."""
 
     logits: Tensor
     states: tuple[Tensor, ...]
+    attention: list[Heads]
     embedding: Tensor | None
+
+
+@dataclass(frozen=True)
+class _Differentiated:
+    """``gradients[target]`` holds one tensor a site: the embedding output, then the states after ``layers``."""
+
     at: Mapping[Target, Tensor | None]
     gradients: Mapping[Target, list[Tensor]]
-    sites: tuple[int, ...]
+    layers: tuple[int, ...]
 
 
 def speak(
@@ -59,11 +76,13 @@ def speak(
     an inner gradient of its own, as the papers' code does.
     """
     wanted = tuple(dict.fromkeys(requests))
-    targets = tuple(dict.fromkeys(r.target for r in wanted if not isinstance(r, Logits | ClsStates)))
+    targets = tuple(dict.fromkeys(r.target for r in wanted if isinstance(r, Gradients)))
     with torch.set_grad_enabled(create_graph or bool(targets)):
-        heard = _listen(model, probe, batch, wanted, targets, create_graph, teacher_labels, share_views)
+        passed = _run(model, probe, batch, wanted, tapped=bool(targets))
+        layers = sorted({k for r in wanted if isinstance(r, ClsGradient) for k in r.layers})
+        found = _differentiate(passed, batch, targets, layers, create_graph, teacher_labels, share_views)
         said = {
-            request: _answer(model, probe, batch, heard, request, create_graph, rows_at_once)
+            request: _answer(model, probe, batch, passed, found, request, create_graph, rows_at_once)
             for request in wanted
         }
     return said if create_graph else {request: tensor.detach() for request, tensor in said.items()}
@@ -74,87 +93,126 @@ def widened(logits: Tensor) -> Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
-def _listen(
-    model: nn.Module,
-    probe: Probe,
+def _run(
+    model: nn.Module, probe: Probe, batch: Batch, requests: Sequence[Request], *, tapped: bool
+) -> _Passed:
+    of_layers = [r for r in requests if isinstance(r, OfLayers | ClsGradient)]
+    attended = any(isinstance(r, AttentionVectors) for r in requests)
+    if attended and not probe.heads:
+        raise ModelError(
+            f"the self-attention of {type(unwrapped(model)).__name__} cannot be looked into",
+            expected="attention that transformers' AttentionInterface chooses, of one width in all layers",
+            remedy="use a method without attention (kd, adkd, ckd), or another architecture",
+        )
+    if any(probe.layers in r.layers for r in of_layers):  # the last state is to be right for every token
+        probe = replace(probe, trim=None)
+    taps: list[Tensor] = []
+    with ExitStack() as looking:
+        if tapped:
+            taps = looking.enter_context(probe.tapped(model))
+        looking.enter_context(probe.trimmed(model, batch.mask))
+        attention = looking.enter_context(attending(model)) if attended else []
+        outputs = model(**batch.inputs, output_hidden_states=bool(of_layers))
+    states = tuple(outputs.hidden_states or ())
+    return _Passed(widened(outputs.logits), states, attention, taps[-1] if taps else None)
+
+
+def _differentiate(
+    passed: _Passed,
     batch: Batch,
-    requests: tuple[Request, ...],
-    targets: tuple[Target, ...],
+    targets: Sequence[Target],
+    layers: Sequence[int],
     create_graph: bool,
     teacher_labels: Tensor | None,
     share_views: bool,
-) -> _Heard:
-    layers = sorted({k for r in requests if isinstance(r, ClsGradient) for k in r.layers})
-    of_states = [r for r in requests if isinstance(r, ClsStates | ClsGradient)]
-    states_wanted = bool(of_states)
-    if any(probe.layers in r.layers for r in of_states):
-        probe = replace(
-            probe, trim=None
-        )  # a trimmed last state is right where the head reads it, and only there
-    if not targets:
-        with probe.trimmed(model, batch.mask):
-            outputs = model(**batch.inputs, output_hidden_states=states_wanted)
-        return _Heard(widened(outputs.logits), _states(outputs), None, {}, {}, ())
-    with probe.tapped(model) as taps, probe.trimmed(model, batch.mask):
-        outputs = model(**batch.inputs, output_hidden_states=states_wanted)
-    logits, states = widened(outputs.logits), _states(outputs)
+) -> _Differentiated:
+    if passed.embedding is None:
+        return _Differentiated({}, {}, ())
+    logits = passed.logits
     if teacher_labels is None:
         teacher_labels = logits.detach().argmax(-1)
-    at = {target: target.resolve(logits, batch.labels, teacher_labels, batch.drawn) for target in targets}
+    gold = _labels_for(batch, teacher_labels)
+    at = {target: target.resolve(logits, gold, teacher_labels, batch.drawn) for target in targets}
     values = [target.values(logits, at[target]) for target in targets]
     gradients = view_gradients(
         torch.cat(values, dim=1),
         logits,
-        [taps[-1], *(states[k] for k in layers)],
+        [passed.embedding, *(passed.states[k] for k in layers)],
         create_graph=create_graph,
         shift_invariant=share_views and all(target.shift_invariant for target in targets),
     )
     of_targets = zip(*(site.split([v.shape[1] for v in values], dim=1) for site in gradients), strict=True)
     by_target = {target: list(sites) for target, sites in zip(targets, of_targets, strict=True)}
-    return _Heard(logits, states, taps[-1], at, by_target, tuple(layers))
+    return _Differentiated(at, by_target, tuple(layers))
 
 
-def _states(outputs: Any) -> tuple[Tensor, ...]:
-    return tuple(outputs.hidden_states or ())
+def _labels_for(batch: Batch, teacher_labels: Tensor) -> Tensor | None:
+    """The gold labels; for rows that have none, what the teacher predicts."""
+    if batch.labels is None or batch.labels.is_floating_point():
+        return batch.labels
+    return torch.where(batch.labels == UNLABELLED, teacher_labels, batch.labels)
 
 
 def _answer(
     model: nn.Module,
     probe: Probe,
     batch: Batch,
-    heard: _Heard,
+    passed: _Passed,
+    found: _Differentiated,
     request: Request,
     create_graph: bool,
     rows_at_once: int,
 ) -> Tensor:
-    rows = torch.arange(len(batch), device=heard.logits.device)
+    rows = torch.arange(len(batch), device=passed.logits.device)
     position = probe.text_position(batch.mask)
     match request:
         case Logits():
-            return heard.logits
+            return passed.logits
         case ClsStates(layers):
-            return torch.stack([heard.states[k][rows, position] for k in layers], dim=1)
+            return torch.stack([passed.states[k][rows, position] for k in layers], dim=1)
+        case States(layers):
+            return widened(torch.stack([passed.states[k] for k in layers], dim=1))
+        case AttentionVectors(part, layers):
+            met = [passed.attention[k - 1][PARTS.index(part)] for k in layers]
+            return widened(torch.stack([vectors.transpose(1, 2) for vectors in met], dim=1))
         case InputGradient(target):
-            return heard.gradients[target][0]
+            return found.gradients[target][0]
         case ClsGradient(target, layers):
-            sites = [heard.gradients[target][1 + heard.sites.index(k)] for k in layers]
+            sites = [found.gradients[target][1 + found.layers.index(k)] for k in layers]
             return torch.stack([site[rows, :, position] for site in sites], dim=2)
-        case AttributionScores(target, steps, rule, keep):
-            assert heard.embedding is not None  # a target was asked for, so the embedding output was tapped
-            if (steps, rule) == (1, "right_riemann"):
-                attributions = heard.embedding.unsqueeze(1) * heard.gradients[target][0]
-            else:
-                attributions = integrated_gradients(
-                    lambda x, times: from_embeddings(model, probe, batch, x, times),
-                    heard.embedding,
-                    target,
-                    heard.at[target],
-                    steps=steps,
-                    rule=rule,
-                    rows_at_once=rows_at_once,
-                    create_graph=create_graph,
-                )
-            return token_scores(attributions, batch.mask.unsqueeze(1), keep=keep)
+        case AttributionScores(_, _, _, keep, signed):
+            attributions = _attributions(
+                model, probe, batch, passed, found, request, create_graph, rows_at_once
+            )
+            mask = batch.mask.unsqueeze(1)
+            return (
+                signed_scores(attributions, mask) if signed else token_scores(attributions, mask, keep=keep)
+            )
+
+
+def _attributions(
+    model: nn.Module,
+    probe: Probe,
+    batch: Batch,
+    passed: _Passed,
+    found: _Differentiated,
+    request: AttributionScores,
+    create_graph: bool,
+    rows_at_once: int,
+) -> Tensor:
+    assert passed.embedding is not None  # a target was asked for, so the embedding output was tapped
+    if (request.steps, request.rule) == (1, "right_riemann"):
+        return passed.embedding.unsqueeze(1) * found.gradients[request.target][0]
+    return integrated_gradients(
+        lambda x, times: from_embeddings(model, probe, batch, x, times),
+        passed.embedding,
+        request.target,
+        found.at[request.target],
+        steps=request.steps,
+        rule=request.rule,
+        rows_at_once=rows_at_once,
+        create_graph=create_graph,
+    )
 
 
 def from_embeddings(model: nn.Module, probe: Probe, batch: Batch, rows: Tensor, times: int) -> Tensor:

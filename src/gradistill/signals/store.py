@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from gradistill.errors import StoreError
-from gradistill.objectives._contract import Request
+from gradistill.objectives._contract import Gradients, Request
 from gradistill.signals.files import checksum_of
 from gradistill.signals.layout import Column, kept_as, unpacked
 from gradistill.signals.manifest import Manifest, refuse_other
@@ -78,9 +78,13 @@ class StoredTeacher:
 
     def _answer(self, request: Request, batch: Batch, places: Sequence[int]) -> Tensor:
         kept = self._kept(self.columns[kept_as(request)], batch, places)
-        if kept_as(request) == request:
+        if kept_as(request) == request or kept.shape[1] == 1:  # of one output there is nothing to draw
             return kept
-        assert batch.drawn is not None  # whoever asks for a sampled view has drawn it
+        assert isinstance(request, Gradients)  # nothing else is kept as something else
+        assert batch.drawn is not None  # whoever asks for such a view has drawn it
+        if request.target.view == "projected":
+            signs = batch.drawn.signs.to(kept)
+            return torch.einsum("bv...,bv->b...", kept, signs).unsqueeze(1)
         return kept[torch.arange(len(batch), device=kept.device), batch.drawn.label].unsqueeze(1)
 
     def _kept(self, column: Column, batch: Batch, places: Sequence[int]) -> Tensor:

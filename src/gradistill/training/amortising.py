@@ -13,8 +13,8 @@ def drawn_for(batch: Batch, labels: int, *numbers: int) -> Drawn:
     """The same draws for the same numbers, which are not negative: seed, process, step, accumulated batch."""
     chance = np.random.default_rng(numbers)
     place, label = chance.permutation(len(batch)), chance.integers(labels, size=len(batch))
-    device = batch.mask.device
-    return Drawn(torch.from_numpy(place).to(device), torch.from_numpy(label).to(device), labels)
+    signs = chance.choice((-1.0, 1.0), size=(len(batch), labels)).astype(np.float32)
+    return Drawn(*(torch.from_numpy(drawn).to(batch.mask.device) for drawn in (place, label, signs)))
 
 
 def correct_for_lazy_terms(optimizer: Optimizer, every: int) -> None:
