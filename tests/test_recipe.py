@@ -218,8 +218,8 @@ def test_a_file_can_leave_the_settings_of_tasks_behind(tmp_path: Path) -> None:
 def test_gkd_takes_the_first_blocks_where_its_authors_did() -> None:
     assert load_recipe("gkd", task="sst2").student.layer_map == "first"
     assert load_recipe("gkd_cls", task="qnli").student.layer_map == "first"
-    assert load_recipe("gkd", task="mrpc").student.layer_map == "skip"
-    assert load_recipe("gkd", task="sst2", authors_settings=False).student.layer_map == "skip"
+    assert load_recipe("gkd", task="mrpc").student.layer_map == "uniform"
+    assert load_recipe("gkd", task="sst2", authors_settings=False).student.layer_map == "uniform"
 
 
 def test_a_method_must_be_known() -> None:
@@ -264,3 +264,24 @@ def test_any_text_is_a_recipe_or_a_recipe_error(text: str, method: str | None, t
     except RecipeError:
         return
     assert isinstance(recipe, Recipe)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["objectives.soft_label.start=0.5", "objectives.hard_label.start=0.4"], "from 50% to 100%"),
+        (["objectives.soft_label.end=0.5", "objectives.hard_label.end=0.9"], "let the stages meet"),
+        (["objectives.soft_label.start=0.7", "objectives.soft_label.end=0.7"], "does not come before end"),
+        (["objectives.soft_label.start=1"], "less than 1"),
+    ],
+)
+def test_stages_that_leave_steps_idle_are_refused(changes: list[str], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        load_recipe("kd", changes=changes)
+
+
+def test_stages_that_meet_are_taken() -> None:
+    recipe = load_recipe("kd", changes=["objectives.soft_label.end=0.5", "objectives.hard_label.start=0.5"])
+    assert recipe.objectives["soft_label"].runs_at(3, 0.49)
+    assert not recipe.objectives["hard_label"].runs_at(3, 0.49)
+    assert not recipe.objectives["soft_label"].runs_at(3, 0.5)

@@ -1,4 +1,4 @@
-"""A term of the loss: an objective, its weight, and how often it is asked for."""
+"""A term of the loss: an objective, its weight, and when it is asked for."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ class Term:
 
     ``every`` k-th optimizer step it runs, k times as heavy, and on the others nothing of it is computed: lazy
     regularisation (Karras et al. 2020, StyleGAN2, arXiv 1912.04958, appendix B). Of each batch it sees a random
-    ``share`` of the rows, and its sum over them is scaled up to the batch: an unbiased estimate.
+    ``share`` of the rows, and its sum over them is scaled up to the batch: an unbiased estimate. It runs from the
+    share ``start`` of the training to the share ``end`` (stages, as in TinyBERT); with ``fade`` its weight falls
+    meanwhile in a straight line to nothing.
     """
 
     objective: Objective
@@ -32,32 +34,47 @@ class Term:
         le=1,
         description="of the rows of each batch, drawn anew for each, scaled up to all",
     )
+    start: float = Field(default=0.0, ge=0, lt=1, description="share of the training before it runs")
+    end: float = Field(default=1.0, gt=0, le=1, description="share of the training after which it is over")
+    fade: bool = Field(default=False, description="let its weight fall to 0 between start and end")
+
+    @pydantic.model_validator(mode="after")
+    def _in_order(self) -> Term:
+        if self.start >= self.end:
+            raise ValueError(f"start {self.start} does not come before end {self.end}")
+        return self
 
     @property
     def name(self) -> str:
         return self.objective.name
 
-    def runs_at(self, step: int) -> bool:
-        """Whether its turn comes at an optimizer step, counted from 0 over the whole training."""
-        return step % self.every == 0
+    def runs_at(self, step: int, progress: float) -> bool:
+        """Whether its turn comes at an optimizer step, counted from 0, ``progress`` of the training being done."""
+        return step % self.every == 0 and self.start <= progress < self.end
 
     def rows_of(self, batch: int) -> int:
         """How many rows it sees of so many; at least one."""
         return math.ceil(round(self.share * batch, 6))  # 0.07 · 100 is 7.000000000000001
 
-    @property
-    def weight_when_run(self) -> float:
-        """Its weight on the steps on which it runs; over all steps the mean is ``weight``."""
-        return self.weight * self.every
+    def weight_at(self, progress: float) -> float:
+        """Its weight on the steps on which it runs; unfaded, the mean over all steps of its stage is ``weight``."""
+        left = (self.end - progress) / (self.end - self.start) if self.fade else 1.0
+        return self.weight * self.every * left
 
 
 def refuse_idle_steps(terms: Iterable[Term]) -> None:
     """Raise RecipeError where there would be steps on which no term runs."""
-    rhythms = {term.name: term.every for term in terms}
-    if rhythms and 1 not in rhythms.values():
+    terms = list(terms)
+    covered = 0.0
+    for term in sorted((term for term in terms if term.every == 1), key=lambda term: term.start):
+        if term.start <= covered:
+            covered = max(covered, term.end)
+    if terms and covered < 1:
         raise RecipeError(
             "on some steps nothing would be trained: "
-            + ", ".join(f"{name} runs every {every} steps" for name, every in rhythms.items()),
-            expected="an objective that runs at every step",
-            remedy="set every: 1 for one of them, or add soft_label",
+            + ", ".join(
+                f"{t.name} runs every {t.every} steps from {t.start:.0%} to {t.end:.0%}" for t in terms
+            ),
+            expected="an objective that runs at every step, in every stage",
+            remedy="set every: 1 for one of them, let the stages meet (start, end), or add soft_label",
         )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -25,21 +26,25 @@ def requests_of(terms: Sequence[Term], pair: Pair, role: Role) -> tuple[Request,
 
 @dataclass(frozen=True)
 class Step:
-    """All terms of the loss for one pair of models. ``teacher`` may be None where no term needs one."""
+    """All terms of the loss for one pair of models. ``teacher`` may be None where no term needs one.
+
+    ``projections`` holds, by term and signal, the learned maps that the student's signals go through.
+    """
 
     terms: Sequence[Term]
     pair: Pair
     student_probe: Probe
     teacher: TeacherSignals | None
     share_views: bool = True
+    projections: nn.ModuleDict = field(default_factory=nn.ModuleDict)
 
     @property
     def second_order(self) -> bool:
         return any(term.objective.second_order for term in self.terms)
 
-    def at(self, number: int) -> Step:
-        """What of it runs at an optimizer step, counted from 0: the terms whose turn it is."""
-        return replace(self, terms=[term for term in self.terms if term.runs_at(number)])
+    def at(self, number: int, progress: float) -> Step:
+        """What of it runs at an optimizer step, counted from 0, ``progress`` of the training being done."""
+        return replace(self, terms=[term for term in self.terms if term.runs_at(number, progress)])
 
     def requests(self, role: Role) -> tuple[Request, ...]:
         """The distinct requests of all terms in one role."""
@@ -104,4 +109,8 @@ class Step:
 
     def _named(self, term: Term, role: Role, said: Said) -> Signals:
         requests: Mapping[str, Request] = term.objective.requests(self.pair, role)
-        return {name: said[request] for name, request in requests.items()}
+        signals = {name: said[request] for name, request in requests.items()}
+        if role == "student" and term.name in self.projections:
+            maps: Any = self.projections[term.name]
+            signals |= {name: linear(signals[name]) for name, linear in maps.items()}
+        return signals

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from itertools import count
@@ -22,6 +23,7 @@ from gradistill.objectives._term import refuse_idle_steps
 from gradistill.recipe import ComputeSettings
 from gradistill.signals.teacher import OnlineTeacher, TeacherSignals
 from gradistill.training.amortising import correct_for_lazy_terms, drawn_for
+from gradistill.training.projections import projections_for, trained_with
 from gradistill.training.second_order import check_second_order
 from gradistill.training.step import Step
 from gradistill.types import Batch, Drawn
@@ -31,7 +33,9 @@ CHECKED_ROWS = 4
 
 
 def facts(probe: Probe) -> ModelFacts:
-    return ModelFacts(probe.layers, probe.width, probe.labels)
+    return ModelFacts(
+        probe.layers, probe.width, probe.labels, probe.heads, probe.attention_width, probe.full_length
+    )
 
 
 def probe_for(model: nn.Module, compute: ComputeSettings) -> Probe:
@@ -52,7 +56,8 @@ class DistillationTrainer(Trainer):
     distances, each averaged over all examples of the optimizer step: accumulated batches and all processes.
     A ``Term(…, every=k)`` runs where ``global_step`` is a multiple of k. Learning rate and betas of an Adam that the
     Trainer creates are then corrected (``correct_for_lazy_terms``); an optimizer that is handed in is not touched.
-    Evaluation is the plain model's. While a gradient objective is on, the student has eager attention and its
+    Projections that objectives learn are part of the model while it trains (optimizer, checkpoints), and gone behind
+    it. Evaluation is the plain model's. While a gradient objective is on, the student has eager attention and its
     second-order gradient is checked before the first step.
 
     Raises RecipeError where an objective cannot apply to this pair, TrainingError where the set-up has no second
@@ -105,7 +110,8 @@ class DistillationTrainer(Trainer):
         pair = Pair(facts(probe), teacher_facts or facts(probe), shared_embeddings)
         for term in terms:
             term.objective.check(pair)
-        step = Step(terms, pair, probe, teacher, compute.share_views)
+        projections = projections_for(terms, pair).to(self.args.device)
+        step = Step(terms, pair, probe, teacher, compute.share_views, projections)
         if step.second_order:
             self._refuse_what_loses_gradients()
         return step
@@ -137,10 +143,9 @@ class DistillationTrainer(Trainer):
         return optimizer
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        if not self.step.second_order:
-            return super().train(*args, **kwargs)
         student: Any = self.model
-        with second_order_attention(student):
+        attention = second_order_attention(student) if self.step.second_order else nullcontext()
+        with attention, trained_with(student, self.step.projections):
             return super().train(*args, **kwargs)
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
@@ -192,11 +197,12 @@ class DistillationTrainer(Trainer):
             counts = torch.tensor([len(batch), int(batch.mask.sum())], device=batch.mask.device)
         examples, tokens = counts.to(batch.mask.device)
         batch = replace(batch, tokens_per_example=tokens / examples, drawn=self._drawn(batch))
-        step = self.step.at(self.state.global_step)
+        progress = self.state.global_step / max(self.state.max_steps, 1)
+        step = self.step.at(self.state.global_step, progress)
         distances, logits = step.distances(model, batch, self._moment())
         self._refuse_non_finite(distances, batch)
         self._remember(distances, examples)
-        weights = {term.name: term.weight_when_run for term in step.terms}
+        weights = {term.name: term.weight_at(progress) for term in step.terms}
         total = torch.stack([weights[name] * values.sum() for name, values in distances.items()]).sum()
         # Gradients are averaged over processes, and `examples` counts those of all of them.
         loss = total / examples * self.accelerator.num_processes
