@@ -5,43 +5,26 @@ from __future__ import annotations
 import math
 
 import pytest
-import torch
 
 from gradistill.errors import RecipeError
 from gradistill.objectives import ModelFacts, Moment, Pair, objectives
-from gradistill.types import Batch
-
-B, V, T, D, C, L = 3, 2, 5, 4, 3, 2
-LENGTHS = (5, 3, 2)
-MASK = torch.arange(T) < torch.tensor(LENGTHS)[:, None]
-GOLD = torch.tensor([2, 0, 1])
-BATCH = Batch({"input_ids": MASK.long(), "attention_mask": MASK.long()}, MASK, GOLD)
-TOKENS = sum(LENGTHS) / B
-NEAR = {"rel": 0, "abs": 1e-10}
-
-
-def pair_of(signals: dict[str, tuple[int, ...]]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    torch.manual_seed(1)
-    student = {k: torch.randn(shape, dtype=torch.float64) for k, shape in signals.items()}
-    return student, {k: torch.randn(shape, dtype=torch.float64) for k, shape in signals.items()}
-
-
-def measured(objective: object, student: dict, teacher: dict, moment: Moment | None = None) -> list[float]:
-    return objective.distance(student, teacher, BATCH, moment or Moment()).tolist()
-
-
-def softmax(z: list[float]) -> list[float]:
-    total = sum(math.exp(x) for x in z)
-    return [math.exp(x) / total for x in z]
-
-
-def unit(x: list[float], p: float = 2) -> list[float]:
-    norm = sum(abs(v) ** p for v in x) ** (1 / p)
-    return [v / norm for v in x]
-
-
-def squares(a: list[float], b: list[float]) -> float:
-    return sum((x - y) ** 2 for x, y in zip(a, b, strict=True))
+from objectives.loops import (
+    GOLD,
+    LENGTHS,
+    NEAR,
+    TOKENS,
+    B,
+    C,
+    D,
+    L,
+    T,
+    V,
+    measured,
+    pair_of,
+    softmax,
+    squares,
+    unit,
+)
 
 
 def test_hard_label() -> None:

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from gradistill.attribution.scores import unit_vectors
 from gradistill.attribution.targets import Kind, Target, View
-from gradistill.errors import RecipeError
 from gradistill.models.layers import LayerMap, intermediate_pairs
 from gradistill.objectives._contract import (
     ClsGradient,
@@ -25,6 +24,7 @@ from gradistill.objectives._contract import (
     Site,
     objective,
 )
+from gradistill.objectives._spaces import refuse_other_inputs, refuse_other_widths
 from gradistill.types import Batch
 
 
@@ -50,7 +50,7 @@ class GradientAlignment(Objective):
         ("embedding_output",), min_length=1, description="where: embedding_output, cls (intermediate layers)"
     )
     layer_map: LayerMap = Field(
-        "skip", description="for the site cls: teacher layers beside student layers 1 … L−1"
+        "uniform", description="for the site cls: teacher layers beside student layers 1 … L−1"
     )
     average: Literal["tokens", "examples"] = Field(
         "tokens",
@@ -69,19 +69,9 @@ class GradientAlignment(Objective):
         self._differentiated.check(pair.student.labels)
         if "cls" in self.sites:
             intermediate_pairs(self.layer_map, pair.student.layers, pair.teacher.layers)
-        if pair.student.width != pair.teacher.width:
-            raise RecipeError(
-                "gradient_alignment compares directions in one space, and the student is "
-                f"{pair.student.width} wide, the teacher {pair.teacher.width}",
-                expected="equal widths",
-                remedy="use a student as wide as the teacher, or attribution_map, which needs no equal width",
-            )
-        if "embedding_output" in self.sites and not pair.shared_embeddings:
-            raise RecipeError(
-                "gradient_alignment needs one input space, and the student keeps embeddings of its own",
-                expected="student.embeddings: frozen (the authors' setting) or copied",
-                remedy="set student.embeddings to frozen, or use attribution_map",
-            )
+        refuse_other_widths(self.name, pair)
+        if "embedding_output" in self.sites:
+            refuse_other_inputs(self.name, pair)
 
     def requests(self, pair: Pair, role: Role) -> dict[str, Request]:
         target = self._differentiated

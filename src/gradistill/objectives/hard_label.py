@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
 from gradistill.objectives._contract import Logits, Moment, Objective, Pair, Request, Role, Signals, objective
-from gradistill.types import Batch
+from gradistill.types import UNLABELLED, Batch
 
 
 @objective
 class HardLabel(Objective):
-    """``−log p_gold`` for each example (fine-tuning's loss), or ``(z − y)²`` in a regression."""
+    """``−log p_gold`` for each example (fine-tuning's loss), or ``(z − y)²`` in a regression; 0 without a label."""
 
     name: ClassVar[str] = "hard_label"
     title: ClassVar[str] = "Cross-entropy with the labels"
@@ -33,5 +34,6 @@ class HardLabel(Objective):
         logits = student["logits"]
         assert batch.labels is not None  # the trainer refuses data without labels
         if logits.shape[1] == 1:
-            return (logits.squeeze(1) - batch.labels.to(logits)).square()
-        return functional.cross_entropy(logits, batch.labels, reduction="none")
+            said, gold = logits.squeeze(1), batch.labels.to(logits)
+            return (said - torch.where(gold.isnan(), said, gold)).square()
+        return functional.cross_entropy(logits, batch.labels, reduction="none", ignore_index=UNLABELLED)

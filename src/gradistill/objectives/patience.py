@@ -38,7 +38,8 @@ class Patience(Objective):
     source: ClassVar[str] = "Sun et al. 2019, arXiv 1908.09355"
 
     layer_map: LayerMap = Field(
-        "skip", description="teacher layers beside student layers 1 … L−1: skip, first, last, or a list"
+        "uniform",
+        description="teacher layers beside student layers 1 … L−1: uniform, skip, first, last, a list",
     )
 
     def check(self, pair: Pair) -> None:

@@ -28,11 +28,14 @@ class StudentSettings(_Strict):
     layers: int | None = Field(
         default=None, ge=1, description="blocks taken from the teacher (half of them if not said)"
     )
+    width: int | None = Field(
+        default=None, ge=1, description="a narrower student with random weights (pre-train it first)"
+    )
     checkpoint: str | None = Field(
         default=None, description="a pre-trained model instead, in a folder or by hub id"
     )
     layer_map: LayerMap = Field(
-        default="skip", description="which teacher layers: skip, first, last, or a list"
+        default="uniform", description="which teacher layers: uniform, skip, first, last, or a list"
     )
     embeddings: Embeddings = Field(
         default="own", description="own, copied from the teacher, or frozen (copied and fixed)"

@@ -1,0 +1,38 @@
+"""What vectors of two models can be compared at all: those of one space, those of the same tokens."""
+
+from __future__ import annotations
+
+from gradistill.errors import RecipeError
+from gradistill.objectives._contract import Pair
+
+
+def refuse_other_widths(name: str, pair: Pair) -> None:
+    """Raise RecipeError where the models' vectors have different lengths."""
+    if pair.student.width != pair.teacher.width:
+        raise RecipeError(
+            f"{name} compares directions in one space, and the student is "
+            f"{pair.student.width} wide, the teacher {pair.teacher.width}",
+            expected="equal widths",
+            remedy="use a student as wide as the teacher, or attribution_map, which needs no equal width",
+        )
+
+
+def refuse_shortened(name: str, pair: Pair) -> None:
+    """Raise RecipeError where a model has no state for every token in every layer."""
+    if not (pair.student.full_length and pair.teacher.full_length):
+        raise RecipeError(
+            f"{name} compares states token by token, and the text grows shorter inside one of the models",
+            expected="a state for every token in every layer",
+            remedy="use a method without them (kd, pkd, adkd), or another architecture than Funnel",
+        )
+
+
+def refuse_other_inputs(name: str, pair: Pair) -> None:
+    """Raise RecipeError where the models' embedding outputs are not one space."""
+    refuse_other_widths(name, pair)
+    if not pair.shared_embeddings:
+        raise RecipeError(
+            f"{name} needs one input space, and the student keeps embeddings of its own",
+            expected="student.embeddings: frozen (Gradient KD's setting) or copied",
+            remedy="set student.embeddings to frozen, or use attribution_map",
+        )

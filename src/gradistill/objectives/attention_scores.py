@@ -1,0 +1,61 @@
+"""TinyBERT's attention: the scores of every head before the softmax."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+
+from gradistill.models.layers import LayerMap, layer_pairs
+from gradistill.objectives._contract import (
+    AttentionVectors,
+    Moment,
+    Objective,
+    Pair,
+    Request,
+    Role,
+    Signals,
+    objective,
+)
+from gradistill.objectives._relations import mean_of, pairs_among, refuse_hidden_attention
+from gradistill.types import Batch
+
+
+@objective
+class AttentionScores(Objective):
+    """Mean squared error of ``QKᵀ/√d`` over heads and pairs of real tokens, summed over layers (TinyBERT eq. 7).
+
+    Scores as queries and keys give them: without position biases and masks, all pairs of real tokens in a decoder too.
+    """
+
+    name: ClassVar[str] = "attention_scores"
+    title: ClassVar[str] = "TinyBERT: attention scores"
+    source: ClassVar[str] = "Jiao et al. 2020, arXiv 1909.10351"
+
+    layer_map: LayerMap = Field(
+        "uniform",
+        description="teacher layers beside student layers 1 … L: uniform, skip, first, last, a list",
+    )
+
+    def check(self, pair: Pair) -> None:
+        layer_pairs(self.layer_map, pair.student.layers, pair.teacher.layers)
+        refuse_hidden_attention(self.name, pair, equal_heads=True)
+
+    def requests(self, pair: Pair, role: Role) -> dict[str, Request]:
+        students, teachers = layer_pairs(self.layer_map, pair.student.layers, pair.teacher.layers)
+        layers = students if role == "student" else teachers
+        return {"query": AttentionVectors("query", layers), "key": AttentionVectors("key", layers)}
+
+    def distance(
+        self, student: Signals, teacher: Signals, batch: Batch, moment: Moment
+    ) -> Float[Tensor, " batch"]:
+        apart = (_scores(student) - _scores(teacher)).square().mean(2)
+        return mean_of(apart.sum(1), pairs_among(batch.mask))
+
+
+def _scores(said: Signals) -> Float[Tensor, "batch layer head token token"]:
+    query, key = said["query"], said["key"]
+    return torch.einsum("blihp,bljhp->blhij", query, key) / query.shape[-1] ** 0.5

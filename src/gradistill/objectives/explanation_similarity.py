@@ -1,0 +1,63 @@
+"""e²KD: the student's explanation of the teacher's label is like the teacher's own."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+
+from gradistill.attribution.scores import unit_maps
+from gradistill.attribution.targets import Kind, Target, View
+from gradistill.objectives._contract import (
+    AttributionScores,
+    Moment,
+    Objective,
+    Pair,
+    Request,
+    Role,
+    Signals,
+    objective,
+)
+from gradistill.types import Batch
+
+
+@objective
+class ExplanationSimilarity(Objective):
+    """``1 − cos`` of the two models' explanations at the teacher's label (e²KD eq. 2).
+
+    The authors explain images, by GradCAM and B-cos networks. For texts an explanation is here gradient × input, one
+    signed number a token: its sum over the width.
+    """
+
+    name: ClassVar[str] = "explanation_similarity"
+    title: ClassVar[str] = "e²KD: similar explanations"
+    source: ClassVar[str] = "Parchami-Araghi et al. 2024 (ECCV), arXiv 2402.03119"
+
+    target: Kind = Field("log_odds", description="the scalar that is explained")
+    view: View = Field("teacher", description="of which label: teacher, own, gold, all, sampled (one of all)")
+    explanation: Literal["signed", "magnitude"] = Field(
+        "signed", description="a token's attributions as their sum, or as their length"
+    )
+
+    @property
+    def _differentiated(self) -> Target:
+        return Target(self.target, self.view)
+
+    @property
+    def second_order(self) -> bool:
+        return True
+
+    def check(self, pair: Pair) -> None:
+        self._differentiated.check(pair.student.labels)
+
+    def requests(self, pair: Pair, role: Role) -> dict[str, Request]:
+        return {"scores": AttributionScores(self._differentiated, signed=self.explanation == "signed")}
+
+    def distance(
+        self, student: Signals, teacher: Signals, batch: Batch, moment: Moment
+    ) -> Float[Tensor, " batch"]:
+        mask = batch.mask.unsqueeze(1)
+        alike = (unit_maps(student["scores"], mask) * unit_maps(teacher["scores"], mask)).sum(-1)
+        return (1 - alike).sum(1) * self._differentiated.stands_for(batch.drawn)

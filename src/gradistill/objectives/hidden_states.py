@@ -1,0 +1,59 @@
+"""TinyBERT's hidden states: those of every token, through a learned projection to the teacher's width."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+
+from gradistill.errors import RecipeError
+from gradistill.models.layers import LayerMap, layer_pairs
+from gradistill.objectives._contract import Moment, Objective, Pair, Request, Role, Signals, States, objective
+from gradistill.objectives._relations import mean_of
+from gradistill.objectives._spaces import refuse_shortened
+from gradistill.types import Batch
+
+
+@objective
+class HiddenStates(Objective):
+    """Mean squared error of hidden states, summed over layers (TinyBERT eq. 8, and eq. 9 for the embeddings).
+
+    One projection serves all layers. The mean is over real tokens of each text; the authors' is over padding too.
+    """
+
+    name: ClassVar[str] = "hidden_states"
+    title: ClassVar[str] = "TinyBERT: hidden states"
+    source: ClassVar[str] = "Jiao et al. 2020, arXiv 1909.10351"
+
+    layer_map: LayerMap = Field(
+        "uniform",
+        description="teacher layers beside student layers 1 … L: uniform, skip, first, last, a list",
+    )
+    embeddings: bool = Field(True, description="compare the embedding output too")
+    projection: bool = Field(True, description="learn a linear map from the student's width to the teacher's")
+
+    def check(self, pair: Pair) -> None:
+        layer_pairs(self.layer_map, pair.student.layers, pair.teacher.layers)
+        refuse_shortened(self.name, pair)
+        if not self.projection and pair.student.width != pair.teacher.width:
+            raise RecipeError(
+                f"hidden_states compares widths {pair.student.width} (student) and {pair.teacher.width} (teacher)",
+                expected="equal widths, or a projection",
+                remedy="set projection: true",
+            )
+
+    def projections(self, pair: Pair) -> dict[str, tuple[int, int]]:
+        return {"states": (pair.student.width, pair.teacher.width)} if self.projection else {}
+
+    def requests(self, pair: Pair, role: Role) -> dict[str, Request]:
+        students, teachers = layer_pairs(self.layer_map, pair.student.layers, pair.teacher.layers)
+        layers = students if role == "student" else teachers
+        return {"states": States((0, *layers) if self.embeddings else layers)}
+
+    def distance(
+        self, student: Signals, teacher: Signals, batch: Batch, moment: Moment
+    ) -> Float[Tensor, " batch"]:
+        apart = (student["states"] - teacher["states"]).square().mean(-1)
+        return mean_of(apart.sum(1), batch.mask)

@@ -1,0 +1,77 @@
+"""Jacobian matching: the student's outputs change with the input as the teacher's do, size included."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+
+from gradistill.attribution.targets import Target
+from gradistill.objectives._contract import (
+    InputGradient,
+    Moment,
+    Objective,
+    Pair,
+    Request,
+    Role,
+    Signals,
+    objective,
+)
+from gradistill.objectives._spaces import refuse_other_inputs
+from gradistill.types import Batch
+
+
+@objective
+class JacobianMatching(Objective):
+    """``Σ_c ‖J_t,c − J_s,c‖²`` of the logits' Jacobian at the embedding output, one row a label.
+
+    Sobolev training (Czarnecki et al. 2017, eq. 1 and section 3) matches it as it is, or projected on random
+    directions: random signs here, drawn for each example and step, whose expectation is the full sum. Srinivas and
+    Fleuret (2018, eq. 7) match rows of unit length: ``unit``. Summed over tokens and width, where they average.
+    """
+
+    name: ClassVar[str] = "jacobian_matching"
+    title: ClassVar[str] = "Jacobian matching (Sobolev training)"
+    source: ClassVar[str] = (
+        "Czarnecki et al. 2017, arXiv 1706.04859; Srinivas, Fleuret 2018, arXiv 1803.00443"
+    )
+
+    directions: Literal["auto", "all", "projected", "sampled"] = Field(
+        "auto", description="all labels, a random projection of them, or one of them; auto: all of up to 4"
+    )
+    unit: bool = Field(False, description="scale each row of the Jacobian to unit length first")
+
+    def _differentiated(self, labels: int) -> Target:
+        chosen = self.directions
+        if chosen == "auto":
+            chosen = "all" if labels <= 4 else "projected"
+        return Target("logit", chosen)
+
+    @property
+    def second_order(self) -> bool:
+        return True
+
+    def check(self, pair: Pair) -> None:
+        refuse_other_inputs(self.name, pair)
+
+    def requests(self, pair: Pair, role: Role) -> dict[str, Request]:
+        return {"jacobian": InputGradient(self._differentiated(pair.student.labels))}
+
+    def distance(
+        self, student: Signals, teacher: Signals, batch: Batch, moment: Moment
+    ) -> Float[Tensor, " batch"]:
+        rows = [
+            said["jacobian"].masked_fill(~batch.mask[:, None, :, None], 0.0).flatten(2)
+            for said in (student, teacher)
+        ]
+        if self.unit:
+            rows = [torch.nn.functional.normalize(row, dim=-1, eps=1e-30) for row in rows]
+        apart = (rows[0] - rows[1]).square().sum((1, 2))
+        return (
+            apart * Target("logit", "sampled").stands_for(batch.drawn)
+            if self.directions == "sampled"
+            else apart
+        )

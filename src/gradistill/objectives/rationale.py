@@ -1,0 +1,107 @@
+"""Rationale: how much each token counts, and in which direction it pulls, from one inner gradient."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+
+from gradistill.attribution.scores import unit_maps, unit_vectors
+from gradistill.attribution.targets import Kind, Target, View
+from gradistill.objectives._contract import (
+    AttributionScores,
+    InputGradient,
+    Logits,
+    Moment,
+    Objective,
+    Pair,
+    Request,
+    Role,
+    Signals,
+    objective,
+)
+from gradistill.objectives._spaces import refuse_other_inputs
+from gradistill.types import Batch
+
+
+@objective
+class Rationale(Objective):
+    """``magnitude · Σ_i (a_t,i − a_s,i)² + direction · mean_i ‖Ĝ_t,i − Ĝ_s,i‖² + sign · (1 − cos)``, ours.
+
+    ``a`` is AD-KD's unit map of token scores, which keeps sizes and drops directions; ``Ĝ`` are Gradient KD's unit
+    token gradients, which keep directions and drop sizes: together they say all of gradient × input that is free of
+    scale, at the price of one. The cosine is that of e²KD's signed maps. The view ``teacher`` asks both
+    models about the label that the teacher chose, with the target ``margin`` against its runner-up (contrastive).
+    """
+
+    name: ClassVar[str] = "rationale"
+    title: ClassVar[str] = "Rationale: attribution maps and gradient directions"
+    source: ClassVar[str] = "gradistill (from Wu et al. 2023 and Wang, Li, Sun 2022)"
+
+    target: Kind = Field(
+        "log_odds", description="the scalar that is differentiated; margin: against the runner-up"
+    )
+    view: View = Field("teacher", description="of which label: teacher, all, own, gold, sampled (one of all)")
+    magnitude: float = Field(1.0, ge=0, description="weight of the distance of unit maps of token scores")
+    direction: float = Field(1.0, ge=0, description="weight of the distance of unit token gradients")
+    sign: float = Field(0.0, ge=0, description="weight of 1 − cosine of the signed maps")
+    steps: int = Field(
+        1, ge=1, description="steps of Integrated Gradients behind the maps; 1 is gradient × input"
+    )
+    focus: bool = Field(
+        False, description="weight the directions by the teacher's map, so that tokens that matter count"
+    )
+    confidence: bool = Field(False, description="weight examples by the teacher's confidence")
+
+    @property
+    def _differentiated(self) -> Target:
+        return Target(self.target, self.view)
+
+    @property
+    def second_order(self) -> bool:
+        return True
+
+    def check(self, pair: Pair) -> None:
+        self._differentiated.check(pair.student.labels)
+        if self.direction:
+            refuse_other_inputs("rationale with direction > 0", pair)
+
+    def requests(self, pair: Pair, role: Role) -> dict[str, Request]:
+        target = self._differentiated
+        wanted: dict[str, Request] = {"scores": AttributionScores(target, self.steps)}
+        if self.direction:
+            wanted["gradient"] = InputGradient(target)
+        if self.sign:
+            wanted["signed"] = AttributionScores(target, self.steps, signed=True)
+        if self.confidence and role == "teacher":
+            wanted["logits"] = Logits()
+        return wanted
+
+    def distance(
+        self, student: Signals, teacher: Signals, batch: Batch, moment: Moment
+    ) -> Float[Tensor, " batch"]:
+        mask = batch.mask.unsqueeze(1)
+        ours, theirs = (unit_maps(said["scores"], mask) for said in (student, teacher))
+        total = self.magnitude * (ours - theirs).square().sum(-1)
+        if self.direction:
+            apart = (
+                unit_vectors(student["gradient"], mask) - unit_vectors(teacher["gradient"], mask)
+            ).square()
+            shares = theirs.square() if self.focus else mask.to(theirs) / mask.sum(-1, keepdim=True)
+            total = total + self.direction * (shares * apart.sum(-1)).sum(-1)
+        if self.sign:
+            alike = (unit_maps(student["signed"], mask) * unit_maps(teacher["signed"], mask)).sum(-1)
+            total = total + self.sign * (1 - alike)
+        summed = total.sum(1) * self._differentiated.stands_for(batch.drawn)
+        return summed * _confidence(teacher["logits"]) if self.confidence else summed
+
+
+def _confidence(logits: Float[Tensor, "batch label"]) -> Float[Tensor, " batch"]:
+    """The largest probability, in units of what chance would say: 1 for certain, 0 for no idea; 1 in a regression."""
+    labels = logits.shape[1]
+    if labels == 1:
+        return torch.ones_like(logits[:, 0])
+    return (logits.softmax(-1).amax(-1) * labels - 1) / (labels - 1)

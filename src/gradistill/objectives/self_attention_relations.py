@@ -1,0 +1,106 @@
+"""MiniLM: how the tokens of one layer's self-attention relate, as distributions."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Bool, Float
+from pydantic import Field
+from torch import Tensor
+
+from gradistill.errors import RecipeError
+from gradistill.objectives._contract import (
+    AttentionVectors,
+    Moment,
+    Objective,
+    Pair,
+    Part,
+    Request,
+    Role,
+    Signals,
+    objective,
+)
+from gradistill.objectives._relations import mean_of, refuse_hidden_attention
+from gradistill.types import Batch
+
+Relation = Literal["attention", "query", "key", "value"]
+_SIDES: dict[str, tuple[Part, Part]] = {
+    "attention": ("query", "key"),
+    "query": ("query", "query"),
+    "key": ("key", "key"),
+    "value": ("value", "value"),
+}
+
+
+@objective
+class SelfAttentionRelations(Objective):
+    """``KL(softmax(A Bᵀ/√d)_t ‖ …_s)``, mean over heads and real tokens, summed over relations.
+
+    MiniLM (eq. 5, 7): relations ``attention`` and ``value`` of the last layers, as many heads in both models. MiniLMv2
+    (eq. 5, 6): ``query``, ``key`` and ``value`` with ``heads`` relation heads, for any two widths that they divide.
+    ``attention`` is taken from queries and keys alone: without position biases, over all real tokens also in a decoder.
+    """
+
+    name: ClassVar[str] = "self_attention_relations"
+    title: ClassVar[str] = "MiniLM: self-attention relations"
+    source: ClassVar[str] = "Wang et al. 2020, arXiv 2002.10957; v2: Wang et al. 2021, arXiv 2012.15828"
+
+    relations: tuple[Relation, ...] = Field(
+        ("query", "key", "value"), min_length=1, description="which: attention, query, key, value"
+    )
+    heads: int | None = Field(
+        None, ge=1, description="relation heads (v2); unset: the heads of the models, as many in both (v1)"
+    )
+    teacher_layer: int | None = Field(
+        None, ge=1, description="the teacher's layer beside the student's last; unset: its last"
+    )
+
+    def check(self, pair: Pair) -> None:
+        refuse_hidden_attention(self.name, pair, equal_heads=self.heads is None)
+        if self.teacher_layer is not None and self.teacher_layer > pair.teacher.layers:
+            raise RecipeError(
+                f"the teacher has {pair.teacher.layers} layers, and teacher_layer is {self.teacher_layer}",
+                expected=f"1 to {pair.teacher.layers}",
+                remedy="choose one of them, or leave it out: the last",
+            )
+        widths = [facts.attention_width for facts in (pair.student, pair.teacher)]
+        if self.heads is not None and any(width % self.heads for width in widths):
+            raise RecipeError(
+                f"{self.heads} relation heads do not divide widths {widths[0]} (student) and {widths[1]} (teacher)",
+                expected="a divisor of both",
+                remedy="set heads to one of them, such as 12",
+            )
+
+    def requests(self, pair: Pair, role: Role) -> dict[str, Request]:
+        layer = pair.student.layers if role == "student" else (self.teacher_layer or pair.teacher.layers)
+        parts: dict[Part, None] = dict.fromkeys(
+            part for relation in self.relations for part in _SIDES[relation]
+        )
+        return {part: AttentionVectors(part, (layer,)) for part in parts}
+
+    def distance(
+        self, student: Signals, teacher: Signals, batch: Batch, moment: Moment
+    ) -> Float[Tensor, " batch"]:
+        total = torch.zeros(len(batch), device=batch.mask.device)
+        for relation in self.relations:
+            says, should_say = (self._log_shares(said, relation, batch.mask) for said in (student, teacher))
+            kept = batch.mask[:, None, None, :]
+            divergence = torch.where(kept, should_say.exp() * (should_say - says), 0.0).sum(-1)
+            total = total + mean_of(divergence.mean(1), batch.mask)
+        return total
+
+    def _log_shares(
+        self, said: Signals, relation: Relation, mask: Bool[Tensor, "batch token"]
+    ) -> Float[Tensor, "batch head token token"]:
+        left, right = (self._split(said[part]) for part in _SIDES[relation])
+        scores = left @ right.transpose(-1, -2) / left.shape[-1] ** 0.5
+        hidden = torch.finfo(scores.dtype).min  # not −∞: its differences are no numbers
+        return scores.masked_fill(~mask[:, None, None, :], hidden).log_softmax(-1)
+
+    def _split(
+        self, vectors: Float[Tensor, "batch 1 token head part"]
+    ) -> Float[Tensor, "batch relation_head token width"]:
+        if self.heads is not None:
+            vectors = vectors.flatten(3).unflatten(3, (self.heads, -1))
+        return vectors.squeeze(1).transpose(1, 2)

@@ -1,0 +1,77 @@
+"""The shipped methods at a glance: what they ask of a teacher, and what a step of each costs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from gradistill.objectives import ModelFacts, Pair
+from gradistill.objectives._contract import (
+    AttentionVectors,
+    AttributionScores,
+    ClsGradient,
+    ClsStates,
+    InputGradient,
+    Logits,
+    Request,
+    States,
+)
+from gradistill.recipe.reading import shipped_methods
+from gradistill.recipe.resolving import load_recipe
+
+_CALLED: dict[type[Request], str] = {
+    Logits: "logits",
+    ClsStates: "[CLS] states",
+    States: "hidden states",
+    AttentionVectors: "self-attention",
+    InputGradient: "input gradients",
+    ClsGradient: "[CLS] gradients",
+    AttributionScores: "attributions",
+}
+_ANYTHING = Pair(ModelFacts(3, 16, 2, 2, 16), ModelFacts(6, 16, 2, 2, 16))
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One method. ``asks`` names the signals that its teacher gives, from cheap to dear; ``cost`` is a step's time in
+    steps of plain cross-entropy, or None where it was not measured."""
+
+    method: str
+    title: str
+    source: str
+    objectives: tuple[str, ...]
+    asks: tuple[str, ...]
+    cost: float | None
+
+
+def catalogue() -> list[Entry]:
+    """All shipped methods by name."""
+    return [_entry(name) for name in shipped_methods()]
+
+
+@cache
+def measured_costs() -> dict[str, Any]:
+    """What ``benchmarks/method_costs.py`` wrote: ``costs`` by method, their ``setting`` and ``command``."""
+    text = (resources.files("gradistill.recipe") / "costs.json").read_text(encoding="utf-8")
+    return json.loads(text)
+
+
+def _entry(name: str) -> Entry:
+    recipe = load_recipe(name)
+    asked = {
+        type(r)
+        for t in recipe.objectives.values()
+        for r in t.objective.requests(_ANYTHING, "teacher").values()
+    }
+    cost = measured_costs()["costs"].get(name)
+    return Entry(
+        name,
+        recipe.title,
+        recipe.source,
+        tuple(recipe.objectives),
+        tuple(called for kind, called in _CALLED.items() if kind in asked),
+        cost["median"] if cost else None,
+    )

@@ -1,0 +1,336 @@
+"""Distances of states, attention and explanations: each equals a naive loop in float64, to 1e-10."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from itertools import product
+from typing import Any
+
+import pytest
+import torch
+
+from gradistill.errors import RecipeError
+from gradistill.objectives import ModelFacts, Pair, objectives
+from gradistill.training.amortising import drawn_for
+from objectives.loops import BATCH, LENGTHS, NEAR, B, C, D, L, T, V, measured, pair_of, softmax, squares, unit
+
+H, P = 2, 4
+"""Heads and their width."""
+Vector = list[float]
+
+
+def dot(a: Vector, b: Vector) -> float:
+    return sum(x * y for x, y in zip(a, b, strict=True))
+
+
+def cosine(a: Vector, b: Vector) -> float:
+    return dot(a, b) / math.sqrt(dot(a, a) * dot(b, b))
+
+
+def angle(at: Vector, one: Vector, other: Vector) -> float:
+    return cosine(
+        [x - y for x, y in zip(one, at, strict=True)], [x - y for x, y in zip(other, at, strict=True)]
+    )
+
+
+def mean(values: Iterator[float]) -> float:
+    found = list(values)
+    return sum(found) / len(found) if found else 0.0
+
+
+def pairs(items: int) -> Iterator[tuple[int, int]]:
+    return product(range(items), repeat=2)
+
+
+def triplets(items: int, window: int) -> Iterator[tuple[int, int, int]]:
+    """The middle and two others near it, all different."""
+    for j, i, k in product(range(items), repeat=3):
+        if len({i, j, k}) == 3 and max(abs(i - j), abs(k - j)) <= window:
+            yield j, i, k
+
+
+def related(
+    ours: list[Vector], theirs: list[Vector], window: int, pair: Callable[[Vector, Vector], float]
+) -> tuple[float, float]:
+    """Mean squared differences of one set of items: of its pairs, and of its triplets."""
+    n = len(ours)
+    of_pairs = mean((pair(ours[i], ours[k]) - pair(theirs[i], theirs[k])) ** 2 for i, k in pairs(n))
+    of_triplets = mean(
+        (angle(ours[j], ours[i], ours[k]) - angle(theirs[j], theirs[i], theirs[k])) ** 2
+        for j, i, k in triplets(n, window)
+    )
+    return of_pairs, of_triplets
+
+
+def test_hidden_states() -> None:
+    student, teacher = pair_of({"states": (B, L, T, D)})
+    expected = [
+        sum(
+            mean(squares(s, t) / D for s, t in zip(ours[layer][:real], theirs[layer][:real], strict=True))
+            for layer in range(L)
+        )
+        for ours, theirs, real in zip(
+            student["states"].tolist(), teacher["states"].tolist(), LENGTHS, strict=True
+        )
+    ]
+    assert measured(objectives()["hidden_states"](), student, teacher) == pytest.approx(expected, **NEAR)
+
+
+def test_attention_scores() -> None:
+    student, teacher = pair_of({"query": (B, L, T, H, P), "key": (B, L, T, H, P)})
+
+    def score(said: dict[str, Any], b: int, layer: int, h: int, i: int, k: int) -> float:
+        return dot(said["query"][b, layer, i, h].tolist(), said["key"][b, layer, k, h].tolist()) / math.sqrt(
+            P
+        )
+
+    expected = [
+        sum(
+            mean(
+                (score(student, b, layer, h, i, k) - score(teacher, b, layer, h, i, k)) ** 2
+                for h in range(H)
+                for i, k in pairs(real)
+            )
+            for layer in range(L)
+        )
+        for b, real in enumerate(LENGTHS)
+    ]
+    assert measured(objectives()["attention_scores"](), student, teacher) == pytest.approx(expected, **NEAR)
+
+
+@pytest.mark.parametrize("heads", [None, 1, 4])
+@pytest.mark.parametrize("relations", [("attention", "value"), ("query", "key", "value")])
+def test_self_attention_relations(relations: tuple[str, ...], heads: int | None) -> None:
+    student, teacher = pair_of(dict.fromkeys(("query", "key", "value"), (B, 1, T, H, P)))
+    count, width = heads or H, H * P // (heads or H)
+    sides = {"attention": ("query", "key")}
+
+    def vector(said: dict[str, Any], part: str, b: int, i: int, h: int) -> Vector:
+        return said[part][b, 0, i].flatten().tolist()[h * width : (h + 1) * width]
+
+    def shares(said: dict[str, Any], relation: str, b: int, i: int, h: int) -> Vector:
+        left, right = sides.get(relation, (relation, relation))
+        return softmax([
+            dot(vector(said, left, b, i, h), vector(said, right, b, k, h)) / math.sqrt(width)
+            for k in range(LENGTHS[b])
+        ])  # fmt: skip
+
+    def divergence(relation: str, b: int, i: int, h: int) -> float:
+        p, q = (shares(said, relation, b, i, h) for said in (teacher, student))
+        return sum(x * math.log(x / y) for x, y in zip(p, q, strict=True))
+
+    expected = [
+        sum(mean(divergence(r, b, i, h) for i in range(LENGTHS[b]) for h in range(count)) for r in relations)
+        for b in range(B)
+    ]
+    objective = objectives()["self_attention_relations"](relations=relations, heads=heads)
+    assert measured(objective, student, teacher) == pytest.approx(expected, **NEAR)
+
+
+@pytest.mark.parametrize("window", [1, 2, 10])
+def test_word_relations(window: int) -> None:
+    student, teacher = pair_of({"states": (B, L, T, D)})
+    expected = []
+    for ours, theirs, real in zip(
+        student["states"].tolist(), teacher["states"].tolist(), LENGTHS, strict=True
+    ):
+        layers = [related(ours[layer][:real], theirs[layer][:real], window, cosine) for layer in range(L)]
+        expected.append(mean(p + 0.5 * t for p, t in layers))
+    objective = objectives()["word_relations"](window=window, triplets=0.5)
+    assert measured(objective, student, teacher) == pytest.approx(expected, **NEAR)
+
+
+def test_layer_relations() -> None:
+    layers = 4
+    student, teacher = pair_of({"states": (B, layers, T, D)})
+    expected = []
+    for ours, theirs, real in zip(
+        student["states"].tolist(), teacher["states"].tolist(), LENGTHS, strict=True
+    ):
+        tokens = [
+            related(
+                [ours[layer][i] for layer in range(layers)],
+                [theirs[layer][i] for layer in range(layers)],
+                layers,
+                cosine,
+            )
+            for i in range(real)
+        ]
+        expected.append(mean(p + 0.5 * t for p, t in tokens))
+    objective = objectives()["layer_relations"](triplets=0.5)
+    assert measured(objective, student, teacher) == pytest.approx(expected, **NEAR)
+
+
+def pooled(states: list[Vector], size: int) -> list[Vector]:
+    runs = [states[start : start + size] for start in range(0, len(states), size)]
+    return [[sum(column) / len(run) for column in zip(*run, strict=True)] for run in runs]
+
+
+@pytest.mark.parametrize("level", ["token", "span", "sample"])
+def test_granular_relations(level: str) -> None:
+    """Of four layers the lower two hold tokens and spans, the upper two samples."""
+    student, teacher = pair_of({"states": (B, 4, T, D)})
+
+    def scaled(a: Vector, b: Vector) -> float:
+        return dot(a, b) / D
+
+    def items(said: dict[str, Any], b: int, layer: int) -> list[Vector]:
+        real = said["states"][b, layer, : LENGTHS[b]].tolist()
+        return pooled(real, {"token": 1, "span": 2, "sample": T}[level])
+
+    expected = []
+    for b in range(B):
+        if level == "sample":
+            of_pairs, of_triplets = [], []
+            for layer in (2, 3):
+                ours, theirs = ([items(said, k, layer)[0] for k in range(B)] for said in (student, teacher))
+                of_pairs += [(scaled(ours[b], ours[k]) - scaled(theirs[b], theirs[k])) ** 2 for k in range(B)]
+                of_triplets += [
+                    (angle(ours[b], ours[i], ours[k]) - angle(theirs[b], theirs[i], theirs[k])) ** 2
+                    for j, i, k in triplets(B, B) if j == b
+                ]  # fmt: skip
+            expected.append(mean(iter(of_pairs)) + 0.5 * mean(iter(of_triplets)))
+        else:
+            layers = [
+                related(items(student, b, layer), items(teacher, b, layer), 2, scaled) for layer in (0, 1)
+            ]
+            expected.append(mean(p + 0.5 * t for p, t in layers))
+    objective = objectives()["granular_relations"](levels=(level,), span=2, window=2, triplets=0.5)
+    assert measured(objective, student, teacher) == pytest.approx(expected, **NEAR)
+
+
+def test_angles_where_two_vectors_coincide_are_zero_and_differentiable() -> None:
+    from gradistill.objectives._relations import angles
+
+    vectors = torch.tensor([[1.0, 2.0], [1.0, 2.0], [3.0, 1.0]], dtype=torch.float64, requires_grad=True)
+    found = angles(vectors, 2)
+    (gradient,) = torch.autograd.grad(found.sum(), vectors)
+    assert found.isfinite().all()
+    assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("unit_rows", [False, True])
+def test_jacobian_matching(unit_rows: bool) -> None:
+    student, teacher = pair_of({"jacobian": (B, C, T, D)})
+    expected = []
+    for b in range(B):
+        total = 0.0
+        for c in range(C):
+            rows = [said["jacobian"][b, c, : LENGTHS[b]].flatten().tolist() for said in (student, teacher)]
+            total += squares(*(unit(row) if unit_rows else row for row in rows))
+        expected.append(total)
+    objective = objectives()["jacobian_matching"](unit=unit_rows)
+    assert measured(objective, student, teacher) == pytest.approx(expected, **NEAR)
+
+
+def test_projected_rows_are_the_full_distance_on_average() -> None:
+    """Random signs s: the mean of ``‖Σ s_c (J_t,c − J_s,c)‖²`` over all of them is the sum over labels."""
+    student, teacher = pair_of({"jacobian": (B, C, T, D)})
+    whole = measured(objectives()["jacobian_matching"](), student, teacher)
+    projected = objectives()["jacobian_matching"](directions="projected")
+    found = torch.zeros(B, dtype=torch.float64)
+    for signs in product((-1.0, 1.0), repeat=C):
+        along = torch.tensor(signs, dtype=torch.float64)
+        seen = [
+            {"jacobian": torch.einsum("bctd,c->btd", said["jacobian"], along).unsqueeze(1)}
+            for said in (student, teacher)
+        ]
+        found += torch.tensor(measured(projected, *seen), dtype=torch.float64) / 2**C
+    assert found.tolist() == pytest.approx(whole, **NEAR)
+    drawn = drawn_for(BATCH, C, 0)
+    assert set(drawn.signs.flatten().tolist()) <= {-1.0, 1.0}
+    assert drawn.signs.shape == (B, C)
+
+
+def test_explanation_similarity() -> None:
+    student, teacher = pair_of({"scores": (B, V, T)})
+    expected = [
+        sum(
+            1 - cosine(student["scores"][b, v, :real].tolist(), teacher["scores"][b, v, :real].tolist())
+            for v in range(V)
+        )
+        for b, real in enumerate(LENGTHS)
+    ]
+    assert measured(objectives()["explanation_similarity"](), student, teacher) == pytest.approx(
+        expected, **NEAR
+    )
+
+
+@pytest.mark.parametrize("focus", [False, True])
+@pytest.mark.parametrize("confidence", [False, True])
+def test_rationale(focus: bool, confidence: bool) -> None:
+    shapes = {"scores": (B, V, T), "gradient": (B, V, T, D), "signed": (B, V, T), "logits": (B, C)}
+    student, teacher = pair_of(shapes)
+    student, teacher = ({**said, "scores": said["scores"].abs()} for said in (student, teacher))
+    objective = objectives()["rationale"](
+        magnitude=2.0, direction=3.0, sign=0.5, focus=focus, confidence=confidence
+    )
+    expected = []
+    for b, real in enumerate(LENGTHS):
+        total = 0.0
+        for v in range(V):
+            ours, theirs = (unit(said["scores"][b, v, :real].tolist()) for said in (student, teacher))
+            apart = [
+                squares(
+                    unit(student["gradient"][b, v, i].tolist()), unit(teacher["gradient"][b, v, i].tolist())
+                )
+                for i in range(real)
+            ]
+            shares = [a**2 for a in theirs] if focus else [1 / real] * real
+            total += 2 * squares(ours, theirs) + 3 * dot(shares, apart)
+            total += 0.5 * (
+                1 - cosine(student["signed"][b, v, :real].tolist(), teacher["signed"][b, v, :real].tolist())
+            )
+        certain = (max(softmax(teacher["logits"][b].tolist())) * C - 1) / (C - 1)
+        expected.append(total * (certain if confidence else 1))
+    assert measured(objective, student, teacher) == pytest.approx(expected, **NEAR)
+
+
+FACTS = ModelFacts(3, 16, 3, 2, 16)
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "student", "shared", "message"),
+    [
+        ("hidden_states", {"projection": False}, ModelFacts(3, 8, 3, 2, 8), True, "projection: true"),
+        ("hidden_states", {"layer_map": (1, 2)}, FACTS, True, "came for 3 layers"),
+        ("attention_scores", {}, ModelFacts(3, 16, 3, 4, 16), True, "student has 4, the teacher 2"),
+        ("attention_scores", {}, ModelFacts(3, 16, 3), True, "that of the student cannot be looked into"),
+        ("self_attention_relations", {}, ModelFacts(3, 16, 3, 4, 16), True, "student has 4, the teacher 2"),
+        ("self_attention_relations", {"heads": 3}, FACTS, True, "3 relation heads do not divide"),
+        (
+            "self_attention_relations",
+            {"teacher_layer": 4},
+            FACTS,
+            True,
+            "has 3 layers, and teacher_layer is 4",
+        ),
+        ("jacobian_matching", {}, ModelFacts(3, 8, 3), True, "8 wide, the teacher 16"),
+        ("jacobian_matching", {}, FACTS, False, "keeps embeddings of its own"),
+        ("rationale", {}, FACTS, False, "keeps embeddings of its own"),
+        ("rationale", {"target": "gold_loss"}, FACTS, True, "set view: gold"),
+        ("explanation_similarity", {"target": "gold_loss"}, FACTS, True, "set view: gold"),
+    ],
+)
+def test_what_cannot_apply_is_refused(
+    name: str, fields: dict[str, Any], student: ModelFacts, shared: bool, message: str
+) -> None:
+    with pytest.raises(RecipeError, match=message):
+        objectives()[name](**fields).check(Pair(student, FACTS, shared))
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("hidden_states", {}),
+        ("self_attention_relations", {"heads": 4}),
+        ("word_relations", {}),
+        ("layer_relations", {}),
+        ("granular_relations", {}),
+        ("explanation_similarity", {}),
+        ("rationale", {"direction": 0.0}),
+    ],
+)
+def test_other_widths_and_depths_are_taken(name: str, fields: dict[str, Any]) -> None:
+    objectives()[name](**fields).check(Pair(ModelFacts(5, 8, 3, 1, 8), FACTS, False))
