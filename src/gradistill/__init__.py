@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from gradistill.errors import GradistillError
     from gradistill.jobs.audit import AuditChoice, audit
     from gradistill.jobs.explain import explain
+    from gradistill.jobs.pretraining import pretrain
     from gradistill.jobs.runs import DataChoice, distill, finetune
     from gradistill.objectives import Term, objectives
     from gradistill.recipe import load_recipe
@@ -38,6 +39,7 @@ _HOME = {  # nowhere: the room of that name, which can be called
     "load_splits": "data",
     "loyalty": "audit",
     "objectives": "",
+    "pretrain": "jobs.pretraining",
 }
 
 __all__ = [
@@ -59,6 +61,7 @@ __all__ = [
     "load_splits",
     "loyalty",
     "objectives",
+    "pretrain",
 ]
 __version__ = version("gradistill")
 

@@ -28,6 +28,7 @@ from gradistill.cli.options import (
     TaskName,
     Teacher,
     TextColumns,
+    Unlabelled,
     Verified,
     data_choice,
     distilling_recipe,
@@ -36,6 +37,7 @@ from gradistill.cli.options import (
     one_of,
     resolved_recipe,
 )
+from gradistill.cli.pretrain import pretrain
 from gradistill.cli.signals import signals
 
 app = typer.Typer(
@@ -47,6 +49,7 @@ app = typer.Typer(
 
 app.command()(signals)
 app.command()(audit)
+app.command()(pretrain)
 
 
 def _say_version(wanted: bool) -> bool:
@@ -113,6 +116,7 @@ def distill(
     settings: Settings = "authors",
     label_column: LabelColumn = None,
     text_columns: TextColumns = None,
+    unlabelled: Unlabelled = None,
     signals: Signals = "auto",
     encoding: Encoded = None,
     verify: Verified = "full",
@@ -126,7 +130,7 @@ def distill(
         method, task, recipe, change, settings, student=student, layers=student_layers, layer_map=layer_map,
         epochs=epochs, seed=seed, max_train_rows=max_train_rows,
     )  # fmt: skip
-    choice = data_choice(data, task, label_column, text_columns)
+    choice = data_choice(data, task, label_column, text_columns, unlabelled)
     known = known_encoding(encoding) if encoding else None
     store = StoreChoice(signals, known, known_verification(verify))
     metrics = runs.distill(
@@ -182,24 +186,26 @@ def demo(
 
 @app.command()
 def methods() -> None:
-    """The methods there are, with their sources."""
+    """The methods there are: what each asks of the teacher, what its step costs, and where it comes from."""
     from rich.console import Console
 
-    from gradistill.recipe import load_recipe, shipped_methods
+    from gradistill.recipe.catalogue import catalogue, measured_costs
     from gradistill.report.terminal import results_table
 
-    rows = []
-    for name in shipped_methods():
-        recipe = load_recipe(name)
-        rows.append(
-            {
-                "method": name,
-                "title": recipe.title,
-                "objectives": ", ".join(recipe.objectives),
-                "source": recipe.source,
-            }
-        )
+    rows = [
+        {
+            "method": entry.method,
+            "objectives": ", ".join(entry.objectives),
+            "asks the teacher for": ", ".join(entry.asks) or "nothing",
+            "step": entry.cost,
+            "source": entry.source,
+        }
+        for entry in catalogue()
+    ]
     Console().print(results_table(rows, title="methods"))
+    typer.echo(
+        f"step: time in steps of plain cross-entropy; {measured_costs()['setting']}, teacher signals stored"
+    )
 
 
 @app.command()

@@ -34,6 +34,10 @@ LabelColumn = Annotated[
     str | None, typer.Option("--label-column", help="Where the label is, if not obvious.")
 ]
 TextColumns = Annotated[str | None, typer.Option("--text-columns", help="One or two, with a comma between.")]
+Unlabelled = Annotated[
+    str | None,
+    typer.Option("--unlabelled", help="A file with more rows, without labels: the teacher speaks for them."),
+]
 Settings = Annotated[
     str, typer.Option("--settings", help="authors: the papers' settings for the task, if any; default: ours.")
 ]
@@ -45,7 +49,7 @@ StudentLayers = Annotated[
     int | None, typer.Option("--student-layers", help="Blocks taken from the teacher (default: half).")
 ]
 LayerMap = Annotated[
-    str | None, typer.Option("--layer-map", help="skip, first, last, or a list such as 1,3,6.")
+    str | None, typer.Option("--layer-map", help="uniform, skip, first, last, or a list such as 1,3,6.")
 ]
 Encoded = Annotated[
     str | None,
@@ -101,7 +105,7 @@ def distilling_recipe(
 ) -> Any:
     """The recipe of a student; AD-KD's, where neither a method nor a file is given."""
     named = method or (None if file else "adkd")
-    changes = _student_changes(student, layers, layer_map)
+    changes = student_changes(student, layers, layer_map)
     return resolved_recipe(named, task, file, change, settings, **short, **changes)
 
 
@@ -125,15 +129,25 @@ def known_verification(given: str) -> Any:
     return one_of("--verify", given, get_args(Verify))
 
 
-def _student_changes(checkpoint: str | None, layers: int | None, layer_map: str | None) -> dict[str, Any]:
+def student_changes(checkpoint: str | None, layers: int | None, layer_map: str | None) -> dict[str, Any]:
     """The options of a student as changes of the recipe."""
     listed = f"[{layer_map}]" if layer_map and layer_map[0].isdigit() else layer_map
     quoted = json.dumps(checkpoint) if checkpoint else None  # a folder may be called 12
     return {"student.checkpoint": quoted, "student.layers": layers, "student.layer_map": listed}
 
 
-def data_choice(data: str, task: str | None, label_column: str | None, text_columns: str | None) -> Any:
+def data_choice(
+    data: str,
+    task: str | None,
+    label_column: str | None,
+    text_columns: str | None,
+    unlabelled: str | None = None,
+) -> Any:
     from gradistill.jobs.runs import DataChoice
 
-    columns = tuple(name.strip() for name in text_columns.split(",")) if text_columns else None
-    return DataChoice(data, task, label_column, columns)
+    return DataChoice(data, task, label_column, listed(text_columns), unlabelled)
+
+
+def listed(names: str | None) -> tuple[str, ...] | None:
+    """What stands between commas."""
+    return tuple(name.strip() for name in names.split(",")) if names else None

@@ -23,6 +23,7 @@ from gradistill.cli.options import (
     StudentLayers,
     TaskName,
     TextColumns,
+    Unlabelled,
     Verified,
     data_choice,
     distilling_recipe,
@@ -62,6 +63,7 @@ def signals(
     settings: Settings = "authors",
     label_column: LabelColumn = None,
     text_columns: TextColumns = None,
+    unlabelled: Unlabelled = None,
     encoding: Encoded = None,
     repair: Repair = False,
     verify: Verified = "full",
@@ -77,7 +79,7 @@ def signals(
         method, task, recipe, change, settings, student=student, layers=student_layers, layer_map=layer_map,
         seed=seed, max_train_rows=max_train_rows,
     )  # fmt: skip
-    choice = data_choice(_given("--data", data), task, label_column, text_columns)
+    choice = data_choice(_given("--data", data), task, label_column, text_columns, unlabelled)
     known = known_encoding(encoding or DEFAULT_ENCODING)
     return _print(runs.store_signals(
         _given("--teacher", teacher), choice, output, resolved, encoding=known, repair=repair, say=typer.echo

@@ -5,6 +5,7 @@ from gradistill.data.encoding import Encoded, encode
 from gradistill.data.labels import align_labels
 from gradistill.data.loading import Splits, load_splits
 from gradistill.data.tasks import TASKS, Task, compute_metrics, get_task
+from gradistill.data.texts import load_texts, load_unlabelled
 
 __all__ = [
     "TASKS",
@@ -17,4 +18,6 @@ __all__ = [
     "encode",
     "get_task",
     "load_splits",
+    "load_texts",
+    "load_unlabelled",
 ]

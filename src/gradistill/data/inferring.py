@@ -53,7 +53,7 @@ def find_text_columns(table: Table, label_column: str) -> tuple[str, ...]:
     texts = tuple(
         name
         for name in table.columns
-        if name != label_column and name.casefold() not in IGNORED_COLUMNS and _holds_text(table, name)
+        if name != label_column and name.casefold() not in IGNORED_COLUMNS and holds_text(table, name)
     )
     if rivals := label_candidates(texts):
         # It may be the label in words: as a text it would give the answer away.
@@ -71,7 +71,8 @@ def find_text_columns(table: Table, label_column: str) -> tuple[str, ...]:
     return texts
 
 
-def _holds_text(table: Table, column: str) -> bool:
+def holds_text(table: Table, column: str) -> bool:
+    """Whether a column holds texts, and no numbers or ids of classes."""
     values = table.columns[column]
     if not table.typed:
         return not all_numbers(values)

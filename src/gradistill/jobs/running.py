@@ -9,7 +9,7 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from rich.progress import Progress
 from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -45,6 +45,7 @@ class Run:
     signals: StoreChoice = AUTO
     names: Mapping[str, str] = field(default_factory=dict)
     """What people call the teacher, the data and the student, which else is called like its folder."""
+    unlabelled: Dataset | None = None
 
     def train(
         self, student: PreTrainedModel, teacher: PreTrainedModel | None, *, overwrite: bool
@@ -115,6 +116,8 @@ class Run:
         if split == "train" and wanted is not None and wanted < len(rows):
             rows = rows.shuffle(seed=self.recipe.training.seed).select(range(wanted))
             self.say(f"training on {wanted} of {len(self.splits.rows[split])} rows")
+        if split == "train" and self.unlabelled is not None:
+            rows = concatenate_datasets([rows, self.unlabelled])
         encoded: Encoded = encode(
             rows, self.tokenizer, self.splits.task, max_length=self.recipe.training.max_length
         )

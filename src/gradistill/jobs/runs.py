@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
-from gradistill.data import Splits, align_labels, load_splits
+from gradistill.data import Splits, align_labels, load_splits, load_unlabelled
 from gradistill.errors import RecipeError
 from gradistill.jobs import Say
 from gradistill.jobs.folder import check_run
@@ -16,6 +17,7 @@ from gradistill.jobs.running import Run
 from gradistill.jobs.signals import AUTO, DEFAULT_ENCODING, StoreChoice, filled, mended
 from gradistill.models.loading import Head, label_names, load_classifier, load_tokenizer, set_padding
 from gradistill.models.student import (
+    narrow_student,
     share_embeddings,
     silence_embedding_dropout,
     student_from_checkpoint,
@@ -35,6 +37,8 @@ class DataChoice:
     task: str | None = None
     label_column: str | None = None
     text_columns: tuple[str, ...] | None = None
+    unlabelled: str | None = None
+    """Where more rows are, which nobody labelled (``load_unlabelled``)."""
 
     def load(self, splits: tuple[str, ...] = ("train", "validation")) -> Splits:
         return load_splits(
@@ -88,7 +92,7 @@ def distill(
     ``signals`` says where what the teacher says comes from: a store in the cache, in a folder, or the teacher itself.
     """
     reads = (teacher, data.source, recipe.student.checkpoint)
-    check_run(Path(output), recipe, overwrite=overwrite, reads=reads)
+    check_run(Path(output), recipe, overwrite=overwrite, reads=(*reads, data.unlabelled))
     run, teacher_model, student = _pair(teacher, data, Path(output), recipe, say, signals)
     return run.train(student, teacher_model, overwrite=overwrite)
 
@@ -134,7 +138,31 @@ def _pair(
     student = build_student(teacher_model, tokenizer, recipe.student)
     set_padding(teacher_model, tokenizer)
     names = {"teacher": teacher, "data": data.source}
-    return Run(output, recipe, splits, tokenizer, say, signals, names), teacher_model, student
+    unlabelled = _unlabelled(data, recipe, splits, say)
+    return Run(output, recipe, splits, tokenizer, say, signals, names, unlabelled), teacher_model, student
+
+
+def _unlabelled(data: DataChoice, recipe: Recipe, splits: Splits, say: Say) -> Dataset | None:
+    """The rows without labels, numbered behind those of the training split."""
+    if data.unlabelled is None:
+        return None
+    if not recipe.needs_teacher:
+        raise RecipeError(
+            f"unlabelled rows came for {recipe.method!r}, which learns from labels alone",
+            expected="a method with a teacher",
+            remedy="see gradistill methods",
+        )
+    gold = [t.name for t in recipe.objectives.values() if getattr(t.objective, "view", None) == "gold"]
+    if gold and splits.task.labels is None:
+        raise RecipeError(
+            f"{gold[0]} differentiates the distance from the gold score, which unlabelled rows do not have",
+            expected="another target, such as log_odds (the prediction)",
+            remedy=f"--set objectives.{gold[0]}.target=log_odds --set objectives.{gold[0]}.view=all, "
+            "or --settings default",
+        )
+    rows = load_unlabelled(data.unlabelled, splits.task, first_index=len(splits.rows["train"]))
+    say(f"unlabelled: {len(rows)} rows, which learn from the teacher alone")
+    return rows
 
 
 def build_student(
@@ -142,19 +170,22 @@ def build_student(
 ) -> PreTrainedModel:
     """The student that the settings describe; without a depth or a checkpoint, half of the teacher's layers."""
     if settings.checkpoint is not None:
-        if settings.layers is not None:
+        if settings.layers is not None or settings.width is not None:
             raise RecipeError(
-                "both a student checkpoint and a number of student layers came",
+                "both a student checkpoint and a number of student layers, or a width, came",
                 expected="one of them",
-                remedy="drop --student-layers: a checkpoint has its own depth",
+                remedy="drop --student-layers and student.width: a checkpoint has its own",
             )
         check_same_tokens(load_tokenizer(settings.checkpoint), tokenizer)
         student = student_from_checkpoint(settings.checkpoint, teacher, dropout=settings.dropout)
     else:
         layers = settings.layers or max(1, teacher.config.num_hidden_layers // 2)
-        student = student_from_teacher(
-            teacher, layers, layer_map=settings.layer_map, dropout=settings.dropout
-        )
+        if settings.width is None:
+            student = student_from_teacher(
+                teacher, layers, layer_map=settings.layer_map, dropout=settings.dropout
+            )
+        else:
+            student = narrow_student(teacher, layers, settings.width, dropout=settings.dropout)
     set_padding(student, tokenizer)
     share_embeddings(student, teacher, settings.embeddings)
     if settings.dropout == "not_in_embeddings":

@@ -38,16 +38,28 @@ def run_table(metrics: Mapping[str, Any]) -> RenderableType:
             if isinstance(entry, Mapping)
         ]
         parts.append(results_table(loyal))
+    return Group(*parts, _times(metrics))
+
+
+def _times(metrics: Mapping[str, Any]) -> Text:
     timing = metrics["timing"]
-    parts.append(
-        Text(
-            printable(
-                f"trained {timing['train_s']:.0f} s ({timing['examples_per_s']:.0f} examples/s, teacher "
-                f"{timing['signals_s']:.0f} s of it), peak memory {timing['peak_rss_mb']:.0f} MB"
-            )
+    return Text(
+        printable(
+            f"trained {timing['train_s']:.0f} s ({timing['examples_per_s']:.0f} examples/s, teacher "
+            f"{timing['signals_s']:.0f} s of it), peak memory {timing['peak_rss_mb']:.0f} MB"
         )
     )
-    return Group(*parts)
+
+
+def pretraining_table(metrics: Mapping[str, Any]) -> RenderableType:
+    """What ``metrics.json`` of a pre-training holds: distances on texts held out, before and after."""
+    held_out, student = metrics["held_out"], metrics["student"]
+    rows = [
+        {"distance": name, "before": value, "after": held_out["after"][name]}
+        for name, value in held_out["before"].items()
+    ]
+    title = f"{student['layers']} layers × {student['hidden']}, on {held_out['n']} texts held out"
+    return Group(results_table(rows, title=title), _times(metrics))
 
 
 def audit_view(audit: Mapping[str, Any]) -> RenderableType:

@@ -1,0 +1,113 @@
+"""Texts without labels: rows of a task that nobody labelled, and any texts at all to pre-train on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from datasets import Dataset, Features, Value
+
+from gradistill.data.checks import missing_columns, text_problems
+from gradistill.data.inferring import IGNORED_COLUMNS, holds_text, label_candidates
+from gradistill.data.reading import BOM, Table
+from gradistill.data.sources import read_source
+from gradistill.data.tasks import Task
+from gradistill.errors import DataError, Problem
+from gradistill.types import UNLABELLED
+
+TEXTS = Task("texts", ("text",), ("none", "some"), ("accuracy",), "accuracy")
+"""Texts of no task. Nobody reads its labels."""
+
+_REMEDY = "correct these and start again (rows are lines of the file, the header is row 1)"
+
+
+def load_unlabelled(source: str | Path, task: Task, *, first_index: int = 0) -> Dataset:
+    """Rows of a task without labels, numbered from ``first_index``; a label column that is there is not read.
+
+    ``source`` is one file with the task's text columns, or a folder or hub id with a split ``unlabelled``. The label
+    is ``UNLABELLED``, or NaN in a regression. Raises DataError with every unusable row, column and file.
+    """
+    tables, problems = read_source(str(source), ("unlabelled",), task)
+    table = tables.get("unlabelled", Table(str(source)))
+    problems += table.problems
+    if table.columns:
+        problems += missing_columns(table, task.text_columns)
+        present = [name for name in task.text_columns if name in table.columns]
+        problems += [problem for name in present for problem in text_problems(table, name)]
+    _refuse(str(source), problems)
+    return _rows({name: list(table.columns[name]) for name in task.text_columns}, task, first_index)
+
+
+def load_texts(sources: Sequence[str | Path], *, text_columns: tuple[str, ...] | None = None) -> Dataset:
+    """All different texts of files (.txt with one a line, .csv, .jsonl, .parquet), folders and hub ids with ``train``.
+
+    Of a table, each cell of each column of text is one: of ``text_columns``, or of all that are neither numbers nor
+    called like a label or a row's number. Blank ones are left out. Raises DataError where nothing is left, or a
+    source cannot be read.
+    """
+    found: dict[str, None] = {}
+    problems: list[Problem] = []
+    for source in sources:
+        path = Path(source)
+        if path.suffix.lower() == ".txt" and path.is_file():
+            found |= dict.fromkeys(_lines(path, problems))
+            continue
+        tables, missing = read_source(str(source), ("train",), None)
+        problems += missing
+        for table in tables.values():
+            problems += table.problems
+            found |= dict.fromkeys(_cells(table, text_columns, problems))
+    _refuse(", ".join(map(str, sources)), problems)
+    texts = [text for text in found if text]
+    if not texts:
+        raise DataError(
+            f"{', '.join(map(str, sources)) or 'No source'} holds no text.",
+            expected="files of texts: .txt with one a line, or tables with a column of text",
+            remedy="check the paths, or name the columns with --text-columns",
+        )
+    return _rows({"text": texts}, TEXTS, 0)
+
+
+def _lines(path: Path, problems: list[Problem]) -> list[str]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        row = error.object[: error.start].count(b"\n") + 1
+        problems.append(Problem(str(path), "this line is not UTF-8", row))
+        return []
+    except OSError as error:
+        problems.append(Problem(str(path), f"cannot be read: {error.strerror or error}"))
+        return []
+    return [line.strip() for line in text.removeprefix(BOM).splitlines()]
+
+
+def _cells(table: Table, named: tuple[str, ...] | None, problems: list[Problem]) -> list[str]:
+    if not table.columns:
+        return []
+    if named is not None:
+        problems += missing_columns(table, named)
+        columns = [name for name in named if name in table.columns]
+    else:
+        no_texts = {
+            *label_candidates(table.columns),
+            *(n for n in table.columns if n.casefold() in IGNORED_COLUMNS),
+        }
+        columns = [name for name in table.columns if name not in no_texts and holds_text(table, name)]
+    return [cell.strip() for name in columns for cell in table.columns[name] if isinstance(cell, str)]
+
+
+def _rows(columns: dict[str, list[str]], task: Task, first_index: int) -> Dataset:
+    count = len(next(iter(columns.values())))
+    label = float("nan") if task.labels is None else UNLABELLED
+    features = Features(
+        {name: Value("string") for name in columns}
+        | {"label": Value("float32" if task.labels is None else "int64"), "index": Value("int64")}
+    )
+    numbers = list(range(first_index, first_index + count))
+    return Dataset.from_dict({**columns, "label": [label] * count, "index": numbers}, features=features)
+
+
+def _refuse(source: str, problems: Sequence[Problem]) -> None:
+    if problems:
+        count = f"{len(problems)} problems" if len(problems) != 1 else "1 problem"
+        raise DataError(f"The texts of {source} have {count}:", problems=list(problems), remedy=_REMEDY)

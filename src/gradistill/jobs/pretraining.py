@@ -1,0 +1,156 @@
+"""Pre-training of a student: a teacher's encoder distilled into a smaller one, on texts that nobody labelled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
+
+from gradistill.data import Collator, encode, load_texts
+from gradistill.data.batching import by_length
+from gradistill.data.texts import TEXTS
+from gradistill.errors import RecipeError
+from gradistill.jobs import Say
+from gradistill.jobs.account import described, timing, versions
+from gradistill.jobs.folder import check_run, close_run, open_run
+from gradistill.jobs.runs import build_student
+from gradistill.models.loading import load_classifier, load_tokenizer, set_padding, without_file_bars
+from gradistill.models.probe import Probe
+from gradistill.models.tracing import evaluating
+from gradistill.objectives import Moment, Pair
+from gradistill.objectives._contract import Gradients, Logits
+from gradistill.recipe import Recipe
+from gradistill.report.card import model_card
+from gradistill.training.arguments import training_arguments
+from gradistill.training.trainer import DistillationTrainer, facts, online_teacher
+from gradistill.types import Batch
+
+HELD_OUT, MOST_HELD_OUT = 0.02, 500
+"""Share and number of texts that are not trained on, but measured before and after."""
+
+_EVERY_EPOCH = {"eval_strategy": "no", "load_best_model_at_end": False, "metric_for_best_model": None}
+
+
+def pretrain(
+    teacher: str,
+    texts: Sequence[str | Path],
+    output: str | Path,
+    recipe: Recipe,
+    *,
+    text_columns: tuple[str, ...] | None = None,
+    overwrite: bool = False,
+    say: Say = print,
+) -> dict[str, Any]:
+    """Distil an encoder, fine-tuned or not, into the student that the recipe describes; no label is read.
+
+    What is written is the encoder alone, a checkpoint for ``distill --student``. Returns what ``metrics.json`` holds:
+    the distances on texts held out, before and after. Raises RecipeError for a recipe that asks about labels.
+    """
+    output = Path(output)
+    check_run(output, recipe, overwrite=overwrite, reads=(teacher, *texts, recipe.student.checkpoint))
+    tokenizer = load_tokenizer(teacher)
+    model, _ = load_classifier(teacher, new_head=True)
+    set_padding(model, tokenizer)
+    training, held_out = _rows(texts, text_columns, tokenizer, recipe, say)
+    set_seed(recipe.training.seed)
+    student: Any = build_student(model, tokenizer, recipe.student)
+    _refuse_answers(recipe, Pair(facts(Probe.find(student)), facts(Probe.find(model))))
+    checkpoint = open_run(output, recipe, overwrite=overwrite)
+    trainer = _trainer(student, model, training, tokenizer, recipe, output)
+    say(f"pre-training on {len(training)} texts; {len(held_out)} are held out")
+    before = _distances(trainer, held_out)
+    start = perf_counter()
+    with without_file_bars():
+        trainer.train(resume_from_checkpoint=checkpoint)
+        seconds = perf_counter() - start
+        student.base_model.save_pretrained(output)
+        tokenizer.save_pretrained(output)
+    metrics = {
+        "task": "texts", "method": recipe.method, "seed": recipe.training.seed,
+        "student": described(student, output.name), "teacher": described(model, teacher),
+        "held_out": {"n": len(held_out), "before": before, "after": _distances(trainer, held_out)},
+        "timing": timing(0.0, seconds, len(training) * recipe.training.epochs), "versions": versions(),
+    }  # fmt: skip
+    close_run(output, metrics, model_card({**metrics, "recipe": recipe.as_dict()}))
+    return metrics
+
+
+def _refuse_answers(recipe: Recipe, pair: Pair) -> None:
+    """Only what an encoder says before its head can be learned from texts that are no task's."""
+    for term in recipe.objectives.values():
+        asked = term.objective.requests(pair, "student").values()
+        if any(isinstance(request, Logits | Gradients) for request in asked):
+            raise RecipeError(
+                f"the objective {term.name} asks for answers to a task, and there is none in pre-training",
+                expected="objectives on hidden states and self-attention",
+                remedy="leave it out here, and name it when you distil the task",
+            )
+
+
+def _rows(
+    texts: Sequence[str | Path],
+    text_columns: tuple[str, ...] | None,
+    tokenizer: PreTrainedTokenizerBase,
+    recipe: Recipe,
+    say: Say,
+) -> tuple[Dataset, Dataset]:
+    """What is trained on, and what is held out, drawn by the seed."""
+    found = load_texts(texts, text_columns=text_columns).shuffle(seed=recipe.training.seed)
+    if recipe.training.max_train_rows is not None:
+        found = found.select(range(min(len(found), recipe.training.max_train_rows)))
+    encoded = encode(found, tokenizer, TEXTS, max_length=recipe.training.max_length)
+    if encoded.truncated:
+        say(f"{encoded.truncated} of {len(found)} texts are cut at {recipe.training.max_length} tokens")
+    rows = encoded.dataset
+    apart = min(MOST_HELD_OUT, max(1, round(HELD_OUT * len(rows))))
+    if len(rows) < 2:
+        raise RecipeError(
+            f"{len(rows)} text came", expected="two or more", remedy="name files with more texts"
+        )
+    return rows.select(range(apart, len(rows))), rows.select(range(apart))
+
+
+def _trainer(
+    student: PreTrainedModel,
+    teacher: PreTrainedModel,
+    training: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    recipe: Recipe,
+    output: Path,
+) -> DistillationTrainer:
+    settings = recipe.training.model_copy(update={"arguments": {**_EVERY_EPOCH, **recipe.training.arguments}})
+    arguments = training_arguments(settings, output, select="loss")
+    online = online_teacher(teacher, recipe.compute)
+    online.model.to(arguments.device)
+    return DistillationTrainer(
+        student,
+        online,
+        list(recipe.objectives.values()),
+        teacher_facts=facts(online.probe),
+        args=arguments,
+        compute=recipe.compute,
+        data_collator=Collator(tokenizer),
+        train_dataset=training,
+        processing_class=tokenizer,
+    )
+
+
+def _distances(trainer: DistillationTrainer, rows: Dataset) -> dict[str, float]:
+    """The mean of every term over rows, as training would measure it without dropout."""
+    student: Any = trainer.model
+    collate: Any = trainer.data_collator
+    step = replace(trainer.step, terms=[replace(term, share=1.0) for term in trainer.step.terms])
+    sums = dict.fromkeys((term.name for term in step.terms), 0.0)
+    with evaluating(student), torch.no_grad():
+        for places in by_length(rows["length"][:], 2048):
+            columns = collate([rows[place] for place in places])
+            batch = Batch.of({name: tensor.to(student.device) for name, tensor in columns.items()})
+            for name, values in step.distances(student, batch, Moment())[0].items():
+                sums[name] += float(values.sum())
+    return {name: round(total / len(rows), 6) for name, total in sums.items()}
