@@ -10,12 +10,9 @@ step, paired by seed, with a 95 % t interval. Training times compare only where 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 
-import numpy as np
-from distilling import arguments, distilled, figures
+from distilling import arguments, distilled, figures, rows_over_seeds
 from measuring import markdown, publish
-from scipy import stats
 
 SEEDS = (0, 1, 2)
 REFERENCE = "adkd"
@@ -32,8 +29,11 @@ ALIKE = ("training.learning_rate=1e-4", "training.batch_size=16")
 def main() -> None:
     given = arguments(__doc__, rows=2000).parse_args()
     found = {(seed, name): figures_of(given, seed, name) for seed in SEEDS for name in SETTINGS}
-    rows = [row for name in SETTINGS for row in rows_of(name, [found[seed, name] for seed in SEEDS],
-                                                        [found[seed, REFERENCE] for seed in SEEDS])]  # fmt: skip
+    over_seeds = {name: [found[seed, name] for seed in SEEDS] for name in SETTINGS}
+    reference = over_seeds[REFERENCE]
+    rows = [
+        row for name, runs in over_seeds.items() for row in rows_over_seeds(name, runs, reference, REFERENCE)
+    ]
     command = f"python benchmarks/amortised.py TEACHER DATA OUTPUT --task {given.task} --rows {given.rows}"
     every = {f"{setting}, seed {seed}": values for (seed, setting), values in found.items()}
     title = f"{given.task}, {given.rows} rows, 2 epochs, {len(SEEDS)} seeds"
@@ -47,24 +47,6 @@ def figures_of(given: argparse.Namespace, seed: int, setting: str) -> dict[str, 
     options = ("--method", method, "--epochs", "2", "--seed", str(seed))
     metrics = distilled(given, folder, options, (*ALIKE, *heavy, *SETTINGS[setting]))
     return {**figures(metrics), "training, s": metrics["timing"]["train_s"]}
-
-
-def rows_of(
-    name: str, found: Sequence[dict[str, float]], reference: Sequence[dict[str, float]]
-) -> list[dict[str, str]]:
-    values = {figure: np.array([run[figure] for run in found]) for figure in found[0]}
-    means = {k: f"{v.mean():.3f} [{v.min():.3f}, {v.max():.3f}]" for k, v in values.items()}
-    if name == REFERENCE:
-        return [{"setting": name, **means}]
-    apart = {k: paired(v - np.array([run[k] for run in reference])) for k, v in values.items()}
-    return [{"setting": name, **means}, {"setting": f"  from {REFERENCE}", **apart}]
-
-
-def paired(differences: np.ndarray) -> str:
-    """The mean difference and its 95 % t interval."""
-    mean, n = differences.mean(), len(differences)
-    half = stats.t.ppf(0.975, n - 1) * differences.std(ddof=1) / np.sqrt(n)
-    return f"{mean:+.3f} [{mean - half:+.3f}, {mean + half:+.3f}]"
 
 
 if __name__ == "__main__":

@@ -10,6 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from scipy import stats
+
 
 def arguments(description: str | None, *, rows: int) -> argparse.ArgumentParser:
     """TEACHER DATA OUTPUT --task TASK [--rows N]; finished runs in OUTPUT are left alone."""
@@ -25,17 +28,25 @@ def arguments(description: str | None, *, rows: int) -> argparse.ArgumentParser:
 
 
 def distilled(
-    given: argparse.Namespace, folder: Path, options: Sequence[str], changes: Sequence[str] = ()
+    given: argparse.Namespace,
+    folder: Path,
+    options: Sequence[str],
+    changes: Sequence[str] = (),
+    *,
+    layers: int | None = 3,
 ) -> dict[str, Any]:
-    """The metrics of a 3-layer student in ``folder``, trained now unless that was done.
+    """The metrics of a student of the teacher's layers in ``folder``, trained now unless that was done.
+
+    Without ``layers`` a checkpoint among the ``changes`` says how deep it is.
 
     The store of signals stands in OUTPUT, not in the user's cache. Our settings hold, not the papers'.
     """
     if not (folder / "metrics.json").is_file():
         command = [
             "gradistill", "distill", "--teacher", given.teacher, "--data", given.data, "--task", given.task,
-            "--student-layers", "3", "--max-train-rows", str(given.rows), "--settings", "default",
-            "--output", str(folder), *options, *(part for change in changes for part in ("--set", change)),
+            *(("--student-layers", str(layers)) if layers else ()), "--max-train-rows", str(given.rows),
+            "--settings", "default", "--output", str(folder), *options,
+            *(part for change in changes for part in ("--set", change)),
         ]  # fmt: skip
         subprocess.run(command, env=os.environ | {"GRADISTILL_CACHE": str(cache(given))}, check=True)
     return json.loads((folder / "metrics.json").read_text())
@@ -49,3 +60,23 @@ def figures(metrics: dict[str, Any]) -> dict[str, float]:
     """The task's metrics and the loyalties."""
     loyal = {f"{kind} loyalty": entry["value"] for kind, entry in metrics["loyalty"].items() if entry}
     return {**metrics["eval"], **loyal}
+
+
+def rows_over_seeds(
+    name: str, found: Sequence[dict[str, float]], reference: Sequence[dict[str, float]], called: str
+) -> list[dict[str, str]]:
+    """Each figure as mean [range] over the seeds; below it the mean difference from the reference, paired by seed,
+    with a 95 % t interval."""
+    values = {figure: np.array([run[figure] for run in found]) for figure in found[0]}
+    means = {k: f"{v.mean():.3f} [{v.min():.3f}, {v.max():.3f}]" for k, v in values.items()}
+    if name == called:
+        return [{"setting": name, **means}]
+    apart = {k: paired(v - np.array([run[k] for run in reference])) for k, v in values.items()}
+    return [{"setting": name, **means}, {"setting": f"  from {called}", **apart}]
+
+
+def paired(differences: np.ndarray) -> str:
+    """The mean difference and its 95 % t interval."""
+    mean, n = differences.mean(), len(differences)
+    half = stats.t.ppf(0.975, n - 1) * differences.std(ddof=1) / np.sqrt(n)
+    return f"{mean:+.3f} [{mean - half:+.3f}, {mean + half:+.3f}]"

@@ -1,7 +1,7 @@
 #!/bin/sh
 # The main job on real data: teachers and 3-layer students for docs/results.md.
 #
-#   benchmarks/main_job.sh DATA OUTPUT [TASK ...]      (tasks: mrpc stsb snli sst2; all of them if none is named)
+#   benchmarks/main_job.sh DATA OUTPUT [TASK ...]      (tasks: mrpc stsb snli sst2 cola; the first four if none is named)
 #
 # DATA holds one folder a task with train.csv and validation.csv. Finished runs are left alone and an unfinished one
 # goes on from its last checkpoint, so the script can be stopped and started again. Subsets are drawn by the seed.
@@ -25,6 +25,7 @@ for task in "$@"; do
     mrpc) epochs=4 taught=100000 rows=2000 batch=16 methods="finetune kd kd_still pkd gkd gkd_cls adkd adkd_heavy" ;;
     stsb) epochs=2 taught=100000 rows=2000 batch=16 methods="finetune kd kd_still pkd gkd gkd_cls adkd adkd_heavy" ;;
     snli) epochs=2 taught=8000 rows=4000 batch=32 methods="kd gkd adkd adkd_heavy" ;;
+    cola) epochs=3 taught=100000 rows=2000 batch=16 methods="kd adkd" ;;
     sst2) epochs=2 taught=10000 rows=4000 batch=16 methods="kd gkd adkd adkd_heavy" ;;
     *) echo "unknown task $task" >&2 && exit 2 ;;
     esac

@@ -113,7 +113,7 @@ class Bench:
     ) -> DistillationTrainer:
         """By the recipe's own terms, or by others."""
         student = self.student()
-        if recipe.startswith("gkd"):
+        if load_recipe(recipe).student.embeddings == "frozen":
             for name in self.online.probe.embedding_parameters:
                 student.get_parameter(name).requires_grad_(False)
         trainer = DistillationTrainer(

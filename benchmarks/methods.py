@@ -1,0 +1,104 @@
+"""Every method beside every other on one task: the task's metrics and three loyalties, over three seeds.
+
+    python benchmarks/methods.py TEACHER DATA OUTPUT --task TASK [--rows 500] [--validation-rows 500] [--only kd adkd …]
+
+A 3-layer student each, from the same layers of the teacher, the same rows, learning rate, batch size and number of
+epochs; otherwise the shipped recipe, and below it what was tried for the recipe of our own. Figures are over the first
+``--validation-rows`` rows. ``--also`` adds settings. Finished runs in OUTPUT are left alone; two
+run at a time, on one core each, so their times are not compared: docs/methods.md has the cost of a step. Prints each
+figure as mean [range] over the seeds and, below it, the mean difference from KD, paired by seed, with a 95 % t
+interval.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice, product
+from pathlib import Path
+
+from distilling import arguments, distilled, figures, rows_over_seeds
+from measuring import markdown, publish
+
+from gradistill.recipe import shipped_methods
+
+SEEDS = (0, 1, 2)
+REFERENCE = "kd"
+STILL = ("student.embeddings=frozen", "student.dropout=none")
+"""What the recipes with gradient directions need: KD with it tells how much of their lead it is."""
+SETTINGS: dict[str, tuple[str, ...]] = {
+    **{method: () for method in shipped_methods() if method != "pretrain"},
+    "kd, still": STILL,
+    "adkd, weight 10": ("objectives.attribution_map.weight=10",),
+    "rationale, weight 1": ("objectives.rationale.weight=1",),
+    "rationale, focus": ("objectives.rationale.focus=true",),
+    "rationale, sign": ("objectives.rationale.sign=0.3",),
+    "rationale, margin": ("objectives.rationale.target=margin",),
+    "rationale, no direction": ("objectives.rationale.direction=0",),
+}
+ALIKE = (
+    "training.learning_rate=1e-4",
+    "training.batch_size=16",
+    "training.arguments.save_strategy=no",
+    "training.arguments.load_best_model_at_end=false",
+    "training.arguments.eval_strategy=no",
+)
+
+
+def main() -> None:
+    parser = arguments(__doc__, rows=500)
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--validation-rows", type=int, default=500)
+    parser.add_argument("--only", nargs="+", choices=SETTINGS, default=list(SETTINGS))
+    parser.add_argument("--also", nargs="+", action="append", default=[], metavar="NAME CHANGE")
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
+    given = parser.parse_args()
+    given.data = shortened(Path(given.data), given.output / "data" / given.task, given.validation_rows)
+    settings = {name: SETTINGS[name] for name in given.only} | {n: tuple(rest) for n, *rest in given.also}
+    os.environ |= {"OMP_NUM_THREADS": "1"}
+    with ThreadPoolExecutor(2) as workers:
+        cells = list(product(settings, given.seeds))
+        found = dict(
+            zip(
+                cells,
+                workers.map(lambda c: figures_of(given, c[1], c[0], settings[c[0]]), cells),
+                strict=True,
+            )
+        )
+    reference = [found[REFERENCE, seed] for seed in given.seeds]
+    rows = [
+        row
+        for name in settings
+        for row in rows_over_seeds(name, [found[name, seed] for seed in given.seeds], reference, REFERENCE)
+    ]
+    command = (
+        f"python benchmarks/methods.py TEACHER DATA OUTPUT --task {given.task} --rows {given.rows} "
+        f"--epochs {given.epochs} --validation-rows {given.validation_rows}"
+    )
+    title = f"{given.task}, {given.rows} rows, {given.epochs} epochs, {len(given.seeds)} seeds"
+    every = {f"{name}, seed {seed}": values for (name, seed), values in found.items()}
+    publish(f"methods_{given.task}", f"{title}\n\n{markdown(rows)}", every, command=command)
+
+
+def shortened(data: Path, folder: Path, rows: int) -> str:
+    """The same training rows, and the first of the validation rows."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(data / "train.csv", folder / "train.csv")
+    with (data / "validation.csv").open(encoding="utf-8", newline="") as whole:
+        first = list(islice(csv.reader(whole), rows + 1))
+    with (folder / "validation.csv").open("w", encoding="utf-8", newline="") as part:
+        csv.writer(part).writerows(first)
+    return str(folder)
+
+
+def figures_of(given: argparse.Namespace, seed: int, name: str, changes: tuple[str, ...]) -> dict[str, float]:
+    folder = given.output / given.task / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}"
+    options = ("--method", name.partition(",")[0], "--epochs", str(given.epochs), "--seed", str(seed))
+    return figures(distilled(given, folder, options, (*ALIKE, *changes)))
+
+
+if __name__ == "__main__":
+    main()
