@@ -15,6 +15,8 @@ import torch
 TESTS = Path(__file__).parents[1]
 CASES = {
     "gkd": {"per_device_train_batch_size": 4},
+    "tinybert": {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2},
+    "pretrain": {"per_device_train_batch_size": 4},
     "adkd": {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2},
 }
 """A batch of eight over two processes: at once, or in two accumulated halves."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
+from accelerate import Accelerator
 from torch import nn
 
 from gradistill.objectives import Pair, Term
@@ -31,12 +33,28 @@ def _linear(width: int, wanted: int) -> nn.Linear:
 
 @contextmanager
 def trained_with(model: nn.Module, projections: nn.ModuleDict) -> Iterator[None]:
-    """Inside the block the projections are a part of the model: its optimizer, its device, its checkpoints."""
+    """Inside the block the projections are a part of the model: its optimizer, its device, its checkpoints.
+
+    DistributedDataParallel passes them over, because the model's own forward pass does not use them:
+    ``averaged_over_processes`` is for their gradients.
+    """
     if not len(projections):
         yield
         return
     model.add_module(_PLACE, projections)
+    names = [name for name, _ in model.named_parameters() if name.startswith(f"{_PLACE}.")]
+    model._ddp_params_and_buffers_to_ignore = names  # pyright: ignore[reportArgumentType] (torch's own name for it)
     try:
         yield
     finally:
         delattr(model, _PLACE)
+        del model._ddp_params_and_buffers_to_ignore
+
+
+def averaged_over_processes(projections: nn.ModuleDict, accelerator: Accelerator) -> None:
+    """What DistributedDataParallel does for the gradients of the model."""
+    if accelerator.num_processes > 1 and accelerator.sync_gradients:
+        for parameter in projections.parameters():
+            if parameter.grad is not None:  # None in all processes: its stage is over
+                averaged: Any = accelerator.reduce(parameter.grad, "mean")
+                parameter.grad = averaged

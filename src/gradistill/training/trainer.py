@@ -23,7 +23,7 @@ from gradistill.objectives._term import refuse_idle_steps
 from gradistill.recipe import ComputeSettings
 from gradistill.signals.teacher import OnlineTeacher, TeacherSignals
 from gradistill.training.amortising import correct_for_lazy_terms, drawn_for
-from gradistill.training.projections import projections_for, trained_with
+from gradistill.training.projections import averaged_over_processes, projections_for, trained_with
 from gradistill.training.second_order import check_second_order
 from gradistill.training.step import Step
 from gradistill.types import Batch, Drawn
@@ -110,7 +110,10 @@ class DistillationTrainer(Trainer):
         pair = Pair(facts(probe), teacher_facts or facts(probe), shared_embeddings)
         for term in terms:
             term.objective.check(pair)
-        projections = projections_for(terms, pair).to(self.args.device)
+        wide = torch.promote_types(
+            next(student.parameters()).dtype, torch.float32
+        )  # as what goes through them
+        projections = projections_for(terms, pair).to(self.args.device, wide)
         step = Step(terms, pair, probe, teacher, compute.share_views, projections)
         if step.second_order:
             self._refuse_what_loses_gradients()
@@ -138,6 +141,9 @@ class DistillationTrainer(Trainer):
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         ours = self.optimizer is None and self.optimizer_cls_and_kwargs is None
         optimizer = super().create_optimizer(*args, **kwargs)
+        known = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        if new := [p for p in self.step.projections.parameters() if id(p) not in known]:
+            optimizer.add_param_group({"params": new})  # one that was handed in cannot know them
         if ours:
             correct_for_lazy_terms(optimizer, max(term.every for term in self.step.terms))
         return optimizer
@@ -164,7 +170,9 @@ class DistillationTrainer(Trainer):
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
         if not self._checked:
             self._check(model, inputs)
-        return super().training_step(model, inputs, *args, **kwargs)
+        loss = super().training_step(model, inputs, *args, **kwargs)
+        averaged_over_processes(self.step.projections, self.accelerator)
+        return loss
 
     def _check(self, model: nn.Module, inputs: dict[str, Any]) -> None:
         """On the first rows: whether the last block may be trimmed, and the second-order gradient."""
