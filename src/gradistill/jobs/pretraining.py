@@ -63,14 +63,13 @@ def pretrain(
     _refuse_answers(recipe, Pair(facts(Probe.find(student)), facts(Probe.find(model))))
     checkpoint = open_run(output, recipe, overwrite=overwrite)
     trainer = _trainer(student, model, training, tokenizer, recipe, output)
-    say(f"pre-training on {len(training)} texts; {len(held_out)} are held out")
     before = _distances(trainer, held_out)
-    start = perf_counter()
     with without_file_bars():
+        start = perf_counter()
         trainer.train(resume_from_checkpoint=checkpoint)
         seconds = perf_counter() - start
-        student.base_model.save_pretrained(output)
-        tokenizer.save_pretrained(output)
+        for saved in (student.base_model, tokenizer):
+            saved.save_pretrained(output)
     metrics = {
         "task": "texts", "method": recipe.method, "seed": recipe.training.seed,
         "student": described(student, output.name), "teacher": described(model, teacher),
@@ -113,6 +112,7 @@ def _rows(
         raise RecipeError(
             f"{len(rows)} text came", expected="two or more", remedy="name files with more texts"
         )
+    say(f"pre-training on {len(rows) - apart} texts; {apart} are held out")
     return rows.select(range(apart, len(rows))), rows.select(range(apart))
 
 
