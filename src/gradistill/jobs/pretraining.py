@@ -54,8 +54,7 @@ def pretrain(
     """
     output = Path(output)
     check_run(output, recipe, overwrite=overwrite, reads=(teacher, *texts, recipe.student.checkpoint))
-    tokenizer = load_tokenizer(teacher)
-    model, _ = load_classifier(teacher, new_head=True)
+    tokenizer, (model, _) = load_tokenizer(teacher), load_classifier(teacher, new_head=True)
     set_padding(model, tokenizer)
     training, held_out = _rows(texts, text_columns, tokenizer, recipe, say)
     set_seed(recipe.training.seed)
