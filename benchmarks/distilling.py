@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +53,17 @@ def distilled(
         ]  # fmt: skip
         subprocess.run(command, env=os.environ | {"GRADISTILL_CACHE": str(cache(given))}, check=True)
     return json.loads((folder / "metrics.json").read_text())
+
+
+def shortened(data: Path, folder: Path, rows: int) -> str:
+    """The same training rows, and the first of the validation rows."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(data / "train.csv", folder / "train.csv")
+    with (data / "validation.csv").open(encoding="utf-8", newline="") as whole:
+        first = list(islice(csv.reader(whole), rows + 1))
+    with (folder / "validation.csv").open("w", encoding="utf-8", newline="") as part:
+        csv.writer(part).writerows(first)
+    return str(folder)
 
 
 def cache(given: argparse.Namespace) -> Path:

@@ -13,14 +13,12 @@ interval.
 from __future__ import annotations
 
 import argparse
-import csv
 import os
-import shutil
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice, product
+from itertools import product
 from pathlib import Path
 
-from distilling import arguments, distilled, figures, rows_over_seeds
+from distilling import arguments, distilled, figures, rows_over_seeds, shortened
 from measuring import markdown, publish
 
 from gradistill.recipe import shipped_methods
@@ -81,17 +79,6 @@ def main() -> None:
     title = f"{given.task}, {given.rows} rows, {given.epochs} epochs, {len(given.seeds)} seeds"
     every = {f"{name}, seed {seed}": values for (name, seed), values in found.items()}
     publish(f"methods_{given.task}", f"{title}\n\n{markdown(rows)}", every, command=command)
-
-
-def shortened(data: Path, folder: Path, rows: int) -> str:
-    """The same training rows, and the first of the validation rows."""
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(data / "train.csv", folder / "train.csv")
-    with (data / "validation.csv").open(encoding="utf-8", newline="") as whole:
-        first = list(islice(csv.reader(whole), rows + 1))
-    with (folder / "validation.csv").open("w", encoding="utf-8", newline="") as part:
-        csv.writer(part).writerows(first)
-    return str(folder)
 
 
 def figures_of(given: argparse.Namespace, seed: int, name: str, changes: tuple[str, ...]) -> dict[str, float]:

@@ -19,7 +19,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from distilling import arguments, distilled, figures, rows_over_seeds
+from distilling import arguments, distilled, figures, rows_over_seeds, shortened
 from measuring import markdown, publish
 
 from gradistill.models.loading import PACKAGED
@@ -42,15 +42,18 @@ def main() -> None:
     parser.add_argument("--texts", nargs="+", required=True)
     parser.add_argument("--pretraining-texts", type=int, default=20000)
     parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--validation-rows", type=int, default=500)
+    parser.add_argument("--kinds", nargs="+", choices=WIDTHS, default=list(WIDTHS))
     given = parser.parse_args()
-    checkpoints = {kind: pretrained(given, kind) for kind in WIDTHS}
+    given.data = shortened(Path(given.data), given.output / "data" / given.task, given.validation_rows)
+    checkpoints = {kind: pretrained(given, kind) for kind in given.kinds}
     os.environ |= {"OMP_NUM_THREADS": "1"}
-    cells = list(product(WIDTHS, METHODS, (False, True), SEEDS))
+    cells = list(product(given.kinds, METHODS, (False, True), SEEDS))
     with ThreadPoolExecutor(2) as workers:
         runs = workers.map(lambda cell: run(given, checkpoints, *cell), cells)
         found = dict(zip(cells, runs, strict=True))
     rows: list[dict[str, str]] = []
-    for kind, method in product(WIDTHS, METHODS):
+    for kind, method in product(given.kinds, METHODS):
         without, with_it = (
             [found[kind, method, given_one, seed] for seed in SEEDS] for given_one in (False, True)
         )
@@ -60,7 +63,8 @@ def main() -> None:
     every = {", ".join(map(str, cell)): values for cell, values in found.items()}
     command = (
         f"python benchmarks/pretraining.py TEACHER DATA OUTPUT --task {given.task} --texts … --rows {given.rows} "
-        f"--epochs {given.epochs} --pretraining-texts {given.pretraining_texts}"
+        f"--epochs {given.epochs} --pretraining-texts {given.pretraining_texts} "
+        f"--validation-rows {given.validation_rows} --kinds {' '.join(given.kinds)}"
     )
     title = f"{given.task}, {given.rows} rows, {given.epochs} epochs, {len(SEEDS)} seeds"
     publish(f"pretraining_{given.task}", f"{title}\n\n{markdown(rows)}", every, command=command)
