@@ -264,7 +264,7 @@ CHANGES: dict[str, list[tuple[dict[str, Any], str, Any]]] = {
     ],
     "rationale": [
         ({}, "target", "margin"),
-        ({}, "view", "all"),
+        ({}, "view", "teacher"),
         ({}, "magnitude", 2.0),
         ({}, "direction", 2.0),
         ({}, "sign", 1.0),

@@ -33,8 +33,9 @@ class Rationale(Objective):
 
     ``a`` is AD-KD's unit map of token scores, which keeps sizes and drops directions; ``Ĝ`` are Gradient KD's unit
     token gradients, which keep directions and drop sizes: together they say all of gradient × input that is free of
-    scale, at the price of one. The cosine is that of e²KD's signed maps. The view ``teacher`` asks both
-    models about the label that the teacher chose, with the target ``margin`` against its runner-up (contrastive).
+    scale, at the price of one. The cosine is that of e²KD's signed maps. Two labels have one inner gradient between
+    them, C labels C − 1. The view ``teacher`` takes one alone, of the label that the teacher chose, and with the target
+    ``margin`` of that label against its runner-up (contrastive).
     """
 
     name: ClassVar[str] = "rationale"
@@ -44,7 +45,7 @@ class Rationale(Objective):
     target: Kind = Field(
         "log_odds", description="the scalar that is differentiated; margin: against the runner-up"
     )
-    view: View = Field("teacher", description="of which label: teacher, all, own, gold, sampled (one of all)")
+    view: View = Field("all", description="of which label: all, teacher, own, gold, sampled (one of all)")
     magnitude: float = Field(1.0, ge=0, description="weight of the distance of unit maps of token scores")
     direction: float = Field(1.0, ge=0, description="weight of the distance of unit token gradients")
     sign: float = Field(0.0, ge=0, description="weight of 1 − cosine of the signed maps")
