@@ -19,6 +19,7 @@ from torch import Tensor
 
 from gradistill.attribution.integrated import Rule
 from gradistill.attribution.targets import Target
+from gradistill.models.layers import LayerMap, Layers, intermediate_pairs, layer_pairs
 from gradistill.types import Batch
 
 Role = Literal["student", "teacher"]
@@ -121,6 +122,13 @@ class Pair:
     @property
     def regression(self) -> bool:
         return self.student.labels == 1
+
+    def layers(self, layer_map: LayerMap, role: Role, *, intermediate: bool = False) -> Layers:
+        """The layers of one of the two that stand beside those of the other: all of the student's, or all but its
+        last. Raises RecipeError for a map that cannot be."""
+        pairs = intermediate_pairs if intermediate else layer_pairs
+        students, teachers = pairs(layer_map, self.student.layers, self.teacher.layers)
+        return students if role == "student" else teachers
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from gradistill.models.layers import LayerMap, layer_pairs
+from gradistill.models.layers import LayerMap
 from gradistill.objectives._contract import (
     AttentionVectors,
     Moment,
@@ -41,12 +41,11 @@ class AttentionScores(Objective):
     )
 
     def check(self, pair: Pair) -> None:
-        layer_pairs(self.layer_map, pair.student.layers, pair.teacher.layers)
+        pair.layers(self.layer_map, "student")
         refuse_hidden_attention(self.name, pair, equal_heads=True)
 
     def requests(self, pair: Pair, role: Role) -> dict[str, Request]:
-        students, teachers = layer_pairs(self.layer_map, pair.student.layers, pair.teacher.layers)
-        layers = students if role == "student" else teachers
+        layers = pair.layers(self.layer_map, role)
         return {"query": AttentionVectors("query", layers), "key": AttentionVectors("key", layers)}
 
     def distance(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gradistill.attribution.scores import unit_vectors
 from gradistill.attribution.targets import Kind, Target, View
-from gradistill.models.layers import LayerMap, intermediate_pairs
+from gradistill.models.layers import LayerMap
 from gradistill.objectives._contract import (
     ClsGradient,
     InputGradient,
@@ -68,7 +68,7 @@ class GradientAlignment(Objective):
     def check(self, pair: Pair) -> None:
         self._differentiated.check(pair.student.labels)
         if "cls" in self.sites:
-            intermediate_pairs(self.layer_map, pair.student.layers, pair.teacher.layers)
+            pair.layers(self.layer_map, "student", intermediate=True)
         refuse_other_widths(self.name, pair)
         if "embedding_output" in self.sites:
             refuse_other_inputs(self.name, pair)
@@ -79,8 +79,7 @@ class GradientAlignment(Objective):
         if "embedding_output" in self.sites:
             wanted["embedding_output"] = InputGradient(target)
         if "cls" in self.sites:
-            student, teacher = intermediate_pairs(self.layer_map, pair.student.layers, pair.teacher.layers)
-            wanted["cls"] = ClsGradient(target, student if role == "student" else teacher)
+            wanted["cls"] = ClsGradient(target, pair.layers(self.layer_map, role, intermediate=True))
         return wanted
 
     def distance(

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from gradistill.errors import RecipeError
-from gradistill.models.layers import LayerMap, layer_pairs
+from gradistill.models.layers import LayerMap
 from gradistill.objectives._contract import Moment, Objective, Pair, Request, Role, Signals, States, objective
 from gradistill.objectives._relations import mean_of
 from gradistill.objectives._spaces import refuse_shortened
@@ -35,7 +35,7 @@ class HiddenStates(Objective):
     projection: bool = Field(True, description="learn a linear map from the student's width to the teacher's")
 
     def check(self, pair: Pair) -> None:
-        layer_pairs(self.layer_map, pair.student.layers, pair.teacher.layers)
+        pair.layers(self.layer_map, "student")
         refuse_shortened(self.name, pair)
         if not self.projection and pair.student.width != pair.teacher.width:
             raise RecipeError(
@@ -48,8 +48,7 @@ class HiddenStates(Objective):
         return {"states": (pair.student.width, pair.teacher.width)} if self.projection else {}
 
     def requests(self, pair: Pair, role: Role) -> dict[str, Request]:
-        students, teachers = layer_pairs(self.layer_map, pair.student.layers, pair.teacher.layers)
-        layers = students if role == "student" else teachers
+        layers = pair.layers(self.layer_map, role)
         return {"states": States((0, *layers) if self.embeddings else layers)}
 
     def distance(

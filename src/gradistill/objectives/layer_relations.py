@@ -9,7 +9,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from gradistill.models.layers import LayerMap, layer_pairs
+from gradistill.models.layers import LayerMap
 from gradistill.objectives._contract import Moment, Objective, Pair, Request, Role, Signals, States, objective
 from gradistill.objectives._relations import angles, cosines, mean_of, triplets_among
 from gradistill.objectives._spaces import refuse_shortened
@@ -34,12 +34,11 @@ class LayerRelations(Objective):
     triplets: float = Field(1.0, ge=0, description="weight of triplets beside pairs")
 
     def check(self, pair: Pair) -> None:
-        layer_pairs(self.layer_map, pair.student.layers, pair.teacher.layers)
+        pair.layers(self.layer_map, "student")
         refuse_shortened(self.name, pair)
 
     def requests(self, pair: Pair, role: Role) -> dict[str, Request]:
-        students, teachers = layer_pairs(self.layer_map, pair.student.layers, pair.teacher.layers)
-        return {"states": States((0, *(students if role == "student" else teachers)))}
+        return {"states": States((0, *pair.layers(self.layer_map, role)))}
 
     def distance(
         self, student: Signals, teacher: Signals, batch: Batch, moment: Moment

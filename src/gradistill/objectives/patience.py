@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gradistill.attribution.scores import unit_vectors
 from gradistill.errors import RecipeError
-from gradistill.models.layers import LayerMap, intermediate_pairs
+from gradistill.models.layers import LayerMap
 from gradistill.objectives._contract import (
     ClsStates,
     Moment,
@@ -43,7 +43,7 @@ class Patience(Objective):
     )
 
     def check(self, pair: Pair) -> None:
-        intermediate_pairs(self.layer_map, pair.student.layers, pair.teacher.layers)
+        pair.layers(self.layer_map, "student", intermediate=True)
         if pair.student.width != pair.teacher.width:
             raise RecipeError(
                 f"patience compares states of width {pair.student.width} (student) and {pair.teacher.width} (teacher)",
@@ -52,8 +52,7 @@ class Patience(Objective):
             )
 
     def requests(self, pair: Pair, role: Role) -> dict[str, Request]:
-        student, teacher = intermediate_pairs(self.layer_map, pair.student.layers, pair.teacher.layers)
-        return {"states": ClsStates(student if role == "student" else teacher)}
+        return {"states": ClsStates(pair.layers(self.layer_map, role, intermediate=True))}
 
     def distance(
         self, student: Signals, teacher: Signals, batch: Batch, moment: Moment

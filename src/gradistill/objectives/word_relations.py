@@ -8,7 +8,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from gradistill.models.layers import LayerMap, layer_pairs
+from gradistill.models.layers import LayerMap
 from gradistill.objectives._contract import Moment, Objective, Pair, Request, Role, Signals, States, objective
 from gradistill.objectives._relations import (
     angles,
@@ -41,12 +41,11 @@ class WordRelations(Objective):
     triplets: float = Field(1.0, ge=0, description="weight of triplets beside pairs")
 
     def check(self, pair: Pair) -> None:
-        layer_pairs(self.layer_map, pair.student.layers, pair.teacher.layers)
+        pair.layers(self.layer_map, "student")
         refuse_shortened(self.name, pair)
 
     def requests(self, pair: Pair, role: Role) -> dict[str, Request]:
-        students, teachers = layer_pairs(self.layer_map, pair.student.layers, pair.teacher.layers)
-        return {"states": States(students if role == "student" else teachers)}
+        return {"states": States(pair.layers(self.layer_map, role))}
 
     def distance(
         self, student: Signals, teacher: Signals, batch: Batch, moment: Moment
