@@ -99,7 +99,7 @@ def load_splits(
         problems += _sure(faults, tables[split], first if given is None else None)
     if problems:
         raise _refused(source, problems)
-    rows = {split: _dataset(columns, found) for split, (columns, _) in checked.items()}
+    rows = {split: prepared(columns, found) for split, (columns, _) in checked.items()}
     skipped = {split: len(tables[split].lines) - len(rows[split]) for split in rows}
     return Splits(found, given is None, rows, label, skipped)
 
@@ -111,8 +111,13 @@ def _sure(faults: list[Problem], table: Table, inferred_from: Table | None) -> l
 
 
 def _refused(source: str, problems: list[Problem]) -> DataError:
+    return with_problems(f"The data of {source} has", problems, _REMEDY)
+
+
+def with_problems(what: str, problems: list[Problem], remedy: str) -> DataError:
+    """An error that counts the problems and lists them."""
     count = f"{len(problems)} problems" if len(problems) != 1 else "1 problem"
-    return DataError(f"The data of {source} has {count}:", problems=problems, remedy=_REMEDY)
+    return DataError(f"{what} {count}:", problems=problems, remedy=remedy)
 
 
 def _given_task(task: Task | str | None, source: str, text_columns: tuple[str, ...] | None) -> Task | None:
@@ -199,10 +204,12 @@ def _checked(
     return {**columns, "label": [labels[i] for i in kept]}, problems
 
 
-def _dataset(columns: dict[str, list[Any]], task: Task) -> Dataset:
+def prepared(columns: dict[str, list[Any]], task: Task, first_index: int = 0) -> Dataset:
+    """Columns of texts and ``label`` as the rows of a prepared split, numbered from ``first_index``."""
     features = Features(
         {name: Value("string") for name in task.text_columns}
         | {"label": Value("float32" if task.labels is None else "int64"), "index": Value("int64")}
         | ({"spans": List(List(Value("int64")))} if "spans" in columns else {})
     )
-    return Dataset.from_dict({**columns, "index": list(range(len(columns["label"])))}, features=features)
+    numbers = range(first_index, first_index + len(columns["label"]))
+    return Dataset.from_dict({**columns, "index": list(numbers)}, features=features)

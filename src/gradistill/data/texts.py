@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from datasets import Dataset, Features, Value
+from datasets import Dataset
 
 from gradistill.data.checks import missing_columns, text_problems
 from gradistill.data.inferring import IGNORED_COLUMNS, holds_text, label_candidates
+from gradistill.data.loading import prepared, with_problems
 from gradistill.data.reading import BOM, Table
 from gradistill.data.sources import read_source
 from gradistill.data.tasks import Task
@@ -99,15 +100,9 @@ def _cells(table: Table, named: tuple[str, ...] | None, problems: list[Problem])
 def _rows(columns: dict[str, list[str]], task: Task, first_index: int) -> Dataset:
     count = len(next(iter(columns.values())))
     label = float("nan") if task.labels is None else UNLABELLED
-    features = Features(
-        {name: Value("string") for name in columns}
-        | {"label": Value("float32" if task.labels is None else "int64"), "index": Value("int64")}
-    )
-    numbers = list(range(first_index, first_index + count))
-    return Dataset.from_dict({**columns, "label": [label] * count, "index": numbers}, features=features)
+    return prepared({**columns, "label": [label] * count}, task, first_index)
 
 
-def _refuse(source: str, problems: Sequence[Problem]) -> None:
+def _refuse(source: str, problems: list[Problem]) -> None:
     if problems:
-        count = f"{len(problems)} problems" if len(problems) != 1 else "1 problem"
-        raise DataError(f"The texts of {source} have {count}:", problems=list(problems), remedy=_REMEDY)
+        raise with_problems(f"The texts of {source} have", problems, _REMEDY)
