@@ -8,13 +8,29 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy import stats
+
+LAST_EPOCH = tuple(
+    f"training.arguments.{name}"
+    for name in ("eval_strategy=no", "save_strategy=no", "load_best_model_at_end=false")
+)
+"""Changes of a recipe that keep what the last epoch ends with, and look at nothing before."""
+
+
+def two_at_a_time(
+    run: Callable[..., dict[str, Any]], cells: Sequence[tuple[Any, ...]]
+) -> dict[Any, dict[str, Any]]:
+    """What ``run`` gives for each cell, on one core each: their times are not to be compared."""
+    os.environ |= {"OMP_NUM_THREADS": "1"}
+    with ThreadPoolExecutor(2) as workers:
+        return dict(zip(cells, workers.map(lambda cell: run(*cell), cells), strict=True))
 
 
 def arguments(description: str | None, *, rows: int) -> argparse.ArgumentParser:

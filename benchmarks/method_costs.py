@@ -13,7 +13,6 @@ import json
 import tempfile
 from pathlib import Path
 
-import step_cost
 from measuring import alternating, machine, markdown, publish, ratio, shown
 from step_cost import Bench, timed
 
@@ -32,13 +31,11 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
-    step_cost.RECIPES = shipped_methods()  # what the store must answer
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder), given.layers, given.length, 2, "float32")
+        bench = Bench(Path(folder), given.layers, given.length, 2, "float32", recipes=shipped_methods())
         trainers = {"plain": bench.plain()}
         for name in shipped_methods():
-            terms = first_stage(name)
-            trainers[name] = bench.distilling(load_recipe(name).method, terms=terms)
+            trainers[name] = bench.distilling(name, terms=first_stage(name))
         seconds = alternating({name: timed(trainer) for name, trainer in trainers.items()}, given.rounds)
     costs = {name: ratio(seconds[name], seconds["plain"]) for name in shipped_methods()}
     command = (

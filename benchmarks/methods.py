@@ -5,7 +5,7 @@
 A 3-layer student each, from the same layers of the teacher, the same rows, learning rate, batch size and number of
 epochs; otherwise the shipped recipe, and below it what was tried for the recipe of our own. Figures are over the first
 ``--validation-rows`` rows. ``--also`` adds settings. Finished runs in OUTPUT are left alone; two
-run at a time, on one core each, so their times are not compared: docs/methods.md has the cost of a step. Prints each
+run at a time, on one core each, so their times are not compared: method_costs.py has the cost of a step. Prints each
 figure as mean [range] over the seeds and, below it, the mean difference from KD, paired by seed, with a 95 % t
 interval.
 """
@@ -13,12 +13,12 @@ interval.
 from __future__ import annotations
 
 import argparse
-import os
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import product
 from pathlib import Path
 
-from distilling import arguments, distilled, figures, rows_over_seeds, shortened
+from distilling import LAST_EPOCH, arguments, distilled, figures, rows_over_seeds, shortened, two_at_a_time
 from measuring import markdown, publish
 
 from gradistill.recipe import shipped_methods
@@ -44,13 +44,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "rationale, margin": ("objectives.rationale.target=margin",),
     "rationale, no direction": ("objectives.rationale.direction=0",),
 }
-ALIKE = (
-    "training.learning_rate=1e-4",
-    "training.batch_size=16",
-    "training.arguments.save_strategy=no",
-    "training.arguments.load_best_model_at_end=false",
-    "training.arguments.eval_strategy=no",
-)
+ALIKE = ("training.learning_rate=1e-4", "training.batch_size=16", *LAST_EPOCH)
 
 
 def main() -> None:
@@ -63,16 +57,7 @@ def main() -> None:
     given = parser.parse_args()
     given.data = shortened(Path(given.data), given.output / "data" / given.task, given.validation_rows)
     settings = {name: SETTINGS[name] for name in given.only} | {n: tuple(rest) for n, *rest in given.also}
-    os.environ |= {"OMP_NUM_THREADS": "1"}
-    with ThreadPoolExecutor(2) as workers:
-        cells = list(product(settings, given.seeds))
-        found = dict(
-            zip(
-                cells,
-                workers.map(lambda c: figures_of(given, c[1], c[0], settings[c[0]]), cells),
-                strict=True,
-            )
-        )
+    found = two_at_a_time(partial(figures_of, given, settings), list(product(settings, given.seeds)))
     reference = [found[REFERENCE, seed] for seed in given.seeds]
     rows = [
         row
@@ -88,10 +73,12 @@ def main() -> None:
     publish(f"methods_{given.task}", f"{title}\n\n{markdown(rows)}", every, command=command)
 
 
-def figures_of(given: argparse.Namespace, seed: int, name: str, changes: tuple[str, ...]) -> dict[str, float]:
+def figures_of(
+    given: argparse.Namespace, settings: Mapping[str, Sequence[str]], name: str, seed: int
+) -> dict[str, float]:
     folder = given.output / given.task / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}"
     options = ("--method", name.partition(",")[0], "--epochs", str(given.epochs), "--seed", str(seed))
-    return figures(distilled(given, folder, options, (*ALIKE, *changes)))
+    return figures(distilled(given, folder, options, (*ALIKE, *settings[name])))
 
 
 if __name__ == "__main__":

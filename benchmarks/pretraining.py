@@ -12,14 +12,13 @@ the one without, paired by seed, with a 95 % t interval.
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from distilling import arguments, distilled, figures, rows_over_seeds, shortened
+from distilling import LAST_EPOCH, arguments, distilled, figures, rows_over_seeds, shortened, two_at_a_time
 from measuring import markdown, publish
 
 from gradistill.models.loading import PACKAGED
@@ -27,14 +26,7 @@ from gradistill.models.loading import PACKAGED
 SEEDS = (0, 1, 2)
 METHODS = ("kd", "adkd")
 WIDTHS = {"same": (), "narrow": ("student.width=192",)}
-ALIKE = (
-    "training.learning_rate=1e-4",
-    "training.batch_size=16",
-    *(
-        f"training.arguments.{n}"
-        for n in ("save_strategy=no", "eval_strategy=no", "load_best_model_at_end=false")
-    ),
-)
+ALIKE = ("training.learning_rate=1e-4", "training.batch_size=16", *LAST_EPOCH)
 
 
 def main() -> None:
@@ -47,11 +39,8 @@ def main() -> None:
     given = parser.parse_args()
     given.data = shortened(Path(given.data), given.output / "data" / given.task, given.validation_rows)
     checkpoints = {kind: pretrained(given, kind) for kind in given.kinds}
-    os.environ |= {"OMP_NUM_THREADS": "1"}
     cells = list(product(given.kinds, METHODS, (False, True), SEEDS))
-    with ThreadPoolExecutor(2) as workers:
-        runs = workers.map(lambda cell: run(given, checkpoints, *cell), cells)
-        found = dict(zip(cells, runs, strict=True))
+    found = two_at_a_time(partial(run, given, checkpoints), cells)
     rows: list[dict[str, str]] = []
     for kind, method in product(given.kinds, METHODS):
         without, with_it = (

@@ -67,7 +67,7 @@ class Bench:
 
     def __init__(
         self, folder: Path, layers: int, length: int, labels: int, precision: str,
-        *, batch: int | None = None, examples: int | None = None,
+        *, batch: int | None = None, examples: int | None = None, recipes: Sequence[str] = RECIPES,
     ) -> None:  # fmt: skip
         torch.manual_seed(0)
         names = tuple(f"label {k}" for k in range(labels))
@@ -77,7 +77,7 @@ class Bench:
         self.batch = batch or TOKENS // length
         self.rows = random_rows(examples or self.batch * STEPS, length, labels)
         self.collate = Collator(load_tokenizer(PACKAGED))
-        self.folder, self.precision = folder, precision
+        self.folder, self.precision, self.recipes = folder, precision, recipes
         self.store = self._store()
 
     def student(self) -> Any:
@@ -89,7 +89,7 @@ class Bench:
 
     def _store(self) -> StoredTeacher:
         pair = Pair(facts(Probe.find(self.student())), facts(self.online.probe))
-        asked = [r for recipe in RECIPES for r in requests_of(self.terms(recipe), pair, "teacher")]
+        asked = [r for recipe in self.recipes for r in requests_of(self.terms(recipe), pair, "teacher")]
         columns = columns_for((Logits(), *asked), facts(self.online.probe), "int8")
         plan = Build(self.folder, self.rows, columns, {}, {"encoding": "int8"})
         build(plan, self.online, self.collate)

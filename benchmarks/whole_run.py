@@ -15,17 +15,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from distilling import arguments, cache, distilled
+from distilling import LAST_EPOCH, arguments, cache, distilled
 from measuring import markdown, publish
 
 HERE = Path(__file__).parent
-ALIKE = (
-    "training.learning_rate=1e-4",
-    *(
-        f"training.arguments.{name}"
-        for name in ("eval_strategy=no", "save_strategy=no", "load_best_model_at_end=false")
-    ),
-)
+ALIKE = ("training.learning_rate=1e-4", *LAST_EPOCH)
 
 
 def main() -> None:
