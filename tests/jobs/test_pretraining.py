@@ -10,7 +10,8 @@ import pytest
 from transformers import AutoModel
 
 from gradistill.errors import RecipeError
-from gradistill.jobs.pretraining import pretrain
+from gradistill.jobs.pretraining import _rows, pretrain
+from gradistill.models.loading import load_tokenizer
 from gradistill.recipe import Recipe, load_recipe
 from small import quiet
 
@@ -47,7 +48,13 @@ def test_an_encoder_comes_nearer_and_is_a_checkpoint(width: int | None, small: A
 
 def test_rows_of_the_texts_are_held_out_by_the_seed(small: Any, tmp_path: Path) -> None:
     said: list[str] = []
-    pretrained(small, tmp_path / "a", "training.epochs=1", "training.max_train_rows=8")
+    tokenizer, texts = load_tokenizer(small.base), [small.tables["three"]]
+    apart = [
+        _rows(texts, None, tokenizer, recipe_of(f"training.seed={seed}"), quiet)[1]["input_ids"][:]
+        for seed in (0, 0, 1)
+    ]
+    assert apart[0] == apart[1]
+    assert apart[0] != apart[2]
     texts = [small.tables["two"]]
     pretrain(str(small.base), texts, tmp_path / "b", recipe_of("training.epochs=1"), say=said.append)
     assert any("1 are held out" in line for line in said)
