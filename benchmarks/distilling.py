@@ -6,7 +6,6 @@ import argparse
 import csv
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -71,14 +70,14 @@ def distilled(
     return json.loads((folder / "metrics.json").read_text())
 
 
-def shortened(data: Path, folder: Path, rows: int) -> str:
-    """The same training rows, and the first of the validation rows."""
+def shortened(data: Path, folder: Path, *, validation: int, train: int | None = None) -> str:
+    """A folder with the first rows of each file of the task; without ``train``, with all of its training rows."""
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(data / "train.csv", folder / "train.csv")
-    with (data / "validation.csv").open(encoding="utf-8", newline="") as whole:
-        first = list(islice(csv.reader(whole), rows + 1))
-    with (folder / "validation.csv").open("w", encoding="utf-8", newline="") as part:
-        csv.writer(part).writerows(first)
+    for name, rows in (("train.csv", train), ("validation.csv", validation)):
+        with (data / name).open(encoding="utf-8", newline="") as whole:
+            first = list(islice(csv.reader(whole), None if rows is None else rows + 1))
+        with (folder / name).open("w", encoding="utf-8", newline="") as part:
+            csv.writer(part).writerows(first)
     return str(folder)
 
 

@@ -51,11 +51,19 @@ def main() -> None:
     parser = arguments(__doc__, rows=500)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--validation-rows", type=int, default=500)
+    parser.add_argument(
+        "--first", type=int, help="draw the training rows from the first so many of train.csv"
+    )
     parser.add_argument("--only", nargs="+", choices=SETTINGS, default=list(SETTINGS))
     parser.add_argument("--also", nargs="+", action="append", default=[], metavar="NAME CHANGE")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     given = parser.parse_args()
-    given.data = shortened(Path(given.data), given.output / "data" / given.task, given.validation_rows)
+    given.data = shortened(
+        Path(given.data),
+        given.output / "data" / given.task,
+        validation=given.validation_rows,
+        train=given.first,
+    )
     settings = {name: SETTINGS[name] for name in given.only} | {n: tuple(rest) for n, *rest in given.also}
     found = two_at_a_time(partial(figures_of, given, settings), list(product(settings, given.seeds)))
     reference = [found[REFERENCE, seed] for seed in given.seeds]

@@ -37,7 +37,9 @@ def main() -> None:
     parser.add_argument("--validation-rows", type=int, default=500)
     parser.add_argument("--kinds", nargs="+", choices=WIDTHS, default=list(WIDTHS))
     given = parser.parse_args()
-    given.data = shortened(Path(given.data), given.output / "data" / given.task, given.validation_rows)
+    given.data = shortened(
+        Path(given.data), given.output / "data" / given.task, validation=given.validation_rows
+    )
     checkpoints = {kind: pretrained(given, kind) for kind in given.kinds}
     cells = list(product(given.kinds, METHODS, (False, True), SEEDS))
     found = two_at_a_time(partial(run, given, checkpoints), cells)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import numpy as np
+import torch
 from datasets import Dataset, concatenate_datasets
 from rich.progress import Progress
+from torch import nn
 from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase
 
 from gradistill.audit import Answers, ask, loyalty
@@ -18,6 +20,7 @@ from gradistill.data import Collator, Encoded, Splits, Task, compute_metrics, en
 from gradistill.jobs import Say
 from gradistill.jobs.account import described, timing, versions
 from gradistill.jobs.folder import close_run, open_run
+from gradistill.jobs.remembering import remembered_answers
 from gradistill.jobs.signals import AUTO, StoreChoice, plan_store, stored_teacher
 from gradistill.models.loading import set_padding, without_file_bars
 from gradistill.models.probe import Probe
@@ -161,24 +164,28 @@ class Run:
         self, student: PreTrainedModel, teacher: PreTrainedModel | None, validation: Dataset
     ) -> dict[str, Any]:
         """Metrics and, where there is a teacher, its metrics and the student's loyalty to it."""
-        collate = Collator(self.tokenizer)
-        models = {"teacher": teacher, "student": student}
-        asked = {owner: model.to(student.device) for owner, model in models.items() if model is not None}
-        answers: dict[str, Answers] = {}
         with Progress(transient=True) as progress:
-            bar = progress.add_task("evaluating", total=len(validation) * len(asked))
-            for owner, model in asked.items():
-                answers[owner] = ask(
-                    model, validation, collate,
-                    labels=answers["teacher"].labels if "teacher" in answers else None,
-                    on_progress=lambda done: progress.advance(bar, done),
-                )  # fmt: skip
-        reference = answers.get("teacher")
+            bar = progress.add_task("evaluating", total=len(validation) * (1 if teacher is None else 2))
+
+            def done(rows: int) -> None:
+                progress.advance(bar, rows)
+
+            reference = None if teacher is None else self._asked(teacher, student.device, validation, done)
+            labels = reference.labels if reference else None
+            answers = ask(student, validation, Collator(self.tokenizer), labels=labels, on_progress=done)
         return {
-            "eval": self._metrics(answers["student"], validation),
+            "eval": self._metrics(answers, validation),
             "teacher_eval": self._metrics(reference, validation) if reference else None,
-            "loyalty": loyalty(answers["student"], reference).as_dict() if reference else None,
+            "loyalty": loyalty(answers, reference).as_dict() if reference else None,
         }
+
+    def _asked(
+        self, teacher: nn.Module, device: torch.device, rows: Dataset, on_progress: Callable[[int], object]
+    ) -> Answers:
+        teacher.to(device)
+        if self.signals.where == "online":
+            return ask(teacher, rows, Collator(self.tokenizer), on_progress=on_progress)
+        return remembered_answers(teacher, self.tokenizer, rows, self.say, on_progress)
 
     def _metrics(self, answers: Answers, validation: Dataset) -> dict[str, float]:
         labels = np.asarray(validation["labels"][:])
