@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from gradistill.errors import DataError, RecipeError
+from gradistill.errors import DataError, RecipeError, TrainingError
+from gradistill.jobs.folder import opened_run
 from gradistill.jobs.runs import DataChoice, distill
 from gradistill.models.loading import load_classifier
 from gradistill.recipe import load_recipe
@@ -55,6 +57,93 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_nothing_had_been(
     assert not (tmp_path / "cut" / "checkpoints").exists()
 
 
+def test_a_half_written_checkpoint_is_passed_over(
+    small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small.distilled("adkd", "two", tmp_path / "whole", "training.epochs=2")
+    interrupted(small, tmp_path / "cut", monkeypatch, after=4)
+    whole = tmp_path / "cut" / "checkpoints" / "checkpoint-3"
+    half = shutil.copytree(whole, whole.with_name("checkpoint-5"))
+    (half / "optimizer.pt").write_bytes((half / "optimizer.pt").read_bytes()[:100])
+    heard: list[str] = []
+    small.distilled("adkd", "two", tmp_path / "cut", "training.epochs=2", say=heard.append)
+    assert any(line.startswith("going on from") and "checkpoint-3" in line for line in heard)
+    assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
+
+
+def test_other_rows_or_another_teacher_make_another_run(
+    small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted(small, tmp_path / "cut", monkeypatch, after=4)
+    rows = (small.tables["two"] / "train.csv").read_text(encoding="utf-8")
+    data = shutil.copytree(small.tables["two"], tmp_path / "data")
+    (data / "train.csv").write_text(rows.replace("fine", "lovely"), encoding="utf-8")
+    recipe = load_recipe("adkd", changes=["training.epochs=2", "training.batch_size=8"])
+    choice = DataChoice(str(data), label_column="label", text_columns=("text",))
+    with pytest.raises(RecipeError, match=r"(?s)other inputs:.*- train: '[0-9a-f]{64}' there"):
+        distill(str(small.teachers["two"]), choice, tmp_path / "cut", recipe, say=lambda _: None)
+    other = shutil.copytree(small.teachers["two"], tmp_path / "teacher")
+    small.distilled("kd", "two", tmp_path / "student", "student.layers=3")
+    shutil.copy(tmp_path / "student" / "model.safetensors", other)
+    with pytest.raises(RecipeError, match=r"(?s)other inputs:.*- teacher: "):
+        distill(str(other), small.choice("two"), tmp_path / "cut", recipe, say=lambda _: None)
+    assert (tmp_path / "cut" / "checkpoints" / "checkpoint-3").is_dir()
+
+
+def test_a_second_process_in_the_same_folder_is_refused(small: Any, tmp_path: Path) -> None:
+    recipe = load_recipe("kd", changes=["training.epochs=1", "training.batch_size=8"])
+    with (
+        opened_run(tmp_path / "run", recipe, {}, overwrite=False),
+        pytest.raises(RecipeError, match="another process is at work in"),
+    ):
+        small.distilled("kd", "two", tmp_path / "run")
+    assert small.distilled("kd", "two", tmp_path / "run")["method"] == "kd"
+
+
+def test_a_run_that_is_replaced_stands_until_the_new_one_has_ended(
+    small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "run"
+    small.distilled("kd", "two", output)
+    before = {path.name: path.read_bytes() for path in output.iterdir()}
+    with monkeypatch.context() as patch:
+        patch.setattr(DistillationTrainer, "train", lambda *_, **__: (_ for _ in ()).throw(PowerCut))
+        with pytest.raises(PowerCut):
+            small.distilled("kd", "two", output, "training.seed=1", overwrite=True)
+    assert {path.name: path.read_bytes() for path in output.iterdir() if path.is_file()} == before
+    small.distilled("kd", "two", output, "training.seed=1", overwrite=True)
+    assert weights(output) != before["model.safetensors"]
+    assert sorted(path.name for path in output.iterdir()) == sorted(before)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        Exception("No space left on device (os error 28)"),
+        RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 1"),
+    ],
+    ids=["python", "rust", "torch"],
+)
+def test_a_full_disk_is_told_and_what_was_saved_stands(
+    error: Exception, small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, saved = DistillationTrainer.save_model, []
+
+    def full(self: Any, output_dir: str, *args: Any, **kwargs: Any) -> None:
+        save(self, output_dir, *args, **kwargs)
+        saved.append(output_dir)
+        if len(saved) == 2:
+            raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DistillationTrainer, "save_model", full)
+        with pytest.raises(TrainingError, match=r"(?s)cannot be written: .*it goes on from checkpoint-3"):
+            small.distilled("adkd", "two", tmp_path / "run", "training.epochs=2")
+    present = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert present == ["checkpoint-3", "inputs.json", "recipe.yaml"]
+
+
 def test_an_unfinished_run_of_another_recipe_is_kept(
     small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -62,7 +151,7 @@ def test_an_unfinished_run_of_another_recipe_is_kept(
     interrupted(small, output, monkeypatch, after=4)
     with pytest.raises(
         RecipeError,
-        match=r"(?s)another recipe:.*training.epochs: 2.0 there, 1.0 now.*--overwrite to start again",
+        match=r"(?s)another recipe or other inputs:.*training.epochs: 2.0 there, 1.0 now.*--overwrite to start again",
     ):
         small.distilled("adkd", "two", output)
     assert (output / "checkpoints" / "checkpoint-3").is_dir()

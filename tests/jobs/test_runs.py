@@ -29,6 +29,7 @@ KEYS = {
     "loyalty",
     "timing",
     "versions",
+    "inputs",
 }
 EVERY = [(method, "two") for method in shipped_methods()] + [
     (method, kind) for method in ("adkd", "gkd_cls") for kind in ("three", "score")

@@ -29,18 +29,22 @@ def weights(model: Any) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("method", ["kd", "gkd"])
-@pytest.mark.parametrize("checkpoint", [1, 3], ids=["within an epoch", "in the second epoch"])
-def test_a_resumed_run_ends_where_an_uninterrupted_one_does(method: str, checkpoint: int, kit: Any) -> None:
-    """With dropout: the start-up check of the resumed run must not draw from its random numbers."""
+@pytest.mark.parametrize("order", ["random", "group_by_length"])
+@pytest.mark.parametrize("checkpoint", [1, 6], ids=["within an epoch", "within the second epoch"])
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(
+    method: str, checkpoint: int, order: str, kit: Any
+) -> None:
+    """With dropout: the start-up check of the resumed run must not draw from its random numbers, nor the order of an
+    epoch follow from those that were drawn before it."""
     found = []
     for resume in (None, str(kit.folder / "run" / f"checkpoint-{checkpoint}")):
         student, teacher = kit.models(frozen=method == "gkd", **DROPOUT)
         trainer = kit.trainer(
-            method, (student, teacher), max_steps=4, save_strategy="steps", save_steps=1,
-            lr_scheduler_type="linear",
+            method, (student, teacher), max_steps=8, save_strategy="steps", save_steps=1,
+            lr_scheduler_type="linear", train_sampling_strategy=order, per_device_train_batch_size=2,
         )  # fmt: skip
         trainer.train(resume_from_checkpoint=resume)
-        assert trainer.state.global_step == 4
+        assert trainer.state.global_step == 8
         found.append(weights(student))
     for name, tensor in found[0].items():
         assert torch.equal(found[1][name], tensor), name

@@ -36,6 +36,7 @@ from gradistill.cli.options import (
     known_verification,
     one_of,
     resolved_recipe,
+    say,
 )
 from gradistill.cli.pretrain import pretrain
 from gradistill.cli.signals import signals
@@ -95,7 +96,7 @@ def finetune(
         epochs=epochs, seed=seed, max_train_rows=max_train_rows,
     )  # fmt: skip
     choice = data_choice(data, task, label_column, text_columns)
-    _report(runs.finetune(model, choice, output, resolved, overwrite=overwrite, say=typer.echo), output)
+    _report(runs.finetune(model, choice, output, resolved, overwrite=overwrite, say=say), output)
 
 
 @app.command()
@@ -133,9 +134,7 @@ def distill(
     choice = data_choice(data, task, label_column, text_columns, unlabelled)
     known = known_encoding(encoding) if encoding else None
     store = StoreChoice(signals, known, known_verification(verify))
-    metrics = runs.distill(
-        teacher, choice, output, resolved, signals=store, overwrite=overwrite, say=typer.echo
-    )
+    metrics = runs.distill(teacher, choice, output, resolved, signals=store, overwrite=overwrite, say=say)
     _report(metrics, output)
 
 
@@ -181,7 +180,7 @@ def demo(
 
     from gradistill.jobs.demo import demo as demonstrated
 
-    Console().print(demonstrated(output, seed=seed, quick=quick, say=typer.echo))
+    Console().print(demonstrated(output, seed=seed, quick=quick, say=say))
 
 
 @app.command()
@@ -235,5 +234,6 @@ def _report(metrics: dict[str, Any], output: Path) -> None:
 
     from gradistill.report.summary import run_table
 
-    Console().print(run_table(metrics))
-    typer.echo(f"written to {output}")
+    if metrics:  # of several processes the first one has them
+        Console().print(run_table(metrics))
+        say(f"written to {output}")

@@ -16,6 +16,7 @@ from gradistill.cli.options import (
     TextColumns,
     data_choice,
     one_of,
+    say,
 )
 
 Students = Annotated[
@@ -94,7 +95,7 @@ def audit(
         faithfulness_rows=faithfulness_rows, examples=examples, seed=seed,
     )  # fmt: skip
     source = data_choice(data, task, label_column, text_columns)
-    _tell(audited(teacher, student, source, output, choice, overwrite=overwrite, say=typer.echo), output)
+    _tell(audited(teacher, student, source, output, choice, overwrite=overwrite, say=say), output)
 
 
 def _choice(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -63,6 +64,12 @@ Verified = Annotated[
     str, typer.Option("--verify", help="On opening a store: full (checksums) or fast (sizes).")
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run in this folder.")]
+
+
+def say(text: str) -> None:
+    """Print what a job says; of the processes that torchrun started the first one speaks."""
+    if os.environ.get("RANK", "0") == "0":
+        typer.echo(text)
 
 
 def resolved_recipe(

@@ -19,6 +19,7 @@ from gradistill.cli.options import (
     TextColumns,
     listed,
     resolved_recipe,
+    say,
     student_changes,
 )
 
@@ -64,7 +65,8 @@ def pretrain(
     )  # fmt: skip
     metrics = pretrained(
         teacher, texts, output, resolved,
-        text_columns=listed(text_columns), overwrite=overwrite, say=typer.echo,
+        text_columns=listed(text_columns), overwrite=overwrite, say=say,
     )  # fmt: skip
-    Console().print(pretraining_table(metrics))
-    typer.echo(f"written to {output}")
+    if metrics:  # of several processes the first one has them
+        Console().print(pretraining_table(metrics))
+        say(f"written to {output}")

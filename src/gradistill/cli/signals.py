@@ -30,6 +30,7 @@ from gradistill.cli.options import (
     known_encoding,
     known_verification,
     one_of,
+    say,
 )
 
 Action = Annotated[
@@ -82,7 +83,7 @@ def signals(
     choice = data_choice(_given("--data", data), task, label_column, text_columns, unlabelled)
     known = known_encoding(encoding or DEFAULT_ENCODING)
     return _print(runs.store_signals(
-        _given("--teacher", teacher), choice, output, resolved, encoding=known, repair=repair, say=typer.echo
+        _given("--teacher", teacher), choice, output, resolved, encoding=known, repair=repair, say=say
     ))  # fmt: skip
 
 

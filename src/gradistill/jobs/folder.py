@@ -1,22 +1,31 @@
-"""The run folder: an ordinary model folder, with the recipe, the metrics and a model card beside the weights."""
+"""The run folder: an ordinary model folder, with the recipe, the metrics and a model card beside the weights.
+
+While a run is under way, all of it stands in the folder's ``checkpoints``: its recipe, what it was made from, and
+its checkpoints. What it ends with is written there too, and moved up file by file, the metrics last.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import yaml
-from transformers.trainer_utils import get_last_checkpoint
+from accelerate import PartialState
 
 from gradistill.errors import RecipeError
 from gradistill.recipe import Recipe
-from gradistill.signals.files import write_whole
+from gradistill.signals.files import sync_folder, write_whole
 from gradistill.training.arguments import CHECKPOINTS
+from gradistill.training.checkpoints import last_whole, synced
 
-RECIPE, METRICS, CARD = "recipe.yaml", "metrics.json", "README.md"
+RECIPE, INPUTS, METRICS, CARD = "recipe.yaml", "inputs.json", "metrics.json", "README.md"
+_DRAFT = "finished"
 
 
 def check_run(
@@ -39,13 +48,13 @@ def check_run(
             f"{output} is a file", expected="a folder for the run", remedy="choose another --output"
         )
     present = sorted(path.name for path in output.iterdir()) if output.is_dir() else []
-    if present and RECIPE not in present:
+    if present and RECIPE not in present and not _under_way(output):
         raise RecipeError(
             f"{output} holds files that are no run of ours: {', '.join(present[:5])}",
             expected="a new or empty folder, or a run to go on with",
             remedy="choose another --output",
         )
-    if not present or overwrite:
+    if overwrite:
         return
     if METRICS in present:
         raise RecipeError(
@@ -53,46 +62,111 @@ def check_run(
             expected="a new folder",
             remedy="choose another --output, or give --overwrite to replace it",
         )
-    if _last_checkpoint(output) is not None:
-        _refuse_other_recipe(output, recipe)
+    if last_whole(output / CHECKPOINTS) is not None:
+        _refuse_other(output, _other_recipe(output, recipe))
 
 
-def open_run(output: Path, recipe: Recipe, *, overwrite: bool) -> str | None:
-    """Make or reopen a run folder; returns the checkpoint to go on from, if there is one. Raises RecipeError."""
-    check_run(output, recipe, overwrite=overwrite)
-    try:
-        if overwrite and output.exists():
-            shutil.rmtree(output)
-        output.mkdir(parents=True, exist_ok=True)
-        write_whole(output / RECIPE, recipe.as_yaml().encode())
-    except OSError as error:
-        raise RecipeError(
-            f"{output} cannot be written: {error.strerror}", remedy="choose another --output"
-        ) from error
-    return _last_checkpoint(output)
+@contextmanager
+def opened_run(
+    output: Path, recipe: Recipe, inputs: Mapping[str, str], *, overwrite: bool
+) -> Iterator[str | None]:
+    """Hold a run folder, which no second process gets meanwhile, and give the checkpoint to go on from, if any.
+
+    ``inputs`` are hashes of what the run reads: with other inputs it is another run. With ``overwrite`` an unfinished
+    run of this recipe still goes on, and a finished one stands until this one has ended. Of several processes the
+    first alone writes. Raises RecipeError.
+    """
+    state = PartialState()
+    with _held(output) if state.is_main_process else nullcontext():
+        if state.is_main_process:
+            check_run(output, recipe, overwrite=overwrite)
+            _begin(output, recipe, inputs, overwrite=overwrite)
+        state.wait_for_everyone()
+        checkpoint = last_whole(output / CHECKPOINTS)
+        yield str(checkpoint) if checkpoint else None
+        state.wait_for_everyone()
 
 
-def close_run(output: Path, metrics: Mapping[str, Any], card: str) -> None:
-    """Write the card and the metrics, and remove the checkpoints: the folder itself is the best model."""
-    write_whole(output / CARD, card.encode())
+def close_run(
+    output: Path, save: Callable[[Path], object], recipe: Recipe, metrics: Mapping[str, Any], card: str
+) -> None:
+    """Put the model that ``save`` writes, the recipe, the card and the metrics in their place, each file whole, the
+    metrics last; then remove the checkpoints: the folder itself is the best model."""
+    draft = output / CHECKPOINTS / _DRAFT
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir()
+    save(draft)
+    (draft / RECIPE).write_text(recipe.as_yaml(), encoding="utf-8")
+    (draft / CARD).write_text(card, encoding="utf-8")
+    synced(draft)
     text = json.dumps(metrics, indent=2, allow_nan=False) + "\n"
+    (output / METRICS).unlink(missing_ok=True)  # of a run that is replaced
+    for file in sorted(draft.iterdir()):
+        place = output / file.name
+        if place.is_dir():
+            shutil.rmtree(place)
+        file.replace(place)
+    sync_folder(output)
     write_whole(output / METRICS, text.encode())
     shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)
 
 
-def _last_checkpoint(output: Path) -> str | None:
-    checkpoints = output / CHECKPOINTS
-    return get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
+def _begin(output: Path, recipe: Recipe, inputs: Mapping[str, str], *, overwrite: bool) -> None:
+    work = output / CHECKPOINTS
+    if last_whole(work) is not None:
+        before = json.loads((work / INPUTS).read_text(encoding="utf-8"))
+        other = [*_other_recipe(output, recipe), *_differences(before, dict(inputs), "")]
+        if not overwrite:
+            _refuse_other(output, other)
+        if not other:
+            return
+    try:
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir()
+        write_whole(work / INPUTS, json.dumps(inputs).encode())
+        write_whole(work / RECIPE, recipe.as_yaml().encode())
+    except OSError as error:
+        raise _unwritable(output, error) from error
 
 
-def _refuse_other_recipe(output: Path, recipe: Recipe) -> None:
-    before = yaml.safe_load((output / RECIPE).read_text(encoding="utf-8"))
-    differences = _differences(before, yaml.safe_load(recipe.as_yaml()), "")
-    if differences:
+@contextmanager
+def _held(output: Path) -> Iterator[None]:
+    """A lock on the folder itself, which leaves no file behind; a process that dies lets go of it."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        folder = os.open(output, os.O_RDONLY)
+    except OSError as error:
+        raise _unwritable(output, error) from error
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(folder)
         raise RecipeError(
-            f"{output} holds an unfinished run of another recipe:\n"
-            + "\n".join(f"  - {d}" for d in differences),
-            expected="the same recipe, to go on with it",
+            f"another process is at work in {output}", remedy="wait for it, or choose another --output"
+        ) from None
+    except OSError:
+        pass  # a file system without locks
+    try:
+        yield
+    finally:
+        os.close(folder)
+
+
+def _under_way(output: Path) -> bool:
+    return (output / CHECKPOINTS / RECIPE).is_file()
+
+
+def _other_recipe(output: Path, recipe: Recipe) -> list[str]:
+    before = yaml.safe_load((output / CHECKPOINTS / RECIPE).read_text(encoding="utf-8"))
+    return _differences(before, yaml.safe_load(recipe.as_yaml()), "")
+
+
+def _refuse_other(output: Path, other: list[str]) -> None:
+    if other:
+        raise RecipeError(
+            f"{output} holds an unfinished run of another recipe or other inputs:\n"
+            + "\n".join(f"  - {line}" for line in other),
+            expected="the same recipe, teacher and data, to go on with it",
             remedy="choose another --output, or give --overwrite to start again",
         )
 
@@ -102,3 +176,7 @@ def _differences(before: Any, now: Any, path: str) -> list[str]:
         keys = dict.fromkeys([*before, *now])
         return [d for k in keys for d in _differences(before.get(k), now.get(k), f"{path}.{k}".lstrip("."))]
     return [] if before == now else [f"{path}: {before!r} there, {now!r} now"]
+
+
+def _unwritable(output: Path, error: OSError) -> RecipeError:
+    return RecipeError(f"{output} cannot be written: {error.strerror}", remedy="choose another --output")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
@@ -18,16 +18,18 @@ from gradistill.data.texts import TEXTS
 from gradistill.errors import RecipeError
 from gradistill.jobs import Say
 from gradistill.jobs.account import described, timing, versions
-from gradistill.jobs.folder import check_run, close_run, open_run
+from gradistill.jobs.folder import check_run, close_run, opened_run
+from gradistill.jobs.guarded import disk_trouble_told, saving, share_done, trained
 from gradistill.jobs.runs import build_student
-from gradistill.models.loading import load_classifier, load_tokenizer, set_padding, without_file_bars
+from gradistill.models.loading import load_classifier, load_tokenizer, set_padding
 from gradistill.models.probe import Probe
 from gradistill.models.tracing import evaluating
 from gradistill.objectives import Moment, Pair
 from gradistill.objectives._contract import Gradients, Logits
 from gradistill.recipe import Recipe
 from gradistill.report.card import model_card
-from gradistill.training.arguments import training_arguments
+from gradistill.signals.fingerprint import of_model, of_rows, of_tokenizer
+from gradistill.training.arguments import CHECKPOINTS, sealing, training_arguments
 from gradistill.training.trainer import DistillationTrainer, facts, online_teacher
 from gradistill.types import Batch
 
@@ -60,23 +62,74 @@ def pretrain(
     set_seed(recipe.training.seed)
     student: Any = build_student(model, tokenizer, recipe.student)
     _refuse_answers(recipe, Pair(facts(Probe.find(student)), facts(Probe.find(model))))
-    checkpoint = open_run(output, recipe, overwrite=overwrite)
-    trainer = _trainer(student, model, training, tokenizer, recipe, output)
-    before = _distances(trainer, held_out)
-    with without_file_bars():
-        start = perf_counter()
-        trainer.train(resume_from_checkpoint=checkpoint)
-        seconds = perf_counter() - start
-        for saved in (student.base_model, tokenizer):
-            saved.save_pretrained(output)
-    metrics = {
-        "task": "texts", "method": recipe.method, "seed": recipe.training.seed,
-        "student": described(student, output.name), "teacher": described(model, teacher),
-        "held_out": {"n": len(held_out), "before": before, "after": _distances(trainer, held_out)},
-        "timing": timing(0.0, seconds, len(training) * recipe.training.epochs), "versions": versions(),
-    }  # fmt: skip
-    close_run(output, metrics, model_card({**metrics, "recipe": recipe.as_dict()}))
-    return metrics
+    names = {"student": output.name, "teacher": teacher}
+    run = _Pretraining(output, recipe, student, model, tokenizer, training, held_out, names, say)
+    return run.train(overwrite=overwrite)
+
+
+@dataclass(frozen=True)
+class _Pretraining:
+    """One run, with everything loaded."""
+
+    output: Path
+    recipe: Recipe
+    student: Any
+    teacher: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    training: Dataset
+    held_out: Dataset
+    names: Mapping[str, str]
+    say: Say
+
+    def train(self, *, overwrite: bool) -> dict[str, Any]:
+        """Of several processes all train; the first measures, writes, and alone has metrics to give."""
+        inputs = {
+            "student": of_model(self.student), "teacher": of_model(self.teacher),
+            "tokenizer": of_tokenizer(self.tokenizer), "train": of_rows(self.training),
+        }  # fmt: skip
+        with (
+            disk_trouble_told(self.output / CHECKPOINTS),
+            opened_run(self.output, self.recipe, inputs, overwrite=overwrite) as checkpoint,
+        ):
+            trainer = self._trainer()
+            before = _distances(trainer, self.held_out)
+            if checkpoint:
+                self.say(f"going on from {checkpoint}")
+            seconds = trained(trainer, checkpoint)
+            if not PartialState().is_main_process:
+                return {}
+            after = _distances(trainer, self.held_out)
+            examples = share_done(trainer) * len(self.training) * self.recipe.training.epochs
+            models = {"student": self.student, "teacher": self.teacher}
+            metrics = {
+                "task": "texts", "method": self.recipe.method, "seed": self.recipe.training.seed,
+                **{owner: described(model, self.names[owner]) for owner, model in models.items()},
+                "held_out": {"n": len(self.held_out), "before": before, "after": after},
+                "timing": timing(0.0, seconds, examples), "versions": versions(), "inputs": inputs,
+            }  # fmt: skip
+            card = model_card({**metrics, "recipe": self.recipe.as_dict()})
+            save = saving(self.student.base_model, self.tokenizer)
+            close_run(self.output, save, self.recipe, metrics, card)
+        return metrics
+
+    def _trainer(self) -> DistillationTrainer:
+        given = self.recipe.training
+        settings = given.model_copy(update={"arguments": {**_EVERY_EPOCH, **given.arguments}})
+        arguments = training_arguments(settings, self.output, select="loss")
+        online = online_teacher(self.teacher, self.recipe.compute)
+        online.model.to(arguments.device)
+        return DistillationTrainer(
+            self.student,
+            online,
+            list(self.recipe.objectives.values()),
+            teacher_facts=facts(online.probe),
+            args=arguments,
+            compute=self.recipe.compute,
+            data_collator=Collator(self.tokenizer),
+            train_dataset=self.training,
+            processing_class=self.tokenizer,
+            callbacks=[sealing(settings)],
+        )
 
 
 def _refuse_answers(recipe: Recipe, pair: Pair) -> None:
@@ -113,31 +166,6 @@ def _rows(
         )
     say(f"pre-training on {len(rows) - apart} texts; {apart} are held out")
     return rows.select(range(apart, len(rows))), rows.select(range(apart))
-
-
-def _trainer(
-    student: PreTrainedModel,
-    teacher: PreTrainedModel,
-    training: Dataset,
-    tokenizer: PreTrainedTokenizerBase,
-    recipe: Recipe,
-    output: Path,
-) -> DistillationTrainer:
-    settings = recipe.training.model_copy(update={"arguments": {**_EVERY_EPOCH, **recipe.training.arguments}})
-    arguments = training_arguments(settings, output, select="loss")
-    online = online_teacher(teacher, recipe.compute)
-    online.model.to(arguments.device)
-    return DistillationTrainer(
-        student,
-        online,
-        list(recipe.objectives.values()),
-        teacher_facts=facts(online.probe),
-        args=arguments,
-        compute=recipe.compute,
-        data_collator=Collator(tokenizer),
-        train_dataset=training,
-        processing_class=tokenizer,
-    )
 
 
 def _distances(trainer: DistillationTrainer, rows: Dataset) -> dict[str, float]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from datasets import Dataset, concatenate_datasets
 from rich.progress import Progress
 from torch import nn
@@ -19,19 +19,21 @@ from gradistill.audit import Answers, ask, loyalty
 from gradistill.data import Collator, Encoded, Splits, Task, compute_metrics, encode
 from gradistill.jobs import Say
 from gradistill.jobs.account import described, timing, versions
-from gradistill.jobs.folder import close_run, open_run
+from gradistill.jobs.folder import close_run, opened_run
+from gradistill.jobs.guarded import disk_trouble_told, saving, share_done, trained
 from gradistill.jobs.remembering import remembered_answers
 from gradistill.jobs.signals import AUTO, StoreChoice, plan_store, stored_teacher
-from gradistill.models.loading import set_padding, without_file_bars
+from gradistill.models.loading import set_padding
 from gradistill.models.probe import Probe
 from gradistill.objectives import Pair, Term
 from gradistill.recipe import Recipe
 from gradistill.report.card import model_card
 from gradistill.signals.building import Build
+from gradistill.signals.fingerprint import of_model, of_rows, of_tokenizer
 from gradistill.signals.layout import Encoding
 from gradistill.signals.store import StoredTeacher
 from gradistill.signals.teacher import OnlineTeacher
-from gradistill.training.arguments import training_arguments
+from gradistill.training.arguments import CHECKPOINTS, sealing, training_arguments
 from gradistill.training.step import requests_of
 from gradistill.training.trainer import DistillationTrainer, facts, online_teacher
 
@@ -53,37 +55,52 @@ class Run:
     def train(
         self, student: PreTrainedModel, teacher: PreTrainedModel | None, *, overwrite: bool
     ) -> dict[str, Any]:
+        """Of several processes all train; the first evaluates, writes, and alone has metrics to give."""
         set_padding(student, self.tokenizer)
         training, validation = self.encoded("train"), self.encoded("validation")
+        inputs = self._inputs(student, teacher, training, validation)
         online = online_teacher(teacher, self.recipe.compute) if teacher is not None else None
-        checkpoint = open_run(self.output, self.recipe, overwrite=overwrite)
-        stored = self._stored(student, online, training) if online and self.recipe.needs_teacher else None
-        trainer = self._trainer(student, online, stored, training, validation)
-        if checkpoint:
-            self.say(f"going on from {checkpoint}")
-        start = perf_counter()
-        with without_file_bars():
-            trainer.train(resume_from_checkpoint=checkpoint)
-            train_seconds = perf_counter() - start
-            # Not save_model: it adds a pickle of the arguments, which recipe.yaml says better.
-            student.save_pretrained(self.output)
-            self.tokenizer.save_pretrained(self.output)
-        metrics = {
-            "task": self.splits.task.name,
-            "method": self.recipe.method,
-            "seed": self.recipe.training.seed,
-            "student": described(student, self.names.get("student", self.output.name)),
-            "teacher": described(teacher, self.names.get("teacher", "")) if teacher is not None else None,
-            **self._evaluated(student, teacher, validation),
-            "timing": timing(
-                sum((source.seconds for source in (online, stored) if source), 0.0),
-                train_seconds,
-                len(training) * self.recipe.training.epochs,
-            ),
-            "versions": versions(),
-        }
-        close_run(self.output, metrics, model_card({**metrics, "recipe": self.recipe.as_dict()}))
+        with (
+            disk_trouble_told(self.output / CHECKPOINTS),
+            opened_run(self.output, self.recipe, inputs, overwrite=overwrite) as checkpoint,
+        ):
+            stored = self._stored(student, online, training) if online and self.recipe.needs_teacher else None
+            trainer = self._trainer(student, online, stored, training, validation)
+            if checkpoint:
+                self.say(f"going on from {checkpoint}")
+            seconds = trained(trainer, checkpoint)
+            if not PartialState().is_main_process:
+                return {}
+            metrics = {
+                "task": self.splits.task.name,
+                "method": self.recipe.method,
+                "seed": self.recipe.training.seed,
+                "student": described(student, self.names.get("student", self.output.name)),
+                "teacher": described(teacher, self.names.get("teacher", "")) if teacher is not None else None,
+                **self._evaluated(student, teacher, validation),
+                "timing": timing(
+                    sum((source.seconds for source in (online, stored) if source), 0.0),
+                    seconds,
+                    share_done(trainer) * len(training) * self.recipe.training.epochs,
+                ),
+                "versions": versions(),
+                "inputs": inputs,
+            }
+            card = model_card({**metrics, "recipe": self.recipe.as_dict()})
+            close_run(self.output, saving(student, self.tokenizer), self.recipe, metrics, card)
         return metrics
+
+    def _inputs(
+        self,
+        student: PreTrainedModel,
+        teacher: PreTrainedModel | None,
+        training: Dataset,
+        validation: Dataset,
+    ) -> dict[str, str]:
+        """Hashes of what the run reads: what it starts from, whom it learns from, and of which rows."""
+        teachers = {"teacher": of_model(teacher)} if teacher is not None else {}
+        rows = {"train": of_rows(training), "validation": of_rows(validation)}
+        return {"student": of_model(student), **teachers, "tokenizer": of_tokenizer(self.tokenizer), **rows}
 
     def plan(
         self, student: PreTrainedModel, teacher: OnlineTeacher, training: Dataset, encoding: Encoding,
@@ -158,6 +175,7 @@ class Run:
             eval_dataset=validation,
             processing_class=self.tokenizer,
             compute_metrics=lambda prediction: _metrics_of(prediction, task),
+            callbacks=[sealing(settings)],
         )
 
     def _evaluated(

@@ -54,6 +54,11 @@ class TrainingSettings(_Strict):
     max_train_rows: int | None = Field(
         default=None, ge=1, description="train on a subset of so many rows, drawn by the seed"
     )
+    checkpoint_minutes: float | None = Field(
+        default=15.0,
+        gt=0,
+        description="a checkpoint after so many minutes within an epoch, beside that at its end",
+    )
     arguments: dict[str, Any] = Field(
         default_factory=dict, description="anything else of transformers.TrainingArguments, by its own name"
     )

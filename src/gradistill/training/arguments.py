@@ -11,9 +11,12 @@ from transformers import TrainingArguments
 
 from gradistill.errors import RecipeError, nearest
 from gradistill.recipe import TrainingSettings
+from gradistill.training.checkpoints import Sealing
 
 CHECKPOINTS = "checkpoints"
 """Folder of a run in which checkpoints stand while it trains."""
+
+_LIMIT = "save_total_limit"
 
 
 def training_arguments(settings: TrainingSettings, output: Path, *, select: str) -> TrainingArguments:
@@ -34,7 +37,6 @@ def training_arguments(settings: TrainingSettings, output: Path, *, select: str)
         "train_sampling_strategy": "group_by_length",
         "eval_strategy": "epoch",
         "save_strategy": "epoch",
-        "save_total_limit": 1,
         "load_best_model_at_end": True,
         "metric_for_best_model": select,
         "greater_is_better": True,
@@ -47,6 +49,7 @@ def training_arguments(settings: TrainingSettings, output: Path, *, select: str)
     }
     _refuse_unknown(settings.arguments)
     own = {k: "no" if v is False and k.endswith("_strategy") else v for k, v in settings.arguments.items()}
+    own.pop(_LIMIT, None)  # ``sealing`` removes old checkpoints, once the new one is whole
     try:
         return TrainingArguments(**{**fields, **own})  # YAML reads a bare no as false
     except (ValueError, TypeError) as error:
@@ -54,6 +57,20 @@ def training_arguments(settings: TrainingSettings, output: Path, *, select: str)
             f"TrainingArguments refuses training.arguments {settings.arguments}: {error}",
             remedy="correct them; see transformers.TrainingArguments",
         ) from error
+
+
+def sealing(settings: TrainingSettings) -> Sealing:
+    """What sees to the checkpoints: one is kept beside the best, if ``save_total_limit`` does not say otherwise.
+
+    Raises RecipeError where that is not a number of checkpoints.
+    """
+    kept = settings.arguments.get(_LIMIT, 1)
+    if kept is not None and (not isinstance(kept, int) or kept < 1):
+        raise RecipeError(
+            f"training.arguments.{_LIMIT} is {kept!r}", expected="1 or more, or null for all of them",
+            remedy="correct it, or leave it out",
+        )  # fmt: skip
+    return Sealing(kept=kept, minutes=settings.checkpoint_minutes)
 
 
 def _refuse_unknown(arguments: Mapping[str, Any]) -> None:

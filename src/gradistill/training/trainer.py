@@ -23,6 +23,7 @@ from gradistill.objectives._term import refuse_idle_steps
 from gradistill.recipe import ComputeSettings
 from gradistill.signals.teacher import OnlineTeacher, TeacherSignals
 from gradistill.training.amortising import correct_for_lazy_terms, drawn_for
+from gradistill.training.ordering import SeededByEpoch
 from gradistill.training.projections import averaged_over_processes, projections_for, trained_with
 from gradistill.training.second_order import check_second_order
 from gradistill.training.step import Step
@@ -153,6 +154,15 @@ class DistillationTrainer(Trainer):
         attention = second_order_attention(student) if self.step.second_order else nullcontext()
         with attention, trained_with(student, self.step.projections):
             return super().train(*args, **kwargs)
+
+    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
+        """The Trainer's sampler, with the order of each epoch drawn from the seed and the epoch's number alone: its own
+        comes from the global generator, which a resumed run has in another state, and each process too."""
+        sampler: Any = super()._get_train_sampler(*args, **kwargs)
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        if not hasattr(sampler, "generator"):
+            return sampler
+        return SeededByEpoch(sampler, seed, lambda: int(self.state.epoch or 0))
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
         """The batches of one optimizer step, and how many examples and real tokens they hold in all."""

@@ -1,0 +1,78 @@
+"""A trainer at work: what stops it is said in one message, and what it has saved is whole."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase, Trainer
+
+from gradistill.errors import TrainingError
+from gradistill.models.loading import without_file_bars
+from gradistill.training.checkpoints import last_whole, remove_unsealed
+
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM)
+_OF_RUST = re.compile(r"\(os error (\d+)\)")
+_OF_TORCH = ("PytorchStreamWriter", "inline_container", "writing file")
+"""What torch.save says of a full disk, in a RuntimeError without the system's reason."""
+
+
+def trained(trainer: Trainer, checkpoint: str | None) -> float:
+    """Train, from a checkpoint if there is one; returns the seconds."""
+    start = perf_counter()
+    with without_file_bars():
+        trainer.train(resume_from_checkpoint=checkpoint)
+    return perf_counter() - start
+
+
+@contextmanager
+def disk_trouble_told(checkpoints: Path) -> Iterator[None]:
+    """Raises TrainingError where something inside the block cannot be written, by whatever library; the whole
+    checkpoints stand, and what was half-written goes."""
+    try:
+        yield
+    except Exception as error:
+        reason = _of_the_disk(error)
+        if reason is None:
+            raise
+        remove_unsealed(checkpoints)
+        whole = last_whole(checkpoints)
+        raise TrainingError(
+            f"{checkpoints.parent} cannot be written: {reason}",
+            expected="room on the disk, and leave to write",
+            remedy="see to it and give the same command again; "
+            + (f"it goes on from {whole.name}" if whole else "nothing had been saved before"),
+        ) from error
+
+
+def share_done(trainer: Trainer) -> float:
+    """The share of all steps that this process has taken: the others were taken before it went on."""
+    begun: int = getattr(trainer, "_initial_global_step", 0)
+    return (trainer.state.global_step - begun) / max(trainer.state.max_steps, 1)
+
+
+def saving(model: Any, tokenizer: PreTrainedTokenizerBase) -> Callable[[Path], None]:
+    """What writes a model and its tokenizer into a folder. Not Trainer.save_model: it adds a pickle of the
+    arguments, which recipe.yaml says better."""
+
+    def save(folder: Path) -> None:
+        with without_file_bars():
+            model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+
+    return save
+
+
+def _of_the_disk(error: Exception) -> str | None:
+    """The system's reason, where a library could not write; safetensors and tokenizers quote its number."""
+    found = _OF_RUST.search(str(error))
+    number = int(found[1]) if found else error.errno if isinstance(error, OSError) else None
+    if number in _DISK:
+        return os.strerror(number)
+    return "torch could not write a file" if any(part in str(error) for part in _OF_TORCH) else None

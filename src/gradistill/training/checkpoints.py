@@ -1,0 +1,104 @@
+"""Checkpoints that are whole or not there, and the Trainer's callback that sees to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from accelerate import PartialState
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from gradistill.signals.files import checksum_of, sync_folder, write_whole
+
+SEAL = "whole.json"
+"""Names and checksums of a checkpoint's files; written last, so that what has it is whole."""
+
+_PREFIX = "checkpoint-"
+
+
+class Sealing(TrainerCallback):
+    """Seals each checkpoint that the Trainer saves, and only then removes older ones, but for the best.
+
+    Where ``minutes`` have passed since the last one it asks for another, so that a long epoch can be gone on with.
+    """
+
+    def __init__(self, *, kept: int | None = 1, minutes: float | None = None) -> None:
+        self.kept, self.minutes = kept, minutes
+        self._saved_at = monotonic()
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """What an earlier process left half-written would count as the newest."""
+        if PartialState().is_main_process:
+            remove_unsealed(Path(str(args.output_dir)))
+        self._saved_at = monotonic()
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        if self.minutes is not None and args.world_size == 1 and args.save_strategy != "no":
+            control.should_save |= monotonic() - self._saved_at >= 60 * self.minutes
+        return control
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        processes = PartialState()
+        processes.wait_for_everyone()
+        if processes.is_main_process:
+            folder = Path(str(args.output_dir))
+            seal(folder / f"{_PREFIX}{state.global_step}")
+            best = Path(state.best_model_checkpoint).name if state.best_model_checkpoint else None
+            present = _newest_first(folder)
+            for old in present[self.kept or len(present) :]:
+                if old.name != best:
+                    shutil.rmtree(old)
+        self._saved_at = monotonic()
+
+
+def seal(checkpoint: Path) -> None:
+    synced(checkpoint)
+    sums = {file.name: checksum_of(file) for file in sorted(checkpoint.iterdir()) if file.name != SEAL}
+    write_whole(checkpoint / SEAL, json.dumps(sums, indent=1).encode())
+
+
+def last_whole(folder: Path) -> Path | None:
+    """The newest checkpoint that is sealed and as it was when it was sealed."""
+    return next((checkpoint for checkpoint in _newest_first(folder) if _whole(checkpoint)), None)
+
+
+def remove_unsealed(folder: Path) -> None:
+    for checkpoint in _newest_first(folder):
+        if not _whole(checkpoint):
+            shutil.rmtree(checkpoint)
+
+
+def synced(folder: Path) -> None:
+    """What stands in a folder is on the disk, not only on its way there."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as stream:
+                os.fsync(stream.fileno())
+    sync_folder(folder)
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    numbered = {
+        int(path.name.removeprefix(_PREFIX)): path
+        for path in folder.glob(f"{_PREFIX}*")
+        if path.name.removeprefix(_PREFIX).isdigit()
+    }
+    return [numbered[step] for step in sorted(numbered, reverse=True)]
+
+
+def _whole(checkpoint: Path) -> bool:
+    try:
+        sums = json.loads((checkpoint / SEAL).read_text(encoding="utf-8"))
+        return all(checksum_of(checkpoint / name) == checksum for name, checksum in sums.items())
+    except (OSError, ValueError, AttributeError):
+        return False
