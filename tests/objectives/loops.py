@@ -43,3 +43,11 @@ def unit(x: list[float], p: float = 2) -> list[float]:
 
 def squares(a: list[float], b: list[float]) -> float:
     return sum((x - y) ** 2 for x, y in zip(a, b, strict=True))
+
+
+def dot(a: list[float], b: list[float]) -> float:
+    return sum(x * y for x, y in zip(a, b, strict=True))
+
+
+def cosine(a: list[float], b: list[float]) -> float:
+    return dot(a, b) / math.sqrt(dot(a, a) * dot(b, b))

@@ -13,19 +13,27 @@ import torch
 from gradistill.errors import RecipeError
 from gradistill.objectives import ModelFacts, Pair, objectives
 from gradistill.training.amortising import drawn_for
-from objectives.loops import BATCH, LENGTHS, NEAR, B, C, D, L, T, V, measured, pair_of, softmax, squares, unit
+from objectives.loops import (
+    BATCH,
+    LENGTHS,
+    NEAR,
+    B,
+    C,
+    D,
+    L,
+    T,
+    cosine,
+    dot,
+    measured,
+    pair_of,
+    softmax,
+    squares,
+    unit,
+)
 
 H, P = 2, 4
 """Heads and their width."""
 Vector = list[float]
-
-
-def dot(a: Vector, b: Vector) -> float:
-    return sum(x * y for x, y in zip(a, b, strict=True))
-
-
-def cosine(a: Vector, b: Vector) -> float:
-    return dot(a, b) / math.sqrt(dot(a, a) * dot(b, b))
 
 
 def angle(at: Vector, one: Vector, other: Vector) -> float:
@@ -241,50 +249,6 @@ def test_projected_rows_are_the_full_distance_on_average() -> None:
     drawn = drawn_for(BATCH, C, 0)
     assert set(drawn.signs.flatten().tolist()) <= {-1.0, 1.0}
     assert drawn.signs.shape == (B, C)
-
-
-def test_explanation_similarity() -> None:
-    student, teacher = pair_of({"scores": (B, V, T)})
-    expected = [
-        sum(
-            1 - cosine(student["scores"][b, v, :real].tolist(), teacher["scores"][b, v, :real].tolist())
-            for v in range(V)
-        )
-        for b, real in enumerate(LENGTHS)
-    ]
-    assert measured(objectives()["explanation_similarity"](), student, teacher) == pytest.approx(
-        expected, **NEAR
-    )
-
-
-@pytest.mark.parametrize("focus", [False, True])
-@pytest.mark.parametrize("confidence", [False, True])
-def test_rationale(focus: bool, confidence: bool) -> None:
-    shapes = {"scores": (B, V, T), "gradient": (B, V, T, D), "signed": (B, V, T), "logits": (B, C)}
-    student, teacher = pair_of(shapes)
-    student, teacher = ({**said, "scores": said["scores"].abs()} for said in (student, teacher))
-    objective = objectives()["rationale"](
-        magnitude=2.0, direction=3.0, sign=0.5, focus=focus, confidence=confidence
-    )
-    expected = []
-    for b, real in enumerate(LENGTHS):
-        total = 0.0
-        for v in range(V):
-            ours, theirs = (unit(said["scores"][b, v, :real].tolist()) for said in (student, teacher))
-            apart = [
-                squares(
-                    unit(student["gradient"][b, v, i].tolist()), unit(teacher["gradient"][b, v, i].tolist())
-                )
-                for i in range(real)
-            ]
-            shares = [a**2 for a in theirs] if focus else [1 / real] * real
-            total += 2 * squares(ours, theirs) + 3 * dot(shares, apart)
-            total += 0.5 * (
-                1 - cosine(student["signed"][b, v, :real].tolist(), teacher["signed"][b, v, :real].tolist())
-            )
-        certain = (max(softmax(teacher["logits"][b].tolist())) * C - 1) / (C - 1)
-        expected.append(total * (certain if confidence else 1))
-    assert measured(objective, student, teacher) == pytest.approx(expected, **NEAR)
 
 
 FACTS = ModelFacts(3, 16, 3, 2, 16)

@@ -93,7 +93,9 @@ def test_the_best_is_kept_beside_the_last(kit: Any) -> None:
 
 
 def test_minutes_ask_for_a_checkpoint_within_an_epoch(kit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter(range(0, 10_000, 45))  # seconds: it is looked at when made and begun, at each step, after each save
+    clock = iter(
+        range(0, 10_000, 45)
+    )  # seconds: it is looked at when made and begun, at each step, after each save
     monkeypatch.setattr(checkpoints, "monotonic", lambda: float(next(clock)))
     trainer = kit.trainer("finetune", max_steps=7, save_strategy="epoch", per_device_train_batch_size=1)
     trainer.add_callback(Sealing(kept=None, minutes=2.0))

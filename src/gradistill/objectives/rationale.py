@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from gradistill.attribution.scores import unit_maps, unit_vectors
 from gradistill.attribution.targets import Kind, Target, View
+from gradistill.errors import RecipeError
 from gradistill.objectives._contract import (
     AttributionScores,
     InputGradient,
@@ -33,9 +35,10 @@ class Rationale(Objective):
 
     ``a`` is AD-KD's unit map of token scores, which keeps sizes and drops directions; ``Ĝ`` are Gradient KD's unit
     token gradients, which keep directions and drop sizes: together they say all of gradient × input that is free of
-    scale, at the price of one. The cosine is that of e²KD's signed maps. Two labels have one inner gradient between
-    them, C labels C − 1. The view ``teacher`` takes one alone, of the label that the teacher chose, and with the target
-    ``margin`` of that label against its runner-up (contrastive).
+    scale, at the price of one. With ``unit="text"`` a text's whole gradient has unit length, as the rows of Jacobian
+    matching have, and the directions' part is ``direction · ‖Ĝ_t − Ĝ_s‖²``. The cosine is that of e²KD's signed maps.
+    Two labels have one inner gradient between them, C labels C − 1. The view ``teacher`` takes one alone, of the label
+    that the teacher chose, and with the target ``margin`` of that label against its runner-up (contrastive).
     """
 
     name: ClassVar[str] = "rationale"
@@ -49,6 +52,10 @@ class Rationale(Objective):
     magnitude: float = Field(1.0, ge=0, description="weight of the distance of unit maps of token scores")
     direction: float = Field(1.0, ge=0, description="weight of the distance of unit token gradients")
     sign: float = Field(0.0, ge=0, description="weight of 1 − cosine of the signed maps")
+    unit: Literal["token", "text"] = Field(
+        "token",
+        description="what has unit length for the directions: each token's gradient, or a text's whole one",
+    )
     steps: int = Field(
         1, ge=1, description="steps of Integrated Gradients behind the maps; 1 is gradient × input"
     )
@@ -67,6 +74,12 @@ class Rationale(Objective):
 
     def check(self, pair: Pair) -> None:
         self._differentiated.check(pair.student.labels)
+        if self.focus and self.unit == "text":
+            raise RecipeError(
+                "focus came for texts of unit length, whose tokens have no weights of their own",
+                expected="unit: token, or no focus",
+                remedy="drop one of them",
+            )
         if self.direction:
             refuse_other_inputs("rationale with direction > 0", pair)
 
@@ -88,16 +101,35 @@ class Rationale(Objective):
         ours, theirs = (unit_maps(said["scores"], mask) for said in (student, teacher))
         total = self.magnitude * (ours - theirs).square().sum(-1)
         if self.direction:
-            apart = (
-                unit_vectors(student["gradient"], mask) - unit_vectors(teacher["gradient"], mask)
-            ).square()
-            shares = theirs.square() if self.focus else mask.to(theirs) / mask.sum(-1, keepdim=True)
-            total = total + self.direction * (shares * apart.sum(-1)).sum(-1)
+            total = total + self.direction * self._turned(
+                student["gradient"], teacher["gradient"], mask, theirs
+            )
         if self.sign:
             alike = (unit_maps(student["signed"], mask) * unit_maps(teacher["signed"], mask)).sum(-1)
             total = total + self.sign * (1 - alike)
         summed = total.sum(1) * self._differentiated.stands_for(batch.drawn)
         return summed * _confidence(teacher["logits"]) if self.confidence else summed
+
+    def _turned(
+        self,
+        student: Float[Tensor, "batch view token hidden"],
+        teacher: Float[Tensor, "batch view token hidden"],
+        mask: Bool[Tensor, "batch 1 token"],
+        shares: Float[Tensor, "batch view token"],
+    ) -> Float[Tensor, "batch view"]:
+        """How far the gradients point apart; ``shares`` are the teacher's unit map."""
+        if self.unit == "text":
+            return (_unit_rows(student, mask) - _unit_rows(teacher, mask)).square().sum(-1)
+        apart = (unit_vectors(student, mask) - unit_vectors(teacher, mask)).square().sum(-1)
+        weights = shares.square() if self.focus else mask.to(apart) / mask.sum(-1, keepdim=True)
+        return (weights * apart).sum(-1)
+
+
+def _unit_rows(
+    gradient: Float[Tensor, "batch view token hidden"], mask: Bool[Tensor, "batch 1 token"]
+) -> Float[Tensor, "batch view all"]:
+    """The gradient of a whole text at unit length; 0 stays 0."""
+    return normalize(gradient.masked_fill(~mask.unsqueeze(-1), 0.0).flatten(2), dim=-1, eps=1e-30)
 
 
 def _confidence(logits: Float[Tensor, "batch label"]) -> Float[Tensor, " batch"]:
