@@ -30,11 +30,9 @@ from typing import Any
 import torch
 from measuring import markdown, publish
 from safetensors import safe_open
-from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+from tiny import Tiny
 
 from gradistill.cli import main as gradistill
-from gradistill.data.corpus import LABELS, make_reviews
-from gradistill.models.loading import PACKAGED, load_tokenizer
 from gradistill.signals import building
 
 BUSY = {"save_strategy": "steps", "save_steps": 2, "eval_strategy": "steps", "eval_steps": 2}
@@ -200,44 +198,27 @@ def readable(folder: Path) -> bool:
 def prepared(output: Path) -> dict[str, Run]:
     """Models and rows, and each command for an output folder."""
     os.environ["COLUMNS"] = "200"
-    data, base, teacher = output / "data", output / "base", output / "teacher"
-    data.mkdir(parents=True, exist_ok=True)
-    for split, count in (("train", 120), ("validation", 24)):
-        lines = [
-            json.dumps({"text": r.text, "label": LABELS[r.label]}) for r in make_reviews(count, split=split)
-        ]
-        (data / f"{split}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    tokenizer: Any = load_tokenizer(PACKAGED)
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=3, num_attention_heads=2,
-        intermediate_size=32, max_position_embeddings=128,
-    )  # fmt: skip
-    BertForSequenceClassification(config).save_pretrained(base)
-    tokenizer.save_pretrained(base)
-    AutoTokenizer.from_pretrained(base)
+    tiny = Tiny.at(output)
     busy = [f"training.arguments.{name}={value}" for name, value in BUSY.items()]
     fast = ["training.batch_size=16", "training.learning_rate=0.002", "training.epochs=2"]
     changes = [part for change in (*busy, *fast) for part in ("--set", change)]
     few = [part for change in (*busy[:2], *fast) for part in ("--set", change)]
-    rows = ["--data", str(data), "--text-columns", "text", "--label-column", "label"]
+    rows = ["--data", str(tiny.data), "--text-columns", "text", "--label-column", "label"]
     commands: dict[str, Run] = {
-        "finetune": lambda at: ["finetune", "--model", str(base), *rows, *changes, "--output", str(at)],
+        "finetune": lambda at: ["finetune", "--model", str(tiny.base), *rows, *changes, "--output", str(at)],
         "distill": lambda at: [
-            "distill", "--teacher", str(teacher), *rows, "--method", "adkd", "--student-layers", "2", *changes,
+            "distill", "--teacher", str(tiny.teacher), *rows, "--method", "adkd", "--student-layers", "2", *changes,
             "--output", str(at),
         ],
         "pretrain": lambda at: [
-            "pretrain", "--teacher", str(base), "--texts", str(data / "train.jsonl"), "--student-layers", "2", *few,
-            "--text-columns", "text", "--output", str(at),
+            "pretrain", "--teacher", str(tiny.base), "--texts", str(tiny.data / "train.jsonl"), "--student-layers", "2",
+            *few, "--text-columns", "text", "--output", str(at),
         ],
         "signals": lambda at: [
-            "signals", "--teacher", str(teacher), *rows, "--method", "gkd", "--encoding", "float32",
+            "signals", "--teacher", str(tiny.teacher), *rows, "--method", "gkd", "--encoding", "float32",
             "--output", str(at),
         ],
     }  # fmt: skip
-    if not (teacher / "metrics.json").is_file():
-        assert started(commands["finetune"](teacher), output / "teacher.log").wait() == 0
     return commands
 
 

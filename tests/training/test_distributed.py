@@ -18,6 +18,8 @@ CASES = {
     "tinybert": {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2},
     "pretrain": {"per_device_train_batch_size": 4},
     "adkd": {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2},
+    "adkd in float32": {"per_device_train_batch_size": 4},
+    "rationale in float32": {"per_device_train_batch_size": 4},
 }
 """A batch of eight over two processes: at once, or in two accumulated halves."""
 SHARED = {"adkd of 0.5": {"per_device_train_batch_size": 4}}
@@ -41,18 +43,21 @@ def of_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("method", CASES)
-def test_two_processes_end_with_the_weights_of_one(method: str, of_two: Path, kit: Any) -> None:
-    student, teacher = (model.double() for model in kit.models(frozen=method == "gkd"))
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_end_with_the_weights_of_one(case: str, of_two: Path, kit: Any) -> None:
+    method, narrow = case.removesuffix(" in float32"), case.endswith(" in float32")
+    models = kit.models(frozen=method in ("gkd", "rationale"))
+    student, teacher = models if narrow else (model.double() for model in models)
     before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
     trainer = kit.trainer(method, (student, teacher), sgd=True, per_device_train_batch_size=8)
     trainer.train()
-    found = [torch.load(of_two / f"{method}-{rank}.pt") for rank in (0, 1)]
+    found = [torch.load(of_two / f"{case}-{rank}.pt") for rank in (0, 1)]
+    # the same terms in another order, twice, at a learning rate of 1
+    near = {"rtol": 1e-4, "atol": 2e-5} if narrow else {"rtol": 1e-9, "atol": 1e-11}
     assert any(not torch.equal(tensor, before[name]) for name, tensor in student.state_dict().items())
     for name, tensor in student.state_dict().items():
         assert torch.equal(found[0]["weights"][name], found[1]["weights"][name]), name
-        # float64: the same terms in another order, twice
-        torch.testing.assert_close(found[0]["weights"][name], tensor, rtol=1e-9, atol=1e-11, msg=name)
+        torch.testing.assert_close(found[0]["weights"][name], tensor, **near)
     assert losses(found[0]["history"]) == losses(found[1]["history"])
     for ours, theirs in zip(losses(trainer.state.log_history), losses(found[0]["history"]), strict=True):
         assert theirs == pytest.approx(ours, rel=1e-5)  # logged in float32

@@ -121,6 +121,18 @@ def test_the_model_comes_back_bit_for_bit(family: str, dtype: torch.dtype) -> No
     assert_same(fingerprint(model), before)
 
 
+def test_what_accumulates_gradients_is_left_alone() -> None:
+    """DistributedDataParallel hooks these nodes: with new ones it would never hear of a gradient, in silence."""
+
+    def accumulators(model: nn.Module) -> list[Any]:
+        return [p.expand_as(p).grad_fn.next_functions[0][0] for p in model.parameters()]  # pyright: ignore
+
+    model = build("bert", attention="eager")
+    before = accumulators(model)
+    checked(model)
+    assert all(now is then for now, then in zip(accumulators(model), before, strict=True))
+
+
 def test_the_model_comes_back_bit_for_bit_from_a_refusal() -> None:
     model = build("bert", attention="sdpa")
     probe = Probe.find(model)

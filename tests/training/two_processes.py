@@ -17,9 +17,10 @@ from training.conftest import Kit
 def main(folder: Path, cases: dict[str, dict[str, Any]]) -> None:
     rank = os.environ["RANK"]
     for case, arguments in cases.items():
-        method, _, share = case.partition(" of ")
+        method, _, share = case.removesuffix(" in float32").partition(" of ")
         kit = Kit(folder / rank)
-        models = tuple(model.double() for model in kit.models(frozen=method == "gkd"))
+        wide = torch.float32 if case.endswith(" in float32") else torch.float64
+        models = tuple(model.to(wide) for model in kit.models(frozen=method in ("gkd", "rationale")))
         terms = [
             replace(t, share=float(share or 1)) if t.objective.second_order else t
             for t in kit.terms_of(method)

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from accelerate import PartialState
 
 from gradistill.errors import RecipeError
 from gradistill.recipe import Recipe
 from gradistill.signals.files import sync_folder, write_whole
 from gradistill.training.arguments import CHECKPOINTS
 from gradistill.training.checkpoints import last_whole, synced
+from gradistill.training.processes import processes
 
 RECIPE, INPUTS, METRICS, CARD = "recipe.yaml", "inputs.json", "metrics.json", "README.md"
 _DRAFT = "finished"
@@ -76,7 +76,7 @@ def opened_run(
     run of this recipe still goes on, and a finished one stands until this one has ended. Of several processes the
     first alone writes. Raises RecipeError.
     """
-    state = PartialState()
+    state = processes()
     with _held(output) if state.is_main_process else nullcontext():
         if state.is_main_process:
             check_run(output, recipe, overwrite=overwrite)
@@ -84,7 +84,6 @@ def opened_run(
         state.wait_for_everyone()
         checkpoint = last_whole(output / CHECKPOINTS)
         yield str(checkpoint) if checkpoint else None
-        state.wait_for_everyone()
 
 
 def close_run(

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
@@ -30,6 +29,7 @@ from gradistill.recipe import Recipe
 from gradistill.report.card import model_card
 from gradistill.signals.fingerprint import of_model, of_rows, of_tokenizer
 from gradistill.training.arguments import CHECKPOINTS, sealing, training_arguments
+from gradistill.training.processes import processes
 from gradistill.training.trainer import DistillationTrainer, facts, online_teacher
 from gradistill.types import Batch
 
@@ -96,7 +96,7 @@ class _Pretraining:
             if checkpoint:
                 self.say(f"going on from {checkpoint}")
             seconds = trained(trainer, checkpoint)
-            if not PartialState().is_main_process:
+            if not processes().is_main_process:
                 return {}
             after = _distances(trainer, self.held_out)
             examples = share_done(trainer) * len(self.training) * self.recipe.training.epochs

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from datasets import Dataset, concatenate_datasets
 from rich.progress import Progress
 from torch import nn
@@ -34,6 +33,7 @@ from gradistill.signals.layout import Encoding
 from gradistill.signals.store import StoredTeacher
 from gradistill.signals.teacher import OnlineTeacher
 from gradistill.training.arguments import CHECKPOINTS, sealing, training_arguments
+from gradistill.training.processes import processes
 from gradistill.training.step import requests_of
 from gradistill.training.trainer import DistillationTrainer, facts, online_teacher
 
@@ -69,7 +69,7 @@ class Run:
             if checkpoint:
                 self.say(f"going on from {checkpoint}")
             seconds = trained(trainer, checkpoint)
-            if not PartialState().is_main_process:
+            if not processes().is_main_process:
                 return {}
             metrics = {
                 "task": self.splits.task.name,

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from datasets import Dataset
 from rich.progress import Progress
 from torch import Tensor
@@ -26,6 +25,7 @@ from gradistill.signals.layout import Encoding, columns_for
 from gradistill.signals.manifest import MANIFEST, Manifest, refuse_other
 from gradistill.signals.store import StoredTeacher, Verify, damaged, refuse_damaged
 from gradistill.signals.teacher import OnlineTeacher
+from gradistill.training.processes import processes
 from gradistill.training.trainer import facts
 
 DEFAULT_ENCODING: Encoding = "int8"
@@ -104,7 +104,7 @@ def stored_teacher(
 
 def filled(plan: Build, teacher: OnlineTeacher, tokenizer: PreTrainedTokenizerBase, say: Say) -> None:
     """Build what the store lacks, with a bar; over all ranks of ``torchrun``."""
-    state = PartialState()
+    state = processes()
     teacher.model.to(state.device)
     if state.is_main_process:
         say(f"teacher signals: {plan.size / 1e6:,.1f} MB into {plan.folder}")
@@ -142,7 +142,7 @@ def mended(
         return True
     say("\n".join(f"{plan.folder}: {shard} {what}; it is built again" for shard, what in broken.items()))
     numbers = [k for k, shard in enumerate(manifest.shards) if shard.file in broken]
-    device = PartialState().device
+    device = processes().device
     teacher.model.to(device)
     rebuild(plan, numbers, teacher, _collate(tokenizer, device))
     return True

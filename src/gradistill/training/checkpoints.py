@@ -9,10 +9,10 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from accelerate import PartialState
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from gradistill.signals.files import checksum_of, sync_folder, write_whole
+from gradistill.training.processes import processes
 
 SEAL = "whole.json"
 """Names and checksums of a checkpoint's files; written last, so that what has it is whole."""
@@ -34,7 +34,7 @@ class Sealing(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """What an earlier process left half-written would count as the newest."""
-        if PartialState().is_main_process:
+        if processes().is_main_process:
             remove_unsealed(Path(str(args.output_dir)))
         self._saved_at = monotonic()
 
@@ -48,9 +48,8 @@ class Sealing(TrainerCallback):
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        processes = PartialState()
-        processes.wait_for_everyone()
-        if processes.is_main_process:
+        processes().wait_for_everyone()
+        if processes().is_main_process:
             folder = Path(str(args.output_dir))
             seal(folder / f"{_PREFIX}{state.global_step}")
             best = Path(state.best_model_checkpoint).name if state.best_model_checkpoint else None

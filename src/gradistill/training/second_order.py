@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -71,13 +72,13 @@ def check_second_order(
 ) -> list[Reading]:
     """Compare, and return the readings. Raises TrainingError where they differ or autograd fails.
 
-    The model is in float64 meanwhile and comes back bit for bit; dropout draws the same masks each time. What
+    The model computes in float64 meanwhile, on copies; dropout draws the same masks each time. What
     is differentiated is a fixed random projection of every gradient signal, so that a student that already
     equals its teacher is checked too.
     """
     wanted = _at_fixed_labels(requests)
-    weights = _specimen_weights(model, probe)
     with _in_float64(model), _one_random_state(batch.mask.device) as rewind:
+        weights = _specimen_weights(model, probe)
         projected = _projection(model, probe, _in_double(batch), wanted, teacher_labels, rewind)
         try:
             gradients = torch.autograd.grad(projected(), list(weights.values()), allow_unused=True)
@@ -203,21 +204,30 @@ def _readings(
 
 @contextmanager
 def _in_float64(model: nn.Module) -> Iterator[None]:
-    """Float32 to float64 and back is exact, and the parameters stay the same objects."""
-    inner = unwrapped(model)
-    before = {name: tensor.dtype for name, tensor in _tensors(inner)}
-    inner.double()
+    """Inside the block the model computes with float64 copies of its parameters and buffers.
+
+    The parameters themselves are not touched: DistributedDataParallel hooks what accumulates their gradients, and
+    a change of their type, there and back, makes new ones that it never hears of.
+    """
+    copies: dict[int, Tensor] = {}  # one of each tensor: tied weights stay tied
+    swapped: list[tuple[dict[str, Any], dict[str, Any]]] = []
+    for module in unwrapped(model).modules():
+        for kind in ("_parameters", "_buffers"):
+            own: dict[str, Any] = getattr(module, kind)
+            swapped.append((own, dict(own)))
+            for name, tensor in own.items():
+                if tensor is not None and tensor.is_floating_point():
+                    own[name] = copies.setdefault(id(tensor), _double(tensor))
     try:
         yield
     finally:
-        for name, tensor in _tensors(inner):
-            tensor.data = tensor.data.to(before[name])
+        for own, before in swapped:
+            own.update(before)
 
 
-def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Parameters and buffers, those that no checkpoint holds included (rotary frequencies)."""
-    yield from model.named_parameters(remove_duplicate=False)
-    yield from model.named_buffers(remove_duplicate=False)
+def _double(tensor: Tensor) -> Tensor:
+    copy = tensor.detach().to(torch.float64, copy=True)
+    return nn.Parameter(copy, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else copy
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from gradistill.errors import TrainingError
 from gradistill.models.attention import second_order_attention
@@ -157,8 +158,11 @@ class DistillationTrainer(Trainer):
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
         """The Trainer's sampler, with the order of each epoch drawn from the seed and the epoch's number alone: its own
-        comes from the global generator, which a resumed run has in another state, and each process too."""
+        comes from the global generator, which a resumed run has in another state, and each process too. Rows are
+        grouped for a step of all processes, so that several take the steps that one takes."""
         sampler: Any = super()._get_train_sampler(*args, **kwargs)
+        if isinstance(sampler, LengthGroupedSampler):
+            sampler.batch_size *= self.args.world_size
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         if not hasattr(sampler, "generator"):
             return sampler
