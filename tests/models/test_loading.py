@@ -124,6 +124,16 @@ def test_truncated_weights(tmp_path: Path, share: float) -> None:
         load_classifier(tmp_path)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_weights_that_are_no_numbers(tmp_path: Path, value: float) -> None:
+    model = build("bert")
+    with torch.no_grad():
+        model.bert.encoder.layer[1].output.dense.bias[3] = value
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"(?s)NaN or infinite: bert.encoder.layer.1.output.dense.bias"):
+        load_classifier(tmp_path)
+
+
 def test_a_missing_head(tmp_path: Path) -> None:
     build("bert").bert.save_pretrained(tmp_path)
     message = r"(?s)lacks weights of a BertForSequenceClassification: classifier.bias.*gradistill finetune"

@@ -145,6 +145,7 @@ def load_classifier(
             expected="a fine-tuned sequence classifier",
             remedy="fine-tune it first: gradistill finetune",
         )
+    _refuse_non_finite(name, model)
     if config.problem_type == "multi_label_classification":
         raise ModelError(
             f"{name} is a multi-label classifier",
@@ -175,6 +176,16 @@ def _refuse_pickles(folder: Path) -> None:
         expected="weights as safetensors; a pickle can run code and is never opened",
         remedy="save the model again with save_pretrained, which writes safetensors",
     )
+
+
+def _refuse_non_finite(name: str | Path, model: PreTrainedModel) -> None:
+    broken = [key for key, tensor in model.state_dict().items() if not bool(tensor.isfinite().all())]
+    if broken:
+        raise ModelError(
+            f"{name} holds weights that are NaN or infinite: {_some(broken)}",
+            expected="finite numbers",
+            remedy="take a checkpoint from before its training went wrong, or load the model again from its source",
+        )
 
 
 def _some(names: Sequence[str], shown: int = 4) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from gradistill.signals.files import write_whole
 from gradistill.signals.fingerprint import digest
 
 MANIFEST = "manifest.json"
+SHARD = re.compile(r"shard-\d+\.arrow")
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class Manifest:
             if text != _text(content):
                 raise ValueError("its checksum does not fit its content")
             shards = tuple(Shard(**shard) for shard in content.pop("shards"))
+            if strange := [shard.file for shard in shards if not SHARD.fullmatch(shard.file)]:
+                raise ValueError(f"it names {strange[0]!r} as a shard")  # no path leads out of the folder
             return cls(**content, shards=shards)
         except FileNotFoundError:
             raise StoreError(
