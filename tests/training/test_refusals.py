@@ -146,6 +146,20 @@ def test_a_term_that_is_not_finite_is_named_with_its_step_and_rows(
     assert all(p.isfinite().all() for p in student.parameters())
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("clipped_at", [0.0, 1.0])
+def test_a_gradient_that_is_not_finite_reaches_no_weight(value: float, clipped_at: float, kit: Any) -> None:
+    """Under a finite loss: nothing but the gradient shows it."""
+    student, teacher = kit.models()
+    trainer = kit.trainer("gkd", (student, teacher), max_steps=4, max_grad_norm=clipped_at)
+    bias = student.bert.encoder.layer[1].output.dense.bias
+    bias.register_hook(lambda gradient: gradient * (value if trainer.state.global_step == 2 else 1.0))
+    with pytest.raises(TrainingError, match=r"the gradient of .* stopped being finite at step 2, in rows \["):
+        trainer.train()
+    assert trainer.state.global_step == 2
+    assert all(p.isfinite().all() for p in student.parameters())
+
+
 class Ends(TrainerCallback):
     """Notes the attention that each step runs with; stops with an error at the end of one."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -87,6 +88,7 @@ class DistillationTrainer(Trainer):
         self.step = self._build_step(terms, teacher, teacher_facts, shared_embeddings, compute)
         self._checked = False
         self._accumulated = count()
+        self._rows: list[Tensor] = []
         self._logged = defaultdict[str, Tensor](partial(torch.zeros, 2, device=self.args.device))
 
     def _build_step(
@@ -170,11 +172,12 @@ class DistillationTrainer(Trainer):
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
         """The batches of one optimizer step, and how many examples and real tokens they hold in all."""
-        self._accumulated = count()
+        self._accumulated, self._rows = count(), []
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         if not batches:
             return batches, None
         masks = [Batch.of(batch).mask for batch in batches]
+        self._rows = [batch["index"] for batch in batches if "index" in batch]
         counts = torch.tensor(
             [[sum(len(mask) for mask in masks), sum(int(mask.sum()) for mask in masks)]], device=device
         )
@@ -254,10 +257,24 @@ class DistillationTrainer(Trainer):
         names = [name for name, row in zip(distances, finite, strict=True) if not row.all()]
         at = (~finite.all(0)).nonzero().flatten()
         rows = at if batch.index is None else batch.index[at]
-        raise TrainingError(
-            f"{' and '.join(names)} stopped being finite at step {self.state.global_step}, in rows "
-            f"{rows.tolist()[:8]} of the training data",
-            expected="finite values of every term",
+        raise self._not_finite(" and ".join(names), rows.tolist())
+
+    def _get_grad_norm(self, *args: Any, **kwargs: Any) -> Any:
+        """The Trainer asks for it before each step of the optimizer, which a gradient that is not finite would make
+        spoil every weight. A gradient scaler (float16) passes over such steps by itself."""
+        norm: Any = super()._get_grad_norm(*args, **kwargs)
+        if self.accelerator.scaler is None and not math.isfinite(float(norm)):
+            named = " and ".join(term.name for term in self.step.terms)
+            rows = [row for index in self._rows for row in index.tolist()]
+            raise self._not_finite(f"the gradient of {named}", rows)
+        return norm
+
+    def _not_finite(self, what: str, rows: Sequence[int]) -> TrainingError:
+        more = f" and {len(rows) - 8} more" if len(rows) > 8 else ""
+        return TrainingError(
+            f"{what} stopped being finite at step {self.state.global_step}, in rows {list(rows[:8])}{more} of the "
+            "training data",
+            expected="finite values of every term, and a finite gradient",
             remedy="lower the learning rate or the term's weight, use float32, and look at these rows; "
             f"the last checkpoint in {self.args.output_dir} is intact",
         )
