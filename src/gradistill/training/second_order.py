@@ -160,8 +160,8 @@ def _projection(
         for request, signal in said.items():
             if request not in projections:
                 random = torch.randn(signal.shape, generator=torch.Generator().manual_seed(0)).to(signal)
-                size = signal.detach().norm() * signal.numel() ** 0.5
-                projections[request] = random / size.clamp(min=torch.finfo(signal.dtype).tiny)
+                size = float(signal.detach().norm()) * signal.numel() ** 0.5
+                projections[request] = random / (size or 1.0)  # 0: a head of zeros, which says nothing yet
             total = total + (signal * projections[request]).sum() * signal.numel() ** 0.5
         return total
 
