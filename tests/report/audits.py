@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hostile import HOSTILE
+
 TEACHER, LARGE, SMALL = "owner/reviews-base", "runs/adkd-6x384", "runs/kd-2x128"
 LABELS = ("negative", "neutral", "positive")
 
@@ -24,20 +26,6 @@ OPINIONS = (
     ),
     ("positive", "won't win a prize for beauty, yet I use it every single day and have never been let down."),
     ("negative", "was not bad at first. Then it broke — twice — and the refund took two months."),
-)
-
-HOSTILE = (
-    "<script>alert(1)</script>",
-    "</script><img src=x onerror=alert(2)>",
-    "<!-- <script> ' \" ` ${1} {{ 7 * 7 }} {% raw %} &lt; &amp;",
-    "a\u2028b\u2029c\u200fd\u202ee\u2066f",
-    "שלום hello עולם",
-    "family 👨‍👩‍👧 and 🇩🇪 emoji 😀 word",
-    "\x1b[31mred\x1b[0m\x00\x07\r\ttab",
-    "lone \ud800 surrogate",
-    "x" * 10_000,
-    "$\\frac{1}{0}$ and $x_",
-    "'\"><svg onload=alert(3)> javascript:alert(4)",
 )
 
 

@@ -10,7 +10,8 @@ import pytest
 
 from gradistill.report.examples import visible
 from gradistill.report.page import audit_page
-from report.audits import HOSTILE, SMALL, audit, example, examples, hostile, regression
+from hostile import HOSTILE
+from report.audits import SMALL, audit, example, examples, hostile, regression
 from report.browsing import ORDERS, Visit, browser
 
 

@@ -15,6 +15,7 @@ from markdown_it import MarkdownIt
 
 from gradistill.errors import GradistillError
 from gradistill.report import card, model_card
+from hostile import with_hostile
 
 FIGURE = {"value": 0.912, "low": 0.88, "high": 0.94, "n": 408}
 
@@ -174,8 +175,9 @@ def test_no_path_is_left_in_any_part():
     assert "secret" not in text
 
 
+@with_hostile()
 @settings(max_examples=30, deadline=None)
-@given(st.text(max_size=20))
+@given(text=st.text(max_size=20))
 def test_hostile_text_breaks_neither_table_nor_front_matter_nor_fence(text):
     text = (
         "x|`y`\n---\ntags: [own]\n```\n# H\n|a|b|\n<script>&amp;[l](u)![i](u)**b**_c_\\" + text + "\x1b\u202e"

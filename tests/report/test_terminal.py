@@ -13,6 +13,7 @@ from rich.console import Console, RenderableType
 
 from gradistill.report import Explanation, WordScore, heat_map, render, results_table
 from gradistill.report.terminal import AWAY, TOWARD
+from hostile import with_hostile
 
 
 def _shown(renderable: RenderableType, *, colour: bool = False, width: int = 100) -> str:
@@ -146,10 +147,11 @@ def test_no_words():
     assert "Strongest words" in _shown(render(_explanation(texts=("",), words=[])))
 
 
+@with_hostile(colour=True)
 @settings(max_examples=30, deadline=None)
-@given(st.text(min_size=1, max_size=30), st.booleans())
+@given(text=st.text(min_size=1, max_size=30), colour=st.booleans())
 def test_hostile_text_is_neither_interpreted_nor_a_control(text, colour):
-    text = "\x1b]0;own\x07\x1b[2J\x9b\r\u202e[bold red]:smile:[/bold red][/]" + text
+    text = "\x1b]0;own\x07\x1b[2J\x9b\r\u202e[bold red]:smile:[/bold red][/]" + text[:600]  # one line
     words = [WordScore(text, 0, len(text), 1.0)]
     explanation = _explanation(
         model=text,
