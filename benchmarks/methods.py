@@ -27,22 +27,28 @@ SEEDS = (0, 1, 2)
 REFERENCE = "kd"
 STILL = ("student.embeddings=frozen", "student.dropout=none")
 """What the recipes with gradient directions need: KD with it tells how much of their lead it is."""
+TOKENS = ("objectives.rationale.unit=token", "objectives.rationale.target=log_odds")
+OF_ONE = (*TOKENS, "objectives.rationale.view=teacher")
 SETTINGS: dict[str, tuple[str, ...]] = {
     **{method: () for method in shipped_methods() if method != "pretrain"},
     "kd, still": STILL,
     "adkd, weight 10": ("objectives.attribution_map.weight=10",),
-    "rationale, teacher's label": ("objectives.rationale.view=teacher", "objectives.rationale.weight=3"),
-    "rationale, teacher's label, weight 1": ("objectives.rationale.view=teacher",),
+    "jacobian, and map": ("objectives.attribution_map.weight=1",),
+    "rationale, log odds": ("objectives.rationale.target=log_odds",),
+    "rationale, logits": ("objectives.rationale.target=logit",),
+    "rationale, margin": ("objectives.rationale.target=margin",),
+    "rationale, no direction": ("objectives.rationale.direction=0",),
+    "rationale, tokens": TOKENS,
+    "rationale, tokens, focus": (*TOKENS, "objectives.rationale.focus=true"),
+    "rationale, tokens, sign": (*TOKENS, "objectives.rationale.sign=0.3"),
+    "rationale, teacher's label": (*OF_ONE, "objectives.rationale.weight=3"),
+    "rationale, teacher's label, weight 1": OF_ONE,
     "rationale, and states": (  # TinyBERT's first stage before it
-        "objectives.rationale.view=teacher",
+        *OF_ONE,
         "objectives.rationale.weight=3",
         "objectives.hidden_states.end=0.5",
         "objectives.attention_scores.end=0.5",
     ),
-    "rationale, focus": ("objectives.rationale.focus=true",),
-    "rationale, sign": ("objectives.rationale.sign=0.3",),
-    "rationale, margin": ("objectives.rationale.target=margin",),
-    "rationale, no direction": ("objectives.rationale.direction=0",),
 }
 ALIKE = ("training.learning_rate=1e-4", "training.batch_size=16", *LAST_EPOCH)
 
@@ -72,11 +78,13 @@ def main() -> None:
         for name in settings
         for row in rows_over_seeds(name, [found[name, seed] for seed in given.seeds], reference, REFERENCE)
     ]
+    first = f"--first {given.first} " if given.first else ""
     command = (
-        f"python benchmarks/methods.py TEACHER DATA OUTPUT --task {given.task} --rows {given.rows} "
+        f"python benchmarks/methods.py TEACHER DATA OUTPUT --task {given.task} {first}--rows {given.rows} "
         f"--epochs {given.epochs} --validation-rows {given.validation_rows}"
     )
-    title = f"{given.task}, {given.rows} rows, {given.epochs} epochs, {len(given.seeds)} seeds"
+    drawn = f"of the first {given.first}, " if given.first else ""
+    title = f"{given.task}, {given.rows} rows, {drawn}{given.epochs} epochs, {len(given.seeds)} seeds"
     every = {f"{name}, seed {seed}": values for (name, seed), values in found.items()}
     publish(f"methods_{given.task}", f"{title}\n\n{markdown(rows)}", every, command=command)
 

@@ -46,7 +46,7 @@ EVERY: dict[str, Objective] = {
     "self_attention_relations_heads": objectives()["self_attention_relations"](heads=4),
     "jacobian_matching_projected": objectives()["jacobian_matching"](directions="projected"),
     "rationale_whole": objectives()["rationale"](
-        target="margin", view="all", sign=1.0, focus=True, confidence=True
+        target="margin", view="all", unit="token", sign=1.0, focus=True, confidence=True
     ),
 }
 HIDDEN_ATTENTION = {"deberta_v2", "mpnet", "roformer", "funnel"}

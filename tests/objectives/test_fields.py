@@ -66,8 +66,8 @@ CHANGES: dict[str, list[tuple[dict[str, Any], str, Any]]] = {
         ({}, "direction", 2.0),
         ({}, "sign", 1.0),
         ({}, "steps", 2),
-        ({}, "focus", True),
-        ({}, "unit", "text"),
+        ({"unit": "token"}, "focus", True),
+        ({}, "unit", "token"),
         ({}, "confidence", True),
     ],
     "gradient_alignment": [

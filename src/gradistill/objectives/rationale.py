@@ -31,30 +31,31 @@ from gradistill.types import Batch
 
 @objective
 class Rationale(Objective):
-    """``magnitude · Σ_i (a_t,i − a_s,i)² + direction · mean_i ‖Ĝ_t,i − Ĝ_s,i‖² + sign · (1 − cos)``, ours.
+    """``magnitude · Σ_i (a_t,i − a_s,i)² + direction · ‖Ĝ_t − Ĝ_s‖² + sign · (1 − cos)``, ours.
 
-    ``a`` is AD-KD's unit map of token scores, which keeps sizes and drops directions; ``Ĝ`` are Gradient KD's unit
-    token gradients, which keep directions and drop sizes: together they say all of gradient × input that is free of
-    scale, at the price of one. With ``unit="text"`` a text's whole gradient has unit length, as the rows of Jacobian
-    matching have, and the directions' part is ``direction · ‖Ĝ_t − Ĝ_s‖²``. The cosine is that of e²KD's signed maps.
-    Two labels have one inner gradient between them, C labels C − 1. The view ``teacher`` takes one alone, of the label
-    that the teacher chose, and with the target ``margin`` of that label against its runner-up (contrastive).
+    ``a`` is AD-KD's unit map of token scores, which keeps sizes and drops directions; ``Ĝ`` a text's whole gradient at
+    unit length, as the rows of Jacobian matching are, from the same inner gradient. With ``unit="token"`` each token's
+    gradient has unit length, as Gradient KD has it, and the second part is ``direction · mean_i ‖Ĝ_t,i − Ĝ_s,i‖²``. The
+    cosine is that of e²KD's signed maps. The view ``teacher`` takes one gradient alone, of the label that the teacher
+    chose, and with the target ``margin`` of that label against its runner-up (contrastive).
     """
 
     name: ClassVar[str] = "rationale"
     title: ClassVar[str] = "Rationale: attribution maps and gradient directions"
     source: ClassVar[str] = "gradistill (from Wu et al. 2023 and Wang, Li, Sun 2022)"
 
-    target: Kind = Field(
-        "log_odds", description="the scalar that is differentiated; margin: against the runner-up"
+    target: Kind | Literal["auto"] = Field(
+        "auto",
+        description="the scalar that is differentiated; margin: against the runner-up; auto: logits of three "
+        "labels or more, log_odds of two, which have one gradient between them",
     )
     view: View = Field("all", description="of which label: all, teacher, own, gold, sampled (one of all)")
     magnitude: float = Field(1.0, ge=0, description="weight of the distance of unit maps of token scores")
     direction: float = Field(1.0, ge=0, description="weight of the distance of unit token gradients")
     sign: float = Field(0.0, ge=0, description="weight of 1 − cosine of the signed maps")
     unit: Literal["token", "text"] = Field(
-        "token",
-        description="what has unit length for the directions: each token's gradient, or a text's whole one",
+        "text",
+        description="what has unit length for the directions: a text's whole gradient, or each token's",
     )
     steps: int = Field(
         1, ge=1, description="steps of Integrated Gradients behind the maps; 1 is gradient × input"
@@ -64,16 +65,17 @@ class Rationale(Objective):
     )
     confidence: bool = Field(False, description="weight examples by the teacher's confidence")
 
-    @property
-    def _differentiated(self) -> Target:
-        return Target(self.target, self.view)
+    def _differentiated(self, labels: int) -> Target:
+        kind = ("logit" if labels > 2 else "log_odds") if self.target == "auto" else self.target
+        return Target(kind, self.view)
 
     @property
     def second_order(self) -> bool:
         return True
 
     def check(self, pair: Pair) -> None:
-        self._differentiated.check(pair.student.labels)
+        labels = pair.student.labels
+        self._differentiated(labels).check(labels)
         if self.focus and self.unit == "text":
             raise RecipeError(
                 "focus came for texts of unit length, whose tokens have no weights of their own",
@@ -84,7 +86,7 @@ class Rationale(Objective):
             refuse_other_inputs("rationale with direction > 0", pair)
 
     def requests(self, pair: Pair, role: Role) -> dict[str, Request]:
-        target = self._differentiated
+        target = self._differentiated(pair.student.labels)
         wanted: dict[str, Request] = {"scores": AttributionScores(target, self.steps)}
         if self.direction:
             wanted["gradient"] = InputGradient(target)
@@ -107,7 +109,7 @@ class Rationale(Objective):
         if self.sign:
             alike = (unit_maps(student["signed"], mask) * unit_maps(teacher["signed"], mask)).sum(-1)
             total = total + self.sign * (1 - alike)
-        summed = total.sum(1) * self._differentiated.stands_for(batch.drawn)
+        summed = total.sum(1) * Target(view=self.view).stands_for(batch.drawn)
         return summed * _confidence(teacher["logits"]) if self.confidence else summed
 
     def _turned(
