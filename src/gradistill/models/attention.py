@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from typing import Any
 
 from torch import Tensor, nn
@@ -52,7 +52,7 @@ def attending(model: nn.Module) -> Iterator[list[Heads]]:
     heard: list[Heads] = []
     with ExitStack() as hooks:
         for module in _choosing(unwrapped(model)):
-            hooks.enter_context(_listening(module, heard))
+            hooks.enter_context(lent_attention(module, _LISTENING, lambda own: _HEARD.set((heard, own))))
         yield heard
 
 
@@ -68,19 +68,25 @@ def _choosing(model: nn.Module) -> list[nn.Module]:
 
 
 @contextmanager
-def _listening(module: nn.Module, heard: list[Heads]) -> Iterator[None]:
+def lent_attention(module: nn.Module, name: str, begin: Callable[[str], Token[Any] | None]) -> Iterator[None]:
+    """While ``module`` runs, its configuration names another function of the ``AttentionInterface``.
+
+    ``begin`` hears which it names otherwise, at each call, and sets a context variable for that function, which is
+    reset behind the call; with None the call keeps its own.
+    """
     config: Any = module.config
-    saved: list[tuple[str, Any]] = []
+    saved: list[tuple[str, Token[Any]]] = []
 
     def before(_module: nn.Module, _arguments: Any) -> None:
-        before = config._attn_implementation
-        saved.append((before, _HEARD.set((heard, before))))
-        config._attn_implementation = _LISTENING
+        own = config._attn_implementation
+        if (token := begin(own)) is not None:
+            saved.append((own, token))
+            config._attn_implementation = name
 
     def after(_module: nn.Module, _arguments: Any, _output: Any) -> None:
         if saved:
             config._attn_implementation, token = saved.pop()
-            _HEARD.reset(token)
+            token.var.reset(token)
 
     with ExitStack() as hooks:
         hooks.callback(module.register_forward_pre_hook(before).remove)

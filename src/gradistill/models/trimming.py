@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from contextvars import ContextVar
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
@@ -22,7 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
-from gradistill.models.attention import chooses_attention
+from gradistill.models.attention import chooses_attention, lent_attention
 from gradistill.models.tracing import Seen
 
 Reads = Literal["first", "last"]
@@ -216,28 +216,15 @@ _ATTENTION = "gradistill_one_query"
 _POSITIONS: ContextVar[Positions] = ContextVar("positions")
 
 
-@contextmanager
-def _one_query(model: nn.Module, call: Call, work: _Work) -> Iterator[None]:
+def _one_query(model: nn.Module, call: Call, work: _Work) -> AbstractContextManager[None]:
     """The attention of one call has one query: while it runs, its configuration names ``one_query_attention``."""
-    module, name = model.get_submodule(call.module), f"{call.module}()"
-    config: Any = module.config
-    saved: list[Any] = []
+    name = f"{call.module}()"
 
-    def before(_module: nn.Module, _arguments: Any) -> None:
+    def begin(_own: str) -> Token[Any] | None:
         work.turns[name] += 1
-        if work.turns[name] == call.turn:
-            saved.extend((config._attn_implementation, _POSITIONS.set(work.positions)))
-            config._attn_implementation = _ATTENTION
+        return _POSITIONS.set(work.positions) if work.turns[name] == call.turn else None
 
-    def after(_module: nn.Module, _arguments: Any, _output: Any) -> None:
-        if saved:
-            _POSITIONS.reset(saved.pop())
-            config._attn_implementation = saved.pop()
-
-    with ExitStack() as hooks:
-        hooks.callback(module.register_forward_pre_hook(before).remove)
-        hooks.callback(module.register_forward_hook(after, always_call=True).remove)
-        yield
+    return lent_attention(model.get_submodule(call.module), _ATTENTION, begin)
 
 
 def one_query_attention(
