@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import markdown, publish
+from measuring import FAULTS, markdown, publish
 from safetensors import safe_open
 from tiny import Tiny
 
@@ -69,7 +69,7 @@ def main() -> None:
     text = f"{given.kills} kills and {given.disks} full disks a command\n\n{markdown(rows)}"
     publish(
         "faults", text, figures,
-        command=f"python benchmarks/faults.py OUTPUT --kills {given.kills} --disks {given.disks}",
+        command=f"python benchmarks/faults.py OUTPUT --kills {given.kills} --disks {given.disks}", page=FAULTS,
     )  # fmt: skip
 
 

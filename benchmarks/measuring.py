@@ -16,6 +16,7 @@ import transformers
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+FAULTS = PAGE.with_name("faults.md")
 
 
 def alternating(contenders: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
@@ -55,16 +56,16 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
-def publish(name: str, text: str, figures: Any, *, command: str) -> None:
-    """The figures as ``results/NAME.json``; the text as the section NAME of docs/benchmarks.md, if it has one."""
+def publish(name: str, text: str, figures: Any, *, command: str, page: Path = PAGE) -> None:
+    """The figures as ``results/NAME.json``; the text as the section NAME of a page, if it has one."""
     RESULTS.mkdir(exist_ok=True)
     whole = {"command": command, "machine": machine(), "figures": figures}
     (RESULTS / f"{name}.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
     section = f"<!-- {name} -->\n{text}\n\n`{command}` on {machine()}\n<!-- end of {name} -->"
-    page = PAGE.read_text(encoding="utf-8")
-    found = re.search(rf"<!-- {name} -->.*<!-- end of {name} -->", page, re.DOTALL)
+    whole_page = page.read_text(encoding="utf-8")
+    found = re.search(rf"<!-- {name} -->.*<!-- end of {name} -->", whole_page, re.DOTALL)
     if found:
-        PAGE.write_text(page.replace(found[0], section), encoding="utf-8")
+        page.write_text(whole_page.replace(found[0], section), encoding="utf-8")
     print(text)
 
 

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 import torch
-from measuring import markdown, publish
+from measuring import FAULTS, markdown, publish
 from safetensors.torch import load_file
 from tiny import Tiny
 
@@ -58,7 +58,13 @@ def main() -> None:
         {"recipe": method, **{way: f"{value:.1e}" for way, value in entry.items()}}
         for method, entry in figures.items()
     ]
-    publish("two_processes", markdown(rows), figures, command="python benchmarks/two_processes.py OUTPUT")
+    publish(
+        "two_processes",
+        markdown(rows),
+        figures,
+        command="python benchmarks/two_processes.py OUTPUT",
+        page=FAULTS,
+    )
 
 
 def run(output: Path, method: str, way: str) -> None:
