@@ -86,7 +86,8 @@ def main() -> None:
     drawn = f"of the first {given.first}, " if given.first else ""
     title = f"{given.task}, {given.rows} rows, {drawn}{given.epochs} epochs, {len(given.seeds)} seeds"
     every = {f"{name}, seed {seed}": values for (name, seed), values in found.items()}
-    publish(f"methods_{given.task}", f"{title}\n\n{markdown(rows)}", every, command=command)
+    name = f"methods_{given.task}_{given.first}" if given.first else f"methods_{given.task}"
+    publish(name, f"{title}\n\n{markdown(rows)}", every, command=command)
 
 
 def figures_of(

@@ -144,6 +144,52 @@ def test_a_full_disk_is_told_and_what_was_saved_stands(
     assert present == ["checkpoint-3", "inputs.json", "recipe.yaml"]
 
 
+@pytest.mark.parametrize("left", ["", "inputs.json", ".recipe.yaml.123", "checkpoint-3/optimizer.pt"])
+def test_a_run_that_was_killed_at_its_very_start_gives_way(left: str, small: Any, tmp_path: Path) -> None:
+    work = tmp_path / "run" / "checkpoints"
+    work.mkdir(parents=True)
+    if left:
+        (work / left).parent.mkdir(exist_ok=True)
+        (work / left).write_bytes(b"half")
+    assert small.distilled("kd", "two", tmp_path / "run")["method"] == "kd"
+    assert not work.exists()
+
+
+def test_checkpoints_of_others_are_not_ours(small: Any, tmp_path: Path) -> None:
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "run" / "checkpoints" / "best.ckpt").write_bytes(b"theirs")
+    with pytest.raises(RecipeError, match="no run of ours: checkpoints"):
+        small.distilled("kd", "two", tmp_path / "run")
+
+
+def test_a_run_that_was_killed_while_it_ended_ends(
+    small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At every one of the moves that bring what it made into place."""
+    small.distilled("kd", "two", tmp_path / "whole")
+    expected = sorted(path.name for path in (tmp_path / "whole").iterdir())
+    for after in range(len(expected)):
+        output, moves, replace = tmp_path / str(after) / "run", [], Path.replace
+
+        def failing(
+            self: Path, target: Path, moves: Any = moves, after: int = after, replace: Any = replace
+        ) -> Path:
+            if self.parent.name == "finished":
+                if len(moves) == after:
+                    raise PowerCut
+                moves.append(target)
+            return replace(self, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", failing)
+            with pytest.raises(PowerCut):
+                small.distilled("kd", "two", output)
+        assert not (output / "metrics.json").exists()
+        small.distilled("kd", "two", output)
+        assert sorted(path.name for path in output.iterdir()) == expected
+        assert weights(output) == weights(tmp_path / "whole")
+
+
 def test_an_unfinished_run_of_another_recipe_is_kept(
     small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

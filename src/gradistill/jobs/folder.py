@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -26,6 +27,7 @@ from gradistill.training.processes import processes
 
 RECIPE, INPUTS, METRICS, CARD = "recipe.yaml", "inputs.json", "metrics.json", "README.md"
 _DRAFT = "finished"
+_OF_A_RUN = re.compile(rf"checkpoint-\d+|\.?({RECIPE}|{INPUTS})(\.\d+)?|{_DRAFT}")
 
 
 def check_run(
@@ -95,18 +97,17 @@ def close_run(
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir()
     save(draft)
-    (draft / RECIPE).write_text(recipe.as_yaml(), encoding="utf-8")
-    (draft / CARD).write_text(card, encoding="utf-8")
-    synced(draft)
     text = json.dumps(metrics, indent=2, allow_nan=False) + "\n"
+    for name, content in ((RECIPE, recipe.as_yaml()), (CARD, card), (METRICS, text)):
+        (draft / name).write_text(content, encoding="utf-8")
+    synced(draft)
     (output / METRICS).unlink(missing_ok=True)  # of a run that is replaced
-    for file in sorted(draft.iterdir()):
+    for file in sorted(draft.iterdir(), key=lambda file: file.name == METRICS):
         place = output / file.name
         if place.is_dir():
             shutil.rmtree(place)
         file.replace(place)
     sync_folder(output)
-    write_whole(output / METRICS, text.encode())
     shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)
 
 
@@ -152,7 +153,9 @@ def _held(output: Path) -> Iterator[None]:
 
 
 def _under_way(output: Path) -> bool:
-    return (output / CHECKPOINTS / RECIPE).is_file()
+    """Whether it holds a run's checkpoints, of which a run that was just begun may have none, nor a recipe yet."""
+    work = output / CHECKPOINTS
+    return work.is_dir() and all(_OF_A_RUN.fullmatch(path.name) for path in work.iterdir())
 
 
 def _other_recipe(output: Path, recipe: Recipe) -> list[str]:
