@@ -15,6 +15,7 @@ import torch
 TESTS = Path(__file__).parents[1]
 CASES = {
     "gkd": {"per_device_train_batch_size": 4},
+    "gkd_cls": {"per_device_train_batch_size": 4},
     "tinybert": {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2},
     "pretrain": {"per_device_train_batch_size": 4},
     "adkd": {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2},
@@ -46,7 +47,7 @@ def of_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_end_with_the_weights_of_one(case: str, of_two: Path, kit: Any) -> None:
     method, narrow = case.removesuffix(" in float32"), case.endswith(" in float32")
-    models = kit.models(frozen=method in ("gkd", "rationale"))
+    models = kit.models(frozen=method in ("gkd", "gkd_cls", "rationale"))
     student, teacher = models if narrow else (model.double() for model in models)
     before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
     trainer = kit.trainer(method, (student, teacher), sgd=True, per_device_train_batch_size=8)

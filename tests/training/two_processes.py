@@ -20,7 +20,9 @@ def main(folder: Path, cases: dict[str, dict[str, Any]]) -> None:
         method, _, share = case.removesuffix(" in float32").partition(" of ")
         kit = Kit(folder / rank)
         wide = torch.float32 if case.endswith(" in float32") else torch.float64
-        models = tuple(model.to(wide) for model in kit.models(frozen=method in ("gkd", "rationale")))
+        models = tuple(
+            model.to(wide) for model in kit.models(frozen=method in ("gkd", "gkd_cls", "rationale"))
+        )
         terms = [
             replace(t, share=float(share or 1)) if t.objective.second_order else t
             for t in kit.terms_of(method)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -39,10 +39,15 @@ PARTS = get_args(Part)
 
 @dataclass(frozen=True)
 class _Passed:
-    """One forward pass. ``embedding`` is there where something is differentiated with respect to it."""
+    """One forward pass. ``embedding`` is there where something is differentiated with respect to it.
+
+    ``sites`` are the states inside the model: DistributedDataParallel gives out copies, which a loss must be made of,
+    but from which no path leads to the logits.
+    """
 
     logits: Tensor
     states: tuple[Tensor, ...]
+    sites: tuple[Tensor, ...]
     attention: list[Heads]
     embedding: Tensor | None
 
@@ -112,9 +117,12 @@ def _run(
             taps = looking.enter_context(probe.tapped(model))
         looking.enter_context(probe.trimmed(model, batch.mask))
         attention = looking.enter_context(attending(model)) if attended else []
+        inside: list[Any] = []
+        note = unwrapped(model).register_forward_hook(lambda _model, _inputs, said: inside.append(said))
+        looking.callback(note.remove)
         outputs = model(**batch.inputs, output_hidden_states=bool(of_layers))
-    states = tuple(outputs.hidden_states or ())
-    return _Passed(widened(outputs.logits), states, attention, taps[-1] if taps else None)
+    states, sites = (tuple(said.hidden_states or ()) for said in (outputs, inside[-1]))
+    return _Passed(widened(outputs.logits), states, sites, attention, taps[-1] if taps else None)
 
 
 def _differentiate(
@@ -137,7 +145,7 @@ def _differentiate(
     gradients = view_gradients(
         torch.cat(values, dim=1),
         logits,
-        [passed.embedding, *(passed.states[k] for k in layers)],
+        [passed.embedding, *(passed.sites[k] for k in layers)],
         create_graph=create_graph,
         shift_invariant=share_views and all(target.shift_invariant for target in targets),
     )
