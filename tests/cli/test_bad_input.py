@@ -1,7 +1,7 @@
 """Whatever comes in: one message with exit code 2, no traceback, no file left behind, nothing changed.
 
 Inputs are made by hypothesis from good ones. ``GRADISTILL_BAD_INPUTS`` is the number of examples of each kind (default
-25); with 400 of them, which are 2,400 inputs, and ``--hypothesis-show-statistics`` it says how many were refused.
+10); with 400 of them, which are 2,400 inputs, and ``--hypothesis-show-statistics`` it says how many were refused.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from gradistill.jobs.runs import store_signals
 from gradistill.recipe import load_recipe, shipped_methods
 from gradistill.recipe.reading import shipped
 
-EXAMPLES = int(os.environ.get("GRADISTILL_BAD_INPUTS", "25"))
+EXAMPLES = int(os.environ.get("GRADISTILL_BAD_INPUTS", "10"))
 many = settings(
     max_examples=EXAMPLES, deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
