@@ -130,14 +130,9 @@ def load_classifier(
     config = load_config(name, **fields)
     with _quiet(), _explained(name, "model"):
         model, info = AutoModelForSequenceClassification.from_pretrained(
-            place,
-            config=config,
-            dtype=torch.float32,
-            use_safetensors=True,
-            trust_remote_code=False,
-            ignore_mismatched_sizes=new_head,
-            output_loading_info=True,
-        )
+            place, config=config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False,
+            ignore_mismatched_sizes=new_head, output_loading_info=True,
+        )  # fmt: skip
     missing = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
     if missing and not new_head:
         raise ModelError(
