@@ -172,7 +172,7 @@ def started(arguments: list[str], log: Path) -> Child:
 def content(folder: Path) -> dict[str, str]:
     """Checksums of all files but drafts; of metrics without their times."""
     found = {}
-    for file in sorted(path for path in folder.rglob("*") if path.is_file() and path.parent == folder):
+    for file in sorted(path for path in folder.iterdir() if path.is_file()):
         data = file.read_bytes()
         if file.name == "metrics.json":
             data = json.dumps({k: v for k, v in json.loads(data).items() if k != "timing"}).encode()

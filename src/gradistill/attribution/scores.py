@@ -39,6 +39,13 @@ def unit_vectors(
     return _unit(vectors.masked_fill(~mask.unsqueeze(-1), 0.0), 2)
 
 
+def unit_texts(
+    vectors: Float[Tensor, "*batch token hidden"], mask: Bool[Tensor, "*#batch #token"]
+) -> Float[Tensor, "*batch all"]:
+    """The vectors of a whole text as one of unit L2 length; padding is zero."""
+    return _unit(vectors.masked_fill(~mask.unsqueeze(-1), 0.0).flatten(-2), 2)
+
+
 def unit_maps(
     scores: Float[Tensor, "*batch token"], mask: Bool[Tensor, "*#batch #token"], p: int = 2
 ) -> Float[Tensor, "*batch token"]:

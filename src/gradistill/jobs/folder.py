@@ -45,6 +45,13 @@ def check_run(
                 expected="a folder of its own for the run",
                 remedy="choose another --output",
             )
+    _refuse_occupied(output, overwrite=overwrite)
+    if not overwrite and last_whole(output / CHECKPOINTS) is not None:
+        _refuse_other(output, _other_recipe(output, recipe))
+
+
+def _refuse_occupied(output: Path, *, overwrite: bool) -> None:
+    """By files that are no run of ours, or by a finished run that nobody asked to replace."""
     if output.exists() and not output.is_dir():
         raise RecipeError(
             f"{output} is a file", expected="a folder for the run", remedy="choose another --output"
@@ -56,16 +63,12 @@ def check_run(
             expected="a new or empty folder, or a run to go on with",
             remedy="choose another --output",
         )
-    if overwrite:
-        return
-    if METRICS in present:
+    if METRICS in present and not overwrite:
         raise RecipeError(
             f"{output} holds a finished run",
             expected="a new folder",
             remedy="choose another --output, or give --overwrite to replace it",
         )
-    if last_whole(output / CHECKPOINTS) is not None:
-        _refuse_other(output, _other_recipe(output, recipe))
 
 
 @contextmanager
@@ -80,11 +83,13 @@ def opened_run(
     """
     state = processes()
     with _held(output) if state.is_main_process else nullcontext():
+        checkpoint = None
         if state.is_main_process:
-            check_run(output, recipe, overwrite=overwrite)
-            _begin(output, recipe, inputs, overwrite=overwrite)
+            _refuse_occupied(output, overwrite=overwrite)
+            checkpoint = _begin(output, recipe, inputs, overwrite=overwrite)
         state.wait_for_everyone()
-        checkpoint = last_whole(output / CHECKPOINTS)
+        if not state.is_main_process:
+            checkpoint = last_whole(output / CHECKPOINTS)
         yield str(checkpoint) if checkpoint else None
 
 
@@ -111,15 +116,16 @@ def close_run(
     shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)
 
 
-def _begin(output: Path, recipe: Recipe, inputs: Mapping[str, str], *, overwrite: bool) -> None:
+def _begin(output: Path, recipe: Recipe, inputs: Mapping[str, str], *, overwrite: bool) -> Path | None:
+    """The checkpoint that this very run left, or None and a new beginning."""
     work = output / CHECKPOINTS
-    if last_whole(work) is not None:
+    if (checkpoint := last_whole(work)) is not None:
         before = json.loads((work / INPUTS).read_text(encoding="utf-8"))
         other = [*_other_recipe(output, recipe), *_differences(before, dict(inputs), "")]
         if not overwrite:
             _refuse_other(output, other)
         if not other:
-            return
+            return checkpoint
     try:
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir()
@@ -127,6 +133,7 @@ def _begin(output: Path, recipe: Recipe, inputs: Mapping[str, str], *, overwrite
         write_whole(work / RECIPE, recipe.as_yaml().encode())
     except OSError as error:
         raise _unwritable(output, error) from error
+    return None
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from gradistill.data import Collator
 from gradistill.jobs import Say
 from gradistill.jobs.signals import cache_folder
 from gradistill.signals.files import write_whole
-from gradistill.signals.fingerprint import digest, of_model, of_rows, of_tokenizer
+from gradistill.signals.fingerprint import digest
 
 _FORMAT = 1
 
@@ -27,18 +27,18 @@ def remembered_answers(
     teacher: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
     rows: Dataset,
+    hashes: Mapping[str, str],
     say: Say,
     on_progress: Callable[[int], object],
 ) -> Answers:
     """What ``ask`` gives, from the cache where the same teacher was asked about the same rows on such a device.
 
-    A file that cannot be read is asked for again, and one that cannot be written is done without.
+    ``hashes`` are those of the ``teacher``, the ``tokenizer`` and the ``rows``, which the run has made already. A file
+    that cannot be read is asked for again, and one that cannot be written is done without.
     """
     purpose = {
         "format": _FORMAT,
-        "teacher": of_model(teacher),
-        "tokenizer": of_tokenizer(tokenizer),
-        "rows": of_rows(rows),
+        **hashes,
         "device": next(teacher.parameters()).device.type,
         "versions": {name: version(name) for name in ("gradistill", "torch", "transformers")},
     }

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from datasets import Dataset, concatenate_datasets
 from rich.progress import Progress
 from torch import nn
@@ -77,7 +76,7 @@ class Run:
                 "seed": self.recipe.training.seed,
                 "student": described(student, self.names.get("student", self.output.name)),
                 "teacher": described(teacher, self.names.get("teacher", "")) if teacher is not None else None,
-                **self._evaluated(student, teacher, validation),
+                **self._evaluated(student, teacher, validation, inputs),
                 "timing": timing(
                     sum((source.seconds for source in (online, stored) if source), 0.0),
                     seconds,
@@ -179,7 +178,11 @@ class Run:
         )
 
     def _evaluated(
-        self, student: PreTrainedModel, teacher: PreTrainedModel | None, validation: Dataset
+        self,
+        student: PreTrainedModel,
+        teacher: PreTrainedModel | None,
+        validation: Dataset,
+        inputs: Mapping[str, str],
     ) -> dict[str, Any]:
         """Metrics and, where there is a teacher, its metrics and the student's loyalty to it."""
         with Progress(transient=True) as progress:
@@ -188,7 +191,9 @@ class Run:
             def done(rows: int) -> None:
                 progress.advance(bar, rows)
 
-            reference = None if teacher is None else self._asked(teacher, student.device, validation, done)
+            reference = None
+            if teacher is not None:
+                reference = self._asked(teacher.to(student.device), validation, inputs, done)  # pyright: ignore[reportArgumentType]
             labels = reference.labels if reference else None
             answers = ask(student, validation, Collator(self.tokenizer), labels=labels, on_progress=done)
         return {
@@ -198,12 +203,20 @@ class Run:
         }
 
     def _asked(
-        self, teacher: nn.Module, device: torch.device, rows: Dataset, on_progress: Callable[[int], object]
+        self,
+        teacher: nn.Module,
+        rows: Dataset,
+        inputs: Mapping[str, str],
+        on_progress: Callable[[int], object],
     ) -> Answers:
-        teacher.to(device)
         if self.signals.where == "online":
             return ask(teacher, rows, Collator(self.tokenizer), on_progress=on_progress)
-        return remembered_answers(teacher, self.tokenizer, rows, self.say, on_progress)
+        hashes = {
+            "teacher": inputs["teacher"],
+            "tokenizer": inputs["tokenizer"],
+            "rows": inputs["validation"],
+        }
+        return remembered_answers(teacher, self.tokenizer, rows, hashes, self.say, on_progress)
 
     def _metrics(self, answers: Answers, validation: Dataset) -> dict[str, float]:
         labels = np.asarray(validation["labels"][:])

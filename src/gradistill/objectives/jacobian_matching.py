@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-import torch
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
+from gradistill.attribution.scores import unit_texts
 from gradistill.attribution.targets import Target
 from gradistill.objectives._contract import (
     InputGradient,
@@ -63,13 +63,15 @@ class JacobianMatching(Objective):
     def distance(
         self, student: Signals, teacher: Signals, batch: Batch, moment: Moment
     ) -> Float[Tensor, " batch"]:
-        rows = [
-            said["jacobian"].masked_fill(~batch.mask[:, None, :, None], 0.0).flatten(2)
-            for said in (student, teacher)
-        ]
+        mask = batch.mask.unsqueeze(1)
         if self.unit:
-            rows = [torch.nn.functional.normalize(row, dim=-1, eps=1e-30) for row in rows]
-        apart = (rows[0] - rows[1]).square().sum((1, 2))
+            ours, theirs = (unit_texts(said["jacobian"], mask) for said in (student, teacher))
+        else:
+            ours, theirs = (
+                said["jacobian"].masked_fill(~mask.unsqueeze(-1), 0.0).flatten(2)
+                for said in (student, teacher)
+            )
+        apart = (ours - theirs).square().sum((1, 2))
         return (
             apart * Target("logit", "sampled").stands_for(batch.drawn)
             if self.directions == "sampled"

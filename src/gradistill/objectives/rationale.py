@@ -8,9 +8,8 @@ import torch
 from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
-from torch.nn.functional import normalize
 
-from gradistill.attribution.scores import unit_maps, unit_vectors
+from gradistill.attribution.scores import unit_maps, unit_texts, unit_vectors
 from gradistill.attribution.targets import Kind, Target, View
 from gradistill.errors import RecipeError
 from gradistill.objectives._contract import (
@@ -121,17 +120,10 @@ class Rationale(Objective):
     ) -> Float[Tensor, "batch view"]:
         """How far the gradients point apart; ``shares`` are the teacher's unit map."""
         if self.unit == "text":
-            return (_unit_rows(student, mask) - _unit_rows(teacher, mask)).square().sum(-1)
+            return (unit_texts(student, mask) - unit_texts(teacher, mask)).square().sum(-1)
         apart = (unit_vectors(student, mask) - unit_vectors(teacher, mask)).square().sum(-1)
         weights = shares.square() if self.focus else mask.to(apart) / mask.sum(-1, keepdim=True)
         return (weights * apart).sum(-1)
-
-
-def _unit_rows(
-    gradient: Float[Tensor, "batch view token hidden"], mask: Bool[Tensor, "batch 1 token"]
-) -> Float[Tensor, "batch view all"]:
-    """The gradient of a whole text at unit length; 0 stays 0."""
-    return normalize(gradient.masked_fill(~mask.unsqueeze(-1), 0.0).flatten(2), dim=-1, eps=1e-30)
 
 
 def _confidence(logits: Float[Tensor, "batch label"]) -> Float[Tensor, " batch"]:

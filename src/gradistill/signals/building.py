@@ -23,12 +23,12 @@ from gradistill.errors import StoreError
 from gradistill.signals.files import checksum_of, write_whole
 from gradistill.signals.fingerprint import digest
 from gradistill.signals.layout import Column, packed
-from gradistill.signals.manifest import MANIFEST, Manifest, Shard, refuse_other
+from gradistill.signals.manifest import MANIFEST, SHARD, Manifest, Shard, refuse_other
 from gradistill.signals.teacher import TeacherSignals
 from gradistill.types import Batch
 
 PLAN = "building.json"
-DRAFT = re.compile(r"\.(shard-\d+\.arrow|manifest\.json|building\.json)\.\d+")
+DRAFT = re.compile(rf"\.({SHARD.pattern}|manifest\.json|building\.json)\.\d+")
 SHARD_BYTES = 8 << 20
 """Aimed at: large enough to read in one sweep, small enough to hold a few times in memory and to lose when killed.
 
