@@ -107,11 +107,13 @@ class Probe:
     def verified(self, model: nn.Module, batch: Batch) -> Probe:
         """This probe; without ``trim``, or what of it fails, where trimmed and whole model differ on a real batch.
 
-        Logits and the input gradient are compared, in eval mode, to the square root of the type's precision.
+        Logits and the input gradient of its shortest and its longest texts are compared, in eval mode, to the
+        square root of the type's precision.
         """
         inner = unwrapped(model)
         if self.trim is None:
             return self
+        batch = batch.rows(_extremes(batch.mask))
         with evaluating(inner):
             whole = replace(self, trim=None)._answers(inner, batch)
             for trim in dict.fromkeys((self.trim, replace(self.trim, attention=None))):
@@ -143,6 +145,12 @@ def _alike_in_every_layer(met: Sequence[Heads], layers: int, tokens: int) -> boo
     """Whether there is one attention a layer, each over all tokens and as wide."""
     shapes = {tensor.shape for heads in met for tensor in heads}
     return len(met) == layers and len(shapes) == 1 and next(iter(shapes))[2] == tokens
+
+
+def _extremes(mask: Bool[Tensor, "batch token"]) -> Int[Tensor, " row"]:
+    """The two shortest and the two longest texts, or all where there are no more."""
+    by_length = mask.sum(-1).argsort(stable=True)
+    return by_length if len(by_length) <= 4 else torch.cat([by_length[:2], by_length[-2:]])
 
 
 def _runs_again(model: nn.Module) -> bool:
