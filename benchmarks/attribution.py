@@ -1,6 +1,7 @@
 """Attributions of many texts beside Captum's: at equal nodes, at equal accuracy, and in memory.
 
-    python benchmarks/attribution.py MODEL DATA --task TASK [--rows 96] [--rounds 3] [--timed-rows 32] [--gradient-rows 256]
+    python benchmarks/attribution.py MODEL DATA --task TASK [--rows 96] [--rounds 3] [--timed-rows 32]
+        [--gradient-rows 256]
 
 Both explain the log-odds of the predicted label at the embedding output, with a zero baseline, in float32, of the first
 rows of the validation split. Captum gets them as they come, 32 at a time, padded to the longest, and the
