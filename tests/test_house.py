@@ -20,7 +20,7 @@ FILES = sorted(HOUSE.rglob("*.py"))
 NAMES = [str(path.relative_to(HOUSE)) for path in FILES]
 ROOMS = (
     "rooms", "types", "errors", "data", "models", "attribution", "objectives", "recipe", "signals", "training", "audit",
-    "report", "jobs", "cli",
+    "report", "jobs", "bench", "cli",
 )  # fmt: skip
 
 every_file = pytest.mark.parametrize("path", FILES, ids=NAMES)

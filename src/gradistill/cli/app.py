@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from gradistill.cli.audit import audit
+from gradistill.cli.bench import bench
 from gradistill.cli.options import (
     Changes,
     Data,
@@ -40,6 +41,7 @@ from gradistill.cli.options import (
 )
 from gradistill.cli.pretrain import pretrain
 from gradistill.cli.signals import signals
+from gradistill.cli.tune import tune
 
 app = typer.Typer(
     help="Distil a fine-tuned transformer into a small one that decides for the same reasons, and prove it.",
@@ -51,6 +53,8 @@ app = typer.Typer(
 app.command()(signals)
 app.command()(audit)
 app.command()(pretrain)
+app.command()(bench)
+app.command()(tune)
 
 
 def _say_version(wanted: bool) -> bool:

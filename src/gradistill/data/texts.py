@@ -22,14 +22,16 @@ TEXTS = Task("texts", ("text",), ("none", "some"), ("accuracy",), "accuracy")
 _REMEDY = "correct these and start again (rows are lines of the file, the header is row 1)"
 
 
-def load_unlabelled(source: str | Path, task: Task, *, first_index: int = 0) -> Dataset:
+def load_unlabelled(
+    source: str | Path, task: Task, *, split: str = "unlabelled", first_index: int = 0
+) -> Dataset:
     """Rows of a task without labels, numbered from ``first_index``; a label column that is there is not read.
 
-    ``source`` is one file with the task's text columns, or a folder or hub id with a split ``unlabelled``. The label
+    ``source`` is one file with the task's text columns, or a folder or hub id with that ``split``. The label
     is ``UNLABELLED``, or NaN in a regression. Raises DataError with every unusable row, column and file.
     """
-    tables, problems = read_source(str(source), ("unlabelled",), task)
-    table = tables.get("unlabelled", Table(str(source)))
+    tables, problems = read_source(str(source), (split,), task)
+    table = tables.get(split, Table(str(source)))
     problems += table.problems
     if table.columns:
         problems += missing_columns(table, task.text_columns)

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from rich.console import Group, RenderableType
 from rich.progress import track
 from rich.text import Text
@@ -26,7 +25,7 @@ from gradistill.data import Collator, encode, load_splits
 from gradistill.data.corpus import Review, make_corpus, write_corpus
 from gradistill.jobs import Say
 from gradistill.jobs.explain import explain
-from gradistill.jobs.folder import METRICS, RECIPE
+from gradistill.jobs.folder import finished_run
 from gradistill.jobs.runs import DataChoice, distill, finetune
 from gradistill.jobs.signals import StoreChoice
 from gradistill.models.loading import PACKAGED, load_classifier, load_tokenizer, packaged_model
@@ -115,8 +114,7 @@ def _choice(folder: Path) -> DataChoice:
 
 def _once(folder: Path, recipe: Recipe, run: Callable[[Path], object]) -> Path:
     """A run of this recipe: the one that stands there finished, or a new one (which refuses any other)."""
-    finished = (folder / METRICS).is_file() and (folder / RECIPE).is_file()
-    if not finished or yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8")) != recipe.as_dict():
+    if not finished_run(folder, recipe):
         run(folder)
     return folder
 

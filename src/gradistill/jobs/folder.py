@@ -82,7 +82,7 @@ def opened_run(
     first alone writes. Raises RecipeError.
     """
     state = processes()
-    with _held(output) if state.is_main_process else nullcontext():
+    with held(output) if state.is_main_process else nullcontext():
         checkpoint = None
         if state.is_main_process:
             _refuse_occupied(output, overwrite=overwrite)
@@ -137,7 +137,7 @@ def _begin(output: Path, recipe: Recipe, inputs: Mapping[str, str], *, overwrite
 
 
 @contextmanager
-def _held(output: Path) -> Iterator[None]:
+def held(output: Path) -> Iterator[None]:
     """A lock on the folder itself, which leaves no file behind; a process that dies lets go of it."""
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -157,6 +157,13 @@ def _held(output: Path) -> Iterator[None]:
         yield
     finally:
         os.close(folder)
+
+
+def finished_run(output: Path, recipe: Recipe) -> bool:
+    """Whether a run of this very recipe stands there, done."""
+    if not ((output / METRICS).is_file() and (output / RECIPE).is_file()):
+        return False
+    return yaml.safe_load((output / RECIPE).read_text(encoding="utf-8")) == recipe.as_dict()
 
 
 def _under_way(output: Path) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 from datasets import Dataset, concatenate_datasets
 from rich.progress import Progress
 from torch import nn
-from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
 from gradistill.audit import Answers, ask, loyalty
 from gradistill.data import Collator, Encoded, Splits, Task, compute_metrics, encode
@@ -24,6 +24,7 @@ from gradistill.jobs.signals import AUTO, StoreChoice, plan_store, stored_teache
 from gradistill.models.loading import set_padding
 from gradistill.models.probe import Probe
 from gradistill.objectives import Pair, Term
+from gradistill.objectives._contract import Request
 from gradistill.recipe import Recipe
 from gradistill.report.card import model_card
 from gradistill.signals.building import Build
@@ -50,6 +51,7 @@ class Run:
     names: Mapping[str, str] = field(default_factory=dict)
     """What people call the teacher, the data and the student, which else is called like its folder."""
     unlabelled: Dataset | None = None
+    callbacks: Sequence[TrainerCallback] = ()
 
     def train(
         self, student: PreTrainedModel, teacher: PreTrainedModel | None, *, overwrite: bool
@@ -101,12 +103,15 @@ class Run:
         rows = {"train": of_rows(training), "validation": of_rows(validation)}
         return {"student": of_model(student), **teachers, "tokenizer": of_tokenizer(self.tokenizer), **rows}
 
+    def asked(self, student: PreTrainedModel, teacher: OnlineTeacher) -> tuple[Request, ...]:
+        """What the recipe's objectives want to hear from the teacher."""
+        return tuple(requests_of(self.terms, self._facts(student, teacher), "teacher"))
+
     def plan(
-        self, student: PreTrainedModel, teacher: OnlineTeacher, training: Dataset, encoding: Encoding,
+        self, asked: Sequence[Request], teacher: OnlineTeacher, training: Dataset, encoding: Encoding,
         folder: Path | None,
     ) -> Build:  # fmt: skip
-        """The store that the recipe's objectives ask for."""
-        asked = requests_of(self.terms, self._facts(student, teacher), "teacher")
+        """The store of what was asked for."""
         return plan_store(
             folder, teacher, self.tokenizer, training, asked, encoding=encoding,
             max_length=self.recipe.training.max_length,
@@ -118,7 +123,8 @@ class Run:
     ) -> StoredTeacher | None:
         if self.signals.where == "online":
             return None
-        plan = self.plan(student, teacher, training, self.signals.written_as, self.signals.folder)
+        asked = self.asked(student, teacher)
+        plan = self.plan(asked, teacher, training, self.signals.written_as, self.signals.folder)
         return stored_teacher(self.signals, plan, teacher, self.tokenizer, self.say)
 
     def _facts(self, student: PreTrainedModel, teacher: OnlineTeacher) -> Pair:
@@ -174,7 +180,7 @@ class Run:
             eval_dataset=validation,
             processing_class=self.tokenizer,
             compute_metrics=lambda prediction: _metrics_of(prediction, task),
-            callbacks=[sealing(settings)],
+            callbacks=[sealing(settings), *self.callbacks],
         )
 
     def _evaluated(

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, set_seed
 
 from gradistill.data import Splits, align_labels, load_splits, load_unlabelled
-from gradistill.errors import RecipeError
+from gradistill.errors import GradistillError, RecipeError
 from gradistill.jobs import Say
 from gradistill.jobs.folder import check_run
 from gradistill.jobs.running import Run
@@ -84,17 +85,19 @@ def distill(
     recipe: Recipe,
     *,
     signals: StoreChoice = AUTO,
+    callbacks: Sequence[TrainerCallback] = (),
     overwrite: bool = False,
     say: Say = print,
 ) -> dict[str, Any]:
     """Distil a fine-tuned teacher into a student; returns what ``metrics.json`` holds.
 
     ``signals`` says where what the teacher says comes from: a store in the cache, in a folder, or the teacher itself.
+    ``callbacks`` go to transformers' Trainer.
     """
     reads = (teacher, data.source, recipe.student.checkpoint)
     check_run(Path(output), recipe, overwrite=overwrite, reads=(*reads, data.unlabelled))
     run, teacher_model, student = _pair(teacher, data, Path(output), recipe, say, signals)
-    return run.train(student, teacher_model, overwrite=overwrite)
+    return replace(run, callbacks=callbacks).train(student, teacher_model, overwrite=overwrite)
 
 
 def store_signals(
@@ -103,13 +106,16 @@ def store_signals(
     output: str | Path | None,
     recipe: Recipe,
     *,
+    others: Sequence[Recipe] = (),
     encoding: Encoding = DEFAULT_ENCODING,
     repair: bool = False,
     say: Say = print,
 ) -> Path:
     """Write what a recipe asks of the teacher into a store, or finish one; without ``output``, into the cache.
 
-    With ``repair`` damaged shards of a finished store are written again, and no others. Returns the folder.
+    What ``others`` ask is written beside it, so that one store serves them all: they read the same rows, cut at the
+    same length; one that cannot learn from this teacher is left out, and said. With ``repair`` damaged shards of a
+    finished store are written again, and no others. Returns the folder.
     """
     if not recipe.needs_teacher:
         raise RecipeError(
@@ -119,7 +125,14 @@ def store_signals(
         )
     run, teacher_model, student = _pair(teacher, data, Path(output or "."), recipe, say)
     online = online_teacher(teacher_model, recipe.compute)
-    plan = run.plan(student, online, run.encoded("train"), encoding, Path(output) if output else None)
+    asked = list(run.asked(student, online))
+    for other in others:
+        try:
+            beside = build_student(teacher_model, run.tokenizer, other.student)
+            asked += replace(run, recipe=other).asked(beside, online)
+        except GradistillError as error:
+            say(f"{other.method} is not served: {error}")
+    plan = run.plan(asked, online, run.encoded("train"), encoding, Path(output) if output else None)
     if repair and mended(plan, online, run.tokenizer, say):
         return plan.folder
     filled(plan, online, run.tokenizer, say)

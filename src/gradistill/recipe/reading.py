@@ -40,24 +40,30 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
 
 
 def read_recipe(file: Path) -> dict[str, Any]:
+    raw = read_keys(file, "recipe", "keys such as method, objectives, student, training")
+    _check_texts(raw)
+    return raw
+
+
+def read_keys(file: Path, kind: str, expected: str) -> dict[Any, Any]:
+    """The mapping that a YAML file holds. Raises RecipeError, which calls the file by its ``kind``."""
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"the recipe {file} cannot be read: {error}", remedy="check the path") from error
+        raise RecipeError(f"the {kind} {file} cannot be read: {error}", remedy="check the path") from error
     try:
         raw = yaml.safe_load(text)
     except Exception as error:  # PyYAML lets its constructors' errors through: of "2001-02-30", of "!!int ''"
         place = " ".join(str(error).split())
         raise RecipeError(
-            f"the recipe {file} is not YAML: {place}", remedy="mend it at that place"
+            f"the {kind} {file} is not YAML: {place}", remedy="mend it at that place"
         ) from error
     if not isinstance(raw, dict):
         raise RecipeError(
-            f"the recipe {file} holds a {type(raw).__name__}",
-            expected="keys such as method, objectives, student, training",
-            remedy="see gradistill methods",
+            f"the {kind} {file} holds a {type(raw).__name__}",
+            expected=expected,
+            remedy=f"see the {kind}s of the documentation",
         )
-    _check_texts(raw)
     return raw
 
 

@@ -18,11 +18,11 @@ from gradistill.objectives._term import refuse_idle_steps
 from gradistill.recipe.reading import shipped, shipped_methods
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class StudentSettings(_Strict):
+class StudentSettings(Strict):
     """How the student is made: from the teacher's layers, or from a checkpoint of its own."""
 
     layers: int | None = Field(
@@ -43,7 +43,7 @@ class StudentSettings(_Strict):
     dropout: Dropout = Field(default="keep", description="keep, none, or not_in_embeddings")
 
 
-class TrainingSettings(_Strict):
+class TrainingSettings(Strict):
     """What goes to ``TrainingArguments``, under the names that the papers use, and how much data."""
 
     learning_rate: float = Field(default=5e-5, gt=0, description="peak of the linear schedule")
@@ -64,7 +64,7 @@ class TrainingSettings(_Strict):
     )
 
 
-class ComputeSettings(_Strict):
+class ComputeSettings(Strict):
     """How what a recipe asks for is computed. It costs more or less; what is learned differs by rounding."""
 
     trim_last_block: bool = Field(
@@ -83,7 +83,7 @@ BESIDE = tuple(field.name for field in dataclasses.fields(Term) if field.name !=
 """Keys that stand beside the fields of every objective."""
 
 
-class Recipe(_Strict):
+class Recipe(Strict):
     """A resolved recipe. ``objectives`` are terms of the loss, by name."""
 
     method: str
@@ -129,7 +129,7 @@ def validated(raw: dict[str, Any]) -> Recipe:
     try:
         return Recipe.model_validate({**raw, "objectives": built})
     except pydantic.ValidationError as error:
-        raise _as_recipe_error(error, "", Recipe) from error
+        raise refusal(error, Recipe) from error
 
 
 def _built(name: str, fields: Any) -> Term:
@@ -147,19 +147,24 @@ def _built(name: str, fields: Any) -> Term:
     try:
         return Term(pydantic.TypeAdapter(known[name]).validate_python(own), **beside)
     except pydantic.ValidationError as error:
-        raise _as_recipe_error(error, f"objectives.{name}.", known[name]) from error
+        raise refusal(error, known[name], f"objectives.{name}.") from error
 
 
-def _as_recipe_error(error: pydantic.ValidationError, prefix: str, schema: Any) -> RecipeError:
+def refusal(
+    error: pydantic.ValidationError, schema: Any, prefix: str = "", kind: str = "recipe"
+) -> RecipeError:
+    """The first fault that pydantic found, as an error of ours: which key, what came, what was expected."""
     first = error.errors()[0]
     path = prefix + ".".join(str(part) for part in first["loc"])
     if first["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:
         return RecipeError(
-            f"the recipe has an unknown key {path!r}",
+            f"the {kind} has an unknown key {path!r}",
             remedy=nearest(str(first["loc"][-1]), _fields(schema, first["loc"])),
         )
+    if first["type"] == "missing":
+        return RecipeError(f"the {kind} lacks {path!r}", remedy=f"add {path}")
     return RecipeError(
-        f"the recipe's {path} is {first['input']!r}", expected=first["msg"], remedy=f"change {path}"
+        f"the {kind}'s {path} is {first['input']!r}", expected=first["msg"], remedy=f"change {path}"
     )
 
 

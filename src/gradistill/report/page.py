@@ -6,16 +6,12 @@ script puts into text nodes, and the page's own policy lets nothing run, load or
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from gradistill.report.card import NO_VALUE, public_name
+from gradistill.report.card import public_name
 from gradistill.report.examples import browser_data, embedded, has_labels
 from gradistill.report.figures import (
     Cell,
@@ -33,7 +29,7 @@ from gradistill.report.figures import (
     title_of,
 )
 from gradistill.report.plots import plots
-from gradistill.report.words import printable
+from gradistill.report.rendering import asset, page_template, policy
 
 BREAKDOWNS = (
     ("by_label", "By label", "label"),
@@ -51,10 +47,10 @@ def _heading(name: str) -> str:
 
 def audit_page(audit: Mapping[str, Any], examples: Sequence[Mapping[str, Any]]) -> str:
     """The whole HTML file. Whatever the audit lacks is left out; nothing in it names a folder of the machine."""
-    script, style = _asset("audit.js"), _asset("audit.css")
+    script, style = asset("audit.js"), asset("page.css")
     names, students = shown_names(audit), student_names(audit)
-    return _template().render(
-        policy=_policy(script, style),
+    return page_template("audit.html.j2").render(
+        policy=policy(style, script),
         script=Markup(script),
         style=Markup(style),
         students=students,
@@ -75,52 +71,6 @@ def audit_page(audit: Mapping[str, Any], examples: Sequence[Mapping[str, Any]]) 
         labelled=has_labels(examples),
         browser=Markup(embedded(browser_data(examples, students))),
     )
-
-
-@cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("gradistill.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_shown,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["capital"] = capital
-    return environment
-
-
-@cache
-def _template() -> Template:
-    return _environment().get_template("audit.html.j2")
-
-
-@cache
-def _asset(name: str) -> str:
-    """A file of the page as it is; line ends as an HTML parser reads them, or the hash would not fit."""
-    environment = _environment()
-    assert environment.loader is not None
-    return environment.loader.get_source(environment, name)[0].replace("\r\n", "\n")
-
-
-def _policy(script: str, style: str) -> str:
-    """Nothing but this very script and this very style sheet: no network, no style attributes, no forms."""
-    rules = ("default-src 'none'", f"script-src '{_hash(script)}'", f"style-src '{_hash(style)}'")
-    return "; ".join((*rules, "base-uri 'none'", "form-action 'none'"))
-
-
-def _hash(content: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
-
-
-def _shown(value: Any) -> Any:
-    """What the template prints: markup that was made here as it is, text without anything that could mislead."""
-    if isinstance(value, Markup):
-        return value
-    if value is None:
-        return NO_VALUE
-    return printable(" ".join(value.split())) if isinstance(value, str) else value
 
 
 def _models(audit: Mapping[str, Any], names: Mapping[str, str]) -> list[dict[str, Any]]:

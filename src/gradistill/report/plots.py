@@ -1,20 +1,11 @@
-"""The plots of an audit, as SVG that is part of the page.
-
-What matplotlib writes is taken apart and put together again: its style attributes become plain attributes, so the
-page's policy can forbid styles that it did not bring; text, axes and lines take the colour of the page, light or
-dark; ids get a prefix of their plot. Series differ in marker and line as well as in colour.
-"""
+"""The plots of an audit."""
 
 from __future__ import annotations
 
-import io
-import re
-import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
-from xml.etree import ElementTree
 
+from gradistill.report.drawing import COLOURS, INK, Plot, short, svg
 from gradistill.report.figures import (
     capital,
     decimal,
@@ -25,36 +16,17 @@ from gradistill.report.figures import (
     students_of,
     title_of,
 )
-from gradistill.report.words import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-INK = "#010203"
-"""Stands for the page's own colour of text until the SVG is written."""
-
-SERIES = (
-    ("#4a90d9", "o", "-"),
-    ("#d9730d", "s", "--"),
-    ("#1f9e7a", "^", "-."),
-    ("#b565b8", "D", ":"),
-    ("#9a8a1a", "v", (0, (5, 1, 1, 1, 1, 1))),
+SERIES = tuple(
+    zip(COLOURS, ("o", "s", "^", "D", "v"), ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1))), strict=True)
 )
-"""Colour, marker and line: of middle lightness, so that they stand out from white and from near black."""
+"""Colour, marker and line."""
 
 LABELS_SHOWN = 24
-LABEL_WIDTH = 22
-WIDTH = 4.2  # inches: about a phone's width, so that text keeps its size there
 BY_LABEL = ("label_loyalty", "saliency_loyalty")
-
-
-@dataclass(frozen=True)
-class Plot:
-    """One plot: its title, what it shows in a sentence, and the SVG."""
-
-    title: str
-    note: str
-    svg: str
 
 
 def plots(audit: Mapping[str, Any]) -> list[Plot]:
@@ -83,7 +55,7 @@ def _by_label(audit: Mapping[str, Any], figure: str) -> Plot | None:
             rows = [(row, part[label]) for row, label in enumerate(shown) if label in part]
             offset = (number - (len(found) - 1) / 2) * spread
             _marks(axes, number, names[number], [(y + offset, e) for y, e in rows], across=True)
-        axes.set_yticks(range(len(shown)), [_short(label) for label in shown])
+        axes.set_yticks(range(len(shown)), [short(label) for label in shown])
         axes.set_ylim(len(shown) - 0.4, -0.6)  # the first label on top, as in the table
         axes.set_xlabel(title_of(figure))
 
@@ -92,7 +64,7 @@ def _by_label(audit: Mapping[str, Any], figure: str) -> Plot | None:
         note += f" The {len(shown)} of {len(labels)} labels where it is lowest."
     title = f"{capital(title_of(figure))} by label"
     height = 1.2 + 0.3 * len(shown) * max(1.0, 0.6 * len(found))
-    return Plot(title, note, _svg(draw, title, height, legend=len(found)))
+    return Plot(title, note, svg(draw, title, height, legend=len(found)))
 
 
 def _confidence_figures(audit: Mapping[str, Any]) -> list[str]:
@@ -119,7 +91,7 @@ def _by_confidence(audit: Mapping[str, Any], figure: str) -> Plot | None:
 
     title = f"{capital(title_of(figure))} against confidence"
     note = "Bins of the teacher’s confidence, each with its 95 % interval."
-    return Plot(title, note, _svg(draw, title, 3.2, legend=len(found)))
+    return Plot(title, note, svg(draw, title, 3.2, legend=len(found)))
 
 
 def _calibration(audit: Mapping[str, Any]) -> Plot | None:
@@ -151,17 +123,17 @@ def _calibration(audit: Mapping[str, Any]) -> Plot | None:
                 linestyle=line,
                 markersize=5,
                 linewidth=1.4,
-                label=_short(name),
+                label=short(name),
             )
         axes.set_xlim(max(0.0, min(x for *_, points in lines for x, _ in points) - 0.05), 1.02)
         axes.set_ylim(max(0.0, min(y for *_, points in lines for _, y in points) - 0.05), 1.02)
         axes.set_xlabel("mean confidence")
         axes.set_ylabel("accuracy")
 
-    errors = "; ".join(f"{_short(name)} {error}" for _, name, error, _ in lines if error)
+    errors = "; ".join(f"{short(name)} {error}" for _, name, error, _ in lines if error)
     note = "On the dotted line a model is right as often as it says."
     note += f" Expected calibration error: {errors}." if errors else ""
-    return Plot("Calibration", note, _svg(draw, "Calibration", 3.4, legend=len(lines)))
+    return Plot("Calibration", note, svg(draw, "Calibration", 3.4, legend=len(lines)))
 
 
 def _marks(axes: Axes, number: int, name: str, points: Sequence[Any], *, across: bool) -> None:
@@ -180,7 +152,7 @@ def _marks(axes: Axes, number: int, name: str, points: Sequence[Any], *, across:
         xerr=errors if across else None,
         yerr=None if across else errors,
         color=colour, marker=marker, markersize=5, linestyle="none" if across else line, linewidth=1.4,
-        elinewidth=1.1, capsize=2, label=_short(name),
+        elinewidth=1.1, capsize=2, label=short(name),
     )  # fmt: skip
 
 
@@ -201,70 +173,3 @@ def _estimates(
 def _middle(part: Mapping[str, Any]) -> float | None:
     low, high = finite(part.get("low")), finite(part.get("high"))
     return None if low is None or high is None else (low + high) / 2
-
-
-def _short(text: str) -> str:
-    line = printable(" ".join(text.split()))
-    return line if len(line) <= LABEL_WIDTH else line[: LABEL_WIDTH - 1] + "…"
-
-
-def _svg(draw: Callable[[Axes], None], title: str, height: float, legend: int) -> str:
-    """Draws on one pair of axes and gives the SVG; whatever the user has set for matplotlib plays no part."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context(), warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # a glyph that the measuring font lacks; the browser's font draws the text
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_settings(title))
-        figure = Figure(figsize=(WIDTH, height + 0.22 * (legend if legend > 1 else 0)), layout="constrained")
-        axes = figure.subplots()
-        axes.grid(color=INK, alpha=0.12, linewidth=0.8)
-        axes.set_axisbelow(True)
-        draw(axes)
-        if legend > 1:
-            figure.legend(loc="outside upper left", frameon=False, ncols=1 if legend < 3 else 2, fontsize=8.5)
-        written = io.BytesIO()
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(written, format="svg", transparent=True, metadata=nothing)
-    return _inline(written.getvalue(), title)
-
-
-def _settings(title: str) -> Any:
-    """Text stays text and is no formula; ids come from the title and not from chance."""
-    inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
-    fixed = {"svg.fonttype": "none", "svg.hashsalt": title, "text.parse_math": False, "font.size": 9.5}
-    return fixed | dict.fromkeys(inked, INK) | {"axes.spines.top": False, "axes.spines.right": False}
-
-
-def _inline(svg: bytes, title: str) -> str:
-    """The drawing alone: no prolog, no namespaces, no style sheet, ids that no other plot of the page has."""
-    root = ElementTree.fromstring(svg)
-    prefix = re.sub(r"[^a-z]+", "-", title.lower()).strip("-")
-    for parent in root.iter():
-        for child in [c for c in parent if c.tag.endswith(("}style", "}metadata"))]:
-            parent.remove(child)
-        attributes = {name.rsplit("}", 1)[-1]: value for name, value in parent.attrib.items()}
-        for rule in attributes.pop("style", "").split(";"):
-            name, _, value = (part.strip() for part in rule.partition(":"))
-            if name and not name.startswith("font-family"):
-                attributes[name] = value
-        parent.tag = parent.tag.rsplit("}", 1)[-1]
-        parent.attrib.clear()
-        parent.attrib.update({name: _value(name, value, prefix) for name, value in attributes.items()})
-    view = root.get("viewBox") or ""
-    root.attrib.clear()
-    root.attrib.update(
-        {"viewBox": view, "role": "img", "aria-label": f"Plot: {title}", "stroke-linejoin": "round"}
-    )
-    return ElementTree.tostring(root, encoding="unicode", short_empty_elements=False)
-
-
-def _value(name: str, value: str, prefix: str) -> str:
-    if name == "id":
-        return f"{prefix}-{value}"
-    if name == "href":
-        return f"#{prefix}-{value[1:]}"
-    return value.replace("url(#", f"url(#{prefix}-").replace(INK, "currentColor")

@@ -55,11 +55,12 @@ class StoredTeacher:
         cls, folder: Path, made_for: dict[str, Any], columns: Sequence[Column], rows: Iterable[int],
         *, verify: Verify = "full",
     ) -> StoredTeacher:  # fmt: skip
-        """``rows`` are the numbers of the rows in the order of the data. Raises StoreError where the store is for
-        something else, saying what differs, or damaged, naming the shards."""
+        """``rows`` are the numbers of the rows in the order of the data. A store may hold more signals than these
+        ``columns``. Raises StoreError where it is for something else, saying what differs, or damaged, naming the
+        shards."""
         manifest = Manifest.read(folder)
         remedy = "build one for these: gradistill signals, or give --signals auto"
-        refuse_other(folder, made_for, manifest.made_for, remedy=remedy)
+        refuse_other(folder, made_for, _of_these(manifest.made_for, made_for), remedy=remedy)
         refuse_damaged(folder, damaged(folder, manifest, verify=verify))
         return cls(folder, manifest, columns, rows)
 
@@ -104,6 +105,14 @@ class StoredTeacher:
 
     def _opened(self, number: int) -> Shelf:
         return open_shelf(self.folder / self.manifest.shards[number].file)
+
+
+def _of_these(found: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
+    """What a store was made for, without the signals that nobody wants here; as it is, where wanted ones lack."""
+    there, asked = found.get("signals"), wanted.get("signals")
+    if isinstance(there, list) and isinstance(asked, list) and all(signal in there for signal in asked):
+        return {**found, "signals": asked}
+    return found
 
 
 def open_shelf(file: Path) -> Shelf:

@@ -1,0 +1,1 @@
+"""Tasks × methods × seeds × depths: run, resumed, compared."""

@@ -1,0 +1,200 @@
+"""The bench: rows, teachers, stores, students, and after all of them the comparison."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gradistill.bench.lines import RESULTS, Key, done, failed, read_lines, write_lines
+from gradistill.bench.plan import BenchPlan, Cell, cells, fingerprint
+from gradistill.bench.predicting import predict
+from gradistill.bench.preparing import (
+    Taught,
+    by_length,
+    prepared_rows,
+    store_of,
+    taught,
+    teacher_commands,
+    written_recipe,
+)
+from gradistill.bench.scheduling import FIRST_GUESS, Command, Ended, Width, duration, run_all
+from gradistill.bench.summing import summary
+from gradistill.errors import GradistillError, RecipeError
+from gradistill.jobs import Say
+from gradistill.jobs.folder import METRICS, finished_run, held
+from gradistill.report.bench import bench_page, bench_tables
+from gradistill.signals.files import write_whole
+
+PLAN, SUMMARY, PAGE, TABLES = "bench.yaml", "bench.json", "bench.html", "bench.md"
+
+
+def bench(
+    plan: BenchPlan, output: str | Path, *, at_once: int | None = None, say: Say = print
+) -> dict[str, Any]:
+    """Run what of the plan is not done yet, ``at_once`` students at a time; returns what ``bench.json`` holds.
+
+    Each student is a run of its own below ``output``; ``results.jsonl`` has a line for each, and one that failed says
+    why and is tried again the next time. Whatever stops the bench, the same call goes on with it. Raises RecipeError
+    for a folder that holds something else, or that another process is at work in.
+    """
+    folder = Path(output)
+    with held(folder):
+        present = [path.name for path in folder.iterdir()]
+        if present and PLAN not in present:
+            raise RecipeError(
+                f"{folder} holds {sorted(present)[0]}, and is no bench",
+                expected="a new or empty folder, or a bench to go on with",
+                remedy="choose another --output",
+            )
+        content = yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        write_whole(folder / PLAN, content.encode())
+        return Bench(plan, folder, Width.of_this_machine(at_once), say).run()
+
+
+@dataclass
+class Bench:
+    """A bench at work in its folder. ``lines`` are its results so far, ``marks`` the cells' fingerprints, by cell."""
+
+    plan: BenchPlan
+    output: Path
+    width: Width
+    say: Say
+    lines: dict[Key, dict[str, Any]] = field(default_factory=dict)
+    marks: dict[Key, str] = field(default_factory=dict)
+    tasks: dict[str, Taught] = field(default_factory=dict)
+
+    def run(self) -> dict[str, Any]:
+        """All that is not done yet; returns the comparison. What has ended is kept and compared, whatever happens."""
+        self.lines = read_lines(self.output / RESULTS)
+        wanted = list(cells(self.plan))
+        try:
+            self._teach(wanted)
+            self._train([cell for cell in wanted if cell.task in self.tasks])
+        finally:
+            found = self._report(wanted)
+        if self.plan.predictions:
+            predict(self.plan, self.tasks, self._standing(wanted), self.output, self.say)
+        return found
+
+    def _teach(self, wanted: Sequence[Cell]) -> None:
+        """Rows and teachers. What keeps a task from having them is the error of all its cells."""
+        rows, commands = {}, list[Command]()
+        for name in self.plan.tasks:
+            with self._blaming(name, wanted):
+                rows[name] = prepared_rows(self.plan, name, self.output)
+                commands += teacher_commands(self.plan, name, self.output, rows[name])
+        self._run(commands, lambda ended, left: self._tell(ended, left, ended.said if ended.code else None))
+        for name in rows:
+            with self._blaming(name, wanted):
+                self.tasks[name] = taught(self.plan, name, self.output, rows[name])
+
+    def _train(self, wanted: Sequence[Cell]) -> None:
+        for cell in wanted:
+            task = self.tasks[cell.task]
+            inputs = {"rows": task.rows.fingerprint, "teacher": task.fingerprint}
+            self.marks[cell.key] = fingerprint(cell, inputs)
+        left = [cell for cell in wanted if not self._is_done(cell)]
+        self.say(f"{len(wanted) - len(left)} of {len(wanted)} students are there, {len(left)} to train")
+        stores = {}
+        for name, task in self.tasks.items():
+            for length, group in by_length(cell for cell in left if cell.task == name).items():
+                stores[name, length] = store_of(task, group, self.output / name / f"store-{length}", self.say)
+        by_name = {cell.name: cell for cell in left}
+        commands = [self._command(c, stores[c.task, c.recipe.training.max_length]) for c in left]
+        self._run(commands, lambda ended, time: self._ended(by_name[ended.command.name], ended, time))
+
+    def _command(self, cell: Cell, store: str) -> Command:
+        task, folder = self.tasks[cell.task], self.output / cell.folder
+        file = written_recipe(cell.recipe, folder.with_name(f"{folder.name}.yaml"))
+        where = [
+            "--teacher",
+            task.teacher,
+            *task.rows.options,
+            "--recipe",
+            str(file),
+            "--settings",
+            "default",
+        ]
+        how = ["--signals", store, "--verify", "fast", "--output", str(folder), "--overwrite"]
+        return Command(cell.name, ["distill", *where, *how], folder.with_name(f"{folder.name}.log"))
+
+    def _run(self, commands: Sequence[Command], on_end: Callable[[Ended, float], None]) -> None:
+        if commands:
+            cache = {"GRADISTILL_CACHE": str((self.output / "cache").resolve())}
+            run_all(commands, self.width, cache, self._needed, on_end)
+
+    def _needed(self) -> float:
+        """Bytes that the largest student so far took."""
+        ended = [line for line in self.lines.values() if line["status"] == "done"]
+        return max((line["timing"]["peak_rss_mb"] * 1e6 for line in ended), default=FIRST_GUESS)
+
+    def _ended(self, cell: Cell, ended: Ended, left: float) -> None:
+        folder, mark = self.output / cell.folder, self.marks[cell.key]
+        if ended.code == 0 and (folder / METRICS).is_file():
+            metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+            line = done(cell, mark, metrics, self.tasks[cell.task].rows.task.select, self.width.at_once)
+        else:
+            line = failed(cell, mark, ended.said or f"it ended with code {ended.code}")
+        self._keep(cell, line)
+        self._tell(ended, left, line.get("error"), line)
+        if not self.plan.keep_models and line["status"] == "done":
+            shutil.rmtree(folder)
+
+    def _keep(self, cell: Cell, line: dict[str, Any]) -> None:
+        self.lines[cell.key] = line
+        write_lines(self.output / RESULTS, self.lines.values())
+
+    def _tell(
+        self, ended: Ended, left: float, error: str | None, line: Mapping[str, Any] | None = None
+    ) -> None:
+        took = f"{duration(ended.seconds)}, about {duration(left)} left"
+        if error is not None:
+            self.say(f"FAILED {ended.command.name} ({took}): {error}")
+            return
+        loyal = (line or {}).get("loyalty") or {}
+        figures = {**((line or {}).get("eval") or {}), **{k: v["value"] for k, v in loyal.items() if v}}
+        shown = ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
+        self.say(f"{ended.command.name} ({took}){': ' if shown else ''}{shown}")
+
+    def _is_done(self, cell: Cell) -> bool:
+        if not self._standing([cell]):
+            return False
+        return not self.plan.keep_models or finished_run(self.output / cell.folder, cell.recipe)
+
+    def _standing(self, wanted: Sequence[Cell]) -> list[dict[str, Any]]:
+        """The lines of cells that ended well, with the recipe, the rows and the teacher that they have now."""
+        found = []
+        for cell in wanted:
+            line = self.lines.get(cell.key, {})
+            if line.get("status") == "done" and line["fingerprint"] == self.marks.get(cell.key):
+                found.append(line)
+        return found
+
+    @contextmanager
+    def _blaming(self, name: str, wanted: Sequence[Cell]) -> Iterator[None]:
+        """An error inside is that of every cell of the task, and the other tasks go on."""
+        try:
+            yield
+        except GradistillError as error:
+            self.say(f"FAILED {name}: {error}")
+            for cell in wanted:
+                if cell.task == name:
+                    self._keep(cell, failed(cell, "", str(error)))
+
+    def _report(self, wanted: Sequence[Cell]) -> dict[str, Any]:
+        broken = [self.lines[c.key] for c in wanted if self.lines.get(c.key, {}).get("status") == "failed"]
+        teachers = {
+            name: {"tried": task.tried, "rows": dict(task.rows.counts)} for name, task in self.tasks.items()
+        }
+        found = summary(self._standing(wanted), broken, teachers, self.plan)
+        write_whole(self.output / SUMMARY, (json.dumps(found, indent=1) + "\n").encode())
+        write_whole(self.output / TABLES, bench_tables(found).encode())
+        write_whole(self.output / PAGE, bench_page(found).encode())
+        return found

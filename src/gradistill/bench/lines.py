@@ -1,0 +1,60 @@
+"""The results of a bench as JSON lines, one a cell: what is done is not done again, and what failed says why."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from gradistill.bench.plan import Cell
+from gradistill.errors import RecipeError
+from gradistill.signals.files import write_whole
+
+RESULTS = "results.jsonl"
+_NEEDED = ("task", "method", "layers", "seed", "fingerprint", "status")
+Key = tuple[str, int, str, int]
+"""Of a cell: task, layers, method, seed."""
+
+
+def done(
+    cell: Cell, fingerprint: str, metrics: Mapping[str, Any], select: str, at_once: int
+) -> dict[str, Any]:
+    """The line of a cell that ended well, from its ``metrics.json``."""
+    kept = ("eval", "teacher_eval", "loyalty", "timing", "student", "teacher", "inputs", "versions")
+    about = {"select": select, "at_once": at_once}
+    return {**_head(cell, fingerprint, "done"), **about, **{name: metrics.get(name) for name in kept}}
+
+
+def failed(cell: Cell, fingerprint: str, why: str) -> dict[str, Any]:
+    return {**_head(cell, fingerprint, "failed"), "error": why}
+
+
+def _head(cell: Cell, fingerprint: str, status: str) -> dict[str, Any]:
+    own = {"task": cell.task, "layers": cell.layers, "method": cell.method, "seed": cell.seed}
+    return {**own, "fingerprint": fingerprint, "status": status}
+
+
+def read_lines(file: Path) -> dict[Key, dict[str, Any]]:
+    """By cell; none where there is no file. Raises RecipeError, with the line, for anything but such lines."""
+    if not file.is_file():
+        return {}
+    found: dict[Key, dict[str, Any]] = {}
+    for number, text in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            line = json.loads(text)
+            if missing := [name for name in _NEEDED if name not in line]:
+                raise ValueError(f"it lacks {missing[0]}")
+            found[line["task"], line["layers"], line["method"], line["seed"]] = line
+        except (ValueError, TypeError) as error:
+            raise RecipeError(
+                f"{file}, line {number}, is no result of a bench: {error}",
+                expected="one JSON object a line, as gradistill bench writes them",
+                remedy="remove that line: its cell is run again",
+            ) from error
+    return found
+
+
+def write_lines(file: Path, lines: Iterable[Mapping[str, Any]]) -> None:
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    write_whole(file, text.encode())

@@ -1,0 +1,229 @@
+"""What a bench is to run: its YAML file, and the cells that follow from it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+from pydantic import BeforeValidator, Field
+
+from gradistill.data import TASKS
+from gradistill.errors import RecipeError, nearest
+from gradistill.recipe import Recipe, load_recipe
+from gradistill.recipe.reading import read_keys
+from gradistill.recipe.schema import Strict, refusal
+from gradistill.signals.fingerprint import digest
+
+KEEP_LAST = (
+    "training.arguments.eval_strategy=no",
+    "training.arguments.save_strategy=no",
+    "training.arguments.load_best_model_at_end=false",
+)
+"""With our settings a student of a bench is what its last epoch ends with: choosing among epochs on the rows that it is
+then measured on would flatter it. The authors did choose so."""
+
+_NAME = re.compile(r"[^\x00-\x1f/\\]{1,80}")
+Changes = Annotated[
+    tuple[str, ...], BeforeValidator(lambda given: [given] if isinstance(given, str) else given)
+]
+
+
+class TeacherPlan(Strict):
+    """How a task's teacher is made: fine-tuned at each learning rate, and the best on validation kept."""
+
+    model: str = Field(
+        default="minilm-l6", description="the pre-trained model: a folder, a hub id, or minilm-l6"
+    )
+    learning_rates: tuple[float, ...] = Field(default=(2e-5, 5e-5, 1e-4), min_length=1)
+    train_rows: int | None = Field(
+        default=None, ge=1, description="of the task's training rows; all if not said"
+    )
+    set: Changes = Field(default=(), description="changes of the recipe finetune")
+
+
+class MethodPlan(Strict):
+    """One column of the comparison: a shipped method, with changes of its recipe."""
+
+    method: str
+    set: Changes = ()
+    tasks: tuple[str, ...] | None = Field(default=None, description="on these tasks alone")
+
+
+class TaskPlan(Strict):
+    """One task; what is not said here holds for all."""
+
+    data: str | None = Field(
+        default=None, description="folder or hub id; else the folder of that name in data"
+    )
+    task: str | None = Field(default=None, description="the known task, if it is called otherwise here")
+    teacher: str | None = Field(default=None, description="a fine-tuned teacher that is there already")
+    layers: tuple[int, ...] | None = None
+    train_rows: int | None = Field(default=None, ge=1)
+    validation_rows: int | None = Field(default=None, ge=1)
+    set: Changes = ()
+    teacher_set: Changes = Field(default=(), description="changes of its teacher's recipe")
+
+
+def _by_name(given: Any) -> Any:
+    """A list of names stands for names with nothing said about them."""
+    return dict.fromkeys(given) if isinstance(given, list) else given
+
+
+def _tasks(given: Any) -> Any:
+    named = _by_name(given)
+    return {name: plan or {} for name, plan in named.items()} if isinstance(named, dict) else named
+
+
+def _methods(given: Any) -> Any:
+    named = _by_name(given)
+    if not isinstance(named, dict):
+        return named
+    return {
+        name: {"method": name, **(plan or {})} if isinstance(plan, dict | None) else plan
+        for name, plan in named.items()
+    }
+
+
+class BenchPlan(Strict):
+    """A bench file. ``set`` changes every student's recipe; what a task and then a method changes comes after it."""
+
+    title: str = ""
+    data: str | None = Field(default=None, description="a folder with a folder for each task")
+    tasks: Annotated[dict[str, TaskPlan], BeforeValidator(_tasks), Field(min_length=1)]
+    methods: Annotated[dict[str, MethodPlan], BeforeValidator(_methods), Field(min_length=1)]
+    baseline: str = Field(default="kd", description="the method that the others are compared with")
+    seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
+    layers: tuple[int, ...] = Field(default=(3,), min_length=1, description="depths of the students")
+    teacher: TeacherPlan = TeacherPlan()
+    train_rows: int | None = Field(default=None, ge=1, description="for students; drawn once, by seed 0")
+    validation_rows: int | None = Field(default=None, ge=1, description="drawn once, by seed 0")
+    settings: Literal["authors", "default"] = "default"
+    set: Changes = ()
+    predictions: bool = Field(default=False, description="write test predictions in GLUE's format")
+    keep_models: bool = Field(default=True, description="keep the students, not their figures alone")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One student to train: the recipe is complete, its seed and depth included."""
+
+    task: str
+    method: str
+    layers: int
+    seed: int
+    recipe: Recipe
+
+    @property
+    def name(self) -> str:
+        """As people call it."""
+        return f"{self.task}, {self.layers} layers, {self.method}, seed {self.seed}"
+
+    @property
+    def key(self) -> tuple[str, int, str, int]:
+        return self.task, self.layers, self.method, self.seed
+
+    @property
+    def folder(self) -> Path:
+        """Where it is trained, below the bench's own folder."""
+        method = self.method.replace(", ", "-").replace(" ", "-")
+        return Path(self.task) / f"{self.layers}-layers" / f"{method}-{self.seed}"
+
+
+def read_plan(file: Path, data: str | None = None) -> BenchPlan:
+    """The plan in a file; its paths are relative to the file's folder. ``data`` takes the place of what it says.
+
+    Raises RecipeError, with the nearest name for an unknown key, method or baseline.
+    """
+    raw = read_keys(file, "bench", "keys such as tasks, methods, seeds, layers")
+    try:
+        plan = BenchPlan.model_validate(raw)
+    except pydantic.ValidationError as error:
+        raise refusal(error, BenchPlan, kind="bench") from error
+    home = file.resolve().parent
+    tasks = {name: _settled(name, task, plan, home, data) for name, task in plan.tasks.items()}
+    _check_names(plan)
+    return plan.model_copy(update={"tasks": tasks, "data": data or plan.data})
+
+
+def suite(name: str) -> Path:
+    """The file of a shipped suite."""
+    folder = Path(str(resources.files("gradistill.bench") / "suites"))
+    known = sorted(file.stem for file in folder.glob("*.yaml"))
+    if name not in known:
+        raise RecipeError(f"there is no suite {name!r}", remedy=nearest(name, known))
+    return folder / f"{name}.yaml"
+
+
+def cells(plan: BenchPlan) -> Iterator[Cell]:
+    """All cells, seed by seed: stopped early, a bench has whole seeds of every task rather than whole tasks."""
+    for seed in plan.seeds:
+        for name, task in plan.tasks.items():
+            for layers in task.layers or plan.layers:
+                for method, chosen in plan.methods.items():
+                    if chosen.tasks is None or name in chosen.tasks:
+                        yield Cell(name, method, layers, seed, recipe_of(plan, name, chosen, layers, seed))
+
+
+def recipe_of(plan: BenchPlan, name: str, method: MethodPlan, layers: int, seed: int) -> Recipe:
+    authors = plan.settings == "authors"
+    own = (*(() if authors else KEEP_LAST), f"training.seed={seed}", f"student.layers={layers}")
+    task = plan.tasks[name]
+    recipe = load_recipe(
+        method.method,
+        task=task.task,
+        changes=(*own, *plan.set, *task.set, *method.set),
+        authors_settings=authors,
+    )
+    if recipe.training.seed != seed or recipe.student.layers not in (layers, None):
+        raise RecipeError(
+            f"the changes of {method.method!r} on {name!r} settle its seed or its depth",
+            expected="seeds and layers of the bench, or student.layers=null for a checkpoint",
+            remedy="leave training.seed and student.layers out of set",
+        )
+    return recipe
+
+
+def fingerprint(cell: Cell, rows: Mapping[str, Any]) -> str:
+    """Of all that decides about a cell's figures: its recipe, and the rows and teacher that ``rows`` tells of."""
+    return digest({"recipe": cell.recipe.as_dict(), **rows})[:16]
+
+
+def _settled(name: str, task: TaskPlan, plan: BenchPlan, home: Path, data: str | None) -> TaskPlan:
+    """With the source of its rows and the known task's name; paths are those that the file means."""
+    below = data or plan.data
+    source = task.data or (f"{below.rstrip('/')}/{name}" if below else None)
+    if source is None:
+        raise RecipeError(
+            f"the bench does not say where the rows of {name!r} are",
+            expected="data: FOLDER with a folder for each task, or data for the task itself",
+            remedy="add it, or give --data FOLDER",
+        )
+    told = data is not None and task.data is None  # by the command line: relative to where that is typed
+    place = source if told else _from(home, source)
+    teacher = None if task.teacher is None else _from(home, task.teacher)
+    known = task.task or (name if name in TASKS else None)
+    return task.model_copy(update={"data": place, "teacher": teacher, "task": known})
+
+
+def _from(home: Path, source: str) -> str:
+    """A path that is there from the file's folder, or else what it is: a hub id."""
+    return str(home / source) if (home / source).exists() else source
+
+
+def _check_names(plan: BenchPlan) -> None:
+    for name in (*plan.tasks, *plan.methods):
+        if not _NAME.fullmatch(name) or name.startswith("."):
+            raise RecipeError(f"the bench calls something {name!r}", expected="a name that can be a folder's")
+    if plan.baseline not in plan.methods:
+        raise RecipeError(
+            f"the bench's baseline is {plan.baseline!r}, which it does not run",
+            remedy=nearest(plan.baseline, plan.methods),
+        )
+    unknown = [t for method in plan.methods.values() for t in method.tasks or () if t not in plan.tasks]
+    if unknown:
+        raise RecipeError(f"a method names the task {unknown[0]!r}", remedy=nearest(unknown[0], plan.tasks))

@@ -1,0 +1,97 @@
+"""Predictions of the test rows in the format of the GLUE leaderboard.
+
+One folder a method and depth, one file a task: ``index`` and ``prediction`` with a tab between, in the rows' order;
+names of labels for the inference tasks, numbers for the others, scores for STS-B (the sample submission of
+gluebenchmark.com). The student that speaks is the best on validation among its seeds. The diagnostic set (AX) is not
+written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from gradistill.bench.plan import BenchPlan, Cell, cells
+from gradistill.bench.preparing import Taught
+from gradistill.data import Collator, Task, encode, load_unlabelled
+from gradistill.data.batching import by_length
+from gradistill.errors import GradistillError
+from gradistill.jobs import Say
+from gradistill.models.loading import load_classifier, load_tokenizer
+from gradistill.models.still import still
+from gradistill.signals.files import write_whole
+from gradistill.types import Batch
+
+FILES = {
+    "cola": {"test": "CoLA.tsv"},
+    "sst2": {"test": "SST-2.tsv"},
+    "mrpc": {"test": "MRPC.tsv"},
+    "stsb": {"test": "STS-B.tsv"},
+    "qqp": {"test": "QQP.tsv"},
+    "mnli": {"test_matched": "MNLI-m.tsv", "test_mismatched": "MNLI-mm.tsv"},
+    "qnli": {"test": "QNLI.tsv"},
+    "rte": {"test": "RTE.tsv"},
+    "wnli": {"test": "WNLI.tsv"},
+}
+"""The leaderboard's files by task and split."""
+BY_NAME = ("mnli", "qnli", "rte")
+"""Tasks whose labels it wants by name."""
+_TOKENS = 8192
+
+
+def predict(
+    plan: BenchPlan, tasks: Mapping[str, Taught], lines: Sequence[Mapping[str, Any]], output: Path, say: Say
+) -> None:
+    """Write what the best student of each method says of each task's test rows; a task without them is told of."""
+    for name, task in tasks.items():
+        known = task.rows.task.name
+        for split, file in FILES.get(known, {}).items():
+            try:
+                rows = load_unlabelled(str(plan.tasks[name].data), task.rows.task, split=split)
+            except GradistillError as error:
+                say(f"{name}: no predictions for {file}: {error}")
+                continue
+            for cell in _best(plan, [line for line in lines if line["task"] == name]):
+                method = cell.folder.name.rpartition("-")[0]
+                folder = output / "predictions" / f"{cell.layers}-layers" / method
+                said = _logits(output / cell.folder, rows, task.rows.task, cell.recipe.training.max_length)
+                folder.mkdir(parents=True, exist_ok=True)
+                write_whole(folder / file, submission(task.rows.task, said).encode())
+
+
+def submission(task: Task, logits: np.ndarray) -> str:
+    """A file of the leaderboard. ``logits`` are ``(examples, labels)``."""
+    if task.labels is None:
+        said = [f"{score:.3f}" for score in logits.reshape(len(logits))]
+    else:
+        found = logits.argmax(-1).tolist()
+        said = [task.labels[k] if task.name in BY_NAME else str(k) for k in found]
+    return "index\tprediction\n" + "".join(f"{k}\t{one}\n" for k, one in enumerate(said))
+
+
+def _best(plan: BenchPlan, lines: Sequence[Mapping[str, Any]]) -> list[Cell]:
+    """Of the seeds of each method and depth the one with the best selecting metric; the first of equal ones."""
+    score = {(e["task"], e["layers"], e["method"], e["seed"]): e["eval"][e["select"]] for e in lines}
+    best: dict[tuple[int, str], Cell] = {}
+    for cell in cells(plan):
+        if cell.key in score:
+            group = cell.layers, cell.method
+            if group not in best or score[cell.key] > score[best[group].key]:
+                best[group] = cell
+    return list(best.values())
+
+
+def _logits(student: Path, rows: Any, task: Task, max_length: int) -> np.ndarray:
+    tokenizer, (model, _) = load_tokenizer(student), load_classifier(student)
+    encoded = encode(rows, tokenizer, task, max_length=max_length).dataset
+    collate, found = Collator(tokenizer), np.empty((len(rows), task.num_labels), np.float32)
+    device = next(model.parameters()).device
+    with still(model), torch.inference_mode():
+        for places in by_length(encoded["length"][:], _TOKENS):
+            batch = Batch.of({k: v.to(device) for k, v in collate([encoded[p] for p in places]).items()})
+            found[places] = model(**batch.inputs).logits.float().cpu().numpy()
+    return found

@@ -1,0 +1,190 @@
+"""What the students of one task share: rows, a teacher that was chosen fairly, and one store of its signals."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from datasets import Dataset
+
+from gradistill.bench.plan import BenchPlan, Cell
+from gradistill.bench.scheduling import Command
+from gradistill.data import Splits, Task, load_splits
+from gradistill.errors import GradistillError, StoreError, TrainingError
+from gradistill.jobs import Say
+from gradistill.jobs.folder import METRICS, finished_run
+from gradistill.jobs.runs import DataChoice, store_signals
+from gradistill.jobs.signals import delete
+from gradistill.models.loading import load_classifier
+from gradistill.recipe import Recipe, load_recipe
+from gradistill.signals.files import write_whole
+from gradistill.signals.fingerprint import digest, of_model
+
+ROWS_DRAWN_BY = 0
+"""The seed of every subset: all students of a task read the same rows."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A task's rows as its students read them: a folder, how to read it, how many, and a hash of them."""
+
+    choice: DataChoice
+    task: Task
+    counts: Mapping[str, int]
+    fingerprint: str
+
+    @property
+    def options(self) -> list[str]:
+        """Of a command that reads them."""
+        if self.choice.task is not None:
+            return ["--data", self.choice.source, "--task", self.choice.task]
+        assert self.choice.text_columns is not None
+        columns = ",".join(self.choice.text_columns)
+        return ["--data", self.choice.source, "--label-column", "label", "--text-columns", columns]
+
+
+@dataclass(frozen=True)
+class Taught:
+    """A task with its teacher. ``tried`` holds the selecting metric of each that was fine-tuned, by learning rate."""
+
+    rows: Rows
+    teacher: str
+    fingerprint: str
+    tried: Mapping[str, float]
+
+
+def prepared_rows(plan: BenchPlan, name: str, output: Path) -> Rows:
+    """The rows of a task, drawn once if the plan wants fewer than there are, written below ``output``."""
+    task = plan.tasks[name]
+    assert task.data is not None  # read_plan has settled it
+    splits = load_splits(task.data, task=task.task)
+    limits = {
+        "train": task.train_rows or plan.train_rows,
+        "validation": task.validation_rows or plan.validation_rows,
+    }
+    kept = {split: _drawn(splits.rows[split], limit) for split, limit in limits.items()}
+    folder = output / name / "data"
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, rows in kept.items():
+        _written(rows, splits, folder / f"{split}.parquet")
+    columns = None if task.task else splits.task.text_columns
+    choice = DataChoice(str(folder), task.task, None if task.task else "label", columns)
+    found = digest({split: rows.to_dict() for split, rows in kept.items()})
+    return Rows(choice, splits.task, {split: len(rows) for split, rows in kept.items()}, found)
+
+
+def _drawn(rows: Dataset, limit: int | None) -> Dataset:
+    if limit is None or limit >= len(rows):
+        return rows
+    return rows.shuffle(seed=ROWS_DRAWN_BY).select(range(limit))
+
+
+def _written(rows: Dataset, splits: Splits, file: Path) -> None:
+    """With labels by name: numbers would have to be guessed at again."""
+    labels = splits.task.labels
+    content = {name: rows[name][:] for name in splits.task.text_columns}
+    content["label"] = [labels[k] for k in rows["label"][:]] if labels else rows["label"][:]
+    draft = file.with_name(f".{file.name}")
+    Dataset.from_dict(content).to_parquet(draft)
+    draft.replace(file)
+
+
+def teacher_runs(plan: BenchPlan, name: str, output: Path) -> dict[str, tuple[Path, Recipe]]:
+    """The fine-tunings that a teacher is chosen from: folder and recipe by learning rate; none where one is given."""
+    task = plan.tasks[name]
+    if task.teacher is not None:
+        return {}
+    limit = [f"training.max_train_rows={plan.teacher.train_rows}"] if plan.teacher.train_rows else []
+    found = {}
+    for rate in plan.teacher.learning_rates:
+        changes = (f"training.learning_rate={rate}", *limit, *plan.teacher.set, *task.teacher_set)
+        recipe = load_recipe("finetune", task=task.task, changes=changes, authors_settings=False)
+        found[f"{rate:g}"] = output / name / "teachers" / f"{rate:g}", recipe
+    return found
+
+
+def teacher_commands(plan: BenchPlan, name: str, output: Path, rows: Rows) -> list[Command]:
+    """Those of them that are not there yet. They train on the whole task, not on the students' subset."""
+    commands = []
+    source = plan.tasks[name].data
+    named = ["--task", rows.choice.task] if rows.choice.task else []
+    for rate, (folder, recipe) in teacher_runs(plan, name, output).items():
+        if not finished_run(folder, recipe):
+            file = written_recipe(recipe, folder.with_suffix(".yaml"))
+            options = ["--model", plan.teacher.model, "--data", str(source), *named, "--recipe", str(file)]
+            arguments = [
+                "finetune",
+                *options,
+                "--settings",
+                "default",
+                "--output",
+                str(folder),
+                "--overwrite",
+            ]
+            commands.append(
+                Command(f"{name}, teacher, learning rate {rate}", arguments, folder.with_suffix(".log"))
+            )
+    return commands
+
+
+def taught(plan: BenchPlan, name: str, output: Path, rows: Rows) -> Taught:
+    """The task with its best teacher. Raises TrainingError where none came about."""
+    given = plan.tasks[name].teacher
+    tried: dict[str, float] = {}
+    folders: dict[str, Path] = {}
+    for rate, (folder, recipe) in teacher_runs(plan, name, output).items():
+        if finished_run(folder, recipe):
+            metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+            tried[rate], folders[rate] = metrics["eval"][rows.task.select], folder
+    if given is None and not tried:
+        raise TrainingError(
+            f"no teacher of {name} came about", remedy=f"see the logs in {output / name / 'teachers'}"
+        )
+    teacher = given or str(folders[max(tried, key=lambda rate: tried[rate])])
+    return Taught(rows, teacher, of_model(load_classifier(teacher)[0]), tried)
+
+
+def store_of(task: Taught, cells: Sequence[Cell], folder: Path, say: Say) -> str:
+    """One store for all of these cells, which cut texts at one length; ``auto`` where none can be written.
+
+    A cell that cannot learn from this teacher plays no part in it, and is told why when its turn comes.
+    """
+    asking = {digest(c.recipe.as_dict()): c.recipe for c in cells if c.recipe.needs_teacher}
+    if not asking:
+        return "auto"
+    length = f"training.max_length={cells[0].recipe.training.max_length}"
+    first = load_recipe("kd", changes=[length])  # asks for logits, which every teacher has
+
+    def write() -> Path:
+        choice, others = task.rows.choice, list(asking.values())
+        return store_signals(task.teacher, choice, folder, first, others=others, say=_quiet)
+
+    try:
+        try:
+            return str(write())
+        except StoreError:  # for other methods or another teacher
+            delete(folder)
+            return str(write())
+    except GradistillError as error:
+        say(f"{cells[0].task}: every student keeps a store of its own: {error}")
+        return "auto"
+
+
+def written_recipe(recipe: Recipe, file: Path) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(file, recipe.as_yaml().encode())
+    return file
+
+
+def by_length(cells: Iterable[Cell]) -> dict[int, list[Cell]]:
+    """Cells by the length at which they cut texts: a store holds whole texts of one cut."""
+    found: dict[int, list[Cell]] = {}
+    for cell in cells:
+        found.setdefault(cell.recipe.training.max_length, []).append(cell)
+    return found
+
+
+def _quiet(_: str) -> None:
+    """What a store says about itself is of no interest between cells."""

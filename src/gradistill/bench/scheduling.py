@@ -1,0 +1,165 @@
+"""Many commands, a few at once: each in a process of its own, which dies with this one and cannot take it along."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic, sleep
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+FIRST_GUESS = 2e9
+"""Bytes that a process may need, until one has ended and said."""
+_HEADROOM = 1.3
+
+
+@dataclass(frozen=True)
+class Command:
+    """``arguments`` of gradistill; all that it prints goes to ``log``."""
+
+    name: str
+    arguments: Sequence[str]
+    log: Path
+
+
+@dataclass(frozen=True)
+class Ended:
+    """``said`` is the end of what a failed command printed."""
+
+    command: Command
+    code: int
+    seconds: float
+
+    @property
+    def said(self) -> str:
+        text = self.command.log.read_text(encoding="utf-8", errors="replace").strip()
+        head, error, tail = text.rpartition("error: ")
+        return (error + tail if error else "\n".join(head.splitlines()[-5:] or tail.splitlines()[-5:]))[
+            -2000:
+        ]
+
+
+@dataclass(frozen=True)
+class Width:
+    """How many run ``at_once``, and with how many ``threads`` each.
+
+    The threads do not depend on what memory allows meanwhile: sums in another order would give other students.
+    """
+
+    at_once: int
+    threads: int
+
+    @classmethod
+    def of_this_machine(cls, at_once: int | None = None) -> Width:
+        """On one accelerator one at a time; on a CPU one for every four cores, but two where there are two."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        if at_once is None:
+            at_once = 1 if torch.accelerator.is_available() else max(min(2, cores), cores // 4)
+        return cls(at_once, max(1, cores // at_once))
+
+
+def run_all(
+    commands: Sequence[Command],
+    width: Width,
+    environment: Mapping[str, str],
+    needed: Callable[[], float],
+    on_end: Callable[[Ended, float], None],
+) -> None:
+    """Run them in their order. ``on_end`` hears of each as it ends, and how many seconds are left for the others.
+
+    Another is started only while memory for it is free: ``needed`` bytes, by what others took. Whatever stops this
+    process stops them too.
+    """
+    waiting, running = list(commands), dict[subprocess.Popen[bytes], tuple[Command, float]]()
+    spent, done = 0.0, 0
+    with _bar(len(commands)) as advance:
+        try:
+            while waiting or running:
+                while (
+                    waiting
+                    and len(running) < width.at_once
+                    and (not running or _free() > _HEADROOM * needed())
+                ):
+                    command = waiting.pop(0)
+                    running[_started(command, width, environment)] = command, monotonic()
+                for process in [process for process in running if process.poll() is not None]:
+                    command, began = running.pop(process)
+                    ended = Ended(command, process.returncode, monotonic() - began)
+                    spent, done = spent + ended.seconds, done + 1
+                    left = spent / done * (len(waiting) + 0.5 * len(running)) / width.at_once
+                    on_end(ended, left)
+                    advance(left)
+                sleep(0.1)
+        finally:
+            _stopped(running)
+
+
+def _started(command: Command, width: Width, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    command.log.parent.mkdir(parents=True, exist_ok=True)
+    threads = {name: str(width.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    with command.log.open("wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "gradistill", *command.arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE", **threads, **environment},
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+        )
+
+
+def _die_with_parent() -> None:
+    """Have the kernel kill this process when the one that started it dies, were it by SIGKILL (prctl(2))."""
+    import ctypes
+    import signal
+
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+def _stopped(running: Mapping[subprocess.Popen[bytes], object]) -> None:
+    """They hold a lock on their folder and go on from their last checkpoint another time."""
+    for process in running:
+        process.terminate()
+    for process in running:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(10)
+        process.kill()
+        process.wait()
+
+
+def _free() -> float:
+    """Bytes of memory that a new process can have; no limit where the system does not say."""
+    with suppress(OSError, StopIteration, ValueError, IndexError):
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return 1024.0 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1])
+    return float("inf")
+
+
+@contextmanager
+def _bar(total: int) -> Iterator[Callable[[float], None]]:
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        TextColumn("{task.fields[left]}"),
+    )  # fmt: skip
+    with Progress(*columns, transient=True) as progress:
+        bar = progress.add_task("running", total=total, left="")
+
+        def advance(left: float) -> None:
+            progress.update(bar, advance=1, left=f"about {duration(left)} left")
+
+        yield advance
+
+
+def duration(seconds: float) -> str:
+    """As people say it: 40 s, 12 min, 3 h 5 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

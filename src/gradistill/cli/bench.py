@@ -1,0 +1,59 @@
+"""``gradistill bench``: tasks × methods × seeds × depths, resumed and compared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gradistill.cli.options import say
+
+File = Annotated[Path | None, typer.Argument(help="A bench in YAML: tasks, methods, seeds, layers.")]
+Output = Annotated[
+    Path, typer.Option("--output", help="Where runs, results.jsonl, bench.md and bench.html go.")
+]
+Suite = Annotated[str | None, typer.Option("--suite", help="A shipped bench instead of a file: glue.")]
+Data = Annotated[str | None, typer.Option("--data", help="A folder with a folder for each task.")]
+AtOnce = Annotated[
+    int | None,
+    typer.Option("--jobs", min=1, help="Students at once (default: by cores; 1 with an accelerator)."),
+]
+
+
+def bench(
+    file: File = None,
+    output: Output = Path("runs/bench"),
+    suite: Suite = None,
+    data: Data = None,
+    jobs: AtOnce = None,
+) -> None:
+    """Compare methods on tasks over seeds; the same command goes on with what is not done."""
+    from rich.console import Console
+
+    from gradistill.bench.benching import PAGE
+    from gradistill.bench.benching import bench as benched
+    from gradistill.report.bench import bench_rows
+    from gradistill.report.terminal import results_table
+
+    found = benched(_plan(file, suite, data), output, at_once=jobs, say=say)
+    if rows := bench_rows(found):
+        Console().print(results_table(rows, title=found["title"] or "bench"))
+    say(f"written to {output}: open {output / PAGE} in a browser")
+    if found["failed"]:
+        say(f"{len(found['failed'])} students failed; the same command tries them again")
+        raise typer.Exit(1)
+
+
+def _plan(file: Path | None, suite: str | None, data: str | None) -> Any:
+    from gradistill.bench.plan import read_plan
+    from gradistill.bench.plan import suite as shipped
+    from gradistill.errors import RecipeError
+
+    if (file is None) == (suite is None):
+        raise RecipeError(
+            "a bench file and a suite came" if file else "neither a bench file nor a suite came",
+            expected="one of them",
+            remedy="say gradistill bench BENCH.yaml, or gradistill bench --suite glue",
+        )
+    return read_plan(shipped(str(suite)) if file is None else file, data)

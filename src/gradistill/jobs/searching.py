@@ -1,0 +1,97 @@
+"""What a search may change: fields of the recipe, each with the values it may take."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from gradistill.errors import RecipeError
+from gradistill.recipe import Recipe
+
+_RANGE = re.compile(r"(?P<low>[^,:]+?)\.\.(?P<high>[^:,]+?)(?P<log>:log)?")
+_FACTOR = 10.0
+
+
+@dataclass(frozen=True)
+class Searched:
+    """One field: a range from ``low`` to ``high`` (of ``whole`` numbers, on a ``log`` scale), or ``choices``."""
+
+    field: str
+    low: float = 0.0
+    high: float = 0.0
+    log: bool = False
+    whole: bool = False
+    choices: tuple[Any, ...] = ()
+
+    def value(self, trial: Any) -> Any:
+        """What an Optuna trial suggests for it."""
+        if self.choices:
+            return trial.suggest_categorical(self.field, self.choices)
+        if self.whole:
+            return trial.suggest_int(self.field, int(self.low), int(self.high), log=self.log)
+        return trial.suggest_float(self.field, self.low, self.high, log=self.log)
+
+    @property
+    def first(self) -> Any:
+        """A value that it may take, to try the field with."""
+        return self.choices[0] if self.choices else int(self.low) if self.whole else self.low
+
+    def __str__(self) -> str:
+        if self.choices:
+            return f"{self.field}={','.join(map(str, self.choices))}"
+        return f"{self.field}={self.low:g}..{self.high:g}{':log' if self.log else ''}"
+
+
+def searched(text: str) -> Searched:
+    """``field=1..4``, ``field=0.1..10:log``, or ``field=this,that``. Raises RecipeError for anything else."""
+    field, equals, values = (part.strip() for part in text.partition("="))
+    if not (field and equals and values):
+        raise _refused(text)
+    if found := _RANGE.fullmatch(values):
+        low, high = _number(found["low"], text), _number(found["high"], text)
+        log, whole = bool(found["log"]), isinstance(low, int) and isinstance(high, int)
+        if low >= high or (log and low <= 0):
+            raise _refused(text)
+        return Searched(field, float(low), float(high), log, whole)
+    choices = tuple(yaml.safe_load(part) for part in values.split(","))
+    if len(set(choices)) < 2:
+        raise _refused(text)
+    return Searched(field, choices=choices)
+
+
+def default_space(recipe: Recipe) -> tuple[Searched, ...]:
+    """The learning rate and the weight of every objective beside that of the labels, tenfold to both sides."""
+    around = {"training.learning_rate": recipe.training.learning_rate}
+    for name, term in recipe.objectives.items():
+        if term.objective.needs_teacher and term.weight > 0:
+            around[f"objectives.{name}.weight"] = term.weight
+    return tuple(
+        Searched(field, value / _FACTOR, value * _FACTOR, log=True) for field, value in around.items()
+    )
+
+
+def changes_of(space: Sequence[Searched], values: Mapping[str, Any]) -> list[str]:
+    """The values of a trial as changes of the recipe."""
+    return [f"{one.field}={yaml.safe_dump(values[one.field]).splitlines()[0]}" for one in space]
+
+
+def _number(text: str, whole: str) -> int | float:
+    try:
+        return int(text)
+    except ValueError:
+        try:
+            return float(text)
+        except ValueError:
+            raise _refused(whole) from None
+
+
+def _refused(text: str) -> RecipeError:
+    return RecipeError(
+        f"--search {text!r}",
+        expected="field=low..high, field=low..high:log with low above 0, or field=this,that",
+        remedy="for example --search objectives.attribution_map.weight=0.1..100:log",
+    )

@@ -1,0 +1,103 @@
+"""The plots of a bench: metric against loyalty, a panel a task, and what a step costs against what it gains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from gradistill.report.drawing import COLOURS, INK, Plot, short, svg
+from gradistill.report.figures import finite
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "h")
+"""Their number and that of the colours have no common divisor: 55 methods before two look alike."""
+GAINED = ("saliency loyalty", "label loyalty")
+
+
+class Point(NamedTuple):
+    """A method in a plot; each of ``x`` and ``y`` is a value with its interval."""
+
+    name: str
+    number: int
+    x: tuple[float, float, float]
+    y: tuple[float, float, float]
+
+
+def bench_plots(bench: Mapping[str, Any]) -> list[Plot]:
+    """All plots that the bench has numbers for."""
+    numbers = {name: k for k, name in enumerate(_methods(bench))}
+    panels = [_metric_against_loyalty(panel, numbers) for panel in bench["panels"]]
+    depths = dict.fromkeys(entry["layers"] for entry in bench["over_tasks"])
+    gains = [_cost_against_gain(bench, layers, gained, numbers) for layers in depths for gained in GAINED]
+    return [plot for plot in (*panels, *gains) if plot is not None]
+
+
+def _methods(bench: Mapping[str, Any]) -> list[str]:
+    return list(dict.fromkeys(row["method"] for panel in bench["panels"] for row in panel["rows"]))
+
+
+def _metric_against_loyalty(panel: Mapping[str, Any], numbers: Mapping[str, int]) -> Plot | None:
+    select = panel["select"]
+    found = [
+        (row["method"], row["figures"].get(select), row["figures"].get("saliency loyalty"))
+        for row in panel["rows"]
+    ]
+    points = [Point(name, numbers[name], _spread(x), _spread(y)) for name, x, y in found if x and y]
+    if not points:
+        return None
+    taught = finite((panel["teacher"] or {}).get(select))
+
+    def draw(axes: Axes) -> None:
+        if taught is not None:
+            axes.axvline(taught, color=INK, alpha=0.45, linewidth=1, linestyle=(0, (1, 2)))
+        _draw(axes, points)
+        axes.set_xlabel(select.replace("_", " "))
+        axes.set_ylabel("saliency loyalty")
+
+    note = "Means over seeds with t intervals." + (
+        " The dotted line is the teacher." if taught is not None else ""
+    )
+    title = f"{panel['task']}, {panel['layers']} layers"
+    return Plot(title, note, svg(draw, title, 3.4, legend=len(points)))
+
+
+def _cost_against_gain(
+    bench: Mapping[str, Any], layers: int, gained: str, numbers: Mapping[str, int]
+) -> Plot | None:
+    entries = [entry for entry in bench["over_tasks"] if entry["layers"] == layers and entry["step"]]
+    none = {"value": 0.0, "low": None, "high": None}
+    gains = [(e, none if e["method"] == bench["baseline"] else e["gains"][gained]) for e in entries]
+    points = [
+        Point(e["method"], numbers[e["method"]], (e["step"],) * 3, _spread(gain)) for e, gain in gains if gain
+    ]
+    if len(points) < 2:
+        return None
+
+    def draw(axes: Axes) -> None:
+        axes.axhline(0, color=INK, alpha=0.45, linewidth=1, linestyle=(0, (1, 2)))
+        _draw(axes, points)
+        axes.set_xlabel("time of a step, in plain ones")
+        axes.set_ylabel(f"{gained} beyond {bench['baseline']}")
+
+    title = f"{gained} gained against cost, {layers} layers"
+    tasks = len(entries[0]["tasks"])
+    note = f"Means over {tasks} tasks with intervals over them; costs are those of gradistill methods."
+    return Plot(title[0].upper() + title[1:], note, svg(draw, title, 3.4, legend=len(points)))
+
+
+def _draw(axes: Axes, points: Sequence[Point]) -> None:
+    for point in points:
+        (x, *across), (y, *upright) = point.x, point.y
+        axes.errorbar(
+            [x], [y],
+            xerr=[[x - across[0]], [across[1] - x]], yerr=[[y - upright[0]], [upright[1] - y]],
+            color=COLOURS[point.number % len(COLOURS)], marker=MARKERS[point.number % len(MARKERS)],
+            linestyle="none", markersize=6, elinewidth=0.9, capsize=2, label=short(point.name),
+        )  # fmt: skip
+
+
+def _spread(estimate: Mapping[str, Any]) -> tuple[float, float, float]:
+    value, low, high = estimate["value"], estimate["low"], estimate["high"]
+    return value, value if low is None else low, value if high is None else high

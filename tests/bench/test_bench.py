@@ -1,0 +1,247 @@
+"""A whole bench of tiny models: run, stopped, gone on with, failing in part, and read."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from gradistill.bench.benching import bench
+from gradistill.bench.plan import read_plan
+from gradistill.bench.scheduling import Ended
+from gradistill.cli import main
+from gradistill.errors import RecipeError
+from gradistill.report.bench import bench_page, bench_tables
+from hostile import HOSTILE
+
+BROKEN = ["student.layers=null", "student.checkpoint=/nowhere"]
+QUICK = ["training.epochs=1", "training.batch_size=10", "training.learning_rate=0.01"]
+
+
+def in_this_process(commands: Any, width: Any, environment: Any, needed: Any, on_end: Any) -> None:
+    """What ``run_all`` does, one after the other, without the seconds that each process takes to begin."""
+    for place, command in enumerate(commands):
+        command.log.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            command.log.open("w") as log,
+            redirect_stdout(log),
+            redirect_stderr(log),
+            pytest.MonkeyPatch.context() as patch,
+        ):
+            patch.setattr(sys, "argv", ["gradistill", *command.arguments])
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            try:
+                main()
+                code = 0
+            except SystemExit as ended:
+                code = int(ended.code or 0)
+        on_end(Ended(command, code, 1.0), float(len(commands) - place - 1))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_process() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gradistill.bench.benching.run_all", in_this_process)
+        yield
+
+
+@pytest.fixture(scope="module")
+def whole(small: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], list[str]]:
+    """A bench with a teacher chosen among two, a given one, a method that fails, and predictions."""
+    folder = tmp_path_factory.mktemp("bench")
+    return (folder / "out", *run(folder, small))
+
+
+def content(small: Any, **changes: Any) -> dict[str, Any]:
+    return {
+        "tasks": {
+            "sst2": {"data": str(glue(small)), "layers": [2, 1]},
+            "mine": {"data": str(small.tables["three"]), "teacher": str(small.teachers["three"])},
+        },
+        "methods": {"kd": None, "adkd": None, "gkd, broken": {"method": "gkd", "set": BROKEN}},
+        "seeds": [0, 1],
+        "layers": [2],
+        "set": QUICK,
+        "teacher": {"model": str(small.base), "learning_rates": [0.02, 1e-6], "set": QUICK},
+        "predictions": True,
+        **changes,
+    }  # fmt: skip
+
+
+def glue(small: Any) -> Path:
+    """The table of two labels as the hub has sst2: numbers for labels, and a test split without them."""
+    folder = small.folder / "glue" / "sst2"
+    if not folder.is_dir():
+        folder.mkdir(parents=True)
+        for split in ("train", "validation", "test"):
+            with (small.tables["two"] / f"{split.replace('test', 'validation')}.csv").open() as source:
+                rows = list(csv.DictReader(source))
+            lines = [
+                f"{row['text']},{'' if split == 'test' else int(row['label'] == 'positive')}" for row in rows
+            ]
+            (folder / f"{split}.csv").write_text("\n".join(["sentence,label", *lines]) + "\n")
+    return folder
+
+
+def run(folder: Path, small: Any, **changes: Any) -> tuple[dict[str, Any], list[str]]:
+    file, said = folder / "bench.yaml", []
+    file.write_text(yaml.safe_dump(content(small, **changes), sort_keys=False), encoding="utf-8")
+    return bench(read_plan(file), folder / "out", at_once=2, say=said.append), said
+
+
+def lines_of(output: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (output / "results.jsonl").read_text().splitlines()]
+
+
+def test_every_cell_has_a_line_and_a_failed_one_says_why_and_stops_no_other(whole: Any) -> None:
+    output, found, said = whole
+    lines = lines_of(output)
+    status = {(e["task"], e["layers"], e["method"], e["seed"]): e["status"] for e in lines}
+    assert len(status) == 18
+    assert {s for (_, _, method, _), s in status.items() if method == "gkd, broken"} == {"failed"}
+    assert {s for (_, _, method, _), s in status.items() if method != "gkd, broken"} == {"done"}
+    errors = [e["error"] for e in found["failed"]]
+    assert len(errors) == 6
+    assert all("/nowhere" in error and "Traceback" not in error for error in errors)
+    assert sum("left" in line for line in said) == 20  # two teachers and 18 students, each with what is left
+
+
+def test_the_teacher_is_the_best_on_validation_of_those_that_were_tried(whole: Any) -> None:
+    output, found, _ = whole
+    tried = found["teachers"]["sst2"]["tried"]
+    assert set(tried) == {"0.02", "1e-06"}
+    assert found["teachers"]["mine"]["tried"] == {}
+    best = max(tried, key=lambda rate: tried[rate])
+    taught = {e["teacher"]["name"] for e in lines_of(output) if e["task"] == "sst2" and e["status"] == "done"}
+    assert taught == {best}
+
+
+def test_all_students_of_a_task_share_one_store_of_the_signals_of_all_methods(whole: Any, small: Any) -> None:
+    output, _, _ = whole
+    for layers in (2, 1):
+        log = (output / "sst2" / f"{layers}-layers" / "adkd-1.log").read_text()
+        assert "store-128" in "".join(log.split())
+    assert not list((output / "cache").glob("*/manifest.json"))  # nobody built one of its own
+
+
+def test_a_second_call_trains_nothing_but_what_failed_and_says_the_same(whole: Any, small: Any) -> None:
+    output, found, _ = whole
+    before = {e["method"]: e["timing"] for e in lines_of(output) if e["status"] == "done"}
+    again, said = run(output.parent, small)
+    assert again["panels"] == found["panels"]
+    assert {e["method"]: e["timing"] for e in lines_of(output) if e["status"] == "done"} == before
+    assert said[0] == "12 of 18 students are there, 6 to train"
+
+
+def test_another_recipe_is_trained_anew_and_a_foreign_folder_is_left_alone(
+    small: Any, tmp_path: Path
+) -> None:
+    one = {"tasks": {"mine": content(small)["tasks"]["mine"]}, "methods": ["kd"], "seeds": [0]}
+    run(tmp_path, small, **one)
+    _, said = run(tmp_path, small, **one, keep_models=False)
+    assert said[0] == "1 of 1 students are there, 0 to train"
+    _, said = run(
+        tmp_path,
+        small,
+        **one,
+        keep_models=False,
+        set=[*QUICK, "training.epochs=2"],
+    )
+    assert said[0] == "0 of 1 students are there, 1 to train"
+    assert not (
+        tmp_path / "out" / "mine" / "2-layers" / "kd-0"
+    ).exists()  # its line is kept, its weights are not
+    other = tmp_path / "other"
+    (other / "out").mkdir(parents=True)
+    (other / "out" / "thesis.txt").write_text("mine")
+    with pytest.raises(RecipeError, match="holds thesis.txt, and is no bench"):
+        run(other, small, **one)
+    assert [path.name for path in (other / "out").iterdir()] == ["thesis.txt"]
+
+
+def test_a_task_without_rows_fails_alone(small: Any, tmp_path: Path) -> None:
+    tasks = {
+        "mine": content(small)["tasks"]["mine"],
+        "gone": {"data": str(tmp_path / "nowhere.csv"), "teacher": "x"},
+    }
+    found, _ = run(tmp_path, small, tasks=tasks, methods=["kd"], seeds=[0])
+    assert [(e["task"], "nowhere.csv" in e["error"]) for e in found["failed"]] == [("gone", True)]
+    assert [panel["task"] for panel in found["panels"]] == ["mine"]
+
+
+def test_predictions_are_in_the_leaderboards_format(whole: Any) -> None:
+    output, _, _ = whole
+    files = sorted(str(path.relative_to(output / "predictions")) for path in output.glob("predictions/*/*/*"))
+    assert files == [f"{layers}-layers/{method}/SST-2.tsv" for layers in (1, 2) for method in ("adkd", "kd")]
+    table = (output / "predictions" / files[0]).read_text().splitlines()
+    assert table[0] == "index\tprediction"
+    assert [row.split("\t")[0] for row in table[1:]] == [str(k) for k in range(10)]
+    assert {row.split("\t")[1] for row in table[1:]} <= {"0", "1"}
+
+
+def test_a_killed_bench_takes_its_students_along_and_goes_on_to_the_same_end(
+    small: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "calm").mkdir()
+    one = {"tasks": {"mine": content(small)["tasks"]["mine"]}, "methods": ["kd"], "predictions": False}
+    calm, _ = run(tmp_path / "calm", small, **one)
+    file, output = tmp_path / "bench.yaml", tmp_path / "out"
+    file.write_text(yaml.safe_dump(content(small, **one), sort_keys=False), encoding="utf-8")
+    command = [sys.executable, "-m", "gradistill", "bench", str(file), "--output", str(output), "--jobs", "1"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        until = time.monotonic() + 120
+        while not (output / "results.jsonl").is_file() and time.monotonic() < until:
+            time.sleep(0.05)
+        os.kill(process.pid, signal.SIGKILL)
+    kept = lines_of(output)
+    assert len(kept) == 1
+    found = bench(read_plan(file), output, say=lambda _: None)  # no child holds a lock
+    assert lines_of(output)[0] == kept[0]
+    ours, theirs = (
+        {
+            name: figure["value"]
+            for panel in one["panels"]
+            for row in panel["rows"]
+            for name, figure in row["figures"].items()
+        }
+        for one in (found, calm)
+    )
+    assert ours == pytest.approx(
+        theirs, abs=1e-4
+    )  # a process of its own has more threads: sums in another order
+
+
+def test_page_and_tables_show_every_method_and_no_markup_from_outside(whole: Any) -> None:
+    output, found, _ = whole
+    page, tables = (output / "bench.html").read_text(), (output / "bench.md").read_text()
+    assert (
+        page.count("<svg") == len(found["panels"]) + 2 * 2
+    )  # and cost against gain, of two figures at two depths
+    for name in ("kd", "adkd", "from kd", "sst2, 2 layers", "gkd, broken"):
+        assert name in page
+        assert name in tables
+    hostile = json.loads(json.dumps(found))
+    hostile["title"] = hostile["baseline"] = HOSTILE[0]
+    for panel in hostile["panels"]:
+        panel["task"] = "".join(HOSTILE[:3])
+        panel["rows"][0]["method"] = "<script>alert(1)</script>"
+    hostile["failed"] = [{"task": s, "layers": 2, "method": s, "seed": 0, "error": s} for s in HOSTILE]
+    shown, written = bench_page(hostile), bench_tables(hostile)
+    assert "<script" not in shown
+    assert "default-src &#39;none&#39;" in shown
+    assert "script-src" not in shown
+    for text in (shown, written):
+        assert not {"\x1b", "\u202e", "\u2028"} & set(text)
+    assert "<script>" not in written.replace("\\<", "")  # escaped

@@ -1,0 +1,116 @@
+"""Bench files: what they may say, and the cells that follow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from gradistill.bench.plan import cells, fingerprint, read_plan, suite
+from gradistill.errors import RecipeError
+from gradistill.recipe.reading import shipped_methods
+
+SMALL = {"data": "rows", "tasks": ["sst2", "mrpc"], "methods": ["kd", "adkd"]}
+
+
+def written(folder: Path, **content: object) -> Path:
+    file = folder / "bench.yaml"
+    file.write_text(yaml.safe_dump({**SMALL, **content}, sort_keys=False), encoding="utf-8")
+    return file
+
+
+def test_cells_are_tasks_times_depths_times_methods_times_seeds_whole_seeds_first(tmp_path: Path) -> None:
+    tasks = {"sst2": {"layers": [3, 2]}, "mrpc": None}
+    found = list(cells(read_plan(written(tmp_path, tasks=tasks, seeds=[4, 7]))))
+    assert [(c.task, c.layers, c.method, c.seed) for c in found[:6]] == [
+        ("sst2", 3, "kd", 4), ("sst2", 3, "adkd", 4), ("sst2", 2, "kd", 4), ("sst2", 2, "adkd", 4),
+        ("mrpc", 3, "kd", 4), ("mrpc", 3, "adkd", 4),
+    ]  # fmt: skip
+    assert len(found) == 12
+    assert len({c.folder for c in found}) == 12
+    assert {(c.recipe.training.seed, c.recipe.student.layers) for c in found} == {
+        (4, 3),
+        (4, 2),
+        (7, 3),
+        (7, 2),
+    }
+
+
+def test_changes_come_in_the_order_bench_task_method(tmp_path: Path) -> None:
+    change = "training.epochs={}".format
+    tasks = {"sst2": {"set": [change(2)]}, "mrpc": {}}
+    methods = {"kd": None, "kd, long": {"method": "kd", "set": change(3)}}
+    plan = read_plan(written(tmp_path, tasks=tasks, methods=methods, set=[change(1)], seeds=[0]))
+    epochs = {(c.task, c.method): c.recipe.training.epochs for c in cells(plan)}
+    assert epochs == {("sst2", "kd"): 2, ("sst2", "kd, long"): 3, ("mrpc", "kd"): 1, ("mrpc", "kd, long"): 3}
+
+
+def test_a_method_may_be_for_some_tasks_alone(tmp_path: Path) -> None:
+    methods = {"kd": None, "adkd": {"tasks": ["mrpc"]}}
+    plan = read_plan(written(tmp_path, methods=methods, seeds=[0]))
+    assert [(c.task, c.method) for c in cells(plan)] == [("sst2", "kd"), ("mrpc", "kd"), ("mrpc", "adkd")]
+
+
+def test_students_are_what_their_last_epoch_leaves_unless_the_authors_settings_are_asked_for(
+    tmp_path: Path,
+) -> None:
+    ours, theirs = (
+        next(cells(read_plan(written(tmp_path, settings=settings)))) for settings in ("default", "authors")
+    )
+    assert ours.recipe.training.arguments["load_best_model_at_end"] is False
+    assert "load_best_model_at_end" not in theirs.recipe.training.arguments
+
+
+def test_paths_are_relative_to_the_file_and_to_the_caller_where_the_command_line_says_them(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "rows" / "sst2").mkdir(parents=True)
+    file = written(tmp_path)
+    assert read_plan(file).tasks["sst2"].data == str(tmp_path / "rows" / "sst2")
+    assert read_plan(file).tasks["mrpc"].data == "rows/mrpc"  # nothing there: a hub id
+    assert read_plan(file, "elsewhere").tasks["sst2"].data == "elsewhere/sst2"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"task": ["sst2"]}, "unknown key 'task'.*(?s:.)*did you mean 'tasks'"),
+        ({"methods": ["kd", "adkdd"]}, "no method 'adkdd'.*(?s:.)*did you mean 'adkd'"),
+        ({"baseline": "pkd"}, "baseline is 'pkd'"),
+        ({"tasks": []}, "bench's tasks"),
+        ({"seeds": []}, "bench's seeds"),
+        ({"seeds": ["one"]}, "bench's seeds.0 is 'one'"),
+        ({"methods": {"kd": None, "a/b": {"method": "kd"}}}, "calls something 'a/b'"),
+        ({"methods": {"kd": {"tasks": ["cola"]}}}, "names the task 'cola'"),
+        ({"methods": {"kd": 3}}, "bench's methods.kd"),
+        ({"set": ["training.epoch=3"]}, "unknown key 'training.epoch'"),
+        ({"set": ["training.seed=3"]}, "settle its seed or its depth"),
+        ({"set": ["student.layers=9"]}, "settle its seed or its depth"),
+        ({"data": None}, "does not say where the rows of 'sst2' are"),
+        ({"teacher": {"learning_rates": []}}, "bench's teacher.learning_rates"),
+    ],
+)
+def test_what_a_bench_cannot_be_is_said_with_its_place(change: dict, message: str, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=message):
+        list(cells(read_plan(written(tmp_path, **change))))
+
+
+def test_a_fingerprint_knows_recipe_rows_and_teacher(tmp_path: Path) -> None:
+    first, second, *_ = cells(read_plan(written(tmp_path)))
+    marks = [
+        fingerprint(first, {"rows": "a"}),
+        fingerprint(second, {"rows": "a"}),
+        fingerprint(first, {"rows": "b"}),
+    ]
+    assert len(set(marks)) == 3
+    assert fingerprint(first, {"rows": "a"}) == marks[0]
+
+
+def test_shipped_suites_can_be_run() -> None:
+    plan = read_plan(suite("glue"))
+    assert plan.tasks["mnli"].data == "glue/mnli"
+    assert set(plan.methods) <= set(shipped_methods())
+    assert all(cell.recipe.student.layers == 6 for cell in cells(plan))
+    with pytest.raises(RecipeError, match="no suite 'glu'"):
+        suite("glu")

@@ -1,0 +1,109 @@
+"""The comparison against computation by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from scipy import stats
+
+from gradistill.audit.comparison import holm
+from gradistill.bench.plan import BenchPlan, read_plan
+from gradistill.bench.summing import summary
+
+
+def plan_of(folder: Path) -> BenchPlan:
+    file = folder / "bench.yaml"
+    content = {"data": "d", "tasks": ["sst2", "rte"], "methods": ["kd", "adkd", "gkd"], "seeds": [0, 1, 2]}
+    file.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return read_plan(file)
+
+
+def line(task: str, method: str, seed: int, accuracy: float, saliency: float | None = 0.5) -> dict[str, Any]:
+    loyal = {"saliency": None if saliency is None else {"value": saliency}, "label": {"value": 0.9}}
+    return {
+        "task": task, "layers": 3, "method": method, "seed": seed, "select": "accuracy", "at_once": 2,
+        "eval": {"accuracy": accuracy}, "teacher_eval": {"accuracy": 0.9}, "loyalty": loyal,
+        "timing": {"train_s": 10.0 + seed}, "versions": {"torch": "2"},
+    }  # fmt: skip
+
+
+ACCURACY = {
+    ("sst2", "kd"): (0.80, 0.82, 0.81),
+    ("sst2", "adkd"): (0.84, 0.85, 0.83),
+    ("sst2", "gkd"): (0.80, 0.81, 0.85),
+    ("rte", "kd"): (0.60, 0.58, 0.61),
+    ("rte", "adkd"): (0.59, 0.60, 0.55),
+    ("rte", "gkd"): (0.70, 0.60, 0.50),
+}
+LINES = [line(*key, seed, value) for key, values in ACCURACY.items() for seed, value in enumerate(values)]
+
+
+def of(panel: dict[str, Any], method: str) -> dict[str, Any]:
+    return next(row for row in panel["rows"] if row["method"] == method)
+
+
+def test_means_intervals_and_paired_differences_are_scipys(tmp_path: Path) -> None:
+    panel = summary(LINES, [], {}, plan_of(tmp_path))["panels"][0]
+    ours, theirs = np.array(ACCURACY["sst2", "adkd"]), np.array(ACCURACY["sst2", "kd"])
+    found = of(panel, "adkd")["figures"]["accuracy"]
+    low, high = stats.t.interval(0.95, 2, ours.mean(), stats.sem(ours))
+    assert (found["value"], found["low"], found["high"]) == pytest.approx((ours.mean(), low, high))
+    apart = of(panel, "adkd")["apart"]["accuracy"]
+    assert apart["value"] == pytest.approx((ours - theirs).mean())
+    assert apart["p"] == pytest.approx(stats.ttest_rel(ours, theirs).pvalue)
+    assert of(panel, "kd")["apart"] == {}
+    assert of(panel, "adkd")["figures"]["retention"]["value"] == pytest.approx((ours / 0.9).mean())
+
+
+def test_p_values_of_the_whole_bench_are_corrected_together(tmp_path: Path) -> None:
+    panels = summary(LINES, [], {}, plan_of(tmp_path))["panels"]
+    every = [
+        a for p in panels for row in p["rows"] for a in row["apart"].values() if a and a["p"] is not None
+    ]
+    assert (
+        len(every) == 8
+    )  # accuracy and retention, of two methods, on two tasks; the loyalties do not differ
+    assert [a["p_corrected"] for a in every] == holm([a["p"] for a in every])
+
+
+def test_ranks_and_retention_are_means_over_tasks(tmp_path: Path) -> None:
+    over = {entry["method"]: entry for entry in summary(LINES, [], {}, plan_of(tmp_path))["over_tasks"]}
+    assert {name: entry["ranks"]["metric"] for name, entry in over.items()} == {
+        "kd": 2.5,
+        "adkd": 2.0,
+        "gkd": 1.5,
+    }
+    assert over["kd"]["ranks"]["saliency loyalty"] == 2.0  # all alike share the mean of their places
+    means = [np.mean(ACCURACY[task, "gkd"]) / 0.9 for task in ("sst2", "rte")]
+    assert over["gkd"]["figures"]["retention"] == pytest.approx(np.mean(means))
+
+
+def test_tasks_that_lack_a_method_do_not_count_over_tasks_and_unpaired_seeds_in_no_difference(
+    tmp_path: Path,
+) -> None:
+    some = [
+        e
+        for e in LINES
+        if (e["task"], e["method"]) != ("rte", "gkd") and (e["method"], e["seed"]) != ("kd", 1)
+    ]
+    found = summary(some, [], {}, plan_of(tmp_path))
+    assert {tuple(entry["tasks"]) for entry in found["over_tasks"]} == {("sst2",)}
+    apart = of(found["panels"][0], "adkd")["apart"]["accuracy"]
+    assert (apart["n"], apart["value"]) == (2, pytest.approx(0.03))
+
+
+def test_a_single_seed_has_no_interval_and_a_missing_loyalty_no_figure(tmp_path: Path) -> None:
+    lines = [line("sst2", "kd", 0, 0.8, None), line("sst2", "adkd", 0, 0.9, None)]
+    panel = summary(lines, [], {}, plan_of(tmp_path))["panels"][0]
+    assert of(panel, "adkd")["figures"]["accuracy"] == {"value": 0.9, "low": None, "high": None, "n": 1}
+    assert of(panel, "adkd")["apart"]["accuracy"]["p"] is None
+    assert "saliency loyalty" not in of(panel, "adkd")["figures"]
+
+
+def test_nothing_yet_is_an_empty_comparison(tmp_path: Path) -> None:
+    found = summary([], [], {}, plan_of(tmp_path))
+    assert (found["panels"], found["over_tasks"], found["at_once"]) == ([], [], 0)
