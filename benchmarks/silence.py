@@ -1,0 +1,170 @@
+"""The start-up check of the second-order term: does it let every supported pair pass, and hear every fault?
+
+    python benchmarks/silence.py [--families bert gpt2 …]
+
+A student of two layers from a teacher of three, tiny and random, of each tested family (tests/families.py), under each
+recipe with a gradient objective, with the recipe's own dropout and in training mode: none may be refused. Then one fault
+at a time in the same student, under AD-KD: all must be. The faults sit on the matrix in the middle of the model, so
+that the rest of every gradient stays.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import sys
+from collections import Counter
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from measuring import FAULTS, markdown, publish
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from gradistill.errors import GradistillError, TrainingError
+from gradistill.models.attention import second_order_attention
+from gradistill.models.probe import Probe
+from gradistill.models.student import share_embeddings, silence_embedding_dropout, student_from_teacher
+from gradistill.objectives import Pair
+from gradistill.objectives._contract import AttributionScores, ClsGradient, InputGradient
+from gradistill.recipe import Recipe, load_recipe, shipped_methods
+from gradistill.training.second_order import check_second_order
+from gradistill.training.step import requests_of
+from gradistill.training.trainer import facts
+from gradistill.types import Batch
+
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+from families import FAMILIES, build, collated
+
+GRADIENTS = (AttributionScores, ClsGradient, InputGradient)
+SPREAD = 0.2
+"""Of the random weights: with transformers' own 0.02 such small models are all but linear, and nothing can be heard."""
+
+
+class Forgetful(torch.autograd.Function):
+    """tanh with a backward that loses the dependence on its input, in silence."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x.tanh())
+        return x.tanh()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient * (1 - ctx.saved_tensors[0].detach().square())
+
+
+def after(matrix: nn.Module, change: Callable[[Tensor], Tensor]) -> None:
+    matrix.register_forward_hook(lambda _module, _given, output: change(output))
+
+
+def without_gradients(matrix: nn.Module) -> None:
+    matrix.forward = torch.no_grad()(matrix.forward)
+
+
+def compiled(matrix: nn.Module) -> None:
+    matrix.compile(backend="aot_eager")
+
+
+FAULTY: dict[str, Callable[[nn.Module], object]] = {
+    "custom function, silent": lambda matrix: after(matrix, Forgetful.apply),  # pyright: ignore[reportArgumentType]
+    "no_grad": without_gradients,
+    "detached": lambda matrix: after(matrix, Tensor.detach),
+    "torch.compile": compiled,
+}
+FUSED = "fused attention"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--families", nargs="+", default=list(FAMILIES), choices=FAMILIES)
+    given = parser.parse_args()
+    recipes = {name: load_recipe(name) for name in shipped_methods()}
+    found = {family: looked_at(family, recipes) for family in given.families}
+    rows = [row(family, entry) for family, entry in found.items()]
+    rows.append(total(found))
+    publish("silence", markdown(rows), found, command="python benchmarks/silence.py", page=FAULTS)
+
+
+def looked_at(family: str, recipes: dict[str, Recipe]) -> dict[str, dict[str, str]]:
+    """``passed``, ``refused: …`` or ``impossible: …`` by recipe; ``heard`` or ``SILENT`` by fault."""
+    teacher = build(family, initializer_range=SPREAD)
+    by_recipe = {}
+    for name, recipe in recipes.items():
+        try:
+            student, asked = prepared(teacher, recipe)
+        except GradistillError as error:
+            by_recipe[name] = f"impossible: {error.what}"
+            continue
+        if asked:
+            by_recipe[name] = verdict(student, asked)
+    student, asked = prepared(teacher, recipes["adkd"])
+    by_fault = {name: heard(copy.deepcopy(student), asked, fault) for name, fault in FAULTY.items()}
+    if teacher.config._attn_implementation == "sdpa":
+        by_fault[FUSED] = "heard" if verdict(student, asked, fused=True) != "passed" else "SILENT"
+    return {"recipes": by_recipe, "faults": by_fault}
+
+
+def prepared(teacher: Any, recipe: Recipe) -> tuple[Any, list[Any]]:
+    """The recipe's student, and the gradients that it is asked for."""
+    student = student_from_teacher(teacher, 2, dropout=recipe.student.dropout)
+    share_embeddings(student, teacher, recipe.student.embeddings)
+    if recipe.student.dropout == "not_in_embeddings":
+        silence_embedding_dropout(student)
+    pair = Pair(facts(Probe.find(student)), facts(Probe.find(teacher)), True)
+    asked = requests_of(list(recipe.objectives.values()), pair, "student")
+    return student, [request for request in asked if isinstance(request, GRADIENTS)]
+
+
+def verdict(student: Any, asked: list[Any], *, fused: bool = False, probe: Probe | None = None) -> str:
+    batch = Batch.of(collated())
+    probe = probe or Probe.find(student)
+    try:
+        with nullcontext() if fused else second_order_attention(student):
+            check_second_order(
+                student.train(), probe, batch, asked, teacher_labels=torch.zeros(len(batch), dtype=torch.long)
+            )
+    except TrainingError as error:
+        return f"refused: {str(error).splitlines()[0]}"
+    return "passed"
+
+
+def heard(student: Any, asked: list[Any], fault: Callable[[nn.Module], object]) -> str:
+    probe = Probe.find(student)
+    matrices = [m for name, m in student.named_modules()
+                if isinstance(m, nn.Linear | Conv1D) and not name.startswith(probe.embedding)]  # fmt: skip
+    fault(matrices[len(matrices) // 2 - 1])
+    try:
+        return "SILENT" if verdict(student, asked, probe=probe) == "passed" else "heard"
+    finally:
+        torch._dynamo.reset()
+
+
+def counts(entries: dict[str, str]) -> Counter[str]:
+    return Counter(entry.partition(":")[0] for entry in entries.values())
+
+
+def row(family: str, entry: dict[str, dict[str, str]]) -> dict[str, Any]:
+    recipes, faults = counts(entry["recipes"]), counts(entry["faults"])
+    return {
+        "family": family,
+        "pairs let pass": recipes["passed"],
+        "false alarms": recipes["refused"],
+        "not possible": recipes["impossible"],
+        "faults heard": faults["heard"],
+        "silent": faults["SILENT"],
+    }
+
+
+def total(found: dict[str, Any]) -> dict[str, Any]:
+    rows = [row("", entry) for entry in found.values()]
+    return {"family": "**all**", **{key: sum(entry[key] for entry in rows) for key in rows[0] if key != "family"}}
+
+
+if __name__ == "__main__":
+    main()
