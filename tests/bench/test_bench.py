@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -179,6 +180,15 @@ def test_a_task_without_rows_fails_alone(small: Any, tmp_path: Path) -> None:
     found, _ = run(tmp_path, small, tasks=tasks, methods=["kd"], seeds=[0])
     assert [(e["task"], "nowhere.csv" in e["error"]) for e in found["failed"]] == [("gone", True)]
     assert [panel["task"] for panel in found["panels"]] == ["mine"]
+    rows = tmp_path / "rows"
+    shutil.copytree(small.tables["three"], rows)
+    movable = {"mine": {**tasks["mine"], "data": str(rows)}}
+    run(tmp_path, small, tasks=movable, methods=["kd"], seeds=[0])
+    before = lines_of(tmp_path / "out")
+    shutil.rmtree(rows)
+    found, _ = run(tmp_path, small, tasks=movable, methods=["kd"], seeds=[0])
+    assert (len(found["failed"]), found["panels"]) == (1, [])
+    assert lines_of(tmp_path / "out") == before  # what was found is not lost
 
 
 def test_predictions_are_in_the_leaderboards_format(whole: Any) -> None:

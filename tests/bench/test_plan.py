@@ -82,6 +82,7 @@ def test_paths_are_relative_to_the_file_and_to_the_caller_where_the_command_line
         ({"seeds": []}, "bench's seeds"),
         ({"seeds": ["one"]}, "bench's seeds.0 is 'one'"),
         ({"methods": {"kd": None, "a/b": {"method": "kd"}}}, "calls something 'a/b'"),
+        ({"methods": {"kd": None, "a b": {"method": "kd"}, "a-b": {"method": "kd"}}}, "would share a folder"),
         ({"methods": {"kd": {"tasks": ["cola"]}}}, "names the task 'cola'"),
         ({"methods": {"kd": 3}}, "bench's methods.kd"),
         ({"set": ["training.epoch=3"]}, "unknown key 'training.epoch'"),

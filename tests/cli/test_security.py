@@ -20,6 +20,7 @@ from gradistill.jobs.audit import AuditChoice, audit
 from gradistill.jobs.explain import explain
 from gradistill.jobs.pretraining import pretrain
 from gradistill.jobs.runs import DataChoice, store_signals
+from gradistill.jobs.tuning import Tuning, tune
 from gradistill.recipe import load_recipe
 from gradistill.signals.fingerprint import digest
 from gradistill.signals.manifest import MANIFEST, Manifest
@@ -100,6 +101,11 @@ def test_no_command_unpickles(small: Any, tmp_path: Path, monkeypatch: pytest.Mo
             text_columns=("text",),
             say=quiet,
         )
+        searching = Tuning(
+            lambda changes: load_recipe("kd", changes=["training.epochs=1", *changes]), trials=1
+        )
+        tune(teacher, data, tmp_path / "tune", searching, say=quiet)
+        tune(teacher, data, tmp_path / "tune", searching, say=quiet)
     assert any("going on from" in line for line in said)
     assert not heard
 

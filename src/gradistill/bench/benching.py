@@ -69,6 +69,7 @@ class Bench:
     lines: dict[Key, dict[str, Any]] = field(default_factory=dict)
     marks: dict[Key, str] = field(default_factory=dict)
     tasks: dict[str, Taught] = field(default_factory=dict)
+    blamed: dict[Key, dict[str, Any]] = field(default_factory=dict)
 
     def run(self) -> dict[str, Any]:
         """All that is not done yet; returns the comparison. What has ended is kept and compared, whatever happens."""
@@ -113,17 +114,11 @@ class Bench:
     def _command(self, cell: Cell, store: str) -> Command:
         task, folder = self.tasks[cell.task], self.output / cell.folder
         file = written_recipe(cell.recipe, folder.with_name(f"{folder.name}.yaml"))
-        where = [
-            "--teacher",
-            task.teacher,
-            *task.rows.options,
-            "--recipe",
-            str(file),
-            "--settings",
-            "default",
-        ]
-        how = ["--signals", store, "--verify", "fast", "--output", str(folder), "--overwrite"]
-        return Command(cell.name, ["distill", *where, *how], folder.with_name(f"{folder.name}.log"))
+        arguments = [
+            "distill", "--teacher", task.teacher, *task.rows.options, "--recipe", str(file), "--settings", "default",
+            "--signals", store, "--verify", "fast", "--output", str(folder), "--overwrite",
+        ]  # fmt: skip
+        return Command(cell.name, arguments, folder.with_name(f"{folder.name}.log"))
 
     def _run(self, commands: Sequence[Command], on_end: Callable[[Ended, float], None]) -> None:
         if commands:
@@ -179,17 +174,18 @@ class Bench:
 
     @contextmanager
     def _blaming(self, name: str, wanted: Sequence[Cell]) -> Iterator[None]:
-        """An error inside is that of every cell of the task, and the other tasks go on."""
+        """An error inside is that of all cells of the task for this time; its lines stay, the other tasks go on."""
         try:
             yield
         except GradistillError as error:
             self.say(f"FAILED {name}: {error}")
             for cell in wanted:
                 if cell.task == name:
-                    self._keep(cell, failed(cell, "", str(error)))
+                    self.blamed[cell.key] = failed(cell, "", str(error))
 
     def _report(self, wanted: Sequence[Cell]) -> dict[str, Any]:
-        broken = [self.lines[c.key] for c in wanted if self.lines.get(c.key, {}).get("status") == "failed"]
+        last = [self.blamed.get(cell.key) or self.lines.get(cell.key, {}) for cell in wanted]
+        broken = [line for line in last if line.get("status") == "failed"]
         teachers = {
             name: {"tried": task.tried, "rows": dict(task.rows.counts)} for name, task in self.tasks.items()
         }

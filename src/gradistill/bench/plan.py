@@ -130,8 +130,7 @@ class Cell:
     @property
     def folder(self) -> Path:
         """Where it is trained, below the bench's own folder."""
-        method = self.method.replace(", ", "-").replace(" ", "-")
-        return Path(self.task) / f"{self.layers}-layers" / f"{method}-{self.seed}"
+        return Path(self.task) / f"{self.layers}-layers" / f"{_slug(self.method)}-{self.seed}"
 
 
 def read_plan(file: Path, data: str | None = None) -> BenchPlan:
@@ -215,7 +214,16 @@ def _from(home: Path, source: str) -> str:
     return str(home / source) if (home / source).exists() else source
 
 
+def _slug(method: str) -> str:
+    return method.replace(", ", "-").replace(" ", "-")
+
+
 def _check_names(plan: BenchPlan) -> None:
+    if len({_slug(name) for name in plan.methods}) < len(plan.methods):
+        raise RecipeError(
+            f"two of the bench's methods would share a folder: {', '.join(plan.methods)}",
+            remedy="give them names that differ in more than commas and spaces",
+        )
     for name in (*plan.tasks, *plan.methods):
         if not _NAME.fullmatch(name) or name.startswith("."):
             raise RecipeError(f"the bench calls something {name!r}", expected="a name that can be a folder's")

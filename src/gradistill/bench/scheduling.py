@@ -30,7 +30,7 @@ class Command:
 
 @dataclass(frozen=True)
 class Ended:
-    """``said`` is the end of what a failed command printed."""
+    """``said`` is the error that a failed command printed, or the end of whatever it did print."""
 
     command: Command
     code: int
@@ -39,10 +39,8 @@ class Ended:
     @property
     def said(self) -> str:
         text = self.command.log.read_text(encoding="utf-8", errors="replace").strip()
-        head, error, tail = text.rpartition("error: ")
-        return (error + tail if error else "\n".join(head.splitlines()[-5:] or tail.splitlines()[-5:]))[
-            -2000:
-        ]
+        told = text.rfind("error: ")
+        return text[told:] if told >= 0 else "\n".join(text.splitlines()[-5:])
 
 
 @dataclass(frozen=True)

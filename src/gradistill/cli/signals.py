@@ -43,6 +43,13 @@ Asked = Annotated[str | None, TEACHER]  # show, list and delete need neither
 Read = Annotated[str | None, DATA]
 Written = Annotated[Path | None, typer.Option("--output", help="The store's folder (default: in the cache).")]
 Repair = Annotated[bool, typer.Option("--repair", help="Write damaged shards of a finished store again.")]
+Spread = Annotated[
+    str | None,
+    typer.Option(
+        "--device-map", help="Spread a large teacher by accelerate: auto, balanced, sequential or cpu."
+    ),
+]
+DEVICE_MAPS = ("auto", "balanced", "sequential", "cpu")
 Yes = Annotated[bool, typer.Option("--yes", help="Delete without asking.")]
 
 
@@ -67,6 +74,7 @@ def signals(
     unlabelled: Unlabelled = None,
     encoding: Encoded = None,
     repair: Repair = False,
+    device_map: Spread = None,
     verify: Verified = "full",
     yes: Yes = False,
 ) -> None:
@@ -81,10 +89,14 @@ def signals(
         seed=seed, max_train_rows=max_train_rows,
     )  # fmt: skip
     choice = data_choice(_given("--data", data), task, label_column, text_columns, unlabelled)
-    known = known_encoding(encoding or DEFAULT_ENCODING)
     return _print(runs.store_signals(
-        _given("--teacher", teacher), choice, output, resolved, encoding=known, repair=repair, say=say
+        _given("--teacher", teacher), choice, output, resolved, repair=repair, device_map=_known(device_map), say=say,
+        encoding=known_encoding(encoding or DEFAULT_ENCODING),
     ))  # fmt: skip
+
+
+def _known(device_map: str | None) -> str | None:
+    return device_map and one_of("--device-map", device_map, DEVICE_MAPS)
 
 
 def _given(option: str, value: str | None) -> str:

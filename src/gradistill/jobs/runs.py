@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from gradistill.jobs.folder import check_run
 from gradistill.jobs.running import Run
 from gradistill.jobs.signals import AUTO, DEFAULT_ENCODING, StoreChoice, filled, mended
 from gradistill.models.loading import Head, label_names, load_classifier, load_tokenizer, set_padding
+from gradistill.models.placing import DeviceMap
 from gradistill.models.student import (
     narrow_student,
     share_embeddings,
@@ -25,8 +26,10 @@ from gradistill.models.student import (
     student_from_teacher,
 )
 from gradistill.models.tokenizers import check_same_tokens
+from gradistill.objectives._contract import Request
 from gradistill.recipe import Recipe, StudentSettings
 from gradistill.signals.layout import Encoding
+from gradistill.signals.teacher import OnlineTeacher
 from gradistill.training.trainer import online_teacher
 
 
@@ -109,13 +112,15 @@ def store_signals(
     others: Sequence[Recipe] = (),
     encoding: Encoding = DEFAULT_ENCODING,
     repair: bool = False,
+    device_map: DeviceMap | None = None,
     say: Say = print,
 ) -> Path:
     """Write what a recipe asks of the teacher into a store, or finish one; without ``output``, into the cache.
 
     What ``others`` ask is written beside it, so that one store serves them all: they read the same rows, cut at the
     same length; one that cannot learn from this teacher is left out, and said. With ``repair`` damaged shards of a
-    finished store are written again, and no others. Returns the folder.
+    finished store are written again, and no others. With a ``device_map`` accelerate spreads a large teacher over the
+    devices there are. Returns the folder.
     """
     if not recipe.needs_teacher:
         raise RecipeError(
@@ -123,15 +128,11 @@ def store_signals(
             expected="a method with a teacher",
             remedy="see gradistill methods",
         )
-    run, teacher_model, student = _pair(teacher, data, Path(output or "."), recipe, say)
+    run, teacher_model, student = _pair(
+        teacher, data, Path(output or "."), recipe, say, device_map=device_map
+    )
     online = online_teacher(teacher_model, recipe.compute)
-    asked = list(run.asked(student, online))
-    for other in others:
-        try:
-            beside = build_student(teacher_model, run.tokenizer, other.student)
-            asked += replace(run, recipe=other).asked(beside, online)
-        except GradistillError as error:
-            say(f"{other.method} is not served: {error}")
+    asked = [*run.asked(student, online), *_asked_beside(run, online, teacher_model, others)]
     plan = run.plan(asked, online, run.encoded("train"), encoding, Path(output) if output else None)
     if repair and mended(plan, online, run.tokenizer, say):
         return plan.folder
@@ -139,12 +140,29 @@ def store_signals(
     return plan.folder
 
 
+def _asked_beside(
+    run: Run, online: OnlineTeacher, teacher: PreTrainedModel, others: Sequence[Recipe]
+) -> Iterator[Request]:
+    for other in others:
+        try:
+            student = build_student(teacher, run.tokenizer, other.student)
+            yield from replace(run, recipe=other).asked(student, online)
+        except GradistillError as error:
+            run.say(f"{other.method} is not served: {error}")
+
+
 def _pair(
-    teacher: str, data: DataChoice, output: Path, recipe: Recipe, say: Say, signals: StoreChoice = AUTO
+    teacher: str,
+    data: DataChoice,
+    output: Path,
+    recipe: Recipe,
+    say: Say,
+    signals: StoreChoice = AUTO,
+    device_map: DeviceMap | None = None,
 ) -> tuple[Run, PreTrainedModel, PreTrainedModel]:
     """The run, the teacher and the new student that these names describe."""
     tokenizer = load_tokenizer(teacher)
-    teacher_model, _ = load_classifier(teacher)
+    teacher_model, _ = load_classifier(teacher, device_map=device_map)
     splits = align_labels(data.load(), label_names(teacher_model))
     say(splits.describe())
     set_seed(recipe.training.seed)

@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from gradistill.data import Collator
 from gradistill.errors import StoreError
 from gradistill.jobs import Say
+from gradistill.models.placing import placed
 from gradistill.objectives._contract import Logits, Request
 from gradistill.signals.building import DRAFT, PLAN, Build, alone, build, rebuild
 from gradistill.signals.fingerprint import digest, made_for
@@ -105,7 +106,7 @@ def stored_teacher(
 def filled(plan: Build, teacher: OnlineTeacher, tokenizer: PreTrainedTokenizerBase, say: Say) -> None:
     """Build what the store lacks, with a bar; over all ranks of ``torchrun``."""
     state = processes()
-    teacher.model.to(state.device)
+    placed(teacher.model, state.device)
     if state.is_main_process:
         say(f"teacher signals: {plan.size / 1e6:,.1f} MB into {plan.folder}")
     with Progress(transient=True, disable=not state.is_main_process) as progress:
@@ -143,7 +144,7 @@ def mended(
     say("\n".join(f"{plan.folder}: {shard} {what}; it is built again" for shard, what in broken.items()))
     numbers = [k for k, shard in enumerate(manifest.shards) if shard.file in broken]
     device = processes().device
-    teacher.model.to(device)
+    placed(teacher.model, device)
     rebuild(plan, numbers, teacher, _collate(tokenizer, device))
     return True
 

@@ -22,6 +22,7 @@ from transformers import (
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from gradistill.errors import ModelError
+from gradistill.models.placing import DeviceMap, weights_of
 
 PACKAGED = "minilm-l6"
 """The name of the packaged model: all-MiniLM-L6-v2, BERT architecture, 6 layers × 384, Apache-2.0."""
@@ -118,8 +119,12 @@ def load_classifier(
     head: Head | None = None,
     new_head: bool = False,
     config_changes: dict[str, Any] | None = None,
+    device_map: DeviceMap | None = None,
 ) -> tuple[PreTrainedModel, tuple[str, ...]]:
     """A sequence classifier in float32, and the names of weights that the checkpoint did not hold.
+
+    With a ``device_map`` (``auto``, ``balanced``, ``sequential``, ``cpu``, or a device for each part) accelerate
+    spreads it over the devices there are.
 
     ``head`` gives the labels; without it the checkpoint's own are kept. Unless ``new_head`` is set, a checkpoint
     that lacks any weight is refused: it would answer at random. Only safetensors are read, no remote code runs.
@@ -131,7 +136,7 @@ def load_classifier(
     with _quiet(), _explained(name, "model"):
         model, info = AutoModelForSequenceClassification.from_pretrained(
             place, config=config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False,
-            ignore_mismatched_sizes=new_head, output_loading_info=True,
+            ignore_mismatched_sizes=new_head, output_loading_info=True, device_map=device_map,
         )  # fmt: skip
     missing = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
     if missing and not new_head:
@@ -174,7 +179,7 @@ def _refuse_pickles(folder: Path) -> None:
 
 
 def _refuse_non_finite(name: str | Path, model: PreTrainedModel) -> None:
-    broken = [key for key, tensor in model.state_dict().items() if not bool(tensor.isfinite().all())]
+    broken = [key for key, tensor in weights_of(model).items() if not bool(tensor.isfinite().all())]
     if broken:
         raise ModelError(
             f"{name} holds weights that are NaN or infinite: {_some(broken)}",

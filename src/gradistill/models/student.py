@@ -14,6 +14,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from gradistill.errors import ModelError
 from gradistill.models.layers import LayerMap, map_layers
 from gradistill.models.loading import Head, label_names, load_classifier, load_config
+from gradistill.models.placing import is_spread, weights_of
 from gradistill.models.probe import Probe
 
 Embeddings = Literal["own", "copied", "frozen"]
@@ -80,7 +81,7 @@ def student_from_checkpoint(
     if dropout == "none":
         changes = dict.fromkeys(_dropout_fields(load_config(name)), 0.0)
     student, missing = load_classifier(name, head=Head(labels), new_head=True, config_changes=changes)
-    theirs = teacher.state_dict()
+    theirs = weights_of(teacher)
     own = student.state_dict()
     fitting = {key: theirs[key] for key in missing if key in theirs and theirs[key].shape == own[key].shape}
     student.load_state_dict(fitting, strict=False)
@@ -94,16 +95,17 @@ def share_embeddings(student: PreTrainedModel, teacher: PreTrainedModel, embeddi
     """
     if embeddings == "own":
         return
-    parameters, theirs = dict(student.named_parameters()), dict(teacher.named_parameters())
-    for name in Probe.find(teacher).embedding_parameters:
-        if name not in parameters or parameters[name].shape != theirs[name].shape:
-            shape = tuple(parameters[name].shape) if name in parameters else "nothing"
+    parameters, theirs = dict(student.named_parameters()), weights_of(teacher)
+    # What accelerate keeps elsewhere takes no part in a graph: then the student tells, which is of one kind with it.
+    for name in Probe.find(student if is_spread(teacher) else teacher).embedding_parameters:
+        shapes = [tuple(of[name].shape) if name in of else "nothing" for of in (theirs, parameters)]
+        if shapes[0] != shapes[1]:
             raise ModelError(
-                f"the teacher's embedding weight {name} {tuple(theirs[name].shape)} meets {shape} in the student",
+                f"the teacher's embedding weight {name} {shapes[0]} meets {shapes[1]} in the student",
                 expected="the same architecture and width in both for shared embeddings",
                 remedy="set student.embeddings to own, or build the student from the teacher",
             )
-        parameters[name].data.copy_(theirs[name].data)
+        parameters[name].data.copy_(theirs[name])
         parameters[name].requires_grad_(embeddings != "frozen")
 
 
@@ -162,7 +164,7 @@ def _with_layers(
         and len(module) == len(taken)
         and len(teacher.get_submodule(name)) == teacher.config.num_hidden_layers  # pyright: ignore[reportArgumentType]
     ]
-    theirs = teacher.state_dict()
+    theirs = weights_of(teacher)
     weights = {}
     for key in student.state_dict():
         source = key

@@ -14,6 +14,7 @@ from datasets import Dataset
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from gradistill.models.placing import weights_of
 from gradistill.signals.layout import Column
 
 FORMAT = 1
@@ -56,7 +57,7 @@ def of_model(model: nn.Module) -> str:
     config: Any = getattr(model, "config", None)
     settings = {k: v for k, v in config.to_dict().items() if k not in _NO_SETTINGS} if config else {}
     found = hashlib.sha256(f"{type(model).__name__} {digest(settings)}".encode())
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in sorted(weights_of(model).items()):
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()
