@@ -2,10 +2,13 @@
 
     python benchmarks/silence.py [--families bert gpt2 …]
 
-A student of two layers from a teacher of three, tiny and random, of each tested family (tests/families.py), under each
-recipe with a gradient objective, with the recipe's own dropout and in training mode: none may be refused. Then one fault
+A student of two layers from a teacher of three (Funnel: of three), tiny and random, of each tested family
+(tests/families.py), under each recipe with a gradient objective, with the recipe's own dropout and in training mode:
+none may be refused. Then one fault
 at a time in the same student, under AD-KD: all must be. The faults sit on the matrix in the middle of the model, so
-that the rest of every gradient stays.
+that the rest of every gradient stays. What a fault does is measured beside the check, in float64: how far all
+second-order gradients are from those of an honest model with the same outputs, as a share of their length. Where
+dynamo declines to compile, nothing has happened, and it is no fault.
 """
 
 from __future__ import annotations
@@ -24,13 +27,14 @@ from measuring import FAULTS, markdown, publish
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from gradistill.errors import GradistillError, TrainingError
+from gradistill.errors import GradistillError, ModelError, TrainingError
 from gradistill.models.attention import second_order_attention
 from gradistill.models.probe import Probe
 from gradistill.models.student import share_embeddings, silence_embedding_dropout, student_from_teacher
 from gradistill.objectives import Pair
 from gradistill.objectives._contract import AttributionScores, ClsGradient, InputGradient
 from gradistill.recipe import Recipe, load_recipe, shipped_methods
+from gradistill.signals.speak import speak
 from gradistill.training.second_order import check_second_order
 from gradistill.training.step import requests_of
 from gradistill.training.trainer import facts
@@ -45,16 +49,18 @@ SPREAD = 0.2
 
 
 class Forgetful(torch.autograd.Function):
-    """tanh with a backward that loses the dependence on its input, in silence."""
+    """GELU with a backward that loses the dependence on its input, in silence."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x.tanh())
-        return x.tanh()
+        ctx.save_for_backward(x)
+        return nn.functional.gelu(x)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return gradient * (1 - ctx.saved_tensors[0].detach().square())
+        x = ctx.saved_tensors[0].detach()
+        normal = torch.distributions.Normal(0.0, 1.0)
+        return gradient * (normal.cdf(x) + x * normal.log_prob(x).exp())
 
 
 def after(matrix: nn.Module, change: Callable[[Tensor], Tensor]) -> None:
@@ -69,13 +75,23 @@ def compiled(matrix: nn.Module) -> None:
     matrix.compile(backend="aot_eager")
 
 
+FUSED, FORGETFUL = "fused attention", "custom function, silent"
+LARGEST = "largest effect unheard"
+ROUNDING = 1e-9
+"""Of float64: below it nothing has happened."""
+
+
+def honest(matrix: nn.Module) -> None:
+    """What ``Forgetful`` is compared with."""
+    after(matrix, nn.functional.gelu)
+
+
 FAULTY: dict[str, Callable[[nn.Module], object]] = {
-    "custom function, silent": lambda matrix: after(matrix, Forgetful.apply),  # pyright: ignore[reportArgumentType]
+    FORGETFUL: lambda matrix: after(matrix, Forgetful.apply),  # pyright: ignore[reportArgumentType]
     "no_grad": without_gradients,
     "detached": lambda matrix: after(matrix, Tensor.detach),
     "torch.compile": compiled,
 }
-FUSED = "fused attention"
 
 
 def main() -> None:
@@ -92,7 +108,7 @@ def main() -> None:
 
 
 def looked_at(family: str, recipes: dict[str, Recipe]) -> dict[str, dict[str, str]]:
-    """``passed``, ``refused: …`` or ``impossible: …`` by recipe; ``heard`` or ``SILENT`` by fault."""
+    """``passed``, ``refused: …`` or ``impossible: …`` by recipe; ``heard``, ``none`` or ``unheard: …`` by fault."""
     teacher = build(family, initializer_range=SPREAD)
     by_recipe = {}
     for name, recipe in recipes.items():
@@ -104,15 +120,18 @@ def looked_at(family: str, recipes: dict[str, Recipe]) -> dict[str, dict[str, st
         if asked:
             by_recipe[name] = verdict(student, asked)
     student, asked = prepared(teacher, recipes["adkd"])
-    by_fault = {name: heard(copy.deepcopy(student), asked, fault) for name, fault in FAULTY.items()}
+    by_fault = {name: heard(student, asked, fault) for name, fault in FAULTY.items()}
     if teacher.config._attn_implementation == "sdpa":
-        by_fault[FUSED] = "heard" if verdict(student, asked, fused=True) != "passed" else "SILENT"
+        by_fault[FUSED] = "heard" if verdict(student, asked, fused=True) != "passed" else "unheard: 1.0"
     return {"recipes": by_recipe, "faults": by_fault}
 
 
 def prepared(teacher: Any, recipe: Recipe) -> tuple[Any, list[Any]]:
     """The recipe's student, and the gradients that it is asked for."""
-    student = student_from_teacher(teacher, 2, dropout=recipe.student.dropout)
+    try:
+        student = student_from_teacher(teacher, 2, dropout=recipe.student.dropout)
+    except ModelError:  # Funnel's depth cannot be set: a student as deep as its teacher
+        student = copy.deepcopy(teacher)
     share_embeddings(student, teacher, recipe.student.embeddings)
     if recipe.student.dropout == "not_in_embeddings":
         silence_embedding_dropout(student)
@@ -122,12 +141,17 @@ def prepared(teacher: Any, recipe: Recipe) -> tuple[Any, list[Any]]:
 
 
 def verdict(student: Any, asked: list[Any], *, fused: bool = False, probe: Probe | None = None) -> str:
+    """``fused`` is in eval mode: with dropout the fused kernel of a CPU gives way to one that is right."""
     batch = Batch.of(collated())
     probe = probe or Probe.find(student)
     try:
         with nullcontext() if fused else second_order_attention(student):
             check_second_order(
-                student.train(), probe, batch, asked, teacher_labels=torch.zeros(len(batch), dtype=torch.long)
+                student.train(not fused),
+                probe,
+                batch,
+                asked,
+                teacher_labels=torch.zeros(len(batch), dtype=torch.long),
             )
     except TrainingError as error:
         return f"refused: {str(error).splitlines()[0]}"
@@ -136,13 +160,44 @@ def verdict(student: Any, asked: list[Any], *, fused: bool = False, probe: Probe
 
 def heard(student: Any, asked: list[Any], fault: Callable[[nn.Module], object]) -> str:
     probe = Probe.find(student)
-    matrices = [m for name, m in student.named_modules()
-                if isinstance(m, nn.Linear | Conv1D) and not name.startswith(probe.embedding)]  # fmt: skip
-    fault(matrices[len(matrices) // 2 - 1])
+    faulty, true = copy.deepcopy(student), copy.deepcopy(student)
+    fault(middle(faulty, probe))
+    if fault is FAULTY[FORGETFUL]:
+        honest(middle(true, probe))
     try:
-        return "SILENT" if verdict(student, asked, probe=probe) == "passed" else "heard"
+        if verdict(faulty, asked, probe=probe) != "passed":
+            return "heard"
+        lost = effect(faulty, true, asked, probe)
+        return f"unheard: {lost:.1e}" if lost > ROUNDING else "none"
     finally:
         torch._dynamo.reset()
+
+
+def middle(student: Any, probe: Probe) -> nn.Module:
+    found = [m for name, m in student.named_modules()
+             if isinstance(m, nn.Linear | Conv1D) and not name.startswith(probe.embedding)]  # fmt: skip
+    return found[len(found) // 2 - 1]
+
+
+def effect(faulty: Any, true: Any, asked: list[Any], probe: Probe) -> float:
+    """The distance of the second-order gradients of all parameters, as a share of the true ones' length."""
+    found, expected = (second_order(model.eval().double(), asked, probe) for model in (faulty, true))
+    return float((found - expected).norm() / expected.norm())
+
+
+def second_order(model: Any, asked: list[Any], probe: Probe) -> Tensor:
+    batch = Batch.of(collated())
+    labels = torch.zeros(len(batch), dtype=torch.long)
+    with second_order_attention(model):
+        said = speak(model, probe, batch, asked, create_graph=True, teacher_labels=labels)
+        total = sum(
+            (signal * torch.linspace(0.5, 1, signal.numel()).view(signal.shape)).sum()
+            for signal in said.values()
+        )
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        found = torch.autograd.grad(total, parameters, allow_unused=True)  # pyright: ignore[reportArgumentType]
+    return torch.cat([torch.zeros_like(p).flatten() if g is None else g.flatten()
+                      for p, g in zip(parameters, found, strict=True)])  # fmt: skip
 
 
 def counts(entries: dict[str, str]) -> Counter[str]:
@@ -151,19 +206,22 @@ def counts(entries: dict[str, str]) -> Counter[str]:
 
 def row(family: str, entry: dict[str, dict[str, str]]) -> dict[str, Any]:
     recipes, faults = counts(entry["recipes"]), counts(entry["faults"])
+    unheard = [found for found in entry["faults"].values() if found.startswith("unheard")]
     return {
         "family": family,
         "pairs let pass": recipes["passed"],
         "false alarms": recipes["refused"],
         "not possible": recipes["impossible"],
         "faults heard": faults["heard"],
-        "silent": faults["SILENT"],
+        "unheard": faults["unheard"],
+        LARGEST: max((float(e.partition(": ")[2]) for e in unheard), default=0.0),
     }
 
 
 def total(found: dict[str, Any]) -> dict[str, Any]:
     rows = [row("", entry) for entry in found.values()]
-    return {"family": "**all**", **{key: sum(entry[key] for entry in rows) for key in rows[0] if key != "family"}}
+    sums = {key: sum(entry[key] for entry in rows) for key in rows[0] if key not in ("family", LARGEST)}
+    return {"family": "**all**", **sums, LARGEST: max(entry[LARGEST] for entry in rows)}
 
 
 if __name__ == "__main__":

@@ -22,7 +22,8 @@ from gradistill.objectives._contract import (
     Logits,
     Request,
 )
-from gradistill.training.second_order import TOLERANCE, Reading, check_second_order
+from gradistill.training.differences import TOLERANCE, Reading
+from gradistill.training.second_order import check_second_order
 from gradistill.types import Batch
 
 OWN = Target("log_odds", "own")
@@ -213,6 +214,14 @@ def test_what_drops_the_second_order_part_in_silence_is_heard(function: Any, req
     assert "a finite difference" in message
     assert f"agreement within {TOLERANCE:.0%}" in message
     assert "without custom autograd functions" in message
+
+
+def test_a_fault_beside_the_few_matrices_that_are_read_is_heard() -> None:
+    """No weight that is read one by one has lost much; those of all matrices together tell."""
+    model = build("bert", attention="eager", initializer_range=0.2)
+    place = "bert.encoder.layer.1.attention.output.dense"
+    model.get_submodule(place).register_forward_hook(lambda _module, _given, output: Forgetful.apply(output))
+    assert f"{place}.weight: autograd says" in refusal(model, AttributionScores(Target()))
 
 
 def test_fused_attention_is_refused_and_eager_attention_named() -> None:

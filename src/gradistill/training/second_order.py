@@ -1,15 +1,15 @@
 """The start-up check: is the second-order term there, and is it right?
 
 Training without the second-order part of a gradient objective is the worst failure because it is silent. Before
-the first step the second-order gradient of a few weights is compared, on a few rows, with a central finite
-difference of the very code that training runs.
+the first step the second-order gradients of a few matrices, and of all of them at once, are compared, on a few rows,
+with central finite differences of the very code that training runs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -21,45 +21,13 @@ from gradistill.models.probe import Probe
 from gradistill.models.tracing import unwrapped
 from gradistill.objectives._contract import AttributionScores, ClsGradient, InputGradient, Logits, Request
 from gradistill.signals.speak import speak
+from gradistill.training.differences import TOLERANCE, Reading, Slope, readings_of, together
 from gradistill.types import Batch
-
-TOLERANCE = 0.05
-"""Allowed relative difference. A missing second-order part is off by 1; float32 islands inside a float64 model
-(some norms and softmaxes) by up to a few thousandths at this step."""
-
-STEP = 1e-3
-"""Length of the finite-difference step relative to the weight's norm."""
-
-SHORT_STEP = 1e-4
-"""Tried where the first does not agree: gradients of a sharp student bend within the longer step."""
 
 _REMEDY = (
     "train without torch.compile, with eager attention (attn_implementation='eager'), and without custom autograd "
     "functions, no_grad or frozen parts between the embedding output and the logits"
 )
-
-
-@dataclass(frozen=True)
-class Reading:
-    """One comparison: a weight's directional derivative by autograd and by finite difference."""
-
-    weight: str
-    autograd: float
-    finite_difference: float
-    floor: float
-
-    @property
-    def agrees(self) -> bool:
-        return abs(self.autograd - self.finite_difference) <= TOLERANCE * self._size + self.floor
-
-    @property
-    def is_sharp(self) -> bool:
-        """Whether agreement says something: what rounding may hide is within the tolerance itself."""
-        return self.floor <= TOLERANCE * self._size
-
-    @property
-    def _size(self) -> float:
-        return max(abs(self.autograd), abs(self.finite_difference))
 
 
 def check_second_order(
@@ -78,21 +46,26 @@ def check_second_order(
     """
     wanted = _at_fixed_labels(requests)
     with _in_float64(model), _one_random_state(batch.mask.device) as rewind:
-        weights = _specimen_weights(model, probe)
+        matrices = _matrices(model, probe)
         projected = _projection(model, probe, _in_double(batch), wanted, teacher_labels, rewind)
         try:
-            gradients = torch.autograd.grad(projected(), list(weights.values()), allow_unused=True)
+            gradients = torch.autograd.grad(projected(), list(matrices.values()), allow_unused=True)
         except (RuntimeError, NotImplementedError, ModelError) as error:
             raise TrainingError(
                 f"the student has no second derivative: {str(error).splitlines()[0]}",
                 expected="a model that can be differentiated twice",
                 remedy=_REMEDY,
             ) from error
+        slopes = {
+            name: Slope(name, weight, torch.zeros_like(weight) if gradient is None else gradient)
+            for (name, weight), gradient in zip(matrices.items(), gradients, strict=True)
+        }
         readings = [
-            reading
-            for (name, weight), gradient in zip(weights.items(), gradients, strict=True)
-            for reading in _readings(name, weight, gradient, projected)
+            reading for name in _spread(list(slopes)) for reading in readings_of(slopes[name], projected)
         ]
+        apart = [reading for reading in together(list(slopes.values()), projected) if not reading.agrees]
+        if len(apart) > 1:  # once may be a kink (ReLU) on the way; what is missing is missing from all
+            readings = [reading for slope in slopes.values() for reading in readings_of(slope, projected)]
     _refuse_disagreement(readings)
     return readings
 
@@ -111,22 +84,25 @@ def _refuse_disagreement(readings: Sequence[Reading]) -> None:
         )
 
 
-def _specimen_weights(model: nn.Module, probe: Probe, count: int = 4) -> dict[str, nn.Parameter]:
-    """A few trainable matrices above the embeddings, spread over the depth of the model."""
+def _matrices(model: nn.Module, probe: Probe) -> dict[str, nn.Parameter]:
+    """The trainable matrices above the embeddings."""
     matrices = {
         name: parameter
         for name, parameter in unwrapped(model).named_parameters()
         if parameter.ndim == 2 and parameter.requires_grad and name not in probe.embedding_parameters
     }
-    names = list(matrices)
-    if not names:
+    if not matrices:
         raise TrainingError(
             "the student has no trainable matrix above its embeddings",
             expected="trainable encoder layers",
             remedy="unfreeze them (requires_grad_(True))",
         )
-    chosen = {names[round(k * (len(names) - 1) / max(count - 1, 1))] for k in range(count)}
-    return {name: matrices[name] for name in names if name in chosen}
+    return matrices
+
+
+def _spread(names: Sequence[str], count: int = 4) -> list[str]:
+    """A few of them, spread over the depth of the model."""
+    return list(dict.fromkeys(names[round(k * (len(names) - 1) / max(count - 1, 1))] for k in range(count)))
 
 
 def _at_fixed_labels(requests: Sequence[Request]) -> list[Request]:
@@ -166,40 +142,6 @@ def _projection(
         return total
 
     return projected
-
-
-def _readings(
-    name: str, weight: nn.Parameter, gradient: Tensor | None, projected: Callable[[], Tensor]
-) -> Iterator[Reading]:
-    """Along the gradient itself, and along a direction that does not know it: half scaling, half random."""
-    gradient = torch.zeros_like(weight) if gradient is None else gradient
-    random = torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)).to(weight)
-    blind = weight.detach() / weight.detach().norm().clamp(min=1e-12) + random / random.norm()
-    directions = [blind / blind.norm()]
-    if gradient.norm() > 0:
-        directions.append(gradient / gradient.norm())
-    size = max(weight.detach().norm().item(), 1e-3)
-    original = weight.detach().clone()
-
-    def read(direction: Tensor, step: float) -> Reading:
-        values = []
-        for sign in (1, -1):
-            weight.data.copy_(original + sign * step * direction)
-            values.append(projected().item())
-        weight.data.copy_(original)
-        return Reading(
-            weight=name,
-            autograd=(gradient * direction).sum().item(),
-            finite_difference=(values[0] - values[1]) / (2 * step),
-            floor=1e-6 * max(map(abs, values)) / step,
-        )
-
-    for direction in directions:
-        reading = read(direction, STEP * size)
-        if not reading.agrees:
-            closer = read(direction, SHORT_STEP * size)
-            reading = closer if closer.agrees and closer.is_sharp else reading
-        yield reading
 
 
 @contextmanager

@@ -1,0 +1,147 @@
+"""Derivatives along directions by central differences, of one matrix or of all at once, beside what autograd says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+TOLERANCE = 0.05
+"""Allowed relative difference. A missing second-order part is off by 1; float32 islands inside a float64 model
+(some norms and softmaxes) by up to a few thousandths at this step."""
+
+STEP = 1e-3
+"""Length of the finite-difference step relative to the weight's norm."""
+
+SHORT_STEP = 1e-4
+"""Tried where the first does not agree: gradients of a sharp student bend within the longer step."""
+
+SHARE_LOST = 0.25
+"""Where all matrices move at once each promises 1: how much of one may be missing from their sum."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One comparison: a weight's directional derivative by autograd and by finite difference."""
+
+    weight: str
+    autograd: float
+    finite_difference: float
+    floor: float
+    allowed: float | None = None
+    """A difference that is allowed in place of the relative one."""
+
+    @property
+    def agrees(self) -> bool:
+        return abs(self.autograd - self.finite_difference) <= self._tolerance + self.floor
+
+    @property
+    def is_sharp(self) -> bool:
+        """Whether agreement says something: what rounding may hide is within the tolerance itself."""
+        return self.floor <= self._tolerance
+
+    @property
+    def _tolerance(self) -> float:
+        largest = max(abs(self.autograd), abs(self.finite_difference))
+        return TOLERANCE * largest if self.allowed is None else self.allowed
+
+
+@dataclass(frozen=True)
+class Slope:
+    """A matrix and the gradient that autograd gives it."""
+
+    name: str
+    weight: nn.Parameter
+    gradient: Tensor
+
+    def blind(self, seed: int) -> Tensor:
+        """A direction that does not know the gradient: half scaling, half random."""
+        weight = self.weight.detach()
+        random = torch.randn(weight.shape, generator=torch.Generator().manual_seed(seed)).to(weight)
+        direction = weight / weight.norm().clamp(min=1e-12) + random / random.norm()
+        return direction / direction.norm()
+
+    @cached_property
+    def size(self) -> float:
+        return max(self.weight.detach().norm().item(), 1e-3)
+
+    def along(self, direction: Tensor) -> float:
+        return (self.gradient * direction).sum().item()
+
+
+def readings_of(slope: Slope, projected: Callable[[], Tensor]) -> Iterator[Reading]:
+    """Of one matrix, along the gradient itself and along a direction that does not know it."""
+    yield _along(slope, slope.blind(seed=1), projected)
+    if slope.gradient.norm() > 0:
+        yield _along(slope, slope.gradient / slope.gradient.norm(), projected)
+
+
+def _along(slope: Slope, direction: Tensor, projected: Callable[[], Tensor]) -> Reading:
+    moves, expected = [(slope, direction)], slope.along(direction)
+    return _sharper(lambda step: _read(slope.name, moves, expected, step * slope.size, projected))
+
+
+def together(slopes: Sequence[Slope], projected: Callable[[], Tensor]) -> Iterator[Reading]:
+    """All matrices moved at once, each so far that autograd promises the same of it, up or down by chance.
+
+    What is lost in a single matrix is lost from the sum: a fault beside the few that are read one by one. Three
+    readings, each along other directions.
+    """
+    for seed in range(1, 4):
+        directions = [slope.blind(seed) for slope in slopes]
+        along = [slope.along(direction) for slope, direction in zip(slopes, directions, strict=True)]
+        usual = median(abs(one) for one in along)
+        if usual == 0:
+            return
+        scales = [1 / max(abs(one), 0.05 * usual) for one in along]
+        room = min(slope.size / scale for slope, scale in zip(slopes, scales, strict=True))
+        signs = (
+            torch.randint(2, (len(slopes),), generator=torch.Generator().manual_seed(seed)) * 2 - 1
+        ).tolist()
+        steps = [sign * scale for sign, scale in zip(signs, scales, strict=True)]
+        moves = [(s, step * direction) for s, step, direction in zip(slopes, steps, directions, strict=True)]
+        expected = sum(step * one for step, one in zip(steps, along, strict=True))
+
+        def read(step: float, moves: Any = moves, expected: float = expected, room: float = room) -> Reading:
+            found = _read("all matrices together", moves, expected, step * room, projected)
+            return replace(found, allowed=SHARE_LOST)
+
+        yield _sharper(read)
+
+
+def _read(
+    name: str,
+    moves: Sequence[tuple[Slope, Tensor]],
+    expected: float,
+    step: float,
+    projected: Callable[[], Tensor],
+) -> Reading:
+    """A central difference of what is projected, all ``moves`` made at once."""
+    originals = [slope.weight.detach().clone() for slope, _ in moves]
+    values = []
+    for sign in (1, -1):
+        for (slope, direction), original in zip(moves, originals, strict=True):
+            slope.weight.data.copy_(original + sign * step * direction)
+        values.append(projected().item())
+    for (slope, _), original in zip(moves, originals, strict=True):
+        slope.weight.data.copy_(original)
+    return Reading(
+        weight=name,
+        autograd=expected,
+        finite_difference=(values[0] - values[1]) / (2 * step),
+        floor=1e-6 * max(map(abs, values)) / step,
+    )
+
+
+def _sharper(read: Callable[[float], Reading]) -> Reading:
+    """Read with the shorter step too, where the first does not agree and the second can tell."""
+    reading = read(STEP)
+    if reading.agrees:
+        return reading
+    closer = read(SHORT_STEP)
+    return closer if closer.agrees and closer.is_sharp else reading
