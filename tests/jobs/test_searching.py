@@ -25,7 +25,9 @@ def test_a_range_is_read_back_as_it_is_written(low: float, high: float, log: boo
             searched(text)
 
 
-@given(st.text(max_size=30))
+@given(
+    st.text(max_size=30) | st.builds("a={}".format, st.text(alphabet=".,:=[]{}e0123-nif\x1b", max_size=12))
+)
 def test_any_text_is_a_search_or_an_error_of_ours(text: str) -> None:
     try:
         found = searched(text)
@@ -56,7 +58,24 @@ def test_ranges_of_whole_numbers_and_choices(text: str, expected: Searched) -> N
 
 
 @pytest.mark.parametrize(
-    "text", ["a", "a=", "=1..2", "a=1", "a=2..1", "a=0..1:log", "a=-1..1:log", "a=x..y", "a=b,b"]
+    "text",
+    [
+        "a",
+        "a=",
+        "=1..2",
+        "a=1",
+        "a=2..1",
+        "a=0..1:log",
+        "a=-1..1:log",
+        "a=x..y",
+        "a=b,b",
+        "a=nan..1",
+        "a=0..inf",
+        "a=\x1b",
+        "a=[b,c",
+        "a={b: 1},2",
+        "a=2001-02-30,1",
+    ],
 )
 def test_what_cannot_be_searched_is_refused(text: str) -> None:
     with pytest.raises(RecipeError, match="--search"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import yaml
@@ -54,13 +55,21 @@ def searched(text: str) -> Searched:
     if found := _RANGE.fullmatch(values):
         low, high = _number(found["low"], text), _number(found["high"], text)
         log, whole = bool(found["log"]), isinstance(low, int) and isinstance(high, int)
-        if low >= high or (log and low <= 0):
+        if not (isfinite(low) and isfinite(high) and low < high) or (log and low <= 0):
             raise _refused(text)
         return Searched(field, float(low), float(high), log, whole)
-    choices = tuple(yaml.safe_load(part) for part in values.split(","))
-    if len(set(choices)) < 2:
+    return Searched(field, choices=_choices(values, text))
+
+
+def _choices(values: str, text: str) -> tuple[Any, ...]:
+    """Two or more different ones, of the kinds that a search can keep."""
+    try:
+        found = tuple(yaml.safe_load(part) for part in values.split(","))
+    except Exception as error:  # PyYAML lets errors of its constructors through
+        raise _refused(text) from error
+    if not all(isinstance(one, str | bool | int | float | None) for one in found) or len(set(found)) < 2:
         raise _refused(text)
-    return Searched(field, choices=choices)
+    return found
 
 
 def default_space(recipe: Recipe) -> tuple[Searched, ...]:
