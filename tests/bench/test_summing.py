@@ -104,6 +104,15 @@ def test_a_single_seed_has_no_interval_and_a_missing_loyalty_no_figure(tmp_path:
     assert "saliency loyalty" not in of(panel, "adkd")["figures"]
 
 
+def test_seeds_that_differ_by_rounding_alone_prove_nothing(tmp_path: Path) -> None:
+    values = {"kd": (0.81, 0.83), "adkd": (0.81 - 0.1 - 0.2, 0.83 - 0.3)}  # -0.3 twice, but for the last bit
+    lines = [
+        line("sst2", method, seed, value) for method, own in values.items() for seed, value in enumerate(own)
+    ]
+    apart = of(summary(lines, [], {}, plan_of(tmp_path))["panels"][0], "adkd")["apart"]["accuracy"]
+    assert (apart["value"], apart["p"]) == (pytest.approx(-0.3), None)
+
+
 def test_nothing_yet_is_an_empty_comparison(tmp_path: Path) -> None:
     found = summary([], [], {}, plan_of(tmp_path))
     assert (found["panels"], found["over_tasks"], found["at_once"]) == ([], [], 0)

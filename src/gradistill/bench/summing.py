@@ -19,6 +19,8 @@ from gradistill.bench.plan import BenchPlan
 from gradistill.recipe.catalogue import catalogue
 
 LEVEL = 0.95
+EQUAL = 1e-9
+"""Differences of seeds that are nearer to each other than this are one and the same, but for rounding."""
 LOYALTIES = ("label", "probability", "saliency", "prediction")
 Line = Mapping[str, Any]
 
@@ -97,11 +99,12 @@ def _estimate(values: Sequence[float]) -> dict[str, Any]:
 
 
 def _apart(differences: Sequence[float]) -> dict[str, Any] | None:
-    """The mean difference from the baseline; ``p`` by the paired t test, None where the seeds do not differ."""
+    """The mean difference from the baseline; ``p`` by the paired t test, None where the seeds do not differ in it: a
+    few rows make for few different values, and equal ones are no proof."""
     if not differences:
         return None
     p = None
-    if len(differences) > 1 and np.ptp(differences) > 0:
+    if len(differences) > 1 and np.ptp(differences) > EQUAL:
         found: Any = stats.ttest_1samp(differences, 0)
         p = float(found.pvalue)
     return {**_estimate(differences), "p": p if p is None or isfinite(p) else None}

@@ -104,7 +104,16 @@ def _tell(found: dict[str, Any], output: Path) -> None:
     if not found["trials"]:
         return say("no trial has ended yet; the same command goes on")
     rows = [
-        {**{k: v for k, v in trial.items() if k != "values"}, **trial["values"]} for trial in found["trials"]
+        {
+            **{name.removesuffix("_loyalty"): value for name, value in trial.items() if name != "values"},
+            **{name.rpartition(".")[2]: _shown(value) for name, value in trial["values"].items()},
+        }
+        for trial in found["trials"]
     ]
     Console().print(results_table(rows[:10], title=f"{len(rows)} trials, {found['pruned']} stopped early"))
     return say(f"the best recipe is {output / BEST}: gradistill distill --recipe {output / BEST}")
+
+
+def _shown(value: Any) -> str:
+    """A learning rate would be lost in three decimals."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

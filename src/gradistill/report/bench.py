@@ -142,7 +142,7 @@ def bench_rows(bench: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
             "layers": entry["layers"],
             "tasks": len(entry["tasks"]),
             "step": entry["step"],
-            **entry["figures"],
+            **{name.removesuffix(" loyalty"): value for name, value in entry["figures"].items()},
             "rank": entry["ranks"]["metric"],
         }
         for entry in bench["over_tasks"]
