@@ -42,25 +42,11 @@ from gradistill.types import Batch
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from families import FAMILIES, build, collated
+from faulty import Forgetful
 
 GRADIENTS = (AttributionScores, ClsGradient, InputGradient)
 SPREAD = 0.2
 """Of the random weights: with transformers' own 0.02 such small models are all but linear, and nothing can be heard."""
-
-
-class Forgetful(torch.autograd.Function):
-    """GELU with a backward that loses the dependence on its input, in silence."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return nn.functional.gelu(x)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        x = ctx.saved_tensors[0].detach()
-        normal = torch.distributions.Normal(0.0, 1.0)
-        return gradient * (normal.cdf(x) + x * normal.log_prob(x).exp())
 
 
 def after(matrix: nn.Module, change: Callable[[Tensor], Tensor]) -> None:

@@ -20,18 +20,13 @@ from gradistill.objectives._contract import (
     ClsStates,
     InputGradient,
     Logits,
-    Request,
     States,
 )
 from gradistill.signals.speak import from_embeddings, speak
 from gradistill.types import Batch
+from spoken import said
 
 ALL, OWN, TEACHER = (Target("log_odds", view) for view in ("all", "own", "teacher"))
-
-
-def said(model: Any, *requests: Request, batch: Batch | None = None, **options: Any) -> Any:
-    batch = Batch.of(collated(model.config.num_labels)) if batch is None else batch
-    return speak(model, Probe.find(model), batch, requests, **{"create_graph": False, **options})
 
 
 def test_the_teachers_view_is_that_of_the_labels_given() -> None:

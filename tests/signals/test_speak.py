@@ -27,6 +27,7 @@ from gradistill.objectives._contract import (
 from gradistill.signals import speak as room
 from gradistill.signals.speak import speak
 from gradistill.types import Batch
+from spoken import said
 
 ALL, OWN, TEACHER = (Target("log_odds", view) for view in ("all", "own", "teacher"))
 MANY: tuple[Request, ...] = (
@@ -42,11 +43,6 @@ MANY: tuple[Request, ...] = (
     States((0, 3)),
     AttentionVectors("key", (1, 3)),
 )
-
-
-def said(model: Any, *requests: Request, batch: Batch | None = None, **options: Any) -> Any:
-    batch = Batch.of(collated(model.config.num_labels)) if batch is None else batch
-    return speak(model, Probe.find(model), batch, requests, **{"create_graph": False, **options})
 
 
 @contextmanager

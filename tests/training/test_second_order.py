@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from families import FAMILIES, build, collated
+from faulty import Forgetful, Opaque, Severed
 from gradistill.attribution.targets import Target
 from gradistill.errors import TrainingError
 from gradistill.models.attention import second_order_attention
@@ -141,41 +141,6 @@ def test_the_model_comes_back_bit_for_bit_from_a_refusal() -> None:
     with pytest.raises(TrainingError):
         checked(model, probe=probe)
     assert_same(fingerprint(model), before)
-
-
-class Opaque(torch.autograd.Function):
-    """GELU with a backward that cannot be differentiated, and says so."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return nn.functional.gelu(x)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return gradient * slope(ctx.saved_tensors[0])
-
-
-class Forgetful(Opaque):
-    """GELU with a backward that loses the dependence on its input in silence."""
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return gradient * slope(ctx.saved_tensors[0].detach())
-
-
-class Severed(Opaque):
-    """GELU with a backward that loses everything in silence, as opaque kernels do."""
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return (gradient * slope(ctx.saved_tensors[0])).detach()
-
-
-def slope(x: Tensor) -> Tensor:
-    normal = torch.distributions.Normal(0.0, 1.0)
-    return normal.cdf(x) + x * normal.log_prob(x).exp()
 
 
 class Through(nn.Module):
