@@ -20,13 +20,14 @@ def written(folder: Path, **content: object) -> Path:
     return file
 
 
-def test_cells_are_tasks_times_depths_times_methods_times_seeds_whole_seeds_first(tmp_path: Path) -> None:
+def test_cells_are_tasks_times_depths_times_methods_times_seeds_first_depths_first(tmp_path: Path) -> None:
     tasks = {"sst2": {"layers": [3, 2]}, "mrpc": None}
     found = list(cells(read_plan(written(tmp_path, tasks=tasks, seeds=[4, 7]))))
     assert [(c.task, c.layers, c.method, c.seed) for c in found[:6]] == [
-        ("sst2", 3, "kd", 4), ("sst2", 3, "adkd", 4), ("sst2", 2, "kd", 4), ("sst2", 2, "adkd", 4),
-        ("mrpc", 3, "kd", 4), ("mrpc", 3, "adkd", 4),
+        ("sst2", 3, "kd", 4), ("sst2", 3, "adkd", 4), ("mrpc", 3, "kd", 4), ("mrpc", 3, "adkd", 4),
+        ("sst2", 3, "kd", 7), ("sst2", 3, "adkd", 7),
     ]  # fmt: skip
+    assert {(c.task, c.layers) for c in found[8:]} == {("sst2", 2)}
     assert len(found) == 12
     assert len({c.folder for c in found}) == 12
     assert {(c.recipe.training.seed, c.recipe.student.layers) for c in found} == {

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -159,13 +160,17 @@ def suite(name: str) -> Path:
 
 
 def cells(plan: BenchPlan) -> Iterator[Cell]:
-    """All cells, seed by seed: stopped early, a bench has whole seeds of every task rather than whole tasks."""
-    for seed in plan.seeds:
-        for name, task in plan.tasks.items():
-            for layers in task.layers or plan.layers:
-                for method, chosen in plan.methods.items():
-                    if chosen.tasks is None or name in chosen.tasks:
-                        yield Cell(name, method, layers, seed, recipe_of(plan, name, chosen, layers, seed))
+    """All cells, seed by seed: stopped early, a bench has whole seeds of every task rather than whole tasks.
+
+    Where tasks have several depths, the first of each task come before the second.
+    """
+    depths = {name: task.layers or plan.layers for name, task in plan.tasks.items()}
+    for rank in range(max(map(len, depths.values()))):
+        for seed, (name, layers) in product(plan.seeds, depths.items()):
+            for method, chosen in plan.methods.items():
+                if rank < len(layers) and (chosen.tasks is None or name in chosen.tasks):
+                    recipe = recipe_of(plan, name, chosen, layers[rank], seed)
+                    yield Cell(name, method, layers[rank], seed, recipe)
 
 
 def recipe_of(plan: BenchPlan, name: str, method: MethodPlan, layers: int, seed: int) -> Recipe:
