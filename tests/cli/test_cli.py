@@ -17,12 +17,15 @@ from hypothesis import strategies as st
 from gradistill import __version__
 from gradistill.cli import main
 from gradistill.cli.options import data_choice, resolved_recipe
+from gradistill.cli.tune import trial_row
 from gradistill.data import TASKS
 from gradistill.errors import GradistillError
 from gradistill.jobs import runs
 from gradistill.recipe import load_recipe, shipped_methods
 
-COMMANDS = ("finetune", "distill", "pretrain", "signals", "audit", "explain", "demo", "methods", "tasks")
+COMMANDS = (
+    "finetune", "distill", "pretrain", "signals", "audit", "explain", "bench", "tune", "demo", "methods", "tasks",
+)  # fmt: skip
 
 
 class Said(NamedTuple):
@@ -242,3 +245,14 @@ def test_signals_say_what_is_missing_or_wrong(small: Any, typed: Type, tmp_path:
         said = typed("signals", *arguments)
         assert said.code == 2
         assert message in said.err
+
+
+def test_fields_of_a_search_that_end_alike_keep_columns_of_their_own() -> None:
+    weights = {f"objectives.{name}.weight": k for k, name in enumerate(("soft_label", "attribution_map"))}
+    row = trial_row(
+        {"objective": 0.5, "saliency_loyalty": 0.25, "values": {**weights, "training.learning_rate": 1e-4}}
+    )
+    assert row == {
+        "objective": 0.5, "saliency": 0.25, "soft_label.weight": "0", "attribution_map.weight": "1",
+        "learning_rate": "0.0001",
+    }  # fmt: skip

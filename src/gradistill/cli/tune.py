@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -103,15 +104,20 @@ def _tell(found: dict[str, Any], output: Path) -> None:
 
     if not found["trials"]:
         return say("no trial has ended yet; the same command goes on")
-    rows = [
-        {
-            **{name.removesuffix("_loyalty"): value for name, value in trial.items() if name != "values"},
-            **{name.rpartition(".")[2]: _shown(value) for name, value in trial["values"].items()},
-        }
-        for trial in found["trials"]
-    ]
+    rows = [trial_row(trial) for trial in found["trials"]]
     Console().print(results_table(rows[:10], title=f"{len(rows)} trials, {found['pruned']} stopped early"))
     return say(f"the best recipe is {output / BEST}: gradistill distill --recipe {output / BEST}")
+
+
+def trial_row(trial: Mapping[str, Any]) -> dict[str, Any]:
+    """A line of the table. Fields keep the name of their objective: several have a ``weight``."""
+    figures = {name.removesuffix("_loyalty"): value for name, value in trial.items() if name != "values"}
+    rooms = ("objectives.", "training.")
+    fields = {
+        next((name.removeprefix(room) for room in rooms if name.startswith(room)), name): _shown(value)
+        for name, value in trial["values"].items()
+    }
+    return figures | fields
 
 
 def _shown(value: Any) -> str:
