@@ -14,13 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
-LAST_EPOCH = tuple(
-    f"training.arguments.{name}"
-    for name in ("eval_strategy=no", "save_strategy=no", "load_best_model_at_end=false")
-)
-"""Changes of a recipe that keep what the last epoch ends with, and look at nothing before."""
+from gradistill.bench.summing import estimate
 
 
 def two_at_a_time(
@@ -106,6 +101,5 @@ def rows_over_seeds(
 
 def paired(differences: np.ndarray) -> str:
     """The mean difference and its 95 % t interval."""
-    mean, n = differences.mean(), len(differences)
-    half = stats.t.ppf(0.975, n - 1) * differences.std(ddof=1) / np.sqrt(n)
-    return f"{mean:+.3f} [{mean - half:+.3f}, {mean + half:+.3f}]"
+    found = estimate(differences.tolist())
+    return f"{found['value']:+.3f} [{found['low']:+.3f}, {found['high']:+.3f}]"

@@ -18,9 +18,10 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 
-from distilling import LAST_EPOCH, arguments, distilled, figures, rows_over_seeds, shortened, two_at_a_time
+from distilling import arguments, distilled, figures, rows_over_seeds, shortened, two_at_a_time
 from measuring import markdown, publish
 
+from gradistill.bench.plan import KEEP_LAST
 from gradistill.recipe import shipped_methods
 
 SEEDS = (0, 1, 2)
@@ -50,7 +51,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
         "objectives.attention_scores.end=0.5",
     ),
 }
-ALIKE = ("training.learning_rate=1e-4", "training.batch_size=16", *LAST_EPOCH)
+ALIKE = ("training.learning_rate=1e-4", "training.batch_size=16", *KEEP_LAST)
 
 
 def main() -> None:

@@ -18,15 +18,16 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from distilling import LAST_EPOCH, arguments, distilled, figures, rows_over_seeds, shortened, two_at_a_time
+from distilling import arguments, distilled, figures, rows_over_seeds, shortened, two_at_a_time
 from measuring import markdown, publish
 
+from gradistill.bench.plan import KEEP_LAST
 from gradistill.models.loading import PACKAGED
 
 SEEDS = (0, 1, 2)
 METHODS = ("kd", "adkd")
 WIDTHS = {"same": (), "narrow": ("student.width=192",)}
-ALIKE = ("training.learning_rate=1e-4", "training.batch_size=16", *LAST_EPOCH)
+ALIKE = ("training.learning_rate=1e-4", "training.batch_size=16", *KEEP_LAST)
 
 
 def main() -> None:

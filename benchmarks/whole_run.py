@@ -15,11 +15,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from distilling import LAST_EPOCH, arguments, cache, distilled
+from distilling import arguments, cache, distilled
 from measuring import markdown, publish
 
+from gradistill.bench.plan import KEEP_LAST
+
 HERE = Path(__file__).parent
-ALIKE = ("training.learning_rate=1e-4", *LAST_EPOCH)
+ALIKE = ("training.learning_rate=1e-4", *KEEP_LAST)
 
 
 def main() -> None:

@@ -17,7 +17,8 @@ from gradistill.bench.plan import BenchPlan, Cell, cells, fingerprint
 from gradistill.bench.predicting import predict
 from gradistill.bench.preparing import (
     Taught,
-    by_length,
+    beside,
+    by_cut,
     prepared_rows,
     store_of,
     taught,
@@ -26,9 +27,9 @@ from gradistill.bench.preparing import (
 )
 from gradistill.bench.scheduling import FIRST_GUESS, Command, Ended, Width, duration, run_all
 from gradistill.bench.summing import summary
-from gradistill.errors import GradistillError, RecipeError
+from gradistill.errors import GradistillError
 from gradistill.jobs import Say
-from gradistill.jobs.folder import METRICS, finished_run, held
+from gradistill.jobs.folder import METRICS, finished_run, held, refuse_foreign
 from gradistill.report.bench import bench_page, bench_tables
 from gradistill.signals.files import write_whole
 
@@ -46,13 +47,7 @@ def bench(
     """
     folder = Path(output)
     with held(folder):
-        present = [path.name for path in folder.iterdir()]
-        if present and PLAN not in present:
-            raise RecipeError(
-                f"{folder} holds {sorted(present)[0]}, and is no bench",
-                expected="a new or empty folder, or a bench to go on with",
-                remedy="choose another --output",
-            )
+        refuse_foreign(folder, PLAN, "bench")
         content = yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
         write_whole(folder / PLAN, content.encode())
         return Bench(plan, folder, Width.of_this_machine(at_once), say).run()
@@ -91,7 +86,9 @@ class Bench:
             with self._blaming(name, wanted):
                 rows[name] = prepared_rows(self.plan, name, self.output)
                 commands += teacher_commands(self.plan, name, self.output, rows[name])
-        self._run(commands, lambda ended, left: self._tell(ended, left, ended.said if ended.code else None))
+        self._run(
+            commands, lambda ended, left: self._tell(ended, left, {"error": ended.said} if ended.code else {})
+        )
         for name in rows:
             with self._blaming(name, wanted):
                 self.tasks[name] = taught(self.plan, name, self.output, rows[name])
@@ -105,7 +102,7 @@ class Bench:
         self.say(f"{len(wanted) - len(left)} of {len(wanted)} students are there, {len(left)} to train")
         stores = {}
         for name, task in self.tasks.items():
-            for length, group in by_length(cell for cell in left if cell.task == name).items():
+            for length, group in by_cut(cell for cell in left if cell.task == name).items():
                 stores[name, length] = store_of(task, group, self.output / name / f"store-{length}", self.say)
         by_name = {cell.name: cell for cell in left}
         commands = [self._command(c, stores[c.task, c.recipe.training.max_length]) for c in left]
@@ -113,12 +110,12 @@ class Bench:
 
     def _command(self, cell: Cell, store: str) -> Command:
         task, folder = self.tasks[cell.task], self.output / cell.folder
-        file = written_recipe(cell.recipe, folder.with_name(f"{folder.name}.yaml"))
+        file = written_recipe(cell.recipe, beside(folder, ".yaml"))
         arguments = [
             "distill", "--teacher", task.teacher, *task.rows.options, "--recipe", str(file), "--settings", "default",
             "--signals", store, "--verify", "fast", "--output", str(folder), "--overwrite",
         ]  # fmt: skip
-        return Command(cell.name, arguments, folder.with_name(f"{folder.name}.log"))
+        return Command(cell.name, arguments, beside(folder, ".log"))
 
     def _run(self, commands: Sequence[Command], on_end: Callable[[Ended, float], None]) -> None:
         if commands:
@@ -137,25 +134,21 @@ class Bench:
             line = done(cell, mark, metrics, self.tasks[cell.task].rows.task.select, self.width.at_once)
         else:
             line = failed(cell, mark, ended.said or f"it ended with code {ended.code}")
-        self._keep(cell, line)
-        self._tell(ended, left, line.get("error"), line)
+        self.lines[cell.key] = line
+        write_lines(self.output / RESULTS, self.lines.values())
+        self._tell(ended, left, line)
         if not self.plan.keep_models and line["status"] == "done":
             shutil.rmtree(folder)
 
-    def _keep(self, cell: Cell, line: dict[str, Any]) -> None:
-        self.lines[cell.key] = line
-        write_lines(self.output / RESULTS, self.lines.values())
-
-    def _tell(
-        self, ended: Ended, left: float, error: str | None, line: Mapping[str, Any] | None = None
-    ) -> None:
+    def _tell(self, ended: Ended, left: float, line: Mapping[str, Any]) -> None:
         took = f"{duration(ended.seconds)}, about {duration(left)} left"
-        if error is not None:
-            self.say(f"FAILED {ended.command.name} ({took}): {error}")
+        if "error" in line:
+            self.say(f"FAILED {ended.command.name} ({took}): {line['error']}")
             return
-        loyal = (line or {}).get("loyalty") or {}
-        figures = {**((line or {}).get("eval") or {}), **{k: v["value"] for k, v in loyal.items() if v}}
-        shown = ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
+        loyal = {kind: entry["value"] for kind, entry in (line.get("loyalty") or {}).items() if entry}
+        shown = ", ".join(
+            f"{name} {value:.3f}" for name, value in {**(line.get("eval") or {}), **loyal}.items()
+        )
         self.say(f"{ended.command.name} ({took}){': ' if shown else ''}{shown}")
 
     def _is_done(self, cell: Cell) -> bool:
@@ -165,12 +158,10 @@ class Bench:
 
     def _standing(self, wanted: Sequence[Cell]) -> list[dict[str, Any]]:
         """The lines of cells that ended well, with the recipe, the rows and the teacher that they have now."""
-        found = []
-        for cell in wanted:
-            line = self.lines.get(cell.key, {})
-            if line.get("status") == "done" and line["fingerprint"] == self.marks.get(cell.key):
-                found.append(line)
-        return found
+        there = [
+            (self.lines[cell.key], self.marks.get(cell.key)) for cell in wanted if cell.key in self.lines
+        ]
+        return [line for line, mark in there if line["status"] == "done" and line["fingerprint"] == mark]
 
     @contextmanager
     def _blaming(self, name: str, wanted: Sequence[Cell]) -> Iterator[None]:

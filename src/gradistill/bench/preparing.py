@@ -99,7 +99,7 @@ def teacher_runs(plan: BenchPlan, name: str, output: Path) -> dict[str, tuple[Pa
     limit = [f"training.max_train_rows={plan.teacher.train_rows}"] if plan.teacher.train_rows else []
     found = {}
     for rate in plan.teacher.learning_rates:
-        changes = (f"training.learning_rate={rate}", *limit, *plan.teacher.set, *task.teacher_set)
+        changes = (*limit, *plan.teacher.set, *task.teacher_set, f"training.learning_rate={rate}")
         recipe = load_recipe("finetune", task=task.task, changes=changes, authors_settings=False)
         found[f"{rate:g}"] = output / name / "teachers" / f"{rate:g}", recipe
     return found
@@ -112,20 +112,13 @@ def teacher_commands(plan: BenchPlan, name: str, output: Path, rows: Rows) -> li
     named = ["--task", rows.choice.task] if rows.choice.task else []
     for rate, (folder, recipe) in teacher_runs(plan, name, output).items():
         if not finished_run(folder, recipe):
-            file = written_recipe(recipe, folder.with_suffix(".yaml"))
-            options = ["--model", plan.teacher.model, "--data", str(source), *named, "--recipe", str(file)]
+            file = written_recipe(recipe, beside(folder, ".yaml"))
             arguments = [
-                "finetune",
-                *options,
-                "--settings",
-                "default",
-                "--output",
-                str(folder),
-                "--overwrite",
-            ]
-            commands.append(
-                Command(f"{name}, teacher, learning rate {rate}", arguments, folder.with_suffix(".log"))
-            )
+                "finetune", "--model", plan.teacher.model, "--data", str(source), *named, "--recipe", str(file),
+                "--settings", "default", "--output", str(folder), "--overwrite",
+            ]  # fmt: skip
+            title = f"{name}, teacher, learning rate {rate}"
+            commands.append(Command(title, arguments, beside(folder, ".log")))
     return commands
 
 
@@ -172,13 +165,18 @@ def store_of(task: Taught, cells: Sequence[Cell], folder: Path, say: Say) -> str
         return "auto"
 
 
+def beside(folder: Path, ending: str) -> Path:
+    """The file next to a run's folder. ``with_suffix`` would give 0.0001 and 0.0002 the same."""
+    return folder.with_name(f"{folder.name}{ending}")
+
+
 def written_recipe(recipe: Recipe, file: Path) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     write_whole(file, recipe.as_yaml().encode())
     return file
 
 
-def by_length(cells: Iterable[Cell]) -> dict[int, list[Cell]]:
+def by_cut(cells: Iterable[Cell]) -> dict[int, list[Cell]]:
     """Cells by the length at which they cut texts: a store holds whole texts of one cut."""
     found: dict[int, list[Cell]] = {}
     for cell in cells:

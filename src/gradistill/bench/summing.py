@@ -78,7 +78,7 @@ def _row(lines: Sequence[Line], baseline: Sequence[Line], is_baseline: bool) -> 
     return {
         "method": lines[0]["method"],
         "seeds": sorted(of_seed),
-        "figures": {name: _estimate([f[name] for f in of_seed.values() if name in f]) for name in names},
+        "figures": {name: estimate([f[name] for f in of_seed.values() if name in f]) for name in names},
         "apart": {}
         if is_baseline
         else {
@@ -89,7 +89,7 @@ def _row(lines: Sequence[Line], baseline: Sequence[Line], is_baseline: bool) -> 
     }
 
 
-def _estimate(values: Sequence[float]) -> dict[str, Any]:
+def estimate(values: Sequence[float]) -> dict[str, Any]:
     """The mean and its t interval; of one seed there is none."""
     mean, n = float(np.mean(values)), len(values)
     if n < 2:
@@ -107,7 +107,7 @@ def _apart(differences: Sequence[float]) -> dict[str, Any] | None:
     if len(differences) > 1 and np.ptp(differences) > EQUAL:
         found: Any = stats.ttest_1samp(differences, 0)
         p = float(found.pvalue)
-    return {**_estimate(differences), "p": p if p is None or isfinite(p) else None}
+    return {**estimate(differences), "p": p if p is None or isfinite(p) else None}
 
 
 def _correct(panels: Iterable[Mapping[str, Any]]) -> None:
@@ -175,7 +175,7 @@ def _gain(panels: Sequence[Mapping[str, Any]], method: str, figure: str) -> dict
     """The mean over tasks of what the method has more than the baseline, with its interval over tasks."""
     apart = [(_of(panel, method)["apart"] or {}).get(figure) for panel in panels]
     values = [entry["value"] for entry in apart if entry]
-    return _estimate(values) if values else None
+    return estimate(values) if values else None
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

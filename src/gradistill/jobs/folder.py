@@ -136,6 +136,17 @@ def _begin(output: Path, recipe: Recipe, inputs: Mapping[str, str], *, overwrite
     return None
 
 
+def refuse_foreign(output: Path, mark: str, kind: str) -> None:
+    """Raise RecipeError for a folder that holds files, and not the one that marks it as a ``kind`` of ours."""
+    present = sorted(path.name for path in output.iterdir())
+    if present and mark not in present:
+        raise RecipeError(
+            f"{output} holds {present[0]}, and is no {kind}",
+            expected=f"a new or empty folder, or a {kind} to go on with",
+            remedy="choose another --output",
+        )
+
+
 @contextmanager
 def held(output: Path) -> Iterator[None]:
     """A lock on the folder itself, which leaves no file behind; a process that dies lets go of it."""

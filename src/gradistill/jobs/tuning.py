@@ -19,7 +19,7 @@ from transformers import TrainerCallback
 
 from gradistill.errors import GradistillError, RecipeError, nearest
 from gradistill.jobs import Say
-from gradistill.jobs.folder import METRICS, held
+from gradistill.jobs.folder import METRICS, held, refuse_foreign
 from gradistill.jobs.runs import DataChoice, distill
 from gradistill.jobs.searching import Searched, changes_of, default_space
 from gradistill.jobs.signals import AUTO, StoreChoice
@@ -108,13 +108,7 @@ def _optuna() -> Any:
 
 def _study(optuna: Any, folder: Path, about: Mapping[str, Any]) -> Any:
     """The search of this folder, new or gone on with."""
-    present = [path.name for path in folder.iterdir()]
-    if present and DATABASE not in present:
-        raise RecipeError(
-            f"{folder} holds {sorted(present)[0]}, and is no search",
-            expected="a new or empty folder, or a search to go on with",
-            remedy="choose another --output",
-        )
+    refuse_foreign(folder, DATABASE, "search")
     study = optuna.create_study(
         storage=f"sqlite:///{folder / DATABASE}", study_name="tune", direction="maximize", load_if_exists=True,
         pruner=optuna.pruners.MedianPruner(n_startup_trials=4),
