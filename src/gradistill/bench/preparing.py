@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from datasets import Dataset
 
 from gradistill.bench.plan import BenchPlan, Cell
@@ -87,7 +89,7 @@ def _written(rows: Dataset, splits: Splits, file: Path) -> None:
     content = {name: rows[name][:] for name in splits.task.text_columns}
     content["label"] = [labels[k] for k in rows["label"][:]] if labels else rows["label"][:]
     draft = file.with_name(f".{file.name}")
-    Dataset.from_dict(content).to_parquet(draft)
+    pq.write_table(pa.table(content), draft)
     draft.replace(file)
 
 
