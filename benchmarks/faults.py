@@ -1,42 +1,48 @@
-"""Long commands killed at random moments, and disks that fill: does the same command end as if nothing had been?
+"""Long commands killed at random moments, and disks that fail: does the same command end as if nothing had been?
 
-    python benchmarks/faults.py OUTPUT [--kills 50] [--only finetune distill pretrain signals] [--disks 12]
+    python benchmarks/faults.py OUTPUT [--kills 50] [--writes 50] [--disks 6] [--only finetune distill pretrain …]
 
 Tiny models on the demo corpus, with dropout, a checkpoint every two steps and an evaluation every two. Each command
-runs once undisturbed. Then it is killed (SIGKILL) at a moment drawn evenly over that time, and given again; and it runs
-on small disks (tmpfs, needs root) that are full after so many kB, is given again once there is room, and must go on.
-The end is compared byte for byte: weights, recipe, tokenizer, metrics but for their times, shards and manifests. A
-reader looks at the folder at the moment of the kill: what stands there must be whole.
+runs once undisturbed. Then it is killed (SIGKILL) at a moment drawn evenly over that time; one of its writes fails, the
+input-output error (EIO) and the full disk (ENOSPC) in turn, moments spread evenly over all writes (failing_writes.c,
+needs a C compiler); and it runs on small disks (tmpfs, needs root) that are full after so many kB. The same command is
+then given again and must go on. The end is compared byte for byte: weights, recipe, tokenizer, metrics but for their
+times, shards, manifests and a bench's results. A reader looks at the folder after the fault: what stands there must be
+whole.
 """
 
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
+from children import BEGUN, WRITES, Child, let_down
 from measuring import FAULTS, markdown, publish
 from safetensors import safe_open
 from tiny import Tiny
 
-from gradistill.cli import main as gradistill
-from gradistill.signals import building
-
 BUSY = {"save_strategy": "steps", "save_steps": 2, "eval_strategy": "steps", "eval_steps": 2}
+COMMANDS = ("finetune", "distill", "pretrain", "signals", "bench")
+CODES = {"bench": (0, 1, 2)}
+"""A bench in which a student failed goes on to its end and says so by 1."""
 ENDS = ("identical", "different", "refused", "traceback")
+WENT_ON = re.compile(r"going on from|[1-9]\d* of \d+ students are there")
+VARYING = {"README.md", "bench.json", "bench.html", "bench.md"}  # they say times
 Run = Callable[[Path], list[str]]
 
 
@@ -46,10 +52,12 @@ def main() -> None:
     )
     parser.add_argument("output", type=Path)
     parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--disks", type=int, default=12)
+    parser.add_argument("--writes", type=int, default=50)
+    parser.add_argument("--disks", type=int, default=6)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", nargs="+", default=["finetune", "distill", "pretrain", "signals"])
+    parser.add_argument("--only", nargs="+", default=[*COMMANDS])
     given = parser.parse_args()
+    let_down()
     torch.set_num_threads(1)
     commands = {name: run for name, run in prepared(given.output.resolve()).items() if name in given.only}
     rows, figures = [], {}
@@ -58,19 +66,39 @@ def main() -> None:
         shutil.rmtree(folder, ignore_errors=True)
         start = time.perf_counter()
         whole = folder / "whole" / "run"  # every run has this name: the metrics tell it
-        assert started(command(whole), folder / "whole.log").wait() == 0, f"see {folder}/whole.log"
+        log = folder / "whole.log"
+        assert started(command(whole), log, FAIL_BELOW=f"{folder / 'whole'}/").wait() == 0, f"see {log}"
         took, expected = time.perf_counter() - start, content(whole)
         moments = random.Random(f"{given.seed} {name}")
-        kills = [killed(command, folder, k, moments.uniform(0, took), expected) for k in range(given.kills)]
-        disks = [filled(command, folder, k, given.disks, expected) for k in range(given.disks)]
-        figures[name] = {"seconds": round(took, 2), "kills": kills, "disks": disks}
-        rows += [row(name, "killed", kills), row(name, "disk full", disks)]
-        print(json.dumps(rows[-2:]), flush=True)
-    text = f"{given.kills} kills and {given.disks} full disks a command\n\n{markdown(rows)}"
-    publish(
-        "faults", text, figures,
-        command=f"python benchmarks/faults.py OUTPUT --kills {given.kills} --disks {given.disks}", page=FAULTS,
-    )  # fmt: skip
+        faults = {
+            "killed": [
+                killed(command, folder, k, moments.uniform(0, took), expected) for k in range(given.kills)
+            ],
+            "a write fails": [
+                failed(command, folder, k, at, expected) for k, at in enumerate(spread(log, given.writes))
+            ],
+            "disk full": [filled(command, folder, k, given.disks, expected) for k in range(given.disks)],
+        }
+        figures[name] = {"seconds": round(took, 2), **faults}
+        rows += [row(name, fault, found) for fault, found in faults.items() if found]
+        print(json.dumps(rows[-len(faults) :]), flush=True)
+    options = f"--kills {given.kills} --writes {given.writes} --disks {given.disks}"
+    command = f"python benchmarks/faults.py OUTPUT {options}"
+    publish("faults", markdown(rows), figures, command=command, page=FAULTS)
+
+
+def spread(log: Path, count: int) -> list[int]:
+    """So many of the writes of an undisturbed run, the first and the last among them, or all."""
+    of = max(
+        int(line.removeprefix(WRITES)) for text in logs(log) for line in text.splitlines() if WRITES in line
+    )
+    return sorted({1 + round(k * (of - 1) / max(1, count - 1)) for k in range(count)})
+
+
+def logs(log: Path) -> list[str]:
+    """What a command printed, and the commands that it started."""
+    files = [log, *sorted((log.with_suffix("") / "run").rglob("*.log"))]
+    return [file.read_text(encoding="utf-8") for file in files]
 
 
 def row(name: str, fault: str, found: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -96,6 +124,18 @@ def killed(command: Run, folder: Path, k: int, moment: float, expected: dict[str
     return again(command, output, log, expected) | {"at": round(moment, 3), "hit": hit, "torn": torn}
 
 
+def failed(command: Run, folder: Path, k: int, at: int, expected: dict[str, str]) -> dict[str, Any]:
+    """One run whose ``at``-th write fails, given again."""
+    place, log, number = folder / f"write-{k}", folder / f"write-{k}.log", (errno.EIO, errno.ENOSPC)[k % 2]
+    output = place / "run"
+    fault = {"FAIL_BELOW": f"{place}/", "FAIL_AT": str(at), "FAIL_WITH": str(number)}
+    code = started(command(output), log, **fault).wait()
+    torn, told = not readable(output), not any("Traceback" in text for text in logs(log))
+    found = again(command, output, log, expected)
+    end = found["end"] if told and code in CODES.get(folder.name, (0, 2)) else "traceback"
+    return found | {"at": at, "errno": errno.errorcode[number], "hit": code != 0, "torn": torn, "end": end}
+
+
 def filled(command: Run, folder: Path, k: int, of: int, expected: dict[str, str]) -> dict[str, Any]:
     """One run on a disk with room for a part of what it writes at most, given again on one with room for all."""
     disk, log = folder / f"disk-{k}", folder / f"disk-{k}.log"
@@ -105,10 +145,10 @@ def filled(command: Run, folder: Path, k: int, of: int, expected: dict[str, str]
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(disk)], check=True)
     try:
         code = started(command(disk / "run"), log).wait()
-        torn, told = not readable(disk / "run"), "Traceback" not in log.read_text(encoding="utf-8")
+        torn, told = not readable(disk / "run"), not any("Traceback" in text for text in logs(log))
         subprocess.run(["mount", "-o", "remount,size=1g", str(disk)], check=True)
         found = again(command, disk / "run", log, expected)
-        end = found["end"] if told and code in (0, 2) else "traceback"
+        end = found["end"] if told and code in CODES.get(folder.name, (0, 2)) else "traceback"
         return found | {"kilobytes": kilobytes, "hit": code != 0, "torn": torn, "end": end}
     finally:
         subprocess.run(["umount", str(disk)], check=True)
@@ -118,78 +158,60 @@ def again(command: Run, output: Path, log: Path, expected: dict[str, str]) -> di
     """The same command once more: how it ends, and whether it found something to go on with."""
     if started(command(output), log).wait() == 2 and "finished run" in log.read_text(encoding="utf-8"):
         return {"end": "identical" if content(output) == expected else "different", "went on": False}
-    said = log.read_text(encoding="utf-8").rpartition("### ")[2]
+    said = log.read_text(encoding="utf-8").rpartition(BEGUN)[2]
     if "Traceback" in said:
         return {"end": "traceback", "went on": False}
-    if "error:" in said:
+    if "error:" in said or "FAILED" in said:
         return {"end": "refused", "went on": False}
     same = content(output) == expected
-    return {"end": "identical" if same else "different", "went on": "going on from" in said}
+    return {"end": "identical" if same else "different", "went on": bool(WENT_ON.search(said))}
 
 
-class Child:
-    """A process forked from this one, which has all libraries loaded, in a group of its own."""
-
-    def __init__(self, arguments: list[str], log: Path) -> None:
-        self.number = os.fork()
-        if self.number == 0:
-            os.setsid()
-            with log.open("a", encoding="utf-8") as stream:
-                stream.write(f"### gradistill {' '.join(arguments)}\n")
-                stream.flush()
-                os.dup2(stream.fileno(), 1)
-                os.dup2(stream.fileno(), 2)
-            sys.argv = ["gradistill", *arguments]
-            os.environ["GRADISTILL_CACHE"] = str(log.with_suffix(""))  # a run's own: its store is built anew
-            building.SHARD_BYTES = 1 << 15  # so that these few rows fill some shards
-            code = 1
-            try:
-                gradistill()
-                code = 0
-            except SystemExit as ended:
-                code = ended.code if isinstance(ended.code, int) else 1
-            except BaseException:
-                import traceback
-
-                traceback.print_exc()
-            finally:
-                sys.stdout.flush()
-                os._exit(code)
-
-    def kill(self) -> None:
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.number, signal.SIGKILL)
-
-    def wait(self) -> int:
-        return os.waitstatus_to_exitcode(os.waitpid(self.number, 0)[1])
-
-
-def started(arguments: list[str], log: Path) -> Child:
-    log.parent.mkdir(parents=True, exist_ok=True)
-    return Child(arguments, log)
+def started(arguments: list[str], log: Path, **environment: str) -> Child:
+    cache = str(log.with_suffix("") / "cache")  # a run's own: its store is built anew
+    return Child(arguments, log, {"GRADISTILL_CACHE": cache, **environment})
 
 
 def content(folder: Path) -> dict[str, str]:
-    """Checksums of all files but drafts; of metrics without their times."""
+    """Checksums of all files but drafts; of metrics and results without their times."""
     found = {}
-    for file in sorted(path for path in folder.iterdir() if path.is_file()):
+    for file in finished(folder):
         data = file.read_bytes()
         if file.name == "metrics.json":
-            data = json.dumps({k: v for k, v in json.loads(data).items() if k != "timing"}).encode()
-        if file.name != "README.md":  # it says the times as well
-            found[file.name] = sha256(data).hexdigest()
+            data = timeless(data)
+        if file.name == "results.jsonl":
+            data = b"".join(sorted(map(timeless, data.splitlines())))
+        elsewhere = (
+            file.name == "manifest.json" and file.parent != folder
+        )  # of a bench: where its teacher stands
+        if file.name not in VARYING and not elsewhere:
+            found[str(file.relative_to(folder))] = sha256(data).hexdigest()
     return found
+
+
+def timeless(line: bytes) -> bytes:
+    return json.dumps({k: v for k, v in json.loads(line).items() if k != "timing"}).encode()
+
+
+def finished(folder: Path) -> list[Path]:
+    """What stands in a folder as done: neither logs, nor checkpoints, nor a cache."""
+    under_way = {"checkpoints", "cache"}
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix != ".log")
+    return [file for file in files if not under_way & set(file.relative_to(folder).parts)]
 
 
 def readable(folder: Path) -> bool:
     """Whether every finished-looking file of a folder is whole: JSON that parses, weights that open."""
     try:
-        for file in folder.glob("*.json"):
-            json.loads(file.read_text(encoding="utf-8"))
-        for file in folder.glob("*.safetensors"):
-            with safe_open(file, "pt") as weights:
-                for name in weights.keys():  # noqa: SIM118 (no mapping)
-                    weights.get_tensor(name)
+        for file in finished(folder):
+            if file.suffix in (".json", ".jsonl"):
+                text = file.read_text(encoding="utf-8")
+                for part in text.splitlines() if file.suffix == ".jsonl" else [text]:
+                    json.loads(part)
+            if file.suffix == ".safetensors":
+                with safe_open(file, "pt") as weights:
+                    for name in weights.keys():  # noqa: SIM118 (no mapping)
+                        weights.get_tensor(name)
         return True
     except Exception:
         return False
@@ -204,6 +226,11 @@ def prepared(output: Path) -> dict[str, Run]:
     changes = [part for change in (*busy, *fast) for part in ("--set", change)]
     few = [part for change in (*busy[:2], *fast) for part in ("--set", change)]
     rows = ["--data", str(tiny.data), "--text-columns", "text", "--label-column", "label"]
+    plan = {
+        "tasks": {"reviews": {"data": str(tiny.data)}}, "methods": ["kd", "adkd"], "seeds": [0], "layers": [2],
+        "set": fast, "teacher": {"model": str(tiny.base), "learning_rates": [0.002], "set": fast},
+    }  # fmt: skip
+    (output / "bench.yaml").write_text(yaml.safe_dump(plan), encoding="utf-8")
     commands: dict[str, Run] = {
         "finetune": lambda at: ["finetune", "--model", str(tiny.base), *rows, *changes, "--output", str(at)],
         "distill": lambda at: [
@@ -218,6 +245,7 @@ def prepared(output: Path) -> dict[str, Run]:
             "signals", "--teacher", str(tiny.teacher), *rows, "--method", "gkd", "--encoding", "float32",
             "--output", str(at),
         ],
+        "bench": lambda at: ["bench", str(output / "bench.yaml"), "--jobs", "1", "--output", str(at)],
     }  # fmt: skip
     return commands
 

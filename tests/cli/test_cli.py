@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -256,3 +257,31 @@ def test_fields_of_a_search_that_end_alike_keep_columns_of_their_own() -> None:
         "objective": 0.5, "saliency": 0.25, "soft_label.weight": "0", "attribution_map.weight": "1",
         "learning_rate": "0.0001",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    {
+        "by its number": (OSError(errno.EIO, "Input/output error", "a/file"), "a/file: Input/output error"),
+        "rust": (Exception("I/O error (os error 28)"), "No space left on device"),
+        "torch": (RuntimeError("basic_ios::clear: iostream error"), "torch could not write a file"),
+    }.values(),
+)
+def test_a_disk_that_fails_anywhere_is_told_in_one_message(
+    error: Exception, reason: str, typed: Type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gradistill.jobs.runs.finetune", raising(error))
+    said = typed("finetune", "--model", "m", "--data", "d", "--output", tmp_path)
+    assert said.code == 2
+    assert f"{reason}\n" in said.err
+    assert "give the same command again" in said.err
+    monkeypatch.setattr("gradistill.jobs.runs.finetune", raising(OSError(errno.ENOTTY, "a bug of ours")))
+    with pytest.raises(OSError, match="a bug of ours"):
+        typed("finetune", "--model", "m", "--data", "d", "--output", tmp_path)
+
+
+def raising(error: Exception) -> Callable[..., None]:
+    def run(*_: object, **__: object) -> None:
+        raise error
+
+    return run

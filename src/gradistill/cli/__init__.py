@@ -3,27 +3,44 @@
 from __future__ import annotations
 
 import sys
+from typing import NoReturn
 
 
 def main() -> None:
     """Entry point of ``gradistill``."""
-    from rich.console import Console
-
     from gradistill.cli.app import app
-    from gradistill.errors import GradistillError
-    from gradistill.report.words import printable
+    from gradistill.errors import GradistillError, reason_of_the_disk
 
     try:
         app()
     except GradistillError as error:
-        message = "\n".join(printable(line) for line in str(error).splitlines())
-        Console(stderr=True, highlight=False).print(f"error: {message}", markup=False, soft_wrap=True)
-        sys.exit(2)
+        _refuse(str(error))
+    except Exception as error:
+        reason = reason_of_the_disk(error)
+        if reason is None:
+            raise
+        name = getattr(error, "filename", None)
+        what = GradistillError(
+            f"the disk refused {name or 'a file'}: {reason}",
+            expected="room on the disk, and leave to write",
+            remedy="see to it and give the same command again: what was whole stands",
+        )
+        _refuse(str(what))
     except SystemExit as ended:
         if _interrupted(ended):
-            Console(stderr=True).print("stopped. The same command goes on from the last checkpoint.")
+            print("stopped. The same command goes on from the last checkpoint.", file=sys.stderr)
             sys.exit(130)
         raise
+
+
+def _refuse(error: str) -> NoReturn:
+    from rich.console import Console
+
+    from gradistill.report.words import printable
+
+    message = "\n".join(printable(line) for line in error.splitlines())
+    Console(stderr=True, highlight=False).print(f"error: {message}", markup=False, soft_wrap=True)
+    sys.exit(2)
 
 
 def _interrupted(ended: BaseException | None) -> bool:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,14 +10,9 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase, Trainer
 
-from gradistill.errors import TrainingError
+from gradistill.errors import TrainingError, reason_of_the_disk
 from gradistill.models.loading import without_file_bars
 from gradistill.training.checkpoints import last_whole, remove_unsealed
-
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM)
-_OF_RUST = re.compile(r"\(os error (\d+)\)")
-_OF_TORCH = ("PytorchStreamWriter", "inline_container", "writing file")
-"""What torch.save says of a full disk, in a RuntimeError without the system's reason."""
 
 
 def trained(trainer: Trainer, checkpoint: str | None) -> float:
@@ -38,7 +30,7 @@ def disk_trouble_told(checkpoints: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = _of_the_disk(error)
+        reason = reason_of_the_disk(error)
         if reason is None:
             raise
         remove_unsealed(checkpoints)
@@ -67,12 +59,3 @@ def saving(model: Any, tokenizer: PreTrainedTokenizerBase) -> Callable[[Path], N
             tokenizer.save_pretrained(folder)
 
     return save
-
-
-def _of_the_disk(error: Exception) -> str | None:
-    """The system's reason, where a library could not write; safetensors and tokenizers quote its number."""
-    found = _OF_RUST.search(str(error))
-    number = int(found[1]) if found else error.errno if isinstance(error, OSError) else None
-    if number in _DISK:
-        return os.strerror(number)
-    return "torch could not write a file" if any(part in str(error) for part in _OF_TORCH) else None
