@@ -61,7 +61,7 @@ def test_a_float32_store_makes_the_student_that_the_teacher_makes(
 ) -> None:
     online = small.distilled("gkd", kind, tmp_path / "online", signals=StoreChoice("online"))
     stored = small.distilled("gkd", kind, tmp_path / "stored", signals=StoreChoice("auto", "float32"))
-    assert stored["eval"] == pytest.approx(online["eval"], abs=1e-6)
+    assert stored["eval"] == pytest.approx(online["eval"], abs=1e-4)
     for name, found in online["loyalty"].items():
         if found:
             assert stored["loyalty"][name]["value"] == pytest.approx(found["value"], abs=1e-4), name

@@ -111,6 +111,27 @@ def test_a_disk_that_fills_up_keeps_whole_shards(tmp_path: Path, monkeypatch: py
     assert content(tmp_path / "store") == content(whole.folder)
 
 
+def test_a_disk_that_fails_once_at_any_flush_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[int] = []
+    monkeypatch.setattr(files.os, "fsync", flushed.append)
+    whole, flushes = content(built(tmp_path / "whole").folder), len(flushed)
+    for at in range(flushes):
+        flushed.clear()
+
+        def once(handle: int, at: int = at) -> None:
+            flushed.append(handle)
+            if len(flushed) == at + 1:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(files.os, "fsync", once)
+            with pytest.raises(StoreError, match="Input/output error"):
+                built(tmp_path / f"store{at}")
+        assert content(built(tmp_path / f"store{at}").folder) == whole
+
+
 def test_killed_at_any_moment_it_goes_on_and_ends_the_same(tmp_path: Path, forked: Any) -> None:
     whole = content(built(tmp_path / "whole").folder)
     chance, unfinished = random.Random(0), 0

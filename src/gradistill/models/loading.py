@@ -146,6 +146,8 @@ def load_classifier(
             remedy="fine-tune it first: gradistill finetune",
         )
     _refuse_non_finite(name, model)
+    if device_map is None:
+        _align(model)
     if config.problem_type == "multi_label_classification":
         raise ModelError(
             f"{name} is a multi-label classifier",
@@ -176,6 +178,13 @@ def _refuse_pickles(folder: Path) -> None:
         expected="weights as safetensors; a pickle can run code and is never opened",
         remedy="save the model again with save_pretrained, which writes safetensors",
     )
+
+
+def _align(model: PreTrainedModel) -> None:
+    """Have every weight begin where torch would have put it. In a file they begin anywhere, and some processors add up
+    a product's terms in another order then: the same weights would not answer the same, bit for bit."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone()
 
 
 def _refuse_non_finite(name: str | Path, model: PreTrainedModel) -> None:

@@ -135,6 +135,8 @@ def _open_folder(plan: Build) -> None:
     drafts, present = _files(folder)
     if MANIFEST in present:
         _refuse_other(plan, Manifest.read(folder).made_for)
+        if PLAN in present:  # whoever wrote the manifest was stopped right behind it
+            (folder / PLAN).unlink()
         return
     if PLAN in present:
         plan = _as_begun(plan)
@@ -146,14 +148,12 @@ def _open_folder(plan: Build) -> None:
         )
     there = sum(plan.shard_file(number).is_file() for number in range(plan.shards))
     _refuse_full_disk(folder, plan.size * (plan.shards - there) // max(plan.shards, 1))
-    try:
+    with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for draft in drafts:
             (folder / draft).unlink(missing_ok=True)
         begun = {"made_for": plan.made_for, "rows_per_shard": plan.rows_per_shard}
         write_whole(folder / PLAN, json.dumps(begun, indent=1).encode())
-    except OSError as error:
-        raise _unwritable(folder, error) from error
 
 
 def _files(folder: Path) -> tuple[list[str], list[str]]:
@@ -194,15 +194,20 @@ def _refuse_full_disk(folder: Path, needed: int) -> None:
         )
 
 
-def _unwritable(folder: Path, error: OSError) -> StoreError:
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return StoreError(
-        f"{folder} cannot be written: {error.strerror}",
-        expected="room for the whole store" if full else "a folder that can be written",
-        remedy="free some and give the same command again: whole shards are kept"
-        if full
-        else "choose another folder",
-    )
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Raises StoreError where the disk refuses something inside."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise StoreError(
+            f"{folder} cannot be written: {error.strerror}",
+            expected="room for the whole store" if full else "a folder that can be written",
+            remedy="free some and give the same command again: whole shards are kept"
+            if full
+            else "see to the disk and give the same command again, or choose another folder",
+        ) from error
 
 
 def _write_shard(plan: Build, number: int, teacher: TeacherSignals, collate: Collate) -> None:
@@ -216,10 +221,8 @@ def _write_shard(plan: Build, number: int, teacher: TeacherSignals, collate: Col
         for place, row in zip(places, _said_by_row(plan.columns, teacher, batch), strict=True):
             packed_rows[place] = row
     indices = plan.rows[rows.start : rows.stop]["index"]
-    try:
+    with _writing(plan.folder):
         write_whole(plan.shard_file(number), _arrow(plan.columns, packed_rows, indices, lengths))
-    except OSError as error:
-        raise _unwritable(plan.folder, error) from error
 
 
 def _said_by_row(
@@ -266,15 +269,17 @@ def _entry(plan: Build, number: int) -> Shard:
 
 
 def _finish(plan: Build) -> None:
-    Manifest(
+    manifest = Manifest(
         made_for=plan.made_for,
         about={**plan.about, "fingerprint": digest(plan.made_for)},
         rows=len(plan.rows),
         tokens=int(plan.lengths.sum()),
         rows_per_shard=plan.rows_per_shard,
         shards=tuple(_entry(plan, number) for number in range(plan.shards)),
-    ).write(plan.folder)
-    (plan.folder / PLAN).unlink(missing_ok=True)
+    )
+    with _writing(plan.folder):
+        manifest.write(plan.folder)
+        (plan.folder / PLAN).unlink(missing_ok=True)
 
 
 @contextmanager
