@@ -146,14 +146,9 @@ def load_classifier(
             remedy="fine-tune it first: gradistill finetune",
         )
     _refuse_non_finite(name, model)
+    _refuse_multi_label(name, config)
     if device_map is None:
         _align(model)
-    if config.problem_type == "multi_label_classification":
-        raise ModelError(
-            f"{name} is a multi-label classifier",
-            expected="one label a text, or a regression",
-            remedy="use a model with problem_type single_label_classification or regression",
-        )
     return model, tuple(missing)
 
 
@@ -178,6 +173,15 @@ def _refuse_pickles(folder: Path) -> None:
         expected="weights as safetensors; a pickle can run code and is never opened",
         remedy="save the model again with save_pretrained, which writes safetensors",
     )
+
+
+def _refuse_multi_label(name: str | Path, config: PreTrainedConfig) -> None:
+    if config.problem_type == "multi_label_classification":
+        raise ModelError(
+            f"{name} is a multi-label classifier",
+            expected="one label a text, or a regression",
+            remedy="use a model with problem_type single_label_classification or regression",
+        )
 
 
 def _align(model: PreTrainedModel) -> None:
