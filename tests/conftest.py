@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the commands that tests start, as well
 
 import pytest
 import torch
@@ -18,6 +20,14 @@ torch.set_num_threads(1)
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _libraries_stay() -> None:
+    """Every training collects garbage, and would look through all that the libraries hold: a third of a second."""
+    import gradistill.training.trainer  # noqa: F401 (loads what all tests need)
+
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")
