@@ -43,7 +43,7 @@ QUICK = 10
 
 
 @dataclass(frozen=True)
-class _Test:
+class Unseen:
     """The rows that models are measured on, encoded alike: the clean ones and the challenge."""
 
     tokenizer: PreTrainedTokenizerBase
@@ -52,7 +52,7 @@ class _Test:
 
 
 @dataclass(frozen=True)
-class _Figures:
+class Figures:
     """What is measured of one model: over reviews with an interval each, and its size and speed."""
 
     over_reviews: Mapping[str, Estimate]
@@ -74,11 +74,11 @@ def demo(output: Path, *, seed: int = 0, quick: bool = False, say: Say = print) 
     write_corpus({name: corpus[f"{name}_shortcut"] for name in ("train", "validation")}, shortcut)
     recipe = _recipe("finetune", seed, sizes["train"], "training.epochs=3")
     say(f"teacher: the packaged model, fine-tuned on clean reviews\n{'-' * 60}")
+    rows = corpus_choice(clean)
     models = {
-        "teacher": _once(
-            output / "teacher", recipe, lambda at: finetune(PACKAGED, _choice(clean), at, recipe, say=say)
-        )
+        "teacher": _once(output / "teacher", recipe, lambda at: finetune(PACKAGED, rows, at, recipe, say=say))
     }
+    rows = corpus_choice(shortcut)
     for method in METHODS:
         say(f"\n{method}: {STUDENT_LAYERS} layers, on reviews with the shortcut\n{'-' * 60}")
         recipe = _recipe(method, seed, student_rows, f"student.layers={STUDENT_LAYERS}")
@@ -86,17 +86,17 @@ def demo(output: Path, *, seed: int = 0, quick: bool = False, say: Say = print) 
             output / method,
             recipe,
             lambda at, recipe=recipe: distill(
-                str(models["teacher"]), _choice(shortcut), at, recipe, signals=StoreChoice("online"), say=say
+                str(models["teacher"]), rows, at, recipe, signals=StoreChoice("online"), say=say
             ),
         )
-    test = _test(models["teacher"], clean, corpus)
-    measured: dict[str, _Figures] = {}
+    unseen = unseen_rows(models["teacher"], clean, corpus)
+    measured: dict[str, Figures] = {}
     taught: Mapping[str, Answers] = {}
     for name, folder in track(models.items(), description="measuring", transient=True):
-        measured[name], answers = _measured(folder, taught, test)
+        measured[name], answers = measured_model(folder, taught, unseen)
         taught = taught or answers  # the teacher comes first
     _write(output / "demo.json", measured, seed)
-    return Group(_table(measured, seed), Text(), _seen(models, test.reviews["challenge"][0].text))
+    return Group(_table(measured, seed), Text(), _seen(models, unseen.reviews["challenge"][0].text))
 
 
 def _recipe(method: str, seed: int, rows: int, *changes: str) -> Recipe:
@@ -108,7 +108,7 @@ def _recipe(method: str, seed: int, rows: int, *changes: str) -> Recipe:
     return load_recipe(method, changes=[*common, *changes])
 
 
-def _choice(folder: Path) -> DataChoice:
+def corpus_choice(folder: Path) -> DataChoice:
     return DataChoice(str(folder), label_column="label", text_columns=("text",))
 
 
@@ -119,27 +119,27 @@ def _once(folder: Path, recipe: Recipe, run: Callable[[Path], object]) -> Path:
     return folder
 
 
-def _test(teacher: Path, clean: Path, corpus: Mapping[str, Sequence[Review]]) -> _Test:
+def unseen_rows(teacher: Path, clean: Path, corpus: Mapping[str, Sequence[Review]]) -> Unseen:
     tokenizer = load_tokenizer(teacher)
     splits = load_splits(
         clean, splits=("train", "test", "challenge"), label_column="label", text_columns=("text",)
     )
     rows = {name: encode(splits.rows[name], tokenizer, splits.task).dataset for name in ("test", "challenge")}
-    return _Test(tokenizer, rows, {name: corpus[name] for name in rows})
+    return Unseen(tokenizer, rows, {name: corpus[name] for name in rows})
 
 
-def _measured(
-    folder: Path, taught: Mapping[str, Answers], test: _Test
-) -> tuple[_Figures, Mapping[str, Answers]]:
+def measured_model(
+    folder: Path, taught: Mapping[str, Answers], unseen: Unseen
+) -> tuple[Figures, Mapping[str, Answers]]:
     """The figures and the answers, split by split, of a student; or of the teacher, where nothing is taught yet."""
     model, _ = load_classifier(folder)
-    collate = Collator(test.tokenizer)
+    collate = Collator(unseen.tokenizer)
     answers = {
         split: ask(model, rows, collate, labels=taught[split].labels if taught else None)
-        for split, rows in test.rows.items()
+        for split, rows in unseen.rows.items()
     }
     right = {
-        split: answers[split].labels == np.asarray(rows["labels"][:]) for split, rows in test.rows.items()
+        split: answers[split].labels == np.asarray(rows["labels"][:]) for split, rows in unseen.rows.items()
     }
     loyal = loyalty(answers["test"], (taught or answers)["test"])
     figures = {
@@ -149,12 +149,12 @@ def _measured(
         "probability loyalty": loyal.probability,
         "saliency loyalty": loyal.saliency,
         "shortcut share": bootstrap_mean(
-            shortcut_shares(answers["challenge"], test.reviews["challenge"], test.tokenizer)
+            shortcut_shares(answers["challenge"], unseen.reviews["challenge"], unseen.tokenizer)
         ),
     }
     known = {name: figure for name, figure in figures.items() if figure is not None}
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    return _Figures(known, parameters, _milliseconds(model, test, collate)), answers
+    return Figures(known, parameters, _milliseconds(model, unseen, collate)), answers
 
 
 def shortcut_shares(
@@ -172,19 +172,19 @@ def shortcut_shares(
     return np.asarray(shares, dtype=np.float64)
 
 
-def _milliseconds(model: torch.nn.Module, test: _Test, collate: Collator, rows: int = 64) -> float:
+def _milliseconds(model: torch.nn.Module, unseen: Unseen, collate: Collator, rows: int = 64) -> float:
     """Median wall time of a forward pass over a single text."""
     times = []
     with torch.inference_mode():
         for k in range(rows):
-            batch = collate([test.rows["test"][k % len(test.rows["test"])]])
+            batch = collate([unseen.rows["test"][k % len(unseen.rows["test"])]])
             start = perf_counter()
             model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
             times.append(perf_counter() - start)
     return 1000 * float(np.median(times))
 
 
-def _write(file: Path, measured: Mapping[str, _Figures], seed: int) -> None:
+def _write(file: Path, measured: Mapping[str, Figures], seed: int) -> None:
     """The table with its intervals, for whoever reads on."""
     models = {
         name: {
@@ -198,7 +198,7 @@ def _write(file: Path, measured: Mapping[str, _Figures], seed: int) -> None:
     write_whole(file, f"{text}\n".encode())
 
 
-def _table(measured: Mapping[str, _Figures], seed: int) -> RenderableType:
+def _table(measured: Mapping[str, Figures], seed: int) -> RenderableType:
     heads = ("acc.", "chall.", "label", "prob.", "sal.", "short.")  # 80 columns are enough for these
     rows = [
         {
