@@ -1,6 +1,6 @@
 """Long commands killed at random moments, and disks that fail: does the same command end as if nothing had been?
 
-    python benchmarks/faults.py OUTPUT [--kills 50] [--writes 50] [--disks 6] [--only finetune distill pretrain …]
+    python benchmarks/faults.py OUTPUT [--kills 50] [--writes 50] [--disks 6] [--only bench …]
 
 Tiny models on the demo corpus, with dropout, a checkpoint every two steps and an evaluation every two. Each command
 runs once undisturbed. Then it is killed (SIGKILL) at a moment drawn evenly over that time; one of its writes fails, the
@@ -8,7 +8,7 @@ input-output error (EIO) and the full disk (ENOSPC) in turn, moments spread even
 needs a C compiler); and it runs on small disks (tmpfs, needs root) that are full after so many kB. The same command is
 then given again and must go on. The end is compared byte for byte: weights, recipe, tokenizer, metrics but for their
 times, shards, manifests and a bench's results. A reader looks at the folder after the fault: what stands there must be
-whole.
+whole. What --only leaves out, or is asked for 0 times, stays published as it was.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from typing import Any
 import torch
 import yaml
 from children import BEGUN, WRITES, Child, let_down
-from measuring import FAULTS, markdown, publish
+from measuring import FAULTS, markdown, measured_before, publish
 from safetensors import safe_open
 from tiny import Tiny
 
@@ -60,31 +60,34 @@ def main() -> None:
     let_down()
     torch.set_num_threads(1)
     commands = {name: run for name, run in prepared(given.output.resolve()).items() if name in given.only}
-    rows, figures = [], {}
+    figures = dict(measured_before("faults"))
     for name, command in commands.items():
-        folder = given.output.resolve() / name
-        shutil.rmtree(folder, ignore_errors=True)
-        start = time.perf_counter()
-        whole = folder / "whole" / "run"  # every run has this name: the metrics tell it
-        log = folder / "whole.log"
-        assert started(command(whole), log, FAIL_BELOW=f"{folder / 'whole'}/").wait() == 0, f"see {log}"
-        took, expected = time.perf_counter() - start, content(whole)
-        moments = random.Random(f"{given.seed} {name}")
-        faults = {
-            "killed": [
-                killed(command, folder, k, moments.uniform(0, took), expected) for k in range(given.kills)
-            ],
-            "a write fails": [
-                failed(command, folder, k, at, expected) for k, at in enumerate(spread(log, given.writes))
-            ],
-            "disk full": [filled(command, folder, k, given.disks, expected) for k in range(given.disks)],
-        }
-        figures[name] = {"seconds": round(took, 2), **faults}
-        rows += [row(name, fault, found) for fault, found in faults.items() if found]
-        print(json.dumps(rows[-len(faults) :]), flush=True)
+        found = measured(name, command, given)
+        figures[name] = {**figures.get(name, {}), **{fault: cases for fault, cases in found.items() if cases}}
+    rows = [row(name, fault, figures[name][fault]) for name in figures for fault in figures[name]]
     options = f"--kills {given.kills} --writes {given.writes} --disks {given.disks}"
     command = f"python benchmarks/faults.py OUTPUT {options}"
     publish("faults", markdown(rows), figures, command=command, page=FAULTS)
+
+
+def measured(name: str, command: Run, given: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
+    """One run undisturbed, then all the cases of each fault."""
+    folder = given.output.resolve() / name
+    shutil.rmtree(folder, ignore_errors=True)
+    whole, log = folder / "whole" / "run", folder / "whole.log"  # every run is named so: the metrics tell it
+    start = time.perf_counter()
+    assert started(command(whole), log, FAIL_BELOW=f"{folder / 'whole'}/").wait() == 0, f"see {log}"
+    took, expected = time.perf_counter() - start, content(whole)
+    moments = random.Random(f"{given.seed} {name}")
+    return {
+        "killed": [
+            killed(command, folder, k, moments.uniform(0, took), expected) for k in range(given.kills)
+        ],
+        "a write fails": [
+            failed(command, folder, k, at, expected) for k, at in enumerate(spread(log, given.writes))
+        ],
+        "disk full": [filled(command, folder, k, given.disks, expected) for k in range(given.disks)],
+    }
 
 
 def spread(log: Path, count: int) -> list[int]:

@@ -69,8 +69,8 @@ def publish(name: str, text: str, figures: Any, *, command: str, page: Path = PA
     print(text)
 
 
-def measured_before(name: str) -> list[Any]:
-    """The cells that ``publish`` wrote for this name on this machine, so that a long benchmark can be run in parts."""
+def measured_before(name: str) -> Any:
+    """The figures that ``publish`` wrote under this name on this machine: a long benchmark is run in parts."""
     file = RESULTS / f"{name}.json"
     found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     return found["figures"] if found.get("machine") == machine() else []
