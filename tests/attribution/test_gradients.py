@@ -41,6 +41,13 @@ def test_c_minus_one_inner_gradients_equal_c(labels: int, kind: str) -> None:
     torch.testing.assert_close(shared, one_by_one(values, site), rtol=1e-10, atol=1e-14)
 
 
+def test_a_regression_serves_all_views_with_one_inner_gradient() -> None:
+    _, logits, site = bert_values(1, "log_odds")
+    values = torch.cat([logits, logits.square(), logits], dim=1)
+    (shared,) = view_gradients(values, logits, [site], create_graph=False)
+    torch.testing.assert_close(shared, one_by_one(values, site), rtol=1e-10, atol=1e-14)
+
+
 def test_the_shared_way_keeps_the_second_derivative() -> None:
     """∂/∂θ of a function of the gradients is the same by either way, the weights' own dependence included."""
     results = []
@@ -60,7 +67,7 @@ def test_the_shared_way_keeps_the_second_derivative() -> None:
 
 
 @pytest.mark.parametrize(
-    ("views", "labels", "needed"), [(1, 5, 1), (2, 2, 1), (3, 3, 2), (4, 3, 2), (1, 1, 1)]
+    ("views", "labels", "needed"), [(1, 5, 1), (2, 2, 1), (3, 3, 2), (4, 3, 2), (1, 1, 1), (3, 1, 1)]
 )
 def test_count_of_inner_gradients(
     monkeypatch: pytest.MonkeyPatch, views: int, labels: int, needed: int

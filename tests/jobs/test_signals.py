@@ -56,6 +56,23 @@ def test_auto_builds_once_and_a_second_student_reads(small: Any, tmp_path: Path,
 
 
 @pytest.mark.parametrize("kind", ["two", "three", "score"])
+def test_one_store_serves_methods_that_look_from_different_views(
+    kind: str, small: Any, tmp_path: Path
+) -> None:
+    methods = ("gkd_cls", "adkd", "rationale")
+    changes = ["student.layers=2", "training.batch_size=8"]
+    recipes = [load_recipe(method, changes=changes, authors_settings=False) for method in methods]
+    folder = store_signals(
+        str(small.teachers[kind]), small.choice(kind), tmp_path / "store", recipe("kd"), others=recipes,
+        say=lambda _: None,
+    )  # fmt: skip
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    for method in methods:
+        small.distilled(method, kind, tmp_path / method, "student.layers=2", signals=StoreChoice(str(folder)))
+    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("kind", ["two", "three", "score"])
 def test_a_float32_store_makes_the_student_that_the_teacher_makes(
     kind: str, small: Any, tmp_path: Path
 ) -> None:

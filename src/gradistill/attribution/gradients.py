@@ -31,8 +31,9 @@ def view_gradients(
 
     ``values`` must be functions of ``logits``, example by example. With ``w = ∂values/∂logits`` the gradient of
     view v is ``Σ_k w_vk ∇z_k``; where every row of w sums to zero that is ``Σ_{k≥1} w_vk ∇(z_k − z_0)``, so
-    C − 1 inner gradients serve any number of views (METHODS.md 1.2 for −log p). The weights ``w`` keep their
-    own graph, so the second derivative is complete either way. The graph of ``logits`` is kept alive.
+    C − 1 inner gradients serve any number of views (METHODS.md 1.2 for −log p), and one all of a regression. The
+    weights ``w`` keep their own graph, so the second derivative is complete either way. The graph of ``logits`` is
+    kept alive.
 
     Raises ModelError when a site does not reach the logits.
     """
@@ -40,8 +41,11 @@ def view_gradients(
     if inner_gradients_needed(views, labels, shift_invariant=shift_invariant) == views:
         return _stacked([values[:, v] for v in range(views)], sites, create_graph)
     weights = _stacked([values[:, v] for v in range(views)], [logits], create_graph)[0]
-    basis = _stacked([logits[:, k] - logits[:, 0] for k in range(1, labels)], sites, create_graph)
-    return [torch.einsum("bvk,bk...->bv...", weights[:, :, 1:], site) for site in basis]
+    single = labels == 1  # a regression: its views are all functions of the one output
+    scalars = [logits[:, 0]] if single else [logits[:, k] - logits[:, 0] for k in range(1, labels)]
+    basis = _stacked(scalars, sites, create_graph)
+    weights = weights if single else weights[:, :, 1:]
+    return [torch.einsum("bvk,bk...->bv...", weights, site) for site in basis]
 
 
 def _stacked(scalars: Sequence[Tensor], sites: Sequence[Tensor], create_graph: bool) -> list[Tensor]:
