@@ -103,8 +103,11 @@ def _student(command: scheduling.Command, _width: object, environment: Mapping[s
     """What a bench starts, forked as well: it would load all libraries anew."""
     command.log.unlink(missing_ok=True)
 
+    bench = os.getpid()
+
     def begin() -> None:
-        scheduling._die_with_parent()
+        scheduling._die_with(bench)
+        os.closerange(3, 1024)  # the lock of the bench among them, as Popen does
         _library().forget_writes()
 
     return Child(command.arguments, command.log, environment, begin)

@@ -20,7 +20,8 @@ import yaml
 from distilling import paired
 from measuring import PAGE, markdown, publish
 
-from gradistill.bench import bench, read_plan
+from gradistill.bench.benching import bench
+from gradistill.bench.plan import read_plan
 from gradistill.data.corpus import make_corpus, write_corpus
 from gradistill.jobs.demo import CORPUS, STUDENT_ROWS, corpus_choice, measured_model, unseen_rows
 from gradistill.jobs.folder import finished_run

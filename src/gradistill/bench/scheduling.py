@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -108,17 +109,19 @@ def _started(command: Command, width: Width, environment: Mapping[str, str]) -> 
             stdout=log,
             stderr=subprocess.STDOUT,
             env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE", **threads, **environment},
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            preexec_fn=partial(_die_with, os.getpid()) if sys.platform == "linux" else None,
         )
 
 
-def _die_with_parent() -> None:
+def _die_with(parent: int) -> None:
     """Have the kernel kill this process when the one that started it dies, were it by SIGKILL (prctl(2))."""
     import ctypes
     import signal
 
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+        if os.getppid() != parent:  # it has died already
+            os._exit(1)
 
 
 def _stopped(running: Mapping[subprocess.Popen[bytes], object]) -> None:
