@@ -6,12 +6,13 @@ import errno
 import json
 import shutil
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import pytest
 
 from gradistill.errors import DataError, RecipeError, TrainingError
-from gradistill.jobs.folder import opened_run
+from gradistill.jobs.folder import held, opened_run, refuse_foreign
 from gradistill.jobs.runs import DataChoice, distill
 from gradistill.models.loading import load_classifier
 from gradistill.recipe import load_recipe
@@ -98,6 +99,22 @@ def test_a_second_process_in_the_same_folder_is_refused(small: Any, tmp_path: Pa
     ):
         small.distilled("kd", "two", tmp_path / "run")
     assert small.distilled("kd", "two", tmp_path / "run")["method"] == "kd"
+
+
+def test_a_process_that_is_dying_is_waited_for(tmp_path: Path) -> None:
+    dying = held(tmp_path)
+    dying.__enter__()
+    Timer(0.3, lambda: dying.__exit__(None, None, None)).start()
+    with held(tmp_path):
+        pass
+
+
+def test_a_folder_of_others_is_refused_and_one_killed_in_its_first_write_is_not(tmp_path: Path) -> None:
+    (tmp_path / ".bench.yaml.4711").write_text("half")
+    refuse_foreign(tmp_path, "bench.yaml", "bench")
+    (tmp_path / "photo.jpg").touch()
+    with pytest.raises(RecipeError, match=r"holds photo\.jpg, and is no bench"):
+        refuse_foreign(tmp_path, "bench.yaml", "bench")
 
 
 def test_a_run_that_is_replaced_stands_until_the_new_one_has_ended(

@@ -31,7 +31,7 @@ from gradistill.errors import GradistillError
 from gradistill.jobs import Say
 from gradistill.jobs.folder import METRICS, finished_run, held, refuse_foreign
 from gradistill.report.bench import bench_page, bench_tables
-from gradistill.signals.files import write_whole
+from gradistill.signals.files import remove_drafts, write_whole
 
 PLAN, SUMMARY, PAGE, TABLES = "bench.yaml", "bench.json", "bench.html", "bench.md"
 
@@ -48,6 +48,7 @@ def bench(
     folder = Path(output)
     with held(folder):
         refuse_foreign(folder, PLAN, "bench")
+        remove_drafts(folder)
         content = yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
         write_whole(folder / PLAN, content.encode())
         return Bench(plan, folder, Width.of_this_machine(at_once), say).run()

@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 
 import yaml
@@ -27,6 +28,8 @@ from gradistill.training.processes import processes
 
 RECIPE, INPUTS, METRICS, CARD = "recipe.yaml", "inputs.json", "metrics.json", "README.md"
 _DRAFT = "finished"
+_DYING = 2.0
+"""Seconds that a killed process may take to let go of its files."""
 _OF_A_RUN = re.compile(rf"checkpoint-\d+|\.?({RECIPE}|{INPUTS})(\.\d+)?|{_DRAFT}")
 
 
@@ -138,7 +141,8 @@ def _begin(output: Path, recipe: Recipe, inputs: Mapping[str, str], *, overwrite
 
 def refuse_foreign(output: Path, mark: str, kind: str) -> None:
     """Raise RecipeError for a folder that holds files, and not the one that marks it as a ``kind`` of ours."""
-    present = sorted(path.name for path in output.iterdir())
+    begun = re.compile(rf"\.{re.escape(mark)}\.\d+")  # one that was killed in its very first write
+    present = sorted(path.name for path in output.iterdir() if not begun.fullmatch(path.name))
     if present and mark not in present:
         raise RecipeError(
             f"{output} holds {present[0]}, and is no {kind}",
@@ -156,18 +160,28 @@ def held(output: Path) -> Iterator[None]:
     except OSError as error:
         raise _unwritable(output, error) from error
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(folder)
-        raise RecipeError(
-            f"another process is at work in {output}", remedy="wait for it, or choose another --output"
-        ) from None
-    except OSError:
-        pass  # a file system without locks
-    try:
+        if not _locked(folder):
+            raise RecipeError(
+                f"another process is at work in {output}", remedy="wait for it, or choose another --output"
+            )
         yield
     finally:
         os.close(folder)
+
+
+def _locked(folder: int) -> bool:
+    """Whether the lock could be had: a process that was killed lets go of it a moment after it has died."""
+    until = monotonic() + _DYING
+    while True:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if monotonic() > until:
+                return False
+            sleep(0.05)
+        except OSError:
+            return True  # a file system without locks
 
 
 def finished_run(output: Path, recipe: Recipe) -> bool:

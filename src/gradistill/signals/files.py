@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from pathlib import Path
 
 _CHUNK = 1 << 20
+_DRAFT = re.compile(r"\..+\.\d+")
 
 
 def checksum_of(file: Path) -> str:
@@ -29,6 +31,13 @@ def write_whole(file: Path, content: bytes | memoryview) -> None:
     finally:
         draft.unlink(missing_ok=True)
     sync_folder(file.parent)
+
+
+def remove_drafts(folder: Path) -> None:
+    """What a process that was killed had begun to write, anywhere below; the folder must be locked."""
+    for path in folder.rglob(".*"):
+        if _DRAFT.fullmatch(path.name) and path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:
