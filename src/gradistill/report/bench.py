@@ -13,6 +13,8 @@ from gradistill.report.figures import Cell, capital, cell, count, decimal, finit
 from gradistill.report.rendering import asset, page_template, policy
 
 SIGNIFICANT = 0.05
+NOTHING = Cell("")
+"""Where nothing is to be said, and nothing is missing."""
 
 
 def bench_tables(bench: Mapping[str, Any]) -> str:
@@ -48,26 +50,22 @@ def _depths(bench: Mapping[str, Any]) -> list[int]:
 
 
 def _over_tasks(bench: Mapping[str, Any], layers: int) -> dict[str, Any]:
-    """A table: each method's means over the tasks that all have, its ranks, and what it gains on the baseline."""
+    """A table: each method's means over the tasks that all have, its ranks, and below what it gains on the baseline."""
     entries = [entry for entry in bench["over_tasks"] if entry["layers"] == layers]
     figures = list(entries[0]["figures"])
-    gains = list(entries[0]["gains"])
-    heads = [
-        "step", *map(capital, figures), "rank by metric", "rank by saliency",
-        *(f"{figure} beyond {bench['baseline']}" for figure in gains),
-    ]  # fmt: skip
-    rows = [
-        {
-            "name": entry["method"],
-            "cells": [
-                _number(entry["step"], 2),
-                *(_number(entry["figures"][figure]) for figure in figures),
-                *(_number(rank, 1) for rank in entry["ranks"].values()),
-                *(_signed(entry["gains"][figure]) for figure in gains),
-            ],
-        }
-        for entry in entries
-    ]
+    rows: list[dict[str, Any]] = []
+    for entry in entries:
+        cells = [
+            _number(entry["step"], 2),
+            *(_number(entry["figures"][figure]) for figure in figures),
+            *(_number(rank, 1) for rank in entry["ranks"].values()),
+        ]
+        rows.append({"name": entry["method"], "cells": cells})
+        if any(entry["gains"].values()):
+            gains = [_signed(entry["gains"].get(figure)) or NOTHING for figure in figures]
+            ranks = [NOTHING] * len(entry["ranks"])
+            rows.append({"name": f"from {bench['baseline']}", "cells": [NOTHING, *gains, *ranks]})
+    heads = ["step", *map(capital, figures), "rank by metric", "rank by saliency"]
     return {"layers": layers, "tasks": entries[0]["tasks"], "heads": heads, "rows": rows}
 
 
@@ -135,14 +133,18 @@ def _as_markdown(found: Cell | None) -> Ready:
 
 
 def bench_rows(bench: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    """The methods over all tasks, for a table in the terminal."""
+    """The methods over all tasks, for a table in the terminal: 80 columns are enough for these."""
+    short = {"probability loyalty": "prob.", "saliency loyalty": "sal.", "prediction loyalty": "pred."}
     return [
         {
             "method": entry["method"],
             "layers": entry["layers"],
             "tasks": len(entry["tasks"]),
             "step": entry["step"],
-            **{name.removesuffix(" loyalty"): value for name, value in entry["figures"].items()},
+            **{
+                short[name] if name in short else name.removesuffix(" loyalty"): value
+                for name, value in entry["figures"].items()
+            },
             "rank": entry["ranks"]["metric"],
         }
         for entry in bench["over_tasks"]
