@@ -118,12 +118,13 @@ def _no_bar(_total: int) -> Any:
     return nullcontext(lambda _left: None)
 
 
-def let_down() -> None:
-    """Start this script anew with a library that counts writes and makes one fail, if it is not there yet."""
+def let_down(folder: Path) -> None:
+    """Start this script anew with a library that counts writes and makes one fail, built in ``folder``."""
     if "LD_PRELOAD" in os.environ:
         return
     source = Path(__file__).with_name("failing_writes.c")
-    library = Path(os.environ.get("TMPDIR", "/tmp")) / f"failing_writes-{os.getpid()}.so"
+    folder.mkdir(parents=True, exist_ok=True)
+    library = folder / "failing_writes.so"
     subprocess.run(["cc", "-shared", "-fPIC", "-O2", "-o", str(library), str(source), "-ldl"], check=True)
     os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "LD_PRELOAD": str(library)})
 

@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="+", default=[*COMMANDS])
     given = parser.parse_args()
-    let_down()
+    let_down(given.output.resolve())
     torch.set_num_threads(1)
     commands = {name: run for name, run in prepared(given.output.resolve()).items() if name in given.only}
     figures = dict(measured_before("faults"))
