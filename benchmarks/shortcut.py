@@ -68,11 +68,17 @@ def main() -> None:
     ]  # fmt: skip
     found = {"teacher": values(of_teacher.over_reviews), "students": cells}
     (output / "shortcut.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
-    rows = [{"rate": "", "method": "*teacher*", **{k: f"{found['teacher'][k]:.3f}" for k in FIGURES}}]
-    rows += [row for rate in given.rates for row in of_rate(rate, cells)]
+    rows = table(found)
     asked = f"--rates {' '.join(map(str, given.rates))} --seeds {' '.join(map(str, given.seeds))}"
     command = f"python benchmarks/shortcut.py OUTPUT {asked}"
     publish("shortcut", markdown(rows), found, command=command, page=RESULTS)
+
+
+def table(found: Mapping[str, Any]) -> list[dict[str, str]]:
+    taught = {name: f"{found['teacher'][name]:.3f}" for name in FIGURES}
+    rates = dict.fromkeys(cell["rate"] for cell in found["students"])
+    rows = [{"rate": "", "method": "*teacher*", **taught, "challenge, from kd": ""}]
+    return rows + [row for rate in rates for row in of_rate(rate, found["students"])]
 
 
 def planned(output: Path, rates: Sequence[float], seeds: Sequence[int]) -> Any:
