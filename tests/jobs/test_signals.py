@@ -78,7 +78,8 @@ def test_a_float32_store_makes_the_student_that_the_teacher_makes(
 ) -> None:
     online = small.distilled("gkd", kind, tmp_path / "online", signals=StoreChoice("online"))
     stored = small.distilled("gkd", kind, tmp_path / "stored", signals=StoreChoice("auto", "float32"))
-    assert stored["eval"] == pytest.approx(online["eval"], abs=1e-4)
+    # a correlation of ten scores multiplies the last digits in which batches that were padded otherwise differ
+    assert stored["eval"] == pytest.approx(online["eval"], abs=1e-4 if kind == "score" else 1e-6)
     for name, found in online["loyalty"].items():
         if found:
             assert stored["loyalty"][name]["value"] == pytest.approx(found["value"], abs=1e-4), name
