@@ -88,9 +88,9 @@ def _written(rows: Dataset, splits: Splits, file: Path) -> None:
     labels = splits.task.labels
     content = {name: rows[name][:] for name in splits.task.text_columns}
     content["label"] = [labels[k] for k in rows["label"][:]] if labels else rows["label"][:]
-    draft = file.with_name(f".{file.name}")
-    pq.write_table(pa.table(content), draft)
-    draft.replace(file)
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(content), sink)
+    write_whole(file, memoryview(sink.getvalue()))
 
 
 def teacher_runs(plan: BenchPlan, name: str, output: Path) -> dict[str, tuple[Path, Recipe]]:

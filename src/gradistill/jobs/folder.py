@@ -21,7 +21,7 @@ import yaml
 
 from gradistill.errors import RecipeError
 from gradistill.recipe import Recipe
-from gradistill.signals.files import sync_folder, write_whole
+from gradistill.signals.files import draft_of, sync_folder, write_whole
 from gradistill.training.arguments import CHECKPOINTS
 from gradistill.training.checkpoints import last_whole, synced
 from gradistill.training.processes import processes
@@ -141,7 +141,7 @@ def _begin(output: Path, recipe: Recipe, inputs: Mapping[str, str], *, overwrite
 
 def refuse_foreign(output: Path, mark: str, kind: str) -> None:
     """Raise RecipeError for a folder that holds files, and not the one that marks it as a ``kind`` of ours."""
-    begun = re.compile(rf"\.{re.escape(mark)}\.\d+")  # one that was killed in its very first write
+    begun = draft_of(re.escape(mark))  # one that was killed in its very first write
     present = sorted(path.name for path in output.iterdir() if not begun.fullmatch(path.name))
     if present and mark not in present:
         raise RecipeError(

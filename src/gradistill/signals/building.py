@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
-import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -20,7 +19,7 @@ from datasets import Dataset
 from torch import Tensor
 
 from gradistill.errors import StoreError
-from gradistill.signals.files import checksum_of, write_whole
+from gradistill.signals.files import checksum_of, draft_of, write_whole
 from gradistill.signals.fingerprint import digest
 from gradistill.signals.layout import Column, packed
 from gradistill.signals.manifest import MANIFEST, SHARD, Manifest, Shard, refuse_other
@@ -28,7 +27,7 @@ from gradistill.signals.teacher import TeacherSignals
 from gradistill.types import Batch
 
 PLAN = "building.json"
-DRAFT = re.compile(rf"\.({SHARD.pattern}|manifest\.json|building\.json)\.\d+")
+DRAFT = draft_of(rf"{SHARD.pattern}|manifest\.json|building\.json")
 SHARD_BYTES = 8 << 20
 """Aimed at: large enough to read in one sweep, small enough to hold a few times in memory and to lose when killed.
 

@@ -8,7 +8,6 @@ import re
 from pathlib import Path
 
 _CHUNK = 1 << 20
-_DRAFT = re.compile(r"\..+\.\d+")
 
 
 def checksum_of(file: Path) -> str:
@@ -33,10 +32,16 @@ def write_whole(file: Path, content: bytes | memoryview) -> None:
     sync_folder(file.parent)
 
 
+def draft_of(names: str) -> re.Pattern[str]:
+    """The names that ``write_whole`` gives to what it has begun to write into files of these names, a pattern."""
+    return re.compile(rf"\.({names})\.\d+")
+
+
 def remove_drafts(folder: Path) -> None:
     """What a process that was killed had begun to write, anywhere below; the folder must be locked."""
+    drafts = draft_of(".+")
     for path in folder.rglob(".*"):
-        if _DRAFT.fullmatch(path.name) and path.is_file():
+        if drafts.fullmatch(path.name) and path.is_file():
             path.unlink(missing_ok=True)
 
 
