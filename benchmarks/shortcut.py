@@ -21,7 +21,7 @@ from distilling import paired
 from measuring import PAGE, markdown, publish
 
 from gradistill.bench.benching import bench
-from gradistill.bench.plan import read_plan
+from gradistill.bench.plan import cells, read_plan
 from gradistill.data.corpus import make_corpus, write_corpus
 from gradistill.jobs.demo import CORPUS, STUDENT_ROWS, corpus_choice, measured_model, unseen_rows
 from gradistill.jobs.folder import finished_run
@@ -55,18 +55,19 @@ def main() -> None:
     for rate, corpus in corpora.items():
         biased = {name: corpus[f"{name}_shortcut"] for name in ("train", "validation")}
         write_corpus(biased, output / "rates" / f"{rate:g}")
-    bench(planned(output, given.rates, given.seeds), output / "bench", at_once=given.jobs)
+    plan, benched = planned(output, given.rates, given.seeds), output / "bench"
+    bench(plan, benched, at_once=given.jobs)
 
     unseen = unseen_rows(teacher, clean, first)
     of_teacher, taught = measured_model(teacher, {}, unseen)
-    cells = [
+    students = [
         {
-            "rate": rate, "method": method, "seed": seed,
-            **values(measured_model(student(output, rate, method, seed), taught, unseen)[0].over_reviews),
+            "rate": float(cell.task), "method": cell.method, "seed": cell.seed,
+            **values(measured_model(benched / cell.folder, taught, unseen)[0].over_reviews),
         }
-        for rate in given.rates for method in METHODS for seed in given.seeds
+        for cell in cells(plan)
     ]  # fmt: skip
-    found = {"teacher": values(of_teacher.over_reviews), "students": cells}
+    found = {"teacher": values(of_teacher.over_reviews), "students": students}
     (output / "shortcut.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
     rows = table(found)
     asked = f"--rates {' '.join(map(str, given.rates))} --seeds {' '.join(map(str, given.seeds))}"
@@ -90,10 +91,6 @@ def planned(output: Path, rates: Sequence[float], seeds: Sequence[int]) -> Any:
     file = output / "bench.yaml"
     file.write_text(yaml.safe_dump(plan), encoding="utf-8")
     return read_plan(file)
-
-
-def student(output: Path, rate: float, method: str, seed: int) -> Path:
-    return output / "bench" / f"{rate:g}" / "3-layers" / f"{method}-{seed}"
 
 
 def values(estimates: Mapping[str, Any]) -> dict[str, float]:
