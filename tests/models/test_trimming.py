@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor
 
 from families import FAMILIES, build, collated
@@ -186,6 +188,21 @@ def test_a_model_that_runs_under_autocast_is_trimmed_alike() -> None:
     plain = Probe.find(model).trim
     model.forward = torch.autocast("cpu", dtype=torch.bfloat16)(model.forward)
     assert Probe.find(model).trim == plain
+
+
+def test_a_model_that_a_trainer_runs_in_bf16_keeps_its_trim() -> None:
+    """Trimmed and whole differ by rounding there: what is compared is computed in the weights' own type."""
+    model = model_of("bert").float()
+    probe = Probe.find(model)
+    AcceleratorState._reset_state(reset_partial_state=True)  # other tests trained in float32
+    Accelerator(cpu=True, mixed_precision="bf16").prepare_model(model)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    forward = model.forward
+    assert probe.trim is not None
+    assert probe.verified(model, batch_of()) == probe
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert probe.verified(model, batch_of()) == probe
+    assert model.forward == forward
 
 
 def test_checkpointed_blocks_run_whole() -> None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from gradistill.errors import ModelError
 from gradistill.models.attention import Heads, attending
-from gradistill.models.tracing import Seen, evaluating, specimen, thawed, traced, unwrapped
+from gradistill.models.tracing import Seen, evaluating, specimen, thawed, traced, unwrapped, without_autocast
 from gradistill.models.trimming import Reads, Trim, find_trim
 from gradistill.types import Batch
 
@@ -107,14 +107,14 @@ class Probe:
     def verified(self, model: nn.Module, batch: Batch) -> Probe:
         """This probe; without ``trim``, or what of it fails, where trimmed and whole model differ on a real batch.
 
-        Logits and the input gradient of its shortest and its longest texts are compared, in eval mode, to the
-        square root of the type's precision.
+        Logits and the input gradient of its shortest and its longest texts are compared, in eval mode and in the type
+        of the weights, to the square root of its precision.
         """
         inner = unwrapped(model)
         if self.trim is None:
             return self
         batch = batch.rows(_extremes(batch.mask))
-        with evaluating(inner):
+        with evaluating(inner), without_autocast(inner):
             whole = replace(self, trim=None)._answers(inner, batch)
             for trim in dict.fromkeys((self.trim, replace(self.trim, attention=None))):
                 probe = replace(self, trim=trim)

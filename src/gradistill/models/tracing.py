@@ -50,6 +50,21 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def without_autocast(model: nn.Module) -> Iterator[None]:
+    """Inside the block the model computes in the type of its weights, also one that accelerate made to run in bf16."""
+    own: Any = vars(model).get("forward")
+    forward: Any = vars(model).get("_original_forward")
+    if forward is not None:  # what stood there before accelerate wrapped it
+        model.forward = forward
+    try:
+        with torch.autocast(next(model.parameters()).device.type, enabled=False):
+            yield
+    finally:
+        if forward is not None:
+            model.forward = own
+
+
+@contextmanager
 def thawed(model: nn.Module) -> Iterator[None]:
     """Every parameter requires a gradient inside the block: what depends on what is read from gradients."""
     frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
