@@ -74,6 +74,30 @@ def test_two_processes_that_draw_rows_stay_together(case: str, of_two: Path) -> 
     assert losses(found[0]["history"]) == losses(found[1]["history"])
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are counted in /proc")
+def test_who_leaves_the_others_ends_the_threads_of_the_group(tmp_path: Path) -> None:
+    """Also where reference cycles, as a trainer's, hold the group: a thread that outlives Python may abort the process."""
+    script = f"""
+import os
+from torch import distributed
+from gradistill.training.processes import leave_the_others
+leave_the_others()
+before = len(os.listdir("/proc/self/task"))
+distributed.init_process_group("gloo", init_method="file://{tmp_path / "store"}", rank=0, world_size=1)
+cycle = [distributed.group.WORLD]
+cycle.append(cycle)
+del cycle
+during = len(os.listdir("/proc/self/task"))
+leave_the_others()
+print(during > before, len(os.listdir("/proc/self/task")) > before)
+"""
+    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "True False\n"
+
+
 def losses(history: list[dict[str, float]]) -> list[dict[str, float]]:
     return [
         {key: value for key, value in logs.items() if key == "loss" or "/" in key}

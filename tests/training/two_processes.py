@@ -11,29 +11,27 @@ from typing import Any
 
 import torch
 
+from gradistill.training.processes import leave_the_others
 from training.conftest import Kit
 
 
-def main(folder: Path, cases: dict[str, dict[str, Any]]) -> None:
+def run(folder: Path, case: str, arguments: dict[str, Any]) -> None:
     rank = os.environ["RANK"]
-    for case, arguments in cases.items():
-        method, _, share = case.removesuffix(" in float32").partition(" of ")
-        kit = Kit(folder / rank)
-        wide = torch.float32 if case.endswith(" in float32") else torch.float64
-        models = tuple(
-            model.to(wide) for model in kit.models(frozen=method in ("gkd", "gkd_cls", "rationale"))
-        )
-        terms = [
-            replace(t, share=float(share or 1)) if t.objective.second_order else t
-            for t in kit.terms_of(method)
-        ]
-        trainer = kit.trainer(terms, models, sgd=True, ddp_backend="gloo", **arguments)
-        trainer.train()
-        assert trainer.accelerator.num_processes == 2
-        found = {"weights": models[0].state_dict(), "history": trainer.state.log_history}
-        torch.save(found, folder / f"{case}-{rank}.pt")
-    torch.distributed.destroy_process_group()
+    method, _, share = case.removesuffix(" in float32").partition(" of ")
+    kit = Kit(folder / rank)
+    wide = torch.float32 if case.endswith(" in float32") else torch.float64
+    models = tuple(model.to(wide) for model in kit.models(frozen=method in ("gkd", "gkd_cls", "rationale")))
+    terms = [
+        replace(t, share=float(share or 1)) if t.objective.second_order else t for t in kit.terms_of(method)
+    ]
+    trainer = kit.trainer(terms, models, sgd=True, ddp_backend="gloo", **arguments)
+    trainer.train()
+    assert trainer.accelerator.num_processes == 2
+    found = {"weights": models[0].state_dict(), "history": trainer.state.log_history}
+    torch.save(found, folder / f"{case}-{rank}.pt")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), json.loads(sys.argv[2]))
+    for case, arguments in json.loads(sys.argv[2]).items():
+        run(Path(sys.argv[1]), case, arguments)
+    leave_the_others()

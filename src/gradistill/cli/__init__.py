@@ -31,6 +31,11 @@ def main() -> None:
             print("stopped. The same command goes on from the last checkpoint.", file=sys.stderr)
             sys.exit(130)
         raise
+    finally:
+        if "torch.distributed" in sys.modules:  # --help does not wait for torch
+            from gradistill.training.processes import leave_the_others
+
+            leave_the_others()
 
 
 def _refuse(error: str) -> NoReturn:
