@@ -18,6 +18,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from gradistill.errors import TrainingError
 from gradistill.models.attention import second_order_attention
+from gradistill.models.dropping import packed_dropout
 from gradistill.models.probe import Probe
 from gradistill.objectives import Moment, Objective, Pair, Term
 from gradistill.objectives._contract import ModelFacts
@@ -155,7 +156,7 @@ class DistillationTrainer(Trainer):
     def train(self, *args: Any, **kwargs: Any) -> Any:
         student: Any = self.model
         attention = second_order_attention(student) if self.step.second_order else nullcontext()
-        with attention, trained_with(student, self.step.projections):
+        with attention, packed_dropout(student), trained_with(student, self.step.projections):
             return super().train(*args, **kwargs)
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
