@@ -76,7 +76,7 @@ def test_two_processes_that_draw_rows_stay_together(case: str, of_two: Path) -> 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads are counted in /proc")
 def test_who_leaves_the_others_ends_the_threads_of_the_group(tmp_path: Path) -> None:
-    """Also where reference cycles, as a trainer's, hold the group: threads that outlive Python may abort the process."""
+    """Also where reference cycles, as a trainer's, hold the group: threads that outlive Python may abort it."""
     script = f"""
 import os
 from torch import distributed
