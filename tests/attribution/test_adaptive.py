@@ -40,14 +40,14 @@ def steep(where: torch.Tensor) -> Callable[[torch.Tensor, torch.Tensor], torch.T
 
 @pytest.mark.parametrize("degree", [1, 2, 3, 4])
 def test_a_cubic_slope_takes_the_fewest_nodes(degree: int) -> None:
-    """F = Σ c·e^degree: the slope along the path is a polynomial of degree − 1, exact to 3 with five nodes."""
+    """F = Σ c·e^degree: the slope along the path is a polynomial of degree − 1, exact to 3."""
     embedding, weight = torch.randn(2, 4, 3, dtype=torch.float64), torch.randn(3, dtype=torch.float64)
     embedding, weight = embedding.abs() + 0.1, weight.abs()
     found = integrated_to_tolerance(
         lambda rows, _: (rows**degree @ weight).sum(1, keepdim=True), embedding, LOGIT, None, tolerance=1e-9
     )
     torch.testing.assert_close(found.attributions, embedding**degree * weight, rtol=1e-12, atol=1e-14)
-    assert found.nodes.tolist() == [5, 5]
+    assert found.nodes.tolist() == [9, 9]
     assert found.residuals.abs().max() < 1e-12
 
 
@@ -71,6 +71,20 @@ def test_a_steep_stretch_is_found_wherever_it_is() -> None:
     torch.testing.assert_close(
         found.attributions, (change / 6)[:, None, None].expand(4, 2, 3), rtol=1e-3, atol=0
     )
+
+
+def test_what_cancels_in_the_sum_is_found() -> None:
+    """Two entries that move against each other: F is a straight line on the path, complete at once; gradients turn."""
+    embedding = torch.ones(1, 1, 2, dtype=torch.float64)
+
+    def run(rows: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+        turned = ((rows - 0.3) * 20).tanh()
+        return rows[:, 0, :1] + turned[:, 0, :1] - turned[:, 0, 1:]
+
+    found = integrated_to_tolerance(run, embedding, LOGIT, None)
+    turn = torch.tensor([14.0, -6.0], dtype=torch.float64).tanh().diff().abs().item()
+    exact = torch.tensor([[[1 + turn, -turn]]], dtype=torch.float64)
+    assert (found.attributions - exact).norm() < 0.01 * exact.norm()
 
 
 @pytest.mark.parametrize("family", ["bert", "modernbert", "gpt2"])
@@ -151,5 +165,5 @@ def test_what_cannot_be_is_refused() -> None:
     embedding, run = torch.ones(1, 2, 3), lambda rows, _: rows.sum((1, 2)).unsqueeze(1).expand(-1, 3)
     with pytest.raises(RecipeError, match=r"3 views(.|\n)*one view"):
         integrated_to_tolerance(run, embedding, Target("logit", "all"), None)
-    with pytest.raises(RecipeError, match="5 or more"):
-        integrated_to_tolerance(run, embedding, LOGIT, torch.tensor([0]), max_nodes=4)
+    with pytest.raises(RecipeError, match="9 or more"):
+        integrated_to_tolerance(run, embedding, LOGIT, torch.tensor([0]), max_nodes=8)

@@ -46,7 +46,7 @@ def attribute(
     steps: Steps = "auto",
     tolerance: float = 0.01,
     labels: Sequence[int] | None = None,
-    tokens_at_once: int = 2048,
+    tokens_at_once: int = 1024,
 ) -> Iterator[Attributed]:
     """Attributions at the embedding output of encoded rows, as they are done: the longest rows first.
 
@@ -63,8 +63,8 @@ def attribute(
         )
     gradient = method == "gradient_x_input"
     lengths = [len(rows[place]["input_ids"]) for place in range(len(rows))]
-    # Nodes fill the forward passes of Integrated Gradients: fewer rows, of more equal length, share a batch.
-    budget = tokens_at_once if gradient else tokens_at_once // 4
+    # Nodes fill the forward passes of Integrated Gradients: few rows, of nearly equal length, share a batch.
+    budget = tokens_at_once if gradient else tokens_at_once // 8
     for question in questions(model, rows, collate, lengths=lengths, tokens_at_once=budget):
         mask = question.batch.mask
         with still(model):  # not around the yield: who stops listening leaves the model as it was
