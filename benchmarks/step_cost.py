@@ -98,8 +98,9 @@ class Bench:
     def arguments(self) -> TrainingArguments:
         return TrainingArguments(
             output_dir=str(self.folder / "run"), per_device_train_batch_size=self.batch, max_steps=STEPS,
-            bf16=self.precision == "bf16", report_to="none", save_strategy="no", disable_tqdm=True,
-            logging_strategy="no", learning_rate=1e-5, dataloader_pin_memory=False, remove_unused_columns=False,
+            bf16=self.precision == "bf16", use_cpu=not torch.accelerator.is_available(), report_to="none",
+            save_strategy="no", disable_tqdm=True, logging_strategy="no", learning_rate=1e-5,
+            dataloader_pin_memory=False, remove_unused_columns=False,
         )  # fmt: skip
 
     def plain(self) -> Trainer:
