@@ -27,8 +27,8 @@ def two_at_a_time(
         return dict(zip(cells, workers.map(lambda cell: run(*cell), cells), strict=True))
 
 
-def arguments(description: str | None, *, rows: int) -> argparse.ArgumentParser:
-    """TEACHER DATA OUTPUT --task TASK [--rows N]; finished runs in OUTPUT are left alone."""
+def arguments(description: str | None, *, rows: int, bf16: bool = False) -> argparse.ArgumentParser:
+    """TEACHER DATA OUTPUT --task TASK [--rows N], and --bf16 where ``bf16``; finished runs in OUTPUT are left alone."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -37,7 +37,14 @@ def arguments(description: str | None, *, rows: int) -> argparse.ArgumentParser:
     parser.add_argument("output", type=Path)
     parser.add_argument("--task", required=True)
     parser.add_argument("--rows", type=int, default=rows)
+    if bf16:
+        parser.add_argument("--bf16", action="store_true", help="train in bfloat16")
     return parser
+
+
+def precision(given: argparse.Namespace) -> list[str]:
+    """The changes of a recipe that ``--bf16`` asks for."""
+    return ["training.arguments.bf16=true"] if given.bf16 else []
 
 
 def distilled(

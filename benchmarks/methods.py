@@ -18,7 +18,7 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 
-from distilling import arguments, distilled, figures, rows_over_seeds, shortened, two_at_a_time
+from distilling import arguments, distilled, figures, precision, rows_over_seeds, shortened, two_at_a_time
 from measuring import markdown, publish
 
 from gradistill.bench.plan import KEEP_LAST
@@ -33,6 +33,8 @@ OF_ONE = (*TOKENS, "objectives.rationale.view=teacher")
 SETTINGS: dict[str, tuple[str, ...]] = {
     **{method: () for method in shipped_methods() if method != "pretrain"},
     "kd, still": STILL,
+    "gkd, teacher's label": ("objectives.gradient_alignment.view=teacher",),
+    "gkd_cls, teacher's label": ("objectives.gradient_alignment.view=teacher",),
     "adkd, weight 10": ("objectives.attribution_map.weight=10",),
     "jacobian, and map": ("objectives.attribution_map.weight=1",),
     "rationale, log odds": ("objectives.rationale.target=log_odds",),
@@ -55,7 +57,7 @@ ALIKE = ("training.learning_rate=1e-4", "training.batch_size=16", *KEEP_LAST)
 
 
 def main() -> None:
-    parser = arguments(__doc__, rows=500)
+    parser = arguments(__doc__, rows=500, bf16=True)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--validation-rows", type=int, default=500)
     parser.add_argument(
@@ -82,7 +84,7 @@ def main() -> None:
     first = f"--first {given.first} " if given.first else ""
     command = (
         f"python benchmarks/methods.py TEACHER DATA OUTPUT --task {given.task} {first}--rows {given.rows} "
-        f"--epochs {given.epochs} --validation-rows {given.validation_rows}"
+        f"--epochs {given.epochs} --validation-rows {given.validation_rows}{' --bf16' if given.bf16 else ''}"
     )
     drawn = f"of the first {given.first}, " if given.first else ""
     title = f"{given.task}, {given.rows} rows, {drawn}{given.epochs} epochs, {len(given.seeds)} seeds"
@@ -96,7 +98,8 @@ def figures_of(
 ) -> dict[str, float]:
     folder = given.output / given.task / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}"
     options = ("--method", name.partition(",")[0], "--epochs", str(given.epochs), "--seed", str(seed))
-    return figures(distilled(given, folder, options, (*ALIKE, *settings[name])))
+    changes = (*ALIKE, *settings[name], *precision(given))
+    return figures(distilled(given, folder, options, changes))
 
 
 if __name__ == "__main__":

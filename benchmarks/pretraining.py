@@ -18,7 +18,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from distilling import arguments, distilled, figures, rows_over_seeds, shortened, two_at_a_time
+from distilling import arguments, distilled, figures, precision, rows_over_seeds, shortened, two_at_a_time
 from measuring import markdown, publish
 
 from gradistill.bench.plan import KEEP_LAST
@@ -27,13 +27,16 @@ from gradistill.models.loading import PACKAGED
 SEEDS = (0, 1, 2)
 METHODS = ("kd", "adkd")
 WIDTHS = {"same": (), "narrow": ("student.width=192",)}
+LEARNING = {"same": (), "narrow": ("training.learning_rate=1e-3",)}
+"""From the teacher's layers at the recipe's own rate; from random weights at ten times that."""
 ALIKE = ("training.learning_rate=1e-4", "training.batch_size=16", *KEEP_LAST)
 
 
 def main() -> None:
-    parser = arguments(__doc__, rows=2000)
+    parser = arguments(__doc__, rows=2000, bf16=True)
     parser.add_argument("--texts", nargs="+", required=True)
     parser.add_argument("--pretraining-texts", type=int, default=20000)
+    parser.add_argument("--pretraining-epochs", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--validation-rows", type=int, default=500)
     parser.add_argument("--kinds", nargs="+", choices=WIDTHS, default=list(WIDTHS))
@@ -56,7 +59,8 @@ def main() -> None:
     command = (
         f"python benchmarks/pretraining.py TEACHER DATA OUTPUT --task {given.task} --texts … --rows {given.rows} "
         f"--epochs {given.epochs} --pretraining-texts {given.pretraining_texts} "
-        f"--validation-rows {given.validation_rows} --kinds {' '.join(given.kinds)}"
+        f"--pretraining-epochs {given.pretraining_epochs} --validation-rows {given.validation_rows} "
+        f"--kinds {' '.join(given.kinds)}{' --bf16' if given.bf16 else ''}"
     )
     title = f"{given.task}, {given.rows} rows, {given.epochs} epochs, {len(SEEDS)} seeds"
     publish(f"pretraining_{given.task}", f"{title}\n\n{markdown(rows)}", every, command=command)
@@ -66,11 +70,11 @@ def pretrained(given: argparse.Namespace, kind: str) -> Path:
     """The checkpoint of a kind of student, made once for all tasks."""
     folder = given.output / f"pretrained-{kind}"
     if not (folder / "metrics.json").is_file():
-        changes = ("training.arguments.save_strategy=no", *WIDTHS[kind])
+        changes = ("training.arguments.save_strategy=no", *LEARNING[kind], *WIDTHS[kind], *precision(given))
         relations = ("objectives.self_attention_relations.heads=6",) if kind == "narrow" else ()
         command = [
             "gradistill", "pretrain", "--teacher", PACKAGED, "--output", str(folder), "--student-layers", "3",
-            "--max-train-rows", str(given.pretraining_texts),
+            "--max-train-rows", str(given.pretraining_texts), "--epochs", str(given.pretraining_epochs),
             *(part for text in given.texts for part in ("--texts", text)),
             *(part for change in (*changes, *relations) for part in ("--set", change)),
         ]  # fmt: skip
@@ -85,7 +89,8 @@ def run(
     options = ("--method", method, "--epochs", str(given.epochs), "--seed", str(seed))
     start = (f"student.checkpoint={checkpoints[kind].resolve()}",) if from_it else WIDTHS[kind]
     layers = None if from_it else 3
-    return figures(distilled(given, folder, options, (*ALIKE, *start), layers=layers))
+    changes = (*ALIKE, *start, *precision(given))
+    return figures(distilled(given, folder, options, changes, layers=layers))
 
 
 if __name__ == "__main__":
