@@ -179,7 +179,7 @@ def demo(
         bool, typer.Option("--quick", help="A tenth of the data: shows the way, not the result.")
     ] = False,
 ) -> None:
-    """Teacher, three students and a shortcut, on a corpus of our own; no network, no data of yours."""
+    """Teacher, four students and a shortcut, on a corpus of our own; no network, no data of yours."""
     from rich.console import Console
 
     from gradistill.jobs.demo import demo as demonstrated

@@ -1,6 +1,6 @@
 """The demonstration: does a student learn a shortcut that its teacher does not use?
 
-A teacher learns clean reviews; three students are distilled from it on the same reviews with a neutral weekday that
+A teacher learns clean reviews; four students are distilled from it on the same reviews with a neutral weekday that
 agrees with the label most of the time. On the challenge split the weekday always points elsewhere.
 """
 
@@ -33,7 +33,9 @@ from gradistill.recipe import Recipe, load_recipe
 from gradistill.report.terminal import heat_map, results_table
 from gradistill.signals.files import write_whole
 
-METHODS = ("kd", "gkd", "adkd")
+METHODS = ("kd", "gkd", "adkd", "rationale")
+SEEN = ("teacher", "kd", "rationale")
+"""Whose explanations are shown."""
 RATE = 0.9
 STUDENT_LAYERS = 3
 CORPUS = {"train": 1200, "validation": 400, "test": 400}
@@ -72,7 +74,7 @@ def demo(output: Path, *, seed: int = 0, quick: bool = False, say: Say = print) 
     clean, shortcut = output / "corpus" / "clean", output / "corpus" / "shortcut"
     write_corpus({name: corpus[name] for name in ("train", "validation", "test", "challenge")}, clean)
     write_corpus({name: corpus[f"{name}_shortcut"] for name in ("train", "validation")}, shortcut)
-    recipe = _recipe("finetune", seed, sizes["train"], "training.epochs=3")
+    recipe = _recipe("finetune", seed, sizes["train"], "training.epochs=4")
     say(f"teacher: the packaged model, fine-tuned on clean reviews\n{'-' * 60}")
     rows = corpus_choice(clean)
     models = {
@@ -102,9 +104,6 @@ def demo(output: Path, *, seed: int = 0, quick: bool = False, say: Say = print) 
 def _recipe(method: str, seed: int, rows: int, *changes: str) -> Recipe:
     training = {"seed": seed, "max_train_rows": rows, "epochs": 2, "batch_size": 16, "learning_rate": 1e-4}
     common = [f"training.{key}={value}" for key, value in training.items()]
-    common.append(
-        "compute.trim_last_block=false"
-    )  # fewer dropout draws: the README's table was taken without it
     return load_recipe(method, changes=[*common, *changes])
 
 
@@ -225,11 +224,13 @@ def _seen(models: Mapping[str, Path], text: str) -> RenderableType:
     parts: list[RenderableType] = [
         Text("One challenge review, and the words that each prediction rests on", "bold")
     ]
-    for name in ("teacher", "kd", "adkd"):
+    for name in SEEN:
         explanation = explain(str(models[name]), [text])
         parts += [
             Text(f"\n{name} predicts {explanation.label}"),
             heat_map(explanation.words, [text], toward=explanation.label),
         ]
-    parts.append(Text(f'\nAsk for any other: gradistill explain --model {models["adkd"]} "a text of yours"'))
+    parts.append(
+        Text(f'\nAsk for any other: gradistill explain --model {models["rationale"]} "a text of yours"')
+    )
     return Group(*parts)
