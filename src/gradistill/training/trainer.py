@@ -115,9 +115,8 @@ class DistillationTrainer(Trainer):
         pair = Pair(facts(probe), teacher_facts or facts(probe), shared_embeddings)
         for term in terms:
             term.objective.check(pair)
-        wide = torch.promote_types(
-            next(student.parameters()).dtype, torch.float32
-        )  # as what goes through them
+        own = next(student.parameters()).dtype
+        wide = torch.promote_types(own, torch.float32)  # as what goes through them
         projections = projections_for(terms, pair).to(self.args.device, wide)
         step = Step(terms, pair, probe, teacher, compute.share_views, projections)
         if step.second_order:
