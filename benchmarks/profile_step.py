@@ -1,6 +1,6 @@
 """Where the time of an AD-KD step goes: operators by their share of the processor's time.
 
-    python benchmarks/profile_step.py [--recipe adkd] [--layers 3] [--length 64] [--rows 16]
+    python benchmarks/profile_step.py [--recipe adkd] [--layers 3] [--length 64] [--rows 16] [--precision float32]
 
 The trainer's own loop with a stored teacher, as in ``step_cost.py``; eight steps under torch's profiler. Prints
 groups of operators, largest first.
@@ -35,10 +35,12 @@ def main() -> None:
     parser.add_argument("--recipe", default="adkd")
     for name, value in (("layers", 3), ("length", 64), ("rows", 16)):
         parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--precision", choices=("float32", "bf16"), default="float32")
     given = parser.parse_args()
     shares = profiled(given)
     rows = [{"operators": name, "share of the time": f"{share:.1%}"} for name, share in shares.items()]
     options = f"--recipe {given.recipe} --layers {given.layers} --length {given.length} --rows {given.rows}"
+    options += f" --precision {given.precision}"
     publish("profile_step", markdown(rows), shares, command=f"python benchmarks/profile_step.py {options}")
 
 
@@ -46,7 +48,7 @@ def profiled(given: argparse.Namespace) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "store"
         bench = Bench(
-            store, given.layers, given.length, 2, "float32", batch=given.rows, examples=4 * given.rows
+            store, given.layers, given.length, 2, given.precision, batch=given.rows, examples=4 * given.rows
         )
         trainer = bench.distilling(given.recipe)
         trainer.train()  # the start-up check, and what is done once
