@@ -30,11 +30,12 @@ STILL = ("student.embeddings=frozen", "student.dropout=none")
 """What the recipes with gradient directions need: KD with it tells how much of their lead it is."""
 TOKENS = ("objectives.rationale.unit=token", "objectives.rationale.target=log_odds")
 OF_ONE = (*TOKENS, "objectives.rationale.view=teacher")
+TAUGHT = ("objectives.gradient_alignment.view=teacher",)
 SETTINGS: dict[str, tuple[str, ...]] = {
     **{method: () for method in shipped_methods() if method != "pretrain"},
     "kd, still": STILL,
-    "gkd, teacher's label": ("objectives.gradient_alignment.view=teacher",),
-    "gkd_cls, teacher's label": ("objectives.gradient_alignment.view=teacher",),
+    "gkd, teacher's label": TAUGHT,
+    "gkd_cls, teacher's label": TAUGHT,
     "adkd, weight 10": ("objectives.attribution_map.weight=10",),
     "jacobian, and map": ("objectives.attribution_map.weight=1",),
     "rationale, log odds": ("objectives.rationale.target=log_odds",),
