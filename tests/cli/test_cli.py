@@ -79,6 +79,16 @@ def test_the_version_and_what_there_is(typed: Type) -> None:
     assert all(name in tasks for name in TASKS)
 
 
+def test_a_command_leaves_the_other_processes_before_it_ends(
+    typed: Type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: list[bool] = []
+    monkeypatch.setattr("gradistill.training.processes.leave_the_others", lambda: left.append(True))
+    typed("tasks")
+    typed("explain", "--model", "nowhere", "a text")
+    assert left == [True, True]
+
+
 def test_the_main_job_by_the_installed_command(small: Any, tmp_path: Path) -> None:
     """Fine-tune in a process of its own: the entry point, real pipes, nothing patched."""
     command = [
