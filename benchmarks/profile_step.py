@@ -22,7 +22,7 @@ GROUPS = {
     "matrix products": ("mm", "addmm", "bmm", "baddbmm"),
     "optimizer and gradient norm": ("_fused_adamw_", "linalg_vector_norm", "_foreach_norm", "_foreach_mul_"),
     "zeroing and copying": ("fill_", "zero_", "copy_", "clone", "empty_strided"),
-    "dropout's random numbers": ("bernoulli_", "native_dropout"),
+    "dropout's random numbers": ("bernoulli_", "native_dropout", "random_"),
     "embedding": ("embedding", "embedding_dense_backward", "index_add_"),
 }
 REST = "elementwise (GELU, LayerNorm, softmax and their derivatives), and everything else"
