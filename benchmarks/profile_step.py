@@ -41,7 +41,8 @@ def main() -> None:
     rows = [{"operators": name, "share of the time": f"{share:.1%}"} for name, share in shares.items()]
     options = f"--recipe {given.recipe} --layers {given.layers} --length {given.length} --rows {given.rows}"
     options += f" --precision {given.precision}"
-    publish("profile_step", markdown(rows), shares, command=f"python benchmarks/profile_step.py {options}")
+    name = "profile_step" if given.precision == "float32" else f"profile_step_{given.precision}"
+    publish(name, markdown(rows), shares, command=f"python benchmarks/profile_step.py {options}")
 
 
 def profiled(given: argparse.Namespace) -> dict[str, float]:

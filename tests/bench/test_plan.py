@@ -53,6 +53,14 @@ def test_a_method_may_be_for_some_tasks_alone(tmp_path: Path) -> None:
     assert [(c.task, c.method) for c in cells(plan)] == [("sst2", "kd"), ("mrpc", "kd"), ("mrpc", "adkd")]
 
 
+def test_a_method_may_have_seeds_of_its_own(tmp_path: Path) -> None:
+    methods = {"kd": {"seeds": [0, 1, 5]}, "adkd": None}
+    plan = read_plan(written(tmp_path, tasks=["mrpc"], methods=methods, seeds=[0, 1]))
+    assert [(c.method, c.seed) for c in cells(plan)] == [
+        ("kd", 0), ("adkd", 0), ("kd", 1), ("adkd", 1), ("kd", 5),
+    ]  # fmt: skip
+
+
 def test_students_are_what_their_last_epoch_leaves_unless_the_authors_settings_are_asked_for(
     tmp_path: Path,
 ) -> None:

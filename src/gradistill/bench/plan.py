@@ -53,6 +53,9 @@ class MethodPlan(Strict):
     method: str
     set: Changes = ()
     tasks: tuple[str, ...] | None = Field(default=None, description="on these tasks alone")
+    seeds: tuple[int, ...] | None = Field(
+        default=None, min_length=1, description="more where it is close, or fewer"
+    )
 
 
 class TaskPlan(Strict):
@@ -165,10 +168,14 @@ def cells(plan: BenchPlan) -> Iterator[Cell]:
     Where tasks have several depths, the first of each task come before the second.
     """
     depths = {name: task.layers or plan.layers for name, task in plan.tasks.items()}
+    seeds = dict.fromkeys((*plan.seeds, *(s for method in plan.methods.values() for s in method.seeds or ())))
     for rank in range(max(map(len, depths.values()))):
-        for seed, (name, layers) in product(plan.seeds, depths.items()):
+        for seed, (name, layers) in product(seeds, depths.items()):
             for method, chosen in plan.methods.items():
-                if rank < len(layers) and (chosen.tasks is None or name in chosen.tasks):
+                asked = (chosen.tasks is None or name in chosen.tasks) and seed in (
+                    chosen.seeds or plan.seeds
+                )
+                if asked and rank < len(layers):
                     recipe = recipe_of(plan, name, chosen, layers[rank], seed)
                     yield Cell(name, method, layers[rank], seed, recipe)
 
