@@ -80,6 +80,8 @@ def test_ranks_and_retention_are_means_over_tasks(tmp_path: Path) -> None:
     assert over["kd"]["ranks"]["saliency loyalty"] == 2.0  # all alike share the mean of their places
     means = [np.mean(ACCURACY[task, "gkd"]) / 0.9 for task in ("sst2", "rte")]
     assert over["gkd"]["figures"]["retention"] == pytest.approx(np.mean(means))
+    more = np.mean(means) - over["kd"]["figures"]["retention"]
+    assert over["gkd"]["gains"]["retention"]["value"] == pytest.approx(more)
 
 
 def test_tasks_that_lack_a_method_do_not_count_over_tasks_and_unpaired_seeds_in_no_difference(

@@ -22,6 +22,8 @@ LEVEL = 0.95
 EQUAL = 1e-9
 """Differences of seeds that are nearer to each other than this are one and the same, but for rounding."""
 LOYALTIES = ("label", "probability", "saliency", "prediction")
+COMPARED = ("retention", *(f"{kind} loyalty" for kind in LOYALTIES[:3]))
+"""Averaged over tasks, and compared with the baseline there."""
 Line = Mapping[str, Any]
 
 
@@ -137,16 +139,13 @@ def _over_tasks(panels: Sequence[Mapping[str, Any]], plan: BenchPlan) -> list[di
                 "tasks": [panel["task"] for panel in common],
                 "step": costs.get(plan.methods[name].method),
                 "figures": {
-                    figure: _mean(_value(_of(panel, name), figure) for panel in common)
-                    for figure in ("retention", *(f"{kind} loyalty" for kind in LOYALTIES[:3]))
+                    figure: _mean(_value(_of(panel, name), figure) for panel in common) for figure in COMPARED
                 },
                 "ranks": {
                     figure: _mean(_rank(panel, names, name, figure) for panel in common)
                     for figure in ("metric", "saliency loyalty")
                 },
-                "gains": {
-                    f"{kind} loyalty": _gain(common, name, f"{kind} loyalty") for kind in LOYALTIES[:3]
-                },
+                "gains": {figure: _gain(common, name, figure) for figure in COMPARED},
             }
             for name in names
         ]
