@@ -1,14 +1,18 @@
-"""What the suite found, where people read it: docs/suite.md, the tables of docs/results.md, the lines of its students.
+"""What a suite found, where people read it: a page of all its figures, the tables of docs/results.md, its lines.
 
-gradistill bench benchmarks/suite.yaml --data DATA --output OUTPUT
-python benchmarks/suite_tables.py OUTPUT [--layers 3]
+    gradistill bench benchmarks/suite.yaml --data DATA --output OUTPUT
+    python benchmarks/suite_tables.py OUTPUT [--suite suite]
+
+Writes docs/SUITE.md, the sections SUITE (and SUITE_2 for students of 2 layers, …) of docs/results.md, and
+benchmarks/results/SUITE.jsonl.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +22,6 @@ from measuring import PAGE, markdown, publish
 from gradistill.bench.lines import RESULTS, read_lines, write_lines
 
 HERE = Path(__file__).parent
-COMMAND = "gradistill bench benchmarks/suite.yaml --data DATA --output OUTPUT"
 TITLES = {
     "metric": "The task's metric (Matthews correlation on cola, f1 on mrpc, Spearman's correlation on stsb, "
     "accuracy elsewhere)",
@@ -36,21 +39,45 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("output", type=Path)
-    parser.add_argument("--layers", type=int, default=3)
+    parser.add_argument("--suite", default="suite", help="the name of its file in this folder")
     given = parser.parse_args()
+    command = f"gradistill bench benchmarks/{given.suite}.yaml --data DATA --output OUTPUT"
     found = json.loads((given.output / "bench.json").read_text(encoding="utf-8"))
-    panels = [panel for panel in found["panels"] if panel["layers"] == given.layers]
-    parts = [f"**{title}**\n\n{markdown(table(panels, figure))}" for figure, title in TITLES.items()]
-    rows = [row for panel in panels for row in panel["rows"]]
-    tested = sum(a["p"] is not None for row in rows for a in row["apart"].values() if a)
-    parts.append(f"A star: p < 0.05 after Holm's correction for all {tested} differences from KD.")
-    publish(
-        "suite", "\n\n".join(parts), retention(panels), command=COMMAND, page=PAGE.with_name("results.md")
-    )
     tables = (given.output / "bench.md").read_text(encoding="utf-8")
-    PAGE.with_name("suite.md").write_text(f"<!-- {COMMAND}: OUTPUT/bench.md -->\n{tables}", encoding="utf-8")
-    lines = [line for line in read_lines(given.output / RESULTS).values() if line["layers"] == given.layers]
-    write_lines(HERE / "results" / "suite.jsonl", lines)
+    for layers in dict.fromkeys(panel["layers"] for panel in found["panels"]):
+        panels = [panel for panel in found["panels"] if panel["layers"] == layers]
+        text = "\n\n".join((*by_task(panels), stars(found), over_tasks(tables, layers)))
+        name = given.suite if layers == found["panels"][0]["layers"] else f"{given.suite}_{layers}"
+        publish(name, text, retention(panels), command=command, page=PAGE.with_name("results.md"))
+    page = PAGE.with_name(f"{given.suite}.md")
+    page.write_text(f"<!-- {command}: OUTPUT/bench.md -->\n{tables}", encoding="utf-8")
+    lines = read_lines(given.output / RESULTS).values()
+    write_lines(HERE / "results" / f"{given.suite}.jsonl", list(lines))
+
+
+def by_task(panels: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    for figure, title in TITLES.items():
+        yield f"**{title}**\n\n{markdown(table(panels, figure))}"
+
+
+def stars(found: Mapping[str, Any]) -> str:
+    apart = [a for panel in found["panels"] for row in panel["rows"] for a in row["apart"].values() if a]
+    tested = sum(a["p"] is not None for a in apart)
+    starred = sum(map(proven, apart))
+    return f"A star: p < 0.05 after Holm's correction for all {tested} differences of the bench; {starred} have one."
+
+
+def proven(apart: Mapping[str, Any]) -> bool:
+    """After the correction for all differences of the bench."""
+    corrected = apart.get("p_corrected")
+    return corrected is not None and corrected < 0.05
+
+
+def over_tasks(tables: str, layers: int) -> str:
+    """The table over tasks of one depth, out of the bench's own page."""
+    found = re.search(rf"## (Over \d+ tasks?), {layers} layers\n.*?(\| method .*?)\n\n", tables, re.DOTALL)
+    assert found, f"OUTPUT/bench.md has no table over tasks for {layers} layers"
+    return f"**{found[1]}**\n\n{found[2]}"
 
 
 def table(panels: Sequence[Mapping[str, Any]], figure: str) -> list[dict[str, str]]:
@@ -71,8 +98,7 @@ def shown(panel: Mapping[str, Any], method: str, figure: str) -> str:
         name = "prediction loyalty"
     if name not in row["figures"]:
         return "–"
-    apart = row["apart"].get(name) or {}
-    star = "\\*" if (apart.get("p_corrected") or 1) < 0.05 else ""
+    star = "\\*" if proven(row["apart"].get(name) or {}) else ""
     return short(row["figures"][name]["value"]) + star
 
 

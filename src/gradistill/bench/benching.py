@@ -104,6 +104,7 @@ class Bench:
         stores = {}
         for name, task in self.tasks.items():
             for length, group in by_cut(cell for cell in left if cell.task == name).items():
+                self.say(f"{name}: asking its teacher about all rows, for the store")
                 stores[name, length] = store_of(task, group, self.output / name / f"store-{length}", self.say)
         by_name = {cell.name: cell for cell in left}
         commands = [self._command(c, stores[c.task, c.recipe.training.max_length]) for c in left]
