@@ -51,8 +51,9 @@ def main() -> None:
         publish(name, text, retention(panels), command=command, page=PAGE.with_name("results.md"))
     page = PAGE.with_name(f"{given.suite}.md")
     page.write_text(f"<!-- {command}: OUTPUT/bench.md -->\n{tables}", encoding="utf-8")
-    lines = read_lines(given.output / RESULTS).values()
-    write_lines(HERE / "results" / f"{given.suite}.jsonl", list(lines))
+    compared = {row["method"] for panel in found["panels"] for row in panel["rows"]}
+    lines = [line for line in read_lines(given.output / RESULTS).values() if line["method"] in compared]
+    write_lines(HERE / "results" / f"{given.suite}.jsonl", lines)
 
 
 def by_task(panels: Sequence[Mapping[str, Any]]) -> Iterator[str]:
