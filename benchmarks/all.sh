@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Every table of docs/benchmarks.md, from the tasks' folders alone:
+# The tables of docs/benchmarks.md from the tasks' folders alone, but those that compare methods (methods.py and
+# pretraining.py train many students: their commands stand below their tables):
 #
 #     benchmarks/all.sh DATA OUTPUT        (make bench DATA=… OUTPUT=…)
 #
@@ -12,6 +13,9 @@ METHODS= "$here/main_job.sh" "$data" "$output" sst2 mrpc snli
 python "$here/step_cost.py" --fresh --precisions float32
 python "$here/step_variants.py"
 python "$here/profile_step.py"
+python "$here/profile_step.py" --precision bf16
+python "$here/kernels.py"
+python "$here/method_costs.py"
 python "$here/growth.py"
 python "$here/attribution.py" "$output/sst2/teacher" "$data/sst2" --task sst2
 python "$here/whole_run.py" "$output/sst2/teacher" "$data/sst2" "$output/whole_run" --task sst2

@@ -143,9 +143,8 @@ def test_a_second_call_trains_nothing_but_what_failed_and_says_the_same(whole: A
     stores = {file: file.stat().st_mtime_ns for file in output.glob("*/store-*/manifest.json")}
     again, said = run(output.parent, small)
     assert len(stores) == 2
-    assert {
-        file: file.stat().st_mtime_ns for file in stores
-    } == stores  # what all methods ask is there already
+    # What all methods ask is there already.
+    assert {file: file.stat().st_mtime_ns for file in stores} == stores
     assert again["panels"] == found["panels"]
     assert {e["method"]: e["timing"] for e in lines_of(output) if e["status"] == "done"} == before
     assert said[0] == "6 of 9 students are there, 3 to train"

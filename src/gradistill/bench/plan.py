@@ -172,10 +172,8 @@ def cells(plan: BenchPlan) -> Iterator[Cell]:
     for rank in range(max(map(len, depths.values()))):
         for seed, (name, layers) in product(seeds, depths.items()):
             for method, chosen in plan.methods.items():
-                asked = (chosen.tasks is None or name in chosen.tasks) and seed in (
-                    chosen.seeds or plan.seeds
-                )
-                if asked and rank < len(layers):
+                here = rank < len(layers) and (chosen.tasks is None or name in chosen.tasks)
+                if here and seed in (chosen.seeds or plan.seeds):
                     recipe = recipe_of(plan, name, chosen, layers[rank], seed)
                     yield Cell(name, method, layers[rank], seed, recipe)
 
