@@ -1,4 +1,4 @@
-"""The plan of the house: imports point to the left, rooms stay small, importing does nothing."""
+"""The plan of the house: imports point to the left, importing does nothing."""
 
 from __future__ import annotations
 
@@ -17,13 +17,10 @@ import gradistill
 
 HOUSE = Path(gradistill.__file__).parent
 FILES = sorted(HOUSE.rglob("*.py"))
-NAMES = [str(path.relative_to(HOUSE)) for path in FILES]
 ROOMS = (
     "rooms", "types", "errors", "data", "models", "attribution", "objectives", "recipe", "signals", "training", "audit",
     "report", "jobs", "bench", "cli",
 )  # fmt: skip
-
-every_file = pytest.mark.parametrize("path", FILES, ids=NAMES)
 
 
 @cache
@@ -58,23 +55,6 @@ def test_imports_point_to_the_left(path: Path) -> None:
         parts = name.split(".")
         if parts[0] == "gradistill" and len(parts) > 1 and parts[1] in ROOMS:
             assert ROOMS.index(parts[1]) <= ROOMS.index(room), f"{path}:{line} imports {name}"
-
-
-@every_file
-def test_no_file_is_longer_than_300_lines(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
-
-
-@every_file
-def test_no_function_is_longer_than_40_lines(path: Path) -> None:
-    long = {
-        node.name: node.end_lineno - node.lineno + 1
-        for node in ast.walk(tree(path))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        and node.end_lineno is not None
-        and node.end_lineno - node.lineno + 1 > 40
-    }
-    assert not long
 
 
 def printed(program: str) -> dict:
