@@ -136,15 +136,46 @@ def test_self_attention_relations(relations: tuple[str, ...], heads: int | None)
     assert measured(objective, student, teacher) == pytest.approx(expected, **NEAR)
 
 
+def divergence(ours: list[Vector], theirs: list[Vector]) -> float:
+    """The sum over items of the KL divergence of their softmaxed cosines with the others."""
+    total = 0.0
+    for i in range(len(ours)):
+        others = [k for k in range(len(ours)) if k != i]
+        expected, found = (softmax([cosine(of[i], of[k]) for k in others]) for of in (theirs, ours))
+        total += sum(p * math.log(p / q) for p, q in zip(expected, found, strict=True))
+    return total
+
+
+def bends(ours: list[Vector], theirs: list[Vector], window: int) -> tuple[float, int]:
+    """The sum of squared differences of angles, and the number of triplets, an item with itself included."""
+    n, total, counted = len(ours), 0.0, 0
+    for j in range(n):
+        near = [i for i in range(n) if abs(i - j) <= window]
+        for i, k in product(near, repeat=2):
+            counted += 1
+            if len({i, j, k}) == 3:
+                total += (angle(ours[j], ours[i], ours[k]) - angle(theirs[j], theirs[i], theirs[k])) ** 2
+    return total, counted
+
+
+def by_text(student: dict[str, Any], teacher: dict[str, Any]) -> Iterator[tuple[list, list, int]]:
+    """The states of each text in both models, ``[layer][token]``, and its number of real tokens."""
+    for ours, theirs, real in zip(
+        student["states"].tolist(), teacher["states"].tolist(), LENGTHS, strict=True
+    ):
+        yield [layer[:real] for layer in ours], [layer[:real] for layer in theirs], real
+
+
 @pytest.mark.parametrize("window", [1, 2, 10])
 def test_word_relations(window: int) -> None:
     student, teacher = pair_of({"states": (B, L, T, D)})
     expected = []
-    for ours, theirs, real in zip(
-        student["states"].tolist(), teacher["states"].tolist(), LENGTHS, strict=True
-    ):
-        layers = [related(ours[layer][:real], theirs[layer][:real], window, cosine) for layer in range(L)]
-        expected.append(mean(p + 0.5 * t for p, t in layers))
+    for ours, theirs, real in by_text(student, teacher):
+        layers = []
+        for one, other in zip(ours, theirs, strict=True):
+            bent, counted = bends(one, other, window)
+            layers.append(divergence(one, other) / real**2 + 0.5 * bent / counted)
+        expected.append(mean(iter(layers)))
     objective = objectives()["word_relations"](window=window, triplets=0.5)
     assert measured(objective, student, teacher) == pytest.approx(expected, **NEAR)
 
@@ -153,20 +184,40 @@ def test_layer_relations() -> None:
     layers = 4
     student, teacher = pair_of({"states": (B, layers, T, D)})
     expected = []
-    for ours, theirs, real in zip(
-        student["states"].tolist(), teacher["states"].tolist(), LENGTHS, strict=True
-    ):
+    for ours, theirs, real in by_text(student, teacher):
+        tokens = []
+        for i in range(real):
+            one, other = ([of[layer][i] for layer in range(layers)] for of in (ours, theirs))
+            bent, counted = bends(one, other, layers)
+            assert counted == layers**3
+            tokens.append(divergence(one, other) / layers**2 + 0.5 * bent / counted)
+        expected.append(mean(iter(tokens)))
+    objective = objectives()["layer_relations"](triplets=0.5)
+    assert measured(objective, student, teacher) == pytest.approx(expected, **NEAR)
+
+
+@pytest.mark.parametrize("window", [1, 2, 10])
+def test_word_relations_by_squared_differences(window: int) -> None:
+    student, teacher = pair_of({"states": (B, L, T, D)})
+    expected = []
+    for ours, theirs, _ in by_text(student, teacher):
+        layers = [related(one, other, window, cosine) for one, other in zip(ours, theirs, strict=True)]
+        expected.append(mean(p + 0.5 * t for p, t in layers))
+    objective = objectives()["word_relations"](divergence="squared", window=window, triplets=0.5)
+    assert measured(objective, student, teacher) == pytest.approx(expected, **NEAR)
+
+
+def test_layer_relations_by_squared_differences() -> None:
+    layers = 4
+    student, teacher = pair_of({"states": (B, layers, T, D)})
+    expected = []
+    for ours, theirs, real in by_text(student, teacher):
         tokens = [
-            related(
-                [ours[layer][i] for layer in range(layers)],
-                [theirs[layer][i] for layer in range(layers)],
-                layers,
-                cosine,
-            )
+            related(*([of[layer][i] for layer in range(layers)] for of in (ours, theirs)), layers, cosine)
             for i in range(real)
         ]
         expected.append(mean(p + 0.5 * t for p, t in tokens))
-    objective = objectives()["layer_relations"](triplets=0.5)
+    objective = objectives()["layer_relations"](divergence="squared", triplets=0.5)
     assert measured(objective, student, teacher) == pytest.approx(expected, **NEAR)
 
 
@@ -176,7 +227,7 @@ def pooled(states: list[Vector], size: int) -> list[Vector]:
 
 
 @pytest.mark.parametrize("level", ["token", "span", "sample"])
-def test_granular_relations(level: str) -> None:
+def test_granular_relations_in_windows(level: str) -> None:
     """Of four layers the lower two hold tokens and spans, the upper two samples."""
     student, teacher = pair_of({"states": (B, 4, T, D)})
 
@@ -204,8 +255,103 @@ def test_granular_relations(level: str) -> None:
                 related(items(student, b, layer), items(teacher, b, layer), 2, scaled) for layer in (0, 1)
             ]
             expected.append(mean(p + 0.5 * t for p, t in layers))
-    objective = objectives()["granular_relations"](levels=(level,), span=2, window=2, triplets=0.5)
+    objective = objectives()["granular_relations"](
+        definition="windowed", levels=(level,), span=2, window=2, triplets=0.5
+    )
     assert measured(objective, student, teacher) == pytest.approx(expected, **NEAR)
+
+
+def smooth(a: float, b: float) -> float:
+    apart = abs(a - b)
+    return apart**2 / 2 if apart < 1 else apart - 0.5
+
+
+def heads_of(vector: Vector, heads: int) -> list[Vector]:
+    width = len(vector) // heads
+    return [vector[h * width : (h + 1) * width] for h in range(heads)]
+
+
+def lower_level(ours: list[Vector], theirs: list[Vector], heads: int, top: int) -> float:
+    """The authors' token (or phrase) loss of one text in one layer, triplets at half weight."""
+    n, width = len(ours), len(ours[0]) // heads
+
+    def scores(of: list[Vector], i: int, k: int) -> list[float]:
+        return [
+            dot(a, b) / math.sqrt(width)
+            for a, b in zip(heads_of(of[i], heads), heads_of(of[k], heads), strict=True)
+        ]
+
+    of_pairs = mean(
+        mean((a - b) ** 2 for a, b in zip(scores(ours, i, k), scores(theirs, i, k), strict=True))
+        for i, k in pairs(n)
+    )
+    shares = [[0.0] * n for _ in range(n)]
+    for i in range(n):
+        by_head = [softmax([scores(theirs, i, k)[h] for k in range(n)]) for h in range(heads)]
+        shares[i] = [sum(head[k] for head in by_head) for k in range(n)]
+    received = [sum(shares[i][k] for i in range(n)) for k in range(n)]
+    of_triplets = []
+    for j in sorted(range(n), key=lambda k: -received[k])[:top]:
+        near = sorted((k for k in range(n) if k != j), key=lambda k: -shares[j][k])[:top]
+        of_triplets += [
+            smooth(angle(ours[j], ours[i], ours[k]), angle(theirs[j], theirs[i], theirs[k]))
+            for i, k in product(near, repeat=2) if i != k
+        ]  # fmt: skip
+    return of_pairs + 0.5 * mean(iter(of_triplets))
+
+
+@pytest.mark.parametrize(("level", "size"), [("token", 1), ("span", 2)])
+@pytest.mark.parametrize("top", [2, 20])
+def test_granular_relations_of_tokens_and_spans(level: str, size: int, top: int) -> None:
+    """As the authors have them: the first two of four layers, summed; texts of fewer than three spans have none."""
+    student, teacher = pair_of({"states": (B, 4, T, D)})
+    expected = []
+    for ours, theirs, _ in by_text(student, teacher):
+        items = [[pooled(of[layer], size) for layer in (0, 1)] for of in (ours, theirs)]
+        related_at_all = size == 1 or len(items[0][0]) >= 3
+        expected.append(
+            sum(lower_level(one, other, 2, top) for one, other in zip(*items, strict=True))
+            if related_at_all
+            else 0.0
+        )
+    assert expected[0] > 0
+    objective = objectives()["granular_relations"](
+        levels=(level,), span=2, top=top, relation_heads=2, triplets=0.5
+    )
+    assert measured(objective, student, teacher) == pytest.approx(expected, **NEAR)
+
+
+@pytest.mark.parametrize("layers", [4, 3, 2, 1])
+def test_granular_relations_of_samples(layers: int) -> None:
+    """As the authors have them: the layers above the second (the last one at least), summed, at weight 4."""
+    heads = 2
+    student, teacher = pair_of({"states": (B, layers, T, D)})
+    texts = list(by_text(student, teacher))
+    expected = []
+    for b in range(B):
+        total = 0.0
+        for layer, h in product(range(min(2, layers - 1), layers), range(heads)):
+            ours, theirs = (
+                [heads_of(pooled(text[of][layer], T)[0], heads)[h] for text in texts] for of in (0, 1)
+            )
+            total += sum(
+                smooth(angle(ours[b], ours[i], ours[k]), angle(theirs[b], theirs[i], theirs[k]))
+                for i, k in product(range(B), repeat=2) if len({b, i, k}) == 3
+            )  # fmt: skip
+        expected.append(4 * total / (heads * B**2))
+    objective = objectives()["granular_relations"](levels=("sample",), relation_heads=heads)
+    assert measured(objective, student, teacher) == pytest.approx(expected, **NEAR)
+
+
+def test_relation_heads_divide_both_widths() -> None:
+    from gradistill.objectives.granular_relations import _most_heads
+
+    assert (_most_heads(768, 768), _most_heads(768, 312), _most_heads(384, 384), _most_heads(100, 30)) == (
+        64,
+        24,
+        64,
+        10,
+    )
 
 
 def test_angles_where_two_vectors_coincide_are_zero_and_differentiable() -> None:
@@ -272,6 +418,15 @@ FACTS = ModelFacts(3, 16, 3, 2, 16)
         ),
         ("jacobian_matching", {}, ModelFacts(3, 8, 3), True, "8 wide, the teacher 16"),
         ("jacobian_matching", {}, FACTS, False, "keeps embeddings of its own"),
+        ("granular_relations", {"relation_heads": 3}, FACTS, True, "set relation_heads to 16"),
+        ("granular_relations", {"window": 2}, FACTS, True, "window does nothing with definition: authors"),
+        (
+            "granular_relations",
+            {"definition": "windowed", "top": 3},
+            FACTS,
+            True,
+            "top does nothing with definition: windowed",
+        ),
         ("rationale", {}, FACTS, False, "keeps embeddings of its own"),
         ("rationale", {"target": "gold_loss"}, FACTS, True, "set view: gold"),
         ("explanation_similarity", {"target": "gold_loss"}, FACTS, True, "set view: gold"),

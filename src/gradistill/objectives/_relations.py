@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from gradistill.errors import RecipeError
@@ -11,6 +11,9 @@ from gradistill.objectives._contract import Pair
 
 _SAME = 1e-6
 """Two vectors nearer than this share of their lengths, squared, have no direction between them."""
+
+_LEFT_OUT = -1e4
+"""Far below any cosine: no share of a softmax, in any precision, and no gradient."""
 
 
 def products(vectors: Float[Tensor, "*batch item hidden"]) -> Float[Tensor, "*batch item item"]:
@@ -57,6 +60,29 @@ def triplets_among(real: Bool[Tensor, "*batch item"], window: int) -> Bool[Tenso
     at, inside = _near(real.shape[-1], window, real.device)
     near = inside & real[..., at] & real.unsqueeze(-1)
     return pairs_among(near) & ~torch.eye(at.shape[1], dtype=torch.bool, device=real.device)
+
+
+def counted_triplets(real: Bool[Tensor, "*batch item"], window: int) -> Int[Tensor, " *batch"]:
+    """How many triplets CKD's authors divide by: each real item with all ordered pairs of real items in its window.
+
+    The item itself is one of them, and both of a pair may be the same. Those angles are equal in all models, so they
+    add nothing to a sum of differences.
+    """
+    at, inside = _near(real.shape[-1], window, real.device)
+    in_window = 1 + (inside & real[..., at]).sum(-1)
+    return (in_window.square() * real).sum(-1).clamp(min=1)
+
+
+def divergences(
+    student: Float[Tensor, "*batch item item"],
+    teacher: Float[Tensor, "*batch item item"],
+    real: Bool[Tensor, "*batch item"],
+) -> Float[Tensor, "*batch item"]:
+    """``KL(softmax(teacher) ‖ softmax(student))`` of each item's row over the other real items (CKD); 0 without any."""
+    itself = torch.eye(real.shape[-1], dtype=torch.bool, device=real.device)
+    left_out = ~pairs_among(real) | itself
+    expected, found = (rows.masked_fill(left_out, _LEFT_OUT).log_softmax(-1) for rows in (teacher, student))
+    return (expected.exp() * (expected - found)).sum(-1) * real
 
 
 def _near(items: int, window: int, device: torch.device) -> tuple[Tensor, Tensor]:

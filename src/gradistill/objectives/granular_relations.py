@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import ClassVar, Literal
 
@@ -11,6 +12,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
+from gradistill.errors import RecipeError
 from gradistill.models.layers import LayerMap
 from gradistill.objectives._contract import Moment, Objective, Pair, Request, Role, Signals, States, objective
 from gradistill.objectives._relations import angles, mean_of, pairs_among, products, triplets_among
@@ -19,15 +21,30 @@ from gradistill.types import Batch
 
 Level = Literal["token", "span", "sample"]
 
+MOST_HEADS = 64
+"""Relation heads of the authors, on states of width 768."""
+
+FEWEST_SPANS = 3
+"""Texts with fewer spans have no span relations, as in the authors' code."""
+
 
 @objective
 class GranularRelations(Objective):
-    """Squared differences of dot products of pairs and of angles of triplets, at several granularities (MGSKD).
+    """Relations of tokens and spans in the lower layers, of whole texts in the upper ones (MGSKD).
 
-    Tokens and spans are compared in the lower layers, samples (texts of one batch) in the upper ones, as in the paper.
-    Ours: a span is a run of ``span`` tokens, where theirs are phrases found by a tool; products are divided by the
-    width, so that widths may differ; triplets of tokens and spans lie within a window. A text's value is the mean over
-    the relations that it is in; those between samples are another in another batch.
+    ``definition: authors`` follows the authors' published loss. States are split into relation heads. Between tokens,
+    and between spans: the squared differences of scaled dot products, averaged over heads and pairs, and smooth L1 of
+    the angles among the ``top`` tokens that receive most of the teacher's (softmaxed) scores and the ``top`` most
+    related others of each. Between the texts of a batch: smooth L1 of the angles of their mean states, averaged over
+    heads and all triplets. Layers are summed, and texts weigh ``sample_weight`` times as much as tokens and spans.
+
+    Deviations: a span is a run of ``span`` tokens, where theirs are phrases found by a tool; each text counts alike,
+    where theirs divides by the tokens of the batch; the last layer always relates texts, however few layers there are.
+
+    ``definition: windowed`` is ours, from before we had read their code: one head, products divided by the width,
+    triplets within a ``window``, squared differences, means over layers, pairs of texts too, equal weights.
+
+    What a text contributes at the level ``sample`` depends on the other texts of its batch.
     """
 
     name: ClassVar[str] = "granular_relations"
@@ -38,19 +55,61 @@ class GranularRelations(Objective):
         "uniform",
         description="teacher layers beside student layers 1 … L: uniform, skip, first, last, a list",
     )
+    definition: Literal["authors", "windowed"] = Field(
+        "authors", description="authors: that of the published code; windowed: ours"
+    )
     levels: tuple[Level, ...] = Field(
         ("token", "span", "sample"), min_length=1, description="between what: token, span, sample"
     )
     span: int = Field(3, ge=2, description="tokens in a span")
-    window: int = Field(10, ge=1, description="how many tokens or spans away the others of a triplet may be")
     triplets: float = Field(1.0, ge=0, description="weight of triplets beside pairs")
+    relation_heads: int | None = Field(
+        None,
+        ge=1,
+        description=f"authors: relation heads; null for the most up to {MOST_HEADS} that divide both widths",
+    )
+    top: int = Field(
+        20, ge=2, description="authors: how many tokens, and how many others of each, form triplets"
+    )
+    token_layers: int = Field(
+        2, ge=1, description="authors: in how many of the mapped layers tokens are related"
+    )
+    sample_weight: float = Field(4.0, ge=0, description="authors: weight of samples beside tokens and spans")
+    window: int = Field(10, ge=1, description="windowed: how many items away the others of a triplet may be")
     samples_from: float = Field(
-        0.5, ge=0, lt=1, description="share of the depth above which samples are compared, not tokens"
+        0.5,
+        ge=0,
+        lt=1,
+        description="windowed: share of the depth above which samples are related, not tokens",
     )
 
     def check(self, pair: Pair) -> None:
         pair.layers(self.layer_map, "student")
         refuse_shortened(self.name, pair)
+        self._refuse_idle_fields()
+        heads, widths = self.relation_heads, (pair.student.width, pair.teacher.width)
+        if heads and any(width % heads for width in widths):
+            raise RecipeError(
+                f"granular_relations.relation_heads is {heads}, which does not divide the widths of the student "
+                f"({widths[0]}) and the teacher ({widths[1]})",
+                expected=f"a divisor of {math.gcd(*widths)}",
+                remedy=f"set relation_heads to {_most_heads(*widths)}, or leave it out",
+            )
+
+    def _refuse_idle_fields(self) -> None:
+        """An option of the other definition would do nothing."""
+        default = type(self)()
+        of = {
+            "authors": ("relation_heads", "top", "token_layers", "sample_weight"),
+            "windowed": ("window", "samples_from"),
+        }
+        for name in of["windowed" if self.definition == "authors" else "authors"]:
+            if getattr(self, name) != getattr(default, name):
+                raise RecipeError(
+                    f"granular_relations.{name} does nothing with definition: {self.definition}",
+                    expected=f"one of {', '.join(of[self.definition])}",
+                    remedy=f"leave {name} out, or choose the other definition",
+                )
 
     def requests(self, pair: Pair, role: Role) -> dict[str, Request]:
         return {"states": States(pair.layers(self.layer_map, role))}
@@ -58,27 +117,55 @@ class GranularRelations(Objective):
     def distance(
         self, student: Signals, teacher: Signals, batch: Batch, moment: Moment
     ) -> Float[Tensor, " batch"]:
-        total = torch.zeros(len(batch), device=batch.mask.device)
-        for level in self.levels:
-            ours, real = self._items(student["states"], batch.mask, level)
-            theirs, _ = self._items(teacher["states"], batch.mask, level)
-            window = len(batch) if level == "sample" else self.window
-            for values, counted in self._apart(ours, theirs, real, window):
-                if level == "sample":  # one set of items, each a text
-                    values, counted = values[0], counted[0]
-                total = total + mean_of(values, counted)
+        ours, theirs = student["states"], teacher["states"]
+        by_level = self._authors if self.definition == "authors" else self._windowed
+        return torch.stack([by_level(level, ours, theirs, batch.mask) for level in self.levels]).sum(0)
+
+    def _authors(
+        self, level: Level, ours: Tensor, theirs: Tensor, mask: Bool[Tensor, "batch token"]
+    ) -> Float[Tensor, " batch"]:
+        layers = ours.shape[1]
+        lower = min(self.token_layers, max(layers - 1, 1) if "sample" in self.levels else layers)
+        heads = self.relation_heads or _most_heads(ours.shape[-1], theirs.shape[-1])
+        if level == "sample":
+            upper = min(lower, layers - 1)
+            means = [_pooled(states[:, upper:], mask, mask.shape[1])[0][:, :, 0] for states in (ours, theirs)]
+            return self.sample_weight * _sample_distance(*means, heads)
+        (ours, real), (theirs, _) = (
+            _items(states[:, :lower], mask, 1 if level == "token" else self.span) for states in (ours, theirs)
+        )
+        if level == "span":
+            real = real & (real.sum(1, keepdim=True) >= FEWEST_SPANS)
+        total = torch.zeros(len(mask), device=mask.device)
+        for layer in range(lower):  # one at a time: heads × items² numbers each
+            student, teacher = _head_scores(ours[:, layer], heads), _head_scores(theirs[:, layer], heads)
+            total = total + mean_of((student - teacher).square().mean(1), pairs_among(real))
+            if self.triplets:
+                at, near = _most_related(teacher, real, self.top)
+                bent = _apart(_angles_at(ours[:, layer], at, near), _angles_at(theirs[:, layer], at, near))
+                total = total + self.triplets * mean_of(bent, _distinct(real, at, near))
         return total
 
-    def _items(self, states: Tensor, mask: Tensor, level: Level) -> tuple[Tensor, Tensor]:
-        """What is related at a level, ``(set, layer, item, hidden)``, and which of it is real."""
-        upper = min(int(self.samples_from * states.shape[1]), states.shape[1] - 1)
+    def _windowed(
+        self, level: Level, ours: Tensor, theirs: Tensor, mask: Bool[Tensor, "batch token"]
+    ) -> Float[Tensor, " batch"]:
+        upper = min(int(self.samples_from * ours.shape[1]), ours.shape[1] - 1)
+        layers, size = slice(max(upper, 1)), {"token": 1, "span": self.span}.get(level, mask.shape[1])
         if level == "sample":
-            pooled, real = _pooled(states[:, upper:], mask, mask.shape[1])
-            return pooled.permute(2, 1, 0, 3), real.transpose(0, 1)
-        below = states[:, : max(upper, 1)]
-        return (below, mask) if level == "token" else _pooled(below, mask, self.span)
+            layers = slice(upper, None)
+        (ours, real), (theirs, _) = (_items(states[:, layers], mask, size) for states in (ours, theirs))
+        window = self.window
+        if level == "sample":  # one set of items, each a text
+            ours, theirs, real = ours.permute(2, 1, 0, 3), theirs.permute(2, 1, 0, 3), real.transpose(0, 1)
+            window = len(mask)
+        total = torch.zeros(len(mask), device=mask.device)
+        for values, counted in self._windowed_differences(ours, theirs, real, window):
+            if level == "sample":
+                values, counted = values[0], counted[0]
+            total = total + mean_of(values, counted)
+        return total
 
-    def _apart(
+    def _windowed_differences(
         self, ours: Tensor, theirs: Tensor, real: Tensor, window: int
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Squared differences, weighted, and which of them count: of pairs, then of triplets."""
@@ -87,6 +174,74 @@ class GranularRelations(Objective):
         if self.triplets:
             bent = (angles(ours, window) - angles(theirs, window)).square()
             yield self.triplets * bent.mean(1), triplets_among(real, window)
+
+
+def _most_heads(student: int, teacher: int) -> int:
+    """The largest number of heads up to 64 that divides both widths."""
+    common = math.gcd(student, teacher)
+    return max(heads for heads in range(1, min(MOST_HEADS, common) + 1) if common % heads == 0)
+
+
+def _items(
+    states: Float[Tensor, "batch layer token hidden"], mask: Bool[Tensor, "batch token"], size: int
+) -> tuple[Float[Tensor, "batch layer item hidden"], Bool[Tensor, "batch item"]]:
+    """Tokens, or the means of runs of ``size`` tokens, and which of them are real."""
+    return (states, mask) if size == 1 else _pooled(states, mask, size)
+
+
+def _head_scores(
+    states: Float[Tensor, "batch item hidden"], heads: int
+) -> Float[Tensor, "batch head item item"]:
+    """Dot products of all pairs in each head, divided by the root of the head's width."""
+    split = states.unflatten(-1, (heads, -1)).transpose(1, 2)
+    return products(split) / split.shape[-1] ** 0.5
+
+
+def _most_related(
+    scores: Float[Tensor, "batch head item item"], real: Bool[Tensor, "batch item"], top: int
+) -> tuple[Tensor, Tensor]:
+    """Places of the ``top`` items that receive most of the softmaxed scores, and of the ``top`` others of each."""
+    pairs = pairs_among(real)
+    lowest = torch.finfo(scores.dtype).min
+    shares = scores.masked_fill(~pairs[:, None], lowest).softmax(-1).sum(1) * pairs
+    count = min(top, real.shape[1])
+    at = shares.sum(1).topk(count).indices
+    itself = torch.eye(real.shape[1], dtype=torch.bool, device=real.device)
+    others = shares.masked_fill(itself, 0.0).topk(count, dim=-1).indices
+    return at, others.gather(1, at.unsqueeze(-1).expand(-1, -1, count))
+
+
+def _angles_at(states: Float[Tensor, "batch item hidden"], at: Tensor, near: Tensor) -> Tensor:
+    """Cosines of the angles at the items ``at`` between all pairs of ``near`` items: ``(batch, at, near, near)``."""
+    row = torch.arange(len(states), device=states.device)
+    directions = states[row[:, None], at].unsqueeze(2) - states[row[:, None, None], near]
+    unit = functional.normalize(directions, dim=-1)
+    return unit @ unit.transpose(-1, -2)
+
+
+def _distinct(real: Bool[Tensor, "batch item"], at: Tensor, near: Tensor) -> Tensor:
+    """Which of ``_angles_at`` are between three different real items."""
+    row = torch.arange(len(real), device=real.device)
+    other = real[row[:, None, None], near] & (near != at.unsqueeze(-1)) & real[row[:, None], at].unsqueeze(-1)
+    return pairs_among(other) & ~torch.eye(near.shape[-1], dtype=torch.bool, device=real.device)
+
+
+def _sample_distance(
+    ours: Float[Tensor, "batch layer hidden"], theirs: Float[Tensor, "batch layer width"], heads: int
+) -> Float[Tensor, " batch"]:
+    """Smooth L1 of the angles at each text, averaged over heads and all pairs of texts, summed over layers."""
+    found, expected = (
+        angles(states.unflatten(-1, (heads, -1)).permute(1, 2, 0, 3), len(states))
+        for states in (ours, theirs)
+    )
+    everywhere = torch.ones(len(ours), dtype=torch.bool, device=ours.device)
+    apart = _apart(found, expected) * triplets_among(everywhere, len(ours))
+    return apart.flatten(3).sum(-1).mean(1).sum(0) / len(ours) ** 2
+
+
+def _apart(ours: Tensor, theirs: Tensor) -> Tensor:
+    """Smooth L1, entry by entry."""
+    return functional.smooth_l1_loss(ours, theirs, reduction="none")
 
 
 def _pooled(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -11,16 +11,19 @@ from torch import Tensor
 
 from gradistill.models.layers import LayerMap
 from gradistill.objectives._contract import Moment, Objective, Pair, Request, Role, Signals, States, objective
-from gradistill.objectives._relations import angles, cosines, mean_of, triplets_among
+from gradistill.objectives._relations import angles, cosines, divergences, mean_of, triplets_among
 from gradistill.objectives._spaces import refuse_shortened
 from gradistill.types import Batch
 
 
 @objective
 class LayerRelations(Objective):
-    """Squared differences of cosines between a token's states at two layers, and of angles at one between two others.
+    """Relations of pairs and triplets of layers, for each token: CKD's layer-transforming relation.
 
-    CKD's layer-transforming relation, the embedding output included; means over layers and real tokens.
+    The embedding output is one of the layers. ``divergence: kl`` is the authors' definition: as in ``word_relations``,
+    with the states of one token at ``n`` layers in place of ``n`` tokens; pairs are divided by n², triplets by n³.
+    ``divergence: squared`` is ours: means of squared differences over pairs and over triplets of different layers.
+    Both are averaged over the real tokens of each text (the authors average over those of the batch).
     """
 
     name: ClassVar[str] = "layer_relations"
@@ -30,6 +33,9 @@ class LayerRelations(Objective):
     layer_map: LayerMap = Field(
         "uniform",
         description="teacher layers beside student layers 1 … L: uniform, skip, first, last, a list",
+    )
+    divergence: Literal["kl", "squared"] = Field(
+        "kl", description="kl: of softmaxed cosines (authors); squared: differences of cosines (ours)"
     )
     triplets: float = Field(1.0, ge=0, description="weight of triplets beside pairs")
 
@@ -43,12 +49,17 @@ class LayerRelations(Objective):
     def distance(
         self, student: Signals, teacher: Signals, batch: Batch, moment: Moment
     ) -> Float[Tensor, " batch"]:
-        ours, theirs = (said["states"].transpose(1, 2) for said in (student, teacher))
-        total = mean_of((cosines(ours) - cosines(theirs)).square().mean((2, 3)), batch.mask)
+        ours, theirs = (signals["states"].transpose(1, 2) for signals in (student, teacher))
+        layers = ours.shape[2]
+        every = torch.ones_like(ours[..., 0], dtype=torch.bool)
+        if self.divergence == "kl":
+            pairs = divergences(cosines(ours), cosines(theirs), every).sum(-1) / layers**2
+        else:
+            pairs = (cosines(ours) - cosines(theirs)).square().mean((2, 3))
+        total = mean_of(pairs, batch.mask)
         if self.triplets:
-            layers = ours.shape[2]
-            different = triplets_among(torch.ones_like(ours[..., 0], dtype=torch.bool), layers)
-            bent = (angles(ours, layers) - angles(theirs, layers)).square()
-            counted = different & batch.mask[:, :, None, None, None]
-            total = total + self.triplets * mean_of(bent, counted)
+            different = triplets_among(every, layers)
+            bent = (angles(ours, layers) - angles(theirs, layers)).square() * different
+            count = layers**3 if self.divergence == "kl" else different.flatten(2).sum(-1).clamp(min=1)
+            total = total + self.triplets * mean_of(bent.flatten(2).sum(-1) / count, batch.mask)
         return total

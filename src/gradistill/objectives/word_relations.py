@@ -1,8 +1,8 @@
-"""CKD's word relations: how the tokens of a text stand to each other, layer by layer."""
+"""CKD's word relations: how the tokens of a text relate to each other, layer by layer."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from jaxtyping import Float
 from pydantic import Field
@@ -13,6 +13,8 @@ from gradistill.objectives._contract import Moment, Objective, Pair, Request, Ro
 from gradistill.objectives._relations import (
     angles,
     cosines,
+    counted_triplets,
+    divergences,
     mean_over_layers,
     pairs_among,
     triplets_among,
@@ -23,10 +25,15 @@ from gradistill.types import Batch
 
 @objective
 class WordRelations(Objective):
-    """Squared differences of the cosines of pairs of tokens, and of the angles in triplets of near ones.
+    """Relations of pairs of tokens and of triplets of near ones, averaged over layers: CKD's word relation.
 
-    CKD's word relation: any width beside any other. Each is a mean over what there is in a text, and over layers;
-    triplets lie within a window, as theirs do.
+    ``divergence: kl`` is the authors' definition. A token's cosines with the other tokens become a distribution by a
+    softmax. The pair term is ``Σ_i KL(teacher ‖ student) / n²``, the triplet term the squared differences of angles
+    divided by the number of all triplets in the windows, those of a token with itself included.
+    ``divergence: squared`` is ours: means of squared differences of cosines and of angles over different tokens.
+
+    Deviations from the authors' code: each text counts alike (theirs divides by all pairs of a batch, so long texts
+    count more), and windows end with the text (theirs repeat the first and last token and reach into the padding).
     """
 
     name: ClassVar[str] = "word_relations"
@@ -37,6 +44,12 @@ class WordRelations(Objective):
         "uniform",
         description="teacher layers beside student layers 1 … L: uniform, skip, first, last, a list",
     )
+    embeddings: bool = Field(
+        True, description="relate the tokens of the embedding output too, as the authors do"
+    )
+    divergence: Literal["kl", "squared"] = Field(
+        "kl", description="kl: of softmaxed cosines (authors); squared: differences of cosines (ours)"
+    )
     window: int = Field(10, ge=1, description="how many tokens away the others of a triplet may be")
     triplets: float = Field(1.0, ge=0, description="weight of triplets beside pairs")
 
@@ -45,15 +58,28 @@ class WordRelations(Objective):
         refuse_shortened(self.name, pair)
 
     def requests(self, pair: Pair, role: Role) -> dict[str, Request]:
-        return {"states": States(pair.layers(self.layer_map, role))}
+        layers = pair.layers(self.layer_map, role)
+        return {"states": States((0, *layers) if self.embeddings else layers)}
 
     def distance(
         self, student: Signals, teacher: Signals, batch: Batch, moment: Moment
     ) -> Float[Tensor, " batch"]:
         ours, theirs = student["states"], teacher["states"]
-        apart = (cosines(ours) - cosines(theirs)).square()
-        total = mean_over_layers(apart, pairs_among(batch.mask))
+        total = self._pairs(cosines(ours), cosines(theirs), batch)
         if self.triplets:
             bent = (angles(ours, self.window) - angles(theirs, self.window)).square()
-            total = total + self.triplets * mean_over_layers(bent, triplets_among(batch.mask, self.window))
+            total = total + self.triplets * self._triplets(bent, batch)
         return total
+
+    def _pairs(self, ours: Tensor, theirs: Tensor, batch: Batch) -> Float[Tensor, " batch"]:
+        if self.divergence == "squared":
+            return mean_over_layers((ours - theirs).square(), pairs_among(batch.mask))
+        real = batch.mask[:, None].expand(ours.shape[:-1])
+        return divergences(ours, theirs, real).sum(-1).mean(1) / batch.mask.sum(-1).square().clamp(min=1)
+
+    def _triplets(self, bent: Tensor, batch: Batch) -> Float[Tensor, " batch"]:
+        different = triplets_among(batch.mask, self.window)
+        if self.divergence == "squared":
+            return mean_over_layers(bent, different)
+        total = (bent * different[:, None]).flatten(2).sum(-1).mean(1)
+        return total / counted_triplets(batch.mask, self.window)
