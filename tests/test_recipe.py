@@ -159,7 +159,11 @@ def test_a_recipe_of_ones_own_needs_no_shipped_one(tmp_path: Path) -> None:
         ),
         ("training: {learning_rate: -1}", r"training.learning_rate is -1"),
         ("training: {epochs: .inf}", r"training.epochs is inf"),
-        ("student: {layer_map: middle}", r"student.layer_map"),
+        (
+            "student: {layer_map: frist}",
+            r"(?s)student.layer_map is 'frist'.*'uniform', 'skip', 'first' or 'last'.*did you mean 'first'",
+        ),
+        ("training: {seed: 4294967296}", r"(?s)training.seed is 4294967296.*equal to 4294967295"),
         ("student: [1]", r"recipe's student is \[1\]"),
         ("method: [kd", r"(?s)is not YAML.*mend it at that place"),
         ("when: 2001-02-30", r"is not YAML"),

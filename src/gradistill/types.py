@@ -20,6 +20,9 @@ NOT_MODEL_INPUTS = frozenset({"labels", "index", "special_tokens_mask", "length"
 """Keys of a collated batch that the model's forward must not see."""
 
 
+MOST_SEED = 2**32 - 1
+"""The largest seed that numpy, torch and random all take."""
+
 UNLABELLED = -100
 """Class id of a row without a label (torch's ``ignore_index``); in a regression its score is NaN."""
 

@@ -53,6 +53,27 @@ def test_a_method_may_be_for_some_tasks_alone(tmp_path: Path) -> None:
     assert [(c.task, c.method) for c in cells(plan)] == [("sst2", "kd"), ("mrpc", "kd"), ("mrpc", "adkd")]
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"tasks": {"mrpc": {"dat": "x"}}}, r"(?s)unknown key 'tasks.mrpc.dat'.*did you mean 'data'"),
+        (
+            {"methods": {"kd": {"methd": "kd"}}},
+            r"(?s)unknown key 'methods.kd.methd'.*Known: method, seeds, set",
+        ),
+        ({"teacher": {"modle": "x"}}, r"(?s)unknown key 'teacher.modle'.*did you mean 'model'"),
+        ({"title": "x", "seed": 3}, r"(?s)unknown key 'seed'.*did you mean 'seeds'"),
+        ({"seeds": [2**32]}, r"(?s)seeds.0 is 4294967296.*equal to 4294967295"),
+        ({"seeds": [-1]}, r"seeds.0 is -1"),
+    ],
+)
+def test_the_hint_for_a_key_names_keys_of_the_same_place(
+    content: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(RecipeError, match=message):
+        read_plan(written(tmp_path, **content))
+
+
 def test_a_method_may_have_seeds_of_its_own(tmp_path: Path) -> None:
     methods = {"kd": {"seeds": [0, 1, 5]}, "adkd": None}
     plan = read_plan(written(tmp_path, tasks=["mrpc"], methods=methods, seeds=[0, 1]))

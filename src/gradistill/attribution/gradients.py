@@ -31,7 +31,7 @@ def view_gradients(
 
     ``values`` must be functions of ``logits``, example by example. With ``w = ∂values/∂logits`` the gradient of
     view v is ``Σ_k w_vk ∇z_k``; where every row of w sums to zero that is ``Σ_{k≥1} w_vk ∇(z_k − z_0)``, so
-    C − 1 inner gradients serve any number of views (METHODS.md 1.2 for −log p), and one all of a regression. The
+    C − 1 inner gradients serve any number of views (docs/methods.md for −log p), and one all of a regression. The
     weights ``w`` keep their own graph, so the second derivative is complete either way. The graph of ``logits`` is
     kept alive.
 

@@ -35,7 +35,7 @@ def _unit(vectors: Tensor, p: int) -> Tensor:
 def unit_vectors(
     vectors: Float[Tensor, "*batch token hidden"], mask: Bool[Tensor, "*#batch #token"]
 ) -> Float[Tensor, "*batch token hidden"]:
-    """Each token's vector at unit L2 length (GKD, section 2.2 of METHODS.md); padding is zero."""
+    """Each token's vector at unit L2 length (Gradient KD, Wang et al. 2022); padding is zero."""
     return _unit(vectors.masked_fill(~mask.unsqueeze(-1), 0.0), 2)
 
 

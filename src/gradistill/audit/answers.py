@@ -68,7 +68,7 @@ def own_tokens(question: Question) -> Bool[Tensor, "batch token"]:
 
 
 def loyalty(student: Answers, teacher: Answers, *, resamples: int = 2000, seed: int = 0) -> Loyalty:
-    """Label, probability and saliency loyalty with bootstrap intervals (METHODS.md, section 4)."""
+    """Label, probability and saliency loyalty with bootstrap intervals (docs/methods.md)."""
     return measure_loyalty(
         student.logits,
         teacher.logits,

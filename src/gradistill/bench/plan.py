@@ -19,6 +19,7 @@ from gradistill.recipe import Recipe, load_recipe
 from gradistill.recipe.reading import read_keys
 from gradistill.recipe.schema import Strict, refusal
 from gradistill.signals.fingerprint import digest
+from gradistill.types import MOST_SEED
 
 KEEP_LAST = (
     "training.arguments.eval_strategy=no",
@@ -28,6 +29,7 @@ KEEP_LAST = (
 """With our settings a student of a bench is what its last epoch ends with: choosing among epochs on the rows that it is
 then measured on would flatter it. The authors did choose so."""
 
+Seed = Annotated[int, Field(ge=0, le=MOST_SEED)]
 _NAME = re.compile(r"[^\x00-\x1f/\\]{1,80}")
 Changes = Annotated[
     tuple[str, ...], BeforeValidator(lambda given: [given] if isinstance(given, str) else given)
@@ -53,7 +55,7 @@ class MethodPlan(Strict):
     method: str
     set: Changes = ()
     tasks: tuple[str, ...] | None = Field(default=None, description="on these tasks alone")
-    seeds: tuple[int, ...] | None = Field(
+    seeds: tuple[Seed, ...] | None = Field(
         default=None, min_length=1, description="more where it is close, or fewer"
     )
 
@@ -101,7 +103,7 @@ class BenchPlan(Strict):
     tasks: Annotated[dict[str, TaskPlan], BeforeValidator(_tasks), Field(min_length=1)]
     methods: Annotated[dict[str, MethodPlan], BeforeValidator(_methods), Field(min_length=1)]
     baseline: str = Field(default="kd", description="the method that the others are compared with")
-    seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
+    seeds: tuple[Seed, ...] = Field(default=(0, 1, 2), min_length=1)
     layers: tuple[int, ...] = Field(default=(3,), min_length=1, description="depths of the students")
     teacher: TeacherPlan = TeacherPlan()
     train_rows: int | None = Field(default=None, ge=1, description="for students; drawn once, by seed 0")

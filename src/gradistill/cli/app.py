@@ -174,7 +174,9 @@ def demo(
     output: Annotated[Path, typer.Option("--output", help="Where teacher, students and corpus go.")] = Path(
         "runs/demo"
     ),
-    seed: Annotated[int, typer.Option("--seed", help="Of corpus, training and bootstrap.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, max=2**32 - 1, help="Of corpus, training and bootstrap.")
+    ] = 0,
     quick: Annotated[
         bool, typer.Option("--quick", help="A tenth of the data: shows the way, not the result.")
     ] = False,

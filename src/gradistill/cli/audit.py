@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -59,7 +60,9 @@ Examples = Annotated[
     int, typer.Option("--examples", min=0, help="Examples in the page; all are in examples.jsonl.")
 ]
 Length = Annotated[int, typer.Option("--max-length", min=3, help="Tokens of a text at most.")]
-Seed = Annotated[int, typer.Option("--seed", help="Of drawn rows, perturbations and bootstrap.")]
+Seed = Annotated[
+    int, typer.Option("--seed", min=0, max=2**32 - 1, help="Of drawn rows, perturbations and bootstrap.")
+]
 
 
 def audit(
@@ -148,10 +151,10 @@ def limits_of(given: str | None) -> dict[str, float]:
             number = float(value)
         except ValueError:
             number = float("nan")
-        if not name or number != number:
+        if not name or not isfinite(number):
             raise RecipeError(
                 f"--fail-under {pair!r}",
-                expected="figure=number",
+                expected="figure=number, the number finite",
                 remedy="say --fail-under label_loyalty=0.95",
             )
         found[name] = number

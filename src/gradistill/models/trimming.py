@@ -3,8 +3,8 @@
 A classifier that reads one position (the first token of most encoders, the last of decoders) needs of its last block
 the keys and values of all tokens, and everything else for that position only. What that is, is found by looking: a
 module call belongs to it whose output reaches the logits through that row alone and comes from its input token by
-token. Logits and gradients are those of the whole model (METHODS: an aligned step of two layers costs 1.2 plain ones
-instead of 2.1). Models that pool over tokens have no such calls and stay whole.
+token. Logits and gradients are those of the whole model (an aligned step of two layers costs 1.2 plain ones instead of
+2.1: docs/performance.md). Models that pool over tokens have no such calls and stay whole.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -98,7 +98,8 @@ class GranularRelations(Objective):
 
     def _refuse_idle_fields(self) -> None:
         """An option of the other definition would do nothing."""
-        default = type(self)()
+        kind: Any = type(self)
+        default = kind()
         of = {
             "authors": ("relation_heads", "top", "token_layers", "sample_weight"),
             "windowed": ("window", "samples_from"),
@@ -129,8 +130,10 @@ class GranularRelations(Objective):
         heads = self.relation_heads or _most_heads(ours.shape[-1], theirs.shape[-1])
         if level == "sample":
             upper = min(lower, layers - 1)
-            means = [_pooled(states[:, upper:], mask, mask.shape[1])[0][:, :, 0] for states in (ours, theirs)]
-            return self.sample_weight * _sample_distance(*means, heads)
+            student, teacher = (
+                _pooled(states[:, upper:], mask, mask.shape[1])[0][:, :, 0] for states in (ours, theirs)
+            )
+            return self.sample_weight * _sample_distance(student, teacher, heads)
         (ours, real), (theirs, _) = (
             _items(states[:, :lower], mask, 1 if level == "token" else self.span) for states in (ours, theirs)
         )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import pydantic
 import yaml
@@ -16,6 +18,7 @@ from gradistill.models.student import Dropout, Embeddings
 from gradistill.objectives import Term, objectives
 from gradistill.objectives._term import refuse_idle_steps
 from gradistill.recipe.reading import shipped, shipped_methods
+from gradistill.types import MOST_SEED
 
 
 class Strict(BaseModel):
@@ -50,7 +53,9 @@ class TrainingSettings(Strict):
     epochs: float = Field(default=4, gt=0, description="passes over the training data")
     batch_size: int = Field(default=32, ge=1, description="rows a device and step")
     max_length: int = Field(default=128, ge=4, description="tokens after which a text is truncated")
-    seed: int = Field(default=0, ge=0, description="of initialisation, order, dropout and subset")
+    seed: int = Field(
+        default=0, ge=0, le=MOST_SEED, description="of initialisation, order, dropout and subset"
+    )
     max_train_rows: int | None = Field(
         default=None, ge=1, description="train on a subset of so many rows, drawn by the seed"
     )
@@ -153,25 +158,63 @@ def _built(name: str, fields: Any) -> Term:
 def refusal(
     error: pydantic.ValidationError, schema: Any, prefix: str = "", kind: str = "recipe"
 ) -> RecipeError:
-    """The first fault that pydantic found, as an error of ours: which key, what came, what was expected."""
-    first = error.errors()[0]
-    path = prefix + ".".join(str(part) for part in first["loc"])
+    """The first fault that pydantic found, as an error of ours: which key, its value, what was expected."""
+    found = [(*_followed(schema, fault["loc"]), fault) for fault in error.errors()]
+    own, holder, first = found[0]
+    path = prefix + ".".join(str(part) for part in own)
     if first["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:
         return RecipeError(
-            f"the {kind} has an unknown key {path!r}",
-            remedy=nearest(str(first["loc"][-1]), _fields(schema, first["loc"])),
+            f"the {kind} has an unknown key {path!r}", remedy=nearest(str(own[-1]), _fields(holder))
         )
     if first["type"] == "missing":
         return RecipeError(f"the {kind} lacks {path!r}", remedy=f"add {path}")
+    # The members of a union each say what they would have taken.
+    expected = dict.fromkeys(fault["msg"] for other, _, fault in found if other == own)
+    shown = " or ".join(message.removeprefix("Input should be ") for message in expected)
+    choices = re.findall(r"'([^']+)'", shown)
+    hint = f"; {nearest(first['input'], choices)}" if choices and isinstance(first["input"], str) else ""
     return RecipeError(
-        f"the {kind}'s {path} is {first['input']!r}", expected=first["msg"], remedy=f"change {path}"
+        f"the {kind}'s {path} is {first['input']!r}", expected=shown, remedy=f"change {path}{hint}"
     )
 
 
-def _fields(schema: Any, path: tuple[int | str, ...]) -> list[str]:
-    for part in path[:-1]:
-        field = getattr(schema, "model_fields", {}).get(part)
-        schema = field.annotation if field is not None else schema
-    known = getattr(schema, "model_fields", None) or getattr(schema, "__pydantic_fields__", {})
-    extra = [] if hasattr(schema, "model_fields") else BESIDE
-    return [*known, *extra]
+def _followed(schema: Any, loc: tuple[int | str, ...]) -> tuple[tuple[int | str, ...], Any]:
+    """The part of pydantic's path that the user wrote, without its names for members of a union; and what holds its
+    last key."""
+    path: list[int | str] = []
+    holder = schema
+    for part in loc:
+        holder = schema
+        fields = _fields(schema)
+        if part in fields:
+            field = fields[part]
+            schema = field.annotation if field is not None else None
+        elif isinstance(part, int) or get_origin(_plain(schema)) is dict:
+            schema = next(iter(get_args(_plain(schema))[-1:]), None)
+        elif fields:  # a key that there is not: the last of the path
+            path.append(part)
+            break
+        else:
+            break
+        path.append(part)
+    return tuple(path), holder
+
+
+def _plain(annotation: Any) -> Any:
+    """A type without what is annotated about it, and without the None beside it."""
+    while get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    if get_origin(annotation) in (Union, UnionType):
+        some = [member for member in get_args(annotation) if member is not type(None)]
+        return _plain(some[0]) if len(some) == 1 else annotation
+    return annotation
+
+
+def _fields(schema: Any) -> dict[str, Any]:
+    """The keys that a model or an objective has, with what is known of each."""
+    plain = _plain(schema)
+    if hasattr(plain, "model_fields"):
+        return dict(plain.model_fields)
+    if own := getattr(plain, "__pydantic_fields__", None):
+        return dict(own) | dict.fromkeys(BESIDE)
+    return {}

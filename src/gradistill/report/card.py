@@ -17,6 +17,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from gradistill.errors import GradistillError
+from gradistill.report.summary import role_of
 from gradistill.report.words import printable
 
 REQUIRED = ("task", "method", "student")
@@ -61,7 +62,8 @@ def model_card(facts: Mapping[str, Any]) -> str:
         method=facts["method"],
         seed=facts.get("seed"),
         teacher=_model("teacher", teacher) if teacher else None,
-        columns=[_model(r, m) for r, m in (("student", student), ("teacher", teacher)) if m],
+        columns=[_model(r, m) for r, m in ((role_of(facts), student), ("teacher", teacher)) if m],
+        role=role_of(facts),
         metrics=_metric_rows(facts.get("eval") or {}, facts.get("teacher_eval") or {}),
         loyalty=[_loyalty_row(name, part) for name, part in loyalty.items()],
         label_loyalty="label" in loyalty,

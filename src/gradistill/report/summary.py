@@ -12,11 +12,16 @@ from gradistill.report.terminal import results_table
 from gradistill.report.words import printable
 
 
+def role_of(metrics: Mapping[str, Any]) -> str:
+    """What the trained model is called: without a teacher it is nobody's student."""
+    return "student" if metrics.get("teacher") else "model"
+
+
 def run_table(metrics: Mapping[str, Any]) -> RenderableType:
     """What ``metrics.json`` holds, as tables."""
     models = (
         ("teacher", metrics["teacher"], metrics["teacher_eval"]),
-        ("student", metrics["student"], metrics["eval"]),
+        (role_of(metrics), metrics["student"], metrics["eval"]),
     )
     rows = [
         {

@@ -1,4 +1,4 @@
-"""What a step must cost: the matrix products of a transformer encoder, counted on paper (METHODS.md, section 6).
+"""What a step must cost: the matrix products of a transformer encoder, counted on paper (docs/performance.md).
 
 A linear layer takes one product forward and two backward. Each inner gradient adds one, and two for its double
 backward: 3 + 3 V products for V inner gradients. The two products of attention take 3 + 6 V: both their factors carry
