@@ -63,6 +63,7 @@ def model_card(facts: Mapping[str, Any]) -> str:
         teacher=_model("teacher", teacher) if teacher else None,
         columns=[_model(r, m) for r, m in (("student", student), ("teacher", teacher)) if m],
         metrics=_metric_rows(facts.get("eval") or {}, facts.get("teacher_eval") or {}),
+        tested=_metric_rows(facts.get("test") or {}, facts.get("teacher_test") or {}),
         loyalty=[_loyalty_row(name, part) for name, part in loyalty.items()],
         label_loyalty="label" in loyalty,
         saliency=_saliency_note(loyalty.get("saliency")),
