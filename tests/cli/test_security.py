@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 from transformers import AutoModelForSequenceClassification
 
+from gradistill.data import load_splits
 from gradistill.errors import GradistillError, StoreError
 from gradistill.jobs.audit import AuditChoice, audit
 from gradistill.jobs.explain import explain
 from gradistill.jobs.pretraining import pretrain
-from gradistill.jobs.runs import DataChoice, store_signals
+from gradistill.jobs.runs import store_signals
 from gradistill.jobs.tuning import Tuning, tune
 from gradistill.recipe import load_recipe
 from gradistill.signals.fingerprint import digest
@@ -159,5 +160,5 @@ def test_a_data_folder_with_a_script_is_read_as_tables_only(small: Any, tmp_path
     data = shutil.copytree(small.tables["two"], tmp_path / "data")
     mark = tmp_path / "it ran"
     (data / "data.py").write_text(f"open({str(mark)!r}, 'w')\n", encoding="utf-8")
-    DataChoice(str(data), label_column="label", text_columns=("text",)).load()
+    load_splits(data, label_column="label", text_columns=("text",))
     assert not mark.exists()

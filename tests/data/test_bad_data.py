@@ -176,10 +176,11 @@ def test_a_folder_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_a_split_that_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text(GOOD)
-    (tmp_path / "dev.csv").write_text(GOOD)
+    (tmp_path / "devel.csv").write_text(GOOD)
     message = str(refusal(tmp_path, splits=("train", "validation")))
+    assert "no 'validation' split; the folder holds devel.csv, train.csv" in message
     assert (
-        "no 'validation' split (validation with .csv, .jsonl, .parquet); the folder holds dev.csv, train.csv"
+        "(dev, val and valid are understood), or take a part of the training rows: --validation-share"
         in message
     )
 
@@ -200,13 +201,14 @@ def test_one_file_for_two_splits(tmp_path: Path) -> None:
     path.write_text(GOOD)
     message = str(refusal(path, splits=("train", "validation")))
     assert "is one file, but the splits train, validation are needed" in message
+    assert "--validation-share 0.1" in message
     assert "put train.csv and validation.csv into one folder" in message
 
 
 def test_a_file_of_another_kind(tmp_path: Path) -> None:
-    path = tmp_path / "train.tsv"
+    path = tmp_path / "train.xlsx"
     path.write_text(GOOD)
-    assert "of a kind that cannot be read (.tsv)" in str(refusal(path))
+    assert "of a kind that cannot be read (.xlsx)" in str(refusal(path))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Teacher and student compared on data that neither was fitted to."""
 
-from gradistill.audit.answers import Answers, ask, loyalty
+from gradistill.audit.answers import Answers, ask, loyalty, predicted_logits
 from gradistill.audit.loyalty import (
     Loyalty,
     label_agreement,
@@ -21,6 +21,7 @@ __all__ = [
     "label_agreement",
     "loyalty",
     "measure_loyalty",
+    "predicted_logits",
     "probability_agreement",
     "saliency_agreement",
 ]

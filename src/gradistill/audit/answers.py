@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from datasets import Dataset
 from jaxtyping import Bool
 from torch import Tensor, nn
@@ -14,9 +15,12 @@ from torch import Tensor, nn
 from gradistill.audit.loyalty import Loyalty, measure_loyalty
 from gradistill.audit.methods import Method
 from gradistill.audit.methods.gradient_x_input import GradientXInput
+from gradistill.data.batching import by_length
 from gradistill.models.still import still
 from gradistill.signals.asking import Collate, Question, questions
 from gradistill.signals.hearing import Heard
+from gradistill.signals.speak import widened
+from gradistill.types import Batch
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,28 @@ def ask(
                 logits[place], maps[place] = said[k], scores[k][own[k]].numpy()
             on_progress(len(question.places))
     return Answers(np.stack(logits), tuple(maps))
+
+
+def predicted_logits(
+    model: nn.Module,
+    rows: Dataset,
+    collate: Collate,
+    *,
+    tokens_at_once: int = 8192,
+    on_progress: Callable[[int], object] = lambda done: None,
+) -> np.ndarray:
+    """The logits ``(rows, label)`` of encoded rows, in their order, without attributions; the model stays as it was."""
+    found: list[Any] = [None] * len(rows)
+    device = next(model.parameters()).device
+    with still(model), torch.inference_mode():
+        for places in by_length(rows["length"][:], tokens_at_once):
+            columns = collate([rows[place] for place in places])
+            batch = Batch.of({name: tensor.to(device) for name, tensor in columns.items()})
+            logits = widened(model(**batch.inputs).logits).float().cpu().numpy()
+            for place, row in zip(places, logits, strict=True):
+                found[place] = row
+            on_progress(len(places))
+    return np.stack(found)
 
 
 def own_tokens(question: Question) -> Bool[Tensor, "batch token"]:

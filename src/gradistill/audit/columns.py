@@ -36,22 +36,24 @@ CORRELATIONS = {
 """Figures of a regression that are Pearson's r of two columns instead of the mean of one."""
 
 
-def columns_of(student: Answers, teacher: Answers, gold: np.ndarray) -> Columns:
-    """Everything that follows from both models' answers alone. ``gold`` are class ids or scores."""
+def columns_of(student: Answers, teacher: Answers, gold: np.ndarray | None) -> Columns:
+    """Everything that follows from both models' answers. ``gold`` are class ids or scores, None without labels."""
     tokens = np.array([len(scores) for scores in teacher.maps])
-    found = {**map_agreement(student.maps, teacher.maps), "tokens": tokens, "gold": gold}
+    found = {**map_agreement(student.maps, teacher.maps), "tokens": tokens}
+    if gold is not None:
+        found["gold"] = gold
     if teacher.logits.shape[1] == 1:
         return {
             **found,
             "student_prediction": student.logits[:, 0],
             "teacher_prediction": teacher.logits[:, 0],
         }
+    if gold is not None:
+        found |= {"teacher_accuracy": teacher.labels == gold, "student_accuracy": student.labels == gold}
     return {
         **found,
         "label_loyalty": label_agreement(student.logits, teacher.logits),
         "probability_loyalty": probability_agreement(student.logits, teacher.logits),
-        "teacher_accuracy": teacher.labels == gold,
-        "student_accuracy": student.labels == gold,
         "teacher_label": teacher.labels,
         "student_label": student.labels,
         "teacher_confidence": confidence(teacher.logits),

@@ -21,6 +21,7 @@ from gradistill.data import Collator, Task, encode
 from gradistill.models.still import still
 from gradistill.signals.asking import questions
 from gradistill.signals.hearing import Heard
+from gradistill.types import UNLABELLED
 
 BLOCK = 1000
 """Rows that are encoded and answered at a time: memory does not grow with the number of rows beyond it."""
@@ -54,7 +55,7 @@ class Examiner:
         for start in range(0, len(rows), BLOCK):
             some = rows.select(range(start, min(start + BLOCK, len(rows))))
             teacher, students = self._answers(some)
-            gold = np.asarray(some["label"][:])
+            gold = _gold(some)
             read = readings(some, self.tokenizer, self.task, self.max_length)
             columns = [columns_of(student, teacher, gold) for student in students]
             for own, student in zip(columns, students, strict=True):
@@ -68,7 +69,7 @@ class Examiner:
         for start in range(0, len(rows), BLOCK):
             some = rows.select(range(start, min(start + BLOCK, len(rows))))
             teacher, students = self._answers(some)
-            gold = np.asarray(some["label"][:])
+            gold = _gold(some)
             parts.append([columns_of(student, teacher, gold) for student in students])
         return [joined(of_one) for of_one in zip(*parts, strict=True)]
 
@@ -141,7 +142,7 @@ class Examiner:
         theirs = [[word.score for word in read.words(student.maps[k])] for student in students]
         return {
             "index": row["index"],
-            "gold": names[row["label"]] if names else f"{row['label']:.3g}",
+            "gold": _shown(row["label"], names),
             "texts": [row[name] for name in self.task.text_columns],
             "teacher": said(teacher, k, names),
             "students": [
@@ -154,6 +155,18 @@ class Examiner:
                 for n, word in enumerate(words)
             ],
         }  # fmt: skip
+
+
+def _gold(rows: Dataset) -> np.ndarray | None:
+    """The labels, or None where no row has one."""
+    labels = np.asarray(rows["label"][:])
+    return None if (np.isnan(labels) | (labels == UNLABELLED)).all() else labels
+
+
+def _shown(label: float, names: Sequence[str] | None) -> str | None:
+    if label == UNLABELLED or label != label:
+        return None
+    return names[int(label)] if names else f"{label:.3g}"
 
 
 def said(answers: Answers, k: int, names: Sequence[str] | None) -> dict[str, Any]:

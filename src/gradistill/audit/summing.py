@@ -140,7 +140,7 @@ def _parts(audited: Audited, k: int, task: Task, seed: int) -> dict[str, Any]:
 
 def _calibration(audited: Audited) -> list[dict[str, Any]]:
     first = audited.columns[0]
-    if "teacher_confidence" not in first:
+    if not {"teacher_confidence", "teacher_accuracy"} <= first.keys():
         return []
     found = [{"name": "teacher", **calibration(first["teacher_confidence"], first["teacher_accuracy"])}]
     for name, own in zip(audited.names, audited.columns, strict=True):

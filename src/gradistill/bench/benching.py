@@ -86,7 +86,7 @@ class Bench:
         for name in self.plan.tasks:
             with self._blaming(name, wanted):
                 rows[name] = prepared_rows(self.plan, name, self.output)
-                commands += teacher_commands(self.plan, name, self.output, rows[name])
+                commands += teacher_commands(self.plan, name, self.output)
         self._run(
             commands, lambda ended, left: self._tell(ended, left, {"error": ended.said} if ended.code else {})
         )

@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import BeforeValidator, Field
 
-from gradistill.data import TASKS
+from gradistill.data import TASKS, DataChoice
+from gradistill.data.choice import Kind
 from gradistill.errors import RecipeError, nearest
 from gradistill.recipe import Recipe, load_recipe
 from gradistill.recipe.reading import read_keys
@@ -33,6 +34,13 @@ Seed = Annotated[int, Field(ge=0, le=MOST_SEED)]
 _NAME = re.compile(r"[^\x00-\x1f/\\]{1,80}")
 Changes = Annotated[
     tuple[str, ...], BeforeValidator(lambda given: [given] if isinstance(given, str) else given)
+]
+
+
+Columns = Annotated[
+    tuple[str, ...],
+    BeforeValidator(lambda given: given.split(",") if isinstance(given, str) else given),
+    Field(min_length=1, max_length=2),
 ]
 
 
@@ -67,12 +75,26 @@ class TaskPlan(Strict):
         default=None, description="folder or hub id; else the folder of that name in data"
     )
     task: str | None = Field(default=None, description="the known task, if it is called otherwise here")
+    label_column: str | None = Field(default=None, description="where the label is; body.text names a field")
+    text_columns: Columns | None = Field(default=None, description="one or two columns of text")
+    kind: Kind | None = Field(default=None, description="classes or scores, where labels are numbers")
+    validation_share: float | None = Field(
+        default=None, gt=0, lt=1, description="of the training rows, where there is no validation split"
+    )
     teacher: str | None = Field(default=None, description="a fine-tuned teacher that is there already")
     layers: tuple[int, ...] | None = None
     train_rows: int | None = Field(default=None, ge=1)
     validation_rows: int | None = Field(default=None, ge=1)
     set: Changes = ()
     teacher_set: Changes = Field(default=(), description="changes of its teacher's recipe")
+
+    @property
+    def choice(self) -> DataChoice:
+        """Its rows at their source."""
+        return DataChoice(
+            self.data, self.task, self.label_column, self.text_columns, kind=self.kind,
+            validation_share=self.validation_share,
+        )  # fmt: skip
 
 
 def _by_name(given: Any) -> Any:

@@ -13,18 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
+from gradistill.audit import predicted_logits
 from gradistill.bench.plan import BenchPlan, Cell, cells
 from gradistill.bench.preparing import Taught
 from gradistill.data import Collator, Task, encode, load_unlabelled
-from gradistill.data.batching import by_length
 from gradistill.errors import GradistillError
 from gradistill.jobs import Say
 from gradistill.models.loading import load_classifier, load_tokenizer
-from gradistill.models.still import still
 from gradistill.signals.files import write_whole
-from gradistill.types import Batch
 
 FILES = {
     "cola": {"test": "CoLA.tsv"},
@@ -40,7 +37,6 @@ FILES = {
 """The leaderboard's files by task and split."""
 BY_NAME = ("mnli", "qnli", "rte")
 """Tasks whose labels it wants by name."""
-_TOKENS = 8192
 
 
 def predict(
@@ -88,10 +84,4 @@ def _best(plan: BenchPlan, lines: Sequence[Mapping[str, Any]]) -> list[Cell]:
 def _logits(student: Path, rows: Any, task: Task, max_length: int) -> np.ndarray:
     tokenizer, (model, _) = load_tokenizer(student), load_classifier(student)
     encoded = encode(rows, tokenizer, task, max_length=max_length).dataset
-    collate, found = Collator(tokenizer), np.empty((len(rows), task.num_labels), np.float32)
-    device = next(model.parameters()).device
-    with still(model), torch.inference_mode():
-        for places in by_length(encoded["length"][:], _TOKENS):
-            batch = Batch.of({k: v.to(device) for k, v in collate([encoded[p] for p in places]).items()})
-            found[places] = model(**batch.inputs).logits.float().cpu().numpy()
-    return found
+    return predicted_logits(model, encoded, Collator(tokenizer))

@@ -13,11 +13,11 @@ from datasets import Dataset
 
 from gradistill.bench.plan import BenchPlan, Cell
 from gradistill.bench.scheduling import Command
-from gradistill.data import Splits, Task, load_splits
+from gradistill.data import DataChoice, Splits, Task, read_splits
 from gradistill.errors import GradistillError, StoreError, TrainingError
 from gradistill.jobs import Say
 from gradistill.jobs.folder import METRICS, finished_run
-from gradistill.jobs.runs import DataChoice, store_signals
+from gradistill.jobs.runs import store_signals
 from gradistill.jobs.signals import delete
 from gradistill.models.loading import load_classifier
 from gradistill.recipe import Recipe, load_recipe
@@ -40,11 +40,17 @@ class Rows:
     @property
     def options(self) -> list[str]:
         """Of a command that reads them."""
-        if self.choice.task is not None:
-            return ["--data", self.choice.source, "--task", self.choice.task]
-        assert self.choice.text_columns is not None
-        columns = ",".join(self.choice.text_columns)
-        return ["--data", self.choice.source, "--label-column", "label", "--text-columns", columns]
+        return options_of(self.choice)
+
+
+def options_of(choice: DataChoice) -> list[str]:
+    """What a command line says of these data."""
+    given = {
+        "--data": choice.source, "--task": choice.task, "--label-column": choice.label_column,
+        "--text-columns": ",".join(choice.text_columns) if choice.text_columns else None, "--kind": choice.kind,
+        "--validation-share": choice.validation_share,
+    }  # fmt: skip
+    return [str(part) for name, value in given.items() if value is not None for part in (name, value)]
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,7 @@ def prepared_rows(plan: BenchPlan, name: str, output: Path) -> Rows:
     """The rows of a task, drawn once if the plan wants fewer than there are, written below ``output``."""
     task = plan.tasks[name]
     assert task.data is not None  # read_plan has settled it
-    splits = load_splits(task.data, task=task.task)
+    splits = read_splits(task.choice)
     limits = {
         "train": task.train_rows or plan.train_rows,
         "validation": task.validation_rows or plan.validation_rows,
@@ -71,8 +77,9 @@ def prepared_rows(plan: BenchPlan, name: str, output: Path) -> Rows:
     folder.mkdir(parents=True, exist_ok=True)
     for split, rows in kept.items():
         _written(rows, splits, folder / f"{split}.parquet")
-    columns = None if task.task else splits.task.text_columns
-    choice = DataChoice(str(folder), task.task, None if task.task else "label", columns)
+    kind = "scores" if splits.task.labels is None else "classes"
+    columns = splits.task.text_columns if task.task is None or task.text_columns else None
+    choice = DataChoice(str(folder), task.task, "label", columns, kind=kind)
     found = digest({split: rows.to_dict() for split, rows in kept.items()})
     return Rows(choice, splits.task, {split: len(rows) for split, rows in kept.items()}, found)
 
@@ -107,16 +114,15 @@ def teacher_runs(plan: BenchPlan, name: str, output: Path) -> dict[str, tuple[Pa
     return found
 
 
-def teacher_commands(plan: BenchPlan, name: str, output: Path, rows: Rows) -> list[Command]:
+def teacher_commands(plan: BenchPlan, name: str, output: Path) -> list[Command]:
     """Those of them that are not there yet. They train on the whole task, not on the students' subset."""
     commands = []
-    source = plan.tasks[name].data
-    named = ["--task", rows.choice.task] if rows.choice.task else []
+    named = options_of(plan.tasks[name].choice)
     for rate, (folder, recipe) in teacher_runs(plan, name, output).items():
         if not finished_run(folder, recipe):
             file = written_recipe(recipe, beside(folder, ".yaml"))
             arguments = [
-                "finetune", "--model", plan.teacher.model, "--data", str(source), *named, "--recipe", str(file),
+                "finetune", "--model", plan.teacher.model, *named, "--recipe", str(file),
                 "--settings", "default", "--output", str(folder), "--overwrite",
             ]  # fmt: skip
             title = f"{name}, teacher, learning rate {rate}"

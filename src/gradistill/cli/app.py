@@ -14,6 +14,7 @@ from gradistill.cli.options import (
     Data,
     Encoded,
     Epochs,
+    KindOfLabels,
     LabelColumn,
     LayerMap,
     Method,
@@ -30,6 +31,8 @@ from gradistill.cli.options import (
     Teacher,
     TextColumns,
     Unlabelled,
+    ValidationSeed,
+    ValidationShare,
     Verified,
     data_choice,
     distilling_recipe,
@@ -90,6 +93,9 @@ def finetune(
     settings: Settings = "authors",
     label_column: LabelColumn = None,
     text_columns: TextColumns = None,
+    kind: KindOfLabels = None,
+    validation_share: ValidationShare = None,
+    validation_seed: ValidationSeed = 0,
     overwrite: Overwrite = False,
 ) -> None:
     """Fine-tune a pre-trained model into a teacher."""
@@ -99,7 +105,10 @@ def finetune(
         "finetune" if recipe is None else None, task, recipe, change, settings,
         epochs=epochs, seed=seed, max_train_rows=max_train_rows,
     )  # fmt: skip
-    choice = data_choice(data, task, label_column, text_columns)
+    choice = data_choice(
+        data, task, label_column=label_column, text_columns=text_columns, kind=kind,
+        validation_share=validation_share, validation_seed=validation_seed,
+    )  # fmt: skip
     _report(runs.finetune(model, choice, output, resolved, overwrite=overwrite, say=say), output)
 
 
@@ -121,6 +130,9 @@ def distill(
     settings: Settings = "authors",
     label_column: LabelColumn = None,
     text_columns: TextColumns = None,
+    kind: KindOfLabels = None,
+    validation_share: ValidationShare = None,
+    validation_seed: ValidationSeed = 0,
     unlabelled: Unlabelled = None,
     signals: Signals = "auto",
     encoding: Encoded = None,
@@ -135,7 +147,10 @@ def distill(
         method, task, recipe, change, settings, student=student, layers=student_layers, layer_map=layer_map,
         epochs=epochs, seed=seed, max_train_rows=max_train_rows,
     )  # fmt: skip
-    choice = data_choice(data, task, label_column, text_columns, unlabelled)
+    choice = data_choice(
+        data, task, label_column=label_column, text_columns=text_columns, unlabelled=unlabelled, kind=kind,
+        validation_share=validation_share, validation_seed=validation_seed,
+    )  # fmt: skip
     known = known_encoding(encoding) if encoding else None
     store = StoreChoice(signals, known, known_verification(verify))
     metrics = runs.distill(teacher, choice, output, resolved, signals=store, overwrite=overwrite, say=say)

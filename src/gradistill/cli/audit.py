@@ -10,11 +10,14 @@ import typer
 
 from gradistill.cli.options import (
     Data,
+    KindOfLabels,
     LabelColumn,
     Overwrite,
     TaskName,
     Teacher,
     TextColumns,
+    ValidationSeed,
+    ValidationShare,
     data_choice,
     one_of,
     say,
@@ -87,6 +90,9 @@ def audit(
     seed: Seed = 0,
     label_column: LabelColumn = None,
     text_columns: TextColumns = None,
+    kind: KindOfLabels = None,
+    validation_share: ValidationShare = None,
+    validation_seed: ValidationSeed = 0,
     overwrite: Overwrite = False,
 ) -> None:
     """Show whether students decide as their teacher does, and for the same reasons."""
@@ -97,7 +103,10 @@ def audit(
         rationale=rationale, rationale_units=rationale_units, challenge=challenge, perturbed_rows=perturbed_rows,
         faithfulness_rows=faithfulness_rows, examples=examples, seed=seed,
     )  # fmt: skip
-    source = data_choice(data, task, label_column, text_columns)
+    source = data_choice(
+        data, task, label_column=label_column, text_columns=text_columns, kind=kind,
+        validation_share=validation_share, validation_seed=validation_seed,
+    )  # fmt: skip
     _tell(audited(teacher, student, source, output, choice, overwrite=overwrite, say=say), output)
 
 

@@ -10,7 +10,8 @@ from typing import Annotated, Any, get_args
 import typer
 
 DATA = typer.Option(
-    "--data", help="A folder with train and validation files (.csv, .jsonl, .parquet), or a hub id."
+    "--data",
+    help="A folder with train and validation files (.csv, .tsv, .json, .jsonl, .parquet), one file, or a hub id.",
 )
 Data = Annotated[str, DATA]
 Output = Annotated[
@@ -32,9 +33,22 @@ Rows = Annotated[
     int | None, typer.Option("--max-train-rows", help="Short for --set training.max_train_rows=…")
 ]
 LabelColumn = Annotated[
-    str | None, typer.Option("--label-column", help="Where the label is, if not obvious.")
+    str | None,
+    typer.Option("--label-column", help="Where the label is, if not obvious; meta.label in objects."),
 ]
-TextColumns = Annotated[str | None, typer.Option("--text-columns", help="One or two, with a comma between.")]
+TextColumns = Annotated[
+    str | None, typer.Option("--text-columns", help="One or two, with a comma between; body.text in objects.")
+]
+KindOfLabels = Annotated[
+    str | None, typer.Option("--kind", help="What numbers in the label column are: classes or scores.")
+]
+ValidationShare = Annotated[
+    float | None,
+    typer.Option("--validation-share", help="Draw this share of the training rows for validation, e.g. 0.1."),
+]
+ValidationSeed = Annotated[
+    int, typer.Option("--validation-seed", help="Of that draw. Use one for teacher, students and audit.")
+]
 Unlabelled = Annotated[
     str | None,
     typer.Option("--unlabelled", help="A file with more rows, without labels: the teacher speaks for them."),
@@ -143,16 +157,11 @@ def student_changes(checkpoint: str | None, layers: int | None, layer_map: str |
     return {"student.checkpoint": quoted, "student.layers": layers, "student.layer_map": listed}
 
 
-def data_choice(
-    data: str,
-    task: str | None,
-    label_column: str | None,
-    text_columns: str | None,
-    unlabelled: str | None = None,
-) -> Any:
-    from gradistill.jobs.runs import DataChoice
+def data_choice(data: str, task: str | None, *, text_columns: str | None, **how: Any) -> Any:
+    """The data that a command names; ``how`` are further fields of ``DataChoice``."""
+    from gradistill.data import DataChoice
 
-    return DataChoice(data, task, label_column, listed(text_columns), unlabelled)
+    return DataChoice(data, task, text_columns=listed(text_columns), **how)
 
 
 def listed(names: str | None) -> tuple[str, ...] | None:

@@ -12,6 +12,7 @@ from gradistill.cli.options import (
     TEACHER,
     Changes,
     Encoded,
+    KindOfLabels,
     LabelColumn,
     LayerMap,
     Method,
@@ -24,6 +25,8 @@ from gradistill.cli.options import (
     TaskName,
     TextColumns,
     Unlabelled,
+    ValidationSeed,
+    ValidationShare,
     Verified,
     data_choice,
     distilling_recipe,
@@ -71,6 +74,9 @@ def signals(
     settings: Settings = "authors",
     label_column: LabelColumn = None,
     text_columns: TextColumns = None,
+    kind: KindOfLabels = None,
+    validation_share: ValidationShare = None,
+    validation_seed: ValidationSeed = 0,
     unlabelled: Unlabelled = None,
     encoding: Encoded = None,
     repair: Repair = False,
@@ -88,7 +94,10 @@ def signals(
         method, task, recipe, change, settings, student=student, layers=student_layers, layer_map=layer_map,
         seed=seed, max_train_rows=max_train_rows,
     )  # fmt: skip
-    choice = data_choice(_given("--data", data), task, label_column, text_columns, unlabelled)
+    choice = data_choice(
+        _given("--data", data), task, label_column=label_column, text_columns=text_columns,
+        unlabelled=unlabelled, kind=kind, validation_share=validation_share, validation_seed=validation_seed,
+    )  # fmt: skip
     return _print(runs.store_signals(
         _given("--teacher", teacher), choice, output, resolved, repair=repair, device_map=_known(device_map), say=say,
         encoding=known_encoding(encoding or DEFAULT_ENCODING),

@@ -12,6 +12,7 @@ from gradistill.cli.options import (
     Changes,
     Data,
     Epochs,
+    KindOfLabels,
     LabelColumn,
     LayerMap,
     Method,
@@ -25,6 +26,8 @@ from gradistill.cli.options import (
     TaskName,
     Teacher,
     TextColumns,
+    ValidationSeed,
+    ValidationShare,
     data_choice,
     distilling_recipe,
     say,
@@ -75,6 +78,9 @@ def tune(
     settings: Settings = "authors",
     label_column: LabelColumn = None,
     text_columns: TextColumns = None,
+    kind: KindOfLabels = None,
+    validation_share: ValidationShare = None,
+    validation_seed: ValidationSeed = 0,
     signals: Signals = "auto",
 ) -> None:
     """Search a recipe's own fields for a task, on validation only; the same command searches on."""
@@ -92,7 +98,10 @@ def tune(
     bounds = 60.0 if minutes is None and trials is None else minutes
     aim = tuple(name.strip() for name in maximize.split("+"))
     tuning = Tuning(resolve, tuple(map(searched, search or ())), aim, bounds, trials)
-    choice = data_choice(data, task, label_column, text_columns)
+    choice = data_choice(
+        data, task, label_column=label_column, text_columns=text_columns, kind=kind,
+        validation_share=validation_share, validation_seed=validation_seed,
+    )  # fmt: skip
     _tell(tuned(teacher, choice, output, tuning, signals=StoreChoice(signals), say=say), output)
 
 

@@ -1,15 +1,17 @@
 """Tasks, rows and batches: what is read, how it is checked, and what a model gets of it."""
 
+from gradistill.data.choice import DataChoice
 from gradistill.data.collation import Collator
 from gradistill.data.encoding import Encoded, encode
 from gradistill.data.labels import align_labels
-from gradistill.data.loading import Splits, load_splits
+from gradistill.data.loading import Splits, load_splits, read_splits
 from gradistill.data.tasks import TASKS, Task, compute_metrics, get_task
 from gradistill.data.texts import load_texts, load_unlabelled
 
 __all__ = [
     "TASKS",
     "Collator",
+    "DataChoice",
     "Encoded",
     "Splits",
     "Task",
@@ -20,4 +22,5 @@ __all__ = [
     "load_splits",
     "load_texts",
     "load_unlabelled",
+    "read_splits",
 ]

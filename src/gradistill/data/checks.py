@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from gradistill.data.reading import Table
+from gradistill.data.json_rows import is_unicode
+from gradistill.data.table import Table, nested_names
 from gradistill.data.tasks import Task, label_key
 from gradistill.errors import Problem, nearest
 
@@ -44,6 +45,11 @@ def is_missing(value: object) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
+def is_hidden(value: object) -> bool:
+    """No label, or -1, by which the hub hides the labels of a test split."""
+    return is_missing(value) or number(value) == -1
+
+
 def shown(value: object) -> str:
     """A value as it stands in a message, shortened."""
     text = value if isinstance(value, str) else str(value)
@@ -52,7 +58,8 @@ def shown(value: object) -> str:
 
 def missing_columns(table: Table, needed: Sequence[str]) -> list[Problem]:
     """One problem for each column that the table lacks."""
-    known = [name if len(name) <= 40 else name[:39] + "…" for name in table.columns]
+    names = dict.fromkeys((*table.columns, *nested_names(table)))
+    known = [name if len(name) <= 40 else name[:39] + "…" for name in names]
     return [
         Problem(table.file, f"the column is missing; {nearest(name, known)}", column=name)
         for name in needed
@@ -68,9 +75,7 @@ def text_problems(table: Table, column: str) -> list[Problem]:
         what = "numbers in every row where text belongs: probably the wrong column"
         return [Problem(table.file, what, column=column)]
     return [
-        Problem(table.file, fault, line, column)
-        for line, value in zip(table.lines, values, strict=True)
-        if (fault := _text_fault(value))
+        table.problem(row, fault, column) for row, value in enumerate(values) if (fault := _text_fault(value))
     ]
 
 
@@ -80,6 +85,8 @@ def _text_fault(value: object) -> str:
     if not isinstance(value, str):
         kind = "a number" if number(value) is not None else "a value that is no text"
         return f"{kind} ({shown(value)}) where text belongs"
+    if not is_unicode(value):
+        return "half of a surrogate pair (\\ud800 to \\udfff), which is no character"
     return "" if value.strip() else "the text is empty"
 
 
@@ -95,12 +102,12 @@ def class_ids(table: Table, column: str, task: Task) -> tuple[list[int | None], 
         ids |= {str(i): i for i in range(len(names))}
     found: list[int | None] = []
     problems = []
-    for line, value in zip(table.lines, table.columns[column], strict=True):
+    for row, value in enumerate(table.columns[column]):
         key = label_key(value)
         label = ids.get(key)
         found.append(label)
         if label is None and not (task.skip_unlabelled and key in ("-1", "-")):
-            problems.append(Problem(table.file, _label_fault(value, names), line, column))
+            problems.append(table.problem(row, _label_fault(value, names), column))
     return found, problems
 
 
@@ -123,11 +130,11 @@ def scores(table: Table, column: str) -> tuple[list[float | None], list[Problem]
     hidden = len(values) > 1 and all(number(value) == -1 for value in values)
     found: list[float | None] = []
     problems = []
-    for line, value in zip(table.lines, values, strict=True):
+    for row, value in enumerate(values):
         fault = _HIDDEN if hidden else _score_fault(value)
         found.append(None if fault else number(value))
         if fault:
-            problems.append(Problem(table.file, fault, line, column))
+            problems.append(table.problem(row, fault, column))
     return found, problems
 
 

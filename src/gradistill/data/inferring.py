@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 
 from gradistill.data.checks import all_numbers, is_missing, missing_columns, number, shown
-from gradistill.data.reading import Table
+from gradistill.data.choice import Kind
+from gradistill.data.table import Table
 from gradistill.data.tasks import Task, inferred_task, label_key
 from gradistill.errors import DataError
 
@@ -18,7 +19,11 @@ _NAME_TEXTS = "name the text column, or two of them, with --text-columns (text_c
 
 
 def infer_task(
-    table: Table, label_column: str | None, text_columns: tuple[str, ...] | None, source: str
+    table: Table,
+    label_column: str | None,
+    text_columns: tuple[str, ...] | None,
+    source: str,
+    kind: Kind | None = None,
 ) -> tuple[Task, str]:
     """The task that ``table`` holds, and its label column. Raises DataError where there is doubt."""
     asked = (*(text_columns or ()), *((label_column,) if label_column else ()))
@@ -26,7 +31,7 @@ def infer_task(
         raise DataError(f"{table.file} lacks columns that were asked for.", problems=problems)
     label_column = label_column or find_label_column(table)
     texts = text_columns or find_text_columns(table, label_column)
-    return inferred_task(texts, find_labels(table, label_column), source), label_column
+    return inferred_task(texts, find_labels(table, label_column, kind), source), label_column
 
 
 def label_candidates(columns: Iterable[str]) -> list[str]:
@@ -79,24 +84,27 @@ def holds_text(table: Table, column: str) -> bool:
     return column not in table.class_names and any(isinstance(value, str) for value in values)
 
 
-def find_labels(table: Table, column: str) -> tuple[str, ...] | None:
+def find_labels(table: Table, column: str, kind: Kind | None = None) -> tuple[str, ...] | None:
     """The class names in the order of their ids, or None for scores; raises DataError if there is doubt.
 
     With one number that is no whole number, the labels are scores. Whole numbers are classes in ascending
     order, words are classes in alphabetical order. A column mostly of numbers, or of scores, is one of numbers:
-    what else stands there is the fault of its row.
+    what else stands there is the fault of its row. With a ``kind`` numbers are that, whatever they look like.
     """
+    if kind == "scores":
+        return None
     if column in table.class_names:
         return table.class_names[column]
     present = [value for value in table.columns[column] if not is_missing(value)]
     numbers = [n for value in present if (n := number(value)) is not None]
     finite = [n for n in numbers if math.isfinite(n)]
-    if not all(n.is_integer() for n in finite):
+    whole = all(n.is_integer() for n in finite)
+    if not whole and kind is None:
         return None
-    words = not finite or 2 * len(numbers) <= len(present)
+    words = not finite or 2 * len(numbers) <= len(present) or not whole
     counted = tuple(str(int(n)) for n in sorted(set(finite)))
     labels = _words(table, column, present) if words else counted
-    _refuse_doubtful(table, column, labels, len(present), words=words)
+    _refuse_doubtful(table, column, labels, len(present), words=words or kind is not None)
     return labels
 
 
@@ -128,7 +136,7 @@ def _refuse_doubtful(table: Table, column: str, labels: Sequence[str], rows: int
         raise DataError(
             f"{place}: {len(labels)} different whole numbers. Class ids or scores?",
             expected=f"at most {MOST_CLASSES} class ids, or scores of which one has decimals",
-            remedy="write classes as words, or give task=Task(...) in Python",
+            remedy="choose one: --kind classes or --kind scores (kind= in Python)",
         )
     if len(labels) > MOST_CLASSES and 2 * len(labels) > rows:
         raise DataError(

@@ -65,5 +65,6 @@ def _plain(name: str) -> str:
 
 def _renumbered(rows: Dataset, new_ids: np.ndarray) -> Dataset:
     columns = {name: rows[name][:] for name in rows.column_names}
-    columns["label"] = new_ids[np.asarray(columns["label"])].tolist()
+    ids = np.asarray(columns["label"])  # of a row without a label it is negative, and stays so
+    columns["label"] = np.where(ids >= 0, new_ids[np.maximum(ids, 0)], ids).tolist()
     return Dataset.from_dict(columns, features=rows.features)

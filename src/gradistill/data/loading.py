@@ -1,8 +1,8 @@
-"""From a path or a hub id to checked rows. All faults of all files are found before any is raised."""
+"""From a path, a hub id or an object to checked rows. All faults of all files are found before any is raised."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -10,18 +10,38 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, Features, List, Value
 
-from gradistill.data.checks import UNKNOWN_LABEL, class_ids, missing_columns, scores, text_problems
-from gradistill.data.inferring import IGNORED_COLUMNS, infer_task, label_candidates
-from gradistill.data.reading import Table
-from gradistill.data.sources import read_source
+from gradistill.data.checks import (
+    UNKNOWN_LABEL,
+    class_ids,
+    is_hidden,
+    missing_columns,
+    number,
+    scores,
+    text_problems,
+)
+from gradistill.data.choice import DataChoice
+from gradistill.data.dividing import divided
+from gradistill.data.given import Source, data_name
+from gradistill.data.inferring import IGNORED_COLUMNS, find_text_columns, infer_task, label_candidates
+from gradistill.data.sources import Wanted, read_source
 from gradistill.data.spans import Units, spans
-from gradistill.data.tasks import TASKS, Task, get_task
-from gradistill.errors import DataError, Problem
+from gradistill.data.table import Table, nested_names, with_fields
+from gradistill.data.tasks import TASKS, Task, get_task, inferred_task
+from gradistill.errors import DataError, Problem, RecipeError
+from gradistill.types import UNLABELLED
 
 _REMEDY = (
-    "correct these and start again (rows are lines of the file, the header is row 1; records for Parquet and "
-    "the hub); other columns can be named with --text-columns and --label-column"
+    "correct these and start again (rows are lines of the file, the header is row 1; records for Parquet, JSON lists, "
+    "objects and the hub); other columns can be named with --text-columns and --label-column"
 )
+
+
+@dataclass(frozen=True)
+class Marks:
+    """A column of spans that mark passages of the texts (``data.spans``), and what they count."""
+
+    column: str
+    units: Units = "characters"
 
 
 @dataclass(frozen=True)
@@ -29,7 +49,9 @@ class Splits:
     """Checked rows by split. Each has the task's text columns, ``label`` and ``index``.
 
     ``label`` is a class id (int64) or a score (float32); ``index`` is the row number from 0. ``label_column``
-    is what the label is called at the source. ``skipped`` counts rows left out by ``task.skip_unlabelled``.
+    is what the label is called at the source. ``skipped`` counts rows left out by ``task.skip_unlabelled``. In the
+    splits ``without_labels`` the label is ``UNLABELLED``, or NaN in a regression. ``notes`` are what else people
+    should read about a split: where it comes from, if that is not obvious.
     """
 
     task: Task
@@ -37,23 +59,37 @@ class Splits:
     rows: Mapping[str, Dataset]
     label_column: str = "label"
     skipped: Mapping[str, int] = field(default_factory=dict)
+    without_labels: frozenset[str] = frozenset()
+    notes: Mapping[str, str] = field(default_factory=dict)
 
     def describe(self) -> str:
         """What was loaded, for people: task, columns, labels with their counts, rows."""
         task = self.task
         kind = "regression" if task.labels is None else f"classification, {task.num_labels} classes"
         lines = [
-            f"task: {task.name} ({kind}{', inferred from the data' if self.inferred else ''})",
+            f"task: {task.name} ({kind}{', inferred from the data' if self.inferred else ''}{self._other_kind()})",
             f"text: {', '.join(task.text_columns)}",
-            f"label: {self.label_column}",
+            f"label: {self.label_column or 'none'}",
             f"metrics: {', '.join(task.metrics)} ({task.select} selects)",
         ]
-        for split, rows in self.rows.items():
-            skipped = f", {n} unlabelled left out" if (n := self.skipped.get(split, 0)) else ""
-            lines.append(f"{split}: {len(rows)} rows{skipped}; {self._label_summary(rows)}")
+        for split in dict.fromkeys((*self.rows, *self.notes)):
+            parts = [self.notes[split]] if split in self.notes else []
+            if (rows := self.rows.get(split)) is not None:
+                skipped = f", {n} unlabelled left out" if (n := self.skipped.get(split, 0)) else ""
+                parts = [f"{len(rows)} rows{skipped}", *parts, self._label_summary(split, rows)]
+            lines.append(f"{split}: {'; '.join(parts)}")
         return "\n".join(lines)
 
-    def _label_summary(self, rows: Dataset) -> str:
+    def _other_kind(self) -> str:
+        """The option that reads the labels otherwise, where that is possible."""
+        labels = self.task.labels
+        if not self.inferred or (labels is not None and any(number(label) is None for label in labels)):
+            return ""
+        return f"; --kind {'classes' if labels is None else 'scores'} reads the numbers otherwise"
+
+    def _label_summary(self, split: str, rows: Dataset) -> str:
+        if split in self.without_labels:
+            return "no labels: accuracy and other figures that need them are left out"
         labels = np.asarray(rows.with_format("numpy")["label"])
         if self.task.labels is None:
             return f"scores from {labels.min():g} to {labels.max():g}"
@@ -63,45 +99,157 @@ class Splits:
 
 
 def load_splits(
-    source: str | Path,
+    source: Source,
     *,
-    task: Task | str | None = None,
     splits: tuple[str, ...] = ("train", "validation"),
-    label_column: str | None = None,
-    text_columns: tuple[str, ...] | None = None,
     span_column: str | None = None,
     span_units: Units = "characters",
+    **how: Any,
 ) -> Splits:
     """Read, check and number the rows of ``splits``.
 
-    ``source`` is a folder with one file a split (.csv, .jsonl, .parquet), one such file if one split is asked for, or a
-    hub id (``glue/sst2``, ``owner/name``, ``owner/name:config``). Without ``task`` it is inferred from train, or the
-    first split if train is not asked for; a hub id of a known task names it. ``label_column`` and ``text_columns`` are
-    names in the source. ``span_column`` marks passages of the texts (``data.spans``): the rows then have ``spans``.
+    ``source`` is a folder with one file a split (.csv, .tsv, .json, .jsonl, .parquet; docs/data.md), one such file if
+    one split is asked for, a hub id (``glue/sst2``, ``owner/name``, ``owner/name:config``), or an object in memory.
+    ``how`` are further fields of ``DataChoice``: ``task`` (a name or a ``Task``), ``label_column``, ``text_columns``,
+    ``kind``, ``validation_share``, ``validation_seed``. Without ``task`` it is inferred from train, or the first split
+    if train is not asked for; a hub id of a known task names it. ``span_column`` marks passages of the texts
+    (``data.spans``): the rows then have ``spans``.
 
     Raises DataError with every unusable row, column and file, and RecipeError for an unknown task.
+
+    Example: ``load_splits("tickets.csv", label_column="category", validation_share=0.1)``
     """
-    given = _given_task(task, source := str(source), text_columns)
-    tables, problems = read_source(source, splits, given)
+    marks = Marks(span_column, span_units) if span_column is not None else None
+    return read_splits(DataChoice(source, **how), splits, marks=marks)
+
+
+def read_splits(
+    choice: DataChoice,
+    splits: tuple[str, ...] = ("train", "validation"),
+    *,
+    optional: tuple[str, ...] = (),
+    marks: Marks | None = None,
+    outputs: Sequence[str] | None = None,
+) -> Splits:
+    """The rows that ``choice`` describes.
+
+    ``optional`` splits are read where they are there with labels; without labels, a note says that they are left out.
+    ``outputs`` are the names of a model's outputs: with them, splits without labels are read as well, for that model.
+    Raises as ``load_splits`` does.
+    """
+    given = _given_task(choice)
+    tables, problems = read_source(choice.source, _wanted(choice, splits, optional), given)
+    names = (*(choice.text_columns or ()), choice.label_column or "", marks.column if marks else "")
+    tables = {split: with_fields(table, names) for split, table in tables.items()}
+    notes = _set_apart(choice, tables, optional, given)
     problems += [problem for table in tables.values() for problem in table.problems]
-    first = tables.get("train" if "train" in splits else splits[0], Table(source))
-    if given is not None:
-        found, label = given, label_column or _label_of(first)
+    first = tables.get("train" if "train" in tables else splits[0], Table(choice.name))
+    if given is None and outputs is not None and first.columns and _lacks_labels(first, choice):
+        task, label = _task_of_outputs(first, choice, outputs)
+    elif given is not None:
+        task, label = given, choice.label_column or _label_of(first)
     else:
-        found, label = _inferred(first, label_column, text_columns, source, problems)
-        problems += _other_columns(first, tables)
-    if label in found.text_columns:
+        task, label = _inferred(first, choice, problems)
+        problems += _other_columns(first, {k: t for k, t in tables.items() if k not in optional})
+    if label in task.text_columns:
         raise DataError(f"The column {label!r} is named both as the label and as a text.", remedy=_REMEDY)
-    checked = {
-        split: _checked(table, found, label, span_column, span_units) for split, table in tables.items()
-    }
+    bare = frozenset(k for k, t in tables.items() if outputs is not None and _lacks_labels(t, choice))
+    checked = {k: _checked(t, task, None if k in bare else label, marks) for k, t in tables.items()}
     for split, (_, faults) in checked.items():
         problems += _sure(faults, tables[split], first if given is None else None)
     if problems:
-        raise _refused(source, problems)
-    rows = {split: prepared(columns, found) for split, (columns, _) in checked.items()}
+        raise _refused(choice.name, problems)
+    rows = {split: prepared(columns, task) for split, (columns, _) in checked.items()}
     skipped = {split: len(tables[split].lines) - len(rows[split]) for split in rows}
-    return Splits(found, given is None, rows, label, skipped)
+    found = Splits(task, given is None, rows, label, skipped, bare, notes)
+    return found if choice.validation_share is None else _with_share(found, choice, splits)
+
+
+def _wanted(choice: DataChoice, splits: tuple[str, ...], optional: tuple[str, ...]) -> Wanted:
+    """With a share for validation the training rows are read for it, and must have no validation beside them."""
+    if choice.validation_share is None:
+        return Wanted(splits, optional)
+    if not {"train", "validation"}.intersection(splits):
+        raise RecipeError(
+            f"validation_share came for the splits {', '.join(splits)}",
+            expected="train or validation among them",
+            remedy="leave --validation-share out, or look at --split validation",
+        )
+    others = (split for split in splits if split not in ("train", "validation"))
+    return Wanted(("train", *others), ("validation", *optional))
+
+
+def _set_apart(
+    choice: DataChoice, tables: dict[str, Table], optional: Sequence[str], task: Task | None
+) -> dict[str, str]:
+    """Take out what is not to be read; notes about that, and about splits by another name."""
+    if choice.validation_share is not None and "validation" in tables:
+        raise RecipeError(
+            f"validation_share is {choice.validation_share:g}, and {choice.name} has a validation split: "
+            f"{tables['validation'].file}",
+            expected="one of them",
+            remedy="leave --validation-share out, or name the training file alone",
+        )
+    notes = {}
+    for split, table in tables.items():
+        if (stem := Path(table.file).name.partition(".")[0]) in ("dev", "val", "valid") and stem != split:
+            notes[split] = f"from {Path(table.file).name}"
+    for split in set(optional).intersection(tables):
+        table = tables[split]
+        if choice.label_column or task is not None:
+            names = [choice.label_column or _label_of(table)]
+        else:
+            names = label_candidates(table.columns)
+        if table.columns and _is_unlabelled(table, names):
+            notes[split] = f"{len(tables.pop(split).lines)} rows without labels, which are left out"
+    return notes
+
+
+def _is_unlabelled(table: Table, label_columns: Sequence[str]) -> bool:
+    """Whether none of these columns is there, or the only one that is holds no label."""
+    known = [name for name in label_columns if name in table.columns]
+    return not known or (len(known) == 1 and all(map(is_hidden, table.columns[known[0]])))
+
+
+def _lacks_labels(table: Table, choice: DataChoice) -> bool:
+    """Whether a split has no label to compare with; a column that was named must be there."""
+    if choice.label_column is not None and choice.label_column not in table.columns:
+        return False
+    return _is_unlabelled(
+        table, [choice.label_column] if choice.label_column else label_candidates(table.columns)
+    )
+
+
+def _task_of_outputs(table: Table, choice: DataChoice, outputs: Sequence[str]) -> tuple[Task, str]:
+    """The task that a model solves, for rows without labels: its classes, and the columns of text that are there."""
+    named = choice.label_column or next(iter(label_candidates(table.columns)), "")
+    if choice.text_columns and (problems := missing_columns(table, choice.text_columns)):
+        raise DataError(f"{table.file} lacks columns that were asked for.", problems=problems)
+    rest = replace(table, columns={k: v for k, v in table.columns.items() if k != named})
+    texts = choice.text_columns or find_text_columns(rest, named)
+    labels = tuple(outputs) if len(outputs) > 1 else None
+    task = inferred_task(texts, labels, choice.name)
+    return replace(task, name=data_name(choice.source)), named
+
+
+def _with_share(found: Splits, choice: DataChoice, splits: Sequence[str]) -> Splits:
+    share, seed = choice.validation_share, choice.validation_seed
+    assert share is not None
+    whole = found.rows["train"]
+    train, validation = divided(whole, found.task, share, seed)
+    how = "" if found.task.labels is None else " with the shares of the classes"
+    note = f"of {len(whole)} rows, drawn by seed {seed}{how} (--validation-share {share:g})"
+    bare = found.without_labels | ({"validation"} if "train" in found.without_labels else frozenset())
+    return replace(
+        found,
+        rows={
+            split: {"train": train, "validation": validation}.get(split, found.rows.get(split))
+            for split in dict.fromkeys((*splits, *found.rows))
+            if split in splits or split not in ("train", "validation")
+        },
+        without_labels=bare,
+        notes={**found.notes, "validation": note},
+    )
 
 
 def _sure(faults: list[Problem], table: Table, inferred_from: Table | None) -> list[Problem]:
@@ -120,12 +268,25 @@ def with_problems(what: str, problems: list[Problem], remedy: str) -> DataError:
     return DataError(f"{what} {count}:", problems=problems, remedy=remedy)
 
 
-def _given_task(task: Task | str | None, source: str, text_columns: tuple[str, ...] | None) -> Task | None:
+def _given_task(choice: DataChoice) -> Task | None:
+    task, text_columns = choice.task, choice.text_columns
     if isinstance(task, str):
         task = get_task(task)
+    if task is None and isinstance(choice.source, str):
+        task = next((known for known in TASKS.values() if known.source == choice.source), None)
     if task is None:
-        task = next((known for known in TASKS.values() if known.source == source), None)
-    if task is None or text_columns is None:
+        return None
+    if not isinstance(task, Task):
+        raise RecipeError(
+            f"task is of the type {type(task).__name__}", expected="a known task's name, or a Task"
+        )
+    if choice.kind is not None and (choice.kind == "scores") != (task.labels is None):
+        raise RecipeError(
+            f"kind is {choice.kind!r}, and the task {task.name!r} has {'scores' if task.labels is None else 'classes'}",
+            expected="a kind that the task has",
+            remedy="leave --kind or --task out",
+        )
+    if text_columns is None:
         return task
     if len(text_columns) != len(task.text_columns):
         raise DataError(
@@ -144,21 +305,18 @@ def _label_of(table: Table) -> str:
     return candidates[0] if len(candidates) == 1 else "label"
 
 
-def _inferred(
-    table: Table,
-    label_column: str | None,
-    text_columns: tuple[str, ...] | None,
-    source: str,
-    problems: list[Problem],
-) -> tuple[Task, str]:
+def _inferred(table: Table, choice: DataChoice, problems: list[Problem]) -> tuple[Task, str]:
     if not table.columns:
-        raise _refused(source, problems)
+        raise _refused(choice.name, problems)
     try:
-        return infer_task(table, label_column, text_columns, source)
+        task, label = infer_task(table, choice.label_column, choice.text_columns, choice.name, choice.kind)
+        return replace(task, name=data_name(choice.source)), label
     except DataError as doubt:
         together = [*doubt.problems, *problems]
-        what = doubt.what.partition("\n")[0]
-        raise DataError(what, problems=together, expected=doubt.expected, remedy=doubt.remedy) from None
+        what, remedy = doubt.what.partition("\n")[0], doubt.remedy
+        if nested := nested_names(table):
+            remedy += f"; fields of objects are named with dots: {', '.join(nested[:10])}"
+        raise DataError(what, problems=together, expected=doubt.expected, remedy=remedy) from None
 
 
 def _other_columns(first: Table, tables: Mapping[str, Table]) -> list[Problem]:
@@ -180,26 +338,32 @@ def _other_columns(first: Table, tables: Mapping[str, Table]) -> list[Problem]:
 
 
 def _checked(
-    table: Table, task: Task, label_column: str, span_column: str | None, span_units: Units
+    table: Table, task: Task, label_column: str | None, marks: Marks | None
 ) -> tuple[dict[str, list[Any]], list[Problem]]:
-    """The columns of a prepared split, without rows that have no label, and all that is wrong with them."""
+    """The columns of a prepared split, without rows that have no label, and all that is wrong with them.
+
+    Without a ``label_column`` every row stays, and none has a label.
+    """
     if not table.columns:
         return {}, []
-    needed = (*task.text_columns, label_column)
+    needed = task.text_columns if label_column is None else (*task.text_columns, label_column)
     problems = missing_columns(table, needed)
     present = [name for name in task.text_columns if name in table.columns]
     problems += [problem for name in present for problem in text_problems(table, name)]
-    if label_column not in table.columns:
+    if label_column is None:
+        labels: list[Any] = [float("nan") if task.labels is None else UNLABELLED] * len(table.lines)
+    elif label_column in table.columns:
+        read = scores(table, label_column) if task.labels is None else class_ids(table, label_column, task)
+        labels, faults = read
+        problems += faults
+    else:
         return {}, problems
-    read = scores(table, label_column) if task.labels is None else class_ids(table, label_column, task)
-    labels, faults = read
-    problems += faults
     kept = [i for i, label in enumerate(labels) if label is not None]
     if not kept and not problems and not table.problems:
         problems.append(Problem(table.file, "no row has a label", column=label_column))
     columns = {name: [table.columns[name][i] for i in kept] for name in present}
-    if span_column is not None and not problems:
-        columns["spans"], faults = spans(table, span_column, task, kept, span_units)
+    if marks is not None and not problems:
+        columns["spans"], faults = spans(table, marks.column, task, kept, marks.units)
         problems += faults
     return {**columns, "label": [labels[i] for i in kept]}, problems
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from gradistill.data.checks import missing_columns, shown
-from gradistill.data.reading import Table
+from gradistill.data.table import Table
 from gradistill.data.tasks import Task
 from gradistill.errors import Problem
 
@@ -38,7 +38,7 @@ def spans(
             what = (
                 f"{shown(table.columns[column][row])} marks no passage of the text; write {_FORM}, in {units}"
             )
-            problems.append(Problem(table.file, what, table.lines[row], column))
+            problems.append(table.problem(row, what, column))
     return found, problems
 
 

@@ -8,10 +8,12 @@ from pathlib import Path
 from datasets import Dataset
 
 from gradistill.data.checks import missing_columns, text_problems
+from gradistill.data.given import Source, described_source, is_path
 from gradistill.data.inferring import IGNORED_COLUMNS, holds_text, label_candidates
 from gradistill.data.loading import prepared, with_problems
-from gradistill.data.reading import BOM, Table
-from gradistill.data.sources import read_source
+from gradistill.data.reading import UnreadableError, not_a_file, text_of
+from gradistill.data.sources import Wanted, read_source
+from gradistill.data.table import Table, with_fields
 from gradistill.data.tasks import Task
 from gradistill.errors import DataError, Problem
 from gradistill.types import UNLABELLED
@@ -23,26 +25,27 @@ _REMEDY = "correct these and start again (rows are lines of the file, the header
 
 
 def load_unlabelled(
-    source: str | Path, task: Task, *, split: str = "unlabelled", first_index: int = 0
+    source: Source, task: Task, *, split: str = "unlabelled", first_index: int = 0
 ) -> Dataset:
     """Rows of a task without labels, numbered from ``first_index``; a label column that is there is not read.
 
-    ``source`` is one file with the task's text columns, or a folder or hub id with that ``split``. The label
+    ``source`` is one file or table with the task's text columns, or a folder or hub id with that ``split``. The label
     is ``UNLABELLED``, or NaN in a regression. Raises DataError with every unusable row, column and file.
     """
-    tables, problems = read_source(str(source), (split,), task)
-    table = tables.get(split, Table(str(source)))
+    name = described_source(source)
+    tables, problems = read_source(source, Wanted((split,)), task)
+    table = with_fields(tables.get(split, Table(name)), task.text_columns)
     problems += table.problems
     if table.columns:
         problems += missing_columns(table, task.text_columns)
         present = [name for name in task.text_columns if name in table.columns]
         problems += [problem for name in present for problem in text_problems(table, name)]
-    _refuse(str(source), problems)
+    _refuse(name, problems)
     return _rows({name: list(table.columns[name]) for name in task.text_columns}, task, first_index)
 
 
-def load_texts(sources: Sequence[str | Path], *, text_columns: tuple[str, ...] | None = None) -> Dataset:
-    """All different texts of files (.txt with one a line, .csv, .jsonl, .parquet), folders and hub ids with ``train``.
+def load_texts(sources: Sequence[Source], *, text_columns: tuple[str, ...] | None = None) -> Dataset:
+    """All different texts of files (.txt with one a line, or tables), of folders, hub ids and objects with ``train``.
 
     Of a table, each cell of each column of text is one: of ``text_columns``, or of all that are neither numbers nor
     called like a label or a row's number. Blank ones are left out. Raises DataError where nothing is left, or a
@@ -51,20 +54,20 @@ def load_texts(sources: Sequence[str | Path], *, text_columns: tuple[str, ...] |
     found: dict[str, None] = {}
     problems: list[Problem] = []
     for source in sources:
-        path = Path(source)
-        if path.suffix.lower() == ".txt" and path.is_file():
-            found |= dict.fromkeys(_lines(path, problems))
+        if is_path(source) and Path(source).suffix.lower() == ".txt" and Path(source).exists():
+            found |= dict.fromkeys(_lines(Path(source), problems))
             continue
-        tables, missing = read_source(str(source), ("train",), None)
+        tables, missing = read_source(source, Wanted(("train",)), None)
         problems += missing
         for table in tables.values():
             problems += table.problems
-            found |= dict.fromkeys(_cells(table, text_columns, problems))
-    _refuse(", ".join(map(str, sources)), problems)
+            found |= dict.fromkeys(_cells(with_fields(table, text_columns or ()), text_columns, problems))
+    named = ", ".join(map(described_source, sources))
+    _refuse(named, problems)
     texts = [text for text in found if text]
     if not texts:
         raise DataError(
-            f"{', '.join(map(str, sources)) or 'No source'} holds no text.",
+            f"{named or 'No source'} holds no text.",
             expected="files of texts: .txt with one a line, or tables with a column of text",
             remedy="check the paths, or name the columns with --text-columns",
         )
@@ -73,15 +76,15 @@ def load_texts(sources: Sequence[str | Path], *, text_columns: tuple[str, ...] |
 
 def _lines(path: Path, problems: list[Problem]) -> list[str]:
     try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        row = error.object[: error.start].count(b"\n") + 1
-        problems.append(Problem(str(path), "this line is not UTF-8", row))
-        return []
+        if fault := not_a_file(path):
+            problems.append(Problem(str(path), fault))
+            return []
+        return [line.strip() for line in text_of(path.read_bytes()).splitlines()]
+    except UnreadableError as error:
+        problems.append(Problem(str(path), str(error), error.row))
     except OSError as error:
         problems.append(Problem(str(path), f"cannot be read: {error.strerror or error}"))
-        return []
-    return [line.strip() for line in text.removeprefix(BOM).splitlines()]
+    return []
 
 
 def _cells(table: Table, named: tuple[str, ...] | None, problems: list[Problem]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -22,11 +23,13 @@ from gradistill.audit.methods import Method
 from gradistill.audit.methods.gradient_x_input import GradientXInput
 from gradistill.audit.perturbations import PERTURBATIONS, perturbed
 from gradistill.audit.summing import Audited, Changed, summed_up
-from gradistill.data import Splits, align_labels, load_splits
+from gradistill.data import DataChoice, Splits, align_labels, read_splits
+from gradistill.data.given import Source
+from gradistill.data.loading import Marks
 from gradistill.errors import DataError, RecipeError, nearest
 from gradistill.jobs import Say
 from gradistill.jobs.account import described, versions
-from gradistill.jobs.runs import DataChoice
+from gradistill.models.given import ModelSource, model_name
 from gradistill.models.loading import label_names, load_classifier, load_tokenizer, set_padding
 from gradistill.models.tokenizers import check_same_tokens
 from gradistill.report.markdown import audit_table
@@ -61,9 +64,9 @@ class AuditChoice:
 
 
 def audit(
-    teacher: str,
-    students: Sequence[str],
-    data: DataChoice,
+    teacher: ModelSource,
+    students: Sequence[ModelSource],
+    data: DataChoice | Source,
     output: str | Path,
     choice: AuditChoice = AuditChoice(),
     *,
@@ -73,23 +76,26 @@ def audit(
     """Compare students with their teacher on data neither was fitted to; returns what ``audit.json`` holds.
 
     ``output`` gets ``audit.html``, ``audit.json``, ``audit.md`` and ``examples.jsonl``. Any classifiers over the same
-    labels and tokens can be compared. Raises GradistillError for what does not fit together.
+    labels and tokens can be compared, given as folders, hub ids or pairs ``(model, tokenizer)``; ``data`` as to
+    ``finetune``. Of a split without labels, the figures that need them are left out. Raises GradistillError for what
+    does not fit together.
     """
-    output = Path(output)
+    output, data = Path(output), DataChoice.of(data)
+    named = _named(students)
     _refuse_full(output, overwrite)
     _refuse_unknown_limits(choice.limits)
     seconds: dict[str, float] = {}
     with _timed(seconds, "loading"):
-        models = _Models.load(teacher, students)
+        models = _Models.load(teacher, students, named)
         splits = _rows(data, choice, models)
     say(splits.describe())
     output.mkdir(parents=True, exist_ok=True)
     audited = _examined(models, splits, choice, output, seconds)
     about = {
         "data": {"task": splits.task.name, "split": choice.split, "rows": len(splits.rows[choice.split]),
-                 "source": Path(data.source).name},
-        "teacher": described(models.teacher, teacher),
-        "students": [described(model, name) for model, name in zip(models.students, students, strict=True)],
+                 "source": Path(data.name).name, **_without_labels(splits, choice.split)},
+        "teacher": described(models.teacher, model_name(teacher)),
+        "students": [described(model, name) for model, name in zip(models.students, named, strict=True)],
         "settings": _settings(choice),
         "versions": versions(),
         "seconds": {part: round(taken, 2) for part, taken in seconds.items()},
@@ -110,24 +116,42 @@ class _Models:
     tokenizer: PreTrainedTokenizerBase
 
     @classmethod
-    def load(cls, teacher: str, students: Sequence[str]) -> _Models:
+    def load(cls, teacher: ModelSource, students: Sequence[ModelSource], named: Sequence[str]) -> _Models:
         tokenizer = load_tokenizer(teacher)
         for student in students:
             check_same_tokens(load_tokenizer(student), tokenizer)
         loaded = [load_classifier(name)[0] for name in (teacher, *students)]
-        for model, name in zip(loaded[1:], students, strict=True):
+        for model, name in zip(loaded[1:], named, strict=True):
             _refuse_other_labels(loaded[0], model, name)
         device: Any = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
         for model in loaded:
             model.to(device)
             set_padding(model, tokenizer)
-        return cls(loaded[0], loaded[1:], _names(students), tokenizer)
+        return cls(loaded[0], loaded[1:], _names(named), tokenizer)
 
 
-def _names(students: Sequence[str]) -> list[str]:
-    """The last part of each path; the whole of it where two end alike."""
-    short = [Path(name).name for name in students]
-    return [name if short.count(name) == 1 else full for name, full in zip(short, students, strict=True)]
+def _named(students: Any) -> list[str]:
+    """The names of the students. Raises RecipeError where they are no list."""
+    if isinstance(students, str | os.PathLike | tuple) or not isinstance(students, Sequence):
+        raise RecipeError(
+            f"students is of the type {type(students).__name__}",
+            expected="a list of models, each a path, a hub id or a pair (model, tokenizer)",
+            remedy="put the student into a list: [student]",
+        )
+    return [model_name(student) for student in students]
+
+
+def _names(named: Sequence[str]) -> list[str]:
+    """The last part of each path; the whole of it where two end alike, and its number where that does not help."""
+    short = [Path(name).name for name in named]
+    found = [name if short.count(name) == 1 else full for name, full in zip(short, named, strict=True)]
+    return [name if found.count(name) == 1 else f"{name} ({k})" for k, name in enumerate(found, start=1)]
+
+
+def _without_labels(splits: Splits, split: str) -> dict[str, str]:
+    return (
+        {"labels": "none, so figures that need them are left out"} if split in splits.without_labels else {}
+    )
 
 
 def _refuse_other_labels(teacher: PreTrainedModel, student: PreTrainedModel, name: str) -> None:
@@ -145,11 +169,9 @@ def _rows(data: DataChoice, choice: AuditChoice, models: _Models) -> Splits:
     """The splits that are looked at, with class ids in the teacher's order."""
     wanted = (choice.split, *((choice.challenge,) if choice.challenge else ()))
     units: Any = choice.rationale_units
-    splits = load_splits(
-        data.source, task=data.task, splits=wanted, label_column=data.label_column,
-        text_columns=data.text_columns, span_column=choice.rationale, span_units=units,
-    )  # fmt: skip
-    splits = align_labels(splits, label_names(models.teacher))
+    marks = Marks(choice.rationale, units) if choice.rationale else None
+    names = label_names(models.teacher)
+    splits = align_labels(read_splits(data, wanted, marks=marks, outputs=tuple(names.values())), names)
     rows = {name: _drawn(rows, choice.max_rows, choice.seed) for name, rows in splits.rows.items()}
     return replace(splits, rows=rows)
 

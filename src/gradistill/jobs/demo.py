@@ -21,12 +21,12 @@ from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
 from gradistill.audit import Answers, Estimate, ask, bootstrap_mean, loyalty
-from gradistill.data import Collator, encode, load_splits
+from gradistill.data import Collator, DataChoice, encode, load_splits
 from gradistill.data.corpus import Review, make_corpus, write_corpus
 from gradistill.jobs import Say
 from gradistill.jobs.explain import explain
 from gradistill.jobs.folder import finished_run
-from gradistill.jobs.runs import DataChoice, distill, finetune
+from gradistill.jobs.runs import distill, finetune
 from gradistill.jobs.signals import StoreChoice
 from gradistill.models.loading import PACKAGED, load_classifier, load_tokenizer, packaged_model
 from gradistill.recipe import Recipe, load_recipe

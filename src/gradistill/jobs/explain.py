@@ -14,6 +14,7 @@ from gradistill.attribution.integrated import Integrated, integrated_in_steps
 from gradistill.attribution.targets import Target
 from gradistill.data.words import words_from_pieces
 from gradistill.errors import DataError, RecipeError
+from gradistill.models.given import ModelSource, model_name
 from gradistill.models.loading import label_names, load_classifier, load_tokenizer, set_padding
 from gradistill.models.probe import Probe
 from gradistill.models.still import still
@@ -28,7 +29,7 @@ TOLERANCE, MAX_NODES = 1e-3, 400
 
 
 def explain(
-    model: str,
+    model: ModelSource,
     texts: Sequence[str],
     *,
     label: str | None = None,
@@ -51,7 +52,7 @@ def explain(
         classifier,
         tokenizer,
         texts,
-        name=model,
+        name=model_name(model),
         label=label,
         steps=steps,
         baseline=baseline,

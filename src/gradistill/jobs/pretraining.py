@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from gradistill.data import Collator, encode, load_texts
 from gradistill.data.batching import by_length
+from gradistill.data.given import Source, is_path
 from gradistill.data.texts import TEXTS
 from gradistill.errors import RecipeError
 from gradistill.jobs import Say
@@ -20,6 +21,7 @@ from gradistill.jobs.account import described, timing, versions
 from gradistill.jobs.folder import check_run, close_run, opened_run
 from gradistill.jobs.guarded import disk_trouble_told, saving, share_done, trained
 from gradistill.jobs.runs import build_student
+from gradistill.models.given import ModelSource, model_name, model_paths
 from gradistill.models.loading import load_classifier, load_tokenizer, set_padding
 from gradistill.models.probe import Probe
 from gradistill.models.tracing import evaluating
@@ -40,8 +42,8 @@ _EVERY_EPOCH = {"eval_strategy": "no", "load_best_model_at_end": False, "metric_
 
 
 def pretrain(
-    teacher: str,
-    texts: Sequence[str | Path],
+    teacher: ModelSource,
+    texts: Sequence[Source],
     output: str | Path,
     recipe: Recipe,
     *,
@@ -52,17 +54,20 @@ def pretrain(
     """Distil an encoder, fine-tuned or not, into the student that the recipe describes; no label is read.
 
     What is written is the encoder alone, a checkpoint for ``distill --student``. Returns what ``metrics.json`` holds:
-    the distances on texts held out, before and after. Raises RecipeError for a recipe that asks about labels.
+    the distances on texts held out, before and after. ``teacher`` is given as to ``finetune``; ``texts`` is a list of
+    paths, hub ids, or objects with rows (a ``Dataset``, a frame, a list of dicts). Raises RecipeError for a recipe that
+    asks about labels.
     """
-    output = Path(output)
-    check_run(output, recipe, overwrite=overwrite, reads=(teacher, *texts, recipe.student.checkpoint))
+    output, texts = Path(output), _listed(texts)
+    reads = (*model_paths(teacher, recipe.student.checkpoint), *filter(is_path, texts))
+    check_run(output, recipe, overwrite=overwrite, reads=reads)
     tokenizer, (model, _) = load_tokenizer(teacher), load_classifier(teacher, new_head=True)
     set_padding(model, tokenizer)
     training, held_out = _rows(texts, text_columns, tokenizer, recipe, say)
     set_seed(recipe.training.seed)
     student: Any = build_student(model, tokenizer, recipe.student)
     _refuse_answers(recipe, Pair(facts(Probe.find(student)), facts(Probe.find(model))))
-    names = {"student": output.name, "teacher": teacher}
+    names = {"student": output.name, "teacher": model_name(teacher)}
     run = _Pretraining(output, recipe, student, model, tokenizer, training, held_out, names, say)
     return run.train(overwrite=overwrite)
 
@@ -132,6 +137,12 @@ class _Pretraining:
         )
 
 
+def _listed(texts: Any) -> list[Source]:
+    """The sources of the texts: of one that is no list, itself; a list of dicts is one source."""
+    rows = isinstance(texts, list | tuple) and texts and isinstance(texts[0], Mapping)
+    return list(texts) if isinstance(texts, list | tuple) and not rows else [texts]
+
+
 def _refuse_answers(recipe: Recipe, pair: Pair) -> None:
     """Only what an encoder says before its head can be learned from texts that are no task's."""
     for term in recipe.objectives.values():
@@ -145,7 +156,7 @@ def _refuse_answers(recipe: Recipe, pair: Pair) -> None:
 
 
 def _rows(
-    texts: Sequence[str | Path],
+    texts: Sequence[Source],
     text_columns: tuple[str, ...] | None,
     tokenizer: PreTrainedTokenizerBase,
     recipe: Recipe,

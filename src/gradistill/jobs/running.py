@@ -13,7 +13,7 @@ from rich.progress import Progress
 from torch import nn
 from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
-from gradistill.audit import Answers, ask, loyalty
+from gradistill.audit import Answers, ask, loyalty, predicted_logits
 from gradistill.data import Collator, Encoded, Splits, Task, compute_metrics, encode
 from gradistill.jobs import Say
 from gradistill.jobs.account import described, timing, versions
@@ -59,6 +59,7 @@ class Run:
         """Of several processes all train; the first evaluates, writes, and alone has metrics to give."""
         set_padding(student, self.tokenizer)
         training, validation = self.encoded("train"), self.encoded("validation")
+        test = self.encoded("test") if "test" in self.splits.rows else None
         inputs = self._inputs(student, teacher, training, validation)
         online = online_teacher(teacher, self.recipe.compute) if teacher is not None else None
         with (
@@ -79,13 +80,15 @@ class Run:
                 "student": described(student, self.names.get("student", self.output.name)),
                 "teacher": described(teacher, self.names.get("teacher", "")) if teacher is not None else None,
                 **self._evaluated(student, teacher, validation, inputs),
+                **self._tested(student, teacher, test),
                 "timing": timing(
                     sum((source.seconds for source in (online, stored) if source), 0.0),
                     seconds,
                     share_done(trainer) * len(training) * self.recipe.training.epochs,
                 ),
                 "versions": versions(),
-                "inputs": inputs,
+                # Not among what an unfinished run is known by: no weight depends on these rows.
+                "inputs": {**inputs, "test": of_rows(test)} if test is not None else inputs,
             }
             card = model_card({**metrics, "recipe": self.recipe.as_dict()})
             close_run(self.output, saving(student, self.tokenizer), self.recipe, metrics, card)
@@ -207,6 +210,24 @@ class Run:
             "teacher_eval": self._metrics(reference, validation) if reference else None,
             "loyalty": loyalty(answers, reference).as_dict() if reference else None,
         }
+
+    def _tested(
+        self, student: PreTrainedModel, teacher: PreTrainedModel | None, test: Dataset | None
+    ) -> dict[str, Any]:
+        """The metrics of both models on the test split, which nothing was chosen by; None where there is none."""
+        found: dict[str, Any] = {"test": None, "teacher_test": None}
+        if test is None:
+            return found
+        models = {"test": student, **({"teacher_test": teacher} if teacher is not None else {})}
+        labels, collate = np.asarray(test["labels"][:]), Collator(self.tokenizer)
+        with Progress(transient=True) as progress:
+            bar = progress.add_task("testing", total=len(test) * len(models))
+            for name, model in models.items():
+                logits = predicted_logits(
+                    model, test, collate, on_progress=lambda n: progress.advance(bar, n)
+                )
+                found[name] = compute_metrics(self.splits.task, logits, labels)
+        return found
 
     def _asked(
         self,

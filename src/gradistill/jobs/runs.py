@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, set_seed
 
-from gradistill.data import Splits, align_labels, load_splits, load_unlabelled
+from gradistill.data import DataChoice, Splits, align_labels, load_unlabelled, read_splits
+from gradistill.data.given import Source
 from gradistill.errors import GradistillError, RecipeError
 from gradistill.jobs import Say
 from gradistill.jobs.folder import check_run
 from gradistill.jobs.running import Run
 from gradistill.jobs.signals import AUTO, DEFAULT_ENCODING, StoreChoice, filled, mended
+from gradistill.models.given import ModelSource, model_name, model_paths
 from gradistill.models.loading import Head, label_names, load_classifier, load_tokenizer, set_padding
 from gradistill.models.placing import DeviceMap
 from gradistill.models.student import (
@@ -32,58 +34,49 @@ from gradistill.signals.layout import Encoding
 from gradistill.signals.teacher import OnlineTeacher
 from gradistill.training.trainer import online_teacher
 
-
-@dataclass(frozen=True)
-class DataChoice:
-    """Where the rows are and how to read them; see ``load_splits``."""
-
-    source: str
-    task: str | None = None
-    label_column: str | None = None
-    text_columns: tuple[str, ...] | None = None
-    unlabelled: str | None = None
-    """Where more rows are, which nobody labelled (``load_unlabelled``)."""
-
-    def load(self, splits: tuple[str, ...] = ("train", "validation")) -> Splits:
-        return load_splits(
-            self.source,
-            task=self.task,
-            splits=splits,
-            label_column=self.label_column,
-            text_columns=self.text_columns,
-        )
+_TEST = ("test",)
+"""Read where it is there with labels, and reported at the end; nothing is chosen by it."""
 
 
 def finetune(
-    model: str,
-    data: DataChoice,
+    model: ModelSource,
+    data: DataChoice | Source,
     output: str | Path,
     recipe: Recipe,
     *,
     overwrite: bool = False,
     say: Say = print,
 ) -> dict[str, Any]:
-    """Fine-tune a pre-trained model into a teacher; returns what ``metrics.json`` holds."""
+    """Fine-tune a pre-trained model into a teacher; returns what ``metrics.json`` holds.
+
+    ``model`` is a folder, a hub id, ``minilm-l6``, or a pair ``(model, tokenizer)``, which is left as it is. ``data``
+    is a ``DataChoice``, or what its ``source`` may be: a path, a ``Dataset``, a frame, a list of dicts. Where there is
+    a ``test`` split with labels, it is evaluated at the end.
+
+    Example: ``finetune("minilm-l6", {"train": rows, "validation": more}, "runs/teacher", load_recipe("finetune"))``
+    """
+    choice = DataChoice.of(data)
     if recipe.needs_teacher:
         raise RecipeError(
             f"the recipe {recipe.method!r} needs a teacher",
             expected="finetune",
             remedy="use gradistill distill",
         )
-    check_run(Path(output), recipe, overwrite=overwrite, reads=(model, data.source))
-    splits = data.load()
+    reads = (*model_paths(model), *choice.paths)
+    check_run(Path(output), recipe, overwrite=overwrite, reads=reads)
+    splits = read_splits(choice, optional=_TEST)
     say(splits.describe())
     set_seed(recipe.training.seed)
     tokenizer = load_tokenizer(model)
     student, _ = load_classifier(model, head=Head(splits.task.labels), new_head=True)
-    names = {"student": model, "data": data.source}
+    names = {"student": model_name(model), "data": choice.name}
     run = Run(Path(output), recipe, splits, tokenizer, say, names=names)
     return run.train(student, None, overwrite=overwrite)
 
 
 def distill(
-    teacher: str,
-    data: DataChoice,
+    teacher: ModelSource,
+    data: DataChoice | Source,
     output: str | Path,
     recipe: Recipe,
     *,
@@ -95,17 +88,18 @@ def distill(
     """Distil a fine-tuned teacher into a student; returns what ``metrics.json`` holds.
 
     ``signals`` says where what the teacher says comes from: a store in the cache, in a folder, or the teacher itself.
-    ``callbacks`` go to transformers' Trainer.
+    ``callbacks`` go to transformers' Trainer. ``teacher`` and ``data`` are given as to ``finetune``.
     """
-    reads = (teacher, data.source, recipe.student.checkpoint)
-    check_run(Path(output), recipe, overwrite=overwrite, reads=(*reads, data.unlabelled))
-    run, teacher_model, student = _pair(teacher, data, Path(output), recipe, say, signals)
+    choice = DataChoice.of(data)
+    reads = (*model_paths(teacher, recipe.student.checkpoint), *choice.paths)
+    check_run(Path(output), recipe, overwrite=overwrite, reads=reads)
+    run, teacher_model, student = _pair(teacher, choice, Path(output), recipe, say, signals)
     return replace(run, callbacks=callbacks).train(student, teacher_model, overwrite=overwrite)
 
 
 def store_signals(
-    teacher: str,
-    data: DataChoice,
+    teacher: ModelSource,
+    data: DataChoice | Source,
     output: str | Path | None,
     recipe: Recipe,
     *,
@@ -129,7 +123,7 @@ def store_signals(
             remedy="see gradistill methods",
         )
     run, teacher_model, student = _pair(
-        teacher, data, Path(output or "."), recipe, say, device_map=device_map
+        teacher, DataChoice.of(data), Path(output or "."), recipe, say, device_map=device_map
     )
     online = online_teacher(teacher_model, recipe.compute)
     asked = [*run.asked(student, online), *_asked_beside(run, online, teacher_model, others)]
@@ -152,7 +146,7 @@ def _asked_beside(
 
 
 def _pair(
-    teacher: str,
+    teacher: ModelSource,
     data: DataChoice,
     output: Path,
     recipe: Recipe,
@@ -163,12 +157,12 @@ def _pair(
     """The run, the teacher and the new student that these names describe."""
     tokenizer = load_tokenizer(teacher)
     teacher_model, _ = load_classifier(teacher, device_map=device_map)
-    splits = align_labels(data.load(), label_names(teacher_model))
+    splits = align_labels(read_splits(data, optional=_TEST), label_names(teacher_model))
     say(splits.describe())
     set_seed(recipe.training.seed)
     student = build_student(teacher_model, tokenizer, recipe.student)
     set_padding(teacher_model, tokenizer)
-    names = {"teacher": teacher, "data": data.source}
+    names = {"teacher": model_name(teacher), "data": data.name}
     unlabelled = _unlabelled(data, recipe, splits, say)
     return Run(output, recipe, splits, tokenizer, say, signals, names, unlabelled), teacher_model, student
 

@@ -17,15 +17,18 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from gradistill.data import DataChoice, read_splits
+from gradistill.data.given import Source, is_path
 from gradistill.errors import GradistillError, RecipeError, nearest
 from gradistill.jobs import Say
 from gradistill.jobs.folder import METRICS, held, refuse_foreign
-from gradistill.jobs.runs import DataChoice, distill
+from gradistill.jobs.runs import distill
 from gradistill.jobs.searching import Searched, changes_of, default_space
 from gradistill.jobs.signals import AUTO, StoreChoice
+from gradistill.models.given import ModelSource, model_name
 from gradistill.recipe import Recipe
 from gradistill.signals.files import write_whole
-from gradistill.signals.fingerprint import digest
+from gradistill.signals.fingerprint import digest, of_model
 
 DATABASE, TRIALS, BEST, REPORT = "tune.db", "trials", "best.yaml", "tune.json"
 METRIC = "metric"
@@ -59,8 +62,8 @@ class Tuning:
 
 
 def tune(
-    teacher: str,
-    data: DataChoice,
+    teacher: ModelSource,
+    data: DataChoice | Source,
     output: str | Path,
     tuning: Tuning,
     *,
@@ -73,12 +76,12 @@ def tune(
     What is measured is the validation split, so a student's figures there flatter it: keep other rows for the last
     word. Raises RecipeError where the folder holds a search for something else.
     """
-    optuna = _optuna()
+    optuna, choice = _optuna(), DataChoice.of(data)
     folder, space = Path(output), tuning.settled()
     with held(folder):
         about = {
             "recipe": tuning.resolve(()).as_dict(), "space": [str(one) for one in space], "aim": list(tuning.aim),
-            "teacher": teacher, "data": data.source,
+            "teacher": _teacher_mark(teacher), "data": _data_mark(choice),
         }  # fmt: skip
         study = _study(optuna, folder, about)
         _again(optuna, study, say)
@@ -87,10 +90,25 @@ def tune(
         count = 0
         while (tuning.trials is None or count < tuning.trials) and (until is None or monotonic() < until):
             search.trial(lambda at, recipe, pruned: distill(
-                teacher, data, at, recipe, signals=signals, callbacks=pruned, overwrite=True, say=_quiet
+                teacher, choice, at, recipe, signals=signals, callbacks=pruned, overwrite=True, say=_quiet
             ))  # fmt: skip
             count += 1
         return search.report()
+
+
+def _teacher_mark(teacher: ModelSource) -> str:
+    """What a search knows its teacher by: its path, or the content of a loaded one."""
+    if not isinstance(teacher, tuple):
+        return model_name(teacher)
+    return f"{model_name(teacher)} {of_model(teacher[0])[:16]}"
+
+
+def _data_mark(choice: DataChoice) -> str:
+    """What a search knows its data by: their path, or the content of objects."""
+    if is_path(choice.source):
+        return choice.name
+    rows = {split: digest(rows.to_dict())[:16] for split, rows in read_splits(choice).rows.items()}
+    return f"{choice.name} {digest(rows)[:16]}"
 
 
 def _optuna() -> Any:

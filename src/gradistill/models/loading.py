@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from transformers import (
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from gradistill.errors import ModelError
+from gradistill.models.given import ModelSource, given_tokenizer, model_name, on_disk
 from gradistill.models.placing import DeviceMap, weights_of
 
 PACKAGED = "minilm-l6"
@@ -90,8 +92,11 @@ def locate(name: str | Path) -> str:
     return str(folder)
 
 
-def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
+def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     """The tokenizer that belongs to a model. Raises ModelError with the cause."""
+    if (given := given_tokenizer(source)) is not None:
+        return copy.deepcopy(given)
+    name = model_name(source)
     place = locate(name)
     with _quiet(), _explained(name, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
@@ -114,7 +119,7 @@ def load_config(name: str | Path, **fields: Any) -> PreTrainedConfig:
 
 
 def load_classifier(
-    name: str | Path,
+    source: ModelSource,
     *,
     head: Head | None = None,
     new_head: bool = False,
@@ -129,15 +134,17 @@ def load_classifier(
     ``head`` gives the labels; without it the checkpoint's own are kept. Unless ``new_head`` is set, a checkpoint
     that lacks any weight is refused: it would answer at random. Only safetensors are read, no remote code runs.
     """
-    place = locate(name)
-    _refuse_pickles(Path(place))
-    fields = {**(head.config_fields() if head else {}), **(config_changes or {})}
-    config = load_config(name, **fields)
-    with _quiet(), _explained(name, "model"):
-        model, info = AutoModelForSequenceClassification.from_pretrained(
-            place, config=config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False,
-            ignore_mismatched_sizes=new_head, output_loading_info=True, device_map=device_map,
-        )  # fmt: skip
+    name = model_name(source)
+    with on_disk(source) as given:
+        place = locate(given)
+        _refuse_pickles(Path(place))
+        fields = {**(head.config_fields() if head else {}), **(config_changes or {})}
+        config = load_config(given, **fields)
+        with _quiet(), _explained(name, "model"):
+            model, info = AutoModelForSequenceClassification.from_pretrained(
+                place, config=config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False,
+                ignore_mismatched_sizes=new_head, output_loading_info=True, device_map=device_map,
+            )  # fmt: skip
     missing = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
     if missing and not new_head:
         raise ModelError(

@@ -65,6 +65,7 @@ def model_card(facts: Mapping[str, Any]) -> str:
         columns=[_model(r, m) for r, m in ((role_of(facts), student), ("teacher", teacher)) if m],
         role=role_of(facts),
         metrics=_metric_rows(facts.get("eval") or {}, facts.get("teacher_eval") or {}),
+        tested=_metric_rows(facts.get("test") or {}, facts.get("teacher_test") or {}),
         loyalty=[_loyalty_row(name, part) for name, part in loyalty.items()],
         label_loyalty="label" in loyalty,
         saliency=_saliency_note(loyalty.get("saliency")),

@@ -1,0 +1,105 @@
+"""Arrow as columns: Parquet files and data sets of the ``datasets`` library."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import ClassLabel, Dataset
+
+from gradistill.data.table import Table, duplicates, no_rows
+from gradistill.errors import Problem
+
+_FREE, _MOST_TIMES = 64_000_000, 100
+"""Bytes that any file may become, and how many times its size a larger one may."""
+
+
+class Expanding(ValueError):
+    """A file that becomes far larger than it is when it is read."""
+
+    def __init__(self, size: int, most: int) -> None:
+        super().__init__(
+            f"its {size:,} bytes become more than {most:,} when they are decompressed, which no table of "
+            "texts does; save it without compression"
+        )
+
+
+def most_bytes(size: int) -> int:
+    """How many bytes a file of ``size`` bytes may become: text shrinks to a twentieth at best."""
+    return max(_FREE, _MOST_TIMES * size)
+
+
+def read_parquet(path: Path) -> Table:
+    """Raises OSError and Expanding; what else is wrong with the file is a problem of the table."""
+    if path.is_dir():
+        raise IsADirectoryError
+    try:
+        # ParquetFile, not read_table: the latter adds columns when a folder is called "name=value".
+        with pq.ParquetFile(path) as file:
+            return arrow_table(str(path), _bounded(file, path.stat().st_size))
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        what = f"not a readable Parquet file: {' '.join(str(error).split())}"
+        return Table(str(path), problems=(Problem(str(path), what),))
+
+
+def _bounded(file: pq.ParquetFile, size: int) -> pa.Table:
+    batches, total, most = [], 0, most_bytes(size)
+    for batch in file.iter_batches(batch_size=1024):
+        total += sum(map(_bytes_of, batch.columns))
+        if total > most:
+            raise Expanding(size, most)
+        batches.append(batch)
+    return pa.Table.from_batches(batches) if batches else file.schema_arrow.empty_table()
+
+
+def _bytes_of(column: pa.Array) -> int:
+    if isinstance(column, pa.DictionaryArray):
+        words = column.dictionary
+        return len(column) * words.nbytes // max(len(words), 1)
+    return column.nbytes
+
+
+def read_dataset(name: str, dataset: Dataset) -> Table:
+    """One data set in memory, on disk or from the hub; class ids become the names that the column declares."""
+    table = arrow_table(name, dataset.with_format("arrow")[:])
+    columns, declared = dict(table.columns), {}
+    for column, feature in dataset.features.items():
+        if isinstance(feature, ClassLabel) and feature.names and column in columns:
+            names = declared[column] = tuple(feature.names)
+            # -1 is no class: it is how the hub hides the label of a test split.
+            columns[column] = [names[v] if v is not None and v >= 0 else v for v in columns[column]]
+    return Table(name, columns, table.lines, table.problems, class_names=declared)
+
+
+def arrow_table(file: str, arrow: pa.Table) -> Table:
+    if twice := duplicates(arrow.column_names):
+        return Table(file, problems=(Problem(file, f"a column name stands twice: {twice}"),))
+    columns = {name: _values(arrow.column(name)) for name in arrow.column_names}
+    problems = no_rows(file, range(arrow.num_rows), ())
+    if not columns:
+        problems.append(Problem(file, "there are no columns"))
+    return Table(file, columns, range(1, arrow.num_rows + 1), tuple(problems))
+
+
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+    if text or number or pa.types.is_null(kind):
+        return column.to_pylist()
+    if pa.types.is_struct(kind):
+        return _objects(column)
+    # A vector or an image is neither text nor label: its type is enough for a message, its values may be huge.
+    return [column.type] * len(column)
+
+
+def _objects(column: pa.ChunkedArray) -> list[dict[str, Any] | None]:
+    fields = [field.name for field in column.type]
+    inner = [_values(part) for part in column.flatten()]
+    valid = column.is_valid().to_pylist()
+    return [
+        {name: values[row] for name, values in zip(fields, inner, strict=True)} if there else None
+        for row, there in enumerate(valid)
+    ]

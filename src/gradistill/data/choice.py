@@ -1,0 +1,73 @@
+"""Where the rows of a run are, and how to read them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from gradistill.data.given import Source, described_source, is_path, path_text
+from gradistill.data.tasks import Task
+from gradistill.errors import RecipeError
+
+Kind = Literal["classes", "scores"]
+"""What the labels are: names or numbers of classes, or numbers to be predicted."""
+
+
+@dataclass(frozen=True)
+class DataChoice:
+    """Where the rows are and how to read them.
+
+    ``source`` is a folder, a file, a hub id (``glue/sst2``, ``owner/name:config``), or an object: a ``Dataset``, a
+    ``DatasetDict``, a pandas ``DataFrame``, a list of dicts, or a dict of these by split. Without a ``task`` it is
+    inferred from the training rows. ``label_column`` and ``text_columns`` are names in the source; ``body.text`` names
+    a field of the column ``body``. ``kind`` settles whether numeric labels are ``classes`` or ``scores``.
+
+    ``unlabelled`` is a source of more rows without labels (``load_unlabelled``). ``validation_share`` (between 0 and
+    1) takes the validation rows out of the training rows, drawn by ``validation_seed``: for one file without splits.
+
+    Raises RecipeError for values that cannot be.
+    """
+
+    source: Source
+    task: Task | str | None = None
+    label_column: str | None = None
+    text_columns: tuple[str, ...] | None = None
+    unlabelled: Source = None
+    kind: Kind | None = None
+    validation_share: float | None = None
+    validation_seed: int = 0
+
+    def __post_init__(self) -> None:
+        columns = self.text_columns
+        if columns is not None:
+            object.__setattr__(
+                self, "text_columns", (columns,) if isinstance(columns, str) else tuple(columns)
+            )
+        if self.kind is not None and self.kind not in get_args(Kind):
+            raise RecipeError(
+                f"kind is {self.kind!r}", expected="classes or scores", remedy="choose one of them"
+            )
+        share, seed = self.validation_share, self.validation_seed
+        if share is not None and not (isinstance(share, int | float) and 0 < share < 1):
+            raise RecipeError(
+                f"validation_share is {share!r}",
+                expected="a share between 0 and 1",
+                remedy="for example 0.1, which is a tenth of the rows",
+            )
+        if not isinstance(seed, int) or seed < 0:
+            raise RecipeError(f"validation_seed is {seed!r}", expected="a whole number of 0 or more")
+
+    @classmethod
+    def of(cls, data: DataChoice | Source) -> DataChoice:
+        """The choice itself, or that of a path or object."""
+        return data if isinstance(data, DataChoice) else cls(data)
+
+    @property
+    def name(self) -> str:
+        """What run folders and messages call the source."""
+        return described_source(self.source)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """What is read from the disk or the hub, where that is what was given."""
+        return tuple(path_text(s) for s in (self.source, self.unlabelled) if is_path(s))

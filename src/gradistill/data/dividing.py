@@ -1,0 +1,59 @@
+"""Validation rows out of training rows: drawn by a seed, with the classes' shares, and no text on both sides."""
+
+from __future__ import annotations
+
+import numpy as np
+from datasets import Dataset
+
+from gradistill.data.tasks import Task
+from gradistill.errors import DataError
+
+
+def divided(rows: Dataset, task: Task, share: float, seed: int) -> tuple[Dataset, Dataset]:
+    """The training and the validation rows, in the order of ``rows``, each numbered from 0.
+
+    Rows of the same texts (letter case and white space aside) stay together. Of each class, ``share`` of the rows
+    are drawn, as nearly as those groups allow; of every class that has two groups or more, at least one. Raises
+    DataError if one side would be empty.
+    """
+    generator = np.random.default_rng(seed)
+    labels = np.zeros(len(rows)) if task.labels is None else np.asarray(rows["label"][:])
+    drawn = np.zeros(len(rows), dtype=bool)
+    strata: dict[float, list[list[int]]] = {}
+    for group in _groups(rows, task):
+        strata.setdefault(labels[group[0]], []).append(group)
+    for label in sorted(strata):
+        drawn[_drawn(strata[label], share, generator)] = True
+    if drawn.all() or not drawn.any():
+        raise DataError(
+            f"{len(rows)} rows cannot be divided: {int(drawn.sum())} of them would be for validation.",
+            expected="rows with two different texts or more",
+            remedy="give more rows, or files of your own for train and validation",
+        )
+    return _numbered(rows, ~drawn), _numbered(rows, drawn)
+
+
+def _groups(rows: Dataset, task: Task) -> list[list[int]]:
+    columns = [rows[name][:] for name in task.text_columns]
+    found: dict[tuple[str, ...], list[int]] = {}
+    for row, texts in enumerate(zip(*columns, strict=True)):
+        found.setdefault(tuple(" ".join(text.casefold().split()) for text in texts), []).append(row)
+    return list(found.values())
+
+
+def _drawn(groups: list[list[int]], share: float, generator: np.random.Generator) -> list[int]:
+    wanted = max(1, round(share * sum(map(len, groups))))
+    taken: list[int] = []
+    for place in generator.permutation(len(groups))[1:]:  # one group stays for training
+        if len(taken) + len(groups[place]) <= wanted:
+            taken += groups[place]
+    if not taken and len(groups) > 1:
+        taken = min(groups, key=len)
+    return taken
+
+
+def _numbered(rows: Dataset, kept: np.ndarray) -> Dataset:
+    columns = {name: rows[name][:] for name in rows.column_names}
+    places = np.flatnonzero(kept).tolist()
+    chosen = {name: [values[place] for place in places] for name, values in columns.items()}
+    return Dataset.from_dict({**chosen, "index": list(range(len(places)))}, features=rows.features)

@@ -1,0 +1,121 @@
+"""JSON as columns: one object a line, a list of objects, or dictionaries in memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gradistill.data.table import Table, duplicates, no_rows
+from gradistill.errors import Problem
+
+_A_LIST = "expected a list of objects, or one object a line"
+
+
+def read_jsonl(file: str, text: str) -> Table:
+    """One JSON object a line; blank lines are skipped."""
+    rows: list[Mapping[str, Any]] = []
+    lines, problems = [], []
+    # str.splitlines would also split at U+2028, which JSON allows inside a text.
+    for line, content in enumerate(text.split("\n"), start=1):
+        if not content.strip():
+            continue
+        try:
+            rows.append(_object(_parsed(content), checked="\\u" in content))
+            lines.append(line)
+        except (ValueError, RecursionError) as error:
+            problems.append(Problem(file, f"{error}; expected one JSON object a line", line))
+    return rows_table(file, rows, lines, problems)
+
+
+def read_json(file: str, text: str) -> Table:
+    """A list of JSON objects, or one object a line."""
+    start = text.lstrip()[:1]
+    if start == "[":
+        return _list_table(file, text)
+    table = read_jsonl(file, text)
+    if start == "{" and (len(table.lines) < 2 or table.problems) and (what := _of_one_object(text)):
+        return Table(file, problems=(Problem(file, what),))
+    return table
+
+
+def rows_table(
+    file: str, rows: Sequence[Mapping[str, Any]], lines: Sequence[int], problems: Sequence[Problem] = ()
+) -> Table:
+    """Objects as columns; a key that a row lacks is None there."""
+    every = (*problems, *no_rows(file, rows, problems))
+    names = dict.fromkeys(name for row in rows for name in row)
+    columns = {name: [row.get(name) for row in rows] for name in names}
+    return Table(file, columns, lines, every)
+
+
+def _list_table(file: str, text: str) -> Table:
+    try:
+        values = _parsed(text)
+    except (ValueError, RecursionError) as error:
+        return Table(file, problems=(Problem(file, f"{error}; {_A_LIST}", getattr(error, "line", None)),))
+    rows: list[Mapping[str, Any]] = []
+    lines, problems = [], []
+    for number, value in enumerate(values, start=1):
+        try:
+            rows.append(_object(value, checked="\\u" in text))
+            lines.append(number)
+        except (ValueError, RecursionError) as error:
+            problems.append(Problem(file, f"{error}; {_A_LIST}", number))
+    return rows_table(file, rows, lines, problems)
+
+
+def _of_one_object(text: str) -> str:
+    """What to do with a file that is one JSON object, where that is no row; blank for any other file."""
+    try:
+        whole = _parsed(text)
+    except (ValueError, RecursionError):
+        return ""
+    lists = [name for name, value in whole.items() if isinstance(value, list) and _are_rows(value)]
+    if lists:
+        return f"one JSON object, whose key {lists[0]!r} holds the rows; save that list alone"
+    if "\n" in text.strip() or (whole and all(isinstance(value, dict | list) for value in whole.values())):
+        return f"one JSON object; {_A_LIST} (pandas: to_json(orient='records'))"
+    return ""
+
+
+def _are_rows(values: list[Any]) -> bool:
+    return bool(values) and all(isinstance(value, dict) for value in values)
+
+
+class _InvalidJSON(ValueError):
+    def __init__(self, error: json.JSONDecodeError) -> None:
+        super().__init__(f"invalid JSON at character {error.colno} ({error.msg})")
+        self.line = error.lineno
+
+
+def _parsed(content: str) -> Any:
+    try:
+        return json.loads(content, object_pairs_hook=_without_duplicates)
+    except json.JSONDecodeError as error:
+        raise _InvalidJSON(error) from None
+
+
+def _object(value: Any, *, checked: bool) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"a JSON {type(value).__name__}, not an object")
+    if not value:
+        raise ValueError("an object without keys")
+    if checked and not is_unicode(json.dumps(value, ensure_ascii=False)):
+        raise ValueError("half of a surrogate pair (\\ud800 to \\udfff), which is no character")
+    return value
+
+
+def is_unicode(text: str) -> bool:
+    """False for half of a surrogate pair, which no file can hold."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if twice := duplicates([name for name, _ in pairs]):
+        raise ValueError(f"a key stands twice: {twice}")
+    return dict(pairs)
