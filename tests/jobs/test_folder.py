@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from gradistill.errors import DataError, RecipeError, TrainingError
 from gradistill.bench.benching import BENCH
+from gradistill.errors import DataError, RecipeError, TrainingError
 from gradistill.jobs.folder import opened_run
 from gradistill.jobs.output_folder import held
 from gradistill.jobs.runs import DataChoice, distill

@@ -96,8 +96,9 @@ def stored_teacher(
         try:
             if not mended(plan, teacher, tokenizer, say, verify=verify):
                 filled(plan, teacher, tokenizer, say)
-        except StoreError as error:
-            say(f"no store for teacher signals: {error.what}. The teacher answers at every step instead.")
+        except (StoreError, OSError) as error:
+            why = error.what if isinstance(error, StoreError) else f"{plan.folder}: {error.strerror}"
+            say(f"no store for teacher signals: {why}. The teacher answers at every step instead.")
             return None
         verify = "fast"  # it was verified or written a moment ago
     say(f"teacher signals: from {plan.folder}")

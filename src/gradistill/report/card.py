@@ -1,7 +1,8 @@
 """The model card of a run folder: README.md from what ``metrics.json`` and the resolved recipe say.
 
 The card is published, so it names no folder of the machine it was made on: a path is reduced to its last part. Every
-text that comes in is escaped, and tokens and passwords are left out; what the template prints without escaping was made here and is a ``Ready``.
+text that comes in is escaped, tokens and passwords are left out; what the template prints without escaping was made
+here and is a ``Ready``.
 """
 
 from __future__ import annotations
