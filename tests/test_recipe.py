@@ -165,7 +165,7 @@ def test_a_recipe_of_ones_own_needs_no_shipped_one(tmp_path: Path) -> None:
         ),
         ("training: {seed: 4294967296}", r"(?s)training.seed is 4294967296.*equal to 4294967295"),
         ("student: [1]", r"recipe's student is \[1\]"),
-        ("method: [kd", r"(?s)is not YAML.*mend it at that place"),
+        ("method: [kd", r"(?s)is not YAML.*expected .* in line 1.*correct the file at that place"),
         ("when: 2001-02-30", r"is not YAML"),
         ("- 1", r"(?s)holds a list.*keys such as method"),
         ("", r"holds a NoneType"),

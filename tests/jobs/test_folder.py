@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from gradistill.bench.benching import BENCH
 from gradistill.errors import DataError, RecipeError, TrainingError
-from gradistill.jobs.folder import held, opened_run, refuse_foreign
+from gradistill.jobs.folder import opened_run
+from gradistill.jobs.output_folder import held
 from gradistill.jobs.runs import DataChoice, distill
 from gradistill.models.loading import load_classifier
 from gradistill.recipe import load_recipe
@@ -110,11 +112,16 @@ def test_a_process_that_is_dying_is_waited_for(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_others_is_refused_and_one_killed_in_its_first_write_is_not(tmp_path: Path) -> None:
-    (tmp_path / ".bench.yaml.4711").write_text("half")
-    refuse_foreign(tmp_path, "bench.yaml", "bench")
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    (begun / ".gradistill-4711-.gradistill.json").write_text("half")
+    with held(begun, BENCH):
+        assert [path.name for path in begun.iterdir()] == [".gradistill.json"]
+    with held(begun, BENCH):
+        pass
     (tmp_path / "photo.jpg").touch()
-    with pytest.raises(RecipeError, match=r"holds photo\.jpg, and is no bench"):
-        refuse_foreign(tmp_path, "bench.yaml", "bench")
+    with pytest.raises(RecipeError, match="no bench of ours: begun, photo.jpg"), held(tmp_path, BENCH):
+        pass
 
 
 def test_a_run_that_is_replaced_stands_until_the_new_one_has_ended(
@@ -161,15 +168,14 @@ def test_a_full_disk_is_told_and_what_was_saved_stands(
     assert present == ["checkpoint-3", "inputs.json", "recipe.yaml"]
 
 
-@pytest.mark.parametrize("left", ["", "inputs.json", ".recipe.yaml.123", "checkpoint-3/optimizer.pt"])
+@pytest.mark.parametrize("left", ["", "inputs.json", ".gradistill-4711-inputs.json"])
 def test_a_run_that_was_killed_at_its_very_start_gives_way(left: str, small: Any, tmp_path: Path) -> None:
-    work = tmp_path / "run" / "checkpoints"
-    work.mkdir(parents=True)
+    begun = tmp_path / "run" / ".gradistill-4711-checkpoints"
+    begun.mkdir(parents=True)
     if left:
-        (work / left).parent.mkdir(exist_ok=True)
-        (work / left).write_bytes(b"half")
+        (begun / left).write_bytes(b"half")
     assert small.distilled("kd", "two", tmp_path / "run")["method"] == "kd"
-    assert not work.exists()
+    assert not begun.exists()
 
 
 def test_checkpoints_of_others_are_not_ours(small: Any, tmp_path: Path) -> None:

@@ -42,17 +42,47 @@ def test_the_second_student_costs_no_second_asking(small: Any, tmp_path: Path, a
     assert len(kept(tmp_path)) == 3  # other rows
 
 
-@pytest.mark.parametrize("damage", [b"", b"\0" * 40, None])
-def test_a_damaged_file_is_asked_for_again(
-    damage: bytes | None, small: Any, tmp_path: Path, asked: list[int]
+@pytest.mark.parametrize("damage", ["empty", "zeros", "shorter", "flipped", "another file"])
+def test_a_damaged_file_is_computed_again_with_a_line(
+    damage: str, small: Any, tmp_path: Path, asked: list[int]
 ) -> None:
     whole = small.distilled("kd", "two", tmp_path / "a")
     (file,) = kept(tmp_path)
     content = file.read_bytes()
-    file.write_bytes(content[:-8] if damage is None else damage)
-    assert small.distilled("kd", "two", tmp_path / "b")["loyalty"] == whole["loyalty"]
-    assert asked == [10, 10]
+    flipped = bytearray(content)
+    flipped[-1] ^= 0x80  # a sign: safetensors has no checksum of its own
+    small.distilled("kd", "two", tmp_path / "c", "training.max_length=5")
+    (other,) = set(kept(tmp_path)) - {file}
+    damaged = {"empty": b"", "zeros": b"\0" * 40, "shorter": content[:-8], "flipped": bytes(flipped),
+               "another file": other.read_bytes()}  # fmt: skip
+    file.write_bytes(damaged[damage])
+    lines: list[str] = []
+    assert small.distilled("kd", "two", tmp_path / "b", say=lines.append)["loyalty"] == whole["loyalty"]
+    assert asked == [10, 10, 10]
     assert file.read_bytes() == content
+    assert (
+        len([line for line in lines if "cached answers cannot be used, and are computed again" in line]) == 1
+    )
+
+
+@pytest.mark.parametrize("cache", ["a file", "a loop of links", "a name that is too long"])
+def test_without_a_cache_that_can_be_used_the_teacher_answers(
+    cache: str, small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / ("c" * 300 if "long" in cache else "cache")
+    if cache == "a file":
+        place.write_text("in the way")
+    elif cache == "a loop of links":
+        place.symlink_to(tmp_path / "other")
+        (tmp_path / "other").symlink_to(place)
+    monkeypatch.setenv("GRADISTILL_CACHE", str(place))
+    lines: list[str] = []
+    metrics = small.distilled("kd", "two", tmp_path / "a", say=lines.append)
+    assert metrics["loyalty"]["label"]["n"] == 10
+    assert any("The teacher answers at every step instead" in line for line in lines)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        {"a", *(["cache"] if "long" not in cache else []), *(["other"] if "loop" in cache else [])}
+    )
 
 
 def test_what_cannot_be_kept_is_said_and_does_not_stop_the_run(

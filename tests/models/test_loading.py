@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -230,3 +231,105 @@ MOVED = (*WORDS[:7], "brown", "fox", *WORDS[9:])
 def test_other_tokens_are_refused(student: Any, message: str) -> None:
     with pytest.raises(ModelError, match=f"(?s)read different tokens.*{message}"):
         check_same_tokens(student(), tokenizer())
+
+
+def sharded(folder: Path) -> Path:
+    """A whole model in shards; returns its index."""
+    build("bert").save_pretrained(folder, max_shard_size="20KB")
+    return folder / "model.safetensors.index.json"
+
+
+def renamed(index: Path, name: str, new: str) -> None:
+    index.write_text(index.read_text(encoding="utf-8").replace(name, new), encoding="utf-8")
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What torch.load is called with."""
+    files: list[str] = []
+    monkeypatch.setattr(torch, "load", lambda file, *_, **__: files.append(str(file)) or {})
+    return files
+
+
+def test_a_sharded_model_is_loaded(tmp_path: Path) -> None:
+    sharded(tmp_path)
+    model, missing = load_classifier(tmp_path)
+    assert torch.equal(model(**INPUTS).logits, build("bert")(**INPUTS).logits)
+    assert missing == ()
+
+
+@pytest.mark.parametrize(
+    "name", ["weights.bin", "../other/x.safetensors", "link.safetensors", "absolute", "7"]
+)
+def test_an_index_names_safetensors_of_its_own_folder_only(
+    name: str, tmp_path: Path, opened: list[str]
+) -> None:
+    index = sharded(tmp_path / "model")
+    first = sorted(path.name for path in index.parent.glob("*.safetensors"))[0]
+    other = tmp_path / "other" / "x.safetensors"
+    other.parent.mkdir()
+    (index.parent / first).rename(other)
+    (index.parent / "weights.bin").write_bytes(other.read_bytes())
+    (index.parent / "link.safetensors").symlink_to(other)
+    renamed(index, first, str(other) if name == "absolute" else name)
+    with pytest.raises(ModelError, match=r"(?s)index.json names .* as weights.*end in .safetensors"):
+        load_classifier(tmp_path / "model")
+    assert opened == []
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"weight_map": 3}', "[" * 100_000])
+def test_a_damaged_index_is_one_message(content: str, tmp_path: Path) -> None:
+    sharded(tmp_path).write_text(content, encoding="utf-8")
+    with pytest.raises(ModelError, match=r"index.json is damaged: "):
+        load_classifier(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["adapter_model.bin", "../model.safetensors"])
+def test_a_configuration_names_no_other_weights(name: str, tmp_path: Path, opened: list[str]) -> None:
+    model = build("bert")
+    model.save_pretrained(tmp_path)
+    torch.save(model.state_dict(), tmp_path / "adapter_model.bin")
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    (tmp_path / "config.json").write_text(
+        json.dumps(config | {"transformers_weights": name}), encoding="utf-8"
+    )
+    with pytest.raises(ModelError, match=r"config.json names .* as weights"):
+        load_classifier(tmp_path)
+    assert opened == []
+
+
+def test_an_adapter_beside_a_model_is_refused(tmp_path: Path) -> None:
+    build("bert").save_pretrained(tmp_path)
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "someone/else"}')
+    with pytest.raises(ModelError, match=r"(?s)holds an adapter.*merge_and_unload"):
+        load_classifier(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "weights.bin"])
+def test_the_same_holds_for_a_model_of_the_hub(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: list[str]
+) -> None:
+    """A snapshot as huggingface_hub keeps it: links to blobs."""
+    index = sharded(tmp_path / "model")
+    if name == "weights.bin":
+        first = sorted(path.name for path in index.parent.glob("*.safetensors"))[0]
+        (index.parent / first).rename(index.parent / name)
+        renamed(index, first, name)
+    at = tmp_path / "hub" / "models--some--one"
+    snapshot = at / "snapshots" / "abc"
+    for folder in (snapshot, at / "blobs", at / "refs"):
+        folder.mkdir(parents=True)
+    (at / "refs" / "main").write_text("abc")
+    for file in index.parent.iterdir():
+        file.rename(at / "blobs" / f"b-{file.name}")
+        (snapshot / file.name).symlink_to(Path("../../blobs") / f"b-{file.name}")
+    monkeypatch.setattr("transformers.utils.hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    for place in ("some/one", snapshot):
+        if name == "weights.bin":
+            with pytest.raises(ModelError, match=r"index.json names 'weights.bin' as weights"):
+                load_classifier(place)
+        else:
+            assert load_classifier(place)[1] == ()
+    assert opened == []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,11 +28,28 @@ from gradistill.bench.scheduling import FIRST_GUESS, Command, Ended, Width, dura
 from gradistill.bench.summing import summary
 from gradistill.errors import GradistillError
 from gradistill.jobs import Say
-from gradistill.jobs.folder import METRICS, finished_run, held, refuse_foreign
+from gradistill.jobs.folder import finished_run, metrics_of
+from gradistill.jobs.output_folder import Kind, held
+from gradistill.recipe.strict_yaml import read_yaml
 from gradistill.report.bench import bench_page, bench_tables
-from gradistill.signals.files import remove_drafts, write_whole
+from gradistill.signals.files import discard, draft_of, remove_drafts, write_whole
 
 PLAN, SUMMARY, PAGE, TABLES = "bench.yaml", "bench.json", "bench.html", "bench.md"
+
+
+def _is_bench(output: Path) -> bool:
+    """Whether an earlier version wrote the folder: its plan says every key, which nobody writes by hand."""
+    try:
+        plan = read_yaml(output / PLAN)
+    except (OSError, ValueError):
+        return False
+    if not isinstance(plan, dict) or plan.keys() != BenchPlan.model_fields.keys():
+        return False
+    known = {PLAN, SUMMARY, PAGE, TABLES, RESULTS, "cache", "predictions", *plan["tasks"]}
+    return all(path.name in known or draft_of(".+").fullmatch(path.name) for path in output.iterdir())
+
+
+BENCH = Kind("bench", _is_bench)
 
 
 def bench(
@@ -46,9 +62,8 @@ def bench(
     for a folder that holds something else, or that another process is at work in.
     """
     folder = Path(output)
-    with held(folder):
-        refuse_foreign(folder, PLAN, "bench")
-        remove_drafts(folder)
+    with held(folder, BENCH):
+        remove_drafts(folder, below=True)
         content = yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
         write_whole(folder / PLAN, content.encode())
         return Bench(plan, folder, Width.of_this_machine(at_once), say).run()
@@ -135,8 +150,8 @@ class Bench:
 
     def _ended(self, cell: Cell, ended: Ended, left: float) -> None:
         folder, mark = self.output / cell.folder, self.marks[cell.key]
-        if ended.code == 0 and (folder / METRICS).is_file():
-            metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+        metrics = metrics_of(folder) if ended.code == 0 else None
+        if metrics is not None:
             line = done(cell, mark, metrics, self.tasks[cell.task].rows.task.select, self.width.at_once)
         else:
             line = failed(cell, mark, ended.said or f"it ended with code {ended.code}")
@@ -144,7 +159,7 @@ class Bench:
         write_lines(self.output / RESULTS, self.lines.values())
         self._tell(ended, left, line)
         if not self.plan.keep_models and line["status"] == "done":
-            shutil.rmtree(folder)
+            discard(folder)
 
     def _tell(self, ended: Ended, left: float, line: Mapping[str, Any]) -> None:
         took = f"{duration(ended.seconds)}, about {duration(left)} left"

@@ -19,6 +19,7 @@ from gradistill.errors import RecipeError, nearest
 from gradistill.recipe import Recipe, load_recipe
 from gradistill.recipe.reading import read_keys
 from gradistill.recipe.schema import Strict, refusal
+from gradistill.recipe.secrets import without_secrets
 from gradistill.signals.fingerprint import digest
 from gradistill.types import MOST_SEED
 
@@ -174,6 +175,7 @@ def read_plan(file: Path, data: str | None = None) -> BenchPlan:
     home = file.resolve().parent
     tasks = {name: _settled(name, task, plan, home, data) for name, task in plan.tasks.items()}
     _check_names(plan)
+    _refuse_secrets(plan)
     return plan.model_copy(update={"tasks": tasks, "data": data or plan.data})
 
 
@@ -250,6 +252,25 @@ def _from(home: Path, source: str) -> str:
 
 def _slug(method: str) -> str:
     return method.replace(", ", "-").replace(" ", "-")
+
+
+def _refuse_secrets(plan: BenchPlan) -> None:
+    """A bench writes the recipes of its students into files, from which other processes read them."""
+    own = (
+        *plan.set,
+        *plan.teacher.set,
+        *(change for method in plan.methods.values() for change in method.set),
+    )
+    for change in (
+        *own,
+        *(change for task in plan.tasks.values() for change in (*task.set, *task.teacher_set)),
+    ):
+        if without_secrets(change) != change:
+            raise RecipeError(
+                f"the bench sets a secret: {without_secrets(change)}",
+                expected="no tokens or passwords: a bench writes its recipes into files",
+                remedy="leave it out, and set it in the environment (HF_TOKEN)",
+            )
 
 
 def _check_names(plan: BenchPlan) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from gradistill.bench.scheduling import Command
 from gradistill.data import DataChoice, Splits, Task, read_splits
 from gradistill.errors import GradistillError, StoreError, TrainingError
 from gradistill.jobs import Say
-from gradistill.jobs.folder import METRICS, finished_run
+from gradistill.jobs.folder import finished_run, metrics_of
 from gradistill.jobs.runs import store_signals
 from gradistill.jobs.signals import delete
 from gradistill.models.loading import load_classifier
@@ -136,8 +135,8 @@ def taught(plan: BenchPlan, name: str, output: Path, rows: Rows) -> Taught:
     tried: dict[str, float] = {}
     folders: dict[str, Path] = {}
     for rate, (folder, recipe) in teacher_runs(plan, name, output).items():
-        if finished_run(folder, recipe):
-            metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+        metrics = metrics_of(folder) if finished_run(folder, recipe) else None
+        if metrics is not None:
             tried[rate], folders[rate] = metrics["eval"][rows.task.select], folder
     if given is None and not tried:
         raise TrainingError(

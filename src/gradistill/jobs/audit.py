@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -29,14 +30,29 @@ from gradistill.data.loading import Marks
 from gradistill.errors import DataError, RecipeError, nearest
 from gradistill.jobs import Say
 from gradistill.jobs.account import described, versions
+from gradistill.jobs.output_folder import Kind, check_output, draft_folder, held, put_in_place
 from gradistill.models.given import ModelSource, model_name
 from gradistill.models.loading import label_names, load_classifier, load_tokenizer, set_padding
 from gradistill.models.tokenizers import check_same_tokens
 from gradistill.report.markdown import audit_table
 from gradistill.report.page import audit_page
-from gradistill.signals.files import write_whole
+from gradistill.signals.files import read_object
 
 PAGE, FIGURES, TABLE, EXAMPLES = "audit.html", "audit.json", "audit.md", "examples.jsonl"
+
+
+def _is_audit(output: Path) -> bool:
+    """Whether an earlier version wrote the folder: by its figures, with nothing of others beside them."""
+    try:
+        figures = read_object(output / FIGURES)
+    except (OSError, ValueError):
+        return False
+    return figures.keys() >= {"data", "teacher", "students", "settings", "versions"}
+
+
+AUDIT = Kind(
+    "audit", _is_audit, re.compile("|".join(map(re.escape, (PAGE, FIGURES, TABLE, EXAMPLES)))), FIGURES
+)
 
 
 @dataclass(frozen=True)
@@ -82,29 +98,31 @@ def audit(
     """
     output, data = Path(output), DataChoice.of(data)
     named = _named(students)
-    _refuse_full(output, overwrite)
+    check_output(output, AUDIT, overwrite=overwrite)
     _refuse_unknown_limits(choice.limits)
     seconds: dict[str, float] = {}
     with _timed(seconds, "loading"):
         models = _Models.load(teacher, students, named)
         splits = _rows(data, choice, models)
     say(splits.describe())
-    output.mkdir(parents=True, exist_ok=True)
-    audited = _examined(models, splits, choice, output, seconds)
-    about = {
-        "data": {"task": splits.task.name, "split": choice.split, "rows": len(splits.rows[choice.split]),
-                 "source": Path(data.name).name, **_without_labels(splits, choice.split)},
-        "teacher": described(models.teacher, model_name(teacher)),
-        "students": [described(model, name) for model, name in zip(models.students, named, strict=True)],
-        "settings": _settings(choice),
-        "versions": versions(),
-        "seconds": {part: round(taken, 2) for part, taken in seconds.items()},
-    }  # fmt: skip
-    found = summed_up(audited, about, choice.method, splits.task, choice.limits, seed=choice.seed)
-    examples = chosen_examples(output / EXAMPLES, choice.examples, seed=choice.seed)
-    write_whole(output / PAGE, audit_page(found, examples).encode("utf-8", "backslashreplace"))
-    write_whole(output / TABLE, audit_table(found).encode("utf-8", "backslashreplace"))
-    write_whole(output / FIGURES, (json.dumps(found, indent=2, allow_nan=False) + "\n").encode())
+    with held(output, AUDIT), draft_folder(output) as draft:
+        check_output(output, AUDIT, overwrite=overwrite)  # another process may have finished meanwhile
+        audited = _examined(models, splits, choice, draft, seconds)
+        about = {
+            "data": {"task": splits.task.name, "split": choice.split, "rows": len(splits.rows[choice.split]),
+                     "source": Path(data.name).name, **_without_labels(splits, choice.split)},
+            "teacher": described(models.teacher, model_name(teacher)),
+            "students": [described(model, name) for model, name in zip(models.students, named, strict=True)],
+            "settings": _settings(choice),
+            "versions": versions(),
+            "seconds": {part: round(taken, 2) for part, taken in seconds.items()},
+        }  # fmt: skip
+        found = summed_up(audited, about, choice.method, splits.task, choice.limits, seed=choice.seed)
+        examples = chosen_examples(draft / EXAMPLES, choice.examples, seed=choice.seed)
+        (draft / PAGE).write_bytes(audit_page(found, examples).encode("utf-8", "backslashreplace"))
+        (draft / TABLE).write_bytes(audit_table(found).encode("utf-8", "backslashreplace"))
+        (draft / FIGURES).write_text(json.dumps(found, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        put_in_place(draft, output, AUDIT)
     return found
 
 
@@ -218,12 +236,10 @@ def _examined(
 def _all_blocks(examiner: Examiner, rows: Dataset, output: Path) -> list[Columns]:
     """The columns of each student; every example goes to a file as soon as it is there."""
     parts: list[list[Columns]] = []
-    draft = output / f".{EXAMPLES}"
-    with draft.open("w", encoding="utf-8", errors="backslashreplace") as stream:
+    with (output / EXAMPLES).open("w", encoding="utf-8", errors="backslashreplace") as stream:
         for block in examiner.blocks(rows):
             parts.append(block.columns)
             stream.writelines(json.dumps(example) + "\n" for example in block.examples)
-    draft.replace(output / EXAMPLES)
     return [joined(of_one) for of_one in zip(*parts, strict=True)]
 
 
@@ -234,28 +250,6 @@ def _settings(choice: AuditChoice) -> dict[str, Any]:
         "rows for faithfulness": choice.faithfulness_rows, "rows for perturbations": choice.perturbed_rows,
     }  # fmt: skip
     return {name: value for name, value in named.items() if value is not None}
-
-
-def _refuse_full(output: Path, overwrite: bool) -> None:
-    if output.exists() and not output.is_dir():
-        raise RecipeError(
-            f"{output} is a file", expected="a folder for the audit", remedy="choose another --output"
-        )
-    strange = sorted(
-        {path.name for path in output.glob("*")} - {PAGE, FIGURES, TABLE, EXAMPLES, f".{EXAMPLES}"}
-    )
-    if strange:
-        raise RecipeError(
-            f"{output} holds files that are no audit of ours: {', '.join(strange[:5])}",
-            expected="a new or empty folder",
-            remedy="choose another --output",
-        )
-    if (output / FIGURES).exists() and not overwrite:
-        raise RecipeError(
-            f"{output} holds a finished audit",
-            expected="a new folder",
-            remedy="choose another --output, or give --overwrite to replace it",
-        )
 
 
 def _refuse_unknown_limits(limits: Mapping[str, float]) -> None:

@@ -25,13 +25,14 @@ from gradistill.data import Collator, DataChoice, encode, load_splits
 from gradistill.data.corpus import Review, make_corpus, write_corpus
 from gradistill.jobs import Say
 from gradistill.jobs.explain import explain
-from gradistill.jobs.folder import finished_run
+from gradistill.jobs.folder import RUN, finished_run
+from gradistill.jobs.output_folder import Kind, held, is_ours
 from gradistill.jobs.runs import distill, finetune
 from gradistill.jobs.signals import StoreChoice
 from gradistill.models.loading import PACKAGED, load_classifier, load_tokenizer, packaged_model
 from gradistill.recipe import Recipe, load_recipe
 from gradistill.report.terminal import heat_map, results_table
-from gradistill.signals.files import write_whole
+from gradistill.signals.files import read_object, write_whole
 
 METHODS = ("kd", "gkd", "adkd", "rationale")
 SEEN = ("teacher", "kd", "rationale")
@@ -42,6 +43,19 @@ CORPUS = {"train": 1200, "validation": 400, "test": 400}
 STUDENT_ROWS = 600
 QUICK = 10
 """By how much ``quick`` divides these sizes."""
+
+
+def _is_demo(output: Path) -> bool:
+    """Whether an earlier version wrote the folder: by its figures, or its teacher's run."""
+    try:
+        return read_object(output / "demo.json").keys() >= {"seed", "shortcut_rate", "models"}
+    except (OSError, ValueError):
+        known = {"corpus", "teacher", *METHODS}
+        named = all(path.name in known for path in output.iterdir())
+        return named and is_ours(output / "teacher", RUN)
+
+
+DEMO = Kind("demo", _is_demo)
 
 
 @dataclass(frozen=True)
@@ -68,6 +82,11 @@ def demo(output: Path, *, seed: int = 0, quick: bool = False, say: Say = print) 
     Finished runs in ``output`` are used again and an unfinished one goes on, if seed and size are the same.
     """
     packaged_model()  # a missing extra is said before any work
+    with held(output, DEMO):
+        return _demo(output, seed, quick, say)
+
+
+def _demo(output: Path, seed: int, quick: bool, say: Say) -> RenderableType:
     sizes = {split: rows // (QUICK if quick else 1) for split, rows in CORPUS.items()}
     student_rows = STUDENT_ROWS // (QUICK if quick else 1)
     corpus = make_corpus(**sizes, seed=seed, shortcut_rate=RATE)

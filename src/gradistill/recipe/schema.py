@@ -18,6 +18,7 @@ from gradistill.models.student import Dropout, Embeddings
 from gradistill.objectives import Term, objectives
 from gradistill.objectives._term import refuse_idle_steps
 from gradistill.recipe.reading import shipped, shipped_methods
+from gradistill.recipe.secrets import redacted, refuse_redacted
 from gradistill.types import MOST_SEED
 
 
@@ -117,8 +118,13 @@ class Recipe(Strict):
         }
         return flat
 
+    def as_written(self) -> dict[str, Any]:
+        """The recipe as it is written to files, cards and messages: plain values, secrets left out."""
+        flat = self.as_dict()
+        return {**flat, "training": redacted(flat["training"])}
+
     def as_yaml(self) -> str:
-        return yaml.safe_dump(self.as_dict(), sort_keys=False, allow_unicode=True)
+        return yaml.safe_dump(self.as_written(), sort_keys=False, allow_unicode=True)
 
 
 def validated(raw: dict[str, Any]) -> Recipe:
@@ -132,9 +138,11 @@ def validated(raw: dict[str, Any]) -> Recipe:
     built = {name: _built(name, fields) for name, fields in entries.items() if fields is not None}
     refuse_idle_steps(built.values())
     try:
-        return Recipe.model_validate({**raw, "objectives": built})
+        recipe = Recipe.model_validate({**raw, "objectives": built})
     except pydantic.ValidationError as error:
         raise refusal(error, Recipe) from error
+    refuse_redacted(recipe.training.arguments, "training.arguments")
+    return recipe
 
 
 def _built(name: str, fields: Any) -> Term:
@@ -174,7 +182,7 @@ def refusal(
     choices = re.findall(r"'([^']+)'", shown)
     hint = f"; {nearest(first['input'], choices)}" if choices and isinstance(first["input"], str) else ""
     return RecipeError(
-        f"the {kind}'s {path} is {first['input']!r}", expected=shown, remedy=f"change {path}{hint}"
+        f"the {kind}'s {path} is {redacted(first['input'])!r}", expected=shown, remedy=f"change {path}{hint}"
     )
 
 

@@ -1,7 +1,8 @@
 """The model card of a run folder: README.md from what ``metrics.json`` and the resolved recipe say.
 
 The card is published, so it names no folder of the machine it was made on: a path is reduced to its last part. Every
-text that comes in is escaped; what the template prints without escaping was made here and is a ``Ready``.
+text that comes in is escaped, tokens and passwords are left out; what the template prints without escaping was made
+here and is a ``Ready``.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from gradistill.errors import GradistillError
+from gradistill.recipe.secrets import redacted
 from gradistill.report.summary import role_of
 from gradistill.report.words import printable
 
@@ -54,7 +56,7 @@ def model_card(facts: Mapping[str, Any]) -> str:
         )
     student, teacher = facts["student"], facts.get("teacher")
     loyalty = {k: v for k, v in (facts.get("loyalty") or {}).items() if isinstance(v, Mapping)}
-    recipe = _yaml(_without_paths(facts["recipe"])) if facts.get("recipe") else ""
+    recipe = _yaml(_without_paths(redacted(facts["recipe"]))) if facts.get("recipe") else ""
     text = markdown_template("model_card.md.j2").render(
         front_matter=Ready(_front_matter(facts)),
         title=student.get("name") or "Text classifier",

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,10 +18,11 @@ from datasets import Dataset
 from torch import Tensor
 
 from gradistill.errors import StoreError
-from gradistill.signals.files import checksum_of, draft_of, write_whole
+from gradistill.signals.files import checksum_of, draft_of, locked, read_object, remove_drafts, write_whole
 from gradistill.signals.fingerprint import digest
 from gradistill.signals.layout import Column, packed
 from gradistill.signals.manifest import MANIFEST, SHARD, Manifest, Shard, refuse_other
+from gradistill.signals.store import fault_of
 from gradistill.signals.teacher import TeacherSignals
 from gradistill.types import Batch
 
@@ -105,7 +105,7 @@ def build(
             return
         plan = _as_begun(plan)
         for number in range(rank, plan.shards, ranks):
-            if not plan.shard_file(number).is_file():
+            if not _is_built(plan, number):
                 _write_shard(plan, number, teacher, collate)
             on_progress(len(plan.rows_of(number)))
         barrier()
@@ -145,14 +145,21 @@ def _open_folder(plan: Build) -> None:
             expected="a new or empty folder, or a store",
             remedy="choose another --output",
         )
-    there = sum(plan.shard_file(number).is_file() for number in range(plan.shards))
+    there = sum(_is_built(plan, number) for number in range(plan.shards))
     _refuse_full_disk(folder, plan.size * (plan.shards - there) // max(plan.shards, 1))
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        for draft in drafts:
+        remove_drafts(folder)
+        for draft in drafts:  # of earlier versions
             (folder / draft).unlink(missing_ok=True)
         begun = {"made_for": plan.made_for, "rows_per_shard": plan.rows_per_shard}
         write_whole(folder / PLAN, json.dumps(begun, indent=1).encode())
+
+
+def _is_built(plan: Build, number: int) -> bool:
+    """Whether a shard of an unfinished store is there, and is one: nothing else vouches for it yet."""
+    file, signals = plan.shard_file(number), [column.as_dict() for column in plan.columns]
+    return file.is_file() and fault_of(file, len(plan.rows_of(number)), signals) is None
 
 
 def _files(folder: Path) -> tuple[list[str], list[str]]:
@@ -165,9 +172,8 @@ def _files(folder: Path) -> tuple[list[str], list[str]]:
 def _as_begun(plan: Build) -> Build:
     """The plan, with the shards of the unfinished store. Raises StoreError where that is for something else."""
     try:
-        begun = json.loads((plan.folder / PLAN).read_text(encoding="utf-8"))
-        made_for, rows_per_shard = dict(begun["made_for"]), int(begun["rows_per_shard"])
-    except (ValueError, KeyError, TypeError) as error:
+        made_for, rows_per_shard = read_plan(plan.folder)
+    except (OSError, ValueError) as error:
         raise StoreError(
             f"{plan.folder / PLAN} is damaged: {error}",
             expected="the plan of an unfinished store, as it was written",
@@ -175,6 +181,17 @@ def _as_begun(plan: Build) -> Build:
         ) from error
     _refuse_other(plan, made_for)
     return replace(plan, begun_with=rows_per_shard)
+
+
+def read_plan(folder: Path) -> tuple[dict[str, Any], int]:
+    """What an unfinished store is for, and its rows a shard. Raises OSError and ValueError where it cannot be read."""
+    begun = read_object(folder / PLAN)
+    made_for, rows_per_shard = begun.get("made_for"), begun.get("rows_per_shard")
+    if not isinstance(made_for, dict):
+        raise ValueError("it does not say what the store is for")
+    if type(rows_per_shard) is not int or rows_per_shard < 1:
+        raise ValueError(f"its rows_per_shard is {rows_per_shard!r}, which must be 1 or more")
+    return made_for, rows_per_shard
 
 
 def _refuse_other(plan: Build, found: dict[str, Any]) -> None:
@@ -283,15 +300,21 @@ def _finish(plan: Build) -> None:
 
 @contextmanager
 def alone(folder: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold the lock of a store's folder; a process that dies lets go of it. Its file stands beside the store.
+    """Lock a store's folder; a process that dies releases it, and nothing is left beside the store.
 
-    Another process is waited for, or refused with a StoreError where ``wait`` is not set.
+    Another process is waited for, or refused with a StoreError where ``wait`` is not set. Raises StoreError where the
+    folder cannot be made.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with (folder.parent / f".{folder.name}.lock").open("w") as lock:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
+            had = stack.enter_context(locked(folder, patience=None if wait else 0.0))
+        except (OSError, ValueError) as error:
+            raise StoreError(
+                f"{folder} cannot be used for a store: {getattr(error, 'strerror', None) or error}",
+                expected="a folder that can be made and written",
+                remedy="choose another folder, or --signals online",
+            ) from error
+        if not had:
             raise StoreError(
                 f"{folder} is being built by another process", remedy="wait for it, or stop it"
             ) from None

@@ -49,9 +49,7 @@ class Column:
     @property
     def item_bytes(self) -> int:
         """Bytes of one example, or of one token."""
-        numbers = int(np.prod(self.shape))
-        factors = 0 if self.encoding == "float32" else numbers // self.shape[-1]
-        return numbers * np.dtype(self.encoding).itemsize + factors * _FACTOR.itemsize
+        return bytes_of(self.shape, self.encoding)
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -60,6 +58,13 @@ class Column:
             "per": "token" if self.per_token else "example",
             "encoding": self.encoding,
         }
+
+
+def bytes_of(shape: Sequence[int], encoding: Encoding) -> int:
+    """Bytes of numbers of a shape, whose last axis is a vector."""
+    numbers = int(np.prod(shape))
+    factors = 0 if encoding == "float32" else numbers // shape[-1]
+    return numbers * np.dtype(encoding).itemsize + factors * _FACTOR.itemsize
 
 
 def columns_for(requests: Sequence[Request], facts: ModelFacts, encoding: Encoding) -> tuple[Column, ...]:

@@ -40,6 +40,32 @@ class Manifest:
     def write(self, folder: Path) -> None:
         write_whole(folder / MANIFEST, _text(asdict(self)).encode())
 
+    def check(self) -> None:
+        """Raise ValueError for numbers that no store can have: a checksum that fits can be anybody's."""
+        counts = {"rows": self.rows, "tokens": self.tokens, **{s.file: s.rows for s in self.shards}}
+        counts |= {f"bytes of {shard.file}": shard.bytes for shard in self.shards}
+        for name, count in counts.items():
+            if type(count) is not int or count < 0:
+                raise ValueError(f"its {name} is {count!r}, which is no count")
+        if type(self.rows_per_shard) is not int or self.rows_per_shard < 1:
+            raise ValueError(f"its rows_per_shard is {self.rows_per_shard!r}, which must be 1 or more")
+        starts = range(0, self.rows, self.rows_per_shard)
+        if [s.rows for s in self.shards] != [min(self.rows_per_shard, self.rows - start) for start in starts]:
+            raise ValueError(f"its {len(self.shards)} shards do not add up to {self.rows} rows")
+        if len({shard.file for shard in self.shards}) < len(self.shards):
+            raise ValueError("it names a shard twice")
+        for signal in self.made_for["signals"]:
+            numbers = signal["shape"]
+            known = signal["per"] in ("token", "example") and signal["encoding"] in (
+                "float32",
+                "float16",
+                "int8",
+            )
+            if not known or not numbers or any(type(n) is not int or n < 1 for n in numbers):
+                raise ValueError(f"its signal {signal['name']!r} has no shape that can be read")
+        if not isinstance(self.about, dict):
+            raise ValueError(f"its about is {self.about!r}")
+
     @classmethod
     def read(cls, folder: Path) -> Manifest:
         """Raises StoreError for a manifest that is not there, is not whole, or is of another format."""
@@ -53,14 +79,16 @@ class Manifest:
             shards = tuple(Shard(**shard) for shard in content.pop("shards"))
             if strange := [shard.file for shard in shards if not SHARD.fullmatch(shard.file)]:
                 raise ValueError(f"it names {strange[0]!r} as a shard")  # no path leads out of the folder
-            return cls(**content, shards=shards)
+            found = cls(**content, shards=shards)
+            found.check()
+            return found
         except FileNotFoundError:
             raise StoreError(
                 f"{folder} holds no {MANIFEST}",
                 expected="a finished store of teacher signals",
                 remedy="build it: gradistill signals",
             ) from None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise StoreError(
                 f"{file} is damaged: {error}",
                 expected="a manifest as it was written",

@@ -17,7 +17,7 @@ from torch import Tensor
 from gradistill.errors import StoreError
 from gradistill.objectives._contract import Gradients, Request
 from gradistill.signals.files import checksum_of
-from gradistill.signals.layout import Column, kept_as, unpacked
+from gradistill.signals.layout import Column, bytes_of, kept_as, unpacked
 from gradistill.signals.manifest import Manifest, refuse_other
 from gradistill.signals.speak import Said
 from gradistill.types import Batch
@@ -62,6 +62,13 @@ class StoredTeacher:
         remedy = "build one for these: gradistill signals, or give --signals auto"
         refuse_other(folder, made_for, _of_these(manifest.made_for, made_for), remedy=remedy)
         refuse_damaged(folder, damaged(folder, manifest, verify=verify))
+        rows = list(rows)
+        if len(rows) != manifest.rows:
+            raise StoreError(
+                f"{folder} holds the signals of {manifest.rows} rows, and the data have {len(rows)}",
+                expected="a store made for this teacher, data and recipe",
+                remedy=remedy,
+            )
         return cls(folder, manifest, columns, rows)
 
     def __call__(self, batch: Batch, requests: Iterable[Request]) -> Said:
@@ -116,7 +123,18 @@ def _of_these(found: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
 
 
 def open_shelf(file: Path) -> Shelf:
-    table = pa.ipc.open_file(pa.memory_map(str(file))).get_batch(0)
+    """A shard, memory-mapped. Raises ValueError for a file of another content."""
+    try:
+        reader = pa.ipc.open_file(pa.memory_map(str(file)))
+        table = reader.get_batch(0)
+        table.validate(full=True)
+    except (pa.ArrowException, OSError, IndexError) as error:
+        raise ValueError(" ".join(str(error).split())) from error
+    kinds = [table.schema.field(k).type for k in range(len(table.schema.names))]
+    if table.schema.names[:2] != ["index", "length"] or kinds[:2] != [pa.int64(), pa.int64()]:
+        raise ValueError("it has no columns index and length")
+    if any(kind != pa.large_binary() for kind in kinds[2:]) or any(c.null_count for c in table.columns):
+        raise ValueError("its columns hold no bytes")
     data, offsets = {}, {}
     for name in table.schema.names[2:]:
         _, starts, content = table.column(name).buffers()
@@ -136,7 +154,31 @@ def damaged(folder: Path, manifest: Manifest, *, verify: Verify) -> dict[str, st
             found[shard.file] = f"has {file.stat().st_size} bytes, not {shard.bytes}"
         elif verify == "full" and checksum_of(file) != shard.sha256:
             found[shard.file] = "has another checksum"
+        elif fault := fault_of(file, shard.rows, manifest.made_for["signals"]):
+            found[shard.file] = f"is no shard: {fault}"
     return found
+
+
+def fault_of(file: Path, rows: int, signals: Sequence[Mapping[str, Any]]) -> str | None:
+    """Why a file is no shard of so many rows with these signals (``Column.as_dict``); None if it is one."""
+    try:
+        shelf = open_shelf(file)
+    except ValueError as error:
+        return str(error)
+    if len(shelf.lengths) != rows:
+        return f"it holds {len(shelf.lengths)} rows, not {rows}"
+    if shelf.data.keys() != {signal["name"] for signal in signals}:
+        return "it holds other signals"
+    for signal in signals:
+        items = shelf.lengths if signal["per"] == "token" else 1
+        if bool(
+            (
+                np.diff(shelf.offsets[signal["name"]])
+                != items * bytes_of(signal["shape"], signal["encoding"])
+            ).any()
+        ):
+            return f"its rows of {signal['name']} have another size"
+    return None
 
 
 def refuse_damaged(folder: Path, broken: Mapping[str, str]) -> None:

@@ -11,6 +11,7 @@ from transformers import TrainingArguments
 
 from gradistill.errors import RecipeError, nearest
 from gradistill.recipe import TrainingSettings
+from gradistill.recipe.secrets import redacted
 from gradistill.training.checkpoints import Sealing
 
 CHECKPOINTS = "checkpoints"
@@ -54,7 +55,7 @@ def training_arguments(settings: TrainingSettings, output: Path, *, select: str)
         return TrainingArguments(**{**fields, **own})  # YAML reads a bare no as false
     except (ValueError, TypeError) as error:
         raise RecipeError(
-            f"TrainingArguments refuses training.arguments {settings.arguments}: {error}",
+            f"TrainingArguments refuses training.arguments {redacted(settings.arguments)}: {error}",
             remedy="correct them; see transformers.TrainingArguments",
         ) from error
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer import TRAINING_ARGS_NAME
 
-from gradistill.signals.files import checksum_of, sync_folder, write_whole
+from gradistill.signals.files import checksum_of, discard, read_object, synced, write_whole
 from gradistill.training.processes import processes
 
 SEAL = "whole.json"
@@ -56,11 +56,14 @@ class Sealing(TrainerCallback):
             present = _newest_first(folder)
             for old in present[self.kept or len(present) :]:
                 if old.name != best:
-                    shutil.rmtree(old)
+                    discard(old)
         self._saved_at = monotonic()
 
 
 def seal(checkpoint: Path) -> None:
+    """Note the checksums of a checkpoint's files. The Trainer's pickle of its arguments goes: nothing reads it, and
+    it holds what a recipe leaves out when it is written (tokens, passwords)."""
+    (checkpoint / TRAINING_ARGS_NAME).unlink(missing_ok=True)
     synced(checkpoint)
     sums = {file.name: checksum_of(file) for file in sorted(checkpoint.iterdir()) if file.name != SEAL}
     write_whole(checkpoint / SEAL, json.dumps(sums, indent=1).encode())
@@ -77,27 +80,33 @@ def remove_unsealed(folder: Path) -> None:
             shutil.rmtree(checkpoint)
 
 
-def synced(folder: Path) -> None:
-    """What stands in a folder is on the disk, not only on its way there."""
-    for file in folder.rglob("*"):
-        if file.is_file():
-            with file.open("rb") as stream:
-                os.fsync(stream.fileno())
-    sync_folder(folder)
-
-
 def _newest_first(folder: Path) -> list[Path]:
     numbered = {
         int(path.name.removeprefix(_PREFIX)): path
         for path in folder.glob(f"{_PREFIX}*")
-        if path.name.removeprefix(_PREFIX).isdigit()
+        if path.name.removeprefix(_PREFIX).isdecimal() and path.is_dir()
     }
     return [numbered[step] for step in sorted(numbered, reverse=True)]
 
 
+def has_seal(checkpoint: Path) -> bool:
+    """Whether a folder has a seal that parses, its files whole or not."""
+    return bool(_sums(checkpoint))
+
+
 def _whole(checkpoint: Path) -> bool:
+    sums = _sums(checkpoint)
     try:
-        sums = json.loads((checkpoint / SEAL).read_text(encoding="utf-8"))
-        return all(checksum_of(checkpoint / name) == checksum for name, checksum in sums.items())
-    except (OSError, ValueError, AttributeError):
+        return bool(sums) and all(
+            checksum_of(checkpoint / name) == checksum for name, checksum in sums.items()
+        )
+    except (OSError, ValueError):
         return False
+
+
+def _sums(checkpoint: Path) -> dict[str, str]:
+    try:
+        sums = read_object(checkpoint / SEAL)
+    except (OSError, ValueError):
+        return {}
+    return sums if all(isinstance(checksum, str) for checksum in sums.values()) else {}

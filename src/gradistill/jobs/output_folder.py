@@ -1,0 +1,230 @@
+"""Output folders: which are ours, what in them is ours, and how a result gets into its place.
+
+A folder is ours by a file that we wrote and that parses, never by the names in it. That file is ``.gradistill.json``,
+the mark: the kind of folder, and a checksum of every file that a finished run or audit put there. Folders of versions
+that wrote no mark are recognised by the content of another file (``Kind.unmarked``).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from gradistill.errors import RecipeError
+from gradistill.signals.files import (
+    checksum_of,
+    discard,
+    draft_beside,
+    drafts_in,
+    locked,
+    read_object,
+    remove_drafts,
+    sync_folder,
+    synced,
+    write_whole,
+)
+
+MARK = ".gradistill.json"
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of output folder.
+
+    ``unmarked`` recognises a folder of a version that wrote no mark, and ``files`` matches the names that such a
+    version wrote. ``finished`` is the file that only a finished folder has; None where a command always continues.
+    """
+
+    name: str
+    unmarked: Callable[[Path], bool] = lambda _: False
+    files: re.Pattern[str] = re.compile(r"(?!)")
+    finished: str | None = None
+
+
+def check_output(output: Path, kind: Kind, *, overwrite: bool = True) -> None:
+    """Refuse a folder that holds files of others, or a finished one that is not to be replaced.
+
+    Nothing is changed. With ``overwrite`` a finished one passes, unless a file of it was changed since: that would be
+    lost. Raises RecipeError.
+    """
+    with _explained(output):
+        if output.exists() and not output.is_dir():
+            raise RecipeError(
+                f"{output} is a file",
+                expected=f"a folder for the {kind.name}",
+                remedy="choose another --output",
+            )
+        present = _present(output)
+        if present and not is_ours(output, kind):
+            raise RecipeError(
+                f"{output} holds files that are no {kind.name} of ours: {', '.join(present[:5])}",
+                expected=f"a new or empty folder, or one that gradistill wrote for a {kind.name}",
+                remedy="choose another --output",
+            )
+        if kind.finished and kind.finished in present:
+            if not overwrite:
+                raise RecipeError(
+                    f"{output} holds a finished {kind.name}",
+                    expected="a new folder",
+                    remedy="choose another --output, or give --overwrite to replace it",
+                )
+            _refuse_changed(output, kind)
+
+
+@contextmanager
+def held(output: Path, kind: Kind | None = None) -> Iterator[None]:
+    """Lock an output folder for this process, and mark it where it is of a ``kind``; drafts in it are removed.
+
+    A folder that is refused is left as it was: a new one is removed again. Raises RecipeError where another process
+    works in it, where it holds files of others, or where it cannot be written.
+    """
+    with ExitStack() as stack:
+        with _explained(output):
+            had = stack.enter_context(locked(output))
+        if not had:
+            raise RecipeError(
+                f"another process is at work in {output}", remedy="wait for it, or choose another --output"
+            )
+        marked = False
+        if kind is not None:
+            check_output(output, kind)
+            with _explained(output):
+                remove_drafts(output)
+                marked = _mark_of(output) is None
+                if marked:
+                    _write_mark(output, kind, _files_of(output, kind))
+        try:
+            yield
+        except Exception:
+            if marked and _present(output) == [MARK]:
+                (output / MARK).unlink()
+            raise
+
+
+@contextmanager
+def draft_folder(output: Path) -> Iterator[Path]:
+    """A folder to write a result into, which is gone at the end."""
+    draft = draft_beside(output / "result")
+    draft.mkdir()
+    try:
+        yield draft
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def is_ours(output: Path, kind: Kind) -> bool:
+    """Whether we wrote the folder, for this kind of output."""
+    mark = _mark_of(output)
+    return mark[0] == kind.name if mark is not None else kind.unmarked(output)
+
+
+def put_in_place(draft: Path, output: Path, kind: Kind) -> None:
+    """Move what a draft folder holds into the output, file by file; the file that says finished comes last.
+
+    An earlier result in the output is removed first. A file of the user's that is in the way is kept beside it, as
+    ``NAME.before``.
+    """
+    _write_mark(draft, kind, {path: checksum_of(draft / path) for path in _files_below(draft)})
+    synced(draft)
+    before = _files_of(output, kind)
+    if before and _mark_of(output) is None:
+        _write_mark(
+            output, kind, before
+        )  # a kill between here and the end leaves files that this mark explains
+    for path in sorted(before, key=lambda path: path != kind.finished):
+        if _is_as_written(output, path, before):
+            (output / path).unlink()
+    for part in sorted(draft.iterdir(), key=lambda part: (part.name == kind.finished, part.name != MARK)):
+        place = output / part.name
+        if part.is_dir() and place.is_dir() and not _files_below(place):
+            discard(place)
+        elif part.name != MARK and (place.exists() or place.is_symlink()):
+            place.rename(_free_name(place))
+        part.replace(place)
+    sync_folder(output)
+
+
+def _files_of(output: Path, kind: Kind) -> dict[str, str]:
+    """Name and checksum of each file that we wrote into a folder of ours."""
+    mark = _mark_of(output)
+    if mark is not None:
+        return dict(mark[1])
+    if kind.finished is None or not (output / kind.finished).is_file() or not kind.unmarked(output):
+        return {}
+    found = [path for path in output.iterdir() if kind.files.fullmatch(path.name) and path.is_file()]
+    return {path.name: checksum_of(path) for path in found}
+
+
+def _refuse_changed(output: Path, kind: Kind) -> None:
+    files = _files_of(output, kind)
+    changed = sorted(p for p in files if (output / p).exists() and not _is_as_written(output, p, files))
+    if changed:
+        raise RecipeError(
+            f"{output / changed[0]} was changed after the {kind.name} had written it",
+            expected="files as they were written: --overwrite would lose the change",
+            remedy="move the file elsewhere, or delete it, and give the command again",
+        )
+
+
+def _is_as_written(output: Path, path: str, files: Mapping[str, str]) -> bool:
+    place = output / path
+    inside = place.is_file() and place.resolve().is_relative_to(output.resolve())
+    return inside and checksum_of(place) == files[path]
+
+
+def _free_name(place: Path) -> Path:
+    names = (f"{place.name}.before{number or ''}" for number in range(10_000))
+    return next(free for free in map(place.with_name, names) if not (free.exists() or free.is_symlink()))
+
+
+def _present(output: Path) -> list[str]:
+    """The names in a folder, but for drafts of ours that a killed process left."""
+    if not output.is_dir():
+        return []
+    drafts = drafts_in(output)
+    return sorted(path.name for path in output.iterdir() if path not in drafts)
+
+
+def _files_below(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def _mark_of(output: Path) -> tuple[str, Mapping[str, str]] | None:
+    """The kind and the files of a marked folder; None where there is no mark that parses."""
+    try:
+        mark = read_object(output / MARK)
+        kind, files = mark["gradistill"], mark["files"]
+    except (OSError, ValueError, KeyError):
+        return None
+    fits = isinstance(kind, str) and isinstance(files, dict) and mark.get("format") == _FORMAT
+    inside = fits and all(_is_inside(path) and isinstance(checksum, str) for path, checksum in files.items())
+    return (kind, files) if inside else None
+
+
+def _is_inside(path: str) -> bool:
+    """Whether a path of a mark stays in the folder: a mark may come from a stranger."""
+    return bool(path) and not Path(path).is_absolute() and ".." not in Path(path).parts
+
+
+def _write_mark(output: Path, kind: Kind, files: Mapping[str, str]) -> None:
+    mark = {"gradistill": kind.name, "format": _FORMAT, "files": dict(files)}
+    write_whole(output / MARK, (json.dumps(mark, indent=1) + "\n").encode())
+
+
+@contextmanager
+def _explained(output: Path) -> Iterator[None]:
+    """Raises RecipeError where the system cannot find, read or make the folder ``output`` itself."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise RecipeError(
+            f"{output} cannot be used: {getattr(error, 'strerror', None) or error}",
+            expected="a folder that can be made and written",
+            remedy="choose another --output",
+        ) from error

@@ -1,0 +1,100 @@
+"""The one reader of YAML: plain values only, of bounded size, depth and aliases, and no key twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+MAX_BYTES, MAX_NODES, MAX_DEPTH = 128 << 10, 20_000, 40
+"""Far above what a recipe or a bench file needs, and read within a second."""
+
+
+class YamlError(ValueError):
+    """A text that is no YAML that we read; the message ends with the line, where there is one."""
+
+
+def load_yaml(content: str | bytes) -> Any:
+    """The value of a YAML text.
+
+    Raises YamlError for more than ``MAX_BYTES``, ``MAX_NODES`` (with every alias counted as what it stands for) or
+    ``MAX_DEPTH``, for an alias inside of what it stands for, for a key that stands twice in a mapping, for tags of
+    objects, and for anything that is not YAML; UnicodeDecodeError for bytes that are not UTF-8.
+    """
+    size = len(content) if isinstance(content, bytes) else len(content.encode("utf-8", "surrogatepass"))
+    if size > MAX_BYTES:
+        raise YamlError(f"it has more than {MAX_BYTES:,} bytes")
+    text = content.decode("utf-8") if isinstance(content, bytes) else content
+    loader: Any = None
+    try:
+        loader = _Loader(text)
+        return loader.get_single_data()
+    except YamlError:
+        raise
+    except RecursionError as error:
+        raise YamlError("it is nested too deep") from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f", in line {mark.line + 1}" if mark else ""
+        raise YamlError(f"{error.problem or error.context}{place}") from error
+    except Exception as error:  # PyYAML lets its constructors' errors through: of "2001-02-30", of "!!int ''"
+        raise YamlError(" ".join(str(error).split())) from error
+    finally:
+        if loader is not None:
+            loader.dispose()
+
+
+def read_yaml(file: Path) -> Any:
+    """The value of a YAML file, of which no more is read than ``load_yaml`` takes. Raises YamlError and OSError."""
+    if file.exists() and not file.is_file() and not file.is_dir():
+        raise YamlError("it is not a regular file")  # to open a pipe that nobody writes to would wait forever
+    with file.open("rb") as stream:
+        return load_yaml(stream.read(MAX_BYTES + 1))
+
+
+class _Loader(yaml.SafeLoader):
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.depth = self.nodes = 0
+        self.size_of: dict[int, int] = {}
+        """How many nodes an anchored node stands for, by its identity."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event: Any = self.peek_event()
+        before, line = self.nodes, event.start_mark.line + 1
+        if isinstance(event, yaml.AliasEvent):
+            node: Any = super().compose_node(parent, index)
+            if id(node) not in self.size_of:
+                raise YamlError(
+                    f"the alias *{event.anchor} stands inside of what it stands for, in line {line}"
+                )
+            self.nodes += self.size_of[id(node)]
+        else:
+            self.depth += 1
+            self.nodes += 1
+            if self.depth > MAX_DEPTH:
+                raise YamlError(f"it is nested more than {MAX_DEPTH} deep, in line {line}")
+            node = super().compose_node(parent, index)
+            self.depth -= 1
+            self.size_of[id(node)] = self.nodes - before
+        if self.nodes > MAX_NODES:
+            raise YamlError(f"it holds more than {MAX_NODES:,} values, in line {line}")
+        return node
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node: Any = super().compose_mapping_node(anchor)
+        _refuse_twice(node)
+        return node
+
+
+def _refuse_twice(node: yaml.MappingNode) -> None:
+    lines: dict[tuple[str, str], int] = {}
+    for key, _ in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            continue
+        line = key.start_mark.line + 1
+        if (key.tag, key.value) in lines:
+            first = lines[key.tag, key.value]
+            raise YamlError(f"the key {key.value!r} stands twice, in line {first} and in line {line}")
+        lines[key.tag, key.value] = line
