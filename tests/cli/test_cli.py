@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from gradistill import __version__
 from gradistill.cli import main
 from gradistill.cli.options import data_choice, resolved_recipe
-from gradistill.cli.tune import trial_row
+from gradistill.cli.tune import next_command, trial_row
 from gradistill.data import TASKS
 from gradistill.errors import GradistillError
 from gradistill.jobs import runs
@@ -256,6 +257,18 @@ def test_signals_say_what_is_missing_or_wrong(small: Any, typed: Type, tmp_path:
         said = typed("signals", *arguments)
         assert said.code == 2
         assert message in said.err
+
+
+def test_a_search_ends_with_a_command_that_can_be_typed() -> None:
+    choice = data_choice(
+        "my data", "sst2", label_column="gold", text_columns="a,b", kind=None, validation_share=0.1
+    )
+    typed = shlex.split(next_command("runs/teacher", choice, Path("runs/tune")))
+    assert typed == [
+        "gradistill", "distill", "--teacher", "runs/teacher", "--data", "my data", "--task", "sst2",
+        "--label-column", "gold", "--text-columns", "a,b", "--validation-share", "0.1",
+        "--recipe", "runs/tune/best.yaml", "--output", "runs/tune/student",
+    ]  # fmt: skip
 
 
 def test_fields_of_a_search_that_end_alike_keep_columns_of_their_own() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -162,6 +164,20 @@ def data_choice(data: str, task: str | None, *, text_columns: str | None, **how:
     from gradistill.data import DataChoice
 
     return DataChoice(data, task, text_columns=listed(text_columns), **how)
+
+
+def data_options(choice: Any) -> list[str]:
+    """The options that describe a ``DataChoice``, as they are typed."""
+    typed = ["--data", choice.name]
+    for field in dataclasses.fields(choice):
+        value = getattr(choice, field.name)
+        if field.name == "source" or value == field.default:
+            continue
+        if isinstance(value, Mapping):
+            value = [f"{key}={part}" for key, part in value.items()]
+        shown = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+        typed += [f"--{field.name.replace('_', '-')}", shown]
+    return typed
 
 
 def listed(names: str | None) -> tuple[str, ...] | None:

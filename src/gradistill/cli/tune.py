@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,6 +30,7 @@ from gradistill.cli.options import (
     ValidationSeed,
     ValidationShare,
     data_choice,
+    data_options,
     distilling_recipe,
     say,
 )
@@ -102,10 +104,19 @@ def tune(
         data, task, label_column=label_column, text_columns=text_columns, kind=kind,
         validation_share=validation_share, validation_seed=validation_seed,
     )  # fmt: skip
-    _tell(tuned(teacher, choice, output, tuning, signals=StoreChoice(signals), say=say), output)
+    found = tuned(teacher, choice, output, tuning, signals=StoreChoice(signals), say=say)
+    _report(found, output, next_command(teacher, choice, output))
 
 
-def _tell(found: dict[str, Any], output: Path) -> None:
+def next_command(teacher: str, choice: Any, output: Path) -> str:
+    """The command that trains the best student once more, for a shell."""
+    from gradistill.jobs.tuning import BEST
+
+    named = ["--teacher", teacher, *data_options(choice), "--recipe", str(output / BEST)]
+    return shlex.join(["gradistill", "distill", *named, "--output", str(output / "student")])
+
+
+def _report(found: dict[str, Any], output: Path, command: str) -> None:
     from rich.console import Console
 
     from gradistill.jobs.tuning import BEST
@@ -115,7 +126,7 @@ def _tell(found: dict[str, Any], output: Path) -> None:
         return say("no trial has ended yet; the same command goes on")
     rows = [trial_row(trial) for trial in found["trials"]]
     Console().print(results_table(rows[:10], title=f"{len(rows)} trials, {found['pruned']} stopped early"))
-    return say(f"the best recipe is {output / BEST}: gradistill distill --recipe {output / BEST}")
+    return say(f"the best recipe is {output / BEST}. To distil with it:\n{command}")
 
 
 def trial_row(trial: Mapping[str, Any]) -> dict[str, Any]:
