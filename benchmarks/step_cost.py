@@ -118,8 +118,8 @@ class Bench:
             for name in self.online.probe.embedding_parameters:
                 student.get_parameter(name).requires_grad_(False)
         trainer = DistillationTrainer(
-            student, self.store, terms or self.terms(recipe), teacher_facts=facts(self.online.probe),
-            args=self.arguments(), data_collator=self.collate, train_dataset=self.rows,
+            student, self.arguments(), self.collate, self.rows, teacher=self.store,
+            objectives=terms or self.terms(recipe), teacher_facts=facts(self.online.probe),
         )  # fmt: skip
         if whole:
             trainer.step = replace(trainer.step, student_probe=replace(trainer.step.student_probe, trim=None))

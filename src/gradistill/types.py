@@ -57,6 +57,8 @@ class Batch:
     ``tokens_per_example`` is the mean number of real tokens over all that one optimizer step sees
     (accumulated batches, all processes): dividing a sum over tokens by it before the average over examples
     gives the average over tokens. Where nobody sets it, it is that of the batch.
+    ``labels_per_example`` is likewise the share of rows that have a label (a class id other than −100, a score that is
+    not NaN): dividing by it gives the average over labelled rows.
     ``drawn`` is there while training, for what is estimated from a part.
     """
 
@@ -65,14 +67,16 @@ class Batch:
     labels: Tensor | None = None
     index: Int[Tensor, " batch"] | None = None
     tokens_per_example: Float[Tensor, ""] | None = None
+    labels_per_example: Float[Tensor, ""] | None = None
     drawn: Drawn | None = None
 
     @classmethod
     def of(cls, collated: Mapping[str, Any]) -> Batch:
         """Split a collated mapping. Without an attention mask every token counts as real."""
         inputs = {k: v for k, v in collated.items() if k not in NOT_MODEL_INPUTS}
-        ids = inputs["input_ids"]
-        mask = inputs.get("attention_mask", torch.ones_like(ids)).bool()
+        tokens = inputs["input_ids"] if "input_ids" in inputs else inputs["inputs_embeds"][..., 0]
+        mask = inputs.get("attention_mask")
+        mask = torch.ones_like(tokens).bool() if mask is None else mask.bool()
         return cls(inputs, mask, collated.get("labels"), collated.get("index"))
 
     def per_token(self, summed_over_tokens: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
@@ -80,6 +84,20 @@ class Batch:
         if self.tokens_per_example is None:
             return summed_over_tokens * len(self) / self.mask.sum()
         return summed_over_tokens / self.tokens_per_example.to(summed_over_tokens.dtype)
+
+    def labelled(self) -> Bool[Tensor, " batch"]:
+        """Which rows have a label."""
+        if self.labels is None:
+            return torch.zeros_like(self.mask[:, 0])
+        gold = self.labels.reshape(len(self), -1)[:, 0]
+        return ~gold.isnan() if gold.is_floating_point() else gold != UNLABELLED
+
+    def per_label(self, values: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """Values whose mean over examples is the mean over labelled rows; those of the others are 0."""
+        share = self.labels_per_example
+        if share is None:
+            share = self.labelled().sum() / len(self)
+        return values / share.to(values).clamp(min=1e-9)  # where no row has a label, all are 0
 
     def __len__(self) -> int:
         return self.mask.shape[0]
@@ -97,6 +115,9 @@ class Batch:
             tokens_per_example=self.mask.sum() / len(self)
             if self.tokens_per_example is None
             else self.tokens_per_example,
+            labels_per_example=self.labelled().sum() / len(self)
+            if self.labels_per_example is None
+            else self.labels_per_example,
             drawn=None if self.drawn is None else self.drawn.rows(at),
         )
 

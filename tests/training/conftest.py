@@ -132,8 +132,8 @@ class Kit:
         optimizer = torch.optim.SGD(student.parameters(), lr=1.0) if sgd else None
         return DistillationTrainer(
             student,
-            teacher,
-            terms_of(terms) if isinstance(terms, str) else terms,
+            teacher=teacher,
+            objectives=terms_of(terms) if isinstance(terms, str) else terms,
             **{
                 "args": self.arguments(**arguments),
                 "train_dataset": rows(student.config.num_labels) if data is None else data,

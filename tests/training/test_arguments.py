@@ -10,12 +10,12 @@ from transformers import TrainingArguments
 
 from gradistill.errors import RecipeError
 from gradistill.recipe import load_recipe
-from gradistill.training.arguments import CHECKPOINTS, training_arguments
+from gradistill.training.arguments import CHECKPOINTS, Measured, training_arguments
 
 
 def made(folder: Path, *changes: str) -> TrainingArguments:
     settings = load_recipe("adkd", changes=["training.arguments.use_cpu=true", *changes]).training
-    return training_arguments(settings, folder, select="eval_accuracy")
+    return training_arguments(settings, folder, Measured("accuracy", ("accuracy", "f1")))
 
 
 def refusal(folder: Path, change: str) -> str:
@@ -43,7 +43,7 @@ def test_the_defaults_keep_the_best_of_one_evaluation_an_epoch(tmp_path: Path) -
     assert found.per_device_eval_batch_size == 64
     assert (found.eval_strategy, found.save_strategy, found.lr_scheduler_type) == ("epoch", "epoch", "linear")
     assert found.load_best_model_at_end
-    assert (found.metric_for_best_model, found.greater_is_better) == ("eval_accuracy", True)
+    assert (found.metric_for_best_model, found.greater_is_better) == ("accuracy", True)
     assert found.train_sampling_strategy == "group_by_length"  # padding is the first factor of speed
     assert (found.weight_decay, found.warmup_steps, found.report_to) == (0.0, 0, [])
     assert not found.remove_unused_columns

@@ -43,10 +43,11 @@ def disk_trouble_told(checkpoints: Path) -> Iterator[None]:
         ) from error
 
 
-def share_done(trainer: Trainer) -> float:
-    """The share of all steps that this process has taken: the others were taken before it went on."""
+def epochs_done(trainer: Trainer) -> float:
+    """The passes over the data that this process has made: the others were made before it went on."""
     begun: int = getattr(trainer, "_initial_global_step", 0)
-    return (trainer.state.global_step - begun) / max(trainer.state.max_steps, 1)
+    taken = trainer.state.global_step
+    return (trainer.state.epoch or 0.0) * (taken - begun) / max(taken, 1)
 
 
 def saving(model: Any, tokenizer: PreTrainedTokenizerBase) -> Callable[[Path], None]:

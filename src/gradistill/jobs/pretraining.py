@@ -19,7 +19,7 @@ from gradistill.errors import RecipeError
 from gradistill.jobs import Say
 from gradistill.jobs.account import described, timing, versions
 from gradistill.jobs.folder import check_run, close_run, opened_run
-from gradistill.jobs.guarded import disk_trouble_told, saving, share_done, trained
+from gradistill.jobs.guarded import disk_trouble_told, epochs_done, saving, trained
 from gradistill.jobs.runs import build_student
 from gradistill.models.given import ModelSource, model_name, model_paths
 from gradistill.models.loading import load_classifier, load_tokenizer, set_padding
@@ -30,15 +30,13 @@ from gradistill.objectives._contract import Gradients, Logits
 from gradistill.recipe import Recipe
 from gradistill.report.card import model_card
 from gradistill.signals.fingerprint import of_model, of_rows, of_tokenizer
-from gradistill.training.arguments import CHECKPOINTS, sealing, training_arguments
+from gradistill.training.arguments import CHECKPOINTS, Measured, check_settings, sealing, training_arguments
 from gradistill.training.processes import processes
 from gradistill.training.trainer import DistillationTrainer, facts, online_teacher
 from gradistill.types import Batch
 
 HELD_OUT, MOST_HELD_OUT = 0.02, 500
 """Share and number of texts that are not trained on, but measured before and after."""
-
-_EVERY_EPOCH = {"eval_strategy": "no", "load_best_model_at_end": False, "metric_for_best_model": None}
 
 
 def pretrain(
@@ -61,6 +59,7 @@ def pretrain(
     output, texts = Path(output), _listed(texts)
     reads = (*model_paths(teacher, recipe.student.checkpoint), *filter(is_path, texts))
     check_run(output, recipe, overwrite=overwrite, reads=reads)
+    check_settings(recipe.training, Measured())
     tokenizer, (model, _) = load_tokenizer(teacher), load_classifier(teacher, new_head=True)
     set_padding(model, tokenizer)
     training, held_out = _rows(texts, text_columns, tokenizer, recipe, say)
@@ -104,7 +103,7 @@ class _Pretraining:
             if not processes().is_main_process:
                 return {}
             after = _distances(trainer, self.held_out)
-            examples = share_done(trainer) * len(self.training) * self.recipe.training.epochs
+            examples = epochs_done(trainer) * len(self.training)
             models = {"student": self.student, "teacher": self.teacher}
             metrics = {
                 "task": "texts", "method": self.recipe.method, "seed": self.recipe.training.seed,
@@ -118,22 +117,21 @@ class _Pretraining:
         return metrics
 
     def _trainer(self) -> DistillationTrainer:
-        given = self.recipe.training
-        settings = given.model_copy(update={"arguments": {**_EVERY_EPOCH, **given.arguments}})
-        arguments = training_arguments(settings, self.output, select="loss")
+        settings = self.recipe.training
+        arguments = training_arguments(settings, self.output, Measured())
         online = online_teacher(self.teacher, self.recipe.compute)
         online.model.to(arguments.device)
         return DistillationTrainer(
             self.student,
-            online,
-            list(self.recipe.objectives.values()),
-            teacher_facts=facts(online.probe),
-            args=arguments,
-            compute=self.recipe.compute,
-            data_collator=Collator(self.tokenizer),
-            train_dataset=self.training,
+            arguments,
+            Collator(self.tokenizer),
+            self.training,
             processing_class=self.tokenizer,
             callbacks=[sealing(settings)],
+            teacher=online,
+            objectives=list(self.recipe.objectives.values()),
+            teacher_facts=facts(online.probe),
+            compute=self.recipe.compute,
         )
 
 

@@ -11,14 +11,20 @@ import numpy as np
 from datasets import Dataset, concatenate_datasets
 from rich.progress import Progress
 from torch import nn
-from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+from transformers import (
+    EvalPrediction,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TrainerCallback,
+    TrainingArguments,
+)
 
 from gradistill.audit import Answers, ask, loyalty, predicted_logits
 from gradistill.data import Collator, Encoded, Splits, Task, compute_metrics, encode
 from gradistill.jobs import Say
 from gradistill.jobs.account import described, timing, versions
 from gradistill.jobs.folder import close_run, opened_run
-from gradistill.jobs.guarded import disk_trouble_told, saving, share_done, trained
+from gradistill.jobs.guarded import disk_trouble_told, epochs_done, saving, trained
 from gradistill.jobs.remembering import remembered_answers
 from gradistill.jobs.signals import AUTO, StoreChoice, plan_store, stored_teacher
 from gradistill.models.loading import set_padding
@@ -32,7 +38,7 @@ from gradistill.signals.fingerprint import of_model, of_rows, of_tokenizer
 from gradistill.signals.layout import Encoding
 from gradistill.signals.store import StoredTeacher
 from gradistill.signals.teacher import OnlineTeacher
-from gradistill.training.arguments import CHECKPOINTS, sealing, training_arguments
+from gradistill.training.arguments import CHECKPOINTS, Measured, sealing, training_arguments
 from gradistill.training.processes import processes
 from gradistill.training.step import requests_of
 from gradistill.training.trainer import DistillationTrainer, facts, online_teacher
@@ -57,6 +63,9 @@ class Run:
         self, student: PreTrainedModel, teacher: PreTrainedModel | None, *, overwrite: bool
     ) -> dict[str, Any]:
         """Of several processes all train; the first evaluates, writes, and alone has metrics to give."""
+        task = self.splits.task
+        arguments = training_arguments(self.recipe.training, self.output, Measured(task.select, task.metrics))
+        self._tell_what_selects(arguments)
         set_padding(student, self.tokenizer)
         training, validation = self.encoded("train"), self.encoded("validation")
         test = self.encoded("test") if "test" in self.splits.rows else None
@@ -67,7 +76,9 @@ class Run:
             opened_run(self.output, self.recipe, inputs, overwrite=overwrite) as checkpoint,
         ):
             stored = self._stored(student, online, training) if online and self.recipe.needs_teacher else None
-            trainer = self._trainer(student, online, stored, training, validation)
+            trainer = self._trainer(
+                student, online, stored, arguments, {"train": training, "validation": validation}
+            )
             if checkpoint:
                 self.say(f"going on from {checkpoint}")
             seconds = trained(trainer, checkpoint)
@@ -84,7 +95,7 @@ class Run:
                 "timing": timing(
                     sum((source.seconds for source in (online, stored) if source), 0.0),
                     seconds,
-                    share_done(trainer) * len(training) * self.recipe.training.epochs,
+                    epochs_done(trainer) * len(training),
                 ),
                 "versions": versions(),
                 # Not among what an unfinished run is known by: no weight depends on these rows.
@@ -161,30 +172,36 @@ class Run:
         student: PreTrainedModel,
         online: OnlineTeacher | None,
         stored: StoredTeacher | None,
-        training: Dataset,
-        validation: Dataset,
+        arguments: TrainingArguments,
+        rows: Mapping[str, Dataset],
     ) -> DistillationTrainer:
         settings, task = self.recipe.training, self.splits.task
         padded = settings.max_length if self.recipe.compute.pad_to_max_length else None
-        arguments = training_arguments(settings, self.output, select=task.select)
         if online is not None:
             online.model.to("cpu" if stored else arguments.device)
         pair = self._facts(student, online) if online else None
         return DistillationTrainer(
             student,
-            (stored or online) if self.recipe.needs_teacher else None,
-            self.terms,
-            teacher_facts=pair.teacher if pair else None,
-            shared_embeddings=pair.shared_embeddings if pair else True,
-            args=arguments,
-            compute=self.recipe.compute,
-            data_collator=Collator(self.tokenizer, pad_to=padded),
-            train_dataset=training,
-            eval_dataset=validation,
+            arguments,
+            Collator(self.tokenizer, pad_to=padded),
+            rows["train"],
+            rows["validation"],
             processing_class=self.tokenizer,
             compute_metrics=lambda prediction: _metrics_of(prediction, task),
             callbacks=[sealing(settings), *self.callbacks],
+            teacher=(stored or online) if self.recipe.needs_teacher else None,
+            objectives=self.terms,
+            teacher_facts=pair.teacher if pair else None,
+            shared_embeddings=pair.shared_embeddings if pair else True,
+            compute=self.recipe.compute,
         )
+
+    def _tell_what_selects(self, arguments: TrainingArguments) -> None:
+        """Where it is not the task's own metric."""
+        name = str(arguments.metric_for_best_model or "").removeprefix("eval_")
+        if arguments.load_best_model_at_end and name != self.splits.task.select:
+            best = "highest" if arguments.greater_is_better else "lowest"
+            self.say(f"the checkpoint with the {best} {name} is kept")
 
     def _evaluated(
         self,

@@ -58,7 +58,7 @@ class StoreChoice:
     @property
     def written_as(self) -> Encoding:
         if self.encoding is None and self.folder is not None:
-            written = Manifest.read(self.folder).about.get("encoding")
+            written: Any = Manifest.read(self.folder).about.get("encoding")
             return written if written in get_args(Encoding) else DEFAULT_ENCODING
         return self.encoding or DEFAULT_ENCODING
 

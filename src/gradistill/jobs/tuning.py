@@ -30,6 +30,7 @@ from gradistill.models.given import ModelSource, model_name
 from gradistill.recipe import Recipe
 from gradistill.signals.files import discard, draft_of, write_whole
 from gradistill.signals.fingerprint import digest, of_model
+from gradistill.training.arguments import check_settings
 
 DATABASE, TRIALS, BEST, REPORT = "tune.db", "trials", "best.yaml", "tune.json"
 METRIC = "metric"
@@ -75,7 +76,7 @@ class Tuning:
                 "the search has no end", expected="--minutes or --trials", remedy="give one of them"
             )
         space = self.space or default_space(self.resolve(()))
-        self.resolve(changes_of(space, {one.field: one.first for one in space}))
+        check_settings(self.resolve(changes_of(space, {one.field: one.first for one in space})).training)
         return space
 
 
@@ -237,16 +238,20 @@ class _Search:
 
 
 class _Pruning(TrainerCallback):
-    """Stops a run whose selecting metric is under the median of the trials before it, after the same epoch."""
+    """Stops a run whose selecting metric is worse than the median of the trials before it, after the same epoch.
+
+    The study maximises, so a loss is reported with its sign changed.
+    """
 
     def __init__(self, optuna: Any, trial: Any, *, on: bool) -> None:
         self.optuna, self.trial, self.on = optuna, trial, on
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **_: Any) -> None:
-        value = (metrics or {}).get(f"eval_{args.metric_for_best_model}")
+        name = str(args.metric_for_best_model).removeprefix("eval_")
+        value = (metrics or {}).get(f"eval_{name}")
         if not self.on or value is None:
             return
-        self.trial.report(value, step=round(100 * (state.epoch or 0)))
+        self.trial.report(value if args.greater_is_better else -value, step=round(100 * (state.epoch or 0)))
         if self.trial.should_prune():
             raise self.optuna.TrialPruned
 

@@ -15,7 +15,10 @@ from gradistill.types import UNLABELLED, Batch
 
 @objective
 class HardLabel(Objective):
-    """``−log p_gold`` for each example (fine-tuning's loss), or ``(z − y)²`` in a regression; 0 without a label."""
+    """``−log p_gold`` for each example (fine-tuning's loss), or ``(z − y)²`` in a regression.
+
+    Rows without a label are 0 and do not count in the average: its mean over examples is that over labelled rows.
+    """
 
     name: ClassVar[str] = "hard_label"
     title: ClassVar[str] = "Cross-entropy with the labels"
@@ -34,6 +37,8 @@ class HardLabel(Objective):
         logits = student["logits"]
         assert batch.labels is not None  # the trainer refuses data without labels
         if logits.shape[1] == 1:
-            said, gold = logits.squeeze(1), batch.labels.to(logits)
-            return (said - torch.where(gold.isnan(), said, gold)).square()
-        return functional.cross_entropy(logits, batch.labels, reduction="none", ignore_index=UNLABELLED)
+            scores, gold = logits.squeeze(1), batch.labels.to(logits).view(-1)
+            return batch.per_label((scores - torch.where(gold.isnan(), scores, gold)).square())
+        return batch.per_label(
+            functional.cross_entropy(logits, batch.labels, reduction="none", ignore_index=UNLABELLED)
+        )

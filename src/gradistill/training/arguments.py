@@ -1,32 +1,112 @@
-"""From a recipe to transformers' TrainingArguments."""
+"""From a recipe to transformers' TrainingArguments, and what of them is refused before any work."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from inspect import signature
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, get_type_hints
 
+import numpy as np
+import pydantic
 import torch
-from transformers import TrainingArguments
+from pydantic import ConfigDict
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    EvalPrediction,
+    Trainer,
+    TrainingArguments,
+)
+from transformers.trainer_utils import SaveStrategy, SchedulerType
 
-from gradistill.errors import RecipeError, nearest
+from gradistill.data.tasks import CLASS_METRICS, SCORE_METRICS
+from gradistill.errors import RecipeError, TrainingError, nearest
 from gradistill.recipe import TrainingSettings
 from gradistill.recipe.secrets import redacted
+from gradistill.training.argument_table import ARGUMENTS, WITHIN_BACKWARD
 from gradistill.training.checkpoints import Sealing
+from gradistill.training.given import first_labels
 
 CHECKPOINTS = "checkpoints"
 """Folder of a run in which checkpoints stand while it trains."""
 
+LOSS = "loss"
 _LIMIT = "save_total_limit"
+_BY_METRIC = (SchedulerType.REDUCE_ON_PLATEAU, SchedulerType.GREEDY)
+"""Schedules that look at the metric for the best model."""
 
 
-def training_arguments(settings: TrainingSettings, output: Path, *, select: str) -> TrainingArguments:
-    """Linear decay, batches of like length, one evaluation and checkpoint an epoch, the best by ``select`` kept.
+@dataclass(frozen=True)
+class Measured:
+    """What a run measures of its student after each epoch: ``metrics``, larger being better, and the loss.
 
-    ``settings.arguments`` change any of it by its own name. Raises RecipeError for a name that does not exist or a
-    value that TrainingArguments refuses.
+    ``select`` picks the best checkpoint. Without it nothing is measured while the run trains.
     """
-    fields: dict[str, Any] = {
+
+    select: str | None = None
+    metrics: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (*self.metrics, LOSS)
+
+
+ANY = Measured("accuracy", (*CLASS_METRICS, *SCORE_METRICS))
+"""Before the task is known: all metrics that there are."""
+
+
+def check_settings(settings: TrainingSettings, measured: Measured = ANY) -> None:
+    """Refuse, before anything is loaded, training arguments that a run cannot apply; leaves no file behind.
+
+    Raises RecipeError.
+    """
+    with TemporaryDirectory() as folder:
+        training_arguments(settings, Path(folder), measured)
+    sealing(settings)
+
+
+def training_arguments(settings: TrainingSettings, output: Path, measured: Measured) -> TrainingArguments:
+    """Linear decay, batches of like length, one evaluation and checkpoint an epoch, the best of them kept.
+
+    ``settings.arguments`` change any of it by its own name. Raises RecipeError for a name that does not exist, a
+    value that TrainingArguments refuses, and what a run cannot apply (``argument_table``).
+    """
+    given = _given(settings.arguments)
+    fields = {**_defaults(settings, output, measured), **given}
+    if measured.select is None and str(fields["eval_strategy"]) != "no":
+        raise RecipeError(
+            f"training.arguments.eval_strategy is {given['eval_strategy']!r}, and this run has no rows to evaluate on",
+            remedy="leave it out",
+        )
+    fields.pop(_LIMIT, None)  # ``sealing`` removes old checkpoints, once the new one is whole
+    try:
+        arguments = TrainingArguments(**fields)
+    except (
+        Exception
+    ) as error:  # whatever transformers or accelerate raise for a value, a missing package included
+        raise _refused(settings.arguments, error) from error
+    _follow_the_metric(arguments, given, measured)
+    try:
+        check_arguments(arguments)
+    except TrainingError as error:
+        raise RecipeError(
+            error.what.replace("TrainingArguments.", "training.arguments."),
+            expected=error.expected, remedy=error.remedy,
+        ) from error  # fmt: skip
+    return arguments
+
+
+def _defaults(settings: TrainingSettings, output: Path, measured: Measured) -> dict[str, Any]:
+    """What a run sets. The best checkpoint is loaded at the end where there are evaluations to choose by."""
+    given = settings.arguments
+    evaluates = measured.select is not None and given.get("eval_strategy") not in ("no", False)
+    return {
         "output_dir": str(output / CHECKPOINTS),
         "learning_rate": settings.learning_rate,
         "num_train_epochs": settings.epochs,
@@ -36,11 +116,10 @@ def training_arguments(settings: TrainingSettings, output: Path, *, select: str)
         "lr_scheduler_type": "linear",
         "weight_decay": 0.0,
         "train_sampling_strategy": "group_by_length",
-        "eval_strategy": "epoch",
+        "eval_strategy": "epoch" if evaluates else "no",
         "save_strategy": "epoch",
-        "load_best_model_at_end": True,
-        "metric_for_best_model": select,
-        "greater_is_better": True,
+        "load_best_model_at_end": evaluates,
+        "metric_for_best_model": measured.select if evaluates else None,
         "logging_steps": 50,
         "report_to": "none",
         "label_names": ["labels"],
@@ -48,16 +127,6 @@ def training_arguments(settings: TrainingSettings, output: Path, *, select: str)
         "remove_unused_columns": False,
         "use_cpu": not torch.accelerator.is_available(),  # else bf16 is refused there
     }
-    _refuse_unknown(settings.arguments)
-    own = {k: "no" if v is False and k.endswith("_strategy") else v for k, v in settings.arguments.items()}
-    own.pop(_LIMIT, None)  # ``sealing`` removes old checkpoints, once the new one is whole
-    try:
-        return TrainingArguments(**{**fields, **own})  # YAML reads a bare no as false
-    except (ValueError, TypeError) as error:
-        raise RecipeError(
-            f"TrainingArguments refuses training.arguments {redacted(settings.arguments)}: {error}",
-            remedy="correct them; see transformers.TrainingArguments",
-        ) from error
 
 
 def sealing(settings: TrainingSettings) -> Sealing:
@@ -74,12 +143,295 @@ def sealing(settings: TrainingSettings) -> Sealing:
     return Sealing(kept=kept, minutes=settings.checkpoint_minutes)
 
 
-def _refuse_unknown(arguments: Mapping[str, Any]) -> None:
-    known = TrainingArguments.__dataclass_fields__.keys() - {"output_dir"}
-    for name in arguments:
-        if name not in known:
-            own = name == "output_dir"
+def _given(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a recipe in the types of TrainingArguments; refuses what a run cannot apply."""
+    found: dict[str, Any] = {}
+    for name, value in arguments.items():
+        handling = ARGUMENTS.get(name)
+        if handling is None or name not in _defaults_of_transformers():
             raise RecipeError(
                 f"training.arguments.{name} is not an argument that a recipe can set",
-                remedy="name the run's folder beside the recipe (--output)" if own else nearest(name, known),
+                remedy=nearest(name, [key for key, known in ARGUMENTS.items() if known.run is None]),
             )
+        if name == "output_dir":
+            assert handling.run is not None
+            raise RecipeError(
+                f"training.arguments.{name} is not an argument that a recipe can set",
+                remedy=handling.run.instead,
+            )
+        # YAML reads a bare no as false
+        value = "no" if value is False and name.endswith("_strategy") else _typed(name, value)
+        if handling.run is not None and not _is_default(name, value):
+            raise RecipeError(
+                f"training.arguments.{name} is {redacted({name: value})[name]!r}, and {handling.run.why}",
+                remedy=handling.run.instead,
+            )
+        found[name] = value
+    return found
+
+
+def _typed(name: str, value: Any) -> Any:
+    """YAML reads 1e-4 as a text; anything else that is not of the argument's type is refused."""
+    if name == _LIMIT or value is None:
+        return value
+    try:
+        return _types()[name].validate_python(value)
+    except pydantic.ValidationError as error:
+        raise _refused({name: value}, ValueError(f"{name}: {error.errors()[0]['msg']}")) from error
+
+
+@cache
+def _types() -> dict[str, Any]:
+    config = ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
+    return {
+        name: pydantic.TypeAdapter(hint, config=config)
+        for name, hint in get_type_hints(TrainingArguments).items()
+        if name in _defaults_of_transformers()
+    }
+
+
+@cache
+def _defaults_of_transformers() -> dict[str, Any]:
+    return {name: parameter.default for name, parameter in signature(TrainingArguments).parameters.items()}
+
+
+def _is_default(name: str, value: Any) -> bool:
+    """Whether a value is the one that transformers has by itself; an empty one is as good as none."""
+    default = _defaults_of_transformers()[name]
+    return value == default or (
+        not value and (default is None or not isinstance(default, bool | int | float | str))
+    )
+
+
+def _refused(arguments: Mapping[str, Any], error: Exception) -> RecipeError:
+    return RecipeError(
+        f"TrainingArguments refuses training.arguments {redacted(arguments)}: {error}",
+        remedy="correct them; see transformers.TrainingArguments",
+    )
+
+
+def _follow_the_metric(arguments: TrainingArguments, given: Mapping[str, Any], measured: Measured) -> None:
+    """Refuse a metric that a run does not compute, or the contrary of its direction.
+
+    A schedule that waits for a metric to fall or to rise waits for the right one.
+    """
+    if not selects(arguments):
+        return
+    name = str(arguments.metric_for_best_model).removeprefix("eval_")
+    if name not in measured.names:
+        raise RecipeError(
+            f"training.arguments.metric_for_best_model is {arguments.metric_for_best_model!r}, which this run does "
+            "not compute",
+            remedy=nearest(name, measured.names),
+        )
+    greater = name != LOSS
+    if given.get("greater_is_better") not in (None, greater):
+        raise RecipeError(
+            f"training.arguments.greater_is_better is {not greater}, and the worst {name} would count as the best",
+            expected=f"{greater} for {name}",
+            remedy="leave it out: it follows the metric",
+        )
+    arguments.greater_is_better = greater
+    if arguments.lr_scheduler_type in _BY_METRIC:
+        chosen: Any = arguments.lr_scheduler_kwargs or {}
+        arguments.lr_scheduler_kwargs = {"mode": "max" if greater else "min", **chosen}
+
+
+def selects(arguments: TrainingArguments) -> bool:
+    """Whether something depends on the metric for the best model."""
+    return bool(
+        arguments.load_best_model_at_end
+        or arguments.save_strategy == SaveStrategy.BEST
+        or arguments.lr_scheduler_type in _BY_METRIC
+        or arguments.metric_for_best_model is not None
+    )
+
+
+def _strategy(arguments: TrainingArguments) -> str:
+    return str(getattr(arguments.eval_strategy, "value", arguments.eval_strategy))
+
+
+def _selects_by_more_than_loss(arguments: TrainingArguments) -> bool:
+    return selects(arguments) and not str(arguments.metric_for_best_model or LOSS).endswith(LOSS)
+
+
+def _optimizer(arguments: TrainingArguments) -> str:
+    return str(getattr(arguments.optim, "value", arguments.optim))
+
+
+_TOGETHER: tuple[tuple[str, Callable[[Any], bool], str, str], ...] = (
+    (
+        "max_steps",
+        lambda a: a.max_steps == 0,
+        "no step would be taken",
+        "set 1 or more, or -1 for whole epochs",
+    ),
+    (
+        "num_train_epochs",
+        lambda a: a.num_train_epochs <= 0 and a.max_steps < 0,
+        "no step would be taken",
+        "set more than 0",
+    ),
+    (
+        "label_smoothing_factor",
+        lambda a: a.label_smoothing_factor >= 1,
+        "nothing of the label is left",
+        "set less than 1",
+    ),
+    (
+        "label_names",
+        lambda a: a.label_names not in (None, ["labels"]),
+        "labels are read from the column labels",
+        "leave it out, and rename the column",
+    ),
+    (
+        "load_best_model_at_end",
+        lambda a: a.load_best_model_at_end and _strategy(a) == "no",
+        "without evaluations there is no best model",
+        "set eval_strategy too, or leave it out",
+    ),
+    (
+        "prediction_loss_only",
+        lambda a: a.prediction_loss_only and _selects_by_more_than_loss(a),
+        "the best checkpoint is to be chosen by a metric of predictions",
+        "leave it out, or choose by the loss",
+    ),
+    (
+        "accelerator_config",
+        lambda a: getattr(a.accelerator_config, "use_seedable_sampler", True) is False,
+        "the order of rows comes from the seed",
+        "leave use_seedable_sampler out",
+    ),
+    (
+        "optim",
+        lambda a: _optimizer(a) in WITHIN_BACKWARD or _optimizer(a).endswith("_layerwise"),
+        "it changes weights within the backward pass",
+        "use another, such as adamw_torch",
+    ),
+)
+"""Values that are refused, alone or beside others: the argument, when, why, and what to do instead."""
+
+
+def check_arguments(arguments: TrainingArguments) -> None:
+    """Refuse what DistillationTrainer cannot apply (``argument_table``), and what the Trainer would refuse later.
+
+    Raises TrainingError, before any work.
+    """
+    for name, handling in ARGUMENTS.items():
+        value = getattr(arguments, name, None)
+        if value is None:
+            continue
+        if handling.trainer is not None and not _is_default(name, value):
+            raise _not_applied(name, value, handling.trainer.why, handling.trainer.instead)
+        low = handling.least is not None and isinstance(value, int | float) and not value >= handling.least
+        if low or (isinstance(value, float) and math.isnan(value)):
+            raise _outside(
+                name, value, f"{handling.least} or more" if handling.least is not None else "a number"
+            )
+        if handling.choices and value not in handling.choices:
+            raise _outside(name, value, f"one of {', '.join(handling.choices)}")
+    for name, wrong, why, instead in _TOGETHER:
+        if wrong(arguments):
+            value = getattr(arguments, name)
+            raise _not_applied(name, getattr(value, "value", value), why, instead)
+    _try(arguments)
+
+
+def check_metric(arguments: TrainingArguments, given: Mapping[str, Any]) -> None:
+    """Refuse a metric for the best model that no evaluation computes, before the first one.
+
+    ``given`` are the Trainer's parameters. Which metrics ``compute_metrics`` returns is seen on two rows of the
+    evaluation data, with logits of zeros; where it does not return, nothing is refused. Raises TrainingError.
+    """
+    if not selects(arguments) or _strategy(arguments) == "no":
+        return
+    rows, compute = given.get("eval_dataset"), given.get("compute_metrics")
+    splits = {f"{name}_": split for name, split in rows.items()} if isinstance(rows, dict) else {"": rows}
+    known = [f"{prefix}{LOSS}" for prefix in splits]
+    if compute is not None:
+        for prefix, split in splits.items():
+            names = _computed(compute, arguments, given, split)
+            if names is None:
+                return
+            known += [f"{prefix}{name.removeprefix('eval_')}" for name in names]
+    metric = str(arguments.metric_for_best_model).removeprefix("eval_")
+    if metric not in known and not metric.endswith(("_runtime", "_per_second")):
+        raise TrainingError(
+            f"TrainingArguments.metric_for_best_model is {arguments.metric_for_best_model!r}, which no evaluation "
+            "computes",
+            remedy=nearest(metric, known)
+            + ("" if compute is not None else "; pass compute_metrics=… for others than the loss"),
+        )
+
+
+def _computed(
+    compute: Any, arguments: TrainingArguments, given: Mapping[str, Any], rows: Any
+) -> list[str] | None:
+    labels, model = first_labels(rows), given.get("model")
+    shaped = (
+        arguments.batch_eval_metrics or not arguments.eval_do_concat_batches or arguments.include_for_metrics
+    )
+    if not labels or shaped or given.get("preprocess_logits_for_metrics") is not None:
+        return None
+    width = getattr(getattr(model, "config", None), "num_labels", None)
+    if width is None:
+        return None
+    try:
+        zeros = np.zeros((len(labels), width), np.float32)
+        return [
+            str(name) for name in compute(EvalPrediction(predictions=zeros, label_ids=np.asarray(labels)))
+        ]
+    except Exception:  # whatever a caller's own function raises on two rows
+        return None
+
+
+def _try(arguments: TrainingArguments) -> None:
+    """Give the arguments to a Trainer of a tiny model, with its optimizer and its schedule."""
+    if arguments.fsdp or arguments.deepspeed:
+        return  # they need processes and models of their own
+    with TemporaryDirectory() as folder:
+        tried = copy.copy(arguments)
+        tried.output_dir, tried.push_to_hub, tried.enable_jit_checkpoint = folder, False, False
+        tried.disable_tqdm = True
+        config = BertConfig(
+            vocab_size=8, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8,
+            max_position_embeddings=8,
+        )  # fmt: skip
+        state = torch.random.get_rng_state()
+        try:
+            rows: Any = [{"input_ids": [1]}]
+            trainer = Trainer(
+                BertForSequenceClassification(config), tried, train_dataset=rows, eval_dataset=rows
+            )
+            trainer.create_optimizer_and_scheduler(100)
+        except Exception as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise TrainingError(
+                f"transformers refuses TrainingArguments.{_culprit(arguments, reason)}: {reason}",
+                remedy="install what it lacks, or choose another value; see transformers.TrainingArguments",
+            ) from error
+        finally:
+            torch.random.set_rng_state(state)
+
+
+def _culprit(arguments: TrainingArguments, reason: str) -> str:
+    """The argument that a refusal is most likely about: one that it names, or what it tries to import."""
+    if "Callback" in reason or "is not supported, only" in reason:
+        return f"report_to={arguments.report_to!r}"
+    named = [name for name in ARGUMENTS if len(name) > 3 and f"{name}" in reason]
+    if named:
+        return f"{max(named, key=len)}={getattr(arguments, max(named, key=len))!r}"
+    schedule = "sched" in reason.lower() or "num_" in reason
+    name = "lr_scheduler_type" if schedule else "fp16" if "fp16" in reason else "optim"
+    value = getattr(arguments, name)
+    return f"{name}={getattr(value, 'value', value)!r}"
+
+
+def _not_applied(name: str, value: object, why: str, instead: str) -> TrainingError:
+    return TrainingError(f"TrainingArguments.{name} is {redacted({name: value})[name]!r}, and {why}", remedy=instead)
+
+
+def _outside(name: str, value: object, expected: str) -> TrainingError:
+    return TrainingError(
+        f"TrainingArguments.{name} is {value!r}", expected=expected, remedy="correct it, or leave it out"
+    )

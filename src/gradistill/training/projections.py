@@ -4,23 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
+from safetensors.torch import load_file, save_file
 from torch import nn
 
+from gradistill.errors import TrainingError
 from gradistill.objectives import Pair, Term
 
+FILE = "projections.safetensors"
+"""Of a checkpoint: the projections as they were."""
+
+WEIGHTS = "model.safetensors"
 _PLACE = "distillation_projections"
 
 
-def projections_for(terms: Sequence[Term], pair: Pair) -> nn.ModuleDict:
-    """One map a term and signal, without a bias; between equal widths it starts as the identity."""
+def projections_for(terms: Sequence[Term], pair: Pair, seed: int) -> nn.ModuleDict:
+    """One map a term and signal, without a bias; between equal widths it starts as the identity.
+
+    The seed alone decides what they start from, and nothing else that is drawn from it changes.
+    """
     found = nn.ModuleDict()
-    for term in terms:
-        maps = {name: _linear(*widths) for name, widths in term.objective.projections(pair).items()}
-        if maps:
-            found[term.name] = nn.ModuleDict(maps)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for term in terms:
+            maps = {name: _linear(*widths) for name, widths in term.objective.projections(pair).items()}
+            if maps:
+                found[term.name] = nn.ModuleDict(maps)
     return found
 
 
@@ -33,7 +46,8 @@ def _linear(width: int, wanted: int) -> nn.Linear:
 
 @contextmanager
 def trained_with(model: nn.Module, projections: nn.ModuleDict) -> Iterator[None]:
-    """Inside the block the projections are a part of the model: its optimizer, its device, its checkpoints.
+    """Inside the block the projections are parameters of the model: for its optimizer, and where gradients are clipped
+    and set to zero. Its state without them is the student's own, whoever saves or loads it.
 
     DistributedDataParallel passes them over, because the model's own forward pass does not use them:
     ``averaged_over_processes`` is for their gradients.
@@ -44,11 +58,54 @@ def trained_with(model: nn.Module, projections: nn.ModuleDict) -> Iterator[None]
     model.add_module(_PLACE, projections)
     names = [name for name, _ in model.named_parameters() if name.startswith(f"{_PLACE}.")]
     model._ddp_params_and_buffers_to_ignore = names  # pyright: ignore[reportArgumentType] (torch's own name for it)
+    hooks = [
+        model.register_state_dict_post_hook(_left_out),
+        model.register_load_state_dict_post_hook(_not_missed),
+    ]
     try:
         yield
     finally:
+        for hook in hooks:
+            hook.remove()
         delattr(model, _PLACE)
         del model._ddp_params_and_buffers_to_ignore
+
+
+def _left_out(_model: nn.Module, state: dict[str, Any], prefix: str, _metadata: Any) -> None:
+    for name in [name for name in state if name.startswith(f"{prefix}{_PLACE}.")]:
+        del state[name]
+
+
+def _not_missed(_model: nn.Module, keys: Any) -> None:
+    keys.missing_keys[:] = [name for name in keys.missing_keys if f"{_PLACE}." not in name]
+
+
+def save_projections(projections: nn.ModuleDict, checkpoint: Path) -> None:
+    """Beside the optimizer's state, in a file of their own: nothing of them is the student's."""
+    if len(projections):
+        state = {
+            name: tensor.detach().cpu().contiguous() for name, tensor in projections.state_dict().items()
+        }
+        save_file(state, checkpoint / FILE)
+
+
+def load_projections(projections: nn.ModuleDict, checkpoint: Path) -> None:
+    """Raises TrainingError where a checkpoint does not hold them: new ones would give another run."""
+    if not len(projections):
+        return
+    if (checkpoint / FILE).is_file():
+        state = load_file(checkpoint / FILE)
+    else:  # in older checkpoints they stand among the student's weights
+        whole = load_file(checkpoint / WEIGHTS) if (checkpoint / WEIGHTS).is_file() else {}
+        state = {n.removeprefix(f"{_PLACE}."): t for n, t in whole.items() if n.startswith(f"{_PLACE}.")}
+    try:
+        projections.load_state_dict(state)
+    except RuntimeError as error:
+        raise TrainingError(
+            f"{checkpoint} does not hold the projections of {' and '.join(projections)}",
+            expected=f"{FILE}, which a checkpoint has unless it was saved with save_only_model",
+            remedy="start again without this checkpoint",
+        ) from error
 
 
 def averaged_over_processes(projections: nn.ModuleDict, accelerator: Accelerator) -> None:

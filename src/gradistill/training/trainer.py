@@ -2,33 +2,45 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import defaultdict
-from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from functools import partial
+from inspect import Parameter, signature
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, Trainer
+from transformers import Trainer, TrainingArguments
+from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from gradistill.errors import TrainingError
 from gradistill.models.attention import second_order_attention
 from gradistill.models.dropping import packed_dropout
 from gradistill.models.probe import Probe
-from gradistill.objectives import Moment, Objective, Pair, Term
+from gradistill.objectives import Moment, Pair, Term
 from gradistill.objectives._contract import ModelFacts
-from gradistill.objectives._term import refuse_idle_steps
 from gradistill.recipe import ComputeSettings
 from gradistill.signals.teacher import OnlineTeacher, TeacherSignals
 from gradistill.training.amortising import correct_for_lazy_terms, drawn_for
+from gradistill.training.arguments import check_arguments, check_metric
+from gradistill.training.given import checked_terms, refuse_kind, refuse_labels, refuse_types
 from gradistill.training.ordering import SeededByEpoch
-from gradistill.training.projections import averaged_over_processes, projections_for, trained_with
+from gradistill.training.projections import (
+    averaged_over_processes,
+    load_projections,
+    projections_for,
+    save_projections,
+    trained_with,
+)
 from gradistill.training.second_order import check_second_order
+from gradistill.training.smoothing import smoothed
 from gradistill.training.step import Step
 from gradistill.types import Batch, Drawn
 
@@ -51,77 +63,105 @@ def online_teacher(model: nn.Module, compute: ComputeSettings) -> OnlineTeacher:
     return OnlineTeacher(model, probe_for(model, compute), share_views=compute.share_views)
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """All of a step but the student, which ``model_init`` makes anew for each training."""
+
+    terms: Sequence[Term]
+    teacher: TeacherSignals | None
+    teacher_facts: ModelFacts | None
+    shared_embeddings: bool
+    compute: ComputeSettings
+
+
 class DistillationTrainer(Trainer):
     """Trains ``model`` to be near ``teacher`` by ``objectives``; everything else is the Trainer's own.
+
+    The first parameters are the Trainer's, in its order: ``model``, ``args``, ``data_collator``, ``train_dataset``, and
+    so on. ``docs/training.md`` lists what differs. These are keywords:
 
     ``teacher`` is a sequence classifier (set to eval mode and taken out of every graph) or anything that answers
     requests (``TeacherSignals``, then with ``teacher_facts``); None where no objective needs one.
     ``objectives`` are ``Term(objective, weight)`` or bare objectives of weight 1. The loss is the sum of the weighted
-    distances, each averaged over all examples of the optimizer step: accumulated batches and all processes.
+    distances, each averaged over all examples of the optimizer step: accumulated batches and all processes. Rows
+    without a label (-100) do not count in the average of ``hard_label``.
     A ``Term(…, every=k)`` runs where ``global_step`` is a multiple of k. Learning rate and betas of an Adam that the
     Trainer creates are then corrected (``correct_for_lazy_terms``); an optimizer that is handed in is not touched.
-    Projections that objectives learn are part of the model while it trains (optimizer, checkpoints), and gone behind
-    it. Evaluation is the plain model's. While a gradient objective is on, the student has eager attention and its
+    Projections that objectives learn are part of the training (optimizer, checkpoints), and not of the student.
+    Evaluation is the plain model's. While a gradient objective is on, the student has eager attention and its
     second-order gradient is checked before the first step.
 
-    Raises RecipeError where an objective cannot apply to this pair, TrainingError where the set-up has no second
-    derivative or a term stops being finite.
+    Raises RecipeError where an objective cannot apply to this pair, TrainingError for an argument that cannot be
+    applied, where the set-up has no second derivative, or when a term stops being finite.
+
+    Example::
+
+        trainer = DistillationTrainer(
+            student, TrainingArguments("runs/student"), collator, rows, teacher=teacher,
+            objectives=[HardLabel(), Term(SoftLabel(), 0.5)],
+        )
     """
 
     loss_is_scaled_for_ga = True
 
     def __init__(
         self,
-        model: PreTrainedModel | None = None,
-        teacher: nn.Module | TeacherSignals | None = None,
-        objectives: Sequence[Term | Objective] = (),
-        *args: Any,
+        model: Any = None,  # these and the next are checked by ``refuse_types``, with a message
+        args: Any = None,
+        *positional: Any,
+        teacher: Any = None,
+        objectives: Any = (),
         teacher_facts: ModelFacts | None = None,
         shared_embeddings: bool = True,
         compute: ComputeSettings = ComputeSettings(),  # noqa: B008 (frozen)
-        **kwargs: Any,
+        **named: Any,
     ) -> None:
-        super().__init__(model, *args, **kwargs)
-        # The row number must reach the collator; Batch.of keeps from the model what it does not know.
-        self.args.remove_unused_columns = False
-        self.model_accepts_loss_kwargs = True  # the same as loss_is_scaled_for_ga, before transformers had it
-        terms = [term if isinstance(term, Term) else Term(term) for term in objectives]
-        self.step = self._build_step(terms, teacher, teacher_facts, shared_embeddings, compute)
-        self._checked = False
-        self._accumulated = count()
-        self._rows: list[Tensor] = []
-        self._logged = defaultdict[str, Tensor](partial(torch.zeros, 2, device=self.args.device))
+        given = signature(Trainer.__init__).bind(self, model, args, *positional, **named).arguments
+        given.pop("self")
+        refuse_types(given, teacher)
+        terms = checked_terms(objectives, teacher)
+        if isinstance(args, TrainingArguments):
+            check_arguments(args)
+            check_metric(args, given)
+            given["args"] = copy.copy(args)  # the caller's stays as it is
+        with _no_new_folder(args):
+            super().__init__(**given)
+            self._loss_takes_counts = self.model_accepts_loss_kwargs
+            self.model_accepts_loss_kwargs = True  # as loss_is_scaled_for_ga, before transformers had it
+            if isinstance(teacher, nn.Module):
+                refuse_kind("teacher", teacher)
+                teacher = online_teacher(teacher.to(self.args.device), compute)
+            if teacher_facts is None and isinstance(teacher, OnlineTeacher):
+                teacher_facts = facts(teacher.probe)
+            terms = smoothed(terms, self.args.label_smoothing_factor)
+            self._plan = _Plan(terms, teacher, teacher_facts, shared_embeddings, compute)
+            self._accumulated = count()
+            self._rows: list[Tensor] = []
+            self._logged = defaultdict[str, Tensor](partial(torch.zeros, 2, device=self.args.device))
+            self._take(self.model)
+            if self.step.second_order:
+                self._refuse_what_loses_gradients()
+            self._refuse_what_cannot_train()
 
-    def _build_step(
-        self,
-        terms: Sequence[Term],
-        teacher: nn.Module | TeacherSignals | None,
-        teacher_facts: ModelFacts | None,
-        shared_embeddings: bool,
-        compute: ComputeSettings,
-    ) -> Step:
-        if not terms or (teacher is None and any(term.objective.needs_teacher for term in terms)):
-            missing = "objectives" if not terms else "a teacher"
-            raise TrainingError(
-                f"{missing} did not come", expected="objectives, and a teacher for those that need one",
-                remedy="pass objectives=[…] and teacher=…",
-            )  # fmt: skip
-        refuse_idle_steps(terms)
-        student: Any = self.model
-        probe = probe_for(student, compute)
-        if isinstance(teacher, nn.Module):
-            online = online_teacher(teacher.to(self.args.device), compute)
-            teacher, teacher_facts = online, facts(online.probe)
-        pair = Pair(facts(probe), teacher_facts or facts(probe), shared_embeddings)
-        for term in terms:
+    def _take(self, student: Any) -> None:
+        """Build the step for a student; its projections start from the seed, as weights of ``model_init`` do."""
+        plan = self._plan
+        refuse_kind("model", student)
+        probe = probe_for(student, plan.compute)
+        pair = Pair(facts(probe), plan.teacher_facts or facts(probe), plan.shared_embeddings)
+        for term in plan.terms:
             term.objective.check(pair)
+        if self.args.label_smoothing_factor and pair.regression:
+            raise TrainingError(
+                "TrainingArguments.label_smoothing_factor is set, and the student predicts a score",
+                expected="classes, whose labels can be smoothed",
+                remedy="leave it out",
+            )
         own = next(student.parameters()).dtype
         wide = torch.promote_types(own, torch.float32)  # as what goes through them
-        projections = projections_for(terms, pair).to(self.args.device, wide)
-        step = Step(terms, pair, probe, teacher, compute.share_views, projections)
-        if step.second_order:
-            self._refuse_what_loses_gradients()
-        return step
+        projections = projections_for(plan.terms, pair, self.args.seed).to(self.args.device, wide)
+        self.step = Step(plan.terms, pair, probe, plan.teacher, plan.compute.share_views, projections)
+        self._student, self._checked = student, False
 
     def _refuse_what_loses_gradients(self) -> None:
         wrappers = {
@@ -132,15 +172,59 @@ class DistillationTrainer(Trainer):
         for name, on in wrappers.items():
             if on:
                 raise TrainingError(
-                    f"{name} came for a student under a gradient objective",
+                    f"{name} is on for a student under a gradient objective",
                     expected="one process a device: DDP, or a single device",
                     remedy="start with torchrun or accelerate launch, without FSDP or DeepSpeed for the student",
                 )
+        without = {
+            "torch_compile": "a compiled model has no second derivative",
+            "neftune_noise_alpha": "it changes the embeddings that are explained",
+        }
+        for name, why in without.items():
+            if getattr(self.args, name):
+                raise TrainingError(
+                    f"TrainingArguments.{name} is {getattr(self.args, name)!r}, and {why}",
+                    expected="neither, under a gradient objective",
+                    remedy=f"leave {name} out, or train without gradient objectives",
+                )
         if self.args.gradient_checkpointing:
             arguments: Any = self.args
-            options = {**(arguments.gradient_checkpointing_kwargs or {}), "use_reentrant": False}
+            chosen = arguments.gradient_checkpointing_kwargs or {}
+            if chosen.get("use_reentrant"):
+                raise TrainingError(
+                    "activation_checkpointing_kwargs has use_reentrant=True, which has no second derivative",
+                    expected="use_reentrant=False under a gradient objective",
+                    remedy="leave it out",
+                )
+            options = {**chosen, "use_reentrant": False}
             arguments.gradient_checkpointing_kwargs = options
             arguments.activation_checkpointing_kwargs = options  # the newer name
+
+    def _refuse_what_cannot_train(self) -> None:
+        if self.lr_scheduler is not None and len(self.step.projections):
+            raise TrainingError(
+                "optimizers holds a schedule, which does not know the projections that the objectives learn",
+                expected="None in its place",
+                remedy="pass optimizers=(optimizer, None) and choose TrainingArguments.lr_scheduler_type",
+            )
+        rows: Any = self.train_dataset
+        wanted = self.args.train_batch_size * self.args.world_size
+        if self.args.dataloader_drop_last and hasattr(rows, "__len__") and len(rows) < wanted:
+            raise TrainingError(
+                f"TrainingArguments.dataloader_drop_last is True, and {len(rows)} rows fill no batch of {wanted}",
+                expected="at least one whole batch",
+                remedy="leave it out, or lower the batch size",
+            )
+
+    def init_hf_repo(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            super().init_hf_repo(*args, **kwargs)
+        except Exception as error:  # of httpx, huggingface_hub or the file system
+            raise TrainingError(
+                f"TrainingArguments.push_to_hub is True, and the hub cannot be used: {str(error).splitlines()[0]}",
+                expected="a connection, and a token that may write",
+                remedy="log in (hf auth login), or leave push_to_hub out and upload the finished folder",
+            ) from error
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         ours = self.optimizer is None and self.optimizer_cls_and_kwargs is None
@@ -152,11 +236,35 @@ class DistillationTrainer(Trainer):
             correct_for_lazy_terms(optimizer, max(term.every for term in self.step.terms))
         return optimizer
 
-    def train(self, *args: Any, **kwargs: Any) -> Any:
+    def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
+        """The Trainer's loop. By now ``model_init`` has made the student, and a checkpoint has been loaded into it."""
+        if self.model is not self._student:
+            self._take(self.model)
         student: Any = self.model
+        if checkpoint := kwargs.get("resume_from_checkpoint"):
+            load_projections(self.step.projections, Path(checkpoint))
         attention = second_order_attention(student) if self.step.second_order else nullcontext()
         with attention, packed_dropout(student), trained_with(student, self.step.projections):
-            return super().train(*args, **kwargs)
+            return super()._inner_training_loop(*args, **kwargs)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        """What training needs beside the student to go on: projections too."""
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.args.should_save:
+            save_projections(self.step.projections, Path(output_dir))
+
+    def _set_signature_columns_if_needed(self) -> None:
+        """Row numbers reach the collator whatever the model's forward reads: stored signals are found by them."""
+        super()._set_signature_columns_if_needed()
+        columns: Any = self._signature_columns
+        if "index" not in columns:
+            columns.append("index")
+
+    def _remove_unused_columns(self, dataset: Any, description: str | None = None) -> Any:
+        numbered = "index" not in dataset.column_names or "int" in str(dataset.features["index"])
+        if self.args.remove_unused_columns and not numbered:
+            dataset = dataset.remove_columns("index")  # a column of that name that holds no row numbers
+        return super()._remove_unused_columns(dataset, description)
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
         """The Trainer's sampler, with the order of each epoch drawn from the seed and the epoch's number alone: its own
@@ -171,18 +279,31 @@ class DistillationTrainer(Trainer):
         return SeededByEpoch(sampler, seed, lambda: int(self.state.epoch or 0))
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
-        """The batches of one optimizer step, and how many examples and real tokens they hold in all."""
+        """The batches of one optimizer step, and how many examples, real tokens and labels they hold in all."""
         self._accumulated, self._rows = count(), []
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         if not batches:
             return batches, None
-        masks = [Batch.of(batch).mask for batch in batches]
         self._rows = [batch["index"] for batch in batches if "index" in batch]
-        counts = torch.tensor(
-            [[sum(len(mask) for mask in masks), sum(int(mask.sum()) for mask in masks)]], device=device
-        )
-        gathered: Any = self.accelerator.gather(counts)
+        counts = sum(_counts(self._read(batch)).to(device) for batch in batches)
+        gathered: Any = self.accelerator.gather(counts[None])  # pyright: ignore[reportIndexIssue]
         return batches, gathered.sum(0)
+
+    def _read(self, inputs: dict[str, Any]) -> Batch:
+        """A batch to train on. Raises TrainingError for one that the objectives cannot learn from."""
+        batch = Batch.of(inputs)
+        refuse_labels(batch, self.step.pair.student.labels)
+        if "input_ids" not in batch.inputs:
+            second = [
+                t.name for t in self.step.terms if t.objective.needs_teacher or t.objective.second_order
+            ]
+            if second:
+                raise TrainingError(
+                    f"a batch has inputs_embeds and no input_ids, which {' and '.join(second)} cannot use",
+                    expected="input_ids: teacher and gradients start from tokens",
+                    remedy="let the collator return input_ids, or train with hard_label alone",
+                )
+        return batch
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
         if not self._checked:
@@ -194,7 +315,8 @@ class DistillationTrainer(Trainer):
     def _check(self, model: nn.Module, inputs: dict[str, Any]) -> None:
         """On the first rows: whether the last block may be trimmed, and the second-order gradient."""
         student = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
-        batch = Batch.of({k: v[:CHECKED_ROWS] for k, v in self._prepare_inputs(inputs).items()})
+        tensors = {k: v for k, v in self._prepare_inputs(inputs).items() if isinstance(v, Tensor)}
+        batch = Batch.of({k: v[:CHECKED_ROWS] for k, v in tensors.items()})
         self.step = replace(self.step, student_probe=self.step.student_probe.verified(student, batch))
         if self.step.second_order:
             model.train()
@@ -208,20 +330,27 @@ class DistillationTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
+        """The weighted sum of all distances in training, the Trainer's own loss in evaluation.
+
+        With ``return_outputs``, and a ``SequenceClassifierOutput`` of loss and logits.
+        """
         if not model.training:
-            plain = {**Batch.of(inputs).inputs, "labels": inputs["labels"]}
-            return super().compute_loss(model, plain, return_outputs)
-        batch = Batch.of(inputs)
-        if batch.labels is None:
-            raise TrainingError(
-                "a batch without labels came", expected="a column 'labels' in the training data",
-                remedy="rename the label column to 'labels', or use gradistill.data.encode",
-            )  # fmt: skip
+            labelled = {"labels": inputs["labels"]} if "labels" in inputs else {}
+            counted = num_items_in_batch if self._loss_takes_counts else None
+            return super().compute_loss(
+                model, {**Batch.of(inputs).inputs, **labelled}, return_outputs, counted
+            )
+        batch = self._read(inputs)
         counts = num_items_in_batch
-        if not isinstance(counts, Tensor) or counts.numel() != 2:
-            counts = torch.tensor([len(batch), int(batch.mask.sum())], device=batch.mask.device)
-        examples, tokens = counts.to(batch.mask.device)
-        batch = replace(batch, tokens_per_example=tokens / examples, drawn=self._drawn(batch))
+        if not isinstance(counts, Tensor) or counts.numel() != len(_counts(batch)):
+            counts = _counts(batch)
+        examples, tokens, labels = counts.to(batch.mask.device)
+        batch = replace(
+            batch,
+            tokens_per_example=tokens / examples,
+            labels_per_example=labels / examples,
+            drawn=self._drawn(batch),
+        )
         progress = self.state.global_step / max(self.state.max_steps, 1)
         step = self.step.at(self.state.global_step, progress)
         distances, logits = step.distances(model, batch, self._moment())
@@ -231,13 +360,14 @@ class DistillationTrainer(Trainer):
         total = torch.stack([weights[name] * values.sum() for name, values in distances.items()]).sum()
         # Gradients are averaged over processes, and `examples` counts those of all of them.
         loss = total / examples * self.accelerator.num_processes
-        return (loss, {"logits": logits}) if return_outputs else loss
+        return (loss, SequenceClassifierOutput(loss=loss, logits=logits)) if return_outputs else loss  # pyright: ignore[reportArgumentType]
 
     def prediction_step(
         self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
     ) -> Any:
         known = {**Batch.of(inputs).inputs}
-        if "labels" in inputs:
+        if inputs.get("labels") is not None:
+            refuse_labels(Batch.of(inputs), self.step.pair.student.labels)
             known["labels"] = inputs["labels"]
         return super().prediction_step(model, known, prediction_loss_only, ignore_keys)
 
@@ -298,3 +428,35 @@ class DistillationTrainer(Trainer):
                     logs[f"weighted/{term.name}"] = raw / steps * term.weight
             self._logged.clear()
         super().log(logs, *args, **kwargs)
+
+
+def _counts(batch: Batch) -> Tensor:
+    """How many examples, real tokens and labels a batch holds."""
+    return torch.stack(
+        [torch.as_tensor(n) for n in (len(batch), batch.mask.sum().cpu(), batch.labelled().sum().cpu())]
+    )
+
+
+@contextmanager
+def _no_new_folder(args: Any) -> Iterator[None]:
+    """An error inside the block leaves no empty output folder that the Trainer made."""
+    folder = Path(str(args.output_dir if isinstance(args, TrainingArguments) else "tmp_trainer"))
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        yield
+    except BaseException:
+        for path in missing:
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
+        raise
+
+
+def _like_the_trainers() -> Any:
+    """The signature that ``help`` and editors show: the Trainer's parameters, then ours as keywords."""
+    ours = signature(DistillationTrainer.__init__).parameters.values()
+    keywords = [p for p in ours if p.kind is Parameter.KEYWORD_ONLY]
+    trainers = signature(Trainer.__init__)
+    return trainers.replace(parameters=[*trainers.parameters.values(), *keywords])
+
+
+DistillationTrainer.__init__.__signature__ = _like_the_trainers()  # pyright: ignore[reportFunctionMemberAccess]

@@ -1,0 +1,194 @@
+"""What becomes of each argument of transformers' TrainingArguments: applied, or refused by name before any work.
+
+``run`` is about the arguments of a recipe (``training.arguments``), ``trainer`` about TrainingArguments that a caller
+gives to DistillationTrainer. A test compares the table with the installed transformers; ``docs/training.md`` shows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a value other than transformers' default is refused, and what to do instead."""
+
+    why: str
+    instead: str
+
+
+@dataclass(frozen=True)
+class Handling:
+    """One argument. Without a refusal it is applied as the Trainer applies it, ``note`` says what else happens.
+
+    A number below ``least`` is refused. ``choices`` are all values that there are.
+    """
+
+    note: str = ""
+    run: Refusal | None = None
+    trainer: Refusal | None = None
+    least: int | None = None
+    choices: tuple[str, ...] = ()
+
+
+APPLIED = Handling()
+
+
+def _both(why: str, instead: str) -> Handling:
+    refusal = Refusal(why, instead)
+    return Handling(run=refusal, trainer=refusal)
+
+
+def _run(why: str, instead: str, note: str = "") -> Handling:
+    return Handling(note, run=Refusal(why, instead))
+
+
+_RESUMED = "an interrupted run could not go on where it stopped"
+_UPLOAD = _run(
+    "a run leaves a model folder and does not upload it",
+    "leave it out, and upload the finished folder: hf upload REPO FOLDER",
+)
+_SHARDED = _run(
+    "a run writes the student from one process that holds all of it",
+    "leave it out: torchrun trains on several devices with one copy of the student on each",
+    note="refused under a gradient objective",
+)
+_LIGER = _both("fused kernels of Liger have no second derivative", "leave it out")
+_SCRIPTS = _run("the Trainer does not read it: it is for scripts of your own", "leave it out")
+_LOGGERS = Handling("read by the loggers that `report_to` names")
+
+_TABLE: dict[str, Handling] = {
+    "output_dir": _run("the run's folder is not part of a recipe", "name the folder beside the recipe (--output)"),
+    "per_device_train_batch_size": Handling("a recipe's own name for it: `training.batch_size`", least=1),
+    "num_train_epochs": Handling("a recipe's own name for it: `training.epochs`", least=0),
+    "max_steps": Handling("0 is refused"),
+    "learning_rate": Handling("a recipe's own name for it: `training.learning_rate`", least=0),
+    "lr_scheduler_type": Handling("tried before any work; in a run one that looks at a metric follows its direction"),
+    "lr_scheduler_kwargs": Handling("tried before any work"),
+    "warmup_steps": Handling(least=0),
+    "optim": Handling(
+        "tried before any work: a missing package is refused. Refused: optimizers that step within the backward pass"
+    ),
+    "optim_args": Handling("tried before any work"),
+    "weight_decay": Handling(least=0),
+    "adam_beta1": Handling("times a power for objectives that run every k steps", least=0),
+    "adam_beta2": Handling("times a power for objectives that run every k steps", least=0),
+    "adam_epsilon": Handling(least=0),
+    "optim_target_modules": APPLIED,
+    "gradient_accumulation_steps": Handling("averages are over all rows of the optimizer step", least=1),
+    "average_tokens_across_devices": _both("averages are over the rows of all devices, always", "leave it out"),
+    "max_grad_norm": Handling(least=0),
+    "label_smoothing_factor": Handling(
+        "applied to `hard_label` by the Trainer's formula. Refused without that objective, and in a regression", least=0
+    ),
+    "bf16": APPLIED,
+    "fp16": APPLIED,
+    "bf16_full_eval": _run("a run evaluates in the type that it trains in", "use bf16"),
+    "fp16_full_eval": _run("a run evaluates in the type that it trains in", "use fp16"),
+    "tf32": APPLIED,
+    "activation_checkpointing": APPLIED,
+    "activation_checkpointing_kwargs": Handling("under a gradient objective `use_reentrant` is false; true is refused"),
+    "gradient_checkpointing": Handling("the older name of `activation_checkpointing`"),
+    "gradient_checkpointing_kwargs": Handling("the older name of `activation_checkpointing_kwargs`"),
+    "torch_compile": Handling("refused under a gradient objective: a compiled model has no second derivative"),
+    "torch_compile_backend": Handling("as `torch_compile`"),
+    "torch_compile_mode": Handling("as `torch_compile`"),
+    "use_liger_kernel": _LIGER,
+    "liger_kernel_config": _LIGER,
+    "use_cache": APPLIED,
+    "neftune_noise_alpha": Handling("refused under a gradient objective: it changes the embeddings that are explained"),
+    "torch_empty_cache_steps": APPLIED,
+    "auto_find_batch_size": APPLIED,
+    "logging_strategy": APPLIED,
+    "logging_steps": Handling("beside the loss, each objective is logged: `raw/…` and `weighted/…`", least=0),
+    "logging_first_step": APPLIED,
+    "log_on_each_node": APPLIED,
+    "logging_nan_inf_filter": Handling("in evaluation; in training a loss that is not finite stops the run"),
+    "include_num_input_tokens_seen": APPLIED,
+    "log_level": APPLIED,
+    "log_level_replica": APPLIED,
+    "disable_tqdm": APPLIED,
+    "report_to": Handling("tried before any work: a logger whose package is missing is refused"),
+    "run_name": _LOGGERS,
+    "project": _LOGGERS,
+    "trackio_space_id": _LOGGERS,
+    "trackio_bucket_id": _LOGGERS,
+    "trackio_static_space_id": _LOGGERS,
+    "eval_strategy": APPLIED,
+    "eval_steps": Handling(least=0),
+    "eval_delay": Handling(least=0),
+    "per_device_eval_batch_size": Handling(least=1),
+    "prediction_loss_only": _run(
+        "a run computes metrics of all predictions", "leave it out", "refused where a metric selects the best"
+    ),
+    "eval_on_start": APPLIED,
+    "eval_do_concat_batches": _run("a run computes metrics of all batches together", "leave it out"),
+    "eval_use_gather_object": APPLIED,
+    "eval_accumulation_steps": Handling(least=1),
+    "include_for_metrics": _run("the metrics of a run read predictions and labels only", "leave it out"),
+    "batch_eval_metrics": _run("a run computes metrics of all batches together", "leave it out"),
+    "save_only_model": _run(f"without the optimizer's state {_RESUMED}", "leave it out"),
+    "save_strategy": APPLIED,
+    "save_steps": Handling(least=0),
+    "save_on_each_node": _run("a run's folder is one that all nodes share", "leave it out"),
+    "save_total_limit": Handling("in a run older checkpoints go once the newer one is verified"),
+    "enable_jit_checkpoint": _run(
+        "a run writes checkpoints by the clock", "set training.checkpoint_minutes"
+    ),
+    "push_to_hub": Handling("needs the hub: refused offline", run=_UPLOAD.run),
+    "hub_token": _UPLOAD,
+    "hub_private_repo": _UPLOAD,
+    "hub_model_id": _UPLOAD,
+    "hub_strategy": _UPLOAD,
+    "hub_always_push": _UPLOAD,
+    "hub_revision": _UPLOAD,
+    "load_best_model_at_end": Handling("refused without evaluations"),
+    "metric_for_best_model": Handling("a metric that is not computed is refused before any work"),
+    "greater_is_better": Handling("follows the metric: losses are minimised. In a run the contrary is refused"),
+    "ignore_data_skip": _run(f"with it {_RESUMED}", "leave it out"),
+    "restore_callback_states_from_checkpoint": APPLIED,
+    "full_determinism": APPLIED,
+    "seed": _run("a recipe has a name of its own for it, which the student's weights follow too", "set training.seed"),
+    "data_seed": Handling("with the number of the epoch it decides the order of rows", least=0),
+    "use_cpu": APPLIED,
+    "accelerator_config": Handling("`use_seedable_sampler: false` is refused: the order of rows comes from the seed"),
+    "parallelism_config": _both("a text is not split over devices", "leave it out, and use torchrun"),
+    "dataloader_drop_last": Handling("refused where it leaves no batch to train on"),
+    "dataloader_num_workers": Handling(least=0),
+    "dataloader_pin_memory": APPLIED,
+    "dataloader_persistent_workers": APPLIED,
+    "dataloader_prefetch_factor": Handling(least=1),
+    "dataloader_multiprocessing_context": APPLIED,
+    "dataloader_in_order": _run(f"with batches in the order in which workers end, {_RESUMED}", "leave it out"),
+    "remove_unused_columns": Handling("`index` stays: stored teacher signals are found by it"),
+    "label_names": _run("labels are read from the column labels", "leave it out", note="refused, but for `[labels]`"),
+    "train_sampling_strategy": Handling(
+        "the order follows from the seed and the epoch's number",
+        choices=("random", "sequential", "group_by_length", "batch_rebalance"),
+    ),
+    "length_column_name": _run("the lengths of encoded rows stand in the column length", "leave it out"),
+    "ddp_find_unused_parameters": APPLIED,
+    "ddp_bucket_cap_mb": APPLIED,
+    "ddp_broadcast_buffers": APPLIED,
+    "ddp_static_graph": _both("objectives may run on some steps only, so the graph changes", "leave it out"),
+    "ddp_backend": APPLIED,
+    "ddp_timeout": Handling(least=1),
+    "fsdp": _SHARDED,
+    "fsdp_config": _SHARDED,
+    "deepspeed": _SHARDED,
+    "debug": APPLIED,
+    "skip_memory_metrics": APPLIED,
+    "do_train": _SCRIPTS,
+    "do_eval": _SCRIPTS,
+    "do_predict": _SCRIPTS,
+    "resume_from_checkpoint": _run("a run goes on from its last checkpoint by itself", "give the same command again"),
+    "local_rank": _run("torchrun gives it to each process", "start the command with torchrun"),
+}  # fmt: skip
+
+ARGUMENTS: Mapping[str, Handling] = MappingProxyType(_TABLE)
+"""All arguments of TrainingArguments, in transformers' order."""
+
+WITHIN_BACKWARD = ("lomo", "adalomo")
+"""Optimizers, beside those whose name ends in ``_layerwise``, that change weights within the backward pass."""

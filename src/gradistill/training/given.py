@@ -1,0 +1,147 @@
+"""What DistillationTrainer is given: wrong types, wrong tasks and wrong labels are refused in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import TrainingArguments
+
+from gradistill.errors import TrainingError
+from gradistill.objectives import Objective, Term
+from gradistill.objectives._term import refuse_idle_steps
+from gradistill.types import Batch
+
+_LOADED = "load it with AutoModelForSequenceClassification.from_pretrained(…)"
+
+
+def refuse_types(given: Mapping[str, Any], teacher: object) -> None:
+    """``given`` are the Trainer's parameters by name. Raises TrainingError."""
+    model, args, init = given.get("model"), given.get("args"), given.get("model_init")
+    if model is not None and not isinstance(model, nn.Module):
+        raise TrainingError(f"`model` is {_named(model)}.", expected="a model in memory", remedy=_LOADED)
+    if model is None and not callable(init):
+        raise TrainingError(
+            "`model` is missing.",
+            expected="a student, or model_init=…",
+            remedy="pass the student as the first argument",
+        )
+    if model is not None and init is not None:
+        raise TrainingError(
+            "`model` and `model_init` are both given.", expected="one of them", remedy="leave one of them out"
+        )
+    if args is not None and not isinstance(args, TrainingArguments):
+        a_teacher = isinstance(args, nn.Module)
+        raise TrainingError(
+            f"`args` is {_named(args)}.",
+            expected="transformers.TrainingArguments as the second argument, as for Trainer",
+            remedy="pass the teacher as teacher=…" if a_teacher else "pass args=TrainingArguments(…)",
+        )
+    if teacher is not None and (isinstance(teacher, type) or not callable(teacher)):
+        raise TrainingError(f"`teacher` is {_named(teacher)}.", expected="a model in memory", remedy=_LOADED)
+    if given.get("compute_loss_func") is not None:
+        raise TrainingError(
+            "`compute_loss_func` is given, and the loss of DistillationTrainer is that of its objectives.",
+            expected="objectives only",
+            remedy="write an objective of your own, or use Trainer",
+        )
+
+
+def checked_terms(objectives: Any, teacher: object) -> list[Term]:
+    """The terms, bare objectives with weight 1. Raises TrainingError where they or the teacher are missing."""
+    if isinstance(objectives, Objective | Term | str | Mapping) or not isinstance(objectives, Iterable):
+        raise TrainingError(
+            f"`objectives` is {_named(objectives)}.",
+            expected="a list of objectives or Terms",
+            remedy="pass objectives=[…], such as [HardLabel(), Term(SoftLabel(), 0.5)]",
+        )
+    terms = [_term(each) for each in objectives]
+    if not terms:
+        raise TrainingError(
+            "`objectives` is empty. DistillationTrainer needs at least one objective.",
+            remedy="pass objectives=[…]",
+        )
+    names = [term.name for term in terms]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise TrainingError(
+            f"`objectives` holds {twice[0]} more than once.",
+            expected="each objective once, with one weight",
+            remedy="add the weights up",
+        )
+    if teacher is None and (needing := [term.name for term in terms if term.objective.needs_teacher]):
+        raise TrainingError(
+            f"`teacher` is missing, and {' and '.join(needing)} cannot do without one.",
+            remedy="pass teacher=…",
+        )
+    refuse_idle_steps(terms)
+    return terms
+
+
+def _term(each: Any) -> Term:
+    if isinstance(each, Term):
+        return each
+    if isinstance(each, Objective):
+        return Term(each)
+    a_class = isinstance(each, type) and issubclass(each, Objective)
+    raise TrainingError(
+        f"`objectives` holds {_named(each)}.",
+        expected="objectives, such as HardLabel(), or Terms",
+        remedy=f"write {each.__name__}()"
+        if a_class
+        else "import them: from gradistill.objectives.hard_label import HardLabel",
+    )
+
+
+def refuse_kind(role: str, model: Any) -> None:
+    """Raise TrainingError for a model of a task that objectives do not train: several labels a row, several scores."""
+    config = getattr(model, "config", None)
+    kind, labels = getattr(config, "problem_type", None), getattr(config, "num_labels", None)
+    if kind is None or labels is None:
+        return
+    fitting = "regression" if labels == 1 else "single_label_classification"
+    if kind != fitting:
+        raise TrainingError(
+            f"The {role} has problem_type {kind!r} and {labels} label{'s' if labels > 1 else ''}, which "
+            "DistillationTrainer does not support.",
+            expected=f"{fitting!r} with so many",
+            remedy="train it with Trainer, or correct config.problem_type if each row has one label",
+        )
+
+
+def refuse_labels(batch: Batch, labels: int) -> None:
+    """Raise TrainingError for labels that are not one class id, or one score, a row."""
+    gold: Tensor | None = batch.labels
+    if gold is None:
+        raise TrainingError(
+            "A batch has no labels.",
+            expected="a column 'labels' in the training data",
+            remedy="rename the label column to 'labels', or use gradistill.data.encode",
+        )
+    if gold.ndim > 1 and not (labels == 1 and gold.shape[1:] == (1,)):
+        raise TrainingError(
+            f"The labels of a batch have the shape {tuple(gold.shape)}: several labels a row.",
+            expected="one class id a row" if labels > 1 else "one score a row",
+            remedy="choose one label for each row; several labels a row are not supported",
+        )
+    if labels > 1 and gold.is_floating_point():
+        raise TrainingError(
+            f"The labels of a batch are {str(gold.dtype).removeprefix('torch.')}s, and the student has {labels} "
+            "classes.",
+            expected="class ids, which are whole numbers",
+            remedy="cast them, for example dataset.cast_column('labels', Value('int64'))",
+        )
+
+
+def _named(value: object) -> str:
+    if isinstance(value, str | int | float | bool | None):
+        return repr(value)
+    return f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
+
+
+def first_labels(rows: Any, count: int = 2) -> Sequence[Any] | None:
+    """The labels of the first rows, or None where they cannot be looked at without reading the data."""
+    try:
+        return [rows[place]["labels"] for place in range(min(count, len(rows)))]
+    except (TypeError, KeyError, IndexError, AttributeError, NotImplementedError):
+        return None
