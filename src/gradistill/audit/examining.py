@@ -51,8 +51,7 @@ class Examiner:
 
     def blocks(self, rows: Dataset) -> Iterator[Examined]:
         """All rows: columns with plausibility and watched words where they exist, and every example in words."""
-        for start in range(0, len(rows), BLOCK):
-            some = rows.select(range(start, min(start + BLOCK, len(rows))))
+        for some in in_blocks(rows):
             teacher, students = self._answers(some)
             gold = np.asarray(some["label"][:])
             read = readings(some, self.tokenizer, self.task, self.max_length)
@@ -65,8 +64,7 @@ class Examiner:
     def agreement(self, rows: Dataset) -> list[Columns]:
         """The columns that follow from the answers alone, for rows of any number."""
         parts: list[list[Columns]] = []
-        for start in range(0, len(rows), BLOCK):
-            some = rows.select(range(start, min(start + BLOCK, len(rows))))
+        for some in in_blocks(rows):
             teacher, students = self._answers(some)
             gold = np.asarray(some["label"][:])
             parts.append([columns_of(student, teacher, gold) for student in students])
@@ -154,6 +152,12 @@ class Examiner:
                 for n, word in enumerate(words)
             ],
         }  # fmt: skip
+
+
+def in_blocks(rows: Dataset) -> Iterator[Dataset]:
+    """The rows, ``BLOCK`` at a time."""
+    for start in range(0, len(rows), BLOCK):
+        yield rows.select(range(start, min(start + BLOCK, len(rows))))
 
 
 def said(answers: Answers, k: int, names: Sequence[str] | None) -> dict[str, Any]:

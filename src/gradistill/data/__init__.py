@@ -1,7 +1,7 @@
 """Tasks, rows and batches: what is read, how it is checked, and what a model gets of it."""
 
 from gradistill.data.collation import Collator
-from gradistill.data.encoding import Encoded, encode
+from gradistill.data.encoding import Cut, Encoded, encode
 from gradistill.data.labels import align_labels
 from gradistill.data.loading import Splits, load_splits
 from gradistill.data.tasks import TASKS, Task, compute_metrics, get_task
@@ -10,6 +10,7 @@ from gradistill.data.texts import load_texts, load_unlabelled
 __all__ = [
     "TASKS",
     "Collator",
+    "Cut",
     "Encoded",
     "Splits",
     "Task",

@@ -188,7 +188,8 @@ def finished_run(output: Path, recipe: Recipe) -> bool:
     """Whether a run of this very recipe stands there, done."""
     if not ((output / METRICS).is_file() and (output / RECIPE).is_file()):
         return False
-    return yaml.safe_load((output / RECIPE).read_text(encoding="utf-8")) == recipe.as_dict()
+    before = yaml.safe_load((output / RECIPE).read_text(encoding="utf-8"))
+    return before == recipe.with_length_of(before).as_dict()
 
 
 def _under_way(output: Path) -> bool:
@@ -199,7 +200,7 @@ def _under_way(output: Path) -> bool:
 
 def _other_recipe(output: Path, recipe: Recipe) -> list[str]:
     before = yaml.safe_load((output / CHECKPOINTS / RECIPE).read_text(encoding="utf-8"))
-    return _differences(before, yaml.safe_load(recipe.as_yaml()), "")
+    return _differences(before, yaml.safe_load(recipe.with_length_of(before).as_yaml()), "")
 
 
 def _refuse_other(output: Path, other: list[str]) -> None:
