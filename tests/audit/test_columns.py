@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import false_discovery_control, permutation_test
+from scipy.stats import binomtest, false_discovery_control, permutation_test
 
 from gradistill.audit.answers import Answers
 from gradistill.audit.columns import (
@@ -35,7 +35,27 @@ def test_identical_models_agree_wholly(labels: int) -> None:
     found = flat(estimates(columns_of(teacher, teacher, teacher.labels.astype(float))))
     names = ["prediction_loyalty"] if labels == 1 else ["label_loyalty", "probability_loyalty"]
     for name in (*names, "saliency_loyalty", "top_k_overlap", "cosine", "kendall_tau"):
-        assert (found[name].value, found[name].low) == (pytest.approx(1), pytest.approx(1)), name
+        assert found[name].value == pytest.approx(1), name
+    # Wilson's lower end for 60 of 60; a correlation of exactly 1 gives the bootstrap nothing to bound it with.
+    lowest = binomtest(60, 60).proportion_ci(method="wilson").low
+    if labels == 1:
+        assert np.isnan(found["prediction_loyalty"].low)
+    else:
+        assert found["label_loyalty"].low == pytest.approx(lowest)
+        assert found["probability_loyalty"].low == pytest.approx(lowest)
+    rho = found["saliency_loyalty"]  # the same on a scale from −1 to 1, over fewer examples
+    assert rho.low == pytest.approx(2 * binomtest(rho.n, rho.n).proportion_ci(method="wilson").low - 1)
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=60))
+def test_shares_have_wilsons_interval(same: list[bool]) -> None:
+    columns = {"tokens": np.full(len(same), 5), "label_loyalty": np.array(same)}
+    found = flat(estimates(columns))["label_loyalty"]
+    exact = binomtest(sum(same), len(same)).proportion_ci(method="wilson")
+    assert (found.value, found.n) == (pytest.approx(np.mean(same)), len(same))
+    assert (found.low, found.high) == (pytest.approx(exact.low), pytest.approx(exact.high))
+    assert 0 <= found.low <= found.value <= found.high <= 1
+    assert found.low < found.high
 
 
 def test_parts_are_all_the_examples_once() -> None:

@@ -128,10 +128,20 @@ def test_a_constant_map_agrees_with_nothing():
 def test_identical_models_are_wholly_loyal():
     logits, maps = _logits(6), _maps(3, [4 + k % 9 for k in range(40)])
     loyalty = measure_loyalty(logits, logits, maps, maps, method="gradient_x_input")
-    for part in (loyalty.label, loyalty.probability, loyalty.saliency):
+    # Forty of forty examples may still be chance: the lower end is Wilson's, which scipy knows.
+    lowest = stats.binomtest(40, 40).proportion_ci(method="wilson").low
+    scales = ((loyalty.label, lowest), (loyalty.probability, lowest), (loyalty.saliency, 2 * lowest - 1))
+    for part, low in scales:
         assert part is not None
-        assert (part.value, part.low, part.high, part.n) == (1.0, 1.0, 1.0, 40)
+        assert (part.value, part.low, part.high, part.n) == (1.0, pytest.approx(low), 1.0, 40)
     assert loyalty.prediction is None
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3])
+def test_a_few_rows_give_a_correlation_no_interval(rows: int):
+    loyalty = measure_loyalty(_logits(20, rows, 1), _logits(21, rows, 1), None, None, method="m")
+    assert loyalty.prediction is not None
+    assert np.isnan([loyalty.prediction.low, loyalty.prediction.high]).all()
 
 
 def test_the_form_of_metrics_json():

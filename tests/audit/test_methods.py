@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -125,7 +126,8 @@ def test_smoothgrad_is_the_mean_of_noisy_gradients() -> None:
     with still(model):
         heard, _ = heard_of(model, rows)
         found = method("smoothgrad", samples=3, noise=0.2)(heard)
-        e, generator, total = embedded(model, rows[0]), torch.Generator().manual_seed(0), 0
+        number = int.from_bytes(sha256(f"0 {rows[0]['input_ids']}".encode()).digest()[:7], "big")
+        e, generator, total = embedded(model, rows[0]), torch.Generator().manual_seed(number), 0
         for _ in range(3):
             noise = torch.randn(e.shape[1:], generator=generator).to(e) * 0.2 * (e.max() - e.min())
             total = total + gradient(model, rows[0], e + noise, int(heard.labels[0]))
@@ -138,16 +140,32 @@ def test_smoothgrad_is_the_mean_of_noisy_gradients() -> None:
 @pytest.mark.parametrize("family", ["bert", "deberta_v2", "gpt2"])
 @pytest.mark.parametrize("name", methods())
 def test_company_and_order_change_nothing(name: str, family: str) -> None:
-    """A row's map is the same alone and in a batch with longer rows; smoothgrad's noise depends on the width."""
+    """A row's map is the same alone and in a batch with longer rows, in any order and on either side's padding."""
     model, rows = model_of(family), rows_of()
     collate = Collator(tokenizer(WORDS))
     together = ask(model, rows, collate, method=method(name))
     assert [len(m) for m in together.maps] == [n - 2 for n in LENGTHS]
     assert all((m >= 0).all() for m in together.maps)
-    if name != "smoothgrad":
-        for place, row in enumerate(rows):
-            apart = ask(model, Dataset.from_list([row]), collate, method=method(name))
-            np.testing.assert_allclose(apart.maps[0], together.maps[place], rtol=1e-5, atol=1e-8)
+    for place, row in enumerate(rows):
+        apart = ask(model, Dataset.from_list([row]), collate, method=method(name))
+        np.testing.assert_allclose(apart.maps[0], together.maps[place], rtol=1e-5, atol=1e-8)
+    turned = ask(model, rows.select([2, 0, 1]), collate, method=method(name), tokens_at_once=14)
+    for place, scores in zip((2, 0, 1), turned.maps, strict=True):
+        np.testing.assert_allclose(scores, together.maps[place], rtol=1e-5, atol=1e-8)
+
+
+def test_smoothgrads_noise_changes_with_the_seed_and_the_row() -> None:
+    model, rows = model_of(), rows_of((8, 8))
+    collate = Collator(tokenizer(WORDS))
+    first, again, other = (
+        ask(model, rows, collate, method=method("smoothgrad", noise=0.5, samples=2, seed=seed)).maps
+        for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(first[0], again[0])
+    assert not np.allclose(first[0], other[0])
+    generators = [method("smoothgrad")._generator(row["input_ids"]) for row in rows]
+    drawn = [torch.randn(3, generator=generator) for generator in generators]
+    assert not torch.equal(*drawn)
 
 
 def test_unknown_methods_and_options_are_refused() -> None:

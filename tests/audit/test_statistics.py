@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from gradistill.audit import Estimate, bootstrap_mean, bootstrap_statistic
+from gradistill.audit import Estimate, bootstrap_mean, bootstrap_statistic, mean_estimate, wilson_share
 from gradistill.errors import GradistillError
 
 
@@ -19,11 +19,14 @@ def test_no_example_and_one_example():
     empty = bootstrap_mean(np.array([]))
     assert empty.n == 0
     assert np.isnan([empty.value, empty.low, empty.high]).all()
-    assert bootstrap_mean(np.array([0.25])) == Estimate(0.25, 0.25, 0.25, 1)
+    one = bootstrap_mean(np.array([0.25]), bounds=(0.0, 1.0))
+    assert (one.value, one.n) == (0.25, 1)
+    assert np.isnan([one.low, one.high]).all()
 
 
 def test_text_and_json_form():
     assert str(Estimate(0.8123, 0.775, 0.8461, 408)) == "0.812 [0.775, 0.846]"
+    assert str(bootstrap_mean(np.array([0.25]))) == "0.250"
     assert Estimate(0.5, 0.4, 0.6, 9).as_dict() == {"value": 0.5, "low": 0.4, "high": 0.6, "n": 9}
     undefined = json.dumps(bootstrap_mean(np.array([])).as_dict(), allow_nan=False)
     assert json.loads(undefined) == {"value": None, "low": None, "high": None, "n": 0}
@@ -70,7 +73,8 @@ def test_arrays_are_drawn_together():
     values = np.random.default_rng(4).normal(size=30)
     # The mean difference of an array and itself is zero on every resample only if rows stay paired.
     paired = bootstrap_statistic(lambda a, b: (a - b).mean(axis=-1), values, values, resamples=200)
-    assert paired == Estimate(0.0, 0.0, 0.0, 30)
+    assert (paired.value, paired.n) == (0.0, 30)
+    assert np.isnan([paired.low, paired.high]).all()  # resamples that all agree bound nothing
 
 
 def test_undefined_resamples_are_left_out():
@@ -78,7 +82,9 @@ def test_undefined_resamples_are_left_out():
         with np.errstate(invalid="ignore"):
             return a.sum(-1) / a.sum(-1)  # NaN where only zeros were drawn
 
-    assert bootstrap_statistic(ratio, np.array([0.0, 1.0])) == Estimate(1.0, 1.0, 1.0, 2)
+    assert bootstrap_statistic(lambda a: ratio(a) + a.mean(-1), np.array([0.0, 1.0])) == Estimate(
+        1.5, 1.5, 2.0, 2
+    )
     never = bootstrap_statistic(ratio, np.zeros(3))
     assert np.isnan([never.value, never.low, never.high]).all()
     assert never.n == 3
@@ -114,5 +120,53 @@ def test_refusals(arrays, options, message):
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=30))
 def test_the_interval_stays_within_the_values(values):
     estimate = bootstrap_mean(np.array(values), resamples=50)
+    if np.isnan(estimate.low):
+        assert len(values) == 1 or estimate.value == pytest.approx(values[0]) or len(values) < 5
+        return
     slack = 1e-9 * max(1.0, *map(abs, values))  # rounding of a sum of thirty terms
     assert min(values) - slack <= estimate.low <= estimate.high <= max(values) + slack
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 500), st.floats(0, 1), st.sampled_from([0.8, 0.95, 0.99]))
+def test_a_share_has_scipys_wilson_interval(n, share, level):
+    right = round(share * n)
+    values = np.arange(n) < right
+    found = wilson_share(values, level=level)
+    exact = stats.binomtest(right, n).proportion_ci(level, method="wilson")
+    assert (found.value, found.n) == (pytest.approx(right / n), n)
+    assert (found.low, found.high) == (
+        pytest.approx(exact.low, abs=1e-12),
+        pytest.approx(exact.high, abs=1e-12),
+    )
+    assert found.low < found.high
+    assert 0 <= found.low <= found.value <= found.high <= 1
+
+
+def test_wilsons_interval_covers_a_rare_share_where_the_bootstrap_does_not():
+    generator = np.random.default_rng(7)
+    draws = [generator.random(30) < 0.97 for _ in range(400)]
+    wilson = np.mean([e.low <= 0.97 <= e.high for e in map(wilson_share, draws)])
+    bootstrap = [bootstrap_mean(draw.astype(float), resamples=200, seed=k) for k, draw in enumerate(draws)]
+    # 40 % of the draws are 30 of 30, where the bootstrap has nothing to say.
+    assert wilson > 0.9
+    assert np.mean([e.low <= 0.97 <= e.high for e in bootstrap]) < 0.7
+
+
+@pytest.mark.parametrize(
+    ("value", "bounds"),
+    [(1.0, (0.0, 1.0)), (0.0, (0.0, 1.0)), (0.0, (-1.0, 1.0)), (-1.0, (-1.0, 1.0)), (0.25, (0.0, 1.0))],
+)
+def test_equal_values_have_an_interval_within_their_bounds(value, bounds):
+    n = 20
+    found = bootstrap_mean(np.full(n, value), bounds=bounds)
+    others = 1 - stats.binomtest(n, n).proportion_ci(method="wilson").low  # that may differ, though none did
+    assert found.low == pytest.approx((1 - others) * value + others * bounds[0])
+    assert found.high == pytest.approx((1 - others) * value + others * bounds[1])
+    assert np.isnan(bootstrap_mean(np.full(n, value)).low)  # without bounds nothing is known of the others
+
+
+def test_booleans_take_wilsons_way_and_numbers_the_bootstraps():
+    values = np.array([True, False, True, True])
+    assert mean_estimate(values) == wilson_share(values)
+    assert mean_estimate(values.astype(float), seed=1) == bootstrap_mean(values, seed=1)

@@ -12,7 +12,8 @@ from scipy import stats
 
 from gradistill.audit.comparison import holm
 from gradistill.bench.plan import BenchPlan, read_plan
-from gradistill.bench.summing import summary
+from gradistill.bench.summing import range_of, summary
+from gradistill.report.bench import bench_tables
 
 
 def plan_of(folder: Path) -> BenchPlan:
@@ -118,3 +119,36 @@ def test_seeds_that_differ_by_rounding_alone_prove_nothing(tmp_path: Path) -> No
 def test_nothing_yet_is_an_empty_comparison(tmp_path: Path) -> None:
     found = summary([], [], {}, plan_of(tmp_path))
     assert (found["panels"], found["over_tasks"], found["at_once"]) == ([], [], 0)
+
+
+def test_intervals_over_seeds_stay_in_the_range_of_the_figure_and_say_so(tmp_path: Path) -> None:
+    """Accuracies of .99, .80 and 1.0: Student's t reaches to 1.21, retention to 1.34 of at most 1 / .9."""
+    values = (0.99, 0.80, 1.0)
+    lines = [line("sst2", method, seed, v) for method in ("kd", "adkd") for seed, v in enumerate(values)]
+    row = of(summary(lines, [], {}, plan_of(tmp_path))["panels"][0], "adkd")
+    low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
+    assert high > 1
+    found = row["figures"]["accuracy"]
+    assert (found["low"], found["high"], found["clipped"]) == (pytest.approx(low), 1.0, True)
+    assert row["figures"]["retention"]["high"] == pytest.approx(1 / 0.9)
+    assert "†" in bench_tables(summary(lines, [], {}, plan_of(tmp_path)))
+
+
+def test_seeds_that_agree_have_no_interval(tmp_path: Path) -> None:
+    lines = [line("sst2", "kd", seed, 0.8) for seed in range(3)]
+    found = of(summary(lines, [], {}, plan_of(tmp_path))["panels"][0], "kd")["figures"]["accuracy"]
+    assert found == {"value": pytest.approx(0.8), "low": None, "high": None, "n": 3}
+    assert "clipped" not in found
+
+
+@pytest.mark.parametrize(
+    ("name", "bounds"),
+    [
+        ("accuracy", (0, 1)),
+        ("macro_f1", (0, 1)),
+        ("matthews_correlation", (-1, 1)),
+        ("saliency loyalty", (-1, 1)),
+    ],
+)
+def test_figures_have_a_range(name: str, bounds: tuple[float, float]) -> None:
+    assert range_of(name, LINES[0]) == bounds

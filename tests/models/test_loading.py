@@ -12,8 +12,11 @@ from typing import Any
 import pytest
 import torch
 import transformers as tr
+from datasets import Dataset
+from tokenizers import normalizers
 
 from families import build, collated
+from gradistill.data import Task
 from gradistill.errors import ModelError
 from gradistill.models import loading
 from gradistill.models.loading import (
@@ -24,7 +27,7 @@ from gradistill.models.loading import (
     packaged_model,
     set_padding,
 )
-from gradistill.models.tokenizers import check_same_tokens
+from gradistill.models.tokenizers import check_same_rows, check_same_tokens
 from gradistill.types import Batch
 from wordpiece import WORDS, tokenizer
 
@@ -333,3 +336,38 @@ def test_the_same_holds_for_a_model_of_the_hub(
         else:
             assert load_classifier(place)[1] == ()
     assert opened == []
+
+
+def rows_of(*texts: str) -> tuple[Dataset, Task]:
+    rows = {"text": list(texts), "label": [0] * len(texts), "index": list(range(len(texts)))}
+    return Dataset.from_dict(rows), Task("t", ("text",), ("a", "b"), ("accuracy",), "accuracy")
+
+
+def test_tokenizers_that_agree_on_specimens_are_compared_on_the_rows() -> None:
+    """They differ in a word that no specimen has."""
+    teacher, student = tokenizer(), tokenizer()
+    inner = student.backend_tokenizer
+    inner.normalizer = normalizers.Sequence([normalizers.Replace("off", "of"), inner.normalizer])
+    check_same_tokens(student, teacher)
+    same, task = rows_of(*["the of"] * 2500)
+    check_same_rows(student, teacher, same, task, max_length=8)
+    last, task = rows_of(*["the of"] * 2499, "The brown off")  # of 2,500 rows every third is looked at
+    message = (
+        r"(?s)input_ids of row 2499.*student: .*'brown' 'of'.*teacher: .*'brown' '\[UNK\]'.*one tokenizer"
+    )
+    with pytest.raises(ModelError, match=message):
+        check_same_rows(student, teacher, last, task, max_length=8)
+    check_same_rows(student, teacher, last, task, max_length=4)  # what is cut away does not count
+
+
+@pytest.mark.parametrize("side", ["truncation_side", "padding_side"])
+def test_tokenizers_that_cut_or_pad_on_other_sides_are_refused(side: str) -> None:
+    student = tokenizer()
+    setattr(student, side, "left")
+    with pytest.raises(ModelError, match=f"{side}: 'left' \\(student\\) and 'right' \\(teacher\\)"):
+        check_same_tokens(student, tokenizer())
+
+
+def test_no_rows_are_no_difference() -> None:
+    rows, task = rows_of()
+    check_same_rows(tokenizer(), tokenizer(), rows, task, max_length=8)

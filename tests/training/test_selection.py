@@ -88,8 +88,8 @@ def test_without_evaluations_nothing_is_selected(tmp_path: Path) -> None:
     assert not found.load_best_model_at_end
     with pytest.raises(RecipeError, match="without evaluations there is no best model"):
         made(tmp_path, "eval_strategy=no", "save_strategy=no", "load_best_model_at_end=true")
+    settings = load_recipe("pretrain", changes=["training.arguments.eval_strategy=epoch"]).training
     with pytest.raises(RecipeError, match="no rows to evaluate on"):
-        settings = load_recipe("pretrain", changes=["training.arguments.eval_strategy=epoch"]).training
         check_settings(settings, Measured())
 
 

@@ -8,7 +8,13 @@ from gradistill.audit.loyalty import (
     probability_agreement,
     saliency_agreement,
 )
-from gradistill.audit.statistics import Estimate, bootstrap_mean, bootstrap_statistic
+from gradistill.audit.statistics import (
+    Estimate,
+    bootstrap_mean,
+    bootstrap_statistic,
+    mean_estimate,
+    wilson_share,
+)
 from gradistill.rooms import called
 
 __all__ = [
@@ -20,10 +26,12 @@ __all__ = [
     "bootstrap_statistic",
     "label_agreement",
     "loyalty",
+    "mean_estimate",
     "measure_loyalty",
     "predicted_logits",
     "probability_agreement",
     "saliency_agreement",
+    "wilson_share",
 ]
 
 called(__name__, "gradistill.jobs.audit:audit")

@@ -9,8 +9,8 @@ import numpy as np
 
 from gradistill.audit.agreement import map_agreement
 from gradistill.audit.answers import Answers
-from gradistill.audit.loyalty import label_agreement, pearson, probability_agreement
-from gradistill.audit.statistics import Estimate, bootstrap_mean, bootstrap_statistic
+from gradistill.audit.loyalty import correlation, label_agreement, probability_agreement
+from gradistill.audit.statistics import Bounds, Estimate, mean_estimate
 
 Columns = dict[str, np.ndarray]
 
@@ -34,6 +34,9 @@ CORRELATIONS = {
     "student_correlation": ("student_prediction", "gold"),
 }
 """Figures of a regression that are Pearson's r of two columns instead of the mean of one."""
+
+SIGNED = ("saliency_loyalty", "cosine", "kendall_tau")
+"""Figures whose values go from −1 to 1; all other values go from 0 to 1."""
 
 
 def columns_of(student: Answers, teacher: Answers, gold: np.ndarray | None) -> Columns:
@@ -90,11 +93,17 @@ def _estimate(columns: Columns, name: str, resamples: int, seed: int) -> Estimat
         pair = [columns.get(column) for column in CORRELATIONS[name]]
         if any(column is None for column in pair):
             return None
-        return bootstrap_statistic(pearson, *pair, resamples=resamples, seed=seed)  # pyright: ignore[reportArgumentType]
+        return correlation(*pair, resamples=resamples, seed=seed)  # pyright: ignore[reportArgumentType]
     if name not in columns:
         return None
-    values = columns[name].astype(np.float64)
-    return bootstrap_mean(values[np.isfinite(values)], resamples=resamples, seed=seed)
+    values = columns[name]
+    kept = values if values.dtype == np.bool_ else values[np.isfinite(values)].astype(np.float64)
+    return mean_estimate(kept, bounds=bounds_of(name), resamples=resamples, seed=seed)
+
+
+def bounds_of(figure: str) -> Bounds:
+    """The least and the largest value that an example can have."""
+    return (-1.0, 1.0) if figure in SIGNED else (0.0, 1.0)
 
 
 def where(columns: Columns, rows: np.ndarray) -> Columns:

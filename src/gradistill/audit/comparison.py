@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from gradistill.audit.columns import Columns
+from gradistill.audit.columns import Columns, bounds_of
 from gradistill.audit.statistics import Estimate, bootstrap_mean
 
 FLIPS = 10_000
@@ -52,7 +52,8 @@ def compared(parts: Sequence[Mapping[str, Columns]], *, seed: int = 0) -> list[C
                     apart = students[a][figure].astype(float) - students[b][figure].astype(float)
                     apart = apart[np.isfinite(apart)]
                     if len(apart):
-                        difference = bootstrap_mean(apart, seed=seed)
+                        least, most = bounds_of(figure)
+                        difference = bootstrap_mean(apart, bounds=(least - most, most - least), seed=seed)
                         found.append((figure, a, b, difference, paired_p(apart, seed=seed)))
     corrected = holm([entry[-1] for entry in found])
     return [Comparison(*entry, p) for entry, p in zip(found, corrected, strict=True)]

@@ -52,8 +52,7 @@ class Examiner:
 
     def blocks(self, rows: Dataset) -> Iterator[Examined]:
         """All rows: columns with plausibility and watched words where they exist, and every example in words."""
-        for start in range(0, len(rows), BLOCK):
-            some = rows.select(range(start, min(start + BLOCK, len(rows))))
+        for some in in_blocks(rows):
             teacher, students = self._answers(some)
             gold = _gold(some)
             read = readings(some, self.tokenizer, self.task, self.max_length)
@@ -66,8 +65,7 @@ class Examiner:
     def agreement(self, rows: Dataset) -> list[Columns]:
         """The columns that follow from the answers alone, for rows of any number."""
         parts: list[list[Columns]] = []
-        for start in range(0, len(rows), BLOCK):
-            some = rows.select(range(start, min(start + BLOCK, len(rows))))
+        for some in in_blocks(rows):
             teacher, students = self._answers(some)
             gold = _gold(some)
             parts.append([columns_of(student, teacher, gold) for student in students])
@@ -167,6 +165,12 @@ def _shown(label: float, names: Sequence[str] | None) -> str | None:
     if label == UNLABELLED or label != label:
         return None
     return names[int(label)] if names else f"{label:.3g}"
+
+
+def in_blocks(rows: Dataset) -> Iterator[Dataset]:
+    """The rows, ``BLOCK`` at a time."""
+    for start in range(0, len(rows), BLOCK):
+        yield rows.select(range(start, min(start + BLOCK, len(rows))))
 
 
 def said(answers: Answers, k: int, names: Sequence[str] | None) -> dict[str, Any]:

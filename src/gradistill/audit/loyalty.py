@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import nan
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,14 @@ from jaxtyping import Bool, Float
 from scipy.special import rel_entr
 from scipy.stats import rankdata
 
-from gradistill.audit.statistics import Estimate, bootstrap_mean, bootstrap_statistic
+from gradistill.audit.statistics import Bounds, Estimate, bootstrap_statistic, mean_estimate
 from gradistill.errors import GradistillError
 
 MIN_TOKENS = 4
 """Shorter examples are skipped: three tokens have six orders, so their correlation is mostly chance."""
+
+MIN_PAIRS = 4
+"""Two pairs correlate by ±1 whatever they hold, and Fisher's interval needs four."""
 
 ROWS_NAMED = 10
 
@@ -64,21 +68,19 @@ def measure_loyalty(
     resamples: int = 2000,
     seed: int = 0,
 ) -> Loyalty:
-    """All figures with bootstrap 95 % intervals over examples.
+    """All figures with 95 % intervals over examples (``audit.statistics``).
 
     Logits have one row per example; one column means regression. The maps, of both models or of neither, are made
     by ``method`` for the **teacher's** label. Errors: ``GradistillError`` as in the functions below.
     """
     student, teacher = _finite_pair(student_logits, teacher_logits)
 
-    def mean(values: np.ndarray) -> Estimate:
-        return bootstrap_mean(values, resamples=resamples, seed=seed)
+    def mean(values: np.ndarray, bounds: Bounds = (0.0, 1.0)) -> Estimate:
+        return mean_estimate(values, bounds=bounds, resamples=resamples, seed=seed)
 
     label = probability = prediction = saliency = None
     if student.shape[1] == 1:
-        prediction = bootstrap_statistic(
-            pearson, student[:, 0], teacher[:, 0], resamples=resamples, seed=seed
-        )
+        prediction = correlation(student[:, 0], teacher[:, 0], resamples=resamples, seed=seed)
     else:
         label = mean(label_agreement(student, teacher))
         probability = mean(probability_agreement(student, teacher))
@@ -90,7 +92,7 @@ def measure_loyalty(
                 f"There are maps for {len(values) + skipped} examples and logits for {len(student)}.",
                 expected="one map and one row of logits per example",
             )
-        saliency = mean(values)
+        saliency = mean(values, (-1.0, 1.0))
     return Loyalty(label, probability, saliency, prediction, skipped, method)
 
 
@@ -142,6 +144,14 @@ def saliency_agreement(student_maps: Maps, teacher_maps: Maps) -> tuple[Float[np
             )
     kept = values[[len(scores) >= MIN_TOKENS for scores in student]] if student else values
     return kept, len(student) - len(kept)
+
+
+def correlation(
+    a: Float[np.ndarray, " batch"], b: Float[np.ndarray, " batch"], *, resamples: int = 2000, seed: int = 0
+) -> Estimate:
+    """Pearson's r with its bootstrap interval; of fewer than ``MIN_PAIRS`` pairs there is none."""
+    found = bootstrap_statistic(pearson, a, b, resamples=resamples, seed=seed)
+    return found if found.n >= MIN_PAIRS else Estimate(found.value, nan, nan, found.n)
 
 
 def pearson(

@@ -1,8 +1,10 @@
-"""Numbers with their uncertainty: the percentile bootstrap over examples.
+"""Numbers with their uncertainty: Wilson's interval of a share, the percentile bootstrap over examples of all else.
 
-Source: B. Efron and R. J. Tibshirani, *An Introduction to the Bootstrap* (1993), chapter 13. Examples are drawn
-with replacement, the statistic is taken again, and its quantiles bound the interval. A comparison of two
-students is paired on examples: take the bootstrap of the differences, example by example.
+Sources: E. B. Wilson, *Probable inference, the law of succession, and statistical inference* (1927), JASA 22; B. Efron
+and R. J. Tibshirani, *An Introduction to the Bootstrap* (1993), chapter 13. In the bootstrap examples are drawn with
+replacement, the statistic is taken again, and its quantiles bound the interval. A comparison of two students is paired
+on examples: take the bootstrap of the differences, example by example. An interval always has a width: where nothing
+can give it one there is none, and its bounds are NaN.
 """
 
 from __future__ import annotations
@@ -13,16 +15,21 @@ from math import isfinite, nan
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy.stats import norm
 
 from gradistill.errors import GradistillError
 
+Bounds = tuple[float, float]
+
+EQUAL = 1e-9
+"""Values that are nearer to each other than this are one and the same, but for rounding."""
 DRAWS_AT_ONCE = 1 << 20
 """Indices held at a time, 8 MiB of them: memory is bounded by this and by one resample, not by their product."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure over ``n`` examples with its interval. NaN where the figure is not defined."""
+    """A figure over ``n`` examples with its interval. NaN where the figure, or its interval, is not defined."""
 
     value: float
     low: float
@@ -35,23 +42,68 @@ class Estimate:
         return {k: v if isfinite(v) else None for k, v in bounds.items()} | {"n": self.n}
 
     def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        between = f" [{self.low:.3f}, {self.high:.3f}]" if isfinite(self.low) else ""
+        return f"{self.value:.3f}{between}"
+
+
+def mean_estimate(
+    values: Float[np.ndarray, " batch"] | Bool[np.ndarray, " batch"],
+    *,
+    bounds: Bounds | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Estimate:
+    """Mean of one value per example with its 95 % interval: a share of booleans by Wilson, all else by the bootstrap.
+
+    ``bounds`` are the least and the largest value that an example can have.
+    """
+    if values.dtype == np.bool_:
+        return wilson_share(values)
+    return bootstrap_mean(values, bounds=bounds, resamples=resamples, seed=seed)
+
+
+def wilson_share(values: Bool[np.ndarray, " batch"], *, level: float = 0.95) -> Estimate:
+    """Share of examples and its score interval (Wilson 1927), without a correction for continuity.
+
+    It keeps its width where the share is 0 or 1, and its level at few examples, where the bootstrap does neither.
+    """
+    n = _checked_size([np.asarray(values, dtype=np.float64)], level, 1)
+    if n == 0:
+        return Estimate(nan, nan, nan, 0)
+    share, z2 = float(values.mean()), _z(level) ** 2
+    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = (z2 * share * (1 - share) / n + z2 * z2 / (4 * n * n)) ** 0.5 / (1 + z2 / n)
+    # Rounding must not leave the value, or the scale, by a last bit.
+    return Estimate(share, max(0.0, min(middle - half, share)), min(1.0, max(middle + half, share)), n)
 
 
 def bootstrap_mean(
     values: Float[np.ndarray, " batch"] | Bool[np.ndarray, " batch"],
     *,
+    bounds: Bounds | None = None,
     level: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
 ) -> Estimate:
     """Mean of one value per example and its percentile interval (Efron & Tibshirani 1993, section 13.3).
 
-    The interval is in the unit of ``values`` and the same for the same seed. No example gives NaN, one example
-    gives bounds equal to the value. The bootstrap sees only what the sample holds: where all values are
-    equal the interval has no width, however small ``n`` is. ``GradistillError`` for NaN or infinite values.
+    The interval is in the unit of ``values`` and the same for the same seed. No example gives NaN, one example no
+    interval. The bootstrap sees only what the sample holds: where all values are equal to c it gives no interval.
+    Within ``bounds`` a and b there still is one: by Wilson no more than the share u = z² / (n + z²) of all examples
+    differs from c, so their mean lies between c − u (c − a) and c + u (b − c). ``GradistillError`` for NaN or
+    infinite values.
     """
-    return bootstrap_statistic(_mean, values, level=level, resamples=resamples, seed=seed)
+    found = bootstrap_statistic(_mean, values, level=level, resamples=resamples, seed=seed)
+    if bounds is None or found.n < 2 or np.ptp(values.astype(np.float64)) > EQUAL:
+        return found
+    value, others = float(np.clip(found.value, *bounds)), _z(level) ** 2 / (found.n + _z(level) ** 2)
+    return Estimate(
+        found.value, value - others * (value - bounds[0]), value + others * (bounds[1] - value), found.n
+    )
+
+
+def _z(level: float) -> float:
+    return float(norm.ppf((1 + level) / 2))
 
 
 def bootstrap_statistic(
@@ -65,7 +117,8 @@ def bootstrap_statistic(
 
     ``statistic`` takes as many arrays of shape ``(resample, batch)`` as there are ``arrays`` and returns one
     value per row. Resamples on which it is NaN (a correlation on a resample without spread) are left out of
-    the interval, which is ours: Efron & Tibshirani do not treat them.
+    the interval, which is ours: Efron & Tibshirani do not treat them. There is no interval of one example, nor where
+    all resamples agree.
     """
     columns = [np.asarray(array, dtype=np.float64) for array in arrays]
     n = _checked_size(columns, level, resamples)
@@ -73,7 +126,7 @@ def bootstrap_statistic(
         return Estimate(nan, nan, nan, 0)
     value = float(statistic(*(column[None] for column in columns))[0])
     if n == 1:
-        return Estimate(value, value, value, 1)
+        return Estimate(value, nan, nan, 1)
     drawn = np.concatenate(
         [statistic(*(column[rows] for column in columns)) for rows in _resampled_rows(n, resamples, seed)]
     )
@@ -81,6 +134,8 @@ def bootstrap_statistic(
     if not drawn.size:
         return Estimate(value, nan, nan, n)
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    if np.ptp(drawn) <= EQUAL:
+        return Estimate(value, nan, nan, n)
     return Estimate(value, float(low), float(high), n)
 
 

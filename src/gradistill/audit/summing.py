@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 from gradistill.audit.columns import (
@@ -25,6 +26,9 @@ from gradistill.data import Task
 
 SCHEMA = 1
 """Of ``audit.json``; it grows by one whenever a key changes its meaning or goes."""
+
+ABOUT = ("data", "texts", "teacher", "settings", "versions", "seconds")
+"""What stands in ``audit.json`` as the job gives it."""
 
 EXPLAINED = "How much the log-odds of the teacher's label (the prediction in a regression) rest on each token. Source: "
 
@@ -98,7 +102,8 @@ def summed_up(
             "title": method.title,
             "description": EXPLAINED + method.source,
         },
-        **{name: about[name] for name in ("data", "teacher", "settings", "versions", "seconds")},
+        "warnings": list(about.get("warnings", ())),
+        **{name: about[name] for name in ABOUT if name in about},
         "students": students,
         "calibration": _calibration(audited),
         "comparisons": [entry.as_dict() for entry in compared(students_of, seed=seed)],
@@ -169,7 +174,8 @@ def _verdict(figures: Mapping[str, Estimate]) -> str:
         said.append(f"predicts in step with its teacher (r = {figures['prediction_loyalty'].value:.2f})")
     if "saliency_loyalty" in figures:
         rho = figures["saliency_loyalty"]
-        said.append(f"ranks the tokens alike with ρ = {rho.value:.2f} ({rho.low:.2f}–{rho.high:.2f})")
+        between = f" ({rho.low:.2f}–{rho.high:.2f})" if isfinite(rho.low) else ""
+        said.append(f"ranks the tokens alike with ρ = {rho.value:.2f}{between}")
     return ", and ".join(said)
 
 

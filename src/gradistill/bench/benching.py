@@ -22,6 +22,7 @@ from gradistill.bench.preparing import (
     store_of,
     taught,
     teacher_commands,
+    with_lengths,
     written_recipe,
 )
 from gradistill.bench.scheduling import FIRST_GUESS, Command, Ended, Width, duration, run_all
@@ -107,9 +108,10 @@ class Bench:
         )
         for name in rows:
             with self._blaming(name, wanted):
-                self.tasks[name] = taught(self.plan, name, self.output, rows[name])
+                self.tasks[name] = taught(self.plan, name, self.output, rows[name], self.say)
 
     def _train(self, wanted: Sequence[Cell]) -> None:
+        wanted = with_lengths(wanted, self.tasks)
         for cell in wanted:
             task = self.tasks[cell.task]
             inputs = {"rows": task.rows.fingerprint, "teacher": task.fingerprint}

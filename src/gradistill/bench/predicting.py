@@ -17,9 +17,11 @@ import numpy as np
 from gradistill.audit import predicted_logits
 from gradistill.bench.plan import BenchPlan, Cell, cells
 from gradistill.bench.preparing import Taught
-from gradistill.data import Collator, Task, encode, load_unlabelled
+from gradistill.data import Collator, Cut, Task, encode, load_unlabelled
 from gradistill.errors import GradistillError
 from gradistill.jobs import Say
+from gradistill.jobs.lengths import Reader, task_length
+from gradistill.models.limits import check_readable
 from gradistill.models.loading import load_classifier, load_tokenizer
 from gradistill.signals.files import write_whole
 
@@ -54,7 +56,9 @@ def predict(
             for cell in _best(plan, [line for line in lines if line["task"] == name]):
                 method = cell.folder.name.rpartition("-")[0]
                 folder = output / "predictions" / f"{cell.layers}-layers" / method
-                said = _logits(output / cell.folder, rows, task.rows.task, cell.recipe.training.max_length)
+                said, cut = _logits(output / cell.folder, rows, task.rows.task)
+                if cut.truncated:
+                    say(f"{name}, {split}: {cut}")
                 folder.mkdir(parents=True, exist_ok=True)
                 write_whole(folder / file, submission(task.rows.task, said).encode())
 
@@ -81,7 +85,10 @@ def _best(plan: BenchPlan, lines: Sequence[Mapping[str, Any]]) -> list[Cell]:
     return list(best.values())
 
 
-def _logits(student: Path, rows: Any, task: Task, max_length: int) -> np.ndarray:
+def _logits(student: Path, rows: Any, task: Task) -> tuple[np.ndarray, Cut]:
+    """A finished student's logits, and how many of the texts are cut, at the length that it was trained with."""
     tokenizer, (model, _) = load_tokenizer(student), load_classifier(student)
-    encoded = encode(rows, tokenizer, task, max_length=max_length).dataset
-    return predicted_logits(model, encoded, Collator(tokenizer))
+    length = task_length(None, tokenizer, [Reader("student", str(student), model)], lambda line: None)
+    encoded = encode(rows, tokenizer, task, max_length=length)
+    check_readable(model, encoded.dataset, tokenizer, owner="student")
+    return predicted_logits(model, encoded.dataset, Collator(tokenizer)), encoded.cut

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,9 +16,10 @@ from gradistill.data import DataChoice, Splits, Task, read_splits
 from gradistill.errors import GradistillError, StoreError, TrainingError
 from gradistill.jobs import Say
 from gradistill.jobs.folder import finished_run, metrics_of
+from gradistill.jobs.lengths import USUAL, Reader, task_length
 from gradistill.jobs.runs import store_signals
 from gradistill.jobs.signals import delete
-from gradistill.models.loading import load_classifier
+from gradistill.models.loading import load_classifier, load_tokenizer
 from gradistill.recipe import Recipe, load_recipe
 from gradistill.signals.files import write_whole
 from gradistill.signals.fingerprint import digest, of_model
@@ -60,6 +61,8 @@ class Taught:
     teacher: str
     fingerprint: str
     tried: Mapping[str, float]
+    max_length: int = USUAL
+    """At which the teacher's texts are cut, and its students' where a recipe does not say."""
 
 
 def prepared_rows(plan: BenchPlan, name: str, output: Path) -> Rows:
@@ -129,7 +132,7 @@ def teacher_commands(plan: BenchPlan, name: str, output: Path) -> list[Command]:
     return commands
 
 
-def taught(plan: BenchPlan, name: str, output: Path, rows: Rows) -> Taught:
+def taught(plan: BenchPlan, name: str, output: Path, rows: Rows, say: Say) -> Taught:
     """The task with its best teacher. Raises TrainingError where none came about."""
     given = plan.tasks[name].teacher
     tried: dict[str, float] = {}
@@ -143,7 +146,9 @@ def taught(plan: BenchPlan, name: str, output: Path, rows: Rows) -> Taught:
             f"no teacher of {name} came about", remedy=f"see the logs in {output / name / 'teachers'}"
         )
     teacher = given or str(folders[max(tried, key=lambda rate: tried[rate])])
-    return Taught(rows, teacher, of_model(load_classifier(teacher)[0]), tried)
+    model, _ = load_classifier(teacher)
+    length = task_length(None, load_tokenizer(teacher), [Reader(f"teacher of {name}", teacher, model)], say)
+    return Taught(rows, teacher, of_model(model), tried, length)
 
 
 def store_of(task: Taught, cells: Sequence[Cell], folder: Path, say: Say) -> str:
@@ -183,12 +188,23 @@ def written_recipe(recipe: Recipe, file: Path) -> Path:
     return file
 
 
-def by_cut(cells: Iterable[Cell]) -> dict[int, list[Cell]]:
+def by_cut(cells: Iterable[Cell]) -> dict[int | None, list[Cell]]:
     """Cells by the length at which they cut texts: a store holds whole texts of one cut."""
-    found: dict[int, list[Cell]] = {}
+    found: dict[int | None, list[Cell]] = {}
     for cell in cells:
         found.setdefault(cell.recipe.training.max_length, []).append(cell)
     return found
+
+
+def with_lengths(cells: Iterable[Cell], tasks: Mapping[str, Taught]) -> list[Cell]:
+    """Cells whose recipes say at which length they cut texts: at the teacher's, where they did not."""
+    return [
+        replace(
+            cell,
+            recipe=cell.recipe.with_length(cell.recipe.training.max_length or tasks[cell.task].max_length),
+        )
+        for cell in cells
+    ]
 
 
 def _quiet(_: str) -> None:

@@ -1,26 +1,26 @@
 """From lines of results to a comparison: means with intervals, paired differences, ranks.
 
-Seeds are the sample: an interval is Student's t over them, a difference is paired by seed. p-values of all differences
-of the bench together are corrected by Holm's method. Ranks are averaged over tasks (Demšar 2006, JMLR 7, section
-3.2.2).
+Seeds are the sample: an interval is Student's t over them, a difference is paired by seed. An interval that would
+leave the figure's own range ends at its limit, and is marked as ``clipped``; of equal values there is none. p-values
+of all differences of the bench together are corrected by Holm's method. Ranks are averaged over tasks (Demšar 2006,
+JMLR 7, section 3.2.2).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from math import isfinite
+from math import inf, isfinite
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
 from gradistill.audit.comparison import holm
+from gradistill.audit.statistics import EQUAL, Bounds
 from gradistill.bench.plan import BenchPlan
 from gradistill.recipe.catalogue import catalogue
 
 LEVEL = 0.95
-EQUAL = 1e-9
-"""Differences of seeds that are nearer to each other than this are one and the same, but for rounding."""
 LOYALTIES = ("label", "probability", "saliency", "prediction")
 COMPARED = ("retention", *(f"{kind} loyalty" for kind in LOYALTIES[:3]))
 """Averaged over tasks, and compared with the baseline there."""
@@ -80,27 +80,46 @@ def _row(lines: Sequence[Line], baseline: Sequence[Line], is_baseline: bool) -> 
     return {
         "method": lines[0]["method"],
         "seeds": sorted(of_seed),
-        "figures": {name: estimate([f[name] for f in of_seed.values() if name in f]) for name in names},
+        "figures": {
+            name: estimate([f[name] for f in of_seed.values() if name in f], range_of(name, lines[0]))
+            for name in names
+        },
         "apart": {}
         if is_baseline
         else {
-            name: _apart([of_seed[s][name] - reference[s][name] for s in shared if name in reference[s]])
+            name: _apart(
+                [of_seed[s][name] - reference[s][name] for s in shared if name in reference[s]],
+                range_of(name, lines[0]),
+            )
             for name in names
         },
         "train_s": float(np.median([line["timing"]["train_s"] for line in lines])),
     }
 
 
-def estimate(values: Sequence[float]) -> dict[str, Any]:
-    """The mean and its t interval; of one seed there is none."""
+def range_of(figure: str, line: Line) -> Bounds:
+    """The least and the largest value of a figure: shares go from 0 to 1, correlations from −1 to 1."""
+    if figure == "retention":
+        taught = line["teacher_eval"][line["select"]]
+        ends = [end / taught for end in range_of(line["select"], line)]
+        return min(ends), max(ends)
+    share = "accuracy" in figure or "f1" in figure or figure in ("label loyalty", "probability loyalty")
+    return (0.0, 1.0) if share else (-1.0, 1.0)
+
+
+def estimate(values: Sequence[float], bounds: Bounds = (-inf, inf)) -> dict[str, Any]:
+    """The mean and its t interval within ``bounds``, with ``clipped`` where it would leave them. Of one seed, or of
+    equal values, there is none."""
     mean, n = float(np.mean(values)), len(values)
-    if n < 2:
+    if n < 2 or np.ptp(values) <= EQUAL:
         return {"value": mean, "low": None, "high": None, "n": n}
     half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
-    return {"value": mean, "low": mean - half, "high": mean + half, "n": n}
+    low, high = max(mean - half, bounds[0]), min(mean + half, bounds[1])
+    clipped = {"clipped": True} if (low, high) != (mean - half, mean + half) else {}
+    return {"value": mean, "low": low, "high": high, "n": n, **clipped}
 
 
-def _apart(differences: Sequence[float]) -> dict[str, Any] | None:
+def _apart(differences: Sequence[float], bounds: Bounds) -> dict[str, Any] | None:
     """The mean difference from the baseline; ``p`` by the paired t test, None where the seeds do not differ in it: a
     few rows make for few different values, and equal ones are no proof."""
     if not differences:
@@ -109,7 +128,8 @@ def _apart(differences: Sequence[float]) -> dict[str, Any] | None:
     if len(differences) > 1 and np.ptp(differences) > EQUAL:
         found: Any = stats.ttest_1samp(differences, 0)
         p = float(found.pvalue)
-    return {**estimate(differences), "p": p if p is None or isfinite(p) else None}
+    width = bounds[1] - bounds[0]
+    return {**estimate(differences, (-width, width)), "p": p if p is None or isfinite(p) else None}
 
 
 def _correct(panels: Iterable[Mapping[str, Any]]) -> None:

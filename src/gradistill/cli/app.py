@@ -173,6 +173,10 @@ def explain(
     baseline: Annotated[
         str, typer.Option("--baseline", help="Where the path starts: padding or zero.")
     ] = "padding",
+    max_length: Annotated[
+        int | None,
+        typer.Option("--max-length", min=3, help="Tokens read at most (default: as the model was trained)."),
+    ] = None,
 ) -> None:
     """Show which words a prediction rests on."""
     from rich.console import Console
@@ -181,7 +185,8 @@ def explain(
     from gradistill.report.terminal import render
 
     start: Any = one_of("--baseline", baseline, ("padding", "zero"))
-    Console().print(render(explained(model, texts, label=label, steps=steps, baseline=start)))
+    found = explained(model, texts, label=label, steps=steps, baseline=start, max_length=max_length)
+    Console().print(render(found))
 
 
 @app.command()

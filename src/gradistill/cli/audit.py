@@ -62,9 +62,17 @@ Perturbed = Annotated[int, typer.Option("--perturbed-rows", min=0, help="Rows fo
 Examples = Annotated[
     int, typer.Option("--examples", min=0, help="Examples in the page; all are in examples.jsonl.")
 ]
-Length = Annotated[int, typer.Option("--max-length", min=3, help="Tokens of a text at most.")]
+Length = Annotated[
+    int | None,
+    typer.Option(
+        "--max-length", min=3, help="Tokens of a text at most (default: as the teacher was trained)."
+    ),
+]
 Seed = Annotated[
-    int, typer.Option("--seed", min=0, max=2**32 - 1, help="Of drawn rows, perturbations and bootstrap.")
+    int,
+    typer.Option(
+        "--seed", min=0, max=2**32 - 1, help="Of drawn rows, perturbations, SmoothGrad and bootstrap."
+    ),
 ]
 
 
@@ -86,7 +94,7 @@ def audit(
     faithfulness_rows: Faithful = 50,
     perturbed_rows: Perturbed = 200,
     examples: Examples = 400,
-    max_length: Length = 128,
+    max_length: Length = None,
     seed: Seed = 0,
     label_column: LabelColumn = None,
     text_columns: TextColumns = None,
@@ -114,10 +122,13 @@ def _choice(
     attribution: str, steps: str | None, fail_under: str | None, watch: str | None, **plain: Any
 ) -> Any:
     from gradistill.audit.methods import method
+    from gradistill.audit.methods.smoothgrad import SmoothGrad
     from gradistill.jobs.audit import AuditChoice
 
     one_of("--rationale-units", plain["rationale_units"], ("characters", "words"))
-    options = {} if steps is None else {"steps": steps_of(steps)}
+    options: dict[str, Any] = {} if steps is None else {"steps": steps_of(steps)}
+    if attribution == SmoothGrad.name:
+        options["seed"] = plain["seed"]
     return AuditChoice(
         method=method(attribution, **options), limits=limits_of(fail_under), watched=words_of(watch), **plain
     )

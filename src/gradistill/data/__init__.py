@@ -2,7 +2,7 @@
 
 from gradistill.data.choice import DataChoice
 from gradistill.data.collation import Collator
-from gradistill.data.encoding import Encoded, encode
+from gradistill.data.encoding import Cut, Encoded, encode
 from gradistill.data.labels import align_labels
 from gradistill.data.loading import Splits, load_splits, read_splits
 from gradistill.data.tasks import TASKS, Task, compute_metrics, get_task
@@ -11,6 +11,7 @@ from gradistill.data.texts import load_texts, load_unlabelled
 __all__ = [
     "TASKS",
     "Collator",
+    "Cut",
     "DataChoice",
     "Encoded",
     "Splits",

@@ -17,12 +17,42 @@ _AT_ONCE = 1000
 
 
 @dataclass(frozen=True)
+class Cut:
+    """How many of so many ``rows`` lost tokens to ``max_length``; ``longest`` is a length before that, in tokens."""
+
+    max_length: int
+    truncated: int = 0
+    rows: int = 0
+    longest: int = 0
+
+    def __add__(self, other: Cut) -> Cut:
+        longest = max(self.longest, other.longest)
+        return Cut(self.max_length, self.truncated + other.truncated, self.rows + other.rows, longest)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.truncated} of {self.rows} texts are cut at {self.max_length} tokens "
+            f"(the longest has {self.longest})"
+        )
+
+    def as_dict(self) -> dict[str, int]:
+        """The form of ``texts`` in ``metrics.json``."""
+        return {"cut": self.truncated, "rows": self.rows, "longest": self.longest}
+
+
+@dataclass(frozen=True)
 class Encoded:
     """``dataset`` holds token ids; ``truncated`` rows lost tokens; ``longest`` is a length before that, in tokens."""
 
     dataset: Dataset
     truncated: int
     longest: int
+    max_length: int = 128
+
+    @property
+    def cut(self) -> Cut:
+        """The same numbers with that of all rows, to be printed and added up."""
+        return Cut(self.max_length, self.truncated, len(self.dataset), self.longest)
 
 
 def encode(
@@ -60,7 +90,7 @@ def encode(
     _refuse_tokenless(columns["special_tokens_mask"], rows, task)
     columns["length"] = [len(ids) for ids in columns["input_ids"]]
     dataset = Dataset.from_dict({**columns, "labels": rows["label"][:], "index": rows["index"][:]})
-    return Encoded(dataset, truncated, longest)
+    return Encoded(dataset, truncated, longest, max_length)
 
 
 @dataclass(frozen=True)

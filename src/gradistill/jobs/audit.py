@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -19,24 +20,28 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gradistill.audit.choosing import chosen_examples
 from gradistill.audit.columns import GROUPS, Columns, joined
-from gradistill.audit.examining import Examiner
+from gradistill.audit.examining import Examiner, in_blocks
 from gradistill.audit.methods import Method
 from gradistill.audit.methods.gradient_x_input import GradientXInput
 from gradistill.audit.perturbations import PERTURBATIONS, perturbed
 from gradistill.audit.summing import Audited, Changed, summed_up
-from gradistill.data import DataChoice, Splits, align_labels, read_splits
+from gradistill.data import Cut, DataChoice, Splits, Task, align_labels, encode, read_splits
 from gradistill.data.given import Source
 from gradistill.data.loading import Marks
 from gradistill.errors import DataError, RecipeError, nearest
 from gradistill.jobs import Say
 from gradistill.jobs.account import described, versions
+from gradistill.jobs.lengths import Reader, task_length
 from gradistill.jobs.output_folder import Kind, check_output, draft_folder, held, put_in_place
-from gradistill.models.given import ModelSource, model_name
+from gradistill.models.given import ModelSource, model_folder, model_name
+from gradistill.models.limits import Limits
 from gradistill.models.loading import label_names, load_classifier, load_tokenizer, set_padding
-from gradistill.models.tokenizers import check_same_tokens
+from gradistill.models.student import pair_warnings, same_weights
+from gradistill.models.tokenizers import check_same_rows, check_same_tokens
 from gradistill.report.markdown import audit_table
 from gradistill.report.page import audit_page
 from gradistill.signals.files import read_object
+from gradistill.signals.fingerprint import digest
 
 PAGE, FIGURES, TABLE, EXAMPLES = "audit.html", "audit.json", "audit.md", "examples.jsonl"
 
@@ -59,6 +64,8 @@ AUDIT = Kind(
 class AuditChoice:
     """What is looked at. ``rationale`` is a column of spans (``data.spans``), in ``rationale_units``.
 
+    Without a ``max_length`` texts are cut at the length that the teacher was trained with (``jobs.lengths``).
+
     Faithfulness and perturbations ask the models many times a text: they look at ``faithfulness_rows`` and
     ``perturbed_rows`` rows, drawn by ``seed``. The page shows ``examples`` of the examples, half of them those on which
     the models disagree most.
@@ -67,7 +74,7 @@ class AuditChoice:
     split: str = "validation"
     method: Method = GradientXInput()  # noqa: RUF009 (frozen)
     max_rows: int | None = None
-    max_length: int = 128
+    max_length: int | None = None
     rationale: str | None = None
     rationale_units: str = "characters"
     challenge: str | None = None
@@ -104,16 +111,25 @@ def audit(
     with _timed(seconds, "loading"):
         models = _Models.load(teacher, students, named)
         splits = _rows(data, choice, models)
+        length = task_length(choice.max_length, models.tokenizer, models.readers, say)
+        choice = replace(choice, max_length=length)
+        sets = _Sets.of(splits, choice)
+        cut = _checked(models, sets, splits.task, length)
     say(splits.describe())
+    warnings = [*_warnings(models), *(f"{name}: {part}" for name, part in cut.items() if part.truncated)]
+    for warning in warnings:
+        say(f"Warning: {warning}")
     with held(output, AUDIT), draft_folder(output) as draft:
         check_output(output, AUDIT, overwrite=overwrite)  # another process may have finished meanwhile
-        audited = _examined(models, splits, choice, draft, seconds)
+        audited = _examined(models, splits.task, sets, choice, draft, seconds)
         about = {
             "data": {"task": splits.task.name, "split": choice.split, "rows": len(splits.rows[choice.split]),
                      "source": Path(data.name).name, **_without_labels(splits, choice.split)},
             "teacher": described(models.teacher, model_name(teacher)),
             "students": [described(model, name) for model, name in zip(models.students, named, strict=True)],
             "settings": _settings(choice),
+            "texts": {"max_length": length, **{name: part.as_dict() for name, part in cut.items()}},
+            "warnings": warnings,
             "versions": versions(),
             "seconds": {part: round(taken, 2) for part, taken in seconds.items()},
         }  # fmt: skip
@@ -132,12 +148,14 @@ class _Models:
     students: list[PreTrainedModel]
     names: list[str]
     tokenizer: PreTrainedTokenizerBase
+    student_tokenizers: list[PreTrainedTokenizerBase]
+    readers: list[Reader]
 
     @classmethod
     def load(cls, teacher: ModelSource, students: Sequence[ModelSource], named: Sequence[str]) -> _Models:
-        tokenizer = load_tokenizer(teacher)
-        for student in students:
-            check_same_tokens(load_tokenizer(student), tokenizer)
+        tokenizer, *own = (load_tokenizer(name) for name in (teacher, *students))
+        for student in own:
+            check_same_tokens(student, tokenizer)
         loaded = [load_classifier(name)[0] for name in (teacher, *students)]
         for model, name in zip(loaded[1:], named, strict=True):
             _refuse_other_labels(loaded[0], model, name)
@@ -145,7 +163,11 @@ class _Models:
         for model in loaded:
             model.to(device)
             set_padding(model, tokenizer)
-        return cls(loaded[0], loaded[1:], _names(named), tokenizer)
+        names = _names(named)
+        owners = ["teacher", *(f"student {name}" for name in names)]
+        folders = map(model_folder, (teacher, *students))
+        readers = [Reader(*each) for each in zip(owners, folders, loaded, strict=True)]
+        return cls(loaded[0], loaded[1:], names, tokenizer, own, readers)
 
 
 def _named(students: Any) -> list[str]:
@@ -195,25 +217,76 @@ def _rows(data: DataChoice, choice: AuditChoice, models: _Models) -> Splits:
 
 
 def _drawn(rows: Dataset, count: int | None, seed: int) -> Dataset:
+    """So many rows, in their order. Whether one is drawn depends on its number and the seed, and how many others come
+    before it: of a larger draw every smaller one is a part, whichever rows stood beside it."""
     if count is None or count >= len(rows):
         return rows
-    return rows.shuffle(seed=seed).select(range(count))
+    lots = [digest([seed, index]) for index in rows["index"][:]]
+    return rows.select(sorted(sorted(range(len(rows)), key=lots.__getitem__)[:count]))
+
+
+@dataclass(frozen=True)
+class _Sets:
+    """The rows that each part of an audit looks at, by the names of their splits and of their perturbations."""
+
+    splits: Mapping[str, Dataset]
+    rows: Dataset
+    few: Dataset
+    perturbed: dict[str, Dataset]
+
+    @classmethod
+    def of(cls, splits: Splits, choice: AuditChoice) -> _Sets:
+        rows = splits.rows[choice.split]
+        some = _drawn(rows, choice.perturbed_rows, choice.seed)
+        changed = {
+            p.name: perturbed(some, splits.task.text_columns, p, choice.seed)
+            for p in PERTURBATIONS if len(some)
+        }  # fmt: skip
+        return cls(splits.rows, rows, _drawn(rows, choice.faithfulness_rows, choice.seed), changed)
+
+
+def _checked(models: _Models, sets: _Sets, task: Task, max_length: int) -> dict[str, Cut]:
+    """How many texts of each split are cut. Raises ModelError for rows that a model cannot read, and for tokenizers
+    that read them differently."""
+    found: dict[str, Cut] = {}
+    limits = [(reader.owner, Limits.find(reader.model)) for reader in models.readers]
+    for name, rows in {**sets.splits, **sets.perturbed}.items():
+        for tokenizer in models.student_tokenizers if name in sets.splits else ():
+            check_same_rows(tokenizer, models.tokenizer, rows, task, max_length=max_length)
+        for block in in_blocks(rows):
+            encoded = encode(block, models.tokenizer, task, max_length=max_length)
+            for owner, of_one in limits:
+                of_one.check(encoded.dataset, models.tokenizer, owner=owner)
+            if name in sets.splits:
+                found[name] = found.get(name, Cut(max_length)) + encoded.cut
+    return found
+
+
+def _warnings(models: _Models) -> list[str]:
+    """What makes the figures of a pair mean less than they seem to."""
+    named = list(zip(models.names, models.students, strict=True))
+    alike = [
+        f"the students {a} and {b} hold the same weights"
+        for (a, one), (b, other) in combinations(named, 2) if same_weights(one, other)
+    ]  # fmt: skip
+    pairs = [pair_warnings(models.teacher, student, f"student {name}") for name, student in named]
+    return [*(warning for found in pairs for warning in found), *alike]
 
 
 def _examined(
-    models: _Models, splits: Splits, choice: AuditChoice, output: Path, seconds: dict[str, float]
+    models: _Models, task: Task, sets: _Sets, choice: AuditChoice, output: Path, seconds: dict[str, float]
 ) -> Audited:
-    rows, asked = splits.rows[choice.split], len(models.students) + 1
-    some = _drawn(rows, choice.perturbed_rows, choice.seed)
-    few = _drawn(rows, choice.faithfulness_rows, choice.seed)
-    challenge = splits.rows[choice.challenge] if choice.challenge else None
+    rows, few, asked = sets.rows, sets.few, len(models.students) + 1
+    challenge = sets.splits[choice.challenge] if choice.challenge else None
+    length = choice.max_length
+    assert length is not None  # settled before
     with Progress(transient=True) as progress:
 
         def bar(name: str, count: int) -> Examiner:
-            task = progress.add_task(name, total=count * asked)
+            shown = progress.add_task(name, total=count * asked)
             return Examiner(
-                models.teacher, models.students, models.tokenizer, splits.task, choice.method, choice.max_length,
-                choice.watched, lambda done: progress.advance(task, done),
+                models.teacher, models.students, models.tokenizer, task, choice.method, length,
+                choice.watched, lambda done: progress.advance(shown, done),
             )  # fmt: skip
 
         with _timed(seconds, "answers and attributions"):
@@ -226,9 +299,8 @@ def _examined(
                 changed = bar("challenge", len(challenge)).agreement(challenge)
         with _timed(seconds, "perturbations"):
             perturbations = [
-                Changed(p.name, p.description, bar(p.name, len(some)).agreement(
-                    perturbed(some, splits.task.text_columns, p, choice.seed)))
-                for p in PERTURBATIONS if len(some)
+                Changed(p.name, p.description, bar(p.name, len(changed_rows)).agreement(changed_rows))
+                for p in PERTURBATIONS if (changed_rows := sets.perturbed.get(p.name)) is not None
             ]  # fmt: skip
     return Audited(models.names, columns, faithful, changed, perturbations)
 

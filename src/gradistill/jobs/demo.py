@@ -20,12 +20,13 @@ from rich.progress import track
 from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
-from gradistill.audit import Answers, Estimate, ask, bootstrap_mean, loyalty
+from gradistill.audit import Answers, Estimate, ask, loyalty, mean_estimate
 from gradistill.data import Collator, DataChoice, encode, load_splits
 from gradistill.data.corpus import Review, make_corpus, write_corpus
 from gradistill.jobs import Say
 from gradistill.jobs.explain import explain
 from gradistill.jobs.folder import RUN, finished_run
+from gradistill.jobs.lengths import USUAL, trained_length
 from gradistill.jobs.output_folder import Kind, held, is_ours
 from gradistill.jobs.runs import distill, finetune
 from gradistill.jobs.signals import StoreChoice
@@ -110,7 +111,7 @@ def _demo(output: Path, seed: int, quick: bool, say: Say) -> RenderableType:
                 str(models["teacher"]), rows, at, recipe, signals=StoreChoice("online"), say=say
             ),
         )
-    unseen = unseen_rows(models["teacher"], clean, corpus)
+    unseen = unseen_rows(models["teacher"], clean, corpus, say)
     measured: dict[str, Figures] = {}
     taught: Mapping[str, Answers] = {}
     for name, folder in track(models.items(), description="measuring", transient=True):
@@ -137,12 +138,21 @@ def _once(folder: Path, recipe: Recipe, run: Callable[[Path], object]) -> Path:
     return folder
 
 
-def unseen_rows(teacher: Path, clean: Path, corpus: Mapping[str, Sequence[Review]]) -> Unseen:
+def unseen_rows(
+    teacher: Path, clean: Path, corpus: Mapping[str, Sequence[Review]], say: Say = print
+) -> Unseen:
     tokenizer = load_tokenizer(teacher)
     splits = load_splits(
         clean, splits=("train", "test", "challenge"), label_column="label", text_columns=("text",)
     )
-    rows = {name: encode(splits.rows[name], tokenizer, splits.task).dataset for name in ("test", "challenge")}
+    rows = {}
+    for name in ("test", "challenge"):
+        encoded = encode(
+            splits.rows[name], tokenizer, splits.task, max_length=trained_length(teacher) or USUAL
+        )
+        rows[name] = encoded.dataset
+        if encoded.truncated:
+            say(f"{name}: {encoded.cut}")
     return Unseen(tokenizer, rows, {name: corpus[name] for name in rows})
 
 
@@ -161,13 +171,14 @@ def measured_model(
     }
     loyal = loyalty(answers["test"], (taught or answers)["test"])
     figures = {
-        "accuracy": bootstrap_mean(right["test"]),
-        "challenge accuracy": bootstrap_mean(right["challenge"]),
+        "accuracy": mean_estimate(right["test"]),
+        "challenge accuracy": mean_estimate(right["challenge"]),
         "label loyalty": loyal.label,
         "probability loyalty": loyal.probability,
         "saliency loyalty": loyal.saliency,
-        "shortcut share": bootstrap_mean(
-            shortcut_shares(answers["challenge"], unseen.reviews["challenge"], unseen.tokenizer)
+        "shortcut share": mean_estimate(
+            shortcut_shares(answers["challenge"], unseen.reviews["challenge"], unseen.tokenizer),
+            bounds=(0.0, 1.0),
         ),
     }
     known = {name: figure for name, figure in figures.items() if figure is not None}

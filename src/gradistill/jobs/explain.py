@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
+from datasets import Dataset
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -14,7 +15,9 @@ from gradistill.attribution.integrated import Integrated, integrated_in_steps
 from gradistill.attribution.targets import Target
 from gradistill.data.words import words_from_pieces
 from gradistill.errors import DataError, RecipeError
-from gradistill.models.given import ModelSource, model_name
+from gradistill.jobs.lengths import Reader, task_length
+from gradistill.models.given import ModelSource, model_folder, model_name
+from gradistill.models.limits import check_readable
 from gradistill.models.loading import label_names, load_classifier, load_tokenizer, set_padding
 from gradistill.models.probe import Probe
 from gradistill.models.still import still
@@ -35,14 +38,15 @@ def explain(
     label: str | None = None,
     steps: int | None = None,
     baseline: Baseline = "padding",
-    max_length: int = 128,
+    max_length: int | None = None,
 ) -> Explanation:
     """Which words speak for the predicted label (or for ``label``), by Integrated Gradients of its log-odds.
 
     In a regression they speak for a higher prediction. ``texts`` is one text, or the two of a pair. The ``baseline``
     is the same text with padding in place of its words, or the zero embedding. A fine-tuned encoder may change its
     mind within a narrow stretch of the path, from zero more than from padding; without ``steps`` nodes gather there,
-    400 at most, until the scores miss completeness by no more than a thousandth.
+    400 at most, until the scores miss completeness by no more than a thousandth. Without a ``max_length`` the texts are
+    cut as the model was trained (``jobs.lengths``).
     """
     _refuse_empty(texts)
     tokenizer = load_tokenizer(model)
@@ -52,7 +56,7 @@ def explain(
         classifier,
         tokenizer,
         texts,
-        name=model_name(model),
+        name=model_folder(model) or model_name(model),
         label=label,
         steps=steps,
         baseline=baseline,
@@ -69,10 +73,13 @@ def explain_with(
     label: str | None = None,
     steps: int | None = None,
     baseline: Baseline = "padding",
-    max_length: int = 128,
+    max_length: int | None = None,
 ) -> Explanation:
-    """``explain`` for a model that is loaded already; it is left as it was."""
-    encoding, offsets = _encoded(tokenizer, texts, max_length)
+    """``explain`` for a model that is loaded already; it is left as it was. ``name`` may be its folder."""
+    length = task_length(max_length, tokenizer, [Reader("model", name, classifier)], lambda line: None)
+    encoding, offsets, whole = _encoded(tokenizer, texts, length)
+    columns = {key: encoding[key].tolist() for key in ("input_ids", "token_type_ids") if key in encoding}
+    check_readable(classifier, Dataset.from_dict(columns), tokenizer)
     batch, special = Batch.of(encoding), encoding["special_tokens_mask"][0]
     wordless = batch.inputs["input_ids"].masked_fill(special == 0, classifier.config.pad_token_id or 0)
     with still(classifier):
@@ -98,6 +105,7 @@ def explain_with(
         target="prediction" if regression else "log_odds",
         method=f"integrated gradients, {int(found.nodes)} {rule}, {baseline} baseline",
         residual=float(found.residuals),
+        cut=(length, whole) if whole > length else None,
     )
 
 
@@ -110,9 +118,10 @@ def _refuse_empty(texts: Sequence[str]) -> None:
 
 def _encoded(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int
-) -> tuple[Any, list[tuple[int, int]]]:
-    """Token ids as tensors, and the characters that each token stands for."""
+) -> tuple[Any, list[tuple[int, int]], int]:
+    """Token ids as tensors, the characters that each token stands for, and how many tokens the whole text has."""
     encode: Any = tokenizer
+    whole = len(encode(*texts, truncation=False, verbose=False)["input_ids"])
     encoding = encode(
         *texts,
         truncation=True,
@@ -121,7 +130,7 @@ def _encoded(
         return_offsets_mapping=True,
         return_special_tokens_mask=True,
     )
-    return encoding, [(start, end) for start, end in encoding.pop("offset_mapping")[0].tolist()]
+    return encoding, [(start, end) for start, end in encoding.pop("offset_mapping")[0].tolist()], whole
 
 
 def _attributed(

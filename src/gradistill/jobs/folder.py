@@ -136,7 +136,8 @@ def metrics_of(output: Path) -> dict[str, Any] | None:
 
 def finished_run(output: Path, recipe: Recipe) -> bool:
     """Whether a run of this very recipe stands there, done."""
-    return metrics_of(output) is not None and _recipe_in(output) == recipe.as_written()
+    before = _recipe_in(output)
+    return metrics_of(output) is not None and before == recipe.with_length_of(before).as_written()
 
 
 def _is_run(output: Path) -> bool:
@@ -225,7 +226,11 @@ def _recipe_in(folder: Path) -> dict[str, Any]:
 
 def _differences_of_recipe(output: Path, recipe: Recipe) -> list[str]:
     before = _recipe_in(output / CHECKPOINTS)
-    return _differences(before, recipe.as_written(), "") if before else [f"{RECIPE}: missing or damaged"]
+    return (
+        _differences(before, recipe.with_length_of(before).as_written(), "")
+        if before
+        else [f"{RECIPE}: missing or damaged"]
+    )
 
 
 def _differences_of_inputs(work: Path, inputs: dict[str, str]) -> list[str]:

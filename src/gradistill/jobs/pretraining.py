@@ -11,7 +11,7 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
-from gradistill.data import Collator, encode, load_texts
+from gradistill.data import Collator, Cut, encode, load_texts
 from gradistill.data.batching import by_length
 from gradistill.data.given import Source, is_path
 from gradistill.data.texts import TEXTS
@@ -20,8 +20,10 @@ from gradistill.jobs import Say
 from gradistill.jobs.account import described, timing, versions
 from gradistill.jobs.folder import check_run, close_run, opened_run
 from gradistill.jobs.guarded import disk_trouble_told, epochs_done, saving, trained
+from gradistill.jobs.lengths import Reader, new_length
 from gradistill.jobs.runs import build_student
-from gradistill.models.given import ModelSource, model_name, model_paths
+from gradistill.models.given import ModelSource, model_folder, model_name, model_paths
+from gradistill.models.limits import check_readable
 from gradistill.models.loading import load_classifier, load_tokenizer, set_padding
 from gradistill.models.probe import Probe
 from gradistill.models.tracing import evaluating
@@ -62,12 +64,17 @@ def pretrain(
     check_settings(recipe.training, Measured())
     tokenizer, (model, _) = load_tokenizer(teacher), load_classifier(teacher, new_head=True)
     set_padding(model, tokenizer)
-    training, held_out = _rows(texts, text_columns, tokenizer, recipe, say)
     set_seed(recipe.training.seed)
     student: Any = build_student(model, tokenizer, recipe.student)
+    readers = [Reader("teacher", model_folder(teacher), model), Reader("student", "", student)]
+    recipe = recipe.with_length(new_length(recipe.training.max_length, readers, say))
+    training, held_out, cut = _rows(texts, text_columns, tokenizer, recipe, say)
+    for reader in readers:
+        for rows in (training, held_out):
+            check_readable(reader.model, rows, tokenizer, owner=reader.owner)
     _refuse_answers(recipe, Pair(facts(Probe.find(student)), facts(Probe.find(model))))
     names = {"student": output.name, "teacher": model_name(teacher)}
-    run = _Pretraining(output, recipe, student, model, tokenizer, training, held_out, names, say)
+    run = _Pretraining(output, recipe, student, model, tokenizer, training, held_out, cut, names, say)
     return run.train(overwrite=overwrite)
 
 
@@ -82,6 +89,7 @@ class _Pretraining:
     tokenizer: PreTrainedTokenizerBase
     training: Dataset
     held_out: Dataset
+    cut: Cut
     names: Mapping[str, str]
     say: Say
 
@@ -108,6 +116,7 @@ class _Pretraining:
             metrics = {
                 "task": "texts", "method": self.recipe.method, "seed": self.recipe.training.seed,
                 **{owner: described(model, self.names[owner]) for owner, model in models.items()},
+                "texts": {"max_length": self.cut.max_length, "all": self.cut.as_dict()},
                 "held_out": {"n": len(self.held_out), "before": before, "after": after},
                 "timing": timing(0.0, seconds, examples), "versions": versions(), "inputs": inputs,
             }  # fmt: skip
@@ -159,14 +168,15 @@ def _rows(
     tokenizer: PreTrainedTokenizerBase,
     recipe: Recipe,
     say: Say,
-) -> tuple[Dataset, Dataset]:
-    """What is trained on, and what is held out, drawn by the seed."""
+) -> tuple[Dataset, Dataset, Cut]:
+    """What is trained on, what is held out, drawn by the seed, and how many of both are cut."""
     found = load_texts(texts, text_columns=text_columns).shuffle(seed=recipe.training.seed)
     if recipe.training.max_train_rows is not None:
         found = found.select(range(min(len(found), recipe.training.max_train_rows)))
+    assert recipe.training.max_length is not None  # settled before
     encoded = encode(found, tokenizer, TEXTS, max_length=recipe.training.max_length)
     if encoded.truncated:
-        say(f"{encoded.truncated} of {len(found)} texts are cut at {recipe.training.max_length} tokens")
+        say(str(encoded.cut))
     rows = encoded.dataset
     apart = min(MOST_HELD_OUT, max(1, round(HELD_OUT * len(rows))))
     if len(rows) < 2:
@@ -174,7 +184,7 @@ def _rows(
             f"{len(rows)} text came", expected="two or more", remedy="name files with more texts"
         )
     say(f"pre-training on {len(rows) - apart} texts; {apart} are held out")
-    return rows.select(range(apart, len(rows))), rows.select(range(apart))
+    return rows.select(range(apart, len(rows))), rows.select(range(apart)), encoded.cut
 
 
 def _distances(trainer: DistillationTrainer, rows: Dataset) -> dict[str, float]:

@@ -20,13 +20,14 @@ from transformers import (
 )
 
 from gradistill.audit import Answers, ask, loyalty, predicted_logits
-from gradistill.data import Collator, Encoded, Splits, Task, compute_metrics, encode
+from gradistill.data import Collator, Cut, Encoded, Splits, Task, compute_metrics, encode
 from gradistill.jobs import Say
 from gradistill.jobs.account import described, timing, versions
 from gradistill.jobs.folder import close_run, opened_run
 from gradistill.jobs.guarded import disk_trouble_told, epochs_done, saving, trained
 from gradistill.jobs.remembering import remembered_answers
 from gradistill.jobs.signals import AUTO, StoreChoice, plan_store, stored_teacher
+from gradistill.models.limits import check_readable
 from gradistill.models.loading import set_padding
 from gradistill.models.probe import Probe
 from gradistill.objectives import Pair, Term
@@ -58,6 +59,14 @@ class Run:
     """What people call the teacher, the data and the student, which else is called like its folder."""
     unlabelled: Dataset | None = None
     callbacks: Sequence[TrainerCallback] = ()
+    cut: dict[str, Cut] = field(default_factory=dict, init=False)
+    """How many texts of each split are cut, once it is encoded."""
+
+    @property
+    def max_length(self) -> int:
+        """The length at which texts are cut, which is settled before there is a run (``jobs.lengths``)."""
+        assert self.recipe.training.max_length is not None
+        return self.recipe.training.max_length
 
     def train(
         self, student: PreTrainedModel, teacher: PreTrainedModel | None, *, overwrite: bool
@@ -69,8 +78,9 @@ class Run:
         set_padding(student, self.tokenizer)
         training, validation = self.encoded("train"), self.encoded("validation")
         test = self.encoded("test") if "test" in self.splits.rows else None
-        inputs = self._inputs(student, teacher, training, validation)
         online = online_teacher(teacher, self.recipe.compute) if teacher is not None else None
+        self._check(student, online, (training, validation))
+        inputs = self._inputs(student, teacher, training, validation)
         with (
             disk_trouble_told(self.output / CHECKPOINTS),
             opened_run(self.output, self.recipe, inputs, overwrite=overwrite) as checkpoint,
@@ -90,6 +100,10 @@ class Run:
                 "seed": self.recipe.training.seed,
                 "student": described(student, self.names.get("student", self.output.name)),
                 "teacher": described(teacher, self.names.get("teacher", "")) if teacher is not None else None,
+                "texts": {
+                    "max_length": self.max_length,
+                    **{name: c.as_dict() for name, c in self.cut.items()},
+                },
                 **self._evaluated(student, teacher, validation, inputs),
                 **self._tested(student, teacher, test),
                 "timing": timing(
@@ -105,6 +119,17 @@ class Run:
             close_run(self.output, saving(student, self.tokenizer), self.recipe, metrics, card)
         return metrics
 
+    def _check(
+        self, student: PreTrainedModel, teacher: OnlineTeacher | None, splits: Sequence[Dataset]
+    ) -> None:
+        """Raise an error, before any work, for rows that a model cannot read and objectives that do not apply."""
+        models = {"student": student, **({"teacher": teacher.model} if teacher is not None else {})}
+        for owner, model in models.items():
+            for rows in splits:
+                check_readable(model, rows, self.tokenizer, owner=owner)
+        if teacher is not None:
+            self.asked(student, teacher)
+
     def _inputs(
         self,
         student: PreTrainedModel,
@@ -118,8 +143,11 @@ class Run:
         return {"student": of_model(student), **teachers, "tokenizer": of_tokenizer(self.tokenizer), **rows}
 
     def asked(self, student: PreTrainedModel, teacher: OnlineTeacher) -> tuple[Request, ...]:
-        """What the recipe's objectives want to hear from the teacher."""
-        return tuple(requests_of(self.terms, self._facts(student, teacher), "teacher"))
+        """What the objectives request of the teacher. Raises RecipeError where one cannot apply to the pair."""
+        pair = self._facts(student, teacher)
+        for term in self.terms:
+            term.objective.check(pair)
+        return tuple(requests_of(self.terms, pair, "teacher"))
 
     def plan(
         self, asked: Sequence[Request], teacher: OnlineTeacher, training: Dataset, encoding: Encoding,
@@ -128,7 +156,7 @@ class Run:
         """The store of what was asked for."""
         return plan_store(
             folder, teacher, self.tokenizer, training, asked, encoding=encoding,
-            max_length=self.recipe.training.max_length,
+            max_length=self.max_length,
             about={"method": self.recipe.method, "task": self.splits.task.name, **self.names},
         )  # fmt: skip
 
@@ -157,14 +185,10 @@ class Run:
             self.say(f"training on {wanted} of {len(self.splits.rows[split])} rows")
         if split == "train" and self.unlabelled is not None:
             rows = concatenate_datasets([rows, self.unlabelled])
-        encoded: Encoded = encode(
-            rows, self.tokenizer, self.splits.task, max_length=self.recipe.training.max_length
-        )
+        encoded: Encoded = encode(rows, self.tokenizer, self.splits.task, max_length=self.max_length)
+        self.cut[split] = encoded.cut
         if encoded.truncated:
-            self.say(
-                f"{split}: {encoded.truncated} of {len(rows)} texts are cut at "
-                f"{self.recipe.training.max_length} tokens (the longest has {encoded.longest})"
-            )
+            self.say(f"{split}: {encoded.cut}")
         return encoded.dataset
 
     def _trainer(
@@ -176,7 +200,7 @@ class Run:
         rows: Mapping[str, Dataset],
     ) -> DistillationTrainer:
         settings, task = self.recipe.training, self.splits.task
-        padded = settings.max_length if self.recipe.compute.pad_to_max_length else None
+        padded = self.max_length if self.recipe.compute.pad_to_max_length else None
         if online is not None:
             online.model.to("cpu" if stored else arguments.device)
         pair = self._facts(student, online) if online else None

@@ -15,19 +15,22 @@ from gradistill.data.given import Source
 from gradistill.errors import GradistillError, RecipeError
 from gradistill.jobs import Say
 from gradistill.jobs.folder import check_run
+from gradistill.jobs.lengths import Reader, new_length, task_length
 from gradistill.jobs.running import Run
 from gradistill.jobs.signals import AUTO, DEFAULT_ENCODING, StoreChoice, filled, mended
-from gradistill.models.given import ModelSource, model_name, model_paths
+from gradistill.models.given import ModelSource, model_folder, model_name, model_paths
+from gradistill.models.limits import check_readable
 from gradistill.models.loading import Head, label_names, load_classifier, load_tokenizer, set_padding
 from gradistill.models.placing import DeviceMap
 from gradistill.models.student import (
     narrow_student,
+    pair_warnings,
     share_embeddings,
     silence_embedding_dropout,
     student_from_checkpoint,
     student_from_teacher,
 )
-from gradistill.models.tokenizers import check_same_tokens
+from gradistill.models.tokenizers import check_same_rows, check_same_tokens
 from gradistill.objectives._contract import Request
 from gradistill.recipe import Recipe, StudentSettings
 from gradistill.signals.layout import Encoding
@@ -71,6 +74,8 @@ def finetune(
     set_seed(recipe.training.seed)
     tokenizer = load_tokenizer(model)
     student, _ = load_classifier(model, head=Head(splits.task.labels), new_head=True)
+    readers = [Reader("model", model_folder(model), student)]
+    recipe = recipe.with_length(new_length(recipe.training.max_length, readers, say))
     names = {"student": model_name(model), "data": choice.name}
     run = Run(Path(output), recipe, splits, tokenizer, say, names=names)
     return run.train(student, None, overwrite=overwrite)
@@ -130,7 +135,9 @@ def store_signals(
     )
     online = online_teacher(teacher_model, recipe.compute)
     asked = [*run.asked(student, online), *_asked_beside(run, online, teacher_model, others)]
-    plan = run.plan(asked, online, run.encoded("train"), encoding, Path(output) if output else None)
+    rows = run.encoded("train")
+    check_readable(teacher_model, rows, run.tokenizer, owner="teacher")
+    plan = run.plan(asked, online, rows, encoding, Path(output) if output else None)
     if repair and mended(plan, online, run.tokenizer, say):
         return plan.folder
     filled(plan, online, run.tokenizer, say)
@@ -165,6 +172,14 @@ def _pair(
     set_seed(recipe.training.seed)
     student = build_student(teacher_model, tokenizer, recipe.student)
     set_padding(teacher_model, tokenizer)
+    readers = [Reader("teacher", model_folder(teacher), teacher_model), Reader("student", "", student)]
+    length = task_length(recipe.training.max_length, tokenizer, readers, say)
+    recipe = recipe.with_length(length)
+    if recipe.student.checkpoint is not None:
+        own = load_tokenizer(recipe.student.checkpoint)
+        check_same_rows(own, tokenizer, splits.rows["train"], splits.task, max_length=length)
+    for warning in pair_warnings(teacher_model, student):
+        say(f"Warning: {warning}")
     names = {"teacher": model_name(teacher), "data": data.name}
     unlabelled = _unlabelled(data, recipe, splits, say)
     return Run(output, recipe, splits, tokenizer, say, signals, names, unlabelled), teacher_model, student

@@ -30,6 +30,13 @@ def model_name(source: ModelSource) -> str:
     return Path(came_from).name or type(model).__name__
 
 
+def model_folder(source: ModelSource) -> str:
+    """The folder or hub id of a model, also of a loaded one, as transformers noted it; empty where there is none."""
+    if not isinstance(source, tuple):
+        return _path(source)
+    return str(getattr(_pair(source)[0].config, "_name_or_path", "") or "")
+
+
 def model_paths(*sources: Any) -> tuple[str, ...]:
     """Those of the sources that are paths or ids. Raises ModelError for what is no model at all."""
     named = [source for source in sources if source is not None and not isinstance(source, tuple)]

@@ -88,6 +88,26 @@ def student_from_checkpoint(
     return student
 
 
+def pair_warnings(teacher: PreTrainedModel, student: PreTrainedModel, name: str = "student") -> list[str]:
+    """What is odd about a pair of models, in whole sentences: one model twice, or a student deeper than its teacher."""
+    found = []
+    if same_weights(teacher, student):
+        found.append(f"the {name} and the teacher hold the same weights: a model is compared with itself")
+    layers = [Probe.find(model).layers for model in (student, teacher)]
+    if layers[0] > layers[1]:
+        found.append(f"the {name} has {layers[0]} layers, more than its teacher, which has {layers[1]}")
+    return found
+
+
+def same_weights(one: PreTrainedModel, other: PreTrainedModel) -> bool:
+    """Whether two models hold the same tensors under the same names."""
+    ours, theirs = weights_of(one), weights_of(other)
+    return ours.keys() == theirs.keys() and all(
+        ours[key].shape == theirs[key].shape and torch.equal(ours[key].cpu(), theirs[key].cpu())
+        for key in ours
+    )
+
+
 def share_embeddings(student: PreTrainedModel, teacher: PreTrainedModel, embeddings: Embeddings) -> None:
     """Give the student the teacher's embedding layer (``copied``), and freeze it (``frozen``); ``own`` does nothing.
 

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from datasets import Dataset
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from gradistill.data.encoding import encode
+from gradistill.data.tasks import Task
 from gradistill.errors import ModelError
+
+_COMPARED = 1000
+"""Rows of the data on which two tokenizers are compared, evenly spread over all."""
+
+_SHOWN = 8
+"""Tokens of a row that a message shows, from shortly before the first difference on."""
 
 _SPECIMENS = (
     "The Quick brown fox, 42 of them; isn't it?",
@@ -16,8 +25,9 @@ _SPECIMENS = (
 def check_same_tokens(student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase) -> None:
     """Raise ModelError, with the difference, unless both give every text the same token ids.
 
-    Compared are the vocabularies, the special tokens, and the ids of a few specimens (which find a difference in
-    case or normalisation behind equal vocabularies).
+    Compared are the vocabularies, the special tokens, the sides on which they truncate and pad, and the ids of a few
+    specimens (which find a difference in case or normalisation behind equal vocabularies). ``check_same_rows`` goes
+    on with the rows of the data.
     """
     differences = [
         *_vocabulary_differences(student.get_vocab(), teacher.get_vocab()),
@@ -30,11 +40,63 @@ def check_same_tokens(student: PreTrainedTokenizerBase, teacher: PreTrainedToken
             if student(text)["input_ids"] != teacher(text)["input_ids"]
         ]
     if differences:
-        raise ModelError(
-            "student and teacher read different tokens:\n" + "\n".join(f"  - {d}" for d in differences),
-            expected="one tokenizer for both: attributions are compared token by token",
-            remedy="build the student from the teacher (--student-layers), or take a checkpoint of the same family",
-        )
+        raise _other_tokens("\n".join(f"  - {d}" for d in differences))
+
+
+def check_same_rows(
+    student: PreTrainedTokenizerBase,
+    teacher: PreTrainedTokenizerBase,
+    rows: Dataset,
+    task: Task,
+    *,
+    max_length: int,
+) -> None:
+    """Raise ModelError unless both encode the rows of a prepared split alike, cut at ``max_length``.
+
+    At most ``_COMPARED`` rows are encoded, evenly spread; the message shows the first that differs as tokens.
+    """
+    some = rows.select(range(0, len(rows), -(-len(rows) // _COMPARED))) if len(rows) else rows
+    if not len(some):
+        return
+    ours, theirs = (
+        encode(some, tokenizer, task, max_length=max_length).dataset for tokenizer in (student, teacher)
+    )
+    for name in ("input_ids", "token_type_ids", "special_tokens_mask"):
+        if (name in ours.column_names) != (name in theirs.column_names):
+            raise _other_tokens(f"  - {name}: made by only one of the tokenizers")
+        if name not in ours.column_names:
+            continue
+        pairs = zip(ours[name][:], theirs[name][:], strict=True)
+        place = next((k for k, (own, other) in enumerate(pairs) if own != other), None)
+        if place is not None:
+            shown = [
+                _around(tokenizer, encoded[place], name, other[place][name])
+                for tokenizer, encoded, other in ((student, ours, theirs), (teacher, theirs, ours))
+            ]
+            raise _other_tokens(
+                f"  - {name} of row {ours[place]['index']}:\n    student: {shown[0]}\n    teacher: {shown[1]}"
+            )
+
+
+def _around(
+    tokenizer: PreTrainedTokenizerBase, row: dict[str, list[int]], name: str, other: list[int]
+) -> str:
+    """The tokens of a row about the first place where it differs; with the values of another column than the ids."""
+    pairs = list(zip(row[name], other, strict=False))
+    first = next((k for k, (a, b) in enumerate(pairs) if a != b), len(pairs))
+    start = max(0, first - 2)
+    tokens = tokenizer.convert_ids_to_tokens(row["input_ids"][start : start + _SHOWN])
+    values = row[name][start : start + _SHOWN]
+    shown = tokens if name == "input_ids" else [f"{t}={v}" for t, v in zip(tokens, values, strict=True)]
+    return f"{'… ' if start else ''}{' '.join(map(ascii, shown))} (from token {start} of {len(row['input_ids'])})"
+
+
+def _other_tokens(differences: str) -> ModelError:
+    return ModelError(
+        f"student and teacher read different tokens:\n{differences}",
+        expected="one tokenizer for both: attributions are compared token by token",
+        remedy="build the student from the teacher (--student-layers), or take a checkpoint of the same family",
+    )
 
 
 def _vocabulary_differences(student: dict[str, int], teacher: dict[str, int]) -> list[str]:
@@ -54,7 +116,10 @@ def _vocabulary_differences(student: dict[str, int], teacher: dict[str, int]) ->
 
 
 def _special_differences(student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase) -> list[str]:
-    roles = ("cls_token", "sep_token", "pad_token", "unk_token", "mask_token", "bos_token", "eos_token")
+    roles = (
+        "cls_token", "sep_token", "pad_token", "unk_token", "mask_token", "bos_token", "eos_token",
+        "truncation_side", "padding_side",
+    )  # fmt: skip
     return [
         f"{role}: {getattr(student, role, None)!r} (student) and {getattr(teacher, role, None)!r} (teacher)"
         for role in roles

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import gcd
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -107,6 +109,13 @@ def mean_over_layers(
     return mean_of(values.mean(1), counted)
 
 
+def common_heads(pair: Pair) -> int:
+    """The most relation heads, no more than the models have heads, that divide the widths of both."""
+    width = gcd(pair.student.attention_width, pair.teacher.attention_width)
+    most = max(pair.student.heads, pair.teacher.heads)
+    return max(heads for heads in range(1, most + 1) if width % heads == 0)
+
+
 def refuse_hidden_attention(name: str, pair: Pair, *, equal_heads: bool) -> None:
     """Raise RecipeError where attention cannot be compared."""
     hidden = [
@@ -123,5 +132,6 @@ def refuse_hidden_attention(name: str, pair: Pair, *, equal_heads: bool) -> None
             f"{name} compares heads one by one, and the student has {pair.student.heads}, the teacher "
             f"{pair.teacher.heads}",
             expected="as many heads",
-            remedy="use self_attention_relations with heads set (minilm_v2)",
+            remedy="use minilm_v2 with relation heads that divide both widths: --method minilm_v2 "
+            f"--set objectives.self_attention_relations.heads={common_heads(pair)}",
         )

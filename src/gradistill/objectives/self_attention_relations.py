@@ -21,7 +21,7 @@ from gradistill.objectives._contract import (
     Signals,
     objective,
 )
-from gradistill.objectives._relations import mean_of, refuse_hidden_attention
+from gradistill.objectives._relations import common_heads, mean_of, refuse_hidden_attention
 from gradistill.types import Batch
 
 Relation = Literal["attention", "query", "key", "value"]
@@ -69,7 +69,7 @@ class SelfAttentionRelations(Objective):
             raise RecipeError(
                 f"{self.heads} relation heads do not divide widths {widths[0]} (student) and {widths[1]} (teacher)",
                 expected="a divisor of both",
-                remedy="set heads to one of them, such as 12",
+                remedy=f"set heads to a divisor of both, such as {common_heads(pair)}",
             )
 
     def requests(self, pair: Pair, role: Role) -> dict[str, Request]:

@@ -53,7 +53,11 @@ class TrainingSettings(Strict):
     learning_rate: float = Field(default=5e-5, gt=0, description="peak of the linear schedule")
     epochs: float = Field(default=4, gt=0, description="passes over the training data")
     batch_size: int = Field(default=32, ge=1, description="rows a device and step")
-    max_length: int = Field(default=128, ge=4, description="tokens after which a text is truncated")
+    max_length: int | None = Field(
+        default=None,
+        ge=4,
+        description="tokens after which a text is truncated; unset: as the teacher was trained",
+    )
     seed: int = Field(
         default=0, ge=0, le=MOST_SEED, description="of initialisation, order, dropout and subset"
     )
@@ -122,6 +126,20 @@ class Recipe(Strict):
         """The recipe as it is written to files, cards and messages: plain values, secrets left out."""
         flat = self.as_dict()
         return {**flat, "training": redacted(flat["training"])}
+
+    def with_length(self, max_length: int) -> Recipe:
+        """The same recipe with the length at which texts are cut."""
+        return self.model_copy(
+            update={"training": self.training.model_copy(update={"max_length": max_length})}
+        )
+
+    def with_length_of(self, written: Any) -> Recipe:
+        """The same recipe with the length of a run's written recipe, where this one leaves it to the models."""
+        training = written.get("training") if isinstance(written, Mapping) else None
+        length = training.get("max_length") if isinstance(training, Mapping) else None
+        if self.training.max_length is not None or not isinstance(length, int):
+            return self
+        return self.with_length(length)
 
     def as_yaml(self) -> str:
         return yaml.safe_dump(self.as_written(), sort_keys=False, allow_unicode=True)

@@ -23,6 +23,10 @@ TITLES = {
 """What reads badly when underscores merely become spaces."""
 
 
+CLIPPED = "†"
+"""Behind an interval that ends at the limit of the figure's range."""
+
+
 @dataclass(frozen=True)
 class Cell:
     """One figure of one student; ``limit`` is set where the figure is below it."""
@@ -78,7 +82,9 @@ def cell(estimate: Any, limit: Any = None) -> Cell | None:
     skipped = count(estimate.get("skipped"))
     return Cell(
         value=decimal(estimate.get("value")),
-        interval=None if low is None or high is None else _between(low, high),
+        interval=None
+        if low is None or high is None
+        else _between(low, high) + CLIPPED * bool(estimate.get("clipped")),
         n=count(estimate.get("n")),
         skipped=None if skipped == "0" else skipped,
         limit=decimal(limit),

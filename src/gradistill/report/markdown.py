@@ -12,11 +12,12 @@ from gradistill.report.figures import Cell, figure_groups, student_names
 def audit_table(audit: Mapping[str, Any]) -> str:
     """The verdict, and a table with a row per figure and a column per student.
 
-    A cell reads ``value (low–high), n``, the interval being the bootstrap's of 95 %; what is below its limit says so.
+    A cell reads ``value (low–high), n``, the interval being of 95 %; what is below its limit says so.
     Text that comes in is escaped and names no folder of the machine.
     """
     return markdown_template("audit.md.j2", cell=_cell).render(
         verdict=audit.get("verdict"),
+        warnings=audit.get("warnings") or [],
         students=student_names(audit),
         groups=figure_groups(audit),
         data=audit.get("data") or {},

@@ -56,6 +56,7 @@ def audit_page(audit: Mapping[str, Any], examples: Sequence[Mapping[str, Any]]) 
         students=students,
         verdict=public_name(str(audit.get("verdict") or "")),
         failed=failures(audit),
+        warnings=[public_name(str(warning)) for warning in audit.get("warnings") or []],
         models=_models(audit, names),
         data=_facts(audit.get("data")),
         attribution=audit.get("attribution") or {},

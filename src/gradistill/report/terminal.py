@@ -38,7 +38,8 @@ class Explanation:
     ``words`` holds positive scores for what speaks for ``label`` (or for a higher ``prediction``), negative ones
     for what speaks against it. With ``signed=False`` the scores are sizes without a direction. ``probabilities`` is
     for classification, ``prediction`` for regression. ``residual`` is the completeness residual of Integrated
-    Gradients as a share of ``|F(E) − F(baseline)|``, ``None`` where the method has none.
+    Gradients as a share of ``|F(E) − F(baseline)|``, ``None`` where the method has none. ``cut`` holds the number of
+    tokens that the model read and that of the whole text, where it read only a part.
     """
 
     model: str
@@ -51,6 +52,7 @@ class Explanation:
     method: str
     residual: float | None
     signed: bool = True
+    cut: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -217,6 +219,9 @@ def _footnote(explanation: Explanation) -> Text:
         lines.append(
             f"Completeness: the scores miss F(E) - F(baseline) by {abs(explanation.residual):.2%} of it."
         )
+    if explanation.cut is not None:
+        read, whole = explanation.cut
+        lines.append(f"The text is cut: the model read {read} of its {whole} tokens (--max-length).")
     return Text("\n".join(lines), style="italic")
 
 

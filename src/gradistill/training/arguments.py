@@ -428,7 +428,9 @@ def _culprit(arguments: TrainingArguments, reason: str) -> str:
 
 
 def _not_applied(name: str, value: object, why: str, instead: str) -> TrainingError:
-    return TrainingError(f"TrainingArguments.{name} is {redacted({name: value})[name]!r}, and {why}", remedy=instead)
+    return TrainingError(
+        f"TrainingArguments.{name} is {redacted({name: value})[name]!r}, and {why}", remedy=instead
+    )
 
 
 def _outside(name: str, value: object, expected: str) -> TrainingError:

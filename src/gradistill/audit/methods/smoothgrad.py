@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import ClassVar
 
 import torch
@@ -17,7 +19,7 @@ from gradistill.signals.hearing import Heard
 class SmoothGrad:
     """``‖mean of ∇_{E_i} F(E + noise)‖₂`` over ``samples``; the noise is a share of the row's range, as in the paper.
 
-    It comes from a fixed seed, the same for every batch.
+    It depends on the token ids of the row and on ``seed`` alone: not on the rows that share its batch, nor on padding.
     """
 
     name: ClassVar[str] = "smoothgrad"
@@ -26,6 +28,7 @@ class SmoothGrad:
 
     samples: int = 25
     noise: float = 0.15
+    seed: int = 0
 
     def __post_init__(self) -> None:
         if self.samples < 1 or self.noise < 0:
@@ -41,8 +44,20 @@ class SmoothGrad:
         high = embedding.masked_fill(~mask, -torch.inf).amax((1, 2), keepdim=True)
         every = torch.arange(len(embedding), device=embedding.device)
         total = torch.zeros_like(embedding)
-        generator = torch.Generator().manual_seed(0)
+        generators = [self._generator(row) for row in _token_ids(heard)]
         for _ in range(self.samples):
-            drawn = torch.randn(embedding.shape[1:], generator=generator).to(embedding)
-            total += heard.gradient_at(embedding + self.noise * (high - low) * drawn, every)
+            drawn = torch.zeros(embedding.shape)
+            for row, real, generator in zip(drawn, heard.batch.mask.cpu(), generators, strict=True):
+                row[real] = torch.randn(int(real.sum()), embedding.shape[-1], generator=generator)
+            total += heard.gradient_at(embedding + self.noise * (high - low) * drawn.to(embedding), every)
         return (total / self.samples).norm(dim=-1)
+
+    def _generator(self, token_ids: Sequence[int]) -> torch.Generator:
+        number = int.from_bytes(sha256(f"{self.seed} {token_ids}".encode()).digest()[:7], "big")
+        return torch.Generator().manual_seed(number)
+
+
+def _token_ids(heard: Heard) -> list[list[int]]:
+    """Those of each row's real tokens."""
+    ids = heard.batch.inputs["input_ids"]
+    return [row[real].tolist() for row, real in zip(ids, heard.batch.mask, strict=True)]

@@ -1,0 +1,101 @@
+"""How many tokens of a text models read: as many as the first of them was trained with, and no more than all can."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from gradistill.errors import ModelError, RecipeError
+from gradistill.jobs import Say
+from gradistill.jobs.folder import METRICS, RECIPE
+from gradistill.models.limits import Limits
+from gradistill.recipe.reading import read_keys
+
+USUAL, MOST = 128, 512
+"""Tokens for a model that is yet to be trained on a task, and at most for one whose training nobody recorded."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A model that reads the texts; ``owner`` is what messages call it, ``name`` its folder or hub id, if any."""
+
+    owner: str
+    name: str
+    model: PreTrainedModel
+
+    def __str__(self) -> str:
+        return f"{self.owner} {self.name}".strip()
+
+
+def trained_length(name: str | Path) -> int | None:
+    """The ``max_length`` that a run recorded in the model's folder; None where there is no such record."""
+    if not str(name):  # a model that lies in no folder yet
+        return None
+    folder = Path(name)
+    try:
+        found: Any = json.loads((folder / METRICS).read_text(encoding="utf-8"))["texts"]["max_length"]
+    except (OSError, ValueError, KeyError, TypeError):  # no run, or one of an earlier version
+        found = _of_recipe(folder / RECIPE)
+    return found if isinstance(found, int) and found > 0 else None
+
+
+def _of_recipe(file: Path) -> Any:
+    """A recipe holds the length since the first version; the file may also be somebody's own."""
+    try:
+        return read_keys(file, "recipe", "keys")["training"]["max_length"] if file.is_file() else None
+    except (RecipeError, KeyError, TypeError):
+        return None
+
+
+def task_length(
+    asked: int | None, tokenizer: PreTrainedTokenizerBase, readers: Sequence[Reader], say: Say
+) -> int:
+    """The length for texts of a task that the first of the ``readers`` was trained on.
+
+    Its own record counts; without one the tokenizer's ``model_max_length`` does, up to ``MOST``. What ``asked`` gives
+    is kept. A difference between the readers, and whatever shortens texts, is printed. Raises ModelError where a model
+    cannot read as many tokens as ``asked``.
+    """
+    first, *others = readers
+    recorded = trained_length(first.name)
+    own = recorded or min(tokenizer.model_max_length, MOST)
+    chosen = _within(asked, own, readers, say)
+    if asked is not None and recorded not in (None, asked):
+        say(f"max_length {asked}, as set; the {first.owner} was trained with {recorded}")
+    for other in others:
+        length = trained_length(other.name)
+        if length not in (None, chosen):
+            why = "as set" if asked is not None else f"as the {first.owner} was trained: it is the reference"
+            say(f"max_length {chosen}, {why}; the {other.owner} was trained with {length}")
+    return chosen
+
+
+def new_length(asked: int | None, readers: Sequence[Reader], say: Say) -> int:
+    """The length for a model that is yet to be trained on a task: what its folder records, else ``USUAL``.
+
+    Raises ModelError as ``task_length`` does.
+    """
+    return _within(asked, trained_length(readers[0].name) or USUAL, readers, say)
+
+
+def _within(asked: int | None, usual: int, readers: Sequence[Reader], say: Say) -> int:
+    """What was ``asked``, or as much of the ``usual`` length as all models can read."""
+    wanted = usual if asked is None else asked
+    for reader in readers:
+        positions = Limits.find(reader.model).positions
+        if positions is None or positions >= wanted:
+            continue
+        if asked is not None:
+            raise ModelError(
+                f"max_length is {asked}, and the {reader} has {positions} positions.",
+                expected=f"at most {positions} tokens a text, special ones included",
+                remedy=f"set max_length to {positions} or less, or leave it out",
+            )
+        say(f"max_length {positions} instead of {wanted}: the {reader.owner} has no more positions")
+        wanted = positions
+    return wanted
