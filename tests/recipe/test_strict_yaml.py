@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
 
@@ -21,7 +22,7 @@ def nested_anchors() -> str:
     """442 bytes that stand for 9^9 values."""
     names = "abcdefghi"
     first = "a: &a [x,x,x,x,x,x,x,x,x]\n"
-    rest = (f"{b}: &{b} [{','.join([f'*{a}'] * 9)}]\n" for a, b in zip(names, names[1:], strict=False))
+    rest = (f"{b}: &{b} [{','.join([f'*{a}'] * 9)}]\n" for a, b in pairwise(names))
     return first + "".join(rest) + "base: kd\ntitle: *i\n"
 
 
