@@ -171,7 +171,7 @@ def test_another_recipe_is_trained_anew_and_a_foreign_folder_is_left_alone(
     other = tmp_path / "other"
     (other / "out").mkdir(parents=True)
     (other / "out" / "thesis.txt").write_text("mine")
-    with pytest.raises(RecipeError, match="holds thesis.txt, and is no bench"):
+    with pytest.raises(RecipeError, match="no bench of ours: thesis.txt"):
         run(other, small, **one)
     assert [path.name for path in (other / "out").iterdir()] == ["thesis.txt"]
 
