@@ -223,7 +223,7 @@ def test_a_killed_bench_takes_its_students_along_and_goes_on_to_the_same_end(
         os.kill(process.pid, signal.SIGKILL)
     kept = lines_of(output)
     assert len(kept) == 1
-    draft = output / "mine" / "2-layers" / ".kd-1.yaml.4711"
+    draft = output / "mine" / "2-layers" / ".gradistill-4711-kd-1.yaml"
     draft.write_text("half")
     found = bench(read_plan(file), output, say=lambda _: None)  # no child holds a lock
     assert not draft.exists()
