@@ -3,12 +3,13 @@
     python benchmarks/faults.py OUTPUT [--kills 50] [--writes 50] [--disks 6] [--only bench …]
 
 Tiny models on the demo corpus, with dropout, a checkpoint every two steps and an evaluation every two. Each command
-runs once undisturbed. Then it is killed (SIGKILL) at a moment drawn evenly over that time; one of its writes fails, the
-input-output error (EIO) and the full disk (ENOSPC) in turn, moments spread evenly over all writes (failing_writes.c,
-needs a C compiler); and it runs on small disks (tmpfs, needs root) that are full after so many kB. The same command is
-then given again and must go on. The end is compared byte for byte: weights, recipe, tokenizer, metrics but for their
-times, shards, manifests and a bench's results. A reader looks at the folder after the fault: what stands there must be
-whole. What --only leaves out, or is asked for 0 times, stays published as it was.
+runs once undisturbed. Then it is killed (SIGKILL) at a moment drawn evenly over that time, every second time in its
+last second, while it writes, moves and removes what it ends with; one of its writes fails, the input-output error (EIO)
+and the full disk (ENOSPC) in turn, moments spread evenly over all writes (failing_writes.c, needs a C compiler); and it
+runs on small disks (tmpfs, needs root) that are full after so many kB. The same command is then given again and must go
+on. The end is compared byte for byte: weights, recipe, tokenizer, metrics but for their times, shards, manifests and a
+bench's results, and all names in the folder: nothing may be left over. A reader looks at the folder after the fault:
+what stands there must be whole. What --only leaves out, or is asked for 0 times, stays published as it was.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ CODES = {"bench": (0, 1, 2)}
 """A bench in which a student failed goes on to its end and says so by 1."""
 ENDS = ("identical", "different", "refused", "traceback")
 WENT_ON = re.compile(r"going on from|[1-9]\d* of \d+ students are there")
+ENDING = ("checkpoints/finishing", "checkpoints/finished", "building.json", "results.jsonl")
+"""What stands in a folder when a run, a store or a bench has begun to end (a store is nothing but its end)."""
 VARYING = {"README.md", "bench.json", "bench.html", "bench.md"}  # they say times
 Run = Callable[[Path], list[str]]
 
@@ -76,12 +79,16 @@ def measured(name: str, command: Run, given: argparse.Namespace) -> dict[str, li
     shutil.rmtree(folder, ignore_errors=True)
     whole, log = folder / "whole" / "run", folder / "whole.log"  # every run is named so: the metrics tell it
     start = time.perf_counter()
-    assert started(command(whole), log, FAIL_BELOW=f"{folder / 'whole'}/").wait() == 0, f"see {log}"
+    child = started(command(whole), log, FAIL_BELOW=f"{folder / 'whole'}/")
+    ending = await_ending(child, whole)
+    assert child.wait() == 0, f"see {log}"
     took, expected = time.perf_counter() - start, content(whole)
+    last = min(1.0, took - (ending - start) if ending else took)
     moments = random.Random(f"{given.seed} {name}")
     return {
         "killed": [
-            killed(command, folder, k, moments.uniform(0, took), expected) for k in range(given.kills)
+            killed(command, folder, k, moments.uniform(0, last if k % 2 else took), expected)
+            for k in range(given.kills)
         ],
         "a write fails": [
             failed(command, folder, k, at, expected) for k, at in enumerate(spread(log, given.writes))
@@ -110,6 +117,7 @@ def row(name: str, fault: str, found: Sequence[dict[str, Any]]) -> dict[str, Any
         "command": name,
         "fault": fault,
         "n": len(found),
+        "of them in the last second": sum(entry.get("late", False) for entry in found),
         "hit before the end": sum(entry["hit"] for entry in found),
         "went on from a checkpoint or shard": sum(entry["went on"] for entry in found),
         **{end: ends[end] for end in ENDS},
@@ -117,14 +125,26 @@ def row(name: str, fault: str, found: Sequence[dict[str, Any]]) -> dict[str, Any
     }
 
 
+def await_ending(child: Child, output: Path) -> float | None:
+    """When a command began to write what it ends with; None where it was over before that was seen."""
+    while child.poll() is None:
+        if any((output / sign).exists() for sign in ENDING):
+            return time.perf_counter()
+        time.sleep(0.001)
+    return None
+
+
 def killed(command: Run, folder: Path, k: int, moment: float, expected: dict[str, str]) -> dict[str, Any]:
-    """One run, killed at a moment and given again."""
+    """One run, killed at a moment and given again; every second one that long after it began to end."""
     output, log = folder / f"kill-{k}" / "run", folder / f"kill-{k}.log"
-    child = started(command(output), log)
+    child, late = started(command(output), log), bool(k % 2)
+    if late:
+        await_ending(child, output)
     time.sleep(moment)
     child.kill()
     hit, torn = child.wait() == -signal.SIGKILL, not readable(output)
-    return again(command, output, log, expected) | {"at": round(moment, 3), "hit": hit, "torn": torn}
+    found = again(command, output, log, expected)
+    return found | {"at": round(moment, 3), "late": late, "hit": hit, "torn": torn}
 
 
 def failed(command: Run, folder: Path, k: int, at: int, expected: dict[str, str]) -> dict[str, Any]:
@@ -176,14 +196,21 @@ def started(arguments: list[str], log: Path, **environment: str) -> Child:
 
 
 def content(folder: Path) -> dict[str, str]:
-    """Checksums of all files but drafts; of metrics and results without their times."""
-    found = {}
+    """All names, and checksums of all finished files; of metrics and results without their times."""
+    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.suffix != ".log")
+    found = {"names": "\n".join(name for name in names if "cache" not in Path(name).parts)}
     for file in finished(folder):
         data = file.read_bytes()
         if file.name == "metrics.json":
             data = timeless(data)
         if file.name == "results.jsonl":
             data = b"".join(sorted(map(timeless, data.splitlines())))
+        if file.name == ".gradistill.json":
+            mark = json.loads(data)
+            mark["files"] = {
+                name: c for name, c in mark["files"].items() if name not in VARYING | {"metrics.json"}
+            }
+            data = json.dumps(mark).encode()
         elsewhere = (
             file.name == "manifest.json" and file.parent != folder
         )  # of a bench: where its teacher stands
@@ -197,10 +224,12 @@ def timeless(line: bytes) -> bytes:
 
 
 def finished(folder: Path) -> list[Path]:
-    """What stands in a folder as done: neither logs, nor checkpoints, nor a cache."""
+    """What stands in a folder as done: neither logs, nor checkpoints, nor a cache, nor drafts."""
     under_way = {"checkpoints", "cache"}
     files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix != ".log")
-    return [file for file in files if not under_way & set(file.relative_to(folder).parts)]
+    parts = {file: file.relative_to(folder).parts for file in files}
+    drafts = {file for file, names in parts.items() if any(name.startswith(".gradistill-") for name in names)}
+    return [file for file, names in parts.items() if file not in drafts and not under_way & set(names)]
 
 
 def readable(folder: Path) -> bool:

@@ -171,7 +171,7 @@ def test_another_recipe_is_trained_anew_and_a_foreign_folder_is_left_alone(
     other = tmp_path / "other"
     (other / "out").mkdir(parents=True)
     (other / "out" / "thesis.txt").write_text("mine")
-    with pytest.raises(RecipeError, match="holds thesis.txt, and is no bench"):
+    with pytest.raises(RecipeError, match="no bench of ours: thesis.txt"):
         run(other, small, **one)
     assert [path.name for path in (other / "out").iterdir()] == ["thesis.txt"]
 
@@ -223,7 +223,7 @@ def test_a_killed_bench_takes_its_students_along_and_goes_on_to_the_same_end(
         os.kill(process.pid, signal.SIGKILL)
     kept = lines_of(output)
     assert len(kept) == 1
-    draft = output / "mine" / "2-layers" / ".kd-1.yaml.4711"
+    draft = output / "mine" / "2-layers" / ".gradistill-4711-kd-1.yaml"
     draft.write_text("half")
     found = bench(read_plan(file), output, say=lambda _: None)  # no child holds a lock
     assert not draft.exists()

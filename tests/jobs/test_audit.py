@@ -51,7 +51,7 @@ def test_a_model_is_wholly_loyal_to_itself(kind: str, small: Any, tmp_path: Path
     written = json.loads((tmp_path / "out" / "audit.json").read_text())
     assert written == json.loads(json.dumps(found))
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
-        "audit.html", "audit.json", "audit.md", "examples.jsonl",
+        ".gradistill.json", "audit.html", "audit.json", "audit.md", "examples.jsonl",
     }  # fmt: skip
 
 

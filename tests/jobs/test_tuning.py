@@ -122,7 +122,7 @@ def test_another_search_and_a_foreign_folder_are_left_alone(done: Any, small: An
     with pytest.raises(RecipeError, match="search with another aim"):
         search(small, folder, 1, aim=("metric",))
     (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(RecipeError, match="holds thesis.txt, and is no search"):
+    with pytest.raises(RecipeError, match="no search of ours: thesis.txt"):
         search(small, tmp_path, 1)
 
 

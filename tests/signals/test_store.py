@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import multiprocessing
 import os
 import random
@@ -12,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import torch
 
@@ -306,3 +308,109 @@ def test_nothing_that_is_read_can_be_changed_through_it(tmp_path: Path) -> None:
     for tensor in said.values():
         tensor.fill_(torch.nan)
     assert content(made.folder) == before
+
+
+def sealed(folder: Path, **changes: Any) -> None:
+    """A manifest with a checksum that fits, as anybody can make one."""
+    text = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    del text["checksum"]
+    (folder / MANIFEST).write_text(manifest._text(text | changes), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"rows_per_shard": 0}, r"rows_per_shard is 0, which must be 1 or more"),
+        ({"rows_per_shard": -3}, r"rows_per_shard is -3"),
+        ({"rows_per_shard": "8"}, r"rows_per_shard"),
+        ({"rows_per_shard": 10**9}, r"shards do not add up to 40 rows"),
+        ({"rows": 41}, r"shards do not add up to 41 rows"),
+        ({"rows": -1}, r"rows is -1"),
+        ({"tokens": None}, r"tokens"),
+        ({"shards": []}, r"0 shards do not add up"),
+        ({"shards": 5}, r"not iterable"),
+        ({"about": 3}, r"about"),
+        ({"made_for": {}}, r"signals"),
+        (
+            {"made_for": {"signals": [{"name": "x", "shape": [0], "per": "row", "encoding": "int8"}]}},
+            r"no shape",
+        ),
+    ],
+)
+def test_a_manifest_with_numbers_that_no_store_has_is_refused(
+    changes: dict[str, Any], fault: str, tmp_path: Path
+) -> None:
+    made = built(tmp_path / "store")
+    sealed(made.folder, **changes)
+    with pytest.raises(StoreError, match=rf"(?s)manifest.json is damaged: .*{fault}"):
+        opened(made)
+
+
+@pytest.mark.parametrize("rows_per_shard", [0, -1, "x", None, 2.5])
+def test_a_plan_with_numbers_that_no_store_has_is_refused(rows_per_shard: Any, tmp_path: Path) -> None:
+    made = plan(tmp_path / "store")
+    building._open_folder(made)
+    begun = {"made_for": made.made_for, "rows_per_shard": rows_per_shard}
+    (made.folder / building.PLAN).write_text(json.dumps(begun), encoding="utf-8")
+    with pytest.raises(StoreError, match=r"building.json is damaged: its rows_per_shard is"):
+        build(made, Oracle(), collate)
+
+
+def shard_of(rows: int, **columns: pa.Array) -> bytes:
+    arrays = {"index": pa.array(range(rows)), "length": pa.array([3] * rows), **columns}
+    batch = pa.record_batch(list(arrays.values()), names=list(arrays))
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return sink.getvalue().to_pybytes()
+
+
+@pytest.mark.parametrize("kind", ["text", "nothing", "other columns", "other rows", "short rows", "numbers"])
+def test_a_shard_whose_checksum_fits_and_that_is_none_is_named(kind: str, tmp_path: Path) -> None:
+    made = built(tmp_path / "store")
+    rows = made.rows_per_shard
+    short = {column.name: pa.array([b"x"] * rows, pa.large_binary()) for column in made.columns}
+    raw = {
+        "text": b"no arrow at all " * 40,
+        "nothing": b"",
+        "other columns": shard_of(rows, x=pa.array([b"x"] * rows, pa.large_binary())),
+        "other rows": shard_of(
+            rows + 1, **{n: pa.array([b"x"] * (rows + 1), pa.large_binary()) for n in short}
+        ),
+        "short rows": shard_of(rows, **short),
+        "numbers": shard_of(rows, **{name: pa.array([1] * rows) for name in short}),
+    }[kind]
+    file = made.folder / "shard-00001.arrow"
+    file.write_bytes(raw)
+    shards = json.loads((made.folder / MANIFEST).read_text(encoding="utf-8"))["shards"]
+    shards[1] |= {"bytes": len(raw), "sha256": files.checksum_of(file)}
+    sealed(made.folder, shards=shards)
+    with pytest.raises(StoreError, match=r"(?s)shard-00001.arrow is no shard: .*--repair"):
+        opened(made)
+    whole = built(tmp_path / "whole")
+    building.rebuild(made, [1], Oracle(), collate)
+    assert content(made.folder) == content(whole.folder)
+
+
+def test_an_unfinished_store_takes_no_shard_that_is_none(tmp_path: Path) -> None:
+    made = plan(tmp_path / "store")
+    building._open_folder(made)
+    made.shard_file(0).write_bytes(b"no arrow")
+    build(made, Oracle(), collate)
+    assert content(made.folder) == content(built(tmp_path / "whole").folder)
+
+
+@pytest.mark.parametrize("name", ["n" * 300, "loop"])
+def test_a_folder_that_cannot_be_is_one_message(name: str, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "pool")
+    (tmp_path / "pool").symlink_to(tmp_path / "loop")
+    with pytest.raises(StoreError, match="cannot be used for a store: (File name too long|File exists)"):
+        built(tmp_path / name)
+
+
+def test_a_refused_build_leaves_no_lock(tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "mine.txt").touch()
+    with pytest.raises(StoreError, match="files that are no store"):
+        built(tmp_path / "theirs")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["mine.txt", "theirs"]

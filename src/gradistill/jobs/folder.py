@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
+from os.path import realpath
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def check_run(
     runs of any recipe pass, unless this one ``reads`` something in there. Raises RecipeError.
     """
     for source in _existing(reads):
-        if output.resolve() in (source.resolve(), *source.resolve().parents):
+        if Path(realpath(output)) in (Path(realpath(source)), *Path(realpath(source)).parents):
             raise RecipeError(
                 f"the output {output} holds {source}, which this run reads",
                 expected="a folder of its own for the run",

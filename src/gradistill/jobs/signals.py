@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -158,8 +159,24 @@ def _collate(
     return lambda rows: {name: tensor.to(device) for name, tensor in collate(rows).items()}
 
 
+@contextmanager
+def _found(folder: Path) -> Iterator[None]:
+    """Raises StoreError where the system cannot find what is named."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise StoreError(
+            f"{folder} cannot be read: {getattr(error, 'strerror', None) or error}", remedy="check the path"
+        ) from error
+
+
 def describe(folder: Path) -> dict[str, Any]:
     """What, how many, how large, for which teacher. Raises StoreError for what is no store."""
+    with _found(folder):
+        return _described(folder)
+
+
+def _described(folder: Path) -> dict[str, Any]:
     if (folder / PLAN).is_file() and not (folder / MANIFEST).is_file():
         shards = list(folder.glob("shard-*.arrow"))
         size = sum(shard.stat().st_size for shard in shards)
@@ -185,7 +202,8 @@ def check(folder: Path, *, verify: Verify) -> None:
 
 def stores(folder: Path) -> list[Path]:
     """The stores in a folder of stores, finished or not."""
-    return sorted({path.parent for name in (MANIFEST, PLAN) for path in folder.glob(f"*/{name}")})
+    with _found(folder):
+        return sorted({path.parent for name in (MANIFEST, PLAN) for path in folder.glob(f"*/{name}")})
 
 
 def delete(folder: Path) -> None:
@@ -197,7 +215,8 @@ def delete(folder: Path) -> None:
 
 def refuse_no_store(folder: Path) -> None:
     """Raise StoreError where a folder holds anything but a store, finished or not."""
-    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    with _found(folder):
+        names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     ours = (MANIFEST, PLAN)
     foreign = [n for n in names if n not in ours and not SHARD.fullmatch(n) and not DRAFT.fullmatch(n)]
     if foreign or not _is_store(folder, names):

@@ -19,7 +19,7 @@ from transformers import TrainerCallback
 
 from gradistill.data import DataChoice, read_splits
 from gradistill.data.given import Source, is_path
-from gradistill.errors import GradistillError, RecipeError, nearest
+from gradistill.errors import DataError, GradistillError, ModelError, RecipeError, nearest
 from gradistill.jobs import Say
 from gradistill.jobs.folder import metrics_of
 from gradistill.jobs.output_folder import Kind, held
@@ -204,6 +204,9 @@ class _Search:
             trial.set_user_attr("error", str(error))
             self.study.tell(trial, state=states.FAIL)
             self.say(f"trial {trial.number}: FAILED ({shown}): {error}")
+            done = self.study.get_trials(deepcopy=False, states=(states.COMPLETE,))
+            if isinstance(error, ModelError | DataError) and not done:
+                raise  # no trial can read the teacher or the data
         else:
             figures = _figures(metrics, self.tuning.aim)
             trial.set_user_attr("figures", figures)

@@ -84,10 +84,18 @@ def packaged_model() -> Path:
 
 def locate(name: str | Path) -> str:
     """A folder or hub id that transformers can open; checks a local folder before transformers sees it."""
-    if str(name) == PACKAGED and not Path(name).exists():
-        return str(packaged_model())
     folder = Path(name)
-    if not folder.exists():
+    try:
+        there = folder.exists()
+    except OSError as error:
+        raise ModelError(
+            f"the model {name} cannot be found: {error.strerror}",
+            expected="a folder with config.json and model.safetensors, a hub id, or 'minilm-l6'",
+            remedy="check the path",
+        ) from error
+    if str(name) == PACKAGED and not there:
+        return str(packaged_model())
+    if not there:
         if folder.is_absolute() or str(name).startswith((".", "~")) or str(name).count("/") > 1:
             raise ModelError(
                 f"there is no model folder {name}",

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-MAX_BYTES, MAX_NODES, MAX_DEPTH = 128 << 10, 20_000, 40
+MAX_BYTES, MAX_NODES, MAX_DEPTH = 64 << 10, 5_000, 40
 """Far above what a recipe or a bench file needs, and read within a second."""
 
 
