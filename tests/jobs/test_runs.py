@@ -20,6 +20,7 @@ FILES = ["README.md", "config.json", "metrics.json", "model.safetensors", "recip
          "tokenizer_config.json"]  # fmt: skip
 KEYS = {
     "task",
+    "texts",
     "method",
     "seed",
     "student",
