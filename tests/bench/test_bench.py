@@ -133,7 +133,7 @@ def test_all_students_of_a_task_share_one_store_of_the_signals_of_all_methods(wh
     output, _, _ = whole
     for layers in (2, 1):
         log = (output / "sst2" / f"{layers}-layers" / "adkd-0.log").read_text()
-        assert "store-128" in "".join(log.split())
+        assert "store-64" in "".join(log.split())  # the teacher has 64 positions
     assert not list((output / "cache").glob("*/manifest.json"))  # nobody built one of its own
 
 

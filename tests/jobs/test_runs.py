@@ -20,6 +20,7 @@ FILES = [".gradistill.json", "README.md", "config.json", "metrics.json", "model.
          "tokenizer_config.json"]  # fmt: skip
 KEYS = {
     "task",
+    "texts",
     "method",
     "seed",
     "student",

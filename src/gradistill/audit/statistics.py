@@ -21,8 +21,8 @@ from gradistill.errors import GradistillError
 
 Bounds = tuple[float, float]
 
-EQUAL = 1e-9
-"""Values that are nearer to each other than this are one and the same, but for rounding."""
+EQUAL = 1e-6
+"""Values that are nearer to each other than this are one and the same, but for rounding in float32."""
 DRAWS_AT_ONCE = 1 << 20
 """Indices held at a time, 8 MiB of them: memory is bounded by this and by one resample, not by their product."""
 

@@ -39,7 +39,7 @@ def trained_length(name: str | Path) -> int | None:
     folder = Path(name)
     try:
         found: Any = json.loads((folder / METRICS).read_text(encoding="utf-8"))["texts"]["max_length"]
-    except (OSError, ValueError, KeyError, TypeError):  # no run, or one of an earlier version
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # no run, or one of an earlier version
         found = _of_recipe(folder / RECIPE)
     return found if isinstance(found, int) and found > 0 else None
 
@@ -48,7 +48,7 @@ def _of_recipe(file: Path) -> Any:
     """A recipe holds the length since the first version; the file may also be somebody's own."""
     try:
         return read_keys(file, "recipe", "keys")["training"]["max_length"] if file.is_file() else None
-    except (RecipeError, KeyError, TypeError):
+    except (RecipeError, KeyError, TypeError, RecursionError):
         return None
 
 
