@@ -13,7 +13,7 @@ from gradistill.errors import RecipeError, TrainingError
 from gradistill.jobs import tuning
 from gradistill.objectives.hard_label import HardLabel
 from gradistill.recipe import load_recipe
-from gradistill.training.arguments import Measured, check_settings, training_arguments
+from gradistill.training.arguments import Measured, check_training, training_arguments
 
 KNOWN = Measured("accuracy", ("accuracy", "f1"))
 
@@ -88,9 +88,9 @@ def test_without_evaluations_nothing_is_selected(tmp_path: Path) -> None:
     assert not found.load_best_model_at_end
     with pytest.raises(RecipeError, match="without evaluations there is no best model"):
         made(tmp_path, "eval_strategy=no", "save_strategy=no", "load_best_model_at_end=true")
+    recipe = load_recipe("pretrain", changes=["training.arguments.eval_strategy=epoch"])
     with pytest.raises(RecipeError, match="no rows to evaluate on"):
-        settings = load_recipe("pretrain", changes=["training.arguments.eval_strategy=epoch"]).training
-        check_settings(settings, Measured())
+        check_training(recipe, Measured())
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,10 @@ def test_without_evaluations_nothing_is_selected(tmp_path: Path) -> None:
 def test_the_trainer_refuses_a_metric_before_the_first_step(
     metric: str, computed: Any, known: str, kit: Any
 ) -> None:
-    options = {"eval_dataset": kit.rows(3), "compute_metrics": None if computed is None else lambda _: computed}
+    options = {
+        "eval_dataset": kit.rows(3),
+        "compute_metrics": None if computed is None else lambda _: computed,
+    }
     arguments = {"eval_strategy": "epoch", "metric_for_best_model": metric}
     with pytest.raises(TrainingError, match=r"metric_for_best_model is 'bogus'") as caught:
         kit.trainer([HardLabel()], options=options, **arguments)
@@ -113,7 +116,9 @@ def test_the_trainer_refuses_a_metric_before_the_first_step(
     ("metric", "greater", "reported"),
     [("accuracy", True, 0.7), ("eval_accuracy", True, 0.7), ("eval_loss", False, -0.3)],
 )
-def test_a_search_stops_the_worse_trials_whatever_the_metric(metric: str, greater: bool, reported: float) -> None:
+def test_a_search_stops_the_worse_trials_whatever_the_metric(
+    metric: str, greater: bool, reported: float
+) -> None:
     """Optuna maximises, so it is given a loss with its sign changed."""
     given: list[float] = []
     trial = SimpleNamespace(report=lambda value, step: given.append(value), should_prune=lambda: False)

@@ -28,7 +28,7 @@ from gradistill.objectives._contract import Gradients, Logits
 from gradistill.recipe import Recipe
 from gradistill.report.card import model_card
 from gradistill.signals.fingerprint import of_model, of_rows, of_tokenizer
-from gradistill.training.arguments import CHECKPOINTS, Measured, check_settings, sealing, training_arguments
+from gradistill.training.arguments import CHECKPOINTS, Measured, check_training, sealing, training_arguments
 from gradistill.training.processes import processes
 from gradistill.training.trainer import DistillationTrainer, facts, online_teacher
 from gradistill.types import Batch
@@ -54,7 +54,7 @@ def pretrain(
     """
     output = Path(output)
     check_run(output, recipe, overwrite=overwrite, reads=(teacher, *texts, recipe.student.checkpoint))
-    check_settings(recipe.training, Measured())
+    check_training(recipe, Measured())
     tokenizer, (model, _) = load_tokenizer(teacher), load_classifier(teacher, new_head=True)
     set_padding(model, tokenizer)
     training, held_out = _rows(texts, text_columns, tokenizer, recipe, say)

@@ -64,12 +64,19 @@ class Run:
     ) -> dict[str, Any]:
         """Of several processes all train; the first evaluates, writes, and alone has metrics to give."""
         task = self.splits.task
-        arguments = training_arguments(self.recipe.training, self.output, Measured(task.select, task.metrics))
+        arguments = training_arguments(
+            self.recipe.training,
+            self.output,
+            Measured(task.select, task.metrics, classes=task.labels is not None),
+        )
         self._tell_what_selects(arguments)
         set_padding(student, self.tokenizer)
         training, validation = self.encoded("train"), self.encoded("validation")
         inputs = self._inputs(student, teacher, training, validation)
         online = online_teacher(teacher, self.recipe.compute) if teacher is not None else None
+        if online is not None:
+            for term in self.terms:
+                term.objective.check(self._facts(student, online))
         with (
             disk_trouble_told(self.output / CHECKPOINTS),
             opened_run(self.output, self.recipe, inputs, overwrite=overwrite) as checkpoint,

@@ -30,7 +30,7 @@ from gradistill.objectives._contract import Request
 from gradistill.recipe import Recipe, StudentSettings
 from gradistill.signals.layout import Encoding
 from gradistill.signals.teacher import OnlineTeacher
-from gradistill.training.arguments import check_settings
+from gradistill.training.arguments import check_training
 from gradistill.training.trainer import online_teacher
 
 
@@ -72,7 +72,7 @@ def finetune(
             remedy="use gradistill distill",
         )
     check_run(Path(output), recipe, overwrite=overwrite, reads=(model, data.source))
-    check_settings(recipe.training)
+    check_training(recipe)
     splits = data.load()
     say(splits.describe())
     set_seed(recipe.training.seed)
@@ -101,7 +101,7 @@ def distill(
     """
     reads = (teacher, data.source, recipe.student.checkpoint)
     check_run(Path(output), recipe, overwrite=overwrite, reads=(*reads, data.unlabelled))
-    check_settings(recipe.training)
+    check_training(recipe)
     run, teacher_model, student = _pair(teacher, data, Path(output), recipe, say, signals)
     return replace(run, callbacks=callbacks).train(student, teacher_model, overwrite=overwrite)
 

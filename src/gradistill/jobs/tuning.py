@@ -26,7 +26,7 @@ from gradistill.jobs.signals import AUTO, StoreChoice
 from gradistill.recipe import Recipe
 from gradistill.signals.files import write_whole
 from gradistill.signals.fingerprint import digest
-from gradistill.training.arguments import check_settings
+from gradistill.training.arguments import check_training
 
 DATABASE, TRIALS, BEST, REPORT = "tune.db", "trials", "best.yaml", "tune.json"
 METRIC = "metric"
@@ -55,7 +55,7 @@ class Tuning:
                 "the search has no end", expected="--minutes or --trials", remedy="give one of them"
             )
         space = self.space or default_space(self.resolve(()))
-        check_settings(self.resolve(changes_of(space, {one.field: one.first for one in space})).training)
+        check_training(self.resolve(changes_of(space, {one.field: one.first for one in space})))
         return space
 
 
