@@ -11,7 +11,7 @@ from functools import cache
 from inspect import signature
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import MappingProxyType
+from types import CodeType, MappingProxyType
 from typing import Any, get_type_hints
 
 import numpy as np
@@ -398,21 +398,24 @@ def refuse_smoothed_scores(arguments: TrainingArguments) -> None:
 def check_metric(arguments: TrainingArguments, given: Mapping[str, Any]) -> None:
     """Refuse a metric for the best model that no evaluation computes, before the first one.
 
-    ``given`` are the Trainer's parameters. Which metrics ``compute_metrics`` returns is seen on two rows of the
-    evaluation data, with logits of zeros; where it does not return, nothing is refused. Raises TrainingError.
+    ``given`` are the Trainer's parameters. Where the code of ``compute_metrics`` does not mention the metric, it is
+    called for two rows of the evaluation data, with logits of zeros, to see which metrics it returns; where it raises,
+    nothing is refused. Raises TrainingError.
     """
     if not selects(arguments) or _strategy(arguments) == "no":
         return
     rows, compute = given.get("eval_dataset"), given.get("compute_metrics")
     splits = {f"{name}_": split for name, split in rows.items()} if isinstance(rows, dict) else {"": rows}
     known = [f"{prefix}{LOSS}" for prefix in splits]
+    metric = str(arguments.metric_for_best_model).removeprefix("eval_")
+    if any(metric.endswith(name) for name in _constants(getattr(compute, "__code__", None))):
+        return
     if compute is not None:
         for prefix, split in splits.items():
             names = _computed(compute, arguments, given, split)
             if names is None:
                 return
             known += [f"{prefix}{name.removeprefix('eval_')}" for name in names]
-    metric = str(arguments.metric_for_best_model).removeprefix("eval_")
     if metric not in known and not metric.endswith(("_runtime", "_per_second")):
         raise TrainingError(
             f"TrainingArguments.metric_for_best_model is {arguments.metric_for_best_model!r}, which no evaluation "
@@ -420,6 +423,21 @@ def check_metric(arguments: TrainingArguments, given: Mapping[str, Any]) -> None
             remedy=nearest(metric, known)
             + ("" if compute is not None else "; pass compute_metrics=… for others than the loss"),
         )
+
+
+def _constants(code: CodeType | None) -> Iterator[str]:
+    """The texts that a function's code mentions, functions within it included."""
+    for constant in code.co_consts if code is not None else ():
+        if isinstance(constant, CodeType):
+            yield from _constants(constant)
+        else:
+            yield from (
+                each for each in (constant if isinstance(constant, tuple) else (constant,)) if _is_name(each)
+            )
+
+
+def _is_name(constant: object) -> bool:
+    return isinstance(constant, str) and constant.isidentifier()
 
 
 def _computed(
