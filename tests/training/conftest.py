@@ -136,7 +136,7 @@ class Kit:
             objectives=terms_of(terms) if isinstance(terms, str) else terms,
             **{
                 "args": self.arguments(**arguments),
-                "train_dataset": rows(student.config.num_labels) if data is None else data,
+                "train_dataset": rows(student.config.num_labels if student else 3) if data is None else data,
                 "data_collator": padded,
                 "optimizers": (optimizer, None),
                 **(options or {}),

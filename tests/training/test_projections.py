@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from transformers import BertForSequenceClassification
 
 from families import build
+from gradistill.errors import TrainingError
 from gradistill.objectives import Term, objectives
+from gradistill.objectives.hard_label import HardLabel
 
 NARROW = {"hidden_size": 8, "num_attention_heads": 1, "intermediate_size": 16}
 
@@ -59,22 +62,101 @@ def test_the_student_is_whole_again_after_an_error(kit: Any, monkeypatch: pytest
     assert set(trainer.model.state_dict()) == names
 
 
-def test_a_resumed_run_ends_where_an_uninterrupted_one_does(kit: Any, tmp_path: Path) -> None:
-    """Projection and its optimizer state come back with the checkpoint."""
-    often = {"save_strategy": "steps", "save_steps": 2, "max_steps": 4}
-    whole = kit.trainer(hidden(), narrow_pair(kit), output_dir=str(tmp_path / "whole"), **often)
-    whole.train()
-    checkpoint = tmp_path / "whole" / "checkpoint-2"
-    assert not any("projections" in name for name in load_file(checkpoint / "model.safetensors"))
-    again = kit.trainer(hidden(), narrow_pair(kit), output_dir=str(tmp_path / "again"), **often)
-    again.train(resume_from_checkpoint=str(checkpoint))
-    ends = [dict(trainer.model.state_dict()) for trainer in (whole, again)]
-    ends = [
-        end | {"projection": trainer.step.projections["hidden_states"]["states"].weight}
-        for end, trainer in zip(ends, (whole, again), strict=True)
-    ]
+class Adapter(BertForSequenceClassification):
+    """A student that saves only a part of its weights, as one with a LoRA adapter does."""
+
+    def save_pretrained(
+        self, save_directory: Any, *arguments: Any, state_dict: Any = None, **named: Any
+    ) -> None:
+        state = self.state_dict() if state_dict is None else state_dict
+        kept = {
+            name: tensor.contiguous()
+            for name, tensor in state.items()
+            if "classifier" in name or "pooler" in name
+        }
+        Path(save_directory).mkdir(exist_ok=True)
+        save_file(kept, Path(save_directory) / "model.safetensors")
+
+
+def adapter() -> Any:
+    student = Adapter(narrow_student().config)
+    student.load_state_dict(narrow_student().state_dict())
+    for name, parameter in student.named_parameters():
+        parameter.requires_grad_("classifier" in name or "pooler" in name)
+    return student
+
+
+def narrow_student() -> Any:
+    return build("bert", seed=1, num_hidden_layers=2, **NARROW)  # with dropout: random states come back too
+
+
+STUDENTS = {
+    "a model": lambda: (narrow_student(), {}),
+    "model_init": lambda: (None, {"model_init": lambda: narrow_student()}),
+    "an adapter": lambda: (adapter(), {}),
+}
+
+
+@pytest.mark.parametrize("kind", STUDENTS)
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(kind: str, kit: Any, tmp_path: Path) -> None:
+    """To the last bit: student, projection, and the state of the optimizer for both."""
+    often = {"save_strategy": "steps", "save_steps": 3, "max_steps": 6, "per_device_train_batch_size": 2}
+    ends = []
+    for name, checkpoint in (("whole", None), ("again", str(tmp_path / "whole" / "checkpoint-3"))):
+        student, options = STUDENTS[kind]()
+        torch.manual_seed(0)
+        terms = [*hidden(), Term(HardLabel())]
+        models = (student, kit.models()[1])
+        trainer = kit.trainer(terms, models, options=options, output_dir=str(tmp_path / name), **often)
+        trainer.train(resume_from_checkpoint=checkpoint)
+        projection = trainer.step.projections["hidden_states"]["states"].weight.detach().clone()
+        ends.append({**trainer.model.state_dict(), "projection": projection})
+    assert set(load_file(tmp_path / "whole" / "checkpoint-3" / "projections.safetensors")) == {
+        "hidden_states.states.weight"
+    }
     for name, weight in ends[0].items():
-        torch.testing.assert_close(weight, ends[1][name], rtol=0, atol=1e-6, msg=name)
+        assert torch.equal(weight, ends[1][name]), name
+
+
+def test_a_checkpoint_holds_the_student_alone_in_its_weights(kit: Any, tmp_path: Path) -> None:
+    trainer = kit.trainer(
+        hidden(), narrow_pair(kit), output_dir=str(tmp_path), save_strategy="steps", save_steps=2
+    )
+    trainer.train()
+    weights = load_file(tmp_path / "checkpoint-2" / "model.safetensors")
+    assert set(weights) == set(trainer.model.state_dict())
+
+
+def test_a_checkpoint_of_an_earlier_version_still_goes_on(kit: Any, tmp_path: Path) -> None:
+    """There the projections stood among the student's weights."""
+    often = {"save_strategy": "steps", "save_steps": 2, "max_steps": 4, "output_dir": str(tmp_path)}
+    whole = kit.trainer(hidden(), narrow_pair(kit), **often)
+    whole.train()
+    checkpoint = tmp_path / "checkpoint-2"
+    own = checkpoint / "projections.safetensors"
+    moved = {f"distillation_projections.{name}": tensor for name, tensor in load_file(own).items()}
+    weights = checkpoint / "model.safetensors"
+    save_file({**load_file(weights), **moved}, weights, metadata={"format": "pt"})
+    own.unlink()
+    again = kit.trainer(hidden(), narrow_pair(kit), **often)
+    again.train(resume_from_checkpoint=str(checkpoint))
+    assert torch.equal(*(t.step.projections["hidden_states"]["states"].weight for t in (whole, again)))
+
+
+def test_a_checkpoint_without_projections_is_refused(kit: Any, tmp_path: Path) -> None:
+    often = {"save_strategy": "steps", "save_steps": 2, "max_steps": 4, "output_dir": str(tmp_path)}
+    kit.trainer(hidden(), narrow_pair(kit), save_only_model=True, **often).train()
+    again = kit.trainer(hidden(), narrow_pair(kit), **often)
+    with pytest.raises(TrainingError, match="does not hold the projections of hidden_states"):
+        again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+
+
+def test_a_schedule_that_was_handed_in_cannot_know_projections(kit: Any) -> None:
+    student, teacher = narrow_pair(kit)
+    optimizer = torch.optim.SGD(student.parameters(), lr=0.1)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)
+    with pytest.raises(TrainingError, match="does not know the projections"):
+        kit.trainer(hidden(), (student, teacher), options={"optimizers": (optimizer, schedule)})
 
 
 def test_stages_follow_each_other(kit: Any) -> None:

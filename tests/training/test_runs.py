@@ -70,24 +70,18 @@ CHECKPOINTING = {"gradient_checkpointing": True}
 def test_gradient_checkpointing_changes_no_gradient(
     method: str, kit: Any, moved: Callable[..., dict[str, Tensor]]
 ) -> None:
-    """Whatever kind of recomputation is asked for: the reentrant one has no inner gradients."""
     found, recomputed = [], []
-    for options in (
-        {},
-        CHECKPOINTING,
-        {**CHECKPOINTING, "gradient_checkpointing_kwargs": {"use_reentrant": True}},
-    ):
+    for options in ({}, CHECKPOINTING):
         student, teacher = (model.double() for model in kit.models(frozen=method == "gkd"))
         calls: list[int] = []
         student.bert.encoder.layer[0].intermediate.register_forward_hook(lambda *_, c=calls: c.append(1))
         trainer = kit.trainer(method, (student, teacher), sgd=True, max_steps=1, **options)
         found.append(moved(trainer))
         recomputed.append(len(calls))
-    assert recomputed[0] < recomputed[1] == recomputed[2]
+    assert recomputed[0] < recomputed[1]
     for name, gradient in found[0].items():
-        for again in found[1:]:
-            # float64, the same operations
-            torch.testing.assert_close(again[name], gradient, rtol=1e-9, atol=1e-14, msg=name)
+        # float64, the same operations
+        torch.testing.assert_close(found[1][name], gradient, rtol=1e-9, atol=1e-14, msg=name)
 
 
 @pytest.mark.parametrize("method", ["gkd_cls", "adkd"])

@@ -13,7 +13,7 @@ from gradistill.errors import RecipeError, TrainingError
 from gradistill.jobs import tuning
 from gradistill.objectives.hard_label import HardLabel
 from gradistill.recipe import load_recipe
-from gradistill.training.arguments import Measured, check_settings, training_arguments
+from gradistill.training.arguments import Measured, check_training, training_arguments
 
 KNOWN = Measured("accuracy", ("accuracy", "f1"))
 
@@ -88,9 +88,9 @@ def test_without_evaluations_nothing_is_selected(tmp_path: Path) -> None:
     assert not found.load_best_model_at_end
     with pytest.raises(RecipeError, match="without evaluations there is no best model"):
         made(tmp_path, "eval_strategy=no", "save_strategy=no", "load_best_model_at_end=true")
-    settings = load_recipe("pretrain", changes=["training.arguments.eval_strategy=epoch"]).training
+    recipe = load_recipe("pretrain", changes=["training.arguments.eval_strategy=epoch"])
     with pytest.raises(RecipeError, match="no rows to evaluate on"):
-        check_settings(settings, Measured())
+        check_training(recipe, Measured())
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ from gradistill.objectives._contract import Gradients, Logits
 from gradistill.recipe import Recipe
 from gradistill.report.card import model_card
 from gradistill.signals.fingerprint import of_model, of_rows, of_tokenizer
-from gradistill.training.arguments import CHECKPOINTS, Measured, check_settings, sealing, training_arguments
+from gradistill.training.arguments import CHECKPOINTS, Measured, check_training, sealing, training_arguments
 from gradistill.training.processes import processes
 from gradistill.training.trainer import DistillationTrainer, facts, online_teacher
 from gradistill.types import Batch
@@ -61,7 +61,7 @@ def pretrain(
     output, texts = Path(output), _listed(texts)
     reads = (*model_paths(teacher, recipe.student.checkpoint), *filter(is_path, texts))
     check_run(output, recipe, overwrite=overwrite, reads=reads)
-    check_settings(recipe.training, Measured())
+    check_training(recipe, Measured())
     tokenizer, (model, _) = load_tokenizer(teacher), load_classifier(teacher, new_head=True)
     set_padding(model, tokenizer)
     set_seed(recipe.training.seed)

@@ -73,13 +73,17 @@ class Run:
     ) -> dict[str, Any]:
         """Of several processes all train; the first evaluates, writes, and alone has metrics to give."""
         task = self.splits.task
-        arguments = training_arguments(self.recipe.training, self.output, Measured(task.select, task.metrics))
+        arguments = training_arguments(
+            self.recipe.training,
+            self.output,
+            Measured(task.select, task.metrics, classes=task.labels is not None),
+        )
         self._tell_what_selects(arguments)
         set_padding(student, self.tokenizer)
         training, validation = self.encoded("train"), self.encoded("validation")
         test = self.encoded("test") if "test" in self.splits.rows else None
         online = online_teacher(teacher, self.recipe.compute) if teacher is not None else None
-        self._check(student, online, (training, validation))
+        self._check(student, online, [rows for rows in (training, validation, test) if rows is not None])
         inputs = self._inputs(student, teacher, training, validation)
         with (
             disk_trouble_told(self.output / CHECKPOINTS),

@@ -35,7 +35,7 @@ from gradistill.objectives._contract import Request
 from gradistill.recipe import Recipe, StudentSettings
 from gradistill.signals.layout import Encoding
 from gradistill.signals.teacher import OnlineTeacher
-from gradistill.training.arguments import check_settings
+from gradistill.training.arguments import check_training
 from gradistill.training.trainer import online_teacher
 
 _TEST = ("test",)
@@ -68,7 +68,7 @@ def finetune(
         )
     reads = (*model_paths(model), *choice.paths)
     check_run(Path(output), recipe, overwrite=overwrite, reads=reads)
-    check_settings(recipe.training)
+    check_training(recipe)
     splits = read_splits(choice, optional=_TEST)
     say(splits.describe())
     set_seed(recipe.training.seed)
@@ -100,7 +100,7 @@ def distill(
     choice = DataChoice.of(data)
     reads = (*model_paths(teacher, recipe.student.checkpoint), *choice.paths)
     check_run(Path(output), recipe, overwrite=overwrite, reads=reads)
-    check_settings(recipe.training)
+    check_training(recipe)
     run, teacher_model, student = _pair(teacher, choice, Path(output), recipe, say, signals)
     return replace(run, callbacks=callbacks).train(student, teacher_model, overwrite=overwrite)
 

@@ -30,7 +30,7 @@ from gradistill.models.given import ModelSource, model_name
 from gradistill.recipe import Recipe
 from gradistill.signals.files import discard, draft_of, write_whole
 from gradistill.signals.fingerprint import digest, of_model
-from gradistill.training.arguments import check_settings
+from gradistill.training.arguments import check_training
 
 DATABASE, TRIALS, BEST, REPORT = "tune.db", "trials", "best.yaml", "tune.json"
 METRIC = "metric"
@@ -76,7 +76,7 @@ class Tuning:
                 "the search has no end", expected="--minutes or --trials", remedy="give one of them"
             )
         space = self.space or default_space(self.resolve(()))
-        check_settings(self.resolve(changes_of(space, {one.field: one.first for one in space})).training)
+        check_training(self.resolve(changes_of(space, {one.field: one.first for one in space})))
         return space
 
 

@@ -106,7 +106,7 @@ _TABLE: dict[str, Handling] = {
     "logging_first_step": APPLIED,
     "log_on_each_node": APPLIED,
     "logging_nan_inf_filter": Handling("in evaluation; in training a loss that is not finite stops the run"),
-    "include_num_input_tokens_seen": APPLIED,
+    "include_num_input_tokens_seen": Handling(choices=("no", "all", "non_padding")),
     "log_level": APPLIED,
     "log_level_replica": APPLIED,
     "disable_tqdm": APPLIED,
@@ -163,7 +163,7 @@ _TABLE: dict[str, Handling] = {
     "dataloader_multiprocessing_context": APPLIED,
     "dataloader_in_order": _run(f"with batches in the order in which workers end, {_RESUMED}", "leave it out"),
     "remove_unused_columns": Handling("`index` stays: stored teacher signals are found by it"),
-    "label_names": _run("labels are read from the column labels", "leave it out", note="refused, but for `[labels]`"),
+    "label_names": Handling("refused, but for `[labels]`: labels are read from the column `labels`"),
     "train_sampling_strategy": Handling(
         "the order follows from the seed and the epoch's number",
         choices=("random", "sequential", "group_by_length", "batch_rebalance"),
@@ -189,6 +189,9 @@ _TABLE: dict[str, Handling] = {
 
 ARGUMENTS: Mapping[str, Handling] = MappingProxyType(_TABLE)
 """All arguments of TrainingArguments, in transformers' order."""
+
+OF_THE_RUN = ("output_dir", "seed")
+"""Arguments that a recipe cannot set at all: a run has them from elsewhere."""
 
 WITHIN_BACKWARD = ("lomo", "adalomo")
 """Optimizers, beside those whose name ends in ``_layerwise``, that change weights within the backward pass."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from inspect import signature
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import CodeType, MappingProxyType
 from typing import Any, get_type_hints
 
 import numpy as np
@@ -27,9 +29,11 @@ from transformers.trainer_utils import SaveStrategy, SchedulerType
 
 from gradistill.data.tasks import CLASS_METRICS, SCORE_METRICS
 from gradistill.errors import RecipeError, TrainingError, nearest
-from gradistill.recipe import TrainingSettings
+from gradistill.objectives import Term
+from gradistill.objectives.hard_label import HardLabel
+from gradistill.recipe import Recipe, TrainingSettings
 from gradistill.recipe.secrets import redacted
-from gradistill.training.argument_table import ARGUMENTS, WITHIN_BACKWARD
+from gradistill.training.argument_table import ARGUMENTS, OF_THE_RUN, WITHIN_BACKWARD
 from gradistill.training.checkpoints import Sealing
 from gradistill.training.given import first_labels
 
@@ -46,11 +50,13 @@ _BY_METRIC = (SchedulerType.REDUCE_ON_PLATEAU, SchedulerType.GREEDY)
 class Measured:
     """What a run measures of its student after each epoch: ``metrics``, larger being better, and the loss.
 
-    ``select`` picks the best checkpoint. Without it nothing is measured while the run trains.
+    ``select`` picks the best checkpoint. Without it nothing is measured while the run trains. ``classes`` says whether
+    the labels are classes or scores.
     """
 
     select: str | None = None
     metrics: tuple[str, ...] = ()
+    classes: bool = True
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -61,14 +67,26 @@ ANY = Measured("accuracy", (*CLASS_METRICS, *SCORE_METRICS))
 """Before the task is known: all metrics that there are."""
 
 
-def check_settings(settings: TrainingSettings, measured: Measured = ANY) -> None:
+def check_training(recipe: Recipe, measured: Measured = ANY) -> None:
     """Refuse, before anything is loaded, training arguments that a run cannot apply; leaves no file behind.
 
     Raises RecipeError.
     """
     with TemporaryDirectory() as folder:
-        training_arguments(settings, Path(folder), measured)
-    sealing(settings)
+        arguments = training_arguments(recipe.training, Path(folder), measured)
+    with _of_a_recipe():
+        check_terms(arguments, list(recipe.objectives.values()))
+    sealing(recipe.training)
+
+
+@contextmanager
+def _of_a_recipe() -> Iterator[None]:
+    """Raises a TrainingError of the block as a RecipeError, under the names that a recipe has."""
+    try:
+        yield
+    except TrainingError as error:
+        what = error.what.replace("TrainingArguments.", "training.arguments.")
+        raise RecipeError(what, expected=error.expected, remedy=error.remedy) from error
 
 
 def training_arguments(settings: TrainingSettings, output: Path, measured: Measured) -> TrainingArguments:
@@ -92,13 +110,10 @@ def training_arguments(settings: TrainingSettings, output: Path, measured: Measu
     ) as error:  # whatever transformers or accelerate raise for a value, a missing package included
         raise _refused(settings.arguments, error) from error
     _follow_the_metric(arguments, given, measured)
-    try:
+    with _of_a_recipe():
         check_arguments(arguments)
-    except TrainingError as error:
-        raise RecipeError(
-            error.what.replace("TrainingArguments.", "training.arguments."),
-            expected=error.expected, remedy=error.remedy,
-        ) from error  # fmt: skip
+        if not measured.classes:
+            refuse_smoothed_scores(arguments)
     return arguments
 
 
@@ -153,17 +168,17 @@ def _given(arguments: Mapping[str, Any]) -> dict[str, Any]:
                 f"training.arguments.{name} is not an argument that a recipe can set",
                 remedy=nearest(name, [key for key, known in ARGUMENTS.items() if known.run is None]),
             )
-        if name == "output_dir":
+        if name in OF_THE_RUN:
             assert handling.run is not None
             raise RecipeError(
-                f"training.arguments.{name} is not an argument that a recipe can set",
+                f"training.arguments.{name} is not an argument that a recipe can set: {handling.run.why}",
                 remedy=handling.run.instead,
             )
         # YAML reads a bare no as false
         value = "no" if value is False and name.endswith("_strategy") else _typed(name, value)
         if handling.run is not None and not _is_default(name, value):
             raise RecipeError(
-                f"training.arguments.{name} is {redacted({name: value})[name]!r}, and {handling.run.why}",
+                f"training.arguments.{name} is {_shown(name, value)}, and {handling.run.why}",
                 remedy=handling.run.instead,
             )
         found[name] = value
@@ -201,6 +216,10 @@ def _is_default(name: str, value: Any) -> bool:
     return value == default or (
         not value and (default is None or not isinstance(default, bool | int | float | str))
     )
+
+
+def _shown(name: str, value: Any) -> str:
+    return repr(redacted({name: getattr(value, "value", value)})[name])
 
 
 def _refused(arguments: Mapping[str, Any], error: Exception) -> RecipeError:
@@ -337,24 +356,66 @@ def check_arguments(arguments: TrainingArguments) -> None:
     _try(arguments)
 
 
+def check_terms(arguments: TrainingArguments, terms: Sequence[Term]) -> None:
+    """Refuse arguments that the objectives cannot be trained with. Raises TrainingError."""
+    smoothing = arguments.label_smoothing_factor
+    if smoothing and not any(isinstance(term.objective, HardLabel) for term in terms):
+        raise _not_applied(
+            "label_smoothing_factor",
+            smoothing,
+            "there is no hard_label to smooth",
+            "leave it out, or add hard_label",
+        )
+    gradients = [term.name for term in terms if term.objective.second_order]
+    if not gradients:
+        return
+    without = {
+        "torch_compile": "a compiled model has no second derivative",
+        "neftune_noise_alpha": "it changes the embeddings that are explained",
+    }
+    for name, why in without.items():
+        if value := getattr(arguments, name):
+            raise _not_applied(name, value, why, f"leave it out, or train without {' and '.join(gradients)}")
+    chosen: Any = arguments.gradient_checkpointing_kwargs or {}
+    if arguments.gradient_checkpointing and chosen.get("use_reentrant"):
+        raise _not_applied(
+            "activation_checkpointing_kwargs", chosen, "re-entrant checkpoints have no second derivative",
+            "leave use_reentrant out",
+        )  # fmt: skip
+
+
+def refuse_smoothed_scores(arguments: TrainingArguments) -> None:
+    """Raise TrainingError for label smoothing in a regression."""
+    if arguments.label_smoothing_factor:
+        raise _not_applied(
+            "label_smoothing_factor",
+            arguments.label_smoothing_factor,
+            "scores are not smoothed",
+            "leave it out",
+        )
+
+
 def check_metric(arguments: TrainingArguments, given: Mapping[str, Any]) -> None:
     """Refuse a metric for the best model that no evaluation computes, before the first one.
 
-    ``given`` are the Trainer's parameters. Which metrics ``compute_metrics`` returns is seen on two rows of the
-    evaluation data, with logits of zeros; where it does not return, nothing is refused. Raises TrainingError.
+    ``given`` are the Trainer's parameters. Where the code of ``compute_metrics`` does not mention the metric, it is
+    called for two rows of the evaluation data, with logits of zeros, to see which metrics it returns; where it raises,
+    nothing is refused. Raises TrainingError.
     """
     if not selects(arguments) or _strategy(arguments) == "no":
         return
     rows, compute = given.get("eval_dataset"), given.get("compute_metrics")
     splits = {f"{name}_": split for name, split in rows.items()} if isinstance(rows, dict) else {"": rows}
     known = [f"{prefix}{LOSS}" for prefix in splits]
+    metric = str(arguments.metric_for_best_model).removeprefix("eval_")
+    if any(metric.endswith(name) for name in _constants(getattr(compute, "__code__", None))):
+        return
     if compute is not None:
         for prefix, split in splits.items():
             names = _computed(compute, arguments, given, split)
             if names is None:
                 return
             known += [f"{prefix}{name.removeprefix('eval_')}" for name in names]
-    metric = str(arguments.metric_for_best_model).removeprefix("eval_")
     if metric not in known and not metric.endswith(("_runtime", "_per_second")):
         raise TrainingError(
             f"TrainingArguments.metric_for_best_model is {arguments.metric_for_best_model!r}, which no evaluation "
@@ -362,6 +423,21 @@ def check_metric(arguments: TrainingArguments, given: Mapping[str, Any]) -> None
             remedy=nearest(metric, known)
             + ("" if compute is not None else "; pass compute_metrics=… for others than the loss"),
         )
+
+
+def _constants(code: CodeType | None) -> Iterator[str]:
+    """The texts that a function's code mentions, functions within it included."""
+    for constant in code.co_consts if code is not None else ():
+        if isinstance(constant, CodeType):
+            yield from _constants(constant)
+        else:
+            yield from (
+                each for each in (constant if isinstance(constant, tuple) else (constant,)) if _is_name(each)
+            )
+
+
+def _is_name(constant: object) -> bool:
+    return isinstance(constant, str) and constant.isidentifier()
 
 
 def _computed(
@@ -386,51 +462,57 @@ def _computed(
 
 
 def _try(arguments: TrainingArguments) -> None:
-    """Give the arguments to a Trainer of a tiny model, with its optimizer and its schedule."""
+    """Refuse what a Trainer of a tiny model refuses; named is the argument without which it would not."""
     if arguments.fsdp or arguments.deepspeed:
         return  # they need processes and models of their own
+    if (error := _failure(arguments)) is None:
+        return
+    defaults = _defaults_of_transformers()
+    changed = [name for name in ARGUMENTS if getattr(arguments, name, None) != defaults.get(name)]
+    culprits = [name for name in changed if _failure(arguments, {name: defaults[name]}) is None]
+    named = ", ".join(f"{name}={_shown(name, getattr(arguments, name))}" for name in culprits or changed)
+    reason = " ".join(str(error).split()) or type(error).__name__
+    raise TrainingError(
+        f"transformers refuses TrainingArguments.{named}: {reason}",
+        remedy="install what it lacks, or choose another value; see transformers.TrainingArguments",
+    ) from error
+
+
+def _failure(
+    arguments: TrainingArguments, changes: Mapping[str, Any] = MappingProxyType({})
+) -> Exception | None:
+    """What a Trainer of a tiny model raises for these arguments, with its optimizer, schedule and data loader."""
+    config = BertConfig(
+        vocab_size=8, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8,
+        max_position_embeddings=8,
+    )  # fmt: skip
+    rows: Any = [{"input_ids": [1]}]
+    state = torch.random.get_rng_state()
     with TemporaryDirectory() as folder:
         tried = copy.copy(arguments)
-        tried.output_dir, tried.push_to_hub, tried.enable_jit_checkpoint = folder, False, False
-        tried.disable_tqdm = True
-        config = BertConfig(
-            vocab_size=8, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8,
-            max_position_embeddings=8,
-        )  # fmt: skip
-        state = torch.random.get_rng_state()
+        own = {
+            "output_dir": folder,
+            "push_to_hub": False,
+            "enable_jit_checkpoint": False,
+            "disable_tqdm": True,
+        }
+        for name, value in {**own, **changes}.items():
+            setattr(tried, name, value)
         try:
-            rows: Any = [{"input_ids": [1]}]
             trainer = Trainer(
                 BertForSequenceClassification(config), tried, train_dataset=rows, eval_dataset=rows
             )
             trainer.create_optimizer_and_scheduler(100)
-        except Exception as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise TrainingError(
-                f"transformers refuses TrainingArguments.{_culprit(arguments, reason)}: {reason}",
-                remedy="install what it lacks, or choose another value; see transformers.TrainingArguments",
-            ) from error
+            trainer.get_train_dataloader()
+        except Exception as error:  # of any library that an argument names
+            return error
         finally:
             torch.random.set_rng_state(state)
-
-
-def _culprit(arguments: TrainingArguments, reason: str) -> str:
-    """The argument that a refusal is most likely about: one that it names, or what it tries to import."""
-    if "Callback" in reason or "is not supported, only" in reason:
-        return f"report_to={arguments.report_to!r}"
-    named = [name for name in ARGUMENTS if len(name) > 3 and f"{name}" in reason]
-    if named:
-        return f"{max(named, key=len)}={getattr(arguments, max(named, key=len))!r}"
-    schedule = "sched" in reason.lower() or "num_" in reason
-    name = "lr_scheduler_type" if schedule else "fp16" if "fp16" in reason else "optim"
-    value = getattr(arguments, name)
-    return f"{name}={getattr(value, 'value', value)!r}"
+    return None
 
 
 def _not_applied(name: str, value: object, why: str, instead: str) -> TrainingError:
-    return TrainingError(
-        f"TrainingArguments.{name} is {redacted({name: value})[name]!r}, and {why}", remedy=instead
-    )
+    return TrainingError(f"TrainingArguments.{name} is {_shown(name, value)}, and {why}", remedy=instead)
 
 
 def _outside(name: str, value: object, expected: str) -> TrainingError:

@@ -22,7 +22,7 @@ WEIGHTS = "model.safetensors"
 _PLACE = "distillation_projections"
 
 
-def projections_for(terms: Sequence[Term], pair: Pair, seed: int) -> nn.ModuleDict:
+def projections_for(terms: Sequence[Term], pair: Pair, seed: int = 0) -> nn.ModuleDict:
     """One map a term and signal, without a bias; between equal widths it starts as the identity.
 
     The seed alone decides what they start from, and nothing else that is drawn from it changes.

@@ -9,7 +9,6 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from gradistill.errors import TrainingError
 from gradistill.objectives import Moment, Term
 from gradistill.objectives._contract import Signals, objective
 from gradistill.objectives.hard_label import HardLabel
@@ -40,14 +39,9 @@ class SmoothedHardLabel(HardLabel):
 
 
 def smoothed(terms: Sequence[Term], factor: float) -> list[Term]:
-    """The terms with the labels of ``hard_label`` smoothed. Raises TrainingError where no term reads labels so."""
+    """The terms with the labels of ``hard_label`` smoothed by this factor."""
     if not factor:
         return list(terms)
-    if not any(isinstance(term.objective, HardLabel) for term in terms):
-        raise TrainingError(
-            f"TrainingArguments.label_smoothing_factor is {factor}, and there is no hard_label to smooth",
-            remedy="leave it out, or add HardLabel() to the objectives",
-        )
     return [
         replace(term, objective=SmoothedHardLabel(smoothing=factor))
         if isinstance(term.objective, HardLabel)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -29,7 +29,7 @@ from gradistill.objectives._contract import ModelFacts
 from gradistill.recipe import ComputeSettings
 from gradistill.signals.teacher import OnlineTeacher, TeacherSignals
 from gradistill.training.amortising import correct_for_lazy_terms, drawn_for
-from gradistill.training.arguments import check_arguments, check_metric
+from gradistill.training.arguments import check_arguments, check_metric, check_terms, refuse_smoothed_scores
 from gradistill.training.given import checked_terms, refuse_kind, refuse_labels, refuse_types
 from gradistill.training.ordering import SeededByEpoch
 from gradistill.training.projections import (
@@ -122,6 +122,7 @@ class DistillationTrainer(Trainer):
         terms = checked_terms(objectives, teacher)
         if isinstance(args, TrainingArguments):
             check_arguments(args)
+            check_terms(args, terms)
             check_metric(args, given)
             given["args"] = copy.copy(args)  # the caller's stays as it is
         with _no_new_folder(args):
@@ -151,12 +152,8 @@ class DistillationTrainer(Trainer):
         pair = Pair(facts(probe), plan.teacher_facts or facts(probe), plan.shared_embeddings)
         for term in plan.terms:
             term.objective.check(pair)
-        if self.args.label_smoothing_factor and pair.regression:
-            raise TrainingError(
-                "TrainingArguments.label_smoothing_factor is set, and the student predicts a score",
-                expected="classes, whose labels can be smoothed",
-                remedy="leave it out",
-            )
+        if pair.regression:
+            refuse_smoothed_scores(self.args)
         own = next(student.parameters()).dtype
         wide = torch.promote_types(own, torch.float32)  # as what goes through them
         projections = projections_for(plan.terms, pair, self.args.seed).to(self.args.device, wide)
@@ -176,27 +173,9 @@ class DistillationTrainer(Trainer):
                     expected="one process a device: DDP, or a single device",
                     remedy="start with torchrun or accelerate launch, without FSDP or DeepSpeed for the student",
                 )
-        without = {
-            "torch_compile": "a compiled model has no second derivative",
-            "neftune_noise_alpha": "it changes the embeddings that are explained",
-        }
-        for name, why in without.items():
-            if getattr(self.args, name):
-                raise TrainingError(
-                    f"TrainingArguments.{name} is {getattr(self.args, name)!r}, and {why}",
-                    expected="neither, under a gradient objective",
-                    remedy=f"leave {name} out, or train without gradient objectives",
-                )
         if self.args.gradient_checkpointing:
             arguments: Any = self.args
-            chosen = arguments.gradient_checkpointing_kwargs or {}
-            if chosen.get("use_reentrant"):
-                raise TrainingError(
-                    "activation_checkpointing_kwargs has use_reentrant=True, which has no second derivative",
-                    expected="use_reentrant=False under a gradient objective",
-                    remedy="leave it out",
-                )
-            options = {**chosen, "use_reentrant": False}
+            options = {**(arguments.gradient_checkpointing_kwargs or {}), "use_reentrant": False}
             arguments.gradient_checkpointing_kwargs = options
             arguments.activation_checkpointing_kwargs = options  # the newer name
 
@@ -289,7 +268,7 @@ class DistillationTrainer(Trainer):
         gathered: Any = self.accelerator.gather(counts[None])  # pyright: ignore[reportIndexIssue]
         return batches, gathered.sum(0)
 
-    def _read(self, inputs: dict[str, Any]) -> Batch:
+    def _read(self, inputs: Mapping[str, Any]) -> Batch:
         """A batch to train on. Raises TrainingError for one that the objectives cannot learn from."""
         batch = Batch.of(inputs)
         refuse_labels(batch, self.step.pair.student.labels)
@@ -305,14 +284,14 @@ class DistillationTrainer(Trainer):
                 )
         return batch
 
-    def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
+    def training_step(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
         if not self._checked:
             self._check(model, inputs)
         loss = super().training_step(model, inputs, *args, **kwargs)
         averaged_over_processes(self.step.projections, self.accelerator)
         return loss
 
-    def _check(self, model: nn.Module, inputs: dict[str, Any]) -> None:
+    def _check(self, model: nn.Module, inputs: Any) -> None:
         """On the first rows: whether the last block may be trimmed, and the second-order gradient."""
         student = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
         tensors = {k: v for k, v in self._prepare_inputs(inputs).items() if isinstance(v, Tensor)}
@@ -326,7 +305,7 @@ class DistillationTrainer(Trainer):
     def compute_loss(
         self,
         model: nn.Module,
-        inputs: dict[str, Any],
+        inputs: Any,
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
@@ -363,7 +342,7 @@ class DistillationTrainer(Trainer):
         return (loss, SequenceClassifierOutput(loss=loss, logits=logits)) if return_outputs else loss  # pyright: ignore[reportArgumentType]
 
     def prediction_step(
-        self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
+        self, model: nn.Module, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None
     ) -> Any:
         known = {**Batch.of(inputs).inputs}
         if inputs.get("labels") is not None:
