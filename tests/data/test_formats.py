@@ -348,10 +348,13 @@ def test_numbers_are_what_kind_says(tmp_path: Path) -> None:
     assert classes.task.labels == ("1", "2", "3", "4", "5")
     assert numbers.task.labels is None
     assert numbers.rows["train"]["label"][:] == [float(k % 5 + 1) for k in range(10)]
-    assert "--kind scores reads the numbers otherwise" in load_splits(path, splits=("train",)).describe()
+    assert (
+        "numbers are read as classes, --kind scores changes that"
+        in load_splits(path, splits=("train",)).describe()
+    )
     path.write_text("text,label\na,0.5\nb,1.5\nc,0.5\n")
     assert load_splits(path, splits=("train",), kind="classes").task.labels == ("0.5", "1.5")
-    assert "--kind classes reads" in load_splits(path, splits=("train",)).describe()
+    assert "--kind classes changes that" in load_splits(path, splits=("train",)).describe()
     path.write_text("text,label\n" + "".join(f"text {k},{k % 60}\n" for k in range(300)))
     assert "--kind classes or --kind scores" in refused(path)
     assert len(load_splits(path, splits=("train",), kind="classes").task.labels or ()) == 60

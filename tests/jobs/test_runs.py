@@ -26,6 +26,8 @@ KEYS = {
     "teacher",
     "eval",
     "teacher_eval",
+    "test",
+    "teacher_test",
     "loyalty",
     "timing",
     "versions",

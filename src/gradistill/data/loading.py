@@ -85,7 +85,8 @@ class Splits:
         labels = self.task.labels
         if not self.inferred or (labels is not None and any(number(label) is None for label in labels)):
             return ""
-        return f"; --kind {'classes' if labels is None else 'scores'} reads the numbers otherwise"
+        read, other = ("scores", "classes") if labels is None else ("classes", "scores")
+        return f"; the label's numbers are read as {read}, --kind {other} changes that"
 
     def _label_summary(self, split: str, rows: Dataset) -> str:
         if split in self.without_labels:
@@ -139,7 +140,7 @@ def read_splits(
     """
     given = _given_task(choice)
     tables, problems = read_source(choice.source, _wanted(choice, splits, optional), given)
-    names = (*(choice.text_columns or ()), choice.label_column or "", marks.column if marks else "")
+    names = (*(choice.columns or ()), choice.label_column or "", marks.column if marks else "")
     tables = {split: with_fields(table, names) for split, table in tables.items()}
     notes = _set_apart(choice, tables, optional, given)
     problems += [problem for table in tables.values() for problem in table.problems]
@@ -223,10 +224,10 @@ def _lacks_labels(table: Table, choice: DataChoice) -> bool:
 def _task_of_outputs(table: Table, choice: DataChoice, outputs: Sequence[str]) -> tuple[Task, str]:
     """The task that a model solves, for rows without labels: its classes, and the columns of text that are there."""
     named = choice.label_column or next(iter(label_candidates(table.columns)), "")
-    if choice.text_columns and (problems := missing_columns(table, choice.text_columns)):
+    if choice.columns and (problems := missing_columns(table, choice.columns)):
         raise DataError(f"{table.file} lacks columns that were asked for.", problems=problems)
     rest = replace(table, columns={k: v for k, v in table.columns.items() if k != named})
-    texts = choice.text_columns or find_text_columns(rest, named)
+    texts = choice.columns or find_text_columns(rest, named)
     labels = tuple(outputs) if len(outputs) > 1 else None
     task = inferred_task(texts, labels, choice.name)
     return replace(task, name=data_name(choice.source)), named
@@ -269,7 +270,7 @@ def with_problems(what: str, problems: list[Problem], remedy: str) -> DataError:
 
 
 def _given_task(choice: DataChoice) -> Task | None:
-    task, text_columns = choice.task, choice.text_columns
+    task, text_columns = choice.task, choice.columns
     if isinstance(task, str):
         task = get_task(task)
     if task is None and isinstance(choice.source, str):
@@ -309,7 +310,7 @@ def _inferred(table: Table, choice: DataChoice, problems: list[Problem]) -> tupl
     if not table.columns:
         raise _refused(choice.name, problems)
     try:
-        task, label = infer_task(table, choice.label_column, choice.text_columns, choice.name, choice.kind)
+        task, label = infer_task(table, choice.label_column, choice.columns, choice.name, choice.kind)
         return replace(task, name=data_name(choice.source)), label
     except DataError as doubt:
         together = [*doubt.problems, *problems]

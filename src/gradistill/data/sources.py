@@ -212,7 +212,7 @@ def _incomplete(split: str, shards: Sequence[tuple[Path, re.Match[str]]]) -> str
     absent = sorted(set(whole) - set(numbers))
     if not whole or not (absent or set(numbers) - set(whole)):
         return ""
-    return f"of the split {split!r}, {len(numbers)} of {len(whole)} parts are there; the numbers {absent[:5]} are missing"
+    return f"of the split {split!r}, {len(numbers)} of {len(whole)} parts are there; numbers {absent[:5]} are missing"
 
 
 def _joined(files: Sequence[Path]) -> Table:
