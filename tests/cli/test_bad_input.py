@@ -89,7 +89,7 @@ def refused_or_accepted(arguments: list[str], folder: Path) -> str:
 
 def contents(folder: Path) -> dict[str, str]:
     return {
-        str(path.relative_to(folder)): sha256(path.read_bytes()).hexdigest() if path.is_file() else "folder"
+        str(path.relative_to(folder)): sha256(path.read_bytes()).hexdigest() if path.is_file() else "no file"
         for path in folder.rglob("*")
     }
 
@@ -291,3 +291,31 @@ def test_command_lines(
     shutil.copytree(small.tables["two"], at / "data")
     typed = [part for option in options for part in option]
     refused_or_accepted([*command.split(), *typed, *loose], at)
+
+
+@pytest.mark.parametrize("option", ["data", "recipe", "unlabelled", "teacher", "tokenizer", "bench", "texts"])
+def test_a_pipe_in_the_place_of_a_file(option: str, small: Any, fresh: Callable[[], Path]) -> None:
+    """Nobody writes into it, so whoever opens it waits for ever."""
+    at = fresh()
+    names = {"data": "train.csv", "unlabelled": "more.csv", "teacher": "teacher/model.safetensors",
+             "tokenizer": "teacher/tokenizer_config.json", "texts": "lines.txt"}  # fmt: skip
+    pipe = at / names.get(option, "some.yaml")
+    teacher = (
+        {"teacher": shutil.copytree(small.teachers["two"], at / "teacher")} if "teacher" in str(pipe) else {}
+    )
+    pipe.unlink(missing_ok=True)
+    os.mkfifo(pipe)
+    named = {"recipe": pipe, "method": None} if option == "recipe" else {option: pipe}
+    typed = {
+        "bench": ["bench", str(pipe), "--output", str(at / "out")],
+        "texts": [
+            "pretrain",
+            "--teacher",
+            str(small.base),
+            "--texts",
+            str(pipe),
+            "--output",
+            str(at / "out"),
+        ],
+    }.get(option) or distilling(small, at, **(teacher or named))
+    assert "a pipe (FIFO)" in refused_or_accepted(typed, at)

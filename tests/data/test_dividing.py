@@ -98,6 +98,8 @@ def test_a_share_beside_a_validation_split_is_refused(tmp_path: Path) -> None:
         RecipeError, match=r"(?s)has a validation split: .*dev\.csv.*leave --validation-share out"
     ):
         load_splits(tmp_path, validation_share=0.2)
+    with pytest.raises(RecipeError, match="there is no validation_share"):
+        load_splits(tmp_path, validation_seed=3)
     with pytest.raises(RecipeError, match="for the splits test"):
         load_splits(tmp_path, splits=("test",), validation_share=0.2)
 

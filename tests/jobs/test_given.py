@@ -273,3 +273,13 @@ def test_a_label_column_that_was_named_must_be_there(small: Any, tmp_path: Path)
             DataChoice(rows, label_column="gold"),
             tmp_path / "o",
         )
+
+
+@pytest.mark.parametrize("words", [("positive", "negative"), ("good", "bad")])
+def test_labels_by_an_unusual_name_are_not_read_as_texts(
+    words: tuple[str, str], small: Any, tmp_path: Path
+) -> None:
+    rows = [{"text": row["text"], "opinion": words[k % 2]} for k, row in enumerate(texts("two", 12))]
+    with pytest.raises(DataError, match="'opinion' may be the label"):
+        audit(small.teachers["two"], [small.teachers["two"]], rows, tmp_path / "out", say=quiet)
+    assert not (tmp_path / "out").exists()

@@ -52,6 +52,12 @@ class DataChoice:
             )
         if not isinstance(seed, int) or seed < 0:
             raise RecipeError(f"validation_seed is {seed!r}", expected="a whole number of 0 or more")
+        if seed and share is None:
+            raise RecipeError(
+                f"validation_seed is {seed}, and there is no validation_share",
+                expected="a share of the training rows that the seed draws",
+                remedy="give --validation-share, or leave --validation-seed out",
+            )
 
     @property
     def columns(self) -> tuple[str, ...] | None:

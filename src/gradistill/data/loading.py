@@ -228,9 +228,25 @@ def _task_of_outputs(table: Table, choice: DataChoice, outputs: Sequence[str]) -
         raise DataError(f"{table.file} lacks columns that were asked for.", problems=problems)
     rest = replace(table, columns={k: v for k, v in table.columns.items() if k != named})
     texts = choice.columns or find_text_columns(rest, named)
+    if choice.columns is None and (
+        doubtful := [name for name in texts if _may_be_labels(table, name, outputs)]
+    ):
+        raise DataError(
+            f"{table.file} has no column that is called like a label, and {doubtful[0]!r} may be the label.",
+            expected="texts without labels, or the name of the label's column",
+            remedy=f"name it with --label-column {doubtful[0]}, or the texts with --text-columns",
+        )
     labels = tuple(outputs) if len(outputs) > 1 else None
-    task = inferred_task(texts, labels, choice.name)
-    return replace(task, name=data_name(choice.source)), named
+    task = replace(inferred_task(texts, labels, choice.name), name=data_name(choice.source))
+    _refuse_other_kind(choice, task)
+    return task, named
+
+
+def _may_be_labels(table: Table, column: str, outputs: Sequence[str]) -> bool:
+    """Whether a column of words holds what a model predicts, or no more different ones in many rows."""
+    words = {str(word).strip().casefold() for word in table.columns[column]}
+    few = len(words) <= max(len(outputs), 2) and len(table.lines) >= 4 * len(words)
+    return few or words <= {name.casefold() for name in outputs}
 
 
 def _with_share(found: Splits, choice: DataChoice, splits: Sequence[str]) -> Splits:
@@ -281,12 +297,7 @@ def _given_task(choice: DataChoice) -> Task | None:
         raise RecipeError(
             f"task is of the type {type(task).__name__}", expected="a known task's name, or a Task"
         )
-    if choice.kind is not None and (choice.kind == "scores") != (task.labels is None):
-        raise RecipeError(
-            f"kind is {choice.kind!r}, and the task {task.name!r} has {'scores' if task.labels is None else 'classes'}",
-            expected="a kind that the task has",
-            remedy="leave --kind or --task out",
-        )
+    _refuse_other_kind(choice, task)
     if text_columns is None:
         return task
     if len(text_columns) != len(task.text_columns):
@@ -296,6 +307,16 @@ def _given_task(choice: DataChoice) -> Task | None:
             remedy="name as many, or leave --task out",
         )
     return replace(task, text_columns=text_columns)
+
+
+def _refuse_other_kind(choice: DataChoice, task: Task) -> None:
+    own = "scores" if task.labels is None else "classes"
+    if choice.kind not in (None, own):
+        raise RecipeError(
+            f"kind is {choice.kind!r}, and the task {task.name!r} has {own}",
+            expected="a kind that the task has",
+            remedy="leave --kind or --task out",
+        )
 
 
 def _label_of(table: Table) -> str:

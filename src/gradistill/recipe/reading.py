@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from gradistill.data.reading import not_a_file
 from gradistill.errors import RecipeError, nearest
 
 
@@ -48,6 +49,8 @@ def read_recipe(file: Path) -> dict[str, Any]:
 def read_keys(file: Path, kind: str, expected: str) -> dict[Any, Any]:
     """The mapping that a YAML file holds. Raises RecipeError, which calls the file by its ``kind``."""
     try:
+        if fault := not_a_file(file):
+            raise RecipeError(f"the {kind} {file}: {fault}", remedy="name a file")
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"the {kind} {file} cannot be read: {error}", remedy="check the path") from error
