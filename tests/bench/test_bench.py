@@ -264,3 +264,37 @@ def test_page_and_tables_show_every_method_and_no_markup_from_outside(whole: Any
     for text in (shown, written):
         assert not {"\x1b", "\u202e", "\u2028"} & set(text)
     assert "<script>" not in written.replace("\\<", "")  # escaped
+
+
+def test_a_task_names_its_columns_its_kind_and_a_share(small: Any, tmp_path: Path) -> None:
+    """One file of nested JSON with whole numbers for scores: teachers and students read it alike."""
+    rows = [
+        {"body": {"text": f"the film was very {word} {k % 7} ."}, "meta": {"stars": 1 + k % 3}, "note": f"n {k}"}
+        for k, word in enumerate(["great", "poor", "dull", "fine"] * 6)
+    ]  # fmt: skip
+    (tmp_path / "stars.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = {"data": "stars.jsonl", "label_column": "meta.stars", "text_columns": "body.text", "kind": "scores",
+            "validation_share": 0.25}  # fmt: skip
+    plan = content(small, tasks={"stars": task}, methods={"kd": None}, predictions=False)
+    (tmp_path / "bench.yaml").write_text(yaml.safe_dump(plan))
+    found = bench(read_plan(tmp_path / "bench.yaml"), tmp_path / "out", say=lambda _: None)
+    assert found["failed"] == []
+    teachers = [
+        json.loads(file.read_text()) for file in (tmp_path / "out/stars/teachers").glob("*/metrics.json")
+    ]
+    student = json.loads((tmp_path / "out/stars/2-layers/kd-0/metrics.json").read_text())
+    assert {metrics["task"] for metrics in teachers} == {"stars"}
+    assert student["task"] == "stars"
+    assert "spearman" in student["eval"]
+    assert {metrics["inputs"]["validation"] for metrics in teachers} == {student["inputs"]["validation"]}
+    assert found["teachers"]["stars"]["rows"]["validation"] == pytest.approx(6, abs=2)
+
+
+@pytest.mark.parametrize(
+    "field", [{"kind": "class"}, {"validation_share": 2}, {"text_columns": []}, {"label_columns": "x"}]
+)
+def test_a_task_with_an_impossible_field_is_refused(field: dict[str, Any], tmp_path: Path) -> None:
+    content = {"tasks": {"mine": {"data": "x", **field}}, "methods": ["kd"]}
+    (tmp_path / "bench.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(RecipeError, match=next(iter(field))):
+        read_plan(tmp_path / "bench.yaml")

@@ -348,10 +348,13 @@ def test_numbers_are_what_kind_says(tmp_path: Path) -> None:
     assert classes.task.labels == ("1", "2", "3", "4", "5")
     assert numbers.task.labels is None
     assert numbers.rows["train"]["label"][:] == [float(k % 5 + 1) for k in range(10)]
-    assert "--kind scores reads the numbers otherwise" in load_splits(path, splits=("train",)).describe()
+    assert (
+        "numbers are read as classes, --kind scores changes that"
+        in load_splits(path, splits=("train",)).describe()
+    )
     path.write_text("text,label\na,0.5\nb,1.5\nc,0.5\n")
     assert load_splits(path, splits=("train",), kind="classes").task.labels == ("0.5", "1.5")
-    assert "--kind classes reads" in load_splits(path, splits=("train",)).describe()
+    assert "--kind classes changes that" in load_splits(path, splits=("train",)).describe()
     path.write_text("text,label\n" + "".join(f"text {k},{k % 60}\n" for k in range(300)))
     assert "--kind classes or --kind scores" in refused(path)
     assert len(load_splits(path, splits=("train",), kind="classes").task.labels or ()) == 60
@@ -366,3 +369,25 @@ def test_an_inferred_task_is_called_like_its_data(tmp_path: Path) -> None:
     assert load_splits(tmp_path / "tickets", splits=("train",)).task.name == "tickets"
     assert load_splits(PLAIN, splits=("train",)).task.name == "data"
     assert data_name("owner/name:config") == "name"
+
+
+def test_a_task_is_not_called_like_a_person(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "home" / "somebody"
+    for path in (home / "data" / "train.csv", tmp_path / "me" / "data" / "train.csv"):
+        path.parent.mkdir(parents=True)
+        path.touch()
+        monkeypatch.setenv("HOME", str(tmp_path / "me"))
+        assert data_name(path) == data_name(path.parent) == "data"
+
+
+def test_a_faulty_record_of_a_quoted_file_with_tabs_is_named(tmp_path: Path) -> None:
+    (tmp_path / "train.tsv").write_text('text\tlabel\n"a\nb"\tyes\n"c\td"\tno\ne\tno\tmore\n')
+    message = refused(tmp_path / "train.tsv")
+    assert "has 1 problem:" in message
+    assert "row 5: 3 fields where the header has 2" in message
+
+
+def test_values_that_are_nested_deeply_are_refused_not_followed(tmp_path: Path) -> None:
+    deep = "[" * 900 + "1" + "]" * 900
+    (tmp_path / "train.jsonl").write_text(f'{{"text": "a", "label": {deep}}}\n{{"text": "b", "label": 1}}\n')
+    assert "train.jsonl" in refused(tmp_path / "train.jsonl", task="sst2", text_columns=("text",))

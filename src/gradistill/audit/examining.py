@@ -161,7 +161,7 @@ def _gold(rows: Dataset) -> np.ndarray | None:
     return None if (np.isnan(labels) | (labels == UNLABELLED)).all() else labels
 
 
-def _shown(label: float, names: Sequence[str] | None) -> str | None:
+def _shown(label: Any, names: Sequence[str] | None) -> str | None:
     if label == UNLABELLED or label != label:
         return None
     return names[int(label)] if names else f"{label:.3g}"

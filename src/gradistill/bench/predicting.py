@@ -46,7 +46,8 @@ def predict(
 ) -> None:
     """Write what the best student of each method says of each task's test rows; a task without them is told of."""
     for name, task in tasks.items():
-        known = task.rows.task.name
+        found = task.rows.task  # an inferred one may be called like a known one
+        known = plan.tasks[name].task or (found.name if found.source.startswith("glue/") else "")
         for split, file in FILES.get(known, {}).items():
             try:
                 rows = load_unlabelled(str(plan.tasks[name].data), task.rows.task, split=split)

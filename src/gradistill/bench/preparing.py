@@ -47,7 +47,7 @@ def options_of(choice: DataChoice) -> list[str]:
     """What a command line says of these data."""
     given = {
         "--data": choice.source, "--task": choice.task, "--label-column": choice.label_column,
-        "--text-columns": ",".join(choice.text_columns) if choice.text_columns else None, "--kind": choice.kind,
+        "--text-columns": ",".join(choice.columns) if choice.columns else None, "--kind": choice.kind,
         "--validation-share": choice.validation_share,
     }  # fmt: skip
     return [str(part) for name, value in given.items() if value is not None for part in (name, value)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -31,18 +32,13 @@ class DataChoice:
     source: Source
     task: Task | str | None = None
     label_column: str | None = None
-    text_columns: tuple[str, ...] | None = None
+    text_columns: Sequence[str] | None = None
     unlabelled: Source = None
     kind: Kind | None = None
     validation_share: float | None = None
     validation_seed: int = 0
 
     def __post_init__(self) -> None:
-        columns = self.text_columns
-        if columns is not None:
-            object.__setattr__(
-                self, "text_columns", (columns,) if isinstance(columns, str) else tuple(columns)
-            )
         if self.kind is not None and self.kind not in get_args(Kind):
             raise RecipeError(
                 f"kind is {self.kind!r}", expected="classes or scores", remedy="choose one of them"
@@ -56,6 +52,18 @@ class DataChoice:
             )
         if not isinstance(seed, int) or seed < 0:
             raise RecipeError(f"validation_seed is {seed!r}", expected="a whole number of 0 or more")
+        if seed and share is None:
+            raise RecipeError(
+                f"validation_seed is {seed}, and there is no validation_share",
+                expected="a share of the training rows that the seed draws",
+                remedy="give --validation-share, or leave --validation-seed out",
+            )
+
+    @property
+    def columns(self) -> tuple[str, ...] | None:
+        """The text columns that are named; a single name is one column, not its letters."""
+        named = self.text_columns
+        return (named,) if isinstance(named, str) else None if named is None else tuple(named)
 
     @classmethod
     def of(cls, data: DataChoice | Source) -> DataChoice:

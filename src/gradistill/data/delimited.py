@@ -32,15 +32,19 @@ def read_tsv(file: str, text: str) -> Table:
     """Records separated by tabs. Quotation marks are part of a text unless the file quotes as CSV does.
 
     Many files with tabs do not quote at all, and a text may begin with a quotation mark. A file is read as
-    quoted if its header line is, if it doubles quotation marks inside quoted cells throughout, or if only
-    quoting makes its records equally long.
+    quoted if its header line is, if it doubles quotation marks inside quoted cells throughout, or if more
+    records are as wide as the header with quoting than without.
     """
     plain = _unquoted(text)
-    widths = {len(fields) for _, fields in plain}
     quoted, problems = _records(file, text, "\t")
-    if _quotes(plain) if len(widths) == 1 else not problems and len({len(f) for _, f in quoted}) == 1:
-        return _table(file, quoted, problems, "\t")
-    return _table(file, plain, [], "\t")
+    better = not problems and _odd_ones(quoted) < _odd_ones(plain)
+    quotes = better if _odd_ones(plain) else _quotes(plain)
+    return _table(file, quoted, problems, "\t") if quotes else _table(file, plain, [], "\t")
+
+
+def _odd_ones(records: Sequence[Record]) -> int:
+    """Records that are not as wide as the header."""
+    return sum(len(fields) != len(records[0][1]) for _, fields in records)
 
 
 def _table(file: str, records: Sequence[Record], problems: list[Problem], delimiter: str) -> Table:

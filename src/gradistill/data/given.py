@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,14 @@ def data_name(source: Source) -> str:
     if not Path(text).exists():
         return text.rpartition("/")[2].partition(":")[0] or "data"
     path = Path(text).absolute()
-    names = [stem_of(path) if ending_of(path) else path.name, *(parent.name for parent in path.parents)]
+    names = [stem_of(path) if ending_of(path) else path.name]
+    names += [parent.name for parent in takewhile(_is_no_home, path.parents)]
     return next((name for name in names if name.lower() not in _MEANINGLESS), "data")
+
+
+def _is_no_home(folder: Path) -> bool:
+    """Not the folder of a person, whose name must not become that of a task."""
+    return folder not in (Path.home(), folder.parent) and folder.parent.name.lower() not in ("home", "users")
 
 
 def tables_of(source: Source) -> Table | dict[str, Table]:

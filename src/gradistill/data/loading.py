@@ -85,7 +85,8 @@ class Splits:
         labels = self.task.labels
         if not self.inferred or (labels is not None and any(number(label) is None for label in labels)):
             return ""
-        return f"; --kind {'classes' if labels is None else 'scores'} reads the numbers otherwise"
+        read, other = ("scores", "classes") if labels is None else ("classes", "scores")
+        return f"; the label's numbers are read as {read}, --kind {other} changes that"
 
     def _label_summary(self, split: str, rows: Dataset) -> str:
         if split in self.without_labels:
@@ -139,7 +140,7 @@ def read_splits(
     """
     given = _given_task(choice)
     tables, problems = read_source(choice.source, _wanted(choice, splits, optional), given)
-    names = (*(choice.text_columns or ()), choice.label_column or "", marks.column if marks else "")
+    names = (*(choice.columns or ()), choice.label_column or "", marks.column if marks else "")
     tables = {split: with_fields(table, names) for split, table in tables.items()}
     notes = _set_apart(choice, tables, optional, given)
     problems += [problem for table in tables.values() for problem in table.problems]
@@ -223,13 +224,29 @@ def _lacks_labels(table: Table, choice: DataChoice) -> bool:
 def _task_of_outputs(table: Table, choice: DataChoice, outputs: Sequence[str]) -> tuple[Task, str]:
     """The task that a model solves, for rows without labels: its classes, and the columns of text that are there."""
     named = choice.label_column or next(iter(label_candidates(table.columns)), "")
-    if choice.text_columns and (problems := missing_columns(table, choice.text_columns)):
+    if choice.columns and (problems := missing_columns(table, choice.columns)):
         raise DataError(f"{table.file} lacks columns that were asked for.", problems=problems)
     rest = replace(table, columns={k: v for k, v in table.columns.items() if k != named})
-    texts = choice.text_columns or find_text_columns(rest, named)
+    texts = choice.columns or find_text_columns(rest, named)
+    if choice.columns is None and (
+        doubtful := [name for name in texts if _may_be_labels(table, name, outputs)]
+    ):
+        raise DataError(
+            f"{table.file} has no column that is called like a label, and {doubtful[0]!r} may be the label.",
+            expected="texts without labels, or the name of the label's column",
+            remedy=f"name it with --label-column {doubtful[0]}, or the texts with --text-columns",
+        )
     labels = tuple(outputs) if len(outputs) > 1 else None
-    task = inferred_task(texts, labels, choice.name)
-    return replace(task, name=data_name(choice.source)), named
+    task = replace(inferred_task(texts, labels, choice.name), name=data_name(choice.source))
+    _refuse_other_kind(choice, task)
+    return task, named
+
+
+def _may_be_labels(table: Table, column: str, outputs: Sequence[str]) -> bool:
+    """Whether a column of words holds what a model predicts, or no more different ones in many rows."""
+    words = {str(word).strip().casefold() for word in table.columns[column]}
+    few = len(words) <= max(len(outputs), 2) and len(table.lines) >= 4 * len(words)
+    return few or words <= {name.casefold() for name in outputs}
 
 
 def _with_share(found: Splits, choice: DataChoice, splits: Sequence[str]) -> Splits:
@@ -269,7 +286,7 @@ def with_problems(what: str, problems: list[Problem], remedy: str) -> DataError:
 
 
 def _given_task(choice: DataChoice) -> Task | None:
-    task, text_columns = choice.task, choice.text_columns
+    task, text_columns = choice.task, choice.columns
     if isinstance(task, str):
         task = get_task(task)
     if task is None and isinstance(choice.source, str):
@@ -280,12 +297,7 @@ def _given_task(choice: DataChoice) -> Task | None:
         raise RecipeError(
             f"task is of the type {type(task).__name__}", expected="a known task's name, or a Task"
         )
-    if choice.kind is not None and (choice.kind == "scores") != (task.labels is None):
-        raise RecipeError(
-            f"kind is {choice.kind!r}, and the task {task.name!r} has {'scores' if task.labels is None else 'classes'}",
-            expected="a kind that the task has",
-            remedy="leave --kind or --task out",
-        )
+    _refuse_other_kind(choice, task)
     if text_columns is None:
         return task
     if len(text_columns) != len(task.text_columns):
@@ -295,6 +307,16 @@ def _given_task(choice: DataChoice) -> Task | None:
             remedy="name as many, or leave --task out",
         )
     return replace(task, text_columns=text_columns)
+
+
+def _refuse_other_kind(choice: DataChoice, task: Task) -> None:
+    own = "scores" if task.labels is None else "classes"
+    if choice.kind not in (None, own):
+        raise RecipeError(
+            f"kind is {choice.kind!r}, and the task {task.name!r} has {own}",
+            expected="a kind that the task has",
+            remedy="leave --kind or --task out",
+        )
 
 
 def _label_of(table: Table) -> str:
@@ -309,7 +331,7 @@ def _inferred(table: Table, choice: DataChoice, problems: list[Problem]) -> tupl
     if not table.columns:
         raise _refused(choice.name, problems)
     try:
-        task, label = infer_task(table, choice.label_column, choice.text_columns, choice.name, choice.kind)
+        task, label = infer_task(table, choice.label_column, choice.columns, choice.name, choice.kind)
         return replace(task, name=data_name(choice.source)), label
     except DataError as doubt:
         together = [*doubt.problems, *problems]

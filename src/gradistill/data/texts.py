@@ -54,7 +54,7 @@ def load_texts(sources: Sequence[Source], *, text_columns: tuple[str, ...] | Non
     found: dict[str, None] = {}
     problems: list[Problem] = []
     for source in sources:
-        if is_path(source) and Path(source).suffix.lower() == ".txt" and Path(source).exists():
+        if _is_text_file(source):
             found |= dict.fromkeys(_lines(Path(source), problems))
             continue
         tables, missing = read_source(source, Wanted(("train",)), None)
@@ -72,6 +72,14 @@ def load_texts(sources: Sequence[Source], *, text_columns: tuple[str, ...] | Non
             remedy="check the paths, or name the columns with --text-columns",
         )
     return _rows({"text": texts}, TEXTS, 0)
+
+
+def _is_text_file(source: Source) -> bool:
+    """Whether it is a path that ends in .txt; what is wrong with any other is for ``read_source``."""
+    try:
+        return is_path(source) and Path(source).suffix.lower() == ".txt" and Path(source).exists()
+    except (OSError, ValueError):
+        return False
 
 
 def _lines(path: Path, problems: list[Problem]) -> list[str]:

@@ -172,7 +172,7 @@ class _Models:
 
 def _named(students: Any) -> list[str]:
     """The names of the students. Raises RecipeError where they are no list."""
-    if isinstance(students, str | os.PathLike | tuple) or not isinstance(students, Sequence):
+    if isinstance(students, str | bytes | os.PathLike | tuple) or not isinstance(students, Sequence):
         raise RecipeError(
             f"students is of the type {type(students).__name__}",
             expected="a list of models, each a path, a hub id or a pair (model, tokenizer)",

@@ -25,6 +25,7 @@ from transformers import (
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils.hub import cached_file
 
+from gradistill.data.reading import not_a_file
 from gradistill.errors import ModelError
 from gradistill.models.given import ModelSource, given_tokenizer, model_name, on_disk
 from gradistill.models.placing import DeviceMap, weights_of
@@ -111,7 +112,15 @@ def locate(name: str | Path) -> str:
             expected="a model folder as save_pretrained writes it",
             remedy="name the folder that holds config.json and model.safetensors",
         )
+    _refuse_pipes(folder)
     return str(folder)
+
+
+def _refuse_pipes(folder: Path) -> None:
+    """What is neither file nor folder: whoever reads a pipe waits for somebody to write."""
+    for path in sorted(folder.iterdir()):
+        if path.exists() and not path.is_dir() and (fault := not_a_file(path)):
+            raise ModelError(f"{path}: {fault}", expected="files only in a model folder", remedy="remove it")
 
 
 def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:

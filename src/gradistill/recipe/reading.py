@@ -7,6 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from gradistill.data.reading import not_a_file
 from gradistill.errors import RecipeError, nearest
 from gradistill.recipe.secrets import without_secrets
 from gradistill.recipe.strict_yaml import YamlError, load_yaml, read_yaml
@@ -48,6 +49,8 @@ def read_recipe(file: Path) -> dict[str, Any]:
 def read_keys(file: Path, kind: str, expected: str) -> dict[Any, Any]:
     """The mapping that a YAML file holds. Raises RecipeError, which calls the file by its ``kind``."""
     try:
+        if fault := not_a_file(file):
+            raise RecipeError(f"the {kind} {file}: {fault}", remedy="name a file")
         raw = read_yaml(file)
     except YamlError as error:
         raise RecipeError(
