@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,13 @@ import numpy as np
 from datasets import Dataset, Features, List, Value
 
 from gradistill.data.checks import UNKNOWN_LABEL, class_ids, missing_columns, scores, text_problems
-from gradistill.data.inferring import IGNORED_COLUMNS, infer_task, label_candidates
+from gradistill.data.inferring import Inferred, are_words, infer_task, joined_labels, refuse_several_labels
 from gradistill.data.reading import Table
 from gradistill.data.sources import read_source
 from gradistill.data.spans import Units, spans
 from gradistill.data.tasks import TASKS, Task, get_task
+from gradistill.data.text_columns import IGNORED_COLUMNS, label_candidates, label_dependence, wordless
+from gradistill.data.words import printable
 from gradistill.errors import DataError, Problem
 
 _REMEDY = (
@@ -30,6 +32,8 @@ class Splits:
 
     ``label`` is a class id (int64) or a score (float32); ``index`` is the row number from 0. ``label_column``
     is what the label is called at the source. ``skipped`` counts rows left out by ``task.skip_unlabelled``.
+    ``left_out`` says why columns of an inferred task are no texts. ``alphabetical`` is set where the order of the
+    classes is ours and not the source's. ``warnings`` are sentences for people.
     """
 
     task: Task
@@ -37,6 +41,9 @@ class Splits:
     rows: Mapping[str, Dataset]
     label_column: str = "label"
     skipped: Mapping[str, int] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    alphabetical: bool = False
+    warnings: tuple[str, ...] = ()
 
     def describe(self) -> str:
         """What was loaded, for people: task, columns, labels with their counts, rows."""
@@ -44,21 +51,28 @@ class Splits:
         kind = "regression" if task.labels is None else f"classification, {task.num_labels} classes"
         lines = [
             f"task: {task.name} ({kind}{', inferred from the data' if self.inferred else ''})",
-            f"text: {', '.join(task.text_columns)}",
-            f"label: {self.label_column}",
+            f"text: {', '.join(map(printable, task.text_columns))}",
+            *self._no_texts(),
+            f"label: {printable(self.label_column)}",
             f"metrics: {', '.join(task.metrics)} ({task.select} selects)",
         ]
         for split, rows in self.rows.items():
             skipped = f", {n} unlabelled left out" if (n := self.skipped.get(split, 0)) else ""
-            lines.append(f"{split}: {len(rows)} rows{skipped}; {self._label_summary(rows)}")
+            lines.append(f"{printable(split)}: {len(rows)} rows{skipped}; {self._label_summary(rows)}")
+        lines += [f"WARNING: {printable(warning)}" for warning in self.warnings]
         return "\n".join(lines)
+
+    def _no_texts(self) -> list[str]:
+        named = [f"{printable(name)} ({reason})" for name, reason in self.left_out.items()]
+        more = f" and {len(named) - 10} columns more" if len(named) > 10 else ""
+        return [f"not text: {', '.join(named[:10])}{more}"] if named else []
 
     def _label_summary(self, rows: Dataset) -> str:
         labels = np.asarray(rows.with_format("numpy")["label"])
         if self.task.labels is None:
             return f"scores from {labels.min():g} to {labels.max():g}"
         counts = np.bincount(labels, minlength=self.task.num_labels)
-        named = [f"{name}: {n}" for name, n in zip(self.task.labels, counts, strict=True)]
+        named = [f"{printable(name)}: {n}" for name, n in zip(self.task.labels, counts, strict=True)]
         return ", ".join(named[:10]) + (f" and {len(named) - 10} classes more" if len(named) > 10 else "")
 
 
@@ -86,10 +100,13 @@ def load_splits(
     problems += [problem for table in tables.values() for problem in table.problems]
     first = tables.get("train" if "train" in splits else splits[0], Table(source))
     if given is not None:
-        found, label = given, label_column or _label_of(first)
+        inferred = Inferred(given, label_column or _label_of(first), {})
     else:
-        found, label = _inferred(first, label_column, text_columns, source, problems)
+        inferred = _inferred(first, label_column, text_columns, source, problems)
         problems += _other_columns(first, tables)
+    found, label = inferred.task, inferred.label_column
+    for table in tables.values():
+        refuse_several_labels(table, label)
     if label in found.text_columns:
         raise DataError(f"The column {label!r} is named both as the label and as a text.", remedy=_REMEDY)
     checked = {
@@ -101,7 +118,28 @@ def load_splits(
         raise _refused(source, problems)
     rows = {split: prepared(columns, found) for split, (columns, _) in checked.items()}
     skipped = {split: len(tables[split].lines) - len(rows[split]) for split in rows}
-    return Splits(found, given is None, rows, label, skipped)
+    return Splits(
+        found, given is None, rows, label, skipped, inferred.left_out,
+        alphabetical=given is None and are_words(found.labels) and label not in first.class_names,
+        warnings=tuple(_doubts(first, found, label)),
+    )  # fmt: skip
+
+
+def _doubts(table: Table, task: Task, label: str) -> Iterator[str]:
+    """What may be wrong with the columns that were chosen or named."""
+    for column in task.text_columns:
+        if reason := label_dependence(table, column, label):
+            yield (
+                f"the text column {column!r} may give the label away: {reason}. A model that reads it learns nothing "
+                "else; name other columns with --text-columns"
+            )
+        elif reason := wordless(table.columns[column]):
+            yield f"the text column {column!r} holds no words: {reason}"
+    if joined := task.labels and joined_labels(table, label):
+        yield (
+            f"the label {joined!r} looks like several labels in one. It is taken as a class of its own: several "
+            "labels a row are not supported yet"
+        )
 
 
 def _sure(faults: list[Problem], table: Table, inferred_from: Table | None) -> list[Problem]:
@@ -150,15 +188,16 @@ def _inferred(
     text_columns: tuple[str, ...] | None,
     source: str,
     problems: list[Problem],
-) -> tuple[Task, str]:
+) -> Inferred:
     if not table.columns:
         raise _refused(source, problems)
     try:
         return infer_task(table, label_column, text_columns, source)
     except DataError as doubt:
         together = [*doubt.problems, *problems]
-        what = doubt.what.partition("\n")[0]
-        raise DataError(what, problems=together, expected=doubt.expected, remedy=doubt.remedy) from None
+        raise DataError(
+            doubt.summary, problems=together, expected=doubt.expected, remedy=doubt.remedy
+        ) from None
 
 
 def _other_columns(first: Table, tables: Mapping[str, Table]) -> list[Problem]:

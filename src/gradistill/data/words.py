@@ -30,6 +30,22 @@ UNSPACED = (
 """Scripts without spaces between words: there touching pieces stay apart, or a sentence would be one word."""
 
 
+_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+
+
+def printable(text: str) -> str:
+    """The text with everything that a terminal or a reader could be misled by written as a Python escape.
+
+    Controls (ANSI escapes, carriage returns, line ends, C1), bidirectional and other format characters, lone
+    surrogates, private and unassigned code points become ``\\x1b``, ``\\u202e`` and so on. Not markup-safe:
+    hand the result to ``rich.text.Text``, or escape it.
+    """
+    return "".join(
+        c if c in JOINERS or unicodedata.category(c) not in _HIDDEN else c.encode("unicode_escape").decode()
+        for c in text
+    )
+
+
 @dataclass(frozen=True)
 class WordScore:
     """One word: the slice ``text[start:end]`` of segment number ``segment`` as it came, and its summed score.
