@@ -15,7 +15,7 @@ from gradistill.data.inferring import Inferred, are_words, infer_task, joined_la
 from gradistill.data.reading import Table
 from gradistill.data.sources import read_source
 from gradistill.data.spans import Units, spans
-from gradistill.data.tasks import TASKS, Task, get_task
+from gradistill.data.tasks import TASKS, Task, get_task, metric_title
 from gradistill.data.text_columns import IGNORED_COLUMNS, label_candidates, label_dependence, wordless
 from gradistill.data.words import printable
 from gradistill.errors import DataError, Problem
@@ -33,7 +33,7 @@ class Splits:
     ``label`` is a class id (int64) or a score (float32); ``index`` is the row number from 0. ``label_column``
     is what the label is called at the source. ``skipped`` counts rows left out by ``task.skip_unlabelled``.
     ``left_out`` says why columns of an inferred task are no texts. ``alphabetical`` is set where the order of the
-    classes is ours and not the source's. ``warnings`` are sentences for people.
+    classes is ours and not the source's. ``notes`` and ``warnings`` are sentences for people.
     """
 
     task: Task
@@ -43,6 +43,7 @@ class Splits:
     skipped: Mapping[str, int] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
     alphabetical: bool = False
+    notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
     def describe(self) -> str:
@@ -54,13 +55,18 @@ class Splits:
             f"text: {', '.join(map(printable, task.text_columns))}",
             *self._no_texts(),
             f"label: {printable(self.label_column)}",
-            f"metrics: {', '.join(task.metrics)} ({task.select} selects)",
+            f"metrics: {', '.join(map(self._metric, task.metrics))}",
         ]
         for split, rows in self.rows.items():
             skipped = f", {n} unlabelled left out" if (n := self.skipped.get(split, 0)) else ""
             lines.append(f"{printable(split)}: {len(rows)} rows{skipped}; {self._label_summary(rows)}")
+        lines += [f"note: {printable(note)}" for note in self.notes]
         lines += [f"WARNING: {printable(warning)}" for warning in self.warnings]
         return "\n".join(lines)
+
+    def _metric(self, name: str) -> str:
+        title = metric_title(name, self.task.positive_label and printable(self.task.positive_label))
+        return f"{title} (selects the best checkpoint)" if name == self.task.select else title
 
     def _no_texts(self) -> list[str]:
         named = [f"{printable(name)} ({reason})" for name, reason in self.left_out.items()]
@@ -90,7 +96,8 @@ def load_splits(
 
     ``source`` is a folder with one file a split (.csv, .jsonl, .parquet), one such file if one split is asked for, or a
     hub id (``glue/sst2``, ``owner/name``, ``owner/name:config``). Without ``task`` it is inferred from train, or the
-    first split if train is not asked for; a hub id of a known task names it. ``label_column`` and ``text_columns`` are
+    first split if train is not asked for; a hub id of a known task names it. Of two classes that are inferred the rarer
+    one is positive. ``label_column`` and ``text_columns`` are
     names in the source. ``span_column`` marks passages of the texts (``data.spans``): the rows then have ``spans``.
 
     Raises DataError with every unusable row, column and file, and RecipeError for an unknown task.
@@ -118,11 +125,19 @@ def load_splits(
         raise _refused(source, problems)
     rows = {split: prepared(columns, found) for split, (columns, _) in checked.items()}
     skipped = {split: len(tables[split].lines) - len(rows[split]) for split in rows}
+    if given is None and found.positive_label is not None:
+        found = replace(found, positive=_rarer(rows["train" if "train" in rows else splits[0]]))
     return Splits(
         found, given is None, rows, label, skipped, inferred.left_out,
         alphabetical=given is None and are_words(found.labels) and label not in first.class_names,
         warnings=tuple(_doubts(first, found, label)),
     )  # fmt: skip
+
+
+def _rarer(rows: Dataset) -> int:
+    """Of two classes the one with fewer rows; the second where they have as many."""
+    counts = np.bincount(np.asarray(rows["label"][:], np.int64), minlength=2)
+    return 0 if counts[0] < counts[1] else 1
 
 
 def _doubts(table: Table, task: Task, label: str) -> Iterator[str]:
