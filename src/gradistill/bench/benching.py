@@ -27,6 +27,7 @@ from gradistill.bench.preparing import (
 )
 from gradistill.bench.scheduling import FIRST_GUESS, Command, Ended, Width, duration, run_all
 from gradistill.bench.summing import summary
+from gradistill.data.tasks import metric_title
 from gradistill.errors import GradistillError
 from gradistill.jobs import Say
 from gradistill.jobs.folder import METRICS, finished_run, held, refuse_foreign
@@ -152,9 +153,8 @@ class Bench:
             self.say(f"FAILED {ended.command.name} ({took}): {line['error']}")
             return
         loyal = {kind: entry["value"] for kind, entry in (line.get("loyalty") or {}).items() if entry}
-        shown = ", ".join(
-            f"{name} {value:.3f}" for name, value in {**(line.get("eval") or {}), **loyal}.items()
-        )
+        scores = {metric_title(n, line.get("positive")): v for n, v in (line.get("eval") or {}).items()}
+        shown = ", ".join(f"{name} {value:.3f}" for name, value in {**scores, **loyal}.items())
         self.say(f"{ended.command.name} ({took}){': ' if shown else ''}{shown}")
 
     def _is_done(self, cell: Cell) -> bool:

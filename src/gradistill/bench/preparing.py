@@ -16,6 +16,7 @@ from gradistill.bench.scheduling import Command
 from gradistill.data import Splits, Task, load_splits
 from gradistill.errors import GradistillError, StoreError, TrainingError
 from gradistill.jobs import Say
+from gradistill.jobs.checking import warnings_once, with_positive
 from gradistill.jobs.folder import METRICS, finished_run
 from gradistill.jobs.runs import DataChoice, store_signals
 from gradistill.jobs.signals import delete
@@ -40,11 +41,14 @@ class Rows:
     @property
     def options(self) -> list[str]:
         """Of a command that reads them."""
+        named = ["--positive", self.choice.positive] if self.choice.positive is not None else []
+        if self.choice.label_map:
+            named += ["--label-map", json.dumps(dict(self.choice.label_map))]
         if self.choice.task is not None:
-            return ["--data", self.choice.source, "--task", self.choice.task]
+            return ["--data", self.choice.source, "--task", self.choice.task, *named]
         assert self.choice.text_columns is not None
         columns = ",".join(self.choice.text_columns)
-        return ["--data", self.choice.source, "--label-column", "label", "--text-columns", columns]
+        return ["--data", self.choice.source, "--label-column", "label", "--text-columns", columns, *named]
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ def prepared_rows(plan: BenchPlan, name: str, output: Path) -> Rows:
     """The rows of a task, drawn once if the plan wants fewer than there are, written below ``output``."""
     task = plan.tasks[name]
     assert task.data is not None  # read_plan has settled it
-    splits = load_splits(task.data, task=task.task)
+    splits = with_positive(load_splits(task.data, task=task.task), task.positive)
     limits = {
         "train": task.train_rows or plan.train_rows,
         "validation": task.validation_rows or plan.validation_rows,
@@ -72,7 +76,10 @@ def prepared_rows(plan: BenchPlan, name: str, output: Path) -> Rows:
     for split, rows in kept.items():
         _written(rows, splits, folder / f"{split}.parquet")
     columns = None if task.task else splits.task.text_columns
-    choice = DataChoice(str(folder), task.task, None if task.task else "label", columns)
+    choice = DataChoice(
+        str(folder), task.task, None if task.task else "label", columns,
+        label_map=task.label_map, positive=splits.task.positive_label,
+    )  # fmt: skip
     found = digest({split: rows.to_dict() for split, rows in kept.items()})
     return Rows(choice, splits.task, {split: len(rows) for split, rows in kept.items()}, found)
 
@@ -119,6 +126,8 @@ def teacher_commands(plan: BenchPlan, name: str, output: Path, rows: Rows) -> li
                 "finetune", "--model", plan.teacher.model, "--data", str(source), *named, "--recipe", str(file),
                 "--settings", "default", "--output", str(folder), "--overwrite",
             ]  # fmt: skip
+            if rows.choice.positive is not None:
+                arguments += ["--positive", rows.choice.positive]
             title = f"{name}, teacher, learning rate {rate}"
             commands.append(Command(title, arguments, beside(folder, ".log")))
     return commands
@@ -154,7 +163,7 @@ def store_of(task: Taught, cells: Sequence[Cell], folder: Path, say: Say) -> str
 
     def write() -> Path:
         choice, others = task.rows.choice, list(asking.values())
-        return store_signals(task.teacher, choice, folder, first, others=others, say=_quiet)
+        return store_signals(task.teacher, choice, folder, first, others=others, say=warnings_once(say))
 
     try:
         try:

@@ -15,10 +15,12 @@ from gradistill.cli.options import (
     Encoded,
     Epochs,
     LabelColumn,
+    LabelMap,
     LayerMap,
     Method,
     Output,
     Overwrite,
+    Positive,
     RecipeFile,
     Rows,
     Seed,
@@ -90,6 +92,7 @@ def finetune(
     settings: Settings = "authors",
     label_column: LabelColumn = None,
     text_columns: TextColumns = None,
+    positive: Positive = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Fine-tune a pre-trained model into a teacher."""
@@ -99,7 +102,7 @@ def finetune(
         "finetune" if recipe is None else None, task, recipe, change, settings,
         epochs=epochs, seed=seed, max_train_rows=max_train_rows,
     )  # fmt: skip
-    choice = data_choice(data, task, label_column, text_columns)
+    choice = data_choice(data, task, label_column, text_columns, positive=positive)
     _report(runs.finetune(model, choice, output, resolved, overwrite=overwrite, say=say), output)
 
 
@@ -121,6 +124,8 @@ def distill(
     settings: Settings = "authors",
     label_column: LabelColumn = None,
     text_columns: TextColumns = None,
+    positive: Positive = None,
+    label_map: LabelMap = None,
     unlabelled: Unlabelled = None,
     signals: Signals = "auto",
     encoding: Encoded = None,
@@ -135,7 +140,9 @@ def distill(
         method, task, recipe, change, settings, student=student, layers=student_layers, layer_map=layer_map,
         epochs=epochs, seed=seed, max_train_rows=max_train_rows,
     )  # fmt: skip
-    choice = data_choice(data, task, label_column, text_columns, unlabelled)
+    choice = data_choice(
+        data, task, label_column, text_columns, unlabelled, positive=positive, label_map=label_map
+    )
     known = known_encoding(encoding) if encoding else None
     store = StoreChoice(signals, known, known_verification(verify))
     metrics = runs.distill(teacher, choice, output, resolved, signals=store, overwrite=overwrite, say=say)

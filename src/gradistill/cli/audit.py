@@ -10,7 +10,9 @@ import typer
 from gradistill.cli.options import (
     Data,
     LabelColumn,
+    LabelMap,
     Overwrite,
+    Positive,
     TaskName,
     Teacher,
     TextColumns,
@@ -84,6 +86,8 @@ def audit(
     seed: Seed = 0,
     label_column: LabelColumn = None,
     text_columns: TextColumns = None,
+    positive: Positive = None,
+    label_map: LabelMap = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Show whether students decide as their teacher does, and for the same reasons."""
@@ -94,7 +98,7 @@ def audit(
         rationale=rationale, rationale_units=rationale_units, challenge=challenge, perturbed_rows=perturbed_rows,
         faithfulness_rows=faithfulness_rows, examples=examples, seed=seed,
     )  # fmt: skip
-    source = data_choice(data, task, label_column, text_columns)
+    source = data_choice(data, task, label_column, text_columns, positive=positive, label_map=label_map)
     _tell(audited(teacher, student, source, output, choice, overwrite=overwrite, say=say), output)
 
 

@@ -35,6 +35,19 @@ LabelColumn = Annotated[
     str | None, typer.Option("--label-column", help="Where the label is, if not obvious.")
 ]
 TextColumns = Annotated[str | None, typer.Option("--text-columns", help="One or two, with a comma between.")]
+Positive = Annotated[
+    str | None,
+    typer.Option(
+        "--positive", help="Of two labels the one that F1 is of (default: the teacher's, or the rarer)."
+    ),
+]
+LabelMap = Annotated[
+    str | None,
+    typer.Option(
+        "--label-map",
+        help="The teacher's output of each label, where names differ: refund=LABEL_2,login=LABEL_0",
+    ),
+]
 Unlabelled = Annotated[
     str | None,
     typer.Option("--unlabelled", help="A file with more rows, without labels: the teacher speaks for them."),
@@ -149,10 +162,39 @@ def data_choice(
     label_column: str | None,
     text_columns: str | None,
     unlabelled: str | None = None,
+    **labels: str | None,
 ) -> Any:
+    """The rows that the options name. ``labels`` are ``positive`` and ``label_map``."""
     from gradistill.jobs.runs import DataChoice
 
-    return DataChoice(data, task, label_column, listed(text_columns), unlabelled)
+    return DataChoice(
+        data, task, label_column, listed(text_columns), unlabelled,
+        label_map=label_pairs(labels.get("label_map")), positive=labels.get("positive"),
+    )  # fmt: skip
+
+
+def label_pairs(given: str | None) -> dict[str, str] | None:
+    """``label=output`` pairs with commas between, or a JSON object. Raises RecipeError for anything else."""
+    from gradistill.errors import RecipeError
+
+    if given is None:
+        return None
+    if given.lstrip().startswith("{"):
+        try:
+            found = {str(key): str(value) for key, value in json.loads(given).items()}
+        except ValueError:
+            found = {}
+    else:
+        pairs = [pair.rpartition("=") for pair in given.split(",")]
+        found = {label.strip(): output.strip() for label, _, output in pairs}
+        found = found if len(found) == len(pairs) else {}
+    if not found or not all(found) or not all(found.values()):
+        raise RecipeError(
+            f"--label-map {given!r} does not pair labels with outputs.",
+            expected="each label of the data once, with the teacher's output: refund=LABEL_2,login=LABEL_0",
+            remedy='correct it; labels with a comma or an = need JSON: \'{"a, b": "LABEL_0"}\'',
+        )
+    return found
 
 
 def listed(names: str | None) -> tuple[str, ...] | None:

@@ -13,6 +13,7 @@ from gradistill.cli.options import (
     Changes,
     Encoded,
     LabelColumn,
+    LabelMap,
     LayerMap,
     Method,
     RecipeFile,
@@ -71,6 +72,7 @@ def signals(
     settings: Settings = "authors",
     label_column: LabelColumn = None,
     text_columns: TextColumns = None,
+    label_map: LabelMap = None,
     unlabelled: Unlabelled = None,
     encoding: Encoded = None,
     repair: Repair = False,
@@ -88,7 +90,9 @@ def signals(
         method, task, recipe, change, settings, student=student, layers=student_layers, layer_map=layer_map,
         seed=seed, max_train_rows=max_train_rows,
     )  # fmt: skip
-    choice = data_choice(_given("--data", data), task, label_column, text_columns, unlabelled)
+    choice = data_choice(
+        _given("--data", data), task, label_column, text_columns, unlabelled, label_map=label_map
+    )
     return _print(runs.store_signals(
         _given("--teacher", teacher), choice, output, resolved, repair=repair, device_map=_known(device_map), say=say,
         encoding=known_encoding(encoding or DEFAULT_ENCODING),

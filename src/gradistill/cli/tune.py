@@ -13,8 +13,10 @@ from gradistill.cli.options import (
     Data,
     Epochs,
     LabelColumn,
+    LabelMap,
     LayerMap,
     Method,
+    Positive,
     RecipeFile,
     Rows,
     Seed,
@@ -75,6 +77,8 @@ def tune(
     settings: Settings = "authors",
     label_column: LabelColumn = None,
     text_columns: TextColumns = None,
+    positive: Positive = None,
+    label_map: LabelMap = None,
     signals: Signals = "auto",
 ) -> None:
     """Search a recipe's own fields for a task, on validation only; the same command searches on."""
@@ -92,7 +96,7 @@ def tune(
     bounds = 60.0 if minutes is None and trials is None else minutes
     aim = tuple(name.strip() for name in maximize.split("+"))
     tuning = Tuning(resolve, tuple(map(searched, search or ())), aim, bounds, trials)
-    choice = data_choice(data, task, label_column, text_columns)
+    choice = data_choice(data, task, label_column, text_columns, positive=positive, label_map=label_map)
     _tell(tuned(teacher, choice, output, tuning, signals=StoreChoice(signals), say=say), output)
 
 

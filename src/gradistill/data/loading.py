@@ -12,6 +12,7 @@ from datasets import Dataset, Features, List, Value
 
 from gradistill.data.checks import UNKNOWN_LABEL, class_ids, missing_columns, scores, text_problems
 from gradistill.data.inferring import Inferred, are_words, infer_task, joined_labels, refuse_several_labels
+from gradistill.data.overlap import overlap, overlap_line, texts_of
 from gradistill.data.reading import Table
 from gradistill.data.sources import read_source
 from gradistill.data.spans import Units, spans
@@ -34,6 +35,7 @@ class Splits:
     is what the label is called at the source. ``skipped`` counts rows left out by ``task.skip_unlabelled``.
     ``left_out`` says why columns of an inferred task are no texts. ``alphabetical`` is set where the order of the
     classes is ours and not the source's. ``notes`` and ``warnings`` are sentences for people.
+    ``overlap`` counts validation rows that are training rows, where both splits were read (``data.overlap``).
     """
 
     task: Task
@@ -45,6 +47,7 @@ class Splits:
     alphabetical: bool = False
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    overlap: Mapping[str, Any] | None = None
 
     def describe(self) -> str:
         """What was loaded, for people: task, columns, labels with their counts, rows."""
@@ -60,6 +63,9 @@ class Splits:
         for split, rows in self.rows.items():
             skipped = f", {n} unlabelled left out" if (n := self.skipped.get(split, 0)) else ""
             lines.append(f"{printable(split)}: {len(rows)} rows{skipped}; {self._label_summary(rows)}")
+        if "validation" in self.rows:
+            line = overlap_line(self.overlap, "validation", self.rows["validation"], task.text_columns)
+            lines += [line] if line else []
         lines += [f"note: {printable(note)}" for note in self.notes]
         lines += [f"WARNING: {printable(warning)}" for warning in self.warnings]
         return "\n".join(lines)
@@ -130,8 +136,15 @@ def load_splits(
     return Splits(
         found, given is None, rows, label, skipped, inferred.left_out,
         alphabetical=given is None and are_words(found.labels) and label not in first.class_names,
-        warnings=tuple(_doubts(first, found, label)),
+        warnings=tuple(_doubts(first, found, label)), overlap=_overlap(rows, found),
     )  # fmt: skip
+
+
+def _overlap(rows: Mapping[str, Dataset], task: Task) -> dict[str, Any] | None:
+    if not {"train", "validation"} <= rows.keys():
+        return None
+    validation, training = (texts_of(rows[split], task.text_columns) for split in ("validation", "train"))
+    return overlap(validation, training)
 
 
 def _rarer(rows: Dataset) -> int:

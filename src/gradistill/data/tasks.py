@@ -160,31 +160,37 @@ def compute_metrics(task: Task, logits: np.ndarray, labels: np.ndarray) -> dict[
     is 0.0, where scipy says nan: a model that always says the same must lose against any other.
     Scores that are nan stay nan.
     """
+    return metrics_of(task, logits if task.labels is None else logits.argmax(-1), labels)
+
+
+def metrics_of(task: Task, predicted: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """``compute_metrics`` from predicted class ids, or scores."""
     if task.labels is not None:
-        predicted = logits.argmax(-1)
         return {name: CLASS_METRICS[name](labels, predicted, task) for name in task.metrics}
     truth = np.asarray(labels, np.float64).reshape(-1)
-    scores = np.asarray(logits, np.float64).reshape(-1)
+    scores = np.asarray(predicted, np.float64).reshape(-1)
     return {name: SCORE_METRICS[name](truth, scores) for name in task.metrics}
 
 
-def no_better_than_constant(task: Task, metrics: Mapping[str, float], labels: np.ndarray) -> str | None:
-    """What is wrong with a model that predicts no better than one answer for every row; None where it does better.
+def no_better_than_constant(task: Task, predicted: np.ndarray, labels: np.ndarray) -> str | None:
+    """What is wrong with predictions that are no better than one answer for every row; None where they are.
 
-    ``metrics`` are those of ``compute_metrics``; ``labels`` are class ids or scores, of which there must be several.
+    ``predicted`` are class ids or scores. Rows without a label are left out; labels that do not differ say nothing.
     """
-    if task.labels is None:
-        value = metrics.get("spearman", metrics.get("pearson", 1.0))
-        low = value <= 0 and len(labels) > 2 and np.ptp(labels) > 0
-        return f"its predictions do not rise with the scores (correlation {value:.3f})" if low else None
-    counts = np.bincount(np.asarray(labels, np.int64), minlength=len(task.labels))
-    usual, accuracy = int(counts.argmax()), metrics["accuracy"]
-    share = counts[usual] / max(len(labels), 1)
-    if accuracy > share or share == 1:
+    labels = np.asarray(labels)
+    known = np.isfinite(labels) if task.labels is None else labels >= 0
+    labels, predicted = labels[known], np.asarray(predicted).reshape(-1)[known]
+    if len(labels) < 2 or np.ptp(labels) == 0:
         return None
-    return (
-        f"its accuracy is {accuracy:.3f}, and answering {task.labels[usual]!r} every time gives {share:.3f}"
-    )
+    if task.labels is None:
+        value = SCORE_METRICS["spearman"](labels, predicted)
+        return f"its predictions do not rise with the scores (Spearman {value:.3f})" if value <= 0 else None
+    counts = np.bincount(labels, minlength=len(task.labels))
+    usual, accuracy = int(counts.argmax()), float((predicted == labels).mean())
+    share = counts[usual] / len(labels)
+    if accuracy > share:
+        return None
+    return f"its accuracy is {accuracy:.3f}, and {task.labels[usual]!r} for every row gives {share:.3f}"
 
 
 _NLI = ("entailment", "neutral", "contradiction")

@@ -10,6 +10,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
 from rich.progress import Progress
@@ -23,9 +24,13 @@ from gradistill.audit.methods.gradient_x_input import GradientXInput
 from gradistill.audit.perturbations import PERTURBATIONS, perturbed
 from gradistill.audit.summing import Audited, Changed, summed_up
 from gradistill.data import Splits, align_labels, load_splits
+from gradistill.data.labels import match_names, numbers_of
+from gradistill.data.overlap import overlap_line
+from gradistill.data.tasks import metrics_of
 from gradistill.errors import DataError, RecipeError, nearest
 from gradistill.jobs import Say
 from gradistill.jobs.account import described, versions
+from gradistill.jobs.checking import overlap_with_training, teacher_warning, with_positive
 from gradistill.jobs.runs import DataChoice
 from gradistill.models.loading import label_names, load_classifier, load_tokenizer, set_padding
 from gradistill.models.tokenizers import check_same_tokens
@@ -81,13 +86,17 @@ def audit(
     seconds: dict[str, float] = {}
     with _timed(seconds, "loading"):
         models = _Models.load(teacher, students)
-        splits = _rows(data, choice, models)
+        splits = with_positive(_rows(data, choice, models), data.positive, [teacher, *students])
     say(splits.describe())
+    overlap = overlap_with_training(splits, choice.split, data.source)
+    rows, columns = splits.rows[choice.split], splits.task.text_columns
+    if line := overlap_line(overlap, choice.split, rows, columns):
+        say(line)
     output.mkdir(parents=True, exist_ok=True)
     audited = _examined(models, splits, choice, output, seconds)
     about = {
-        "data": {"task": splits.task.name, "split": choice.split, "rows": len(splits.rows[choice.split]),
-                 "source": Path(data.source).name},
+        "data": {"task": splits.task.name, "split": choice.split, "rows": len(rows),
+                 "source": Path(data.source).name, "positive": splits.task.positive_label},
         "teacher": described(models.teacher, teacher),
         "students": [described(model, name) for model, name in zip(models.students, students, strict=True)],
         "settings": _settings(choice),
@@ -95,11 +104,34 @@ def audit(
         "seconds": {part: round(taken, 2) for part, taken in seconds.items()},
     }  # fmt: skip
     found = summed_up(audited, about, choice.method, splits.task, choice.limits, seed=choice.seed)
+    found |= {"overlap": overlap, **_task_metrics(audited, splits), "warnings": list(splits.warnings)}
+    found["warnings"] += _doubts(audited, splits)
     examples = chosen_examples(output / EXAMPLES, choice.examples, seed=choice.seed)
     write_whole(output / PAGE, audit_page(found, examples).encode("utf-8", "backslashreplace"))
     write_whole(output / TABLE, audit_table(found).encode("utf-8", "backslashreplace"))
     write_whole(output / FIGURES, (json.dumps(found, indent=2, allow_nan=False) + "\n").encode())
     return found
+
+
+def _task_metrics(audited: Audited, splits: Splits) -> dict[str, Any]:
+    """The task's own metrics of every model, on the rows that have a label."""
+    models = {"teacher": _predicted(audited, 0, "teacher")}
+    models |= {name: _predicted(audited, k, "student") for k, name in enumerate(audited.names)}
+    gold = audited.columns[0]["gold"]
+    known = np.isfinite(gold) if splits.task.labels is None else gold >= 0
+    if not known.any():
+        return {"metrics": {}}
+    return {"metrics": {name: metrics_of(splits.task, p[known], gold[known]) for name, p in models.items()}}
+
+
+def _predicted(audited: Audited, k: int, role: str) -> np.ndarray:
+    columns = audited.columns[k]
+    return columns[f"{role}_label"] if f"{role}_label" in columns else columns[f"{role}_prediction"]
+
+
+def _doubts(audited: Audited, splits: Splits) -> list[str]:
+    warning = teacher_warning(splits.task, _predicted(audited, 0, "teacher"), audited.columns[0]["gold"])
+    return [warning] if warning else []
 
 
 @dataclass(frozen=True)
@@ -116,7 +148,7 @@ class _Models:
             check_same_tokens(load_tokenizer(student), tokenizer)
         loaded = [load_classifier(name)[0] for name in (teacher, *students)]
         for model, name in zip(loaded[1:], students, strict=True):
-            _refuse_other_labels(loaded[0], model, name)
+            _in_order(loaded[0], model, name)
         device: Any = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
         for model in loaded:
             model.to(device)
@@ -130,15 +162,26 @@ def _names(students: Sequence[str]) -> list[str]:
     return [name if short.count(name) == 1 else full for name, full in zip(short, students, strict=True)]
 
 
-def _refuse_other_labels(teacher: PreTrainedModel, student: PreTrainedModel, name: str) -> None:
-    ours, theirs = label_names(teacher), label_names(student)
-    counted = all(label.removeprefix("LABEL_").isdigit() for label in (*ours.values(), *theirs.values()))
-    if len(ours) != len(theirs) or (ours != theirs and not counted):
+def _in_order(teacher: PreTrainedModel, student: PreTrainedModel, name: str) -> None:
+    """Have the student give its outputs in the teacher's order. Raises DataError for other labels."""
+    ours, theirs = list(label_names(teacher).values()), list(label_names(student).values())
+    match = match_names(ours, theirs) if len(ours) == len(theirs) else None
+    counted = len(ours) == len(theirs) and numbers_of(ours) is not None and numbers_of(theirs) is not None
+    if match is None and not counted:
         raise DataError(
-            f"the teacher's labels are {', '.join(ours.values())}; those of {name} {', '.join(theirs.values())}",
-            expected="the same labels in the same order",
+            f"The labels of the teacher and of {name} differ.\n"
+            f"  teacher: {', '.join(ours)}\n  {name}: {', '.join(theirs)}",
+            expected="the same names, in any order",
             remedy="take two models of one task, or correct id2label in config.json",
         )
+    if match is not None and not match.is_identity:
+        order = list(match.positions)
+
+        def reordered(_model: Any, _inputs: Any, outputs: Any) -> Any:
+            outputs["logits"] = outputs["logits"][:, order]
+            return outputs
+
+        student.register_forward_hook(reordered)
 
 
 def _rows(data: DataChoice, choice: AuditChoice, models: _Models) -> Splits:
@@ -149,7 +192,7 @@ def _rows(data: DataChoice, choice: AuditChoice, models: _Models) -> Splits:
         data.source, task=data.task, splits=wanted, label_column=data.label_column,
         text_columns=data.text_columns, span_column=choice.rationale, span_units=units,
     )  # fmt: skip
-    splits = align_labels(splits, label_names(models.teacher))
+    splits = align_labels(splits, label_names(models.teacher), label_map=data.label_map)
     rows = {name: _drawn(rows, choice.max_rows, choice.seed) for name, rows in splits.rows.items()}
     return replace(splits, rows=rows)
 

@@ -17,15 +17,17 @@ from gradistill.audit import Answers, ask, loyalty
 from gradistill.data import Collator, Encoded, Splits, Task, compute_metrics, encode
 from gradistill.jobs import Say
 from gradistill.jobs.account import described, timing, versions
+from gradistill.jobs.checking import doubtful_teacher, teacher_warning
 from gradistill.jobs.folder import close_run, opened_run
 from gradistill.jobs.guarded import disk_trouble_told, saving, share_done, trained
 from gradistill.jobs.remembering import remembered_answers
 from gradistill.jobs.signals import AUTO, StoreChoice, plan_store, stored_teacher
 from gradistill.models.loading import set_padding
+from gradistill.models.placing import placed
 from gradistill.models.probe import Probe
 from gradistill.objectives import Pair, Term
 from gradistill.objectives._contract import Request
-from gradistill.recipe import Recipe
+from gradistill.recipe import Recipe, TrainingSettings
 from gradistill.report.card import model_card
 from gradistill.signals.building import Build
 from gradistill.signals.fingerprint import of_model, of_rows, of_tokenizer
@@ -36,6 +38,8 @@ from gradistill.training.arguments import CHECKPOINTS, sealing, training_argumen
 from gradistill.training.processes import processes
 from gradistill.training.step import requests_of
 from gradistill.training.trainer import DistillationTrainer, facts, online_teacher
+
+_BEST = "metric_for_best_model"
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,8 @@ class Run:
         set_padding(student, self.tokenizer)
         training, validation = self.encoded("train"), self.encoded("validation")
         inputs = self._inputs(student, teacher, training, validation)
+        if teacher is not None:
+            self.doubt(teacher, validation)
         online = online_teacher(teacher, self.recipe.compute) if teacher is not None else None
         with (
             disk_trouble_told(self.output / CHECKPOINTS),
@@ -86,10 +92,18 @@ class Run:
                 ),
                 "versions": versions(),
                 "inputs": inputs,
+                "positive": self.splits.task.positive_label,
+                "overlap": self.splits.overlap,
             }
             card = model_card({**metrics, "recipe": self.recipe.as_dict()})
             close_run(self.output, saving(student, self.tokenizer), self.recipe, metrics, card)
         return metrics
+
+    def doubt(self, teacher: PreTrainedModel, validation: Dataset) -> None:
+        """Warn, before any work, of a teacher that does not know the task."""
+        placed(teacher, processes().device)
+        if warning := doubtful_teacher(teacher, validation, Collator(self.tokenizer), self.splits.task):
+            self.say(f"WARNING: {warning}")
 
     def _inputs(
         self,
@@ -161,7 +175,7 @@ class Run:
         training: Dataset,
         validation: Dataset,
     ) -> DistillationTrainer:
-        settings, task = self.recipe.training, self.splits.task
+        settings, task = self._selecting(self.recipe.training), self.splits.task
         padded = settings.max_length if self.recipe.compute.pad_to_max_length else None
         arguments = training_arguments(settings, self.output, select=task.select)
         if online is not None:
@@ -182,6 +196,19 @@ class Run:
             compute_metrics=lambda prediction: _metrics_of(prediction, task),
             callbacks=[sealing(settings), *self.callbacks],
         )
+
+    def _selecting(self, settings: TrainingSettings) -> TrainingSettings:
+        """The settings with the metric that selects under its name here: f1 of several classes is macro_f1."""
+        given = settings.arguments.get(_BEST)
+        if not isinstance(given, str):
+            return settings
+        name = self.splits.task.metric(given.removeprefix("eval_"))
+        if name == given.removeprefix("eval_"):
+            return settings
+        self.say(
+            f"{_BEST} {given}: of {self.splits.task.num_labels} classes that is {name}, the mean over them"
+        )
+        return settings.model_copy(update={"arguments": {**settings.arguments, _BEST: name}})
 
     def _evaluated(
         self,
@@ -206,7 +233,16 @@ class Run:
             "eval": self._metrics(answers, validation),
             "teacher_eval": self._metrics(reference, validation) if reference else None,
             "loyalty": loyalty(answers, reference).as_dict() if reference else None,
+            "warnings": [*self.splits.warnings, *self._doubts(answers, reference, validation)],
         }
+
+    def _doubts(self, answers: Answers, reference: Answers | None, validation: Dataset) -> list[str]:
+        """What is wrong with the teacher, or without one with the model that may become one."""
+        judged, owner = (answers, "model") if reference is None else (reference, "teacher")
+        task, labels = self.splits.task, np.asarray(validation["labels"][:])
+        predicted = judged.logits[:, 0] if task.labels is None else judged.labels
+        warning = teacher_warning(task, predicted, labels, owner)
+        return [warning] if warning else []
 
     def _asked(
         self,

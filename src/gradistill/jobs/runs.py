@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallba
 from gradistill.data import Splits, align_labels, load_splits, load_unlabelled
 from gradistill.errors import GradistillError, RecipeError
 from gradistill.jobs import Say
+from gradistill.jobs.checking import with_positive
 from gradistill.jobs.folder import check_run
 from gradistill.jobs.running import Run
 from gradistill.jobs.signals import AUTO, DEFAULT_ENCODING, StoreChoice, filled, mended
@@ -43,6 +44,10 @@ class DataChoice:
     text_columns: tuple[str, ...] | None = None
     unlabelled: str | None = None
     """Where more rows are, which nobody labelled (``load_unlabelled``)."""
+    label_map: Mapping[str, str] | None = None
+    """The teacher's output of each class of the data, where their names differ (``align_labels``)."""
+    positive: str | None = None
+    """Of two classes the one that F1 is of; without it the teacher's, or the rarer one."""
 
     def load(self, splits: tuple[str, ...] = ("train", "validation")) -> Splits:
         return load_splits(
@@ -71,7 +76,7 @@ def finetune(
             remedy="use gradistill distill",
         )
     check_run(Path(output), recipe, overwrite=overwrite, reads=(model, data.source))
-    splits = data.load()
+    splits = with_positive(data.load(), data.positive)
     say(splits.describe())
     set_seed(recipe.training.seed)
     tokenizer = load_tokenizer(model)
@@ -133,6 +138,7 @@ def store_signals(
     )
     online = online_teacher(teacher_model, recipe.compute)
     asked = [*run.asked(student, online), *_asked_beside(run, online, teacher_model, others)]
+    run.doubt(teacher_model, run.encoded("validation"))
     plan = run.plan(asked, online, run.encoded("train"), encoding, Path(output) if output else None)
     if repair and mended(plan, online, run.tokenizer, say):
         return plan.folder
@@ -163,7 +169,8 @@ def _pair(
     """The run, the teacher and the new student that these names describe."""
     tokenizer = load_tokenizer(teacher)
     teacher_model, _ = load_classifier(teacher, device_map=device_map)
-    splits = align_labels(data.load(), label_names(teacher_model))
+    splits = align_labels(data.load(), label_names(teacher_model), label_map=data.label_map)
+    splits = with_positive(splits, data.positive, [teacher])
     say(splits.describe())
     set_seed(recipe.training.seed)
     student = build_student(teacher_model, tokenizer, recipe.student)

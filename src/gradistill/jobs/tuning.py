@@ -19,6 +19,7 @@ from transformers import TrainerCallback
 
 from gradistill.errors import GradistillError, RecipeError, nearest
 from gradistill.jobs import Say
+from gradistill.jobs.checking import warnings_once
 from gradistill.jobs.folder import METRICS, held, refuse_foreign
 from gradistill.jobs.runs import DataChoice, distill
 from gradistill.jobs.searching import Searched, changes_of, default_space
@@ -82,12 +83,13 @@ def tune(
         }  # fmt: skip
         study = _study(optuna, folder, about)
         _again(optuna, study, say)
+        warned = warnings_once(say)
         search = _Search(optuna, study, folder, tuning, space, say)
         until = None if tuning.minutes is None else monotonic() + 60 * tuning.minutes
         count = 0
         while (tuning.trials is None or count < tuning.trials) and (until is None or monotonic() < until):
             search.trial(lambda at, recipe, pruned: distill(
-                teacher, data, at, recipe, signals=signals, callbacks=pruned, overwrite=True, say=_quiet
+                teacher, data, at, recipe, signals=signals, callbacks=pruned, overwrite=True, say=warned
             ))  # fmt: skip
             count += 1
         return search.report()
