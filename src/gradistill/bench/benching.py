@@ -31,6 +31,7 @@ from gradistill.data.tasks import metric_title
 from gradistill.errors import GradistillError
 from gradistill.jobs import Say
 from gradistill.jobs.folder import METRICS, finished_run, held, refuse_foreign
+from gradistill.printing import write
 from gradistill.report.bench import bench_page, bench_tables
 from gradistill.signals.files import remove_drafts, write_whole
 
@@ -38,7 +39,7 @@ PLAN, SUMMARY, PAGE, TABLES = "bench.yaml", "bench.json", "bench.html", "bench.m
 
 
 def bench(
-    plan: BenchPlan, output: str | Path, *, at_once: int | None = None, say: Say = print
+    plan: BenchPlan, output: str | Path, *, at_once: int | None = None, say: Say = write
 ) -> dict[str, Any]:
     """Run what of the plan is not done yet, ``at_once`` students at a time; returns what ``bench.json`` holds.
 

@@ -44,6 +44,7 @@ from gradistill.cli.options import (
 from gradistill.cli.pretrain import pretrain
 from gradistill.cli.signals import signals
 from gradistill.cli.tune import tune
+from gradistill.printing import show, write
 
 app = typer.Typer(
     help="Distil a fine-tuned transformer into a small one that decides for the same reasons, and prove it.",
@@ -63,7 +64,7 @@ def _say_version(wanted: bool) -> bool:
     if wanted:
         from gradistill import __version__
 
-        typer.echo(f"gradistill {__version__}")
+        write(f"gradistill {__version__}")
         raise typer.Exit
     return wanted
 
@@ -167,13 +168,11 @@ def explain(
     ] = "padding",
 ) -> None:
     """Show which words a prediction rests on."""
-    from rich.console import Console
-
     from gradistill.jobs.explain import explain as explained
     from gradistill.report.terminal import render
 
     start: Any = one_of("--baseline", baseline, ("padding", "zero"))
-    Console().print(render(explained(model, texts, label=label, steps=steps, baseline=start)))
+    show(render(explained(model, texts, label=label, steps=steps, baseline=start)))
 
 
 @app.command()
@@ -187,18 +186,14 @@ def demo(
     ] = False,
 ) -> None:
     """Teacher, four students and a shortcut, on a corpus of our own; no network, no data of yours."""
-    from rich.console import Console
-
     from gradistill.jobs.demo import demo as demonstrated
 
-    Console().print(demonstrated(output, seed=seed, quick=quick, say=say))
+    show(demonstrated(output, seed=seed, quick=quick, say=say))
 
 
 @app.command()
 def methods() -> None:
     """The methods there are: what each asks of the teacher, what its step costs, and where it comes from."""
-    from rich.console import Console
-
     from gradistill.recipe.catalogue import catalogue, measured_costs
     from gradistill.report.terminal import results_table
 
@@ -212,8 +207,8 @@ def methods() -> None:
         }
         for entry in catalogue()
     ]
-    Console().print(results_table(rows, title="methods"))
-    typer.echo(
+    show(results_table(rows, title="methods"))
+    write(
         f"step: time in steps of plain cross-entropy; {measured_costs()['setting']}, teacher signals stored"
     )
 
@@ -221,8 +216,6 @@ def methods() -> None:
 @app.command()
 def tasks() -> None:
     """The tasks that are known by name."""
-    from rich.console import Console
-
     from gradistill.data import TASKS
     from gradistill.report.terminal import results_table
 
@@ -237,14 +230,12 @@ def tasks() -> None:
         }
         for task in TASKS.values()
     ]
-    Console().print(results_table(rows, title="tasks"))
+    show(results_table(rows, title="tasks"))
 
 
 def _report(metrics: dict[str, Any], output: Path) -> None:
-    from rich.console import Console
-
     from gradistill.report.summary import run_table
 
     if metrics:  # of several processes the first one has them
-        Console().print(run_table(metrics))
+        show(run_table(metrics))
         say(f"written to {output}")

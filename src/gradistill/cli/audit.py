@@ -20,6 +20,7 @@ from gradistill.cli.options import (
     one_of,
     say,
 )
+from gradistill.printing import show, write
 
 Students = Annotated[
     list[str], typer.Option("--student", help="The classifier to audit: folder or hub id; may be repeated.")
@@ -117,12 +118,10 @@ def _choice(
 
 def _tell(found: dict[str, Any], output: Path) -> None:
     """The table; exit code 1 where a figure is below its limit."""
-    from rich.console import Console
-
     from gradistill.report.summary import audit_view
 
-    Console().print(audit_view(found))
-    typer.echo(f"written to {output}: open {output / 'audit.html'} in a browser")
+    show(audit_view(found))
+    write(f"written to {output}: open {output / 'audit.html'} in a browser")
     if found["failed"]:
         raise typer.Exit(1)
 

@@ -9,6 +9,8 @@ from typing import Annotated, Any, get_args
 
 import typer
 
+from gradistill.printing import write
+
 DATA = typer.Option(
     "--data", help="A folder with train and validation files (.csv, .jsonl, .parquet), or a hub id."
 )
@@ -82,7 +84,7 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier
 def say(text: str) -> None:
     """Print what a job says; of the processes that torchrun started the first one speaks."""
     if os.environ.get("RANK", "0") == "0":
-        typer.echo(text)
+        write(text)
 
 
 def resolved_recipe(

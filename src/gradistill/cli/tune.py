@@ -31,6 +31,7 @@ from gradistill.cli.options import (
     distilling_recipe,
     say,
 )
+from gradistill.printing import show
 
 Output = Annotated[
     Path, typer.Option("--output", help="Where tune.db, best.yaml, tune.json and the best student go.")
@@ -101,15 +102,13 @@ def tune(
 
 
 def _tell(found: dict[str, Any], output: Path) -> None:
-    from rich.console import Console
-
     from gradistill.jobs.tuning import BEST
     from gradistill.report.terminal import results_table
 
     if not found["trials"]:
         return say("no trial has ended yet; the same command goes on")
     rows = [trial_row(trial) for trial in found["trials"]]
-    Console().print(results_table(rows[:10], title=f"{len(rows)} trials, {found['pruned']} stopped early"))
+    show(results_table(rows[:10], title=f"{len(rows)} trials, {found['pruned']} stopped early"))
     return say(f"the best recipe is {output / BEST}: gradistill distill --recipe {output / BEST}")
 
 

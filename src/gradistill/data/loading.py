@@ -18,8 +18,8 @@ from gradistill.data.sources import read_source
 from gradistill.data.spans import Units, spans
 from gradistill.data.tasks import TASKS, Task, get_task, metric_title
 from gradistill.data.text_columns import IGNORED_COLUMNS, label_candidates, label_dependence, wordless
-from gradistill.data.words import printable
 from gradistill.errors import DataError, Problem
+from gradistill.printing import printable
 
 _REMEDY = (
     "correct these and start again (rows are lines of the file, the header is row 1; records for Parquet and "

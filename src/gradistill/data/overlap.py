@@ -9,7 +9,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from gradistill.data.words import printable
+from gradistill.printing import printable
 
 _NO_LETTERS = re.compile(r"[\W_]+")
 

@@ -12,9 +12,7 @@ from dataclasses import dataclass
 from math import isfinite
 
 from gradistill.errors import GradistillError
-
-JOINERS = "\u200c\u200d"
-"""Zero-width (non-)joiner: format characters, but part of Persian words and of emoji, and harmless alone."""
+from gradistill.printing import JOINERS
 
 APOSTROPHES = "'\u2019"
 
@@ -28,22 +26,6 @@ UNSPACED = (
     (0x20000, 0x3FFFF),
 )
 """Scripts without spaces between words: there touching pieces stay apart, or a sentence would be one word."""
-
-
-_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-
-
-def printable(text: str) -> str:
-    """The text with everything that a terminal or a reader could be misled by written as a Python escape.
-
-    Controls (ANSI escapes, carriage returns, line ends, C1), bidirectional and other format characters, lone
-    surrogates, private and unassigned code points become ``\\x1b``, ``\\u202e`` and so on. Not markup-safe:
-    hand the result to ``rich.text.Text``, or escape it.
-    """
-    return "".join(
-        c if c in JOINERS or unicodedata.category(c) not in _HIDDEN else c.encode("unicode_escape").decode()
-        for c in text
-    )
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from rich.progress import Progress
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gradistill.audit.choosing import chosen_examples
@@ -34,6 +33,7 @@ from gradistill.jobs.checking import overlap_with_training, teacher_warning, wit
 from gradistill.jobs.runs import DataChoice
 from gradistill.models.loading import label_names, load_classifier, load_tokenizer, set_padding
 from gradistill.models.tokenizers import check_same_tokens
+from gradistill.printing import progress_bars, write
 from gradistill.report.markdown import audit_table
 from gradistill.report.page import audit_page
 from gradistill.signals.files import write_whole
@@ -73,7 +73,7 @@ def audit(
     choice: AuditChoice = AuditChoice(),
     *,
     overwrite: bool = False,
-    say: Say = print,
+    say: Say = write,
 ) -> dict[str, Any]:
     """Compare students with their teacher on data neither was fitted to; returns what ``audit.json`` holds.
 
@@ -210,7 +210,7 @@ def _examined(
     some = _drawn(rows, choice.perturbed_rows, choice.seed)
     few = _drawn(rows, choice.faithfulness_rows, choice.seed)
     challenge = splits.rows[choice.challenge] if choice.challenge else None
-    with Progress(transient=True) as progress:
+    with progress_bars() as progress:
 
         def bar(name: str, count: int) -> Examiner:
             task = progress.add_task(name, total=count * asked)

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset, concatenate_datasets
-from rich.progress import Progress
 from torch import nn
 from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
@@ -27,6 +26,7 @@ from gradistill.models.placing import placed
 from gradistill.models.probe import Probe
 from gradistill.objectives import Pair, Term
 from gradistill.objectives._contract import Request
+from gradistill.printing import progress_bars
 from gradistill.recipe import Recipe, TrainingSettings
 from gradistill.report.card import model_card
 from gradistill.signals.building import Build
@@ -218,7 +218,7 @@ class Run:
         inputs: Mapping[str, str],
     ) -> dict[str, Any]:
         """Metrics and, where there is a teacher, its metrics and the student's loyalty to it."""
-        with Progress(transient=True) as progress:
+        with progress_bars() as progress:
             bar = progress.add_task("evaluating", total=len(validation) * (1 if teacher is None else 2))
 
             def done(rows: int) -> None:

@@ -28,6 +28,7 @@ from gradistill.models.student import (
 )
 from gradistill.models.tokenizers import check_same_tokens
 from gradistill.objectives._contract import Request
+from gradistill.printing import write
 from gradistill.recipe import Recipe, StudentSettings
 from gradistill.signals.layout import Encoding
 from gradistill.signals.teacher import OnlineTeacher
@@ -66,7 +67,7 @@ def finetune(
     recipe: Recipe,
     *,
     overwrite: bool = False,
-    say: Say = print,
+    say: Say = write,
 ) -> dict[str, Any]:
     """Fine-tune a pre-trained model into a teacher; returns what ``metrics.json`` holds."""
     if recipe.needs_teacher:
@@ -95,7 +96,7 @@ def distill(
     signals: StoreChoice = AUTO,
     callbacks: Sequence[TrainerCallback] = (),
     overwrite: bool = False,
-    say: Say = print,
+    say: Say = write,
 ) -> dict[str, Any]:
     """Distil a fine-tuned teacher into a student; returns what ``metrics.json`` holds.
 
@@ -118,7 +119,7 @@ def store_signals(
     encoding: Encoding = DEFAULT_ENCODING,
     repair: bool = False,
     device_map: DeviceMap | None = None,
-    say: Say = print,
+    say: Say = write,
 ) -> Path:
     """Write what a recipe asks of the teacher into a store, or finish one; without ``output``, into the cache.
 

@@ -24,6 +24,7 @@ from gradistill.jobs.folder import METRICS, held, refuse_foreign
 from gradistill.jobs.runs import DataChoice, distill
 from gradistill.jobs.searching import Searched, changes_of, default_space
 from gradistill.jobs.signals import AUTO, StoreChoice
+from gradistill.printing import write
 from gradistill.recipe import Recipe
 from gradistill.signals.files import write_whole
 from gradistill.signals.fingerprint import digest
@@ -66,7 +67,7 @@ def tune(
     tuning: Tuning,
     *,
     signals: StoreChoice = AUTO,
-    say: Say = print,
+    say: Say = write,
 ) -> dict[str, Any]:
     """Search until the time or the trials are over; returns what ``tune.json`` holds.
 

@@ -18,7 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from gradistill.data.tasks import metric_title
 from gradistill.errors import GradistillError
-from gradistill.report.words import printable
+from gradistill.printing import printable
 
 REQUIRED = ("task", "method", "student")
 NO_VALUE = "–"

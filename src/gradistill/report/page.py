@@ -12,7 +12,7 @@ from typing import Any
 from markupsafe import Markup
 
 from gradistill.data.tasks import metric_title
-from gradistill.report.card import public_name
+from gradistill.report.card import audit_warnings, public_name
 from gradistill.report.examples import browser_data, embedded, has_labels
 from gradistill.report.figures import (
     Cell,

@@ -9,8 +9,8 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from gradistill.data.tasks import metric_title
+from gradistill.printing import printable
 from gradistill.report.terminal import results_table
-from gradistill.report.words import printable
 
 
 def run_table(metrics: Mapping[str, Any]) -> RenderableType:

@@ -1,5 +1,5 @@
 """From any text to text that is safe to show."""
 
-from gradistill.data.words import printable
+from gradistill.printing import printable
 
 __all__ = ["printable"]
