@@ -54,8 +54,12 @@ def write(*parts: object, error: bool = False) -> None:
 
 def show(*renderables: RenderableType) -> None:
     """Print tables and marked texts."""
-    for renderable in renderables:
-        _console().print(_Safe(renderable))
+    console = _console()
+    with console.capture() as captured:
+        for renderable in renderables:
+            console.print(_Safe(renderable))
+    sys.stdout.write(_encodable(captured.get(), sys.stdout))
+    sys.stdout.flush()
 
 
 def progress_bars(*columns: Any, **options: Any) -> Progress:

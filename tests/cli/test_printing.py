@@ -117,32 +117,34 @@ def test_every_command_shows_hostile_names_as_text(
     columns = ("--label-column", f"la{BAD}bel", "--text-columns", f"te{BAD}xt")
     data = ("--data", hostile_data, *columns)
     teacher, student = tmp_path / f"teach{BAD}er", tmp_path / f"stud{BAD}ent"
+    store, audited, no = tmp_path / f"st{BAD}ore", tmp_path / f"a{BAD}", tmp_path / "no"
     few = ("--faithfulness-rows", 0, "--perturbed-rows", 2, "--examples", 2)
     bench = tmp_path / "bench.yaml"
-    bench.write_text(json.dumps({"tasks": {f"ta{BAD}sk".replace("\x1b", "").replace("\x07", "").replace("\x08", "").replace("\r", ""): {}},
-                                 "methods": {"kd": {}}, "data": str(hostile_data)}), encoding="utf-8")  # fmt: skip
+    turned = "ta\x9b31m\u202e\u2066sk"  # a bench refuses the other controls
+    plan = {"tasks": {turned: {}}, "methods": {"kd": {}}, "data": str(hostile_data)}
+    bench.write_text(json.dumps(plan), encoding="utf-8")
     commands: dict[str, tuple[tuple[object, ...], int]] = {
         "finetune": (("finetune", "--model", small.base, *data, "--epochs", 1, "--output", teacher), 0),
         "distill": (("distill", "--teacher", teacher, *data, "--epochs", 1, "--method", "kd", "--output", student), 0),
-        "signals": (("signals", "--teacher", teacher, *data, "--method", "kd", "--output", tmp_path / f"st{BAD}ore"), 0),
-        "show": (("signals", "show", tmp_path / f"st{BAD}ore"), 0),
+        "signals": (("signals", "--teacher", teacher, *data, "--method", "kd", "--output", store), 0),
+        "show": (("signals", "show", store), 0),
         "list": (("signals", "list", tmp_path), 0),
-        "delete": (("signals", "delete", tmp_path / f"st{BAD}ore", "--yes"), 0),
-        "audit": (("audit", "--teacher", teacher, "--student", student, *data, *few, "--output", tmp_path / f"a{BAD}"), 0),
+        "delete": (("signals", "delete", store, "--yes"), 0),
+        "audit": (("audit", "--teacher", teacher, "--student", student, *data, *few, "--output", audited), 0),
         "explain": (("explain", "--model", teacher, f"the film{BAD} was fine ."), 0),
         "no label": (("explain", "--model", teacher, "--label", f"no{BAD}ne", "fine"), 2),
         "bench": (("bench", bench, "--output", tmp_path / f"be{BAD}nch"), 1),
-        "asked": (("finetune", "--model", small.base, "--data", hostile_data, "--output", tmp_path / "no"), 2),
-        "other": (("distill", "--teacher", small.teachers["two"], *data, "--output", tmp_path / "no"), 2),
-        "no model": (("audit", "--teacher", f"./no{BAD}", "--student", student, *data, "--output", tmp_path / "no"), 2),
+        "asked": (("finetune", "--model", small.base, "--data", hostile_data, "--output", no), 2),
+        "other": (("distill", "--teacher", small.teachers["two"], *data, "--output", no), 2),
+        "no model": (("audit", "--teacher", f"./no{BAD}", "--student", student, *data, "--output", no), 2),
         "no option": (("distill", f"--no{BAD}"), 2),
         "no number": (("distill", "--epochs", f"1{BAD}"), 2),
         "no command": ((f"dis{BAD}till",), 2),
-        "no task": (("finetune", "--model", small.base, *data, "--task", f"ss{BAD}t2", "--output", tmp_path / "no"), 2),
-        "no recipe": (("distill", "--teacher", teacher, *data, "--recipe", f"{BAD}.yaml", "--output", tmp_path / "no"), 2),
-        "no change": (("distill", "--teacher", teacher, *data, "--set", f"a{BAD}=1", "--output", tmp_path / "no"), 2),
-        "no pairs": (("distill", "--teacher", teacher, *data, "--label-map", f"a{BAD}", "--output", tmp_path / "no"), 2),
-        "no positive": (("finetune", "--model", small.base, *data, "--positive", BAD, "--output", tmp_path / "no"), 2),
+        "no task": (("finetune", "--model", small.base, *data, "--task", f"ss{BAD}t2", "--output", no), 2),
+        "no recipe": (("distill", "--teacher", teacher, *data, "--recipe", f"{BAD}.yaml", "--output", no), 2),
+        "no change": (("distill", "--teacher", teacher, *data, "--set", f"a{BAD}=1", "--output", no), 2),
+        "no pairs": (("distill", "--teacher", teacher, *data, "--label-map", f"a{BAD}", "--output", no), 2),
+        "no positive": (("finetune", "--model", small.base, *data, "--positive", BAD, "--output", no), 2),
     }  # fmt: skip
     for name, (arguments, code) in commands.items():
         ended, said = typed(*arguments)
@@ -152,7 +154,7 @@ def test_every_command_shows_hostile_names_as_text(
     for page in ("README.md", "metrics.json"):
         assert not steering((student / page).read_text(encoding="utf-8")), page
     for page in ("audit.md", "audit.json"):
-        assert not steering((tmp_path / f"a{BAD}" / page).read_text(encoding="utf-8")), page
+        assert not steering((audited / page).read_text(encoding="utf-8")), page
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -199,15 +201,16 @@ def test_a_stream_that_cannot_show_a_character_gets_another(
 
 def test_commands_run_in_an_ascii_terminal(small: Any, tmp_path: Path) -> None:
     """In processes of their own, as C locales and old Windows consoles start them."""
-    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "LANG": "C", "LC_ALL": "C", "PYTHONPATH": str(Path(gradistill.__file__).parents[1])}  # fmt: skip
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "LANG": "C", "LC_ALL": "C"}
+    environment["PYTHONPATH"] = str(Path(gradistill.__file__).parents[1])
     data = ("--data", str(small.tables["two"]), "--label-column", "label", "--text-columns", "text")
     teacher = str(small.teachers["two"])
     for arguments in (
         ("methods",),
         ("explain", "--model", teacher, "the film – was fine … 日本語 ."),
         ("explain", "--model", "./größe日本", "fine"),
-        ("audit", "--teacher", teacher, "--student", teacher, *data, "--faithfulness-rows", "0", "--perturbed-rows", "2",
-         "--output", str(tmp_path / "audit")),
+        ("audit", "--teacher", teacher, "--student", teacher, *data, "--faithfulness-rows", "0",
+         "--perturbed-rows", "2", "--output", str(tmp_path / "audit")),
     ):  # fmt: skip
         done = subprocess.run(
             [sys.executable, "-m", "gradistill", *arguments],

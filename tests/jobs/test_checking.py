@@ -39,15 +39,27 @@ def changed(teacher: Path, at: Path, *, order: list[int] | None = None, **names:
     return str(at)
 
 
+@pytest.fixture(scope="module")
+def good(small: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A teacher that is right on every validation row; the shared ones have hardly learnt anything."""
+    at = tmp_path_factory.mktemp("good") / "teacher"
+    changes = ["training.epochs=15", "training.learning_rate=0.002", "training.batch_size=4"]
+    found = finetune(
+        str(small.base), small.choice("two"), at, load_recipe("finetune", changes=changes), say=lambda _: None
+    )
+    assert found["eval"]["accuracy"] == 1.0
+    return at
+
+
 def recipe(*changes: str) -> Any:
     return load_recipe("kd", changes=["training.epochs=1", "training.batch_size=8", *changes])
 
 
 def test_a_teacher_that_only_numbers_its_classes_is_refused_and_a_label_map_helps(
-    small: Any, tmp_path: Path
+    small: Any, good: Path, tmp_path: Path
 ) -> None:
     """Its head is in another order than the alphabet: matched by place it would be wrong on every row."""
-    teacher = changed(small.teachers["two"], tmp_path / "t", order=[1, 0], labels=["LABEL_0", "LABEL_1"])
+    teacher = changed(good, tmp_path / "t", order=[1, 0], labels=["LABEL_0", "LABEL_1"])
     data = small.choice("two")
     with pytest.raises(DataError, match=r"'LABEL_0' +'negative'\n +'LABEL_1' +'positive'"):
         distill(teacher, data, tmp_path / "run", recipe(), say=lambda _: None)
@@ -95,15 +107,15 @@ def test_a_regression_that_does_not_rise_with_the_scores_is_warned_of(small: Any
 
 
 def test_a_student_with_the_same_labels_in_another_order_is_audited_by_name(
-    small: Any, tmp_path: Path
+    small: Any, good: Path, tmp_path: Path
 ) -> None:
-    teacher = str(small.teachers["two"])
-    turned = changed(small.teachers["two"], tmp_path / "turned", order=[1, 0])
+    teacher = str(good)
+    turned = changed(good, tmp_path / "turned", order=[1, 0])
     found = audit(teacher, [turned], small.choice("two"), tmp_path / "audit", FEW, say=lambda _: None)
     loyalty = found["students"][0]["figures"]["loyalty"]
     assert loyalty["label_loyalty"]["value"] == 1.0
     assert loyalty["saliency_loyalty"]["value"] == pytest.approx(1.0)
-    other = changed(small.teachers["two"], tmp_path / "other", labels=["negative", "neutral"])
+    other = changed(good, tmp_path / "other", labels=["negative", "neutral"])
     with pytest.raises(DataError, match="teacher: negative, positive\n  .*other: negative, neutral"):
         audit(teacher, [other], small.choice("two"), tmp_path / "second", FEW, say=lambda _: None)
     assert not (tmp_path / "second").exists()
