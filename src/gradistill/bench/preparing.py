@@ -193,7 +193,3 @@ def by_cut(cells: Iterable[Cell]) -> dict[int, list[Cell]]:
     for cell in cells:
         found.setdefault(cell.recipe.training.max_length, []).append(cell)
     return found
-
-
-def _quiet(_: str) -> None:
-    """What a store says about itself is of no interest between cells."""

@@ -30,6 +30,7 @@ def main() -> None:
             _refuse_usage(error, usage)
         reason = reason_of_the_disk(error)
         if reason is None:
+            guard_terminal()  # typer puts a hook for tracebacks of its own in the place of ours
             raise
         name = getattr(error, "filename", None)
         what = GradistillError(

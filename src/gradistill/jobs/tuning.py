@@ -233,7 +233,3 @@ def _figures(metrics: Mapping[str, Any], aim: Sequence[str]) -> dict[str, float]
             remedy=f"choose among {', '.join(name for name in found if found[name] is not None)}",
         )
     return {name: value for name, value in found.items() if value is not None}
-
-
-def _quiet(_: str) -> None:
-    """What each run says is of no interest in a search."""
