@@ -37,7 +37,6 @@ PRINTERS = {
     "prompt",
     "Console",
     "Progress",
-    "track",
     "pprint",
     "get_console",
 }
@@ -68,7 +67,7 @@ def test_nothing_but_the_one_place_prints() -> None:
                 and node.attr in ("stdout", "stderr")
                 and getattr(node.value, "id", 0) == "sys"
             )
-            default = isinstance(node, ast.Name) and node.id == "print"
+            default = isinstance(node, ast.Name) and node.id in ("print", "track")
             if called in PRINTERS or stream or default:
                 found.append(f"{path}:{node.lineno}")
     assert not found
@@ -167,8 +166,15 @@ def test_whatever_is_written_is_text(text: str, capsys: pytest.CaptureFixture[st
     assert not steering(shown.err)
 
 
-def test_log_lines_warnings_and_tracebacks_are_text(typed: Any, capfd: pytest.CaptureFixture[str]) -> None:
-    typed("tasks")
+def test_log_lines_warnings_and_tracebacks_are_text(
+    typed: Any, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise ValueError(BAD)
+
+    monkeypatch.setattr("gradistill.jobs.runs.finetune", failing)
+    with pytest.raises(ValueError, match="title"):
+        typed("finetune", "--model", "m", "--data", "d", "--output", tmp_path)
     logging.getLogger("of somebody").warning("file %s", BAD)
     assert not steering(warnings.formatwarning(BAD, UserWarning, BAD, 1))
     record = logging.getLogRecordFactory()("n", logging.WARNING, "p", 1, "file %s", (BAD,), None)

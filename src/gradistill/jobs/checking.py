@@ -67,9 +67,7 @@ def teacher_warning(
     problem = no_better_than_constant(task, predicted, labels)
     if problem is None:
         return None
-    return (
-        f"the {owner} is no better than a constant answer: {problem}. Check the labels of both, and the data"
-    )
+    return f"the {owner} is no better than a constant answer: {problem}. Check the labels and the data"
 
 
 def warnings_once(say: Say) -> Say:
