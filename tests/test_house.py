@@ -19,8 +19,8 @@ import gradistill
 HOUSE = Path(gradistill.__file__).parent
 FILES = sorted(HOUSE.rglob("*.py"))
 ROOMS = (
-    "rooms", "types", "errors", "data", "models", "attribution", "objectives", "recipe", "signals", "training", "audit",
-    "report", "jobs", "bench", "cli",
+    "rooms", "types", "errors", "printing", "data", "models", "attribution", "objectives", "recipe", "signals",
+    "training", "audit", "report", "jobs", "bench", "cli",
 )  # fmt: skip
 
 

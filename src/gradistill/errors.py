@@ -73,7 +73,7 @@ class DataError(GradistillError):
     def __init__(
         self, what: str, *, problems: Sequence[Problem] = (), expected: str = "", remedy: str = ""
     ) -> None:
-        self.problems = tuple(problems)
+        self.summary, self.problems = what, tuple(problems)
         lines = [what, *(f"  - {problem}" for problem in self.problems[: self.SHOWN])]
         if len(self.problems) > self.SHOWN:
             lines.append(f"  … and {len(self.problems) - self.SHOWN} more")

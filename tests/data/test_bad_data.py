@@ -73,7 +73,7 @@ def test_csv(tmp_path: Path, content: str, said: str) -> None:
         ('{"sentence": "x", "label": null}', "train.jsonl, row 1, column 'label': missing label"),
         ('{"sentence": "x", "label": 1}\n{"sentence": "x"}', "row 2, column 'label': missing label"),
         ('{"sentence": "x", "label": true}', "row 1, column 'label': unknown label 'True'"),
-        ('{"sentence": "x", "label": [1]}', "row 1, column 'label': unknown label '[1]'"),
+        ('{"sentence": "x", "label": [1]}', "row 1, column 'label': the label is a list: '[1]'"),
         ('{"sentence": "x", "label": 0}\n\n{"label": 1}', "row 3, column 'sentence': the text is missing"),
         (
             '{"sentence": "x", "label": 0}\n{"sentence": 7, "label": 0}',

@@ -12,29 +12,103 @@ from gradistill.data.tasks import TASKS, Task, compute_metrics
 from gradistill.errors import DataError
 
 
-def splits_of(labels: tuple[str, ...] | None) -> Splits:
-    metrics = ("spearman",) if labels is None else ("f1",)
+def splits_of(labels: tuple[str, ...] | None, *, alphabetical: bool = False) -> Splits:
+    metrics = ("spearman",) if labels is None else ("accuracy",)
     task = Task("mine", ("text",), labels, metrics, metrics[0])
     ids = [0.5, 2.0] if labels is None else list(range(len(labels)))
     rows = Dataset.from_dict({"text": ["x"] * len(ids), "label": ids, "index": list(range(len(ids)))})
-    return Splits(task, False, {"train": rows})
+    return Splits(task, alphabetical, {"train": rows}, alphabetical=alphabetical)
+
+
+def outputs(*names: str) -> dict[int, str]:
+    return dict(enumerate(names))
 
 
 @pytest.mark.parametrize(
     ("ours", "theirs"),
     [
-        (("no", "yes"), {0: "LABEL_0", 1: "LABEL_1"}),
-        (("0", "1"), {0: "no", 1: "yes"}),
-        (("-1", "1"), {0: "0", 1: "1"}),
-        (("no", "yes"), {0: "No", 1: "YES"}),
+        (("0", "1"), outputs("LABEL_0", "LABEL_1")),
+        (("no", "yes"), outputs("No", "YES")),
         (("not_equal", "equal"), {1: "Equal", 0: "not-equal"}),
-        (None, {0: "LABEL_0"}),
-        (None, {0: "score"}),
+        (("not_entailment", "entailment"), outputs("Not-Entailment!", "entailment")),
+        (("1", "2"), outputs("1", "2")),
+        (None, outputs("LABEL_0")),
+        (None, outputs("score")),
     ],
 )
 def test_what_agrees_is_left_alone(ours: tuple[str, ...] | None, theirs: dict[int, str]) -> None:
     splits = splits_of(ours)
     assert align_labels(splits, theirs) is splits
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (("delivery", "login", "refund"), outputs("LABEL_0", "LABEL_1", "LABEL_2")),
+        (("bad", "good"), outputs("0", "1")),
+        (("1", "2", "3"), outputs("LABEL_0", "LABEL_1", "LABEL_2")),
+        (("-1", "1"), outputs("0", "1")),
+        (("delivery", "login"), outputs("login", "shipping")),
+    ],
+)
+def test_names_that_do_not_match_are_refused_with_both_lists(
+    ours: tuple[str, ...], theirs: dict[int, str]
+) -> None:
+    """Alphabetical order is ours: that a teacher was trained in it is a guess."""
+    with pytest.raises(DataError) as caught:
+        align_labels(splits_of(ours, alphabetical=True), theirs)
+    message = str(caught.value)
+    for mine, name in zip(ours, theirs.values(), strict=True):
+        assert any(repr(mine) in line and repr(name) in line for line in message.splitlines())
+    assert f'--label-map "{ours[0]}=…,{ours[1]}=…' in message
+
+
+def test_a_label_map_says_which_is_which() -> None:
+    splits = splits_of(("delivery", "login", "refund"), alphabetical=True)
+    theirs = outputs("LABEL_0", "LABEL_1", "LABEL_2")
+    found = align_labels(splits, theirs, label_map={"Refund": "LABEL_0", "login": "2", "delivery": "label_1"})
+    assert found.task.labels == ("refund", "delivery", "login")
+    assert found.rows["train"]["label"][:] == [1, 2, 0]
+    partly = align_labels(
+        splits_of(("a", "b", "c"), alphabetical=True), outputs("c", "x", "b"), label_map={"a": "x"}
+    )
+    assert partly.task.labels == ("c", "a", "b")
+
+
+@pytest.mark.parametrize(
+    ("label_map", "message"),
+    [
+        ({"refunds": "LABEL_0"}, "the data have no label 'refunds'.(.|\n)*did you mean 'refund'"),
+        ({"refund": "LABEL_3"}, "no output 'LABEL_3'"),
+        ({"refund": "LABEL_0", "login": "LABEL_0"}, "not certain"),
+        ({"refund": "LABEL_0"}, 'not certain(.|\n)*"login=…,refund=LABEL_0"'),
+    ],
+)
+def test_a_label_map_that_does_not_fit_is_refused(label_map: dict[str, str], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        align_labels(splits_of(("login", "refund")), outputs("LABEL_0", "LABEL_1"), label_map=label_map)
+
+
+def test_short_forms_are_matched_and_noted() -> None:
+    found = align_labels(
+        splits_of(("negative", "neutral", "positive"), alphabetical=True), outputs("POS", "NEG", "NEU")
+    )
+    assert found.task.labels == ("positive", "negative", "neutral")
+    assert "positive = POS" in found.describe()
+    with pytest.raises(DataError, match="not certain"):  # a beginning of both
+        align_labels(splits_of(("neural", "neutral"), alphabetical=True), outputs("neu", "neut"))
+
+
+def test_the_order_of_a_known_task_is_assumed_and_noted() -> None:
+    splits = align_labels(Splits(TASKS["sst2"], False, {}), outputs("LABEL_0", "LABEL_1"))
+    assert splits.task is TASKS["sst2"]
+    assert "the order of the task sst2 is assumed: LABEL_0 = negative, LABEL_1 = positive" in splits.notes[0]
+
+
+def test_class_ids_are_the_numbers_of_the_outputs() -> None:
+    assert "0 = no, 1 = yes" in align_labels(splits_of(("0", "1")), outputs("no", "yes")).notes[0]
+    turned = align_labels(splits_of(("0", "1")), outputs("LABEL_1", "LABEL_0"))
+    assert turned.task.labels == ("1", "0")
 
 
 def test_another_order_renumbers_the_data() -> None:
@@ -59,7 +133,9 @@ def test_the_positive_class_keeps_its_name() -> None:
 
 
 def test_other_names_are_refused_with_both_lists() -> None:
-    with pytest.raises(DataError, match=r"student: good, bad\n  data: no, yes(.|\n)*id2label"):
+    with pytest.raises(
+        DataError, match=r"output of the student:\n(.|\n)*'good' +'no'\n +'bad' +'yes'(.|\n)*id2label"
+    ):
         align_labels(splits_of(("no", "yes")), {0: "good", 1: "bad"}, owner="student")
 
 

@@ -27,10 +27,12 @@ from gradistill.bench.preparing import (
 )
 from gradistill.bench.scheduling import FIRST_GUESS, Command, Ended, Width, duration, run_all
 from gradistill.bench.summing import summary
+from gradistill.data.tasks import metric_title
 from gradistill.errors import GradistillError
 from gradistill.jobs import Say
 from gradistill.jobs.folder import finished_run, metrics_of
 from gradistill.jobs.output_folder import Kind, held
+from gradistill.printing import write
 from gradistill.recipe.strict_yaml import read_yaml
 from gradistill.report.bench import bench_page, bench_tables
 from gradistill.signals.files import discard, draft_of, remove_drafts, write_whole
@@ -54,7 +56,7 @@ BENCH = Kind("bench", _is_bench)
 
 
 def bench(
-    plan: BenchPlan, output: str | Path, *, at_once: int | None = None, say: Say = print
+    plan: BenchPlan, output: str | Path, *, at_once: int | None = None, say: Say = write
 ) -> dict[str, Any]:
     """Run what of the plan is not done yet, ``at_once`` students at a time; returns what ``bench.json`` holds.
 
@@ -102,7 +104,7 @@ class Bench:
         for name in self.plan.tasks:
             with self._blaming(name, wanted):
                 rows[name] = prepared_rows(self.plan, name, self.output)
-                commands += teacher_commands(self.plan, name, self.output)
+                commands += teacher_commands(self.plan, name, self.output, rows[name])
         self._run(
             commands, lambda ended, left: self._tell(ended, left, {"error": ended.said} if ended.code else {})
         )
@@ -169,9 +171,8 @@ class Bench:
             self.say(f"FAILED {ended.command.name} ({took}): {line['error']}")
             return
         loyal = {kind: entry["value"] for kind, entry in (line.get("loyalty") or {}).items() if entry}
-        shown = ", ".join(
-            f"{name} {value:.3f}" for name, value in {**(line.get("eval") or {}), **loyal}.items()
-        )
+        scores = {metric_title(n, line.get("positive")): v for n, v in (line.get("eval") or {}).items()}
+        shown = ", ".join(f"{name} {value:.3f}" for name, value in {**scores, **loyal}.items())
         self.say(f"{ended.command.name} ({took}){': ' if shown else ''}{shown}")
 
     def _is_done(self, cell: Cell) -> bool:

@@ -21,7 +21,17 @@ def done(
     cell: Cell, fingerprint: str, metrics: Mapping[str, Any], select: str, at_once: int
 ) -> dict[str, Any]:
     """The line of a cell that ended well, from its ``metrics.json``."""
-    kept = ("eval", "teacher_eval", "loyalty", "timing", "student", "teacher", "inputs", "versions")
+    kept = (
+        "eval",
+        "teacher_eval",
+        "loyalty",
+        "timing",
+        "student",
+        "teacher",
+        "inputs",
+        "versions",
+        "positive",
+    )
     about = {"select": select, "at_once": at_once}
     return {**_head(cell, fingerprint, "done"), **about, **{name: metrics.get(name) for name in kept}}
 

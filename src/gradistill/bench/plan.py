@@ -83,6 +83,10 @@ class TaskPlan(Strict):
         default=None, gt=0, lt=1, description="of the training rows, where there is no validation split"
     )
     teacher: str | None = Field(default=None, description="a fine-tuned teacher that is there already")
+    positive: str | None = Field(default=None, description="of two classes the one that F1 is of")
+    label_map: dict[str, str] | None = Field(
+        default=None, description="the given teacher's output of each label of the data"
+    )
     layers: tuple[int, ...] | None = None
     train_rows: int | None = Field(default=None, ge=1)
     validation_rows: int | None = Field(default=None, ge=1)

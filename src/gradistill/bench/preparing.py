@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from gradistill.bench.scheduling import Command
 from gradistill.data import DataChoice, Splits, Task, read_splits
 from gradistill.errors import GradistillError, StoreError, TrainingError
 from gradistill.jobs import Say
+from gradistill.jobs.checking import warnings_once, with_positive
 from gradistill.jobs.folder import finished_run, metrics_of
 from gradistill.jobs.lengths import USUAL, Reader, task_length
 from gradistill.jobs.runs import store_signals
@@ -48,7 +50,8 @@ def options_of(choice: DataChoice) -> list[str]:
     given = {
         "--data": choice.source, "--task": choice.task, "--label-column": choice.label_column,
         "--text-columns": ",".join(choice.columns) if choice.columns else None, "--kind": choice.kind,
-        "--validation-share": choice.validation_share,
+        "--validation-share": choice.validation_share, "--positive": choice.positive,
+        "--label-map": json.dumps(dict(choice.label_map)) if choice.label_map else None,
     }  # fmt: skip
     return [str(part) for name, value in given.items() if value is not None for part in (name, value)]
 
@@ -69,7 +72,7 @@ def prepared_rows(plan: BenchPlan, name: str, output: Path) -> Rows:
     """The rows of a task, drawn once if the plan wants fewer than there are, written below ``output``."""
     task = plan.tasks[name]
     assert task.data is not None  # read_plan has settled it
-    splits = read_splits(task.choice)
+    splits = with_positive(read_splits(task.choice), task.positive)
     limits = {
         "train": task.train_rows or plan.train_rows,
         "validation": task.validation_rows or plan.validation_rows,
@@ -81,7 +84,10 @@ def prepared_rows(plan: BenchPlan, name: str, output: Path) -> Rows:
         _written(rows, splits, folder / f"{split}.parquet")
     kind = "scores" if splits.task.labels is None else "classes"
     columns = splits.task.text_columns if task.task is None or task.text_columns else None
-    choice = DataChoice(str(folder), task.task, "label", columns, kind=kind)
+    choice = DataChoice(
+        str(folder), task.task, "label", columns, kind=kind,
+        label_map=task.label_map, positive=splits.task.positive_label,
+    )  # fmt: skip
     found = digest({split: rows.to_dict() for split, rows in kept.items()})
     return Rows(choice, splits.task, {split: len(rows) for split, rows in kept.items()}, found)
 
@@ -116,10 +122,11 @@ def teacher_runs(plan: BenchPlan, name: str, output: Path) -> dict[str, tuple[Pa
     return found
 
 
-def teacher_commands(plan: BenchPlan, name: str, output: Path) -> list[Command]:
+def teacher_commands(plan: BenchPlan, name: str, output: Path, rows: Rows) -> list[Command]:
     """Those of them that are not there yet. They train on the whole task, not on the students' subset."""
     commands = []
-    named = options_of(plan.tasks[name].choice)
+    task = plan.tasks[name]
+    named = options_of(replace(task.choice, positive=task.positive or rows.choice.positive))
     for rate, (folder, recipe) in teacher_runs(plan, name, output).items():
         if not finished_run(folder, recipe):
             file = written_recipe(recipe, beside(folder, ".yaml"))
@@ -164,7 +171,7 @@ def store_of(task: Taught, cells: Sequence[Cell], folder: Path, say: Say) -> str
 
     def write() -> Path:
         choice, others = task.rows.choice, list(asking.values())
-        return store_signals(task.teacher, choice, folder, first, others=others, say=_quiet)
+        return store_signals(task.teacher, choice, folder, first, others=others, say=warnings_once(say))
 
     try:
         try:
@@ -205,7 +212,3 @@ def with_lengths(cells: Iterable[Cell], tasks: Mapping[str, Taught]) -> list[Cel
         )
         for cell in cells
     ]
-
-
-def _quiet(_: str) -> None:
-    """What a store says about itself is of no interest between cells."""

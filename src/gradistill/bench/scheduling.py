@@ -13,7 +13,9 @@ from pathlib import Path
 from time import monotonic, sleep
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+
+from gradistill.printing import progress_bars
 
 FIRST_GUESS = 2e9
 """Bytes that a process may need, until one has ended and said."""
@@ -149,7 +151,7 @@ def _bar(total: int) -> Iterator[Callable[[float], None]]:
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
         TextColumn("{task.fields[left]}"),
     )  # fmt: skip
-    with Progress(*columns, transient=True) as progress:
+    with progress_bars(*columns) as progress:
         bar = progress.add_task("running", total=total, left="")
 
         def advance(left: float) -> None:

@@ -67,6 +67,7 @@ def _panel(lines: Sequence[Line], plan: BenchPlan) -> dict[str, Any]:
         "task": first["task"],
         "layers": first["layers"],
         "select": first["select"],
+        "positive": first.get("positive"),
         "teacher": first["teacher_eval"],
         "rows": rows,
     }

@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import sys
-from typing import NoReturn
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from gradistill.printing import guard_terminal, write
+
+_INTERRUPTED = 130
 
 
 def main() -> None:
     """Entry point of ``gradistill``."""
+    from typer import Abort
+
     from gradistill.cli.app import app
     from gradistill.errors import GradistillError, reason_of_the_disk
 
+    guard_terminal()
     try:
-        app()
+        code = app(standalone_mode=False)
     except GradistillError as error:
         _refuse(str(error))
+    except Abort as error:
+        _stop(interrupted=isinstance(error.__cause__ or error.__context__, KeyboardInterrupt))
     except Exception as error:
+        if (usage := getattr(error, "format_message", None)) is not None:  # click's, of any version
+            _refuse_usage(error, usage)
         reason = reason_of_the_disk(error)
         if reason is None:
+            guard_terminal()  # typer puts a hook for tracebacks of its own in the place of ours
             raise
         name = getattr(error, "filename", None)
         what = GradistillError(
@@ -26,30 +39,33 @@ def main() -> None:
             remedy="see to it and give the same command again: what was whole stands",
         )
         _refuse(str(what))
-    except SystemExit as ended:
-        if _interrupted(ended):
-            print("stopped. The same command goes on from the last checkpoint.", file=sys.stderr)
-            sys.exit(130)
-        raise
     finally:
         if "torch.distributed" in sys.modules:  # --help does not wait for torch
             from gradistill.training.processes import leave_the_others
 
             leave_the_others()
+    if code == _INTERRUPTED:
+        _stop(interrupted=True)
+    if isinstance(code, int) and code:
+        sys.exit(code)
 
 
 def _refuse(error: str) -> NoReturn:
-    from rich.console import Console
-
-    from gradistill.report.words import printable
-
-    message = "\n".join(printable(line) for line in error.splitlines())
-    Console(stderr=True, highlight=False).print(f"error: {message}", markup=False, soft_wrap=True)
+    write(f"error: {error}", error=True)
     sys.exit(2)
 
 
-def _interrupted(ended: BaseException | None) -> bool:
-    """Whether a KeyboardInterrupt stands behind it: typer turns one into an exit, by ways that its versions change."""
-    while ended is not None and not isinstance(ended, KeyboardInterrupt):
-        ended = ended.__cause__ or ended.__context__
-    return ended is not None
+def _refuse_usage(error: Any, message: Callable[[], str]) -> NoReturn:
+    """A command line that typer cannot read, without its frame: an option's value is shown as text."""
+    if type(error).__name__ != "NoArgsIsHelpError":  # which has printed the help
+        place = error.ctx.command_path if getattr(error, "ctx", None) else "gradistill"
+        write(f"error: {message()}\nTo do: see {place} --help", error=True)
+    sys.exit(error.exit_code)
+
+
+def _stop(*, interrupted: bool) -> NoReturn:
+    if interrupted:
+        write("stopped. The same command goes on from the last checkpoint.", error=True)
+        sys.exit(_INTERRUPTED)
+    write("aborted", error=True)
+    sys.exit(1)

@@ -16,10 +16,12 @@ from gradistill.cli.options import (
     Epochs,
     KindOfLabels,
     LabelColumn,
+    LabelMap,
     LayerMap,
     Method,
     Output,
     Overwrite,
+    Positive,
     RecipeFile,
     Rows,
     Seed,
@@ -45,6 +47,7 @@ from gradistill.cli.options import (
 from gradistill.cli.pretrain import pretrain
 from gradistill.cli.signals import signals
 from gradistill.cli.tune import tune
+from gradistill.printing import show, write
 
 app = typer.Typer(
     help="Distil a fine-tuned transformer into a small one that decides for the same reasons, and prove it.",
@@ -64,7 +67,7 @@ def _say_version(wanted: bool) -> bool:
     if wanted:
         from gradistill import __version__
 
-        typer.echo(f"gradistill {__version__}")
+        write(f"gradistill {__version__}")
         raise typer.Exit
     return wanted
 
@@ -96,6 +99,7 @@ def finetune(
     kind: KindOfLabels = None,
     validation_share: ValidationShare = None,
     validation_seed: ValidationSeed = 0,
+    positive: Positive = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Fine-tune a pre-trained model into a teacher."""
@@ -107,7 +111,7 @@ def finetune(
     )  # fmt: skip
     choice = data_choice(
         data, task, label_column=label_column, text_columns=text_columns, kind=kind,
-        validation_share=validation_share, validation_seed=validation_seed,
+        validation_share=validation_share, validation_seed=validation_seed, positive=positive,
     )  # fmt: skip
     _report(runs.finetune(model, choice, output, resolved, overwrite=overwrite, say=say), output)
 
@@ -133,6 +137,8 @@ def distill(
     kind: KindOfLabels = None,
     validation_share: ValidationShare = None,
     validation_seed: ValidationSeed = 0,
+    positive: Positive = None,
+    label_map: LabelMap = None,
     unlabelled: Unlabelled = None,
     signals: Signals = "auto",
     encoding: Encoded = None,
@@ -149,7 +155,7 @@ def distill(
     )  # fmt: skip
     choice = data_choice(
         data, task, label_column=label_column, text_columns=text_columns, unlabelled=unlabelled, kind=kind,
-        validation_share=validation_share, validation_seed=validation_seed,
+        validation_share=validation_share, validation_seed=validation_seed, positive=positive, label_map=label_map,
     )  # fmt: skip
     known = known_encoding(encoding) if encoding else None
     store = StoreChoice(signals, known, known_verification(verify))
@@ -179,14 +185,12 @@ def explain(
     ] = None,
 ) -> None:
     """Show which words a prediction rests on."""
-    from rich.console import Console
-
     from gradistill.jobs.explain import explain as explained
     from gradistill.report.terminal import render
 
     start: Any = one_of("--baseline", baseline, ("padding", "zero"))
     found = explained(model, texts, label=label, steps=steps, baseline=start, max_length=max_length)
-    Console().print(render(found))
+    show(render(found))
 
 
 @app.command()
@@ -202,18 +206,14 @@ def demo(
     ] = False,
 ) -> None:
     """Teacher, four students and a shortcut, on a corpus of our own; no network, no data of yours."""
-    from rich.console import Console
-
     from gradistill.jobs.demo import demo as demonstrated
 
-    Console().print(demonstrated(output, seed=seed, quick=quick, say=say))
+    show(demonstrated(output, seed=seed, quick=quick, say=say))
 
 
 @app.command()
 def methods() -> None:
     """The methods there are: what each asks of the teacher, what its step costs, and where it comes from."""
-    from rich.console import Console
-
     from gradistill.recipe.catalogue import catalogue, measured_costs
     from gradistill.report.terminal import results_table
 
@@ -227,8 +227,8 @@ def methods() -> None:
         }
         for entry in catalogue()
     ]
-    Console().print(results_table(rows, title="methods"))
-    typer.echo(
+    show(results_table(rows, title="methods"))
+    write(
         f"step: time in steps of plain cross-entropy; {measured_costs()['setting']}, teacher signals stored"
     )
 
@@ -236,8 +236,6 @@ def methods() -> None:
 @app.command()
 def tasks() -> None:
     """The tasks that are known by name."""
-    from rich.console import Console
-
     from gradistill.data import TASKS
     from gradistill.report.terminal import results_table
 
@@ -252,14 +250,12 @@ def tasks() -> None:
         }
         for task in TASKS.values()
     ]
-    Console().print(results_table(rows, title="tasks"))
+    show(results_table(rows, title="tasks"))
 
 
 def _report(metrics: dict[str, Any], output: Path) -> None:
-    from rich.console import Console
-
     from gradistill.report.summary import run_table
 
     if metrics:  # of several processes the first one has them
-        Console().print(run_table(metrics))
+        show(run_table(metrics))
         say(f"written to {output}")

@@ -12,7 +12,9 @@ from gradistill.cli.options import (
     Data,
     KindOfLabels,
     LabelColumn,
+    LabelMap,
     Overwrite,
+    Positive,
     TaskName,
     Teacher,
     TextColumns,
@@ -22,6 +24,7 @@ from gradistill.cli.options import (
     one_of,
     say,
 )
+from gradistill.printing import show, write
 
 Students = Annotated[
     list[str], typer.Option("--student", help="The classifier to audit: folder or hub id; may be repeated.")
@@ -101,6 +104,8 @@ def audit(
     kind: KindOfLabels = None,
     validation_share: ValidationShare = None,
     validation_seed: ValidationSeed = 0,
+    positive: Positive = None,
+    label_map: LabelMap = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Show whether students decide as their teacher does, and for the same reasons."""
@@ -113,7 +118,7 @@ def audit(
     )  # fmt: skip
     source = data_choice(
         data, task, label_column=label_column, text_columns=text_columns, kind=kind,
-        validation_share=validation_share, validation_seed=validation_seed,
+        validation_share=validation_share, validation_seed=validation_seed, positive=positive, label_map=label_map,
     )  # fmt: skip
     _tell(audited(teacher, student, source, output, choice, overwrite=overwrite, say=say), output)
 
@@ -136,12 +141,10 @@ def _choice(
 
 def _tell(found: dict[str, Any], output: Path) -> None:
     """The table; exit code 1 where a figure is below its limit."""
-    from rich.console import Console
-
     from gradistill.report.summary import audit_view
 
-    Console().print(audit_view(found))
-    typer.echo(f"written to {output}: open {output / 'audit.html'} in a browser")
+    show(audit_view(found))
+    write(f"written to {output}: open {output / 'audit.html'} in a browser")
     if found["failed"]:
         raise typer.Exit(1)
 

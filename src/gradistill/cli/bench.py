@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from gradistill.cli.options import say
+from gradistill.printing import show
 
 File = Annotated[Path | None, typer.Argument(help="A bench in YAML: tasks, methods, seeds, layers.")]
 Output = Annotated[
@@ -29,8 +30,6 @@ def bench(
     jobs: AtOnce = None,
 ) -> None:
     """Compare methods on tasks over seeds; the same command goes on with what is not done."""
-    from rich.console import Console
-
     from gradistill.bench.benching import PAGE
     from gradistill.bench.benching import bench as benched
     from gradistill.report.bench import bench_rows
@@ -38,7 +37,7 @@ def bench(
 
     found = benched(_plan(file, suite, data), output, at_once=jobs, say=say)
     if rows := bench_rows(found):
-        Console().print(results_table(rows, title=found["title"] or "bench"))
+        show(results_table(rows, title=found["title"] or "bench"))
     say(f"written to {output}: open {output / PAGE} in a browser")
     if found["failed"]:
         say(f"{len(found['failed'])} students failed; the same command tries them again")

@@ -11,6 +11,8 @@ from typing import Annotated, Any, get_args
 
 import typer
 
+from gradistill.printing import write
+
 DATA = typer.Option(
     "--data",
     help="A folder with train and validation files (.csv, .tsv, .json, .jsonl, .parquet), one file, or a hub id.",
@@ -51,6 +53,19 @@ ValidationShare = Annotated[
 ValidationSeed = Annotated[
     int, typer.Option("--validation-seed", help="Of that draw. Use one for teacher, students and audit.")
 ]
+Positive = Annotated[
+    str | None,
+    typer.Option(
+        "--positive", help="Of two labels the one that F1 is of (default: the teacher's, or the rarer)."
+    ),
+]
+LabelMap = Annotated[
+    str | None,
+    typer.Option(
+        "--label-map",
+        help="The teacher's output of each label, where names differ: refund=LABEL_2,login=LABEL_0",
+    ),
+]
 Unlabelled = Annotated[
     str | None,
     typer.Option("--unlabelled", help="A file with more rows, without labels: the teacher speaks for them."),
@@ -85,7 +100,7 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier
 def say(text: str) -> None:
     """Print what a job says; of the processes that torchrun started the first one speaks."""
     if os.environ.get("RANK", "0") == "0":
-        typer.echo(text)
+        write(text)
 
 
 def resolved_recipe(
@@ -159,11 +174,13 @@ def student_changes(checkpoint: str | None, layers: int | None, layer_map: str |
     return {"student.checkpoint": quoted, "student.layers": layers, "student.layer_map": listed}
 
 
-def data_choice(data: str, task: str | None, *, text_columns: str | None, **how: Any) -> Any:
+def data_choice(
+    data: str, task: str | None, *, text_columns: str | None, label_map: str | None = None, **how: Any
+) -> Any:
     """The data that a command names; ``how`` are further fields of ``DataChoice``."""
     from gradistill.data import DataChoice
 
-    return DataChoice(data, task, text_columns=listed(text_columns), **how)
+    return DataChoice(data, task, text_columns=listed(text_columns), label_map=label_pairs(label_map), **how)
 
 
 def data_options(choice: Any) -> list[str]:
@@ -174,10 +191,35 @@ def data_options(choice: Any) -> list[str]:
         if field.name == "source" or value == field.default:
             continue
         if isinstance(value, Mapping):
-            value = [f"{key}={part}" for key, part in value.items()]
-        shown = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+            shown = json.dumps(dict(value), ensure_ascii=False)
+        else:
+            shown = ",".join(value) if isinstance(value, list | tuple) else str(value)
         typed += [f"--{field.name.replace('_', '-')}", shown]
     return typed
+
+
+def label_pairs(given: str | None) -> dict[str, str] | None:
+    """``label=output`` pairs with commas between, or a JSON object. Raises RecipeError for anything else."""
+    from gradistill.errors import RecipeError
+
+    if given is None:
+        return None
+    if given.lstrip().startswith("{"):
+        try:
+            found = {str(key): str(value) for key, value in json.loads(given).items()}
+        except ValueError:
+            found = {}
+    else:
+        pairs = [pair.rpartition("=") for pair in given.split(",")]
+        found = {label.strip(): output.strip() for label, _, output in pairs}
+        found = found if len(found) == len(pairs) else {}
+    if not found or not all(found) or not all(found.values()):
+        raise RecipeError(
+            f"--label-map {given!r} does not pair labels with outputs.",
+            expected="each label of the data once, with the teacher's output: refund=LABEL_2,login=LABEL_0",
+            remedy='correct it; labels with a comma or an = need JSON: \'{"a, b": "LABEL_0"}\'',
+        )
+    return found
 
 
 def listed(names: str | None) -> tuple[str, ...] | None:

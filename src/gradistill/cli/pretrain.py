@@ -22,6 +22,7 @@ from gradistill.cli.options import (
     say,
     student_changes,
 )
+from gradistill.printing import show
 
 Encoder = Annotated[
     str, typer.Option("--teacher", help="A pre-trained or fine-tuned model: folder, hub id, or minilm-l6.")
@@ -53,8 +54,6 @@ def pretrain(
     overwrite: Overwrite = False,
 ) -> None:
     """Distil an encoder into a smaller one on unlabelled texts: a checkpoint for distill --student."""
-    from rich.console import Console
-
     from gradistill.jobs.pretraining import pretrain as pretrained
     from gradistill.report.summary import pretraining_table
 
@@ -68,5 +67,5 @@ def pretrain(
         text_columns=listed(text_columns), overwrite=overwrite, say=say,
     )  # fmt: skip
     if metrics:  # of several processes the first one has them
-        Console().print(pretraining_table(metrics))
+        show(pretraining_table(metrics))
         say(f"written to {output}")

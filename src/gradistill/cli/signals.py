@@ -14,6 +14,7 @@ from gradistill.cli.options import (
     Encoded,
     KindOfLabels,
     LabelColumn,
+    LabelMap,
     LayerMap,
     Method,
     RecipeFile,
@@ -35,6 +36,7 @@ from gradistill.cli.options import (
     one_of,
     say,
 )
+from gradistill.printing import confirmed, show, write
 
 Action = Annotated[
     str | None, typer.Argument(help="show, list or delete; without one of them a store is written.")
@@ -77,6 +79,7 @@ def signals(
     kind: KindOfLabels = None,
     validation_share: ValidationShare = None,
     validation_seed: ValidationSeed = 0,
+    label_map: LabelMap = None,
     unlabelled: Unlabelled = None,
     encoding: Encoded = None,
     repair: Repair = False,
@@ -95,8 +98,8 @@ def signals(
         seed=seed, max_train_rows=max_train_rows,
     )  # fmt: skip
     choice = data_choice(
-        _given("--data", data), task, label_column=label_column, text_columns=text_columns,
-        unlabelled=unlabelled, kind=kind, validation_share=validation_share, validation_seed=validation_seed,
+        _given("--data", data), task, label_column=label_column, text_columns=text_columns, unlabelled=unlabelled,
+        kind=kind, validation_share=validation_share, validation_seed=validation_seed, label_map=label_map,
     )  # fmt: skip
     return _print(runs.store_signals(
         _given("--teacher", teacher), choice, output, resolved, repair=repair, device_map=_known(device_map), say=say,
@@ -135,12 +138,10 @@ def _managed(action: str, folder: Path | None, verify: Any, yes: bool) -> None:
         return _delete(folder, yes)
     _print(folder)
     check(folder, verify=verify)
-    return typer.echo(f"whole ({verify} verification)")
+    return write(f"whole ({verify} verification)")
 
 
 def _list(folder: Path | None) -> None:
-    from rich.console import Console
-
     from gradistill.jobs.signals import cache_folder, describe, stores
     from gradistill.report.terminal import results_table
 
@@ -151,31 +152,29 @@ def _list(folder: Path | None) -> None:
         about = describe(store)
         rows.append({"store": store.name, **{key: about.get(key, "") for key in shown}})
     if rows:
-        Console().print(results_table(rows, title=f"stores in {place}"))
+        show(results_table(rows, title=f"stores in {place}"))
     else:
-        typer.echo(f"no stores in {place}")
+        write(f"no stores in {place}")
 
 
 def _delete(folder: Path, yes: bool) -> None:
     from gradistill.jobs.signals import delete, refuse_no_store
 
     refuse_no_store(folder)
-    if not yes:
-        typer.confirm(f"delete the teacher signals in {folder}?", abort=True)
+    if not yes and not confirmed(f"delete the teacher signals in {folder}?"):
+        raise typer.Abort
     delete(folder)
-    typer.echo(f"deleted {folder}")
+    write(f"deleted {folder}")
 
 
 def _print(folder: Path) -> None:
-    from rich.console import Console
-
     from gradistill.jobs.signals import describe
     from gradistill.report.terminal import results_table
 
     about = describe(folder)
     columns = about.pop("signals", [])
     for key, value in about.items():
-        typer.echo(f"{key}: {value}")
+        write(f"{key}: {value}")
     rows = [
         {
             "signal": c["name"],
@@ -185,4 +184,4 @@ def _print(folder: Path) -> None:
         }
         for c in columns
     ]
-    Console().print(results_table(rows, title="signals"))
+    show(results_table(rows, title="signals"))

@@ -15,8 +15,10 @@ from gradistill.cli.options import (
     Epochs,
     KindOfLabels,
     LabelColumn,
+    LabelMap,
     LayerMap,
     Method,
+    Positive,
     RecipeFile,
     Rows,
     Seed,
@@ -34,6 +36,7 @@ from gradistill.cli.options import (
     distilling_recipe,
     say,
 )
+from gradistill.printing import show
 
 Output = Annotated[
     Path, typer.Option("--output", help="Where tune.db, best.yaml, tune.json and the best student go.")
@@ -83,6 +86,8 @@ def tune(
     kind: KindOfLabels = None,
     validation_share: ValidationShare = None,
     validation_seed: ValidationSeed = 0,
+    positive: Positive = None,
+    label_map: LabelMap = None,
     signals: Signals = "auto",
 ) -> None:
     """Search a recipe's own fields for a task, on validation only; the same command searches on."""
@@ -102,7 +107,7 @@ def tune(
     tuning = Tuning(resolve, tuple(map(searched, search or ())), aim, bounds, trials)
     choice = data_choice(
         data, task, label_column=label_column, text_columns=text_columns, kind=kind,
-        validation_share=validation_share, validation_seed=validation_seed,
+        validation_share=validation_share, validation_seed=validation_seed, positive=positive, label_map=label_map,
     )  # fmt: skip
     found = tuned(teacher, choice, output, tuning, signals=StoreChoice(signals), say=say)
     _report(found, output, next_command(teacher, choice, output))
@@ -117,15 +122,13 @@ def next_command(teacher: str, choice: Any, output: Path) -> str:
 
 
 def _report(found: dict[str, Any], output: Path, command: str) -> None:
-    from rich.console import Console
-
     from gradistill.jobs.tuning import BEST
     from gradistill.report.terminal import results_table
 
     if not found["trials"]:
         return say("no trial has ended yet; the same command goes on")
     rows = [trial_row(trial) for trial in found["trials"]]
-    Console().print(results_table(rows[:10], title=f"{len(rows)} trials, {found['pruned']} stopped early"))
+    show(results_table(rows[:10], title=f"{len(rows)} trials, {found['pruned']} stopped early"))
     return say(f"the best recipe is {output / BEST}. To distil with it:\n{command}")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -26,6 +26,9 @@ class DataChoice:
     ``unlabelled`` is a source of more rows without labels (``load_unlabelled``). ``validation_share`` (between 0 and
     1) takes the validation rows out of the training rows, drawn by ``validation_seed``: for one file without splits.
 
+    ``label_map`` names the teacher's output of each class of the data, where their names differ (``align_labels``).
+    ``positive`` is the one of two classes that F1 is of; without it the teacher's, or the rarer one.
+
     Raises RecipeError for values that cannot be.
     """
 
@@ -37,6 +40,8 @@ class DataChoice:
     kind: Kind | None = None
     validation_share: float | None = None
     validation_seed: int = 0
+    label_map: Mapping[str, str] | None = None
+    positive: str | None = None
 
     def __post_init__(self) -> None:
         if self.kind is not None and self.kind not in get_args(Kind):

@@ -2,41 +2,48 @@
 
 from __future__ import annotations
 
+import ast
 import math
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from gradistill.data.checks import all_numbers, is_missing, missing_columns, number, shown
-from gradistill.data.choice import Kind
+import pyarrow as pa
+
+from gradistill.data.checks import is_missing, missing_columns, number, shown
+from gradistill.data.choice import DataChoice, Kind
 from gradistill.data.table import Table
 from gradistill.data.tasks import Task, inferred_task, label_key
+from gradistill.data.text_columns import LABEL_COLUMNS, TextChoice, find_text_columns, label_candidates
 from gradistill.errors import DataError
 
-LABEL_COLUMNS = ("label", "labels", "gold_label", "target", "class", "score", "similarity")
-IGNORED_COLUMNS = ("", "id", "idx", "index", "guid", "uid", "rationale")
-"""Never taken for a text; the nameless column is the row number that some tools write first."""
 MOST_CLASSES = 50
-_NAME_TEXTS = "name the text column, or two of them, with --text-columns (text_columns= in Python)"
+_OPENING = {"[": "]", "(": ")", "{": "}"}
+_KINDS = {list: "list", tuple: "list", set: "list", dict: "mapping"}
+_ARRAY = re.compile(r"\[\s*-?[\d.]+(?:\s+-?[\d.]+)*\s*\]")
+"""How numpy writes a vector: "[1 1 0]"."""
+_SEPARATORS = ("|", ";", ",", "/", "+")
 
 
-def infer_task(
-    table: Table,
-    label_column: str | None,
-    text_columns: tuple[str, ...] | None,
-    source: str,
-    kind: Kind | None = None,
-) -> tuple[Task, str]:
-    """The task that ``table`` holds, and its label column. Raises DataError where there is doubt."""
-    asked = (*(text_columns or ()), *((label_column,) if label_column else ()))
-    if problems := missing_columns(table, asked):
+@dataclass(frozen=True)
+class Inferred:
+    """The task that a table holds, its label column, and why its other columns are no texts."""
+
+    task: Task
+    label_column: str
+    left_out: Mapping[str, str]
+
+
+def infer_task(table: Table, choice: DataChoice) -> Inferred:
+    """The task that ``table`` holds. Raises DataError where there is doubt."""
+    named = (*(choice.columns or ()), *((choice.label_column,) if choice.label_column else ()))
+    if problems := missing_columns(table, named):
         raise DataError(f"{table.file} lacks columns that were asked for.", problems=problems)
-    label_column = label_column or find_label_column(table)
-    texts = text_columns or find_text_columns(table, label_column)
-    return inferred_task(texts, find_labels(table, label_column, kind), source), label_column
-
-
-def label_candidates(columns: Iterable[str]) -> list[str]:
-    """The columns that are called like a label."""
-    return [name for name in columns if name.casefold() in LABEL_COLUMNS]
+    label_column = choice.label_column or find_label_column(table)
+    refuse_several_labels(table, label_column)
+    labels = find_labels(table, label_column, choice.kind)
+    texts = TextChoice(choice.columns, {}) if choice.columns else find_text_columns(table, label_column)
+    return Inferred(inferred_task(texts.texts, labels, choice.name), label_column, texts.left_out)
 
 
 def find_label_column(table: Table) -> str:
@@ -53,35 +60,46 @@ def find_label_column(table: Table) -> str:
     )
 
 
-def find_text_columns(table: Table, label_column: str) -> tuple[str, ...]:
-    """The one or two columns of text, in the order of the file; raises DataError if there is doubt."""
-    texts = tuple(
-        name
-        for name in table.columns
-        if name != label_column and name.casefold() not in IGNORED_COLUMNS and holds_text(table, name)
-    )
-    if rivals := label_candidates(texts):
-        # It may be the label in words: as a text it would give the answer away.
-        raise DataError(f"{table.file}: is {rivals[0]!r} a text, or another label?", remedy=_NAME_TEXTS)
-    if len(texts) not in (1, 2):
-        found = (
-            f"{len(texts)} columns of text: {', '.join(map(shown, texts))}" if texts else "no column of text"
-        )
-        others = ", ".join(map(shown, table.columns))
-        raise DataError(
-            f"{table.file} has {found}.",
-            expected=f"one or two beside the label {label_column!r}, among the columns {others}",
-            remedy=_NAME_TEXTS,
-        )
-    return texts
+def refuse_several_labels(table: Table, column: str) -> None:
+    """Raises DataError for labels that are lists, mappings or vectors, also as text (``"[1, 1, 0]"``)."""
+    for line, value in zip(table.lines, table.columns.get(column, ()), strict=False):
+        if kind := _several(value):
+            raise DataError(
+                f"{table.file}, row {line}, column {column!r}: the label is {kind}: {shown(value)}. "
+                "Several labels a row are not supported yet.",
+                expected="one label a row: a word, a number, or a score",
+                remedy="keep one label a row, or train one classifier a label on a column of yes and no; "
+                "another column can be named with --label-column (label_column= in Python)",
+            )
 
 
-def holds_text(table: Table, column: str) -> bool:
-    """Whether a column holds texts, and no numbers or ids of classes."""
-    values = table.columns[column]
-    if not table.typed:
-        return not all_numbers(values)
-    return column not in table.class_names and any(isinstance(value, str) for value in values)
+def _several(value: object) -> str | None:
+    """What a label of several parts is; None for a plain one."""
+    if isinstance(value, str):
+        text = value.strip()
+        if not (text[:1] in _OPENING and text[-1:] == _OPENING[text[0]]):
+            return None
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return "a list in text" if _ARRAY.fullmatch(text) else None
+        # "(spam)" and "{spam}" are words in brackets.
+        return f"a {_KINDS[type(value)]} in text" if type(value) in _KINDS else None
+    if isinstance(value, pa.DataType):  # a Parquet or hub column of anything but text and numbers
+        nested = pa.types.is_nested(value) or pa.types.is_fixed_size_list(value)
+        return f"of the type {value}" if nested else None
+    return f"a {_KINDS[type(value)]}" if type(value) in _KINDS else None
+
+
+def joined_labels(table: Table, column: str) -> str | None:
+    """A label that looks like several others with a separator between, if there is one."""
+    labels = {value.strip() for value in table.columns.get(column, ()) if isinstance(value, str)}
+    for label in sorted(labels):
+        for separator in _SEPARATORS:
+            parts = [part.strip() for part in label.split(separator)]
+            if len(parts) > 1 and all(part in labels for part in parts):
+                return label
+    return None
 
 
 def find_labels(table: Table, column: str, kind: Kind | None = None) -> tuple[str, ...] | None:
@@ -106,6 +124,11 @@ def find_labels(table: Table, column: str, kind: Kind | None = None) -> tuple[st
     labels = _words(table, column, present) if words else counted
     _refuse_doubtful(table, column, labels, len(present), words=words or kind is not None)
     return labels
+
+
+def are_words(labels: Sequence[str] | None) -> bool:
+    """Whether classes have names, which stand in alphabetical order where they were inferred."""
+    return labels is not None and any(number(label) is None for label in labels)
 
 
 def _words(table: Table, column: str, values: Sequence[object]) -> tuple[str, ...]:

@@ -1,66 +1,217 @@
-"""Do the data and a model number their classes alike? If only the order differs, the data follow the model."""
+"""Do the data and a model mean the same classes? Names decide; where they do not, the user does."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from datasets import Dataset
 
 from gradistill.data.loading import Splits
-from gradistill.errors import DataError
+from gradistill.data.tasks import Task, label_key
+from gradistill.errors import DataError, nearest
 
-_NUMBERED = re.compile(r"(label[-_ ]?)?[+-]?\d+", re.IGNORECASE)
+_NUMBERED = re.compile(r"(?:label[-_ ]?)?([+-]?\d+)", re.IGNORECASE)
+_SHOWN = 20
+_SHORTEST = 3
+"""Letters that a shortened name has at least: NEG for negative."""
 
 
-def align_labels(splits: Splits, id2label: Mapping[int, str], owner: str = "teacher") -> Splits:
+@dataclass(frozen=True)
+class Match:
+    """``positions[k]`` is the place among a model's outputs of the data's class k; ``note`` says what was assumed."""
+
+    positions: tuple[int, ...]
+    note: str = ""
+
+    @property
+    def is_identity(self) -> bool:
+        return self.positions == tuple(range(len(self.positions)))
+
+
+def align_labels(
+    splits: Splits,
+    id2label: Mapping[int, str],
+    owner: str = "teacher",
+    label_map: Mapping[str, str] | None = None,
+) -> Splits:
     """The same rows with class ids in the order of a model's ``id2label``.
 
-    Names that only count (``LABEL_0``, ``1``) on either side are compared by their number. The same names in
-    another order (letter case, "-", "_" and blanks aside) renumber the data and the task's labels. ``owner``
-    is what messages call the model. Raises DataError if the numbers or the names of the classes differ.
+    Classes are matched by name: letter case, punctuation and order aside, or by unambiguous short forms (``NEG``).
+    Class ids (0, 1, …) in the data are the model's own numbers. A model that only numbers its outputs (``LABEL_0``)
+    is followed where the source itself orders the classes (known tasks, class ids, a ``Task``), which is noted.
+    ``label_map`` names the model's output of each class of the data: a name or a number; classes that are not in it
+    are matched by name. ``owner`` is what messages call the model.
+
+    Raises DataError, with both lists, where it is not certain which class is which, or the numbers of classes differ.
     """
     theirs = [id2label[key] for key in sorted(id2label, key=int)]
     task = splits.task
     if len(theirs) != task.num_labels:
-        ours = (
-            f"{task.num_labels} labels ({', '.join(task.labels)})" if task.labels else "scores (one output)"
-        )
-        raise DataError(
-            f"The {owner} has {len(theirs)} outputs ({', '.join(theirs)}), the data have {ours}.",
-            expected="as many outputs as the data have labels",
-            remedy=f"take a {owner} of this task, or name the --task that the data are",
-        )
-    if task.labels is None or _only_count(task.labels) or _only_count(theirs):
+        raise _other_count(task, theirs, owner)
+    if task.labels is None:
+        if label_map:
+            raise DataError(
+                "A label map was given, but the data have scores.", remedy="leave --label-map out"
+            )
         return splits
-    plain, positions = [_plain(name) for name in task.labels], {_plain(x): i for i, x in enumerate(theirs)}
-    if set(plain) != set(positions) or len(positions) < len(theirs):
-        raise DataError(
-            f"The {owner} and the data name their classes differently.\n"
-            f"  {owner}: {', '.join(theirs)}\n  data: {', '.join(task.labels)}",
-            expected="the same names, in any order",
-            remedy=f"rename the labels in the data, or correct id2label in the {owner}'s config.json",
-        )
-    new_ids = np.array([positions[name] for name in plain])
-    if (new_ids == np.arange(len(new_ids))).all():
-        return splits
+    if label_map:
+        match = Match(_mapped(task.labels, theirs, label_map, owner))
+    else:
+        match = _matched_classes(splits, theirs, owner)
+    remarks = (*splits.remarks, match.note) if match.note else splits.remarks
+    if match.is_identity:
+        return replace(splits, remarks=remarks) if match.note else splits
+    new_ids = np.array(match.positions)
     ordered = tuple(task.labels[old] for old in np.argsort(new_ids))
     positive = int(new_ids[task.positive]) if task.positive < len(new_ids) else task.positive
     return replace(
         splits,
         task=replace(task, labels=ordered, positive=positive),
         rows={name: _renumbered(rows, new_ids) for name, rows in splits.rows.items()},
+        remarks=remarks,
     )
 
 
-def _only_count(names: Sequence[str]) -> bool:
-    return all(_NUMBERED.fullmatch(name.strip()) for name in names)
+def match_names(ours: Sequence[str], theirs: Sequence[str]) -> Match | None:
+    """Which of ``theirs`` each of ``ours`` is, by name alone; None unless every name has one partner."""
+    for key in _SPELLINGS:
+        places = {key(name): place for place, name in enumerate(theirs)}
+        names = [key(name) for name in ours]
+        if len(places) == len(theirs) and len(set(names)) == len(names) and set(names) == set(places):
+            return Match(tuple(places[name] for name in names))
+    return _by_short_forms(ours, theirs)
 
 
-def _plain(name: str) -> str:
-    return re.sub(r"[-_\s]+", " ", name.casefold()).strip()
+def numbers_of(names: Sequence[str]) -> list[int] | None:
+    """The numbers of names that only count (``LABEL_0``, ``1``); None for others."""
+    found = [_NUMBERED.fullmatch(name.strip()) for name in names]
+    return [int(match[1]) for match in found if match] if all(found) else None
+
+
+def _matched_classes(splits: Splits, theirs: Sequence[str], owner: str) -> Match:
+    ours = splits.task.labels or ()
+    if (match := match_names(ours, theirs)) is not None:
+        return match
+    positions = list(range(len(theirs)))
+    if numbers_of(ours) == positions:  # class ids
+        theirs_count = numbers_of(theirs)
+        if theirs_count is not None and sorted(theirs_count) == positions:
+            return Match(tuple(theirs_count.index(k) for k in positions))
+        pairs = ", ".join(f"{mine} = {name}" for mine, name in zip(ours, theirs, strict=True))
+        return Match(
+            tuple(positions), f"class ids of the data are taken for the {owner}'s: {_shortened(pairs)}"
+        )
+    if numbers_of(theirs) is not None and numbers_of(ours) is None and not splits.alphabetical:
+        pairs = ", ".join(f"{name} = {mine}" for mine, name in zip(ours, theirs, strict=True))
+        of = f"the task {splits.task.name}" if not splits.inferred else "the data set"
+        note = f"the {owner} only numbers its classes; the order of {of} is assumed: {_shortened(pairs)}"
+        return Match(tuple(positions), note)
+    raise _other_names(ours, theirs, owner, {})
+
+
+def _mapped(
+    ours: Sequence[str], theirs: Sequence[str], label_map: Mapping[str, str], owner: str
+) -> tuple[int, ...]:
+    """The positions that a label map gives, and by name those of classes that it leaves out."""
+    names = {label_key(name): place for place, name in enumerate(ours)}
+    outputs = {label_key(name): place for place, name in enumerate(theirs)}
+    outputs = {str(place): place for place in range(len(theirs))} | outputs
+    found: dict[int, int] = {}
+    for mine, output in label_map.items():
+        if (place := names.get(label_key(mine))) is None:
+            raise _unknown(f"the data have no label {mine!r}", mine, ours)
+        if (position := outputs.get(label_key(output))) is None:
+            raise _unknown(f"the {owner} has no output {output!r}", output, theirs)
+        found[place] = position
+    rest = [place for place in range(len(ours)) if place not in found]
+    free = [position for position in range(len(theirs)) if position not in found.values()]
+    match = (
+        match_names([ours[place] for place in rest], [theirs[position] for position in free])
+        if rest
+        else None
+    )
+    if len(set(found.values())) < len(found) or (rest and (match is None or len(rest) != len(free))):
+        what = {ours[place]: theirs[position] for place, position in found.items()}
+        raise _other_names(ours, theirs, owner, what)
+    if match is not None:
+        found |= {place: free[position] for place, position in zip(rest, match.positions, strict=True)}
+    return tuple(found[place] for place in range(len(ours)))
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[\W_]+", "", name.casefold())
+
+
+_SPELLINGS: tuple[Callable[[str], str], ...] = (
+    label_key,
+    lambda name: re.sub(r"[-_\s]+", " ", name.casefold()).strip(),
+    _letters,
+)
+"""Two names are one where they are alike in one of these, the strictest first."""
+
+
+def _by_short_forms(ours: Sequence[str], theirs: Sequence[str]) -> Match | None:
+    """Where each name begins with one name of the other side, and with no other: POS and positive."""
+    mine, others = list(map(_letters, ours)), list(map(_letters, theirs))
+    positions = []
+    for name in mine:
+        fits = [
+            place
+            for place, other in enumerate(others)
+            if min(len(name), len(other)) >= _SHORTEST and (name.startswith(other) or other.startswith(name))
+        ]
+        if len(fits) != 1 or numbers_of([name]) is not None:
+            return None
+        positions += fits
+    if len(ours) != len(theirs) or len(set(positions)) < len(theirs):
+        return None
+    pairs = ", ".join(f"{name} = {theirs[place]}" for name, place in zip(ours, positions, strict=True))
+    return Match(
+        tuple(positions), f"classes are matched by the beginning of their names: {_shortened(pairs)}"
+    )
+
+
+def _shortened(text: str, most: int = 300) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _unknown(what: str, name: str, known: Sequence[str]) -> DataError:
+    return DataError(
+        f"--label-map: {what}.",
+        expected='pairs of a label of the data and an output of the model: "refund=LABEL_2,login=LABEL_0"',
+        remedy=nearest(name, known),
+    )
+
+
+def _other_count(task: Task, theirs: Sequence[str], owner: str) -> DataError:
+    ours = f"{task.num_labels} labels ({', '.join(task.labels)})" if task.labels else "scores (one output)"
+    return DataError(
+        f"The {owner} has {len(theirs)} outputs ({', '.join(theirs)}), the data have {ours}.",
+        expected="as many outputs as the data have labels",
+        remedy=f"take a {owner} of this task, or name the --task that the data are",
+    )
+
+
+def _other_names(
+    ours: Sequence[str], theirs: Sequence[str], owner: str, known: Mapping[str, str]
+) -> DataError:
+    """Both lists side by side, and the option to fill in."""
+    left = [owner, *map(repr, theirs[:_SHOWN])]
+    width = max(map(len, left))
+    right = ["data", *map(repr, ours[:_SHOWN])]
+    lines = [f"  {a:<{width}}  {b}" for a, b in zip(left, right, strict=True)]
+    if len(ours) > _SHOWN:
+        lines.append(f"  … and {len(ours) - _SHOWN} more")
+    option = ",".join(f"{name}={known.get(name, '…')}" for name in ours[:_SHOWN])
+    return DataError(
+        f"It is not certain which class of the data is which output of the {owner}:\n" + "\n".join(lines),
+        expected="the same names in any order, or class ids (0, 1, …) in the data",
+        remedy=f'say which is which: --label-map "{option}" (label_map= in Python), '
+        f"or correct id2label in the {owner}'s config.json",
+    )
 
 
 def _renumbered(rows: Dataset, new_ids: np.ndarray) -> Dataset:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,21 @@ from gradistill.data.checks import (
 from gradistill.data.choice import DataChoice
 from gradistill.data.dividing import divided
 from gradistill.data.given import Source, data_name
-from gradistill.data.inferring import IGNORED_COLUMNS, find_text_columns, infer_task, label_candidates
+from gradistill.data.inferring import Inferred, are_words, infer_task, joined_labels, refuse_several_labels
+from gradistill.data.overlap import overlap, overlap_line, texts_of
 from gradistill.data.sources import Wanted, read_source
 from gradistill.data.spans import Units, spans
 from gradistill.data.table import Table, nested_names, with_fields
-from gradistill.data.tasks import TASKS, Task, get_task, inferred_task
+from gradistill.data.tasks import TASKS, Task, get_task, inferred_task, metric_title
+from gradistill.data.text_columns import (
+    IGNORED_COLUMNS,
+    find_text_columns,
+    label_candidates,
+    label_dependence,
+    wordless,
+)
 from gradistill.errors import DataError, Problem, RecipeError
+from gradistill.printing import printable
 from gradistill.types import UNLABELLED
 
 _REMEDY = (
@@ -51,7 +60,10 @@ class Splits:
     ``label`` is a class id (int64) or a score (float32); ``index`` is the row number from 0. ``label_column``
     is what the label is called at the source. ``skipped`` counts rows left out by ``task.skip_unlabelled``. In the
     splits ``without_labels`` the label is ``UNLABELLED``, or NaN in a regression. ``notes`` are what else people
-    should read about a split: where it comes from, if that is not obvious.
+    should read about a split: where it comes from, if that is not obvious. ``left_out`` says why columns of an inferred
+    task are no texts. ``alphabetical`` is set where the order of the classes is ours and not the source's. ``remarks``
+    and ``warnings`` are sentences for people. ``overlap`` counts validation rows that are training rows, where both
+    splits were read (``data.overlap``).
     """
 
     task: Task
@@ -61,6 +73,11 @@ class Splits:
     skipped: Mapping[str, int] = field(default_factory=dict)
     without_labels: frozenset[str] = frozenset()
     notes: Mapping[str, str] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    alphabetical: bool = False
+    remarks: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    overlap: Mapping[str, Any] | None = None
 
     def describe(self) -> str:
         """What was loaded, for people: task, columns, labels with their counts, rows."""
@@ -68,17 +85,32 @@ class Splits:
         kind = "regression" if task.labels is None else f"classification, {task.num_labels} classes"
         lines = [
             f"task: {task.name} ({kind}{', inferred from the data' if self.inferred else ''}{self._other_kind()})",
-            f"text: {', '.join(task.text_columns)}",
-            f"label: {self.label_column or 'none'}",
-            f"metrics: {', '.join(task.metrics)} ({task.select} selects)",
+            f"text: {', '.join(map(printable, task.text_columns))}",
+            *self._no_texts(),
+            f"label: {printable(self.label_column) or 'none'}",
+            f"metrics: {', '.join(map(self._metric, task.metrics))}",
         ]
         for split in dict.fromkeys((*self.rows, *self.notes)):
-            parts = [self.notes[split]] if split in self.notes else []
+            parts = [printable(self.notes[split])] if split in self.notes else []
             if (rows := self.rows.get(split)) is not None:
                 skipped = f", {n} unlabelled left out" if (n := self.skipped.get(split, 0)) else ""
                 parts = [f"{len(rows)} rows{skipped}", *parts, self._label_summary(split, rows)]
-            lines.append(f"{split}: {'; '.join(parts)}")
+            lines.append(f"{printable(split)}: {'; '.join(parts)}")
+        if "validation" in self.rows:
+            line = overlap_line(self.overlap, "validation", self.rows["validation"], task.text_columns)
+            lines += [line] if line else []
+        lines += [f"note: {printable(remark)}" for remark in self.remarks]
+        lines += [f"WARNING: {printable(warning)}" for warning in self.warnings]
         return "\n".join(lines)
+
+    def _metric(self, name: str) -> str:
+        title = metric_title(name, self.task.positive_label and printable(self.task.positive_label))
+        return f"{title} (selects the best checkpoint)" if name == self.task.select else title
+
+    def _no_texts(self) -> list[str]:
+        named = [f"{printable(name)} ({reason})" for name, reason in self.left_out.items()]
+        more = f" and {len(named) - 10} columns more" if len(named) > 10 else ""
+        return [f"not text: {', '.join(named[:10])}{more}"] if named else []
 
     def _other_kind(self) -> str:
         """The option that reads the labels otherwise, where that is possible."""
@@ -95,7 +127,7 @@ class Splits:
         if self.task.labels is None:
             return f"scores from {labels.min():g} to {labels.max():g}"
         counts = np.bincount(labels, minlength=self.task.num_labels)
-        named = [f"{name}: {n}" for name, n in zip(self.task.labels, counts, strict=True)]
+        named = [f"{printable(name)}: {n}" for name, n in zip(self.task.labels, counts, strict=True)]
         return ", ".join(named[:10]) + (f" and {len(named) - 10} classes more" if len(named) > 10 else "")
 
 
@@ -146,12 +178,15 @@ def read_splits(
     problems += [problem for table in tables.values() for problem in table.problems]
     first = tables.get("train" if "train" in tables else splits[0], Table(choice.name))
     if given is None and outputs is not None and first.columns and _lacks_labels(first, choice):
-        task, label = _task_of_outputs(first, choice, outputs)
+        inferred = _task_of_outputs(first, choice, outputs)
     elif given is not None:
-        task, label = given, choice.label_column or _label_of(first)
+        inferred = Inferred(given, choice.label_column or _label_of(first), {})
     else:
-        task, label = _inferred(first, choice, problems)
+        inferred = _inferred(first, choice, problems)
         problems += _other_columns(first, {k: t for k, t in tables.items() if k not in optional})
+    task, label = inferred.task, inferred.label_column
+    for table in tables.values():
+        refuse_several_labels(table, label)
     if label in task.text_columns:
         raise DataError(f"The column {label!r} is named both as the label and as a text.", remedy=_REMEDY)
     bare = frozenset(k for k, t in tables.items() if outputs is not None and _lacks_labels(t, choice))
@@ -162,8 +197,45 @@ def read_splits(
         raise _refused(choice.name, problems)
     rows = {split: prepared(columns, task) for split, (columns, _) in checked.items()}
     skipped = {split: len(tables[split].lines) - len(rows[split]) for split in rows}
-    found = Splits(task, given is None, rows, label, skipped, bare, notes)
-    return found if choice.validation_share is None else _with_share(found, choice, splits)
+    if given is None and task.positive_label is not None:
+        task = replace(task, positive=_rarer(rows["train" if "train" in rows else splits[0]]))
+    found = Splits(
+        task, given is None, rows, label, skipped, bare, notes, inferred.left_out,
+        alphabetical=given is None and are_words(task.labels) and label not in first.class_names,
+        warnings=tuple(_doubts(first, task, label)),
+    )  # fmt: skip
+    found = found if choice.validation_share is None else _with_share(found, choice, splits)
+    return replace(found, overlap=_overlap(found.rows, task))
+
+
+def _overlap(rows: Mapping[str, Dataset], task: Task) -> dict[str, Any] | None:
+    if not {"train", "validation"} <= rows.keys():
+        return None
+    validation, training = (texts_of(rows[split], task.text_columns) for split in ("validation", "train"))
+    return overlap(validation, training)
+
+
+def _rarer(rows: Dataset) -> int:
+    """Of two classes the one with fewer rows; the second where they have as many."""
+    counts = np.bincount(np.asarray(rows["label"][:], np.int64), minlength=2)
+    return 0 if counts[0] < counts[1] else 1
+
+
+def _doubts(table: Table, task: Task, label: str) -> Iterator[str]:
+    """What may be wrong with the columns that were chosen or named."""
+    for column in task.text_columns:
+        if reason := label_dependence(table, column, label):
+            yield (
+                f"the text column {column!r} may give the label away: {reason}. A model that reads it learns nothing "
+                "else; name other columns with --text-columns"
+            )
+        elif reason := wordless(table.columns[column]):
+            yield f"the text column {column!r} holds no words: {reason}"
+    if joined := task.labels and joined_labels(table, label):
+        yield (
+            f"the label {joined!r} looks like several labels in one. It is taken as a class of its own: several "
+            "labels a row are not supported yet"
+        )
 
 
 def _wanted(choice: DataChoice, splits: tuple[str, ...], optional: tuple[str, ...]) -> Wanted:
@@ -221,13 +293,14 @@ def _lacks_labels(table: Table, choice: DataChoice) -> bool:
     )
 
 
-def _task_of_outputs(table: Table, choice: DataChoice, outputs: Sequence[str]) -> tuple[Task, str]:
+def _task_of_outputs(table: Table, choice: DataChoice, outputs: Sequence[str]) -> Inferred:
     """The task that a model solves, for rows without labels: its classes, and the columns of text that are there."""
     named = choice.label_column or next(iter(label_candidates(table.columns)), "")
     if choice.columns and (problems := missing_columns(table, choice.columns)):
         raise DataError(f"{table.file} lacks columns that were asked for.", problems=problems)
     rest = replace(table, columns={k: v for k, v in table.columns.items() if k != named})
-    texts = choice.columns or find_text_columns(rest, named)
+    chosen = None if choice.columns else find_text_columns(rest, named)
+    texts = choice.columns or (chosen.texts if chosen else ())
     if choice.columns is None and (
         doubtful := [name for name in texts if _may_be_labels(table, name, outputs)]
     ):
@@ -239,7 +312,7 @@ def _task_of_outputs(table: Table, choice: DataChoice, outputs: Sequence[str]) -
     labels = tuple(outputs) if len(outputs) > 1 else None
     task = replace(inferred_task(texts, labels, choice.name), name=data_name(choice.source))
     _refuse_other_kind(choice, task)
-    return task, named
+    return Inferred(task, named, chosen.left_out if chosen else {})
 
 
 def _may_be_labels(table: Table, column: str, outputs: Sequence[str]) -> bool:
@@ -327,18 +400,18 @@ def _label_of(table: Table) -> str:
     return candidates[0] if len(candidates) == 1 else "label"
 
 
-def _inferred(table: Table, choice: DataChoice, problems: list[Problem]) -> tuple[Task, str]:
+def _inferred(table: Table, choice: DataChoice, problems: list[Problem]) -> Inferred:
     if not table.columns:
         raise _refused(choice.name, problems)
     try:
-        task, label = infer_task(table, choice.label_column, choice.columns, choice.name, choice.kind)
-        return replace(task, name=data_name(choice.source)), label
+        found = infer_task(table, choice)
+        return replace(found, task=replace(found.task, name=data_name(choice.source)))
     except DataError as doubt:
         together = [*doubt.problems, *problems]
-        what, remedy = doubt.what.partition("\n")[0], doubt.remedy
+        remedy = doubt.remedy
         if nested := nested_names(table):
             remedy += f"; fields of objects are named with dots: {', '.join(nested[:10])}"
-        raise DataError(what, problems=together, expected=doubt.expected, remedy=remedy) from None
+        raise DataError(doubt.summary, problems=together, expected=doubt.expected, remedy=remedy) from None
 
 
 def _other_columns(first: Table, tables: Mapping[str, Table]) -> list[Problem]:

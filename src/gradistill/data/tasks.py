@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import numpy as np
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
-from gradistill.errors import RecipeError, nearest
+from gradistill.errors import DataError, RecipeError, nearest
 
 RESERVED = frozenset({"label", "labels", "index"})
 """Column names of the prepared rows, which therefore cannot name a text."""
@@ -35,8 +35,9 @@ class Task:
 
     ``labels`` are the class names in the order of their ids; None means regression. ``select`` is the metric
     that picks the best checkpoint. ``validation`` is the hub's name of the split that we call validation.
-    ``positive`` is the class id that binary f1 counts. ``skip_unlabelled`` leaves rows out whose label is
-    -1 or "-" (SNLI's mark for annotators who disagree) instead of refusing them.
+    ``positive`` is the class id whose F1 the metric ``f1`` is, of two classes. Of more, ``f1`` is another name of
+    ``macro_f1``, the mean over the classes. ``skip_unlabelled`` leaves rows out whose label is -1 or "-" (SNLI's mark
+    for annotators who disagree) instead of refusing them.
 
     Raises RecipeError if the fields contradict each other.
     """
@@ -52,6 +53,8 @@ class Task:
     skip_unlabelled: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "metrics", tuple(map(self.metric, self.metrics)))
+        object.__setattr__(self, "select", self.metric(self.select))
         texts, labels = self.text_columns, self.labels
         if len(texts) not in (1, 2) or len(set(texts)) < len(texts):
             raise self._refused(f"text columns {texts}", "one column, or two different ones")
@@ -63,6 +66,31 @@ class Task:
             raise self._refused(f"metric {unknown[0]!r}", f"some of {', '.join(self._possible_metrics())}")
         if self.select not in self.metrics:
             raise self._refused(f"select {self.select!r}", f"one of its metrics: {', '.join(self.metrics)}")
+
+    def metric(self, name: str) -> str:
+        """The name of a metric here: ``f1`` of more than two classes is ``macro_f1``."""
+        return "macro_f1" if name == "f1" and self.num_labels > 2 else name
+
+    @property
+    def positive_label(self) -> str | None:
+        """The class whose F1 the metric ``f1`` is; None where there are not two classes."""
+        return self.labels[self.positive] if self.labels is not None and len(self.labels) == 2 else None
+
+    def with_positive(self, label: str) -> Task:
+        """The task with another positive class. Raises DataError where there is no such class, or not two."""
+        if self.labels is None or len(self.labels) != 2:
+            kind = "scores" if self.labels is None else f"{len(self.labels)} classes"
+            raise DataError(
+                f"The positive class {label!r} was named, but the task {self.name!r} has {kind}.",
+                expected="a task of two classes: the F1 of more is the mean over all of them (macro_f1)",
+                remedy="leave --positive out (positive= in Python)",
+            )
+        keys = [label_key(name) for name in self.labels]
+        if label_key(label) not in keys:
+            raise DataError(
+                f"There is no label {label!r} to be positive.", remedy=nearest(label, self.labels)
+            )
+        return replace(self, positive=keys.index(label_key(label)))
 
     def _possible_metrics(self) -> tuple[str, ...]:
         return tuple(CLASS_METRICS if self.labels is not None else SCORE_METRICS)
@@ -84,13 +112,22 @@ class Task:
 
 def inferred_task(text_columns: tuple[str, ...], labels: tuple[str, ...] | None, source: str) -> Task:
     """A task that nobody named, with the usual metrics of its kind."""
-    metrics = ("spearman", "pearson") if labels is None else ("accuracy", "f1")
+    metrics = ("spearman", "pearson") if labels is None else ("accuracy", "f1")  # macro_f1 of more than two
     return Task("inferred", text_columns, labels, metrics, metrics[0], source=source)
 
 
+def metric_title(name: str, positive: object) -> str:
+    """A metric as people read it: F1 with the class that it is of. ``positive`` is None where that is not known."""
+    return name if name != "f1" or positive is None else f"f1 ({positive})"
+
+
 def _f1(labels: np.ndarray, predicted: np.ndarray, task: Task) -> float:
-    how = {"pos_label": task.positive} if task.num_labels == 2 else {"average": "macro"}
-    return float(f1_score(labels, predicted, zero_division=0.0, **how))  # pyright: ignore[reportArgumentType]
+    found = f1_score(labels, predicted, labels=[task.positive], average=None, zero_division=0.0)  # pyright: ignore[reportArgumentType]
+    return float(np.asarray(found)[0])
+
+
+def _macro_f1(labels: np.ndarray, predicted: np.ndarray, _: Task) -> float:
+    return float(f1_score(labels, predicted, zero_division=0.0, average="macro"))  # pyright: ignore[reportArgumentType]
 
 
 def _correlation(of: Callable[..., tuple[float, float]], labels: np.ndarray, scores: np.ndarray) -> float:
@@ -103,6 +140,7 @@ CLASS_METRICS: Mapping[str, Callable[[np.ndarray, np.ndarray, Task], float]] = M
     {
         "accuracy": lambda labels, predicted, _: float(accuracy_score(labels, predicted)),
         "f1": _f1,
+        "macro_f1": _macro_f1,
         "matthews_correlation": lambda labels, predicted, _: float(matthews_corrcoef(labels, predicted)),
     }
 )
@@ -117,17 +155,42 @@ SCORE_METRICS: Mapping[str, Callable[[np.ndarray, np.ndarray], float]] = Mapping
 def compute_metrics(task: Task, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """The metrics of ``task``, each between -1 and 1, the larger the better.
 
-    ``logits`` is (examples, labels), or (examples,) for regression. f1 is that of class ``task.positive``
-    for two classes and the unweighted mean over classes otherwise. A correlation with something constant
+    ``logits`` is (examples, labels), or (examples,) for regression. ``f1`` is that of class ``task.positive``,
+    ``macro_f1`` the unweighted mean over classes. A correlation with something constant
     is 0.0, where scipy says nan: a model that always says the same must lose against any other.
     Scores that are nan stay nan.
     """
+    return metrics_of(task, logits if task.labels is None else logits.argmax(-1), labels)
+
+
+def metrics_of(task: Task, predicted: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """``compute_metrics`` from predicted class ids, or scores."""
     if task.labels is not None:
-        predicted = logits.argmax(-1)
         return {name: CLASS_METRICS[name](labels, predicted, task) for name in task.metrics}
     truth = np.asarray(labels, np.float64).reshape(-1)
-    scores = np.asarray(logits, np.float64).reshape(-1)
+    scores = np.asarray(predicted, np.float64).reshape(-1)
     return {name: SCORE_METRICS[name](truth, scores) for name in task.metrics}
+
+
+def no_better_than_constant(task: Task, predicted: np.ndarray, labels: np.ndarray) -> str | None:
+    """What is wrong with predictions that are no better than one answer for every row; None where they are.
+
+    ``predicted`` are class ids or scores. Rows without a label are left out; labels that do not differ say nothing.
+    """
+    labels = np.asarray(labels)
+    known = np.isfinite(labels) if task.labels is None else labels >= 0
+    labels, predicted = labels[known], np.asarray(predicted).reshape(-1)[known]
+    if len(labels) < 2 or np.ptp(labels) == 0:
+        return None
+    if task.labels is None:
+        value = SCORE_METRICS["spearman"](labels, predicted)
+        return f"its predictions do not rise with the scores (Spearman {value:.3f})" if value <= 0 else None
+    counts = np.bincount(labels, minlength=len(task.labels))
+    usual, accuracy = int(counts.argmax()), float((predicted == labels).mean())
+    share = counts[usual] / len(labels)
+    if accuracy > share:
+        return None
+    return f"its accuracy is {accuracy:.3f}, and {task.labels[usual]!r} for every row gives {share:.3f}"
 
 
 _NLI = ("entailment", "neutral", "contradiction")

@@ -9,12 +9,12 @@ from datasets import Dataset
 
 from gradistill.data.checks import missing_columns, text_problems
 from gradistill.data.given import Source, described_source, is_path
-from gradistill.data.inferring import IGNORED_COLUMNS, holds_text, label_candidates
 from gradistill.data.loading import prepared, with_problems
 from gradistill.data.reading import UnreadableError, not_a_file, text_of
 from gradistill.data.sources import Wanted, read_source
 from gradistill.data.table import Table, with_fields
 from gradistill.data.tasks import Task
+from gradistill.data.text_columns import IGNORED_COLUMNS, holds_text, label_candidates, wordless
 from gradistill.errors import DataError, Problem
 from gradistill.types import UNLABELLED
 
@@ -106,7 +106,11 @@ def _cells(table: Table, named: tuple[str, ...] | None, problems: list[Problem])
             *label_candidates(table.columns),
             *(n for n in table.columns if n.casefold() in IGNORED_COLUMNS),
         }
-        columns = [name for name in table.columns if name not in no_texts and holds_text(table, name)]
+        columns = [
+            name
+            for name in table.columns
+            if name not in no_texts and holds_text(table, name) and not wordless(table.columns[name])
+        ]
     return [cell.strip() for name in columns for cell in table.columns[name] if isinstance(cell, str)]
 
 

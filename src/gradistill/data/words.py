@@ -12,9 +12,7 @@ from dataclasses import dataclass
 from math import isfinite
 
 from gradistill.errors import GradistillError
-
-JOINERS = "\u200c\u200d"
-"""Zero-width (non-)joiner: format characters, but part of Persian words and of emoji, and harmless alone."""
+from gradistill.printing import JOINERS
 
 APOSTROPHES = "'\u2019"
 

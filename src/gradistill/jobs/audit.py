@@ -13,9 +13,9 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
-from rich.progress import Progress
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gradistill.audit.choosing import chosen_examples
@@ -27,10 +27,14 @@ from gradistill.audit.perturbations import PERTURBATIONS, perturbed
 from gradistill.audit.summing import Audited, Changed, summed_up
 from gradistill.data import Cut, DataChoice, Splits, Task, align_labels, encode, read_splits
 from gradistill.data.given import Source
+from gradistill.data.labels import match_names, numbers_of
 from gradistill.data.loading import Marks
+from gradistill.data.overlap import overlap_line
+from gradistill.data.tasks import metrics_of
 from gradistill.errors import DataError, RecipeError, nearest
 from gradistill.jobs import Say
 from gradistill.jobs.account import described, versions
+from gradistill.jobs.checking import overlap_with_training, teacher_warning, with_positive
 from gradistill.jobs.lengths import Reader, task_length
 from gradistill.jobs.output_folder import Kind, check_output, draft_folder, held, put_in_place
 from gradistill.models.given import ModelSource, model_folder, model_name
@@ -38,6 +42,7 @@ from gradistill.models.limits import Limits
 from gradistill.models.loading import label_names, load_classifier, load_tokenizer, set_padding
 from gradistill.models.student import pair_warnings, same_weights
 from gradistill.models.tokenizers import check_same_rows, check_same_tokens
+from gradistill.printing import progress_bars, write
 from gradistill.report.markdown import audit_table
 from gradistill.report.page import audit_page
 from gradistill.signals.files import read_object
@@ -94,7 +99,7 @@ def audit(
     choice: AuditChoice = AuditChoice(),
     *,
     overwrite: bool = False,
-    say: Say = print,
+    say: Say = write,
 ) -> dict[str, Any]:
     """Compare students with their teacher on data neither was fitted to; returns what ``audit.json`` holds.
 
@@ -110,36 +115,64 @@ def audit(
     seconds: dict[str, float] = {}
     with _timed(seconds, "loading"):
         models = _Models.load(teacher, students, named)
-        splits = _rows(data, choice, models)
+        folders = [model_folder(model) for model in (teacher, *students)]
+        splits = with_positive(_rows(data, choice, models), data.positive, folders)
         length = task_length(choice.max_length, models.tokenizer, models.readers, say)
         choice = replace(choice, max_length=length)
         sets = _Sets.of(splits, choice)
         cut = _checked(models, sets, splits.task, length)
     say(splits.describe())
+    overlap = overlap_with_training(splits, choice.split, data)
+    rows = splits.rows[choice.split]
+    if line := overlap_line(overlap, choice.split, rows, splits.task.text_columns):
+        say(line)
     warnings = [*_warnings(models), *(f"{name}: {part}" for name, part in cut.items() if part.truncated)]
     for warning in warnings:
-        say(f"Warning: {warning}")
+        say(f"WARNING: {warning}")
     with held(output, AUDIT), draft_folder(output) as draft:
         check_output(output, AUDIT, overwrite=overwrite)  # another process may have finished meanwhile
         audited = _examined(models, splits.task, sets, choice, draft, seconds)
         about = {
-            "data": {"task": splits.task.name, "split": choice.split, "rows": len(splits.rows[choice.split]),
-                     "source": Path(data.name).name, **_without_labels(splits, choice.split)},
+            "data": {"task": splits.task.name, "split": choice.split, "rows": len(rows),
+                     "source": Path(data.name).name, "positive": splits.task.positive_label,
+                     **_without_labels(splits, choice.split)},
             "teacher": described(models.teacher, model_name(teacher)),
             "students": [described(model, name) for model, name in zip(models.students, named, strict=True)],
             "settings": _settings(choice),
             "texts": {"max_length": length, **{name: part.as_dict() for name, part in cut.items()}},
-            "warnings": warnings,
             "versions": versions(),
             "seconds": {part: round(taken, 2) for part, taken in seconds.items()},
         }  # fmt: skip
         found = summed_up(audited, about, choice.method, splits.task, choice.limits, seed=choice.seed)
+        found |= {"overlap": overlap, **_task_metrics(audited, splits)}
+        found["warnings"] = [*splits.warnings, *warnings, *_doubts(audited, splits)]
         examples = chosen_examples(draft / EXAMPLES, choice.examples, seed=choice.seed)
         (draft / PAGE).write_bytes(audit_page(found, examples).encode("utf-8", "backslashreplace"))
         (draft / TABLE).write_bytes(audit_table(found).encode("utf-8", "backslashreplace"))
         (draft / FIGURES).write_text(json.dumps(found, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         put_in_place(draft, output, AUDIT)
     return found
+
+
+def _task_metrics(audited: Audited, splits: Splits) -> dict[str, Any]:
+    """The task's own metrics of every model, on the rows that have a label."""
+    models = {"teacher": _predicted(audited, 0, "teacher")}
+    models |= {name: _predicted(audited, k, "student") for k, name in enumerate(audited.names)}
+    gold = audited.columns[0]["gold"]
+    known = np.isfinite(gold) if splits.task.labels is None else gold >= 0
+    if not known.any():
+        return {"metrics": {}}
+    return {"metrics": {name: metrics_of(splits.task, p[known], gold[known]) for name, p in models.items()}}
+
+
+def _predicted(audited: Audited, k: int, role: str) -> np.ndarray:
+    columns = audited.columns[k]
+    return columns[f"{role}_label"] if f"{role}_label" in columns else columns[f"{role}_prediction"]
+
+
+def _doubts(audited: Audited, splits: Splits) -> list[str]:
+    warning = teacher_warning(splits.task, _predicted(audited, 0, "teacher"), audited.columns[0]["gold"])
+    return [warning] if warning else []
 
 
 @dataclass(frozen=True)
@@ -158,7 +191,7 @@ class _Models:
             check_same_tokens(student, tokenizer)
         loaded = [load_classifier(name)[0] for name in (teacher, *students)]
         for model, name in zip(loaded[1:], named, strict=True):
-            _refuse_other_labels(loaded[0], model, name)
+            _in_order(loaded[0], model, name)
         device: Any = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
         for model in loaded:
             model.to(device)
@@ -194,15 +227,26 @@ def _without_labels(splits: Splits, split: str) -> dict[str, str]:
     )
 
 
-def _refuse_other_labels(teacher: PreTrainedModel, student: PreTrainedModel, name: str) -> None:
-    ours, theirs = label_names(teacher), label_names(student)
-    counted = all(label.removeprefix("LABEL_").isdigit() for label in (*ours.values(), *theirs.values()))
-    if len(ours) != len(theirs) or (ours != theirs and not counted):
+def _in_order(teacher: PreTrainedModel, student: PreTrainedModel, name: str) -> None:
+    """Have the student give its outputs in the teacher's order. Raises DataError for other labels."""
+    ours, theirs = list(label_names(teacher).values()), list(label_names(student).values())
+    match = match_names(ours, theirs) if len(ours) == len(theirs) else None
+    counted = len(ours) == len(theirs) and numbers_of(ours) is not None and numbers_of(theirs) is not None
+    if match is None and not counted:
         raise DataError(
-            f"the teacher's labels are {', '.join(ours.values())}; those of {name} {', '.join(theirs.values())}",
-            expected="the same labels in the same order",
+            f"The labels of the teacher and of {name} differ.\n"
+            f"  teacher: {', '.join(ours)}\n  {name}: {', '.join(theirs)}",
+            expected="the same names, in any order",
             remedy="take two models of one task, or correct id2label in config.json",
         )
+    if match is not None and not match.is_identity:
+        order = list(match.positions)
+
+        def reordered(_model: Any, _inputs: Any, outputs: Any) -> Any:
+            outputs["logits"] = outputs["logits"][:, order]
+            return outputs
+
+        student.register_forward_hook(reordered)
 
 
 def _rows(data: DataChoice, choice: AuditChoice, models: _Models) -> Splits:
@@ -211,7 +255,8 @@ def _rows(data: DataChoice, choice: AuditChoice, models: _Models) -> Splits:
     units: Any = choice.rationale_units
     marks = Marks(choice.rationale, units) if choice.rationale else None
     names = label_names(models.teacher)
-    splits = align_labels(read_splits(data, wanted, marks=marks, outputs=tuple(names.values())), names)
+    splits = read_splits(data, wanted, marks=marks, outputs=tuple(names.values()))
+    splits = align_labels(splits, names, label_map=data.label_map)
     rows = {name: _drawn(rows, choice.max_rows, choice.seed) for name, rows in splits.rows.items()}
     return replace(splits, rows=rows)
 
@@ -280,7 +325,7 @@ def _examined(
     challenge = sets.splits[choice.challenge] if choice.challenge else None
     length = choice.max_length
     assert length is not None  # settled before
-    with Progress(transient=True) as progress:
+    with progress_bars() as progress:
 
         def bar(name: str, count: int) -> Examiner:
             shown = progress.add_task(name, total=count * asked)

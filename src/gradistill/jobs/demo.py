@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Group, RenderableType
-from rich.progress import track
 from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
@@ -31,6 +30,7 @@ from gradistill.jobs.output_folder import Kind, held, is_ours
 from gradistill.jobs.runs import distill, finetune
 from gradistill.jobs.signals import StoreChoice
 from gradistill.models.loading import PACKAGED, load_classifier, load_tokenizer, packaged_model
+from gradistill.printing import progress_bars, write
 from gradistill.recipe import Recipe, load_recipe
 from gradistill.report.terminal import heat_map, results_table
 from gradistill.signals.files import read_object, write_whole
@@ -77,7 +77,7 @@ class Figures:
     milliseconds: float
 
 
-def demo(output: Path, *, seed: int = 0, quick: bool = False, say: Say = print) -> RenderableType:
+def demo(output: Path, *, seed: int = 0, quick: bool = False, say: Say = write) -> RenderableType:
     """Fine-tune, distil three times, measure; returns the table and one challenge review as each model sees it.
 
     Finished runs in ``output`` are used again and an unfinished one goes on, if seed and size are the same.
@@ -114,9 +114,10 @@ def _demo(output: Path, seed: int, quick: bool, say: Say) -> RenderableType:
     unseen = unseen_rows(models["teacher"], clean, corpus, say)
     measured: dict[str, Figures] = {}
     taught: Mapping[str, Answers] = {}
-    for name, folder in track(models.items(), description="measuring", transient=True):
-        measured[name], answers = measured_model(folder, taught, unseen)
-        taught = taught or answers  # the teacher comes first
+    with progress_bars() as progress:
+        for name, folder in progress.track(models.items(), description="measuring"):
+            measured[name], answers = measured_model(folder, taught, unseen)
+            taught = taught or answers  # the teacher comes first
     _write(output / "demo.json", measured, seed)
     return Group(_table(measured, seed), Text(), _seen(models, unseen.reviews["challenge"][0].text))
 

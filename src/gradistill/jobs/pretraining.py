@@ -29,6 +29,7 @@ from gradistill.models.probe import Probe
 from gradistill.models.tracing import evaluating
 from gradistill.objectives import Moment, Pair
 from gradistill.objectives._contract import Gradients, Logits
+from gradistill.printing import write
 from gradistill.recipe import Recipe
 from gradistill.report.card import model_card
 from gradistill.signals.fingerprint import of_model, of_rows, of_tokenizer
@@ -49,7 +50,7 @@ def pretrain(
     *,
     text_columns: tuple[str, ...] | None = None,
     overwrite: bool = False,
-    say: Say = print,
+    say: Say = write,
 ) -> dict[str, Any]:
     """Distil an encoder, fine-tuned or not, into the student that the recipe describes; no label is read.
 

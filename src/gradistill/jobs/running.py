@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset, concatenate_datasets
-from rich.progress import Progress
 from torch import nn
 from transformers import (
     EvalPrediction,
@@ -23,16 +22,19 @@ from gradistill.audit import Answers, ask, loyalty, predicted_logits
 from gradistill.data import Collator, Cut, Encoded, Splits, Task, compute_metrics, encode
 from gradistill.jobs import Say
 from gradistill.jobs.account import described, timing, versions
+from gradistill.jobs.checking import doubtful_teacher, teacher_warning
 from gradistill.jobs.folder import close_run, opened_run
 from gradistill.jobs.guarded import disk_trouble_told, epochs_done, saving, trained
 from gradistill.jobs.remembering import remembered_answers
 from gradistill.jobs.signals import AUTO, StoreChoice, plan_store, stored_teacher
 from gradistill.models.limits import check_readable
 from gradistill.models.loading import set_padding
+from gradistill.models.placing import placed
 from gradistill.models.probe import Probe
 from gradistill.objectives import Pair, Term
 from gradistill.objectives._contract import Request
-from gradistill.recipe import Recipe
+from gradistill.printing import progress_bars
+from gradistill.recipe import Recipe, TrainingSettings
 from gradistill.report.card import model_card
 from gradistill.signals.building import Build
 from gradistill.signals.fingerprint import of_model, of_rows, of_tokenizer
@@ -43,6 +45,8 @@ from gradistill.training.arguments import CHECKPOINTS, Measured, sealing, traini
 from gradistill.training.processes import processes
 from gradistill.training.step import requests_of
 from gradistill.training.trainer import DistillationTrainer, facts, online_teacher
+
+_BEST = "metric_for_best_model"
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,8 @@ class Run:
                 "versions": versions(),
                 # Not among what an unfinished run is known by: no weight depends on these rows.
                 "inputs": {**inputs, "test": of_rows(test)} if test is not None else inputs,
+                "positive": self.splits.task.positive_label,
+                "overlap": self.splits.overlap,
             }
             card = model_card({**metrics, "recipe": self.recipe.as_dict()})
             close_run(self.output, saving(student, self.tokenizer), self.recipe, metrics, card)
@@ -133,6 +139,12 @@ class Run:
                 check_readable(model, rows, self.tokenizer, owner=owner)
         if teacher is not None:
             self.asked(student, teacher)
+
+    def doubt(self, teacher: PreTrainedModel, validation: Dataset) -> None:
+        """Warn, before any work, of a teacher that does not know the task."""
+        placed(teacher, processes().device)
+        if warning := doubtful_teacher(teacher, validation, Collator(self.tokenizer), self.splits.task):
+            self.say(f"WARNING: {warning}")
 
     def _inputs(
         self,
@@ -231,6 +243,19 @@ class Run:
             best = "highest" if arguments.greater_is_better else "lowest"
             self.say(f"the checkpoint with the {best} {name} is kept")
 
+    def _selecting(self, settings: TrainingSettings) -> TrainingSettings:
+        """The settings with the metric that selects under its name here: f1 of several classes is macro_f1."""
+        given = settings.arguments.get(_BEST)
+        if not isinstance(given, str):
+            return settings
+        name = self.splits.task.metric(given.removeprefix("eval_"))
+        if name == given.removeprefix("eval_"):
+            return settings
+        self.say(
+            f"{_BEST} {given}: of {self.splits.task.num_labels} classes that is {name}, the mean over them"
+        )
+        return settings.model_copy(update={"arguments": {**settings.arguments, _BEST: name}})
+
     def _evaluated(
         self,
         student: PreTrainedModel,
@@ -239,7 +264,7 @@ class Run:
         inputs: Mapping[str, str],
     ) -> dict[str, Any]:
         """Metrics and, where there is a teacher, its metrics and the student's loyalty to it."""
-        with Progress(transient=True) as progress:
+        with progress_bars() as progress:
             bar = progress.add_task("evaluating", total=len(validation) * (1 if teacher is None else 2))
 
             def done(rows: int) -> None:
@@ -254,6 +279,7 @@ class Run:
             "eval": self._metrics(answers, validation),
             "teacher_eval": self._metrics(reference, validation) if reference else None,
             "loyalty": loyalty(answers, reference).as_dict() if reference else None,
+            "warnings": [*self.splits.warnings, *self._doubts(answers, reference, validation)],
         }
 
     def _tested(
@@ -265,7 +291,7 @@ class Run:
             return found
         models = {"test": student, **({"teacher_test": teacher} if teacher is not None else {})}
         labels, collate = np.asarray(test["labels"][:]), Collator(self.tokenizer)
-        with Progress(transient=True) as progress:
+        with progress_bars() as progress:
             bar = progress.add_task("testing", total=len(test) * len(models))
             for name, model in models.items():
                 logits = predicted_logits(
@@ -273,6 +299,14 @@ class Run:
                 )
                 found[name] = compute_metrics(self.splits.task, logits, labels)
         return found
+
+    def _doubts(self, answers: Answers, reference: Answers | None, validation: Dataset) -> list[str]:
+        """What is wrong with the teacher, or without one with the model that may become one."""
+        judged, owner = (answers, "model") if reference is None else (reference, "teacher")
+        task, labels = self.splits.task, np.asarray(validation["labels"][:])
+        predicted = judged.logits[:, 0] if task.labels is None else judged.labels
+        warning = teacher_warning(task, predicted, labels, owner)
+        return [warning] if warning else []
 
     def _asked(
         self,

@@ -14,6 +14,7 @@ from gradistill.data import DataChoice, Splits, align_labels, load_unlabelled, r
 from gradistill.data.given import Source
 from gradistill.errors import GradistillError, RecipeError
 from gradistill.jobs import Say
+from gradistill.jobs.checking import with_positive
 from gradistill.jobs.folder import check_run
 from gradistill.jobs.lengths import Reader, new_length, task_length
 from gradistill.jobs.running import Run
@@ -32,6 +33,7 @@ from gradistill.models.student import (
 )
 from gradistill.models.tokenizers import check_same_rows, check_same_tokens
 from gradistill.objectives._contract import Request
+from gradistill.printing import write
 from gradistill.recipe import Recipe, StudentSettings
 from gradistill.signals.layout import Encoding
 from gradistill.signals.teacher import OnlineTeacher
@@ -49,7 +51,7 @@ def finetune(
     recipe: Recipe,
     *,
     overwrite: bool = False,
-    say: Say = print,
+    say: Say = write,
 ) -> dict[str, Any]:
     """Fine-tune a pre-trained model into a teacher; returns what ``metrics.json`` holds.
 
@@ -69,7 +71,7 @@ def finetune(
     reads = (*model_paths(model), *choice.paths)
     check_run(Path(output), recipe, overwrite=overwrite, reads=reads)
     check_training(recipe)
-    splits = read_splits(choice, optional=_TEST)
+    splits = with_positive(read_splits(choice, optional=_TEST), choice.positive)
     say(splits.describe())
     set_seed(recipe.training.seed)
     tokenizer = load_tokenizer(model)
@@ -90,7 +92,7 @@ def distill(
     signals: StoreChoice = AUTO,
     callbacks: Sequence[TrainerCallback] = (),
     overwrite: bool = False,
-    say: Say = print,
+    say: Say = write,
 ) -> dict[str, Any]:
     """Distil a fine-tuned teacher into a student; returns what ``metrics.json`` holds.
 
@@ -115,7 +117,7 @@ def store_signals(
     encoding: Encoding = DEFAULT_ENCODING,
     repair: bool = False,
     device_map: DeviceMap | None = None,
-    say: Say = print,
+    say: Say = write,
 ) -> Path:
     """Write what a recipe asks of the teacher into a store, or finish one; without ``output``, into the cache.
 
@@ -137,6 +139,7 @@ def store_signals(
     asked = [*run.asked(student, online), *_asked_beside(run, online, teacher_model, others)]
     rows = run.encoded("train")
     check_readable(teacher_model, rows, run.tokenizer, owner="teacher")
+    run.doubt(teacher_model, run.encoded("validation"))
     plan = run.plan(asked, online, rows, encoding, Path(output) if output else None)
     if repair and mended(plan, online, run.tokenizer, say):
         return plan.folder
@@ -167,7 +170,10 @@ def _pair(
     """The run, the teacher and the new student that these names describe."""
     tokenizer = load_tokenizer(teacher)
     teacher_model, _ = load_classifier(teacher, device_map=device_map)
-    splits = align_labels(read_splits(data, optional=_TEST), label_names(teacher_model))
+    splits = align_labels(
+        read_splits(data, optional=_TEST), label_names(teacher_model), label_map=data.label_map
+    )
+    splits = with_positive(splits, data.positive, [model_folder(teacher)])
     say(splits.describe())
     set_seed(recipe.training.seed)
     student = build_student(teacher_model, tokenizer, recipe.student)

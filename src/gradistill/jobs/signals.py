@@ -11,7 +11,6 @@ from typing import Any, get_args
 
 import torch
 from datasets import Dataset
-from rich.progress import Progress
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -20,6 +19,7 @@ from gradistill.errors import StoreError
 from gradistill.jobs import Say
 from gradistill.models.placing import placed
 from gradistill.objectives._contract import Logits, Request
+from gradistill.printing import progress_bars
 from gradistill.signals.building import DRAFT, PLAN, Build, alone, build, read_plan, rebuild
 from gradistill.signals.files import discard
 from gradistill.signals.fingerprint import digest, made_for
@@ -112,7 +112,7 @@ def filled(plan: Build, teacher: OnlineTeacher, tokenizer: PreTrainedTokenizerBa
     placed(teacher.model, state.device)
     if state.is_main_process:
         say(f"teacher signals: {plan.size / 1e6:,.1f} MB into {plan.folder}")
-    with Progress(transient=True, disable=not state.is_main_process) as progress:
+    with progress_bars(disable=not state.is_main_process) as progress:
         bar = progress.add_task("asking the teacher", total=len(plan.rows) / state.num_processes)
         build(
             plan,

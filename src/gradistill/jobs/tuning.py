@@ -21,12 +21,14 @@ from gradistill.data import DataChoice, read_splits
 from gradistill.data.given import Source, is_path
 from gradistill.errors import DataError, GradistillError, ModelError, RecipeError, nearest
 from gradistill.jobs import Say
+from gradistill.jobs.checking import warnings_once
 from gradistill.jobs.folder import metrics_of
 from gradistill.jobs.output_folder import Kind, held
 from gradistill.jobs.runs import distill
 from gradistill.jobs.searching import Searched, changes_of, default_space
 from gradistill.jobs.signals import AUTO, StoreChoice
 from gradistill.models.given import ModelSource, model_name
+from gradistill.printing import write
 from gradistill.recipe import Recipe
 from gradistill.signals.files import discard, draft_of, write_whole
 from gradistill.signals.fingerprint import digest, of_model
@@ -87,7 +89,7 @@ def tune(
     tuning: Tuning,
     *,
     signals: StoreChoice = AUTO,
-    say: Say = print,
+    say: Say = write,
 ) -> dict[str, Any]:
     """Search until the time or the trials are over; returns what ``tune.json`` holds.
 
@@ -104,12 +106,13 @@ def tune(
         }  # fmt: skip
         study = _study(optuna, folder, about)
         _again(optuna, study, say)
+        warned = warnings_once(say)
         search = _Search(optuna, study, folder, tuning, space, say)
         until = None if tuning.minutes is None else monotonic() + 60 * tuning.minutes
         count = 0
         while (tuning.trials is None or count < tuning.trials) and (until is None or monotonic() < until):
             search.trial(lambda at, recipe, pruned: distill(
-                teacher, choice, at, recipe, signals=signals, callbacks=pruned, overwrite=True, say=_quiet
+                teacher, choice, at, recipe, signals=signals, callbacks=pruned, overwrite=True, say=warned
             ))  # fmt: skip
             count += 1
         return search.report()
@@ -269,7 +272,3 @@ def _figures(metrics: Mapping[str, Any], aim: Sequence[str]) -> dict[str, float]
             remedy=f"choose among {', '.join(name for name in found if found[name] is not None)}",
         )
     return {name: value for name, value in found.items() if value is not None}
-
-
-def _quiet(_: str) -> None:
-    """What each run says is of no interest in a search."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from gradistill.data.tasks import metric_title
 from gradistill.report.bench_plots import bench_plots
 from gradistill.report.card import Ready, markdown_template
 from gradistill.report.figures import Cell, capital, cell, count, decimal, finite
@@ -81,14 +82,17 @@ def _panel(panel: Mapping[str, Any], bench: Mapping[str, Any]) -> dict[str, Any]
         if any(row["apart"].values()):
             apart = [_signed(row["apart"].get(name)) for name in names]
             rows.append({"name": f"from {bench['baseline']}", "seeds": None, "cells": apart})
-    teacher = ", ".join(f"{name} {decimal(value)}" for name, value in (panel["teacher"] or {}).items())
+    teacher = ", ".join(
+        f"{metric_title(name, panel.get('positive'))} {decimal(value)}"
+        for name, value in (panel["teacher"] or {}).items()
+    )
     rows_of = (bench["teachers"].get(panel["task"]) or {}).get("rows") or {}
     return {
         "task": panel["task"],
         "layers": panel["layers"],
         "teacher": teacher,
         "rows_of": [(name, count(n)) for name, n in rows_of.items()],
-        "heads": [capital(name) for name in names],
+        "heads": [capital(metric_title(name, panel.get("positive"))) for name in names],
         "rows": rows,
     }
 

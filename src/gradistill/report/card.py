@@ -17,10 +17,11 @@ from typing import Any
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
+from gradistill.data.tasks import metric_title
 from gradistill.errors import GradistillError
+from gradistill.printing import printable
 from gradistill.recipe.secrets import redacted
 from gradistill.report.summary import role_of
-from gradistill.report.words import printable
 
 REQUIRED = ("task", "method", "student")
 NO_VALUE = "–"
@@ -66,8 +67,10 @@ def model_card(facts: Mapping[str, Any]) -> str:
         teacher=_model("teacher", teacher) if teacher else None,
         columns=[_model(r, m) for r, m in ((role_of(facts), student), ("teacher", teacher)) if m],
         role=role_of(facts),
-        metrics=_metric_rows(facts.get("eval") or {}, facts.get("teacher_eval") or {}),
-        tested=_metric_rows(facts.get("test") or {}, facts.get("teacher_test") or {}),
+        metrics=_metric_rows(facts.get("eval") or {}, facts.get("teacher_eval") or {}, facts.get("positive")),
+        tested=_metric_rows(facts.get("test") or {}, facts.get("teacher_test") or {}, facts.get("positive")),
+        warnings=list(facts.get("warnings") or ()),
+        overlap=overlap_sentence(facts.get("overlap")),
         loyalty=[_loyalty_row(name, part) for name, part in loyalty.items()],
         label_loyalty="label" in loyalty,
         saliency=_saliency_note(loyalty.get("saliency")),
@@ -134,9 +137,30 @@ def _model(role: str, model: Mapping[str, Any]) -> dict[str, Any]:
     return {"role": role} | {key: model.get(key) for key in ("name", "layers", "hidden", "parameters")}
 
 
-def _metric_rows(student: Mapping[str, Any], teacher: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _metric_rows(
+    student: Mapping[str, Any], teacher: Mapping[str, Any], positive: str | None
+) -> list[dict[str, Any]]:
     names = dict.fromkeys([*student, *teacher])
-    return [{"name": n, "student": student.get(n), "teacher": teacher.get(n)} for n in names]
+    return [
+        {"name": metric_title(n, positive), "student": student.get(n), "teacher": teacher.get(n)}
+        for n in names
+    ]
+
+
+def overlap_sentence(found: Mapping[str, Any] | None) -> str | None:
+    """A sentence, where rows of the split are training rows."""
+    if not found or not found.get("normalised"):
+        return None
+    return (
+        f"{found['normalised']} of its {found['rows']} rows are training rows too "
+        f"({found['exact']} of them letter for letter), so figures on them flatter a model"
+    )
+
+
+def audit_warnings(audit: Mapping[str, Any]) -> list[str]:
+    """The sentences under an audit's verdict: its warnings, and rows that are training rows."""
+    overlapping = overlap_sentence(audit.get("overlap"))
+    return [*(audit.get("warnings") or ()), *([overlapping] if overlapping else [])]
 
 
 def _loyalty_row(name: str, part: Mapping[str, Any]) -> dict[str, Any]:

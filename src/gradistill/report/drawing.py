@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
-from gradistill.report.words import printable
+from gradistill.printing import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

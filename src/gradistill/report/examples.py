@@ -10,8 +10,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from gradistill.printing import printable
 from gradistill.report.figures import finite
-from gradistill.report.words import printable
 
 _PLAIN = frozenset("\n\t")
 """White space that the page shows as such; every other control character is written as an escape."""

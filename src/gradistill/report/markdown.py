@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gradistill.report.card import NO_VALUE, Ready, markdown_template
+from gradistill.report.card import NO_VALUE, Ready, audit_warnings, markdown_template
 from gradistill.report.figures import Cell, figure_groups, student_names
+from gradistill.report.summary import audit_metrics
 
 
 def audit_table(audit: Mapping[str, Any]) -> str:
@@ -17,11 +18,12 @@ def audit_table(audit: Mapping[str, Any]) -> str:
     """
     return markdown_template("audit.md.j2", cell=_cell).render(
         verdict=audit.get("verdict"),
-        warnings=audit.get("warnings") or [],
         students=student_names(audit),
         groups=figure_groups(audit),
         data=audit.get("data") or {},
         attribution=audit.get("attribution") or {},
+        metrics=audit_metrics(audit),
+        warnings=audit_warnings(audit),
     )
 
 

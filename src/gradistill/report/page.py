@@ -11,7 +11,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from gradistill.report.card import public_name
+from gradistill.data.tasks import metric_title
+from gradistill.report.card import audit_warnings, public_name
 from gradistill.report.examples import browser_data, embedded, has_labels
 from gradistill.report.figures import (
     Cell,
@@ -56,9 +57,10 @@ def audit_page(audit: Mapping[str, Any], examples: Sequence[Mapping[str, Any]]) 
         students=students,
         verdict=public_name(str(audit.get("verdict") or "")),
         failed=failures(audit),
-        warnings=[public_name(str(warning)) for warning in audit.get("warnings") or []],
         models=_models(audit, names),
         data=_facts(audit.get("data")),
+        metrics=_metrics(audit, names),
+        warnings=[public_name(text) for text in audit_warnings(audit)],
         attribution=audit.get("attribution") or {},
         groups=figure_groups(audit),
         plots=[{"title": p.title, "note": p.note, "svg": Markup(p.svg)} for p in plots(audit)],
@@ -87,6 +89,20 @@ def _models(audit: Mapping[str, Any], names: Mapping[str, str]) -> list[dict[str
         }
         for role, model in models
     ]
+
+
+def _metrics(audit: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any] | None:
+    """The task's own metrics, a row a model."""
+    found: Mapping[str, Any] = audit.get("metrics") or {}
+    heads = ordered(found.values())
+    if not heads:
+        return None
+    positive = (audit.get("data") or {}).get("positive")
+    rows = [
+        (names.get(model, public_name(model)), [decimal(scores.get(n)) for n in heads])
+        for model, scores in found.items()
+    ]
+    return {"heads": [capital(metric_title(name, positive)) for name in heads], "rows": rows}
 
 
 def _facts(

@@ -10,9 +10,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+from gradistill.printing import printable
 from gradistill.report.card import NO_VALUE
 from gradistill.report.figures import capital
-from gradistill.report.words import printable
 
 
 @cache

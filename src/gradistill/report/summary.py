@@ -8,8 +8,9 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from gradistill.data.tasks import metric_title
+from gradistill.printing import printable
 from gradistill.report.terminal import results_table
-from gradistill.report.words import printable
 
 
 def role_of(metrics: Mapping[str, Any]) -> str:
@@ -29,7 +30,7 @@ def run_table(metrics: Mapping[str, Any]) -> RenderableType:
             "name": model["name"],
             "layers": model["layers"],
             "parameters": model["parameters"],
-            **scores,
+            **{metric_title(name, metrics.get("positive")): value for name, value in scores.items()},
         }
         for role, model, scores in models
         if model is not None
@@ -46,7 +47,11 @@ def run_table(metrics: Mapping[str, Any]) -> RenderableType:
             if isinstance(entry, Mapping)
         ]
         parts.append(results_table(loyal))
-    return Group(*parts, _times(metrics))
+    return Group(*parts, _times(metrics), *_warnings(metrics))
+
+
+def _warnings(found: Mapping[str, Any]) -> list[Text]:
+    return [Text(printable(f"WARNING: {warning}")) for warning in found.get("warnings") or ()]
 
 
 def _times(metrics: Mapping[str, Any]) -> Text:
@@ -88,7 +93,18 @@ def audit_view(audit: Mapping[str, Any]) -> RenderableType:
             for name, figure in figures.items()
         ]
         parts.append(results_table(rows, title=f"{student['name']} beside {audit['teacher']['name']}"))
-    return Group(*parts, Text(printable(audit["verdict"])))
+    if rows := audit_metrics(audit):
+        parts.append(results_table(rows, title="metrics of the task"))
+    return Group(*parts, Text(printable(audit["verdict"])), *_warnings(audit))
+
+
+def audit_metrics(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A row a model with the task's metrics; F1 with its class. None in an audit of an earlier version."""
+    positive = (audit.get("data") or {}).get("positive")
+    return [
+        {"model": model, **{metric_title(name, positive): value for name, value in scores.items()}}
+        for model, scores in (audit.get("metrics") or {}).items()
+    ]
 
 
 def _interval(entry: Mapping[str, Any]) -> str | None:

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gradistill.data.words import WordScore
-from gradistill.report.words import printable
+from gradistill.printing import printable
 
 LEVELS = (0.1, 0.33, 0.66)
 """Shares of the strongest word from which a word is marked weak, medium, strong."""

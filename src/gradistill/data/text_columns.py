@@ -1,0 +1,295 @@
+"""Which columns are texts? Ids, dates, categories and labels under another name are not: each with its reason."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from gradistill.data.checks import all_numbers, is_missing, number, shown
+from gradistill.data.reading import Table
+from gradistill.data.tasks import label_key
+from gradistill.data.words import UNSPACED
+from gradistill.errors import DataError
+
+LABEL_COLUMNS = ("label", "labels", "gold_label", "target", "class", "score", "similarity")
+IGNORED_COLUMNS = ("", "id", "idx", "index", "guid", "uid", "rationale")
+"""Never taken for a text; the nameless column is the row number that some tools write first."""
+TEXT_COLUMNS = frozenset({
+    "text", "texts", "sentence", "sentence1", "sentence2", "question", "question1", "question2", "premise",
+    "hypothesis", "review", "content", "body", "comment", "tweet", "message", "document", "utterance", "query",
+    "title", "headline", "abstract", "passage", "context", "description", "post",
+})  # fmt: skip
+"""Names that say that a column is a text, even if its values are few."""
+NAME_TEXTS = "name the text column, or two of them, with --text-columns (text_columns= in Python)"
+
+FEWEST_ROWS = 5
+"""With fewer rows a pattern in a column says nothing."""
+SAMPLE = 5000
+"""Values that the patterns are tried on: as good as all of them."""
+MOST = 0.95
+"""The share of the values that must fit a pattern."""
+REPEATS = 3
+"""How often a value, or a label, occurs on average before a dependence between them can be no accident."""
+ALIKE = 0.98
+"""The share of rows in which a column agrees with the label before it counts as the label under another name."""
+FEW_VALUES, FEW_WORDS = 50, 3
+"""A category has at most so many values, of at most so many words on average, and ten rows a value."""
+
+FEW_WITH_ONE_LABEL = "few values, and one label for each"
+
+_CODE = re.compile(r"(?=.*\d)[!-~]+|[0-9a-f]{8,}", re.IGNORECASE)
+_LINK = re.compile(r"(?:[a-z][a-z0-9+.-]{1,9}://|www\.)\S+|[^\s@]+@[^\s@]+\.[^\s@]+", re.IGNORECASE)
+_FLAGS = frozenset({"true", "false", "yes", "no", "y", "n", "t", "f", "0", "1"})
+_DATE_WORDS = frozenset({
+    "january", "february", "march", "april", "may", "june", "july", "august", "september", "october",
+    "november", "december", "jan", "feb", "mar", "apr", "jun", "jul", "aug", "sep", "sept", "oct", "nov", "dec",
+    "monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday", "mon", "tue", "tues", "wed",
+    "thu", "thur", "thurs", "fri", "sat", "sun", "am", "pm", "utc", "gmt", "z", "t", "est", "edt", "cst", "cdt",
+    "mst", "mdt", "pst", "pdt", "cet", "cest", "bst", "st", "nd", "rd", "th", "at", "of",
+})  # fmt: skip
+_DIGITS = re.compile(r"\d+")
+_LETTERS = re.compile(r"[^\W\d_]+")
+_UNSPACED = re.compile("[" + "".join(f"{chr(low)}-{chr(high)}" for low, high in UNSPACED) + "]")
+
+
+@dataclass(frozen=True)
+class TextChoice:
+    """The columns that are texts, and why each of the others is none."""
+
+    texts: tuple[str, ...]
+    left_out: Mapping[str, str]
+
+
+def label_candidates(columns: Iterable[str]) -> list[str]:
+    """The columns that are called like a label."""
+    return [name for name in columns if name.casefold() in LABEL_COLUMNS]
+
+
+def find_text_columns(table: Table, label_column: str) -> TextChoice:
+    """The one or two columns of text, in the order of the file. Raises DataError, naming the columns, where in doubt.
+
+    Never a text is a column without words (ids, dates, links, numbers, one value throughout), or one that follows
+    from the label or gives it away (its name, its number, a finer or a coarser class). A category that does neither
+    may be half of a pair: then the columns have to be named. Single words and running numbers are texts where
+    nothing better is there.
+    """
+    others = [name for name in table.columns if name != label_column]
+    kinds = {name: _kind(table, name, label_column) for name in others}
+    texts = [name for name in others if kinds[name].kind == "text"]
+    texts = texts or [name for name in others if kinds[name].kind == "weak"]
+    categories = [name for name in others if kinds[name].kind == "category"]
+    candidates = [name for name in others if _may_be_text(table, name)]
+    if not texts and len(candidates) == 1 and (categories or _called_text(candidates[0])):
+        texts, categories = candidates, []
+    if rivals := label_candidates([*texts, *categories]):
+        # It may be the label in words: as a text it would give the answer away.
+        raise DataError(f"{table.file}: is {rivals[0]!r} a text, or another label?", remedy=NAME_TEXTS)
+    left_out = {name: kinds[name].reason for name in others if name not in texts}
+    if len(texts) == 1 and categories:
+        raise _is_it_a_pair(table, texts[0], categories[0], left_out[categories[0]])
+    if len(texts) not in (1, 2):
+        raise _no_choice(table, label_column, texts, left_out)
+    return TextChoice(tuple(texts), left_out)
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """``none`` for no text, ``category``, ``weak`` for a text where there is no better one, or ``text``."""
+
+    kind: str
+    reason: str = ""
+
+
+def _kind(table: Table, name: str, label_column: str) -> _Kind:
+    values, called_text = table.columns[name], _called_text(name)
+    reason = _no_text(table, name) or label_dependence(table, name, label_column)
+    if reason and not (reason == FEW_WITH_ONE_LABEL and called_text):
+        return _Kind("none", reason)
+    if not called_text and (reason := _category(values)):
+        return _Kind("category", reason)
+    if not called_text and (reason := _weak_text(values)):
+        return _Kind("weak", reason)
+    return _Kind("text")
+
+
+def _called_text(name: str) -> bool:
+    return name.casefold() in TEXT_COLUMNS
+
+
+def _may_be_text(table: Table, name: str) -> bool:
+    return name.casefold() not in IGNORED_COLUMNS and holds_text(table, name)
+
+
+def _is_it_a_pair(table: Table, text: str, category: str, reason: str) -> DataError:
+    return DataError(
+        f"{table.file}: is {category!r} ({reason}) half of a pair with {text!r}, or no text?",
+        expected="texts that differ from row to row, or the names of the text columns",
+        remedy=f"name the text columns: --text-columns {_option(text)}, or --text-columns {_option(text, category)} "
+        "(text_columns= in Python)",
+    )
+
+
+def _option(*names: str) -> str:
+    listed = ",".join(names)
+    return listed if re.fullmatch(r"[\w,.-]+", listed) else repr(listed)
+
+
+def _no_choice(
+    table: Table, label_column: str, texts: Sequence[str], reasons: Mapping[str, str]
+) -> DataError:
+    found = f"{len(texts)} columns of text: {', '.join(map(shown, texts))}" if texts else "no column of text"
+    no_texts = "".join(f"\n  - {shown(name)}: {reason}" for name, reason in reasons.items())
+    return DataError(
+        f"{table.file} has {found}.{' No texts are:' + no_texts if no_texts else ''}",
+        expected=f"one or two beside the label {label_column!r}, among the columns "
+        + ", ".join(map(shown, table.columns)),
+        remedy=NAME_TEXTS,
+    )
+
+
+def holds_text(table: Table, column: str) -> bool:
+    """Whether a column holds texts, and no numbers or ids of classes."""
+    values = table.columns[column]
+    if not table.typed:
+        return not all_numbers(values)
+    return column not in table.class_names and any(isinstance(value, str) for value in values)
+
+
+def wordless(values: Sequence[Any]) -> str | None:
+    """Why a column holds no words: ids, dates, links, yes or no, numbers, one value throughout; None where it does."""
+    present = [value.strip() for value in values if isinstance(value, str) and value.strip()]
+    if len(present) < FEWEST_ROWS:
+        return None
+    if all(value == present[0] for value in present):
+        return "the same in every row"
+    sample = present[:: -(-len(present) // SAMPLE)]
+    for reason, fits in _WORDLESS.items():
+        if _mostly(sample, fits):
+            return reason
+    return None
+
+
+def _is_date(value: str) -> bool:
+    """Digits, and no letters but those of months, days, time zones."""
+    digits = _DIGITS.findall(value)
+    return (
+        len(value) <= 40
+        and (len(digits) > 1 or any(len(part) in (4, 8) for part in digits))
+        and all(word.casefold() in _DATE_WORDS for word in _LETTERS.findall(value))
+        and (len(digits) > 2 or bool(_LETTERS.search(value)) or ":" in value)
+    )
+
+
+_WORDLESS = {
+    "numbers": lambda value: (n := number(value)) is not None and math.isfinite(n),
+    "dates": _is_date,
+    "links": lambda value: bool(_LINK.fullmatch(value)),
+    "ids or codes": lambda value: bool(_CODE.fullmatch(value)),
+    "yes or no": lambda value: value.casefold() in _FLAGS,
+}
+
+
+def _mostly(values: Sequence[str], fits: Any) -> bool:
+    allowed = math.floor(len(values) * (1 - MOST))
+    misses = 0
+    for value in values:
+        misses += not fits(value)
+        if misses > allowed:
+            return False
+    return True
+
+
+def _no_text(table: Table, column: str) -> str | None:
+    if column.casefold() in IGNORED_COLUMNS:
+        return "called like a row's number or mark"
+    if column in table.class_names:
+        return "class ids"
+    if not holds_text(table, column):
+        return "no text in any row" if all(map(is_missing, table.columns[column])) else "numbers, or no texts"
+    return wordless(table.columns[column])
+
+
+def _weak_text(values: Sequence[Any]) -> str | None:
+    """Why a column is a text only where there is no better one."""
+    present = [value.strip() for value in values if isinstance(value, str) and value.strip()]
+    sample = present[:: -(-len(present) // SAMPLE)] if present else []
+    if len(sample) < FEWEST_ROWS:
+        return None
+    if _mostly(sample, lambda value: not any(map(str.isspace, value)) and not _UNSPACED.search(value)):
+        return "single words"
+    frames = Counter(_DIGITS.sub("#", value) for value in sample)
+    frame, count = frames.most_common(1)[0]
+    if "#" in frame and len(frame.split()) <= FEW_WORDS and count >= MOST * len(sample):
+        return "running numbers"
+    return None
+
+
+def _category(values: Sequence[Any]) -> str | None:
+    present = [value for value in values if isinstance(value, str) and value.strip()]
+    different = set(present)
+    if not different or len(different) > FEW_VALUES or len(present) < 10 * len(different):
+        return None
+    if sum(len(value.split()) for value in different) > FEW_WORDS * len(different):
+        return None
+    return f"{len(different)} different values"
+
+
+def label_dependence(table: Table, column: str, label_column: str) -> str | None:
+    """How a column of few values and the label follow from each other; None where they do not, or for free text.
+
+    Unique values determine everything: only values that come again and again show that a column is the label in
+    other words.
+    """
+    if label_column not in table.columns:  # a split without labels
+        return None
+    there = [
+        value for value in table.columns[column] if isinstance(value, Hashable) and not is_missing(value)
+    ]
+    if len(there) < max(FEWEST_ROWS, REPEATS * len(set(there)) // 2):
+        return None  # spellings apart, as good as unique
+    pairs = [
+        (label_key(value), label_key(label))
+        for value, label in zip(table.columns[column], table.columns[label_column], strict=True)
+        if not is_missing(value) and not is_missing(label) and isinstance(value, Hashable)
+    ]
+    rows, values = len(pairs), {value for value, _ in pairs}
+    if rows < FEWEST_ROWS or rows < REPEATS * len(values) or len(values) < 2:
+        return None
+    labels = {label for _, label in pairs}
+    if values <= labels and not all(number(value) is not None for value in values):
+        return "the names of the labels"
+    if len(values) == len(labels) and min(_purity(pairs), _purity((b, a) for a, b in pairs)) >= ALIKE:
+        return "one value for each label"
+    few_words = sum(len(value.split()) for value in values) <= FEW_WORDS * len(values)
+    if len(labels) > 1 and (few_words or len(values) <= 2 * len(labels)) and _purity(pairs) == 1:
+        return FEW_WITH_ONE_LABEL
+    backward = rows >= REPEATS * len(labels) and len(values) < len(labels)
+    if backward and _purity((label, value) for value, label in pairs) == 1:
+        return "it follows from the label"
+    if _in_steps(pairs, len(values)):
+        return "it follows from the score"
+    return None
+
+
+def _purity(pairs: Iterable[tuple[str, str]]) -> float:
+    """The share of rows whose second value is the usual one beside their first."""
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for first, second in pairs:
+        counts[first][second] += 1
+    rows = sum(map(Counter.total, counts.values()))
+    return sum(max(beside.values()) for beside in counts.values()) / rows
+
+
+def _in_steps(pairs: Sequence[tuple[str, str]], different: int) -> bool:
+    """Whether each value stands for a range of scores."""
+    scores = [(n, value) for value, label in pairs if (n := number(label)) is not None and math.isfinite(n)]
+    if len(scores) < len(pairs):
+        return False
+    scores.sort()
+    changes = sum(a[1] != b[1] for a, b in pairwise(scores))
+    return changes == different - 1

@@ -1,0 +1,143 @@
+"""The one place that prints. Nothing that comes from data, files or models reaches a terminal as anything but text.
+
+Control characters are written as escapes (``printable``), also in log lines, warnings and tracebacks. A terminal that
+cannot show a character gets an ASCII stand-in, or its escape: no command fails for want of an encoding.
+"""
+
+from __future__ import annotations
+
+import codecs
+import logging
+import sys
+import traceback
+import unicodedata
+import warnings
+from collections.abc import Iterable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.progress import Progress
+
+_ASCII = {
+    "–": "-", "—": "-", "−": "-", "×": "x", "…": "...", "‘": "'", "’": "'", "“": '"', "”": '"', "ρ": "rho", "τ": "tau",
+    "√": "sqrt ", "∇": "grad ", "·": "*", "≥": ">=", "≤": "<=", "→": "->", "ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss",
+    "━": "-", "╸": "-", "╺": "-", "█": "#", "▏": "|", "▎": "|", "▍": "|", "▌": "|", "▋": "|", "▊": "|", "▉": "#",
+}  # fmt: skip
+_HANDLER = "gradistill.ascii"
+
+JOINERS = "\u200c\u200d"
+"""Zero-width (non-)joiner: format characters, but part of Persian words and of emoji, and harmless alone."""
+
+_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+
+
+def printable(text: str) -> str:
+    """The text with everything that a terminal or a reader could be misled by written as a Python escape.
+
+    Controls (ANSI escapes, carriage returns, line ends, C1), bidirectional and other format characters, lone
+    surrogates, private and unassigned code points become ``\\x1b``, ``\\u202e`` and so on. Not markup-safe:
+    hand the result to ``rich.text.Text``, or escape it.
+    """
+    return "".join(
+        c if c in JOINERS or unicodedata.category(c) not in _HIDDEN else c.encode("unicode_escape").decode()
+        for c in text
+    )
+
+
+def write(*parts: object, error: bool = False) -> None:
+    """Print text, line by line, everything but its line ends shown as text; on stderr where it is an ``error``."""
+    text = "\n".join(printable(line) for line in " ".join(map(str, parts)).split("\n"))
+    print(_encodable(text, sys.stderr if error else sys.stdout), file=sys.stderr if error else sys.stdout)
+
+
+def show(*renderables: RenderableType) -> None:
+    """Print tables and marked texts."""
+    console = _console()
+    with console.capture() as captured:
+        for renderable in renderables:
+            console.print(_Safe(renderable))
+    sys.stdout.write(_encodable(captured.get(), sys.stdout))
+    sys.stdout.flush()
+
+
+def progress_bars(*columns: Any, **options: Any) -> Progress:
+    """Bars that go when they are done."""
+    from rich.progress import Progress
+
+    return Progress(*columns, console=_console(), transient=True, **options)
+
+
+def confirmed(question: str) -> bool:
+    """Whether the user says yes. A question without an answer is no."""
+    print(f"{_encodable(printable(question), sys.stdout)} [y/N]: ", end="", flush=True)
+    return sys.stdin.readline().strip().casefold() in ("y", "yes")
+
+
+def guard_terminal() -> None:
+    """Make the streams of this process, its log lines, warnings and tracebacks safe as well."""
+    codecs.register_error(_HANDLER, _stand_in)
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors=_HANDLER)
+    logging.setLogRecordFactory(_SafeRecord)
+    warnings.formatwarning = _safe_warning
+    sys.excepthook = _print_traceback
+
+
+class _Safe:
+    """A renderable whose segments hold no control characters, wherever they come from."""
+
+    def __init__(self, renderable: RenderableType) -> None:
+        self._renderable = renderable
+
+    def __rich_console__(self, console: Any, options: Any) -> Iterable[Any]:
+        from rich.segment import Segment
+
+        for segment in console.render(self._renderable, options):
+            if segment.control:
+                continue
+            text = "\n".join(map(printable, segment.text.split("\n")))
+            yield segment if text == segment.text else Segment(text, segment.style)
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    codecs.register_error(_HANDLER, _stand_in)
+    return Console()
+
+
+def _stand_in(error: UnicodeError) -> tuple[str, int]:
+    """What an encoding cannot hold in ASCII."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    missing = error.object[error.start : error.end]
+    return "".join(_ASCII.get(c, c.encode("ascii", "backslashreplace").decode()) for c in missing), error.end
+
+
+def _encodable(text: str, stream: Any) -> str:
+    """The text as the stream can take it; one that takes all is left alone."""
+    encoding = getattr(stream, "encoding", None)
+    if not isinstance(encoding, str):
+        return text
+    codecs.register_error(_HANDLER, _stand_in)
+    return text.encode(encoding, _HANDLER).decode(encoding)
+
+
+class _SafeRecord(logging.LogRecord):
+    def getMessage(self) -> str:
+        return "\n".join(map(printable, super().getMessage().split("\n")))
+
+
+def _safe_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    text = printable(str(message))
+    return f"{printable(filename)}:{lineno}: {category.__name__}: {text}\n"
+
+
+def _print_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    write("".join(traceback.format_exception(kind, error, trace)).rstrip("\n"), error=True)
