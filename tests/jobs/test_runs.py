@@ -16,8 +16,8 @@ from gradistill.jobs.runs import finetune
 from gradistill.models.loading import load_classifier, load_tokenizer
 from gradistill.recipe import load_recipe, shipped_methods
 
-FILES = [".gradistill.json", "README.md", "config.json", "metrics.json", "model.safetensors", "recipe.yaml", "tokenizer.json",
-         "tokenizer_config.json"]  # fmt: skip
+FILES = [".gradistill.json", "README.md", "config.json", "metrics.json", "model.safetensors", "recipe.yaml",
+         "tokenizer.json", "tokenizer_config.json"]  # fmt: skip
 KEYS = {
     "task",
     "method",
