@@ -224,7 +224,7 @@ def test_no_text_behind_an_option_is_a_traceback(change: str, columns: str | Non
         resolved_recipe("adkd", None, None, [change], "authors")
     except GradistillError as error:
         assert str(error)
-    data_choice("data", None, None, columns)
+    data_choice("data", None, text_columns=columns)
 
 
 def test_signals_are_written_shown_used_listed_and_deleted(small: Any, typed: Type, tmp_path: Path) -> None:

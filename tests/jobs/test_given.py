@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from datasets import Dataset, DatasetDict
 
+from gradistill.data import Task
 from gradistill.errors import DataError, GradistillError, ModelError, RecipeError
 from gradistill.jobs.audit import AuditChoice, audit
 from gradistill.jobs.explain import explain
@@ -252,7 +253,11 @@ def test_a_split_without_labels_is_audited(kind: str, labels: str, small: Any, t
     rows = [{k: v for k, v in row.items() if k != "label"} for row in texts(kind, 12)]
     if labels == "blank":
         rows = [{**row, "label": None} for row in rows]
-    found = audit(teacher, [teacher], rows, tmp_path / "out", NO_FAITH, say=heard.append)
+    columns = (
+        None if kind == "two" else ("text", "other")
+    )  # few different words may be labels, which must be settled
+    data = DataChoice(rows, text_columns=columns if labels == "no column" else None)
+    found = audit(teacher, [teacher], data, tmp_path / "out", NO_FAITH, say=heard.append)
     full = audit(teacher, [teacher], texts(kind, 12), tmp_path / "full", NO_FAITH, say=quiet)
     every, labelled = found["students"][0]["figures"], full["students"][0]["figures"]
     assert "quality" not in every
@@ -280,6 +285,14 @@ def test_labels_by_an_unusual_name_are_not_read_as_texts(
     words: tuple[str, str], small: Any, tmp_path: Path
 ) -> None:
     rows = [{"text": row["text"], "opinion": words[k % 2]} for k, row in enumerate(texts("two", 12))]
-    with pytest.raises(DataError, match="'opinion' may be the label"):
-        audit(small.teachers["two"], [small.teachers["two"]], rows, tmp_path / "out", say=quiet)
+    tasks = [None, Task("mine", ("text",), ("negative", "positive"), ("accuracy",), "accuracy")]
+    for task in tasks if words[0] == "positive" else tasks[:1]:
+        with pytest.raises(DataError, match="'opinion' may be the label"):
+            audit(
+                small.teachers["two"],
+                [small.teachers["two"]],
+                DataChoice(rows, task),
+                tmp_path / "out",
+                say=quiet,
+            )
     assert not (tmp_path / "out").exists()

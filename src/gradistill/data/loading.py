@@ -172,7 +172,8 @@ def read_splits(
     """
     given = _given_task(choice)
     tables, problems = read_source(choice.source, _wanted(choice, splits, optional), given)
-    names = (*(choice.columns or ()), choice.label_column or "", marks.column if marks else "")
+    texts = choice.columns or (given.text_columns if given else ())
+    names = (*texts, choice.label_column or "", marks.column if marks else "")
     tables = {split: with_fields(table, names) for split, table in tables.items()}
     notes = _set_apart(choice, tables, optional, given)
     problems += [problem for table in tables.values() for problem in table.problems]
@@ -181,6 +182,9 @@ def read_splits(
         inferred = _task_of_outputs(first, choice, outputs)
     elif given is not None:
         inferred = Inferred(given, choice.label_column or _label_of(first), {})
+        if outputs is not None and _lacks_labels(first, choice) and choice.columns is None:
+            others = [c for c in first.columns if c not in (*given.text_columns, inferred.label_column)]
+            _refuse_possible_labels(first, [name for name in others if _are_outputs(first, name, outputs)])
     else:
         inferred = _inferred(first, choice, problems)
         problems += _other_columns(first, {k: t for k, t in tables.items() if k not in optional})
@@ -244,7 +248,7 @@ def _wanted(choice: DataChoice, splits: tuple[str, ...], optional: tuple[str, ..
         return Wanted(splits, optional)
     if not {"train", "validation"}.intersection(splits):
         raise RecipeError(
-            f"validation_share came for the splits {', '.join(splits)}",
+            f"validation_share is given for the splits {', '.join(splits)}",
             expected="train or validation among them",
             remedy="leave --validation-share out, or look at --split validation",
         )
@@ -297,29 +301,37 @@ def _task_of_outputs(table: Table, choice: DataChoice, outputs: Sequence[str]) -
     """The task that a model solves, for rows without labels: its classes, and the columns of text that are there."""
     named = choice.label_column or next(iter(label_candidates(table.columns)), "")
     if choice.columns and (problems := missing_columns(table, choice.columns)):
-        raise DataError(f"{table.file} lacks columns that were asked for.", problems=problems)
+        raise DataError(f"{table.file} lacks columns that were named.", problems=problems)
     rest = replace(table, columns={k: v for k, v in table.columns.items() if k != named})
     chosen = None if choice.columns else find_text_columns(rest, named)
     texts = choice.columns or (chosen.texts if chosen else ())
-    if choice.columns is None and (
-        doubtful := [name for name in texts if _may_be_labels(table, name, outputs)]
-    ):
-        raise DataError(
-            f"{table.file} has no column that is called like a label, and {doubtful[0]!r} may be the label.",
-            expected="texts without labels, or the name of the label's column",
-            remedy=f"name it with --label-column {doubtful[0]}, or the texts with --text-columns",
-        )
+    if choice.columns is None and not named:
+        _refuse_possible_labels(table, [name for name in texts if _may_be_labels(table, name, outputs)])
     labels = tuple(outputs) if len(outputs) > 1 else None
     task = replace(inferred_task(texts, labels, choice.name), name=data_name(choice.source))
     _refuse_other_kind(choice, task)
     return Inferred(task, named, chosen.left_out if chosen else {})
 
 
+def _refuse_possible_labels(table: Table, doubtful: Sequence[str]) -> None:
+    if doubtful:
+        raise DataError(
+            f"{table.file} has no column that is called like a label, and {doubtful[0]!r} may be the label.",
+            expected="texts without labels, or the name of the label's column",
+            remedy=f"name it with --label-column {doubtful[0]}, or the texts with --text-columns",
+        )
+
+
 def _may_be_labels(table: Table, column: str, outputs: Sequence[str]) -> bool:
     """Whether a column of words holds what a model predicts, or no more different ones in many rows."""
     words = {str(word).strip().casefold() for word in table.columns[column]}
     few = len(words) <= max(len(outputs), 2) and len(table.lines) >= 4 * len(words)
-    return few or words <= {name.casefold() for name in outputs}
+    return few or _are_outputs(table, column, outputs)
+
+
+def _are_outputs(table: Table, column: str, outputs: Sequence[str]) -> bool:
+    names = {name.casefold() for name in outputs}
+    return bool(names) and all(str(word).strip().casefold() in names for word in table.columns[column])
 
 
 def _with_share(found: Splits, choice: DataChoice, splits: Sequence[str]) -> Splits:

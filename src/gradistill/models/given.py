@@ -26,8 +26,8 @@ def model_name(source: ModelSource) -> str:
     if not isinstance(source, tuple):
         return _path(source)
     model, _ = _pair(source)
-    came_from = str(getattr(model.config, "_name_or_path", "") or "")
-    return Path(came_from).name or type(model).__name__
+    origin = str(getattr(model.config, "_name_or_path", "") or "")
+    return Path(origin).name or type(model).__name__
 
 
 def model_folder(source: ModelSource) -> str:
