@@ -19,6 +19,9 @@ from gradistill.recipe import load_recipe, shipped_methods
 FILES = ["README.md", "config.json", "metrics.json", "model.safetensors", "recipe.yaml", "tokenizer.json",
          "tokenizer_config.json"]  # fmt: skip
 KEYS = {
+    "positive",
+    "overlap",
+    "warnings",
     "task",
     "method",
     "seed",
