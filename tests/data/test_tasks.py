@@ -59,7 +59,7 @@ def test_class_metrics_are_those_of_scikit_learn() -> None:
     predicted = LOGITS.argmax(1)
     assert compute_metrics(three, LOGITS, LABELS) == {
         "accuracy": accuracy_score(LABELS, predicted),
-        "f1": f1_score(LABELS, predicted, average="macro"),
+        "macro_f1": f1_score(LABELS, predicted, average="macro"),
         "matthews_correlation": matthews_corrcoef(LABELS, predicted),
     }
 

@@ -21,6 +21,9 @@ FILES = [
     "tokenizer.json", "tokenizer_config.json",
 ]  # fmt: skip
 KEYS = {
+    "positive",
+    "overlap",
+    "warnings",
     "task",
     "texts",
     "method",
