@@ -321,7 +321,7 @@ class DistillationTrainer(Trainer):
             )
         batch = self._read(inputs)
         counts = num_items_in_batch
-        if not isinstance(counts, Tensor) or counts.numel() != len(_counts(batch)):
+        if not isinstance(counts, Tensor) or counts.shape != (3,):
             counts = _counts(batch)
         examples, tokens, labels = counts.to(batch.mask.device)
         batch = replace(
