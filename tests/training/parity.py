@@ -192,7 +192,6 @@ equal("split_batches of accelerate", accelerator_config={"split_batches": True})
 equal("workers that load the data", dataloader_num_workers=1)
 equal("logging_first_step and logging_steps", logging_first_step=True, logging_steps=2, max_steps=5)
 equal("include_num_input_tokens_seen", include_num_input_tokens_seen="all")
-equal("skip_memory_metrics=False", skip_memory_metrics=True)
 equal(
     "evaluation at the start and after a delay",
     eval_on_start=True,

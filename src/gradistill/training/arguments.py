@@ -213,9 +213,7 @@ def _defaults_of_transformers() -> dict[str, Any]:
 def _is_default(name: str, value: Any) -> bool:
     """Whether a value is the one that transformers has by itself; an empty one is as good as none."""
     default = _defaults_of_transformers()[name]
-    return value == default or (
-        not value and (default is None or not isinstance(default, bool | int | float | str))
-    )
+    return value == default or (not value and not default and not isinstance(default, bool | int | float))
 
 
 def _shown(name: str, value: Any) -> str:
