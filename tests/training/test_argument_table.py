@@ -35,8 +35,8 @@ OTHER: dict[str, Any] = {
     "output_dir": "elsewhere", "seed": 42, "fsdp": "full_shard", "fsdp_config": {"min_num_params": 1},
     "deepspeed": "ds.json", "parallelism_config": "x", "liger_kernel_config": {"rope": True},
     "include_for_metrics": ["inputs"], "resume_from_checkpoint": "x", "local_rank": 3, "length_column_name": "size",
-    "hub_token": "hf_secret", "debug": "underflow_overflow", "hub_model_id": "a/b", "hub_revision": "x", "hub_strategy": "end",
-    "hub_private_repo": True,
+    "hub_token": "hf_secret", "hub_model_id": "a/b", "hub_revision": "x", "hub_strategy": "end",
+    "hub_private_repo": True, "debug": "underflow_overflow",
 }  # fmt: skip
 
 

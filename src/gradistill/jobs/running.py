@@ -78,7 +78,7 @@ class Run:
         """Of several processes all train; the first evaluates, writes, and alone has metrics to give."""
         task = self.splits.task
         arguments = training_arguments(
-            self.recipe.training,
+            self._selecting(self.recipe.training),
             self.output,
             Measured(task.select, task.metrics, classes=task.labels is not None),
         )

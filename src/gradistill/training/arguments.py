@@ -221,8 +221,9 @@ def _shown(name: str, value: Any) -> str:
 
 
 def _refused(arguments: Mapping[str, Any], error: Exception) -> RecipeError:
+    shown = ", ".join(f"{name}: {_shown(name, value)}" for name, value in arguments.items())
     return RecipeError(
-        f"TrainingArguments refuses training.arguments {redacted(arguments)}: {error}",
+        f"TrainingArguments refuses training.arguments {{{shown}}}: {error}",
         remedy="correct them; see transformers.TrainingArguments",
     )
 
