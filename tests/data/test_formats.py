@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradistill.data import arrow_tables, load_splits
-from gradistill.data.given import data_name
+from gradistill.data.data_source import data_name
 from gradistill.errors import DataError
 
 ROWS = [

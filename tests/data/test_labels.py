@@ -102,11 +102,13 @@ def test_short_forms_are_matched_and_noted() -> None:
 def test_the_order_of_a_known_task_is_assumed_and_noted() -> None:
     splits = align_labels(Splits(TASKS["sst2"], False, {}), outputs("LABEL_0", "LABEL_1"))
     assert splits.task is TASKS["sst2"]
-    assert "the order of the task sst2 is assumed: LABEL_0 = negative, LABEL_1 = positive" in splits.notes[0]
+    assert (
+        "the order of the task sst2 is assumed: LABEL_0 = negative, LABEL_1 = positive" in splits.remarks[0]
+    )
 
 
 def test_class_ids_are_the_numbers_of_the_outputs() -> None:
-    assert "0 = no, 1 = yes" in align_labels(splits_of(("0", "1")), outputs("no", "yes")).notes[0]
+    assert "0 = no, 1 = yes" in align_labels(splits_of(("0", "1")), outputs("no", "yes")).remarks[0]
     turned = align_labels(splits_of(("0", "1")), outputs("LABEL_1", "LABEL_0"))
     assert turned.task.labels == ("1", "0")
 

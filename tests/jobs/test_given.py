@@ -17,8 +17,8 @@ from gradistill.jobs.audit import AuditChoice, audit
 from gradistill.jobs.explain import explain
 from gradistill.jobs.pretraining import pretrain
 from gradistill.jobs.runs import DataChoice, distill, finetune, store_signals
-from gradistill.models.given import model_name, on_disk
 from gradistill.models.loading import load_classifier, load_tokenizer
+from gradistill.models.model_source import model_name, on_disk
 from gradistill.recipe import load_recipe
 from gradistill.signals.fingerprint import of_model
 from small import quiet, texts

@@ -94,7 +94,7 @@ def own_tokens(question: Question) -> Bool[Tensor, "batch token"]:
 
 
 def loyalty(student: Answers, teacher: Answers, *, resamples: int = 2000, seed: int = 0) -> Loyalty:
-    """Label, probability and saliency loyalty with bootstrap intervals (docs/methods.md)."""
+    """Label, probability and saliency loyalty with 95 % intervals (docs/methods.md)."""
     return measure_loyalty(
         student.logits,
         teacher.logits,

@@ -102,7 +102,6 @@ def summed_up(
             "title": method.title,
             "description": EXPLAINED + method.source,
         },
-        "warnings": list(about.get("warnings", ())),
         **{name: about[name] for name in ABOUT if name in about},
         "students": students,
         "calibration": _calibration(audited),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,10 +12,10 @@ from datasets import Dataset
 
 from gradistill.bench.plan import BenchPlan, Cell
 from gradistill.bench.scheduling import Command
-from gradistill.data import DataChoice, Splits, Task, read_splits
+from gradistill.data import TASKS, DataChoice, Splits, Task, read_splits
 from gradistill.errors import GradistillError, StoreError, TrainingError
 from gradistill.jobs import Say
-from gradistill.jobs.checking import warnings_once, with_positive
+from gradistill.jobs.data_warnings import only_warnings, with_positive
 from gradistill.jobs.folder import finished_run, metrics_of
 from gradistill.jobs.lengths import USUAL, Reader, task_length
 from gradistill.jobs.runs import store_signals
@@ -42,18 +41,7 @@ class Rows:
     @property
     def options(self) -> list[str]:
         """Of a command that reads them."""
-        return options_of(self.choice)
-
-
-def options_of(choice: DataChoice) -> list[str]:
-    """What a command line says of these data."""
-    given = {
-        "--data": choice.source, "--task": choice.task, "--label-column": choice.label_column,
-        "--text-columns": ",".join(choice.columns) if choice.columns else None, "--kind": choice.kind,
-        "--validation-share": choice.validation_share, "--positive": choice.positive,
-        "--label-map": json.dumps(dict(choice.label_map)) if choice.label_map else None,
-    }  # fmt: skip
-    return [str(part) for name, value in given.items() if value is not None for part in (name, value)]
+        return self.choice.options()
 
 
 @dataclass(frozen=True)
@@ -72,7 +60,7 @@ def prepared_rows(plan: BenchPlan, name: str, output: Path) -> Rows:
     """The rows of a task, drawn once if the plan wants fewer than there are, written below ``output``."""
     task = plan.tasks[name]
     assert task.data is not None  # read_plan has settled it
-    splits = with_positive(read_splits(task.choice), task.positive)
+    splits = with_positive(read_splits(task.choice), task.positive, [task.teacher] if task.teacher else [])
     limits = {
         "train": task.train_rows or plan.train_rows,
         "validation": task.validation_rows or plan.validation_rows,
@@ -88,7 +76,14 @@ def prepared_rows(plan: BenchPlan, name: str, output: Path) -> Rows:
         str(folder), task.task, "label", columns, kind=kind,
         label_map=task.label_map, positive=splits.task.positive_label,
     )  # fmt: skip
-    found = digest({split: rows.to_dict() for split, rows in kept.items()})
+    # A known task's own class is no setting: benches of earlier versions go on.
+    usual = splits.task.name in TASKS and TASKS[splits.task.name].positive_label == choice.positive
+    about = {
+        "positive": None if usual else choice.positive,
+        "label_map": task.label_map and dict(task.label_map),
+    }
+    about = {name: value for name, value in about.items() if value is not None}
+    found = digest({**{split: rows.to_dict() for split, rows in kept.items()}, **about})
     return Rows(choice, splits.task, {split: len(rows) for split, rows in kept.items()}, found)
 
 
@@ -126,7 +121,7 @@ def teacher_commands(plan: BenchPlan, name: str, output: Path, rows: Rows) -> li
     """Those of them that are not there yet. They train on the whole task, not on the students' subset."""
     commands = []
     task = plan.tasks[name]
-    named = options_of(replace(task.choice, positive=task.positive or rows.choice.positive))
+    named = replace(task.choice, positive=task.positive or rows.choice.positive).options()
     for rate, (folder, recipe) in teacher_runs(plan, name, output).items():
         if not finished_run(folder, recipe):
             file = written_recipe(recipe, beside(folder, ".yaml"))
@@ -171,7 +166,7 @@ def store_of(task: Taught, cells: Sequence[Cell], folder: Path, say: Say) -> str
 
     def write() -> Path:
         choice, others = task.rows.choice, list(asking.values())
-        return store_signals(task.teacher, choice, folder, first, others=others, say=warnings_once(say))
+        return store_signals(task.teacher, choice, folder, first, others=others, say=only_warnings(say))
 
     try:
         try:

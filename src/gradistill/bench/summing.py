@@ -195,7 +195,10 @@ def _gain(panels: Sequence[Mapping[str, Any]], method: str, figure: str) -> dict
     """The mean over tasks of what the method has more than the baseline, with its interval over tasks."""
     apart = [(_of(panel, method)["apart"] or {}).get(figure) for panel in panels]
     values = [entry["value"] for entry in apart if entry]
-    return estimate(values) if values else None
+    most = (
+        1.0 if figure.endswith("loyalty") else inf
+    )  # a difference of two shares; what is kept of a metric may be any
+    return estimate(values, (-most, most)) if values else None
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

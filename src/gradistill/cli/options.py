@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -181,21 +179,6 @@ def data_choice(
     from gradistill.data import DataChoice
 
     return DataChoice(data, task, text_columns=listed(text_columns), label_map=label_pairs(label_map), **how)
-
-
-def data_options(choice: Any) -> list[str]:
-    """The options that describe a ``DataChoice``, as they are typed."""
-    typed = ["--data", choice.name]
-    for field in dataclasses.fields(choice):
-        value = getattr(choice, field.name)
-        if field.name == "source" or value == field.default:
-            continue
-        if isinstance(value, Mapping):
-            shown = json.dumps(dict(value), ensure_ascii=False)
-        else:
-            shown = ",".join(value) if isinstance(value, list | tuple) else str(value)
-        typed += [f"--{field.name.replace('_', '-')}", shown]
-    return typed
 
 
 def label_pairs(given: str | None) -> dict[str, str] | None:

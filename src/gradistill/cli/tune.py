@@ -32,7 +32,6 @@ from gradistill.cli.options import (
     ValidationSeed,
     ValidationShare,
     data_choice,
-    data_options,
     distilling_recipe,
     say,
 )
@@ -117,7 +116,7 @@ def next_command(teacher: str, choice: Any, output: Path) -> str:
     """The command that trains the best student once more, for a shell."""
     from gradistill.jobs.tuning import BEST
 
-    named = ["--teacher", teacher, *data_options(choice), "--recipe", str(output / BEST)]
+    named = ["--teacher", teacher, *choice.options(), "--recipe", str(output / BEST)]
     return shlex.join(["gradistill", "distill", *named, "--output", str(output / "student")])
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from gradistill.data.given import Source, described_source, is_path, path_text
+from gradistill.data.data_source import Source, described_source, is_path, path_text
 from gradistill.data.tasks import Task
 from gradistill.errors import RecipeError
 
@@ -55,6 +57,16 @@ class DataChoice:
                 expected="a share between 0 and 1",
                 remedy="for example 0.1, which is a tenth of the rows",
             )
+        pairs = self.label_map
+        if pairs is not None and not (
+            isinstance(pairs, Mapping)
+            and all(isinstance(part, str) for pair in pairs.items() for part in pair)
+        ):
+            raise RecipeError(
+                f"label_map is {pairs!r}",
+                expected="a mapping from each label of the data to the name of the teacher's output",
+                remedy='for example {"refund": "LABEL_2", "login": "LABEL_0"}',
+            )
         if not isinstance(seed, int) or seed < 0:
             raise RecipeError(f"validation_seed is {seed!r}", expected="a whole number of 0 or more")
         if seed and share is None:
@@ -79,6 +91,21 @@ class DataChoice:
     def name(self) -> str:
         """What run folders and messages call the source."""
         return described_source(self.source)
+
+    def options(self) -> list[str]:
+        """What a command line says of these data."""
+        typed = ["--data", self.name]
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name == "source" or value == field.default:
+                continue
+            if isinstance(value, Mapping):
+                value = json.dumps(dict(value), ensure_ascii=False)
+            elif isinstance(value, Task):
+                value = value.name
+            shown = ",".join(value) if isinstance(value, list | tuple) else str(value)
+            typed += [f"--{field.name.replace('_', '-')}", shown]
+        return typed
 
     @property
     def paths(self) -> tuple[str, ...]:

@@ -22,6 +22,8 @@ _OPENING = {"[": "]", "(": ")", "{": "}"}
 _KINDS = {list: "list", tuple: "list", set: "list", dict: "mapping"}
 _ARRAY = re.compile(r"\[\s*-?[\d.]+(?:\s+-?[\d.]+)*\s*\]")
 """How numpy writes a vector: "[1 1 0]"."""
+_FLAGS = re.compile(r"[01](?:\s*[\s,;|]\s*[01])+")
+"""A vector of zeros and ones without brackets: "1 0 1"."""
 _SEPARATORS = ("|", ";", ",", "/", "+")
 
 
@@ -62,8 +64,10 @@ def find_label_column(table: Table) -> str:
 
 def refuse_several_labels(table: Table, column: str) -> None:
     """Raises DataError for labels that are lists, mappings or vectors, also as text (``"[1, 1, 0]"``)."""
-    for line, value in zip(table.lines, table.columns.get(column, ()), strict=False):
-        if kind := _several(value):
+    values = table.columns.get(column, ())
+    vectors = len(values) > 1 and all(isinstance(v, str) and _FLAGS.fullmatch(v.strip()) for v in values)
+    for line, value in zip(table.lines, values, strict=False):
+        if kind := "a vector of flags in text" if vectors else _several(value):
             raise DataError(
                 f"{table.file}, row {line}, column {column!r}: the label is {kind}: {shown(value)}. "
                 "Several labels a row are not supported yet.",

@@ -91,15 +91,21 @@ def numbers_of(names: Sequence[str]) -> list[int] | None:
     return [int(match[1]) for match in found if match] if all(found) else None
 
 
+def match_numbers(ours: Sequence[int] | None, theirs: Sequence[int] | None) -> Match | None:
+    """Which of ``theirs`` each of ``ours`` is, where both only count their classes and count the same."""
+    if ours is None or theirs is None or sorted(ours) != sorted(theirs) or len(set(ours)) < len(ours):
+        return None
+    return Match(tuple(theirs.index(number) for number in ours))
+
+
 def _matched_classes(splits: Splits, theirs: Sequence[str], owner: str) -> Match:
     ours = splits.task.labels or ()
     if (match := match_names(ours, theirs)) is not None:
         return match
     positions = list(range(len(theirs)))
     if numbers_of(ours) == positions:  # class ids
-        theirs_count = numbers_of(theirs)
-        if theirs_count is not None and sorted(theirs_count) == positions:
-            return Match(tuple(theirs_count.index(k) for k in positions))
+        if (match := match_numbers(positions, numbers_of(theirs))) is not None:
+            return match
         pairs = ", ".join(f"{mine} = {name}" for mine, name in zip(ours, theirs, strict=True))
         return Match(
             tuple(positions), f"class ids of the data are taken for the {owner}'s: {_shortened(pairs)}"

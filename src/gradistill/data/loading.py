@@ -20,8 +20,8 @@ from gradistill.data.checks import (
     text_problems,
 )
 from gradistill.data.choice import DataChoice
+from gradistill.data.data_source import Source, data_name
 from gradistill.data.dividing import divided
-from gradistill.data.given import Source, data_name
 from gradistill.data.inferring import Inferred, are_words, infer_task, joined_labels, refuse_several_labels
 from gradistill.data.overlap import overlap, overlap_line, texts_of
 from gradistill.data.sources import Wanted, read_source
@@ -144,7 +144,7 @@ def load_splits(
     ``source`` is a folder with one file a split (.csv, .tsv, .json, .jsonl, .parquet; docs/data.md), one such file if
     one split is asked for, a hub id (``glue/sst2``, ``owner/name``, ``owner/name:config``), or an object in memory.
     ``how`` are further fields of ``DataChoice``: ``task`` (a name or a ``Task``), ``label_column``, ``text_columns``,
-    ``kind``, ``validation_share``, ``validation_seed``. Without ``task`` it is inferred from train, or the first split
+    ``kind``, ``positive``, ``validation_share``, ``validation_seed``. Without ``task`` it is inferred from train, or the first split
     if train is not asked for; a hub id of a known task names it. ``span_column`` marks passages of the texts
     (``data.spans``): the rows then have ``spans``.
 
@@ -153,7 +153,15 @@ def load_splits(
     Example: ``load_splits("tickets.csv", label_column="category", validation_share=0.1)``
     """
     marks = Marks(span_column, span_units) if span_column is not None else None
-    return read_splits(DataChoice(source, **how), splits, marks=marks)
+    choice = DataChoice(source, **how)
+    for name in ("label_map", "unlabelled"):
+        if getattr(choice, name) is not None:
+            raise RecipeError(
+                f"load_splits reads no {name}",
+                expected="task, label_column, text_columns, kind, positive, validation_share or validation_seed",
+                remedy="pass it to align_labels" if name == "label_map" else "use load_unlabelled",
+            )
+    return read_splits(choice, splits, marks=marks)
 
 
 def read_splits(
@@ -203,6 +211,8 @@ def read_splits(
     skipped = {split: len(tables[split].lines) - len(rows[split]) for split in rows}
     if given is None and task.positive_label is not None:
         task = replace(task, positive=_rarer(rows["train" if "train" in rows else splits[0]]))
+    if choice.positive is not None:
+        task = task.with_positive(choice.positive)
     found = Splits(
         task, given is None, rows, label, skipped, bare, notes, inferred.left_out,
         alphabetical=given is None and are_words(task.labels) and label not in first.class_names,

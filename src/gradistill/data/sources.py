@@ -12,7 +12,7 @@ from typing import Any
 import datasets
 
 from gradistill.data.arrow_tables import read_dataset
-from gradistill.data.given import Source, is_path, path_text, tables_of
+from gradistill.data.data_source import Source, is_path, path_text, tables_of
 from gradistill.data.reading import LISTED, ending_of, not_a_file, read_file, stem_of
 from gradistill.data.table import Table
 from gradistill.data.tasks import TASKS, Task
@@ -52,11 +52,13 @@ def read_source(source: Source, wanted: Wanted, task: Task | None) -> tuple[dict
     A local path goes before a hub id of the same name. A source without splits (one file, one data set) is the one
     split that is wanted. Raises DataError if ``source`` is nothing of the kind.
     """
-    if not wanted.splits:
+    if not (wanted.splits or wanted.optional):
         raise DataError("No split was asked for.", expected="at least one, such as 'train'")
     found = _opened(source, wanted)
     if isinstance(found, _Shelf):
         return _taken(found, wanted, task)
+    if not wanted.splits:  # a table without splits is none of the optional ones
+        return {}, []
     if len(wanted.splits) != 1:
         raise _one_for_many(source, wanted.splits)
     return {wanted.splits[0]: found()}, []
@@ -167,7 +169,7 @@ def _folder(folder: Path, wanted: Wanted) -> _Shelf | Callable[[], Table]:
 def _has_any(shelf: _Shelf, wanted: Wanted) -> bool:
     return any(
         name in shelf.readers or name in shelf.problems
-        for split in wanted.splits for name in _split_names(split, None)
+        for split in (*wanted.splits, *wanted.optional) for name in _split_names(split, None)
     )  # fmt: skip
 
 

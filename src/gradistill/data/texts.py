@@ -8,7 +8,7 @@ from pathlib import Path
 from datasets import Dataset
 
 from gradistill.data.checks import missing_columns, text_problems
-from gradistill.data.given import Source, described_source, is_path
+from gradistill.data.data_source import Source, described_source, is_path
 from gradistill.data.loading import prepared, with_problems
 from gradistill.data.reading import UnreadableError, not_a_file, text_of
 from gradistill.data.sources import Wanted, read_source

@@ -26,20 +26,20 @@ from gradistill.audit.methods.gradient_x_input import GradientXInput
 from gradistill.audit.perturbations import PERTURBATIONS, perturbed
 from gradistill.audit.summing import Audited, Changed, summed_up
 from gradistill.data import Cut, DataChoice, Splits, Task, align_labels, encode, read_splits
-from gradistill.data.given import Source
-from gradistill.data.labels import match_names, numbers_of
+from gradistill.data.data_source import Source
+from gradistill.data.labels import match_names, match_numbers, numbers_of
 from gradistill.data.loading import Marks
 from gradistill.data.overlap import overlap_line
 from gradistill.data.tasks import metrics_of
 from gradistill.errors import DataError, RecipeError, nearest
 from gradistill.jobs import Say
 from gradistill.jobs.account import described, versions
-from gradistill.jobs.checking import overlap_with_training, teacher_warning, with_positive
+from gradistill.jobs.data_warnings import overlap_with_training, teacher_warning, with_positive
 from gradistill.jobs.lengths import Reader, task_length
 from gradistill.jobs.output_folder import Kind, check_output, draft_folder, held, put_in_place
-from gradistill.models.given import ModelSource, model_folder, model_name
 from gradistill.models.limits import Limits
 from gradistill.models.loading import label_names, load_classifier, load_tokenizer, set_padding
+from gradistill.models.model_source import ModelSource, model_folder, model_name
 from gradistill.models.student import pair_warnings, same_weights
 from gradistill.models.tokenizers import check_same_rows, check_same_tokens
 from gradistill.printing import progress_bars, write
@@ -110,6 +110,12 @@ def audit(
     """
     output, data = Path(output), DataChoice.of(data)
     named = _named(students)
+    if data.unlabelled is not None:
+        raise RecipeError(
+            "unlabelled was given, and an audit reads one split",
+            expected="the rows to audit as the data themselves; they need no labels",
+            remedy="leave unlabelled out, or pass those rows as data",
+        )
     check_output(output, AUDIT, overwrite=overwrite)
     _refuse_unknown_limits(choice.limits)
     seconds: dict[str, float] = {}
@@ -156,13 +162,16 @@ def audit(
 
 def _task_metrics(audited: Audited, splits: Splits) -> dict[str, Any]:
     """The task's own metrics of every model, on the rows that have a label."""
-    models = {"teacher": _predicted(audited, 0, "teacher")}
-    models |= {name: _predicted(audited, k, "student") for k, name in enumerate(audited.names)}
-    gold = audited.columns[0]["gold"]
+    gold = audited.columns[0].get("gold")
+    if gold is None:
+        return {"metrics": {}}
+    students = {name: _predicted(audited, k, "student") for k, name in enumerate(audited.names)}
+    models = students | {"teacher": _predicted(audited, 0, "teacher")}
     known = np.isfinite(gold) if splits.task.labels is None else gold >= 0
     if not known.any():
         return {"metrics": {}}
-    return {"metrics": {name: metrics_of(splits.task, p[known], gold[known]) for name, p in models.items()}}
+    order = dict.fromkeys(("teacher", *models))
+    return {"metrics": {name: metrics_of(splits.task, models[name][known], gold[known]) for name in order}}
 
 
 def _predicted(audited: Audited, k: int, role: str) -> np.ndarray:
@@ -171,7 +180,10 @@ def _predicted(audited: Audited, k: int, role: str) -> np.ndarray:
 
 
 def _doubts(audited: Audited, splits: Splits) -> list[str]:
-    warning = teacher_warning(splits.task, _predicted(audited, 0, "teacher"), audited.columns[0]["gold"])
+    gold = audited.columns[0].get("gold")
+    if gold is None:
+        return []
+    warning = teacher_warning(splits.task, _predicted(audited, 0, "teacher"), gold)
     return [warning] if warning else []
 
 
@@ -231,15 +243,16 @@ def _in_order(teacher: PreTrainedModel, student: PreTrainedModel, name: str) -> 
     """Have the student give its outputs in the teacher's order. Raises DataError for other labels."""
     ours, theirs = list(label_names(teacher).values()), list(label_names(student).values())
     match = match_names(ours, theirs) if len(ours) == len(theirs) else None
-    counted = len(ours) == len(theirs) and numbers_of(ours) is not None and numbers_of(theirs) is not None
-    if match is None and not counted:
+    if match is None and len(ours) == len(theirs):
+        match = match_numbers(numbers_of(ours), numbers_of(theirs))
+    if match is None:
         raise DataError(
             f"The labels of the teacher and of {name} differ.\n"
             f"  teacher: {', '.join(ours)}\n  {name}: {', '.join(theirs)}",
             expected="the same names, in any order",
             remedy="take two models of one task, or correct id2label in config.json",
         )
-    if match is not None and not match.is_identity:
+    if not match.is_identity:
         order = list(match.positions)
 
         def reordered(_model: Any, _inputs: Any, outputs: Any) -> Any:

@@ -140,7 +140,7 @@ def _once(folder: Path, recipe: Recipe, run: Callable[[Path], object]) -> Path:
 
 
 def unseen_rows(
-    teacher: Path, clean: Path, corpus: Mapping[str, Sequence[Review]], say: Say = print
+    teacher: Path, clean: Path, corpus: Mapping[str, Sequence[Review]], say: Say = write
 ) -> Unseen:
     tokenizer = load_tokenizer(teacher)
     splits = load_splits(

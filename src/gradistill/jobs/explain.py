@@ -16,9 +16,9 @@ from gradistill.attribution.targets import Target
 from gradistill.data.words import words_from_pieces
 from gradistill.errors import DataError, RecipeError
 from gradistill.jobs.lengths import Reader, task_length
-from gradistill.models.given import ModelSource, model_folder, model_name
 from gradistill.models.limits import check_readable
 from gradistill.models.loading import label_names, load_classifier, load_tokenizer, set_padding
+from gradistill.models.model_source import ModelSource, model_folder, model_name
 from gradistill.models.probe import Probe
 from gradistill.models.still import still
 from gradistill.report.terminal import Explanation

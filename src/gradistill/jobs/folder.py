@@ -135,6 +135,11 @@ def metrics_of(output: Path) -> dict[str, Any] | None:
     return found if found.keys() >= _METRICS_KEYS and isinstance(found["inputs"], dict) else None
 
 
+def record_of(folder: str | Path) -> dict[str, Any]:
+    """What a model's folder records of the run that made it; nothing where it is no finished run of ours."""
+    return (metrics_of(Path(folder)) or {}) if str(folder) else {}
+
+
 def finished_run(output: Path, recipe: Recipe) -> bool:
     """Whether a run of this very recipe stands there, done."""
     before = _recipe_in(output)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gradistill.errors import ModelError, RecipeError
 from gradistill.jobs import Say
-from gradistill.jobs.folder import METRICS, RECIPE
+from gradistill.jobs.folder import RECIPE, record_of
 from gradistill.models.limits import Limits
 from gradistill.recipe.reading import read_keys
 
@@ -34,13 +33,11 @@ class Reader:
 
 def trained_length(name: str | Path) -> int | None:
     """The ``max_length`` that a run recorded in the model's folder; None where there is no such record."""
-    if not str(name):  # a model that lies in no folder yet
-        return None
-    folder = Path(name)
-    try:
-        found: Any = json.loads((folder / METRICS).read_text(encoding="utf-8"))["texts"]["max_length"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # no run, or one of an earlier version
-        found = _of_recipe(folder / RECIPE)
+    texts = record_of(name).get("texts")
+    if isinstance(texts, dict):
+        found: Any = texts.get("max_length")
+    else:  # no run, or one of an earlier version; a model that lies in no folder has no name
+        found = _of_recipe(Path(name) / RECIPE) if str(name) else None
     return found if isinstance(found, int) and found > 0 else None
 
 

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from gradistill.data import Collator, Cut, encode, load_texts
 from gradistill.data.batching import by_length
-from gradistill.data.given import Source, is_path
+from gradistill.data.data_source import Source, is_path
 from gradistill.data.texts import TEXTS
 from gradistill.errors import RecipeError
 from gradistill.jobs import Say
@@ -22,9 +22,9 @@ from gradistill.jobs.folder import check_run, close_run, opened_run
 from gradistill.jobs.guarded import disk_trouble_told, epochs_done, saving, trained
 from gradistill.jobs.lengths import Reader, new_length
 from gradistill.jobs.runs import build_student
-from gradistill.models.given import ModelSource, model_folder, model_name, model_paths
 from gradistill.models.limits import check_readable
 from gradistill.models.loading import load_classifier, load_tokenizer, set_padding
+from gradistill.models.model_source import ModelSource, model_folder, model_name, model_paths
 from gradistill.models.probe import Probe
 from gradistill.models.tracing import evaluating
 from gradistill.objectives import Moment, Pair

@@ -22,7 +22,7 @@ from gradistill.audit import Answers, ask, loyalty, predicted_logits
 from gradistill.data import Collator, Cut, Encoded, Splits, Task, compute_metrics, encode
 from gradistill.jobs import Say
 from gradistill.jobs.account import described, timing, versions
-from gradistill.jobs.checking import doubtful_teacher, teacher_warning
+from gradistill.jobs.data_warnings import doubtful_teacher, teacher_warning
 from gradistill.jobs.folder import close_run, opened_run
 from gradistill.jobs.guarded import disk_trouble_told, epochs_done, saving, trained
 from gradistill.jobs.remembering import remembered_answers
@@ -88,6 +88,8 @@ class Run:
         test = self.encoded("test") if "test" in self.splits.rows else None
         online = online_teacher(teacher, self.recipe.compute) if teacher is not None else None
         self._check(student, online, [rows for rows in (training, validation, test) if rows is not None])
+        if teacher is not None:
+            self.warn_of_weak_teacher(teacher, validation)
         inputs = self._inputs(student, teacher, training, validation)
         with (
             disk_trouble_told(self.output / CHECKPOINTS),
@@ -140,7 +142,7 @@ class Run:
         if teacher is not None:
             self.asked(student, teacher)
 
-    def doubt(self, teacher: PreTrainedModel, validation: Dataset) -> None:
+    def warn_of_weak_teacher(self, teacher: PreTrainedModel, validation: Dataset) -> None:
         """Warn, before any work, of a teacher that does not know the task."""
         placed(teacher, processes().device)
         if warning := doubtful_teacher(teacher, validation, Collator(self.tokenizer), self.splits.task):

@@ -11,18 +11,18 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, set_seed
 
 from gradistill.data import DataChoice, Splits, align_labels, load_unlabelled, read_splits
-from gradistill.data.given import Source
+from gradistill.data.data_source import Source
 from gradistill.errors import GradistillError, RecipeError
 from gradistill.jobs import Say
-from gradistill.jobs.checking import with_positive
+from gradistill.jobs.data_warnings import with_positive
 from gradistill.jobs.folder import check_run
 from gradistill.jobs.lengths import Reader, new_length, task_length
 from gradistill.jobs.running import Run
 from gradistill.jobs.signals import AUTO, DEFAULT_ENCODING, StoreChoice, filled, mended
-from gradistill.models.given import ModelSource, model_folder, model_name, model_paths
 from gradistill.models.limits import check_readable
 from gradistill.models.loading import Head, label_names, load_classifier, load_tokenizer, set_padding
-from gradistill.models.placing import DeviceMap
+from gradistill.models.model_source import ModelSource, model_folder, model_name, model_paths
+from gradistill.models.placing import DeviceMap, is_spread
 from gradistill.models.student import (
     narrow_student,
     pair_warnings,
@@ -68,6 +68,13 @@ def finetune(
             expected="finetune",
             remedy="use gradistill distill",
         )
+    for name in ("label_map", "unlabelled"):
+        if getattr(choice, name) is not None:
+            raise RecipeError(
+                f"{name} was given, and fine-tuning has no teacher that it could be for",
+                expected="label_column, text_columns, kind, validation_share or positive",
+                remedy=f"leave {name} out, or give it to distill",
+            )
     reads = (*model_paths(model), *choice.paths)
     check_run(Path(output), recipe, overwrite=overwrite, reads=reads)
     check_training(recipe)
@@ -103,8 +110,9 @@ def distill(
     reads = (*model_paths(teacher, recipe.student.checkpoint), *choice.paths)
     check_run(Path(output), recipe, overwrite=overwrite, reads=reads)
     check_training(recipe)
-    run, teacher_model, student = _pair(teacher, choice, Path(output), recipe, say, signals)
-    return replace(run, callbacks=callbacks).train(student, teacher_model, overwrite=overwrite)
+    run, teacher_model, student = _pair(teacher, choice, recipe, say, optional=_TEST)
+    run = replace(run, output=Path(output), signals=signals, callbacks=callbacks)
+    return run.train(student, teacher_model, overwrite=overwrite)
 
 
 def store_signals(
@@ -132,18 +140,22 @@ def store_signals(
             expected="a method with a teacher",
             remedy="see gradistill methods",
         )
-    run, teacher_model, student = _pair(
-        teacher, DataChoice.of(data), Path(output or "."), recipe, say, device_map=device_map
-    )
+    run, teacher_model, student = _pair(teacher, DataChoice.of(data), recipe, say, device_map=device_map)
     online = online_teacher(teacher_model, recipe.compute)
     asked = [*run.asked(student, online), *_asked_beside(run, online, teacher_model, others)]
     rows = run.encoded("train")
     check_readable(teacher_model, rows, run.tokenizer, owner="teacher")
-    run.doubt(teacher_model, run.encoded("validation"))
+    validation = run.encoded("validation")
+    if not is_spread(
+        teacher_model
+    ):  # its weights would lie elsewhere in memory, and the store's last bits differ
+        run.warn_of_weak_teacher(teacher_model, validation)
     plan = run.plan(asked, online, rows, encoding, Path(output) if output else None)
     if repair and mended(plan, online, run.tokenizer, say):
         return plan.folder
     filled(plan, online, run.tokenizer, say)
+    if is_spread(teacher_model):
+        run.warn_of_weak_teacher(teacher_model, validation)
     return plan.folder
 
 
@@ -155,23 +167,23 @@ def _asked_beside(
             student = build_student(teacher, run.tokenizer, other.student)
             yield from replace(run, recipe=other).asked(student, online)
         except GradistillError as error:
-            run.say(f"{other.method} is not served: {error}")
+            run.say(f"WARNING: the store does not serve {other.method}: {error}")
 
 
 def _pair(
     teacher: ModelSource,
     data: DataChoice,
-    output: Path,
     recipe: Recipe,
     say: Say,
-    signals: StoreChoice = AUTO,
+    *,
+    optional: tuple[str, ...] = (),
     device_map: DeviceMap | None = None,
 ) -> tuple[Run, PreTrainedModel, PreTrainedModel]:
-    """The run, the teacher and the new student that these names describe."""
+    """The run, the teacher and the new student that these names describe, with the ``optional`` splits that exist."""
     tokenizer = load_tokenizer(teacher)
     teacher_model, _ = load_classifier(teacher, device_map=device_map)
     splits = align_labels(
-        read_splits(data, optional=_TEST), label_names(teacher_model), label_map=data.label_map
+        read_splits(data, optional=optional), label_names(teacher_model), label_map=data.label_map
     )
     splits = with_positive(splits, data.positive, [model_folder(teacher)])
     say(splits.describe())
@@ -184,11 +196,14 @@ def _pair(
     if recipe.student.checkpoint is not None:
         own = load_tokenizer(recipe.student.checkpoint)
         check_same_rows(own, tokenizer, splits.rows["train"], splits.task, max_length=length)
-    for warning in pair_warnings(teacher_model, student):
-        say(f"Warning: {warning}")
+    warnings = pair_warnings(teacher_model, student)
+    for warning in warnings:
+        say(f"WARNING: {warning}")
+    splits = replace(splits, warnings=(*splits.warnings, *warnings))
     names = {"teacher": model_name(teacher), "data": data.name}
     unlabelled = _unlabelled(data, recipe, splits, say)
-    return Run(output, recipe, splits, tokenizer, say, signals, names, unlabelled), teacher_model, student
+    run = Run(Path(), recipe, splits, tokenizer, say, names=names, unlabelled=unlabelled)
+    return run, teacher_model, student
 
 
 def _unlabelled(data: DataChoice, recipe: Recipe, splits: Splits, say: Say) -> Dataset | None:

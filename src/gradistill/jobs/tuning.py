@@ -18,16 +18,16 @@ from typing import Any
 from transformers import TrainerCallback
 
 from gradistill.data import DataChoice, read_splits
-from gradistill.data.given import Source, is_path
+from gradistill.data.data_source import Source, is_path
 from gradistill.errors import DataError, GradistillError, ModelError, RecipeError, nearest
 from gradistill.jobs import Say
-from gradistill.jobs.checking import warnings_once
+from gradistill.jobs.data_warnings import only_warnings
 from gradistill.jobs.folder import metrics_of
 from gradistill.jobs.output_folder import Kind, held
 from gradistill.jobs.runs import distill
 from gradistill.jobs.searching import Searched, changes_of, default_space
 from gradistill.jobs.signals import AUTO, StoreChoice
-from gradistill.models.given import ModelSource, model_name
+from gradistill.models.model_source import ModelSource, model_name
 from gradistill.printing import write
 from gradistill.recipe import Recipe
 from gradistill.signals.files import discard, draft_of, write_whole
@@ -104,9 +104,9 @@ def tune(
             "recipe": tuning.resolve(()).as_written(), "space": [str(one) for one in space], "aim": list(tuning.aim),
             "teacher": _teacher_mark(teacher), "data": _data_mark(choice),
         }  # fmt: skip
-        study = _study(optuna, folder, about)
+        study = _study(optuna, folder, about, tuning.resolve(()))
         _again(optuna, study, say)
-        warned = warnings_once(say)
+        warned = only_warnings(say)
         search = _Search(optuna, study, folder, tuning, space, say)
         until = None if tuning.minutes is None else monotonic() + 60 * tuning.minutes
         count = 0
@@ -127,10 +127,13 @@ def _teacher_mark(teacher: ModelSource) -> str:
 
 def _data_mark(choice: DataChoice) -> str:
     """What a search knows its data by: their path, or the content of objects."""
+    named = " ".join(
+        (choice.name, *choice.options()[2:])
+    )  # as earlier versions have it, where nothing more is said
     if is_path(choice.source):
-        return choice.name
+        return named
     rows = {split: digest(rows.to_dict())[:16] for split, rows in read_splits(choice).rows.items()}
-    return f"{choice.name} {digest(rows)[:16]}"
+    return f"{named} {digest(rows)[:16]}"
 
 
 def _optuna() -> Any:
@@ -146,13 +149,16 @@ def _optuna() -> Any:
     return optuna
 
 
-def _study(optuna: Any, folder: Path, about: Mapping[str, Any]) -> Any:
+def _study(optuna: Any, folder: Path, about: Mapping[str, Any], recipe: Recipe) -> Any:
     """The search of this folder, new or gone on with."""
     study = optuna.create_study(
         storage=f"sqlite:///{folder / DATABASE}", study_name="tune", direction="maximize", load_if_exists=True,
         pruner=optuna.pruners.MedianPruner(n_startup_trials=4),
     )  # fmt: skip
     before = study.user_attrs.get("about")
+    if before is not None:  # earlier versions wrote the length down before it was known from the teacher
+        length = recipe.with_length_of(before.get("recipe"))
+        about = {**about, "recipe": length.as_written()}
     if before is not None and before != dict(about):
         other = next(key for key in about if before.get(key) != about[key])
         raise RecipeError(

@@ -27,7 +27,7 @@ from transformers.utils.hub import cached_file
 
 from gradistill.data.reading import not_a_file
 from gradistill.errors import ModelError
-from gradistill.models.given import ModelSource, given_tokenizer, model_name, on_disk
+from gradistill.models.model_source import ModelSource, given_tokenizer, model_name, on_disk
 from gradistill.models.placing import DeviceMap, weights_of
 
 PACKAGED = "minilm-l6"

@@ -56,7 +56,7 @@ class TrainingSettings(Strict):
     max_length: int | None = Field(
         default=None,
         ge=4,
-        description="tokens after which a text is truncated; unset: as the teacher was trained",
+        description="tokens after which a text is truncated; unset: as the teacher (or the model itself) was trained",
     )
     seed: int = Field(
         default=0, ge=0, le=MOST_SEED, description="of initialisation, order, dropout and subset"
@@ -124,8 +124,7 @@ class Recipe(Strict):
 
     def as_written(self) -> dict[str, Any]:
         """The recipe as it is written to files, cards and messages: plain values, secrets left out."""
-        flat = self.as_dict()
-        return {**flat, "training": redacted(flat["training"])}
+        return redacted(self.as_dict())
 
     def with_length(self, max_length: int) -> Recipe:
         """The same recipe with the length at which texts are cut."""

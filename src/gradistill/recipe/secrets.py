@@ -51,11 +51,6 @@ def refuse_redacted(content: Any, where: str) -> None:
         )
 
 
-def has_secrets(content: Any) -> bool:
-    """Whether ``redacted`` would change the content."""
-    return redacted(content) != content
-
-
 def _is_secret(key: Any, value: Any) -> bool:
     named = isinstance(key, str) and _NAME.search(key) and not _TOKENIZERS.fullmatch(key)
     return (

@@ -37,8 +37,12 @@ def run_table(metrics: Mapping[str, Any]) -> RenderableType:
     ]
     title = f"{metrics['method']} on {metrics['task']}, seed {metrics['seed']}"
     parts: list[RenderableType] = [results_table(rows, title=title)]
-    tested = (("teacher", metrics.get("teacher_test")), ("student", metrics.get("test")))
-    if rows := [{"on the test split": role, **scores} for role, scores in tested if scores]:
+    tested = (("teacher", metrics.get("teacher_test")), (role_of(metrics), metrics.get("test")))
+    if rows := [
+        {"on the test split": role} | {metric_title(n, metrics.get("positive")): v for n, v in scores.items()}
+        for role, scores in tested
+        if scores
+    ]:
         parts.append(results_table(rows))
     if metrics["loyalty"]:
         loyal = [

@@ -35,7 +35,7 @@ from gradistill.recipe import Recipe, TrainingSettings
 from gradistill.recipe.secrets import redacted
 from gradistill.training.argument_table import ARGUMENTS, OF_THE_RUN, WITHIN_BACKWARD
 from gradistill.training.checkpoints import Sealing
-from gradistill.training.given import first_labels
+from gradistill.training.trainer_checks import first_labels
 
 CHECKPOINTS = "checkpoints"
 """Folder of a run in which checkpoints stand while it trains."""
@@ -407,7 +407,8 @@ def check_metric(arguments: TrainingArguments, given: Mapping[str, Any]) -> None
     splits = {f"{name}_": split for name, split in rows.items()} if isinstance(rows, dict) else {"": rows}
     known = [f"{prefix}{LOSS}" for prefix in splits]
     metric = str(arguments.metric_for_best_model).removeprefix("eval_")
-    if any(metric.endswith(name) for name in _constants(getattr(compute, "__code__", None))):
+    named = {metric.removeprefix(prefix) for prefix in splits}
+    if not named.isdisjoint(_constants(getattr(compute, "__code__", None))):
         return
     if compute is not None:
         for prefix, split in splits.items():

@@ -30,7 +30,6 @@ from gradistill.recipe import ComputeSettings
 from gradistill.signals.teacher import OnlineTeacher, TeacherSignals
 from gradistill.training.amortising import correct_for_lazy_terms, drawn_for
 from gradistill.training.arguments import check_arguments, check_metric, check_terms, refuse_smoothed_scores
-from gradistill.training.given import checked_terms, refuse_kind, refuse_labels, refuse_types
 from gradistill.training.ordering import SeededByEpoch
 from gradistill.training.projections import (
     averaged_over_processes,
@@ -42,6 +41,7 @@ from gradistill.training.projections import (
 from gradistill.training.second_order import check_second_order
 from gradistill.training.smoothing import smoothed
 from gradistill.training.step import Step
+from gradistill.training.trainer_checks import checked_terms, refuse_kind, refuse_labels, refuse_types
 from gradistill.types import Batch, Drawn
 
 CHECKED_ROWS = 4

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,14 +13,13 @@ from datasets import Dataset
 from torch import nn
 
 from gradistill.data import DataChoice, Splits, Task
-from gradistill.data.given import is_path, path_text
+from gradistill.data.data_source import is_path, path_text
 from gradistill.data.overlap import overlap, texts_of
 from gradistill.data.sources import Wanted, read_source
 from gradistill.data.table import with_fields
 from gradistill.data.tasks import label_key, no_better_than_constant
-from gradistill.errors import DataError
 from gradistill.jobs import Say
-from gradistill.jobs.folder import METRICS
+from gradistill.jobs.folder import record_of
 from gradistill.models.still import still
 from gradistill.signals.asking import Collate, questions
 
@@ -44,10 +42,7 @@ def with_positive(splits: Splits, named: str | None, models: Sequence[str | Path
 
 def positive_of_run(folder: str | Path) -> str | None:
     """The positive class that a run folder's ``metrics.json`` names; None where there is none to be read."""
-    try:
-        found = json.loads((Path(folder) / METRICS).read_text(encoding="utf-8")).get("positive")
-    except (OSError, ValueError, AttributeError):
-        return None
+    found = record_of(folder).get("positive")
     return found if isinstance(found, str) else None
 
 
@@ -72,13 +67,13 @@ def teacher_warning(
     return f"the {owner} is no better than a constant answer: {problem}. Check the labels and the data"
 
 
-def warnings_once(say: Say) -> Say:
-    """Passes on the warnings of a job that is run again and again, each once, and no other line."""
+def only_warnings(say: Say) -> Say:
+    """Passes on the warnings of a job that is run again and again, each once, and leaves out all other lines."""
     passed: set[str] = set()
 
     def filtered(text: str) -> None:
         for line in text.split("\n"):
-            if line.startswith("WARNING: ") and line not in passed:
+            if line.startswith(("WARNING: ", "overlap: ")) and line not in passed:
                 passed.add(line)
                 say(line)
 
@@ -94,10 +89,7 @@ def overlap_with_training(splits: Splits, split: str, choice: DataChoice) -> dic
     if split == "train" or alone or choice.validation_share is not None:
         return None
     columns = splits.task.text_columns
-    try:
-        tables, _ = read_source(choice.source, Wanted((), ("train",)), splits.task)
-    except DataError:
-        return None
+    tables, _ = read_source(choice.source, Wanted((), ("train",)), splits.task)
     table = with_fields(tables["train"], columns) if "train" in tables else None
     if table is None or not all(name in table.columns for name in columns):
         return None
