@@ -88,7 +88,7 @@ def test_a_teacher_that_only_numbers_its_classes_is_refused_and_a_label_map_help
     assert "accuracy is 0.000" in kept["warnings"][0]
     assert "no better than a constant" in (tmp_path / "wrong" / "README.md").read_text(encoding="utf-8")
     found = audit(teacher, [teacher], wrong, tmp_path / "audit", FEW, say=lambda _: None)
-    assert "accuracy is 0.000" in found["warnings"][0]
+    assert any("accuracy is 0.000" in warning for warning in found["warnings"])
     for page in ("audit.md", "audit.html"):
         assert "no better than a constant" in (tmp_path / "audit" / page).read_text(encoding="utf-8")
 
@@ -103,7 +103,8 @@ def test_a_regression_that_does_not_rise_with_the_scores_is_warned_of(small: Any
     good = audit(str(teacher), [str(teacher)], small.choice("score"), tmp_path / "a", FEW, say=lambda _: None)
     bad = audit(str(negated), [str(teacher)], small.choice("score"), tmp_path / "b", FEW, say=lambda _: None)
     assert good["metrics"]["teacher"]["spearman"] == pytest.approx(-bad["metrics"]["teacher"]["spearman"])
-    assert len(good["warnings"]) + len(bad["warnings"]) == 1
+    weak = ["no better than a constant" in " ".join(found["warnings"]) for found in (good, bad)]
+    assert sorted(weak) == [False, True]
 
 
 def test_a_student_with_the_same_labels_in_another_order_is_audited_by_name(

@@ -258,7 +258,8 @@ def test_a_split_without_labels_is_audited(kind: str, labels: str, small: Any, t
     )  # few different words may be labels, which must be settled
     data = DataChoice(rows, text_columns=columns if labels == "no column" else None)
     found = audit(teacher, [teacher], data, tmp_path / "out", NO_FAITH, say=heard.append)
-    full = audit(teacher, [teacher], texts(kind, 12), tmp_path / "full", NO_FAITH, say=quiet)
+    whole = DataChoice(texts(kind, 12), text_columns=columns)
+    full = audit(teacher, [teacher], whole, tmp_path / "full", NO_FAITH, say=quiet)
     every, labelled = found["students"][0]["figures"], full["students"][0]["figures"]
     assert "quality" not in every
     assert every == {group: figures for group, figures in labelled.items() if group != "quality"}

@@ -81,7 +81,7 @@ def test_an_audit_takes_the_length_of_the_teacher(late: Any, tmp_path: Path) -> 
     )
     assert cut["texts"]["validation"] == {"cut": 40, "rows": 40, "longest": 41}
     assert f"max_length 16, as set; the teacher was trained with {LONG}" in said
-    assert "Warning: validation: 40 of 40 texts are cut at 16 tokens (the longest has 41)" in said
+    assert "WARNING: validation: 40 of 40 texts are cut at 16 tokens (the longest has 41)" in said
     assert "validation: 40 of 40 texts are cut at 16 tokens (the longest has 41)" in cut["warnings"]
 
 
@@ -239,17 +239,17 @@ def test_a_pair_that_means_little_is_named(small: Any, tmp_path: Path) -> None:
     )
     same = "the student two and the teacher hold the same weights: a model is compared with itself"
     deeper = "the student deep has 5 layers, more than its teacher, which has 3"
-    assert found["warnings"] == [same, deeper]
-    assert {f"Warning: {same}", f"Warning: {deeper}"} <= set(said)
+    assert found["warnings"][:2] == [same, deeper]
+    assert {f"WARNING: {same}", f"WARNING: {deeper}"} <= set(said)
     assert same in (tmp_path / "out" / "audit.html").read_text()
     assert same in (tmp_path / "out" / "audit.md").read_text()
     said.clear()
     recipe = load_recipe("kd", changes=["training.epochs=1", f"student.checkpoint={tmp_path / 'deep'}"])
     distill(teacher, small.choice("two"), tmp_path / "run", recipe, say=say)
-    assert f"Warning: {deeper.replace('student deep', 'student')}" in said
+    assert f"WARNING: {deeper.replace('student deep', 'student')}" in said
 
 
 def test_more_blocks_than_the_teacher_has_are_named(small: Any, tmp_path: Path) -> None:
     said, say = lines()
     small.distilled("kd", "two", tmp_path / "run", "student.layers=4", say=say)
-    assert "Warning: the student has 4 layers, more than its teacher, which has 3" in said
+    assert "WARNING: the student has 4 layers, more than its teacher, which has 3" in said

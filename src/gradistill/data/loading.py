@@ -31,6 +31,7 @@ from gradistill.data.tasks import TASKS, Task, get_task, inferred_task, metric_t
 from gradistill.data.text_columns import (
     IGNORED_COLUMNS,
     find_text_columns,
+    holds_text,
     label_candidates,
     label_dependence,
     wordless,
@@ -144,9 +145,9 @@ def load_splits(
     ``source`` is a folder with one file a split (.csv, .tsv, .json, .jsonl, .parquet; docs/data.md), one such file if
     one split is asked for, a hub id (``glue/sst2``, ``owner/name``, ``owner/name:config``), or an object in memory.
     ``how`` are further fields of ``DataChoice``: ``task`` (a name or a ``Task``), ``label_column``, ``text_columns``,
-    ``kind``, ``positive``, ``validation_share``, ``validation_seed``. Without ``task`` it is inferred from train, or the first split
-    if train is not asked for; a hub id of a known task names it. ``span_column`` marks passages of the texts
-    (``data.spans``): the rows then have ``spans``.
+    ``kind``, ``positive``, ``validation_share``, ``validation_seed``. Without ``task`` it is inferred from train, or
+    the first split if train is not asked for; a hub id of a known task names it. ``span_column`` marks passages of the
+    texts (``data.spans``): the rows then have ``spans``.
 
     Raises DataError with every unusable row, column and file, and RecipeError for an unknown task.
 
@@ -230,8 +231,9 @@ def _overlap(rows: Mapping[str, Dataset], task: Task) -> dict[str, Any] | None:
 
 
 def _rarer(rows: Dataset) -> int:
-    """Of two classes the one with fewer rows; the second where they have as many."""
-    counts = np.bincount(np.asarray(rows["label"][:], np.int64), minlength=2)
+    """Of two classes the one with fewer rows; the second where they have as many, or no row has a label."""
+    labels = np.asarray(rows["label"][:], np.int64)
+    counts = np.bincount(labels[labels >= 0], minlength=2)
     return 0 if counts[0] < counts[1] else 1
 
 
@@ -316,7 +318,9 @@ def _task_of_outputs(table: Table, choice: DataChoice, outputs: Sequence[str]) -
     chosen = None if choice.columns else find_text_columns(rest, named)
     texts = choice.columns or (chosen.texts if chosen else ())
     if choice.columns is None and not named:
-        _refuse_possible_labels(table, [name for name in texts if _may_be_labels(table, name, outputs)])
+        _refuse_possible_labels(
+            table, [name for name in rest.columns if _may_be_labels(table, name, outputs)]
+        )
     labels = tuple(outputs) if len(outputs) > 1 else None
     task = replace(inferred_task(texts, labels, choice.name), name=data_name(choice.source))
     _refuse_other_kind(choice, task)
@@ -333,10 +337,10 @@ def _refuse_possible_labels(table: Table, doubtful: Sequence[str]) -> None:
 
 
 def _may_be_labels(table: Table, column: str, outputs: Sequence[str]) -> bool:
-    """Whether a column of words holds what a model predicts, or no more different ones in many rows."""
+    """Whether a column holds what a model predicts, or words, no more different ones in many rows."""
     words = {str(word).strip().casefold() for word in table.columns[column]}
-    few = len(words) <= max(len(outputs), 2) and len(table.lines) >= 4 * len(words)
-    return few or _are_outputs(table, column, outputs)
+    few = 2 <= len(words) <= max(len(outputs), 2) and len(table.lines) >= 4 * len(words)
+    return (few and holds_text(table, column)) or _are_outputs(table, column, outputs)
 
 
 def _are_outputs(table: Table, column: str, outputs: Sequence[str]) -> bool:

@@ -190,7 +190,7 @@ def _described(folder: Path) -> dict[str, Any]:
         "megabytes": round(sum(shard.bytes for shard in manifest.shards) / 1e6, 3),
         "shards": len(manifest.shards),
         "finished": "yes",
-        "signals": manifest.made_for.get("signals", []),
+        "signals": manifest.made_for["signals"],
     }
 
 

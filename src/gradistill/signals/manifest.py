@@ -54,7 +54,7 @@ class Manifest:
             raise ValueError(f"its {len(self.shards)} shards do not add up to {self.rows} rows")
         if len({shard.file for shard in self.shards}) < len(self.shards):
             raise ValueError("it names a shard twice")
-        for signal in self.made_for.get("signals", ()):
+        for signal in self.made_for["signals"]:
             numbers = signal["shape"]
             known = signal["per"] in ("token", "example") and signal["encoding"] in (
                 "float32",
