@@ -61,7 +61,7 @@ CHANGES: dict[str, list[tuple[dict[str, Any], str, Any]]] = {
         ({}, "levels", ("span",)),
         ({}, "span", 2),
         ({}, "triplets", 0.5),
-        ({}, "relation_heads", 1),
+        ({}, "relation_heads", 2),
         ({}, "top", 2),
         ({"levels": ("token",)}, "token_layers", 1),
         ({}, "sample_weight", 1.0),

@@ -350,7 +350,7 @@ def test_relation_heads_divide_both_widths() -> None:
         64,
         24,
         64,
-        10,
+        5,
     )
 
 
@@ -418,7 +418,7 @@ FACTS = ModelFacts(3, 16, 3, 2, 16)
         ),
         ("jacobian_matching", {}, ModelFacts(3, 8, 3), True, "8 wide, the teacher 16"),
         ("jacobian_matching", {}, FACTS, False, "keeps embeddings of its own"),
-        ("granular_relations", {"relation_heads": 3}, FACTS, True, "set relation_heads to 16"),
+        ("granular_relations", {"relation_heads": 3}, FACTS, True, "set relation_heads to 4"),
         ("granular_relations", {"window": 2}, FACTS, True, "window does nothing with definition: authors"),
         (
             "granular_relations",

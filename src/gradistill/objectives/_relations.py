@@ -11,7 +11,7 @@ from torch import Tensor
 from gradistill.errors import RecipeError
 from gradistill.objectives._contract import Pair
 
-_SAME = 1e-6
+SAME = 1e-6
 """Two vectors nearer than this share of their lengths, squared, have no direction between them."""
 
 _LEFT_OUT = -1e4
@@ -52,7 +52,7 @@ def angles(
     own = squared.unsqueeze(-1)
     inner = found[..., at.unsqueeze(2), at.unsqueeze(1)] - across.unsqueeze(-1) - across.unsqueeze(-2)
     lengths = squared[..., at] + own - 2 * across
-    apart = lengths > _SAME * (squared[..., at] + own)
+    apart = lengths > SAME * (squared[..., at] + own)
     inverse = torch.where(apart, torch.where(apart, lengths, torch.ones_like(lengths)).rsqrt(), 0.0)
     return (inner + own.unsqueeze(-1)) * inverse.unsqueeze(-1) * inverse.unsqueeze(-2)
 

@@ -15,7 +15,7 @@ from torch.nn import functional
 from gradistill.errors import RecipeError
 from gradistill.models.layers import LayerMap
 from gradistill.objectives._contract import Moment, Objective, Pair, Request, Role, Signals, States, objective
-from gradistill.objectives._relations import angles, mean_of, pairs_among, products, triplets_among
+from gradistill.objectives._relations import SAME, angles, mean_of, pairs_among, products, triplets_among
 from gradistill.objectives._spaces import refuse_shortened
 from gradistill.types import Batch
 
@@ -23,6 +23,9 @@ Level = Literal["token", "span", "sample"]
 
 MOST_HEADS = 64
 """Relation heads of the authors, on states of width 768."""
+
+NARROWEST = 4
+"""Numbers in a head at least, if their number is not given: angles in heads of one number are signs."""
 
 FEWEST_SPANS = 3
 """Texts with fewer spans have no span relations, as in the authors' code."""
@@ -180,9 +183,9 @@ class GranularRelations(Objective):
 
 
 def _most_heads(student: int, teacher: int) -> int:
-    """The largest number of heads up to 64 that divides both widths."""
-    common = math.gcd(student, teacher)
-    return max(heads for heads in range(1, min(MOST_HEADS, common) + 1) if common % heads == 0)
+    """The largest number of heads up to 64 that divides both widths and leaves heads of 4 numbers or more."""
+    common, most = math.gcd(student, teacher), min(MOST_HEADS, student // NARROWEST, teacher // NARROWEST)
+    return max(heads for heads in range(1, max(most, 1) + 1) if common % heads == 0)
 
 
 def _items(
@@ -215,10 +218,16 @@ def _most_related(
 
 
 def _angles_at(states: Float[Tensor, "batch item hidden"], at: Tensor, near: Tensor) -> Tensor:
-    """Cosines of the angles at the items ``at`` between all pairs of ``near`` items: ``(batch, at, near, near)``."""
+    """Cosines of the angles at the items ``at`` between all pairs of ``near`` items: ``(batch, at, near, near)``.
+
+    0 where two of the three coincide, as in ``angles``.
+    """
     row = torch.arange(len(states), device=states.device)
-    directions = states[row[:, None], at].unsqueeze(2) - states[row[:, None, None], near]
-    unit = functional.normalize(directions, dim=-1)
+    middle, others = states[row[:, None], at].unsqueeze(2), states[row[:, None, None], near]
+    sizes = middle.square().sum(-1) + others.square().sum(-1)
+    directions = middle - others
+    coincide = directions.square().sum(-1) <= SAME * sizes
+    unit = functional.normalize(directions.masked_fill(coincide.unsqueeze(-1), 0.0), dim=-1)
     return unit @ unit.transpose(-1, -2)
 
 
