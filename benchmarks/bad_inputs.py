@@ -33,6 +33,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -427,7 +428,8 @@ def prepared(number: int, seed: int, source: Path, folder: Path) -> Case:
     good(case)
     for spoiler in case.rng.choices(list(SPOILERS), list(SPOILERS.values()), k=case.rng.choice([1, 1, 2, 3])):
         case.done.append(spoiler.__name__.removeprefix("spoil_"))
-        spoiler(case)
+        with suppress(OSError, ValueError, IndexError):  # an earlier one may have taken away what this one spoils
+            spoiler(case)
     return case
 
 
