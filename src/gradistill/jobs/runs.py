@@ -110,7 +110,7 @@ def distill(
     reads = (*model_paths(teacher, recipe.student.checkpoint), *choice.paths)
     check_run(Path(output), recipe, overwrite=overwrite, reads=reads)
     check_training(recipe)
-    run, teacher_model, student = _pair(teacher, choice, recipe, say, optional=_TEST)
+    run, teacher_model, student = prepared_pair(teacher, choice, recipe, say, optional=_TEST)
     run = replace(run, output=Path(output), signals=signals, callbacks=callbacks)
     return run.train(student, teacher_model, overwrite=overwrite)
 
@@ -140,7 +140,9 @@ def store_signals(
             expected="a method with a teacher",
             remedy="see gradistill methods",
         )
-    run, teacher_model, student = _pair(teacher, DataChoice.of(data), recipe, say, device_map=device_map)
+    run, teacher_model, student = prepared_pair(
+        teacher, DataChoice.of(data), recipe, say, device_map=device_map
+    )
     online = online_teacher(teacher_model, recipe.compute)
     asked = [*run.asked(student, online), *_asked_beside(run, online, teacher_model, others)]
     rows = run.encoded("train")
@@ -170,7 +172,7 @@ def _asked_beside(
             run.say(f"WARNING: the store does not serve {other.method}: {error}")
 
 
-def _pair(
+def prepared_pair(
     teacher: ModelSource,
     data: DataChoice,
     recipe: Recipe,

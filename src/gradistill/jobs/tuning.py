@@ -24,7 +24,7 @@ from gradistill.jobs import Say
 from gradistill.jobs.data_warnings import only_warnings
 from gradistill.jobs.folder import metrics_of
 from gradistill.jobs.output_folder import Kind, held
-from gradistill.jobs.runs import distill
+from gradistill.jobs.runs import distill, prepared_pair
 from gradistill.jobs.searching import Searched, changes_of, default_space
 from gradistill.jobs.signals import AUTO, StoreChoice
 from gradistill.models.model_source import ModelSource, model_name
@@ -33,6 +33,7 @@ from gradistill.recipe import Recipe
 from gradistill.signals.files import discard, draft_of, write_whole
 from gradistill.signals.fingerprint import digest, of_model
 from gradistill.training.arguments import check_training
+from gradistill.training.trainer import online_teacher
 
 DATABASE, TRIALS, BEST, REPORT = "tune.db", "trials", "best.yaml", "tune.json"
 METRIC = "metric"
@@ -99,6 +100,9 @@ def tune(
     """
     optuna, choice = _optuna(), DataChoice.of(data)
     folder, space = Path(output), tuning.settled()
+    if not folder.exists():  # a teacher or data that cannot be read leave nothing behind
+        run, loaded, student = prepared_pair(teacher, choice, tuning.resolve(()), lambda line: None)
+        run.asked(student, online_teacher(loaded, run.recipe.compute))
     with held(folder, SEARCH):
         about = {
             "recipe": tuning.resolve(()).as_written(), "space": [str(one) for one in space], "aim": list(tuning.aim),
