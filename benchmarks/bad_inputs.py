@@ -503,7 +503,8 @@ def faults(case: Case, code: int, printed: str, before: dict[str, str], after: d
         os.path.realpath(case.path("work", output or "out")), os.path.realpath(case.folder)
     )
     changed = sorted({*before, *after} - {name for name in before if before[name] == after.get(name)})
-    allowed = ("cache", "odd-cache", *(() if code == 2 else (inside,)))
+    default = ("work/runs",) if case.command == "bench" and output is None else ()
+    allowed = ("cache", "odd-cache", *(() if code == 2 else (inside, *default)))
     strange = [
         name
         for name in changed

@@ -308,3 +308,18 @@ def raising(error: Exception) -> Callable[..., None]:
         raise error
 
     return run
+
+
+@pytest.mark.parametrize(
+    "command", ["finetune", "distill", "pretrain", "signals", "audit", "tune", "bench", "demo"]
+)
+def test_an_empty_output_is_not_the_current_folder(
+    command: str, typed: Type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``--output "$RUN"`` with a variable that is not set."""
+    monkeypatch.chdir(tmp_path)
+    said = typed(command, "--teacher", "t", "--data", "d", "--output", "")
+    assert said.code == 2
+    assert list(tmp_path.iterdir()) == []
+    said = typed("bench", "--output", "", "b.yaml")
+    assert "it is empty; name a folder, or . for this one" in said.err

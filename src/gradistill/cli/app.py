@@ -41,6 +41,7 @@ from gradistill.cli.options import (
     known_encoding,
     known_verification,
     one_of,
+    output_option,
     resolved_recipe,
     say,
 )
@@ -195,9 +196,7 @@ def explain(
 
 @app.command()
 def demo(
-    output: Annotated[Path, typer.Option("--output", help="Where teacher, students and corpus go.")] = Path(
-        "runs/demo"
-    ),
+    output: Annotated[Path, output_option("Where teacher, students and corpus go.")] = Path("runs/demo"),
     seed: Annotated[
         int, typer.Option("--seed", min=0, max=2**32 - 1, help="Of corpus, training and bootstrap.")
     ] = 0,

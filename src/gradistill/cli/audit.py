@@ -22,6 +22,7 @@ from gradistill.cli.options import (
     ValidationShare,
     data_choice,
     one_of,
+    output_option,
     say,
 )
 from gradistill.printing import show, write
@@ -29,7 +30,7 @@ from gradistill.printing import show, write
 Students = Annotated[
     list[str], typer.Option("--student", help="The classifier to audit: folder or hub id; may be repeated.")
 ]
-Output = Annotated[Path, typer.Option("--output", help="Where audit.html, audit.json and audit.md go.")]
+Output = Annotated[Path, output_option("Where audit.html, audit.json and audit.md go.")]
 Split = Annotated[str, typer.Option("--split", help="The split to look at: one that neither was fitted to.")]
 Attribution = Annotated[
     str,

@@ -7,13 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from gradistill.cli.options import say
+from gradistill.cli.options import output_option, say
 from gradistill.printing import show
 
 File = Annotated[Path | None, typer.Argument(help="A bench in YAML: tasks, methods, seeds, layers.")]
-Output = Annotated[
-    Path, typer.Option("--output", help="Where runs, results.jsonl, bench.md and bench.html go.")
-]
+Output = Annotated[Path, output_option("Where runs, results.jsonl, bench.md and bench.html go.")]
 Suite = Annotated[str | None, typer.Option("--suite", help="A shipped bench instead of a file: glue.")]
 Data = Annotated[str | None, typer.Option("--data", help="A folder with a folder for each task.")]
 AtOnce = Annotated[

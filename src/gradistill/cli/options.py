@@ -11,14 +11,24 @@ import typer
 
 from gradistill.printing import write
 
+
+def output_option(help: str) -> Any:
+    """``--output``. An empty one, as of a shell variable that is not set, would be the current folder."""
+
+    def folder(given: str | Path) -> Path:
+        if not str(given).strip() or given == "":
+            raise typer.BadParameter("it is empty; name a folder, or . for this one")
+        return Path(given)
+
+    return typer.Option("--output", help=help, parser=folder, metavar="FOLDER")
+
+
 DATA = typer.Option(
     "--data",
     help="A folder with train and validation files (.csv, .tsv, .json, .jsonl, .parquet), one file, or a hub id.",
 )
 Data = Annotated[str, DATA]
-Output = Annotated[
-    Path, typer.Option("--output", help="The run folder: a model folder with metrics and recipe.")
-]
+Output = Annotated[Path, output_option("The run folder: a model folder with metrics and recipe.")]
 TaskName = Annotated[
     str | None, typer.Option("--task", help="A known task (gradistill tasks); else inferred.")
 ]

@@ -34,6 +34,7 @@ from gradistill.cli.options import (
     known_encoding,
     known_verification,
     one_of,
+    output_option,
     say,
 )
 from gradistill.printing import confirmed, show, write
@@ -46,7 +47,7 @@ Store = Annotated[
 ]
 Asked = Annotated[str | None, TEACHER]  # show, list and delete need neither
 Read = Annotated[str | None, DATA]
-Written = Annotated[Path | None, typer.Option("--output", help="The store's folder (default: in the cache).")]
+Written = Annotated[Path | None, output_option("The store's folder (default: in the cache).")]
 Repair = Annotated[bool, typer.Option("--repair", help="Write damaged shards of a finished store again.")]
 Spread = Annotated[
     str | None,

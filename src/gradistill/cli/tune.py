@@ -33,13 +33,12 @@ from gradistill.cli.options import (
     ValidationShare,
     data_choice,
     distilling_recipe,
+    output_option,
     say,
 )
 from gradistill.printing import show
 
-Output = Annotated[
-    Path, typer.Option("--output", help="Where tune.db, best.yaml, tune.json and the best student go.")
-]
+Output = Annotated[Path, output_option("Where tune.db, best.yaml, tune.json and the best student go.")]
 Search = Annotated[
     list[str] | None,
     typer.Option(

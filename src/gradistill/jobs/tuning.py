@@ -23,7 +23,7 @@ from gradistill.errors import DataError, GradistillError, ModelError, RecipeErro
 from gradistill.jobs import Say
 from gradistill.jobs.data_warnings import only_warnings
 from gradistill.jobs.folder import metrics_of
-from gradistill.jobs.output_folder import Kind, held
+from gradistill.jobs.output_folder import Kind, check_output, held
 from gradistill.jobs.runs import distill, prepared_pair
 from gradistill.jobs.searching import Searched, changes_of, default_space
 from gradistill.jobs.signals import AUTO, StoreChoice
@@ -100,7 +100,8 @@ def tune(
     """
     optuna, choice = _optuna(), DataChoice.of(data)
     folder, space = Path(output), tuning.settled()
-    if not folder.exists():  # a teacher or data that cannot be read leave nothing behind
+    check_output(folder, SEARCH)
+    if not (folder / DATABASE).is_file():  # a teacher or data that cannot be read leave nothing behind
         run, loaded, student = prepared_pair(teacher, choice, tuning.resolve(()), lambda line: None)
         run.asked(student, online_teacher(loaded, run.recipe.compute))
     with held(folder, SEARCH):
