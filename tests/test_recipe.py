@@ -142,6 +142,7 @@ def test_a_recipe_of_ones_own_needs_no_shipped_one(tmp_path: Path) -> None:
             r"(?s)objectives.soft_label.temprature'.*'temperature'",
         ),
         ("objectives: {soft_label: {wieght: 3}}", r"(?s)soft_label.wieght'.*did you mean 'weight'"),
+        ("objectives: {hard_label: {source: x}}", r"(?s)hard_label.source'.*Known: end, every, fade, share"),
         ("objectives: {soft_labels: {weight: 3}}", r"(?s)no objective 'soft_labels'.*'soft_label'"),
         ("objectives: {7: {weight: 3}}", r"(?s)has a key 7.*quote it"),
         ("objectives: {soft_label: 3}", r"(?s)objectives.soft_label is 3.*\{weight: 1\}"),
