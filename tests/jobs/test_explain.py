@@ -95,3 +95,9 @@ def test_a_loaded_model_says_the_same(small: Any) -> None:
 def test_what_cannot_be_explained(texts: list[str], label: Any, error: Any, message: str, small: Any) -> None:
     with pytest.raises(error, match=message):
         explain(str(small.teachers["two"]), texts, label=label, steps=2)
+
+
+@pytest.mark.parametrize(("kind", "given"), [("two", ["one", "other"]), ("three", ["one alone"])])
+def test_as_many_texts_as_the_model_was_trained_on(kind: str, given: list[str], small: Any) -> None:
+    with pytest.raises(DataError, match=r"was trained on \d a row: text"):
+        explain(str(small.teachers[kind]), given)

@@ -21,6 +21,7 @@ FILES = [
     "tokenizer.json", "tokenizer_config.json",
 ]  # fmt: skip
 KEYS = {
+    "data",
     "positive",
     "overlap",
     "warnings",

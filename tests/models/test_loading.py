@@ -301,6 +301,18 @@ def test_a_configuration_names_no_other_weights(name: str, tmp_path: Path, opene
     assert opened == []
 
 
+def test_a_folder_that_is_missing_beside_others_is_no_id_of_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "one" / "checkpoints").mkdir(parents=True)
+    with pytest.raises(ModelError, match="there is no model folder runs/two"):
+        locate("runs/two")
+    with pytest.raises(ModelError, match="its run has not ended"):
+        locate("runs/one")
+    assert locate("owner/name") == "owner/name"
+
+
 def test_an_adapter_without_a_model_is_called_an_adapter(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "someone/else"}')
     (tmp_path / "adapter_model.safetensors").write_bytes(b"")

@@ -132,7 +132,12 @@ def audit(
     rows = splits.rows[choice.split]
     if line := overlap_line(overlap, choice.split, rows, splits.task.text_columns):
         say(line)
-    warnings = [*_warnings(models), *(f"{name}: {part}" for name, part in cut.items() if part.truncated)]
+    trained = ["the audited rows are those of the training split"] if choice.split == "train" else []
+    warnings = [
+        *trained,
+        *_warnings(models),
+        *(f"{name}: {part}" for name, part in cut.items() if part.truncated),
+    ]
     for warning in warnings:
         say(f"WARNING: {warning}")
     with held(output, AUDIT), draft_folder(output) as draft:

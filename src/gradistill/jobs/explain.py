@@ -15,6 +15,7 @@ from gradistill.attribution.integrated import Integrated, integrated_in_steps
 from gradistill.attribution.targets import Target
 from gradistill.data.words import words_from_pieces
 from gradistill.errors import DataError, RecipeError
+from gradistill.jobs.folder import record_of
 from gradistill.jobs.lengths import Reader, task_length
 from gradistill.models.limits import check_readable
 from gradistill.models.loading import label_names, load_classifier, load_tokenizer, set_padding
@@ -49,6 +50,7 @@ def explain(
     cut as the model was trained (``jobs.lengths``).
     """
     _refuse_empty(texts)
+    _refuse_other_number(model_folder(model), len(texts))
     tokenizer = load_tokenizer(model)
     classifier, _ = load_classifier(model)
     set_padding(classifier, tokenizer)
@@ -62,6 +64,18 @@ def explain(
         baseline=baseline,
         max_length=max_length,
     )
+
+
+def _refuse_other_number(folder: str, count: int) -> None:
+    """Where the model's own run recorded what it reads."""
+    columns = record_of(folder).get("data", {}).get("text_columns")
+    if columns and len(columns) != count:
+        raise DataError(
+            f"{count} text{'s were' if count > 1 else ' was'} given, and {folder} was trained on {len(columns)} a row: "
+            f"{', '.join(columns)}.",
+            expected=f"{len(columns)} text{'s' if len(columns) > 1 else ''}",
+            remedy='give each text in quotation marks: gradistill explain --model M "first" "second"',
+        )
 
 
 def explain_with(

@@ -124,12 +124,21 @@ class Run:
                 "versions": versions(),
                 # Not among what an unfinished run is known by: no weight depends on these rows.
                 "inputs": {**inputs, "test": of_rows(test)} if test is not None else inputs,
+                "data": self._data(),
                 "positive": self.splits.task.positive_label,
                 "overlap": self.splits.overlap,
             }
             card = model_card({**metrics, "recipe": self.recipe.as_dict()})
             close_run(self.output, saving(student, self.tokenizer), self.recipe, metrics, card)
         return metrics
+
+    def _data(self) -> dict[str, Any]:
+        """How the rows were read, so that others can read the same ones."""
+        rows = {split: len(rows) for split, rows in self.splits.rows.items()}
+        return {
+            "source": Path(self.names.get("data", "")).name, "text_columns": list(self.splits.task.text_columns),
+            "label_column": self.splits.label_column, "rows": rows, "notes": dict(self.splits.notes),
+        }  # fmt: skip
 
     def _check(
         self, student: PreTrainedModel, teacher: OnlineTeacher | None, splits: Sequence[Dataset]

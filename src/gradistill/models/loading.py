@@ -97,7 +97,10 @@ def locate(name: str | Path) -> str:
     if str(name) == PACKAGED and not there:
         return str(packaged_model())
     if not there:
-        if folder.is_absolute() or str(name).startswith((".", "~")) or str(name).count("/") > 1:
+        local = (
+            folder.parent != Path() and folder.parent.is_dir()
+        )  # its parent is here, so no id of the hub is meant
+        if local or folder.is_absolute() or str(name).startswith((".", "~")) or str(name).count("/") > 1:
             raise ModelError(
                 f"there is no model folder {name}",
                 expected="a folder with config.json and model.safetensors, a hub id, or 'minilm-l6'",
@@ -107,6 +110,12 @@ def locate(name: str | Path) -> str:
     if not (folder / "config.json").is_file():
         if (folder / _ADAPTER).is_file():
             raise _adapter(name)
+        if (folder / "checkpoints").is_dir():
+            raise ModelError(
+                f"{name} holds no config.json, but checkpoints: its run has not ended",
+                expected="a finished run, or another model folder",
+                remedy="give the command of that run again; it goes on from the last checkpoint",
+            )
         raise ModelError(
             f"{name} holds no config.json",
             expected="a model folder as save_pretrained writes it",

@@ -240,5 +240,7 @@ def _fields(schema: Any) -> dict[str, Any]:
     plain = _plain(schema)
     if hasattr(plain, "model_fields"):
         return dict(plain.model_fields)
-    own = getattr(plain, "__pydantic_fields__", None)  # an objective without fields of its own has an empty one
+    own = getattr(
+        plain, "__pydantic_fields__", None
+    )  # an objective without fields of its own has an empty one
     return {} if own is None else dict(own) | dict.fromkeys(BESIDE)
