@@ -53,7 +53,7 @@ def overlap_line(
     shown = printable(text if len(text) <= 60 else text[:59] + "…")
     return (
         f"overlap: {found['normalised']} of {found['rows']} {printable(split)} rows are training rows too "
-        f"({found['exact']} of them letter for letter), such as '{shown}'. Figures on them flatter a model"
+        f"({found['exact']} of them letter for letter), such as '{shown}'. Figures on them flatter a model."
     )
 
 
