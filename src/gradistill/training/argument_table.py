@@ -94,7 +94,10 @@ _TABLE: dict[str, Handling] = {
     "gradient_checkpointing_kwargs": Handling("the older name of `activation_checkpointing_kwargs`"),
     "torch_compile": Handling("refused under a gradient objective: a compiled model has no second derivative"),
     "torch_compile_backend": Handling("as `torch_compile`"),
-    "torch_compile_mode": Handling("as `torch_compile`"),
+    "torch_compile_mode": Handling(
+        "as `torch_compile`",
+        choices=("default", "lite", "reduce-overhead", "max-autotune-no-cudagraphs", "max-autotune"),
+    ),
     "use_liger_kernel": _LIGER,
     "liger_kernel_config": _LIGER,
     "use_cache": APPLIED,
