@@ -22,7 +22,7 @@ from gradistill.jobs.folder import check_run, close_run, opened_run
 from gradistill.jobs.guarded import disk_trouble_told, epochs_done, saving, trained
 from gradistill.jobs.lengths import Reader, new_length
 from gradistill.jobs.runs import build_student
-from gradistill.models.limits import check_readable
+from gradistill.models.limits import Limits
 from gradistill.models.loading import load_classifier, load_tokenizer, set_padding
 from gradistill.models.model_source import ModelSource, model_folder, model_name, model_paths
 from gradistill.models.probe import Probe
@@ -71,8 +71,9 @@ def pretrain(
     recipe = recipe.with_length(new_length(recipe.training.max_length, readers, say))
     training, held_out, cut = _rows(texts, text_columns, tokenizer, recipe, say)
     for reader in readers:
+        limits = Limits.find(reader.model)
         for rows in (training, held_out):
-            check_readable(reader.model, rows, tokenizer, owner=reader.owner)
+            limits.check(rows, tokenizer, owner=reader.owner)
     _refuse_answers(recipe, Pair(facts(Probe.find(student)), facts(Probe.find(model))))
     names = {"student": output.name, "teacher": model_name(teacher)}
     run = _Pretraining(output, recipe, student, model, tokenizer, training, held_out, cut, names, say)

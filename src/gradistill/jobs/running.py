@@ -27,7 +27,7 @@ from gradistill.jobs.folder import close_run, opened_run
 from gradistill.jobs.guarded import disk_trouble_told, epochs_done, saving, trained
 from gradistill.jobs.remembering import remembered_answers
 from gradistill.jobs.signals import AUTO, StoreChoice, plan_store, stored_teacher
-from gradistill.models.limits import check_readable
+from gradistill.models.limits import Limits
 from gradistill.models.loading import set_padding
 from gradistill.models.placing import placed
 from gradistill.models.probe import Probe
@@ -146,8 +146,9 @@ class Run:
         """Raise an error, before any work, for rows that a model cannot read and objectives that do not apply."""
         models = {"student": student, **({"teacher": teacher.model} if teacher is not None else {})}
         for owner, model in models.items():
+            limits = Limits.find(model)
             for rows in splits:
-                check_readable(model, rows, self.tokenizer, owner=owner)
+                limits.check(rows, self.tokenizer, owner=owner)
         if teacher is not None:
             self.asked(student, teacher)
 
