@@ -37,7 +37,7 @@ from gradistill.attribution.targets import Target
 from gradistill.data import Collator, encode, load_splits
 from gradistill.models.loading import load_classifier, load_tokenizer, set_padding
 from gradistill.models.probe import Probe
-from gradistill.signals.attributing import attribute
+from gradistill.signals.row_attributions import attribute
 from gradistill.types import Batch
 
 TOLERANCE, SHARE = 0.01, 0.95

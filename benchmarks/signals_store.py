@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
+from gradistill.signals.speak import Said
 from rich.console import Console
 
 from gradistill.data import Collator, align_labels, encode, load_splits
@@ -36,11 +37,9 @@ from gradistill.recipe import load_recipe
 from gradistill.report.terminal import results_table
 from gradistill.signals.building import Build, build
 from gradistill.signals.layout import Encoding
-from gradistill.signals.speak import Said
 from gradistill.signals.store import StoredTeacher
 from gradistill.signals.teacher import OnlineTeacher
-from gradistill.training.step import Step, requests_of
-from gradistill.training.trainer import facts
+from gradistill.training.step import Step, signals_of
 from gradistill.types import Batch
 
 ENCODINGS: tuple[Encoding, ...] = ("float32", "float16", "int8")
@@ -75,10 +74,10 @@ class Bench:
 
     @property
     def pair(self) -> Pair:
-        return Pair(facts(Probe.find(self.student)), facts(self.teacher.probe))
+        return Pair(Probe.find(self.student), self.teacher.probe)
 
     def plan(self, folder: Path, encoding: Encoding) -> Build:
-        asked = requests_of(self.terms, self.pair, "teacher")
+        asked = signals_of(self.terms, self.pair, "teacher")
         return plan_store(
             folder,
             self.teacher,

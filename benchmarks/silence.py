@@ -19,6 +19,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +33,10 @@ from gradistill.models.attention import second_order_attention
 from gradistill.models.probe import Probe
 from gradistill.models.student import share_embeddings, silence_embedding_dropout, student_from_teacher
 from gradistill.objectives import Pair
-from gradistill.objectives._contract import AttributionScores, ClsGradient, InputGradient
 from gradistill.recipe import Recipe, load_recipe, shipped_methods
-from gradistill.signals.speak import speak
+from gradistill.signals import AttributionScores, ClsGradient, InputGradient, compute_signals
 from gradistill.training.second_order import check_second_order
-from gradistill.training.step import requests_of
-from gradistill.training.trainer import facts
+from gradistill.training.step import signals_of
 from gradistill.types import Batch
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
@@ -121,8 +120,8 @@ def prepared(teacher: Any, recipe: Recipe) -> tuple[Any, list[Any]]:
     share_embeddings(student, teacher, recipe.student.embeddings)
     if recipe.student.dropout == "not_in_embeddings":
         silence_embedding_dropout(student)
-    pair = Pair(facts(Probe.find(student)), facts(Probe.find(teacher)), True)
-    asked = requests_of(list(recipe.objectives.values()), pair, "student")
+    pair = Pair(Probe.find(student), Probe.find(teacher), True)
+    asked = signals_of(list(recipe.objectives.values()), pair, "student")
     return student, [request for request in asked if isinstance(request, GRADIENTS)]
 
 
@@ -132,13 +131,8 @@ def verdict(student: Any, asked: list[Any], *, fused: bool = False, probe: Probe
     probe = probe or Probe.find(student)
     try:
         with nullcontext() if fused else second_order_attention(student):
-            check_second_order(
-                student.train(not fused),
-                probe,
-                batch,
-                asked,
-                teacher_labels=torch.zeros(len(batch), dtype=torch.long),
-            )
+            batch = replace(batch, teacher_labels=torch.zeros(len(batch), dtype=torch.long))
+            check_second_order(student.train(not fused), probe, batch, asked)
     except TrainingError as error:
         return f"refused: {str(error).splitlines()[0]}"
     return "passed"
@@ -175,7 +169,7 @@ def second_order(model: Any, asked: list[Any], probe: Probe) -> Tensor:
     batch = Batch.of(collated())
     labels = torch.zeros(len(batch), dtype=torch.long)
     with second_order_attention(model):
-        said = speak(model, probe, batch, asked, create_graph=True, teacher_labels=labels)
+        said = compute_signals(model, probe, batch, asked, create_graph=True, teacher_labels=labels)
         total = sum(
             (signal * torch.linspace(0.5, 1, signal.numel()).view(signal.shape)).sum()
             for signal in said.values()

@@ -32,15 +32,15 @@ from gradistill.models.loading import PACKAGED, Head, load_classifier, load_toke
 from gradistill.models.probe import Probe
 from gradistill.models.student import student_from_teacher
 from gradistill.objectives import Pair
-from gradistill.objectives._contract import Logits
 from gradistill.recipe import load_recipe
+from gradistill.signals import Logits
 from gradistill.signals.building import Build, build
 from gradistill.signals.layout import columns_for
 from gradistill.signals.store import StoredTeacher
 from gradistill.signals.teacher import OnlineTeacher
 from gradistill.training.arithmetic import Encoder
-from gradistill.training.step import Term, requests_of
-from gradistill.training.trainer import DistillationTrainer, facts
+from gradistill.training.step import Term, signals_of
+from gradistill.training.trainer import DistillationTrainer
 
 RECIPES = ("finetune", "kd", "pkd", "gkd", "gkd_cls", "adkd")
 ALIGNED = ("gkd", "gkd_cls", "adkd")
@@ -88,9 +88,9 @@ class Bench:
         return [Term(entry.objective, entry.weight) for entry in objectives]
 
     def _store(self) -> StoredTeacher:
-        pair = Pair(facts(Probe.find(self.student())), facts(self.online.probe))
-        asked = [r for recipe in self.recipes for r in requests_of(self.terms(recipe), pair, "teacher")]
-        columns = columns_for((Logits(), *asked), facts(self.online.probe), "int8")
+        pair = Pair(Probe.find(self.student()), self.online.probe)
+        asked = [r for recipe in self.recipes for r in signals_of(self.terms(recipe), pair, "teacher")]
+        columns = columns_for((Logits(), *asked), self.online.probe, "int8")
         plan = Build(self.folder, self.rows, columns, {}, {"encoding": "int8"})
         build(plan, self.online, self.collate)
         return StoredTeacher.open(self.folder, {}, columns, self.rows["index"])
@@ -119,10 +119,11 @@ class Bench:
                 student.get_parameter(name).requires_grad_(False)
         trainer = DistillationTrainer(
             student, self.arguments(), self.collate, self.rows, teacher=self.store,
-            objectives=terms or self.terms(recipe), teacher_facts=facts(self.online.probe),
+            objectives=terms or self.terms(recipe), teacher_facts=self.online.probe,
         )  # fmt: skip
         if whole:
-            trainer.step = replace(trainer.step, student_probe=replace(trainer.step.student_probe, trim=None))
+            student = trainer.step.student
+            student.probe = replace(student.probe, trim=None)
         return trainer
 
     def encoder(self) -> Encoder:

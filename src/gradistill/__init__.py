@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gradistill.jobs.runs import DataChoice, distill, finetune
     from gradistill.objectives import Term, objectives
     from gradistill.recipe import load_recipe
-    from gradistill.signals.attributing import attribute
+    from gradistill.signals.row_attributions import attribute
     from gradistill.training.trainer import DistillationTrainer
 
 _HOME = {  # nowhere: the room of that name, which can be called
@@ -29,7 +29,7 @@ _HOME = {  # nowhere: the room of that name, which can be called
     "Term": "objectives",
     "align_labels": "data",
     "ask": "audit",
-    "attribute": "signals.attributing",
+    "attribute": "signals.row_attributions",
     "audit": "",
     "distill": "jobs.runs",
     "encode": "data",

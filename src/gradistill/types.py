@@ -59,7 +59,8 @@ class Batch:
     gives the average over tokens. Where nobody sets it, it is that of the batch.
     ``labels_per_example`` is likewise the share of rows that have a label (a class id other than −100, a score that is
     not NaN): dividing by it gives the average over labelled rows.
-    ``drawn`` is there while training, for what is estimated from a part.
+    ``drawn`` is there while training, for what is estimated from a part. ``teacher_labels`` are the labels that the
+    teacher predicts, or others that are to be explained. ``mask_token_id`` is the token id of an erased word.
     """
 
     inputs: Mapping[str, Tensor]
@@ -69,15 +70,17 @@ class Batch:
     tokens_per_example: Float[Tensor, ""] | None = None
     labels_per_example: Float[Tensor, ""] | None = None
     drawn: Drawn | None = None
+    teacher_labels: Int[Tensor, " batch"] | None = None
+    mask_token_id: int | None = None
 
     @classmethod
-    def of(cls, collated: Mapping[str, Any]) -> Batch:
-        """Split a collated mapping. Without an attention mask every token counts as real."""
+    def of(cls, collated: Mapping[str, Any], **known: Any) -> Batch:
+        """Split a collated mapping; ``known`` are further fields. Without an attention mask every token is real."""
         inputs = {k: v for k, v in collated.items() if k not in NOT_MODEL_INPUTS}
         tokens = inputs["input_ids"] if "input_ids" in inputs else inputs["inputs_embeds"][..., 0]
         mask = inputs.get("attention_mask")
         mask = torch.ones_like(tokens).bool() if mask is None else mask.bool()
-        return cls(inputs, mask, collated.get("labels"), collated.get("index"))
+        return cls(inputs, mask, collated.get("labels"), collated.get("index"), **known)
 
     def per_token(self, summed_over_tokens: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """Values whose mean over examples is the mean over tokens of what was summed."""
@@ -119,8 +122,6 @@ class Batch:
             if self.labels_per_example is None
             else self.labels_per_example,
             drawn=None if self.drawn is None else self.drawn.rows(at),
+            teacher_labels=None if self.teacher_labels is None else self.teacher_labels[at],
+            mask_token_id=self.mask_token_id,
         )
-
-    def repeated(self, times: int) -> dict[str, Tensor]:
-        """The model inputs with the whole batch repeated: row ``r * len(self) + b`` is example ``b``."""
-        return {k: v.repeat(times, *([1] * (v.ndim - 1))) for k, v in self.inputs.items()}

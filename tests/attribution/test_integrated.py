@@ -8,6 +8,7 @@ import pytest
 import torch
 from captum.attr import IntegratedGradients, LayerIntegratedGradients
 
+from computed import path_of, run_of
 from families import PAD, build, collated
 from gradistill.attribution.integrated import (
     completeness_residual,
@@ -17,7 +18,6 @@ from gradistill.attribution.integrated import (
 from gradistill.attribution.targets import Target
 from gradistill.errors import RecipeError
 from gradistill.models.probe import Probe
-from gradistill.signals.speak import from_embeddings
 from gradistill.types import Batch
 
 LABEL = 1
@@ -32,7 +32,7 @@ def set_up(family: str = "bert") -> tuple[torch.nn.Module, Batch, torch.Tensor, 
         model,
         batch,
         taps[0].detach(),
-        lambda rows, times: from_embeddings(model, probe, batch, rows, times),
+        run_of(model, probe, batch),
     )
 
 
@@ -43,11 +43,11 @@ def test_equals_captum_at_the_embedding_output(rule: str, captum_rule: str) -> N
     _, _, embedding, run = set_up()
     at = torch.full((len(embedding),), LABEL)
     ours = integrated_gradients(
-        run, embedding, Target("logit", "gold"), at, steps=8, rule=rule, rows_at_once=6
+        path_of(run, embedding, Target("logit", "gold"), at), steps=8, rule=rule, rows_at_once=6
     )
-    theirs = IntegratedGradients(lambda rows: run(rows, len(rows) // len(embedding))).attribute(
-        embedding, target=LABEL, n_steps=8, method=captum_rule
-    )
+    theirs = IntegratedGradients(
+        lambda rows: run(rows, torch.arange(len(embedding)).repeat(len(rows) // len(embedding)))
+    ).attribute(embedding, target=LABEL, n_steps=8, method=captum_rule)
     torch.testing.assert_close(ours[:, 0], theirs, rtol=1e-5, atol=1e-7)
 
 
@@ -57,7 +57,8 @@ def test_equals_captums_layer_form_with_padding_tokens_as_baseline() -> None:
     with Probe.find(model).tapped(model) as taps, torch.no_grad():
         model(input_ids=torch.full_like(ids, PAD), attention_mask=mask)
     ours = integrated_gradients(
-        run, embedding, Target("logit", "gold"), torch.full((len(ids),), LABEL), steps=20, baseline=taps[0]
+        path_of(run, embedding, Target("logit", "gold"), torch.full((len(ids),), LABEL), baseline=taps[0]),
+        steps=20,
     )
     forward = lambda x, m: model(input_ids=x, attention_mask=m).logits  # noqa: E731
     theirs = LayerIntegratedGradients(forward, model.bert.embeddings).attribute(
@@ -78,10 +79,15 @@ def test_completeness(family: str) -> None:
     with Probe.find(model).tapped(model) as taps, torch.no_grad():
         model(**{**batch.inputs, "input_ids": torch.full_like(batch.inputs["input_ids"], 1)})
     origin, target = taps[0], Target("log_odds", "all")
-    here, there = target.values(run(embedding, 1), None), target.values(run(origin, 1), None)
+    here, there = (
+        target.values(run(embedding, torch.arange(len(embedding))), None),
+        target.values(run(origin, torch.arange(len(origin))), None),
+    )
     residuals = [
         completeness_residual(
-            integrated_gradients(run, embedding, target, None, steps=steps, baseline=origin), here, there
+            integrated_gradients(path_of(run, embedding, target, None, baseline=origin), steps=steps),
+            here,
+            there,
         )
         .abs()
         .max()
@@ -94,16 +100,18 @@ def test_completeness(family: str) -> None:
 def test_one_right_riemann_step_is_gradient_times_input() -> None:
     _, _, embedding, run = set_up()
     embedding.requires_grad_()
-    gradient = torch.autograd.grad(run(embedding, 1)[:, LABEL].sum(), embedding)[0]
+    gradient = torch.autograd.grad(run(embedding, torch.arange(len(embedding)))[:, LABEL].sum(), embedding)[0]
     at = torch.full((len(embedding),), LABEL)
-    found = integrated_gradients(run, embedding, Target("logit", "gold"), at, steps=1, rule="right_riemann")
+    found = integrated_gradients(
+        path_of(run, embedding, Target("logit", "gold"), at), steps=1, rule="right_riemann"
+    )
     torch.testing.assert_close(found[:, 0], embedding * gradient)
 
 
 def test_grouping_of_nodes_changes_nothing() -> None:
     _, _, embedding, run = set_up()
     results = [
-        integrated_gradients(run, embedding, Target(), None, steps=7, rows_at_once=rows)
+        integrated_gradients(path_of(run, embedding, Target(), None), steps=7, rows_at_once=rows)
         for rows in (1, 6, 100)
     ]
     for other in results[1:]:
@@ -115,12 +123,13 @@ def test_no_more_rows_run_at_once_than_allowed() -> None:
     _, _, embedding, run = set_up()
     sizes = []
 
-    def counted(rows: torch.Tensor, times: int) -> torch.Tensor:
-        sizes.append(len(rows))
-        return run(rows, times)
+    def counted(rows: torch.Tensor, examples: torch.Tensor) -> torch.Tensor:
+        if torch.is_grad_enabled():
+            sizes.append(len(rows))
+        return run(rows, examples)
 
     for steps in (4, 40):
-        integrated_gradients(counted, embedding, Target(), None, steps=steps, rows_at_once=7)
+        integrated_gradients(path_of(counted, embedding, Target(), None), steps=steps, rows_at_once=7)
     assert max(sizes) == 6
     assert sum(sizes) == 44 * len(embedding)
 
@@ -131,10 +140,7 @@ def test_linear_model_is_exact_with_any_rule_and_step() -> None:
     for rule in ("right_riemann", "gauss_legendre"):
         for steps in (1, 3):
             found = integrated_gradients(
-                lambda rows, _: rows.sum(1) @ weight.T,
-                embedding,
-                Target("logit", "all"),
-                None,
+                path_of(lambda rows, _: rows.sum(1) @ weight.T, embedding, Target("logit", "all"), None),
                 steps=steps,
                 rule=rule,
             )
@@ -147,7 +153,7 @@ def test_differentiates_twice_through_several_steps() -> None:
 
     def attributed(e: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
         return integrated_gradients(
-            lambda rows, _: (rows.tanh() @ w.T).sum(1), e, Target(), None, steps=3, create_graph=True
+            path_of(lambda rows, _: (rows.tanh() @ w.T).sum(1), e, Target(), None, create_graph=True), steps=3
         )
 
     assert torch.autograd.gradcheck(attributed, (embedding, weight))

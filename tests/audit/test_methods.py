@@ -13,14 +13,16 @@ from captum.attr import LayerGradientXActivation
 from datasets import Dataset
 
 from families import build
-from gradistill.audit.answers import ask, own_tokens
+from gradistill.audit.answers import ask
 from gradistill.audit.faithfulness import SHARES, faithfulness
 from gradistill.audit.methods import method, methods
 from gradistill.data import Collator
+from gradistill.data.batching import row_batches
 from gradistill.errors import ModelError, RecipeError
+from gradistill.models.probe import ProbedModel
 from gradistill.models.still import still
-from gradistill.signals.asking import questions
-from gradistill.signals.hearing import Heard
+from gradistill.signals import ForwardPass
+from gradistill.signals.explained import explained_labels, explained_pass
 from small import WORDS
 from wordpiece import tokenizer
 
@@ -47,11 +49,10 @@ def model_of(family: str = "bert", labels: int = 3) -> Any:
     return build(family, labels=labels, attention="eager", initializer_range=0.3).double()
 
 
-def heard_of(model: Any, rows: Any, labels: Any = None) -> tuple[Heard, torch.Tensor]:
-    (question,) = questions(
-        model, rows, Collator(tokenizer(WORDS)), lengths=rows["length"][:], tokens_at_once=4096
-    )
-    return Heard.about(model, question, labels), own_tokens(question)
+def forward_of(model: Any, rows: Any, collate: Any = None) -> tuple[ForwardPass, torch.Tensor]:
+    probed, collate = ProbedModel.of(model), collate or Collator(tokenizer(WORDS))
+    (some,) = row_batches(rows, collate, probed.device, tokens_at_once=4096)
+    return explained_pass(probed, some.batch), some.own_tokens
 
 
 def log_odds(logits: torch.Tensor, label: int) -> torch.Tensor:
@@ -112,10 +113,10 @@ def by_hand(name: str, model: Any, row: Any, label: int) -> torch.Tensor:
 def test_each_method_is_what_it_says(name: str, labels: int) -> None:
     model, rows = model_of(labels=labels), rows_of()
     with still(model):
-        heard, own = heard_of(model, rows)
-        scores = method(name)(heard)
-    for row, at, label, mask in zip(sorted(rows, key=lambda r: -r["length"]), scores, heard.labels, heard.batch.mask,
-                                    strict=True):  # fmt: skip
+        forward, own = forward_of(model, rows)
+        scores = method(name)(forward)
+    by_length, labels_of = sorted(rows, key=lambda r: -r["length"]), explained_labels(forward)
+    for row, at, label, mask in zip(by_length, scores, labels_of, forward.batch.mask, strict=True):
         torch.testing.assert_close(at[mask].detach(), by_hand(name, model, row, int(label)).detach(),
                                    rtol=1e-6, atol=1e-9)  # fmt: skip
     assert own.shape == scores.shape
@@ -124,17 +125,17 @@ def test_each_method_is_what_it_says(name: str, labels: int) -> None:
 def test_smoothgrad_is_the_mean_of_noisy_gradients() -> None:
     model, rows = model_of(), rows_of((8,))
     with still(model):
-        heard, _ = heard_of(model, rows)
-        found = method("smoothgrad", samples=3, noise=0.2)(heard)
+        forward, _ = forward_of(model, rows)
+        found = method("smoothgrad", samples=3, noise=0.2)(forward)
         number = int.from_bytes(sha256(f"0 {rows[0]['input_ids']}".encode()).digest()[:7], "big")
         e, generator, total = embedded(model, rows[0]), torch.Generator().manual_seed(number), 0
         for _ in range(3):
             noise = torch.randn(e.shape[1:], generator=generator).to(e) * 0.2 * (e.max() - e.min())
-            total = total + gradient(model, rows[0], e + noise, int(heard.labels[0]))
+            total = total + gradient(model, rows[0], e + noise, int(explained_labels(forward)[0]))
     torch.testing.assert_close(found[0], (total / 3).norm(dim=-1)[0])
     with still(model):
-        still_gradient = method("smoothgrad", samples=2, noise=0.0)(heard)
-    torch.testing.assert_close(still_gradient, method("gradient_norm")(heard))
+        still_gradient = method("smoothgrad", samples=2, noise=0.0)(forward)
+    torch.testing.assert_close(still_gradient, method("gradient_norm")(forward))
 
 
 @pytest.mark.parametrize("family", ["bert", "deberta_v2", "gpt2"])
@@ -199,11 +200,11 @@ def naive_curve(model: Any, row: Any, label: int, order: list[int], *, kept: boo
 def test_faithfulness_equals_a_naive_loop(labels: int) -> None:
     model, rows = model_of(labels=labels), rows_of()
     with still(model), torch.no_grad():
-        heard, own = heard_of(model, rows)
+        forward, own = forward_of(model, rows)
         scores = torch.rand(own.shape, generator=torch.Generator().manual_seed(1))
-        found = faithfulness(heard, scores.double(), own)
+        found = faithfulness(forward, scores.double(), own)
         for k, row in enumerate(sorted(rows, key=lambda r: -r["length"])):
-            label, tokens = int(heard.labels[k]), list(range(1, row["length"] - 1))
+            label, tokens = int(explained_labels(forward)[k]), list(range(1, row["length"] - 1))
             for name, kept in (("comprehensiveness", False), ("sufficiency", True)):
                 single = {
                     t: naive_effect(model, row, label, set(tokens) - {t} if kept else {t}) for t in tokens
@@ -224,18 +225,16 @@ def test_a_model_that_nothing_moves_has_no_faithfulness() -> None:
     model = model_of()
     torch.nn.init.zeros_(model.classifier.weight)
     with still(model):
-        heard, own = heard_of(model, rows_of())
-        found = faithfulness(heard, torch.rand(own.shape), own)
+        forward, own = forward_of(model, rows_of())
+        found = faithfulness(forward, torch.rand(own.shape), own)
     assert found["comprehensiveness"].abs().max() == 0
     assert found["normalised_comprehensiveness"].isnan().all()
 
 
-def test_without_a_blank_words_cannot_be_taken_away() -> None:
+def test_without_a_mask_token_words_cannot_be_taken_away() -> None:
     model, rows = model_of(), rows_of()
     plain = Collator(tokenizer(WORDS))
     with still(model):
-        (question,) = questions(
-            model, rows, lambda r: plain(r), lengths=rows["length"][:], tokens_at_once=999
-        )
-        with pytest.raises(ModelError, match="taken away"):
-            method("occlusion")(Heard.about(model, question))
+        forward, _ = forward_of(model, rows, lambda r: plain(r))
+        with pytest.raises(ModelError, match="stands for an erased word"):
+            method("occlusion")(forward)

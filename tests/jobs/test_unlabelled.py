@@ -65,16 +65,15 @@ def test_gold_views_take_the_teachers_label_there() -> None:
     from families import build, collated
     from gradistill.attribution.targets import Target
     from gradistill.models.probe import Probe
-    from gradistill.objectives._contract import AttributionScores, Logits
-    from gradistill.signals.speak import speak
+    from gradistill.signals import AttributionScores, Logits, compute_signals
 
     model, batch = build("bert"), Batch.of(collated())
     probe = Probe.find(model)
     at = [AttributionScores(Target("label_nll", view)) for view in ("gold", "teacher")]
-    own = speak(model, probe, batch, [Logits()], create_graph=False)[Logits()].argmax(-1)
+    own = compute_signals(model, probe, batch, [Logits()], create_graph=False)[Logits()].argmax(-1)
     other = (own + 1) % 3
     unknown = replace(batch, labels=torch.full_like(own, UNLABELLED))
-    said = speak(model, probe, unknown, at, create_graph=False, teacher_labels=other)
+    said = compute_signals(model, probe, unknown, at, create_graph=False, teacher_labels=other)
     assert torch.equal(said[at[0]], said[at[1]])
 
 

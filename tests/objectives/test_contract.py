@@ -16,17 +16,13 @@ from gradistill.attribution.scores import unit_maps
 from gradistill.attribution.targets import Target
 from gradistill.errors import RecipeError
 from gradistill.models.attention import second_order_attention
-from gradistill.models.probe import Probe
+from gradistill.models.probe import Probe, ProbedModel
 from gradistill.objectives import Moment, Objective, Pair, Term, objectives
-from gradistill.objectives._contract import (
-    AttributionScores,
-)
-from gradistill.signals.speak import speak
+from gradistill.signals import AttributionScores, compute_signals
 from gradistill.signals.teacher import OnlineTeacher
 from gradistill.training.amortising import drawn_for
 from gradistill.training.projections import projections_for
 from gradistill.training.step import Step
-from gradistill.training.trainer import facts
 from gradistill.types import Batch
 
 EVERY: dict[str, Objective] = {
@@ -106,9 +102,13 @@ def step_of(
     pairs = [looked_into(family, labels, attention, seed) for seed in (1, 2)]
     student, teacher = (copy.deepcopy(model) for model, _ in pairs)
     probes = [probe for _, probe in pairs]
-    pair = Pair(facts(probes[0]), facts(probes[1]))
+    pair = Pair(probes[0], probes[1])
     objective.check(pair)
-    return Step([Term(objective)], pair, probes[0], OnlineTeacher(teacher, probes[1])), student, teacher
+    return Step([Term(objective)], pair, *probed_step(student, teacher, probes)), student, teacher
+
+
+def probed_step(student: Any, teacher: Any, probes: list[Probe]) -> tuple[ProbedModel, OnlineTeacher]:
+    return ProbedModel(student, probes[0]), OnlineTeacher(ProbedModel(teacher, probes[1]))
 
 
 def silent_matrices(model: Any) -> list[str]:
@@ -190,9 +190,9 @@ def test_a_student_of_another_width_and_depth_learns(name: str) -> None:
     objective = (EVERY | {"rationale_narrow": objectives()["rationale"](direction=0.0)})[name]
     student, teacher = build("bert", seed=1, **narrow), build("bert", seed=2)
     probe, online = Probe.find(student), OnlineTeacher(teacher)
-    pair, terms = Pair(facts(probe), facts(online.probe), shared_embeddings=False), [Term(objective)]
+    pair, terms = Pair(probe, online.probe, shared_embeddings=False), [Term(objective)]
     objective.check(pair)
-    step = Step(terms, pair, probe, online, projections=projections_for(terms, pair))
+    step = Step(terms, pair, ProbedModel(student, probe), online, projections=projections_for(terms, pair))
     with second_order_attention(student):
         distances(step, student, Batch.of(collated())).sum().backward()
     gradients = [p.grad for p in student.parameters() if p.grad is not None]
@@ -212,9 +212,9 @@ def test_zero_on_identical_signals(name: str, labels: int) -> None:
         )
         said = {"logits": certain.float()}
     else:
-        roles = [objective.requests(step.pair, role) for role in ("teacher", "student")]
+        roles = [objective.signals(step.pair, role) for role in ("teacher", "student")]
         requests = roles[0] | roles[1]
-        answers = speak(student, step.student_probe, batch, requests.values(), create_graph=False)
+        answers = compute_signals(student, step.student.probe, batch, requests.values(), create_graph=False)
         said = {key: answers[request] for key, request in requests.items()}
     assert objective.distance(said, said, batch, Moment()).abs().max() < 1e-6
 
@@ -249,7 +249,9 @@ def test_targets_give_one_map() -> None:
     model = build("bert", labels=3, initializer_range=0.2).double()
     batch, probe = Batch.of(collated()), Probe.find(model)
     targets = [Target(kind, "all") for kind in ("log_odds", "label_nll", "confidence")]
-    said = speak(model, probe, batch, [AttributionScores(target) for target in targets], create_graph=False)
+    said = compute_signals(
+        model, probe, batch, [AttributionScores(target) for target in targets], create_graph=False
+    )
     maps = [unit_maps(said[AttributionScores(target)], batch.mask.unsqueeze(1)) for target in targets]
     torch.testing.assert_close(maps[0], maps[1], rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(maps[0], maps[2], rtol=1e-9, atol=1e-12)
@@ -265,7 +267,7 @@ def test_log_odds_maps_stay_right_where_the_others_are_lost() -> None:
             model.classifier.weight.mul_(1000)
         for kind in ("log_odds", "label_nll"):
             request = AttributionScores(Target(kind, "teacher"))
-            said = speak(model, Probe.find(model), batch, [request], create_graph=False)
+            said = compute_signals(model, Probe.find(model), batch, [request], create_graph=False)
             maps[kind, dtype] = unit_maps(said[request], batch.mask.unsqueeze(1)).double()
     truth = maps["log_odds", torch.float64]
     assert (maps["log_odds", torch.float32] - truth).abs().max() < 1e-3

@@ -11,7 +11,7 @@ import torch
 from families import build, collated
 from gradistill.models.probe import Probe
 from gradistill.objectives import Moment, Objective, Pair, objectives
-from gradistill.objectives._contract import (
+from gradistill.signals import (
     AttentionVectors,
     AttributionScores,
     ClsGradient,
@@ -20,7 +20,6 @@ from gradistill.objectives._contract import (
     Logits,
     States,
 )
-from gradistill.training.trainer import facts
 from gradistill.types import Batch
 
 CHANGES: dict[str, list[tuple[dict[str, Any], str, Any]]] = {
@@ -116,8 +115,8 @@ def test_every_field_is_used(name: str) -> None:
 
 
 def _fingerprint(objective: Objective) -> tuple[object, ...]:
-    pair = Pair(*(facts(Probe.find(build("bert", num_hidden_layers=k))) for k in (2, 4)))
-    asked = tuple(tuple(objective.requests(pair, role).items()) for role in ("student", "teacher"))
+    pair = Pair(*(Probe.find(build("bert", num_hidden_layers=k)) for k in (2, 4)))
+    asked = tuple(tuple(objective.signals(pair, role).items()) for role in ("student", "teacher"))
     torch.manual_seed(0)
     said = [{key: torch.rand(_shape(request)) for key, request in role} for role in asked]
     found = objective.distance(said[0], said[1], Batch.of(collated()), Moment(1, 3))

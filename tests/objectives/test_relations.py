@@ -355,7 +355,7 @@ def test_relation_heads_divide_both_widths() -> None:
 
 
 def test_angles_where_two_vectors_coincide_are_zero_and_differentiable() -> None:
-    from gradistill.objectives._relations import angles
+    from gradistill.objectives.relations import angles
 
     vectors = torch.tensor([[1.0, 2.0], [1.0, 2.0], [3.0, 1.0]], dtype=torch.float64, requires_grad=True)
     found = angles(vectors, 2)

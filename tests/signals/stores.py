@@ -12,16 +12,16 @@ from datasets import Dataset
 from torch import Tensor
 
 from gradistill.attribution.targets import Target
-from gradistill.objectives._contract import (
+from gradistill.objectives.base import ModelFacts
+from gradistill.signals import (
     AttributionScores,
     ClsGradient,
     ClsStates,
     InputGradient,
     Logits,
-    ModelFacts,
-    Request,
+    Signal,
+    building,
 )
-from gradistill.signals import building
 from gradistill.signals.building import Build
 from gradistill.signals.layout import Encoding, columns_for
 from gradistill.signals.store import StoredTeacher
@@ -32,7 +32,7 @@ SMALL = 3000
 
 FACTS = ModelFacts(layers=4, width=8, labels=3)
 ALL = Target("log_odds", "all")
-REQUESTS: tuple[Request, ...] = (
+REQUESTS: tuple[Signal, ...] = (
     Logits(),
     ClsStates((2, 4)),
     InputGradient(Target("log_odds", "own")),
@@ -71,7 +71,7 @@ class Oracle:
     def __init__(self, pause: float = 0.0) -> None:
         self.pause, self.asked = pause, 0
 
-    def __call__(self, batch: Batch, requests: Iterable[Request]) -> dict[Request, Tensor]:
+    def __call__(self, batch: Batch, requests: Iterable[Signal]) -> dict[Signal, Tensor]:
         time.sleep(self.pause)
         self.asked += len(batch)
         return {request: self._said(batch, k) for k, request in enumerate(requests)}

@@ -286,7 +286,7 @@ def test_several_ranks_write_the_store_of_one(tmp_path: Path) -> None:
 def test_a_batch_without_row_numbers_is_refused(tmp_path: Path) -> None:
     made = built(tmp_path / "store")
     batch = batch_of(made, [0, 1])
-    with pytest.raises(StoreError, match="without row numbers"):
+    with pytest.raises(StoreError, match="no row numbers"):
         opened(made)(Batch(batch.inputs, batch.mask, batch.labels), REQUESTS)
 
 

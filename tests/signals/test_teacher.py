@@ -8,9 +8,8 @@ import torch
 
 from families import build, collated
 from gradistill.attribution.targets import Target
-from gradistill.models.probe import Probe
-from gradistill.objectives._contract import AttributionScores, InputGradient, Logits
-from gradistill.signals.speak import speak
+from gradistill.models.probe import Probe, ProbedModel
+from gradistill.signals import AttributionScores, InputGradient, Logits, compute_signals
 from gradistill.signals.teacher import OnlineTeacher, TeacherSignals
 from gradistill.types import Batch
 
@@ -41,7 +40,7 @@ def test_it_says_the_same_twice_and_what_speak_says() -> None:
     teacher = OnlineTeacher(model)
     batch = Batch.of(collated())
     first, second = teacher(batch, REQUESTS), teacher(batch, REQUESTS)
-    spoken = speak(model, Probe.find(model), batch, REQUESTS, create_graph=False)
+    spoken = compute_signals(model, Probe.find(model), batch, REQUESTS, create_graph=False)
     for request in REQUESTS:
         assert torch.equal(first[request], second[request])
         assert torch.equal(first[request], spoken[request])
@@ -76,4 +75,4 @@ def test_it_speaks_where_gradients_are_off() -> None:
 def test_a_given_probe_is_used() -> None:
     model = build("bert")
     probe = Probe.find(model)
-    assert OnlineTeacher(model, probe).probe is probe
+    assert OnlineTeacher(ProbedModel(model, probe)).probe is probe

@@ -14,9 +14,8 @@ from transformers import TrainingArguments
 from families import VOCABULARY, build
 from gradistill.models.student import share_embeddings
 from gradistill.objectives import Term
-from gradistill.objectives._contract import Request
 from gradistill.recipe import load_recipe
-from gradistill.signals import speak as speaking
+from gradistill.signals import Signal, forward_pass
 from gradistill.signals.teacher import OnlineTeacher
 from gradistill.training import trainer as trainer_module
 from gradistill.training.trainer import DistillationTrainer
@@ -64,7 +63,7 @@ class Noting:
         self.asked: list[set[str]] = []
         self.rows: list[list[int]] = []
 
-    def __call__(self, batch: Batch, requests: Iterable[Request]) -> dict[Request, Tensor]:
+    def __call__(self, batch: Batch, requests: Iterable[Signal]) -> dict[Signal, Tensor]:
         wanted = tuple(requests)
         assert batch.index is not None
         self.asked.append({type(request).__name__ for request in wanted})
@@ -82,14 +81,14 @@ class Noting:
 def graphs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The rows of each second-order graph of the student, in order."""
     rows: list[int] = []
-    real = speaking.view_gradients
+    real = forward_pass.view_gradients
 
     def watched(values: Tensor, *arguments: Any, create_graph: bool, **options: Any) -> Any:
         if create_graph:
             rows.append(len(values))
         return real(values, *arguments, create_graph=create_graph, **options)
 
-    monkeypatch.setattr(speaking, "view_gradients", watched)
+    monkeypatch.setattr(forward_pass, "view_gradients", watched)
     return rows
 
 

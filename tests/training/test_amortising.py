@@ -17,7 +17,6 @@ from gradistill.objectives import Term
 from gradistill.objectives.attribution_map import AttributionMap
 from gradistill.objectives.hard_label import HardLabel
 from gradistill.objectives.soft_label import SoftLabel
-from gradistill.training.trainer import facts
 
 DROPOUT = {"hidden_dropout_prob": 0.2, "attention_probs_dropout_prob": 0.2}
 Moved = Callable[..., dict[str, Tensor]]
@@ -39,7 +38,7 @@ def test_on_other_steps_nothing_is_computed(kit: Any, graphs: list[int]) -> None
     teacher = kit.noting(model)
     trainer = kit.trainer(
         [*lazily(3), Term(SoftLabel())], (student, teacher), max_steps=7, per_device_train_batch_size=2,
-        gradient_accumulation_steps=2, options={"teacher_facts": facts(Probe.find(model))},
+        gradient_accumulation_steps=2, options={"teacher_facts": Probe.find(model)},
     )  # fmt: skip
     trainer.train()
     on = {"Logits", "AttributionScores"}
@@ -50,7 +49,7 @@ def test_on_other_steps_nothing_is_computed(kit: Any, graphs: list[int]) -> None
 def test_a_teacher_of_lazy_terms_only_is_left_alone_between_them(kit: Any) -> None:
     student, model = kit.models()
     teacher = kit.noting(model)
-    options = {"teacher_facts": facts(Probe.find(model))}
+    options = {"teacher_facts": Probe.find(model)}
     kit.trainer(lazily(2), (student, teacher), max_steps=4, options=options).train()
     assert len(teacher.asked) == 2
 

@@ -12,14 +12,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from families import VOCABULARY, build
 from gradistill.attribution import gradients
-from gradistill.models.probe import Probe
+from gradistill.models.probe import Probe, ProbedModel
 from gradistill.objectives import Moment, Pair
-from gradistill.objectives._contract import Logits
 from gradistill.recipe import load_recipe
+from gradistill.signals import Logits
 from gradistill.signals.teacher import OnlineTeacher
 from gradistill.training.arithmetic import Encoder
 from gradistill.training.step import Step
-from gradistill.training.trainer import facts
 from gradistill.types import Batch
 
 WIDE = {"hidden_size": 96, "intermediate_size": 384, "num_attention_heads": 4}
@@ -48,11 +47,11 @@ def a_step(method: str, labels: int, layers: int, *, trimmed: bool) -> tuple[Ste
     ids = torch.randint(5, VOCABULARY, (ROWS, TOKENS), generator=generator)
     gold = torch.zeros(ROWS) if labels == 1 else torch.zeros(ROWS, dtype=torch.long)
     batch = Batch.of({"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": gold})
-    step = Step(terms, Pair(facts(probe), facts(online.probe)), probe, online)
+    step = Step(terms, Pair(probe, online.probe), ProbedModel(student, probe), online)
 
-    said = dict(online(batch, (Logits(), *step.requests("teacher"))))
+    said = dict(online(batch, (Logits(), *step.signals("teacher"))))
     probe = probe if trimmed else replace(probe, trim=None)
-    return replace(step, teacher=Given(said), student_probe=probe), student, batch
+    return replace(step, teacher=Given(said), student=ProbedModel(student, probe)), student, batch
 
 
 def run(step: Step, student: Any, batch: Batch) -> None:

@@ -12,13 +12,12 @@ from transformers import Trainer, TrainerCallback
 
 from gradistill.errors import RecipeError, TrainingError
 from gradistill.models.probe import Probe
-from gradistill.objectives._contract import Request
 from gradistill.objectives.gradient_alignment import GradientAlignment
 from gradistill.objectives.hard_label import HardLabel
 from gradistill.objectives.patience import Patience
 from gradistill.objectives.soft_label import SoftLabel
+from gradistill.signals import Signal
 from gradistill.signals.teacher import OnlineTeacher
-from gradistill.training.trainer import facts
 from gradistill.types import Batch
 
 
@@ -109,7 +108,7 @@ class SilentOnRow:
     def __init__(self, model: Any, rows: tuple[int, ...], kind: str) -> None:
         self.teacher, self.rows, self.kind = OnlineTeacher(model), torch.tensor(rows), kind
 
-    def __call__(self, batch: Batch, requests: Iterable[Request]) -> dict[Request, Tensor]:
+    def __call__(self, batch: Batch, requests: Iterable[Signal]) -> dict[Signal, Tensor]:
         said = dict(self.teacher(batch, requests))
         assert batch.index is not None
         spoiled = torch.isin(batch.index, self.rows)
@@ -133,7 +132,7 @@ def test_a_term_that_is_not_finite_is_named_with_its_step_and_rows(
     student, model = kit.models()
     teacher = SilentOnRow(model, (3,), kind)
     trainer = kit.trainer(
-        method, (student, teacher), options={"teacher_facts": facts(Probe.find(model))}, max_steps=4
+        method, (student, teacher), options={"teacher_facts": Probe.find(model)}, max_steps=4
     )
     with pytest.raises(TrainingError) as caught:
         trainer.train()

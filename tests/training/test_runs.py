@@ -19,7 +19,6 @@ from families import build
 from gradistill.models.probe import Probe
 from gradistill.objectives.soft_label import SoftLabel
 from gradistill.signals.teacher import OnlineTeacher
-from gradistill.training.trainer import facts
 
 DROPOUT = {"hidden_dropout_prob": 0.2, "attention_probs_dropout_prob": 0.2}
 
@@ -167,7 +166,7 @@ def test_evaluation_is_the_plain_models(method: str, kit: Any) -> None:
     teacher = OnlineTeacher(model)
     data = kit.rows(3, 6)
     options = {
-        "eval_dataset": data, "teacher_facts": facts(teacher.probe),
+        "eval_dataset": data, "teacher_facts": teacher.probe,
         "compute_metrics": lambda p: {"accuracy": float(np.mean(p.predictions.argmax(-1) == p.label_ids))},
     }  # fmt: skip
     trainer = kit.trainer(method, (student, teacher), options=options, per_device_eval_batch_size=3)
@@ -190,7 +189,7 @@ def test_anything_that_answers_requests_can_teach(kit: Any) -> None:
     for wrap in (lambda model: model, kit.noting):
         student, model = kit.models(frozen=True)
         teacher = wrap(model)
-        given = {} if teacher is model else {"teacher_facts": facts(Probe.find(model))}
+        given = {} if teacher is model else {"teacher_facts": Probe.find(model)}
         kit.trainer("gkd_cls", (student, teacher), options=given).train()
         found.append(weights(student))
     assert sorted(chain.from_iterable(teacher.rows)) == list(range(8))

@@ -12,12 +12,11 @@ from torch import Tensor
 
 from families import build, collated
 from gradistill.attribution import gradients
-from gradistill.models.probe import Probe
+from gradistill.models.probe import Probe, ProbedModel
 from gradistill.objectives import Moment, Objective, Pair, Term, objectives
 from gradistill.signals.teacher import OnlineTeacher
 from gradistill.training.amortising import drawn_for
 from gradistill.training.step import Step
-from gradistill.training.trainer import facts
 from gradistill.types import Batch, Drawn
 
 
@@ -29,7 +28,10 @@ def step_of(objective: Objective, labels: int) -> tuple[Step, Any]:
     )
     probes = Probe.find(student), Probe.find(teacher)
     return Step(
-        [Term(objective)], Pair(*map(facts, probes)), probes[0], OnlineTeacher(teacher, probes[1])
+        [Term(objective)],
+        Pair(*probes),
+        ProbedModel(student, probes[0]),
+        OnlineTeacher(ProbedModel(teacher, probes[1])),
     ), student
 
 

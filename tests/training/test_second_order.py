@@ -15,23 +15,17 @@ from gradistill.attribution.targets import Target
 from gradistill.errors import TrainingError
 from gradistill.models.attention import second_order_attention
 from gradistill.models.probe import Probe
-from gradistill.objectives._contract import (
-    AttributionScores,
-    ClsGradient,
-    InputGradient,
-    Logits,
-    Request,
-)
+from gradistill.signals import AttributionScores, ClsGradient, InputGradient, Logits, Signal
 from gradistill.training.differences import TOLERANCE, Reading
 from gradistill.training.second_order import check_second_order
 from gradistill.types import Batch
 
 OWN = Target("log_odds", "own")
-WANTED: tuple[Request, ...] = (Logits(), InputGradient(OWN), AttributionScores(Target()))
+WANTED: tuple[Signal, ...] = (Logits(), InputGradient(OWN), AttributionScores(Target()))
 
 
-def checked(model: nn.Module, *requests: Request, probe: Probe | None = None) -> list[Reading]:
-    return check_second_order(model, probe or Probe.find(model), Batch.of(collated()), requests or WANTED)
+def checked(model: nn.Module, *signals: Signal, probe: Probe | None = None) -> list[Reading]:
+    return check_second_order(model, probe or Probe.find(model), Batch.of(collated()), signals or WANTED)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -54,7 +48,7 @@ def test_every_family_passes_under_second_order_attention(family: str) -> None:
     ],
     ids=repr,
 )
-def test_every_signal_passes_with_dropout(request_: Request) -> None:
+def test_every_signal_passes_with_dropout(request_: Signal) -> None:
     model = build("bert", attention="eager").train()
     assert all(reading.agrees for reading in checked(model, request_))
 
@@ -159,9 +153,9 @@ def broken(function: Callable[[Tensor], Tensor]) -> Any:
     return model
 
 
-def refusal(model: nn.Module, *requests: Request) -> str:
+def refusal(model: nn.Module, *signals: Signal) -> str:
     with pytest.raises(TrainingError) as caught:
-        checked(model, *requests)
+        checked(model, *signals)
     return str(caught.value)
 
 
@@ -172,7 +166,7 @@ def test_an_honest_activation_passes() -> None:
 
 @pytest.mark.parametrize("request_", WANTED[1:], ids=repr)
 @pytest.mark.parametrize("function", [Forgetful.apply, Severed.apply], ids=["forgetful", "severed"])
-def test_what_drops_the_second_order_part_in_silence_is_heard(function: Any, request_: Request) -> None:
+def test_what_drops_the_second_order_part_in_silence_is_heard(function: Any, request_: Signal) -> None:
     message = refusal(broken(function), request_)
     assert "the second-order gradient of the student is missing or wrong" in message
     assert "bert.encoder.layer.0.attention.self.query.weight: autograd says" in message

@@ -14,17 +14,16 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from families import build, collated
-from gradistill.models.probe import Probe
+from gradistill.models.probe import Probe, ProbedModel
 from gradistill.objectives import Moment, Objective, Pair, Term
-from gradistill.objectives._contract import Logits
 from gradistill.objectives.attribution_map import AttributionMap
 from gradistill.objectives.gradient_alignment import GradientAlignment
 from gradistill.objectives.hard_label import HardLabel
 from gradistill.objectives.soft_label import SoftLabel
+from gradistill.signals import Logits
 from gradistill.signals.teacher import OnlineTeacher
 from gradistill.training.amortising import drawn_for
 from gradistill.training.step import Step
-from gradistill.training.trainer import facts
 from gradistill.types import Batch, Drawn
 
 ROWS = 4
@@ -36,7 +35,9 @@ def step_of(*terms: Term) -> tuple[Step, Any]:
         build("bert", seed=seed, initializer_range=0.2, attention="eager").double() for seed in (1, 2)
     )
     probes = Probe.find(student), Probe.find(teacher)
-    return Step(terms, Pair(*map(facts, probes)), probes[0], OnlineTeacher(teacher, probes[1])), student
+    return Step(
+        terms, Pair(*probes), ProbedModel(student, probes[0]), OnlineTeacher(ProbedModel(teacher, probes[1]))
+    ), student
 
 
 def batch_of(place: Iterable[int] | None = None) -> Batch:
@@ -92,7 +93,7 @@ def test_terms_of_several_shares_each_see_their_own() -> None:
 
 def operations(step: Step, student: Any) -> int:
     """Floating-point operations of the student in one step; its teacher has spoken before."""
-    said = step.teacher(batch_of(), (Logits(), *step.requests("teacher")))
+    said = step.teacher(batch_of(), (Logits(), *step.signals("teacher")))
     quiet = replace(step, teacher=lambda batch, requests: {r: said[r][batch.index] for r in requests})
     with FlopCounterMode(display=False) as counter:
         values = quiet.distances(student, batch_of([2, 0, 3, 1]), Moment())[0].values()
@@ -121,7 +122,7 @@ def test_only_the_drawn_rows_have_a_second_order_graph(
     forwards: list[int] = []
     student, model = kit.models()
     teacher = kit.noting(model)
-    options = {"teacher_facts": facts(Probe.find(model))}
+    options = {"teacher_facts": Probe.find(model)}
     trainer = kit.trainer(shared(share), (student, teacher), max_steps=3, options=options)
     head = student.classifier
     head.register_forward_hook(lambda m, _, output: forwards.append(len(output)) if m.training else None)
@@ -143,7 +144,7 @@ def test_a_resumed_run_draws_the_same(checkpoint: int, view: Any, kit: Any) -> N
         trainer = kit.trainer(
             shared(0.5, view), (student, teacher), max_steps=5, save_strategy="steps", save_steps=1,
             per_device_train_batch_size=2, gradient_accumulation_steps=2, lr_scheduler_type="linear",
-            options={"teacher_facts": facts(Probe.find(model))},
+            options={"teacher_facts": Probe.find(model)},
         )  # fmt: skip
         trainer.train(resume_from_checkpoint=resume)
         asked.append(teacher.explained)

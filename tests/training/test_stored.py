@@ -10,18 +10,17 @@ from datasets import Dataset
 
 from gradistill.models.probe import Probe
 from gradistill.objectives import Pair, Term
-from gradistill.objectives._contract import Logits
 from gradistill.objectives.attribution_map import AttributionMap
 from gradistill.objectives.gradient_alignment import GradientAlignment
 from gradistill.objectives.jacobian_matching import JacobianMatching
 from gradistill.objectives.soft_label import SoftLabel
 from gradistill.recipe import shipped_methods
+from gradistill.signals import Logits
 from gradistill.signals.building import Build, build
 from gradistill.signals.layout import columns_for
 from gradistill.signals.store import StoredTeacher
 from gradistill.signals.teacher import OnlineTeacher
-from gradistill.training.step import requests_of
-from gradistill.training.trainer import facts
+from gradistill.training.step import signals_of
 from training.conftest import Kit, padded, rows, terms_of
 
 METHODS = {
@@ -33,12 +32,12 @@ METHODS = {
 
 
 def pair_of(student: Any, teacher: Any) -> Pair:
-    return Pair(facts(Probe.find(student)), facts(Probe.find(teacher)))
+    return Pair(Probe.find(student), Probe.find(teacher))
 
 
 def stored(method: str, student: Any, teacher: Any, data: Dataset, folder: Path) -> StoredTeacher:
     online, pair = OnlineTeacher(teacher), pair_of(student, teacher)
-    asked = (Logits(), *requests_of(METHODS[method], pair, "teacher"))
+    asked = (Logits(), *signals_of(METHODS[method], pair, "teacher"))
     columns = columns_for(asked, pair.teacher, "float32")
     made_for = {"for": method, "signals": [column.as_dict() for column in columns]}
     plan = Build(folder, data, columns, made_for, {}, batch_size=3)
@@ -49,7 +48,7 @@ def stored(method: str, student: Any, teacher: Any, data: Dataset, folder: Path)
 def test_one_store_serves_all_views_and_the_sampled_one(kit: Kit) -> None:
     pair = pair_of(*kit.models())
     columns = [
-        columns_for(requests_of([Term(AttributionMap(view=view))], pair, "teacher"), pair.teacher, "int8")
+        columns_for(signals_of([Term(AttributionMap(view=view))], pair, "teacher"), pair.teacher, "int8")
         for view in ("all", "sampled")
     ]
     assert columns[0] == columns[1]
@@ -69,7 +68,7 @@ def test_a_float32_store_gives_the_losses_of_the_teacher(
         options: dict[str, Any] = {}
         if source == "store":
             speaker = stored(method, student, teacher, data, tmp_path / "store")
-            options = {"teacher_facts": facts(OnlineTeacher(teacher).probe)}
+            options = {"teacher_facts": OnlineTeacher(teacher).probe}
         trainer = kit.trainer(
             METHODS[method], (student, speaker), data=data, options=options, max_steps=12, learning_rate=1e-3
         )

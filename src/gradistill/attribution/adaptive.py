@@ -18,24 +18,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradistill.attribution.gradients import view_gradients
-from gradistill.attribution.integrated import Integrated, RunRows
-from gradistill.attribution.targets import Target
+from gradistill.attribution.integrated import Integrated, Path
 from gradistill.errors import RecipeError
 
 
 def integrated_to_tolerance(
-    run: RunRows,
-    embedding: Float[Tensor, "batch token hidden"],
-    target: Target,
-    at: Tensor | None,
-    *,
-    tolerance: float = 0.01,
-    max_nodes: int = 500,
-    baseline: Float[Tensor, "batch token hidden"] | None = None,
-    rows_at_once: int = 64,
+    path: Path, *, tolerance: float = 0.01, max_nodes: int = 500, rows_at_once: int = 64
 ) -> Integrated:
-    """Integrated Gradients of the one view of ``target``, each row to ``tolerance`` or to ``max_nodes`` nodes.
+    """Integrated Gradients of a target's one view, each row to ``tolerance`` or to ``max_nodes`` nodes.
 
     The tolerance bounds what the intervals miss in absolute value, summed and as a share of ``|F(E) − F(E')|``: two of
     them cannot pass by cancelling. It also bounds the estimated distance of the attributions from the integral, as a
@@ -43,25 +33,24 @@ def integrated_to_tolerance(
     ``rows_at_once`` nodes of any rows run together; beside them, one gradient is kept for each node of a row that is
     not done.
 
-    Raises RecipeError where ``at`` leaves several views, or ``max_nodes`` is under 9.
+    Raises RecipeError for a path with several views, or where ``max_nodes`` is under 9.
     """
+    _refuse_several(path.values.shape[1])
     _refuse_few(max_nodes)
-    origin = torch.zeros_like(embedding) if baseline is None else baseline
-    difference = embedding - origin
-    paths = [_Path(row) for row in difference]
-    while asked := [(row, alpha) for row, path in enumerate(paths) for alpha in path.unknown()]:
-        for start in range(0, len(asked), rows_at_once):
-            group = asked[start : start + rows_at_once]
-            nodes = _nodes(run, origin, difference, target, at, group)
-            for (row, alpha), node in zip(group, nodes, strict=True):
-                paths[row].nodes[alpha] = node
-        for path in paths:
-            path.advance(tolerance, max_nodes)
-    integrals = torch.stack([path.integral for path in paths if path.integral is not None])
+    difference = path.difference
+    rows = [_Row(each) for each in difference]
+    while missing := [(k, alpha) for k, row in enumerate(rows) for alpha in row.unknown()]:
+        for start in range(0, len(missing), rows_at_once):
+            group = missing[start : start + rows_at_once]
+            for (k, alpha), node in zip(group, _nodes(path, group), strict=True):
+                rows[k].nodes[alpha] = node
+        for row in rows:
+            row.advance(tolerance, max_nodes)
+    integrals = torch.stack([row.integral for row in rows if row.integral is not None])
     return Integrated(
         difference * integrals,
-        embedding.new_tensor([path.residual for path in paths]),
-        torch.tensor([path.taken for path in paths]),
+        difference.new_tensor([row.residual for row in rows]),
+        torch.tensor([row.taken for row in rows]),
     )
 
 
@@ -78,8 +67,8 @@ class _Node(NamedTuple):
     gradient: Tensor
 
 
-class _Path:
-    """One row: the intervals that its path is cut into, and the nodes at their ends and middles."""
+class _Row:
+    """One example: the intervals that its path is cut into, and the nodes at their ends and middles."""
 
     def __init__(self, difference: Float[Tensor, "token hidden"]) -> None:
         self.difference = difference
@@ -162,26 +151,16 @@ def _three(start: float, end: float) -> tuple[float, float, float]:
     return start, (start + end) / 2, end
 
 
-def _nodes(
-    run: RunRows,
-    origin: Tensor,
-    difference: Tensor,
-    target: Target,
-    at: Tensor | None,
-    group: Sequence[tuple[int, float]],
-) -> Iterator[_Node]:
-    places = torch.tensor([row for row, _ in group], device=origin.device)
-    alphas = origin.new_tensor([alpha for _, alpha in group]).view(-1, 1, 1)
-    rows = (origin[places] + alphas * difference[places]).detach().requires_grad_()
+def _nodes(path: Path, group: Sequence[tuple[int, float]]) -> Iterator[_Node]:
+    difference = path.difference
+    examples = torch.tensor([row for row, _ in group], device=difference.device)
+    alphas = difference.new_tensor([alpha for _, alpha in group]).view(-1, 1, 1)
+    rows = (path.baseline[examples] + alphas * difference[examples]).detach()
     with torch.enable_grad():
-        logits = run(rows, places)
-        values = target.values(logits, None if at is None else at[places])
-        _refuse_several(values.shape[1])
-        (gradients,) = view_gradients(
-            values, logits, [rows], create_graph=False, shift_invariant=target.shift_invariant
-        )
-    slopes = torch.einsum("rtd,rtd->r", gradients[:, 0], difference[places])
-    for value, slope, gradient in zip(values[:, 0].tolist(), slopes.tolist(), gradients[:, 0], strict=True):
+        point = path.at(rows, examples)
+        gradients = point.gradients()[:, 0]
+    slopes = torch.einsum("rtd,rtd->r", gradients, difference[examples])
+    for value, slope, gradient in zip(point.values[:, 0].tolist(), slopes.tolist(), gradients, strict=True):
         yield _Node(value, slope, gradient.clone())
 
 

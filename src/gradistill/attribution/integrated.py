@@ -8,6 +8,8 @@ and baseline E' (zero unless given). AD-KD (eq. 3) uses the right Riemann sum, `
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -15,15 +17,46 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gradistill.attribution.gradients import view_gradients
-from gradistill.attribution.targets import Target
 from gradistill.errors import RecipeError
 
 Rule = Literal["right_riemann", "gauss_legendre"]
-Run = Callable[[Float[Tensor, "rows token hidden"], int], Float[Tensor, "rows label"]]
-"""Logits from embedding outputs; the integer says how often the batch is repeated in the rows."""
-RunRows = Callable[[Float[Tensor, "rows token hidden"], Int[Tensor, " rows"]], Float[Tensor, "rows label"]]
-"""Logits from embedding outputs; the integers say which example of the batch each row is."""
+
+
+class Point(NamedTuple):
+    """The target at some embedding outputs: its ``values`` ``(row, view)``, and a function for its gradients
+    ``(row, view, token, hidden)``."""
+
+    values: Float[Tensor, "row view"]
+    gradients: Callable[[], Float[Tensor, "row view token hidden"]]
+
+
+@dataclass(frozen=True, eq=False)
+class Path:
+    """The straight line from a ``baseline`` to the ``embedding`` of each example of a batch, and a target along it.
+
+    ``values`` are the target's at the embedding itself. ``at(embeddings, examples)`` evaluates it at other points, row
+    by row: ``examples`` says which example of the batch each row belongs to. ``ForwardPass.path`` makes one.
+    """
+
+    embedding: Float[Tensor, "batch token hidden"]
+    baseline: Float[Tensor, "batch token hidden"]
+    values: Float[Tensor, "batch view"]
+    at: Callable[[Float[Tensor, "row token hidden"], Int[Tensor, " row"]], Point]
+
+    @cached_property
+    def difference(self) -> Float[Tensor, "batch token hidden"]:
+        return self.embedding - self.baseline
+
+    @property
+    def examples(self) -> Int[Tensor, " batch"]:
+        """The index of every example."""
+        return torch.arange(len(self.embedding), device=self.embedding.device)
+
+    def gradients(
+        self, embeddings: Float[Tensor, "row token hidden"], examples: Int[Tensor, " row"]
+    ) -> Float[Tensor, "row view token hidden"]:
+        with torch.enable_grad():
+            return self.at(embeddings, examples).gradients()
 
 
 class Integrated(NamedTuple):
@@ -48,53 +81,26 @@ def quadrature(rule: Rule, steps: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def integrated_gradients(
-    run: Run,
-    embedding: Float[Tensor, "batch token hidden"],
-    target: Target,
-    at: Tensor | None,
-    *,
-    steps: int,
-    rule: Rule = "gauss_legendre",
-    baseline: Float[Tensor, "batch token hidden"] | None = None,
-    rows_at_once: int = 64,
-    create_graph: bool = False,
+    path: Path, *, steps: int, rule: Rule = "gauss_legendre", rows_at_once: int = 64
 ) -> Float[Tensor, "batch view token hidden"]:
-    """Attributions of every view. ``at`` is what ``target.resolve`` said at the input itself.
+    """Attributions of every view, by ``steps`` nodes of a quadrature rule.
 
-    The nodes run in groups of at most ``rows_at_once`` rows (at least one node), so that without
-    ``create_graph`` peak memory does not grow with ``steps``. With it the graph of every node is kept.
+    The nodes run in groups of at most ``rows_at_once`` rows (at least one node), so that, where gradients keep no
+    graph, peak memory does not grow with ``steps``. Raises RecipeError for steps < 1.
     """
     nodes, weights = quadrature(rule, steps)
-    origin = torch.zeros_like(embedding) if baseline is None else baseline
-    difference = embedding - origin
-    batch = embedding.shape[0]
+    difference, batch = path.difference, len(path.embedding)
     group = max(1, rows_at_once // batch)
     total: Tensor | None = None
     for first in range(0, steps, group):
-        alphas = torch.as_tensor(nodes[first : first + group]).to(embedding)
-        scaled = origin + alphas.view(-1, 1, 1, 1) * difference
-        gradients = _gradients_at(run, scaled.flatten(0, 1), target, at, len(alphas), create_graph)
-        share = torch.as_tensor(weights[first : first + group]).to(embedding)
+        alphas = torch.as_tensor(nodes[first : first + group]).to(difference)
+        rows = (path.baseline + alphas.view(-1, 1, 1, 1) * difference).flatten(0, 1)
+        gradients = path.gradients(rows, path.examples.repeat(len(alphas)))
+        share = torch.as_tensor(weights[first : first + group]).to(difference)
         summed = torch.einsum("r,rbvtd->bvtd", share, gradients.unflatten(0, (len(alphas), batch)))
         total = summed if total is None else total + summed
     assert total is not None  # quadrature() refuses zero steps
     return difference.unsqueeze(1) * total
-
-
-def _gradients_at(
-    run: Run, rows: Tensor, target: Target, at: Tensor | None, times: int, create_graph: bool
-) -> Tensor:
-    if not create_graph:
-        rows = rows.detach()
-    if not rows.requires_grad:
-        rows = rows.requires_grad_()
-    with torch.enable_grad():
-        logits = run(rows, times)
-        values = target.values(logits, None if at is None else at.repeat(times))
-        (gradients,) = view_gradients(
-            values, logits, [rows], create_graph=create_graph, shift_invariant=target.shift_invariant
-        )
-    return gradients
 
 
 def completeness_residual(
@@ -106,33 +112,10 @@ def completeness_residual(
     return attributions.sum((-2, -1)) - (at_input - at_baseline)
 
 
-def integrated_in_steps(
-    run: RunRows,
-    embedding: Float[Tensor, "batch token hidden"],
-    logits: Float[Tensor, "batch label"],
-    target: Target,
-    at: Tensor | None,
-    *,
-    steps: int,
-    baseline: Float[Tensor, "batch token hidden"] | None = None,
-    rows_at_once: int = 64,
-) -> Integrated:
-    """``integrated_gradients`` of a target's one view, and by how much they miss completeness.
-
-    ``logits`` are those at the input itself.
-    """
-    origin = torch.zeros_like(embedding) if baseline is None else baseline
-    every = torch.arange(len(embedding), device=embedding.device)
-    attributions = integrated_gradients(
-        lambda rows, times: run(rows, every.repeat(times)),
-        embedding,
-        target,
-        at,
-        steps=steps,
-        baseline=origin,
-        rows_at_once=rows_at_once,
-    )
+def integrated_in_steps(path: Path, *, steps: int, rows_at_once: int = 64) -> Integrated:
+    """``integrated_gradients`` of a target's one view, and by how much they miss completeness."""
+    attributions = integrated_gradients(path, steps=steps, rows_at_once=rows_at_once)
     with torch.no_grad():
-        here, there = target.values(logits, at), target.values(run(origin, every), at)
+        here, there = path.values.detach(), path.at(path.baseline, path.examples).values
     missed = completeness_residual(attributions, here, there) / (here - there).abs().clamp(min=1e-12)
-    return Integrated(attributions[:, 0], missed[:, 0], torch.full_like(every, steps))
+    return Integrated(attributions[:, 0], missed[:, 0], torch.full_like(path.examples, steps))

@@ -9,18 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from jaxtyping import Bool
-from torch import Tensor, nn
+from torch import nn
 
 from gradistill.audit.loyalty import Loyalty, measure_loyalty
 from gradistill.audit.methods import Method
 from gradistill.audit.methods.gradient_x_input import GradientXInput
-from gradistill.data.batching import by_length
+from gradistill.data.batching import Collate, row_batches
+from gradistill.models.probe import ProbedModel
 from gradistill.models.still import still
-from gradistill.signals.asking import Collate, Question, questions
-from gradistill.signals.hearing import Heard
-from gradistill.signals.speak import widened
-from gradistill.types import Batch
+from gradistill.signals.explained import explained_pass
 
 
 @dataclass(frozen=True)
@@ -53,16 +50,17 @@ def ask(
     are done. The model is asked in eval mode and left as it was; rows of like length, at most ``tokens_at_once``
     tokens of them with their padding, share a forward pass.
     """
-    lengths = rows["length"][:]
     logits: list[Any] = [None] * len(rows)
     maps: list[Any] = [None] * len(rows)
+    probed = ProbedModel.of(model)
     with still(model):
-        for question in questions(model, rows, collate, lengths=lengths, tokens_at_once=tokens_at_once):
-            heard = Heard.about(model, question, labels)
-            scores, said, own = method(heard).cpu(), heard.logits.cpu().numpy(), own_tokens(question)
-            for k, place in enumerate(question.places):
-                logits[place], maps[place] = said[k], scores[k][own[k]].numpy()
-            on_progress(len(question.places))
+        for some in row_batches(rows, collate, probed.device, tokens_at_once=tokens_at_once, labels=labels):
+            forward = explained_pass(probed, some.batch)
+            scores, own = method(forward).detach().cpu(), some.own_tokens
+            predicted = forward.logits.detach().cpu().numpy()
+            for k, place in enumerate(some.places):
+                logits[place], maps[place] = predicted[k], scores[k][own[k]].numpy()
+            on_progress(len(some.places))
     return Answers(np.stack(logits), tuple(maps))
 
 
@@ -78,19 +76,12 @@ def predicted_logits(
     found: list[Any] = [None] * len(rows)
     device = next(model.parameters()).device
     with still(model), torch.inference_mode():
-        for places in by_length(rows["length"][:], tokens_at_once):
-            columns = collate([rows[place] for place in places])
-            batch = Batch.of({name: tensor.to(device) for name, tensor in columns.items()})
-            logits = widened(model(**batch.inputs).logits).float().cpu().numpy()
-            for place, row in zip(places, logits, strict=True):
+        for some in row_batches(rows, collate, device, tokens_at_once=tokens_at_once):
+            logits = model(**some.batch.inputs).logits.float().cpu().numpy()
+            for place, row in zip(some.places, logits, strict=True):
                 found[place] = row
-            on_progress(len(places))
+            on_progress(len(some.places))
     return np.stack(found)
-
-
-def own_tokens(question: Question) -> Bool[Tensor, "batch token"]:
-    """The tokens of the texts themselves: neither special nor padding."""
-    return (question.columns["attention_mask"] * (1 - question.columns["special_tokens_mask"])).bool()
 
 
 def loyalty(student: Answers, teacher: Answers, *, resamples: int = 2000, seed: int = 0) -> Loyalty:

@@ -11,16 +11,17 @@ from datasets import Dataset
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from gradistill.audit.answers import Answers, ask, own_tokens
+from gradistill.audit.answers import Answers, ask
 from gradistill.audit.columns import Columns, columns_of, confidence, joined
 from gradistill.audit.faithfulness import faithfulness
 from gradistill.audit.methods import Method
 from gradistill.audit.plausibility import marked_tokens, plausibility
 from gradistill.audit.reading import Reading, readings, watched_share
 from gradistill.data import Collator, Task, encode
+from gradistill.data.batching import row_batches
+from gradistill.models.probe import ProbedModel
 from gradistill.models.still import still
-from gradistill.signals.asking import questions
-from gradistill.signals.hearing import Heard
+from gradistill.signals.explained import explained_pass
 from gradistill.types import UNLABELLED
 
 BLOCK = 1000
@@ -88,15 +89,15 @@ class Examiner:
         self, model: nn.Module, encoded: Dataset, collate: Collator, labels: np.ndarray
     ) -> dict[str, np.ndarray]:
         found = {name: np.full(len(encoded), np.nan) for name in ("comprehensiveness", "sufficiency")}
-        lengths = encoded["length"][:]
+        probed = ProbedModel.of(model)
         with still(model):
-            for question in questions(model, encoded, collate, lengths=lengths, tokens_at_once=1024):
-                heard = Heard.about(model, question, labels)
-                own = own_tokens(question).to(heard.batch.mask.device)
-                figures = faithfulness(heard, self.method(heard), own)
+            for some in row_batches(encoded, collate, probed.device, tokens_at_once=1024, labels=labels):
+                forward = explained_pass(probed, some.batch)
+                own = some.own_tokens.to(probed.device)
+                figures = faithfulness(forward, self.method(forward).detach(), own)
                 for name, values in found.items():
-                    values[list(question.places)] = figures[f"normalised_{name}"].cpu().numpy()
-                self.on_progress(len(question.places))
+                    values[list(some.places)] = figures[f"normalised_{name}"].cpu().numpy()
+                self.on_progress(len(some.places))
         return found
 
     def _answers(self, rows: Dataset) -> tuple[Answers, list[Answers]]:

@@ -2,7 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from jaxtyping import Bool
+from torch import Tensor
+
+from gradistill.types import Batch
+
+Rows = Dataset | Sequence[Mapping[str, Any]]
+"""Encoded rows: with ``input_ids``."""
+Collate = Callable[[Sequence[Mapping[str, Any]]], Mapping[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class RowBatch:
+    """Some of many rows: their ``places`` among all, the collated ``columns``, and the ``batch`` on a device."""
+
+    places: Sequence[int]
+    columns: Mapping[str, Tensor]
+    batch: Batch
+
+    @property
+    def own_tokens(self) -> Bool[Tensor, "batch token"]:
+        """The tokens of the texts themselves: neither special nor padding. On the CPU."""
+        return (self.columns["attention_mask"] * (1 - self.columns["special_tokens_mask"])).bool()
+
+
+def row_batches(
+    rows: Rows,
+    collate: Collate,
+    device: torch.device,
+    *,
+    tokens_at_once: int,
+    labels: Sequence[int] | np.ndarray | None = None,
+) -> Iterator[RowBatch]:
+    """Rows of like length together, the longest first, at most ``tokens_at_once`` tokens with their padding.
+
+    ``labels``, one for each row, become the ``teacher_labels`` of its batch.
+    """
+    lengths = rows["length"][:] if isinstance(rows, Dataset) else [len(row["input_ids"]) for row in rows]
+    for places in by_length(lengths, tokens_at_once):
+        columns = collate([rows[place] for place in places])
+        chosen = None
+        if labels is not None:
+            chosen = torch.as_tensor([int(labels[place]) for place in places], device=device)
+        batch = Batch.of(
+            {name: tensor.to(device) for name, tensor in columns.items()},
+            teacher_labels=chosen,
+            mask_token_id=getattr(collate, "mask_token_id", None),
+        )
+        yield RowBatch(places, columns, batch)
 
 
 def by_length(lengths: Sequence[int], tokens: int) -> list[list[int]]:

@@ -36,8 +36,8 @@ class Collator:
             )
 
     @property
-    def blank(self) -> int:
-        """The token id that stands for a word that is taken away: the mask's, or else the padding's."""
+    def mask_token_id(self) -> int:
+        """The token id of an erased word: the mask's, or else the padding's."""
         tokenizer: Any = self.tokenizer
         return tokenizer.pad_token_id if tokenizer.mask_token_id is None else tokenizer.mask_token_id
 

@@ -13,6 +13,7 @@ from datasets import Dataset
 from torch import nn
 
 from gradistill.data import DataChoice, Splits, Task
+from gradistill.data.batching import Collate, row_batches
 from gradistill.data.data_source import is_path, path_text
 from gradistill.data.overlap import overlap, texts_of
 from gradistill.data.sources import Wanted, read_source
@@ -21,7 +22,6 @@ from gradistill.data.tasks import label_key, no_better_than_constant
 from gradistill.jobs import Say
 from gradistill.jobs.folder import record_of
 from gradistill.models.still import still
-from gradistill.signals.asking import Collate, questions
 
 ROWS = 500
 """Enough to see whether a teacher knows its task; its whole evaluation follows at the end."""
@@ -49,11 +49,11 @@ def positive_of_run(folder: str | Path) -> str | None:
 def doubtful_teacher(teacher: nn.Module, encoded: Dataset, collate: Collate, task: Task) -> str | None:
     """A warning where a teacher predicts no better than one answer for every row, on some of the encoded rows."""
     some = encoded if len(encoded) <= ROWS else encoded.shuffle(seed=0).select(range(ROWS))
-    predicted = np.zeros(len(some))
+    predicted, device = np.zeros(len(some)), next(teacher.parameters()).device
     with still(teacher), torch.no_grad():
-        for question in questions(teacher, some, collate, lengths=some["length"][:], tokens_at_once=4096):
-            logits = teacher(**question.batch.inputs).logits.float().cpu().numpy()
-            predicted[list(question.places)] = logits[:, 0] if task.labels is None else logits.argmax(-1)
+        for batch in row_batches(some, collate, device, tokens_at_once=4096):
+            logits = teacher(**batch.batch.inputs).logits.float().cpu().numpy()
+            predicted[list(batch.places)] = logits[:, 0] if task.labels is None else logits.argmax(-1)
     return teacher_warning(task, predicted, np.asarray(some["labels"][:]))
 
 

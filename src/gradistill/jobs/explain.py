@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -12,7 +13,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gradistill.attribution.adaptive import integrated_to_tolerance
 from gradistill.attribution.integrated import Integrated, integrated_in_steps
-from gradistill.attribution.targets import Target
 from gradistill.data.words import words_from_pieces
 from gradistill.errors import DataError, RecipeError
 from gradistill.jobs.folder import record_of
@@ -20,10 +20,10 @@ from gradistill.jobs.lengths import Reader, task_length
 from gradistill.models.limits import check_readable
 from gradistill.models.loading import label_names, load_classifier, load_tokenizer, set_padding
 from gradistill.models.model_source import ModelSource, model_folder, model_name
-from gradistill.models.probe import Probe
+from gradistill.models.probe import ProbedModel
 from gradistill.models.still import still
 from gradistill.report.terminal import Explanation
-from gradistill.signals.speak import from_embeddings, widened
+from gradistill.signals.explained import EXPLAINED, explained_labels, explained_pass
 from gradistill.types import Batch
 
 Baseline = Literal["padding", "zero"]
@@ -150,35 +150,26 @@ def _encoded(
 def _attributed(
     model: PreTrainedModel, batch: Batch, wordless: Tensor | None, label: str | None, steps: int | None
 ) -> tuple[Integrated, Tensor, int]:
-    """What was found for the one text, logits ``(label,)``, and the explained label.
+    """The attributions of the one text, logits ``(label,)``, and the explained label.
 
     The path starts at the embedding output of the ids ``wordless``, or at zero.
     """
-    probe = Probe.find(model).verified(model, batch)
-    with torch.no_grad(), probe.tapped(model) as taps:
-        logits = widened(model(**batch.inputs).logits)
-        if wordless is not None:
-            model(**{**batch.inputs, "input_ids": wordless})
-    origin = torch.zeros_like(taps[0]) if wordless is None else taps[1]
-    at = _chosen(model, label, int(logits.argmax(-1)))
-    target = Target("log_odds", "gold") if logits.shape[1] > 1 else Target("logit", "all")
-    chosen = torch.tensor([at]) if logits.shape[1] > 1 else None
-
-    def run(rows: Tensor, places: Tensor) -> Tensor:
-        return from_embeddings(model, probe, batch.rows(places), rows, 1)
-
+    probed = ProbedModel.of(model)
+    if label is not None:
+        batch = replace(batch, teacher_labels=torch.tensor([_named_label(model, label)]))
+    forward, baseline = explained_pass(probed, batch), None
+    if wordless is not None:
+        inputs = {**batch.inputs, "input_ids": wordless}
+        baseline = explained_pass(probed, replace(batch, inputs=inputs)).embedding
+    path = forward.path(EXPLAINED, baseline)
     if steps is None:
-        found = integrated_to_tolerance(
-            run, taps[0], target, chosen, tolerance=TOLERANCE, max_nodes=MAX_NODES, baseline=origin
-        )
+        integrated = integrated_to_tolerance(path, tolerance=TOLERANCE, max_nodes=MAX_NODES)
     else:
-        found = integrated_in_steps(run, taps[0], logits, target, chosen, steps=steps, baseline=origin)
-    return found, logits[0], at
+        integrated = integrated_in_steps(path, steps=steps)
+    return integrated, forward.logits[0].detach(), int(explained_labels(forward))
 
 
-def _chosen(model: PreTrainedModel, label: str | None, predicted: int) -> int:
-    if label is None:
-        return predicted
+def _named_label(model: PreTrainedModel, label: str) -> int:
     by_name = {name.casefold(): k for k, name in label_names(model).items()}
     if label.casefold() not in by_name:
         raise RecipeError(

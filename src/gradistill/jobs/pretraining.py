@@ -12,7 +12,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from gradistill.data import Collator, Cut, encode, load_texts
-from gradistill.data.batching import by_length
+from gradistill.data.batching import row_batches
 from gradistill.data.data_source import Source, is_path
 from gradistill.data.texts import TEXTS
 from gradistill.errors import RecipeError
@@ -28,15 +28,14 @@ from gradistill.models.model_source import ModelSource, model_folder, model_name
 from gradistill.models.probe import Probe
 from gradistill.models.tracing import evaluating
 from gradistill.objectives import Moment, Pair
-from gradistill.objectives._contract import Gradients, Logits
 from gradistill.printing import write
 from gradistill.recipe import Recipe
 from gradistill.report.card import model_card
+from gradistill.signals import Logits, TargetSignal
 from gradistill.signals.fingerprint import of_model, of_rows, of_tokenizer
 from gradistill.training.arguments import CHECKPOINTS, Measured, check_training, sealing, training_arguments
 from gradistill.training.processes import processes
-from gradistill.training.trainer import DistillationTrainer, facts, online_teacher
-from gradistill.types import Batch
+from gradistill.training.trainer import DistillationTrainer, online_teacher
 
 HELD_OUT, MOST_HELD_OUT = 0.02, 500
 """Share and number of texts that are not trained on, but measured before and after."""
@@ -74,7 +73,7 @@ def pretrain(
         limits = Limits.find(reader.model)
         for rows in (training, held_out):
             limits.check(rows, tokenizer, owner=reader.owner)
-    _refuse_answers(recipe, Pair(facts(Probe.find(student)), facts(Probe.find(model))))
+    _refuse_answers(recipe, Pair(Probe.find(student), Probe.find(model)))
     names = {"student": output.name, "teacher": model_name(teacher)}
     run = _Pretraining(output, recipe, student, model, tokenizer, training, held_out, cut, names, say)
     return run.train(overwrite=overwrite)
@@ -141,7 +140,7 @@ class _Pretraining:
             callbacks=[sealing(settings)],
             teacher=online,
             objectives=list(self.recipe.objectives.values()),
-            teacher_facts=facts(online.probe),
+            teacher_facts=online.probe,
             compute=self.recipe.compute,
         )
 
@@ -155,8 +154,8 @@ def _listed(texts: Any) -> list[Source]:
 def _refuse_answers(recipe: Recipe, pair: Pair) -> None:
     """Only what an encoder says before its head can be learned from texts that are no task's."""
     for term in recipe.objectives.values():
-        asked = term.objective.requests(pair, "student").values()
-        if any(isinstance(request, Logits | Gradients) for request in asked):
+        signals = term.objective.signals(pair, "student").values()
+        if any(isinstance(signal, Logits | TargetSignal) for signal in signals):
             raise RecipeError(
                 f"the objective {term.name} asks for answers to a task, and there is none in pre-training",
                 expected="objectives on hidden states and self-attention",
@@ -196,9 +195,7 @@ def _distances(trainer: DistillationTrainer, rows: Dataset) -> dict[str, float]:
     step = replace(trainer.step, terms=[replace(term, share=1.0) for term in trainer.step.terms])
     sums = dict.fromkeys((term.name for term in step.terms), 0.0)
     with evaluating(student), torch.no_grad():
-        for places in by_length(rows["length"][:], 2048):
-            columns = collate([rows[place] for place in places])
-            batch = Batch.of({name: tensor.to(student.device) for name, tensor in columns.items()})
-            for name, values in step.distances(student, batch, Moment())[0].items():
+        for some in row_batches(rows, collate, student.device, tokens_at_once=2048):
+            for name, values in step.distances(student, some.batch, Moment())[0].items():
                 sums[name] += float(values.sum())
     return {name: round(total / len(rows), 6) for name, total in sums.items()}

@@ -32,10 +32,10 @@ from gradistill.models.loading import set_padding
 from gradistill.models.placing import placed
 from gradistill.models.probe import Probe
 from gradistill.objectives import Pair, Term
-from gradistill.objectives._contract import Request
 from gradistill.printing import progress_bars
 from gradistill.recipe import Recipe, TrainingSettings
 from gradistill.report.card import model_card
+from gradistill.signals import Signal
 from gradistill.signals.building import Build
 from gradistill.signals.fingerprint import of_model, of_rows, of_tokenizer
 from gradistill.signals.layout import Encoding
@@ -43,8 +43,8 @@ from gradistill.signals.store import StoredTeacher
 from gradistill.signals.teacher import OnlineTeacher
 from gradistill.training.arguments import CHECKPOINTS, Measured, sealing, training_arguments
 from gradistill.training.processes import processes
-from gradistill.training.step import requests_of
-from gradistill.training.trainer import DistillationTrainer, facts, online_teacher
+from gradistill.training.step import signals_of
+from gradistill.training.trainer import DistillationTrainer, online_teacher
 
 _BEST = "metric_for_best_model"
 
@@ -170,15 +170,15 @@ class Run:
         rows = {"train": of_rows(training), "validation": of_rows(validation)}
         return {"student": of_model(student), **teachers, "tokenizer": of_tokenizer(self.tokenizer), **rows}
 
-    def asked(self, student: PreTrainedModel, teacher: OnlineTeacher) -> tuple[Request, ...]:
+    def asked(self, student: PreTrainedModel, teacher: OnlineTeacher) -> tuple[Signal, ...]:
         """What the objectives request of the teacher. Raises RecipeError where one cannot apply to the pair."""
         pair = self._facts(student, teacher)
         for term in self.terms:
             term.objective.check(pair)
-        return tuple(requests_of(self.terms, pair, "teacher"))
+        return tuple(signals_of(self.terms, pair, "teacher"))
 
     def plan(
-        self, asked: Sequence[Request], teacher: OnlineTeacher, training: Dataset, encoding: Encoding,
+        self, asked: Sequence[Signal], teacher: OnlineTeacher, training: Dataset, encoding: Encoding,
         folder: Path | None,
     ) -> Build:  # fmt: skip
         """The store of what was asked for."""
@@ -199,7 +199,7 @@ class Run:
 
     def _facts(self, student: PreTrainedModel, teacher: OnlineTeacher) -> Pair:
         embeddings_differ = self.recipe.student.checkpoint and self.recipe.student.embeddings == "own"
-        return Pair(facts(Probe.find(student)), facts(teacher.probe), not embeddings_differ)
+        return Pair(Probe.find(student), teacher.probe, not embeddings_differ)
 
     @property
     def terms(self) -> list[Term]:

@@ -32,9 +32,9 @@ from gradistill.models.student import (
     student_from_teacher,
 )
 from gradistill.models.tokenizers import check_same_rows, check_same_tokens
-from gradistill.objectives._contract import Request
 from gradistill.printing import write
 from gradistill.recipe import Recipe, StudentSettings
+from gradistill.signals import Signal
 from gradistill.signals.layout import Encoding
 from gradistill.signals.teacher import OnlineTeacher
 from gradistill.training.arguments import check_training
@@ -163,7 +163,7 @@ def store_signals(
 
 def _asked_beside(
     run: Run, online: OnlineTeacher, teacher: PreTrainedModel, others: Sequence[Recipe]
-) -> Iterator[Request]:
+) -> Iterator[Signal]:
     for other in others:
         try:
             student = build_student(teacher, run.tokenizer, other.student)

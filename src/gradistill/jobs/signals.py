@@ -18,8 +18,8 @@ from gradistill.data import Collator
 from gradistill.errors import StoreError
 from gradistill.jobs import Say
 from gradistill.models.placing import placed
-from gradistill.objectives._contract import Logits, Request
 from gradistill.printing import progress_bars
+from gradistill.signals import Logits, Signal
 from gradistill.signals.building import DRAFT, PLAN, Build, alone, build, read_plan, rebuild
 from gradistill.signals.files import discard
 from gradistill.signals.fingerprint import digest, made_for
@@ -28,7 +28,6 @@ from gradistill.signals.manifest import MANIFEST, SHARD, Manifest, refuse_other
 from gradistill.signals.store import StoredTeacher, Verify, damaged, open_shelf, refuse_damaged
 from gradistill.signals.teacher import OnlineTeacher
 from gradistill.training.processes import processes
-from gradistill.training.trainer import facts
 
 DEFAULT_ENCODING: Encoding = "int8"
 """Students from it are nearer to those from float32 than two seeds are to each other (docs/signals.md)."""
@@ -72,14 +71,14 @@ def plan_store(
     teacher: OnlineTeacher,
     tokenizer: PreTrainedTokenizerBase,
     rows: Dataset,
-    requests: Sequence[Request],
+    signals: Sequence[Signal],
     *,
     encoding: Encoding,
     max_length: int,
     about: Mapping[str, Any],
 ) -> Build:
-    """What to build for these requests; without a folder, in the cache under its fingerprint."""
-    columns = columns_for((Logits(), *requests), facts(teacher.probe), encoding)
+    """What to build for these signals; without a folder, in the cache under its fingerprint."""
+    columns = columns_for((Logits(), *signals), teacher.probe, encoding)
     purpose = made_for(teacher.model, tokenizer, rows, columns, max_length=max_length)
     place = folder or cache_folder() / digest(purpose)[:24]
     return Build(place, rows, columns, purpose, {**about, "encoding": encoding})

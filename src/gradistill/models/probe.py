@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from gradistill.errors import ModelError
 from gradistill.models.attention import Heads, attending
+from gradistill.models.facts import ModelFacts
 from gradistill.models.tracing import Seen, evaluating, specimen, thawed, traced, unwrapped, without_autocast
 from gradistill.models.trimming import Reads, Trim, find_trim
 from gradistill.types import Batch
@@ -26,25 +27,17 @@ from gradistill.types import Batch
 _LOG = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Probe:
-    """What was found: see ``find``. ``embedding`` is the name of the module that returns the embedding output,
-    ``embedding_parameters`` the names of all parameters that it depends on, ``reads`` the position that stands
-    for the text: the first token ([CLS]) or the last (decoders), ``trim`` what of the last block need be computed
-    for that position only (None where the head reads several). ``heads`` counts those of its self-attention, all of
-    them ``attention_width`` wide together; 0 where its attention cannot be looked into. ``full_length`` says whether
-    every layer has a state for every token (Funnel shortens the text)."""
+@dataclass(frozen=True, kw_only=True)
+class Probe(ModelFacts):
+    """Facts about a model, and where its inside can be read: see ``find``. ``embedding`` is the name of the module that
+    returns the embedding output, ``embedding_parameters`` the names of all parameters that it depends on, ``reads`` the
+    position that stands for the text: the first token ([CLS]) or the last (decoders), ``trim`` what of the last block
+    need be computed for that position only (None where the head reads several)."""
 
     embedding: str
     embedding_parameters: tuple[str, ...]
-    layers: int
-    width: int
-    labels: int
     reads: Reads
     trim: Trim | None
-    heads: int = 0
-    attention_width: int = 0
-    full_length: bool = True
 
     @classmethod
     def find(cls, model: nn.Module) -> Probe:
@@ -115,17 +108,17 @@ class Probe:
             return self
         batch = batch.rows(_extremes(batch.mask))
         with evaluating(inner), without_autocast(inner):
-            whole = replace(self, trim=None)._answers(inner, batch)
+            whole = replace(self, trim=None)._logits_and_gradient(inner, batch)
             for trim in dict.fromkeys((self.trim, replace(self.trim, attention=None))):
                 probe = replace(self, trim=trim)
                 # A variant that the trim does not know (NotImplementedError too), or shapes that do not fit.
                 with suppress(RuntimeError, IndexError):
-                    if all(map(_alike, probe._answers(inner, batch), whole)):
+                    if all(map(_alike, probe._logits_and_gradient(inner, batch), whole)):
                         return probe
         _LOG.warning("The last block of %s cannot be trimmed: it runs whole.", type(inner).__name__)
         return replace(self, trim=None)
 
-    def _answers(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _logits_and_gradient(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
             with self.tapped(model) as taps, self.trimmed(model, batch.mask):
                 logits = model(**batch.inputs).logits
@@ -139,6 +132,34 @@ class Probe:
         if self.reads == "first":
             return mask.long().argmax(-1)
         return (mask * order).argmax(-1)
+
+
+@dataclass
+class ProbedModel:
+    """A model and its probe. The first batch decides, once, whether the last block may be trimmed.
+
+    ``model`` stays as it is; ``trim_last_block`` switches trimming off altogether.
+    """
+
+    model: nn.Module
+    probe: Probe
+    _verified: bool = field(default=False, repr=False)
+
+    @classmethod
+    def of(cls, model: nn.Module, *, trim_last_block: bool = True) -> ProbedModel:
+        """Raises ModelError for a model that cannot be probed."""
+        probe = Probe.find(model)
+        return cls(model, probe if trim_last_block else replace(probe, trim=None))
+
+    def verified(self, batch: Batch) -> Probe:
+        """The probe, after trimming was compared with the whole model on the first batch that this was called with."""
+        if not self._verified:
+            self.probe, self._verified = self.probe.verified(self.model, batch), True
+        return self.probe
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
 
 
 def _alike_in_every_layer(met: Sequence[Heads], layers: int, tokens: int) -> bool:

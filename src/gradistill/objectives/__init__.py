@@ -8,8 +8,9 @@ from importlib import import_module
 from inspect import getmembers, isabstract, isclass
 from pkgutil import iter_modules
 
-from gradistill.objectives._contract import ModelFacts, Moment, Objective, Pair
-from gradistill.objectives._term import Term
+from gradistill.models.facts import ModelFacts
+from gradistill.objectives.base import Moment, Objective, Pair
+from gradistill.objectives.term import Term
 from gradistill.rooms import called
 
 __all__ = ["ModelFacts", "Moment", "Objective", "Pair", "Term", "objectives"]

@@ -10,17 +10,9 @@ from pydantic import Field
 from torch import Tensor
 
 from gradistill.models.layers import LayerMap
-from gradistill.objectives._contract import (
-    AttentionVectors,
-    Moment,
-    Objective,
-    Pair,
-    Request,
-    Role,
-    Signals,
-    objective,
-)
-from gradistill.objectives._relations import mean_of, pairs_among, refuse_hidden_attention
+from gradistill.objectives.base import Moment, Objective, Pair, Role, Signals, objective
+from gradistill.objectives.relations import mean_of, pairs_among, refuse_hidden_attention
+from gradistill.signals import AttentionVectors, Signal
 from gradistill.types import Batch
 
 
@@ -44,7 +36,7 @@ class AttentionScores(Objective):
         pair.layers(self.layer_map, "student")
         refuse_hidden_attention(self.name, pair, equal_heads=True)
 
-    def requests(self, pair: Pair, role: Role) -> dict[str, Request]:
+    def signals(self, pair: Pair, role: Role) -> dict[str, Signal]:
         layers = pair.layers(self.layer_map, role)
         return {"query": AttentionVectors("query", layers), "key": AttentionVectors("key", layers)}
 

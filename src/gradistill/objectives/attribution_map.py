@@ -12,16 +12,8 @@ from torch import Tensor
 from gradistill.attribution.integrated import Rule
 from gradistill.attribution.scores import unit_maps
 from gradistill.attribution.targets import Kind, Target, View
-from gradistill.objectives._contract import (
-    AttributionScores,
-    Moment,
-    Objective,
-    Pair,
-    Request,
-    Role,
-    Signals,
-    objective,
-)
+from gradistill.objectives.base import Moment, Objective, Pair, Role, Signals, objective
+from gradistill.signals import AttributionScores, Signal
 from gradistill.types import Batch
 
 
@@ -62,14 +54,10 @@ class AttributionMap(Objective):
     def _differentiated(self) -> Target:
         return Target(self.target, self.view)
 
-    @property
-    def second_order(self) -> bool:
-        return True
-
     def check(self, pair: Pair) -> None:
         self._differentiated.check(pair.student.labels)
 
-    def requests(self, pair: Pair, role: Role) -> dict[str, Request]:
+    def signals(self, pair: Pair, role: Role) -> dict[str, Signal]:
         keep = self.keep if role == "teacher" else 1.0
         return {"scores": AttributionScores(self._differentiated, self.steps, self.rule, keep)}
 
@@ -78,8 +66,7 @@ class AttributionMap(Objective):
     ) -> Float[Tensor, " batch"]:
         mask = batch.mask.unsqueeze(1)
         apart = unit_maps(student["scores"], mask, self.norm) - unit_maps(teacher["scores"], mask, self.norm)
-        views = self._differentiated.stands_for(batch.drawn)
-        summed = views * _DISTANCES[self.distance_by](apart).sum((1, 2))
+        summed = _DISTANCES[self.distance_by](apart).sum((1, 2))
         return batch.per_token(summed) if self.average == "tokens" else summed
 
 

@@ -10,16 +10,8 @@ from torch import Tensor
 
 from gradistill.attribution.scores import unit_maps
 from gradistill.attribution.targets import Kind, Target, View
-from gradistill.objectives._contract import (
-    AttributionScores,
-    Moment,
-    Objective,
-    Pair,
-    Request,
-    Role,
-    Signals,
-    objective,
-)
+from gradistill.objectives.base import Moment, Objective, Pair, Role, Signals, objective
+from gradistill.signals import AttributionScores, Signal
 from gradistill.types import Batch
 
 
@@ -45,14 +37,10 @@ class ExplanationSimilarity(Objective):
     def _differentiated(self) -> Target:
         return Target(self.target, self.view)
 
-    @property
-    def second_order(self) -> bool:
-        return True
-
     def check(self, pair: Pair) -> None:
         self._differentiated.check(pair.student.labels)
 
-    def requests(self, pair: Pair, role: Role) -> dict[str, Request]:
+    def signals(self, pair: Pair, role: Role) -> dict[str, Signal]:
         return {"scores": AttributionScores(self._differentiated, signed=self.explanation == "signed")}
 
     def distance(
@@ -60,4 +48,4 @@ class ExplanationSimilarity(Objective):
     ) -> Float[Tensor, " batch"]:
         mask = batch.mask.unsqueeze(1)
         alike = (unit_maps(student["scores"], mask) * unit_maps(teacher["scores"], mask)).sum(-1)
-        return (1 - alike).sum(1) * self._differentiated.stands_for(batch.drawn)
+        return (1 - alike).sum(1)

@@ -12,19 +12,9 @@ from torch import Tensor
 from gradistill.attribution.scores import unit_vectors
 from gradistill.attribution.targets import Kind, Target, View
 from gradistill.models.layers import LayerMap
-from gradistill.objectives._contract import (
-    ClsGradient,
-    InputGradient,
-    Moment,
-    Objective,
-    Pair,
-    Request,
-    Role,
-    Signals,
-    Site,
-    objective,
-)
-from gradistill.objectives._spaces import refuse_other_inputs, refuse_other_widths
+from gradistill.objectives.base import Moment, Objective, Pair, Role, Signals, Site, objective
+from gradistill.objectives.comparable import refuse_other_inputs, refuse_other_widths
+from gradistill.signals import ClsGradient, InputGradient, Signal
 from gradistill.types import Batch
 
 
@@ -61,10 +51,6 @@ class GradientAlignment(Objective):
     def _differentiated(self) -> Target:
         return Target(self.target, self.view)
 
-    @property
-    def second_order(self) -> bool:
-        return True
-
     def check(self, pair: Pair) -> None:
         self._differentiated.check(pair.student.labels)
         if "cls" in self.sites:
@@ -73,9 +59,9 @@ class GradientAlignment(Objective):
         if "embedding_output" in self.sites:
             refuse_other_inputs(self.name, pair)
 
-    def requests(self, pair: Pair, role: Role) -> dict[str, Request]:
+    def signals(self, pair: Pair, role: Role) -> dict[str, Signal]:
         target = self._differentiated
-        wanted: dict[str, Request] = {}
+        wanted: dict[str, Signal] = {}
         if "embedding_output" in self.sites:
             wanted["embedding_output"] = InputGradient(target)
         if "cls" in self.sites:
@@ -93,7 +79,7 @@ class GradientAlignment(Objective):
         if "cls" in self.sites:
             everywhere = torch.ones_like(batch.mask[:, None, :1])
             total = total + _squared_distance(student["cls"], teacher["cls"], everywhere)
-        return total * self._differentiated.stands_for(batch.drawn)
+        return total
 
 
 def _squared_distance(student: Tensor, teacher: Tensor, mask: Tensor) -> Float[Tensor, " batch"]:

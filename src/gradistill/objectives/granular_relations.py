@@ -14,9 +14,10 @@ from torch.nn import functional
 
 from gradistill.errors import RecipeError
 from gradistill.models.layers import LayerMap
-from gradistill.objectives._contract import Moment, Objective, Pair, Request, Role, Signals, States, objective
-from gradistill.objectives._relations import SAME, angles, mean_of, pairs_among, products, triplets_among
-from gradistill.objectives._spaces import refuse_shortened
+from gradistill.objectives.base import Moment, Objective, Pair, Role, Signals, objective
+from gradistill.objectives.comparable import refuse_shortened
+from gradistill.objectives.relations import SAME, angles, mean_of, pairs_among, products, triplets_among
+from gradistill.signals import Signal, States
 from gradistill.types import Batch
 
 Level = Literal["token", "span", "sample"]
@@ -115,7 +116,7 @@ class GranularRelations(Objective):
                     remedy=f"leave {name} out, or choose the other definition",
                 )
 
-    def requests(self, pair: Pair, role: Role) -> dict[str, Request]:
+    def signals(self, pair: Pair, role: Role) -> dict[str, Signal]:
         return {"states": States(pair.layers(self.layer_map, role))}
 
     def distance(

@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from gradistill.objectives._contract import Logits, Moment, Objective, Pair, Request, Role, Signals, objective
+from gradistill.objectives.base import Moment, Objective, Pair, Role, Signals, objective
+from gradistill.signals import Logits, Signal
 from gradistill.types import UNLABELLED, Batch
 
 
@@ -24,11 +25,7 @@ class HardLabel(Objective):
     title: ClassVar[str] = "Cross-entropy with the labels"
     source: ClassVar[str] = "Devlin et al. 2019, arXiv 1810.04805"
 
-    @property
-    def needs_teacher(self) -> bool:
-        return False
-
-    def requests(self, pair: Pair, role: Role) -> dict[str, Request]:
+    def signals(self, pair: Pair, role: Role) -> dict[str, Signal]:
         return {"logits": Logits()} if role == "student" else {}
 
     def distance(

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from gradistill.errors import RecipeError
 from gradistill.models.layers import LayerMap
-from gradistill.objectives._contract import Moment, Objective, Pair, Request, Role, Signals, States, objective
-from gradistill.objectives._relations import mean_of
-from gradistill.objectives._spaces import refuse_shortened
+from gradistill.objectives.base import Moment, Objective, Pair, Role, Signals, objective
+from gradistill.objectives.comparable import refuse_shortened
+from gradistill.objectives.relations import mean_of
+from gradistill.signals import Signal, States
 from gradistill.types import Batch
 
 
@@ -47,7 +48,7 @@ class HiddenStates(Objective):
     def projections(self, pair: Pair) -> dict[str, tuple[int, int]]:
         return {"states": (pair.student.width, pair.teacher.width)} if self.projection else {}
 
-    def requests(self, pair: Pair, role: Role) -> dict[str, Request]:
+    def signals(self, pair: Pair, role: Role) -> dict[str, Signal]:
         layers = pair.layers(self.layer_map, role)
         return {"states": States((0, *layers) if self.embeddings else layers)}
 

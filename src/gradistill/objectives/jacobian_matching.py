@@ -10,17 +10,9 @@ from torch import Tensor
 
 from gradistill.attribution.scores import unit_texts
 from gradistill.attribution.targets import Target
-from gradistill.objectives._contract import (
-    InputGradient,
-    Moment,
-    Objective,
-    Pair,
-    Request,
-    Role,
-    Signals,
-    objective,
-)
-from gradistill.objectives._spaces import refuse_other_inputs
+from gradistill.objectives.base import Moment, Objective, Pair, Role, Signals, objective
+from gradistill.objectives.comparable import refuse_other_inputs
+from gradistill.signals import InputGradient, Signal
 from gradistill.types import Batch
 
 
@@ -50,14 +42,10 @@ class JacobianMatching(Objective):
             chosen = "all" if labels <= 4 else "projected"
         return Target("logit", chosen)
 
-    @property
-    def second_order(self) -> bool:
-        return True
-
     def check(self, pair: Pair) -> None:
         refuse_other_inputs(self.name, pair)
 
-    def requests(self, pair: Pair, role: Role) -> dict[str, Request]:
+    def signals(self, pair: Pair, role: Role) -> dict[str, Signal]:
         return {"jacobian": InputGradient(self._differentiated(pair.student.labels))}
 
     def distance(
@@ -71,9 +59,4 @@ class JacobianMatching(Objective):
                 said["jacobian"].masked_fill(~mask.unsqueeze(-1), 0.0).flatten(2)
                 for said in (student, teacher)
             )
-        apart = (ours - theirs).square().sum((1, 2))
-        return (
-            apart * Target("logit", "sampled").stands_for(batch.drawn)
-            if self.directions == "sampled"
-            else apart
-        )
+        return (ours - theirs).square().sum((1, 2))

@@ -10,9 +10,10 @@ from pydantic import Field
 from torch import Tensor
 
 from gradistill.models.layers import LayerMap
-from gradistill.objectives._contract import Moment, Objective, Pair, Request, Role, Signals, States, objective
-from gradistill.objectives._relations import angles, cosines, divergences, mean_of, triplets_among
-from gradistill.objectives._spaces import refuse_shortened
+from gradistill.objectives.base import Moment, Objective, Pair, Role, Signals, objective
+from gradistill.objectives.comparable import refuse_shortened
+from gradistill.objectives.relations import angles, cosines, divergences, mean_of, triplets_among
+from gradistill.signals import Signal, States
 from gradistill.types import Batch
 
 
@@ -43,7 +44,7 @@ class LayerRelations(Objective):
         pair.layers(self.layer_map, "student")
         refuse_shortened(self.name, pair)
 
-    def requests(self, pair: Pair, role: Role) -> dict[str, Request]:
+    def signals(self, pair: Pair, role: Role) -> dict[str, Signal]:
         return {"states": States((0, *pair.layers(self.layer_map, role)))}
 
     def distance(

@@ -12,16 +12,8 @@ from torch import Tensor
 from gradistill.attribution.scores import unit_vectors
 from gradistill.errors import RecipeError
 from gradistill.models.layers import LayerMap
-from gradistill.objectives._contract import (
-    ClsStates,
-    Moment,
-    Objective,
-    Pair,
-    Request,
-    Role,
-    Signals,
-    objective,
-)
+from gradistill.objectives.base import Moment, Objective, Pair, Role, Signals, objective
+from gradistill.signals import ClsStates, Signal
 from gradistill.types import Batch
 
 
@@ -51,7 +43,7 @@ class Patience(Objective):
                 remedy="use a student as wide as the teacher, or a method without states (kd, adkd)",
             )
 
-    def requests(self, pair: Pair, role: Role) -> dict[str, Request]:
+    def signals(self, pair: Pair, role: Role) -> dict[str, Signal]:
         return {"states": ClsStates(pair.layers(self.layer_map, role, intermediate=True))}
 
     def distance(

@@ -12,19 +12,9 @@ from torch import Tensor
 from gradistill.attribution.scores import unit_maps, unit_texts, unit_vectors
 from gradistill.attribution.targets import Kind, Target, View
 from gradistill.errors import RecipeError
-from gradistill.objectives._contract import (
-    AttributionScores,
-    InputGradient,
-    Logits,
-    Moment,
-    Objective,
-    Pair,
-    Request,
-    Role,
-    Signals,
-    objective,
-)
-from gradistill.objectives._spaces import refuse_other_inputs
+from gradistill.objectives.base import Moment, Objective, Pair, Role, Signals, objective
+from gradistill.objectives.comparable import refuse_other_inputs
+from gradistill.signals import AttributionScores, InputGradient, Logits, Signal
 from gradistill.types import Batch
 
 
@@ -68,10 +58,6 @@ class Rationale(Objective):
         kind = ("logit" if labels > 2 else "log_odds") if self.target == "auto" else self.target
         return Target(kind, self.view)
 
-    @property
-    def second_order(self) -> bool:
-        return True
-
     def check(self, pair: Pair) -> None:
         labels = pair.student.labels
         self._differentiated(labels).check(labels)
@@ -84,9 +70,9 @@ class Rationale(Objective):
         if self.direction:
             refuse_other_inputs("rationale with direction > 0", pair)
 
-    def requests(self, pair: Pair, role: Role) -> dict[str, Request]:
+    def signals(self, pair: Pair, role: Role) -> dict[str, Signal]:
         target = self._differentiated(pair.student.labels)
-        wanted: dict[str, Request] = {"scores": AttributionScores(target, self.steps)}
+        wanted: dict[str, Signal] = {"scores": AttributionScores(target, self.steps)}
         if self.direction:
             wanted["gradient"] = InputGradient(target)
         if self.sign:
@@ -108,7 +94,7 @@ class Rationale(Objective):
         if self.sign:
             alike = (unit_maps(student["signed"], mask) * unit_maps(teacher["signed"], mask)).sum(-1)
             total = total + self.sign * (1 - alike)
-        summed = total.sum(1) * Target(view=self.view).stands_for(batch.drawn)
+        summed = total.sum(1)
         return summed * _confidence(teacher["logits"]) if self.confidence else summed
 
     def _turned(

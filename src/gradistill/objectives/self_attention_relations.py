@@ -10,18 +10,9 @@ from pydantic import Field
 from torch import Tensor
 
 from gradistill.errors import RecipeError
-from gradistill.objectives._contract import (
-    AttentionVectors,
-    Moment,
-    Objective,
-    Pair,
-    Part,
-    Request,
-    Role,
-    Signals,
-    objective,
-)
-from gradistill.objectives._relations import common_heads, mean_of, refuse_hidden_attention
+from gradistill.objectives.base import Moment, Objective, Pair, Role, Signals, objective
+from gradistill.objectives.relations import common_heads, mean_of, refuse_hidden_attention
+from gradistill.signals import AttentionVectors, Part, Signal
 from gradistill.types import Batch
 
 Relation = Literal["attention", "query", "key", "value"]
@@ -72,7 +63,7 @@ class SelfAttentionRelations(Objective):
                 remedy=f"set heads to a divisor of both, such as {common_heads(pair)}",
             )
 
-    def requests(self, pair: Pair, role: Role) -> dict[str, Request]:
+    def signals(self, pair: Pair, role: Role) -> dict[str, Signal]:
         layer = pair.student.layers if role == "student" else (self.teacher_layer or pair.teacher.layers)
         parts: dict[Part, None] = dict.fromkeys(
             part for relation in self.relations for part in _SIDES[relation]

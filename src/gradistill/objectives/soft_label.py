@@ -8,7 +8,8 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from gradistill.objectives._contract import Logits, Moment, Objective, Pair, Request, Role, Signals, objective
+from gradistill.objectives.base import Moment, Objective, Pair, Role, Signals, objective
+from gradistill.signals import Logits, Signal
 from gradistill.types import Batch
 
 
@@ -31,7 +32,7 @@ class SoftLabel(Objective):
     )
     anneal: bool = Field(False, description="move τ linearly to 1 over the epochs (AD-KD's annealed KD)")
 
-    def requests(self, pair: Pair, role: Role) -> dict[str, Request]:
+    def signals(self, pair: Pair, role: Role) -> dict[str, Signal]:
         return {"logits": Logits()}
 
     def temperature_at(self, moment: Moment) -> float:

@@ -9,8 +9,9 @@ from pydantic import Field
 from torch import Tensor
 
 from gradistill.models.layers import LayerMap
-from gradistill.objectives._contract import Moment, Objective, Pair, Request, Role, Signals, States, objective
-from gradistill.objectives._relations import (
+from gradistill.objectives.base import Moment, Objective, Pair, Role, Signals, objective
+from gradistill.objectives.comparable import refuse_shortened
+from gradistill.objectives.relations import (
     angles,
     cosines,
     counted_triplets,
@@ -19,7 +20,7 @@ from gradistill.objectives._relations import (
     pairs_among,
     triplets_among,
 )
-from gradistill.objectives._spaces import refuse_shortened
+from gradistill.signals import Signal, States
 from gradistill.types import Batch
 
 
@@ -57,7 +58,7 @@ class WordRelations(Objective):
         pair.layers(self.layer_map, "student")
         refuse_shortened(self.name, pair)
 
-    def requests(self, pair: Pair, role: Role) -> dict[str, Request]:
+    def signals(self, pair: Pair, role: Role) -> dict[str, Signal]:
         layers = pair.layers(self.layer_map, role)
         return {"states": States((0, *layers) if self.embeddings else layers)}
 

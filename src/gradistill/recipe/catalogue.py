@@ -8,30 +8,10 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from gradistill.objectives import ModelFacts, Pair
-from gradistill.objectives._contract import (
-    AttentionVectors,
-    AttributionScores,
-    ClsGradient,
-    ClsStates,
-    InputGradient,
-    Logits,
-    Request,
-    States,
-)
+from gradistill.objectives.base import ANY_PAIR
 from gradistill.recipe.reading import shipped_methods
 from gradistill.recipe.resolving import load_recipe
-
-_CALLED: dict[type[Request], str] = {
-    Logits: "logits",
-    ClsStates: "[CLS] states",
-    States: "hidden states",
-    AttentionVectors: "self-attention",
-    InputGradient: "input gradients",
-    ClsGradient: "[CLS] gradients",
-    AttributionScores: "attributions",
-}
-_ANYTHING = Pair(ModelFacts(3, 16, 2, 2, 16), ModelFacts(6, 16, 2, 2, 16))
+from gradistill.signals import SIGNALS
 
 
 @dataclass(frozen=True)
@@ -61,10 +41,10 @@ def measured_costs() -> dict[str, Any]:
 
 def _entry(name: str) -> Entry:
     recipe = load_recipe(name)
-    asked = {
-        type(r)
-        for t in recipe.objectives.values()
-        for r in t.objective.requests(_ANYTHING, "teacher").values()
+    of_teacher = {
+        type(signal)
+        for term in recipe.objectives.values()
+        for signal in term.objective.signals(ANY_PAIR, "teacher").values()
     }
     cost = measured_costs()["costs"].get(name)
     return Entry(
@@ -72,6 +52,6 @@ def _entry(name: str) -> Entry:
         recipe.title,
         recipe.source,
         tuple(recipe.objectives),
-        tuple(called for kind, called in _CALLED.items() if kind in asked),
+        tuple(kind.title for kind in SIGNALS if kind in of_teacher),
         cost["median"] if cost else None,
     )

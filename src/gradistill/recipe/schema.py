@@ -16,7 +16,7 @@ from gradistill.errors import RecipeError, nearest
 from gradistill.models.layers import LayerMap
 from gradistill.models.student import Dropout, Embeddings
 from gradistill.objectives import Term, objectives
-from gradistill.objectives._term import refuse_idle_steps
+from gradistill.objectives.term import refuse_idle_steps
 from gradistill.recipe.reading import shipped, shipped_methods
 from gradistill.recipe.secrets import redacted, refuse_redacted
 from gradistill.types import MOST_SEED

@@ -1,1 +1,32 @@
-"""What a model says about a batch, and the teacher's part of it."""
+"""Signals: what one model returns about one batch. One file a signal, from cheap to expensive in ``SIGNALS``."""
+
+from gradistill.signals.attention_vectors import AttentionVectors, Part
+from gradistill.signals.attribution_scores import AttributionScores
+from gradistill.signals.base import Layout, Signal, TargetSignal
+from gradistill.signals.cls_gradient import ClsGradient
+from gradistill.signals.compute import SignalValues, compute_signals
+from gradistill.signals.forward_pass import ForwardPass, Needs
+from gradistill.signals.hidden_states import ClsStates, States
+from gradistill.signals.input_gradient import InputGradient
+from gradistill.signals.logits import Logits
+
+SIGNALS = (Logits, ClsStates, States, AttentionVectors, InputGradient, ClsGradient, AttributionScores)
+
+__all__ = [
+    "SIGNALS",
+    "AttentionVectors",
+    "AttributionScores",
+    "ClsGradient",
+    "ClsStates",
+    "ForwardPass",
+    "InputGradient",
+    "Layout",
+    "Logits",
+    "Needs",
+    "Part",
+    "Signal",
+    "SignalValues",
+    "States",
+    "TargetSignal",
+    "compute_signals",
+]

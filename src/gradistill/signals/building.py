@@ -234,18 +234,18 @@ def _write_shard(plan: Build, number: int, teacher: TeacherSignals, collate: Col
     for start in range(0, len(order), plan.batch_size):
         places = order[start : start + plan.batch_size].tolist()
         batch = Batch.of(collate([plan.rows[rows.start + place] for place in places]))
-        for place, row in zip(places, _said_by_row(plan.columns, teacher, batch), strict=True):
+        for place, row in zip(places, _signals_by_row(plan.columns, teacher, batch), strict=True):
             packed_rows[place] = row
     indices = plan.rows[rows.start : rows.stop]["index"]
     with _writing(plan.folder):
         write_whole(plan.shard_file(number), _arrow(plan.columns, packed_rows, indices, lengths))
 
 
-def _said_by_row(
+def _signals_by_row(
     columns: Sequence[Column], teacher: TeacherSignals, batch: Batch
 ) -> Iterator[dict[str, bytes]]:
-    said = teacher(batch, [column.request for column in columns])
-    arrays = {column: said[column.request].float().cpu().numpy() for column in columns}
+    values = teacher(batch, [column.signal for column in columns])
+    arrays = {column: values[column.signal].float().cpu().numpy() for column in columns}
     mask = batch.mask.cpu().numpy()
     for k in range(len(batch)):
         yield {

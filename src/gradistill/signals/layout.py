@@ -1,25 +1,15 @@
-"""What a store holds: for each request its columns, their shapes, and how their numbers are written."""
+"""What a store holds: a column for each signal, its shape, and how its numbers are written."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
-from gradistill.objectives._contract import (
-    AttentionVectors,
-    AttributionScores,
-    ClsGradient,
-    ClsStates,
-    Gradients,
-    InputGradient,
-    Logits,
-    ModelFacts,
-    Request,
-    States,
-)
+from gradistill.models.facts import ModelFacts
+from gradistill.signals.base import Signal
 
 Encoding = Literal["float32", "float16", "int8"]
 
@@ -28,23 +18,20 @@ _FACTOR = np.dtype(np.float32)
 
 @dataclass(frozen=True)
 class Column:
-    """One request's numbers. An example has ``shape`` of them, or a token has, where ``per_token`` is set.
+    """The numbers of one signal. An example has ``shape`` of them, or a token has, where ``per_token`` is set.
 
     ``encoding`` is how they are written. Narrower than float32, each vector (the last axis) is divided by its
     largest absolute value, which stands beside it as a float32: its direction and its length both stay.
     """
 
-    request: Request
+    signal: Signal
     shape: tuple[int, ...]
     per_token: bool
     encoding: Encoding
 
     @property
     def name(self) -> str:
-        fields = asdict(self.request)
-        target = fields.pop("target", {})
-        parts = [type(self.request).__name__, *target.values(), *fields.values()]
-        return "/".join("-".join(map(str, p)) if isinstance(p, tuple) else str(p) for p in parts)
+        return self.signal.column_name
 
     @property
     def item_bytes(self) -> int:
@@ -67,39 +54,15 @@ def bytes_of(shape: Sequence[int], encoding: Encoding) -> int:
     return numbers * np.dtype(encoding).itemsize + factors * _FACTOR.itemsize
 
 
-def columns_for(requests: Sequence[Request], facts: ModelFacts, encoding: Encoding) -> tuple[Column, ...]:
-    """A column a distinct request. Vectors take ``encoding``; logits and scores are few and stay float32."""
-    return tuple(_column(request, facts, encoding) for request in dict.fromkeys(map(kept_as, requests)))
-
-
-def kept_as(request: Request) -> Request:
-    """The request whose column answers this one: a label that is drawn later can be any, so all views are kept."""
-    if isinstance(request, Gradients):
-        return replace(request, target=request.target.whole)
-    return request
-
-
-def _column(request: Request, facts: ModelFacts, encoding: Encoding) -> Column:
-    match request:
-        case Logits():
-            return Column(request, (facts.labels,), False, "float32")
-        case ClsStates(layers):
-            return Column(request, (len(layers), facts.width), False, encoding)
-        case States(layers):
-            return Column(request, (len(layers), facts.width), True, encoding)
-        case AttentionVectors(_, layers):
-            return Column(
-                request,
-                (len(layers), facts.heads, facts.attention_width // max(facts.heads, 1)),
-                True,
-                encoding,
-            )
-        case InputGradient(target):
-            return Column(request, (target.views(facts.labels), facts.width), True, encoding)
-        case ClsGradient(target, layers):
-            return Column(request, (target.views(facts.labels), len(layers), facts.width), False, encoding)
-        case AttributionScores(target):
-            return Column(request, (target.views(facts.labels),), True, "float32")
+def columns_for(signals: Iterable[Signal], model: ModelFacts, encoding: Encoding) -> tuple[Column, ...]:
+    """A column a distinct signal. Vectors take ``encoding``; logits and scores are few and stay float32."""
+    columns = []
+    for signal in dict.fromkeys(signal.stored_as() for signal in signals):
+        layout = signal.layout(model)
+        columns.append(
+            Column(signal, layout.shape, layout.per_token, encoding if layout.vectors else "float32")
+        )
+    return tuple(columns)
 
 
 def packed(values: np.ndarray, encoding: Encoding) -> bytes:

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from gradistill.errors import StoreError
-from gradistill.objectives._contract import Gradients, Request
+from gradistill.signals.base import Signal
+from gradistill.signals.compute import SignalValues
 from gradistill.signals.files import checksum_of
-from gradistill.signals.layout import Column, bytes_of, kept_as, unpacked
+from gradistill.signals.layout import Column, bytes_of, unpacked
 from gradistill.signals.manifest import Manifest, refuse_other
-from gradistill.signals.speak import Said
 from gradistill.types import Batch
 
 Verify = Literal["full", "fast"]
@@ -45,7 +45,7 @@ class StoredTeacher:
         self, folder: Path, manifest: Manifest, columns: Sequence[Column], rows: Iterable[int]
     ) -> None:
         self.folder, self.manifest = folder, manifest
-        self.columns = {column.request: column for column in columns}
+        self.columns = {column.signal: column for column in columns}
         self.places = {int(index): place for place, index in enumerate(rows)}
         self.seconds = 0.0
         self._shelf = lru_cache(maxsize=None)(self._opened)
@@ -71,29 +71,21 @@ class StoredTeacher:
             )
         return cls(folder, manifest, columns, rows)
 
-    def __call__(self, batch: Batch, requests: Iterable[Request]) -> Said:
+    def __call__(self, batch: Batch, signals: Iterable[Signal]) -> SignalValues:
         start = perf_counter()
         if batch.index is None:
             raise StoreError(
-                "a batch without row numbers came to a store",
+                "A batch has no row numbers, by which a store is read.",
                 expected="a column 'index' in the training data",
                 remedy="use gradistill.data.encode",
             )
         places = [self.places[index] for index in batch.index.tolist()]
-        said = {request: self._answer(request, batch, places) for request in requests}
+        values = {
+            signal: signal.from_stored(self._kept(self.columns[signal.stored_as()], batch, places), batch)
+            for signal in signals
+        }
         self.seconds += perf_counter() - start
-        return said
-
-    def _answer(self, request: Request, batch: Batch, places: Sequence[int]) -> Tensor:
-        kept = self._kept(self.columns[kept_as(request)], batch, places)
-        if kept_as(request) == request or kept.shape[1] == 1:  # of one output there is nothing to draw
-            return kept
-        assert isinstance(request, Gradients)  # nothing else is kept as something else
-        assert batch.drawn is not None  # whoever asks for such a view has drawn it
-        if request.target.view == "projected":
-            signs = batch.drawn.signs.to(kept)
-            return torch.einsum("bv...,bv->b...", kept, signs).unsqueeze(1)
-        return kept[torch.arange(len(batch), device=kept.device), batch.drawn.label].unsqueeze(1)
+        return values
 
     def _kept(self, column: Column, batch: Batch, places: Sequence[int]) -> Tensor:
         per_shard = self.manifest.rows_per_shard

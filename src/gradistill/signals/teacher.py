@@ -8,36 +8,38 @@ from typing import Protocol, runtime_checkable
 
 from torch import nn
 
-from gradistill.models.probe import Probe
-from gradistill.objectives._contract import Request
-from gradistill.signals.speak import Said, speak
+from gradistill.models.probe import Probe, ProbedModel
+from gradistill.signals.base import Signal
+from gradistill.signals.compute import SignalValues, compute_signals
 from gradistill.types import Batch
 
 
 @runtime_checkable
 class TeacherSignals(Protocol):
-    """Whatever can say what the teacher says about a batch; nothing of it carries a gradient."""
+    """Whatever returns the teacher's signals for a batch; nothing of them carries a gradient."""
 
-    def __call__(self, batch: Batch, requests: Iterable[Request]) -> Said: ...
+    def __call__(self, batch: Batch, signals: Iterable[Signal]) -> SignalValues: ...
 
 
 class OnlineTeacher:
-    """A teacher that speaks for each batch anew, in eval mode, its weights out of every graph."""
+    """A teacher that computes its signals anew for each batch, in eval mode, its weights out of every graph."""
 
-    def __init__(self, model: nn.Module, probe: Probe | None = None, *, share_views: bool = True) -> None:
+    def __init__(self, model: nn.Module | ProbedModel, *, share_views: bool = True) -> None:
         self.share_views = share_views
-        self.model = model.eval().requires_grad_(False)
-        self.probe = probe or Probe.find(model)
-        self._verified = False
+        self.probed = model if isinstance(model, ProbedModel) else ProbedModel.of(model)
+        self.model = self.probed.model.eval().requires_grad_(False)
         self.seconds = 0.0
-        """Wall time spent speaking so far."""
+        """Wall time spent computing so far."""
 
-    def __call__(self, batch: Batch, requests: Iterable[Request]) -> Said:
+    @property
+    def probe(self) -> Probe:
+        return self.probed.probe
+
+    def __call__(self, batch: Batch, signals: Iterable[Signal]) -> SignalValues:
         start = perf_counter()
-        if not self._verified:
-            self.probe, self._verified = self.probe.verified(self.model, batch), True
-        said = speak(
-            self.model, self.probe, batch, requests, create_graph=False, share_views=self.share_views
+        probe = self.probed.verified(batch)
+        values = compute_signals(
+            self.model, probe, batch, signals, create_graph=False, share_views=self.share_views
         )
         self.seconds += perf_counter() - start
-        return said
+        return values

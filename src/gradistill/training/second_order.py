@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from gradistill.errors import ModelError, TrainingError
 from gradistill.models.probe import Probe
 from gradistill.models.tracing import unwrapped
-from gradistill.objectives._contract import AttributionScores, ClsGradient, InputGradient, Logits, Request
-from gradistill.signals.speak import speak
+from gradistill.signals import Logits, Signal, TargetSignal, compute_signals
 from gradistill.training.differences import TOLERANCE, Reading, Slope, readings_of, together
 from gradistill.types import Batch
 
@@ -34,9 +33,7 @@ def check_second_order(
     model: nn.Module,
     probe: Probe,
     batch: Batch,
-    requests: Sequence[Request],
-    *,
-    teacher_labels: Tensor | None = None,
+    signals: Sequence[Signal],
 ) -> list[Reading]:
     """Compare, and return the readings. Raises TrainingError where they differ or autograd fails.
 
@@ -44,10 +41,10 @@ def check_second_order(
     is differentiated is a fixed random projection of every gradient signal, so that a student that already
     equals its teacher is checked too.
     """
-    wanted = _at_fixed_labels(requests)
+    wanted = _at_fixed_labels(signals)
     with _in_float64(model), _one_random_state(batch.mask.device) as rewind:
         matrices = _matrices(model, probe)
-        projected = _projection(model, probe, _in_double(batch), wanted, teacher_labels, rewind)
+        projected = _projection(model, probe, _in_double(batch), wanted, rewind)
         try:
             gradients = torch.autograd.grad(projected(), list(matrices.values()), allow_unused=True)
         except (RuntimeError, NotImplementedError, ModelError) as error:
@@ -105,40 +102,36 @@ def _spread(names: Sequence[str], count: int = 4) -> list[str]:
     return list(dict.fromkeys(names[round(k * (len(names) - 1) / max(count - 1, 1))] for k in range(count)))
 
 
-def _at_fixed_labels(requests: Sequence[Request]) -> list[Request]:
+def _at_fixed_labels(signals: Sequence[Signal]) -> list[Signal]:
     """The gradient signals, with ``teacher`` for ``own``: a step across a tie of two labels is no derivative. For
     ``sampled`` too: there is nothing to draw yet, and one label is as good as another."""
     return [
-        replace(r, target=replace(r.target, view="teacher")) if r.target.view in ("own", "sampled") else r
-        for r in requests
-        if isinstance(r, InputGradient | ClsGradient | AttributionScores)
+        replace(signal, target=replace(signal.target, view="teacher"))
+        if signal.target.view in ("own", "sampled")
+        else signal
+        for signal in signals
+        if isinstance(signal, TargetSignal)
     ]
 
 
 def _projection(
-    model: nn.Module,
-    probe: Probe,
-    batch: Batch,
-    requests: Sequence[Request],
-    teacher_labels: Tensor | None,
-    rewind: Callable[[], object],
+    model: nn.Module, probe: Probe, batch: Batch, signals: Sequence[Signal], rewind: Callable[[], object]
 ) -> Callable[[], Tensor]:
-    projections: dict[Request, Tensor] = {}
+    projections: dict[Signal, Tensor] = {}
     rewind()
-    labels = teacher_labels
-    if labels is None:
-        labels = speak(model, probe, batch, [Logits()], create_graph=False)[Logits()].argmax(-1)
+    if batch.teacher_labels is None:
+        logits = compute_signals(model, probe, batch, [Logits()], create_graph=False)[Logits()]
+        batch = replace(batch, teacher_labels=logits.argmax(-1))
 
     def projected() -> Tensor:
         rewind()
-        said = speak(model, probe, batch, requests, create_graph=True, teacher_labels=labels)
         total = torch.zeros((), dtype=torch.float64, device=batch.mask.device)
-        for request, signal in said.items():
-            if request not in projections:
-                random = torch.randn(signal.shape, generator=torch.Generator().manual_seed(0)).to(signal)
-                size = float(signal.detach().norm()) * signal.numel() ** 0.5
-                projections[request] = random / (size or 1.0)  # 0: a head of zeros, which says nothing yet
-            total = total + (signal * projections[request]).sum() * signal.numel() ** 0.5
+        for signal, values in compute_signals(model, probe, batch, signals, create_graph=True).items():
+            if signal not in projections:
+                random = torch.randn(values.shape, generator=torch.Generator().manual_seed(0)).to(values)
+                size = float(values.detach().norm()) * values.numel() ** 0.5
+                projections[signal] = random / (size or 1.0)  # 0: a head of zeros, which tells nothing yet
+            total = total + (values * projections[signal]).sum() * values.numel() ** 0.5
         return total
 
     return projected
@@ -180,4 +173,4 @@ def _one_random_state(device: torch.device) -> Iterator[Callable[[], object]]:
 
 def _in_double(batch: Batch) -> Batch:
     inputs = {k: v.double() if v.is_floating_point() else v for k, v in batch.inputs.items()}
-    return Batch(inputs, batch.mask, batch.labels, batch.index)
+    return replace(batch, inputs=inputs)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from gradistill.objectives import Moment, Term
-from gradistill.objectives._contract import Signals, objective
+from gradistill.objectives.base import Signals, objective
 from gradistill.objectives.hard_label import HardLabel
 from gradistill.types import UNLABELLED, Batch
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,17 +11,18 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gradistill.models.probe import Probe
-from gradistill.objectives._contract import Logits, Moment, Pair, Request, Role, Signals
-from gradistill.objectives._term import Term
-from gradistill.signals.speak import Said, speak
+from gradistill.models.probe import ProbedModel
+from gradistill.objectives.base import Moment, Pair, Role, Signals
+from gradistill.objectives.term import Term
+from gradistill.signals import Logits, Signal, SignalValues, TargetSignal, compute_signals
 from gradistill.signals.teacher import TeacherSignals
 from gradistill.types import Batch
 
 
-def requests_of(terms: Sequence[Term], pair: Pair, role: Role) -> tuple[Request, ...]:
-    """The distinct requests of all terms in one role."""
-    return tuple(dict.fromkeys(r for term in terms for r in term.objective.requests(pair, role).values()))
+def signals_of(terms: Sequence[Term], pair: Pair, role: Role) -> tuple[Signal, ...]:
+    """The distinct signals of all terms in one role."""
+    named = (term.objective.signals(pair, role) for term in terms)
+    return tuple(dict.fromkeys(signal for signals in named for signal in signals.values()))
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Step:
 
     terms: Sequence[Term]
     pair: Pair
-    student_probe: Probe
+    student: ProbedModel
     teacher: TeacherSignals | None
     share_views: bool = True
     projections: nn.ModuleDict = field(default_factory=nn.ModuleDict)
@@ -46,35 +47,36 @@ class Step:
         """What of it runs at an optimizer step, counted from 0, ``progress`` of the training being done."""
         return replace(self, terms=[term for term in self.terms if term.runs_at(number, progress)])
 
-    def requests(self, role: Role) -> tuple[Request, ...]:
-        """The distinct requests of all terms in one role."""
-        return requests_of(self.terms, self.pair, role)
+    def signals(self, role: Role) -> tuple[Signal, ...]:
+        """The distinct signals of all terms in one role."""
+        return signals_of(self.terms, self.pair, role)
 
     def distances(
         self, model: nn.Module, batch: Batch, moment: Moment
     ) -> tuple[dict[str, Float[Tensor, " batch"]], Float[Tensor, "batch label"]]:
         """Unweighted distances by objective, one value per example each, and the student's logits.
 
-        Where a term sees n of B rows, its distances there are B/n times as large, and 0 elsewhere. The rows then go
-        through the models in parts, so that what only some of them need is computed for these alone.
+        ``model`` is the student, or what wraps it. Where a term sees n of B rows, its distances there are B/n times as
+        large, and 0 elsewhere. The rows then go through the models in parts, so that what only some of them need is
+        computed for these alone.
         """
         rows = {term.name: term.rows_of(len(batch)) for term in self.terms}
         if set(rows.values()) == {len(batch)}:
             return self._distances(self.terms, model, batch, moment)
         assert batch.drawn is not None  # the trainer draws for every batch
         order, start = batch.drawn.place.argsort(), 0
-        found: dict[str, list[Tensor]] = {name: [] for name in rows}
+        parts_of: dict[str, list[Tensor]] = {name: [] for name in rows}
         logits = []
         for end in sorted({*rows.values(), len(batch)}):
             terms = [term for term in self.terms if rows[term.name] >= end]
-            part, said = self._distances(terms, model, batch.rows(order[start:end]), moment)
-            for name, values in part.items():
-                found[name].append(values * (len(batch) / rows[name]))
-            logits.append(said)
+            distances, logits_of_part = self._distances(terms, model, batch.rows(order[start:end]), moment)
+            for name, values in distances.items():
+                parts_of[name].append(values * (len(batch) / rows[name]))
+            logits.append(logits_of_part)
             start = end
         whole = {
             name: functional.pad(torch.cat(parts), (0, len(batch) - rows[name]))[batch.drawn.place]
-            for name, parts in found.items()
+            for name, parts in parts_of.items()
         }
         return whole, torch.cat(logits)[batch.drawn.place]
 
@@ -82,34 +84,36 @@ class Step:
         self, terms: Sequence[Term], model: nn.Module, batch: Batch, moment: Moment
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Of rows that all these terms see."""
-        teacher_said: Said = {}
-        teacher_labels = None
-        if self.teacher is not None and (wanted := requests_of(terms, self.pair, "teacher")):
-            teacher_said = self.teacher(batch, dict.fromkeys((Logits(), *wanted)))
-            teacher_labels = teacher_said[Logits()].argmax(-1)
-        student_said = speak(
+        teacher: SignalValues = {}
+        if self.teacher is not None and (wanted := signals_of(terms, self.pair, "teacher")):
+            teacher = self.teacher(batch, dict.fromkeys((Logits(), *wanted)))
+            batch = replace(batch, teacher_labels=teacher[Logits()].argmax(-1))
+        student = compute_signals(
             model,
-            self.student_probe,
+            self.student.probe,
             batch,
-            dict.fromkeys((Logits(), *requests_of(terms, self.pair, "student"))),
+            (Logits(), *signals_of(terms, self.pair, "student")),
             create_graph=True,
-            teacher_labels=teacher_labels,
             share_views=self.share_views,
         )
         distances = {
-            term.name: term.objective.distance(
-                self._named(term, "student", student_said),
-                self._named(term, "teacher", teacher_said),
-                batch,
-                moment,
+            term.name: self._views_each(term, batch)
+            * term.objective.distance(
+                self._named(term, "student", student), self._named(term, "teacher", teacher), batch, moment
             )
             for term in terms
         }
-        return distances, student_said[Logits()]
+        return distances, student[Logits()]
 
-    def _named(self, term: Term, role: Role, said: Said) -> Signals:
-        requests: Mapping[str, Request] = term.objective.requests(self.pair, role)
-        signals = {name: said[request] for name, request in requests.items()}
+    def _views_each(self, term: Term, batch: Batch) -> int:
+        """How many views each one that was measured stands for: all labels, where one of them was drawn."""
+        signals = term.objective.signals(self.pair, "student").values()
+        targets = [signal.target for signal in signals if isinstance(signal, TargetSignal)]
+        return max((target.stands_for(batch.drawn) for target in targets), default=1)
+
+    def _named(self, term: Term, role: Role, values: SignalValues) -> Signals:
+        named = term.objective.signals(self.pair, role)
+        signals = {name: values[signal] for name, signal in named.items()}
         if role == "student" and term.name in self.projections:
             maps: Any = self.projections[term.name]
             signals |= {name: linear(signals[name]) for name, linear in maps.items()}

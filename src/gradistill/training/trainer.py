@@ -23,9 +23,8 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from gradistill.errors import TrainingError
 from gradistill.models.attention import second_order_attention
 from gradistill.models.dropping import packed_dropout
-from gradistill.models.probe import Probe
-from gradistill.objectives import Moment, Pair, Term
-from gradistill.objectives._contract import ModelFacts
+from gradistill.models.probe import ProbedModel
+from gradistill.objectives import ModelFacts, Moment, Pair, Term
 from gradistill.recipe import ComputeSettings
 from gradistill.signals.teacher import OnlineTeacher, TeacherSignals
 from gradistill.training.amortising import correct_for_lazy_terms, drawn_for
@@ -48,19 +47,9 @@ CHECKED_ROWS = 4
 """Rows of the first batch that the start-up check runs on."""
 
 
-def facts(probe: Probe) -> ModelFacts:
-    return ModelFacts(
-        probe.layers, probe.width, probe.labels, probe.heads, probe.attention_width, probe.full_length
-    )
-
-
-def probe_for(model: nn.Module, compute: ComputeSettings) -> Probe:
-    probe = Probe.find(model)
-    return probe if compute.trim_last_block else replace(probe, trim=None)
-
-
 def online_teacher(model: nn.Module, compute: ComputeSettings) -> OnlineTeacher:
-    return OnlineTeacher(model, probe_for(model, compute), share_views=compute.share_views)
+    probed = ProbedModel.of(model, trim_last_block=compute.trim_last_block)
+    return OnlineTeacher(probed, share_views=compute.share_views)
 
 
 @dataclass(frozen=True)
@@ -133,7 +122,7 @@ class DistillationTrainer(Trainer):
                 refuse_kind("teacher", teacher)
                 teacher = online_teacher(teacher.to(self.args.device), compute)
             if teacher_facts is None and isinstance(teacher, OnlineTeacher):
-                teacher_facts = facts(teacher.probe)
+                teacher_facts = teacher.probe
             terms = smoothed(terms, self.args.label_smoothing_factor)
             self._plan = _Plan(terms, teacher, teacher_facts, shared_embeddings, compute)
             self._accumulated = count()
@@ -148,8 +137,8 @@ class DistillationTrainer(Trainer):
         """Build the step for a student; its projections start from the seed, as weights of ``model_init`` do."""
         plan = self._plan
         refuse_kind("model", student)
-        probe = probe_for(student, plan.compute)
-        pair = Pair(facts(probe), plan.teacher_facts or facts(probe), plan.shared_embeddings)
+        probed = ProbedModel.of(student, trim_last_block=plan.compute.trim_last_block)
+        pair = Pair(probed.probe, plan.teacher_facts or probed.probe, plan.shared_embeddings)
         for term in plan.terms:
             term.objective.check(pair)
         if pair.regression:
@@ -157,7 +146,7 @@ class DistillationTrainer(Trainer):
         own = next(student.parameters()).dtype
         wide = torch.promote_types(own, torch.float32)  # as what goes through them
         projections = projections_for(plan.terms, pair, self.args.seed).to(self.args.device, wide)
-        self.step = Step(plan.terms, pair, probe, plan.teacher, plan.compute.share_views, projections)
+        self.step = Step(plan.terms, pair, probed, plan.teacher, plan.compute.share_views, projections)
         self._student, self._checked = student, False
 
     def _refuse_what_loses_gradients(self) -> None:
@@ -296,10 +285,10 @@ class DistillationTrainer(Trainer):
         student = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
         tensors = {k: v for k, v in self._prepare_inputs(inputs).items() if isinstance(v, Tensor)}
         batch = Batch.of({k: v[:CHECKED_ROWS] for k, v in tensors.items()})
-        self.step = replace(self.step, student_probe=self.step.student_probe.verified(student, batch))
+        probe = self.step.student.verified(batch)
         if self.step.second_order:
             model.train()
-            check_second_order(student, self.step.student_probe, batch, self.step.requests("student"))
+            check_second_order(student, probe, batch, self.step.signals("student"))
         self._checked = True
 
     def compute_loss(

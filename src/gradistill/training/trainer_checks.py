@@ -10,7 +10,7 @@ from transformers import TrainingArguments
 
 from gradistill.errors import TrainingError
 from gradistill.objectives import Objective, Term
-from gradistill.objectives._term import refuse_idle_steps
+from gradistill.objectives.term import refuse_idle_steps
 from gradistill.types import Batch
 
 _LOADED = "load it with AutoModelForSequenceClassification.from_pretrained(…)"

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradistill.errors import RecipeError, nearest
-from gradistill.signals.hearing import Heard
+from gradistill.signals.forward_pass import ForwardPass
 
 
 @runtime_checkable
@@ -23,7 +23,7 @@ class Method(Protocol):
     title: ClassVar[str]
     source: ClassVar[str]
 
-    def __call__(self, heard: Heard) -> Float[Tensor, "batch token"]: ...
+    def __call__(self, forward: ForwardPass) -> Float[Tensor, "batch token"]: ...
 
 
 @cache

@@ -8,7 +8,8 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from gradistill.signals.hearing import Heard
+from gradistill.signals.explained import EXPLAINED
+from gradistill.signals.forward_pass import ForwardPass
 
 
 @dataclass(frozen=True)
@@ -19,5 +20,5 @@ class GradientNorm:
     title: ClassVar[str] = "gradient norm"
     source: ClassVar[str] = "Simonyan et al. 2014, arXiv 1312.6034"
 
-    def __call__(self, heard: Heard) -> Float[Tensor, "batch token"]:
-        return heard.gradient.norm(dim=-1)
+    def __call__(self, forward: ForwardPass) -> Float[Tensor, "batch token"]:
+        return forward.gradients(EXPLAINED)[:, 0].norm(dim=-1)

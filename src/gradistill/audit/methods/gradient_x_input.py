@@ -8,7 +8,8 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from gradistill.signals.hearing import Heard
+from gradistill.signals.explained import EXPLAINED
+from gradistill.signals.forward_pass import ForwardPass
 
 
 @dataclass(frozen=True)
@@ -19,5 +20,5 @@ class GradientXInput:
     title: ClassVar[str] = "gradient × input"
     source: ClassVar[str] = "Shrikumar et al. 2016, arXiv 1605.01713"
 
-    def __call__(self, heard: Heard) -> Float[Tensor, "batch token"]:
-        return (heard.embedding * heard.gradient).norm(dim=-1)
+    def __call__(self, forward: ForwardPass) -> Float[Tensor, "batch token"]:
+        return (forward.embedding * forward.gradients(EXPLAINED)[:, 0]).norm(dim=-1)

@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradistill.errors import RecipeError
-from gradistill.signals.attributing import Steps, integrated
-from gradistill.signals.hearing import Heard
+from gradistill.signals.forward_pass import ForwardPass
+from gradistill.signals.row_attributions import Steps, integrate
 
 
 @dataclass(frozen=True)
@@ -29,5 +29,5 @@ class IntegratedGradients:
                 f"{self.steps} steps of Integrated Gradients", expected="1 or more", remedy="50 is usual"
             )
 
-    def __call__(self, heard: Heard) -> Float[Tensor, "batch token"]:
-        return integrated(heard, self.steps).attributions.norm(dim=-1)
+    def __call__(self, forward: ForwardPass) -> Float[Tensor, "batch token"]:
+        return integrate(forward, self.steps).attributions.norm(dim=-1)

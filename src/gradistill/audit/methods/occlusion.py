@@ -1,4 +1,4 @@
-"""Occlusion (Zeiler and Fergus 2014): what one token less does to the decision. It looks at answers alone."""
+"""Occlusion (Zeiler and Fergus 2014): what one token less does to the decision. It needs predictions alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradistill.signals.hearing import TARGET, Heard
+from gradistill.signals.explained import EXPLAINED
+from gradistill.signals.forward_pass import ForwardPass
 
 
 @dataclass(frozen=True)
@@ -20,13 +21,13 @@ class Occlusion:
     title: ClassVar[str] = "occlusion"
     source: ClassVar[str] = "Zeiler and Fergus 2014, arXiv 1311.2901"
 
-    def __call__(self, heard: Heard) -> Float[Tensor, "batch token"]:
-        mask = heard.batch.mask
+    def __call__(self, forward: ForwardPass) -> Float[Tensor, "batch token"]:
+        mask = forward.batch.mask
         places, tokens = mask.nonzero(as_tuple=True)
-        logits = heard.without(torch.nn.functional.one_hot(tokens, mask.shape[1]).bool(), places)
-        at = heard.at
-        whole = TARGET.values(heard.logits, at)[places, 0]
-        without = TARGET.values(logits, None if at is None else at[places])[:, 0]
+        logits = forward.erase(torch.nn.functional.one_hot(tokens, mask.shape[1]).bool(), places)
+        label_ids = forward.label_ids[EXPLAINED]
+        whole = forward.values(EXPLAINED).detach()[places, 0]
+        without = EXPLAINED.values(logits, None if label_ids is None else label_ids[places])[:, 0]
         scores = torch.zeros(mask.shape, dtype=whole.dtype, device=whole.device)
         scores[places, tokens] = (whole - without).abs()
         return scores

@@ -12,7 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradistill.errors import RecipeError
-from gradistill.signals.hearing import Heard
+from gradistill.signals.explained import EXPLAINED
+from gradistill.signals.forward_pass import ForwardPass
 
 
 @dataclass(frozen=True)
@@ -38,18 +39,18 @@ class SmoothGrad:
                 remedy="25 samples and 0.15 are the paper's",
             )
 
-    def __call__(self, heard: Heard) -> Float[Tensor, "batch token"]:
-        embedding, mask = heard.embedding, heard.batch.mask.unsqueeze(-1)
+    def __call__(self, forward: ForwardPass) -> Float[Tensor, "batch token"]:
+        embedding, mask, path = forward.embedding, forward.batch.mask.unsqueeze(-1), forward.path(EXPLAINED)
         low = embedding.masked_fill(~mask, torch.inf).amin((1, 2), keepdim=True)
         high = embedding.masked_fill(~mask, -torch.inf).amax((1, 2), keepdim=True)
-        every = torch.arange(len(embedding), device=embedding.device)
         total = torch.zeros_like(embedding)
-        generators = [self._generator(row) for row in _token_ids(heard)]
+        generators = [self._generator(row) for row in _token_ids(forward)]
         for _ in range(self.samples):
             drawn = torch.zeros(embedding.shape)
-            for row, real, generator in zip(drawn, heard.batch.mask.cpu(), generators, strict=True):
+            for row, real, generator in zip(drawn, forward.batch.mask.cpu(), generators, strict=True):
                 row[real] = torch.randn(int(real.sum()), embedding.shape[-1], generator=generator)
-            total += heard.gradient_at(embedding + self.noise * (high - low) * drawn.to(embedding), every)
+            noisy = embedding + self.noise * (high - low) * drawn.to(embedding)
+            total += path.gradients(noisy, path.examples)[:, 0]
         return (total / self.samples).norm(dim=-1)
 
     def _generator(self, token_ids: Sequence[int]) -> torch.Generator:
@@ -57,7 +58,7 @@ class SmoothGrad:
         return torch.Generator().manual_seed(number)
 
 
-def _token_ids(heard: Heard) -> list[list[int]]:
+def _token_ids(forward: ForwardPass) -> list[list[int]]:
     """Those of each row's real tokens."""
-    ids = heard.batch.inputs["input_ids"]
-    return [row[real].tolist() for row, real in zip(ids, heard.batch.mask, strict=True)]
+    ids = forward.batch.inputs["input_ids"]
+    return [row[real].tolist() for row, real in zip(ids, forward.batch.mask, strict=True)]

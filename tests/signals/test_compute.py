@@ -10,27 +10,28 @@ import pytest
 import torch
 from torch import Tensor
 
+from computed import computed
 from families import build, collated
 from gradistill.attribution import gradients
 from gradistill.attribution.targets import Target
 from gradistill.models.probe import Probe
-from gradistill.objectives._contract import (
+from gradistill.signals import (
     AttentionVectors,
     AttributionScores,
     ClsGradient,
     ClsStates,
     InputGradient,
     Logits,
-    Request,
+    Signal,
     States,
+    attribution_scores,
+    compute_signals,
+    forward_pass,
 )
-from gradistill.signals import speak as room
-from gradistill.signals.speak import speak
 from gradistill.types import Batch
-from spoken import said
 
 ALL, OWN, TEACHER = (Target("log_odds", view) for view in ("all", "own", "teacher"))
-MANY: tuple[Request, ...] = (
+MANY: tuple[Signal, ...] = (
     Logits(),
     ClsStates((1, 3)),
     InputGradient(ALL),
@@ -67,18 +68,21 @@ def test_one_forward_pass_answers_any_number_of_requests(create_graph: bool) -> 
     model = build("bert", attention="eager")
     probe, batch = Probe.find(model), Batch.of(collated())
     with forwards(model) as rows:
-        answers = speak(model, probe, batch, (*MANY, *MANY), create_graph=create_graph)
+        answers = compute_signals(model, probe, batch, (*MANY, *MANY), create_graph=create_graph)
     assert rows == [3]
     assert set(answers) == set(MANY)
 
 
 @pytest.mark.parametrize(("rows_at_once", "expected"), [(64, [3, 15]), (6, [3, 6, 6, 3]), (1, [3] * 6)])
-def test_integrated_gradients_run_forward_in_groups(rows_at_once: int, expected: list[int]) -> None:
+def test_integrated_gradients_run_forward_in_groups(
+    rows_at_once: int, expected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attribution_scores, "ROWS_AT_ONCE", rows_at_once)
     model, batch = build("bert"), Batch.of(collated())
     probe = Probe.find(model)
     request = AttributionScores(OWN, steps=5, rule="gauss_legendre")
     with forwards(model) as rows:
-        speak(model, probe, batch, [request], create_graph=False, rows_at_once=rows_at_once)
+        compute_signals(model, probe, batch, [request], create_graph=False)
     assert rows == expected
 
 
@@ -88,7 +92,7 @@ def test_c_minus_one_inner_gradients_serve_all_requests(labels: int, monkeypatch
     model = build("bert", labels=labels)
     calls: list[list[Tensor]] = []
     started: list[int] = []
-    real_grad, real_gradients = torch.autograd.grad, room.view_gradients
+    real_grad, real_gradients = torch.autograd.grad, forward_pass.view_gradients
 
     def counted(outputs: Tensor, inputs: Any, **options: Any) -> Any:
         calls.append(list(inputs))
@@ -100,8 +104,8 @@ def test_c_minus_one_inner_gradients_serve_all_requests(labels: int, monkeypatch
 
     probe = Probe.find(model)
     monkeypatch.setattr(gradients.torch.autograd, "grad", counted)
-    monkeypatch.setattr(room, "view_gradients", watched)
-    speak(model, probe, Batch.of(collated(labels)), MANY, create_graph=False)
+    monkeypatch.setattr(forward_pass, "view_gradients", watched)
+    compute_signals(model, probe, Batch.of(collated(labels)), MANY, create_graph=False)
     assert started == [labels + 3]  # all; own, teacher and gold have one view each
     through_the_model = [inputs for inputs in calls if inputs[0].ndim == 3]
     assert [len(inputs) for inputs in through_the_model] == [3] * (labels - 1)  # E and the states 1 and 2
@@ -110,8 +114,8 @@ def test_c_minus_one_inner_gradients_serve_all_requests(labels: int, monkeypatch
 def test_a_target_that_is_not_shift_invariant_has_all_its_gradients() -> None:
     """Beside such a target nothing is shared, and the answers stay the same."""
     model = build("bert").double()
-    alone = said(model, InputGradient(ALL))[InputGradient(ALL)]
-    beside = said(model, InputGradient(ALL), InputGradient(Target("logit", "all")))
+    alone = computed(model, InputGradient(ALL))[InputGradient(ALL)]
+    beside = computed(model, InputGradient(ALL), InputGradient(Target("logit", "all")))
     # float64; the two ways add the same terms in another order
     torch.testing.assert_close(beside[InputGradient(ALL)], alone, rtol=1e-9, atol=1e-15)
     logit = beside[InputGradient(Target("logit", "all"))]
@@ -120,7 +124,7 @@ def test_a_target_that_is_not_shift_invariant_has_all_its_gradients() -> None:
 
 
 def test_without_create_graph_everything_is_detached() -> None:
-    for tensor in said(build("bert"), *MANY).values():
+    for tensor in computed(build("bert"), *MANY).values():
         assert not tensor.requires_grad
         assert tensor.grad_fn is None
 
@@ -130,14 +134,14 @@ def test_without_targets_no_graph_is_built_at_all() -> None:
     probe, seen = Probe.find(model), []
     model.classifier.register_forward_hook(lambda _module, _args, output: seen.append(output.requires_grad))
     for requests in ((Logits(), ClsStates((1,))), (Logits(), InputGradient(OWN))):
-        speak(model, probe, batch, requests, create_graph=False)
+        compute_signals(model, probe, batch, requests, create_graph=False)
     assert seen == [False, True]
 
 
 def test_with_create_graph_every_answer_leads_back_to_the_weights() -> None:
     model = build("bert", attention="eager")
     weight = model.bert.encoder.layer[0].intermediate.dense.weight
-    answers = said(model, *MANY, create_graph=True)
+    answers = computed(model, *MANY, create_graph=True)
     for request, tensor in answers.items():
         (gradient,) = torch.autograd.grad(tensor.square().sum(), weight, retain_graph=True)
         assert gradient.abs().max() > 0, request
@@ -148,7 +152,7 @@ def test_the_graph_stands_on_frozen_embeddings_too(frozen: bool) -> None:
     model = build("bert", attention="eager")
     model.bert.embeddings.requires_grad_(not frozen)
     request = InputGradient(OWN)
-    said(model, request, create_graph=True)[request].square().sum().backward()
+    computed(model, request, create_graph=True)[request].square().sum().backward()
     assert model.bert.encoder.layer[0].output.dense.weight.grad.abs().max() > 0
     assert (model.bert.embeddings.word_embeddings.weight.grad is None) == frozen
 
@@ -169,5 +173,7 @@ def test_an_error_inside_the_model_leaves_no_hook(
 
     monkeypatch.setattr(model.classifier, "forward", broken)
     with pytest.raises(ArithmeticError, match="the head is broken"):
-        speak(model, probe, Batch.of(collated()), [AttributionScores(OWN, steps)], create_graph=True)
+        compute_signals(
+            model, probe, Batch.of(collated()), [AttributionScores(OWN, steps)], create_graph=True
+        )
     assert hooks(model) == before

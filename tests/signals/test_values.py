@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from computed import computed, path_of, run_of
 from families import build, collated
 from gradistill.attribution.integrated import integrated_gradients
 from gradistill.attribution.scores import token_scores
 from gradistill.attribution.targets import Target
 from gradistill.models.probe import Probe
-from gradistill.objectives._contract import (
+from gradistill.signals import (
     AttentionVectors,
     AttributionScores,
     ClsGradient,
@@ -21,10 +22,9 @@ from gradistill.objectives._contract import (
     InputGradient,
     Logits,
     States,
+    compute_signals,
 )
-from gradistill.signals.speak import from_embeddings, speak
 from gradistill.types import Batch
-from spoken import said
 
 ALL, OWN, TEACHER = (Target("log_odds", view) for view in ("all", "own", "teacher"))
 
@@ -32,7 +32,7 @@ ALL, OWN, TEACHER = (Target("log_odds", view) for view in ("all", "own", "teache
 def test_the_teachers_view_is_that_of_the_labels_given() -> None:
     model = build("bert").double()
     labels = torch.tensor([2, 0, 1])
-    answers = said(model, InputGradient(ALL), InputGradient(TEACHER), teacher_labels=labels)
+    answers = computed(model, InputGradient(ALL), InputGradient(TEACHER), teacher_labels=labels)
     (chosen,) = answers[InputGradient(TEACHER)].unbind(1)
     # float64; the same linear combination of the same two inner gradients
     torch.testing.assert_close(
@@ -42,8 +42,8 @@ def test_the_teachers_view_is_that_of_the_labels_given() -> None:
 
 def test_without_teacher_labels_the_model_is_the_teacher() -> None:
     model = build("bert").double()
-    answers = said(model, Logits(), InputGradient(OWN), InputGradient(TEACHER))
-    given = said(model, InputGradient(TEACHER), teacher_labels=answers[Logits()].argmax(-1))
+    answers = computed(model, Logits(), InputGradient(OWN), InputGradient(TEACHER))
+    given = computed(model, InputGradient(TEACHER), teacher_labels=answers[Logits()].argmax(-1))
     assert torch.equal(answers[InputGradient(OWN)], answers[InputGradient(TEACHER)])
     # float64; one target instead of two makes the einsum add in another order
     torch.testing.assert_close(
@@ -74,7 +74,7 @@ def test_states_are_those_of_the_token_that_stands_for_the_text(
     """[CLS] is the first real token; a decoder's head reads the last one; lengths are 7, 5 and 3."""
     model, batch = build(family), Batch.of(padded())
     requests = (ClsStates((1, 3)), InputGradient(OWN), ClsGradient(OWN, (2,)))
-    answers = said(model, *requests, batch=batch)
+    answers = computed(model, *requests, batch=batch)
     states = model(**batch.inputs, output_hidden_states=True).hidden_states
     for row, position in enumerate(positions):
         expected = torch.stack([states[k][row, position] for k in (1, 3)])
@@ -85,7 +85,7 @@ def test_states_are_those_of_the_token_that_stands_for_the_text(
 
 def test_two_labels_say_one_thing() -> None:
     model = build("bert", labels=2)
-    answers = said(model, InputGradient(ALL), AttributionScores(ALL))
+    answers = computed(model, InputGradient(ALL), AttributionScores(ALL))
     first, second = answers[InputGradient(ALL)].unbind(1)
     assert first.abs().max() > 0
     assert torch.equal(first, -second)
@@ -99,7 +99,7 @@ def test_input_gradients_equal_finite_differences(kind: str) -> None:
     target = Target(kind, "gold")
     probe, batch = Probe.find(model), Batch.of(collated(rows=2, tokens=4))
     request = InputGradient(target)
-    found = speak(model, probe, batch, [request], create_graph=False)[request][:, 0]
+    found = compute_signals(model, probe, batch, [request], create_graph=False)[request][:, 0]
     with torch.no_grad(), probe.tapped(model) as taps:
         model(**batch.inputs)
         step, (embedding,) = 1e-5, taps
@@ -110,7 +110,8 @@ def test_input_gradients_equal_finite_differences(kind: str) -> None:
                 nudge[:, t, d] = step  # the rows of a batch do not see each other
                 ahead, behind = (
                     target.values(
-                        from_embeddings(model, probe, batch, embedding + s * nudge, 1), batch.labels
+                        run_of(model, probe, batch)(embedding + s * nudge, torch.arange(len(batch))),
+                        batch.labels,
                     )
                     for s in (1, -1)
                 )
@@ -123,13 +124,11 @@ def test_scores_are_the_lengths_of_integrated_gradients() -> None:
     model = build("bert").double()
     probe, batch = Probe.find(model), Batch.of(collated())
     request = AttributionScores(OWN, steps=4, rule="right_riemann", keep=0.5)
-    (found,) = said(model, request).values()
+    (found,) = computed(model, request).values()
     with probe.tapped(model) as taps:
         own = model(**batch.inputs).logits.argmax(-1)
-    attributions = integrated_gradients(
-        lambda rows, times: from_embeddings(model, probe, batch, rows, times),
-        taps[0], OWN, own, steps=4, rule="right_riemann",
-    )  # fmt: skip
+    path = path_of(run_of(model, probe, batch), taps[0], OWN, own)
+    attributions = integrated_gradients(path, steps=4, rule="right_riemann")
     expected = token_scores(attributions, batch.mask.unsqueeze(1), keep=0.5)
     torch.testing.assert_close(found, expected.detach(), rtol=1e-12, atol=0)  # float64, the same operations
     assert (found[~batch.mask.unsqueeze(1)] == 0).all()
@@ -140,7 +139,7 @@ def test_states_and_attention_are_those_of_the_whole_model(trimmed: bool) -> Non
     """Also where another request alone would let the last block be trimmed."""
     model, batch = build("bert"), Batch.of(collated())
     asked = (States((0, 2, 3)), AttentionVectors("query", (3,)))
-    answers = said(model, *asked, *([InputGradient(OWN)] if trimmed else []), batch=batch)
+    answers = computed(model, *asked, *([InputGradient(OWN)] if trimmed else []), batch=batch)
     states = model(**batch.inputs, output_hidden_states=True).hidden_states
     assert torch.equal(answers[asked[0]], torch.stack([states[k] for k in (0, 2, 3)], 1))
     query = model.bert.encoder.layer[2].attention.self.query(states[2])
@@ -150,7 +149,7 @@ def test_states_and_attention_are_those_of_the_whole_model(trimmed: bool) -> Non
 def test_signed_scores_add_up_the_attributions() -> None:
     model, batch = build("bert"), Batch.of(collated())
     asked = (AttributionScores(OWN, signed=True), InputGradient(OWN))
-    answers = said(model, *asked, batch=batch)
+    answers = computed(model, *asked, batch=batch)
     embedding = model.bert.embeddings(batch.inputs["input_ids"]).unsqueeze(1)
     expected = (embedding * answers[asked[1]]).sum(-1) * batch.mask.unsqueeze(1)
     torch.testing.assert_close(answers[asked[0]], expected)
@@ -164,7 +163,7 @@ def test_a_projected_view_is_the_signed_sum_of_all() -> None:
     model, batch = build("bert"), Batch.of(collated())
     batch = replace(batch, drawn=drawn_for(batch, 3, 5))
     asked = [InputGradient(Target("logit", view)) for view in ("all", "projected")]
-    answers = said(model, *asked, batch=batch)
+    answers = computed(model, *asked, batch=batch)
     expected = torch.einsum("bvtd,bv->btd", answers[asked[0]], batch.drawn.signs).unsqueeze(1)
     torch.testing.assert_close(answers[asked[1]], expected, rtol=1e-5, atol=1e-7)
 
@@ -173,4 +172,4 @@ def test_attention_that_cannot_be_looked_into_is_refused() -> None:
     from gradistill.errors import ModelError
 
     with pytest.raises(ModelError, match="self-attention of DebertaV2ForSequenceClassification cannot"):
-        said(build("deberta_v2"), AttentionVectors("query", (1,)))
+        computed(build("deberta_v2"), AttentionVectors("query", (1,)))

@@ -9,7 +9,7 @@ import pydantic
 from pydantic import ConfigDict, Field
 
 from gradistill.errors import RecipeError
-from gradistill.objectives._contract import Objective
+from gradistill.objectives.base import Objective
 
 
 @pydantic.dataclasses.dataclass(

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from gradistill.errors import RecipeError
-from gradistill.objectives._contract import Pair
+from gradistill.objectives.base import Pair
 
 SAME = 1e-6
 """Two vectors nearer than this share of their lengths, squared, have no direction between them."""

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import torch
 
+from computed import path_of, run_of
 from families import build
 from gradistill.attribution.integrated import integrated_gradients
 from gradistill.attribution.targets import Target
 from gradistill.errors import RecipeError
 from gradistill.models.probe import Probe
-from gradistill.signals.attributing import Attributed, attribute
-from gradistill.signals.speak import from_embeddings
+from gradistill.signals.row_attributions import Attributed, attribute
 from gradistill.types import Batch
 
 TARGET = Target("log_odds", "gold")
@@ -57,11 +57,7 @@ def test_fixed_steps_equal_each_row_alone(labels: list[int] | None) -> None:
             logits = model(**batch.inputs).logits
         at = logits.argmax(-1) if labels is None else torch.tensor([labels[one.place]])
         alone = integrated_gradients(
-            lambda x, times, batch=batch: from_embeddings(model, probe, batch, x, times),
-            taps[0].detach(),
-            TARGET,
-            at,
-            steps=6,
+            path_of(run_of(model, probe, batch), taps[0].detach(), TARGET, at), steps=6
         )
         assert (one.label, one.nodes) == (int(at), 6)
         torch.testing.assert_close(one.attributions, alone[0, 0], rtol=1e-8, atol=1e-12)
@@ -73,10 +69,7 @@ def test_gradient_x_input_is_one_right_riemann_step() -> None:
     with probe.tapped(model) as taps:
         logits = model(**batch.inputs).logits
     expected = integrated_gradients(
-        lambda x, times: from_embeddings(model, probe, batch, x, times),
-        taps[0].detach(),
-        TARGET,
-        logits.argmax(-1),
+        path_of(run_of(model, probe, batch), taps[0].detach(), TARGET, logits.argmax(-1)),
         steps=1,
         rule="right_riemann",
     )

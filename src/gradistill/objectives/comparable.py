@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gradistill.errors import RecipeError
-from gradistill.objectives._contract import Pair
+from gradistill.objectives.base import Pair
 
 
 def refuse_other_widths(name: str, pair: Pair) -> None:

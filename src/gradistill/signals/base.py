@@ -1,0 +1,98 @@
+"""What a signal is: a quantity of one model and one batch, and how a store keeps it.
+
+One file a signal. Each says what the forward pass must record (``needs``), how the signal is computed from it
+(``compute``) and which column of a store holds it (``column``). Teacher and student use the same code.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from gradistill.attribution.targets import Target
+from gradistill.models.facts import ModelFacts
+from gradistill.signals.forward_pass import ForwardPass, Needs
+from gradistill.types import Batch
+
+
+class Layout(NamedTuple):
+    """The numbers of one example, or of one token where ``per_token`` is set.
+
+    ``vectors``: the last axis is a vector, which a store may write in a narrower type, scaled by its largest entry.
+    """
+
+    shape: tuple[int, ...]
+    per_token: bool = False
+    vectors: bool = True
+
+
+@dataclass(frozen=True)
+class Signal(ABC):
+    """A frozen dataclass: equal fields, equal signal. ``title`` is what people call it."""
+
+    title: ClassVar[str]
+
+    @abstractmethod
+    def needs(self) -> Needs:
+        """What the forward pass must record."""
+
+    @abstractmethod
+    def compute(self, forward: ForwardPass) -> Tensor:
+        """The signal of every example of the batch."""
+
+    @abstractmethod
+    def layout(self, model: ModelFacts) -> Layout:
+        """What a store keeps of an example, or of a token."""
+
+    def stored_as(self) -> Signal:
+        """The signal whose column holds this one."""
+        return self
+
+    def from_stored(self, stored: Tensor, batch: Batch) -> Tensor:
+        """This signal from the values of ``stored_as()``."""
+        return stored
+
+    @property
+    def second_order(self) -> bool:
+        """Whether a student that is trained to share it is differentiated twice."""
+        return bool(self.needs().targets)
+
+    @property
+    def column_name(self) -> str:
+        """The name of its column in a store: stores of earlier versions have it too."""
+        fields: dict[str, Any] = asdict(self)
+        target = fields.pop("target", {})
+        parts = [type(self).__name__, *target.values(), *fields.values()]
+        return "/".join("-".join(map(str, p)) if isinstance(p, tuple) else str(p) for p in parts)
+
+
+@dataclass(frozen=True)
+class TargetSignal(Signal):
+    """A signal that differentiates a target of the logits."""
+
+    target: Target
+
+    def needs(self) -> Needs:
+        return Needs(targets=(self.target,))
+
+    def stored_as(self) -> Signal:
+        """All views: a label that is drawn at every step can be any."""
+        return replace(self, target=self.target.whole)
+
+    def from_stored(self, stored: Tensor, batch: Batch) -> Tensor:
+        if self.stored_as() == self or stored.shape[1] == 1:  # a regression has one view
+            return stored
+        assert batch.drawn is not None  # the trainer draws for every batch
+        if self.target.view == "projected":
+            return torch.einsum("bv...,bv->b...", stored, batch.drawn.signs.to(stored)).unsqueeze(1)
+        return stored[torch.arange(len(batch), device=stored.device), batch.drawn.label].unsqueeze(1)
+
+
+def needs_of(signals: Iterable[Signal]) -> Needs:
+    """What one forward pass must record for all of these signals."""
+    return Needs.union(signal.needs() for signal in signals)

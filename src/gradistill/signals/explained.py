@@ -1,0 +1,29 @@
+"""One label of each row explained: what explanations, audits and attributions of many rows differentiate."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from gradistill.attribution.targets import Target
+from gradistill.models.probe import ProbedModel
+from gradistill.signals.forward_pass import ForwardPass, Needs
+from gradistill.types import Batch
+
+EXPLAINED = Target("log_odds", "teacher")
+"""The log-odds of the batch's ``teacher_labels``, else of the label that the model predicts; the prediction in a
+regression."""
+
+
+def explained_pass(model: ProbedModel, batch: Batch) -> ForwardPass:
+    """A forward pass that ``EXPLAINED`` can be differentiated on. To be used inside ``still(model)``."""
+    with torch.enable_grad():
+        return ForwardPass.run(model.model, model.verified(batch), batch, Needs(targets=(EXPLAINED,)))
+
+
+def explained_labels(forward: ForwardPass) -> Int[Tensor, " batch"]:
+    """The label of each row that ``EXPLAINED`` is of; 0 in a regression."""
+    if (given := forward.batch.teacher_labels) is not None:
+        return given
+    return forward.logits.detach().argmax(-1)

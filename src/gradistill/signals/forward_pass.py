@@ -1,0 +1,244 @@
+"""One model, one batch, one forward pass: what it recorded, its gradients, and the same batch with changed inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from gradistill.attribution.gradients import view_gradients
+from gradistill.attribution.integrated import Path, Point
+from gradistill.attribution.targets import Target
+from gradistill.errors import ModelError
+from gradistill.models.attention import Heads, attending
+from gradistill.models.probe import Probe
+from gradistill.models.tracing import unwrapped
+from gradistill.types import UNLABELLED, Batch
+
+TOKENS_AT_ONCE = 2048
+"""About as many tokens, padding included, share a forward pass where many variants of a batch run."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a forward pass must record beside the logits.
+
+    ``layers``: those whose states, self-attention or gradients are read; 0 is the embedding output. ``attention``:
+    whether queries, keys and values are recorded. ``targets`` are differentiated at the embedding output and at the
+    states after ``gradient_layers``.
+    """
+
+    layers: tuple[int, ...] = ()
+    attention: bool = False
+    targets: tuple[Target, ...] = ()
+    gradient_layers: tuple[int, ...] = ()
+
+    @classmethod
+    def union(cls, needs: Iterable[Needs]) -> Needs:
+        needs = tuple(needs)
+        return cls(
+            layers=tuple(sorted({layer for need in needs for layer in need.layers})),
+            attention=any(need.attention for need in needs),
+            targets=tuple(dict.fromkeys(target for need in needs for target in need.targets)),
+            gradient_layers=tuple(sorted({layer for need in needs for layer in need.gradient_layers})),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Recorded:
+    """What one forward pass left behind.
+
+    ``sites`` are the states inside the model: DistributedDataParallel returns copies, from which no path leads to the
+    logits. ``hidden_states`` are those that it returns, of which a loss must be made.
+    """
+
+    logits: Float[Tensor, "batch label"]
+    hidden_states: tuple[Tensor, ...] = ()
+    sites: tuple[Tensor, ...] = ()
+    attention: Sequence[Heads] = ()
+    embedding: Float[Tensor, "batch token hidden"] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class ForwardPass:
+    """A batch after its forward pass through a model. ``ForwardPass.run`` makes one.
+
+    ``label_ids`` holds what each target is differentiated at (``Target.resolve``); it is settled at the input itself,
+    so that changed inputs keep to the same label. With ``create_graph`` everything keeps its graph. Without
+    ``share_views`` every view takes an inner gradient of its own, as the papers' code does.
+    """
+
+    model: nn.Module
+    probe: Probe
+    batch: Batch
+    needs: Needs
+    recorded: Recorded
+    label_ids: Mapping[Target, Tensor | None] = field(default_factory=dict)
+    create_graph: bool = False
+    share_views: bool = True
+
+    @classmethod
+    def run(
+        cls,
+        model: nn.Module,
+        probe: Probe,
+        batch: Batch,
+        needs: Needs,
+        *,
+        create_graph: bool = False,
+        share_views: bool = True,
+    ) -> ForwardPass:
+        """Run the model forward once. Raises ModelError where it cannot record what is needed.
+
+        Gradients must be enabled where ``needs`` has targets.
+        """
+        recorded = _recorded(model, probe, batch, needs)
+        label_ids = {target: _label_ids(target, recorded.logits, batch) for target in needs.targets}
+        return cls(model, probe, batch, needs, recorded, label_ids, create_graph, share_views)
+
+    @property
+    def logits(self) -> Float[Tensor, "batch label"]:
+        """In float32 at least, with their graph."""
+        return self.recorded.logits
+
+    @property
+    def embedding(self) -> Float[Tensor, "batch token hidden"]:
+        """The embedding output; recorded where a target is differentiated. With its graph where that is kept."""
+        assert self.recorded.embedding is not None
+        return self.recorded.embedding if self.create_graph else self.recorded.embedding.detach()
+
+    @property
+    def text_positions(self) -> tuple[Tensor, Int[Tensor, " batch"]]:
+        """Indices of the token that stands for each text: the rows, and the position in each."""
+        rows = torch.arange(len(self.batch), device=self.logits.device)
+        return rows, self.probe.text_position(self.batch.mask)
+
+    def values(self, target: Target) -> Float[Tensor, "batch view"]:
+        """The scalars that ``target`` differentiates."""
+        return target.values(self.logits, self.label_ids[target])
+
+    def gradients(self, target: Target, layer: int | None = None) -> Float[Tensor, "batch view token hidden"]:
+        """The gradient of every view at the embedding output, or at the states after a ``layer``."""
+        site = 0 if layer is None else 1 + self.needs.gradient_layers.index(layer)
+        return self._gradients[target][site]
+
+    @cached_property
+    def _gradients(self) -> Mapping[Target, Sequence[Tensor]]:
+        """Those of all targets at all sites, from one call: views share inner gradients."""
+        assert self.recorded.embedding is not None
+        targets = self.needs.targets
+        values = [self.values(target) for target in targets]
+        by_site = view_gradients(
+            torch.cat(values, dim=1),
+            self.logits,
+            [self.recorded.embedding, *(self.recorded.sites[k] for k in self.needs.gradient_layers)],
+            create_graph=self.create_graph,
+            shift_invariant=self.share_views and all(target.shift_invariant for target in targets),
+        )
+        views = [value.shape[1] for value in values]
+        by_target = zip(*(site.split(views, dim=1) for site in by_site), strict=True)
+        return dict(zip(targets, by_target, strict=True))
+
+    def rerun(
+        self, embeddings: Float[Tensor, "row token hidden"], examples: Int[Tensor, " row"], target: Target
+    ) -> ForwardPass:
+        """The forward pass of other embedding outputs, each of the example of that index."""
+        batch, needs = self.batch.rows(examples), Needs(targets=(target,))
+        embeddings = embeddings if self.create_graph else embeddings.detach()
+        label_ids = self.label_ids[target]
+        return replace(
+            self,
+            batch=batch,
+            needs=needs,
+            recorded=_recorded(self.model, self.probe, batch, needs, embeddings),
+            label_ids={target: None if label_ids is None else label_ids[examples]},
+        )
+
+    def path(self, target: Target, baseline: Float[Tensor, "batch token hidden"] | None = None) -> Path:
+        """The straight path from a baseline, zero unless given, to the embedding output, with ``target`` along it."""
+
+        def at(embeddings: Tensor, examples: Tensor) -> Point:
+            there = self.rerun(embeddings, examples, target)
+            return Point(there.values(target), lambda: there.gradients(target))
+
+        origin = torch.zeros_like(self.embedding) if baseline is None else baseline
+        return Path(self.embedding, origin, self.values(target), at)
+
+    def erase(
+        self, erased: Bool[Tensor, "row token"], examples: Int[Tensor, " row"]
+    ) -> Float[Tensor, "row label"]:
+        """Logits of examples whose ``erased`` tokens are replaced by the mask token; no gradient.
+
+        Token ids are replaced as they are, nothing is decoded. Raises ModelError where no mask token is known.
+        """
+        if self.batch.mask_token_id is None:
+            raise ModelError(
+                "No token id is known that stands for an erased word.",
+                expected="a collator with a property mask_token_id",
+                remedy="use gradistill.Collator",
+            )
+        logits = []
+        with torch.no_grad():
+            groups = zip(erased.split(self.rows_at_once), examples.split(self.rows_at_once), strict=True)
+            for where, some in groups:
+                batch = self.batch.rows(some)
+                ids = batch.inputs["input_ids"].masked_fill(where, self.batch.mask_token_id)
+                batch = replace(batch, inputs={**batch.inputs, "input_ids": ids})
+                logits.append(_recorded(self.model, self.probe, batch, Needs()).logits)
+        return torch.cat(logits)
+
+    @property
+    def rows_at_once(self) -> int:
+        """How many rows of this length make a forward pass of about ``TOKENS_AT_ONCE`` tokens."""
+        return max(1, TOKENS_AT_ONCE // self.batch.mask.shape[1])
+
+
+def widened(logits: Tensor) -> Tensor:
+    """Logits in float32 at least: targets and losses are never computed in half precision."""
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def _recorded(
+    model: nn.Module, probe: Probe, batch: Batch, needs: Needs, embeddings: Tensor | None = None
+) -> Recorded:
+    """The one place where a model runs; ``embeddings`` take the place of its own embedding output."""
+    if needs.attention and not probe.heads:
+        raise ModelError(
+            f"the self-attention of {type(unwrapped(model)).__name__} cannot be looked into",
+            expected="attention that transformers' AttentionInterface chooses, of one width in all layers",
+            remedy="use a method without attention (kd, adkd, ckd), or another architecture",
+        )
+    if probe.layers in needs.layers:  # the last state is to be right for every token
+        probe = replace(probe, trim=None)
+    taps: list[Tensor] = []
+    inside: list[Any] = []
+    with ExitStack() as hooks:
+        if needs.targets or embeddings is not None:
+            taps = hooks.enter_context(probe.tapped(model, replacement=embeddings))
+        hooks.enter_context(probe.trimmed(model, batch.mask))
+        attention = hooks.enter_context(attending(model)) if needs.attention else []
+        if needs.layers:
+            keep = unwrapped(model).register_forward_hook(
+                lambda _model, _inputs, output: inside.append(output)
+            )
+            hooks.callback(keep.remove)
+        outputs = model(**batch.inputs, **({"output_hidden_states": True} if needs.layers else {}))
+    states = tuple(outputs.hidden_states or ()) if needs.layers else ()
+    sites = tuple(inside[-1].hidden_states or ()) if needs.layers else ()
+    return Recorded(widened(outputs.logits), states, sites, attention, taps[-1] if taps else None)
+
+
+def _label_ids(target: Target, logits: Tensor, batch: Batch) -> Tensor | None:
+    """Rows without a label of their own take the teacher's; where no teacher is known, this model is the teacher."""
+    teacher, gold = batch.teacher_labels, batch.labels
+    if teacher is None:
+        teacher = logits.detach().argmax(-1)
+    if gold is not None and not gold.is_floating_point():
+        gold = torch.where(gold == UNLABELLED, teacher, gold)
+    return target.resolve(logits, gold, teacher, batch.drawn)

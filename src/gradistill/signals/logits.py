@@ -1,0 +1,29 @@
+"""Logits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from jaxtyping import Float
+from torch import Tensor
+
+from gradistill.models.facts import ModelFacts
+from gradistill.signals.base import Layout, Signal
+from gradistill.signals.forward_pass import ForwardPass, Needs
+
+
+@dataclass(frozen=True)
+class Logits(Signal):
+    """``(batch, label)`` in float32 or wider."""
+
+    title: ClassVar[str] = "logits"
+
+    def needs(self) -> Needs:
+        return Needs()
+
+    def compute(self, forward: ForwardPass) -> Float[Tensor, "batch label"]:
+        return forward.logits
+
+    def layout(self, model: ModelFacts) -> Layout:
+        return Layout((model.labels,), vectors=False)
