@@ -19,7 +19,7 @@ import gradistill
 HOUSE = Path(gradistill.__file__).parent
 FILES = sorted(HOUSE.rglob("*.py"))
 ROOMS = (
-    "rooms", "types", "errors", "printing", "data", "models", "attribution", "objectives", "recipe", "signals",
+    "rooms", "types", "errors", "io", "printing", "data", "models", "attribution", "objectives", "recipe", "signals",
     "training", "audit", "report", "jobs", "bench", "cli",
 )  # fmt: skip
 

@@ -29,13 +29,13 @@ from gradistill.bench.scheduling import FIRST_GUESS, Command, Ended, Width, dura
 from gradistill.bench.summing import summary
 from gradistill.data.tasks import metric_title
 from gradistill.errors import GradistillError
+from gradistill.io import discard, draft_of, remove_drafts, write_whole
 from gradistill.jobs import Say
 from gradistill.jobs.folder import finished_run, metrics_of
 from gradistill.jobs.output_folder import Kind, held
 from gradistill.printing import write
 from gradistill.recipe.strict_yaml import read_yaml
 from gradistill.report.bench import bench_page, bench_tables
-from gradistill.signals.files import discard, draft_of, remove_drafts, write_whole
 
 PLAN, SUMMARY, PAGE, TABLES = "bench.yaml", "bench.json", "bench.html", "bench.md"
 

@@ -19,11 +19,11 @@ from gradistill.bench.plan import BenchPlan, Cell, cells
 from gradistill.bench.preparing import Taught
 from gradistill.data import Collator, Cut, Task, encode, load_unlabelled
 from gradistill.errors import GradistillError
+from gradistill.io import write_whole
 from gradistill.jobs import Say
 from gradistill.jobs.lengths import Reader, task_length
 from gradistill.models.limits import check_readable
 from gradistill.models.loading import load_classifier, load_tokenizer
-from gradistill.signals.files import write_whole
 
 FILES = {
     "cola": {"test": "CoLA.tsv"},

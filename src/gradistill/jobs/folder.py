@@ -16,10 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from gradistill.errors import GradistillError, RecipeError
-from gradistill.jobs.output_folder import Kind, check_output, held, put_in_place
-from gradistill.recipe import Recipe
-from gradistill.recipe.strict_yaml import load_yaml
-from gradistill.signals.files import (
+from gradistill.io import (
     discard,
     draft_beside,
     draft_of,
@@ -29,6 +26,9 @@ from gradistill.signals.files import (
     sync_folder,
     write_whole,
 )
+from gradistill.jobs.output_folder import Kind, check_output, held, put_in_place
+from gradistill.recipe import Recipe
+from gradistill.recipe.strict_yaml import load_yaml
 from gradistill.training.arguments import CHECKPOINTS
 from gradistill.training.checkpoints import has_seal, last_whole
 from gradistill.training.processes import processes

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gradistill.errors import RecipeError
-from gradistill.signals.files import (
+from gradistill.io import (
     checksum_of,
     discard,
     draft_beside,

@@ -17,9 +17,9 @@ from transformers import PreTrainedTokenizerBase
 
 from gradistill.audit import Answers, ask
 from gradistill.data import Collator
+from gradistill.io import write_whole
 from gradistill.jobs import Say
 from gradistill.jobs.signals import cache_folder
-from gradistill.signals.files import write_whole
 from gradistill.signals.fingerprint import digest
 
 _FORMAT = 2

@@ -18,7 +18,7 @@ from datasets import Dataset
 from torch import Tensor
 
 from gradistill.errors import StoreError
-from gradistill.signals.files import checksum_of, draft_of, locked, read_object, remove_drafts, write_whole
+from gradistill.io import checksum_of, draft_of, locked, read_object, remove_drafts, write_whole
 from gradistill.signals.fingerprint import digest
 from gradistill.signals.layout import Column, packed
 from gradistill.signals.manifest import MANIFEST, SHARD, Manifest, Shard, refuse_other

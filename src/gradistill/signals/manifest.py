@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gradistill.errors import StoreError
-from gradistill.signals.files import write_whole
+from gradistill.io import write_whole
 from gradistill.signals.fingerprint import digest
 
 MANIFEST = "manifest.json"

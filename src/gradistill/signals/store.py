@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from gradistill.errors import StoreError
+from gradistill.io import checksum_of
 from gradistill.objectives._contract import Gradients, Request
-from gradistill.signals.files import checksum_of
 from gradistill.signals.layout import Column, bytes_of, kept_as, unpacked
 from gradistill.signals.manifest import Manifest, refuse_other
 from gradistill.signals.speak import Said
