@@ -26,6 +26,7 @@ from gradistill.io import (
     remove_drafts,
     sync_folder,
     synced,
+    system_reason,
     write_whole,
 )
 
@@ -224,7 +225,7 @@ def _explained(output: Path) -> Iterator[None]:
         yield
     except (OSError, ValueError) as error:
         raise RecipeError(
-            f"{output} cannot be used: {getattr(error, 'strerror', None) or error}",
+            f"{output} cannot be used: {system_reason(error)}",
             expected="a folder that can be made and written",
             remedy="choose another --output",
         ) from error
