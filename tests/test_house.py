@@ -20,7 +20,7 @@ HOUSE = Path(gradistill.__file__).parent
 FILES = sorted(HOUSE.rglob("*.py"))
 ROOMS = (
     "rooms", "types", "errors", "io", "printing", "data", "models", "attribution", "objectives", "recipe", "signals",
-    "training", "audit", "report", "jobs", "bench", "cli",
+    "training", "audit", "report", "jobs", "bench", "demo", "cli",
 )  # fmt: skip
 
 

@@ -14,11 +14,11 @@ import yaml
 from gradistill import io
 from gradistill.bench.benching import bench
 from gradistill.bench.plan import read_plan
+from gradistill.demo import command as demonstration
+from gradistill.demo.command import demo
 from gradistill.errors import GradistillError, RecipeError
-from gradistill.jobs import demo as demonstration
 from gradistill.jobs import folder as run_folder
 from gradistill.jobs.audit import AuditChoice, audit
-from gradistill.jobs.demo import demo
 from gradistill.jobs.output_folder import MARK, held
 from gradistill.jobs.pretraining import pretrain
 from gradistill.jobs.runs import DataChoice, distill, store_signals

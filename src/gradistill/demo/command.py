@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerBase
 
 from gradistill.audit import Answers, Estimate, ask, loyalty, mean_estimate
 from gradistill.data import Collator, DataChoice, encode, load_splits
-from gradistill.data.corpus import Review, make_corpus, write_corpus
+from gradistill.demo.corpus import Review, make_corpus, write_corpus
 from gradistill.io import read_object, write_whole
 from gradistill.jobs import Say
 from gradistill.jobs.explain import explain
