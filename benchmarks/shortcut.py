@@ -22,8 +22,8 @@ from measuring import PAGE, markdown, publish
 
 from gradistill.bench.benching import bench
 from gradistill.bench.plan import cells, read_plan
-from gradistill.data.corpus import make_corpus, write_corpus
-from gradistill.jobs.demo import CORPUS, STUDENT_ROWS, corpus_choice, measured_model, unseen_rows
+from gradistill.demo.command import CORPUS, STUDENT_ROWS, corpus_choice, measured_model, unseen_rows
+from gradistill.demo.corpus import make_corpus, write_corpus
 from gradistill.jobs.folder import finished_run
 from gradistill.jobs.runs import finetune
 from gradistill.models.loading import PACKAGED

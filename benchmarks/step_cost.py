@@ -22,6 +22,7 @@ from time import perf_counter
 from typing import Any
 
 import torch
+from arithmetic import Encoder
 from datasets import Dataset
 from measuring import alternating, markdown, measured_before, publish, ratio, shown
 from torch.utils.flop_counter import FlopCounterMode
@@ -38,7 +39,6 @@ from gradistill.signals.building import Build, build
 from gradistill.signals.layout import columns_for
 from gradistill.signals.store import StoredTeacher
 from gradistill.signals.teacher import OnlineTeacher
-from gradistill.training.arithmetic import Encoder
 from gradistill.training.step import Term, signals_of
 from gradistill.training.trainer import DistillationTrainer
 

@@ -19,8 +19,8 @@ import gradistill
 HOUSE = Path(gradistill.__file__).parent
 FILES = sorted(HOUSE.rglob("*.py"))
 ROOMS = (
-    "rooms", "types", "errors", "printing", "data", "models", "attribution", "signals", "objectives", "recipe",
-    "training", "audit", "report", "jobs", "bench", "cli",
+    "rooms", "types", "errors", "io", "printing", "data", "models", "attribution", "signals", "objectives", "recipe",
+    "training", "audit", "report", "jobs", "bench", "demo", "cli",
 )  # fmt: skip
 
 

@@ -5,17 +5,9 @@ The command line turns any of these into exit code 2 and one message without a t
 
 from __future__ import annotations
 
-import errno
-import os
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM)
-_OF_RUST = re.compile(r"\(os error (\d+)\)")
-_OF_TORCH = ("PytorchStreamWriter", "inline_container", "writing file", "iostream error")
-"""What torch.save says of a disk that fails, in a RuntimeError without the system's reason."""
 
 
 class GradistillError(Exception):
@@ -86,15 +78,3 @@ def nearest(name: object, known: Iterable[str]) -> str:
     close = get_close_matches(str(name), known, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}? " if close else ""
     return f"{hint}Known: {', '.join(known)}"
-
-
-def reason_of_the_disk(error: Exception) -> str | None:
-    """The system's reason, where a library could not write; safetensors and tokenizers quote its number.
-
-    None for any other error.
-    """
-    found = _OF_RUST.search(str(error))
-    number = int(found[1]) if found else error.errno if isinstance(error, OSError) else None
-    if number in _DISK:
-        return os.strerror(number)
-    return "torch could not write a file" if any(part in str(error) for part in _OF_TORCH) else None

@@ -11,20 +11,20 @@ from typing import Any
 import pytest
 import yaml
 
+from gradistill import io
 from gradistill.bench.benching import bench
 from gradistill.bench.plan import read_plan
+from gradistill.demo import command as demonstration
+from gradistill.demo.command import demo
 from gradistill.errors import GradistillError, RecipeError
-from gradistill.jobs import demo as demonstration
 from gradistill.jobs import folder as run_folder
 from gradistill.jobs.audit import AuditChoice, audit
-from gradistill.jobs.demo import demo
 from gradistill.jobs.output_folder import MARK, held
 from gradistill.jobs.pretraining import pretrain
 from gradistill.jobs.runs import DataChoice, distill, store_signals
 from gradistill.jobs.signals import delete
 from gradistill.jobs.tuning import Tuning, tune
 from gradistill.recipe import load_recipe
-from gradistill.signals import files
 from small import quiet
 
 SMALL_AUDIT = AuditChoice(faithfulness_rows=2, perturbed_rows=2)
@@ -266,14 +266,14 @@ def test_a_kill_at_any_moment_of_the_removal_leaves_a_run_that_the_same_command_
     def before(folder: Path) -> None:
         if folder.name == "checkpoints":
             raise PowerCut
-        files.discard(folder)
+        io.discard(folder)
 
     recipe = load_recipe("kd", changes=["training.epochs=1", "training.batch_size=8"])
     for moment in ("before the rename", "halfway"):
         at = tmp_path / moment.replace(" ", "-") / "out"
         with monkeypatch.context() as patch:
             if moment == "halfway":
-                patch.setattr(files.shutil, "rmtree", halfway)
+                patch.setattr(io.shutil, "rmtree", halfway)
             else:
                 patch.setattr(run_folder, "discard", before)
             with pytest.raises(PowerCut):
@@ -375,4 +375,4 @@ def test_the_mark_says_what_was_written(small: Any, tmp_path: Path) -> None:
     command("distill", small, tmp_path)(at)
     mark = json.loads((at / MARK).read_text(encoding="utf-8"))
     assert mark["gradistill"] == "run"
-    assert mark["files"] == {name: files.checksum_of(at / name) for name in content(at) if name != MARK}
+    assert mark["files"] == {name: io.checksum_of(at / name) for name in content(at) if name != MARK}

@@ -17,8 +17,9 @@ import pyarrow as pa
 import pytest
 import torch
 
+from gradistill import io
 from gradistill.errors import StoreError
-from gradistill.signals import building, files, manifest
+from gradistill.signals import building, manifest
 from gradistill.signals.building import Build, build
 from gradistill.signals.manifest import MANIFEST
 from gradistill.signals.store import StoredTeacher, damaged
@@ -101,7 +102,7 @@ def test_a_disk_that_fills_up_keeps_whole_shards(tmp_path: Path, monkeypatch: py
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(files.os, "fsync", full)
+        patch.setattr(io.os, "fsync", full)
         with pytest.raises(StoreError, match=r"(?s)No space left on device.*whole shards are kept"):
             built(tmp_path / "store")
     kept = content(tmp_path / "store")
@@ -117,7 +118,7 @@ def test_a_disk_that_fails_once_at_any_flush_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flushed: list[int] = []
-    monkeypatch.setattr(files.os, "fsync", flushed.append)
+    monkeypatch.setattr(io.os, "fsync", flushed.append)
     whole, flushes = content(built(tmp_path / "whole").folder), len(flushed)
     for at in range(flushes):
         flushed.clear()
@@ -128,7 +129,7 @@ def test_a_disk_that_fails_once_at_any_flush_leaves_nothing_behind(
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
 
         with monkeypatch.context() as patch:
-            patch.setattr(files.os, "fsync", once)
+            patch.setattr(io.os, "fsync", once)
             with pytest.raises(StoreError, match="Input/output error"):
                 built(tmp_path / f"store{at}")
         assert content(built(tmp_path / f"store{at}").folder) == whole
@@ -383,7 +384,7 @@ def test_a_shard_whose_checksum_fits_and_that_is_none_is_named(kind: str, tmp_pa
     file = made.folder / "shard-00001.arrow"
     file.write_bytes(raw)
     shards = json.loads((made.folder / MANIFEST).read_text(encoding="utf-8"))["shards"]
-    shards[1] |= {"bytes": len(raw), "sha256": files.checksum_of(file)}
+    shards[1] |= {"bytes": len(raw), "sha256": io.checksum_of(file)}
     sealed(made.folder, shards=shards)
     with pytest.raises(StoreError, match=r"(?s)shard-00001.arrow is no shard: .*--repair"):
         opened(made)

@@ -1,7 +1,9 @@
 """Two students on the same examples: paired differences, and how likely they are by chance.
 
 The test flips the sign of each example's difference (Fisher's randomisation test), ``FLIPS`` times; p-values of all
-comparisons together are corrected by Holm's method (1979).
+comparisons together are corrected by Holm's method (1979). ``scipy.stats.permutation_test`` computes the same, and is
+the tests' witness. It takes 10 times as long for 200 examples and 37 times for 10 000 (11 s a p-value), too long for
+an audit with some ninety of them.
 """
 
 from __future__ import annotations

@@ -1,21 +1,23 @@
 """Numbers with their uncertainty: Wilson's interval of a share, the percentile bootstrap over examples of all else.
 
 Sources: E. B. Wilson, *Probable inference, the law of succession, and statistical inference* (1927), JASA 22; B. Efron
-and R. J. Tibshirani, *An Introduction to the Bootstrap* (1993), chapter 13. In the bootstrap examples are drawn with
-replacement, the statistic is taken again, and its quantiles bound the interval. A comparison of two students is paired
-on examples: take the bootstrap of the differences, example by example. An interval always has a width: where nothing
-can give it one there is none, and its bounds are NaN.
+and R. J. Tibshirani, *An Introduction to the Bootstrap* (1993), chapter 13. The bootstrap is ``scipy.stats.bootstrap``:
+examples are drawn with replacement, the statistic is taken again, and its quantiles bound the interval. A comparison of
+two students is paired on examples: take the bootstrap of the differences, example by example. An interval always has a
+width: where nothing can give it one there is none, and its bounds are NaN.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import isfinite, nan
+from typing import Any
+from warnings import catch_warnings, simplefilter
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
-from scipy.stats import norm
+from jaxtyping import Bool, Float
+from scipy.stats import DegenerateDataWarning, bootstrap, norm
 
 from gradistill.errors import GradistillError
 
@@ -127,9 +129,19 @@ def bootstrap_statistic(
     value = float(statistic(*(column[None] for column in columns))[0])
     if n == 1:
         return Estimate(value, nan, nan, 1)
-    drawn = np.concatenate(
-        [statistic(*(column[rows] for column in columns)) for rows in _resampled_rows(n, resamples, seed)]
-    )
+    with catch_warnings():
+        simplefilter("ignore", DegenerateDataWarning)  # of scipy's own interval, NaN where any resample is
+        result: Any = bootstrap(
+            columns,
+            lambda *resample, axis: statistic(*resample),
+            n_resamples=resamples,
+            batch=max(1, DRAWS_AT_ONCE // n),
+            paired=True,
+            vectorized=True,
+            method="percentile",
+            rng=np.random.default_rng(seed),
+        )
+    drawn = result.bootstrap_distribution
     drawn = drawn[np.isfinite(drawn)]
     if not drawn.size:
         return Estimate(value, nan, nan, n)
@@ -141,14 +153,6 @@ def bootstrap_statistic(
 
 def _mean(values: Float[np.ndarray, "resample batch"]) -> Float[np.ndarray, " resample"]:
     return values.mean(axis=-1)
-
-
-def _resampled_rows(n: int, resamples: int, seed: int) -> Iterator[Int[np.ndarray, "resample batch"]]:
-    """Row numbers drawn with replacement, as many resamples at a time as ``DRAWS_AT_ONCE`` allows."""
-    generator = np.random.default_rng(seed)
-    block = max(1, DRAWS_AT_ONCE // n)
-    for start in range(0, resamples, block):
-        yield generator.integers(n, size=(min(block, resamples - start), n))
 
 
 def _checked_size(columns: list[np.ndarray], level: float, resamples: int) -> int:

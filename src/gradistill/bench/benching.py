@@ -13,7 +13,6 @@ import yaml
 
 from gradistill.bench.lines import RESULTS, Key, done, failed, read_lines, write_lines
 from gradistill.bench.plan import BenchPlan, Cell, cells, fingerprint
-from gradistill.bench.predicting import predict
 from gradistill.bench.preparing import (
     Taught,
     beside,
@@ -29,13 +28,13 @@ from gradistill.bench.scheduling import FIRST_GUESS, Command, Ended, Width, dura
 from gradistill.bench.summing import summary
 from gradistill.data.tasks import metric_title
 from gradistill.errors import GradistillError
+from gradistill.io import discard, draft_of, remove_drafts, write_whole
 from gradistill.jobs import Say
 from gradistill.jobs.folder import finished_run, metrics_of
 from gradistill.jobs.output_folder import Kind, held
 from gradistill.printing import write
 from gradistill.recipe.strict_yaml import read_yaml
 from gradistill.report.bench import bench_page, bench_tables
-from gradistill.signals.files import discard, draft_of, remove_drafts, write_whole
 
 PLAN, SUMMARY, PAGE, TABLES = "bench.yaml", "bench.json", "bench.html", "bench.md"
 
@@ -95,7 +94,9 @@ class Bench:
         finally:
             found = self._report(wanted)
         if self.plan.predictions:
-            predict(self.plan, self.tasks, self._standing(wanted), self.output, self.say)
+            from gradistill.bench.glue_submission import write_submissions  # few benches write them
+
+            write_submissions(self.plan, self.tasks, self._standing(wanted), self.output, self.say)
         return found
 
     def _teach(self, wanted: Sequence[Cell]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from gradistill.bench.plan import Cell
 from gradistill.errors import RecipeError
-from gradistill.signals.files import write_whole
+from gradistill.io import write_whole
 
 RESULTS = "results.jsonl"
 _NEEDED = ("task", "method", "layers", "seed", "fingerprint", "status")

@@ -14,6 +14,7 @@ from gradistill.bench.plan import BenchPlan, Cell
 from gradistill.bench.scheduling import Command
 from gradistill.data import TASKS, DataChoice, Splits, Task, read_splits
 from gradistill.errors import GradistillError, StoreError, TrainingError
+from gradistill.io import write_whole
 from gradistill.jobs import Say
 from gradistill.jobs.data_warnings import only_warnings, with_positive
 from gradistill.jobs.folder import finished_run, metrics_of
@@ -22,7 +23,6 @@ from gradistill.jobs.runs import store_signals
 from gradistill.jobs.signals import delete
 from gradistill.models.loading import load_classifier, load_tokenizer
 from gradistill.recipe import Recipe, load_recipe
-from gradistill.signals.files import write_whole
 from gradistill.signals.fingerprint import digest, of_model
 
 ROWS_DRAWN_BY = 0

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from time import monotonic, sleep
+from typing import Any
 
+import psutil
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 
@@ -59,7 +61,8 @@ class Width:
     @classmethod
     def of_this_machine(cls, at_once: int | None = None) -> Width:
         """On one accelerator one at a time; on a CPU one for every four cores, but two where there are two."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        process: Any = psutil.Process()  # macOS has no affinity
+        cores = len(process.cpu_affinity()) if hasattr(process, "cpu_affinity") else os.cpu_count() or 1
         if at_once is None:
             at_once = 1 if torch.accelerator.is_available() else max(min(2, cores), cores // 4)
         return cls(at_once, max(1, cores // at_once))
@@ -138,11 +141,8 @@ def _stopped(running: Mapping[subprocess.Popen[bytes], object]) -> None:
 
 
 def _free() -> float:
-    """Bytes of memory that a new process can have; no limit where the system does not say."""
-    with suppress(OSError, StopIteration, ValueError, IndexError):
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return 1024.0 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1])
-    return float("inf")
+    """Bytes of memory that a new process can have without swapping."""
+    return float(psutil.virtual_memory().available)
 
 
 @contextmanager

@@ -16,7 +16,8 @@ def main() -> None:
     from typer import Abort
 
     from gradistill.cli.app import app
-    from gradistill.errors import GradistillError, reason_of_the_disk
+    from gradistill.errors import GradistillError
+    from gradistill.io import reason_of_the_disk
 
     guard_terminal()
     try:

@@ -205,7 +205,7 @@ def demo(
     ] = False,
 ) -> None:
     """Teacher, four students and a shortcut, on a corpus of our own; no network, no data of yours."""
-    from gradistill.jobs.demo import demo as demonstrated
+    from gradistill.demo.command import demo as demonstrated
 
     show(demonstrated(output, seed=seed, quick=quick, say=say))
 

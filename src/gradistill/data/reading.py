@@ -18,6 +18,7 @@ from gradistill.data.delimited import read_csv, read_tsv
 from gradistill.data.json_rows import read_json, read_jsonl
 from gradistill.data.table import Table
 from gradistill.errors import Problem
+from gradistill.io import system_reason
 
 BOM = "\ufeff"
 _PACKED = ".gz"
@@ -64,7 +65,7 @@ def read_file(path: Path) -> Table:
             return read_parquet(path)
         text = text_of(unpacked(path) if ending.endswith(_PACKED) else path.read_bytes())
     except OSError as error:
-        return _unreadable(path, f"cannot be read: {error.strerror or error}")
+        return _unreadable(path, f"cannot be read: {system_reason(error)}")
     except Expanding as error:
         return _unreadable(path, str(error))
     except UnreadableError as error:

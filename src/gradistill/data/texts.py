@@ -16,6 +16,7 @@ from gradistill.data.table import Table, with_fields
 from gradistill.data.tasks import Task
 from gradistill.data.text_columns import IGNORED_COLUMNS, holds_text, label_candidates, wordless
 from gradistill.errors import DataError, Problem
+from gradistill.io import system_reason
 from gradistill.types import UNLABELLED
 
 TEXTS = Task("texts", ("text",), ("none", "some"), ("accuracy",), "accuracy")
@@ -91,7 +92,7 @@ def _lines(path: Path, problems: list[Problem]) -> list[str]:
     except UnreadableError as error:
         problems.append(Problem(str(path), str(error), error.row))
     except OSError as error:
-        problems.append(Problem(str(path), f"cannot be read: {error.strerror or error}"))
+        problems.append(Problem(str(path), f"cannot be read: {system_reason(error)}"))
     return []
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import platform
-import resource
 import sys
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import psutil
 from transformers import PreTrainedModel
 
 from gradistill.models.probe import Probe
@@ -38,6 +39,14 @@ def versions() -> dict[str, str]:
 
 
 def _peak_rss_mb() -> float:
-    """The process's largest resident set so far, in MB (Linux counts in KiB, macOS in bytes)."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+    """The process's largest resident set so far, in MB.
+
+    psutil knows it on Windows only. Elsewhere ``resource`` does: it counts in KiB on Linux, in bytes on macOS.
+    """
+    memory = psutil.Process().memory_info()
+    with suppress(ImportError):
+        import resource  # not on Windows
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+    return getattr(memory, "peak_wset", memory.rss) / 1e6

@@ -32,6 +32,7 @@ from gradistill.data.loading import Marks
 from gradistill.data.overlap import overlap_line
 from gradistill.data.tasks import metrics_of
 from gradistill.errors import DataError, RecipeError, nearest
+from gradistill.io import read_object
 from gradistill.jobs import Say
 from gradistill.jobs.account import described, versions
 from gradistill.jobs.data_warnings import overlap_with_training, teacher_warning, with_positive
@@ -45,7 +46,6 @@ from gradistill.models.tokenizers import check_same_rows, check_same_tokens
 from gradistill.printing import progress_bars, write
 from gradistill.report.markdown import audit_table
 from gradistill.report.page import audit_page
-from gradistill.signals.files import read_object
 from gradistill.signals.fingerprint import digest
 
 PAGE, FIGURES, TABLE, EXAMPLES = "audit.html", "audit.json", "audit.md", "examples.jsonl"

@@ -16,10 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from gradistill.errors import GradistillError, RecipeError
-from gradistill.jobs.output_folder import Kind, check_output, held, put_in_place
-from gradistill.recipe import Recipe
-from gradistill.recipe.strict_yaml import load_yaml
-from gradistill.signals.files import (
+from gradistill.io import (
+    differences,
     discard,
     draft_beside,
     draft_of,
@@ -27,8 +25,12 @@ from gradistill.signals.files import (
     read_object,
     remove_drafts,
     sync_folder,
+    system_reason,
     write_whole,
 )
+from gradistill.jobs.output_folder import Kind, check_output, held, put_in_place
+from gradistill.recipe import Recipe
+from gradistill.recipe.strict_yaml import load_yaml
 from gradistill.training.arguments import CHECKPOINTS
 from gradistill.training.checkpoints import has_seal, last_whole
 from gradistill.training.processes import processes
@@ -194,7 +196,7 @@ def _begin(output: Path, recipe: Recipe, inputs: Mapping[str, str], *, overwrite
         sync_folder(output)
     except OSError as error:
         raise RecipeError(
-            f"{output} cannot be written: {error.strerror}", remedy="choose another --output"
+            f"{output} cannot be written: {system_reason(error)}", remedy="choose another --output"
         ) from error
     return None
 
@@ -233,7 +235,7 @@ def _recipe_in(folder: Path) -> dict[str, Any]:
 def _differences_of_recipe(output: Path, recipe: Recipe) -> list[str]:
     before = _recipe_in(output / CHECKPOINTS)
     return (
-        _differences(before, recipe.with_length_of(before).as_written(), "")
+        _differences(before, recipe.with_length_of(before).as_written())
         if before
         else [f"{RECIPE}: missing or damaged"]
     )
@@ -241,7 +243,7 @@ def _differences_of_recipe(output: Path, recipe: Recipe) -> list[str]:
 
 def _differences_of_inputs(work: Path, inputs: dict[str, str]) -> list[str]:
     before = _inputs_in(work)
-    return _differences(before, inputs, "") if before else [f"{INPUTS}: missing or damaged"]
+    return _differences(before, inputs) if before else [f"{INPUTS}: missing or damaged"]
 
 
 def _refuse_other(output: Path, other: list[str]) -> None:
@@ -254,11 +256,8 @@ def _refuse_other(output: Path, other: list[str]) -> None:
         )
 
 
-def _differences(before: Any, now: Any, path: str) -> list[str]:
-    if isinstance(before, dict) and isinstance(now, dict):
-        keys = dict.fromkeys([*before, *now])
-        return [d for k in keys for d in _differences(before.get(k), now.get(k), f"{path}.{k}".lstrip("."))]
-    return [] if before == now else [f"{path}: {before!r} there, {now!r} now"]
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    return [f"{path}: {there!r} there, {here!r} now" for path, there, here in differences(before, now)]
 
 
 def _existing(names: Iterable[str | Path | None]) -> Iterator[Path]:

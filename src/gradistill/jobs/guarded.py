@@ -10,7 +10,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase, Trainer
 
-from gradistill.errors import TrainingError, reason_of_the_disk
+from gradistill.errors import TrainingError
+from gradistill.io import reason_of_the_disk
 from gradistill.models.loading import without_file_bars
 from gradistill.training.checkpoints import last_whole, remove_unsealed
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gradistill.errors import RecipeError
-from gradistill.signals.files import (
+from gradistill.io import (
     checksum_of,
     discard,
     draft_beside,
@@ -26,6 +26,7 @@ from gradistill.signals.files import (
     remove_drafts,
     sync_folder,
     synced,
+    system_reason,
     write_whole,
 )
 
@@ -224,7 +225,7 @@ def _explained(output: Path) -> Iterator[None]:
         yield
     except (OSError, ValueError) as error:
         raise RecipeError(
-            f"{output} cannot be used: {getattr(error, 'strerror', None) or error}",
+            f"{output} cannot be used: {system_reason(error)}",
             expected="a folder that can be made and written",
             remedy="choose another --output",
         ) from error

@@ -17,9 +17,9 @@ from transformers import PreTrainedTokenizerBase
 
 from gradistill.audit import Answers, ask
 from gradistill.data import Collator
+from gradistill.io import system_reason, write_whole
 from gradistill.jobs import Say
 from gradistill.jobs.signals import cache_folder
-from gradistill.signals.files import write_whole
 from gradistill.signals.fingerprint import digest
 
 _FORMAT = 2
@@ -60,7 +60,7 @@ def remembered_answers(
         tensors = _tensors(answers)
         write_whole(file, save(tensors, metadata={_CHECKSUM: _checksum(tensors, purpose)}))
     except OSError as error:
-        say(f"the teacher's answers are not kept for the next student: {error.strerror}")
+        say(f"the teacher's answers are not kept for the next student: {system_reason(error)}")
     return answers
 
 

@@ -16,12 +16,12 @@ from transformers import PreTrainedTokenizerBase
 
 from gradistill.data import Collator
 from gradistill.errors import StoreError
+from gradistill.io import discard
 from gradistill.jobs import Say
 from gradistill.models.placing import placed
 from gradistill.printing import progress_bars
 from gradistill.signals import Logits, Signal
 from gradistill.signals.building import DRAFT, PLAN, Build, alone, build, read_plan, rebuild
-from gradistill.signals.files import discard
 from gradistill.signals.fingerprint import digest, made_for
 from gradistill.signals.layout import Encoding, columns_for
 from gradistill.signals.manifest import MANIFEST, SHARD, Manifest, refuse_other

@@ -20,6 +20,7 @@ from transformers import TrainerCallback
 from gradistill.data import DataChoice, read_splits
 from gradistill.data.data_source import Source, is_path
 from gradistill.errors import DataError, GradistillError, ModelError, RecipeError, nearest
+from gradistill.io import discard, draft_of, write_whole
 from gradistill.jobs import Say
 from gradistill.jobs.data_warnings import only_warnings
 from gradistill.jobs.folder import metrics_of
@@ -30,7 +31,6 @@ from gradistill.jobs.signals import AUTO, StoreChoice
 from gradistill.models.model_source import ModelSource, model_name
 from gradistill.printing import write
 from gradistill.recipe import Recipe
-from gradistill.signals.files import discard, draft_of, write_whole
 from gradistill.signals.fingerprint import digest, of_model
 from gradistill.training.arguments import check_training
 from gradistill.training.trainer import online_teacher

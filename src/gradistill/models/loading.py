@@ -27,6 +27,7 @@ from transformers.utils.hub import cached_file
 
 from gradistill.data.reading import not_a_file
 from gradistill.errors import ModelError
+from gradistill.io import system_reason
 from gradistill.models.model_source import ModelSource, given_tokenizer, model_name, on_disk
 from gradistill.models.placing import DeviceMap, weights_of
 
@@ -90,7 +91,7 @@ def locate(name: str | Path) -> str:
         there = folder.exists()
     except OSError as error:
         raise ModelError(
-            f"the model {name} cannot be found: {error.strerror}",
+            f"the model {name} cannot be found: {system_reason(error)}",
             expected="a folder with config.json and model.safetensors, a hub id, or 'minilm-l6'",
             remedy="check the path",
         ) from error

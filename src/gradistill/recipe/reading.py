@@ -9,6 +9,7 @@ from typing import Any
 
 from gradistill.data.reading import not_a_file
 from gradistill.errors import RecipeError, nearest
+from gradistill.io import system_reason
 from gradistill.recipe.secrets import without_secrets
 from gradistill.recipe.strict_yaml import YamlError, load_yaml, read_yaml
 
@@ -59,8 +60,9 @@ def read_keys(file: Path, kind: str, expected: str) -> dict[Any, Any]:
             remedy="correct the file at that place",
         ) from error
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise RecipeError(f"the {kind} {file} cannot be read: {reason}", remedy="check the path") from error
+        raise RecipeError(
+            f"the {kind} {file} cannot be read: {system_reason(error)}", remedy="check the path"
+        ) from error
     if not isinstance(raw, dict):
         raise RecipeError(
             f"the {kind} {file} holds a {type(raw).__name__}",

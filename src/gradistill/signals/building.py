@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +17,16 @@ from datasets import Dataset
 from torch import Tensor
 
 from gradistill.errors import StoreError
-from gradistill.signals.files import checksum_of, draft_of, locked, read_object, remove_drafts, write_whole
+from gradistill.io import (
+    checksum_of,
+    draft_of,
+    is_disk_full,
+    locked,
+    read_object,
+    remove_drafts,
+    system_reason,
+    write_whole,
+)
 from gradistill.signals.fingerprint import digest
 from gradistill.signals.layout import Column, packed
 from gradistill.signals.manifest import MANIFEST, SHARD, Manifest, Shard, refuse_other
@@ -216,9 +224,9 @@ def _writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        full = is_disk_full(error)
         raise StoreError(
-            f"{folder} cannot be written: {error.strerror}",
+            f"{folder} cannot be written: {system_reason(error)}",
             expected="room for the whole store" if full else "a folder that can be written",
             remedy="free some and give the same command again: whole shards are kept"
             if full
@@ -310,7 +318,7 @@ def alone(folder: Path, *, wait: bool = True) -> Iterator[None]:
             had = stack.enter_context(locked(folder, patience=None if wait else 0.0))
         except (OSError, ValueError) as error:
             raise StoreError(
-                f"{folder} cannot be used for a store: {getattr(error, 'strerror', None) or error}",
+                f"{folder} cannot be used for a store: {system_reason(error)}",
                 expected="a folder that can be made and written",
                 remedy="choose another folder, or --signals online",
             ) from error

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gradistill.errors import StoreError
-from gradistill.signals.files import write_whole
+from gradistill.io import differences, write_whole
 from gradistill.signals.fingerprint import digest
 
 MANIFEST = "manifest.json"
@@ -103,21 +103,16 @@ def _text(content: dict[str, Any]) -> str:
 
 def refuse_other(folder: Path, expected: dict[str, Any], found: dict[str, Any], *, remedy: str) -> None:
     """Raise StoreError where a store was made for something else, saying what differs."""
-    if apart := _differences(expected, found):
+    apart = [
+        f"{path}: {_short(there)} there, {_short(wanted)} wanted"
+        for path, there, wanted in differences(found, expected)
+    ]
+    if apart:
         raise StoreError(
             f"{folder} holds teacher signals for something else:\n" + "\n".join(f"  - {d}" for d in apart),
             expected="a store made for this teacher, data and recipe",
             remedy=remedy,
         )
-
-
-def _differences(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:
-    """What two fingerprints disagree on, by name."""
-    return [
-        f"{key}: {_short(found.get(key))} there, {_short(expected.get(key))} wanted"
-        for key in dict.fromkeys([*expected, *found])
-        if expected.get(key) != found.get(key)
-    ]
 
 
 def _short(value: Any) -> str:

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from gradistill.errors import StoreError
+from gradistill.io import checksum_of
 from gradistill.signals.base import Signal
 from gradistill.signals.compute import SignalValues
-from gradistill.signals.files import checksum_of
 from gradistill.signals.layout import Column, bytes_of, unpacked
 from gradistill.signals.manifest import Manifest, refuse_other
 from gradistill.types import Batch

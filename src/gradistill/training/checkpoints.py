@@ -11,7 +11,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINING_ARGS_NAME
 
-from gradistill.signals.files import checksum_of, discard, read_object, synced, write_whole
+from gradistill.io import checksum_of, discard, read_object, synced, write_whole
 from gradistill.training.processes import processes
 
 SEAL = "whole.json"

@@ -1,13 +1,14 @@
-"""Files and folders that are whole or not there, their checksums, and the lock on a folder."""
+"""Files and folders: atomic writes, checksums, the lock on a folder, errors of the disk, differences of contents."""
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import hashlib
 import json
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,9 +16,54 @@ from time import monotonic, sleep
 from typing import Any
 
 _CHUNK = 1 << 20
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_DISK = (*_FULL, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM)
+_OF_RUST = re.compile(r"\(os error (\d+)\)")
+_OF_TORCH = ("PytorchStreamWriter", "inline_container", "writing file", "iostream error")
+"""What torch.save says of a disk that fails, in a RuntimeError without the system's reason."""
+_FOLDERS_OPEN = os.name == "posix"
+"""Whether the system opens a folder like a file. Windows does not."""
 _OWN_DRAFT = r"\.gradistill-\d+-.+"
 _GRACE = 2.0
 """Seconds that a killed process may take to release its files."""
+
+
+def system_reason(error: Exception) -> str:
+    """The system's reason in an error of reading or writing, or its message where it gives none."""
+    return getattr(error, "strerror", None) or str(error)
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Whether a write failed because the disk, or the user's quota, has no room."""
+    return error.errno in _FULL
+
+
+def reason_of_the_disk(error: Exception) -> str | None:
+    """The system's reason where a library could not write a file, None for any other error.
+
+    safetensors and tokenizers quote the number of the system's error, and torch gives no reason at all.
+    """
+    found = _OF_RUST.search(str(error))
+    number = int(found[1]) if found else error.errno if isinstance(error, OSError) else None
+    if number in _DISK:
+        return os.strerror(number)
+    return "torch could not write a file" if any(part in str(error) for part in _OF_TORCH) else None
+
+
+def differences(before: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Where two nested dictionaries differ: the keys joined by dots, the value before and the value now.
+
+    A key that is missing on one side has the value None there. Lists are compared as a whole.
+
+    Example::
+
+        list(differences({"a": {"b": 1}}, {"a": {"b": 2}})) == [("a.b", 1, 2)]
+    """
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in dict.fromkeys([*before, *now]):
+            yield from differences(before.get(key), now.get(key), f"{path}.{key}".lstrip("."))
+    elif before != now:
+        yield path, before, now
 
 
 def checksum_of(file: Path) -> str:
@@ -91,14 +137,16 @@ def synced(folder: Path) -> None:
     """What stands in a folder is on the disk, not only on its way there."""
     for file in folder.rglob("*"):
         if file.is_file():
-            with file.open("rb") as stream:
+            with file.open(
+                "rb" if os.name == "posix" else "r+b"
+            ) as stream:  # Windows flushes what it may write
                 os.fsync(stream.fileno())
     sync_folder(folder)
 
 
 def sync_folder(folder: Path) -> None:
     """Make renames in a folder survive a power cut, where the system can."""
-    if os.name == "posix":
+    if _FOLDERS_OPEN:
         handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)
@@ -110,19 +158,20 @@ def sync_folder(folder: Path) -> None:
 def locked(folder: Path, *, patience: float | None = _GRACE) -> Iterator[bool]:
     """Lock a folder, which is made if it is missing; yields False where another process holds the lock.
 
-    The lock is on the folder itself and leaves no file behind. A process that dies releases it. ``patience`` is how
-    many seconds to wait for it (None: as long as it takes). Folders made here that are empty at the end are removed.
-    Raises OSError where the folder cannot be made or opened.
+    The lock is on the folder itself and leaves no file behind. Where the system cannot open a folder (Windows), it is
+    on a file in the user's temporary folder. A process that dies releases it. A file system without locks counts as
+    unlocked. ``patience`` is how many seconds to wait (None: as long as it takes). Folders made here that are empty
+    at the end are removed. Raises OSError where the folder cannot be made or opened.
     """
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     until = None if patience is None else monotonic() + patience
     try:
         while True:
             folder.mkdir(parents=True, exist_ok=True)
-            handle = os.open(folder, os.O_RDONLY)
+            handle = _opened_for_lock(folder)
             try:
-                had = _flocked(handle, until)
-                if had and not _is_at(handle, folder):
+                had = _lock_until(handle, until)
+                if had and not _is_still_there(folder, handle):
                     continue  # whoever held it has removed the folder
                 yield had
                 return
@@ -134,21 +183,34 @@ def locked(folder: Path, *, patience: float | None = _GRACE) -> Iterator[bool]:
                 path.rmdir()
 
 
-def _is_at(handle: int, folder: Path) -> bool:
+def _opened_for_lock(folder: Path) -> int:
+    """A descriptor to lock: of the folder, or of a file that stands for it, by a hash of its resolved path."""
+    if _FOLDERS_OPEN:
+        return os.open(folder, os.O_RDONLY)
+    path = os.path.normcase(os.path.realpath(folder))
+    file = Path(tempfile.gettempdir(), "gradistill-locks", hashlib.sha256(os.fsencode(path)).hexdigest())
+    file.parent.mkdir(exist_ok=True)
+    return os.open(file, os.O_RDWR | os.O_CREAT)
+
+
+def _is_still_there(folder: Path, handle: int) -> bool:
     try:
-        return os.path.samestat(os.fstat(handle), folder.stat())
+        place = folder.stat()
     except FileNotFoundError:
         return False
+    return not _FOLDERS_OPEN or os.path.samestat(os.fstat(handle), place)
 
 
-def _flocked(handle: int, until: float | None) -> bool:
+def _lock_until(handle: int, until: float | None) -> bool:
+    """Whether the descriptor is locked by then; also where the file system has no locks."""
+    from filelock import lock_descriptor  # only a command that writes waits for this import
+
     while True:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            if until is not None and monotonic() > until:
-                return False
-            sleep(0.05)
+            if lock_descriptor(handle, blocking=False):
+                return True
         except OSError:
-            return True  # a file system without locks
+            return True
+        if until is not None and monotonic() > until:
+            return False
+        sleep(0.05)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from gradistill.data.corpus_grammar import PRODUCTS, SHORTCUT_SENTENCES, Writer
+from gradistill.demo.grammar import PRODUCTS, SHORTCUT_SENTENCES, Writer
 from gradistill.errors import DataError, nearest
 
 LABELS = ("negative", "mixed", "positive")

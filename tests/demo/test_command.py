@@ -11,10 +11,10 @@ import pytest
 from rich.console import Console
 
 from gradistill.audit import Answers
-from gradistill.data.corpus import Review
+from gradistill.demo import command as room
+from gradistill.demo.command import demo, shortcut_shares
+from gradistill.demo.corpus import Review
 from gradistill.errors import ModelError, RecipeError
-from gradistill.jobs import demo as room
-from gradistill.jobs.demo import demo, shortcut_shares
 from gradistill.models.loading import load_tokenizer
 
 FIGURES = {"accuracy", "challenge accuracy", "label loyalty", "probability loyalty", "saliency loyalty",

@@ -16,9 +16,9 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from gradistill.data import corpus
-from gradistill.data.corpus import LABELS, SHORTCUT_WORDS, Review, make_corpus, make_reviews, write_corpus
-from gradistill.data.corpus_grammar import ASPECTS, CLASSES, MANNERS, OPINIONS, PEOPLE, held_out
+from gradistill.demo import corpus
+from gradistill.demo.corpus import LABELS, SHORTCUT_WORDS, Review, make_corpus, make_reviews, write_corpus
+from gradistill.demo.grammar import ASPECTS, CLASSES, MANNERS, OPINIONS, PEOPLE, held_out
 from gradistill.errors import DataError
 
 FLIPPERS = re.compile(r"\b(not|never|nothing|anything but|far from|opposite|last|hardly)\b", re.IGNORECASE)

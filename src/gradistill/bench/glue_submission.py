@@ -2,8 +2,7 @@
 
 One folder a method and depth, one file a task: ``index`` and ``prediction`` with a tab between, in the rows' order;
 names of labels for the inference tasks, numbers for the others, scores for STS-B (the sample submission of
-gluebenchmark.com). The student that speaks is the best on validation among its seeds. The diagnostic set (AX) is not
-written.
+gluebenchmark.com). The student is the best on validation among its seeds. The diagnostic set (AX) is not written.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ from gradistill.bench.plan import BenchPlan, Cell, cells
 from gradistill.bench.preparing import Taught
 from gradistill.data import Collator, Cut, Task, encode, load_unlabelled
 from gradistill.errors import GradistillError
+from gradistill.io import write_whole
 from gradistill.jobs import Say
 from gradistill.jobs.lengths import Reader, task_length
 from gradistill.models.limits import check_readable
 from gradistill.models.loading import load_classifier, load_tokenizer
-from gradistill.signals.files import write_whole
 
 FILES = {
     "cola": {"test": "CoLA.tsv"},
@@ -41,10 +40,13 @@ BY_NAME = ("mnli", "qnli", "rte")
 """Tasks whose labels it wants by name."""
 
 
-def predict(
+def write_submissions(
     plan: BenchPlan, tasks: Mapping[str, Taught], lines: Sequence[Mapping[str, Any]], output: Path, say: Say
 ) -> None:
-    """Write what the best student of each method says of each task's test rows; a task without them is told of."""
+    """Write what the best student of each method predicts for each task's test rows.
+
+    A task whose test rows cannot be loaded is left out, with a line through ``say``.
+    """
     for name, task in tasks.items():
         found = task.rows.task  # an inferred one may be called like a known one
         known = plan.tasks[name].task or (found.name if found.source.startswith("glue/") else "")
@@ -57,21 +59,21 @@ def predict(
             for cell in _best(plan, [line for line in lines if line["task"] == name]):
                 method = cell.folder.name.rpartition("-")[0]
                 folder = output / "predictions" / f"{cell.layers}-layers" / method
-                said, cut = _logits(output / cell.folder, rows, task.rows.task)
+                logits, cut = _logits(output / cell.folder, rows, task.rows.task)
                 if cut.truncated:
                     say(f"{name}, {split}: {cut}")
                 folder.mkdir(parents=True, exist_ok=True)
-                write_whole(folder / file, submission(task.rows.task, said).encode())
+                write_whole(folder / file, submission(task.rows.task, logits).encode())
 
 
 def submission(task: Task, logits: np.ndarray) -> str:
     """A file of the leaderboard. ``logits`` are ``(examples, labels)``."""
     if task.labels is None:
-        said = [f"{score:.3f}" for score in logits.reshape(len(logits))]
+        predictions = [f"{score:.3f}" for score in logits.reshape(len(logits))]
     else:
-        found = logits.argmax(-1).tolist()
-        said = [task.labels[k] if task.name in BY_NAME else str(k) for k in found]
-    return "index\tprediction\n" + "".join(f"{k}\t{one}\n" for k, one in enumerate(said))
+        label_ids = logits.argmax(-1).tolist()
+        predictions = [task.labels[k] if task.name in BY_NAME else str(k) for k in label_ids]
+    return "index\tprediction\n" + "".join(f"{row}\t{text}\n" for row, text in enumerate(predictions))
 
 
 def _best(plan: BenchPlan, lines: Sequence[Mapping[str, Any]]) -> list[Cell]:

@@ -21,7 +21,8 @@ from transformers import PreTrainedTokenizerBase
 
 from gradistill.audit import Answers, Estimate, ask, loyalty, mean_estimate
 from gradistill.data import Collator, DataChoice, encode, load_splits
-from gradistill.data.corpus import Review, make_corpus, write_corpus
+from gradistill.demo.corpus import Review, make_corpus, write_corpus
+from gradistill.io import read_object, write_whole
 from gradistill.jobs import Say
 from gradistill.jobs.explain import explain
 from gradistill.jobs.folder import RUN, finished_run
@@ -33,7 +34,6 @@ from gradistill.models.loading import PACKAGED, load_classifier, load_tokenizer,
 from gradistill.printing import progress_bars, write
 from gradistill.recipe import Recipe, load_recipe
 from gradistill.report.terminal import heat_map, results_table
-from gradistill.signals.files import read_object, write_whole
 
 METHODS = ("kd", "gkd", "adkd", "rationale")
 SEEN = ("teacher", "kd", "rationale")
