@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from gradistill import __version__
 from gradistill.cli import main
-from gradistill.cli.options import data_choice, resolved_recipe
+from gradistill.cli.options import FinetuningData, RecipeOptions
 from gradistill.cli.tune import next_command, trial_row
 from gradistill.data import TASKS
 from gradistill.errors import GradistillError
@@ -221,10 +221,10 @@ def test_an_interrupt_says_how_to_go_on(
 @settings(max_examples=100, deadline=None)
 def test_no_text_behind_an_option_is_a_traceback(change: str, columns: str | None) -> None:
     try:
-        resolved_recipe("adkd", None, None, [change], "authors")
+        RecipeOptions(change=[change]).load("adkd")
     except GradistillError as error:
         assert str(error)
-    data_choice("data", None, text_columns=columns)
+    FinetuningData(data="data", text_columns=columns).choice()
 
 
 def test_signals_are_written_shown_used_listed_and_deleted(small: Any, typed: Type, tmp_path: Path) -> None:
@@ -260,9 +260,9 @@ def test_signals_say_what_is_missing_or_wrong(small: Any, typed: Type, tmp_path:
 
 
 def test_a_search_ends_with_a_command_that_can_be_typed() -> None:
-    choice = data_choice(
-        "my data", "sst2", label_column="gold", text_columns="a,b", kind=None, validation_share=0.1
-    )
+    choice = FinetuningData(
+        data="my data", task="sst2", label_column="gold", text_columns="a,b", validation_share=0.1
+    ).choice()
     typed = shlex.split(next_command("runs/teacher", choice, Path("runs/tune")))
     assert typed == [
         "gradistill", "distill", "--teacher", "runs/teacher", "--data", "my data", "--task", "sst2",

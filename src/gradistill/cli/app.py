@@ -9,40 +9,17 @@ import typer
 
 from gradistill.cli.audit import audit
 from gradistill.cli.bench import bench
+from gradistill.cli.option_groups import with_option_groups
 from gradistill.cli.options import (
-    Changes,
-    Data,
-    Encoded,
-    Epochs,
-    KindOfLabels,
-    LabelColumn,
-    LabelMap,
-    LayerMap,
-    Method,
-    Output,
-    Overwrite,
-    Positive,
-    RecipeFile,
-    Rows,
-    Seed,
-    Settings,
-    Signals,
-    Student,
-    StudentLayers,
-    TaskName,
+    DistillationData,
+    DistillationRecipe,
+    FinetuningData,
+    FinetuningRecipe,
+    RunFolder,
+    SignalOptions,
     Teacher,
-    TextColumns,
-    Unlabelled,
-    ValidationSeed,
-    ValidationShare,
-    Verified,
-    data_choice,
-    distilling_recipe,
-    known_encoding,
-    known_verification,
     one_of,
     output_option,
-    resolved_recipe,
     say,
 )
 from gradistill.cli.pretrain import pretrain
@@ -57,11 +34,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-app.command()(signals)
-app.command()(audit)
-app.command()(pretrain)
-app.command()(bench)
-app.command()(tune)
+app.command()(with_option_groups(signals))
+app.command()(with_option_groups(audit))
+app.command()(with_option_groups(pretrain))
+app.command()(with_option_groups(bench))
+app.command()(with_option_groups(tune))
 
 
 def _say_version(wanted: bool) -> bool:
@@ -84,84 +61,41 @@ def version(
 
 
 @app.command()
+@with_option_groups
 def finetune(
     model: Annotated[str, typer.Option("--model", help="A pre-trained model: folder, hub id, or minilm-l6.")],
-    data: Data,
-    output: Output,
-    task: TaskName = None,
-    recipe: RecipeFile = None,
-    change: Changes = None,
-    epochs: Epochs = None,
-    seed: Seed = None,
-    max_train_rows: Rows = None,
-    settings: Settings = "authors",
-    label_column: LabelColumn = None,
-    text_columns: TextColumns = None,
-    kind: KindOfLabels = None,
-    validation_share: ValidationShare = None,
-    validation_seed: ValidationSeed = 0,
-    positive: Positive = None,
-    overwrite: Overwrite = False,
+    data: FinetuningData,
+    recipe: FinetuningRecipe,
+    folder: RunFolder,
 ) -> None:
     """Fine-tune a pre-trained model into a teacher."""
     from gradistill.jobs import runs
 
-    resolved = resolved_recipe(
-        "finetune" if recipe is None else None, task, recipe, change, settings,
-        epochs=epochs, seed=seed, max_train_rows=max_train_rows,
-    )  # fmt: skip
-    choice = data_choice(
-        data, task, label_column=label_column, text_columns=text_columns, kind=kind,
-        validation_share=validation_share, validation_seed=validation_seed, positive=positive,
-    )  # fmt: skip
-    _report(runs.finetune(model, choice, output, resolved, overwrite=overwrite, say=say), output)
+    resolved = recipe.load(None if recipe.recipe else "finetune", data.task)
+    metrics = runs.finetune(
+        model, data.choice(), folder.output, resolved, overwrite=folder.overwrite, say=say
+    )
+    _report(metrics, folder.output)
 
 
 @app.command()
+@with_option_groups
 def distill(
     teacher: Teacher,
-    data: Data,
-    output: Output,
-    method: Method = None,
-    task: TaskName = None,
-    student: Student = None,
-    student_layers: StudentLayers = None,
-    layer_map: LayerMap = None,
-    recipe: RecipeFile = None,
-    change: Changes = None,
-    epochs: Epochs = None,
-    seed: Seed = None,
-    max_train_rows: Rows = None,
-    settings: Settings = "authors",
-    label_column: LabelColumn = None,
-    text_columns: TextColumns = None,
-    kind: KindOfLabels = None,
-    validation_share: ValidationShare = None,
-    validation_seed: ValidationSeed = 0,
-    positive: Positive = None,
-    label_map: LabelMap = None,
-    unlabelled: Unlabelled = None,
-    signals: Signals = "auto",
-    encoding: Encoded = None,
-    verify: Verified = "full",
-    overwrite: Overwrite = False,
+    data: DistillationData,
+    recipe: DistillationRecipe,
+    signals: SignalOptions,
+    folder: RunFolder,
 ) -> None:
     """Distil a teacher into a student that shares its reasons."""
     from gradistill.jobs import runs
-    from gradistill.jobs.signals import StoreChoice
 
-    resolved = distilling_recipe(
-        method, task, recipe, change, settings, student=student, layers=student_layers, layer_map=layer_map,
-        epochs=epochs, seed=seed, max_train_rows=max_train_rows,
+    resolved = recipe.load_for(data.task)
+    metrics = runs.distill(
+        teacher, data.choice(), folder.output, resolved,
+        signals=signals.choice(), overwrite=folder.overwrite, say=say,
     )  # fmt: skip
-    choice = data_choice(
-        data, task, label_column=label_column, text_columns=text_columns, unlabelled=unlabelled, kind=kind,
-        validation_share=validation_share, validation_seed=validation_seed, positive=positive, label_map=label_map,
-    )  # fmt: skip
-    known = known_encoding(encoding) if encoding else None
-    store = StoreChoice(signals, known, known_verification(verify))
-    metrics = runs.distill(teacher, choice, output, resolved, signals=store, overwrite=overwrite, say=say)
-    _report(metrics, output)
+    _report(metrics, folder.output)
 
 
 @app.command()

@@ -2,145 +2,127 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from math import isfinite
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gradistill.cli.options import (
-    Data,
-    KindOfLabels,
-    LabelColumn,
-    LabelMap,
-    Overwrite,
-    Positive,
-    TaskName,
-    Teacher,
-    TextColumns,
-    ValidationSeed,
-    ValidationShare,
-    data_choice,
-    one_of,
-    output_option,
-    say,
-)
+from gradistill.cli.options import Overwrite, Teacher, TeacherData, one_of, output_option, say
 from gradistill.printing import show, write
 
-Students = Annotated[
-    list[str], typer.Option("--student", help="The classifier to audit: folder or hub id; may be repeated.")
-]
-Output = Annotated[Path, output_option("Where audit.html, audit.json and audit.md go.")]
-Split = Annotated[str, typer.Option("--split", help="The split to look at: one that neither was fitted to.")]
-Attribution = Annotated[
-    str,
-    typer.Option(
-        "--attribution",
-        help="gradient_x_input, integrated_gradients, gradient_norm, smoothgrad or occlusion, for both models.",
-    ),
-]
-Steps = Annotated[
-    str | None, typer.Option("--steps", help="Of Integrated Gradients: a number (50), or auto.")
-]
-MaxRows = Annotated[
-    int | None, typer.Option("--max-rows", min=1, help="Look at so many rows, drawn by the seed.")
-]
-Rationale = Annotated[
-    str | None, typer.Option("--rationale", help="A column of [start, end] spans that people marked.")
-]
-Units = Annotated[str, typer.Option("--rationale-units", help="What the spans count: characters or words.")]
-Challenge = Annotated[
-    str | None, typer.Option("--challenge", help="A split to measure the agreement on as well.")
-]
-Watch = Annotated[
-    str | None,
-    typer.Option("--watch", help="Words whose share of the attribution is measured: monday,tuesday"),
-]
-FailUnder = Annotated[
-    str | None, typer.Option("--fail-under", help="Exit 1 below any of these: label_loyalty=0.95,cosine=0.8")
-]
-Faithful = Annotated[
-    int, typer.Option("--faithfulness-rows", min=0, help="Rows for faithfulness (2 T + 30 passes each).")
-]
-Perturbed = Annotated[int, typer.Option("--perturbed-rows", min=0, help="Rows for each perturbation.")]
-Examples = Annotated[
-    int, typer.Option("--examples", min=0, help="Examples in the page; all are in examples.jsonl.")
-]
-Length = Annotated[
-    int | None,
-    typer.Option(
-        "--max-length", min=3, help="Tokens of a text at most (default: as the teacher was trained)."
-    ),
-]
-Seed = Annotated[
-    int,
-    typer.Option(
-        "--seed", min=0, max=2**32 - 1, help="Of drawn rows, perturbations, SmoothGrad and bootstrap."
-    ),
-]
+if TYPE_CHECKING:  # what is loaded when the command runs
+    from gradistill.jobs.audit import AuditChoice
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditFolder:
+    """Where an audit is written."""
+
+    output: Annotated[Path, output_option("Where audit.html, audit.json and audit.md go.")]
+    overwrite: Overwrite = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditOptions:
+    """What an audit looks at. Fields that ``AuditChoice`` has too are handed on under their names."""
+
+    split: Annotated[
+        str, typer.Option("--split", help="The split to look at: one that neither was fitted to.")
+    ] = "validation"
+    attribution: Annotated[
+        str,
+        typer.Option(
+            "--attribution",
+            help="gradient_x_input, integrated_gradients, gradient_norm, smoothgrad or occlusion, for both models.",
+        ),
+    ] = "gradient_x_input"
+    steps: Annotated[
+        str | None, typer.Option("--steps", help="Of Integrated Gradients: a number (50), or auto.")
+    ] = None
+    max_rows: Annotated[
+        int | None, typer.Option("--max-rows", min=1, help="Look at so many rows, drawn by the seed.")
+    ] = None
+    rationale: Annotated[
+        str | None, typer.Option("--rationale", help="A column of [start, end] spans that people marked.")
+    ] = None
+    rationale_units: Annotated[
+        str, typer.Option("--rationale-units", help="What the spans count: characters or words.")
+    ] = "characters"
+    challenge: Annotated[
+        str | None, typer.Option("--challenge", help="A split to measure the agreement on as well.")
+    ] = None
+    watch: Annotated[
+        str | None,
+        typer.Option("--watch", help="Words whose share of the attribution is measured: monday,tuesday"),
+    ] = None
+    fail_under: Annotated[
+        str | None,
+        typer.Option("--fail-under", help="Exit 1 below any of these: label_loyalty=0.95,cosine=0.8"),
+    ] = None
+    faithfulness_rows: Annotated[
+        int, typer.Option("--faithfulness-rows", min=0, help="Rows for faithfulness (2 T + 30 passes each).")
+    ] = 50
+    perturbed_rows: Annotated[
+        int, typer.Option("--perturbed-rows", min=0, help="Rows for each perturbation.")
+    ] = 200
+    examples: Annotated[
+        int, typer.Option("--examples", min=0, help="Examples in the page; all are in examples.jsonl.")
+    ] = 400
+    max_length: Annotated[
+        int | None,
+        typer.Option(
+            "--max-length", min=3, help="Tokens of a text at most (default: as the teacher was trained)."
+        ),
+    ] = None
+    seed: Annotated[
+        int,
+        typer.Option(
+            "--seed", min=0, max=2**32 - 1, help="Of drawn rows, perturbations, SmoothGrad and bootstrap."
+        ),
+    ] = 0
+
+    def choice(self) -> AuditChoice:
+        """What ``jobs.audit`` takes. Raises RecipeError for values that cannot be."""
+        from gradistill.audit.methods import method
+        from gradistill.audit.methods.smoothgrad import SmoothGrad
+        from gradistill.jobs.audit import AuditChoice
+
+        one_of("--rationale-units", self.rationale_units, ("characters", "words"))
+        options: dict[str, Any] = {} if self.steps is None else {"steps": steps_of(self.steps)}
+        if self.attribution == SmoothGrad.name:
+            options["seed"] = self.seed
+        given = asdict(self)
+        for name in ("attribution", "steps", "watch", "fail_under"):
+            del given[name]
+        return AuditChoice(
+            method=method(self.attribution, **options), limits=limits_of(self.fail_under),
+            watched=words_of(self.watch), **given,
+        )  # fmt: skip
 
 
 def audit(
     teacher: Teacher,
-    student: Students,
-    data: Data,
-    output: Output,
-    task: TaskName = None,
-    split: Split = "validation",
-    attribution: Attribution = "gradient_x_input",
-    steps: Steps = None,
-    max_rows: MaxRows = None,
-    rationale: Rationale = None,
-    rationale_units: Units = "characters",
-    challenge: Challenge = None,
-    watch: Watch = None,
-    fail_under: FailUnder = None,
-    faithfulness_rows: Faithful = 50,
-    perturbed_rows: Perturbed = 200,
-    examples: Examples = 400,
-    max_length: Length = None,
-    seed: Seed = 0,
-    label_column: LabelColumn = None,
-    text_columns: TextColumns = None,
-    kind: KindOfLabels = None,
-    validation_share: ValidationShare = None,
-    validation_seed: ValidationSeed = 0,
-    positive: Positive = None,
-    label_map: LabelMap = None,
-    overwrite: Overwrite = False,
+    student: Annotated[
+        list[str],
+        typer.Option("--student", help="The classifier to audit: folder or hub id; may be repeated."),
+    ],
+    data: TeacherData,
+    options: AuditOptions,
+    folder: AuditFolder,
 ) -> None:
     """Show whether students decide as their teacher does, and for the same reasons."""
     from gradistill.jobs.audit import audit as audited
 
-    choice = _choice(
-        attribution, steps, fail_under, watch, split=split, max_rows=max_rows, max_length=max_length,
-        rationale=rationale, rationale_units=rationale_units, challenge=challenge, perturbed_rows=perturbed_rows,
-        faithfulness_rows=faithfulness_rows, examples=examples, seed=seed,
-    )  # fmt: skip
-    source = data_choice(
-        data, task, label_column=label_column, text_columns=text_columns, kind=kind,
-        validation_share=validation_share, validation_seed=validation_seed, positive=positive, label_map=label_map,
-    )  # fmt: skip
-    _tell(audited(teacher, student, source, output, choice, overwrite=overwrite, say=say), output)
-
-
-def _choice(
-    attribution: str, steps: str | None, fail_under: str | None, watch: str | None, **plain: Any
-) -> Any:
-    from gradistill.audit.methods import method
-    from gradistill.audit.methods.smoothgrad import SmoothGrad
-    from gradistill.jobs.audit import AuditChoice
-
-    one_of("--rationale-units", plain["rationale_units"], ("characters", "words"))
-    options: dict[str, Any] = {} if steps is None else {"steps": steps_of(steps)}
-    if attribution == SmoothGrad.name:
-        options["seed"] = plain["seed"]
-    return AuditChoice(
-        method=method(attribution, **options), limits=limits_of(fail_under), watched=words_of(watch), **plain
+    choice = options.choice()
+    found = audited(
+        teacher, student, data.choice(), folder.output, choice, overwrite=folder.overwrite, say=say
     )
+    _report(found, folder.output)
 
 
-def _tell(found: dict[str, Any], output: Path) -> None:
+def _report(found: dict[str, Any], output: Path) -> None:
     """The table; exit code 1 where a figure is below its limit."""
     from gradistill.report.summary import audit_view
 

@@ -10,22 +10,22 @@ import typer
 from gradistill.cli.options import output_option, say
 from gradistill.printing import show
 
-File = Annotated[Path | None, typer.Argument(help="A bench in YAML: tasks, methods, seeds, layers.")]
-Output = Annotated[Path, output_option("Where runs, results.jsonl, bench.md and bench.html go.")]
-Suite = Annotated[str | None, typer.Option("--suite", help="A shipped bench instead of a file: glue.")]
-Data = Annotated[str | None, typer.Option("--data", help="A folder with a folder for each task.")]
-AtOnce = Annotated[
-    int | None,
-    typer.Option("--jobs", min=1, help="Students at once (default: by cores; 1 with an accelerator)."),
-]
-
 
 def bench(
-    file: File = None,
-    output: Output = Path("runs/bench"),
-    suite: Suite = None,
-    data: Data = None,
-    jobs: AtOnce = None,
+    file: Annotated[
+        Path | None, typer.Argument(help="A bench in YAML: tasks, methods, seeds, layers.")
+    ] = None,
+    output: Annotated[Path, output_option("Where runs, results.jsonl, bench.md and bench.html go.")] = Path(
+        "runs/bench"
+    ),
+    suite: Annotated[
+        str | None, typer.Option("--suite", help="A shipped bench instead of a file: glue.")
+    ] = None,
+    data: Annotated[str | None, typer.Option("--data", help="A folder with a folder for each task.")] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", min=1, help="Students at once (default: by cores; 1 with an accelerator)."),
+    ] = None,
 ) -> None:
     """Compare methods on tasks over seeds; the same command goes on with what is not done."""
     from gradistill.bench.benching import PAGE

@@ -1,15 +1,33 @@
-"""Options that several commands share, and what they are turned into."""
+"""Options that several commands share, in groups, and what each group is turned into."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
 from gradistill.printing import write
+
+if TYPE_CHECKING:  # what is loaded when a command runs
+    from gradistill.data import DataChoice
+    from gradistill.jobs.signals import StoreChoice
+    from gradistill.recipe import Recipe
+
+RECIPE_FIELDS = {
+    "epochs": "training.epochs",
+    "seed": "training.seed",
+    "max_train_rows": "training.max_train_rows",
+    "student": "student.checkpoint",
+    "student_layers": "student.layers",
+    "layer_map": "student.layer_map",
+    "student_width": "student.width",
+}
+"""The field of a recipe that an option sets."""
 
 
 def output_option(help: str) -> Any:
@@ -27,39 +45,10 @@ DATA = typer.Option(
     "--data",
     help="A folder with train and validation files (.csv, .tsv, .json, .jsonl, .parquet), one file, or a hub id.",
 )
-Data = Annotated[str, DATA]
-Output = Annotated[Path, output_option("The run folder: a model folder with metrics and recipe.")]
-TaskName = Annotated[
-    str | None, typer.Option("--task", help="A known task (gradistill tasks); else inferred.")
-]
-RecipeFile = Annotated[
-    Path | None, typer.Option("--recipe", help="A recipe in YAML; names a method or a base.")
-]
-Changes = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Change the recipe, e.g. objectives.soft_label.temperature=2."),
-]
-Epochs = Annotated[float | None, typer.Option("--epochs", help="Short for --set training.epochs=…")]
-Seed = Annotated[int | None, typer.Option("--seed", help="Short for --set training.seed=…")]
-Rows = Annotated[
-    int | None, typer.Option("--max-train-rows", help="Short for --set training.max_train_rows=…")
-]
-LabelColumn = Annotated[
-    str | None,
-    typer.Option("--label-column", help="Where the label is, if not obvious; meta.label in objects."),
-]
+TEACHER = typer.Option("--teacher", help="A fine-tuned classifier: folder or hub id.")
+Teacher = Annotated[str, TEACHER]
 TextColumns = Annotated[
     str | None, typer.Option("--text-columns", help="One or two, with a comma between; body.text in objects.")
-]
-KindOfLabels = Annotated[
-    str | None, typer.Option("--kind", help="What numbers in the label column are: classes or scores.")
-]
-ValidationShare = Annotated[
-    float | None,
-    typer.Option("--validation-share", help="Draw this share of the training rows for validation, e.g. 0.1."),
-]
-ValidationSeed = Annotated[
-    int, typer.Option("--validation-seed", help="Of that draw. Use one for teacher, students and audit.")
 ]
 Positive = Annotated[
     str | None,
@@ -78,20 +67,17 @@ Unlabelled = Annotated[
     str | None,
     typer.Option("--unlabelled", help="A file with more rows, without labels: the teacher speaks for them."),
 ]
+Epochs = Annotated[float | None, typer.Option("--epochs", help="Short for --set training.epochs=…")]
 Settings = Annotated[
     str, typer.Option("--settings", help="authors: the papers' settings for the task, if any; default: ours.")
 ]
-TEACHER = typer.Option("--teacher", help="A fine-tuned classifier: folder or hub id.")
-Teacher = Annotated[str, TEACHER]
-Method = Annotated[str | None, typer.Option("--method", help="See gradistill methods. Default: adkd.")]
-Student = Annotated[str | None, typer.Option("--student", help="A pre-trained student checkpoint.")]
 StudentLayers = Annotated[
     int | None, typer.Option("--student-layers", help="Blocks taken from the teacher (default: half).")
 ]
 LayerMap = Annotated[
     str | None, typer.Option("--layer-map", help="uniform, skip, first, last, or a list such as 1,3,6.")
 ]
-Encoded = Annotated[
+Encoding = Annotated[
     str | None,
     typer.Option("--encoding", help="How a store writes vectors: int8 (default), float16 or float32."),
 ]
@@ -99,60 +85,182 @@ Signals = Annotated[
     str,
     typer.Option("--signals", help="Teacher signals: auto (kept in a cache), online, or a store's folder."),
 ]
-Verified = Annotated[
+Verify = Annotated[
     str, typer.Option("--verify", help="On opening a store: full (checksums) or fast (sizes).")
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run in this folder.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFolder:
+    """Where a run is written."""
+
+    output: Annotated[Path, output_option("The run folder: a model folder with metrics and recipe.")]
+    overwrite: Overwrite = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableOptions:
+    """How the rows of a task are read. Fields have the names that ``DataChoice`` has for them."""
+
+    task: Annotated[
+        str | None, typer.Option("--task", help="A known task (gradistill tasks); else inferred.")
+    ] = None
+    label_column: Annotated[
+        str | None,
+        typer.Option("--label-column", help="Where the label is, if not obvious; meta.label in objects."),
+    ] = None
+    text_columns: TextColumns = None
+    kind: Annotated[
+        str | None,
+        typer.Option("--kind", help="What numbers in the label column are: classes or scores."),
+    ] = None
+    validation_share: Annotated[
+        float | None,
+        typer.Option(
+            "--validation-share", help="Draw this share of the training rows for validation, e.g. 0.1."
+        ),
+    ] = None
+    validation_seed: Annotated[
+        int, typer.Option("--validation-seed", help="Of that draw. Use one for teacher, students and audit.")
+    ] = 0
+
+    def choice(self) -> DataChoice:
+        """The data that a command names. Raises RecipeError for values that cannot be."""
+        from gradistill.data import DataChoice
+
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        given["text_columns"] = listed(self.text_columns)
+        given["label_map"] = label_pairs(given.get("label_map"))
+        return DataChoice(given.pop("data"), **given)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuningData(TableOptions):
+    """The rows of a task."""
+
+    data: Annotated[str, DATA]
+    positive: Positive = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherData(FinetuningData):
+    """The rows of a task that there is a teacher of."""
+
+    label_map: LabelMap = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillationData(TeacherData):
+    """The rows that a student learns from."""
+
+    unlabelled: Unlabelled = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreData(TableOptions):
+    """The rows that a store is written for; ``signals show`` and its like need none."""
+
+    data: Annotated[str | None, DATA] = None
+    label_map: LabelMap = None
+    unlabelled: Unlabelled = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeOptions:
+    """A recipe and changes of it."""
+
+    recipe: Annotated[
+        Path | None, typer.Option("--recipe", help="A recipe in YAML; names a method or a base.")
+    ] = None
+    change: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Change the recipe, e.g. objectives.soft_label.temperature=2."),
+    ] = None
+    seed: Annotated[int | None, typer.Option("--seed", help="Short for --set training.seed=…")] = None
+    max_train_rows: Annotated[
+        int | None, typer.Option("--max-train-rows", help="Short for --set training.max_train_rows=…")
+    ] = None
+
+    def load(self, method: str | None, task: str | None = None, changes: Sequence[str] = ()) -> Recipe:
+        """The recipe of the file or the ``method`` for a ``task``; the options come first, ``changes`` last.
+
+        Raises RecipeError for a recipe, a method or a field that does not exist.
+        """
+        from gradistill.recipe import load_recipe
+
+        settings = one_of("--settings", getattr(self, "settings", "default"), ("authors", "default"))
+        return load_recipe(
+            method,
+            task=task,
+            file=self.recipe,
+            changes=[*self._short_options(), *(self.change or []), *changes],
+            authors_settings=settings == "authors",
+        )
+
+    def _short_options(self) -> list[str]:
+        """The options that stand for a field of the recipe, as changes of it."""
+        given = {name: getattr(self, name, None) for name in RECIPE_FIELDS}
+        if checkpoint := given["student"]:
+            given["student"] = json.dumps(checkpoint)  # a folder may be called 12
+        if (layers := given["layer_map"]) and layers[0].isdigit():
+            given["layer_map"] = f"[{layers}]"
+        given["student"] = given["student"] or None
+        return [f"{RECIPE_FIELDS[name]}={value}" for name, value in given.items() if value is not None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuningRecipe(RecipeOptions):
+    """The recipe of a teacher."""
+
+    epochs: Epochs = None
+    settings: Settings = "authors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentRecipe(RecipeOptions):
+    """The recipe of a student, as far as a store depends on it."""
+
+    method: Annotated[str | None, typer.Option("--method", help="See gradistill methods. Default: adkd.")] = (
+        None
+    )
+    student: Annotated[str | None, typer.Option("--student", help="A pre-trained student checkpoint.")] = None
+    student_layers: StudentLayers = None
+    layer_map: LayerMap = None
+    settings: Settings = "authors"
+
+    def load_for(self, task: str | None, changes: Sequence[str] = ()) -> Recipe:
+        """The recipe of the student; AD-KD's, where neither a method nor a file is given."""
+        return self.load(self.method or (None if self.recipe else "adkd"), task, changes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillationRecipe(StudentRecipe):
+    """The recipe of a student."""
+
+    epochs: Epochs = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignalOptions:
+    """Where the teacher's signals come from."""
+
+    signals: Signals = "auto"
+    encoding: Encoding = None
+    verify: Verify = "full"
+
+    def choice(self) -> StoreChoice:
+        """The store that a run reads. Raises RecipeError for an unknown encoding or verification."""
+        from gradistill.jobs.signals import StoreChoice
+
+        known = known_encoding(self.encoding) if self.encoding else None
+        return StoreChoice(self.signals, known, known_verification(self.verify))
 
 
 def say(text: str) -> None:
     """Print what a job says; of the processes that torchrun started the first one speaks."""
     if os.environ.get("RANK", "0") == "0":
         write(text)
-
-
-def resolved_recipe(
-    method: str | None,
-    task: str | None,
-    file: Path | None,
-    change: list[str] | None,
-    settings: str,
-    **short: Any,
-) -> Any:
-    from gradistill.recipe import load_recipe
-
-    one_of("--settings", settings, ("authors", "default"))
-    names = {
-        "epochs": "training.epochs",
-        "seed": "training.seed",
-        "max_train_rows": "training.max_train_rows",
-    }
-    given = [f"{names.get(key, key)}={value}" for key, value in short.items() if value is not None]
-    return load_recipe(
-        method,
-        task=task,
-        file=file,
-        changes=[*given, *(change or [])],
-        authors_settings=settings == "authors",
-    )
-
-
-def distilling_recipe(
-    method: str | None,
-    task: str | None,
-    file: Path | None,
-    change: list[str] | None,
-    settings: str,
-    *,
-    student: str | None,
-    layers: int | None,
-    layer_map: str | None,
-    **short: Any,
-) -> Any:
-    """The recipe of a student; AD-KD's, where neither a method nor a file is given."""
-    named = method or (None if file else "adkd")
-    changes = student_changes(student, layers, layer_map)
-    return resolved_recipe(named, task, file, change, settings, **short, **changes)
 
 
 def one_of(option: str, given: str, known: tuple[str, ...]) -> Any:
@@ -173,22 +281,6 @@ def known_verification(given: str) -> Any:
     from gradistill.signals.store import Verify
 
     return one_of("--verify", given, get_args(Verify))
-
-
-def student_changes(checkpoint: str | None, layers: int | None, layer_map: str | None) -> dict[str, Any]:
-    """The options of a student as changes of the recipe."""
-    listed = f"[{layer_map}]" if layer_map and layer_map[0].isdigit() else layer_map
-    quoted = json.dumps(checkpoint) if checkpoint else None  # a folder may be called 12
-    return {"student.checkpoint": quoted, "student.layers": layers, "student.layer_map": listed}
-
-
-def data_choice(
-    data: str, task: str | None, *, text_columns: str | None, label_map: str | None = None, **how: Any
-) -> Any:
-    """The data that a command names; ``how`` are further fields of ``DataChoice``."""
-    from gradistill.data import DataChoice
-
-    return DataChoice(data, task, text_columns=listed(text_columns), label_map=label_pairs(label_map), **how)
 
 
 def label_pairs(given: str | None) -> dict[str, str] | None:

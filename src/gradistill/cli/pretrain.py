@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
 
 from gradistill.cli.options import (
-    Changes,
     Epochs,
     LayerMap,
-    Output,
-    Overwrite,
-    RecipeFile,
-    Rows,
-    Seed,
+    RecipeOptions,
+    RunFolder,
     StudentLayers,
     TextColumns,
     listed,
-    resolved_recipe,
     say,
-    student_changes,
 )
 from gradistill.printing import show
 
@@ -33,39 +28,37 @@ Texts = Annotated[
         "--texts", help="Texts: .txt (one a line), a table, a folder with train, a hub id; repeatable."
     ),
 ]
-Width = Annotated[
-    int | None, typer.Option("--student-width", help="A narrower student with random weights to start from.")
-]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainingRecipe(RecipeOptions):
+    """The recipe of an encoder."""
+
+    student_layers: StudentLayers = None
+    student_width: Annotated[
+        int | None,
+        typer.Option("--student-width", help="A narrower student with random weights to start from."),
+    ] = None
+    layer_map: LayerMap = None
+    epochs: Epochs = None
 
 
 def pretrain(
     teacher: Encoder,
     texts: Texts,
-    output: Output,
-    student_layers: StudentLayers = None,
-    student_width: Width = None,
-    layer_map: LayerMap = None,
-    recipe: RecipeFile = None,
-    change: Changes = None,
-    epochs: Epochs = None,
-    seed: Seed = None,
-    max_train_rows: Rows = None,
+    recipe: PretrainingRecipe,
+    folder: RunFolder,
     text_columns: TextColumns = None,
-    overwrite: Overwrite = False,
 ) -> None:
     """Distil an encoder into a smaller one on unlabelled texts: a checkpoint for distill --student."""
     from gradistill.jobs.pretraining import pretrain as pretrained
     from gradistill.report.summary import pretraining_table
 
-    changes = student_changes(None, student_layers, layer_map)
-    resolved = resolved_recipe(
-        "pretrain" if recipe is None else None, None, recipe, change, "default", epochs=epochs, seed=seed,
-        max_train_rows=max_train_rows, **changes, **{"student.width": student_width},
-    )  # fmt: skip
+    resolved = recipe.load(None if recipe.recipe else "pretrain")
     metrics = pretrained(
-        teacher, texts, output, resolved,
-        text_columns=listed(text_columns), overwrite=overwrite, say=say,
+        teacher, texts, folder.output, resolved,
+        text_columns=listed(text_columns), overwrite=folder.overwrite, say=say,
     )  # fmt: skip
     if metrics:  # of several processes the first one has them
         show(pretraining_table(metrics))
-        say(f"written to {output}")
+        say(f"written to {folder.output}")

@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from gradistill.cli.options import (
-    DATA,
     TEACHER,
-    Changes,
-    Encoded,
-    KindOfLabels,
-    LabelColumn,
-    LabelMap,
-    LayerMap,
-    Method,
-    RecipeFile,
-    Rows,
-    Seed,
-    Settings,
-    Student,
-    StudentLayers,
-    TaskName,
-    TextColumns,
-    Unlabelled,
-    ValidationSeed,
-    ValidationShare,
-    Verified,
-    data_choice,
-    distilling_recipe,
+    Encoding,
+    StoreData,
+    StudentRecipe,
+    Verify,
     known_encoding,
     known_verification,
     one_of,
@@ -39,72 +22,61 @@ from gradistill.cli.options import (
 )
 from gradistill.printing import confirmed, show, write
 
-Action = Annotated[
-    str | None, typer.Argument(help="show, list or delete; without one of them a store is written.")
-]
-Store = Annotated[
-    Path | None, typer.Argument(help="The folder of a store; for list, of stores (default: the cache).")
-]
-Asked = Annotated[str | None, TEACHER]  # show, list and delete need neither
-Read = Annotated[str | None, DATA]
-Written = Annotated[Path | None, output_option("The store's folder (default: in the cache).")]
-Repair = Annotated[bool, typer.Option("--repair", help="Write damaged shards of a finished store again.")]
-Spread = Annotated[
-    str | None,
-    typer.Option(
-        "--device-map", help="Spread a large teacher by accelerate: auto, balanced, sequential or cpu."
-    ),
-]
 DEVICE_MAPS = ("auto", "balanced", "sequential", "cpu")
-Yes = Annotated[bool, typer.Option("--yes", help="Delete without asking.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreAction:
+    """What is done with a store that there is."""
+
+    action: Annotated[
+        str | None, typer.Argument(help="show, list or delete; without one of them a store is written.")
+    ] = None
+    folder: Annotated[
+        Path | None, typer.Argument(help="The folder of a store; for list, of stores (default: the cache).")
+    ] = None
+    verify: Verify = "full"
+    yes: Annotated[bool, typer.Option("--yes", help="Delete without asking.")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreOutput:
+    """How a store is written, and where."""
+
+    output: Annotated[Path | None, output_option("The store's folder (default: in the cache).")] = None
+    encoding: Encoding = None
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Write damaged shards of a finished store again.")
+    ] = False
+    device_map: Annotated[
+        str | None,
+        typer.Option(
+            "--device-map", help="Spread a large teacher by accelerate: auto, balanced, sequential or cpu."
+        ),
+    ] = None
 
 
 def signals(
-    action: Action = None,
-    folder: Store = None,
-    teacher: Asked = None,
-    data: Read = None,
-    output: Written = None,
-    method: Method = None,
-    task: TaskName = None,
-    student: Student = None,
-    student_layers: StudentLayers = None,
-    layer_map: LayerMap = None,
-    recipe: RecipeFile = None,
-    change: Changes = None,
-    seed: Seed = None,
-    max_train_rows: Rows = None,
-    settings: Settings = "authors",
-    label_column: LabelColumn = None,
-    text_columns: TextColumns = None,
-    kind: KindOfLabels = None,
-    validation_share: ValidationShare = None,
-    validation_seed: ValidationSeed = 0,
-    label_map: LabelMap = None,
-    unlabelled: Unlabelled = None,
-    encoding: Encoded = None,
-    repair: Repair = False,
-    device_map: Spread = None,
-    verify: Verified = "full",
-    yes: Yes = False,
+    *,
+    teacher: Annotated[str | None, TEACHER] = None,  # show, list and delete need none
+    data: StoreData,
+    recipe: StudentRecipe,
+    written: StoreOutput,
+    existing: StoreAction,
 ) -> None:
     """Write what a recipe asks of the teacher into a store, once; or show, list and delete stores."""
-    if action is not None:
-        return _managed(action, folder, known_verification(verify), yes)
+    if existing.action is not None:
+        return _managed(existing.action, existing)
     from gradistill.jobs import runs
     from gradistill.jobs.signals import DEFAULT_ENCODING
 
-    resolved = distilling_recipe(
-        method, task, recipe, change, settings, student=student, layers=student_layers, layer_map=layer_map,
-        seed=seed, max_train_rows=max_train_rows,
-    )  # fmt: skip
-    choice = data_choice(
-        _given("--data", data), task, label_column=label_column, text_columns=text_columns, unlabelled=unlabelled,
-        kind=kind, validation_share=validation_share, validation_seed=validation_seed, label_map=label_map,
-    )  # fmt: skip
+    resolved = recipe.load_for(data.task)
+    _given("--data", data.data)
+    choice = data.choice()
     return _print(runs.store_signals(
-        _given("--teacher", teacher), choice, output, resolved, repair=repair, device_map=_known(device_map), say=say,
-        encoding=known_encoding(encoding or DEFAULT_ENCODING),
+        _given("--teacher", teacher), choice, written.output, resolved, repair=written.repair,
+        device_map=_known(written.device_map), say=say,
+        encoding=known_encoding(written.encoding or DEFAULT_ENCODING),
     ))  # fmt: skip
 
 
@@ -124,10 +96,11 @@ def _given(option: str, value: str | None) -> str:
     return value
 
 
-def _managed(action: str, folder: Path | None, verify: Any, yes: bool) -> None:
+def _managed(action: str, existing: StoreAction) -> None:
     from gradistill.errors import RecipeError
     from gradistill.jobs.signals import check
 
+    folder, verify = existing.folder, known_verification(existing.verify)
     one_of("gradistill signals", action, ("show", "list", "delete"))
     if action == "list":
         return _list(folder)
@@ -136,7 +109,7 @@ def _managed(action: str, folder: Path | None, verify: Any, yes: bool) -> None:
             f"gradistill signals {action} came without a folder", remedy="name the store's folder"
         )
     if action == "delete":
-        return _delete(folder, yes)
+        return _delete(folder, existing.yes)
     _print(folder)
     check(folder, verify=verify)
     return write(f"whole ({verify} verification)")

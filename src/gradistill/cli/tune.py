@@ -3,111 +3,75 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gradistill.cli.options import (
-    Changes,
-    Data,
-    Epochs,
-    KindOfLabels,
-    LabelColumn,
-    LabelMap,
-    LayerMap,
-    Method,
-    Positive,
-    RecipeFile,
-    Rows,
-    Seed,
-    Settings,
-    Signals,
-    Student,
-    StudentLayers,
-    TaskName,
-    Teacher,
-    TextColumns,
-    ValidationSeed,
-    ValidationShare,
-    data_choice,
-    distilling_recipe,
-    output_option,
-    say,
-)
+from gradistill.cli.options import DistillationRecipe, Signals, Teacher, TeacherData, output_option, say
 from gradistill.printing import show
 
-Output = Annotated[Path, output_option("Where tune.db, best.yaml, tune.json and the best student go.")]
-Search = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--search",
-        help="A field and its values: objectives.soft_label.temperature=1..10, …=0.1..100:log, …=text,token; may be "
-        "repeated. Default: the learning rate, and the weight of every objective with a teacher.",
-    ),
-]
-Maximize = Annotated[
-    str,
-    typer.Option(
-        "--maximize", help="metric, label_loyalty, probability_loyalty, saliency_loyalty, or a mean: a+b."
-    ),
-]
-Minutes = Annotated[
-    float | None,
-    typer.Option("--minutes", min=0.01, help="Start no trial after so many minutes (default: 60)."),
-]
-Trials = Annotated[int | None, typer.Option("--trials", min=1, help="At most so many trials in this call.")]
+if TYPE_CHECKING:  # what is loaded when the command runs
+    from gradistill.jobs.tuning import Tuning
+    from gradistill.recipe import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions:
+    """What is searched, and for how long."""
+
+    search: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--search",
+            help="A field and its values: objectives.soft_label.temperature=1..10, …=0.1..100:log, …=text,token; may "
+            "be repeated. Default: the learning rate, and the weight of every objective with a teacher.",
+        ),
+    ] = None
+    maximize: Annotated[
+        str,
+        typer.Option(
+            "--maximize", help="metric, label_loyalty, probability_loyalty, saliency_loyalty, or a mean: a+b."
+        ),
+    ] = "metric+saliency_loyalty"
+    minutes: Annotated[
+        float | None,
+        typer.Option("--minutes", min=0.01, help="Start no trial after so many minutes (default: 60)."),
+    ] = None
+    trials: Annotated[
+        int | None, typer.Option("--trials", min=1, help="At most so many trials in this call.")
+    ] = None
+    signals: Signals = "auto"
+
+    def tuning(self, recipe: DistillationRecipe, task: str | None) -> Tuning:
+        """The search for a recipe. Raises RecipeError for a field that cannot be searched."""
+        from gradistill.jobs.searching import searched
+        from gradistill.jobs.tuning import Tuning
+
+        def resolve(changes: Sequence[str]) -> Recipe:
+            return recipe.load_for(task, changes)
+
+        bounds = 60.0 if self.minutes is None and self.trials is None else self.minutes
+        aim = tuple(name.strip() for name in self.maximize.split("+"))
+        return Tuning(resolve, tuple(map(searched, self.search or ())), aim, bounds, self.trials)
 
 
 def tune(
     teacher: Teacher,
-    data: Data,
-    output: Output,
-    method: Method = None,
-    task: TaskName = None,
-    student: Student = None,
-    student_layers: StudentLayers = None,
-    layer_map: LayerMap = None,
-    recipe: RecipeFile = None,
-    change: Changes = None,
-    search: Search = None,
-    maximize: Maximize = "metric+saliency_loyalty",
-    minutes: Minutes = None,
-    trials: Trials = None,
-    epochs: Epochs = None,
-    seed: Seed = None,
-    max_train_rows: Rows = None,
-    settings: Settings = "authors",
-    label_column: LabelColumn = None,
-    text_columns: TextColumns = None,
-    kind: KindOfLabels = None,
-    validation_share: ValidationShare = None,
-    validation_seed: ValidationSeed = 0,
-    positive: Positive = None,
-    label_map: LabelMap = None,
-    signals: Signals = "auto",
+    data: TeacherData,
+    output: Annotated[Path, output_option("Where tune.db, best.yaml, tune.json and the best student go.")],
+    recipe: DistillationRecipe,
+    options: SearchOptions,
 ) -> None:
     """Search a recipe's own fields for a task, on validation only; the same command searches on."""
-    from gradistill.jobs.searching import searched
     from gradistill.jobs.signals import StoreChoice
-    from gradistill.jobs.tuning import Tuning
     from gradistill.jobs.tuning import tune as tuned
 
-    def resolve(changes: Any) -> Any:
-        return distilling_recipe(
-            method, task, recipe, [*(change or []), *changes], settings, student=student, layers=student_layers,
-            layer_map=layer_map, epochs=epochs, seed=seed, max_train_rows=max_train_rows,
-        )  # fmt: skip
-
-    bounds = 60.0 if minutes is None and trials is None else minutes
-    aim = tuple(name.strip() for name in maximize.split("+"))
-    tuning = Tuning(resolve, tuple(map(searched, search or ())), aim, bounds, trials)
-    choice = data_choice(
-        data, task, label_column=label_column, text_columns=text_columns, kind=kind,
-        validation_share=validation_share, validation_seed=validation_seed, positive=positive, label_map=label_map,
-    )  # fmt: skip
-    found = tuned(teacher, choice, output, tuning, signals=StoreChoice(signals), say=say)
+    tuning = options.tuning(recipe, data.task)
+    choice = data.choice()
+    found = tuned(teacher, choice, output, tuning, signals=StoreChoice(options.signals), say=say)
     _report(found, output, next_command(teacher, choice, output))
 
 
