@@ -1,8 +1,8 @@
 """Integrated Gradients with nodes placed row by row, where the path is not smooth.
 
 A fine-tuned encoder changes its mind within a narrow stretch of the path, a different one for every text: a rule
-that spends the same nodes on all of it needs hundreds. Here each row runs an adaptive Simpson rule that asks two
-questions of an interval. Is it complete? Completeness (Sundararajan et al. 2017) holds on every interval of the path,
+that spends the same nodes on all of it needs hundreds. Here each row runs an adaptive Simpson rule that checks every
+interval twice. Is it complete? Completeness (Sundararajan et al. 2017) holds on every interval of the path,
 ``∫_a^b ∇F · (E − E') dα = F(b) − F(a)``, and F stands beside the gradient at every node. That is one number, which can
 be right by chance, or because what is wrong with two entries cancels. So: are its attributions those of the interval
 that it was cut from? Halving an interval keeps its three nodes and adds two: no gradient is taken in vain.
@@ -167,7 +167,7 @@ def _nodes(path: Path, group: Sequence[tuple[int, float]]) -> Iterator[_Node]:
 def _refuse_several(views: int) -> None:
     if views != 1:
         raise RecipeError(
-            f"{views} views were asked for with steps chosen for each row",
+            f"The target has {views} views, and steps are chosen for each row.",
             expected="one view: each would want nodes of its own",
             remedy="name the label, or take a fixed number of steps",
         )

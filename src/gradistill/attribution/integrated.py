@@ -35,7 +35,7 @@ class Path:
     """The straight line from a ``baseline`` to the ``embedding`` of each example of a batch, and a target along it.
 
     ``values`` are the target's at the embedding itself. ``at(embeddings, examples)`` evaluates it at other points, row
-    by row: ``examples`` says which example of the batch each row belongs to. ``ForwardPass.path`` makes one.
+    by row: ``examples`` is the example of the batch that each row belongs to. ``ForwardPass.path`` makes one.
     """
 
     embedding: Float[Tensor, "batch token hidden"]
@@ -72,7 +72,9 @@ def quadrature(rule: Rule, steps: int) -> tuple[np.ndarray, np.ndarray]:
     """Nodes and weights, float64 ``(steps,)`` each, of a rule on [0, 1]. Raises RecipeError for steps < 1."""
     if steps < 1:
         raise RecipeError(
-            f"{steps} integration steps were asked for", expected="1 or more", remedy="set steps to 1 or more"
+            f"Integrated Gradients has {steps} integration steps.",
+            expected="1 or more",
+            remedy="set steps to 1 or more",
         )
     if rule == "right_riemann":
         return np.arange(1, steps + 1) / steps, np.full(steps, 1 / steps)

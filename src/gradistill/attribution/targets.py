@@ -59,7 +59,7 @@ _OF_EVERY_LABEL: dict[str, Callable[[Tensor], Tensor]] = {
 
 _GIVERS = {
     "gold": "a batch with labels",
-    "teacher": "a teacher that has spoken first",
+    "teacher": "a teacher whose predictions are known",
     "sampled": "a batch for which a label was drawn: training",
     "projected": "a batch for which signs were drawn: training",
 }
@@ -102,13 +102,13 @@ class Target:
         """Raise RecipeError where the target does not exist for a model with so many outputs."""
         if labels == 1 and self.kind == "label_nll":
             raise RecipeError(
-                "the target label_nll was asked for in a regression",
+                "The target label_nll does not exist in a regression.",
                 expected="log_odds or logit (the prediction) or gold_loss (its squared error)",
                 remedy="set target: log_odds",
             )
         if self.kind == "gold_loss" and self.view != "gold":
             raise RecipeError(
-                f"the target gold_loss was asked for with view {self.view!r}",
+                f"The target gold_loss has view {self.view!r}.",
                 expected="view 'gold': the gold loss knows one label only",
                 remedy="set view: gold, or target: label_nll for other labels",
             )

@@ -1,4 +1,4 @@
-"""Models asked about the same rows: their logits, and the saliency maps that loyalty compares."""
+"""Predictions of several models for the same rows: their logits, and the saliency maps that loyalty compares."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from gradistill.signals.explained import explained_pass
 
 @dataclass(frozen=True)
 class Answers:
-    """What one model answers, row by row: logits ``(rows, label)`` and a map of token scores for each row,
+    """The predictions of one model, row by row: logits ``(rows, label)`` and a map of token scores for each row,
     special tokens and padding taken out."""
 
     logits: np.ndarray
@@ -44,10 +44,10 @@ def ask(
     tokens_at_once: int = 4096,
     on_progress: Callable[[int], object] = lambda done: None,
 ) -> Answers:
-    """What ``model`` answers about encoded rows (with ``special_tokens_mask``), in their order.
+    """The predictions of ``model`` for encoded rows (with ``special_tokens_mask``), in their order, and their maps.
 
-    It explains ``labels``, one per row, or what it predicts itself, by ``method``. ``on_progress`` hears how many rows
-    are done. The model is asked in eval mode and left as it was; rows of like length, at most ``tokens_at_once``
+    It explains ``labels``, one per row, or what it predicts itself, by ``method``. ``on_progress`` is called with
+    the number of rows done. The model computes in eval mode and is left as it was; rows of like length, at most ``tokens_at_once``
     tokens of them with their padding, share a forward pass.
     """
     logits: list[Any] = [None] * len(rows)

@@ -40,7 +40,7 @@ SIGNED = ("saliency_loyalty", "cosine", "kendall_tau")
 
 
 def columns_of(student: Answers, teacher: Answers, gold: np.ndarray | None) -> Columns:
-    """Everything that follows from both models' answers. ``gold`` are class ids or scores, None without labels."""
+    """Everything that follows from both models' predictions. ``gold`` are class ids or scores, None without labels."""
     tokens = np.array([len(scores) for scores in teacher.maps])
     found = {**map_agreement(student.maps, teacher.maps), "tokens": tokens}
     if gold is not None:

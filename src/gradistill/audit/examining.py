@@ -1,4 +1,4 @@
-"""Teacher and students asked about the same rows, a block at a time: columns of figures, and examples to look at."""
+"""Teacher and students compared on the same rows, a block at a time: columns of figures, and examples to look at."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from gradistill.signals.explained import explained_pass
 from gradistill.types import UNLABELLED
 
 BLOCK = 1000
-"""Rows that are encoded and answered at a time: memory does not grow with the number of rows beyond it."""
+"""Rows that are encoded and predicted at a time: memory does not grow with the number of rows beyond it."""
 
 OnProgress = Callable[[int], object]
 
@@ -54,7 +54,7 @@ class Examiner:
     def blocks(self, rows: Dataset) -> Iterator[Examined]:
         """All rows: columns with plausibility and watched words where they exist, and every example in words."""
         for some in in_blocks(rows):
-            teacher, students = self._answers(some)
+            teacher, students = self._predictions(some)
             gold = _gold(some)
             read = readings(some, self.tokenizer, self.task, self.max_length)
             columns = [columns_of(student, teacher, gold) for student in students]
@@ -64,10 +64,10 @@ class Examiner:
                                      for k in range(len(some))])  # fmt: skip
 
     def agreement(self, rows: Dataset) -> list[Columns]:
-        """The columns that follow from the answers alone, for rows of any number."""
+        """The columns that follow from the predictions alone, for rows of any number."""
         parts: list[list[Columns]] = []
         for some in in_blocks(rows):
-            teacher, students = self._answers(some)
+            teacher, students = self._predictions(some)
             gold = _gold(some)
             parts.append([columns_of(student, teacher, gold) for student in students])
         return [joined(of_one) for of_one in zip(*parts, strict=True)]
@@ -100,7 +100,7 @@ class Examiner:
                 self.on_progress(len(some.places))
         return found
 
-    def _answers(self, rows: Dataset) -> tuple[Answers, list[Answers]]:
+    def _predictions(self, rows: Dataset) -> tuple[Answers, list[Answers]]:
         encoded, collate = self._encoded(rows), Collator(self.tokenizer)
         teacher = ask(self.teacher, encoded, collate, method=self.method, on_progress=self.on_progress)
         labels = teacher.labels
@@ -143,9 +143,9 @@ class Examiner:
             "index": row["index"],
             "gold": _shown(row["label"], names),
             "texts": [row[name] for name in self.task.text_columns],
-            "teacher": said(teacher, k, names),
+            "teacher": prediction_of(teacher, k, names),
             "students": [
-                {**said(student, k, names), **_agreeing(own, k)}
+                {**prediction_of(student, k, names), **_agreeing(own, k)}
                 for student, own in zip(students, columns, strict=True)
             ],
             "words": [
@@ -174,7 +174,7 @@ def in_blocks(rows: Dataset) -> Iterator[Dataset]:
         yield rows.select(range(start, min(start + BLOCK, len(rows))))
 
 
-def said(answers: Answers, k: int, names: Sequence[str] | None) -> dict[str, Any]:
+def prediction_of(answers: Answers, k: int, names: Sequence[str] | None) -> dict[str, Any]:
     if names is None:
         return {"label": None, "confidence": None, "prediction": round(float(answers.logits[k, 0]), 4)}
     sure = float(confidence(answers.logits[k : k + 1])[0])
@@ -182,7 +182,7 @@ def said(answers: Answers, k: int, names: Sequence[str] | None) -> dict[str, Any
 
 
 def _agreeing(columns: Columns, k: int) -> dict[str, Any]:
-    """``disagreement`` sorts the examples: another label first, then other answers, then other reasons."""
+    """``disagreement`` sorts the examples: another label first, then other probabilities, then other reasons."""
     rho = float(columns["saliency_loyalty"][k])
     reasons = (1 - rho) / 2 if np.isfinite(rho) else 0.0
     same = bool(columns["label_loyalty"][k]) if "label_loyalty" in columns else None

@@ -115,7 +115,7 @@ def bootstrap_statistic(
     resamples: int = 2000,
     seed: int = 0,
 ) -> Estimate:
-    """Any statistic of examples that are drawn together from all ``arrays`` (a correlation, say).
+    """Any statistic of examples that are drawn together from all ``arrays`` (such as a correlation).
 
     ``statistic`` takes as many arrays of shape ``(resample, batch)`` as there are ``arrays`` and returns one
     value per row. Resamples on which it is NaN (a correlation on a resample without spread) are left out of
@@ -156,7 +156,7 @@ def _mean(values: Float[np.ndarray, "resample batch"]) -> Float[np.ndarray, " re
 
 
 def _checked_size(columns: list[np.ndarray], level: float, resamples: int) -> int:
-    """The common number of examples, or an error that says what does not fit."""
+    """The common number of examples, or an error that names what does not fit."""
     if not 0 < level < 1:
         raise GradistillError(f"The level of the interval is {level}.", expected="a number between 0 and 1")
     if resamples < 1:

@@ -1,4 +1,4 @@
-"""From columns to what an audit says: figures with intervals, parts, comparisons, verdicts. One JSON-able mapping."""
+"""From columns to the results of an audit: figures with intervals, parts, comparisons, verdicts, as JSON."""
 
 from __future__ import annotations
 
@@ -166,16 +166,16 @@ def _under(
 
 
 def _verdict(figures: Mapping[str, Estimate]) -> str:
-    said = []
+    parts = []
     if "label_loyalty" in figures:
-        said.append(f"decides as its teacher on {figures['label_loyalty'].value:.0%} of the examples")
+        parts.append(f"decides as its teacher on {figures['label_loyalty'].value:.0%} of the examples")
     if "prediction_loyalty" in figures:
-        said.append(f"predicts in step with its teacher (r = {figures['prediction_loyalty'].value:.2f})")
+        parts.append(f"predicts in step with its teacher (r = {figures['prediction_loyalty'].value:.2f})")
     if "saliency_loyalty" in figures:
         rho = figures["saliency_loyalty"]
         between = f" ({rho.low:.2f}–{rho.high:.2f})" if isfinite(rho.low) else ""
-        said.append(f"ranks the tokens alike with ρ = {rho.value:.2f}{between}")
-    return ", and ".join(said)
+        parts.append(f"ranks the tokens alike with ρ = {rho.value:.2f}{between}")
+    return ", and ".join(parts)
 
 
 def _whole_verdict(
@@ -184,5 +184,5 @@ def _whole_verdict(
     if failed:
         short = ", ".join(f"{f['figure']} of {f['student']}" for f in failed)
         return f"Below the limit: {short}."
-    said = "; ".join(f"{student['name']} {student['verdict']}" for student in students)
-    return f"{'Within all limits: ' if limits else ''}{said}."
+    verdicts = "; ".join(f"{student['name']} {student['verdict']}" for student in students)
+    return f"{'Within all limits: ' if limits else ''}{verdicts}."

@@ -47,6 +47,6 @@ class AttentionScores(Objective):
         return mean_of(apart.sum(1), pairs_among(batch.mask))
 
 
-def _scores(said: Signals) -> Float[Tensor, "batch layer head token token"]:
-    query, key = said["query"], said["key"]
+def _scores(signals: Signals) -> Float[Tensor, "batch layer head token token"]:
+    query, key = signals["query"], signals["key"]
     return torch.einsum("blihp,bljhp->blhij", query, key) / query.shape[-1] ** 0.5

@@ -1,4 +1,4 @@
-"""Gradient KD: the student answers to a change of the input as the teacher does."""
+"""Gradient KD: the student reacts to a change of the input as the teacher does."""
 
 from __future__ import annotations
 

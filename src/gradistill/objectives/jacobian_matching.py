@@ -53,10 +53,10 @@ class JacobianMatching(Objective):
     ) -> Float[Tensor, " batch"]:
         mask = batch.mask.unsqueeze(1)
         if self.unit:
-            ours, theirs = (unit_texts(said["jacobian"], mask) for said in (student, teacher))
+            ours, theirs = (unit_texts(signals["jacobian"], mask) for signals in (student, teacher))
         else:
             ours, theirs = (
-                said["jacobian"].masked_fill(~mask.unsqueeze(-1), 0.0).flatten(2)
-                for said in (student, teacher)
+                signals["jacobian"].masked_fill(~mask.unsqueeze(-1), 0.0).flatten(2)
+                for signals in (student, teacher)
             )
         return (ours - theirs).square().sum((1, 2))

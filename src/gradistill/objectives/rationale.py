@@ -63,7 +63,7 @@ class Rationale(Objective):
         self._differentiated(labels).check(labels)
         if self.focus and self.unit == "text":
             raise RecipeError(
-                "focus came for texts of unit length, whose tokens have no weights of their own",
+                "rationale.focus is set with unit: text, where tokens have no weights of their own.",
                 expected="unit: token, or no focus",
                 remedy="drop one of them",
             )
@@ -85,7 +85,7 @@ class Rationale(Objective):
         self, student: Signals, teacher: Signals, batch: Batch, moment: Moment
     ) -> Float[Tensor, " batch"]:
         mask = batch.mask.unsqueeze(1)
-        ours, theirs = (unit_maps(said["scores"], mask) for said in (student, teacher))
+        ours, theirs = (unit_maps(signals["scores"], mask) for signals in (student, teacher))
         total = self.magnitude * (ours - theirs).square().sum(-1)
         if self.direction:
             total = total + self.direction * self._turned(
@@ -113,7 +113,7 @@ class Rationale(Objective):
 
 
 def _confidence(logits: Float[Tensor, "batch label"]) -> Float[Tensor, " batch"]:
-    """The largest probability, in units of what chance would say: 1 for certain, 0 for no idea; 1 in a regression."""
+    """The largest probability, rescaled so that 1 is certain and 0 is chance; 1 in a regression."""
     labels = logits.shape[1]
     if labels == 1:
         return torch.ones_like(logits[:, 0])

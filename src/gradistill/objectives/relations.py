@@ -41,7 +41,7 @@ def angles(
     """Cosines of the angles at each item between two others no more than ``window`` places away.
 
     From the products of all pairs, which hold all distances; what the vectors have in common is taken off first, so
-    that near ones keep their digits. What lies beyond the ends is any number: ``triplets_among`` says what counts.
+    that near ones keep their digits. What lies beyond the ends is any number: ``triplets_among`` marks what counts.
     0 where two of the three coincide.
     """
     found = products(vectors - vectors.mean(-2, keepdim=True))

@@ -75,16 +75,16 @@ class SelfAttentionRelations(Objective):
     ) -> Float[Tensor, " batch"]:
         total = torch.zeros(len(batch), device=batch.mask.device)
         for relation in self.relations:
-            says, should_say = (self._log_shares(said, relation, batch.mask) for said in (student, teacher))
+            log_q, log_p = (self._log_shares(signals, relation, batch.mask) for signals in (student, teacher))
             kept = batch.mask[:, None, None, :]
-            divergence = torch.where(kept, should_say.exp() * (should_say - says), 0.0).sum(-1)
+            divergence = torch.where(kept, log_p.exp() * (log_p - log_q), 0.0).sum(-1)
             total = total + mean_of(divergence.mean(1), batch.mask)
         return total
 
     def _log_shares(
-        self, said: Signals, relation: Relation, mask: Bool[Tensor, "batch token"]
+        self, signals: Signals, relation: Relation, mask: Bool[Tensor, "batch token"]
     ) -> Float[Tensor, "batch head token token"]:
-        left, right = (self._split(said[part]) for part in _SIDES[relation])
+        left, right = (self._split(signals[part]) for part in _SIDES[relation])
         scores = left @ right.transpose(-1, -2) / left.shape[-1] ** 0.5
         hidden = torch.finfo(scores.dtype).min  # not −∞: its differences are no numbers
         return scores.masked_fill(~mask[:, None, None, :], hidden).log_softmax(-1)

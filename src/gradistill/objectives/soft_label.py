@@ -1,4 +1,4 @@
-"""Knowledge distillation of the teacher's answer: soft labels at a temperature."""
+"""Knowledge distillation of the teacher's probabilities: soft labels at a temperature."""
 
 from __future__ import annotations
 
@@ -45,15 +45,11 @@ class SoftLabel(Objective):
         self, student: Signals, teacher: Signals, batch: Batch, moment: Moment
     ) -> Float[Tensor, " batch"]:
         temperature = self.temperature_at(moment)
-        says, should_say = student["logits"] / temperature, teacher["logits"] / temperature
-        if says.shape[1] == 1:
-            distances = (says - should_say).square().sum(-1)
+        student_logits, teacher_logits = student["logits"] / temperature, teacher["logits"] / temperature
+        if student_logits.shape[1] == 1:
+            distances = (student_logits - teacher_logits).square().sum(-1)
         else:
-            wanted = should_say.log_softmax(-1)
-            missing = (
-                says.log_softmax(-1)
-                if self.divergence == "soft_cross_entropy"
-                else says.log_softmax(-1) - wanted
-            )
-            distances = -(wanted.exp() * missing).sum(-1)
+            log_p, log_q = teacher_logits.log_softmax(-1), student_logits.log_softmax(-1)
+            compared = log_q if self.divergence == "soft_cross_entropy" else log_q - log_p
+            distances = -(log_p.exp() * compared).sum(-1)
         return distances * temperature**2 if self.times_temperature_squared else distances

@@ -1,4 +1,4 @@
-"""A term of the loss: an objective, its weight, and when it is asked for."""
+"""A term of the loss: an objective, its weight, and when it runs."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What a signal is: a quantity of one model and one batch, and how a store keeps it.
 
-One file a signal. Each says what the forward pass must record (``needs``), how the signal is computed from it
-(``compute``) and which column of a store holds it (``column``). Teacher and student use the same code.
+One file a signal. Each defines what the forward pass must record (``needs``), how the signal is computed from it
+(``compute``) and how a store keeps it (``layout``). Teacher and student use the same code.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ Collate = Callable[[Sequence[Mapping[str, Any]]], dict[str, Tensor]]
 
 @dataclass(frozen=True)
 class Build:
-    """What to build: the teacher asked about encoded rows, in their order."""
+    """What to build: the teacher's signals for encoded rows, in their order."""
 
     folder: Path
     rows: Dataset
@@ -123,7 +123,7 @@ def build(
 
 
 def rebuild(plan: Build, numbers: Sequence[int], teacher: TeacherSignals, collate: Collate) -> None:
-    """Write some shards of a finished store again, and what the manifest says of these: of no other shard.
+    """Write some shards of a finished store again, and their entries in the manifest: of no other shard.
 
     Raises StoreError where the store is for something else.
     """
@@ -196,7 +196,7 @@ def read_plan(folder: Path) -> tuple[dict[str, Any], int]:
     begun = read_object(folder / PLAN)
     made_for, rows_per_shard = begun.get("made_for"), begun.get("rows_per_shard")
     if not isinstance(made_for, dict):
-        raise ValueError("it does not say what the store is for")
+        raise ValueError("it does not name what the store is for")
     if type(rows_per_shard) is not int or rows_per_shard < 1:
         raise ValueError(f"its rows_per_shard is {rows_per_shard!r}, which must be 1 or more")
     return made_for, rows_per_shard
@@ -287,7 +287,7 @@ def _arrow(
 
 
 def _entry(plan: Build, number: int) -> Shard:
-    """What the manifest says of a shard that was just written."""
+    """The manifest's entry for a shard that was just written."""
     file = plan.shard_file(number)
     return Shard(file.name, len(plan.rows_of(number)), file.stat().st_size, checksum_of(file))
 

@@ -28,7 +28,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Manifest:
-    """``made_for`` is what the fingerprints say; ``about`` what people want to know (names, counts)."""
+    """``made_for`` holds the fingerprints; ``about`` what people want to know (names, counts)."""
 
     made_for: dict[str, Any]
     about: dict[str, Any]

@@ -39,7 +39,7 @@ class Shelf:
 
 
 class StoredTeacher:
-    """A teacher that answers from a store (``TeacherSignals``). ``seconds`` is the time that reading took."""
+    """A teacher whose signals are read from a store (``TeacherSignals``). ``seconds`` is the time that reading took."""
 
     def __init__(
         self, folder: Path, manifest: Manifest, columns: Sequence[Column], rows: Iterable[int]
@@ -108,9 +108,9 @@ class StoredTeacher:
 
 def _of_these(found: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
     """What a store was made for, without the signals that nobody wants here; as it is, where wanted ones lack."""
-    there, asked = found.get("signals"), wanted.get("signals")
-    if isinstance(there, list) and isinstance(asked, list) and all(signal in there for signal in asked):
-        return {**found, "signals": asked}
+    stored, signals = found.get("signals"), wanted.get("signals")
+    if isinstance(stored, list) and isinstance(signals, list) and all(signal in stored for signal in signals):
+        return {**found, "signals": signals}
     return found
 
 

@@ -1,4 +1,4 @@
-"""Derivatives along directions by central differences, of one matrix or of all at once, beside what autograd says."""
+"""Derivatives along directions by central differences, of one matrix or of all at once, compared with autograd."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Reading:
 
     @property
     def is_sharp(self) -> bool:
-        """Whether agreement says something: what rounding may hide is within the tolerance itself."""
+        """Whether agreement means something: what rounding may hide is within the tolerance itself."""
         return self.floor <= self._tolerance
 
     @property
@@ -139,7 +139,7 @@ def _read(
 
 
 def _sharper(read: Callable[[float], Reading]) -> Reading:
-    """Read with the shorter step too, where the first does not agree and the second can tell."""
+    """Read with the shorter step too, where the first does not agree and the second can decide."""
     reading = read(STEP)
     if reading.agrees:
         return reading

@@ -69,8 +69,8 @@ class DistillationTrainer(Trainer):
     The first parameters are the Trainer's, in its order: ``model``, ``args``, ``data_collator``, ``train_dataset``, and
     so on. ``docs/training.md`` lists what differs. These are keywords:
 
-    ``teacher`` is a sequence classifier (set to eval mode and taken out of every graph) or anything that answers
-    requests (``TeacherSignals``, then with ``teacher_facts``); None where no objective needs one.
+    ``teacher`` is a sequence classifier (set to eval mode and taken out of every graph) or anything that returns
+    signals (``TeacherSignals``, then with ``teacher_facts``); None where no objective needs one.
     ``objectives`` are ``Term(objective, weight)`` or bare objectives of weight 1. The loss is the sum of the weighted
     distances, each averaged over all examples of the optimizer step: accumulated batches and all processes. Rows
     without a label (-100) do not count in the average of ``hard_label``.
