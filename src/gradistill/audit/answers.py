@@ -47,8 +47,8 @@ def ask(
     """The predictions of ``model`` for encoded rows (with ``special_tokens_mask``), in their order, and their maps.
 
     It explains ``labels``, one per row, or what it predicts itself, by ``method``. ``on_progress`` is called with
-    the number of rows done. The model computes in eval mode and is left as it was; rows of like length, at most ``tokens_at_once``
-    tokens of them with their padding, share a forward pass.
+    the number of rows done. The model computes in eval mode and is left as it was. Rows of like length, at most
+    ``tokens_at_once`` tokens of them with their padding, share a forward pass.
     """
     logits: list[Any] = [None] * len(rows)
     maps: list[Any] = [None] * len(rows)
