@@ -34,10 +34,11 @@ from measuring import alternating, markdown, publish, ratio, shown
 from torch import Tensor
 
 from gradistill.attribution.targets import Target
+from gradistill.audit.attributions import attribute
+from gradistill.audit.methods import method
 from gradistill.data import Collator, encode, load_splits
 from gradistill.models.loading import load_classifier, load_tokenizer, set_padding
 from gradistill.models.probe import Probe
-from gradistill.signals.row_attributions import attribute
 from gradistill.types import Batch
 
 TOLERANCE, SHARE = 0.01, 0.95
@@ -80,8 +81,11 @@ class Bench:
             batch = Batch.of(self.collate([self.rows[place] for place in places]))
             yield places, batch, torch.tensor([self.labels[place] for place in places])
 
-    def ours(self, **options: Any) -> Maps:
-        done = attribute(self.model, self.rows, self.collate, labels=self.labels, **options)
+    def ours(self, name: str = "integrated_gradients", **options: Any) -> Maps:
+        options = options or ({"steps": "auto"} if name == "integrated_gradients" else {})
+        done = attribute(
+            self.model, self.rows, self.collate, labels=self.labels, method=method(name, **options)
+        )
         return {one.place: one.attributions for one in done}
 
     def captums_gradient_x_input(self) -> Maps:
@@ -89,10 +93,10 @@ class Bench:
             return LOG_ODDS.values(self.model(**batch.inputs).logits, at)[:, 0]
 
         layer = self.model.get_submodule(self.probe.embedding)
-        method = LayerGradientXActivation(run, layer)
+        theirs = LayerGradientXActivation(run, layer)
         found: Maps = {}
         for places, batch, at in self.batches():
-            maps = method.attribute(batch.inputs["input_ids"], additional_forward_args=(batch, at))
+            maps = theirs.attribute(batch.inputs["input_ids"], additional_forward_args=(batch, at))
             found |= unpadded(places, batch, maps)
         return found
 
@@ -117,9 +121,16 @@ class Bench:
             found |= unpadded(places, batch, maps)
         return found
 
-    def share_within(self, steps: int) -> float:
+        steps_each = method("integrated_gradients", steps=steps)
+        done = attribute(self.model, self.rows, self.collate, labels=self.labels, method=steps_each)
         """Of the rows that so many Gauss–Legendre steps bring under the tolerance; the nodes are Captum's."""
-        done = attribute(self.model, self.rows, self.collate, labels=self.labels, steps=steps)
+        done = attribute(
+            self.model,
+            self.rows,
+            self.collate,
+            labels=self.labels,
+            method=method("integrated_gradients", steps=steps),
+        )
         return float(np.mean([abs(one.residual) <= TOLERANCE for one in done]))
 
 
@@ -149,7 +160,7 @@ def beside(ours: Callable[[], Maps], captums: Callable[[], Maps], rounds: int) -
 def at_equal_nodes(bench: Bench, many: Bench, group: int, rounds: int) -> dict[str, dict[str, Any]]:
     found = {
         "gradient × input": beside(
-            lambda: many.ours(method="gradient_x_input"), many.captums_gradient_x_input, rounds
+            lambda: many.ours("gradient_x_input"), many.captums_gradient_x_input, rounds
         )
     }
     for steps in NODES:

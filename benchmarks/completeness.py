@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import track
 
 from gradistill.data import load_splits
-from gradistill.jobs.explain import explain_with
+from gradistill.jobs.explain import explain
 from gradistill.models.loading import load_classifier, load_tokenizer, set_padding
 from gradistill.report.terminal import results_table
 
@@ -43,12 +43,7 @@ def main() -> None:
     for baseline in ("padding", "zero"):
         for steps in track(STEPS, description=f"{baseline} baseline"):
             found = np.abs(
-                [
-                    explain_with(
-                        model, tokenizer, text, name=given.model, steps=steps, baseline=baseline
-                    ).residual
-                    for text in texts
-                ]
+                [explain((model, tokenizer), text, steps=steps, baseline=baseline).residual for text in texts]
             )
             table.append(
                 {

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gradistill.audit import ask, loyalty
+    from gradistill.audit.attributions import attribute
     from gradistill.data import TASKS, align_labels, encode, load_splits
     from gradistill.errors import GradistillError
     from gradistill.jobs.audit import AuditChoice, audit
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from gradistill.jobs.runs import DataChoice, distill, finetune
     from gradistill.objectives import Term, objectives
     from gradistill.recipe import load_recipe
-    from gradistill.signals.row_attributions import attribute
     from gradistill.training.trainer import DistillationTrainer
 
 _HOME = {  # nowhere: the room of that name, which can be called
@@ -29,7 +29,7 @@ _HOME = {  # nowhere: the room of that name, which can be called
     "Term": "objectives",
     "align_labels": "data",
     "ask": "audit",
-    "attribute": "signals.row_attributions",
+    "attribute": "audit.attributions",
     "audit": "",
     "distill": "jobs.runs",
     "encode": "data",

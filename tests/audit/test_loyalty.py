@@ -14,8 +14,16 @@ from scipy import stats
 from scipy.spatial.distance import jensenshannon
 from scipy.special import softmax
 
-from gradistill.audit import label_agreement, measure_loyalty, probability_agreement, saliency_agreement
+from gradistill.audit import Answers, label_agreement, loyalty, probability_agreement, saliency_agreement
 from gradistill.errors import GradistillError
+
+
+def measured(student_logits, teacher_logits, student_maps, teacher_maps, *, method):
+    return loyalty(
+        Answers(student_logits, tuple(student_maps or ())),
+        Answers(teacher_logits, tuple(teacher_maps or ())),
+        method=method,
+    )
 
 
 def _logits(seed: int, rows: int = 40, labels: int = 3, scale: float = 3.0) -> np.ndarray:
@@ -127,29 +135,29 @@ def test_a_constant_map_agrees_with_nothing():
 
 def test_identical_models_are_wholly_loyal():
     logits, maps = _logits(6), _maps(3, [4 + k % 9 for k in range(40)])
-    loyalty = measure_loyalty(logits, logits, maps, maps, method="gradient_x_input")
+    found = measured(logits, logits, maps, maps, method="gradient_x_input")
     # Forty of forty examples may still be chance: the lower end is Wilson's, which scipy knows.
     lowest = stats.binomtest(40, 40).proportion_ci(method="wilson").low
-    scales = ((loyalty.label, lowest), (loyalty.probability, lowest), (loyalty.saliency, 2 * lowest - 1))
+    scales = ((found.label, lowest), (found.probability, lowest), (found.saliency, 2 * lowest - 1))
     for part, low in scales:
         assert part is not None
         assert (part.value, part.low, part.high, part.n) == (1.0, pytest.approx(low), 1.0, 40)
-    assert loyalty.prediction is None
+    assert found.prediction is None
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3])
 def test_a_few_rows_give_a_correlation_no_interval(rows: int):
-    loyalty = measure_loyalty(_logits(20, rows, 1), _logits(21, rows, 1), None, None, method="m")
-    assert loyalty.prediction is not None
-    assert np.isnan([loyalty.prediction.low, loyalty.prediction.high]).all()
+    found = measured(_logits(20, rows, 1), _logits(21, rows, 1), None, None, method="m")
+    assert found.prediction is not None
+    assert np.isnan([found.prediction.low, found.prediction.high]).all()
 
 
 def test_the_form_of_metrics_json():
     lengths = [2, 6, 6, 9]
-    loyalty = measure_loyalty(
+    found = measured(
         _logits(7, 4), _logits(8, 4), _maps(4, lengths), _maps(5, lengths), method="gradient_x_input"
     )
-    form = json.loads(json.dumps(loyalty.as_dict(), allow_nan=False))
+    form = json.loads(json.dumps(found.as_dict(), allow_nan=False))
     assert list(form) == ["label", "probability", "saliency", "prediction"]
     assert set(form["label"]) == {"value", "low", "high", "n"}
     assert form["saliency"]["skipped"] == 1
@@ -161,22 +169,22 @@ def test_the_form_of_metrics_json():
 def test_regression_has_a_prediction_and_no_labels():
     teacher = _logits(9, 50, 1)
     student = teacher + _logits(10, 50, 1, scale=1.0)
-    loyalty = measure_loyalty(student, teacher, None, None, method="gradient_x_input")
-    assert loyalty.label is loyalty.probability is loyalty.saliency is None
-    assert loyalty.prediction is not None
+    found = measured(student, teacher, None, None, method="gradient_x_input")
+    assert found.label is found.probability is found.saliency is None
+    assert found.prediction is not None
     r = stats.pearsonr(student[:, 0], teacher[:, 0])
-    assert loyalty.prediction.value == pytest.approx(r.statistic, abs=1e-12)
+    assert found.prediction.value == pytest.approx(r.statistic, abs=1e-12)
     fisher = r.confidence_interval(0.95)
     # Two methods for one interval: at n = 50 they agree to a few hundredths.
-    assert loyalty.prediction.low == pytest.approx(fisher.low, abs=0.06)
-    assert loyalty.prediction.high == pytest.approx(fisher.high, abs=0.06)
-    assert loyalty.as_dict()["label"] is None
+    assert found.prediction.low == pytest.approx(fisher.low, abs=0.06)
+    assert found.prediction.high == pytest.approx(fisher.high, abs=0.06)
+    assert found.as_dict()["label"] is None
 
 
 def test_a_constant_prediction_has_no_correlation():
     constant = np.full((5, 1), 0.1)
-    loyalty = measure_loyalty(constant, _logits(11, 5, 1), None, None, method="m")
-    assert loyalty.as_dict()["prediction"] == {"value": None, "low": None, "high": None, "n": 5}
+    found = measured(constant, _logits(11, 5, 1), None, None, method="m")
+    assert found.as_dict()["prediction"] == {"value": None, "low": None, "high": None, "n": 5}
 
 
 def test_what_is_not_finite_is_named_by_row():
@@ -203,6 +211,6 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(GradistillError, match="has 4 saliency maps, the teacher 3"):
         saliency_agreement(maps, maps[:3])
     with pytest.raises(GradistillError, match="maps for 3 examples and logits for 4"):
-        measure_loyalty(logits, logits, maps[:3], maps[:3], method="m")
+        measured(logits, logits, maps[:3], maps[:3], method="m")
     with pytest.raises(GradistillError, match="student has 0 saliency maps"):
-        measure_loyalty(logits, logits, None, maps, method="m")
+        measured(logits, logits, None, maps, method="m")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 
 from gradistill.errors import DataError, RecipeError
 from gradistill.jobs import explain as room
-from gradistill.jobs.explain import explain, explain_with
+from gradistill.jobs.explain import explain
 from gradistill.models.loading import load_classifier, load_tokenizer
 
 TEXT = "the film was very great ."
@@ -78,8 +79,8 @@ def test_a_regression_explains_its_prediction(small: Any) -> None:
 def test_a_loaded_model_says_the_same(small: Any) -> None:
     folder = small.teachers["two"]
     model, _ = load_classifier(folder)
-    again = explain_with(model.eval(), load_tokenizer(folder), [TEXT], name=str(folder), steps=5)
-    assert again == explain(str(folder), [TEXT], steps=5)
+    again = explain((model, load_tokenizer(folder)), [TEXT], steps=5)
+    assert replace(again, model=str(folder)) == explain(str(folder), [TEXT], steps=5)
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,10 @@
 """Teacher and student compared on data that neither was fitted to."""
 
-from gradistill.audit.answers import Answers, ask, loyalty, predicted_logits
+from gradistill.audit.answers import Answers, ask, predicted_logits
 from gradistill.audit.loyalty import (
     Loyalty,
     label_agreement,
-    measure_loyalty,
+    loyalty,
     probability_agreement,
     saliency_agreement,
 )
@@ -27,7 +27,6 @@ __all__ = [
     "label_agreement",
     "loyalty",
     "mean_estimate",
-    "measure_loyalty",
     "predicted_logits",
     "probability_agreement",
     "saliency_agreement",

@@ -11,7 +11,6 @@ import torch
 from datasets import Dataset
 from torch import nn
 
-from gradistill.audit.loyalty import Loyalty, measure_loyalty
 from gradistill.audit.methods import Method
 from gradistill.audit.methods.gradient_x_input import GradientXInput
 from gradistill.data.batching import Collate, row_batches
@@ -19,14 +18,17 @@ from gradistill.models.probe import ProbedModel
 from gradistill.models.still import still
 from gradistill.signals.explained import explained_pass
 
+TOKENS_AT_ONCE = 4096
+"""Tokens, padding included, that share a forward pass and its gradient."""
+
 
 @dataclass(frozen=True)
 class Answers:
     """The predictions of one model, row by row: logits ``(rows, label)`` and a map of token scores for each row,
-    special tokens and padding taken out."""
+    special tokens and padding taken out; empty where no map was made."""
 
     logits: np.ndarray
-    maps: tuple[np.ndarray, ...]
+    maps: tuple[np.ndarray, ...] = ()
 
     @property
     def labels(self) -> np.ndarray:
@@ -41,20 +43,19 @@ def ask(
     *,
     labels: np.ndarray | None = None,
     method: Method = GradientXInput(),  # noqa: B008 (frozen)
-    tokens_at_once: int = 4096,
     on_progress: Callable[[int], object] = lambda done: None,
 ) -> Answers:
     """The predictions of ``model`` for encoded rows (with ``special_tokens_mask``), in their order, and their maps.
 
     It explains ``labels``, one per row, or what it predicts itself, by ``method``. ``on_progress`` is called with
     the number of rows done. The model computes in eval mode and is left as it was. Rows of like length, at most
-    ``tokens_at_once`` tokens of them with their padding, share a forward pass.
+    ``TOKENS_AT_ONCE`` tokens of them with their padding, share a forward pass.
     """
     logits: list[Any] = [None] * len(rows)
     maps: list[Any] = [None] * len(rows)
     probed = ProbedModel.of(model)
     with still(model):
-        for some in row_batches(rows, collate, probed.device, tokens_at_once=tokens_at_once, labels=labels):
+        for some in row_batches(rows, collate, probed.device, tokens_at_once=TOKENS_AT_ONCE, labels=labels):
             forward = explained_pass(probed, some.batch)
             scores, own = method(forward).detach().cpu(), some.own_tokens
             predicted = forward.logits.detach().cpu().numpy()
@@ -82,16 +83,3 @@ def predicted_logits(
                 found[place] = row
             on_progress(len(some.places))
     return np.stack(found)
-
-
-def loyalty(student: Answers, teacher: Answers, *, resamples: int = 2000, seed: int = 0) -> Loyalty:
-    """Label, probability and saliency loyalty with 95 % intervals (docs/methods.md)."""
-    return measure_loyalty(
-        student.logits,
-        teacher.logits,
-        student.maps,
-        teacher.maps,
-        method=GradientXInput.name,
-        resamples=resamples,
-        seed=seed,
-    )

@@ -19,6 +19,8 @@ from jaxtyping import Bool, Float
 from scipy.special import rel_entr
 from scipy.stats import rankdata
 
+from gradistill.audit.answers import Answers
+from gradistill.audit.methods.gradient_x_input import GradientXInput
 from gradistill.audit.statistics import Bounds, Estimate, bootstrap_statistic, mean_estimate
 from gradistill.errors import GradistillError
 
@@ -58,38 +60,42 @@ class Loyalty:
         return out
 
 
-def measure_loyalty(
-    student_logits: Float[np.ndarray, "batch label"],
-    teacher_logits: Float[np.ndarray, "_ _"],
-    student_maps: Maps | None,
-    teacher_maps: Maps | None,
+def loyalty(
+    student: Answers,
+    teacher: Answers,
     *,
-    method: str,
+    method: str = GradientXInput.name,
     resamples: int = 2000,
     seed: int = 0,
 ) -> Loyalty:
-    """All figures with 95 % intervals over examples (``audit.statistics``).
+    """Label, probability and saliency loyalty with 95 % intervals over examples (docs/methods.md).
 
-    Logits have one row per example; one column means regression. The maps, of both models or of neither, are made
-    by ``method`` for the **teacher's** label. Errors: ``GradistillError`` as in the functions below.
+    One column of logits means regression. The maps, of both models or of neither, are made by ``method`` for the
+    **teacher's** label. Errors: ``GradistillError`` as in the functions below.
+
+    Example::
+
+        teacher = ask(teacher_model, rows, collate)
+        student = ask(student_model, rows, collate, labels=teacher.labels)
+        loyalty(student, teacher).saliency.value
     """
-    student, teacher = _finite_pair(student_logits, teacher_logits)
+    student_logits, teacher_logits = _finite_pair(student.logits, teacher.logits)
 
     def mean(values: np.ndarray, bounds: Bounds = (0.0, 1.0)) -> Estimate:
         return mean_estimate(values, bounds=bounds, resamples=resamples, seed=seed)
 
     label = probability = prediction = saliency = None
-    if student.shape[1] == 1:
-        prediction = correlation(student[:, 0], teacher[:, 0], resamples=resamples, seed=seed)
+    if student_logits.shape[1] == 1:
+        prediction = correlation(student_logits[:, 0], teacher_logits[:, 0], resamples=resamples, seed=seed)
     else:
-        label = mean(label_agreement(student, teacher))
-        probability = mean(probability_agreement(student, teacher))
+        label = mean(label_agreement(student_logits, teacher_logits))
+        probability = mean(probability_agreement(student_logits, teacher_logits))
     skipped = 0
-    if student_maps is not None or teacher_maps is not None:
-        values, skipped = saliency_agreement(student_maps or (), teacher_maps or ())
-        if len(values) + skipped != len(student):
+    if student.maps or teacher.maps:
+        values, skipped = saliency_agreement(student.maps, teacher.maps)
+        if len(values) + skipped != len(student_logits):
             raise GradistillError(
-                f"There are maps for {len(values) + skipped} examples and logits for {len(student)}.",
+                f"There are maps for {len(values) + skipped} examples and logits for {len(student_logits)}.",
                 expected="one map and one row of logits per example",
             )
         saliency = mean(values, (-1.0, 1.0))
@@ -187,7 +193,7 @@ def _class_logits(student: np.ndarray, teacher: np.ndarray) -> tuple[np.ndarray,
         raise GradistillError(
             "The logits have one column: regression has no labels and no probabilities.",
             expected="two columns or more",
-            remedy="read `prediction` of measure_loyalty",
+            remedy="read `prediction` of loyalty",
         )
     return student, teacher
 

@@ -47,49 +47,17 @@ def explain(
     is the same text with padding in place of its words, or the zero embedding. A fine-tuned encoder may change its
     mind within a narrow stretch of the path, from zero more than from padding; without ``steps`` nodes gather there,
     400 at most, until the scores miss completeness by no more than a thousandth. Without a ``max_length`` the texts are
-    cut as the model was trained (``jobs.lengths``).
+    cut as the model was trained (``jobs.lengths``). A model in memory, ``(model, tokenizer)``, is left as it was.
+    Raises DataError for another number of texts, RecipeError for a label that the model does not have.
+
+    Example: ``explain("runs/student", ["The company rose 3 %.", "Shares fell."]).words``
     """
     _refuse_empty(texts)
     _refuse_other_number(model_folder(model), len(texts))
     tokenizer = load_tokenizer(model)
     classifier, _ = load_classifier(model)
     set_padding(classifier, tokenizer)
-    return explain_with(
-        classifier,
-        tokenizer,
-        texts,
-        name=model_folder(model) or model_name(model),
-        label=label,
-        steps=steps,
-        baseline=baseline,
-        max_length=max_length,
-    )
-
-
-def _refuse_other_number(folder: str, count: int) -> None:
-    """Where the model's own run recorded what it reads."""
-    columns = record_of(folder).get("data", {}).get("text_columns")
-    if columns and len(columns) != count:
-        raise DataError(
-            f"{count} text{'s were' if count > 1 else ' was'} given, and {folder} was trained on {len(columns)} a row: "
-            f"{', '.join(columns)}.",
-            expected=f"{len(columns)} text{'s' if len(columns) > 1 else ''}",
-            remedy='give each text in quotation marks: gradistill explain --model M "first" "second"',
-        )
-
-
-def explain_with(
-    classifier: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    texts: Sequence[str],
-    *,
-    name: str,
-    label: str | None = None,
-    steps: int | None = None,
-    baseline: Baseline = "padding",
-    max_length: int | None = None,
-) -> Explanation:
-    """``explain`` for a model that is loaded already; it is left as it was. ``name`` may be its folder."""
+    name = model_folder(model) or model_name(model)
     length = task_length(max_length, tokenizer, [Reader("model", name, classifier)], lambda line: None)
     encoding, offsets, whole = _encoded(tokenizer, texts, length)
     columns = {key: encoding[key].tolist() for key in ("input_ids", "token_type_ids") if key in encoding}
@@ -121,6 +89,18 @@ def explain_with(
         residual=float(found.residuals),
         cut=(length, whole) if whole > length else None,
     )
+
+
+def _refuse_other_number(folder: str, count: int) -> None:
+    """Where the model's own run recorded what it reads."""
+    columns = record_of(folder).get("data", {}).get("text_columns")
+    if columns and len(columns) != count:
+        raise DataError(
+            f"{count} text{'s were' if count > 1 else ' was'} given, and {folder} was trained on {len(columns)} a row: "
+            f"{', '.join(columns)}.",
+            expected=f"{len(columns)} text{'s' if len(columns) > 1 else ''}",
+            remedy='give each text in quotation marks: gradistill explain --model M "first" "second"',
+        )
 
 
 def _refuse_empty(texts: Sequence[str]) -> None:

@@ -233,8 +233,6 @@ def one_query_attention(
     key: Float[Tensor, "batch key_head key part"],
     value: Float[Tensor, "batch key_head key value_part"],
     attention_mask: Tensor | None,
-    scaling: float | None = None,
-    dropout: float = 0.0,
     **options: Any,
 ) -> tuple[Float[Tensor, "batch token head value_part"], None]:
     """Attention of the one row that is read, repeated for all tokens (transformers' ``AttentionInterface``).
@@ -242,6 +240,8 @@ def one_query_attention(
     Without a mask there is no padding, and the last row sees every key. Raises NotImplementedError for variants
     that it does not know; these keep their own attention.
     """
+    scaling: float | None = options.get("scaling")
+    dropout: float = options.get("dropout", 0.0)
     for name in ("softcap", "position_bias", "s_aux", "cache"):
         if options.get(name) is not None:
             raise NotImplementedError(name)

@@ -95,8 +95,7 @@ class DistillationTrainer(Trainer):
 
     def __init__(
         self,
-        model: Any = None,  # these and the next are checked by ``refuse_types``, with a message
-        args: Any = None,
+        model: Any = None,  # this and the others are checked by ``refuse_types``, with a message
         *positional: Any,
         teacher: Any = None,
         objectives: Any = (),
@@ -105,8 +104,9 @@ class DistillationTrainer(Trainer):
         compute: ComputeSettings = ComputeSettings(),  # noqa: B008 (frozen)
         **named: Any,
     ) -> None:
-        given = signature(Trainer.__init__).bind(self, model, args, *positional, **named).arguments
+        given = signature(Trainer.__init__).bind(self, model, *positional, **named).arguments
         given.pop("self")
+        args = given.get("args")
         refuse_types(given, teacher)
         terms = checked_terms(objectives, teacher)
         if isinstance(args, TrainingArguments):

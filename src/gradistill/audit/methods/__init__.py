@@ -4,6 +4,6 @@ A method is a frozen dataclass with a ``title``, a ``source`` and a call that ta
 (``signals.explained.explained_pass``) and returns scores ``(batch, token)``. An audit explains all models by one.
 """
 
-from gradistill.audit.methods._known import Method, method, methods
+from gradistill.audit.methods._known import Method, WithAttributions, method, methods
 
-__all__ = ["Method", "method", "methods"]
+__all__ = ["Method", "WithAttributions", "method", "methods"]

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
+from gradistill.attribution.integrated import Integrated
 from gradistill.errors import RecipeError, nearest
 from gradistill.signals.forward_pass import ForwardPass
 
@@ -24,6 +25,15 @@ class Method(Protocol):
     source: ClassVar[str]
 
     def __call__(self, forward: ForwardPass) -> Float[Tensor, "batch token"]: ...
+
+
+@runtime_checkable
+class WithAttributions(Method, Protocol):
+    """A method whose scores are the norms of attributions, one vector a token. ``reruns``: it runs the model again."""
+
+    reruns: ClassVar[bool]
+
+    def attributions(self, forward: ForwardPass, *, rows_at_once: int | None = None) -> Integrated: ...
 
 
 @cache

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradistill.signals.explained import EXPLAINED
+from gradistill.attribution.integrated import Integrated
+from gradistill.signals.explained import EXPLAINED, explained_labels
 from gradistill.signals.forward_pass import ForwardPass
 
 
@@ -19,6 +21,14 @@ class GradientXInput:
     name: ClassVar[str] = "gradient_x_input"
     title: ClassVar[str] = "gradient × input"
     source: ClassVar[str] = "Shrikumar et al. 2016, arXiv 1605.01713"
+    reruns: ClassVar[bool] = False
+
+    def attributions(self, forward: ForwardPass, *, rows_at_once: int | None = None) -> Integrated:
+        """One vector a token; they do not claim completeness."""
+        del rows_at_once  # nothing runs again
+        attributions = forward.embedding * forward.gradients(EXPLAINED)[:, 0]
+        residuals = torch.full_like(forward.logits[:, 0].detach(), torch.nan)
+        return Integrated(attributions, residuals, torch.ones_like(explained_labels(forward)))
 
     def __call__(self, forward: ForwardPass) -> Float[Tensor, "batch token"]:
-        return (forward.embedding * forward.gradients(EXPLAINED)[:, 0]).norm(dim=-1)
+        return self.attributions(forward).attributions.norm(dim=-1)

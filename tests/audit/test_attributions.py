@@ -11,9 +11,10 @@ from computed import path_of, run_of
 from families import build
 from gradistill.attribution.integrated import integrated_gradients
 from gradistill.attribution.targets import Target
+from gradistill.audit.attributions import Attributed, attribute
+from gradistill.audit.methods import method
 from gradistill.errors import RecipeError
 from gradistill.models.probe import Probe
-from gradistill.signals.row_attributions import Attributed, attribute
 from gradistill.types import Batch
 
 TARGET = Target("log_odds", "gold")
@@ -42,6 +43,10 @@ def model_of(labels: int = 3) -> Any:
     return model
 
 
+def ig(steps: Any, **options: Any) -> Any:
+    return method("integrated_gradients", steps=steps, **options)
+
+
 def by_place(found: Any) -> list[Attributed]:
     return sorted(found, key=lambda one: one.place)
 
@@ -49,7 +54,7 @@ def by_place(found: Any) -> list[Attributed]:
 @pytest.mark.parametrize("labels", [None, [0, 2, 1, 1]])
 def test_fixed_steps_equal_each_row_alone(labels: list[int] | None) -> None:
     model, rows = model_of(), rows_of([5, 9, 3, 7])
-    found = by_place(attribute(model, rows, collate, steps=6, labels=labels, tokens_at_once=18))
+    found = by_place(attribute(model, rows, collate, method=ig(6), labels=labels, tokens_at_once=18))
     probe = Probe.find(model)
     for row, one in zip(rows, found, strict=True):
         batch = Batch.of(collate([row]))
@@ -73,7 +78,7 @@ def test_gradient_x_input_is_one_right_riemann_step() -> None:
         steps=1,
         rule="right_riemann",
     )
-    for one in attribute(model, rows, collate, method="gradient_x_input", tokens_at_once=10):
+    for one in attribute(model, rows, collate, method=method("gradient_x_input"), tokens_at_once=10):
         length = len(rows[one.place]["input_ids"])
         torch.testing.assert_close(one.attributions, expected[one.place, 0, :length], rtol=1e-8, atol=1e-12)
         assert one.nodes == 1
@@ -82,8 +87,8 @@ def test_gradient_x_input_is_one_right_riemann_step() -> None:
 @pytest.mark.parametrize("labels", [1, 2])
 def test_steps_by_row_reach_the_tolerance_and_what_many_steps_say(labels: int) -> None:
     model, rows = model_of(labels), rows_of([5, 9, 3, 7])
-    found = by_place(attribute(model, rows, collate, tolerance=1e-4))
-    reference = by_place(attribute(model, rows, collate, steps=400))
+    found = by_place(attribute(model, rows, collate, method=ig("auto", tolerance=1e-4)))
+    reference = by_place(attribute(model, rows, collate, method=ig(400)))
     for one, other in zip(found, reference, strict=True):
         assert abs(one.residual) <= 1e-4
         assert abs(other.residual) <= 1e-4
@@ -101,17 +106,15 @@ def test_no_forward_pass_holds_more_tokens_than_allowed(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(model, "forward", counted)
     for steps in (2, 50, "auto"):
-        list(attribute(model, rows, collate, steps=steps, tokens_at_once=20))
+        list(attribute(model, rows, collate, method=ig(steps), tokens_at_once=20))
     assert max(sizes[1:]) <= 20  # the first is the probe's look
     assert len(sizes) > 100
 
 
 def test_the_model_is_left_as_it_was_even_by_who_stops_listening() -> None:
     model = model_of().train()
-    next(attribute(model, rows_of([5, 9]), collate, steps=2, tokens_at_once=9))
+    next(attribute(model, rows_of([5, 9]), collate, method=ig(2), tokens_at_once=9))
     assert all(module.training for module in model.modules())
     assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
-    with pytest.raises(RecipeError, match=r"'saliency'(.|\n)*gradient_x_input or"):
-        next(attribute(model, [], collate, method="saliency"))
-    with pytest.raises(RecipeError, match="0 integration steps"):
-        next(attribute(model, rows_of([5]), collate, steps=0))
+    with pytest.raises(RecipeError, match=r"occlusion returns scores(.|\n)*gradient_x_input"):
+        next(attribute(model, [], collate, method=method("occlusion")))
