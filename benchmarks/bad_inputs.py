@@ -185,10 +185,10 @@ def spoil_option(case: Case) -> None:
 
 
 def spoil_setting(case: Case) -> None:
-    from gradistill.objectives import objectives
+    from gradistill.objectives import all_objectives
 
     places = PLACES.split()
-    for name, kind in objectives().items():
+    for name, kind in all_objectives().items():
         places += [
             f"objectives.{name}.{key}"
             for key in (*kind.__dataclass_fields__, "weight", "every", "share", "start")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import re
 import statistics
@@ -126,7 +127,7 @@ for first in ("", "import gradistill.objectives, gradistill.audit", "import grad
         exec(first)
         import gradistill
         from gradistill import DistillationTrainer, Term, audit, objectives
-        assert "soft_label" in objectives() and "soft_label" in gradistill.objectives()
+        assert "soft_label" in all_objectives() and "soft_label" in gradistill.objectives()
         assert gradistill.audit.Estimate and callable(audit)
         try:
             audit()
@@ -135,3 +136,19 @@ for first in ("", "import gradistill.objectives, gradistill.audit", "import grad
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, first
 """
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_every_objective_is_exported() -> None:
+    """A file of ``objectives`` that the package does not list could be named by no recipe."""
+    from gradistill import objectives
+    from gradistill.objectives.base import Objective
+
+    for path in (HOUSE / "objectives").glob("*.py"):
+        module = (
+            importlib.import_module(f"gradistill.objectives.{path.stem}")
+            if path.stem != "__init__"
+            else objectives
+        )
+        for name, kind in vars(module).items():
+            if isinstance(kind, type) and issubclass(kind, Objective) and kind.__module__ == module.__name__:
+                assert kind is Objective or getattr(objectives, name) in objectives.all_objectives().values()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gradistill.data import TASKS
 from gradistill.errors import RecipeError
-from gradistill.objectives import objectives
+from gradistill.objectives import all_objectives
 from gradistill.recipe import Recipe, load_recipe, shipped_methods
 
 # METHODS.md section 1: annealed, batch, lr, epochs, α, τ, β, K of 768
@@ -244,7 +244,7 @@ def test_a_file_must_be_there_and_be_text(tmp_path: Path) -> None:
 
 _KEYS = st.sampled_from(
     ["method", "base", "task", "tasks", "student", "training", "objectives", "weight", "sst2", "kd", "layers",
-     "epochs", "arguments", "layer_map", "inherit_tasks", *objectives()]
+     "epochs", "arguments", "layer_map", "inherit_tasks", *all_objectives()]
 ) | st.integers()  # fmt: skip
 _VALUES = st.recursive(
     st.none()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from gradistill.jobs.explain import explain
     from gradistill.jobs.pretraining import pretrain
     from gradistill.jobs.runs import DataChoice, distill, finetune
-    from gradistill.objectives import Term, objectives
+    from gradistill.objectives import Term
     from gradistill.recipe import load_recipe
     from gradistill.training.trainer import DistillationTrainer
 
@@ -38,7 +38,6 @@ _HOME = {  # nowhere: the room of that name, which can be called
     "load_recipe": "recipe",
     "load_splits": "data",
     "loyalty": "audit",
-    "objectives": "",
     "pretrain": "jobs.pretraining",
 }
 
@@ -60,7 +59,6 @@ __all__ = [
     "load_recipe",
     "load_splits",
     "loyalty",
-    "objectives",
     "pretrain",
 ]
 __version__ = version("gradistill")

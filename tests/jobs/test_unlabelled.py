@@ -12,7 +12,7 @@ import torch
 from gradistill.errors import DataError, RecipeError
 from gradistill.jobs.runs import distill
 from gradistill.jobs.signals import StoreChoice
-from gradistill.objectives import Moment, objectives
+from gradistill.objectives import Moment, all_objectives
 from gradistill.recipe import load_recipe
 from gradistill.types import UNLABELLED, Batch
 from small import quiet, texts, write_table
@@ -53,7 +53,7 @@ def test_hard_labels_pass_them_over(labels: int) -> None:
     gold = torch.tensor([1.0, float("nan")]) if labels == 1 else torch.tensor([1, UNLABELLED])
     mask = torch.ones(2, 4, dtype=torch.bool)
     logits = torch.randn(2, labels, requires_grad=True)
-    found = objectives()["hard_label"]().distance({"logits": logits}, {}, Batch({}, mask, gold), Moment())
+    found = all_objectives()["hard_label"]().distance({"logits": logits}, {}, Batch({}, mask, gold), Moment())
     (gradient,) = torch.autograd.grad(found.sum(), logits)
     assert found[0] > 0
     assert found[1] == 0

@@ -17,7 +17,7 @@ from gradistill.attribution.targets import Target
 from gradistill.errors import RecipeError
 from gradistill.models.attention import second_order_attention
 from gradistill.models.probe import Probe, ProbedModel
-from gradistill.objectives import Moment, Objective, Pair, Term, objectives
+from gradistill.objectives import Moment, Objective, Pair, Term, all_objectives
 from gradistill.signals import AttributionScores, compute_signals
 from gradistill.signals.teacher import OnlineTeacher
 from gradistill.training.amortising import drawn_for
@@ -26,22 +26,24 @@ from gradistill.training.step import Step
 from gradistill.types import Batch
 
 EVERY: dict[str, Objective] = {
-    **{name: kind() for name, kind in objectives().items()},
-    "gradient_alignment_cls": objectives()["gradient_alignment"](
+    **{name: kind() for name, kind in all_objectives().items()},
+    "gradient_alignment_cls": all_objectives()["gradient_alignment"](
         sites=("embedding_output", "cls"), view="teacher"
     ),
-    "attribution_map_ig": objectives()["attribution_map"](steps=3, keep=0.5),
-    "attribution_map_gold": objectives()["attribution_map"](
+    "attribution_map_ig": all_objectives()["attribution_map"](steps=3, keep=0.5),
+    "attribution_map_gold": all_objectives()["attribution_map"](
         target="gold_loss", view="gold", average="tokens"
     ),
-    "attribution_map_sampled": objectives()["attribution_map"](view="sampled"),
-    "gradient_alignment_sampled": objectives()["gradient_alignment"](
+    "attribution_map_sampled": all_objectives()["attribution_map"](view="sampled"),
+    "gradient_alignment_sampled": all_objectives()["gradient_alignment"](
         sites=("embedding_output", "cls"), view="sampled"
     ),
-    "self_attention_relations_v1": objectives()["self_attention_relations"](relations=("attention", "value")),
-    "self_attention_relations_heads": objectives()["self_attention_relations"](heads=4),
-    "jacobian_matching_projected": objectives()["jacobian_matching"](directions="projected"),
-    "rationale_whole": objectives()["rationale"](
+    "self_attention_relations_v1": all_objectives()["self_attention_relations"](
+        relations=("attention", "value")
+    ),
+    "self_attention_relations_heads": all_objectives()["self_attention_relations"](heads=4),
+    "jacobian_matching_projected": all_objectives()["jacobian_matching"](directions="projected"),
+    "rationale_whole": all_objectives()["rationale"](
         target="margin", view="all", unit="token", sign=1.0, focus=True, confidence=True
     ),
 }
@@ -69,7 +71,7 @@ def on_families(*names: str) -> Any:
         [
             (name, family)
             for name in names or EVERY
-            for family in (FAMILIES if name in objectives() else SOME)
+            for family in (FAMILIES if name in all_objectives() else SOME)
             if applies(name, family)
         ],
     )
@@ -187,7 +189,7 @@ def test_padding_changes_nothing(name: str, family: str) -> None:
 def test_a_student_of_another_width_and_depth_learns(name: str) -> None:
     """Half as wide, and deeper than its teacher."""
     narrow = {"hidden_size": 8, "num_attention_heads": 1, "intermediate_size": 16, "num_hidden_layers": 4}
-    objective = (EVERY | {"rationale_narrow": objectives()["rationale"](direction=0.0)})[name]
+    objective = (EVERY | {"rationale_narrow": all_objectives()["rationale"](direction=0.0)})[name]
     student, teacher = build("bert", seed=1, **narrow), build("bert", seed=2)
     probe, online = Probe.find(student), OnlineTeacher(teacher)
     pair, terms = Pair(probe, online.probe, shared_embeddings=False), [Term(objective)]
@@ -219,7 +221,7 @@ def test_zero_on_identical_signals(name: str, labels: int) -> None:
     assert objective.distance(said, said, batch, Moment()).abs().max() < 1e-6
 
 
-@pytest.mark.parametrize("name", [name for name, kind in objectives().items() if kind().second_order])
+@pytest.mark.parametrize("name", [name for name, kind in all_objectives().items() if kind().second_order])
 def test_gradgradcheck_on_a_tiny_bert(name: str) -> None:
     """Every objective on gradients, through a whole model, in float64, with respect to the embedding output."""
     step, student, teacher = step_of(EVERY[name], "bert")

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from gradistill.errors import RecipeError
-from gradistill.objectives import ModelFacts, Moment, Pair, objectives
+from gradistill.objectives import ModelFacts, Moment, Pair, all_objectives
 from objectives.loops import (
     GOLD,
     LENGTHS,
@@ -32,14 +32,14 @@ def test_hard_label() -> None:
     expected = [
         -math.log(softmax(z)[y]) for z, y in zip(student["logits"].tolist(), GOLD.tolist(), strict=True)
     ]
-    assert measured(objectives()["hard_label"](), student, {}) == pytest.approx(expected, **NEAR)
+    assert measured(all_objectives()["hard_label"](), student, {}) == pytest.approx(expected, **NEAR)
 
 
 @pytest.mark.parametrize("divergence", ["kl", "soft_cross_entropy"])
 @pytest.mark.parametrize("squared", [False, True])
 def test_soft_label(divergence: str, squared: bool) -> None:
     student, teacher = pair_of({"logits": (B, C)})
-    objective = objectives()["soft_label"](3.0, divergence=divergence, times_temperature_squared=squared)
+    objective = all_objectives()["soft_label"](3.0, divergence=divergence, times_temperature_squared=squared)
     expected = []
     for z_s, z_t in zip(student["logits"].tolist(), teacher["logits"].tolist(), strict=True):
         p_s, p_t = softmax([z / 3 for z in z_s]), softmax([z / 3 for z in z_t])
@@ -50,11 +50,11 @@ def test_soft_label(divergence: str, squared: bool) -> None:
 
 
 def test_soft_label_anneals_to_one_and_survives_one_epoch() -> None:
-    objective = objectives()["soft_label"](4.0, anneal=True)
+    objective = all_objectives()["soft_label"](4.0, anneal=True)
     assert [objective.temperature_at(Moment(e, 4)) for e in range(4)] == [4.0, 3.0, 2.0, 1.0]
     assert objective.temperature_at(Moment(0, 1)) == 4.0
     student, teacher = pair_of({"logits": (B, C)})
-    plain = objectives()["soft_label"](1.0)
+    plain = all_objectives()["soft_label"](1.0)
     assert measured(objective, student, teacher, Moment(3, 4)) == measured(plain, student, teacher)
 
 
@@ -63,8 +63,8 @@ def test_regression_distances() -> None:
     z_s, z_t = student["logits"][:, 0].tolist(), teacher["logits"][:, 0].tolist()
     hard = [(z - y) ** 2 for z, y in zip(z_s, GOLD.tolist(), strict=True)]
     soft = [((a - b) / 2) ** 2 for a, b in zip(z_s, z_t, strict=True)]
-    assert measured(objectives()["hard_label"](), student, {}) == pytest.approx(hard, **NEAR)
-    assert measured(objectives()["soft_label"](2.0), student, teacher) == pytest.approx(soft, **NEAR)
+    assert measured(all_objectives()["hard_label"](), student, {}) == pytest.approx(hard, **NEAR)
+    assert measured(all_objectives()["soft_label"](2.0), student, teacher) == pytest.approx(soft, **NEAR)
 
 
 def test_patience() -> None:
@@ -73,7 +73,7 @@ def test_patience() -> None:
         sum(squares(unit(s), unit(t)) for s, t in zip(*rows, strict=True)) / (L * D)
         for rows in zip(student["states"].tolist(), teacher["states"].tolist(), strict=True)
     ]
-    assert measured(objectives()["patience"](), student, teacher) == pytest.approx(expected, **NEAR)
+    assert measured(all_objectives()["patience"](), student, teacher) == pytest.approx(expected, **NEAR)
 
 
 @pytest.mark.parametrize("average", ["tokens", "examples"])
@@ -81,7 +81,7 @@ def test_patience() -> None:
 def test_gradient_alignment(average: str, sites: tuple[str, ...]) -> None:
     shapes = {"embedding_output": (B, V, T, D), "cls": (B, V, L, D)}
     student, teacher = pair_of({site: shapes[site] for site in sites})
-    objective = objectives()["gradient_alignment"](sites=sites, average=average)
+    objective = all_objectives()["gradient_alignment"](sites=sites, average=average)
     expected = []
     for b in range(B):
         total = 0.0
@@ -103,7 +103,7 @@ def test_gradient_alignment(average: str, sites: tuple[str, ...]) -> None:
 def test_attribution_map(average: str, norm: int, by: str) -> None:
     student, teacher = pair_of({"scores": (B, V, T)})
     student, teacher = ({"scores": said["scores"].abs()} for said in (student, teacher))
-    objective = objectives()["attribution_map"](norm=norm, distance_by=by, average=average)
+    objective = all_objectives()["attribution_map"](norm=norm, distance_by=by, average=average)
     token = {
         "l1": abs,
         "l2": lambda x: x**2,
@@ -123,8 +123,8 @@ def test_attribution_map(average: str, norm: int, by: str) -> None:
 def test_token_average_is_the_average_over_all_real_tokens() -> None:
     student, teacher = pair_of({"scores": (B, V, T)})
     student, teacher = ({"scores": said["scores"].abs()} for said in (student, teacher))
-    by_token = objectives()["attribution_map"](average="tokens")
-    by_example = objectives()["attribution_map"](average="examples")
+    by_token = all_objectives()["attribution_map"](average="tokens")
+    by_example = all_objectives()["attribution_map"](average="examples")
     averaged = sum(measured(by_token, student, teacher)) / B
     assert averaged == pytest.approx(sum(measured(by_example, student, teacher)) / sum(LENGTHS), **NEAR)
 
@@ -155,4 +155,4 @@ def test_what_cannot_apply_is_refused_before_training(
     name: str, fields: dict, student: ModelFacts, shared: bool, message: str
 ) -> None:
     with pytest.raises(RecipeError, match=message):
-        objectives()[name](**fields).check(Pair(student, FACTS, shared))
+        all_objectives()[name](**fields).check(Pair(student, FACTS, shared))

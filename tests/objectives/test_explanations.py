@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gradistill.errors import RecipeError
-from gradistill.objectives import ModelFacts, Pair, objectives
+from gradistill.objectives import ModelFacts, Pair, all_objectives
 from objectives.loops import (
     LENGTHS,
     NEAR,
@@ -33,7 +33,7 @@ def test_explanation_similarity() -> None:
         )
         for b, real in enumerate(LENGTHS)
     ]
-    assert measured(objectives()["explanation_similarity"](), student, teacher) == pytest.approx(
+    assert measured(all_objectives()["explanation_similarity"](), student, teacher) == pytest.approx(
         expected, **NEAR
     )
 
@@ -45,7 +45,7 @@ def test_rationale(directions: str, confidence: bool) -> None:
     shapes = {"scores": (B, V, T), "gradient": (B, V, T, D), "signed": (B, V, T), "logits": (B, C)}
     student, teacher = pair_of(shapes)
     student, teacher = ({**said, "scores": said["scores"].abs()} for said in (student, teacher))
-    objective = objectives()["rationale"](
+    objective = all_objectives()["rationale"](
         magnitude=2.0,
         direction=3.0,
         sign=0.5,
@@ -78,4 +78,4 @@ def test_rationale(directions: str, confidence: bool) -> None:
 def test_tokens_that_matter_are_nothing_to_a_text_of_unit_length() -> None:
     facts = ModelFacts(3, 16, 3, 2, 16)
     with pytest.raises(RecipeError, match=r"(?s)focus.*unit: token"):
-        objectives()["rationale"](focus=True, unit="text").check(Pair(facts, facts, True))
+        all_objectives()["rationale"](focus=True, unit="text").check(Pair(facts, facts, True))

@@ -10,7 +10,7 @@ import torch
 
 from families import build, collated
 from gradistill.models.probe import Probe
-from gradistill.objectives import Moment, Objective, Pair, objectives
+from gradistill.objectives import Moment, Objective, Pair, all_objectives
 from gradistill.signals import (
     AttentionVectors,
     AttributionScores,
@@ -104,10 +104,10 @@ CHANGES: dict[str, list[tuple[dict[str, Any], str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("name", objectives())
+@pytest.mark.parametrize("name", all_objectives())
 def test_every_field_is_used(name: str) -> None:
     """Each field, changed, changes what is asked of a model, or the distance."""
-    kind = objectives()[name]
+    kind = all_objectives()[name]
     assert {field for _, field, _ in CHANGES[name]} == {field.name for field in dataclasses.fields(kind)}
     for given, field, value in CHANGES[name]:
         before, after = kind(**given), kind(**given, **{field: value})

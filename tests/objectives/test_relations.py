@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from gradistill.errors import RecipeError
-from gradistill.objectives import ModelFacts, Pair, objectives
+from gradistill.objectives import ModelFacts, Pair, all_objectives
 from gradistill.training.amortising import drawn_for
 from objectives.loops import (
     BATCH,
@@ -82,7 +82,7 @@ def test_hidden_states() -> None:
             student["states"].tolist(), teacher["states"].tolist(), LENGTHS, strict=True
         )
     ]
-    assert measured(objectives()["hidden_states"](), student, teacher) == pytest.approx(expected, **NEAR)
+    assert measured(all_objectives()["hidden_states"](), student, teacher) == pytest.approx(expected, **NEAR)
 
 
 def test_attention_scores() -> None:
@@ -104,7 +104,9 @@ def test_attention_scores() -> None:
         )
         for b, real in enumerate(LENGTHS)
     ]
-    assert measured(objectives()["attention_scores"](), student, teacher) == pytest.approx(expected, **NEAR)
+    assert measured(all_objectives()["attention_scores"](), student, teacher) == pytest.approx(
+        expected, **NEAR
+    )
 
 
 @pytest.mark.parametrize("heads", [None, 1, 4])
@@ -132,7 +134,7 @@ def test_self_attention_relations(relations: tuple[str, ...], heads: int | None)
         sum(mean(divergence(r, b, i, h) for i in range(LENGTHS[b]) for h in range(count)) for r in relations)
         for b in range(B)
     ]
-    objective = objectives()["self_attention_relations"](relations=relations, heads=heads)
+    objective = all_objectives()["self_attention_relations"](relations=relations, heads=heads)
     assert measured(objective, student, teacher) == pytest.approx(expected, **NEAR)
 
 
@@ -176,7 +178,7 @@ def test_word_relations(window: int) -> None:
             bent, counted = bends(one, other, window)
             layers.append(divergence(one, other) / real**2 + 0.5 * bent / counted)
         expected.append(mean(iter(layers)))
-    objective = objectives()["word_relations"](window=window, triplets=0.5)
+    objective = all_objectives()["word_relations"](window=window, triplets=0.5)
     assert measured(objective, student, teacher) == pytest.approx(expected, **NEAR)
 
 
@@ -192,7 +194,7 @@ def test_layer_relations() -> None:
             assert counted == layers**3
             tokens.append(divergence(one, other) / layers**2 + 0.5 * bent / counted)
         expected.append(mean(iter(tokens)))
-    objective = objectives()["layer_relations"](triplets=0.5)
+    objective = all_objectives()["layer_relations"](triplets=0.5)
     assert measured(objective, student, teacher) == pytest.approx(expected, **NEAR)
 
 
@@ -203,7 +205,7 @@ def test_word_relations_by_squared_differences(window: int) -> None:
     for ours, theirs, _ in by_text(student, teacher):
         layers = [related(one, other, window, cosine) for one, other in zip(ours, theirs, strict=True)]
         expected.append(mean(p + 0.5 * t for p, t in layers))
-    objective = objectives()["word_relations"](divergence="squared", window=window, triplets=0.5)
+    objective = all_objectives()["word_relations"](divergence="squared", window=window, triplets=0.5)
     assert measured(objective, student, teacher) == pytest.approx(expected, **NEAR)
 
 
@@ -217,7 +219,7 @@ def test_layer_relations_by_squared_differences() -> None:
             for i in range(real)
         ]
         expected.append(mean(p + 0.5 * t for p, t in tokens))
-    objective = objectives()["layer_relations"](divergence="squared", triplets=0.5)
+    objective = all_objectives()["layer_relations"](divergence="squared", triplets=0.5)
     assert measured(objective, student, teacher) == pytest.approx(expected, **NEAR)
 
 
@@ -255,7 +257,7 @@ def test_granular_relations_in_windows(level: str) -> None:
                 related(items(student, b, layer), items(teacher, b, layer), 2, scaled) for layer in (0, 1)
             ]
             expected.append(mean(p + 0.5 * t for p, t in layers))
-    objective = objectives()["granular_relations"](
+    objective = all_objectives()["granular_relations"](
         definition="windowed", levels=(level,), span=2, window=2, triplets=0.5
     )
     assert measured(objective, student, teacher) == pytest.approx(expected, **NEAR)
@@ -315,7 +317,7 @@ def test_granular_relations_of_tokens_and_spans(level: str, size: int, top: int)
             else 0.0
         )
     assert expected[0] > 0
-    objective = objectives()["granular_relations"](
+    objective = all_objectives()["granular_relations"](
         levels=(level,), span=2, top=top, relation_heads=2, triplets=0.5
     )
     assert measured(objective, student, teacher) == pytest.approx(expected, **NEAR)
@@ -339,7 +341,7 @@ def test_granular_relations_of_samples(layers: int) -> None:
                 for i, k in product(range(B), repeat=2) if len({b, i, k}) == 3
             )  # fmt: skip
         expected.append(4 * total / (heads * B**2))
-    objective = objectives()["granular_relations"](levels=("sample",), relation_heads=heads)
+    objective = all_objectives()["granular_relations"](levels=("sample",), relation_heads=heads)
     assert measured(objective, student, teacher) == pytest.approx(expected, **NEAR)
 
 
@@ -374,15 +376,15 @@ def test_jacobian_matching(unit_rows: bool) -> None:
             rows = [said["jacobian"][b, c, : LENGTHS[b]].flatten().tolist() for said in (student, teacher)]
             total += squares(*(unit(row) if unit_rows else row for row in rows))
         expected.append(total)
-    objective = objectives()["jacobian_matching"](unit=unit_rows)
+    objective = all_objectives()["jacobian_matching"](unit=unit_rows)
     assert measured(objective, student, teacher) == pytest.approx(expected, **NEAR)
 
 
 def test_projected_rows_are_the_full_distance_on_average() -> None:
     """Random signs s: the mean of ``‖Σ s_c (J_t,c − J_s,c)‖²`` over all of them is the sum over labels."""
     student, teacher = pair_of({"jacobian": (B, C, T, D)})
-    whole = measured(objectives()["jacobian_matching"](), student, teacher)
-    projected = objectives()["jacobian_matching"](directions="projected")
+    whole = measured(all_objectives()["jacobian_matching"](), student, teacher)
+    projected = all_objectives()["jacobian_matching"](directions="projected")
     found = torch.zeros(B, dtype=torch.float64)
     for signs in product((-1.0, 1.0), repeat=C):
         along = torch.tensor(signs, dtype=torch.float64)
@@ -436,7 +438,7 @@ def test_what_cannot_apply_is_refused(
     name: str, fields: dict[str, Any], student: ModelFacts, shared: bool, message: str
 ) -> None:
     with pytest.raises(RecipeError, match=message):
-        objectives()[name](**fields).check(Pair(student, FACTS, shared))
+        all_objectives()[name](**fields).check(Pair(student, FACTS, shared))
 
 
 @pytest.mark.parametrize(
@@ -452,4 +454,4 @@ def test_what_cannot_apply_is_refused(
     ],
 )
 def test_other_widths_and_depths_are_taken(name: str, fields: dict[str, Any]) -> None:
-    objectives()[name](**fields).check(Pair(ModelFacts(5, 8, 3, 1, 8), FACTS, False))
+    all_objectives()[name](**fields).check(Pair(ModelFacts(5, 8, 3, 1, 8), FACTS, False))

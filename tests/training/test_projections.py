@@ -13,14 +13,14 @@ from transformers import BertForSequenceClassification
 
 from families import build
 from gradistill.errors import TrainingError
-from gradistill.objectives import Term, objectives
+from gradistill.objectives import Term, all_objectives
 from gradistill.objectives.hard_label import HardLabel
 
 NARROW = {"hidden_size": 8, "num_attention_heads": 1, "intermediate_size": 16}
 
 
 def hidden(**fields: Any) -> list[Term]:
-    return [Term(objectives()["hidden_states"](**fields))]
+    return [Term(all_objectives()["hidden_states"](**fields))]
 
 
 def narrow_pair(kit: Any) -> tuple[Any, Any]:
@@ -161,9 +161,9 @@ def test_a_schedule_that_was_handed_in_cannot_know_projections(kit: Any) -> None
 def test_stages_follow_each_other(kit: Any) -> None:
     """Ten steps: states in the first half, labels in the second, a fading term in the first four fifths."""
     terms = [
-        Term(objectives()["hidden_states"](), end=0.5),
-        Term(objectives()["hard_label"](), start=0.5),
-        Term(objectives()["patience"](), 2.0, end=0.8, fade=True),
+        Term(all_objectives()["hidden_states"](), end=0.5),
+        Term(all_objectives()["hard_label"](), start=0.5),
+        Term(all_objectives()["patience"](), 2.0, end=0.8, fade=True),
     ]
     trainer = kit.trainer(terms, max_steps=10)
     trainer.train()

@@ -13,7 +13,7 @@ from torch import Tensor
 from families import build, collated
 from gradistill.attribution import gradients
 from gradistill.models.probe import Probe, ProbedModel
-from gradistill.objectives import Moment, Objective, Pair, Term, objectives
+from gradistill.objectives import Moment, Objective, Pair, Term, all_objectives
 from gradistill.signals.teacher import OnlineTeacher
 from gradistill.training.amortising import drawn_for
 from gradistill.training.step import Step
@@ -64,8 +64,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
 def test_the_mean_over_all_draws_is_the_sum_over_all_views(
     name: str, fields: dict[str, Any], labels: int
 ) -> None:
-    whole, student = step_of(objectives()[name](view="all", **fields), labels)
-    sampled = replace(whole, terms=[Term(objectives()[name](view="sampled", **fields))])
+    whole, student = step_of(all_objectives()[name](view="all", **fields), labels)
+    sampled = replace(whole, terms=[Term(all_objectives()[name](view="sampled", **fields))])
     expected = measured(whole, student, batch_of(labels, (0, 0)))
     draws = list(product(range(labels), repeat=2))
     found = [measured(sampled, student, batch_of(labels, chosen)) for chosen in draws]
@@ -76,8 +76,8 @@ def test_the_mean_over_all_draws_is_the_sum_over_all_views(
 
 @pytest.mark.parametrize("name", ["attribution_map", "gradient_alignment"])
 def test_in_a_regression_there_is_nothing_to_draw(name: str) -> None:
-    whole, student = step_of(objectives()[name](view="all"), 1)
-    sampled = replace(whole, terms=[Term(objectives()[name](view="sampled"))])
+    whole, student = step_of(all_objectives()[name](view="all"), 1)
+    sampled = replace(whole, terms=[Term(all_objectives()[name](view="sampled"))])
     batch = batch_of(1, (0, 0, 0))
     for ours, theirs in zip(measured(sampled, student, batch), measured(whole, student, batch), strict=True):
         assert torch.equal(ours, theirs)
@@ -86,7 +86,7 @@ def test_in_a_regression_there_is_nothing_to_draw(name: str) -> None:
 @pytest.mark.parametrize(("view", "passes"), [("all", 4), ("sampled", 1)])
 def test_one_inner_gradient_serves(view: str, passes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of five labels, teacher and student alike; all views take C − 1."""
-    step, student = step_of(objectives()["attribution_map"](view=view), 5)
+    step, student = step_of(all_objectives()["attribution_map"](view=view), 5)
     through_the_model: list[bool] = []
     real = torch.autograd.grad
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from gradistill.errors import RecipeError, nearest
 from gradistill.models.layers import LayerMap
 from gradistill.models.student import Dropout, Embeddings
-from gradistill.objectives import Term, objectives
+from gradistill.objectives import Term, all_objectives
 from gradistill.objectives.term import refuse_idle_steps
 from gradistill.recipe.reading import shipped, shipped_methods
 from gradistill.recipe.secrets import redacted, refuse_redacted
@@ -149,7 +149,7 @@ def validated(raw: dict[str, Any]) -> Recipe:
     if not isinstance(entries, Mapping) or all(fields is None for fields in entries.values()):
         raise RecipeError(
             "the recipe has no objectives",
-            expected=f"at least one of {', '.join(objectives())}",
+            expected=f"at least one of {', '.join(all_objectives())}",
             remedy="add objectives: {hard_label: {weight: 1}}",
         )
     built = {name: _built(name, fields) for name, fields in entries.items() if fields is not None}
@@ -163,7 +163,7 @@ def validated(raw: dict[str, Any]) -> Recipe:
 
 
 def _built(name: str, fields: Any) -> Term:
-    known = objectives()
+    known = all_objectives()
     if name not in known:
         raise RecipeError(f"there is no objective {name!r}", remedy=nearest(name, known))
     if not isinstance(fields, Mapping):

@@ -89,7 +89,7 @@ def _term(each: Any) -> Term:
         expected="objectives, such as HardLabel(), or Terms",
         remedy=f"write {each.__name__}()"
         if a_class
-        else "import them: from gradistill.objectives.hard_label import HardLabel",
+        else "import them: from gradistill.objectives import HardLabel",
     )
 
 
