@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from threading import Thread
 from typing import Any
 
 import pytest
 import torch
+import transformers
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from families import FAMILIES, build, collated
-from gradistill.models.attention import attending
+from gradistill.models.attention import attending, intercepted_attention
 from gradistill.models.probe import Probe
 from gradistill.types import Batch
 
@@ -75,3 +78,76 @@ def test_gradients_flow_through_what_is_heard() -> None:
     heard[-1][2].square().sum().backward()
     assert model.bert.encoder.layer[2].attention.self.value.weight.grad.any()
     assert model.bert.encoder.layer[2].attention.self.query.weight.grad is None
+
+
+def passing(calls: list[Any]) -> Any:
+    def noting(attention: Any, module: Any, *arguments: Any, **options: Any) -> Any:
+        calls.append(module)
+        return attention(module, *arguments, **options)
+
+    return noting
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_a_model_is_intercepted_or_left_alone_without_a_warning(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, inputs = build(family), Batch.of(collated()).inputs
+    before, calls, warnings = model.config._attn_implementation, list[Any](), list[Any]()
+    monkeypatch.setattr(transformers.modeling_utils.logger, "warning", lambda *a, **_: warnings.append(a))
+    with intercepted_attention(model, passing(calls)):
+        model(**inputs)
+        within = model.config._attn_implementation
+    assert model.config._attn_implementation == before
+    assert (within != before) == bool(calls) == (family in HEARD)
+    assert not warnings
+
+
+def test_a_model_of_the_same_configuration_keeps_its_own_attention() -> None:
+    model = build("bert")
+    other = type(model)(model.config).eval()
+    assert other.config is model.config
+    inputs, calls = Batch.of(collated()).inputs, list[Any]()
+    plain = other(**inputs).logits
+    with intercepted_attention(model, passing(calls)):
+        assert torch.equal(other(**inputs).logits, plain)
+        assert not calls
+        model(**inputs)
+    assert len(calls) == 3
+    assert set(calls) <= set(model.modules())
+
+
+def test_another_thread_is_not_intercepted() -> None:
+    model, inputs, calls = build("bert"), Batch.of(collated()).inputs, list[Any]()
+    plain, found = model(**inputs).logits, list[Any]()
+    with intercepted_attention(model, passing(calls)):
+        thread = Thread(target=lambda: found.append(model(**inputs).logits))
+        thread.start()
+        thread.join()
+    assert torch.equal(found[0], plain)
+    assert not calls
+
+
+def test_the_later_of_two_interceptors_runs_first() -> None:
+    model, inputs, calls = build("bert"), Batch.of(collated()).inputs, list[Any]()
+
+    with (
+        intercepted_attention(model, passing(calls)),
+        intercepted_attention(
+            model, lambda own, module, *a, **o: calls.append("later") or own(module, *a, **o)
+        ),
+    ):
+        model(**inputs)
+    assert calls[::2] == ["later"] * 3
+    assert all(isinstance(call, torch.nn.Module) for call in calls[1::2])
+    assert model.config._attn_implementation == "sdpa"
+
+
+def test_names_of_transformers_that_are_private_are_there() -> None:
+    """``models/attention.py`` reads them; CONTRIBUTING.md names them."""
+    model = build("bert")
+    assert model.config._attn_implementation == "sdpa"
+    assert model._can_set_attn_implementation() is True
+    assert build("deberta_v2")._can_set_attn_implementation() is False
+    assert callable(transformers.models.bert.modeling_bert.eager_attention_forward)
+    assert {"eager", "sdpa"} <= set(ALL_MASK_ATTENTION_FUNCTIONS)

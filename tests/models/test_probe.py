@@ -163,4 +163,6 @@ def test_a_compiled_model_is_looked_through() -> None:
     model = build("bert")
     compiled = torch.compile(model, backend="eager")
     assert unwrapped(compiled) is model
+    assert unwrapped(nn.DataParallel(compiled)) is model
+    assert unwrapped(nn.Sequential(model)) is not model  # a module around a model that is no wrapper
     assert Probe.find(compiled) == Probe.find(model)

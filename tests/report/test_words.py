@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from gradistill.data.words import JOINERS
 from gradistill.errors import GradistillError
@@ -47,6 +48,30 @@ def test_a_leading_space_is_not_part_of_the_word():
         ("very", 3, 7, 2.0),
         ("good", 8, 12, 7.0),
     ]
+
+
+@pytest.mark.parametrize(
+    ("pre_tokenizer", "units"),
+    [
+        (pre_tokenizers.BertPreTokenizer(), ["isn", "'", "t", "good", ",", "ok", "10", ".", "5"]),
+        (pre_tokenizers.ByteLevel(add_prefix_space=False), ["isn", "'t", "good", ",", "ok", "10", ".", "5"]),
+        (pre_tokenizers.Metaspace(), ["isn't", "good,ok", "10.5"]),
+    ],
+    ids=["bert", "byte-level", "sentencepiece"],
+)
+def test_word_ids_differ_between_tokenizers_where_words_do_not(pre_tokenizer, units):
+    text = "isn't good,ok 10.5"
+    tokenizer = Tokenizer(models.WordLevel({"?": 0}, unk_token="?"))
+    tokenizer.pre_tokenizer = pre_tokenizer
+    encoding = PreTrainedTokenizerFast(tokenizer_object=tokenizer)(
+        text, return_offsets_mapping=True, add_special_tokens=False
+    )
+    found: dict[int, list[tuple[int, int]]] = {}
+    for word, place in zip(encoding.word_ids(), encoding["offset_mapping"], strict=True):
+        found.setdefault(word, []).append(place)
+    assert [text[places[0][0] : places[-1][1]].strip() for places in found.values()] == units
+    ours = words_from_pieces(text, encoding["offset_mapping"], [1.0] * len(units), [0] * len(units))
+    assert _texts(ours)[0] == "isn't"
 
 
 def test_a_byte_level_tokenizer_of_the_library():

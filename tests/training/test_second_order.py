@@ -17,7 +17,7 @@ from gradistill.models.attention import second_order_attention
 from gradistill.models.probe import Probe
 from gradistill.signals import AttributionScores, ClsGradient, InputGradient, Logits, Signal
 from gradistill.training.differences import TOLERANCE, Reading
-from gradistill.training.second_order import check_second_order
+from gradistill.training.second_order import _in_float64, check_second_order
 from gradistill.types import Batch
 
 OWN = Target("log_odds", "own")
@@ -257,3 +257,21 @@ def test_torch_compile_is_refused() -> None:
         torch._dynamo.reset()
     assert "the student has no second derivative" in str(caught.value)
     assert "without torch.compile" in str(caught.value)
+
+
+def test_tied_weights_and_buffers_are_copied_once_and_come_back() -> None:
+    model = build("bert", attention="eager")
+    first, second = model.bert.encoder.layer[0].output.dense, model.bert.encoder.layer[1].output.dense
+    second.weight = first.weight
+    model.register_buffer("scale", torch.ones(2), persistent=False)
+    before = fingerprint(model)
+    original, scale = first.weight, model.scale
+    with _in_float64(model):
+        assert first.weight is second.weight
+        assert first.weight is not original
+        assert {tensor.dtype for tensor in (*model.parameters(), model.scale)} == {torch.float64}
+        assert torch.equal(first.weight, original.double())
+    assert first.weight is second.weight is original
+    assert model.scale is scale
+    assert "scale" not in model.state_dict()
+    assert_same(fingerprint(model), before)

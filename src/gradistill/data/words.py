@@ -2,6 +2,10 @@
 
 People read words; tokenizers cut them into pieces at places that mean nothing to a reader. The score of a word is
 the sum over its pieces, so the words of a text sum to what its tokens sum to.
+
+``BatchEncoding.word_ids()`` gives the units of a tokenizer's pre-tokenizer, which differ from family to family: BERT's
+cuts "isn't" into three, a byte-level one into "isn" and "'t", and SentencePiece keeps "good,ok" whole. Here the raw
+text decides where the offsets of two pieces touch, whatever the tokenizer.
 """
 
 from __future__ import annotations

@@ -1,15 +1,21 @@
-"""Attention: a kind that has a second derivative, and what meets in it."""
+"""Attention: a kind that has a second derivative, and a function that runs in the place of a model's own.
+
+Everything that is private in transformers' choice of an attention function is used here and nowhere else.
+"""
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from contextvars import ContextVar, Token
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import AttentionInterface
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from gradistill.models.tracing import config_of, unwrapped
@@ -38,22 +44,74 @@ def second_order_attention(model: nn.Module) -> Iterator[None]:
 Heads = tuple[Tensor, Tensor, Tensor]
 """Queries, keys and values of one attention, each ``(batch, head, token, part)``."""
 
-_LISTENING = "gradistill_listening"
-_HEARD: ContextVar[tuple[list[Heads], str]] = ContextVar("heard")
+Attention = Callable[..., Any]
+"""A function of transformers' ``AttentionInterface``: ``(module, query, key, value, mask, **options)``."""
+
+Interceptor = Callable[..., Any]
+"""What runs in its place: ``(attention, module, query, key, value, mask, **options)``, where ``attention`` is it."""
+
+_PREFIX = "gradistill_"
+_OWN: dict[str, str] = {}
+"""The kind of attention behind each name that is registered here."""
+_INTERCEPTORS: ContextVar[tuple[tuple[frozenset[nn.Module], Interceptor], ...]] = ContextVar(
+    "interceptors", default=()
+)
+"""The modules of a model and what intercepts their attention; a later one is asked before an earlier one."""
 
 
 @contextmanager
-def attending(model: nn.Module) -> Iterator[list[Heads]]:
-    """Inside the block each self-attention appends its queries, keys and values to the list, in order of call.
+def intercepted_attention(model: nn.Module, interceptor: Interceptor) -> Iterator[None]:
+    """Inside the block every self-attention of the model calls ``interceptor`` in place of its own function.
 
-    They are those that meet in the scores, after rotary positions. What is computed stays the same. A model whose
-    attention is its own code, beside transformers' ``AttentionInterface`` (DeBERTa, Funnel), appends nothing.
+    The model is set to a registered function that stands for its own kind of attention, masks included, and is set
+    back behind the block. Modules of other models, which may share the configuration, keep their own attention, and
+    other threads do too. Models whose attention is code of their own, beside transformers' ``AttentionInterface``
+    (DeBERTa, Funnel), are not intercepted.
+
+    Example::
+
+        def counting(attention, *arguments, **options):
+            calls.append(arguments[0])
+            return attention(*arguments, **options)
+
+        with intercepted_attention(model, counting):
+            model(**batch)
     """
-    heard: list[Heads] = []
-    with ExitStack() as hooks:
-        for module in _choosing(unwrapped(model)):
-            hooks.enter_context(lent_attention(module, _LISTENING, lambda own: _HEARD.set((heard, own))))
-        yield heard
+    inner: Any = unwrapped(model)
+    before = config_of(model)._attn_implementation
+    if before is None or not inner._can_set_attn_implementation():
+        yield
+        return
+    token = _INTERCEPTORS.set((*_INTERCEPTORS.get(), (frozenset(inner.modules()), interceptor)))
+    try:
+        if before not in _OWN:
+            inner.set_attn_implementation(_registered(before))
+        yield
+    finally:
+        _INTERCEPTORS.reset(token)
+        if before not in _OWN:
+            inner.set_attn_implementation(before)
+
+
+def _registered(own: str) -> str:
+    """The name of ``_intercepted`` for models whose own kind of attention is ``own``: with the same masks."""
+    name = _PREFIX + re.sub(r"\W", "_", own)  # a name with a slash would be looked for on the hub
+    if name not in _OWN:
+        _OWN[name] = own
+        AttentionInterface.register(name, partial(_intercepted, own))
+        if own in ALL_MASK_ATTENTION_FUNCTIONS:
+            AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[own])
+    return name
+
+
+def _intercepted(own: str, module: nn.Module, *arguments: Any, **options: Any) -> Any:
+    """The attention that the module would choose by itself, behind all that intercept it."""
+    eager: Any = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
+    attention: Attention = ALL_ATTENTION_FUNCTIONS.get_interface(own, eager)
+    for modules, interceptor in _INTERCEPTORS.get():
+        if module in modules:
+            attention = partial(interceptor, attention)
+    return attention(module, *arguments, **options)
 
 
 def chooses_attention(module: nn.Module) -> bool:
@@ -61,54 +119,27 @@ def chooses_attention(module: nn.Module) -> bool:
     return hasattr(getattr(module, "config", None), "_attn_implementation")
 
 
-def _choosing(model: nn.Module) -> list[nn.Module]:
-    """The innermost modules that can."""
-    able = [module for module in model.modules() if chooses_attention(module)]
-    return [m for m in able if not any(chooses_attention(inside) for inside in list(m.modules())[1:])]
-
-
 @contextmanager
-def lent_attention(module: nn.Module, name: str, begin: Callable[[str], Token[Any] | None]) -> Iterator[None]:
-    """While ``module`` runs, its configuration names another function of the ``AttentionInterface``.
+def attending(model: nn.Module) -> Iterator[list[Heads]]:
+    """Inside the block each self-attention appends its queries, keys and values to the list, in order of call.
 
-    ``begin`` hears which it names otherwise, at each call, and sets a context variable for that function, which is
-    reset behind the call; with None the call keeps its own.
+    They are those that meet in the scores, after rotary positions. What is computed stays the same. A model that
+    cannot be intercepted (``intercepted_attention``) appends nothing.
     """
-    config: Any = module.config
-    saved: list[tuple[str, Token[Any]]] = []
+    heads: list[Heads] = []
 
-    def before(_module: nn.Module, _arguments: Any) -> None:
-        own = config._attn_implementation
-        if (token := begin(own)) is not None:
-            saved.append((own, token))
-            config._attn_implementation = name
+    def noting(
+        attention: Attention,
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *rest: Any,
+        **options: Any,
+    ) -> Any:
+        groups = query.shape[1] // key.shape[1]
+        heads.append((query, key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)))
+        return attention(module, query, key, value, *rest, **options)
 
-    def after(_module: nn.Module, _arguments: Any, _output: Any) -> None:
-        if saved:
-            config._attn_implementation, token = saved.pop()
-            token.var.reset(token)
-
-    with ExitStack() as hooks:
-        hooks.callback(module.register_forward_pre_hook(before).remove)
-        hooks.callback(module.register_forward_hook(after, always_call=True).remove)
-        yield
-
-
-def listening_attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    **options: Any,
-) -> Any:
-    """The attention that the module would have chosen, and a note of what met in it (``AttentionInterface``)."""
-    heard, implementation = _HEARD.get()
-    groups = query.shape[1] // key.shape[1]
-    heard.append((query, key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)))
-    eager: Any = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
-    attention: Any = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager)
-    return attention(module, query, key, value, attention_mask, **options)
-
-
-AttentionInterface.register(_LISTENING, listening_attention)
+    with intercepted_attention(model, noting):
+        yield heads

@@ -10,20 +10,21 @@ from itertools import count
 from typing import Any
 
 import torch
+from accelerate.utils import extract_model_from_parallel
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from gradistill.errors import ModelError
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside ``torch.compile`` and distributed wrappers."""
-    while True:
-        inner = getattr(model, "_orig_mod", None) or (
-            model.module if isinstance(model, nn.parallel.DistributedDataParallel) else None
-        )
-        if inner is None:
-            return model
+    """The model inside ``torch.compile`` and distributed wrappers, in whatever order they stand."""
+    while not isinstance(model, PreTrainedModel):  # asking accelerate costs a walk over the modules
+        inner = extract_model_from_parallel(model, keep_torch_compile=False)
+        if inner is model:
+            break
         model = inner
+    return model
 
 
 def config_of(model: nn.Module) -> Any:

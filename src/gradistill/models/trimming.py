@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
@@ -20,9 +19,8 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import AttentionInterface
 
-from gradistill.models.attention import chooses_attention, lent_attention
+from gradistill.models.attention import Attention, chooses_attention, intercepted_attention
 from gradistill.models.tracing import Seen
 
 Reads = Literal["first", "last"]
@@ -212,22 +210,21 @@ def selected(tensor: Tensor, positions: Positions, axis: int) -> Tensor:
     return tensor.gather(axis, index.expand(shape))
 
 
-_ATTENTION = "gradistill_one_query"
-_POSITIONS: ContextVar[Positions] = ContextVar("positions")
-
-
 def _one_query(model: nn.Module, call: Call, work: _Work) -> AbstractContextManager[None]:
-    """The attention of one call has one query: while it runs, its configuration names ``one_query_attention``."""
-    name = f"{call.module}()"
+    """Inside the block the attention of one call has one query."""
+    name, own = f"{call.module}()", model.get_submodule(call.module)
 
-    def begin(_own: str) -> Token[Any] | None:
-        work.turns[name] += 1
-        return _POSITIONS.set(work.positions) if work.turns[name] == call.turn else None
+    def one_query(attention: Attention, module: nn.Module, *arguments: Any, **options: Any) -> Any:
+        work.turns[name] += module is own
+        if module is own and work.turns[name] == call.turn:
+            return one_query_attention(work.positions, module, *arguments, **options)
+        return attention(module, *arguments, **options)
 
-    return lent_attention(model.get_submodule(call.module), _ATTENTION, begin)
+    return intercepted_attention(model, one_query)
 
 
 def one_query_attention(
+    positions: Positions,
     module: nn.Module,
     query: Float[Tensor, "batch head token part"],
     key: Float[Tensor, "batch key_head key part"],
@@ -235,7 +232,7 @@ def one_query_attention(
     attention_mask: Tensor | None,
     **options: Any,
 ) -> tuple[Float[Tensor, "batch token head value_part"], None]:
-    """Attention of the one row that is read, repeated for all tokens (transformers' ``AttentionInterface``).
+    """Attention of the one row that is read, repeated for all tokens.
 
     Without a mask there is no padding, and the last row sees every key. Raises NotImplementedError for variants
     that it does not know; these keep their own attention.
@@ -245,7 +242,7 @@ def one_query_attention(
     for name in ("softcap", "position_bias", "s_aux", "cache"):
         if options.get(name) is not None:
             raise NotImplementedError(name)
-    positions, tokens = _POSITIONS.get(), query.shape[2]
+    tokens = query.shape[2]
     query = selected(query, positions, 2)
     if (groups := query.shape[1] // key.shape[1]) > 1:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
@@ -264,6 +261,3 @@ def _masked(scores: Tensor, mask: Tensor, positions: Positions) -> Tensor:
     if mask.dtype == torch.bool:
         return scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
     return scores + mask
-
-
-AttentionInterface.register(_ATTENTION, one_query_attention)

@@ -102,17 +102,25 @@ def _last_part(path: str) -> str:
 
 @cache
 def markdown_template(name: str, **filters: Callable[..., str]) -> Template:
-    """Strict: an unknown name in the template is an error, never a hole in what is published."""
-    environment = Environment(
-        loader=PackageLoader("gradistill.report"),
-        undefined=StrictUndefined,
-        finalize=markdown_text,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    """A template of Markdown; ``filters`` are functions that it calls by name."""
+    environment = template_environment(markdown_text, keep_trailing_newline=True)
     environment.filters.update(filters)
     return environment.get_template(name)
+
+
+def template_environment(finalize: Callable[[Any], Any], **options: Any) -> Environment:
+    """What reads the templates of this package; ``finalize`` makes text of each value.
+
+    Strict: an unknown name in a template is an error, never a hole in what is published.
+    """
+    return Environment(
+        loader=PackageLoader("gradistill.report"),
+        undefined=StrictUndefined,
+        finalize=finalize,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        **options,
+    )
 
 
 def markdown_text(value: Any) -> str:

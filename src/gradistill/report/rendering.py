@@ -7,24 +7,17 @@ import hashlib
 from functools import cache
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from jinja2 import Environment, Template
 from markupsafe import Markup
 
 from gradistill.printing import printable
-from gradistill.report.card import NO_VALUE
+from gradistill.report.card import NO_VALUE, template_environment
 from gradistill.report.figures import capital
 
 
 @cache
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("gradistill.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_shown,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = template_environment(_shown, autoescape=True)
     environment.filters["capital"] = capital
     return environment
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -145,19 +144,18 @@ def _in_float64(model: nn.Module) -> Iterator[None]:
     a change of their type, there and back, makes new ones that it never hears of.
     """
     copies: dict[int, Tensor] = {}  # one of each tensor: tied weights stay tied
-    swapped: list[tuple[dict[str, Any], dict[str, Any]]] = []
-    for module in unwrapped(model).modules():
-        for kind in ("_parameters", "_buffers"):
-            own: dict[str, Any] = getattr(module, kind)
-            swapped.append((own, dict(own)))
-            for name, tensor in own.items():
-                if tensor is not None and tensor.is_floating_point():
-                    own[name] = copies.setdefault(id(tensor), _double(tensor))
+    swapped: list[tuple[nn.Module, str, Tensor]] = []
     try:
+        for module in unwrapped(model).modules():
+            for named in (module.named_parameters, module.named_buffers):
+                for name, tensor in list(named(recurse=False, remove_duplicate=False)):
+                    if tensor.is_floating_point():
+                        swapped.append((module, name, tensor))
+                        setattr(module, name, copies.setdefault(id(tensor), _double(tensor)))
         yield
     finally:
-        for own, before in swapped:
-            own.update(before)
+        for module, name, tensor in swapped:
+            setattr(module, name, tensor)
 
 
 def _double(tensor: Tensor) -> Tensor:
