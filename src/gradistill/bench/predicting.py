@@ -8,6 +8,7 @@ written.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,13 @@ from gradistill.bench.plan import BenchPlan, Cell, cells
 from gradistill.bench.preparing import Taught
 from gradistill.data import Collator, Cut, Task, encode, load_unlabelled
 from gradistill.errors import GradistillError
-from gradistill.jobs import Say
 from gradistill.jobs.lengths import Reader, task_length
 from gradistill.models.limits import check_readable
 from gradistill.models.loading import load_classifier, load_tokenizer
+from gradistill.printing import log_filter
 from gradistill.signals.files import write_whole
+
+logger = logging.getLogger(__name__)
 
 FILES = {
     "cola": {"test": "CoLA.tsv"},
@@ -42,7 +45,7 @@ BY_NAME = ("mnli", "qnli", "rte")
 
 
 def predict(
-    plan: BenchPlan, tasks: Mapping[str, Taught], lines: Sequence[Mapping[str, Any]], output: Path, say: Say
+    plan: BenchPlan, tasks: Mapping[str, Taught], lines: Sequence[Mapping[str, Any]], output: Path
 ) -> None:
     """Write what the best student of each method says of each task's test rows; a task without them is told of."""
     for name, task in tasks.items():
@@ -52,14 +55,14 @@ def predict(
             try:
                 rows = load_unlabelled(str(plan.tasks[name].data), task.rows.task, split=split)
             except GradistillError as error:
-                say(f"{name}: no predictions for {file}: {error}")
+                logger.info(f"{name}: no predictions for {file}: {error}")
                 continue
             for cell in _best(plan, [line for line in lines if line["task"] == name]):
                 method = cell.folder.name.rpartition("-")[0]
                 folder = output / "predictions" / f"{cell.layers}-layers" / method
                 said, cut = _logits(output / cell.folder, rows, task.rows.task)
                 if cut.truncated:
-                    say(f"{name}, {split}: {cut}")
+                    logger.info(f"{name}, {split}: {cut}")
                 folder.mkdir(parents=True, exist_ok=True)
                 write_whole(folder / file, submission(task.rows.task, said).encode())
 
@@ -89,7 +92,8 @@ def _best(plan: BenchPlan, lines: Sequence[Mapping[str, Any]]) -> list[Cell]:
 def _logits(student: Path, rows: Any, task: Task) -> tuple[np.ndarray, Cut]:
     """A finished student's logits, and how many of the texts are cut, at the length that it was trained with."""
     tokenizer, (model, _) = load_tokenizer(student), load_classifier(student)
-    length = task_length(None, tokenizer, [Reader("student", str(student), model)], lambda line: None)
+    with log_filter(lambda record: False):
+        length = task_length(None, tokenizer, [Reader("student", str(student), model)])
     encoded = encode(rows, tokenizer, task, max_length=length)
     check_readable(model, encoded.dataset, tokenizer, owner="student")
     return predicted_logits(model, encoded.dataset, Collator(tokenizer)), encoded.cut
