@@ -114,7 +114,7 @@ def world(folder: Path) -> None:
     """What the good command lines name: models, data, a store, a recipe and a bench."""
     from gradistill.jobs.runs import store_signals
     from gradistill.recipe import load_recipe
-    from small import Small, quiet
+    from small import Small
 
     made = Small(folder / "made")
     for name, source in {
@@ -124,7 +124,7 @@ def world(folder: Path) -> None:
     }.items():
         shutil.copytree(source, folder / name)
     made.distilled("kd", "two", folder / "student", "training.epochs=1")
-    store_signals(str(folder / "teacher"), made.choice("two"), folder / "store", load_recipe("kd"), say=quiet)
+    store_signals(str(folder / "teacher"), made.choice("two"), folder / "store", load_recipe("kd"))
     (folder / "recipe.yaml").write_text("base: kd\ntraining: {epochs: 1, batch_size: 8}\n", encoding="utf-8")
     bench = {
         "data": ".", "tasks": {"data": {"train_rows": 8}}, "methods": ["kd", "finetune"], "seeds": [0], "layers": [1],

@@ -10,6 +10,7 @@ is the order of sums. Prints the largest difference of any weight.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from safetensors.torch import load_file
 from tiny import Tiny
 
 from gradistill.jobs.runs import distill
+from gradistill.printing import LOGGER
 from gradistill.recipe import load_recipe, shipped_methods
 from gradistill.training.processes import processes
 
@@ -75,9 +77,10 @@ def run(output: Path, method: str, way: str) -> None:
         f"training.arguments.gradient_accumulation_steps={accumulated}", *STILL,
     ]  # fmt: skip
     tiny, folder = Tiny.at(output), output / way.replace(" ", "-") / method
+    if not processes().is_main_process:
+        LOGGER.setLevel(logging.ERROR)
     distill(
         str(tiny.teacher), tiny.choice, folder, load_recipe(method, changes=changes), overwrite=True,
-        say=print if processes().is_main_process else lambda _: None,
     )  # fmt: skip
     processes().wait_for_everyone()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+from collections.abc import Iterator
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -20,6 +21,16 @@ torch.set_num_threads(1)
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _log_level() -> Iterator[None]:
+    """``--quiet`` of one test is not that of the next."""
+    from gradistill.printing import LOGGER
+
+    before = LOGGER.level
+    yield
+    LOGGER.setLevel(before)
 
 
 @pytest.fixture(autouse=True, scope="session")

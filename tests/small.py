@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from families import build
 from gradistill.jobs.runs import DataChoice, distill, finetune
+from gradistill.printing import LOGGER, log_line
 from gradistill.recipe import load_recipe
 from wordpiece import tokenizer
 
@@ -47,8 +50,20 @@ def write_table(file: Path, rows: list[dict[str, Any]]) -> Path:
     return file
 
 
-def quiet(_: str) -> None:
-    """Hears what a job says."""
+@contextmanager
+def logged(lines: list[str]) -> Iterator[list[str]]:
+    """Append to ``lines`` what the package logs inside the block, as the terminal shows it."""
+
+    class Keeping(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(log_line(record))
+
+    handler = Keeping()
+    LOGGER.addHandler(handler)
+    try:
+        yield lines
+    finally:
+        LOGGER.removeHandler(handler)
 
 
 class Small:
@@ -72,7 +87,7 @@ class Small:
     def _teacher(self, kind: str) -> Path:
         at = self.folder / "teachers" / kind
         recipe = load_recipe("finetune", changes=["training.epochs=2", "training.learning_rate=0.02"])
-        finetune(str(self.base), self.choice(kind), at, recipe, say=quiet)
+        finetune(str(self.base), self.choice(kind), at, recipe)
         return at
 
     def distilled(
@@ -81,8 +96,7 @@ class Small:
         kind: str,
         output: Path,
         *changes: str,
-        say: Callable[[str], object] = quiet,
         **options: Any,
     ) -> dict[str, Any]:
         recipe = load_recipe(method, changes=["training.epochs=1", "training.batch_size=8", *changes])
-        return distill(str(self.teachers[kind]), self.choice(kind), output, recipe, say=say, **options)
+        return distill(str(self.teachers[kind]), self.choice(kind), output, recipe, **options)

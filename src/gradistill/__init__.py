@@ -7,6 +7,8 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from gradistill.printing import show_log_lines
+
 if TYPE_CHECKING:
     from gradistill.audit import ask, loyalty
     from gradistill.audit.attributions import attribute
@@ -62,6 +64,7 @@ __all__ = [
     "pretrain",
 ]
 __version__ = version("gradistill")
+show_log_lines()
 
 
 def __getattr__(name: str) -> Any:

@@ -2,6 +2,9 @@
 
 Control characters are written as escapes (``printable``), also in log lines, warnings and tracebacks. A terminal that
 cannot show a character gets an ASCII stand-in, or its escape: no command fails for want of an encoding.
+
+What jobs report on their way goes to loggers below ``gradistill`` (INFO; WARNING; DEBUG with ``--verbose``), and
+from there to stdout as plain lines. The level of that logger also decides whether progress bars are shown.
 """
 
 from __future__ import annotations
@@ -12,7 +15,8 @@ import sys
 import traceback
 import unicodedata
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +30,11 @@ _ASCII = {
     "━": "-", "╸": "-", "╺": "-", "█": "#", "▏": "|", "▎": "|", "▍": "|", "▌": "|", "▋": "|", "▊": "|", "▉": "#",
 }  # fmt: skip
 _HANDLER = "gradistill.ascii"
+
+LOGGER = logging.getLogger("gradistill")
+"""The parent of every logger of the package."""
+NO_PREFIX = {"prefix": ""}
+"""``extra`` of a warning that is shown without ``WARNING: `` in front."""
 
 JOINERS = "\u200c\u200d"
 """Zero-width (non-)joiner: format characters, but part of Persian words and of emoji, and harmless alone."""
@@ -63,10 +72,51 @@ def show(*renderables: RenderableType) -> None:
 
 
 def progress_bars(*columns: Any, **options: Any) -> Progress:
-    """Bars that go when they are done."""
+    """Bars that go when they are done; none where the package's logger shows warnings only."""
     from rich.progress import Progress
 
-    return Progress(*columns, console=_console(), transient=True, **options)
+    disable = options.pop("disable", False) or not progress_shown()
+    return Progress(*columns, console=_console(), transient=True, disable=disable, **options)
+
+
+def progress_shown() -> bool:
+    """Whether progress lines and bars are shown, which ``--quiet`` turns off."""
+    return LOGGER.isEnabledFor(logging.INFO)
+
+
+def log_line(record: logging.LogRecord) -> str:
+    """A log record as people read it: its text, after ``WARNING: `` in a warning."""
+    usual = "WARNING: " if record.levelno == logging.WARNING else ""
+    return f"{getattr(record, 'prefix', usual)}{record.getMessage()}"
+
+
+class LineHandler(logging.Handler):
+    """Prints the log records of the package on stdout, line by line."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        write(log_line(record))
+
+
+def show_log_lines() -> None:
+    """Print what the package logs, from INFO on, where a program has not set up the logger ``gradistill`` itself."""
+    if not LOGGER.handlers:
+        LOGGER.addHandler(LineHandler())
+        LOGGER.propagate = False  # a program that logs to the terminal too would show every line twice
+    if LOGGER.level == logging.NOTSET:
+        LOGGER.setLevel(logging.INFO)
+
+
+@contextmanager
+def log_filter(keep: Callable[[logging.LogRecord], bool]) -> Iterator[None]:
+    """Within the block, the handlers of the package get only the log records that ``keep`` is true for."""
+    handlers = list(LOGGER.handlers)
+    for handler in handlers:
+        handler.addFilter(keep)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(keep)
 
 
 def confirmed(question: str) -> bool:

@@ -25,6 +25,7 @@ from gradistill.cli import main
 from gradistill.errors import RecipeError
 from gradistill.report.bench import bench_page, bench_tables
 from hostile import HOSTILE
+from small import logged
 
 BROKEN = ["student.layers=null", "student.checkpoint=/nowhere"]
 QUICK = ["training.epochs=1", "training.batch_size=10", "training.learning_rate=0.01"]
@@ -99,7 +100,8 @@ def glue(small: Any) -> Path:
 def run(folder: Path, small: Any, **changes: Any) -> tuple[dict[str, Any], list[str]]:
     file, said = folder / "bench.yaml", []
     file.write_text(yaml.safe_dump(content(small, **changes), sort_keys=False), encoding="utf-8")
-    return bench(read_plan(file), folder / "out", at_once=2, say=said.append), said
+    with logged(said):
+        return bench(read_plan(file), folder / "out", at_once=2), said
 
 
 def lines_of(output: Path) -> list[dict[str, Any]]:
@@ -225,7 +227,7 @@ def test_a_killed_bench_takes_its_students_along_and_goes_on_to_the_same_end(
     assert len(kept) == 1
     draft = output / "mine" / "2-layers" / ".gradistill-4711-kd-1.yaml"
     draft.write_text("half")
-    found = bench(read_plan(file), output, say=lambda _: None)  # no child holds a lock
+    found = bench(read_plan(file), output)  # no child holds a lock
     assert not draft.exists()
     assert lines_of(output)[0] == kept[0]
     ours, theirs = (
@@ -277,7 +279,7 @@ def test_a_task_names_its_columns_its_kind_and_a_share(small: Any, tmp_path: Pat
             "validation_share": 0.25}  # fmt: skip
     plan = content(small, tasks={"stars": task}, methods={"kd": None}, predictions=False)
     (tmp_path / "bench.yaml").write_text(yaml.safe_dump(plan))
-    found = bench(read_plan(tmp_path / "bench.yaml"), tmp_path / "out", say=lambda _: None)
+    found = bench(read_plan(tmp_path / "bench.yaml"), tmp_path / "out")
     assert found["failed"] == []
     teachers = [
         json.loads(file.read_text()) for file in (tmp_path / "out/stars/teachers").glob("*/metrics.json")

@@ -233,7 +233,7 @@ def spoil(data: st.DataObject, folder: Path) -> None:
 @pytest.fixture(scope="module")
 def store(small: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     at = tmp_path_factory.mktemp("store") / "kd"
-    store_signals(str(small.teachers["two"]), small.choice("two"), at, load_recipe("kd"), say=lambda _: None)
+    store_signals(str(small.teachers["two"]), small.choice("two"), at, load_recipe("kd"))
     return at
 
 

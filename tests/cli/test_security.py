@@ -26,6 +26,7 @@ from gradistill.recipe import load_recipe
 from gradistill.signals.fingerprint import digest
 from gradistill.signals.manifest import MANIFEST, Manifest
 from gradistill.training.trainer import DistillationTrainer
+from small import logged
 
 _heard: list[str] = []
 _listening: list[bool] = []
@@ -48,10 +49,6 @@ def unpickled() -> Iterator[list[str]]:
         yield _heard
     finally:
         _listening.pop()
-
-
-def quiet(_: str) -> None:
-    """Hears what a job says."""
 
 
 def test_the_listener_hears_an_unpickler() -> None:
@@ -82,15 +79,15 @@ def test_no_command_unpickles(small: Any, tmp_path: Path, monkeypatch: pytest.Mo
             with pytest.raises(PowerCut):
                 small.distilled("adkd", "two", student, "training.epochs=2")
         said: list[str] = []
-        small.distilled("adkd", "two", student, "training.epochs=2", say=said.append)
-        store_signals(teacher, data, tmp_path / "store", load_recipe("gkd"), say=quiet)
+        with logged(said):
+            small.distilled("adkd", "two", student, "training.epochs=2")
+        store_signals(teacher, data, tmp_path / "store", load_recipe("gkd"))
         audit(
             teacher,
             [str(student)],
             data,
             tmp_path / "audit",
             AuditChoice(faithfulness_rows=2, perturbed_rows=2),
-            say=quiet,
         )
         explain(str(student), ["the film was great ."])
         recipe = load_recipe("pretrain", changes=["training.epochs=1", "student.layers=2"])
@@ -100,13 +97,12 @@ def test_no_command_unpickles(small: Any, tmp_path: Path, monkeypatch: pytest.Mo
             tmp_path / "encoder",
             recipe,
             text_columns=("text",),
-            say=quiet,
         )
         searching = Tuning(
             lambda changes: load_recipe("kd", changes=["training.epochs=1", *changes]), trials=1
         )
-        tune(teacher, data, tmp_path / "tune", searching, say=quiet)
-        tune(teacher, data, tmp_path / "tune", searching, say=quiet)
+        tune(teacher, data, tmp_path / "tune", searching)
+        tune(teacher, data, tmp_path / "tune", searching)
     assert any("going on from" in line for line in said)
     assert not heard
 
@@ -134,7 +130,7 @@ def test_no_code_of_a_model_folder_runs(small: Any, tmp_path: Path) -> None:
 def test_no_path_in_a_store_leads_out_of_its_folder(name: str, small: Any, tmp_path: Path) -> None:
     """With a checksum that fits: anybody can make one."""
     folder = tmp_path / "store"
-    store_signals(str(small.teachers["two"]), small.choice("two"), folder, load_recipe("kd"), say=quiet)
+    store_signals(str(small.teachers["two"]), small.choice("two"), folder, load_recipe("kd"))
     content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     del content["checksum"]
     content["shards"][0]["file"] = name

@@ -16,6 +16,7 @@ from gradistill.demo.command import demo, shortcut_shares
 from gradistill.demo.corpus import Review
 from gradistill.errors import ModelError, RecipeError
 from gradistill.models.loading import load_tokenizer
+from small import logged
 
 FIGURES = {"accuracy", "challenge accuracy", "label loyalty", "probability loyalty", "saliency loyalty",
            "shortcut share"}  # fmt: skip
@@ -37,7 +38,8 @@ def test_the_whole_way_once_and_not_twice(
     monkeypatch.setattr(room, "PACKAGED", str(small.base))
     monkeypatch.setattr(room, "packaged_model", lambda: small.base)
     heard: list[str] = []
-    first = shown(demo(tmp_path, say=heard.append))
+    with logged(heard):
+        first = shown(demo(tmp_path))
     assert "training on 12 of 24 rows" in heard
     heads = ["model", "params", "acc.", "chall.", "label", "prob.", "sal.", "short.", "ms"]
     assert heads in [line.split() for line in first.splitlines()]  # none is broken at 80 columns
@@ -53,7 +55,8 @@ def test_the_whole_way_once_and_not_twice(
     assert figures["models"]["teacher"]["label loyalty"]["value"] == 1
     monkeypatch.setattr(room, "finetune", None)
     monkeypatch.setattr(room, "distill", None)
-    again = shown(demo(tmp_path, say=heard.append))
+    with logged(heard):
+        again = shown(demo(tmp_path))
     assert [line.split()[:-1] for line in again.splitlines()] == [
         line.split()[:-1] for line in first.splitlines()
     ]
@@ -67,9 +70,9 @@ def test_another_seed_does_not_pass_for_this_one(
     monkeypatch.setattr(room, "_seen", lambda models, text: "")
     monkeypatch.setattr(room, "PACKAGED", str(small.base))
     monkeypatch.setattr(room, "packaged_model", lambda: small.base)
-    demo(tmp_path, say=lambda _: None)
+    demo(tmp_path)
     with pytest.raises(RecipeError, match=r"(?s)teacher holds a finished run.*choose another --output"):
-        demo(tmp_path, seed=1, say=lambda _: None)
+        demo(tmp_path, seed=1)
 
 
 def test_a_missing_extra_is_said_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,7 +81,7 @@ def test_a_missing_extra_is_said_before_any_work(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(room, "packaged_model", missing)
     with pytest.raises(ModelError, match="not installed"):
-        demo(tmp_path / "out", say=lambda _: None)
+        demo(tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

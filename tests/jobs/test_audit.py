@@ -25,7 +25,7 @@ from gradistill.jobs.audit import AuditChoice, audit
 from gradistill.jobs.runs import DataChoice, finetune
 from gradistill.models.loading import load_classifier, load_tokenizer
 from gradistill.recipe import load_recipe
-from small import WORDS, quiet, write_table
+from small import WORDS, write_table
 from wordpiece import tokenizer
 
 FEW = AuditChoice(faithfulness_rows=4, perturbed_rows=4)
@@ -38,7 +38,7 @@ def figures(found: dict[str, Any], student: int = 0) -> dict[str, Any]:
 @pytest.mark.parametrize("kind", ["two", "three", "score"])
 def test_a_model_is_wholly_loyal_to_itself(kind: str, small: Any, tmp_path: Path) -> None:
     teacher = str(small.teachers[kind])
-    found = audit(teacher, [teacher], small.choice(kind), tmp_path / "out", FEW, say=quiet)
+    found = audit(teacher, [teacher], small.choice(kind), tmp_path / "out", FEW)
     every = figures(found)
     loyal = ["prediction_loyalty"] if kind == "score" else ["label_loyalty", "probability_loyalty"]
     for name in (*loyal, "saliency_loyalty", "top_k_overlap", "cosine", "kendall_tau"):
@@ -63,7 +63,7 @@ def test_depth_and_width_may_differ(small: Any, tmp_path: Path) -> None:
     other.save_pretrained(tmp_path / "wide")
     tokenizer(WORDS).save_pretrained(tmp_path / "wide")
     teacher, choice = str(small.teachers["two"]), replace(FEW, max_rows=6, method=method("occlusion"))
-    found = audit(teacher, [str(tmp_path / "wide")], small.choice("two"), tmp_path / "out", choice, say=quiet)
+    found = audit(teacher, [str(tmp_path / "wide")], small.choice("two"), tmp_path / "out", choice)
     student = found["students"][0]
     assert (student["hidden"], student["layers"], found["data"]["rows"]) == (32, 1, 6)
     assert found["attribution"]["method"] == "occlusion"
@@ -85,7 +85,7 @@ def bait(small: Any) -> tuple[Path, Path]:
         "finetune", changes=["training.epochs=10", "training.batch_size=4", "training.learning_rate=0.01"]
     )
     choice = DataChoice(str(folder / "data"), label_column="label", text_columns=("text",))
-    finetune(str(small.base), choice, folder / "student", recipe, say=quiet)
+    finetune(str(small.base), choice, folder / "student", recipe)
     return folder / "student", folder / "data"
 
 
@@ -96,7 +96,7 @@ def test_a_student_that_reads_only_the_shortcut_shows_it(
     choice = AuditChoice(faithfulness_rows=0, perturbed_rows=0, watched=("very", "ONE"))
     found = audit(
         str(small.teachers["two"]), [str(student)], DataChoice(str(data), label_column="label"),
-        tmp_path / "out", choice, say=quiet,
+        tmp_path / "out", choice,
     )  # fmt: skip
     every = figures(found)
     assert every["student_accuracy"]["value"] == 1
@@ -123,7 +123,7 @@ def test_rationales_challenge_and_two_students(bait: tuple[Path, Path], small: A
     )
     data = DataChoice(str(tmp_path), label_column="label", text_columns=("text",))
     students = [str(small.teachers["two"]), str(bait[0])]
-    found = audit(students[0], students, data, tmp_path / "out", choice, say=quiet)
+    found = audit(students[0], students, data, tmp_path / "out", choice)
     assert figures(found)["teacher_token_f1"] == figures(found)["student_token_f1"]
     challenge = found["students"][1]["figures"]["challenge"]
     assert challenge["label_loyalty"] == found["students"][1]["figures"]["loyalty"]["label_loyalty"]
@@ -144,7 +144,7 @@ def test_examples_and_figures_do_not_depend_on_blocks(small: Any, tmp_path: Path
     for block in (1000, 3):
         monkeypatch.setattr(examining, "BLOCK", block)
         out = tmp_path / str(block)
-        audit(str(small.teachers["three"]), [student], small.choice("three"), out, FEW, say=quiet)
+        audit(str(small.teachers["three"]), [student], small.choice("three"), out, FEW)
         found.append(json.loads((out / "audit.json").read_text()))
     for name, value in figures(found[0]).items():
         assert figures(found[1])[name]["value"] == pytest.approx(value["value"], abs=1e-5), name
@@ -173,7 +173,7 @@ def test_limits_end_the_command_with_1(bait: tuple[Path, Path], small: Any, tmp_
 def test_what_does_not_fit_is_refused_before_any_work(small: Any, tmp_path: Path) -> None:
     two, three = str(small.teachers["two"]), str(small.teachers["three"])
     with pytest.raises(DataError, match="labels of the teacher and of .*three differ"):
-        audit(two, [three], small.choice("two"), tmp_path / "a", say=quiet)
+        audit(two, [three], small.choice("two"), tmp_path / "a")
     with pytest.raises(RecipeError, match="did you mean 'label_loyalty'"):
         audit(
             two,
@@ -181,15 +181,14 @@ def test_what_does_not_fit_is_refused_before_any_work(small: Any, tmp_path: Path
             small.choice("two"),
             tmp_path / "a",
             AuditChoice(limits={"label_loyality": 1.0}),
-            say=quiet,
         )
     with pytest.raises(GradistillError, match="nowhere"):
-        audit(two, [two], small.choice("two"), tmp_path / "a", AuditChoice(split="nowhere"), say=quiet)
+        audit(two, [two], small.choice("two"), tmp_path / "a", AuditChoice(split="nowhere"))
     assert not (tmp_path / "a").exists()
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "mine.txt").write_text("")
     with pytest.raises(RecipeError, match="no audit of ours: mine.txt"):
-        audit(two, [two], small.choice("two"), tmp_path / "b", say=quiet)
+        audit(two, [two], small.choice("two"), tmp_path / "b")
 
 
 @pytest.mark.parametrize("given", ["label_loyalty", "label_loyalty=", "=0.5", "label_loyalty=much", "a=nan"])

@@ -16,7 +16,7 @@ from gradistill.errors import DataError
 from gradistill.jobs.audit import AuditChoice, audit
 from gradistill.jobs.runs import DataChoice, distill, finetune, store_signals
 from gradistill.recipe import load_recipe
-from small import GOOD, write_table
+from small import GOOD, logged, write_table
 
 FEW = AuditChoice(faithfulness_rows=0, perturbed_rows=0, examples=2)
 WEAK = "WARNING: the teacher is no better than a constant answer"
@@ -44,9 +44,7 @@ def good(small: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A teacher that is right on every validation row; the shared ones have hardly learnt anything."""
     at = tmp_path_factory.mktemp("good") / "teacher"
     changes = ["training.epochs=15", "training.learning_rate=0.002", "training.batch_size=4"]
-    found = finetune(
-        str(small.base), small.choice("two"), at, load_recipe("finetune", changes=changes), say=lambda _: None
-    )
+    found = finetune(str(small.base), small.choice("two"), at, load_recipe("finetune", changes=changes))
     assert found["eval"]["accuracy"] == 1.0
     return at
 
@@ -62,14 +60,15 @@ def test_a_teacher_that_only_numbers_its_classes_is_refused_and_a_label_map_help
     teacher = changed(good, tmp_path / "t", order=[1, 0], labels=["LABEL_0", "LABEL_1"])
     data = small.choice("two")
     with pytest.raises(DataError, match=r"'LABEL_0' +'negative'\n +'LABEL_1' +'positive'"):
-        distill(teacher, data, tmp_path / "run", recipe(), say=lambda _: None)
+        distill(teacher, data, tmp_path / "run", recipe())
     assert not (tmp_path / "run").exists()
     right = DataChoice(
         data.source, label_column="label", text_columns=("text",),
         label_map={"positive": "LABEL_0", "negative": "LABEL_1"},
     )  # fmt: skip
     said: list[str] = []
-    metrics = distill(teacher, right, tmp_path / "run", recipe(), say=said.append)
+    with logged(said):
+        metrics = distill(teacher, right, tmp_path / "run", recipe())
     assert metrics["teacher_eval"]["accuracy"] == 1.0
     assert metrics["warnings"] == []
     assert not any(WEAK in line for line in said)
@@ -78,16 +77,17 @@ def test_a_teacher_that_only_numbers_its_classes_is_refused_and_a_label_map_help
         label_map={"positive": "LABEL_1", "negative": "LABEL_0"},
     )  # fmt: skip
     for job in (
-        lambda say: distill(teacher, wrong, tmp_path / "wrong", recipe(), say=say),
-        lambda say: store_signals(teacher, wrong, tmp_path / "store", recipe(), say=say),
+        lambda: distill(teacher, wrong, tmp_path / "wrong", recipe()),
+        lambda: store_signals(teacher, wrong, tmp_path / "store", recipe()),
     ):
         said.clear()
-        job(said.append)
+        with logged(said):
+            job()
         assert any(line.startswith(WEAK) for line in said)
     kept = json.loads((tmp_path / "wrong" / "metrics.json").read_text(encoding="utf-8"))
     assert "accuracy is 0.000" in kept["warnings"][0]
     assert "no better than a constant" in (tmp_path / "wrong" / "README.md").read_text(encoding="utf-8")
-    found = audit(teacher, [teacher], wrong, tmp_path / "audit", FEW, say=lambda _: None)
+    found = audit(teacher, [teacher], wrong, tmp_path / "audit", FEW)
     assert any("accuracy is 0.000" in warning for warning in found["warnings"])
     for page in ("audit.md", "audit.html"):
         assert "no better than a constant" in (tmp_path / "audit" / page).read_text(encoding="utf-8")
@@ -100,8 +100,8 @@ def test_a_regression_that_does_not_rise_with_the_scores_is_warned_of(small: Any
     weights = load_file(negated / "model.safetensors")
     weights = {k: -v if k.startswith("classifier.") else v for k, v in weights.items()}
     save_file(weights, negated / "model.safetensors", metadata={"format": "pt"})
-    good = audit(str(teacher), [str(teacher)], small.choice("score"), tmp_path / "a", FEW, say=lambda _: None)
-    bad = audit(str(negated), [str(teacher)], small.choice("score"), tmp_path / "b", FEW, say=lambda _: None)
+    good = audit(str(teacher), [str(teacher)], small.choice("score"), tmp_path / "a", FEW)
+    bad = audit(str(negated), [str(teacher)], small.choice("score"), tmp_path / "b", FEW)
     assert good["metrics"]["teacher"]["spearman"] == pytest.approx(-bad["metrics"]["teacher"]["spearman"])
     weak = ["no better than a constant" in " ".join(found["warnings"]) for found in (good, bad)]
     assert sorted(weak) == [False, True]
@@ -112,13 +112,13 @@ def test_a_student_with_the_same_labels_in_another_order_is_audited_by_name(
 ) -> None:
     teacher = str(good)
     turned = changed(good, tmp_path / "turned", order=[1, 0])
-    found = audit(teacher, [turned], small.choice("two"), tmp_path / "audit", FEW, say=lambda _: None)
+    found = audit(teacher, [turned], small.choice("two"), tmp_path / "audit", FEW)
     loyalty = found["students"][0]["figures"]["loyalty"]
     assert loyalty["label_loyalty"]["value"] == 1.0
     assert loyalty["saliency_loyalty"]["value"] == pytest.approx(1.0)
     other = changed(good, tmp_path / "other", labels=["negative", "neutral"])
     with pytest.raises(DataError, match="teacher: negative, positive\n  .*other: negative, neutral"):
-        audit(teacher, [other], small.choice("two"), tmp_path / "second", FEW, say=lambda _: None)
+        audit(teacher, [other], small.choice("two"), tmp_path / "second", FEW)
     assert not (tmp_path / "second").exists()
 
 
@@ -137,10 +137,9 @@ def test_f1_is_of_the_rarer_class_and_named_everywhere(small: Any, tmp_path: Pat
     data = DataChoice(str(frauds(tmp_path / "data")), text_columns=("text",))
     said: list[str] = []
     changes = ["training.epochs=1", "training.learning_rate=0.001"]
-    metrics = finetune(
-        str(small.base), data, tmp_path / "t", load_recipe("finetune", changes=changes), say=said.append
-    )
-    assert "f1 (fraud)" in said[0]
+    with logged(said):
+        metrics = finetune(str(small.base), data, tmp_path / "t", load_recipe("finetune", changes=changes))
+    assert "f1 (fraud)" in "\n".join(said)
     assert metrics["eval"]["accuracy"] == pytest.approx(23 / 30)  # it never finds a fraud
     assert metrics["eval"]["f1"] == 0.0
     assert metrics["positive"] == "fraud"
@@ -153,14 +152,12 @@ def test_the_positive_class_can_be_chosen_and_stays_with_the_run(small: Any, tmp
     chosen = DataChoice(data, text_columns=("text",), positive="OK")
     changes = ["training.epochs=1", "training.learning_rate=0.001"]
     teacher = tmp_path / "t"
-    metrics = finetune(
-        str(small.base), chosen, teacher, load_recipe("finetune", changes=changes), say=lambda _: None
-    )
+    metrics = finetune(str(small.base), chosen, teacher, load_recipe("finetune", changes=changes))
     assert metrics["positive"] == "ok"
     assert metrics["eval"]["f1"] == pytest.approx(2 * 23 / (30 + 23))
     plain = DataChoice(data, text_columns=("text",))
-    assert distill(str(teacher), plain, tmp_path / "s", recipe(), say=lambda _: None)["positive"] == "ok"
-    found = audit(str(teacher), [str(tmp_path / "s")], plain, tmp_path / "a", FEW, say=lambda _: None)
+    assert distill(str(teacher), plain, tmp_path / "s", recipe())["positive"] == "ok"
+    found = audit(str(teacher), [str(tmp_path / "s")], plain, tmp_path / "a", FEW)
     assert found["data"]["positive"] == "ok"
     assert found["metrics"]["teacher"]["f1"] == pytest.approx(2 * 23 / (30 + 23))
     assert "f1 (ok)" in (tmp_path / "a" / "audit.md").read_text(encoding="utf-8")
@@ -168,7 +165,6 @@ def test_the_positive_class_can_be_chosen_and_stays_with_the_run(small: Any, tmp
     with pytest.raises(DataError, match="no label 'frauds' to be positive.(.|\n)*did you mean 'fraud'"):
         finetune(
             str(small.base), DataChoice(data, positive="frauds"), tmp_path / "n", load_recipe("finetune"),
-            say=lambda _: None,
         )  # fmt: skip
     assert not (tmp_path / "n").exists()
 
@@ -178,7 +174,8 @@ def test_f1_of_three_classes_is_macro_f1_also_where_a_recipe_selects_by_f1(
 ) -> None:
     said: list[str] = []
     selecting = "training.arguments.metric_for_best_model=f1"
-    metrics = small.distilled("kd", "three", tmp_path / "run", selecting, say=said.append)
+    with logged(said):
+        metrics = small.distilled("kd", "three", tmp_path / "run", selecting)
     assert list(metrics["eval"]) == ["accuracy", "macro_f1"]
     assert metrics["positive"] is None
     assert any("of 3 classes that is macro_f1" in line for line in said)
@@ -196,9 +193,8 @@ def test_rows_that_are_training_rows_are_counted_and_said(small: Any, tmp_path: 
     data = DataChoice(str(tmp_path / "data"), text_columns=("text",))
     said: list[str] = []
     changes = ["training.epochs=1"]
-    metrics = finetune(
-        str(small.base), data, tmp_path / "t", load_recipe("finetune", changes=changes), say=said.append
-    )
+    with logged(said):
+        metrics = finetune(str(small.base), data, tmp_path / "t", load_recipe("finetune", changes=changes))
     expected = {"rows": 8, "exact": 2, "normalised": 3, "example": {"row": 0, "training_row": 0}}
     assert metrics["overlap"] == expected
     line = "overlap: 3 of 8 validation rows are training rows too (2 of them letter for letter), such as 'the film"
@@ -207,7 +203,8 @@ def test_rows_that_are_training_rows_are_counted_and_said(small: Any, tmp_path: 
         encoding="utf-8"
     )
     said.clear()
-    found = audit(str(tmp_path / "t"), [str(tmp_path / "t")], data, tmp_path / "a", FEW, say=said.append)
+    with logged(said):
+        found = audit(str(tmp_path / "t"), [str(tmp_path / "t")], data, tmp_path / "a", FEW)
     assert found["overlap"] == expected
     assert any(line in text for text in said)
     assert "3 of its 8 rows are training rows too" in (tmp_path / "a" / "audit.md").read_text(

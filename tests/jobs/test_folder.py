@@ -19,6 +19,7 @@ from gradistill.jobs.runs import DataChoice, distill
 from gradistill.models.loading import load_classifier
 from gradistill.recipe import load_recipe
 from gradistill.training.trainer import DistillationTrainer
+from small import logged
 
 
 class PowerCut(Exception):
@@ -54,7 +55,8 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_nothing_had_been(
     heard: list[str] = []
     small.distilled("adkd", "two", tmp_path / "whole", "training.epochs=2")
     interrupted(small, tmp_path / "cut", monkeypatch, after=4)
-    small.distilled("adkd", "two", tmp_path / "cut", "training.epochs=2", say=heard.append)
+    with logged(heard):
+        small.distilled("adkd", "two", tmp_path / "cut", "training.epochs=2")
     assert any(line.startswith("going on from") and "checkpoint-3" in line for line in heard)
     assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
     assert not (tmp_path / "cut" / "checkpoints").exists()
@@ -69,7 +71,8 @@ def test_a_half_written_checkpoint_is_passed_over(
     half = shutil.copytree(whole, whole.with_name("checkpoint-5"))
     (half / "optimizer.pt").write_bytes((half / "optimizer.pt").read_bytes()[:100])
     heard: list[str] = []
-    small.distilled("adkd", "two", tmp_path / "cut", "training.epochs=2", say=heard.append)
+    with logged(heard):
+        small.distilled("adkd", "two", tmp_path / "cut", "training.epochs=2")
     assert any(line.startswith("going on from") and "checkpoint-3" in line for line in heard)
     assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
 
@@ -84,12 +87,12 @@ def test_other_rows_or_another_teacher_make_another_run(
     recipe = load_recipe("adkd", changes=["training.epochs=2", "training.batch_size=8"])
     choice = DataChoice(str(data), label_column="label", text_columns=("text",))
     with pytest.raises(RecipeError, match=r"(?s)other inputs:.*- train: '[0-9a-f]{64}' there"):
-        distill(str(small.teachers["two"]), choice, tmp_path / "cut", recipe, say=lambda _: None)
+        distill(str(small.teachers["two"]), choice, tmp_path / "cut", recipe)
     other = shutil.copytree(small.teachers["two"], tmp_path / "teacher")
     small.distilled("kd", "two", tmp_path / "student", "student.layers=3")
     shutil.copy(tmp_path / "student" / "model.safetensors", other)
     with pytest.raises(RecipeError, match=r"(?s)other inputs:.*- teacher: "):
-        distill(str(other), small.choice("two"), tmp_path / "cut", recipe, say=lambda _: None)
+        distill(str(other), small.choice("two"), tmp_path / "cut", recipe)
     assert (tmp_path / "cut" / "checkpoints" / "checkpoint-3").is_dir()
 
 
@@ -285,7 +288,7 @@ def test_bad_rows_are_told_before_anything_is_written(small: Any, tmp_path: Path
     with pytest.raises(
         DataError, match=r"(?s)train.csv, row 3, column 'text'.*train.csv, row 4, column 'label'"
     ):
-        distill(str(small.teachers["two"]), choice, tmp_path / "run", load_recipe("kd"), say=lambda _: None)
+        distill(str(small.teachers["two"]), choice, tmp_path / "run", load_recipe("kd"))
     assert not (tmp_path / "run").exists()
 
 
@@ -296,7 +299,7 @@ def test_the_data_follow_the_teachers_order_of_labels(small: Any, tmp_path: Path
     config = json.loads((turned / "config.json").read_text())
     config |= {"id2label": {"0": "positive", "1": "negative"}, "label2id": {"positive": 0, "negative": 1}}
     (turned / "config.json").write_text(json.dumps(config))
-    found = distill(str(turned), small.choice("two"), tmp_path / "run", load_recipe("kd"), say=lambda _: None)
+    found = distill(str(turned), small.choice("two"), tmp_path / "run", load_recipe("kd"))
     assert found["teacher_eval"]["accuracy"] == pytest.approx(1 - straight["teacher_eval"]["accuracy"])
     student, _ = load_classifier(tmp_path / "run")
     assert list(student.config.id2label.values()) == ["positive", "negative"]
@@ -307,5 +310,5 @@ def test_labels_that_the_teacher_does_not_know_are_refused(small: Any, tmp_path:
     with pytest.raises(
         DataError, match=r"(?s)2 outputs \(negative, positive\), the data have 3 labels \(maybe, no, yes\)"
     ):
-        distill(str(small.teachers["two"]), choice, tmp_path / "run", load_recipe("kd"), say=lambda _: None)
+        distill(str(small.teachers["two"]), choice, tmp_path / "run", load_recipe("kd"))
     assert not (tmp_path / "run").exists()

@@ -21,7 +21,7 @@ from gradistill.models.loading import load_classifier, load_tokenizer
 from gradistill.models.model_source import model_name, on_disk
 from gradistill.recipe import load_recipe
 from gradistill.signals.fingerprint import of_model
-from small import quiet, texts
+from small import logged, texts
 
 SHORT = ["training.epochs=1", "training.batch_size=8"]
 NO_FAITH = AuditChoice(faithfulness_rows=2, perturbed_rows=2)
@@ -58,7 +58,7 @@ def test_distill_takes_paths_objects_and_loaded_models(
     }  # fmt: skip
     found = {}
     for name, (model, rows) in runs.items():
-        found[name] = distill(model, rows, tmp_path / name, recipe, say=quiet)
+        found[name] = distill(model, rows, tmp_path / name, recipe)
         json.loads((tmp_path / name / "metrics.json").read_text())
     weights = {(tmp_path / name / "model.safetensors").read_bytes() for name in runs}
     assert len(weights) == 1
@@ -74,7 +74,7 @@ def test_finetune_takes_a_loaded_model_and_gives_it_a_head(
 ) -> None:
     recipe = load_recipe("finetune", changes=SHORT)
     scores = {split: texts("score", 10) for split in SPLITS}
-    metrics = finetune(loaded, DataChoice(scores, label_column="label"), tmp_path / "run", recipe, say=quiet)
+    metrics = finetune(loaded, DataChoice(scores, label_column="label"), tmp_path / "run", recipe)
     assert "spearman" in metrics["eval"]
     assert loaded[0].config.num_labels == 2
     assert load_classifier(tmp_path / "run")[0].config.num_labels == 1
@@ -86,22 +86,22 @@ def test_audit_explain_signals_and_pretrain_take_them_too(
 ) -> None:
     teacher, data = small.teachers["two"], small.tables["two"]
     recipe = load_recipe("kd", changes=SHORT)
-    stores = [store_signals(m, d, tmp_path / k, recipe, say=quiet)
+    stores = [store_signals(m, d, tmp_path / k, recipe)
               for k, (m, d) in {"paths": (teacher, data), "objects": (loaded, SPLITS)}.items()]  # fmt: skip
     hashes = [json.loads((at / "manifest.json").read_text())["made_for"] for at in stores]
     assert hashes[0] == hashes[1]
     audits = [
-        audit(m, [m], d, tmp_path / f"audit {k}", NO_FAITH, say=quiet)
+        audit(m, [m], d, tmp_path / f"audit {k}", NO_FAITH)
         for k, (m, d) in {"paths": (teacher, data), "objects": (loaded, SPLITS["validation"])}.items()
     ]
     assert audits[0]["students"][0]["figures"] == audits[1]["students"][0]["figures"]
-    both = audit(loaded, [loaded, loaded], DATASETS, tmp_path / "both", NO_FAITH, say=quiet)
+    both = audit(loaded, [loaded, loaded], DATASETS, tmp_path / "both", NO_FAITH)
     assert len({student["name"] for student in both["students"]}) == 2
     text = ["the film was very great ."]
     assert explain(teacher, text).words == explain(loaded, text).words
     pretraining = load_recipe("pretrain", changes=[*SHORT, "student.layers=1"])
     lines = [{"text": f"the film was very {word} ."} for word in ("great", "poor", "dull", "fine")]
-    given = [pretrain(m, lines, tmp_path / f"pre {k}", pretraining, say=quiet)["held_out"]
+    given = [pretrain(m, lines, tmp_path / f"pre {k}", pretraining)["held_out"]
              for k, m in enumerate((teacher, loaded))]  # fmt: skip
     assert given[0] == given[1]
 
@@ -120,11 +120,12 @@ def test_a_run_on_objects_that_was_stopped_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(running, "close_run", stopped)
         with pytest.raises(KeyboardInterrupt):
-            distill(loaded, SPLITS, tmp_path / "run", recipe, say=quiet)
+            distill(loaded, SPLITS, tmp_path / "run", recipe)
     other = {**SPLITS, "train": SPLITS["train"][:-1]}
     with pytest.raises(RecipeError, match="train: "):
-        distill(loaded, other, tmp_path / "run", recipe, say=quiet)
-    distill(loaded, DATASETS, tmp_path / "run", recipe, say=heard.append)
+        distill(loaded, other, tmp_path / "run", recipe)
+    with logged(heard):
+        distill(loaded, DATASETS, tmp_path / "run", recipe)
     assert any("checkpoint-" in line for line in heard)
 
 
@@ -141,15 +142,14 @@ from gradistill.recipe import load_recipe
 
 teacher, data, at = sys.argv[1:]
 model, tokenizer = load_classifier(teacher)[0], load_tokenizer(teacher)
-quiet = lambda text: None
 commands = {
-    "finetune": lambda m, d: finetune(m, d, at, load_recipe("finetune"), say=quiet),
-    "distill": lambda m, d: distill(m, d, at, load_recipe("kd"), say=quiet),
-    "signals": lambda m, d: store_signals(m, d, at, load_recipe("kd"), say=quiet),
-    "audit": lambda m, d: audit(m, [m], d, at, say=quiet),
-    "pretrain": lambda m, d: pretrain(m, [d], at, load_recipe("pretrain"), say=quiet),
+    "finetune": lambda m, d: finetune(m, d, at, load_recipe("finetune")),
+    "distill": lambda m, d: distill(m, d, at, load_recipe("kd")),
+    "signals": lambda m, d: store_signals(m, d, at, load_recipe("kd")),
+    "audit": lambda m, d: audit(m, [m], d, at),
+    "pretrain": lambda m, d: pretrain(m, [d], at, load_recipe("pretrain")),
     "explain": lambda m, d: explain(m, ["a text"]),
-    "students": lambda m, d: audit(teacher, m, d, at, say=quiet),
+    "students": lambda m, d: audit(teacher, m, d, at),
 }
 found = []
 def refused(command, about, given, m, d):
@@ -216,8 +216,8 @@ def test_a_test_split_is_evaluated_at_the_end(small: Any, loaded: tuple[Any, Any
     recipe = load_recipe("kd", changes=SHORT)
     wrong = [{**row, "label": {"positive": "negative", "negative": "positive"}[row["label"]]}
              for row in SPLITS["validation"]]  # fmt: skip
-    plain = distill(loaded, SPLITS, tmp_path / "plain", recipe, say=quiet)
-    tested = distill(loaded, {**SPLITS, "test": wrong}, tmp_path / "tested", recipe, say=quiet)
+    plain = distill(loaded, SPLITS, tmp_path / "plain", recipe)
+    tested = distill(loaded, {**SPLITS, "test": wrong}, tmp_path / "tested", recipe)
     assert (plain["test"], plain["teacher_test"]) == (None, None)
     assert tested["eval"] == plain["eval"]  # selection is what it was
     for owner in ("", "teacher_"):
@@ -230,18 +230,19 @@ def test_a_test_split_is_evaluated_at_the_end(small: Any, loaded: tuple[Any, Any
 def test_a_test_split_without_labels_is_left_out_with_a_line(labels: Any, small: Any, tmp_path: Path) -> None:
     heard: list[str] = []
     bare = [{"text": row["text"]} | ({} if labels is None else {"label": labels}) for row in SPLITS["train"]]
-    metrics = finetune(
-        small.base, DataChoice({**SPLITS, "test": bare}, label_column="label"), tmp_path / "run",
-        load_recipe("finetune", changes=SHORT), say=heard.append,
-    )  # fmt: skip
+    with logged(heard):
+        metrics = finetune(
+            small.base, DataChoice({**SPLITS, "test": bare}, label_column="label"), tmp_path / "run",
+            load_recipe("finetune", changes=SHORT)
+        )  # fmt: skip
     assert metrics["test"] is None
-    assert "test: 20 rows without labels, which are left out" in heard[0]
+    assert "test: 20 rows without labels, which are left out" in "\n".join(heard)
 
 
 def test_a_broken_row_of_the_test_split_is_refused_before_any_work(small: Any, tmp_path: Path) -> None:
     broken = {**SPLITS, "test": [{"text": "fine", "label": "maybe"}, *SPLITS["validation"]]}
     with pytest.raises(DataError, match="the split 'test', row 1, column 'label': unknown label 'maybe'"):
-        finetune(small.base, broken, tmp_path / "run", load_recipe("finetune"), say=quiet)
+        finetune(small.base, broken, tmp_path / "run", load_recipe("finetune"))
     assert not (tmp_path / "run").exists()
 
 
@@ -257,13 +258,14 @@ def test_a_split_without_labels_is_audited(kind: str, labels: str, small: Any, t
         None if kind == "two" else ("text", "other")
     )  # few different words may be labels, which must be settled
     data = DataChoice(rows, text_columns=columns if labels == "no column" else None)
-    found = audit(teacher, [teacher], data, tmp_path / "out", NO_FAITH, say=heard.append)
+    with logged(heard):
+        found = audit(teacher, [teacher], data, tmp_path / "out", NO_FAITH)
     whole = DataChoice(texts(kind, 12), text_columns=columns)
-    full = audit(teacher, [teacher], whole, tmp_path / "full", NO_FAITH, say=quiet)
+    full = audit(teacher, [teacher], whole, tmp_path / "full", NO_FAITH)
     every, labelled = found["students"][0]["figures"], full["students"][0]["figures"]
     assert "quality" not in every
     assert every == {group: figures for group, figures in labelled.items() if group != "quality"}
-    assert "no labels: accuracy and other figures that need them are left out" in heard[0]
+    assert "no labels: accuracy and other figures that need them are left out" in "\n".join(heard)
     assert found["data"]["labels"].startswith("none")
     assert "gold" not in (tmp_path / "out" / "audit.md").read_text()
     examples = [json.loads(line) for line in (tmp_path / "out" / "examples.jsonl").read_text().splitlines()]
@@ -294,6 +296,5 @@ def test_labels_by_an_unusual_name_are_not_read_as_texts(
                 [small.teachers["two"]],
                 DataChoice(rows, task),
                 tmp_path / "out",
-                say=quiet,
             )
     assert not (tmp_path / "out").exists()

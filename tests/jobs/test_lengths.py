@@ -19,7 +19,7 @@ from gradistill.jobs.lengths import MOST, Reader, new_length, task_length, train
 from gradistill.jobs.runs import DataChoice, distill, finetune, store_signals
 from gradistill.jobs.signals import StoreChoice, describe
 from gradistill.recipe import load_recipe
-from small import BAD, GOOD, WORDS, quiet, write_table
+from small import BAD, GOOD, WORDS, logged, write_table
 from wordpiece import tokenizer
 
 LONG = 48
@@ -46,13 +46,8 @@ def late(small: Any) -> tuple[str, DataChoice]:
         "training.learning_rate=0.01",
     ]
     choice = DataChoice(str(folder / "data"), label_column="label", text_columns=("text",))
-    finetune(str(small.base), choice, folder / "teacher", load_recipe("finetune", changes=changes), say=quiet)
+    finetune(str(small.base), choice, folder / "teacher", load_recipe("finetune", changes=changes))
     return str(folder / "teacher"), choice
-
-
-def lines() -> tuple[list[str], Any]:
-    said: list[str] = []
-    return said, said.append
 
 
 def test_a_run_records_its_length_and_how_many_texts_are_cut(late: Any, tmp_path: Path) -> None:
@@ -71,14 +66,13 @@ def test_a_run_records_its_length_and_how_many_texts_are_cut(late: Any, tmp_path
 def test_an_audit_takes_the_length_of_the_teacher(late: Any, tmp_path: Path) -> None:
     """At the old default of 128 the model has no positions; cut at 16 every label is lost."""
     teacher, data = late
-    found = audit(teacher, [teacher], data, tmp_path / "a", FEW, say=quiet)
+    found = audit(teacher, [teacher], data, tmp_path / "a", FEW)
     assert (found["settings"]["max_length"], found["texts"]["max_length"]) == (LONG, LONG)
     assert found["texts"]["validation"]["cut"] == 0
     assert found["students"][0]["figures"]["quality"]["teacher_accuracy"]["value"] == 1
-    said, say = lines()
-    cut = audit(
-        teacher, [teacher], data, tmp_path / "b", AuditChoice(max_length=16, faithfulness_rows=0), say=say
-    )
+    said: list[str] = []
+    with logged(said):
+        cut = audit(teacher, [teacher], data, tmp_path / "b", AuditChoice(max_length=16, faithfulness_rows=0))
     assert cut["texts"]["validation"] == {"cut": 40, "rows": 40, "longest": 41}
     assert f"max_length 16, as set; the teacher was trained with {LONG}" in said
     assert "WARNING: validation: 40 of 40 texts are cut at 16 tokens (the longest has 41)" in said
@@ -88,9 +82,10 @@ def test_an_audit_takes_the_length_of_the_teacher(late: Any, tmp_path: Path) -> 
 def test_a_student_of_another_length_is_named(late: Any, tmp_path: Path) -> None:
     teacher, data = late
     recipe = load_recipe("kd", changes=["training.max_length=30", "training.epochs=1"])
-    distill(teacher, data, tmp_path / "s", recipe, say=quiet)
-    said, say = lines()
-    found = audit(teacher, [str(tmp_path / "s")], data, tmp_path / "out", FEW, say=say)
+    distill(teacher, data, tmp_path / "s", recipe)
+    said: list[str] = []
+    with logged(said):
+        found = audit(teacher, [str(tmp_path / "s")], data, tmp_path / "out", FEW)
     assert found["texts"]["max_length"] == LONG
     expected = f"max_length {LONG}, as the teacher was trained: it is the reference; the student s was trained with 30"
     assert expected in said
@@ -98,18 +93,18 @@ def test_a_student_of_another_length_is_named(late: Any, tmp_path: Path) -> None
 
 def test_distillation_and_stores_take_the_length_of_the_teacher(late: Any, tmp_path: Path) -> None:
     teacher, data = late
-    said, say = lines()
-    metrics = distill(
-        teacher, data, tmp_path / "s", load_recipe("kd", changes=["training.epochs=1"]), say=say
-    )
+    said: list[str] = []
+    with logged(said):
+        metrics = distill(teacher, data, tmp_path / "s", load_recipe("kd", changes=["training.epochs=1"]))
     assert metrics["texts"]["max_length"] == trained_length(tmp_path / "s") == LONG
     assert not [line for line in said if "cut" in line]
-    store = store_signals(teacher, data, tmp_path / "store", load_recipe("kd"), say=quiet)
+    store = store_signals(teacher, data, tmp_path / "store", load_recipe("kd"))
     assert json.loads((store / "manifest.json").read_text())["made_for"]["max_length"] == LONG
     assert describe(store)["rows"] == 40
     said.clear()
     own = load_recipe("kd", changes=["training.epochs=1", "training.max_length=20"])
-    metrics = distill(teacher, data, tmp_path / "own", own, signals=StoreChoice("online"), say=say)
+    with logged(said):
+        metrics = distill(teacher, data, tmp_path / "own", own, signals=StoreChoice("online"))
     assert metrics["texts"]["max_length"] == 20
     assert f"max_length 20, as set; the teacher was trained with {LONG}" in said
     assert "validation: 40 of 40 texts are cut at 20 tokens (the longest has 41)" in said
@@ -128,9 +123,10 @@ def test_an_unfinished_run_goes_on_whether_its_length_is_named_or_not(late: Any,
 
     recipe = load_recipe("kd", changes=["training.epochs=2"])
     with pytest.raises(Stop):
-        distill(teacher, data, tmp_path / "s", recipe, callbacks=[Stopping()], say=quiet)
-    said, say = lines()
-    distill(teacher, data, tmp_path / "s", recipe, say=say)
+        distill(teacher, data, tmp_path / "s", recipe, callbacks=[Stopping()])
+    said: list[str] = []
+    with logged(said):
+        distill(teacher, data, tmp_path / "s", recipe)
     assert any(line.startswith("going on from") for line in said)
 
 
@@ -151,23 +147,25 @@ def test_without_a_record_the_tokenizer_and_the_positions_decide() -> None:
     pieces, model = tokenizer(WORDS), build("bert", max_position_embeddings=700)
     nobody = [Reader("teacher", "", model)]
     pieces.model_max_length = 300
-    assert task_length(None, pieces, nobody, quiet) == 300
+    assert task_length(None, pieces, nobody) == 300
     pieces.model_max_length = int(1e30)
-    assert task_length(None, pieces, nobody, quiet) == MOST
-    said, say = lines()
-    assert task_length(None, pieces, [Reader("teacher", "", build("roberta"))], say) == 63
+    assert task_length(None, pieces, nobody) == MOST
+    said: list[str] = []
+    with logged(said):
+        assert task_length(None, pieces, [Reader("teacher", "", build("roberta"))]) == 63
     assert said == [f"max_length 63 instead of {MOST}: the teacher has no more positions"]
-    assert task_length(40, pieces, nobody, quiet) == 40
+    assert task_length(40, pieces, nobody) == 40
     with pytest.raises(
         ModelError, match="(?s)max_length is 64, and the student x has 63 positions.*at most 63"
     ):
-        task_length(64, pieces, [*nobody, Reader("student", "x", build("roberta"))], quiet)
+        task_length(64, pieces, [*nobody, Reader("student", "x", build("roberta"))])
 
 
 def test_a_new_model_takes_128_tokens_or_as_many_as_it_has_positions() -> None:
-    assert new_length(None, [Reader("model", "", build("llama"))], quiet) == 128
-    said, say = lines()
-    assert new_length(None, [Reader("model", "", build("bert", max_position_embeddings=96))], say) == 96
+    assert new_length(None, [Reader("model", "", build("llama"))]) == 128
+    said: list[str] = []
+    with logged(said):
+        assert new_length(None, [Reader("model", "", build("bert", max_position_embeddings=96))]) == 96
     assert said == ["max_length 96 instead of 128: the model has no more positions"]
 
 
@@ -175,13 +173,13 @@ def run(command: str, model: str, data: DataChoice, at: Path, *, length: int | N
     """One of the commands with a model that is its teacher, its student or what it starts from."""
     changes = [] if length is None else [f"training.max_length={length}"]
     if command == "finetune":
-        return finetune(model, data, at, load_recipe("finetune", changes=changes), say=quiet)
+        return finetune(model, data, at, load_recipe("finetune", changes=changes))
     if command == "distill":
-        return distill(model, data, at, load_recipe("kd", changes=changes), say=quiet)
+        return distill(model, data, at, load_recipe("kd", changes=changes))
     if command == "signals":
-        return store_signals(model, data, at, load_recipe("kd", changes=changes), say=quiet)
+        return store_signals(model, data, at, load_recipe("kd", changes=changes))
     if command == "audit":
-        return audit(model, [model], data, at, AuditChoice(max_length=length), say=quiet)
+        return audit(model, [model], data, at, AuditChoice(max_length=length))
     return explain(model, ["the cinema"], max_length=length)
 
 
@@ -224,7 +222,7 @@ def test_a_store_of_attention_that_cannot_be_seen_is_refused_as_training_is(
     recipe = load_recipe(method)
     for run in (distill, store_signals):
         with pytest.raises(RecipeError, match="cannot be looked into"):
-            run(str(tmp_path / "t"), small.choice("two"), tmp_path / "out", recipe, say=quiet)
+            run(str(tmp_path / "t"), small.choice("two"), tmp_path / "out", recipe)
         assert not (tmp_path / "out").exists()
 
 
@@ -233,10 +231,9 @@ def test_a_pair_that_means_little_is_named(small: Any, tmp_path: Path) -> None:
     deep = build("bert", labels=2, id2label={0: "negative", 1: "positive"}, num_hidden_layers=5)
     deep.save_pretrained(tmp_path / "deep")
     tokenizer(WORDS).save_pretrained(tmp_path / "deep")
-    said, say = lines()
-    found = audit(
-        teacher, [teacher, str(tmp_path / "deep")], small.choice("two"), tmp_path / "out", FEW, say=say
-    )
+    said: list[str] = []
+    with logged(said):
+        found = audit(teacher, [teacher, str(tmp_path / "deep")], small.choice("two"), tmp_path / "out", FEW)
     same = "the student two and the teacher hold the same weights: a model is compared with itself"
     deeper = "the student deep has 5 layers, more than its teacher, which has 3"
     assert found["warnings"][:2] == [same, deeper]
@@ -245,11 +242,13 @@ def test_a_pair_that_means_little_is_named(small: Any, tmp_path: Path) -> None:
     assert same in (tmp_path / "out" / "audit.md").read_text()
     said.clear()
     recipe = load_recipe("kd", changes=["training.epochs=1", f"student.checkpoint={tmp_path / 'deep'}"])
-    distill(teacher, small.choice("two"), tmp_path / "run", recipe, say=say)
+    with logged(said):
+        distill(teacher, small.choice("two"), tmp_path / "run", recipe)
     assert f"WARNING: {deeper.replace('student deep', 'student')}" in said
 
 
 def test_more_blocks_than_the_teacher_has_are_named(small: Any, tmp_path: Path) -> None:
-    said, say = lines()
-    small.distilled("kd", "two", tmp_path / "run", "student.layers=4", say=say)
+    said: list[str] = []
+    with logged(said):
+        small.distilled("kd", "two", tmp_path / "run", "student.layers=4")
     assert "WARNING: the student has 4 layers, more than its teacher, which has 3" in said

@@ -14,6 +14,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from gradistill.jobs.runs import DataChoice, distill
 from gradistill.recipe import load_recipe
+from small import logged
 
 GRADIENTS = ("gkd", "gkd_cls", "adkd", "rationale", "jacobian", "e2kd")
 GOOD, BAD = ("the film was great .", "positive"), ("the film was dull .", "negative")
@@ -38,7 +39,8 @@ def run(
 ) -> tuple[dict[str, Any], list[str]]:
     said: list[str] = []
     recipe = load_recipe(method, changes=["training.epochs=1", "training.batch_size=4", *changes])
-    return distill(str(teacher), choice, at, recipe, say=said.append), said
+    with logged(said):
+        return distill(str(teacher), choice, at, recipe), said
 
 
 def figures(tree: Any) -> list[float]:

@@ -25,7 +25,6 @@ from gradistill.jobs.runs import DataChoice, distill, store_signals
 from gradistill.jobs.signals import delete
 from gradistill.jobs.tuning import Tuning, tune
 from gradistill.recipe import load_recipe
-from small import quiet
 
 SMALL_AUDIT = AuditChoice(faithfulness_rows=2, perturbed_rows=2)
 COMMANDS = ("distill", "pretrain", "audit", "tune", "bench", "signals", "demo")
@@ -40,26 +39,24 @@ def command(name: str, small: Any, tmp_path: Path) -> Callable[[Path], object]:
     teacher, data = str(small.teachers["two"]), small.choice("two")
     recipe = load_recipe("kd", changes=["training.epochs=1", "training.batch_size=8"])
     if name == "audit":
-        return lambda at: audit(teacher, [teacher], data, at, SMALL_AUDIT, overwrite=True, say=quiet)
+        return lambda at: audit(teacher, [teacher], data, at, SMALL_AUDIT, overwrite=True)
     if name == "tune":
         tuning = Tuning(lambda changes: load_recipe("kd", changes=["training.epochs=1", *changes]), trials=1)
-        return lambda at: tune(teacher, data, at, tuning, say=quiet)
+        return lambda at: tune(teacher, data, at, tuning)
     if name == "signals":
-        return lambda at: store_signals(teacher, data, at, recipe, say=quiet)
+        return lambda at: store_signals(teacher, data, at, recipe)
     if name == "demo":
-        return lambda at: demo(at, quick=True, say=quiet)
+        return lambda at: demo(at, quick=True)
     if name == "pretrain":
         encoder = load_recipe("pretrain", changes=["training.epochs=1", "student.layers=2"])
         rows = [small.tables["two"] / "train.csv"]
-        return lambda at: pretrain(
-            teacher, rows, at, encoder, text_columns=("text",), overwrite=True, say=quiet
-        )
+        return lambda at: pretrain(teacher, rows, at, encoder, text_columns=("text",), overwrite=True)
     if name == "bench":
         plan = tmp_path / "plan.yaml"
         tasks = {"two": {"data": str(small.tables["two"]), "teacher": teacher}}
         plan.write_text(yaml.safe_dump({"tasks": tasks, "methods": ["kd"]}), encoding="utf-8")
-        return lambda at: bench(read_plan(plan), at, say=quiet)
-    return lambda at: distill(teacher, data, at, recipe, overwrite=True, say=quiet)
+        return lambda at: bench(read_plan(plan), at)
+    return lambda at: distill(teacher, data, at, recipe, overwrite=True)
 
 
 def trainer_folder(at: Path) -> None:
@@ -159,7 +156,6 @@ def test_a_recipe_in_the_output_does_not_make_it_ours(small: Any, tmp_path: Path
                 tmp_path,
                 recipe,
                 overwrite=overwrite,
-                say=quiet,
             )
     assert content(tmp_path) == before
 
@@ -218,7 +214,7 @@ def test_a_file_in_the_way_of_a_new_one_is_kept_beside_it(small: Any, tmp_path: 
     with pytest.MonkeyPatch.context() as patch:
         put = run_folder.put_in_place
         patch.setattr(run_folder, "put_in_place", lambda *a: (writing(""), put(*a)))
-        distill(str(small.teachers["two"]), small.choice("two"), at, recipe, say=quiet)
+        distill(str(small.teachers["two"]), small.choice("two"), at, recipe)
     assert (at / "README.md.before").read_text() == "mine"
     assert "Loyalty" in (at / "README.md").read_text(encoding="utf-8")
 
@@ -281,7 +277,7 @@ def test_a_kill_at_any_moment_of_the_removal_leaves_a_run_that_the_same_command_
         assert (at / "metrics.json").is_file()
         assert sorted(content(at)) != expected
         with pytest.raises(RecipeError, match="holds a finished run"):
-            distill(str(small.teachers["two"]), small.choice("two"), at, recipe, say=quiet)
+            distill(str(small.teachers["two"]), small.choice("two"), at, recipe)
         assert sorted(content(at)) == expected
         assert sorted(path.name for path in at.iterdir()) == expected
         run(at)

@@ -13,7 +13,7 @@ from gradistill.errors import RecipeError
 from gradistill.jobs.pretraining import _rows, pretrain
 from gradistill.models.loading import load_tokenizer
 from gradistill.recipe import Recipe, load_recipe
-from small import quiet
+from small import logged
 
 
 def recipe_of(*changes: str) -> Recipe:
@@ -24,7 +24,7 @@ def recipe_of(*changes: str) -> Recipe:
 
 def pretrained(small: Any, output: Path, *changes: str, **options: Any) -> dict[str, Any]:
     texts = [small.tables[kind] for kind in ("two", "three")]
-    return pretrain(str(small.teachers["two"]), texts, output, recipe_of(*changes), say=quiet, **options)
+    return pretrain(str(small.teachers["two"]), texts, output, recipe_of(*changes), **options)
 
 
 @pytest.mark.parametrize("width", [None, 8])
@@ -50,11 +50,12 @@ def test_rows_of_the_texts_are_held_out_by_the_seed(small: Any, tmp_path: Path) 
     said: list[str] = []
     tokenizer, texts = load_tokenizer(small.base), [small.tables["three"]]
     recipes = [recipe_of(f"training.seed={seed}", "training.max_length=64") for seed in (0, 0, 1)]
-    apart = [_rows(texts, None, tokenizer, recipe, quiet)[1]["input_ids"][:] for recipe in recipes]
+    apart = [_rows(texts, None, tokenizer, recipe)[1]["input_ids"][:] for recipe in recipes]
     assert apart[0] == apart[1]
     assert apart[0] != apart[2]
     texts = [small.tables["two"]]
-    pretrain(str(small.base), texts, tmp_path / "b", recipe_of("training.epochs=1"), say=said.append)
+    with logged(said):
+        pretrain(str(small.base), texts, tmp_path / "b", recipe_of("training.epochs=1"))
     assert any("1 are held out" in line for line in said)
 
 

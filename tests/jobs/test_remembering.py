@@ -10,6 +10,7 @@ import pytest
 from gradistill.audit import ask
 from gradistill.jobs import remembering
 from gradistill.jobs.signals import StoreChoice
+from small import logged
 
 
 @pytest.fixture
@@ -57,7 +58,8 @@ def test_a_damaged_file_is_computed_again_with_a_line(
                "another file": other.read_bytes()}  # fmt: skip
     file.write_bytes(damaged[damage])
     lines: list[str] = []
-    assert small.distilled("kd", "two", tmp_path / "b", say=lines.append)["loyalty"] == whole["loyalty"]
+    with logged(lines):
+        assert small.distilled("kd", "two", tmp_path / "b")["loyalty"] == whole["loyalty"]
     assert asked == [10, 10, 10]
     assert file.read_bytes() == content
     assert (
@@ -77,7 +79,8 @@ def test_without_a_cache_that_can_be_used_the_teacher_answers(
         (tmp_path / "other").symlink_to(place)
     monkeypatch.setenv("GRADISTILL_CACHE", str(place))
     lines: list[str] = []
-    metrics = small.distilled("kd", "two", tmp_path / "a", say=lines.append)
+    with logged(lines):
+        metrics = small.distilled("kd", "two", tmp_path / "a")
     assert metrics["loyalty"]["label"]["n"] == 10
     assert any("The teacher answers at every step instead" in line for line in lines)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
@@ -91,7 +94,8 @@ def test_what_cannot_be_kept_is_said_and_does_not_stop_the_run(
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "answers").write_text("in the way", encoding="utf-8")
     said: list[str] = []
-    metrics = small.distilled("kd", "two", tmp_path / "a", say=said.append)
+    with logged(said):
+        metrics = small.distilled("kd", "two", tmp_path / "a")
     assert metrics["loyalty"]["label"]["n"] == 10
     assert any("not kept for the next student" in line for line in said)
 

@@ -15,6 +15,7 @@ from gradistill.errors import GradistillError, ModelError, RecipeError
 from gradistill.jobs.runs import finetune
 from gradistill.models.loading import load_classifier, load_tokenizer
 from gradistill.recipe import load_recipe, shipped_methods
+from small import logged
 
 FILES = [
     ".gradistill.json", "README.md", "config.json", "metrics.json", "model.safetensors", "recipe.yaml",
@@ -146,7 +147,8 @@ def test_a_recipe_with_a_teacher_does_not_fine_tune(small: Any, tmp_path: Path) 
 def test_what_is_left_out_is_said(small: Any, tmp_path: Path) -> None:
     heard: list[str] = []
     changes = ("training.max_train_rows=12", "training.max_length=6")
-    metrics = small.distilled("kd", "two", tmp_path / "run", *changes, say=heard.append)
+    with logged(heard):
+        metrics = small.distilled("kd", "two", tmp_path / "run", *changes)
     assert "training on 12 of 20 rows" in heard
     assert any(
         line.startswith("train: ") and "are cut at 6 tokens (the longest has 10)" in line for line in heard

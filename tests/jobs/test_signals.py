@@ -15,6 +15,7 @@ from gradistill.jobs.signals import StoreChoice, check, delete, describe, stores
 from gradistill.recipe import Recipe, load_recipe
 from gradistill.signals import building
 from gradistill.signals.manifest import MANIFEST
+from small import logged
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +30,6 @@ def recipe(method: str = "adkd", *changes: str) -> Recipe:
 
 
 def store(small: Any, folder: Path | None, *changes: str, **options: Any) -> Path:
-    options = {"say": lambda _: None, **options}
     return store_signals(
         str(small.teachers["two"]), small.choice("two"), folder, recipe("adkd", *changes), **options
     )
@@ -41,14 +41,14 @@ def weights(output: Path) -> bytes:
 
 def test_auto_builds_once_and_a_second_student_reads(small: Any, tmp_path: Path, cache: Path) -> None:
     heard: list[str] = []
-    small.distilled("adkd", "two", tmp_path / "first", say=heard.append)
+    with logged(heard):
+        small.distilled("adkd", "two", tmp_path / "first")
     (kept,) = stores(cache)
     before = {path.name: path.stat().st_mtime_ns for path in kept.iterdir()}
     assert any(line.startswith("teacher signals: 0.0 MB into") for line in heard)
     # another seed and depth: the same rows, the same questions
-    small.distilled(
-        "adkd", "two", tmp_path / "second", "training.seed=1", "student.layers=1", say=heard.append
-    )
+    with logged(heard):
+        small.distilled("adkd", "two", tmp_path / "second", "training.seed=1", "student.layers=1")
     assert stores(cache) == [kept]
     assert {path.name: path.stat().st_mtime_ns for path in kept.iterdir()} == before
     timing = json.loads((tmp_path / "second/metrics.json").read_text())["timing"]
@@ -64,7 +64,6 @@ def test_one_store_serves_methods_that_look_from_different_views(
     recipes = [load_recipe(method, changes=changes, authors_settings=False) for method in methods]
     folder = store_signals(
         str(small.teachers[kind]), small.choice(kind), tmp_path / "store", recipe("kd"), others=recipes,
-        say=lambda _: None,
     )  # fmt: skip
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     for method in methods:
@@ -109,7 +108,7 @@ def test_another_teacher_is_seen(small: Any, tmp_path: Path) -> None:
     other = small.distilled("kd", "two", tmp_path / "other", "training.seed=3", signals=StoreChoice("online"))
     assert other["method"] == "kd"
     with pytest.raises(StoreError, match="teacher: [0-9a-f]+"):
-        store_signals(str(tmp_path / "other"), small.choice("two"), folder, recipe(), say=lambda _: None)
+        store_signals(str(tmp_path / "other"), small.choice("two"), folder, recipe())
 
 
 def test_damage_is_named_and_mended_alone(small: Any, tmp_path: Path) -> None:
@@ -126,7 +125,8 @@ def test_damage_is_named_and_mended_alone(small: Any, tmp_path: Path) -> None:
         with pytest.raises(StoreError, match=r"(?s)shard-00001.arrow has another checksum.*--repair"):
             wrong()
     heard: list[str] = []
-    store(small, folder, repair=True, say=heard.append)
+    with logged(heard):
+        store(small, folder, repair=True)
     assert any("shard-00001.arrow has another checksum; it is built again" in line for line in heard)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == whole
 
@@ -147,7 +147,8 @@ def test_a_damaged_cache_mends_itself(small: Any, tmp_path: Path, cache: Path) -
     (kept,) = stores(cache)
     (kept / "shard-00000.arrow").write_bytes(b"")
     heard: list[str] = []
-    small.distilled("adkd", "two", tmp_path / "second", say=heard.append)
+    with logged(heard):
+        small.distilled("adkd", "two", tmp_path / "second")
     assert any("shard-00000.arrow has 0 bytes" in line for line in heard)
     check(kept, verify="full")
     assert weights(tmp_path / "first") == weights(tmp_path / "second")
@@ -161,7 +162,8 @@ def test_without_room_auto_asks_the_teacher(
 
     monkeypatch.setattr(building.shutil, "disk_usage", lambda _: Usage)
     heard: list[str] = []
-    assert small.distilled("kd", "two", tmp_path / "run", say=heard.append)["method"] == "kd"
+    with logged(heard):
+        assert small.distilled("kd", "two", tmp_path / "run")["method"] == "kd"
     assert any("has 0 MB left. The teacher answers at every step" in line for line in heard)
 
 

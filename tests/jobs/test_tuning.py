@@ -16,6 +16,7 @@ from gradistill.jobs import tuning as module
 from gradistill.jobs.searching import searched
 from gradistill.jobs.tuning import Tuning, tune
 from gradistill.recipe import Recipe, load_recipe
+from small import logged
 
 SPACE = (
     searched("training.learning_rate=0.0001..0.1:log"),
@@ -31,9 +32,8 @@ def resolve(changes: Sequence[str]) -> Recipe:
 def search(small: Any, folder: Path, trials: int, **changes: Any) -> tuple[dict[str, Any], list[str]]:
     said: list[str] = []
     settings = {"space": SPACE, "minutes": None, "trials": trials or None, **changes}
-    found = tune(
-        str(small.teachers["two"]), small.choice("two"), folder, Tuning(resolve, **settings), say=said.append
-    )
+    with logged(said):
+        found = tune(str(small.teachers["two"]), small.choice("two"), folder, Tuning(resolve, **settings))
     return found, said
 
 
@@ -131,9 +131,7 @@ def test_another_search_and_a_foreign_folder_are_left_alone(done: Any, small: An
 def test_a_loyalty_that_the_task_does_not_have_is_named(small: Any, tmp_path: Path) -> None:
     tuning = Tuning(resolve, SPACE, ("label_loyalty",), None, 1)
     with pytest.raises(RecipeError, match="'label_loyalty', which this task does not have"):
-        tune(
-            str(small.teachers["score"]), small.choice("score"), tmp_path / "out", tuning, say=lambda _: None
-        )
+        tune(str(small.teachers["score"]), small.choice("score"), tmp_path / "out", tuning)
 
 
 def test_without_optuna_the_extra_is_named(

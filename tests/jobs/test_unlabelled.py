@@ -15,7 +15,7 @@ from gradistill.jobs.signals import StoreChoice
 from gradistill.objectives import Moment, all_objectives
 from gradistill.recipe import load_recipe
 from gradistill.types import UNLABELLED, Batch
-from small import quiet, texts, write_table
+from small import logged, texts, write_table
 
 
 def with_more(small: Any, kind: str, tmp_path: Path) -> Any:
@@ -32,7 +32,8 @@ def test_a_student_learns_from_them(method: str, kind: str, where: str, small: A
     recipe = load_recipe(method, changes=["training.epochs=1", "training.batch_size=8", "student.layers=2"])
     data = with_more(small, kind, tmp_path)
     output = tmp_path / "run"
-    distill(str(small.teachers[kind]), data, output, recipe, signals=StoreChoice(where), say=said.append)
+    with logged(said):
+        distill(str(small.teachers[kind]), data, output, recipe, signals=StoreChoice(where))
     assert any("unlabelled: 12 rows" in line for line in said)
     assert (output / "model.safetensors").is_file()
 
@@ -43,7 +44,7 @@ def test_they_change_the_student(small: Any, tmp_path: Path) -> None:
     recipe = load_recipe("kd", changes=["training.epochs=1", "training.batch_size=8", "student.layers=2"])
     weights = []
     for name, data in (("with", with_more(small, "two", tmp_path)), ("without", small.choice("two"))):
-        distill(str(small.teachers["two"]), data, tmp_path / name, recipe, say=quiet)
+        distill(str(small.teachers["two"]), data, tmp_path / name, recipe)
         weights.append(load_file(tmp_path / name / "model.safetensors"))
     assert any(not torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
@@ -81,9 +82,9 @@ def test_what_cannot_be_is_refused(small: Any, tmp_path: Path) -> None:
     data = with_more(small, "score", tmp_path)
     gold = load_recipe("adkd", task="stsb", changes=["student.layers=2"])
     with pytest.raises(RecipeError, match="differentiates the distance from the gold score"):
-        distill(str(small.teachers["score"]), data, tmp_path / "run", gold, say=quiet)
+        distill(str(small.teachers["score"]), data, tmp_path / "run", gold)
     with pytest.raises(RecipeError, match="learns from labels alone"):
-        distill(str(small.teachers["score"]), data, tmp_path / "run", load_recipe("finetune"), say=quiet)
+        distill(str(small.teachers["score"]), data, tmp_path / "run", load_recipe("finetune"))
     wrong = replace(data, unlabelled=str(tmp_path / "none.csv"))
     with pytest.raises(DataError, match="no file or folder"):
-        distill(str(small.teachers["score"]), wrong, tmp_path / "run", load_recipe("kd"), say=quiet)
+        distill(str(small.teachers["score"]), wrong, tmp_path / "run", load_recipe("kd"))

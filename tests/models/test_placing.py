@@ -14,7 +14,6 @@ from gradistill.models.placing import is_spread, placed, weights_of
 from gradistill.recipe import load_recipe
 from gradistill.signals.fingerprint import of_model
 from gradistill.signals.manifest import Manifest
-from small import quiet
 
 PARTS = {
     "bert.embeddings": "cpu",
@@ -43,7 +42,7 @@ def test_its_store_is_the_same(method: str, small: Any, tmp_path: Path) -> None:
     recipe = load_recipe(method, changes=["student.layers=2"])
     stores = [
         store_signals(
-            str(small.teachers["two"]), small.choice("two"), tmp_path / name, recipe, device_map=device_map, say=quiet
+            str(small.teachers["two"]), small.choice("two"), tmp_path / name, recipe, device_map=device_map
         )
         for name, device_map in (("whole", None), ("cpu", "cpu"), ("parts", PARTS))
     ]  # fmt: skip

@@ -14,6 +14,7 @@ from gradistill.jobs import tuning
 from gradistill.objectives.hard_label import HardLabel
 from gradistill.recipe import load_recipe
 from gradistill.training.arguments import Measured, check_training, training_arguments
+from small import logged
 
 KNOWN = Measured("accuracy", ("accuracy", "f1"))
 
@@ -40,11 +41,12 @@ def made(folder: Path, *changes: str) -> Any:
 def test_a_run_that_selects_by_the_loss_keeps_the_lowest(small: Any, tmp_path: Path) -> None:
     """With a rate at which the loss falls at first and rises later, or the last would do."""
     noted, said = Noted(), []
-    small.distilled(
-        "kd", "two", tmp_path / "run", "training.epochs=6", "training.learning_rate=0.02",
-        "training.arguments.metric_for_best_model=eval_loss", "training.arguments.lr_scheduler_type=constant",
-        callbacks=[noted], say=said.append,
-    )  # fmt: skip
+    with logged(said):
+        small.distilled(
+            "kd", "two", tmp_path / "run", "training.epochs=6", "training.learning_rate=0.02",
+            "training.arguments.metric_for_best_model=eval_loss", "training.arguments.lr_scheduler_type=constant",
+            callbacks=[noted]
+        )  # fmt: skip
     assert len(noted.losses) == 6
     assert noted.best == min(noted.losses) < max(noted.losses)
     assert "the checkpoint with the lowest loss is kept" in said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,12 +30,12 @@ from gradistill.bench.summing import summary
 from gradistill.data.tasks import metric_title
 from gradistill.errors import GradistillError
 from gradistill.io import discard, draft_of, remove_drafts, write_whole
-from gradistill.jobs import Say
 from gradistill.jobs.folder import finished_run, metrics_of
 from gradistill.jobs.output_folder import Kind, held
-from gradistill.printing import write
 from gradistill.recipe.strict_yaml import read_yaml
 from gradistill.report.bench import bench_page, bench_tables
+
+logger = logging.getLogger(__name__)
 
 PLAN, SUMMARY, PAGE, TABLES = "bench.yaml", "bench.json", "bench.html", "bench.md"
 
@@ -54,9 +55,7 @@ def _is_bench(output: Path) -> bool:
 BENCH = Kind("bench", _is_bench)
 
 
-def bench(
-    plan: BenchPlan, output: str | Path, *, at_once: int | None = None, say: Say = write
-) -> dict[str, Any]:
+def bench(plan: BenchPlan, output: str | Path, *, at_once: int | None = None) -> dict[str, Any]:
     """Run what of the plan is not done yet, ``at_once`` students at a time; returns what ``bench.json`` holds.
 
     Each student is a run of its own below ``output``; ``results.jsonl`` has a line for each, and one that failed says
@@ -68,7 +67,7 @@ def bench(
         remove_drafts(folder, below=True)
         content = yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
         write_whole(folder / PLAN, content.encode())
-        return Bench(plan, folder, Width.of_this_machine(at_once), say).run()
+        return Bench(plan, folder, Width.of_this_machine(at_once)).run()
 
 
 @dataclass
@@ -78,7 +77,6 @@ class Bench:
     plan: BenchPlan
     output: Path
     width: Width
-    say: Say
     lines: dict[Key, dict[str, Any]] = field(default_factory=dict)
     marks: dict[Key, str] = field(default_factory=dict)
     tasks: dict[str, Taught] = field(default_factory=dict)
@@ -96,7 +94,7 @@ class Bench:
         if self.plan.predictions:
             from gradistill.bench.glue_submission import write_submissions  # few benches write them
 
-            write_submissions(self.plan, self.tasks, self._standing(wanted), self.output, self.say)
+            write_submissions(self.plan, self.tasks, self._standing(wanted), self.output)
         return found
 
     def _teach(self, wanted: Sequence[Cell]) -> None:
@@ -111,7 +109,7 @@ class Bench:
         )
         for name in rows:
             with self._blaming(name, wanted):
-                self.tasks[name] = taught(self.plan, name, self.output, rows[name], self.say)
+                self.tasks[name] = taught(self.plan, name, self.output, rows[name])
 
     def _train(self, wanted: Sequence[Cell]) -> None:
         wanted = with_lengths(wanted, self.tasks)
@@ -120,16 +118,16 @@ class Bench:
             inputs = {"rows": task.rows.fingerprint, "teacher": task.fingerprint}
             self.marks[cell.key] = fingerprint(cell, inputs)
         left = [cell for cell in wanted if not self._is_done(cell)]
-        self.say(f"{len(wanted) - len(left)} of {len(wanted)} students are there, {len(left)} to train")
+        logger.info(f"{len(wanted) - len(left)} of {len(wanted)} students are there, {len(left)} to train")
         waiting = {(cell.task, cell.recipe.training.max_length) for cell in left}
         stores = {}
         # What all methods ask, those included that are done: so a store of the call before will do.
         for name, task in self.tasks.items():
             for length, group in by_cut(cell for cell in wanted if cell.task == name).items():
                 if (name, length) in waiting:
-                    self.say(f"{name}: asking its teacher about all rows, for the store")
+                    logger.info(f"{name}: asking its teacher about all rows, for the store")
                     folder = self.output / name / f"store-{length}"
-                    stores[name, length] = store_of(task, group, folder, self.say)
+                    stores[name, length] = store_of(task, group, folder)
         by_name = {cell.name: cell for cell in left}
         commands = [self._command(c, stores[c.task, c.recipe.training.max_length]) for c in left]
         self._run(commands, lambda ended, time: self._ended(by_name[ended.command.name], ended, time))
@@ -169,12 +167,12 @@ class Bench:
     def _tell(self, ended: Ended, left: float, line: Mapping[str, Any]) -> None:
         took = f"{duration(ended.seconds)}, about {duration(left)} left"
         if "error" in line:
-            self.say(f"FAILED {ended.command.name} ({took}): {line['error']}")
+            logger.error(f"FAILED {ended.command.name} ({took}): {line['error']}")
             return
         loyal = {kind: entry["value"] for kind, entry in (line.get("loyalty") or {}).items() if entry}
         scores = {metric_title(n, line.get("positive")): v for n, v in (line.get("eval") or {}).items()}
         shown = ", ".join(f"{name} {value:.3f}" for name, value in {**scores, **loyal}.items())
-        self.say(f"{ended.command.name} ({took}){': ' if shown else ''}{shown}")
+        logger.info(f"{ended.command.name} ({took}){': ' if shown else ''}{shown}")
 
     def _is_done(self, cell: Cell) -> bool:
         if not self._standing([cell]):
@@ -194,7 +192,7 @@ class Bench:
         try:
             yield
         except GradistillError as error:
-            self.say(f"FAILED {name}: {error}")
+            logger.error(f"FAILED {name}: {error}")
             for cell in wanted:
                 if cell.task == name:
                     self.blamed[cell.key] = failed(cell, "", str(error))

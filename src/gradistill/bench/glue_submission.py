@@ -7,6 +7,7 @@ gluebenchmark.com). The student is the best on validation among its seeds. The d
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,12 @@ from gradistill.bench.preparing import Taught
 from gradistill.data import Collator, Cut, Task, encode, load_unlabelled
 from gradistill.errors import GradistillError
 from gradistill.io import write_whole
-from gradistill.jobs import Say
 from gradistill.jobs.lengths import Reader, task_length
 from gradistill.models.limits import check_readable
 from gradistill.models.loading import load_classifier, load_tokenizer
+from gradistill.printing import log_filter
+
+logger = logging.getLogger(__name__)
 
 FILES = {
     "cola": {"test": "CoLA.tsv"},
@@ -41,11 +44,11 @@ BY_NAME = ("mnli", "qnli", "rte")
 
 
 def write_submissions(
-    plan: BenchPlan, tasks: Mapping[str, Taught], lines: Sequence[Mapping[str, Any]], output: Path, say: Say
+    plan: BenchPlan, tasks: Mapping[str, Taught], lines: Sequence[Mapping[str, Any]], output: Path
 ) -> None:
     """Write what the best student of each method predicts for each task's test rows.
 
-    A task whose test rows cannot be loaded is left out, with a line through ``say``.
+    A task whose test rows cannot be loaded is left out, with a line in the log.
     """
     for name, task in tasks.items():
         found = task.rows.task  # an inferred one may be called like a known one
@@ -54,14 +57,14 @@ def write_submissions(
             try:
                 rows = load_unlabelled(str(plan.tasks[name].data), task.rows.task, split=split)
             except GradistillError as error:
-                say(f"{name}: no predictions for {file}: {error}")
+                logger.info(f"{name}: no predictions for {file}: {error}")
                 continue
             for cell in _best(plan, [line for line in lines if line["task"] == name]):
                 method = cell.folder.name.rpartition("-")[0]
                 folder = output / "predictions" / f"{cell.layers}-layers" / method
                 logits, cut = _logits(output / cell.folder, rows, task.rows.task)
                 if cut.truncated:
-                    say(f"{name}, {split}: {cut}")
+                    logger.info(f"{name}, {split}: {cut}")
                 folder.mkdir(parents=True, exist_ok=True)
                 write_whole(folder / file, submission(task.rows.task, logits).encode())
 
@@ -91,7 +94,8 @@ def _best(plan: BenchPlan, lines: Sequence[Mapping[str, Any]]) -> list[Cell]:
 def _logits(student: Path, rows: Any, task: Task) -> tuple[np.ndarray, Cut]:
     """A finished student's logits, and how many of the texts are cut, at the length that it was trained with."""
     tokenizer, (model, _) = load_tokenizer(student), load_classifier(student)
-    length = task_length(None, tokenizer, [Reader("student", str(student), model)], lambda line: None)
+    with log_filter(lambda record: False):
+        length = task_length(None, tokenizer, [Reader("student", str(student), model)])
     encoded = encode(rows, tokenizer, task, max_length=length)
     check_readable(model, encoded.dataset, tokenizer, owner="student")
     return predicted_logits(model, encoded.dataset, Collator(tokenizer)), encoded.cut

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,15 +16,17 @@ from gradistill.bench.scheduling import Command
 from gradistill.data import TASKS, DataChoice, Splits, Task, read_splits
 from gradistill.errors import GradistillError, StoreError, TrainingError
 from gradistill.io import write_whole
-from gradistill.jobs import Say
-from gradistill.jobs.data_warnings import only_warnings, with_positive
+from gradistill.jobs.data_warnings import NewWarnings, with_positive
 from gradistill.jobs.folder import finished_run, metrics_of
 from gradistill.jobs.lengths import USUAL, Reader, task_length
 from gradistill.jobs.runs import store_signals
 from gradistill.jobs.signals import delete
 from gradistill.models.loading import load_classifier, load_tokenizer
+from gradistill.printing import log_filter
 from gradistill.recipe import Recipe, load_recipe
 from gradistill.signals.fingerprint import digest, of_model
+
+logger = logging.getLogger(__name__)
 
 ROWS_DRAWN_BY = 0
 """The seed of every subset: all students of a task read the same rows."""
@@ -134,7 +137,7 @@ def teacher_commands(plan: BenchPlan, name: str, output: Path, rows: Rows) -> li
     return commands
 
 
-def taught(plan: BenchPlan, name: str, output: Path, rows: Rows, say: Say) -> Taught:
+def taught(plan: BenchPlan, name: str, output: Path, rows: Rows) -> Taught:
     """The task with its best teacher. Raises TrainingError where none came about."""
     given = plan.tasks[name].teacher
     tried: dict[str, float] = {}
@@ -149,11 +152,11 @@ def taught(plan: BenchPlan, name: str, output: Path, rows: Rows, say: Say) -> Ta
         )
     teacher = given or str(folders[max(tried, key=lambda rate: tried[rate])])
     model, _ = load_classifier(teacher)
-    length = task_length(None, load_tokenizer(teacher), [Reader(f"teacher of {name}", teacher, model)], say)
+    length = task_length(None, load_tokenizer(teacher), [Reader(f"teacher of {name}", teacher, model)])
     return Taught(rows, teacher, of_model(model), tried, length)
 
 
-def store_of(task: Taught, cells: Sequence[Cell], folder: Path, say: Say) -> str:
+def store_of(task: Taught, cells: Sequence[Cell], folder: Path) -> str:
     """One store for all of these cells, which cut texts at one length; ``auto`` where none can be written.
 
     A cell that cannot learn from this teacher plays no part in it, and is told why when its turn comes.
@@ -166,7 +169,8 @@ def store_of(task: Taught, cells: Sequence[Cell], folder: Path, say: Say) -> str
 
     def write() -> Path:
         choice, others = task.rows.choice, list(asking.values())
-        return store_signals(task.teacher, choice, folder, first, others=others, say=only_warnings(say))
+        with log_filter(NewWarnings()):
+            return store_signals(task.teacher, choice, folder, first, others=others)
 
     try:
         try:
@@ -175,7 +179,7 @@ def store_of(task: Taught, cells: Sequence[Cell], folder: Path, say: Say) -> str
             delete(folder)
             return str(write())
     except GradistillError as error:
-        say(f"{cells[0].task}: every student keeps a store of its own: {error}")
+        logger.info(f"{cells[0].task}: every student keeps a store of its own: {error}")
         return "auto"
 
 

@@ -15,12 +15,13 @@ from gradistill.cli.options import (
     DistillationRecipe,
     FinetuningData,
     FinetuningRecipe,
+    LogOptions,
     RunFolder,
     SignalOptions,
     Teacher,
     one_of,
     output_option,
-    say,
+    write_result,
 )
 from gradistill.cli.pretrain import pretrain
 from gradistill.cli.signals import signals
@@ -67,14 +68,14 @@ def finetune(
     data: FinetuningData,
     recipe: FinetuningRecipe,
     folder: RunFolder,
+    log: LogOptions,
 ) -> None:
     """Fine-tune a pre-trained model into a teacher."""
+    log.set_up()
     from gradistill.jobs import runs
 
     resolved = recipe.load(None if recipe.recipe else "finetune", data.task)
-    metrics = runs.finetune(
-        model, data.choice(), folder.output, resolved, overwrite=folder.overwrite, say=say
-    )
+    metrics = runs.finetune(model, data.choice(), folder.output, resolved, overwrite=folder.overwrite)
     _report(metrics, folder.output)
 
 
@@ -86,14 +87,16 @@ def distill(
     recipe: DistillationRecipe,
     signals: SignalOptions,
     folder: RunFolder,
+    log: LogOptions,
 ) -> None:
     """Distil a teacher into a student that shares its reasons."""
+    log.set_up()
     from gradistill.jobs import runs
 
     resolved = recipe.load_for(data.task)
     metrics = runs.distill(
         teacher, data.choice(), folder.output, resolved,
-        signals=signals.choice(), overwrite=folder.overwrite, say=say,
+        signals=signals.choice(), overwrite=folder.overwrite,
     )  # fmt: skip
     _report(metrics, folder.output)
 
@@ -129,7 +132,9 @@ def explain(
 
 
 @app.command()
+@with_option_groups
 def demo(
+    log: LogOptions,
     output: Annotated[Path, output_option("Where teacher, students and corpus go.")] = Path("runs/demo"),
     seed: Annotated[
         int, typer.Option("--seed", min=0, max=2**32 - 1, help="Of corpus, training and bootstrap.")
@@ -139,9 +144,10 @@ def demo(
     ] = False,
 ) -> None:
     """Teacher, four students and a shortcut, on a corpus of our own; no network, no data of yours."""
+    log.set_up()
     from gradistill.demo.command import demo as demonstrated
 
-    show(demonstrated(output, seed=seed, quick=quick, say=say))
+    show(demonstrated(output, seed=seed, quick=quick))
 
 
 @app.command()
@@ -191,4 +197,4 @@ def _report(metrics: dict[str, Any], output: Path) -> None:
 
     if metrics:  # of several processes the first one has them
         show(run_table(metrics))
-        say(f"written to {output}")
+        write_result(f"written to {output}")

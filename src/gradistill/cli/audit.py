@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gradistill.cli.options import Overwrite, Teacher, TeacherData, one_of, output_option, say
+from gradistill.cli.options import LogOptions, Overwrite, Teacher, TeacherData, one_of, output_option
 from gradistill.printing import show, write
 
 if TYPE_CHECKING:  # what is loaded when the command runs
@@ -111,14 +111,14 @@ def audit(
     data: TeacherData,
     options: AuditOptions,
     folder: AuditFolder,
+    log: LogOptions,
 ) -> None:
     """Show whether students decide as their teacher does, and for the same reasons."""
+    log.set_up()
     from gradistill.jobs.audit import audit as audited
 
     choice = options.choice()
-    found = audited(
-        teacher, student, data.choice(), folder.output, choice, overwrite=folder.overwrite, say=say
-    )
+    found = audited(teacher, student, data.choice(), folder.output, choice, overwrite=folder.overwrite)
     _report(found, folder.output)
 
 

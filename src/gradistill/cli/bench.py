@@ -7,11 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
-from gradistill.cli.options import output_option, say
+from gradistill.cli.options import LogOptions, output_option, write_result
 from gradistill.printing import show
 
 
 def bench(
+    log: LogOptions,
     file: Annotated[
         Path | None, typer.Argument(help="A bench in YAML: tasks, methods, seeds, layers.")
     ] = None,
@@ -28,17 +29,18 @@ def bench(
     ] = None,
 ) -> None:
     """Compare methods on tasks over seeds; the same command goes on with what is not done."""
+    log.set_up()
     from gradistill.bench.benching import PAGE
     from gradistill.bench.benching import bench as benched
     from gradistill.report.bench import bench_rows
     from gradistill.report.terminal import results_table
 
-    found = benched(_plan(file, suite, data), output, at_once=jobs, say=say)
+    found = benched(_plan(file, suite, data), output, at_once=jobs)
     if rows := bench_rows(found):
         show(results_table(rows, title=found["title"] or "bench"))
-    say(f"written to {output}: open {output / PAGE} in a browser")
+    write_result(f"written to {output}: open {output / PAGE} in a browser")
     if found["failed"]:
-        say(f"{len(found['failed'])} students failed; the same command tries them again")
+        write_result(f"{len(found['failed'])} students failed; the same command tries them again")
         raise typer.Exit(1)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from gradistill.printing import write
+from gradistill.printing import LOGGER, write
 
 if TYPE_CHECKING:  # what is loaded when a command runs
     from gradistill.data import DataChoice
@@ -257,9 +258,40 @@ class SignalOptions:
         return StoreChoice(self.signals, known, known_verification(self.verify))
 
 
-def say(text: str) -> None:
-    """Print what a job says; of the processes that torchrun started the first one speaks."""
-    if os.environ.get("RANK", "0") == "0":
+@dataclass(frozen=True, kw_only=True)
+class LogOptions:
+    """How much is printed of a command at work; its results always are."""
+
+    quiet: Annotated[
+        bool,
+        typer.Option("--quiet", help="Print warnings, errors and results; no progress lines, no bars."),
+    ] = False
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Print also what helps to find the cause of a problem.")
+    ] = False
+
+    def set_up(self) -> None:
+        """Have the package log as wished; of the processes that torchrun started the first one alone logs."""
+        from gradistill.errors import RecipeError
+
+        if self.quiet and self.verbose:
+            raise RecipeError(
+                "--quiet and --verbose were both given",
+                expected="at most one of them",
+                remedy="leave one of them out",
+            )
+        level = logging.WARNING if self.quiet else logging.DEBUG if self.verbose else logging.INFO
+        LOGGER.setLevel(level if is_first_process() else logging.CRITICAL + 1)
+
+
+def is_first_process() -> bool:
+    """Whether this is the process that prints, of those that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def write_result(text: str) -> None:
+    """Print a line of the result; of the processes that torchrun started the first one alone does."""
+    if is_first_process():
         write(text)
 
 

@@ -10,12 +10,13 @@ import typer
 from gradistill.cli.options import (
     Epochs,
     LayerMap,
+    LogOptions,
     RecipeOptions,
     RunFolder,
     StudentLayers,
     TextColumns,
     listed,
-    say,
+    write_result,
 )
 from gradistill.printing import show
 
@@ -48,17 +49,19 @@ def pretrain(
     texts: Texts,
     recipe: PretrainingRecipe,
     folder: RunFolder,
+    log: LogOptions,
     text_columns: TextColumns = None,
 ) -> None:
     """Distil an encoder into a smaller one on unlabelled texts: a checkpoint for distill --student."""
+    log.set_up()
     from gradistill.jobs.pretraining import pretrain as pretrained
     from gradistill.report.summary import pretraining_table
 
     resolved = recipe.load(None if recipe.recipe else "pretrain")
     metrics = pretrained(
         teacher, texts, folder.output, resolved,
-        text_columns=listed(text_columns), overwrite=folder.overwrite, say=say,
+        text_columns=listed(text_columns), overwrite=folder.overwrite,
     )  # fmt: skip
     if metrics:  # of several processes the first one has them
         show(pretraining_table(metrics))
-        say(f"written to {folder.output}")
+        write_result(f"written to {folder.output}")

@@ -11,6 +11,7 @@ import typer
 from gradistill.cli.options import (
     TEACHER,
     Encoding,
+    LogOptions,
     StoreData,
     StudentRecipe,
     Verify,
@@ -18,7 +19,6 @@ from gradistill.cli.options import (
     known_verification,
     one_of,
     output_option,
-    say,
 )
 from gradistill.printing import confirmed, show, write
 
@@ -63,8 +63,10 @@ def signals(
     recipe: StudentRecipe,
     written: StoreOutput,
     existing: StoreAction,
+    log: LogOptions,
 ) -> None:
     """Write what a recipe asks of the teacher into a store, once; or show, list and delete stores."""
+    log.set_up()
     if existing.action is not None:
         return _managed(existing.action, existing)
     from gradistill.jobs import runs
@@ -75,7 +77,7 @@ def signals(
     choice = data.choice()
     return _print(runs.store_signals(
         _given("--teacher", teacher), choice, written.output, resolved, repair=written.repair,
-        device_map=_known(written.device_map), say=say,
+        device_map=_known(written.device_map),
         encoding=known_encoding(written.encoding or DEFAULT_ENCODING),
     ))  # fmt: skip
 

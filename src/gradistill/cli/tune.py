@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gradistill.cli.options import DistillationRecipe, Signals, Teacher, TeacherData, output_option, say
+from gradistill.cli.options import (
+    DistillationRecipe,
+    LogOptions,
+    Signals,
+    Teacher,
+    TeacherData,
+    output_option,
+    write_result,
+)
 from gradistill.printing import show
 
 if TYPE_CHECKING:  # what is loaded when the command runs
@@ -64,14 +72,16 @@ def tune(
     output: Annotated[Path, output_option("Where tune.db, best.yaml, tune.json and the best student go.")],
     recipe: DistillationRecipe,
     options: SearchOptions,
+    log: LogOptions,
 ) -> None:
     """Search a recipe's own fields for a task, on validation only; the same command searches on."""
+    log.set_up()
     from gradistill.jobs.signals import StoreChoice
     from gradistill.jobs.tuning import tune as tuned
 
     tuning = options.tuning(recipe, data.task)
     choice = data.choice()
-    found = tuned(teacher, choice, output, tuning, signals=StoreChoice(options.signals), say=say)
+    found = tuned(teacher, choice, output, tuning, signals=StoreChoice(options.signals))
     _report(found, output, next_command(teacher, choice, output))
 
 
@@ -88,10 +98,10 @@ def _report(found: dict[str, Any], output: Path, command: str) -> None:
     from gradistill.report.terminal import results_table
 
     if not found["trials"]:
-        return say("no trial has ended yet; the same command goes on")
+        return write_result("no trial has ended yet; the same command goes on")
     rows = [trial_row(trial) for trial in found["trials"]]
     show(results_table(rows[:10], title=f"{len(rows)} trials, {found['pruned']} stopped early"))
-    return say(f"the best recipe is {output / BEST}. To distil with it:\n{command}")
+    return write_result(f"the best recipe is {output / BEST}. To distil with it:\n{command}")
 
 
 def trial_row(trial: Mapping[str, Any]) -> dict[str, Any]:

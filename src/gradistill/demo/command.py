@@ -7,6 +7,7 @@ agrees with the label most of the time. On the challenge split the weekday alway
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,6 @@ from gradistill.audit import Answers, Estimate, ask, loyalty, mean_estimate
 from gradistill.data import Collator, DataChoice, encode, load_splits
 from gradistill.demo.corpus import Review, make_corpus, write_corpus
 from gradistill.io import read_object, write_whole
-from gradistill.jobs import Say
 from gradistill.jobs.explain import explain
 from gradistill.jobs.folder import RUN, finished_run
 from gradistill.jobs.lengths import USUAL, trained_length
@@ -31,9 +31,11 @@ from gradistill.jobs.output_folder import Kind, held, is_ours
 from gradistill.jobs.runs import distill, finetune
 from gradistill.jobs.signals import StoreChoice
 from gradistill.models.loading import PACKAGED, load_classifier, load_tokenizer, packaged_model
-from gradistill.printing import progress_bars, write
+from gradistill.printing import progress_bars
 from gradistill.recipe import Recipe, load_recipe
 from gradistill.report.terminal import heat_map, results_table
+
+logger = logging.getLogger(__name__)
 
 METHODS = ("kd", "gkd", "adkd", "rationale")
 SEEN = ("teacher", "kd", "rationale")
@@ -77,17 +79,17 @@ class Figures:
     milliseconds: float
 
 
-def demo(output: Path, *, seed: int = 0, quick: bool = False, say: Say = write) -> RenderableType:
+def demo(output: Path, *, seed: int = 0, quick: bool = False) -> RenderableType:
     """Fine-tune, distil three times, measure; returns the table and one challenge review as each model sees it.
 
     Finished runs in ``output`` are used again and an unfinished one goes on, if seed and size are the same.
     """
     packaged_model()  # a missing extra is said before any work
     with held(output, DEMO):
-        return _demo(output, seed, quick, say)
+        return _demo(output, seed, quick)
 
 
-def _demo(output: Path, seed: int, quick: bool, say: Say) -> RenderableType:
+def _demo(output: Path, seed: int, quick: bool) -> RenderableType:
     sizes = {split: rows // (QUICK if quick else 1) for split, rows in CORPUS.items()}
     student_rows = STUDENT_ROWS // (QUICK if quick else 1)
     corpus = make_corpus(**sizes, seed=seed, shortcut_rate=RATE)
@@ -95,23 +97,21 @@ def _demo(output: Path, seed: int, quick: bool, say: Say) -> RenderableType:
     write_corpus({name: corpus[name] for name in ("train", "validation", "test", "challenge")}, clean)
     write_corpus({name: corpus[f"{name}_shortcut"] for name in ("train", "validation")}, shortcut)
     recipe = _recipe("finetune", seed, sizes["train"], "training.epochs=4")
-    say(f"teacher: the packaged model, fine-tuned on clean reviews\n{'-' * 60}")
+    logger.info(f"teacher: the packaged model, fine-tuned on clean reviews\n{'-' * 60}")
     rows = corpus_choice(clean)
-    models = {
-        "teacher": _once(output / "teacher", recipe, lambda at: finetune(PACKAGED, rows, at, recipe, say=say))
-    }
+    models = {"teacher": _once(output / "teacher", recipe, lambda at: finetune(PACKAGED, rows, at, recipe))}
     rows = corpus_choice(shortcut)
     for method in METHODS:
-        say(f"\n{method}: {STUDENT_LAYERS} layers, on reviews with the shortcut\n{'-' * 60}")
+        logger.info(f"\n{method}: {STUDENT_LAYERS} layers, on reviews with the shortcut\n{'-' * 60}")
         recipe = _recipe(method, seed, student_rows, f"student.layers={STUDENT_LAYERS}")
         models[method] = _once(
             output / method,
             recipe,
             lambda at, recipe=recipe: distill(
-                str(models["teacher"]), rows, at, recipe, signals=StoreChoice("online"), say=say
+                str(models["teacher"]), rows, at, recipe, signals=StoreChoice("online")
             ),
         )
-    unseen = unseen_rows(models["teacher"], clean, corpus, say)
+    unseen = unseen_rows(models["teacher"], clean, corpus)
     measured: dict[str, Figures] = {}
     taught: Mapping[str, Answers] = {}
     with progress_bars() as progress:
@@ -139,9 +139,7 @@ def _once(folder: Path, recipe: Recipe, run: Callable[[Path], object]) -> Path:
     return folder
 
 
-def unseen_rows(
-    teacher: Path, clean: Path, corpus: Mapping[str, Sequence[Review]], say: Say = write
-) -> Unseen:
+def unseen_rows(teacher: Path, clean: Path, corpus: Mapping[str, Sequence[Review]]) -> Unseen:
     tokenizer = load_tokenizer(teacher)
     splits = load_splits(
         clean, splits=("train", "test", "challenge"), label_column="label", text_columns=("text",)
@@ -153,7 +151,7 @@ def unseen_rows(
         )
         rows[name] = encoded.dataset
         if encoded.truncated:
-            say(f"{name}: {encoded.cut}")
+            logger.info(f"{name}: {encoded.cut}")
     return Unseen(tokenizer, rows, {name: corpus[name] for name in rows})
 
 

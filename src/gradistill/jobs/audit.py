@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,9 +34,8 @@ from gradistill.data.overlap import overlap_line
 from gradistill.data.tasks import metrics_of
 from gradistill.errors import DataError, RecipeError, nearest
 from gradistill.io import read_object
-from gradistill.jobs import Say
 from gradistill.jobs.account import described, versions
-from gradistill.jobs.data_warnings import overlap_with_training, teacher_warning, with_positive
+from gradistill.jobs.data_warnings import log_splits, overlap_with_training, teacher_warning, with_positive
 from gradistill.jobs.lengths import Reader, task_length
 from gradistill.jobs.output_folder import Kind, check_output, draft_folder, held, put_in_place
 from gradistill.models.limits import Limits
@@ -43,10 +43,12 @@ from gradistill.models.loading import label_names, load_classifier, load_tokeniz
 from gradistill.models.model_source import ModelSource, model_folder, model_name
 from gradistill.models.student import pair_warnings, same_weights
 from gradistill.models.tokenizers import check_same_rows, check_same_tokens
-from gradistill.printing import progress_bars, write
+from gradistill.printing import NO_PREFIX, progress_bars
 from gradistill.report.markdown import audit_table
 from gradistill.report.page import audit_page
 from gradistill.signals.fingerprint import digest
+
+logger = logging.getLogger(__name__)
 
 PAGE, FIGURES, TABLE, EXAMPLES = "audit.html", "audit.json", "audit.md", "examples.jsonl"
 
@@ -99,7 +101,6 @@ def audit(
     choice: AuditChoice = AuditChoice(),
     *,
     overwrite: bool = False,
-    say: Say = write,
 ) -> dict[str, Any]:
     """Compare students with their teacher on data neither was fitted to; returns what ``audit.json`` holds.
 
@@ -123,15 +124,15 @@ def audit(
         models = _Models.load(teacher, students, named)
         folders = [model_folder(model) for model in (teacher, *students)]
         splits = with_positive(_rows(data, choice, models), data.positive, folders)
-        length = task_length(choice.max_length, models.tokenizer, models.readers, say)
+        length = task_length(choice.max_length, models.tokenizer, models.readers)
         choice = replace(choice, max_length=length)
         sets = _Sets.of(splits, choice)
         cut = _checked(models, sets, splits.task, length)
-    say(splits.describe())
+    log_splits(splits)
     overlap = overlap_with_training(splits, choice.split, data)
     rows = splits.rows[choice.split]
     if line := overlap_line(overlap, choice.split, rows, splits.task.text_columns):
-        say(line)
+        logger.warning(line, extra=NO_PREFIX)
     trained = ["the audited rows are those of the training split"] if choice.split == "train" else []
     warnings = [
         *trained,
@@ -139,7 +140,7 @@ def audit(
         *(f"{name}: {part}" for name, part in cut.items() if part.truncated),
     ]
     for warning in warnings:
-        say(f"WARNING: {warning}")
+        logger.warning(warning)
     with held(output, AUDIT), draft_folder(output) as draft:
         check_output(output, AUDIT, overwrite=overwrite)  # another process may have finished meanwhile
         audited = _examined(models, splits.task, sets, choice, draft, seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +20,11 @@ from gradistill.data.overlap import overlap, texts_of
 from gradistill.data.sources import Wanted, read_source
 from gradistill.data.table import with_fields
 from gradistill.data.tasks import label_key, no_better_than_constant
-from gradistill.jobs import Say
 from gradistill.jobs.folder import record_of
 from gradistill.models.still import still
+from gradistill.printing import NO_PREFIX, log_line
+
+logger = logging.getLogger(__name__)
 
 ROWS = 500
 """Enough to see whether a teacher knows its task; its whole evaluation follows at the end."""
@@ -67,17 +70,35 @@ def teacher_warning(
     return f"the {owner} is no better than a constant answer: {problem}. Check the labels and the data"
 
 
-def only_warnings(say: Say) -> Say:
-    """Passes on the warnings of a job that is run again and again, each once, and leaves out all other lines."""
-    passed: set[str] = set()
+def log_splits(splits: Splits) -> None:
+    """Log what was loaded, a record a line: rows in two splits and doubtful data are warnings."""
+    for line in splits.describe().split("\n"):
+        if line.startswith("WARNING: "):
+            logger.warning(line.removeprefix("WARNING: "))
+        elif line.startswith("overlap: "):
+            logger.warning(line, extra=NO_PREFIX)
+        else:
+            logger.info(line)
 
-    def filtered(text: str) -> None:
-        for line in text.split("\n"):
-            if line.startswith(("WARNING: ", "overlap: ")) and line not in passed:
-                passed.add(line)
-                say(line)
 
-    return filtered
+class NewWarnings:
+    """A filter for the log of a job that runs again and again: it keeps each warning once, and no other record.
+
+    Example: ``with log_filter(new_warnings): distill(…)``, with one ``new_warnings`` for all runs.
+    """
+
+    def __init__(self) -> None:
+        self._shown: set[str] = set()
+        self._last: logging.LogRecord | None = None
+        self._kept = False
+
+    def __call__(self, record: logging.LogRecord) -> bool:
+        if record is not self._last:  # every handler asks about it
+            line = log_line(record)
+            self._kept = record.levelno >= logging.WARNING and line not in self._shown
+            self._shown.add(line)
+            self._last = record
+        return self._kept
 
 
 def overlap_with_training(splits: Splits, split: str, choice: DataChoice) -> dict[str, Any] | None:

@@ -22,6 +22,7 @@ from gradistill.models.loading import label_names, load_classifier, load_tokeniz
 from gradistill.models.model_source import ModelSource, model_folder, model_name
 from gradistill.models.probe import ProbedModel
 from gradistill.models.still import still
+from gradistill.printing import log_filter
 from gradistill.report.terminal import Explanation
 from gradistill.signals.explained import EXPLAINED, explained_labels, explained_pass
 from gradistill.types import Batch
@@ -58,7 +59,8 @@ def explain(
     classifier, _ = load_classifier(model)
     set_padding(classifier, tokenizer)
     name = model_folder(model) or model_name(model)
-    length = task_length(max_length, tokenizer, [Reader("model", name, classifier)], lambda line: None)
+    with log_filter(lambda record: False):
+        length = task_length(max_length, tokenizer, [Reader("model", name, classifier)])
     encoding, offsets, whole = _encoded(tokenizer, texts, length)
     columns = {key: encoding[key].tolist() for key in ("input_ids", "token_type_ids") if key in encoding}
     check_readable(classifier, Dataset.from_dict(columns), tokenizer)

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase, Trainer
+from transformers import PreTrainedTokenizerBase, PrinterCallback, ProgressCallback, Trainer
 
 from gradistill.errors import TrainingError
 from gradistill.io import reason_of_the_disk
 from gradistill.models.loading import without_file_bars
+from gradistill.printing import progress_shown
 from gradistill.training.checkpoints import last_whole, remove_unsealed
+
+logger = logging.getLogger(__name__)
 
 
 def trained(trainer: Trainer, checkpoint: str | None) -> float:
     """Train, from a checkpoint if there is one; returns the seconds."""
+    if not progress_shown():
+        for bars in (ProgressCallback, PrinterCallback):
+            trainer.remove_callback(bars)
     start = perf_counter()
     with without_file_bars():
         trainer.train(resume_from_checkpoint=checkpoint)
-    return perf_counter() - start
+    seconds = perf_counter() - start
+    logger.debug(f"trained to step {trainer.state.global_step} in {seconds:.1f} s")
+    return seconds
 
 
 @contextmanager

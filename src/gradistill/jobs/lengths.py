@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,11 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gradistill.errors import ModelError, RecipeError
-from gradistill.jobs import Say
 from gradistill.jobs.folder import RECIPE, record_of
 from gradistill.models.limits import Limits
 from gradistill.recipe.reading import read_keys
+
+logger = logging.getLogger(__name__)
 
 USUAL, MOST = 128, 512
 """Tokens for a model that is yet to be trained on a task, and at most for one whose training nobody recorded."""
@@ -49,9 +51,7 @@ def _of_recipe(file: Path) -> Any:
         return None
 
 
-def task_length(
-    asked: int | None, tokenizer: PreTrainedTokenizerBase, readers: Sequence[Reader], say: Say
-) -> int:
+def task_length(asked: int | None, tokenizer: PreTrainedTokenizerBase, readers: Sequence[Reader]) -> int:
     """The length for texts of a task that the first of the ``readers`` was trained on.
 
     Its own record counts; without one the tokenizer's ``model_max_length`` does, up to ``MOST``. What ``asked`` gives
@@ -61,26 +61,26 @@ def task_length(
     first, *others = readers
     recorded = trained_length(first.name)
     own = recorded or min(tokenizer.model_max_length, MOST)
-    chosen = _within(asked, own, readers, say)
+    chosen = _within(asked, own, readers)
     if asked is not None and recorded not in (None, asked):
-        say(f"max_length {asked}, as set; the {first.owner} was trained with {recorded}")
+        logger.info(f"max_length {asked}, as set; the {first.owner} was trained with {recorded}")
     for other in others:
         length = trained_length(other.name)
         if length not in (None, chosen):
             why = "as set" if asked is not None else f"as the {first.owner} was trained: it is the reference"
-            say(f"max_length {chosen}, {why}; the {other.owner} was trained with {length}")
+            logger.info(f"max_length {chosen}, {why}; the {other.owner} was trained with {length}")
     return chosen
 
 
-def new_length(asked: int | None, readers: Sequence[Reader], say: Say) -> int:
+def new_length(asked: int | None, readers: Sequence[Reader]) -> int:
     """The length for a model that is yet to be trained on a task: what its folder records, else ``USUAL``.
 
     Raises ModelError as ``task_length`` does.
     """
-    return _within(asked, trained_length(readers[0].name) or USUAL, readers, say)
+    return _within(asked, trained_length(readers[0].name) or USUAL, readers)
 
 
-def _within(asked: int | None, usual: int, readers: Sequence[Reader], say: Say) -> int:
+def _within(asked: int | None, usual: int, readers: Sequence[Reader]) -> int:
     """What was ``asked``, or as much of the ``usual`` length as all models can read."""
     wanted = usual if asked is None else asked
     for reader in readers:
@@ -93,6 +93,6 @@ def _within(asked: int | None, usual: int, readers: Sequence[Reader], say: Say) 
                 expected=f"at most {positions} tokens a text, special ones included",
                 remedy=f"set max_length to {positions} or less, or leave it out",
             )
-        say(f"max_length {positions} instead of {wanted}: the {reader.owner} has no more positions")
+        logger.info(f"max_length {positions} instead of {wanted}: the {reader.owner} has no more positions")
         wanted = positions
     return wanted

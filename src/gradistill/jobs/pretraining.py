@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,6 @@ from gradistill.data.batching import row_batches
 from gradistill.data.data_source import Source, is_path
 from gradistill.data.texts import TEXTS
 from gradistill.errors import RecipeError
-from gradistill.jobs import Say
 from gradistill.jobs.account import described, timing, versions
 from gradistill.jobs.folder import check_run, close_run, opened_run
 from gradistill.jobs.guarded import disk_trouble_told, epochs_done, saving, trained
@@ -28,7 +28,6 @@ from gradistill.models.model_source import ModelSource, model_folder, model_name
 from gradistill.models.probe import Probe
 from gradistill.models.tracing import evaluating
 from gradistill.objectives import Moment, Pair
-from gradistill.printing import write
 from gradistill.recipe import Recipe
 from gradistill.report.card import model_card
 from gradistill.signals import Logits, TargetSignal
@@ -36,6 +35,8 @@ from gradistill.signals.fingerprint import of_model, of_rows, of_tokenizer
 from gradistill.training.arguments import CHECKPOINTS, Measured, check_training, sealing, training_arguments
 from gradistill.training.processes import processes
 from gradistill.training.trainer import DistillationTrainer, online_teacher
+
+logger = logging.getLogger(__name__)
 
 HELD_OUT, MOST_HELD_OUT = 0.02, 500
 """Share and number of texts that are not trained on, but measured before and after."""
@@ -49,7 +50,6 @@ def pretrain(
     *,
     text_columns: tuple[str, ...] | None = None,
     overwrite: bool = False,
-    say: Say = write,
 ) -> dict[str, Any]:
     """Distil an encoder, fine-tuned or not, into the student that the recipe describes; no label is read.
 
@@ -67,15 +67,15 @@ def pretrain(
     set_seed(recipe.training.seed)
     student: Any = build_student(model, tokenizer, recipe.student)
     readers = [Reader("teacher", model_folder(teacher), model), Reader("student", "", student)]
-    recipe = recipe.with_length(new_length(recipe.training.max_length, readers, say))
-    training, held_out, cut = _rows(texts, text_columns, tokenizer, recipe, say)
+    recipe = recipe.with_length(new_length(recipe.training.max_length, readers))
+    training, held_out, cut = _rows(texts, text_columns, tokenizer, recipe)
     for reader in readers:
         limits = Limits.find(reader.model)
         for rows in (training, held_out):
             limits.check(rows, tokenizer, owner=reader.owner)
     _refuse_answers(recipe, Pair(Probe.find(student), Probe.find(model)))
     names = {"student": output.name, "teacher": model_name(teacher)}
-    run = _Pretraining(output, recipe, student, model, tokenizer, training, held_out, cut, names, say)
+    run = _Pretraining(output, recipe, student, model, tokenizer, training, held_out, cut, names)
     return run.train(overwrite=overwrite)
 
 
@@ -92,7 +92,6 @@ class _Pretraining:
     held_out: Dataset
     cut: Cut
     names: Mapping[str, str]
-    say: Say
 
     def train(self, *, overwrite: bool) -> dict[str, Any]:
         """Of several processes all train; the first measures, writes, and alone has metrics to give."""
@@ -107,7 +106,7 @@ class _Pretraining:
             trainer = self._trainer()
             before = _distances(trainer, self.held_out)
             if checkpoint:
-                self.say(f"going on from {checkpoint}")
+                logger.info(f"going on from {checkpoint}")
             seconds = trained(trainer, checkpoint)
             if not processes().is_main_process:
                 return {}
@@ -168,7 +167,6 @@ def _rows(
     text_columns: tuple[str, ...] | None,
     tokenizer: PreTrainedTokenizerBase,
     recipe: Recipe,
-    say: Say,
 ) -> tuple[Dataset, Dataset, Cut]:
     """What is trained on, what is held out, drawn by the seed, and how many of both are cut."""
     found = load_texts(texts, text_columns=text_columns).shuffle(seed=recipe.training.seed)
@@ -177,14 +175,14 @@ def _rows(
     assert recipe.training.max_length is not None  # settled before
     encoded = encode(found, tokenizer, TEXTS, max_length=recipe.training.max_length)
     if encoded.truncated:
-        say(str(encoded.cut))
+        logger.info(str(encoded.cut))
     rows = encoded.dataset
     apart = min(MOST_HELD_OUT, max(1, round(HELD_OUT * len(rows))))
     if len(rows) < 2:
         raise RecipeError(
             f"{len(rows)} text came", expected="two or more", remedy="name files with more texts"
         )
-    say(f"pre-training on {len(rows) - apart} texts; {apart} are held out")
+    logger.info(f"pre-training on {len(rows) - apart} texts; {apart} are held out")
     return rows.select(range(apart, len(rows))), rows.select(range(apart)), encoded.cut
 
 

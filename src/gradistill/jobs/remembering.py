@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -18,9 +19,10 @@ from transformers import PreTrainedTokenizerBase
 from gradistill.audit import Answers, ask
 from gradistill.data import Collator
 from gradistill.io import system_reason, write_whole
-from gradistill.jobs import Say
 from gradistill.jobs.signals import cache_folder
 from gradistill.signals.fingerprint import digest
+
+logger = logging.getLogger(__name__)
 
 _FORMAT = 2
 _CHECKSUM = "sha256"
@@ -31,7 +33,6 @@ def remembered_answers(
     tokenizer: PreTrainedTokenizerBase,
     rows: Dataset,
     hashes: Mapping[str, str],
-    say: Say,
     on_progress: Callable[[int], object],
 ) -> Answers:
     """What ``ask`` gives, from the cache where the same teacher was asked about the same rows on such a device.
@@ -48,19 +49,20 @@ def remembered_answers(
     file = cache_folder() / "answers" / f"{digest(purpose)[:24]}.safetensors"
     try:
         kept = _read(file, len(rows), purpose)
+        logger.debug(f"the teacher's answers: from {file}")
         on_progress(len(rows))
         return kept
     except FileNotFoundError:
         pass
     except (OSError, SafetensorError, KeyError, ValueError) as error:
-        say(f"the teacher's cached answers cannot be used, and are computed again: {file}: {error}")
+        logger.info(f"the teacher's cached answers cannot be used, and are computed again: {file}: {error}")
     answers = ask(teacher, rows, Collator(tokenizer), on_progress=on_progress)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         tensors = _tensors(answers)
         write_whole(file, save(tensors, metadata={_CHECKSUM: _checksum(tensors, purpose)}))
     except OSError as error:
-        say(f"the teacher's answers are not kept for the next student: {system_reason(error)}")
+        logger.info(f"the teacher's answers are not kept for the next student: {system_reason(error)}")
     return answers
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,6 @@ from transformers import (
 
 from gradistill.audit import Answers, ask, loyalty, predicted_logits
 from gradistill.data import Collator, Cut, Encoded, Splits, Task, compute_metrics, encode
-from gradistill.jobs import Say
 from gradistill.jobs.account import described, timing, versions
 from gradistill.jobs.data_warnings import doubtful_teacher, teacher_warning
 from gradistill.jobs.folder import close_run, opened_run
@@ -46,6 +46,8 @@ from gradistill.training.processes import processes
 from gradistill.training.step import signals_of
 from gradistill.training.trainer import DistillationTrainer, online_teacher
 
+logger = logging.getLogger(__name__)
+
 _BEST = "metric_for_best_model"
 
 
@@ -57,7 +59,6 @@ class Run:
     recipe: Recipe
     splits: Splits
     tokenizer: PreTrainedTokenizerBase
-    say: Say
     signals: StoreChoice = AUTO
     names: Mapping[str, str] = field(default_factory=dict)
     """What people call the teacher, the data and the student, which else is called like its folder."""
@@ -83,6 +84,7 @@ class Run:
             Measured(task.select, task.metrics, classes=task.labels is not None),
         )
         self._tell_what_selects(arguments)
+        logger.debug(f"device {arguments.device}; {', '.join(f'{k} {v}' for k, v in versions().items())}")
         set_padding(student, self.tokenizer)
         training, validation = self.encoded("train"), self.encoded("validation")
         test = self.encoded("test") if "test" in self.splits.rows else None
@@ -91,6 +93,8 @@ class Run:
         if teacher is not None:
             self.warn_of_weak_teacher(teacher, validation)
         inputs = self._inputs(student, teacher, training, validation)
+        for name, mark in inputs.items():
+            logger.debug(f"sha256 of {name}: {mark}")
         with (
             disk_trouble_told(self.output / CHECKPOINTS),
             opened_run(self.output, self.recipe, inputs, overwrite=overwrite) as checkpoint,
@@ -100,7 +104,7 @@ class Run:
                 student, online, stored, arguments, {"train": training, "validation": validation}
             )
             if checkpoint:
-                self.say(f"going on from {checkpoint}")
+                logger.info(f"going on from {checkpoint}")
             seconds = trained(trainer, checkpoint)
             if not processes().is_main_process:
                 return {}
@@ -156,7 +160,7 @@ class Run:
         """Warn, before any work, of a teacher that does not know the task."""
         placed(teacher, processes().device)
         if warning := doubtful_teacher(teacher, validation, Collator(self.tokenizer), self.splits.task):
-            self.say(f"WARNING: {warning}")
+            logger.warning(warning)
 
     def _inputs(
         self,
@@ -195,7 +199,7 @@ class Run:
             return None
         asked = self.asked(student, teacher)
         plan = self.plan(asked, teacher, training, self.signals.written_as, self.signals.folder)
-        return stored_teacher(self.signals, plan, teacher, self.tokenizer, self.say)
+        return stored_teacher(self.signals, plan, teacher, self.tokenizer)
 
     def _facts(self, student: PreTrainedModel, teacher: OnlineTeacher) -> Pair:
         embeddings_differ = self.recipe.student.checkpoint and self.recipe.student.embeddings == "own"
@@ -210,13 +214,13 @@ class Run:
         wanted = self.recipe.training.max_train_rows
         if split == "train" and wanted is not None and wanted < len(rows):
             rows = rows.shuffle(seed=self.recipe.training.seed).select(range(wanted))
-            self.say(f"training on {wanted} of {len(self.splits.rows[split])} rows")
+            logger.info(f"training on {wanted} of {len(self.splits.rows[split])} rows")
         if split == "train" and self.unlabelled is not None:
             rows = concatenate_datasets([rows, self.unlabelled])
         encoded: Encoded = encode(rows, self.tokenizer, self.splits.task, max_length=self.max_length)
         self.cut[split] = encoded.cut
         if encoded.truncated:
-            self.say(f"{split}: {encoded.cut}")
+            logger.info(f"{split}: {encoded.cut}")
         return encoded.dataset
 
     def _trainer(
@@ -253,7 +257,7 @@ class Run:
         name = str(arguments.metric_for_best_model or "").removeprefix("eval_")
         if arguments.load_best_model_at_end and name != self.splits.task.select:
             best = "highest" if arguments.greater_is_better else "lowest"
-            self.say(f"the checkpoint with the {best} {name} is kept")
+            logger.info(f"the checkpoint with the {best} {name} is kept")
 
     def _selecting(self, settings: TrainingSettings) -> TrainingSettings:
         """The settings with the metric that selects under its name here: f1 of several classes is macro_f1."""
@@ -263,7 +267,7 @@ class Run:
         name = self.splits.task.metric(given.removeprefix("eval_"))
         if name == given.removeprefix("eval_"):
             return settings
-        self.say(
+        logger.info(
             f"{_BEST} {given}: of {self.splits.task.num_labels} classes that is {name}, the mean over them"
         )
         return settings.model_copy(update={"arguments": {**settings.arguments, _BEST: name}})
@@ -334,7 +338,7 @@ class Run:
             "tokenizer": inputs["tokenizer"],
             "rows": inputs["validation"],
         }
-        return remembered_answers(teacher, self.tokenizer, rows, hashes, self.say, on_progress)
+        return remembered_answers(teacher, self.tokenizer, rows, hashes, on_progress)
 
     def _metrics(self, answers: Answers, validation: Dataset) -> dict[str, float]:
         labels = np.asarray(validation["labels"][:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallba
 from gradistill.data import DataChoice, Splits, align_labels, load_unlabelled, read_splits
 from gradistill.data.data_source import Source
 from gradistill.errors import GradistillError, RecipeError
-from gradistill.jobs import Say
-from gradistill.jobs.data_warnings import with_positive
+from gradistill.jobs.data_warnings import log_splits, with_positive
 from gradistill.jobs.folder import check_run
 from gradistill.jobs.lengths import Reader, new_length, task_length
 from gradistill.jobs.running import Run
@@ -32,13 +32,14 @@ from gradistill.models.student import (
     student_from_teacher,
 )
 from gradistill.models.tokenizers import check_same_rows, check_same_tokens
-from gradistill.printing import write
 from gradistill.recipe import Recipe, StudentSettings
 from gradistill.signals import Signal
 from gradistill.signals.layout import Encoding
 from gradistill.signals.teacher import OnlineTeacher
 from gradistill.training.arguments import check_training
 from gradistill.training.trainer import online_teacher
+
+logger = logging.getLogger(__name__)
 
 _TEST = ("test",)
 """Read where it is there with labels, and reported at the end; nothing is chosen by it."""
@@ -51,7 +52,6 @@ def finetune(
     recipe: Recipe,
     *,
     overwrite: bool = False,
-    say: Say = write,
 ) -> dict[str, Any]:
     """Fine-tune a pre-trained model into a teacher; returns what ``metrics.json`` holds.
 
@@ -79,14 +79,14 @@ def finetune(
     check_run(Path(output), recipe, overwrite=overwrite, reads=reads)
     check_training(recipe)
     splits = with_positive(read_splits(choice, optional=_TEST), choice.positive)
-    say(splits.describe())
+    log_splits(splits)
     set_seed(recipe.training.seed)
     tokenizer = load_tokenizer(model)
     student, _ = load_classifier(model, head=Head(splits.task.labels), new_head=True)
     readers = [Reader("model", model_folder(model), student)]
-    recipe = recipe.with_length(new_length(recipe.training.max_length, readers, say))
+    recipe = recipe.with_length(new_length(recipe.training.max_length, readers))
     names = {"student": model_name(model), "data": choice.name}
-    run = Run(Path(output), recipe, splits, tokenizer, say, names=names)
+    run = Run(Path(output), recipe, splits, tokenizer, names=names)
     return run.train(student, None, overwrite=overwrite)
 
 
@@ -99,7 +99,6 @@ def distill(
     signals: StoreChoice = AUTO,
     callbacks: Sequence[TrainerCallback] = (),
     overwrite: bool = False,
-    say: Say = write,
 ) -> dict[str, Any]:
     """Distil a fine-tuned teacher into a student; returns what ``metrics.json`` holds.
 
@@ -110,7 +109,7 @@ def distill(
     reads = (*model_paths(teacher, recipe.student.checkpoint), *choice.paths)
     check_run(Path(output), recipe, overwrite=overwrite, reads=reads)
     check_training(recipe)
-    run, teacher_model, student = prepared_pair(teacher, choice, recipe, say, optional=_TEST)
+    run, teacher_model, student = prepared_pair(teacher, choice, recipe, optional=_TEST)
     run = replace(run, output=Path(output), signals=signals, callbacks=callbacks)
     return run.train(student, teacher_model, overwrite=overwrite)
 
@@ -125,7 +124,6 @@ def store_signals(
     encoding: Encoding = DEFAULT_ENCODING,
     repair: bool = False,
     device_map: DeviceMap | None = None,
-    say: Say = write,
 ) -> Path:
     """Write what a recipe asks of the teacher into a store, or finish one; without ``output``, into the cache.
 
@@ -140,9 +138,7 @@ def store_signals(
             expected="a method with a teacher",
             remedy="see gradistill methods",
         )
-    run, teacher_model, student = prepared_pair(
-        teacher, DataChoice.of(data), recipe, say, device_map=device_map
-    )
+    run, teacher_model, student = prepared_pair(teacher, DataChoice.of(data), recipe, device_map=device_map)
     online = online_teacher(teacher_model, recipe.compute)
     asked = [*run.asked(student, online), *_asked_beside(run, online, teacher_model, others)]
     rows = run.encoded("train")
@@ -153,9 +149,9 @@ def store_signals(
     ):  # its weights would lie elsewhere in memory, and the store's last bits differ
         run.warn_of_weak_teacher(teacher_model, validation)
     plan = run.plan(asked, online, rows, encoding, Path(output) if output else None)
-    if repair and mended(plan, online, run.tokenizer, say):
+    if repair and mended(plan, online, run.tokenizer):
         return plan.folder
-    filled(plan, online, run.tokenizer, say)
+    filled(plan, online, run.tokenizer)
     if is_spread(teacher_model):
         run.warn_of_weak_teacher(teacher_model, validation)
     return plan.folder
@@ -169,14 +165,13 @@ def _asked_beside(
             student = build_student(teacher, run.tokenizer, other.student)
             yield from replace(run, recipe=other).asked(student, online)
         except GradistillError as error:
-            run.say(f"WARNING: the store does not serve {other.method}: {error}")
+            logger.warning(f"the store does not serve {other.method}: {error}")
 
 
 def prepared_pair(
     teacher: ModelSource,
     data: DataChoice,
     recipe: Recipe,
-    say: Say,
     *,
     optional: tuple[str, ...] = (),
     device_map: DeviceMap | None = None,
@@ -188,27 +183,27 @@ def prepared_pair(
         read_splits(data, optional=optional), label_names(teacher_model), label_map=data.label_map
     )
     splits = with_positive(splits, data.positive, [model_folder(teacher)])
-    say(splits.describe())
+    log_splits(splits)
     set_seed(recipe.training.seed)
     student = build_student(teacher_model, tokenizer, recipe.student)
     set_padding(teacher_model, tokenizer)
     readers = [Reader("teacher", model_folder(teacher), teacher_model), Reader("student", "", student)]
-    length = task_length(recipe.training.max_length, tokenizer, readers, say)
+    length = task_length(recipe.training.max_length, tokenizer, readers)
     recipe = recipe.with_length(length)
     if recipe.student.checkpoint is not None:
         own = load_tokenizer(recipe.student.checkpoint)
         check_same_rows(own, tokenizer, splits.rows["train"], splits.task, max_length=length)
     warnings = pair_warnings(teacher_model, student)
     for warning in warnings:
-        say(f"WARNING: {warning}")
+        logger.warning(warning)
     splits = replace(splits, warnings=(*splits.warnings, *warnings))
     names = {"teacher": model_name(teacher), "data": data.name}
-    unlabelled = _unlabelled(data, recipe, splits, say)
-    run = Run(Path(), recipe, splits, tokenizer, say, names=names, unlabelled=unlabelled)
+    unlabelled = _unlabelled(data, recipe, splits)
+    run = Run(Path(), recipe, splits, tokenizer, names=names, unlabelled=unlabelled)
     return run, teacher_model, student
 
 
-def _unlabelled(data: DataChoice, recipe: Recipe, splits: Splits, say: Say) -> Dataset | None:
+def _unlabelled(data: DataChoice, recipe: Recipe, splits: Splits) -> Dataset | None:
     """The rows without labels, numbered behind those of the training split."""
     if data.unlabelled is None:
         return None
@@ -227,7 +222,7 @@ def _unlabelled(data: DataChoice, recipe: Recipe, splits: Splits, say: Say) -> D
             "or --settings default",
         )
     rows = load_unlabelled(data.unlabelled, splits.task, first_index=len(splits.rows["train"]))
-    say(f"unlabelled: {len(rows)} rows, which learn from the teacher alone")
+    logger.info(f"unlabelled: {len(rows)} rows, which learn from the teacher alone")
     return rows
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,6 @@ from transformers import PreTrainedTokenizerBase
 from gradistill.data import Collator
 from gradistill.errors import StoreError
 from gradistill.io import discard
-from gradistill.jobs import Say
 from gradistill.models.placing import placed
 from gradistill.printing import progress_bars
 from gradistill.signals import Logits, Signal
@@ -28,6 +28,8 @@ from gradistill.signals.manifest import MANIFEST, SHARD, Manifest, refuse_other
 from gradistill.signals.store import StoredTeacher, Verify, damaged, open_shelf, refuse_damaged
 from gradistill.signals.teacher import OnlineTeacher
 from gradistill.training.processes import processes
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_ENCODING: Encoding = "int8"
 """Students from it are nearer to those from float32 than two seeds are to each other (docs/signals.md)."""
@@ -85,7 +87,7 @@ def plan_store(
 
 
 def stored_teacher(
-    choice: StoreChoice, plan: Build, teacher: OnlineTeacher, tokenizer: PreTrainedTokenizerBase, say: Say
+    choice: StoreChoice, plan: Build, teacher: OnlineTeacher, tokenizer: PreTrainedTokenizerBase
 ) -> StoredTeacher | None:
     """The store that ``choice`` names, open; the cache's is built or mended first, or None where it cannot be.
 
@@ -94,23 +96,23 @@ def stored_teacher(
     verify = choice.verify
     if choice.where == "auto":
         try:
-            if not mended(plan, teacher, tokenizer, say, verify=verify):
-                filled(plan, teacher, tokenizer, say)
+            if not mended(plan, teacher, tokenizer, verify=verify):
+                filled(plan, teacher, tokenizer)
         except (StoreError, OSError) as error:
             why = error.what if isinstance(error, StoreError) else f"{plan.folder}: {error.strerror}"
-            say(f"no store for teacher signals: {why}. The teacher answers at every step instead.")
+            logger.info(f"no store for teacher signals: {why}. The teacher answers at every step instead.")
             return None
         verify = "fast"  # it was verified or written a moment ago
-    say(f"teacher signals: from {plan.folder}")
+    logger.info(f"teacher signals: from {plan.folder}")
     return StoredTeacher.open(plan.folder, plan.made_for, plan.columns, plan.rows["index"], verify=verify)
 
 
-def filled(plan: Build, teacher: OnlineTeacher, tokenizer: PreTrainedTokenizerBase, say: Say) -> None:
+def filled(plan: Build, teacher: OnlineTeacher, tokenizer: PreTrainedTokenizerBase) -> None:
     """Build what the store lacks, with a bar; over all ranks of ``torchrun``."""
     state = processes()
     placed(teacher.model, state.device)
     if state.is_main_process:
-        say(f"teacher signals: {plan.size / 1e6:,.1f} MB into {plan.folder}")
+        logger.info(f"teacher signals: {plan.size / 1e6:,.1f} MB into {plan.folder}")
     with progress_bars(disable=not state.is_main_process) as progress:
         bar = progress.add_task("asking the teacher", total=len(plan.rows) / state.num_processes)
         build(
@@ -128,7 +130,6 @@ def mended(
     plan: Build,
     teacher: OnlineTeacher,
     tokenizer: PreTrainedTokenizerBase,
-    say: Say,
     *,
     verify: Verify = "full",
 ) -> bool:
@@ -143,7 +144,9 @@ def mended(
     broken = damaged(plan.folder, manifest, verify=verify)
     if not broken:
         return True
-    say("\n".join(f"{plan.folder}: {shard} {what}; it is built again" for shard, what in broken.items()))
+    logger.info(
+        "\n".join(f"{plan.folder}: {shard} {what}; it is built again" for shard, what in broken.items())
+    )
     numbers = [k for k, shard in enumerate(manifest.shards) if shard.file in broken]
     device = processes().device
     placed(teacher.model, device)

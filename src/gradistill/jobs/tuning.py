@@ -8,6 +8,7 @@ is the first thing that a resumed search asks for.
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,19 +22,20 @@ from gradistill.data import DataChoice, read_splits
 from gradistill.data.data_source import Source, is_path
 from gradistill.errors import DataError, GradistillError, ModelError, RecipeError, nearest
 from gradistill.io import discard, draft_of, write_whole
-from gradistill.jobs import Say
-from gradistill.jobs.data_warnings import only_warnings
+from gradistill.jobs.data_warnings import NewWarnings
 from gradistill.jobs.folder import metrics_of
 from gradistill.jobs.output_folder import Kind, check_output, held
 from gradistill.jobs.runs import distill, prepared_pair
 from gradistill.jobs.searching import Searched, changes_of, default_space
 from gradistill.jobs.signals import AUTO, StoreChoice
 from gradistill.models.model_source import ModelSource, model_name
-from gradistill.printing import write
+from gradistill.printing import log_filter
 from gradistill.recipe import Recipe
 from gradistill.signals.fingerprint import digest, of_model
 from gradistill.training.arguments import check_training
 from gradistill.training.trainer import online_teacher
+
+logger = logging.getLogger(__name__)
 
 DATABASE, TRIALS, BEST, REPORT = "tune.db", "trials", "best.yaml", "tune.json"
 METRIC = "metric"
@@ -90,7 +92,6 @@ def tune(
     tuning: Tuning,
     *,
     signals: StoreChoice = AUTO,
-    say: Say = write,
 ) -> dict[str, Any]:
     """Search until the time or the trials are over; returns what ``tune.json`` holds.
 
@@ -102,7 +103,8 @@ def tune(
     folder, space = Path(output), tuning.settled()
     check_output(folder, SEARCH)
     if not (folder / DATABASE).is_file():  # a teacher or data that cannot be read leave nothing behind
-        run, loaded, student = prepared_pair(teacher, choice, tuning.resolve(()), lambda line: None)
+        with log_filter(lambda record: False):  # the first trial logs the same lines
+            run, loaded, student = prepared_pair(teacher, choice, tuning.resolve(()))
         run.asked(student, online_teacher(loaded, run.recipe.compute))
     with held(folder, SEARCH):
         about = {
@@ -110,15 +112,20 @@ def tune(
             "teacher": _teacher_mark(teacher), "data": _data_mark(choice),
         }  # fmt: skip
         study = _study(optuna, folder, about, tuning.resolve(()))
-        _again(optuna, study, say)
-        warned = only_warnings(say)
-        search = _Search(optuna, study, folder, tuning, space, say)
+        _again(optuna, study)
+        new_warnings = NewWarnings()
+
+        def distil(at: Path, recipe: Recipe, callbacks: list[TrainerCallback]) -> dict[str, Any]:
+            with log_filter(new_warnings):
+                return distill(
+                    teacher, choice, at, recipe, signals=signals, callbacks=callbacks, overwrite=True
+                )
+
+        search = _Search(optuna, study, folder, tuning, space)
         until = None if tuning.minutes is None else monotonic() + 60 * tuning.minutes
         count = 0
         while (tuning.trials is None or count < tuning.trials) and (until is None or monotonic() < until):
-            search.trial(lambda at, recipe, pruned: distill(
-                teacher, choice, at, recipe, signals=signals, callbacks=pruned, overwrite=True, say=warned
-            ))  # fmt: skip
+            search.trial(distil)
             count += 1
         return search.report()
 
@@ -177,14 +184,14 @@ def _study(optuna: Any, folder: Path, about: Mapping[str, Any], recipe: Recipe) 
     return study
 
 
-def _again(optuna: Any, study: Any, say: Say) -> None:
+def _again(optuna: Any, study: Any) -> None:
     """Ask anew for the values of trials that something stopped."""
     running = optuna.trial.TrialState.RUNNING
     for trial in study.get_trials(states=(running,)):
         study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
         if trial.params:
             study.enqueue_trial(trial.params)
-            say(f"going on with trial {trial.number}")
+            logger.info(f"going on with trial {trial.number}")
 
 
 @dataclass
@@ -196,7 +203,6 @@ class _Search:
     folder: Path
     tuning: Tuning
     space: tuple[Searched, ...]
-    say: Say
 
     def trial(self, run: Callable[[Path, Recipe, list[TrainerCallback]], Mapping[str, Any]]) -> None:
         trial = self.study.ask()
@@ -211,13 +217,13 @@ class _Search:
             metrics = metrics_of(at) or run(at, recipe, [pruning])
         except self.optuna.TrialPruned:
             self.study.tell(trial, state=states.PRUNED)
-            self.say(f"trial {trial.number}: stopped early, behind the others ({shown})")
+            logger.info(f"trial {trial.number}: stopped early, behind the others ({shown})")
             if at.is_dir():
                 discard(at)
         except GradistillError as error:
             trial.set_user_attr("error", str(error))
             self.study.tell(trial, state=states.FAIL)
-            self.say(f"trial {trial.number}: FAILED ({shown}): {error}")
+            logger.error(f"trial {trial.number}: FAILED ({shown}): {error}")
             done = self.study.get_trials(deepcopy=False, states=(states.COMPLETE,))
             if isinstance(error, ModelError | DataError) and not done:
                 raise  # no trial can read the teacher or the data
@@ -226,7 +232,7 @@ class _Search:
             trial.set_user_attr("figures", figures)
             score = sum(figures[name] for name in self.tuning.aim) / len(self.tuning.aim)
             self.study.tell(trial, score)
-            self.say(f"trial {trial.number}: {score:.4f} ({shown})")
+            logger.info(f"trial {trial.number}: {score:.4f} ({shown})")
             self._keep_best()
 
     def _keep_best(self) -> None:
