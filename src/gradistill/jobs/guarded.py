@@ -9,7 +9,16 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase, PrinterCallback, ProgressCallback, Trainer
+from transformers import (
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from gradistill.errors import TrainingError
 from gradistill.io import reason_of_the_disk
@@ -20,11 +29,23 @@ from gradistill.training.checkpoints import last_whole, remove_unsealed
 logger = logging.getLogger(__name__)
 
 
+class _FirstStep(TrainerCallback):
+    """The step from which this process trains: more than 0 where it goes on from a checkpoint."""
+
+    step = 0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self.step = state.global_step
+
+
 def trained(trainer: Trainer, checkpoint: str | None) -> float:
     """Train, from a checkpoint if there is one; returns the seconds."""
     if not progress_shown():
         for bars in (ProgressCallback, PrinterCallback):
             trainer.remove_callback(bars)
+    trainer.add_callback(_FirstStep())
     start = perf_counter()
     with without_file_bars():
         trainer.train(resume_from_checkpoint=checkpoint)
@@ -55,7 +76,8 @@ def disk_trouble_told(checkpoints: Path) -> Iterator[None]:
 
 def epochs_done(trainer: Trainer) -> float:
     """The passes over the data that this process has made: the others were made before it went on."""
-    begun: int = getattr(trainer, "_initial_global_step", 0)
+    callbacks = trainer.callback_handler.callbacks
+    begun = max((callback.step for callback in callbacks if isinstance(callback, _FirstStep)), default=0)
     taken = trainer.state.global_step
     return (trainer.state.epoch or 0.0) * (taken - begun) / max(taken, 1)
 
