@@ -209,7 +209,7 @@ def test_a_change_that_says_nothing_possible(change: str, message: str) -> None:
 def test_a_file_of_another_method_is_refused(key: str, tmp_path: Path) -> None:
     file = written(tmp_path, f"{key}: adkd\n")
     with pytest.raises(
-        RecipeError, match=r"(?s)'kd' came with the recipe .*mine.yaml.*'adkd'.*leave --method out"
+        RecipeError, match=r"(?s)method is 'kd', and the recipe .*mine.yaml.*'adkd'.*leave --method out"
     ):
         load_recipe("kd", file=file)
     assert load_recipe("adkd", file=file) == load_recipe("adkd")

@@ -1,4 +1,4 @@
-"""One family of errors. Every message says what came, what was expected, and what to do.
+"""One family of errors. Every message names what is wrong, what was expected, and what to do.
 
 The command line turns any of these into exit code 2 and one message without a traceback.
 """
@@ -11,7 +11,7 @@ from difflib import get_close_matches
 
 
 class GradistillError(Exception):
-    """Base of the family: ``what`` came, what was ``expected`` instead, and the ``remedy``."""
+    """Base of the family: ``what`` is wrong, what was ``expected`` instead, and the ``remedy``."""
 
     def __init__(self, what: str, *, expected: str = "", remedy: str = "") -> None:
         self.what, self.expected, self.remedy = what, expected, remedy
@@ -28,7 +28,7 @@ class ModelError(GradistillError):
 
 
 class RecipeError(GradistillError):
-    """A recipe, an option or a command line that does not say something possible."""
+    """A recipe, an option or a command line that cannot be carried out."""
 
 
 class TrainingError(GradistillError):

@@ -79,7 +79,7 @@ def test_one_column_as_text_and_label(tmp_path: Path) -> None:
 
 
 def test_no_split_asked_for(tmp_path: Path) -> None:
-    assert "No split was asked for" in str(refusal(tmp_path, splits=()))
+    assert "No split is named" in str(refusal(tmp_path, splits=()))
 
 
 def test_a_score_column_with_a_word_in_it_is_no_column_of_words(tmp_path: Path) -> None:

@@ -150,7 +150,7 @@ def test_an_encoder_decoder_is_refused(model: Any) -> None:
 
 
 def test_what_is_no_transformers_classifier_is_refused() -> None:
-    with pytest.raises(ModelError, match=r"(?s)a Linear came.*a transformers sequence classifier"):
+    with pytest.raises(ModelError, match=r"(?s)The model is a Linear.*a transformers sequence classifier"):
         Probe.find(nn.Linear(2, 2))
 
 

@@ -100,7 +100,7 @@ def test_funnel_is_refused_with_a_way_out() -> None:
 
 def test_too_deep_a_student_is_refused() -> None:
     with pytest.raises(
-        RecipeError, match=r"(?s)4 layers were asked for by .skip., and the teacher has 3.*at most 3"
+        RecipeError, match=r"(?s)layer map .skip. is to choose 4 layers, and the teacher has 3.*at most 3"
     ):
         student_from_teacher(build("bert"), 4, layer_map="skip")
 
@@ -282,10 +282,10 @@ def test_intermediate_pairs(layer_map: LayerMap, student: int, teacher: int, exp
     ("layer_map", "wanted", "message"),
     [
         *(
-            (name, 7, r"(?s)7 layers were asked for by .*teacher has 6.*uniform")
+            (name, 7, r"(?s)is to choose 7 layers, and the teacher has 6.*uniform")
             for name in ("skip", "first", "last")
         ),
-        ((1, 2), 3, r"(?s)layer map \[1, 2\] came for 3 layers.*3 numbers from 1 to 6"),
+        ((1, 2), 3, r"(?s)layer map \[1, 2\] is for 3 layers.*3 numbers from 1 to 6"),
         ((0, 1), 2, r"layer map \[0, 1\]"),
         ((1, 7), 2, r"layer map \[1, 7\]"),
     ],

@@ -406,7 +406,7 @@ FACTS = ModelFacts(3, 16, 3, 2, 16)
     ("name", "fields", "student", "shared", "message"),
     [
         ("hidden_states", {"projection": False}, ModelFacts(3, 8, 3, 2, 8), True, "projection: true"),
-        ("hidden_states", {"layer_map": (1, 2)}, FACTS, True, "came for 3 layers"),
+        ("hidden_states", {"layer_map": (1, 2)}, FACTS, True, "is for 3 layers"),
         ("attention_scores", {}, ModelFacts(3, 16, 3, 4, 16), True, "student has 4, the teacher 2"),
         ("attention_scores", {}, ModelFacts(3, 16, 3), True, "that of the student cannot be looked into"),
         ("self_attention_relations", {}, ModelFacts(3, 16, 3, 4, 16), True, "student has 4, the teacher 2"),

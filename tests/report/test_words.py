@@ -128,7 +128,7 @@ def test_scripts_without_spaces_keep_their_pieces_and_marks_keep_their_letters()
         (("ab", [(0, 2)], [1.0, 2.0], [0]), "scores has 2 entries for 1 tokens"),
         (("ab", [(0, 2)], [1.0], []), "special has 0 entries"),
         (("ab", [(0, 2)], [inf], [0]), "score of token 0 is inf"),
-        ((("a", "b"), [(0, 1)], [1.0], [0]), "without sequence ids"),
+        ((("a", "b"), [(0, 1)], [1.0], [0]), "has no sequence ids"),
     ],
 )
 def test_refusals(arguments, message):

@@ -160,7 +160,7 @@ def methods() -> None:
         {
             "method": entry.method,
             "objectives": ", ".join(entry.objectives),
-            "asks the teacher for": ", ".join(entry.asks) or "nothing",
+            "asks the teacher for": ", ".join(entry.signals) or "nothing",
             "step": entry.cost,
             "source": entry.source,
         }

@@ -93,7 +93,7 @@ class DataChoice:
         return described_source(self.source)
 
     def options(self) -> list[str]:
-        """What a command line says of these data."""
+        """The options of a command line that name these data."""
         typed = ["--data", self.name]
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)

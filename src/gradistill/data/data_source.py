@@ -25,7 +25,7 @@ _ACCEPTED = (
     "a path, hub id, Dataset, DatasetDict, pandas DataFrame, list of dicts, or a dict of these by split"
 )
 _MEANINGLESS = ("data", "dataset", "train", "validation", "dev", "val", "valid", "test", "rows", "")
-"""Names of folders and files that say nothing about what is in them."""
+"""Names of folders and files that do not describe what is in them."""
 
 
 def is_path(source: Source) -> bool:

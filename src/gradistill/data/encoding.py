@@ -113,7 +113,7 @@ def token_places(
     """
     if not tokenizer.is_fast:
         raise RecipeError(
-            f"{type(tokenizer).__name__} does not say which characters a token stands for",
+            f"{type(tokenizer).__name__} has no character offsets of its tokens",
             expected="a fast tokenizer",
             remedy="save the model with its tokenizer.json",
         )
@@ -154,7 +154,7 @@ def _tokens(
 
 
 def _refuse_tokenless(special: list[list[int]], rows: Dataset, task: Task) -> None:
-    """A row without a token of its own (invisible characters, say) has nothing that could be attributed."""
+    """A row without a token of its own (such as invisible characters) has nothing that could be attributed."""
     if bare := [i for i, mask in enumerate(special) if all(mask)]:
         row = rows[bare[0]]
         texts = " | ".join(ascii(row[name]) for name in task.text_columns)

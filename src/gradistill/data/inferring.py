@@ -1,4 +1,4 @@
-"""What kind of task are these rows? Columns and labels, read off one table; doubt is an error that asks."""
+"""What kind of task are these rows? Columns and labels, read off one table; doubt is an error."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def infer_task(table: Table, choice: DataChoice) -> Inferred:
     """The task that ``table`` holds. Raises DataError where there is doubt."""
     named = (*(choice.columns or ()), *((choice.label_column,) if choice.label_column else ()))
     if problems := missing_columns(table, named):
-        raise DataError(f"{table.file} lacks columns that were asked for.", problems=problems)
+        raise DataError(f"{table.file} lacks columns that were named.", problems=problems)
     label_column = choice.label_column or find_label_column(table)
     refuse_several_labels(table, label_column)
     labels = find_labels(table, label_column, choice.kind)

@@ -21,7 +21,7 @@ _SHORTEST = 3
 
 @dataclass(frozen=True)
 class Match:
-    """``positions[k]`` is the place among a model's outputs of the data's class k; ``note`` says what was assumed."""
+    """``positions[k]`` is the place among a model's outputs of the data's class k; ``note`` is what was assumed."""
 
     positions: tuple[int, ...]
     note: str = ""
@@ -215,7 +215,7 @@ def _other_names(
     return DataError(
         f"It is not certain which class of the data is which output of the {owner}:\n" + "\n".join(lines),
         expected="the same names in any order, or class ids (0, 1, …) in the data",
-        remedy=f'say which is which: --label-map "{option}" (label_map= in Python), '
+        remedy=f'pair them: --label-map "{option}" (label_map= in Python), '
         f"or correct id2label in the {owner}'s config.json",
     )
 

@@ -59,12 +59,12 @@ class Splits:
     """Checked rows by split. Each has the task's text columns, ``label`` and ``index``.
 
     ``label`` is a class id (int64) or a score (float32); ``index`` is the row number from 0. ``label_column``
-    is what the label is called at the source. ``skipped`` counts rows left out by ``task.skip_unlabelled``. In the
-    splits ``without_labels`` the label is ``UNLABELLED``, or NaN in a regression. ``notes`` are what else people
-    should read about a split: where it comes from, if that is not obvious. ``left_out`` says why columns of an inferred
-    task are no texts. ``alphabetical`` is set where the order of the classes is ours and not the source's. ``remarks``
-    and ``warnings`` are sentences for people. ``overlap`` counts validation rows that are training rows, where both
-    splits were read (``data.overlap``).
+    is what the label is called at the source. ``skipped`` counts rows left out by ``task.skip_unlabelled``. In
+    the splits ``without_labels`` the label is ``UNLABELLED``, or NaN in a regression. ``notes`` are what else
+    people should read about a split: where it comes from, if that is not obvious. ``left_out`` holds the
+    reasons why columns of an inferred task are no texts. ``alphabetical`` is set where the order of the classes
+    is ours and not the source's. ``remarks`` and ``warnings`` are sentences for people. ``overlap`` counts
+    validation rows that are training rows, where both splits were read (``data.overlap``).
     """
 
     task: Task
@@ -143,10 +143,10 @@ def load_splits(
     """Read, check and number the rows of ``splits``.
 
     ``source`` is a folder with one file a split (.csv, .tsv, .json, .jsonl, .parquet; docs/data.md), one such file if
-    one split is asked for, a hub id (``glue/sst2``, ``owner/name``, ``owner/name:config``), or an object in memory.
+    one split is wanted, a hub id (``glue/sst2``, ``owner/name``, ``owner/name:config``), or an object in memory.
     ``how`` are further fields of ``DataChoice``: ``task`` (a name or a ``Task``), ``label_column``, ``text_columns``,
     ``kind``, ``positive``, ``validation_share``, ``validation_seed``. Without ``task`` it is inferred from train, or
-    the first split if train is not asked for; a hub id of a known task names it. ``span_column`` marks passages of the
+    the first split if train is not wanted; a hub id of a known task names it. ``span_column`` marks passages of the
     texts (``data.spans``): the rows then have ``spans``.
 
     Raises DataError with every unusable row, column and file, and RecipeError for an unknown task.
@@ -175,7 +175,7 @@ def read_splits(
 ) -> Splits:
     """The rows that ``choice`` describes.
 
-    ``optional`` splits are read where they are there with labels; without labels, a note says that they are left out.
+    ``optional`` splits are read where they are there with labels; without labels, a note lists them as left out.
     ``outputs`` are the names of a model's outputs: with them, splits without labels are read as well, for that model.
     Raises as ``load_splits`` does.
     """

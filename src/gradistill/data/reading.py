@@ -33,7 +33,7 @@ LISTED = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}; the text formats also wit
 
 
 class UnreadableError(ValueError):
-    """A file whose bytes are no text; the message says why, ``row`` is a line of it."""
+    """A file whose bytes are no text; the message has the reason, ``row`` is a line of it."""
 
     def __init__(self, what: str, row: int | None = None) -> None:
         super().__init__(what)

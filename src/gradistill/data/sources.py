@@ -53,7 +53,7 @@ def read_source(source: Source, wanted: Wanted, task: Task | None) -> tuple[dict
     split that is wanted. Raises DataError if ``source`` is nothing of the kind.
     """
     if not (wanted.splits or wanted.optional):
-        raise DataError("No split was asked for.", expected="at least one, such as 'train'")
+        raise DataError("No split is named.", expected="at least one, such as 'train'")
     found = _opened(source, wanted)
     if isinstance(found, _Shelf):
         return _taken(found, wanted, task)
@@ -137,7 +137,7 @@ def _one_for_many(source: Source, splits: Sequence[str]) -> DataError:
         f"{what}, but the splits {', '.join(splits)} are needed.",
         expected="a folder with one file for each split, or a share to divide it by",
         remedy=f"{share}put {files} into one folder and name that; "
-        "or, in Python, give a dict of splits, or ask for one split (splits=)",
+        "or, in Python, give a dict of splits, or name one split (splits=)",
     )
 
 
@@ -210,7 +210,7 @@ def _incomplete(split: str, shards: Sequence[tuple[Path, re.Match[str]]]) -> str
     if len(counts) > 1 or len(set(numbers)) < len(numbers):
         listed = ", ".join(path.name for path, _ in shards[:20])
         return f"the parts of the split {split!r} do not belong together: {listed}; keep one set"
-    whole = range(int(next(iter(counts)) or 0))  # without a count nothing says how many there should be
+    whole = range(int(next(iter(counts)) or 0))  # without a count nobody knows how many there should be
     absent = sorted(set(whole) - set(numbers))
     if not whole or not (absent or set(numbers) - set(whole)):
         return ""

@@ -157,7 +157,7 @@ def compute_metrics(task: Task, logits: np.ndarray, labels: np.ndarray) -> dict[
 
     ``logits`` is (examples, labels), or (examples,) for regression. ``f1`` is that of class ``task.positive``,
     ``macro_f1`` the unweighted mean over classes. A correlation with something constant
-    is 0.0, where scipy says nan: a model that always says the same must lose against any other.
+    is 0.0, where scipy returns nan: a constant prediction must lose against any other.
     Scores that are nan stay nan.
     """
     return metrics_of(task, logits if task.labels is None else logits.argmax(-1), labels)
@@ -173,9 +173,9 @@ def metrics_of(task: Task, predicted: np.ndarray, labels: np.ndarray) -> dict[st
 
 
 def no_better_than_constant(task: Task, predicted: np.ndarray, labels: np.ndarray) -> str | None:
-    """What is wrong with predictions that are no better than one answer for every row; None where they are.
+    """What is wrong with predictions that are no better than one prediction for every row; None where they are.
 
-    ``predicted`` are class ids or scores. Rows without a label are left out; labels that do not differ say nothing.
+    ``predicted`` are class ids or scores. Rows without a label are left out; labels that do not differ decide nothing.
     """
     labels = np.asarray(labels)
     known = np.isfinite(labels) if task.labels is None else labels >= 0

@@ -24,11 +24,11 @@ TEXT_COLUMNS = frozenset({
     "hypothesis", "review", "content", "body", "comment", "tweet", "message", "document", "utterance", "query",
     "title", "headline", "abstract", "passage", "context", "description", "post",
 })  # fmt: skip
-"""Names that say that a column is a text, even if its values are few."""
+"""Names of text columns, even if their values are few."""
 NAME_TEXTS = "name the text column, or two of them, with --text-columns (text_columns= in Python)"
 
 FEWEST_ROWS = 5
-"""With fewer rows a pattern in a column says nothing."""
+"""With fewer rows a pattern in a column means nothing."""
 SAMPLE = 5000
 """Values that the patterns are tried on: as good as all of them."""
 MOST = 0.95
@@ -87,7 +87,7 @@ def find_text_columns(table: Table, label_column: str) -> TextChoice:
     if not texts and len(candidates) == 1 and (categories or _called_text(candidates[0])):
         texts, categories = candidates, []
     if rivals := label_candidates([*texts, *categories]):
-        # It may be the label in words: as a text it would give the answer away.
+        # It may be the label in words: as a text it would give the label away.
         raise DataError(f"{table.file}: is {rivals[0]!r} a text, or another label?", remedy=NAME_TEXTS)
     left_out = {name: kinds[name].reason for name in others if name not in texts}
     if len(texts) == 1 and categories:

@@ -34,7 +34,7 @@ UNSPACED = (
 
 @dataclass(frozen=True)
 class WordScore:
-    """One word: the slice ``text[start:end]`` of segment number ``segment`` as it came, and its summed score.
+    """One word: the slice ``text[start:end]`` of segment number ``segment``, unchanged, and its summed score.
 
     ``text`` may hold anything; whoever shows it passes it through ``printable`` or escapes it.
     """
@@ -64,8 +64,8 @@ def words_from_pieces(
     """Words of one text, or of the segments of a pair, in reading order.
 
     ``offsets`` are the tokenizer's character offsets, one ``(start, end)`` per token into that token's segment;
-    ``sequence_ids`` says which segment (needed for a pair), ``None`` for a token of none. Special tokens are left
-    out. Pieces are glued where their offsets overlap, or touch between two word characters (letters, digits,
+    ``sequence_ids`` holds the segment of each (needed for a pair), ``None`` for a token of none. Special tokens are
+    left out. Pieces are glued where their offsets overlap, or touch between two word characters (letters, digits,
     marks, ``_``), save in scripts that write no spaces. Whitespace at the ends of a piece is not part of the word
     (byte-level tokenizers write it first); a piece of nothing else adds its score to the word after it.
     ``GradistillError`` where lengths or offsets do not fit the text, or scores are NaN or infinite.
@@ -144,7 +144,7 @@ def _check_lengths(tokens: int, **columns: Sequence[object] | None) -> None:
     for name, column in columns.items():
         if column is None:
             raise GradistillError(
-                "A pair of texts came without sequence ids.",
+                "A pair of texts has no sequence ids.",
                 expected="the segment number of every token",
                 remedy="pass sequence_ids=encoding.sequence_ids(row)",
             )

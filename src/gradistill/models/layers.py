@@ -23,14 +23,14 @@ def map_layers(layer_map: LayerMap, wanted: int, available: int) -> Layers:
     if isinstance(layer_map, tuple):
         if len(layer_map) != wanted or any(not 1 <= k <= available for k in layer_map):
             raise RecipeError(
-                f"the layer map {list(layer_map)} came for {wanted} layers",
+                f"The layer map {list(layer_map)} is for {wanted} layers.",
                 expected=f"{wanted} numbers from 1 to {available}",
                 remedy="list one teacher layer for each student layer",
             )
         return layer_map
     if wanted > available:
         raise RecipeError(
-            f"{wanted} layers were asked for by {layer_map!r}, and the teacher has {available}",
+            f"The layer map {layer_map!r} is to choose {wanted} layers, and the teacher has {available}.",
             expected=f"at most {available}",
             remedy="make the student shallower, use layer_map uniform, or list the layers",
         )
@@ -49,7 +49,7 @@ def intermediate_pairs(
 ) -> tuple[Layers, Layers]:
     """Student layers 1 … L_s − 1 and the teacher's beside them (PKD section 3.2; 6 beside 12: 2, 4, …, 10).
 
-    The last layer is left out: the logits speak for it. ``last`` ends with the teacher's last layer but one.
+    The last layer is left out: the logits stand for it. ``last`` ends with the teacher's last layer but one.
     Raises RecipeError for a student of one layer, which has no intermediate state.
     """
     if student_layers < 2:

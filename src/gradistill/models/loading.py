@@ -42,7 +42,7 @@ _OTHER_TASKS = {
     "TokenClassification": "it labels the tokens of a text, which is not supported yet",
     "QuestionAnswering": "it finds the span that answers a question",
     "MultipleChoice": "it chooses among several texts",
-    "NextSentencePrediction": "it tells whether one sentence follows another",
+    "NextSentencePrediction": "it decides whether one sentence follows another",
     "ImageClassification": "it labels images",
     "AudioClassification": "it labels recordings",
 }
@@ -50,7 +50,7 @@ _OTHER_TASKS = {
 
 @dataclass(frozen=True)
 class Head:
-    """What the classification head must say: label names, or None for one score (regression)."""
+    """What the classification head must predict: label names, or None for one score (regression)."""
 
     labels: tuple[str, ...] | None
 
@@ -173,7 +173,7 @@ def load_classifier(
     spreads it over the devices there are.
 
     ``head`` gives the labels; without it the checkpoint's own are kept. Unless ``new_head`` is set, a checkpoint
-    that lacks any weight is refused: it would answer at random. Only safetensors are read, no remote code runs.
+    that lacks any weight is refused: it would predict at random. Only safetensors are read, no remote code runs.
     """
     name = model_name(source)
     with on_disk(source) as given:
@@ -211,7 +211,7 @@ def label_names(model: PreTrainedModel) -> dict[int, str]:
 
 
 def set_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Tell a model which token pads, where its configuration does not say (decoders): it must tell them apart."""
+    """Set which token pads, where a model's configuration does not (decoders): it must know padding from text."""
     if model.config.pad_token_id is None:
         model.config.pad_token_id = tokenizer.pad_token_id
 
@@ -309,7 +309,7 @@ def _refuse_multi_label(name: str | Path, config: PreTrainedConfig) -> None:
 
 def _align(model: PreTrainedModel) -> None:
     """Have every weight begin where torch would have put it. In a file they begin anywhere, and some processors add up
-    a product's terms in another order then: the same weights would not answer the same, bit for bit."""
+    a product's terms in another order then: the same weights would not predict the same, bit for bit."""
     for parameter in model.parameters():
         parameter.data = parameter.data.clone()
 
@@ -360,7 +360,7 @@ def without_file_bars() -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No load report and bar of transformers: what matters of it is checked and said here."""
+    """No load report and bar of transformers: what matters of it is checked and reported here."""
     logging = transformers.utils.logging
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()

@@ -1,4 +1,4 @@
-"""A model that is only asked: nothing of it is trained, dropped or left changed."""
+"""Eval mode for a while: nothing of a model is trained, dropped or left changed."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def narrow_student(
     part = config.hidden_size // config.num_attention_heads
     if width % part:
         raise ModelError(
-            f"a width of {width} was asked for, and the teacher's heads are {part} wide",
+            f"The student's width is {width}, and the teacher's heads are {part} wide.",
             expected=f"a multiple of {part}",
             remedy=f"choose {max(part, width // part * part)}",
         )

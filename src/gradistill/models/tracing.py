@@ -32,7 +32,7 @@ def config_of(model: nn.Module) -> Any:
     config = getattr(unwrapped(model), "config", None)
     if config is None:
         raise ModelError(
-            f"a {type(model).__name__} came",
+            f"The model is a {type(model).__name__}.",
             expected="a transformers sequence classifier",
             remedy="load the model with AutoModelForSequenceClassification",
         )
@@ -99,7 +99,7 @@ def specimen(model: nn.Module) -> dict[str, Tensor]:
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """One module call of a forward pass: what came in, what went out, and when."""
+    """One module call of a forward pass: its inputs, its output, and when."""
 
     name: str
     module: nn.Module

@@ -1,4 +1,4 @@
-"""The shipped methods at a glance: what they ask of a teacher, and what a step of each costs."""
+"""The shipped methods at a glance: the teacher signals that they need, and what a step of each costs."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from gradistill.signals import SIGNALS
 
 @dataclass(frozen=True)
 class Entry:
-    """One method. ``asks`` names the signals that its teacher gives, from cheap to dear; ``cost`` is a step's time in
-    steps of plain cross-entropy, or None where it was not measured."""
+    """One method. ``signals`` are those of the teacher that it needs, from cheap to expensive; ``cost`` is a step's
+    time in steps of plain cross-entropy, or None where it was not measured."""
 
     method: str
     title: str
     source: str
     objectives: tuple[str, ...]
-    asks: tuple[str, ...]
+    signals: tuple[str, ...]
     cost: float | None
 
 

@@ -45,15 +45,15 @@ def load_recipe(
     return validated({"method": method, **flat, "task": task})
 
 
-def _method(asked: str | None, own: Mapping[str, Any], file: str | Path | None) -> str:
+def _method(wanted: str | None, own: Mapping[str, Any], file: str | Path | None) -> str:
     written = own.get("base") or own.get("method")
-    if asked and written and asked not in (own.get("base"), own.get("method")):
+    if wanted and written and wanted not in (own.get("base"), own.get("method")):
         raise RecipeError(
-            f"the method {asked!r} came with the recipe {file}, which is one of {written!r}",
+            f"The method is {wanted!r}, and the recipe {file} is one of {written!r}.",
             expected="one method",
-            remedy=f"leave --method out, or write base: {asked} into the file",
+            remedy=f"leave --method out, or write base: {wanted} into the file",
         )
-    method = written or asked
+    method = written or wanted
     if method is None:
         raise RecipeError(
             "no method was named",

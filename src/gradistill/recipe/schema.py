@@ -30,7 +30,7 @@ class StudentSettings(Strict):
     """How the student is made: from the teacher's layers, or from a checkpoint of its own."""
 
     layers: int | None = Field(
-        default=None, ge=1, description="blocks taken from the teacher (half of them if not said)"
+        default=None, ge=1, description="blocks taken from the teacher (half of them by default)"
     )
     width: int | None = Field(
         default=None, ge=1, description="a narrower student with random weights (pre-train it first)"
@@ -75,7 +75,7 @@ class TrainingSettings(Strict):
 
 
 class ComputeSettings(Strict):
-    """How what a recipe asks for is computed. It costs more or less; what is learned differs by rounding."""
+    """How what a recipe wants is computed. It costs more or less; what is learned differs by rounding."""
 
     trim_last_block: bool = Field(
         default=True,
@@ -193,7 +193,7 @@ def refusal(
         )
     if first["type"] == "missing":
         return RecipeError(f"the {kind} lacks {path!r}", remedy=f"add {path}")
-    # The members of a union each say what they would have taken.
+    # The members of a union each list what they would have taken.
     expected = dict.fromkeys(fault["msg"] for other, _, fault in found if other == own)
     shown = " or ".join(message.removeprefix("Input should be ") for message in expected)
     choices = re.findall(r"'([^']+)'", shown)

@@ -15,7 +15,7 @@ from gradistill.report.rendering import asset, page_template, policy
 
 SIGNIFICANT = 0.05
 NOTHING = Cell("")
-"""Where nothing is to be said, and nothing is missing."""
+"""A cell that is empty on purpose: nothing is missing."""
 
 
 def bench_tables(bench: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""The model card of a run folder: README.md from what ``metrics.json`` and the resolved recipe say.
+"""The model card of a run folder: README.md from ``metrics.json`` and the resolved recipe.
 
 The card is published, so it names no folder of the machine it was made on: a path is reduced to its last part. Every
 text that comes in is escaped, tokens and passwords are left out; what the template prints without escaping was made

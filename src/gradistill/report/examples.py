@@ -67,7 +67,7 @@ def visible(text: str) -> str:
 
 def _example(example: Mapping[str, Any], students: int) -> dict[str, Any]:
     texts, words = list(example.get("texts") or []), list(example.get("words") or [])
-    answers = [*(example.get("students") or []), *({} for _ in range(students))]
+    predictions = [*(example.get("students") or []), *({} for _ in range(students))]
     return {
         "index": example.get("index"),
         "gold": _text(example.get("gold")),
@@ -76,24 +76,24 @@ def _example(example: Mapping[str, Any], students: int) -> dict[str, Any]:
             pieces(text, [word for word in words if int(word.get("segment") or 0) == segment])
             for segment, text in enumerate(texts)
         ],
-        "teacher": _answer(example.get("teacher") or {}),
+        "teacher": _prediction(example.get("teacher") or {}),
         "students": [
-            _answer(answer)
+            _prediction(prediction)
             | {
-                "agreement": _rounded(answer.get("agreement")),
-                "same": answer.get("same_label"),
-                "disagreement": _rounded(answer.get("disagreement")),
+                "agreement": _rounded(prediction.get("agreement")),
+                "same": prediction.get("same_label"),
+                "disagreement": _rounded(prediction.get("disagreement")),
             }
-            for answer in answers[:students]
+            for prediction in predictions[:students]
         ],
     }
 
 
-def _answer(answer: Mapping[str, Any]) -> dict[str, Any]:
+def _prediction(prediction: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "label": _text(answer.get("label")),
-        "confidence": _rounded(answer.get("confidence")),
-        "prediction": _rounded(answer.get("prediction")),
+        "label": _text(prediction.get("label")),
+        "confidence": _rounded(prediction.get("confidence")),
+        "prediction": _rounded(prediction.get("prediction")),
     }
 
 

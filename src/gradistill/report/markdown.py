@@ -13,7 +13,7 @@ from gradistill.report.summary import audit_metrics
 def audit_table(audit: Mapping[str, Any]) -> str:
     """The verdict, and a table with a row per figure and a column per student.
 
-    A cell reads ``value (low–high), n``, the interval being of 95 %; what is below its limit says so.
+    A cell reads ``value (low–high), n``, the interval being of 95 %; what is below its limit is marked.
     Text that comes in is escaped and names no folder of the machine.
     """
     return markdown_template("audit.md.j2", cell=_cell).render(

@@ -170,5 +170,5 @@ def _part(part: Mapping[str, Any], figures: Sequence[str]) -> dict[str, Any]:
 
 
 def _without(found: Cell | None, n: str | None) -> Cell | None:
-    """The cell without an ``n`` that its row says already."""
+    """The cell without an ``n`` that its row shows already."""
     return Cell(found.value, found.interval, None, found.skipped) if found and found.n == n else found

@@ -95,7 +95,7 @@ def _by_confidence(audit: Mapping[str, Any], figure: str) -> Plot | None:
 
 
 def _calibration(audit: Mapping[str, Any]) -> Plot | None:
-    """Accuracy against confidence; on the diagonal a model is as often right as it says."""
+    """Accuracy against confidence; on the diagonal a model is right as often as it is confident."""
     names, teacher = shown_names(audit), str((audit.get("teacher") or {}).get("name"))
     order = [str(student.get("name")) for student in students_of(audit)]
     lines: list[tuple[int | None, str, str | None, list[tuple[float, float]]]] = []
@@ -131,7 +131,7 @@ def _calibration(audit: Mapping[str, Any]) -> Plot | None:
         axes.set_ylabel("accuracy")
 
     errors = "; ".join(f"{short(name)} {error}" for _, name, error, _ in lines if error)
-    note = "On the dotted line a model is right as often as it says."
+    note = "On the dotted line a model is right as often as it is confident."
     note += f" Expected calibration error: {errors}." if errors else ""
     return Plot("Calibration", note, svg(draw, "Calibration", 3.4, legend=len(lines)))
 

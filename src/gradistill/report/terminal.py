@@ -1,7 +1,7 @@
 """What ``gradistill explain`` and the tables of the commands look like in a terminal.
 
-Nothing is said by colour alone: signs (``+`` toward the label, ``-`` away from it) say the same, beside the words
-where there is no colour and in the table everywhere. Blue and orange are told apart by colour-blind readers, and
+Nothing is shown by colour alone: signs (``+`` toward the label, ``-`` away from it) show the same, beside the words
+where there is no colour and in the table everywhere. Colour-blind readers distinguish blue and orange, and
 the shades keep their contrast on a light and on a dark background. Text that is not ours goes through
 ``printable`` into ``rich.text.Text``, so neither the terminal nor rich interprets any of it.
 """
@@ -35,8 +35,8 @@ class Explanation:
     """One prediction and the words it rests on, ready to be shown.
 
     ``label`` is the label that is explained; it need not be the predicted one, which is the most probable.
-    ``words`` holds positive scores for what speaks for ``label`` (or for a higher ``prediction``), negative ones
-    for what speaks against it. With ``signed=False`` the scores are sizes without a direction. ``probabilities`` is
+    ``words`` holds positive scores for what supports ``label`` (or for a higher ``prediction``), negative ones
+    for what opposes it. With ``signed=False`` the scores are sizes without a direction. ``probabilities`` is
     for classification, ``prediction`` for regression. ``residual`` is the completeness residual of Integrated
     Gradients as a share of ``|F(E) − F(baseline)|``, ``None`` where the method has none. ``cut`` holds the number of
     tokens that the model read and that of the whole text, where it read only a part.
@@ -95,13 +95,13 @@ def heat_map(
 ) -> HeatMap:
     """The texts with their words marked by score, relative to the strongest word of all of them.
 
-    ``toward`` is what the legend says that positive scores speak for.
+    ``toward`` is what positive scores support, in the legend.
     """
     return HeatMap(words, texts, signed, toward)
 
 
 def render(explanation: Explanation) -> RenderableType:
-    """The whole answer: what is predicted, the marked text, the strongest words, and how it was found."""
+    """The whole explanation: what is predicted, the marked text, the strongest words, and how it was found."""
     toward = "a higher prediction" if explanation.prediction is not None else explanation.label
     return Group(
         _headline(explanation),

@@ -21,7 +21,7 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Handling:
-    """One argument. Without a refusal it is applied as the Trainer applies it, ``note`` says what else happens.
+    """One argument. Without a refusal it is applied as the Trainer applies it, ``note`` is what else happens.
 
     A number below ``least`` is refused. ``choices`` are all values that there are.
     """

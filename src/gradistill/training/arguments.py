@@ -50,7 +50,7 @@ _BY_METRIC = (SchedulerType.REDUCE_ON_PLATEAU, SchedulerType.GREEDY)
 class Measured:
     """What a run measures of its student after each epoch: ``metrics``, larger being better, and the loss.
 
-    ``select`` picks the best checkpoint. Without it nothing is measured while the run trains. ``classes`` says whether
+    ``select`` picks the best checkpoint. Without it nothing is measured while the run trains. ``classes``: whether
     the labels are classes or scores.
     """
 
@@ -145,7 +145,7 @@ def _defaults(settings: TrainingSettings, output: Path, measured: Measured) -> d
 
 
 def sealing(settings: TrainingSettings) -> Sealing:
-    """What sees to the checkpoints: one is kept beside the best, if ``save_total_limit`` does not say otherwise.
+    """What sees to the checkpoints: one is kept beside the best, unless ``save_total_limit`` sets another number.
 
     Raises RecipeError where that is not a number of checkpoints.
     """

@@ -23,7 +23,7 @@ _PREFIX = "checkpoint-"
 class Sealing(TrainerCallback):
     """Seals each checkpoint that the Trainer saves, and only then removes older ones, but for the best.
 
-    Where ``minutes`` have passed since the last one it asks for another, so that a long epoch can be gone on with.
+    Where ``minutes`` have passed since the last one it writes another, so that a long epoch can be gone on with.
     """
 
     def __init__(self, *, kept: int | None = 1, minutes: float | None = None) -> None:

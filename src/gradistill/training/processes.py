@@ -10,7 +10,7 @@ from torch import distributed
 
 
 def processes() -> PartialState:
-    """What accelerate knows of them, with or without an accelerator: unasked it takes no notice of others on a CPU."""
+    """What accelerate knows of them, with or without an accelerator: by default, CPU runs ignore other processes."""
     return PartialState(cpu=not torch.accelerator.is_available())
 
 
