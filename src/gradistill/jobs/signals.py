@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from gradistill.data import Collator
 from gradistill.errors import StoreError
-from gradistill.models.placing import placed
+from gradistill.models.placing import DeviceMap, placed
 from gradistill.objectives._contract import Logits, Request
 from gradistill.printing import progress_bars
 from gradistill.signals.building import DRAFT, PLAN, Build, alone, build, read_plan, rebuild
@@ -69,22 +69,45 @@ class StoreChoice:
 AUTO = StoreChoice()
 
 
+@dataclass(frozen=True)
+class StoreSettings:
+    """How a store is written.
+
+    With ``repair`` damaged shards of a finished store are written again, and no others. With a ``device_map``
+    accelerate spreads a large teacher over the devices there are.
+    """
+
+    encoding: Encoding = DEFAULT_ENCODING
+    repair: bool = False
+    device_map: DeviceMap | None = None
+
+
+DEFAULT_SETTINGS = StoreSettings()
+
+
+@dataclass(frozen=True)
+class StoreRows:
+    """The encoded rows that a store is for, and how they were read: a tokenizer, cut at ``max_length`` tokens."""
+
+    rows: Dataset
+    tokenizer: PreTrainedTokenizerBase
+    max_length: int
+
+
 def plan_store(
-    folder: Path | None,
     teacher: OnlineTeacher,
-    tokenizer: PreTrainedTokenizerBase,
-    rows: Dataset,
+    read: StoreRows,
     requests: Sequence[Request],
     *,
+    folder: Path | None,
     encoding: Encoding,
-    max_length: int,
     about: Mapping[str, Any],
 ) -> Build:
     """What to build for these requests; without a folder, in the cache under its fingerprint."""
     columns = columns_for((Logits(), *requests), facts(teacher.probe), encoding)
-    purpose = made_for(teacher.model, tokenizer, rows, columns, max_length=max_length)
+    purpose = made_for(teacher.model, read.tokenizer, read.rows, columns, max_length=read.max_length)
     place = folder or cache_folder() / digest(purpose)[:24]
-    return Build(place, rows, columns, purpose, {**about, "encoding": encoding})
+    return Build(place, read.rows, columns, purpose, {**about, "encoding": encoding})
 
 
 def stored_teacher(
