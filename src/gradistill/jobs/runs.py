@@ -93,7 +93,7 @@ def finetune(
     return run.train(Path(output), overwrite=overwrite)
 
 
-def distill(
+def distill(  # noqa: PLR0913 (public; callbacks are the Trainer's own keyword)
     teacher: ModelSource,
     data: DataChoice | Source,
     output: str | Path,
