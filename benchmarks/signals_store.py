@@ -28,8 +28,9 @@ from gradistill.signals.speak import Said
 from rich.console import Console
 
 from gradistill.data import Collator, align_labels, encode, load_splits
+from gradistill.jobs.lengths import Reader
 from gradistill.jobs.runs import build_student
-from gradistill.jobs.signals import plan_store
+from gradistill.jobs.signals import StoreRows, plan_store
 from gradistill.models.loading import label_names, load_classifier, load_tokenizer, set_padding
 from gradistill.models.probe import Probe
 from gradistill.objectives import Moment, Pair, Term
@@ -67,7 +68,9 @@ class Bench:
         chosen = splits.rows["train"].shuffle(seed=0).select(range(count))
         recipe = load_recipe(given.method)
         terms = list(recipe.objectives.values())
-        student = build_student(teacher, tokenizer, replace_layers(recipe.student))
+        student = build_student(
+            Reader("teacher", "", teacher), tokenizer, replace_layers(recipe.student)
+        ).model
         student.set_attn_implementation("eager")
         rows = encode(chosen, tokenizer, splits.task).dataset
         return cls(tokenizer, OnlineTeacher(teacher), student, terms, rows)
@@ -79,13 +82,11 @@ class Bench:
     def plan(self, folder: Path, encoding: Encoding) -> Build:
         asked = signals_of(self.terms, self.pair, "teacher")
         return plan_store(
-            folder,
             self.teacher,
-            self.tokenizer,
-            self.rows,
+            StoreRows(self.rows, self.tokenizer, 128),
             asked,
+            folder=folder,
             encoding=encoding,
-            max_length=128,
             about={},
         )
 

@@ -13,7 +13,9 @@ import torch
 
 from gradistill.errors import GradistillError, ModelError, RecipeError
 from gradistill.jobs.runs import finetune
+from gradistill.models.limits import Limits
 from gradistill.models.loading import load_classifier, load_tokenizer
+from gradistill.models.probe import Probe
 from gradistill.recipe import load_recipe, shipped_methods
 from small import logged
 
@@ -154,3 +156,24 @@ def test_what_is_left_out_is_said(small: Any, tmp_path: Path) -> None:
         line.startswith("train: ") and "are cut at 6 tokens (the longest has 10)" in line for line in heard
     )
     assert metrics["loyalty"]["label"]["n"] == 10
+
+
+def test_a_command_probes_each_model_once(
+    small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trainer and the evaluation, which are also used without a command, look for themselves."""
+    found: list[tuple[str, str, int]] = []
+    for kind in (Probe, Limits):
+        find = kind.find
+
+        def counted(model: Any, kind: Any = kind, find: Any = find) -> Any:
+            caller = sys._getframe(1).f_globals["__name__"]
+            if caller.startswith("gradistill.jobs"):
+                found.append((kind.__name__, caller, model.config.num_hidden_layers))
+            return find(model)
+
+        monkeypatch.setattr(kind, "find", counted)
+    small.distilled("adkd", "two", tmp_path / "run", "student.layers=2")
+    assert sorted((kind, layers) for kind, _, layers in found) == [
+        ("Limits", 2), ("Limits", 3), ("Probe", 2), ("Probe", 3),
+    ]  # fmt: skip

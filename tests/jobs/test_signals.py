@@ -11,7 +11,7 @@ import pytest
 from gradistill.errors import RecipeError, StoreError
 from gradistill.jobs import signals as room
 from gradistill.jobs.runs import store_signals
-from gradistill.jobs.signals import StoreChoice, check, delete, describe, stores
+from gradistill.jobs.signals import StoreChoice, StoreSettings, check, delete, describe, stores
 from gradistill.recipe import Recipe, load_recipe
 from gradistill.signals import building
 from gradistill.signals.manifest import MANIFEST
@@ -31,7 +31,11 @@ def recipe(method: str = "adkd", *changes: str) -> Recipe:
 
 def store(small: Any, folder: Path | None, *changes: str, **options: Any) -> Path:
     return store_signals(
-        str(small.teachers["two"]), small.choice("two"), folder, recipe("adkd", *changes), **options
+        str(small.teachers["two"]),
+        small.choice("two"),
+        folder,
+        recipe("adkd", *changes),
+        settings=StoreSettings(**options),
     )
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from gradistill.jobs.runs import store_signals
+from gradistill.jobs.signals import StoreSettings
 from gradistill.models.loading import load_classifier
 from gradistill.models.placing import is_spread, placed, weights_of
 from gradistill.recipe import load_recipe
@@ -42,7 +43,8 @@ def test_its_store_is_the_same(method: str, small: Any, tmp_path: Path) -> None:
     recipe = load_recipe(method, changes=["student.layers=2"])
     stores = [
         store_signals(
-            str(small.teachers["two"]), small.choice("two"), tmp_path / name, recipe, device_map=device_map
+            str(small.teachers["two"]), small.choice("two"), tmp_path / name, recipe,
+            settings=StoreSettings(device_map=device_map),
         )
         for name, device_map in (("whole", None), ("cpu", "cpu"), ("parts", PARTS))
     ]  # fmt: skip

@@ -20,7 +20,7 @@ import torch
 from gradistill import io
 from gradistill.errors import StoreError
 from gradistill.signals import building, manifest
-from gradistill.signals.building import Build, build
+from gradistill.signals.building import Build, Share, build
 from gradistill.signals.manifest import MANIFEST
 from gradistill.signals.store import StoredTeacher, damaged
 from gradistill.types import Batch
@@ -276,10 +276,10 @@ def test_several_ranks_write_the_store_of_one(tmp_path: Path) -> None:
     def barrier() -> None:
         waited.append(1)
         if len(waited) == 1:
-            build(made, Oracle(), collate, rank=1, ranks=2)
+            build(made, Oracle(), collate, share=Share(1, 2))
 
     first = Oracle()
-    build(made, first, collate, rank=0, ranks=2, barrier=barrier)
+    build(made, first, collate, share=Share(0, 2, barrier))
     assert 0 < first.asked < 40
     assert content(made.folder) == content(one.folder)
 

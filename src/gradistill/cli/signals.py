@@ -70,16 +70,18 @@ def signals(
     if existing.action is not None:
         return _managed(existing.action, existing)
     from gradistill.jobs import runs
-    from gradistill.jobs.signals import DEFAULT_ENCODING
+    from gradistill.jobs.signals import DEFAULT_ENCODING, StoreSettings
 
     resolved = recipe.load_for(data.task)
     _given("--data", data.data)
     choice = data.choice()
-    return _print(runs.store_signals(
-        _given("--teacher", teacher), choice, written.output, resolved, repair=written.repair,
+    source = _given("--teacher", teacher)
+    settings = StoreSettings(
         device_map=_known(written.device_map),
         encoding=known_encoding(written.encoding or DEFAULT_ENCODING),
-    ))  # fmt: skip
+        repair=written.repair,
+    )
+    return _print(runs.store_signals(source, choice, written.output, resolved, settings=settings))
 
 
 def _known(device_map: str | None) -> str | None:

@@ -15,8 +15,7 @@ from transformers import PreTrainedModel
 from gradistill.models.probe import Probe
 
 
-def described(model: PreTrainedModel, name: str) -> dict[str, Any]:
-    probe = Probe.find(model)
+def described(model: PreTrainedModel, name: str, probe: Probe) -> dict[str, Any]:
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return {"name": Path(name).name, "layers": probe.layers, "hidden": probe.width, "parameters": parameters}
 

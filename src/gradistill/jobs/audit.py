@@ -38,7 +38,6 @@ from gradistill.jobs.account import described, versions
 from gradistill.jobs.data_warnings import log_splits, overlap_with_training, teacher_warning, with_positive
 from gradistill.jobs.lengths import Reader, task_length
 from gradistill.jobs.output_folder import Kind, check_output, draft_folder, held, put_in_place
-from gradistill.models.limits import Limits
 from gradistill.models.loading import label_names, load_classifier, load_tokenizer, set_padding
 from gradistill.models.model_source import ModelSource, model_folder, model_name
 from gradistill.models.student import pair_warnings, same_weights
@@ -148,8 +147,11 @@ def audit(
             "data": {"task": splits.task.name, "split": choice.split, "rows": len(rows),
                      "source": Path(data.name).name, "positive": splits.task.positive_label,
                      **_without_labels(splits, choice.split)},
-            "teacher": described(models.teacher, model_name(teacher)),
-            "students": [described(model, name) for model, name in zip(models.students, named, strict=True)],
+            "teacher": described(models.teacher, model_name(teacher), models.readers[0].probe),
+            "students": [
+                described(reader.model, name, reader.probe)
+                for reader, name in zip(models.readers[1:], named, strict=True)
+            ],
             "settings": _settings(choice),
             "texts": {"max_length": length, **{name: part.as_dict() for name, part in cut.items()}},
             "versions": versions(),
@@ -313,7 +315,7 @@ def _checked(models: _Models, sets: _Sets, task: Task, max_length: int) -> dict[
     """How many texts of each split are cut. Raises ModelError for rows that a model cannot read, and for tokenizers
     that read them differently."""
     found: dict[str, Cut] = {}
-    limits = [(reader.owner, Limits.find(reader.model)) for reader in models.readers]
+    limits = [(reader.owner, reader.limits) for reader in models.readers]
     for name, rows in {**sets.splits, **sets.perturbed}.items():
         for tokenizer in models.student_tokenizers if name in sets.splits else ():
             check_same_rows(tokenizer, models.tokenizer, rows, task, max_length=max_length)
@@ -333,7 +335,11 @@ def _warnings(models: _Models) -> list[str]:
         f"the students {a} and {b} hold the same weights"
         for (a, one), (b, other) in combinations(named, 2) if same_weights(one, other)
     ]  # fmt: skip
-    pairs = [pair_warnings(models.teacher, student, f"student {name}") for name, student in named]
+    depth, *depths = (reader.probe.layers for reader in models.readers)
+    pairs = [
+        pair_warnings(models.teacher, student, f"student {name}", layers=(depth, own))
+        for (name, student), own in zip(named, depths, strict=True)
+    ]
     return [*(warning for found in pairs for warning in found), *alike]
 
 

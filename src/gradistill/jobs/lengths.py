@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from gradistill.errors import ModelError, RecipeError
 from gradistill.jobs.folder import RECIPE, record_of
 from gradistill.models.limits import Limits
+from gradistill.models.probe import Probe
 from gradistill.recipe.reading import read_keys
 
 logger = logging.getLogger(__name__)
@@ -28,6 +30,16 @@ class Reader:
     owner: str
     name: str
     model: PreTrainedModel
+
+    @cached_property
+    def probe(self) -> Probe:
+        """What is found by looking at one forward pass, once."""
+        return Probe.find(self.model)
+
+    @cached_property
+    def limits(self) -> Limits:
+        """What the model can read."""
+        return Limits.find(self.model)
 
     def __str__(self) -> str:
         return f"{self.owner} {self.name}".strip()
@@ -84,7 +96,7 @@ def _within(asked: int | None, usual: int, readers: Sequence[Reader]) -> int:
     """What was ``asked``, or as much of the ``usual`` length as all models can read."""
     wanted = usual if asked is None else asked
     for reader in readers:
-        positions = Limits.find(reader.model).positions
+        positions = reader.limits.positions
         if positions is None or positions >= wanted:
             continue
         if asked is not None:

@@ -6,35 +6,31 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments, set_seed
 
-from gradistill.data import Collator, Cut, encode, load_texts
+from gradistill.data import Cut, encode, load_texts
 from gradistill.data.batching import row_batches
 from gradistill.data.data_source import Source, is_path
 from gradistill.data.texts import TEXTS
 from gradistill.errors import RecipeError
-from gradistill.jobs.account import described, timing, versions
-from gradistill.jobs.folder import check_run, close_run, opened_run
-from gradistill.jobs.guarded import disk_trouble_told, epochs_done, saving, trained
+from gradistill.jobs.folder import check_run
 from gradistill.jobs.lengths import Reader, new_length
+from gradistill.jobs.model_pair import ModelPair
+from gradistill.jobs.running import EncodedRows, Run
 from gradistill.jobs.runs import build_student
-from gradistill.models.limits import Limits
 from gradistill.models.loading import load_classifier, load_tokenizer, set_padding
 from gradistill.models.model_source import ModelSource, model_folder, model_name, model_paths
-from gradistill.models.probe import Probe
 from gradistill.models.tracing import evaluating
 from gradistill.objectives import Moment, Pair
 from gradistill.recipe import Recipe
-from gradistill.report.card import model_card
 from gradistill.signals import Logits, TargetSignal
-from gradistill.signals.fingerprint import of_model, of_rows, of_tokenizer
-from gradistill.training.arguments import CHECKPOINTS, Measured, check_training, sealing, training_arguments
-from gradistill.training.processes import processes
-from gradistill.training.trainer import DistillationTrainer, online_teacher
+from gradistill.signals.teacher import TeacherSignals
+from gradistill.training.arguments import Measured, check_training, training_arguments
+from gradistill.training.trainer import DistillationTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -65,83 +61,66 @@ def pretrain(
     tokenizer, (model, _) = load_tokenizer(teacher), load_classifier(teacher, new_head=True)
     set_padding(model, tokenizer)
     set_seed(recipe.training.seed)
-    student: Any = build_student(model, tokenizer, recipe.student)
-    readers = [Reader("teacher", model_folder(teacher), model), Reader("student", "", student)]
-    recipe = recipe.with_length(new_length(recipe.training.max_length, readers))
-    training, held_out, cut = _rows(texts, text_columns, tokenizer, recipe)
-    for reader in readers:
-        limits = Limits.find(reader.model)
-        for rows in (training, held_out):
-            limits.check(rows, tokenizer, owner=reader.owner)
-    _refuse_answers(recipe, Pair(Probe.find(student), Probe.find(model)))
-    names = {"student": output.name, "teacher": model_name(teacher)}
-    run = _Pretraining(output, recipe, student, model, tokenizer, training, held_out, cut, names)
-    return run.train(overwrite=overwrite)
+    reader = Reader("teacher", model_folder(teacher), model)
+    student = build_student(reader, tokenizer, recipe.student)
+    recipe = recipe.with_length(new_length(recipe.training.max_length, [reader, student]))
+    models = ModelPair(student, reader, recipe)
+    names = {"teacher": model_name(teacher)}
+    run = Pretraining(
+        recipe=recipe, models=models, tokenizer=tokenizer, names=names, texts=texts, text_columns=text_columns
+    )
+    return run.train(output, overwrite=overwrite)
 
 
-@dataclass(frozen=True)
-class _Pretraining:
-    """One run, with everything loaded."""
+@dataclass(frozen=True, kw_only=True)
+class Pretraining(Run):
+    """A run on texts without labels."""
 
-    output: Path
-    recipe: Recipe
-    student: Any
-    teacher: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    training: Dataset
-    held_out: Dataset
-    cut: Cut
-    names: Mapping[str, str]
+    texts: Sequence[Source]
+    text_columns: tuple[str, ...] | None = None
 
-    def train(self, *, overwrite: bool) -> dict[str, Any]:
-        """Of several processes all train; the first measures, writes, and alone has metrics to give."""
-        inputs = {
-            "student": of_model(self.student), "teacher": of_model(self.teacher),
-            "tokenizer": of_tokenizer(self.tokenizer), "train": of_rows(self.training),
-        }  # fmt: skip
-        with (
-            disk_trouble_told(self.output / CHECKPOINTS),
-            opened_run(self.output, self.recipe, inputs, overwrite=overwrite) as checkpoint,
-        ):
-            trainer = self._trainer()
-            before = _distances(trainer, self.held_out)
-            if checkpoint:
-                logger.info(f"going on from {checkpoint}")
-            seconds = trained(trainer, checkpoint)
-            if not processes().is_main_process:
-                return {}
-            after = _distances(trainer, self.held_out)
-            examples = epochs_done(trainer) * len(self.training)
-            models = {"student": self.student, "teacher": self.teacher}
-            metrics = {
-                "task": "texts", "method": self.recipe.method, "seed": self.recipe.training.seed,
-                **{owner: described(model, self.names[owner]) for owner, model in models.items()},
-                "texts": {"max_length": self.cut.max_length, "all": self.cut.as_dict()},
-                "held_out": {"n": len(self.held_out), "before": before, "after": after},
-                "timing": timing(0.0, seconds, examples), "versions": versions(), "inputs": inputs,
-            }  # fmt: skip
-            card = model_card({**metrics, "recipe": self.recipe.as_dict()})
-            save = saving(self.student.base_model, self.tokenizer)
-            close_run(self.output, save, self.recipe, metrics, card)
-        return metrics
+    checked: ClassVar[tuple[str, ...]] = ("teacher", "student")
 
-    def _trainer(self) -> DistillationTrainer:
-        settings = self.recipe.training
-        arguments = training_arguments(settings, self.output, Measured())
-        online = online_teacher(self.teacher, self.recipe.compute)
+    @property
+    def task_name(self) -> str:
+        return "texts"
+
+    def arguments(self, output: Path) -> TrainingArguments:
+        return training_arguments(self.recipe.training, output, Measured())
+
+    def encode(self) -> EncodedRows:
+        training, held_out, cut = _rows(self.texts, self.text_columns, self.tokenizer, self.recipe)
+        return EncodedRows({"train": training, "held_out": held_out}, {"all": cut})
+
+    def check(self, encoded: EncodedRows) -> None:
+        super().check(encoded)
+        assert self.models.facts is not None
+        _refuse_answers(self.recipe, self.models.facts)
+
+    def teacher_signals(self, encoded: EncodedRows, arguments: TrainingArguments) -> TeacherSignals:
+        online = self.models.online
+        assert online is not None
         online.model.to(arguments.device)
-        return DistillationTrainer(
-            self.student,
-            arguments,
-            Collator(self.tokenizer),
-            self.training,
-            processing_class=self.tokenizer,
-            callbacks=[sealing(settings)],
-            teacher=online,
-            objectives=list(self.recipe.objectives.values()),
-            teacher_facts=online.probe,
-            compute=self.recipe.compute,
-        )
+        return online
+
+    def measure(self, trainer: DistillationTrainer, encoded: EncodedRows) -> dict[str, float]:
+        """The distances on texts that are held out."""
+        return _distances(trainer, encoded.rows["held_out"])
+
+    def evaluate(
+        self,
+        trainer: DistillationTrainer,
+        encoded: EncodedRows,
+        inputs: Mapping[str, str],
+        before: Mapping[str, float],
+    ) -> dict[str, Any]:
+        after = self.measure(trainer, encoded)
+        return {"held_out": {"n": len(encoded.rows["held_out"]), "before": before, "after": after}}
+
+    def saved_model(self) -> PreTrainedModel:
+        """The encoder alone: its head has learned nothing."""
+        encoder: Any = self.models.student.model.base_model
+        return encoder
 
 
 def _listed(texts: Any) -> list[Source]:

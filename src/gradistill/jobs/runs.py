@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, set_seed
+from transformers import PreTrainedTokenizerBase, TrainerCallback, set_seed
 
 from gradistill.data import DataChoice, Splits, align_labels, load_unlabelled, read_splits
 from gradistill.data.data_source import Source
@@ -17,9 +17,9 @@ from gradistill.errors import GradistillError, RecipeError
 from gradistill.jobs.data_warnings import log_splits, with_positive
 from gradistill.jobs.folder import check_run
 from gradistill.jobs.lengths import Reader, new_length, task_length
-from gradistill.jobs.running import Run
-from gradistill.jobs.signals import AUTO, DEFAULT_ENCODING, StoreChoice, filled, mended
-from gradistill.models.limits import check_readable
+from gradistill.jobs.model_pair import ModelPair
+from gradistill.jobs.signals import AUTO, DEFAULT_SETTINGS, StoreChoice, StoreSettings, filled, mended
+from gradistill.jobs.task_run import TaskRun
 from gradistill.models.loading import Head, label_names, load_classifier, load_tokenizer, set_padding
 from gradistill.models.model_source import ModelSource, model_folder, model_name, model_paths
 from gradistill.models.placing import DeviceMap, is_spread
@@ -34,10 +34,7 @@ from gradistill.models.student import (
 from gradistill.models.tokenizers import check_same_rows, check_same_tokens
 from gradistill.recipe import Recipe, StudentSettings
 from gradistill.signals import Signal
-from gradistill.signals.layout import Encoding
-from gradistill.signals.teacher import OnlineTeacher
 from gradistill.training.arguments import check_training
-from gradistill.training.trainer import online_teacher
 
 logger = logging.getLogger(__name__)
 
@@ -82,15 +79,21 @@ def finetune(
     log_splits(splits)
     set_seed(recipe.training.seed)
     tokenizer = load_tokenizer(model)
-    student, _ = load_classifier(model, head=Head(splits.task.labels), new_head=True)
-    readers = [Reader("model", model_folder(model), student)]
-    recipe = recipe.with_length(new_length(recipe.training.max_length, readers))
+    loaded, _ = load_classifier(model, head=Head(splits.task.labels), new_head=True)
+    student = Reader("model", model_folder(model), loaded)
+    recipe = recipe.with_length(new_length(recipe.training.max_length, [student]))
     names = {"student": model_name(model), "data": choice.name}
-    run = Run(Path(output), recipe, splits, tokenizer, names=names)
-    return run.train(student, None, overwrite=overwrite)
+    run = TaskRun(
+        recipe=recipe,
+        models=ModelPair(student, None, recipe),
+        tokenizer=tokenizer,
+        names=names,
+        splits=splits,
+    )
+    return run.train(Path(output), overwrite=overwrite)
 
 
-def distill(
+def distill(  # noqa: PLR0913 (public; callbacks are the Trainer's own keyword)
     teacher: ModelSource,
     data: DataChoice | Source,
     output: str | Path,
@@ -109,9 +112,9 @@ def distill(
     reads = (*model_paths(teacher, recipe.student.checkpoint), *choice.paths)
     check_run(Path(output), recipe, overwrite=overwrite, reads=reads)
     check_training(recipe)
-    run, teacher_model, student = prepared_pair(teacher, choice, recipe, optional=_TEST)
-    run = replace(run, output=Path(output), signals=signals, callbacks=callbacks)
-    return run.train(student, teacher_model, overwrite=overwrite)
+    run = prepared_run(teacher, choice, recipe, optional=_TEST)
+    run = replace(run, signals=signals, callbacks=callbacks)
+    return run.train(Path(output), overwrite=overwrite)
 
 
 def store_signals(
@@ -121,16 +124,12 @@ def store_signals(
     recipe: Recipe,
     *,
     others: Sequence[Recipe] = (),
-    encoding: Encoding = DEFAULT_ENCODING,
-    repair: bool = False,
-    device_map: DeviceMap | None = None,
+    settings: StoreSettings = DEFAULT_SETTINGS,
 ) -> Path:
     """Write what a recipe asks of the teacher into a store, or finish one; without ``output``, into the cache.
 
     What ``others`` ask is written beside it, so that one store serves them all: they read the same rows, cut at the
-    same length; one that cannot learn from this teacher is left out, and said. With ``repair`` damaged shards of a
-    finished store are written again, and no others. With a ``device_map`` accelerate spreads a large teacher over the
-    devices there are. Returns the folder.
+    same length; one that cannot learn from this teacher is left out, and said. Returns the folder.
     """
     if not recipe.needs_teacher:
         raise RecipeError(
@@ -138,45 +137,47 @@ def store_signals(
             expected="a method with a teacher",
             remedy="see gradistill methods",
         )
-    run, teacher_model, student = prepared_pair(teacher, DataChoice.of(data), recipe, device_map=device_map)
-    online = online_teacher(teacher_model, recipe.compute)
-    asked = [*run.asked(student, online), *_asked_beside(run, online, teacher_model, others)]
-    rows = run.encoded("train")
-    check_readable(teacher_model, rows, run.tokenizer, owner="teacher")
-    validation = run.encoded("validation")
-    if not is_spread(
-        teacher_model
-    ):  # its weights would lie elsewhere in memory, and the store's last bits differ
-        run.warn_of_weak_teacher(teacher_model, validation)
-    plan = run.plan(asked, online, rows, encoding, Path(output) if output else None)
-    if repair and mended(plan, online, run.tokenizer):
+    run = prepared_run(teacher, DataChoice.of(data), recipe, device_map=settings.device_map)
+    reader, online = run.models.teacher, run.models.online
+    assert reader is not None
+    assert online is not None
+    signals = [*run.required_signals(), *_signals_of_others(run, reader, others)]
+    rows = run.encoded("train").dataset
+    reader.limits.check(rows, run.tokenizer, owner="teacher")
+    validation = run.encoded("validation").dataset
+    if not is_spread(reader.model):
+        # its weights would lie elsewhere in memory, and the store's last bits differ
+        run.warn_of_weak_teacher(validation)
+    plan = run.plan(signals, rows, settings.encoding, Path(output) if output else None)
+    if settings.repair and mended(plan, online, run.tokenizer):
         return plan.folder
     filled(plan, online, run.tokenizer)
-    if is_spread(teacher_model):
-        run.warn_of_weak_teacher(teacher_model, validation)
+    if is_spread(reader.model):
+        run.warn_of_weak_teacher(validation)
     return plan.folder
 
 
-def _asked_beside(
-    run: Run, online: OnlineTeacher, teacher: PreTrainedModel, others: Sequence[Recipe]
-) -> Iterator[Signal]:
+def _signals_of_others(run: TaskRun, teacher: Reader, others: Sequence[Recipe]) -> Iterator[Signal]:
+    """The signals that further recipes need; one that cannot learn from this teacher is left out, with a warning."""
     for other in others:
         try:
             student = build_student(teacher, run.tokenizer, other.student)
-            yield from replace(run, recipe=other).asked(student, online)
+            yield from replace(
+                run, recipe=other, models=ModelPair.of(student, teacher, other)
+            ).required_signals()
         except GradistillError as error:
             logger.warning(f"the store does not serve {other.method}: {error}")
 
 
-def prepared_pair(
+def prepared_run(
     teacher: ModelSource,
     data: DataChoice,
     recipe: Recipe,
     *,
     optional: tuple[str, ...] = (),
     device_map: DeviceMap | None = None,
-) -> tuple[Run, PreTrainedModel, PreTrainedModel]:
-    """The run, the teacher and the new student that these names describe, with the ``optional`` splits that exist."""
+) -> TaskRun:
+    """The run with its teacher and a new student, and with those of the ``optional`` splits that exist."""
     tokenizer = load_tokenizer(teacher)
     teacher_model, _ = load_classifier(teacher, device_map=device_map)
     splits = align_labels(
@@ -185,22 +186,25 @@ def prepared_pair(
     splits = with_positive(splits, data.positive, [model_folder(teacher)])
     log_splits(splits)
     set_seed(recipe.training.seed)
-    student = build_student(teacher_model, tokenizer, recipe.student)
+    reader = Reader("teacher", model_folder(teacher), teacher_model)
+    student = build_student(reader, tokenizer, recipe.student)
     set_padding(teacher_model, tokenizer)
-    readers = [Reader("teacher", model_folder(teacher), teacher_model), Reader("student", "", student)]
-    length = task_length(recipe.training.max_length, tokenizer, readers)
+    length = task_length(recipe.training.max_length, tokenizer, [reader, student])
     recipe = recipe.with_length(length)
     if recipe.student.checkpoint is not None:
         own = load_tokenizer(recipe.student.checkpoint)
         check_same_rows(own, tokenizer, splits.rows["train"], splits.task, max_length=length)
-    warnings = pair_warnings(teacher_model, student)
+    warnings = pair_warnings(reader.model, student.model, layers=(reader.probe.layers, student.probe.layers))
     for warning in warnings:
         logger.warning(warning)
-    splits = replace(splits, warnings=(*splits.warnings, *warnings))
-    names = {"teacher": model_name(teacher), "data": data.name}
-    unlabelled = _unlabelled(data, recipe, splits)
-    run = Run(Path(), recipe, splits, tokenizer, names=names, unlabelled=unlabelled)
-    return run, teacher_model, student
+    return TaskRun(
+        recipe=recipe,
+        models=ModelPair.of(student, reader, recipe),
+        tokenizer=tokenizer,
+        names={"teacher": model_name(teacher), "data": data.name},
+        splits=replace(splits, warnings=(*splits.warnings, *warnings)),
+        unlabelled=_unlabelled(data, recipe, splits),
+    )
 
 
 def _unlabelled(data: DataChoice, recipe: Recipe, splits: Splits) -> Dataset | None:
@@ -226,9 +230,7 @@ def _unlabelled(data: DataChoice, recipe: Recipe, splits: Splits) -> Dataset | N
     return rows
 
 
-def build_student(
-    teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: StudentSettings
-) -> PreTrainedModel:
+def build_student(teacher: Reader, tokenizer: PreTrainedTokenizerBase, settings: StudentSettings) -> Reader:
     """The student that the settings describe; without a depth or a checkpoint, half of the teacher's layers."""
     if settings.checkpoint is not None:
         if settings.layers is not None or settings.width is not None:
@@ -238,17 +240,18 @@ def build_student(
                 remedy="drop --student-layers and student.width: a checkpoint has its own",
             )
         check_same_tokens(load_tokenizer(settings.checkpoint), tokenizer)
-        student = student_from_checkpoint(settings.checkpoint, teacher, dropout=settings.dropout)
+        model = student_from_checkpoint(settings.checkpoint, teacher.model, dropout=settings.dropout)
     else:
-        layers = settings.layers or max(1, teacher.config.num_hidden_layers // 2)
+        layers = settings.layers or max(1, teacher.model.config.num_hidden_layers // 2)
         if settings.width is None:
-            student = student_from_teacher(
-                teacher, layers, layer_map=settings.layer_map, dropout=settings.dropout
+            model = student_from_teacher(
+                teacher.model, layers, layer_map=settings.layer_map, dropout=settings.dropout
             )
         else:
-            student = narrow_student(teacher, layers, settings.width, dropout=settings.dropout)
-    set_padding(student, tokenizer)
-    share_embeddings(student, teacher, settings.embeddings)
+            model = narrow_student(teacher.model, layers, settings.width, dropout=settings.dropout)
+    set_padding(model, tokenizer)
+    share_embeddings(model, teacher.model, settings.embeddings)
+    student = Reader("student", "", model)
     if settings.dropout == "not_in_embeddings":
-        silence_embedding_dropout(student)
+        silence_embedding_dropout(model, student.probe)
     return student

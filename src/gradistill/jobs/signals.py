@@ -18,10 +18,10 @@ from transformers import PreTrainedTokenizerBase
 from gradistill.data import Collator
 from gradistill.errors import StoreError
 from gradistill.io import discard
-from gradistill.models.placing import placed
+from gradistill.models.placing import DeviceMap, placed
 from gradistill.printing import progress_bars
 from gradistill.signals import Logits, Signal
-from gradistill.signals.building import DRAFT, PLAN, Build, alone, build, read_plan, rebuild
+from gradistill.signals.building import DRAFT, PLAN, Build, Share, alone, build, read_plan, rebuild
 from gradistill.signals.fingerprint import digest, made_for
 from gradistill.signals.layout import Encoding, columns_for
 from gradistill.signals.manifest import MANIFEST, SHARD, Manifest, refuse_other
@@ -68,22 +68,45 @@ class StoreChoice:
 AUTO = StoreChoice()
 
 
+@dataclass(frozen=True)
+class StoreSettings:
+    """How a store is written.
+
+    With ``repair`` damaged shards of a finished store are written again, and no others. With a ``device_map``
+    accelerate spreads a large teacher over the devices there are.
+    """
+
+    encoding: Encoding = DEFAULT_ENCODING
+    repair: bool = False
+    device_map: DeviceMap | None = None
+
+
+DEFAULT_SETTINGS = StoreSettings()
+
+
+@dataclass(frozen=True)
+class StoreRows:
+    """The encoded rows that a store is for, and how they were read: a tokenizer, cut at ``max_length`` tokens."""
+
+    rows: Dataset
+    tokenizer: PreTrainedTokenizerBase
+    max_length: int
+
+
 def plan_store(
-    folder: Path | None,
     teacher: OnlineTeacher,
-    tokenizer: PreTrainedTokenizerBase,
-    rows: Dataset,
+    read: StoreRows,
     signals: Sequence[Signal],
     *,
+    folder: Path | None,
     encoding: Encoding,
-    max_length: int,
     about: Mapping[str, Any],
 ) -> Build:
     """What to build for these signals; without a folder, in the cache under its fingerprint."""
     columns = columns_for((Logits(), *signals), teacher.probe, encoding)
-    purpose = made_for(teacher.model, tokenizer, rows, columns, max_length=max_length)
+    purpose = made_for(teacher.model, read.tokenizer, read.rows, columns, max_length=read.max_length)
     place = folder or cache_folder() / digest(purpose)[:24]
-    return Build(place, rows, columns, purpose, {**about, "encoding": encoding})
+    return Build(place, read.rows, columns, purpose, {**about, "encoding": encoding})
 
 
 def stored_teacher(
@@ -119,9 +142,7 @@ def filled(plan: Build, teacher: OnlineTeacher, tokenizer: PreTrainedTokenizerBa
             plan,
             teacher,
             _collate(tokenizer, state.device),
-            rank=state.process_index,
-            ranks=state.num_processes,
-            barrier=state.wait_for_everyone,
+            share=Share(state.process_index, state.num_processes, state.wait_for_everyone),
             on_progress=lambda rows: progress.advance(bar, rows),
         )
 

@@ -25,7 +25,7 @@ from gradistill.io import discard, draft_of, write_whole
 from gradistill.jobs.data_warnings import NewWarnings
 from gradistill.jobs.folder import metrics_of
 from gradistill.jobs.output_folder import Kind, check_output, held
-from gradistill.jobs.runs import distill, prepared_pair
+from gradistill.jobs.runs import distill, prepared_run
 from gradistill.jobs.searching import Searched, changes_of, default_space
 from gradistill.jobs.signals import AUTO, StoreChoice
 from gradistill.models.model_source import ModelSource, model_name
@@ -33,7 +33,6 @@ from gradistill.printing import log_filter
 from gradistill.recipe import Recipe
 from gradistill.signals.fingerprint import digest, of_model
 from gradistill.training.arguments import check_training
-from gradistill.training.trainer import online_teacher
 
 logger = logging.getLogger(__name__)
 
@@ -104,8 +103,8 @@ def tune(
     check_output(folder, SEARCH)
     if not (folder / DATABASE).is_file():  # a teacher or data that cannot be read leave nothing behind
         with log_filter(lambda record: False):  # the first trial logs the same lines
-            run, loaded, student = prepared_pair(teacher, choice, tuning.resolve(()))
-        run.asked(student, online_teacher(loaded, run.recipe.compute))
+            run = prepared_run(teacher, choice, tuning.resolve(()))
+        run.required_signals()
     with held(folder, SEARCH):
         about = {
             "recipe": tuning.resolve(()).as_written(), "space": [str(one) for one in space], "aim": list(tuning.aim),

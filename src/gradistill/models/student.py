@@ -88,14 +88,18 @@ def student_from_checkpoint(
     return student
 
 
-def pair_warnings(teacher: PreTrainedModel, student: PreTrainedModel, name: str = "student") -> list[str]:
-    """What is odd about a pair of models, in whole sentences: one model twice, or a student deeper than its teacher."""
+def pair_warnings(
+    teacher: PreTrainedModel, student: PreTrainedModel, name: str = "student", *, layers: tuple[int, int]
+) -> list[str]:
+    """What is odd about a pair of models, in whole sentences: one model twice, or a student deeper than its teacher.
+
+    ``layers`` are those of the teacher and of the student.
+    """
     found = []
     if same_weights(teacher, student):
         found.append(f"the {name} and the teacher hold the same weights: a model is compared with itself")
-    layers = [Probe.find(model).layers for model in (student, teacher)]
-    if layers[0] > layers[1]:
-        found.append(f"the {name} has {layers[0]} layers, more than its teacher, which has {layers[1]}")
+    if layers[1] > layers[0]:
+        found.append(f"the {name} has {layers[1]} layers, more than its teacher, which has {layers[0]}")
     return found
 
 
@@ -129,9 +133,9 @@ def share_embeddings(student: PreTrainedModel, teacher: PreTrainedModel, embeddi
         parameters[name].requires_grad_(embeddings != "frozen")
 
 
-def silence_embedding_dropout(student: PreTrainedModel) -> None:
+def silence_embedding_dropout(student: PreTrainedModel, probe: Probe | None = None) -> None:
     """No dropout up to the embedding output (GKD's variant that keeps dropout everywhere else)."""
-    probe = Probe.find(student)
+    probe = probe or Probe.find(student)
     upstream = set(probe.embedding_parameters)
     for name, module in student.named_modules():
         own = {f"{name}.{key}" for key, _ in module.named_parameters()}

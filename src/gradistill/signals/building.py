@@ -90,36 +90,47 @@ class Build:
         return -(-len(self.rows) // self.rows_per_shard)
 
 
+@dataclass(frozen=True)
+class Share:
+    """Which of several processes this one is, and how they wait for each other."""
+
+    rank: int = 0
+    ranks: int = 1
+    barrier: Callable[[], object] = lambda: None
+
+
+ALONE = Share()
+
+
 def build(
     plan: Build,
     teacher: TeacherSignals,
     collate: Collate,
     *,
-    rank: int = 0,
-    ranks: int = 1,
-    barrier: Callable[[], object] = lambda: None,
+    share: Share = ALONE,
     on_progress: Callable[[int], object] = lambda rows: None,
 ) -> None:
     """Build what is not there yet. Another process that builds the same waits for this one, and finds it done.
 
-    Of several ``ranks`` each builds its share of the shards, and the first writes the manifest behind the
-    ``barrier``. Raises StoreError where the folder holds something else or the disk has no room.
+    Of several processes each builds its ``share`` of the shards, and the first writes the manifest behind the
+    barrier. Raises StoreError where the folder holds something else or the disk has no room.
     """
-    with alone(plan.folder) if rank == 0 else nullcontext():
-        if rank == 0:
+    first = share.rank == 0
+    with alone(plan.folder) if first else nullcontext():
+        if first:
             _open_folder(plan)
-        barrier()
+        share.barrier()
         if (plan.folder / MANIFEST).is_file():
             return
         plan = _as_begun(plan)
-        for number in range(rank, plan.shards, ranks):
+        for number in range(share.rank, plan.shards, share.ranks):
             if not _is_built(plan, number):
                 _write_shard(plan, number, teacher, collate)
             on_progress(len(plan.rows_of(number)))
-        barrier()
-        if rank == 0:
+        share.barrier()
+        if first:
             _finish(plan)
-        barrier()
+        share.barrier()
 
 
 def rebuild(plan: Build, numbers: Sequence[int], teacher: TeacherSignals, collate: Collate) -> None:
