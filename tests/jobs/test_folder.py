@@ -52,9 +52,13 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_nothing_had_been(
     small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heard: list[str] = []
-    small.distilled("adkd", "two", tmp_path / "whole", "training.epochs=2")
+    whole = small.distilled("adkd", "two", tmp_path / "whole", "training.epochs=2")
     interrupted(small, tmp_path / "cut", monkeypatch, after=4)
-    small.distilled("adkd", "two", tmp_path / "cut", "training.epochs=2", say=heard.append)
+    rest = small.distilled("adkd", "two", tmp_path / "cut", "training.epochs=2", say=heard.append)
+    examples = [run["timing"]["examples_per_s"] * run["timing"]["train_s"] for run in (whole, rest)]
+    assert examples[1] == pytest.approx(
+        examples[0] / 2, rel=0.05
+    )  # one of two epochs; both figures are rounded
     assert any(line.startswith("going on from") and "checkpoint-3" in line for line in heard)
     assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
     assert not (tmp_path / "cut" / "checkpoints").exists()

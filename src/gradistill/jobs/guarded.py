@@ -8,7 +8,14 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase, Trainer
+from transformers import (
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from gradistill.errors import TrainingError
 from gradistill.io import reason_of_the_disk
@@ -16,8 +23,20 @@ from gradistill.models.loading import without_file_bars
 from gradistill.training.checkpoints import last_whole, remove_unsealed
 
 
+class _FirstStep(TrainerCallback):
+    """The step from which this process trains: more than 0 where it goes on from a checkpoint."""
+
+    step = 0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self.step = state.global_step
+
+
 def trained(trainer: Trainer, checkpoint: str | None) -> float:
     """Train, from a checkpoint if there is one; returns the seconds."""
+    trainer.add_callback(_FirstStep())
     start = perf_counter()
     with without_file_bars():
         trainer.train(resume_from_checkpoint=checkpoint)
@@ -46,7 +65,8 @@ def disk_trouble_told(checkpoints: Path) -> Iterator[None]:
 
 def epochs_done(trainer: Trainer) -> float:
     """The passes over the data that this process has made: the others were made before it went on."""
-    begun: int = getattr(trainer, "_initial_global_step", 0)
+    callbacks = trainer.callback_handler.callbacks
+    begun = max((callback.step for callback in callbacks if isinstance(callback, _FirstStep)), default=0)
     taken = trainer.state.global_step
     return (trainer.state.epoch or 0.0) * (taken - begun) / max(taken, 1)
 

@@ -17,6 +17,9 @@ from gradistill.errors import ModelError
 ModelSource = str | os.PathLike[str] | tuple[PreTrainedModel, PreTrainedTokenizerBase]
 """A folder, a hub id or ``minilm-l6``; or a pair of a loaded model and its tokenizer."""
 
+NAME_OR_PATH = "_name_or_path"
+"""Where transformers notes in a configuration what it was loaded from."""
+
 
 def model_name(source: ModelSource) -> str:
     """What messages and run folders call a model: its path or id, or for a loaded one where it comes from.
@@ -26,7 +29,7 @@ def model_name(source: ModelSource) -> str:
     if not isinstance(source, tuple):
         return _path(source)
     model, _ = _pair(source)
-    origin = str(getattr(model.config, "_name_or_path", "") or "")
+    origin = str(getattr(model.config, NAME_OR_PATH, "") or "")
     return Path(origin).name or type(model).__name__
 
 
@@ -34,7 +37,7 @@ def model_folder(source: ModelSource) -> str:
     """The folder or hub id of a model, also of a loaded one, as transformers noted it; empty where there is none."""
     if not isinstance(source, tuple):
         return _path(source)
-    return str(getattr(_pair(source)[0].config, "_name_or_path", "") or "")
+    return str(getattr(_pair(source)[0].config, NAME_OR_PATH, "") or "")
 
 
 def model_paths(*sources: Any) -> tuple[str, ...]:

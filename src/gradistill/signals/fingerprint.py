@@ -14,13 +14,14 @@ from datasets import Dataset
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from gradistill.models.model_source import NAME_OR_PATH
 from gradistill.models.placing import weights_of
 from gradistill.signals.layout import Column
 
 FORMAT = 1
 """Version of the files' layout. Raised whenever an older reader could not read, or would misread, a store."""
 
-_NO_SETTINGS = ("_name_or_path", "transformers_version", "architectures")
+_NO_SETTINGS = (NAME_OR_PATH, "transformers_version", "architectures")
 """Of a configuration: where the model lies and who wrote it, not what it computes."""
 
 _READ = ("input_ids", "attention_mask", "token_type_ids", "labels", "index")
