@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from gradistill.data import Collator
 from gradistill.errors import StoreError
-from gradistill.io import discard
+from gradistill.io import discard, system_reason
 from gradistill.models.placing import DeviceMap, placed
 from gradistill.printing import progress_bars
 from gradistill.signals import Logits, Signal
@@ -122,7 +122,7 @@ def stored_teacher(
             if not mended(plan, teacher, tokenizer, verify=verify):
                 filled(plan, teacher, tokenizer)
         except (StoreError, OSError) as error:
-            why = error.what if isinstance(error, StoreError) else f"{plan.folder}: {error.strerror}"
+            why = error.what if isinstance(error, StoreError) else f"{plan.folder}: {system_reason(error)}"
             logger.info(f"no store for teacher signals: {why}. The teacher answers at every step instead.")
             return None
         verify = "fast"  # it was verified or written a moment ago
@@ -189,7 +189,7 @@ def _found(folder: Path) -> Iterator[None]:
         yield
     except (OSError, ValueError) as error:
         raise StoreError(
-            f"{folder} cannot be read: {getattr(error, 'strerror', None) or error}", remedy="check the path"
+            f"{folder} cannot be read: {system_reason(error)}", remedy="check the path"
         ) from error
 
 
