@@ -31,7 +31,7 @@ class Encoder:
     def step_flops(self, inner_gradients: int = 0, *, trimmed: bool = False) -> int:
         """Those of one training step: forward, inner gradients, and the backward pass through both.
 
-        ``trimmed``: the last block computes one row (``models.trimming``).
+        ``trimmed``: the last block computes one row (``models.last_block``).
         """
         linear = (3 + 3 * inner_gradients) * self._linear(trimmed)
         attention = (3 + 6 * inner_gradients) * self._attention(trimmed)

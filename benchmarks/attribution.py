@@ -34,12 +34,12 @@ from measuring import alternating, markdown, publish, ratio, shown
 from torch import Tensor
 
 from gradistill.attribution.targets import Target
-from gradistill.audit.attributions import attribute
-from gradistill.audit.methods import method
+from gradistill.auditing.attributions import attribute
+from gradistill.auditing.methods import method
+from gradistill.batch import Batch
 from gradistill.data import Collator, encode, load_splits
 from gradistill.models.loading import load_classifier, load_tokenizer, set_padding
 from gradistill.models.probe import Probe
-from gradistill.types import Batch
 
 TOLERANCE, SHARE = 0.01, 0.95
 NODES = (20, 50)

@@ -112,7 +112,7 @@ class Case:
 
 def world(folder: Path) -> None:
     """What the good command lines name: models, data, a store, a recipe and a bench."""
-    from gradistill.jobs.runs import store_signals
+    from gradistill.commands.distill import store_signals
     from gradistill.recipe import load_recipe
     from small import Small
 
@@ -547,8 +547,8 @@ def main() -> None:
     parser.add_argument("--only", type=int, default=None)
     given = parser.parse_args()
     import gradistill.cli.app
-    import gradistill.jobs.audit
-    import gradistill.jobs.tuning  # noqa: F401 (the children have it loaded)
+    import gradistill.commands.audit
+    import gradistill.commands.tune  # noqa: F401 (the children have it loaded)
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="bad-inputs-") as scratch:

@@ -13,9 +13,9 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from gradistill.bench import scheduling
+from gradistill.bench import process_pool
 from gradistill.cli import main as gradistill
-from gradistill.signals import building
+from gradistill.store import writer
 
 BEGUN = "### gradistill"
 WRITES = "### writes "
@@ -83,8 +83,8 @@ def _commanded(arguments: Sequence[str], log: Path) -> int:
         os.dup2(stream.fileno(), 1)
         os.dup2(stream.fileno(), 2)
     sys.argv = ["gradistill", *arguments]
-    building.SHARD_BYTES = 1 << 15  # so that these few rows fill some shards
-    scheduling._started, scheduling._bar = _student, _no_bar
+    writer.SHARD_BYTES = 1 << 15  # so that these few rows fill some shards
+    process_pool._started, process_pool._bar = _student, _no_bar
     try:
         gradistill()
         return 0
@@ -99,14 +99,14 @@ def _commanded(arguments: Sequence[str], log: Path) -> int:
         print(f"{WRITES}{_library().writes_seen()}", flush=True)
 
 
-def _student(command: scheduling.Command, _width: object, environment: Mapping[str, str]) -> Any:
+def _student(command: process_pool.Command, _width: object, environment: Mapping[str, str]) -> Any:
     """What a bench starts, forked as well: it would load all libraries anew."""
     command.log.unlink(missing_ok=True)
 
     bench = os.getpid()
 
     def begin() -> None:
-        scheduling._die_with(bench)
+        process_pool._die_with(bench)
         os.closerange(3, 1024)  # the lock of the bench among them, as Popen does
         _library().forget_writes()
 

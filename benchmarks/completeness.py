@@ -14,8 +14,8 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from gradistill.commands.explain import explain
 from gradistill.data import load_splits
-from gradistill.jobs.explain import explain
 from gradistill.models.loading import load_classifier, load_tokenizer, set_padding
 from gradistill.report.terminal import results_table
 

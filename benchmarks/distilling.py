@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from gradistill.bench.summing import estimate
+from gradistill.bench.results import estimate
 
 
 def two_at_a_time(

@@ -3,7 +3,7 @@
     python benchmarks/kernels.py [--rounds 9]
 
 A product of 1024 × 1024 by 1024 × 1024 on all cores, in float32 and bfloat16; ``nn.Dropout`` and its gradient on
-1024 × 384 numbers on one core, as torch draws and with sixteen bits a number (``gradistill.models.dropping``).
+1024 × 384 numbers on one core, as torch draws and with sixteen bits a number (``gradistill.models.packed_dropout``).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from measuring import alternating, markdown, publish, ratio, shown
 from torch import nn
 
-from gradistill.models.dropping import packed_dropout
+from gradistill.models.packed_dropout import packed_dropout
 
 SIDE, ROWS, WIDTH = 1024, 1024, 384
 TYPES = {"float32": torch.float32, "bf16": torch.bfloat16}

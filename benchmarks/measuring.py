@@ -23,8 +23,8 @@ def alternating(contenders: Mapping[str, Callable[[], float]], rounds: int) -> d
     """Seconds of each contender, asked one after the other in every round; a first round is thrown away."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for count in range(rounds + 1):
-        for name, ask in contenders.items():
-            taken = ask()
+        for name, measure in contenders.items():
+            taken = measure()
             if count:
                 seconds[name].append(taken)
     return seconds

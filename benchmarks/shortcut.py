@@ -20,12 +20,12 @@ import yaml
 from distilling import paired
 from measuring import PAGE, markdown, publish
 
-from gradistill.bench.benching import bench
 from gradistill.bench.plan import cells, read_plan
-from gradistill.demo.command import CORPUS, STUDENT_ROWS, corpus_choice, measured_model, unseen_rows
+from gradistill.bench.runner import bench
+from gradistill.commands.distill import finetune
+from gradistill.commands.run_folder import finished_run
 from gradistill.demo.corpus import make_corpus, write_corpus
-from gradistill.jobs.folder import finished_run
-from gradistill.jobs.runs import finetune
+from gradistill.demo.run_demo import CORPUS, STUDENT_ROWS, corpus_choice, measured_model, unseen_rows
 from gradistill.models.loading import PACKAGED
 from gradistill.recipe import load_recipe
 

@@ -27,21 +27,21 @@ from datasets import Dataset
 from gradistill.signals.speak import Said
 from rich.console import Console
 
+from gradistill.batch import Batch
+from gradistill.commands.distill import build_student
+from gradistill.commands.signal_stores import StoreRows, plan_store
+from gradistill.commands.text_lengths import Reader
 from gradistill.data import Collator, align_labels, encode, load_splits
-from gradistill.jobs.lengths import Reader
-from gradistill.jobs.runs import build_student
-from gradistill.jobs.signals import StoreRows, plan_store
 from gradistill.models.loading import label_names, load_classifier, load_tokenizer, set_padding
 from gradistill.models.probe import Probe
 from gradistill.objectives import Moment, Pair, Term
 from gradistill.recipe import load_recipe
 from gradistill.report.terminal import results_table
-from gradistill.signals.building import Build, build
-from gradistill.signals.layout import Encoding
-from gradistill.signals.store import StoredTeacher
 from gradistill.signals.teacher import OnlineTeacher
+from gradistill.store.columns import Encoding
+from gradistill.store.reader import StoredTeacher
+from gradistill.store.writer import Build, build
 from gradistill.training.step import Step, signals_of
-from gradistill.types import Batch
 
 ENCODINGS: tuple[Encoding, ...] = ("float32", "float16", "int8")
 BATCH, STEPS, ROUNDS = 32, 30, 3

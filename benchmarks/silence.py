@@ -28,6 +28,7 @@ from measuring import FAULTS, markdown, publish
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from gradistill.batch import Batch
 from gradistill.errors import GradistillError, ModelError, TrainingError
 from gradistill.models.attention import second_order_attention
 from gradistill.models.probe import Probe
@@ -35,9 +36,8 @@ from gradistill.models.student import share_embeddings, silence_embedding_dropou
 from gradistill.objectives import Pair
 from gradistill.recipe import Recipe, load_recipe, shipped_methods
 from gradistill.signals import AttributionScores, ClsGradient, InputGradient, compute_signals
-from gradistill.training.second_order import check_second_order
+from gradistill.training.gradient_check import check_second_order
 from gradistill.training.step import signals_of
-from gradistill.types import Batch
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from families import FAMILIES, build, collated

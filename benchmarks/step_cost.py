@@ -35,10 +35,10 @@ from gradistill.models.student import student_from_teacher
 from gradistill.objectives import Pair
 from gradistill.recipe import load_recipe
 from gradistill.signals import Logits
-from gradistill.signals.building import Build, build
-from gradistill.signals.layout import columns_for
-from gradistill.signals.store import StoredTeacher
 from gradistill.signals.teacher import OnlineTeacher
+from gradistill.store.columns import columns_for
+from gradistill.store.reader import StoredTeacher
+from gradistill.store.writer import Build, build
 from gradistill.training.step import Term, signals_of
 from gradistill.training.trainer import DistillationTrainer
 

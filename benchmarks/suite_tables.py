@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from measuring import PAGE, markdown, publish
 
-from gradistill.bench.lines import RESULTS, read_lines, write_lines
+from gradistill.bench.result_lines import RESULTS, read_lines, write_lines
 
 HERE = Path(__file__).parent
 TITLES = {

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
+from gradistill.commands.distill import DataChoice, finetune
 from gradistill.demo.corpus import LABELS, make_reviews
-from gradistill.jobs.runs import DataChoice, finetune
 from gradistill.models.loading import PACKAGED, load_tokenizer
 from gradistill.recipe import load_recipe
 

@@ -21,10 +21,10 @@ from measuring import FAULTS, markdown, publish
 from safetensors.torch import load_file
 from tiny import Tiny
 
-from gradistill.jobs.runs import distill
+from gradistill.commands.distill import distill
 from gradistill.printing import LOGGER
 from gradistill.recipe import load_recipe, shipped_methods
-from gradistill.training.processes import processes
+from gradistill.training.distributed import processes
 
 WAYS = {"one": (16, 1), "two processes": (8, 1), "two halves": (8, 2)}
 """Rows a device, and steps accumulated."""

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from families import collated
 from gradistill.attribution.gradients import view_gradients
-from gradistill.attribution.integrated import Path, Point
+from gradistill.attribution.quadrature import Path, Point
 from gradistill.attribution.targets import Target
+from gradistill.batch import Batch
 from gradistill.models.probe import Probe
 from gradistill.signals import ForwardPass, Needs, Signal, compute_signals
-from gradistill.types import Batch
 
 
 def computed(model: Any, *signals: Signal, batch: Batch | None = None, **options: Any) -> Any:

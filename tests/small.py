@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from families import build
-from gradistill.jobs.runs import DataChoice, distill, finetune
+from gradistill.commands.distill import DataChoice, distill, finetune
 from gradistill.printing import LOGGER, log_line
 from gradistill.recipe import load_recipe
 from wordpiece import tokenizer

@@ -1,4 +1,4 @@
-"""The plan of the house: imports point to the left, importing does nothing."""
+"""The plan of the package: imports point to the left, names are unique, importing does nothing."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ import gradistill
 
 HOUSE = Path(gradistill.__file__).parent
 FILES = sorted(HOUSE.rglob("*.py"))
-ROOMS = (
-    "rooms", "types", "errors", "io", "printing", "data", "models", "attribution", "signals", "objectives", "recipe",
-    "training", "audit", "report", "jobs", "bench", "demo", "cli",
+PACKAGES = (
+    "batch", "errors", "io", "printing", "data", "models", "attribution", "signals", "objectives", "recipe", "store",
+    "training", "auditing", "report", "commands", "bench", "demo", "cli",
 )  # fmt: skip
 
 
@@ -30,7 +30,7 @@ def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
-def room_of(path: Path) -> str:
+def package_of(path: Path) -> str:
     return path.relative_to(HOUSE).parts[0].removesuffix(".py")
 
 
@@ -48,15 +48,15 @@ def imported(path: Path) -> Iterator[tuple[int, str]]:
 
 
 @pytest.mark.parametrize(
-    "path", [path for path in FILES if room_of(path) not in {"__init__", "__main__"}], ids=str
+    "path", [path for path in FILES if package_of(path) not in {"__init__", "__main__"}], ids=str
 )
 def test_imports_point_to_the_left(path: Path) -> None:
-    room = room_of(path)
-    assert room in ROOMS, f"{path} stands in no room of the plan"
+    package = package_of(path)
+    assert package in PACKAGES, f"{path} stands in no package of the plan"
     for line, name in imported(path):
         parts = name.split(".")
-        if parts[0] == "gradistill" and len(parts) > 1 and parts[1] in ROOMS:
-            assert ROOMS.index(parts[1]) <= ROOMS.index(room), f"{path}:{line} imports {name}"
+        if parts[0] == "gradistill" and len(parts) > 1 and parts[1] in PACKAGES:
+            assert PACKAGES.index(parts[1]) <= PACKAGES.index(package), f"{path}:{line} imports {name}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)
@@ -101,7 +101,7 @@ print(json.dumps({"opened": opened, "changed": sorted(dict(os.environ).items() ^
     assert printed(program) == {"opened": [], "changed": []}
 
 
-def test_no_room_reaches_for_the_network_when_imported() -> None:
+def test_no_module_reaches_for_the_network_when_imported() -> None:
     program = """
 import importlib, json, pkgutil, sys
 reached = []
@@ -118,24 +118,21 @@ print(json.dumps({"reached": reached}))
     assert printed(program) == {"reached": []}
 
 
-def test_rooms_answer_to_the_name_of_what_they_hold() -> None:
-    """A subpackage and a function of one name: whichever was imported first, both can be had."""
-    program = """import os, datasets, sys, torch, transformers
-for first in ("", "import gradistill.objectives, gradistill.audit", "import gradistill; gradistill.Term"):
-    child = os.fork()  # each begins without gradistill, and with what takes long to load
-    if not child:
-        exec(first)
-        import gradistill
-        from gradistill import DistillationTrainer, Term, audit, objectives
-        assert "soft_label" in all_objectives() and "soft_label" in gradistill.objectives()
-        assert gradistill.audit.Estimate and callable(audit)
-        try:
-            audit()
-        except TypeError as error:
-            os._exit(0 if "teacher" in str(error) else 3)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, first
-"""
-    subprocess.run([sys.executable, "-c", program], check=True)
+def test_no_two_files_have_the_same_name() -> None:
+    """A reader who looks for a file by its name finds one."""
+    names = [path.name for path in FILES if path.name not in ("__init__.py", "base.py")]
+    assert sorted({name for name in names if names.count(name) > 1}) == []
+
+
+def test_nothing_underscored_is_imported_from_another_module() -> None:
+    for path in FILES:
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("gradistill"):
+                private = [a.name for a in node.names if re.match("_[a-z]", a.name)]
+                assert not private, f"{path}:{node.lineno} imports {private}"
+                assert not re.search(r"\._[a-z]", str(node.module)), (
+                    f"{path}:{node.lineno} imports {node.module}"
+                )
 
 
 def test_every_objective_is_exported() -> None:

@@ -10,11 +10,11 @@ from captum.attr import IntegratedGradients
 
 from computed import path_of, run_of
 from families import build, collated
-from gradistill.attribution.adaptive import integrated_to_tolerance
+from gradistill.attribution.adaptive_quadrature import integrated_to_tolerance
 from gradistill.attribution.targets import Target
+from gradistill.batch import Batch
 from gradistill.errors import RecipeError
 from gradistill.models.probe import Probe
-from gradistill.types import Batch
 
 LOGIT = Target("logit", "gold")
 

@@ -9,9 +9,9 @@ from families import build, collated
 from gradistill.attribution import gradients
 from gradistill.attribution.gradients import inner_gradients_needed, view_gradients
 from gradistill.attribution.targets import Target
+from gradistill.batch import Batch
 from gradistill.errors import ModelError
 from gradistill.models.probe import Probe
-from gradistill.types import Batch
 
 
 def one_by_one(values: torch.Tensor, site: torch.Tensor, create_graph: bool = False) -> torch.Tensor:

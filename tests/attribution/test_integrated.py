@@ -10,15 +10,15 @@ from captum.attr import IntegratedGradients, LayerIntegratedGradients
 
 from computed import path_of, run_of
 from families import PAD, build, collated
-from gradistill.attribution.integrated import (
+from gradistill.attribution.quadrature import (
     completeness_residual,
     integrated_gradients,
     quadrature,
 )
 from gradistill.attribution.targets import Target
+from gradistill.batch import Batch
 from gradistill.errors import RecipeError
 from gradistill.models.probe import Probe
-from gradistill.types import Batch
 
 LABEL = 1
 

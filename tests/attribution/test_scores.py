@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gradistill.attribution.scores import keep_largest, stable_norm, token_scores, unit_maps, unit_vectors
+from gradistill.attribution.normalization import (
+    keep_largest,
+    stable_norm,
+    token_scores,
+    unit_maps,
+    unit_vectors,
+)
 
 MASK = torch.tensor([[True, True, True, False], [True, True, False, False]])
 

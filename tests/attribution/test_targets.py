@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from gradistill.attribution.targets import Target
+from gradistill.batch import Drawn
 from gradistill.errors import RecipeError
-from gradistill.types import Drawn
 
 LOGITS = torch.tensor([[0.3, -1.2, 2.0], [1.0, 1.5, -0.5]], dtype=torch.float64)
 

@@ -18,12 +18,12 @@ from typing import Any
 import pytest
 import yaml
 
-from gradistill.bench.benching import bench
 from gradistill.bench.plan import read_plan
-from gradistill.bench.scheduling import Ended
+from gradistill.bench.process_pool import Ended
+from gradistill.bench.runner import bench
 from gradistill.cli import main
 from gradistill.errors import RecipeError
-from gradistill.report.bench import bench_page, bench_tables
+from gradistill.report.bench_page import bench_page, bench_tables
 from hostile import HOSTILE
 from small import logged
 
@@ -55,7 +55,7 @@ def in_this_process(commands: Any, width: Any, environment: Any, needed: Any, on
 @pytest.fixture(scope="module", autouse=True)
 def _one_process() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gradistill.bench.benching.run_all", in_this_process)
+        patch.setattr("gradistill.bench.runner.run_all", in_this_process)
         yield
 
 

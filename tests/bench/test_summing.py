@@ -10,10 +10,10 @@ import pytest
 import yaml
 from scipy import stats
 
-from gradistill.audit.comparison import holm
+from gradistill.auditing.comparison import holm
 from gradistill.bench.plan import BenchPlan, read_plan
-from gradistill.bench.summing import range_of, summary
-from gradistill.report.bench import bench_tables
+from gradistill.bench.results import range_of, summary
+from gradistill.report.bench_page import bench_tables
 
 
 def plan_of(folder: Path) -> BenchPlan:

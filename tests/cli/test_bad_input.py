@@ -29,11 +29,11 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from gradistill.cli import main
+from gradistill.commands.distill import store_signals
+from gradistill.commands.training_run import Run
 from gradistill.errors import GradistillError
-from gradistill.jobs.running import Run
-from gradistill.jobs.runs import store_signals
 from gradistill.recipe import load_recipe, shipped_methods
-from gradistill.recipe.reading import shipped
+from gradistill.recipe.reader import shipped
 
 EXAMPLES = int(os.environ.get("GRADISTILL_BAD_INPUTS", "10"))
 many = settings(

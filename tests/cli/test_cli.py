@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from gradistill import __version__
 from gradistill.cli import main
 from gradistill.cli.options import FinetuningData, RecipeOptions
-from gradistill.cli.tune import next_command, trial_row
+from gradistill.cli.tune_command import next_command, trial_row
+from gradistill.commands import distill
 from gradistill.data import TASKS
 from gradistill.errors import GradistillError
-from gradistill.jobs import runs
 from gradistill.recipe import load_recipe, shipped_methods
 
 COMMANDS = (
@@ -84,7 +84,7 @@ def test_a_command_leaves_the_other_processes_before_it_ends(
     typed: Type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left: list[bool] = []
-    monkeypatch.setattr("gradistill.training.processes.leave_the_others", lambda: left.append(True))
+    monkeypatch.setattr("gradistill.training.distributed.leave_the_others", lambda: left.append(True))
     typed("tasks")
     typed("explain", "--model", "nowhere", "a text")
     assert left == [True, True]
@@ -211,7 +211,7 @@ def test_an_interrupt_says_how_to_go_on(
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runs, "distill", interrupted)
+    monkeypatch.setattr(distill, "distill", interrupted)
     said = typed(*distilling()(small, tmp_path))
     assert said.code == 130
     assert "The same command goes on" in said.err
@@ -293,12 +293,14 @@ def test_fields_of_a_search_that_end_alike_keep_columns_of_their_own() -> None:
 def test_a_disk_that_fails_anywhere_is_told_in_one_message(
     error: Exception, reason: str, typed: Type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gradistill.jobs.runs.finetune", raising(error))
+    monkeypatch.setattr("gradistill.commands.distill.finetune", raising(error))
     said = typed("finetune", "--model", "m", "--data", "d", "--output", tmp_path)
     assert said.code == 2
     assert f"{reason}\n" in said.err
     assert "give the same command again" in said.err
-    monkeypatch.setattr("gradistill.jobs.runs.finetune", raising(OSError(errno.ENOTTY, "a bug of ours")))
+    monkeypatch.setattr(
+        "gradistill.commands.distill.finetune", raising(OSError(errno.ENOTTY, "a bug of ours"))
+    )
     with pytest.raises(OSError, match="a bug of ours"):
         typed("finetune", "--model", "m", "--data", "d", "--output", tmp_path)
 

@@ -99,7 +99,7 @@ def test_only_the_first_process_of_torchrun_prints(
 
 
 def test_a_warning_has_its_prefix_once_and_an_error_none(capsys: pytest.CaptureFixture[str]) -> None:
-    logger = logging.getLogger("gradistill.jobs.any")
+    logger = logging.getLogger("gradistill.commands.any")
     logger.warning("100 % sure\x1b")
     logger.warning("overlap: 3 rows", extra=NO_PREFIX)
     logger.error("FAILED kd")
@@ -141,7 +141,7 @@ def test_in_python_lines_are_shown_unless_the_program_decides_otherwise(
 ) -> None:
     program = (
         f"import logging, sys\n{before}\nimport gradistill\n"
-        "logging.getLogger('gradistill.jobs.runs').info('a line')"
+        "logging.getLogger('gradistill.commands.distill').info('a line')"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, str(tmp_path / "log")],

@@ -15,16 +15,16 @@ from typing import Any
 import pytest
 from transformers import AutoModelForSequenceClassification
 
+from gradistill.commands.audit import AuditChoice, audit
+from gradistill.commands.distill import store_signals
+from gradistill.commands.explain import explain
+from gradistill.commands.pretrain import pretrain
+from gradistill.commands.tune import Tuning, tune
 from gradistill.data import load_splits
 from gradistill.errors import GradistillError, StoreError
-from gradistill.jobs.audit import AuditChoice, audit
-from gradistill.jobs.explain import explain
-from gradistill.jobs.pretraining import pretrain
-from gradistill.jobs.runs import store_signals
-from gradistill.jobs.tuning import Tuning, tune
 from gradistill.recipe import load_recipe
-from gradistill.signals.fingerprint import digest
-from gradistill.signals.manifest import MANIFEST, Manifest
+from gradistill.store.fingerprint import digest
+from gradistill.store.manifest import MANIFEST, Manifest
 from gradistill.training.trainer import DistillationTrainer
 from small import logged
 

@@ -10,10 +10,10 @@ from datasets import Dataset
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from gradistill.batch import Batch
 from gradistill.data import Collator, encode
 from gradistill.data.tasks import Task
 from gradistill.errors import DataError, ModelError, RecipeError
-from gradistill.types import Batch
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefgh"]
 ONE = Task("one", ("text",), ("x", "y"), ("accuracy",), "accuracy")

@@ -7,7 +7,7 @@ import pytest
 from datasets import Dataset
 
 from gradistill.data.labels import align_labels
-from gradistill.data.loading import Splits
+from gradistill.data.splits import Splits
 from gradistill.data.tasks import TASKS, Task, compute_metrics
 from gradistill.errors import DataError
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gradistill.data.loading import Splits, load_splits
+from gradistill.data.splits import Splits, load_splits
 from gradistill.data.tasks import Task
 from gradistill.errors import DataError
 

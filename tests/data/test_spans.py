@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gradistill.data import encode, load_splits
-from gradistill.data.encoding import token_places
+from gradistill.data.tokenization import token_places
 from gradistill.errors import DataError, RecipeError
 from wordpiece import tokenizer
 

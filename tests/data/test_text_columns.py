@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gradistill.data import load_splits, load_texts
-from gradistill.data.loading import Splits
+from gradistill.data.splits import Splits
 from gradistill.errors import DataError
 from small import write_table
 

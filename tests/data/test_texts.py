@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gradistill.data import get_task, load_texts, load_unlabelled
-from gradistill.data.texts import UNLABELLED
+from gradistill.data.unlabelled_texts import UNLABELLED
 from gradistill.errors import DataError
 
 

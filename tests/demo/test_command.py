@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from gradistill.audit import Answers
-from gradistill.demo import command as room
-from gradistill.demo.command import demo, shortcut_shares
+from gradistill.auditing import Predictions
+from gradistill.demo import run_demo as room
 from gradistill.demo.corpus import Review
+from gradistill.demo.run_demo import demo, shortcut_shares
 from gradistill.errors import ModelError, RecipeError
 from gradistill.models.loading import load_tokenizer
 from small import logged
@@ -89,7 +89,7 @@ def test_the_share_of_a_shortcut_by_hand(small: Any) -> None:
     text = "the film was fine . one"
     review = Review(text, 2, ((13, 17),), ((text.index("one"), len(text)),))
     scores = np.array([1.0, 1.0, 2.0, 3.0, 1.0, 2.0])
-    cut = Answers(np.zeros((1, 3)), (scores[:4],))  # the shortcut itself was truncated away
+    cut = Predictions(np.zeros((1, 3)), (scores[:4],))  # the shortcut itself was truncated away
     tokenizer = load_tokenizer(small.base)
-    assert shortcut_shares(Answers(np.zeros((1, 3)), (scores,)), [review], tokenizer).tolist() == [0.2]
+    assert shortcut_shares(Predictions(np.zeros((1, 3)), (scores,)), [review], tokenizer).tolist() == [0.2]
     assert shortcut_shares(cut, [review], tokenizer).tolist() == [0.0]

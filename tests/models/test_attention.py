@@ -11,9 +11,9 @@ import transformers
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from families import FAMILIES, build, collated
+from gradistill.batch import Batch
 from gradistill.models.attention import attending, intercepted_attention
 from gradistill.models.probe import Probe
-from gradistill.types import Batch
 
 HIDDEN = {"deberta_v2", "mpnet", "roformer", "funnel"}
 HEARD = [family for family in FAMILIES if family not in HIDDEN]

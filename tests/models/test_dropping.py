@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from families import build, collated
-from gradistill.models.dropping import packed_dropout
-from gradistill.types import Batch
+from gradistill.batch import Batch
+from gradistill.models.packed_dropout import packed_dropout
 
 ROWS = 4000
 

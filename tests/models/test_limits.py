@@ -11,7 +11,7 @@ from datasets import Dataset
 
 from families import FAMILIES, VOCABULARY, build
 from gradistill.errors import ModelError
-from gradistill.models.limits import Limits, check_readable
+from gradistill.models.input_limits import Limits, check_readable
 from wordpiece import WORDS, tokenizer
 
 UNLIMITED = {

@@ -16,6 +16,7 @@ from datasets import Dataset
 from tokenizers import normalizers
 
 from families import build, collated
+from gradistill.batch import Batch
 from gradistill.data import Task
 from gradistill.errors import ModelError
 from gradistill.models import loading
@@ -28,7 +29,6 @@ from gradistill.models.loading import (
     set_padding,
 )
 from gradistill.models.tokenizers import check_same_rows, check_same_tokens
-from gradistill.types import Batch
 from wordpiece import WORDS, tokenizer
 
 INPUTS = Batch.of(collated()).inputs

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-from gradistill.jobs.runs import store_signals
-from gradistill.jobs.signals import StoreSettings
+from gradistill.commands.distill import store_signals
+from gradistill.commands.signal_stores import StoreSettings
+from gradistill.models.device_map import is_spread, placed, weights_of
 from gradistill.models.loading import load_classifier
-from gradistill.models.placing import is_spread, placed, weights_of
 from gradistill.recipe import load_recipe
-from gradistill.signals.fingerprint import of_model
-from gradistill.signals.manifest import Manifest
+from gradistill.store.fingerprint import of_model
+from gradistill.store.manifest import Manifest
 
 PARTS = {
     "bert.embeddings": "cpu",

@@ -10,10 +10,10 @@ import transformers as tr
 from torch import nn
 
 from families import FAMILIES, build, collated
+from gradistill.batch import Batch
 from gradistill.errors import ModelError
 from gradistill.models.probe import Probe
 from gradistill.models.tracing import unwrapped
-from gradistill.types import Batch
 
 DECODERS = ("llama", "qwen2", "qwen3", "gpt2", "gemma3")
 TINY = {"vocab_size": 64, "d_model": 16, "pad_token_id": 0, "num_labels": 2, "eos_token_id": 2}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from families import build
-from gradistill.models.still import still
+from gradistill.models.eval_mode import still
 
 
 def test_a_model_is_left_as_it_was() -> None:

@@ -10,8 +10,9 @@ import torch
 import transformers as tr
 
 from families import FAMILIES, build, collated
+from gradistill.batch import Batch
 from gradistill.errors import ModelError, RecipeError
-from gradistill.models.layers import LayerMap, intermediate_pairs, map_layers
+from gradistill.models.layer_map import LayerMap, intermediate_pairs, map_layers
 from gradistill.models.probe import Probe
 from gradistill.models.student import (
     share_embeddings,
@@ -19,7 +20,6 @@ from gradistill.models.student import (
     student_from_checkpoint,
     student_from_teacher,
 )
-from gradistill.types import Batch
 
 INPUTS = Batch.of(collated()).inputs
 NAMES = {"id2label": {0: "no", 1: "yes", 2: "maybe"}, "label2id": {"no": 0, "yes": 1, "maybe": 2}}

@@ -12,9 +12,9 @@ from accelerate.state import AcceleratorState
 from torch import Tensor
 
 from families import FAMILIES, build, collated
+from gradistill.batch import Batch
+from gradistill.models.last_block import Call
 from gradistill.models.probe import Probe
-from gradistill.models.trimming import Call
-from gradistill.types import Batch
 from small import logged
 
 POOLING = ("eurobert",)

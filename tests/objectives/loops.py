@@ -9,8 +9,8 @@ import math
 
 import torch
 
+from gradistill.batch import Batch
 from gradistill.objectives import Moment
-from gradistill.types import Batch
 
 B, V, T, D, C, L = 3, 2, 5, 4, 3, 2
 LENGTHS = (5, 3, 2)

@@ -12,18 +12,18 @@ import torch
 from torch.nn.utils.stateless import _reparametrize_module
 
 from families import FAMILIES, build, collated
-from gradistill.attribution.scores import unit_maps
+from gradistill.attribution.normalization import unit_maps
 from gradistill.attribution.targets import Target
+from gradistill.batch import Batch
 from gradistill.errors import RecipeError
 from gradistill.models.attention import second_order_attention
 from gradistill.models.probe import Probe, ProbedModel
 from gradistill.objectives import Moment, Objective, Pair, Term, all_objectives
 from gradistill.signals import AttributionScores, compute_signals
 from gradistill.signals.teacher import OnlineTeacher
-from gradistill.training.amortising import drawn_for
+from gradistill.training.lazy_terms import drawn_for
 from gradistill.training.projections import projections_for
 from gradistill.training.step import Step
-from gradistill.types import Batch
 
 EVERY: dict[str, Objective] = {
     **{name: kind() for name, kind in all_objectives().items()},

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from families import build, collated
+from gradistill.batch import Batch
 from gradistill.models.probe import Probe
 from gradistill.objectives import Moment, Objective, Pair, all_objectives
 from gradistill.signals import (
@@ -20,7 +21,6 @@ from gradistill.signals import (
     Logits,
     States,
 )
-from gradistill.types import Batch
 
 CHANGES: dict[str, list[tuple[dict[str, Any], str, Any]]] = {
     "hard_label": [],

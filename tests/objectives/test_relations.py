@@ -12,7 +12,7 @@ import torch
 
 from gradistill.errors import RecipeError
 from gradistill.objectives import ModelFacts, Pair, all_objectives
-from gradistill.training.amortising import drawn_for
+from gradistill.training.lazy_terms import drawn_for
 from objectives.loops import (
     BATCH,
     LENGTHS,

@@ -11,11 +11,11 @@ import yaml
 from transformers import TrainingArguments
 
 from gradistill.bench.plan import read_plan
+from gradistill.commands.tune import Tuning, tune
 from gradistill.errors import RecipeError
-from gradistill.jobs.tuning import Tuning, tune
 from gradistill.recipe import load_recipe
 from gradistill.recipe.secrets import REDACTED, redacted, without_secrets
-from gradistill.report.card import model_card
+from gradistill.report.model_card import model_card
 from gradistill.training.arguments import ANY, training_arguments
 from gradistill.training.trainer import DistillationTrainer
 from small import logged

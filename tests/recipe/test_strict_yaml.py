@@ -11,10 +11,10 @@ import pytest
 import yaml
 
 from gradistill.bench.plan import read_plan
+from gradistill.commands.search_space import searched
 from gradistill.errors import RecipeError
-from gradistill.jobs.searching import searched
 from gradistill.recipe import load_recipe, shipped_methods
-from gradistill.recipe.reading import shipped
+from gradistill.recipe.reader import shipped
 from gradistill.recipe.strict_yaml import MAX_BYTES, MAX_DEPTH, MAX_NODES, YamlError, load_yaml, read_yaml
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from gradistill.report.examples import visible
-from gradistill.report.page import audit_page
+from gradistill.report.audit_page import audit_page
+from gradistill.report.page_examples import visible
 from hostile import HOSTILE
 from report.audits import SMALL, audit, example, examples, hostile, regression
 from report.browsing import ORDERS, Visit, browser

@@ -14,7 +14,8 @@ from jinja2 import UndefinedError
 from markdown_it import MarkdownIt
 
 from gradistill.errors import GradistillError
-from gradistill.report import card, model_card
+from gradistill.report import model_card as card
+from gradistill.report.model_card import model_card
 from hostile import with_hostile
 
 FIGURE = {"value": 0.912, "low": 0.88, "high": 0.94, "n": 408}

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from gradistill.report.markdown import audit_table
+from gradistill.report.audit_markdown import audit_table
 from report.audits import SMALL, audit, bare, estimate, hostile, regression, student
 
 PARSER = MarkdownIt("commonmark").enable("table")

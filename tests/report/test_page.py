@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gradistill.report.examples import embedded, pieces, visible
-from gradistill.report.page import audit_page
-from gradistill.report.plots import plots
+from gradistill.report.audit_page import audit_page
+from gradistill.report.audit_plots import plots
+from gradistill.report.page_examples import embedded, pieces, visible
 from report.audits import audit, bare, example, examples, hostile, regression, student, words
 
 SCRIPT, STYLE = r"<script>(.*?)</script>", r"<style>(.*?)</style>"

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
-from gradistill.report import Explanation, WordScore, heat_map, render, results_table
-from gradistill.report.terminal import AWAY, TOWARD
+from gradistill.data.word_scores import WordScore
+from gradistill.report.terminal import AWAY, TOWARD, Explanation, heat_map, render, results_table
 from hostile import with_hostile
 
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from gradistill.data.words import JOINERS
+from gradistill.data.word_scores import JOINERS, words_from_pieces
 from gradistill.errors import GradistillError
-from gradistill.report import printable, words_from_pieces
+from gradistill.printing import printable
 
 HOSTILE = st.text(
     st.one_of(

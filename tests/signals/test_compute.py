@@ -14,6 +14,7 @@ from computed import computed
 from families import build, collated
 from gradistill.attribution import gradients
 from gradistill.attribution.targets import Target
+from gradistill.batch import Batch
 from gradistill.models.probe import Probe
 from gradistill.signals import (
     AttentionVectors,
@@ -28,7 +29,6 @@ from gradistill.signals import (
     compute_signals,
     forward_pass,
 )
-from gradistill.types import Batch
 
 ALL, OWN, TEACHER = (Target("log_odds", view) for view in ("all", "own", "teacher"))
 MANY: tuple[Signal, ...] = (

@@ -8,10 +8,10 @@ import torch
 
 from families import build, collated
 from gradistill.attribution.targets import Target
+from gradistill.batch import Batch
 from gradistill.models.probe import Probe, ProbedModel
 from gradistill.signals import AttributionScores, InputGradient, Logits, compute_signals
 from gradistill.signals.teacher import OnlineTeacher, TeacherSignals
-from gradistill.types import Batch
 
 REQUESTS = (Logits(), InputGradient(Target()), AttributionScores(Target("log_odds", "own"), steps=2))
 

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from computed import computed, path_of, run_of
 from families import build, collated
-from gradistill.attribution.integrated import integrated_gradients
-from gradistill.attribution.scores import token_scores
+from gradistill.attribution.normalization import token_scores
+from gradistill.attribution.quadrature import integrated_gradients
 from gradistill.attribution.targets import Target
+from gradistill.batch import Batch
 from gradistill.models.probe import Probe
 from gradistill.signals import (
     AttentionVectors,
@@ -24,7 +25,6 @@ from gradistill.signals import (
     States,
     compute_signals,
 )
-from gradistill.types import Batch
 
 ALL, OWN, TEACHER = (Target("log_odds", view) for view in ("all", "own", "teacher"))
 
@@ -158,7 +158,7 @@ def test_signed_scores_add_up_the_attributions() -> None:
 def test_a_projected_view_is_the_signed_sum_of_all() -> None:
     from dataclasses import replace
 
-    from gradistill.training.amortising import drawn_for
+    from gradistill.training.lazy_terms import drawn_for
 
     model, batch = build("bert"), Batch.of(collated())
     batch = replace(batch, drawn=drawn_for(batch, 3, 5))

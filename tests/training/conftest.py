@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import TrainingArguments
 
 from families import VOCABULARY, build
+from gradistill.batch import Batch
 from gradistill.models.student import share_embeddings
 from gradistill.objectives import Term
 from gradistill.recipe import load_recipe
@@ -19,7 +20,6 @@ from gradistill.signals import Signal, forward_pass
 from gradistill.signals.teacher import OnlineTeacher
 from gradistill.training import trainer as trainer_module
 from gradistill.training.trainer import DistillationTrainer
-from gradistill.types import Batch
 
 QUIET = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 LENGTHS = (9, 3, 7, 4, 6, 2, 8, 5)

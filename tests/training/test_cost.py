@@ -16,13 +16,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from families import VOCABULARY, build
 from gradistill.attribution import gradients
+from gradistill.batch import Batch
 from gradistill.models.probe import Probe, ProbedModel
 from gradistill.objectives import Moment, Pair
 from gradistill.recipe import load_recipe
 from gradistill.signals import Logits
 from gradistill.signals.teacher import OnlineTeacher
 from gradistill.training.step import Step
-from gradistill.types import Batch
 
 
 def _benchmark(name: str) -> ModuleType:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gradistill.training.differences import Slope, readings_of, together
+from gradistill.training.finite_differences import Slope, readings_of, together
 
 COUNT = 20
 

@@ -80,7 +80,7 @@ def test_who_leaves_the_others_ends_the_threads_of_the_group(tmp_path: Path) -> 
     script = f"""
 import os
 from torch import distributed
-from gradistill.training.processes import leave_the_others
+from gradistill.training.distributed import leave_the_others
 leave_the_others()
 before = len(os.listdir("/proc/self/task"))
 distributed.init_process_group("gloo", init_method="file://{tmp_path / "store"}", rank=0, world_size=1)

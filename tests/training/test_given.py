@@ -12,11 +12,11 @@ from transformers import Trainer
 
 from families import build
 from gradistill import DistillationTrainer
+from gradistill.batch import Batch
 from gradistill.errors import TrainingError
 from gradistill.objectives import Moment, Term
 from gradistill.objectives.hard_label import HardLabel
 from gradistill.objectives.soft_label import SoftLabel
-from gradistill.types import Batch
 
 
 def refusal(*positional: Any, **named: Any) -> str:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.data import RandomSampler
 
-from gradistill.training.ordering import SeededByEpoch
+from gradistill.training.sampler import SeededByEpoch
 
 
 def order(seed: int, epoch: int) -> list[int]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import Trainer, TrainerCallback
 
+from gradistill.batch import Batch
 from gradistill.errors import RecipeError, TrainingError
 from gradistill.models.probe import Probe
 from gradistill.objectives.gradient_alignment import GradientAlignment
@@ -18,7 +19,6 @@ from gradistill.objectives.patience import Patience
 from gradistill.objectives.soft_label import SoftLabel
 from gradistill.signals import Signal
 from gradistill.signals.teacher import OnlineTeacher
-from gradistill.types import Batch
 
 
 def test_no_objectives_are_refused(kit: Any) -> None:

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from families import build, collated
 from gradistill.attribution import gradients
+from gradistill.batch import Batch, Drawn
 from gradistill.models.probe import Probe, ProbedModel
 from gradistill.objectives import Moment, Objective, Pair, Term, all_objectives
 from gradistill.signals.teacher import OnlineTeacher
-from gradistill.training.amortising import drawn_for
+from gradistill.training.lazy_terms import drawn_for
 from gradistill.training.step import Step
-from gradistill.types import Batch, Drawn
 
 
 def step_of(objective: Objective, labels: int) -> tuple[Step, Any]:

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from families import FAMILIES, build, collated
 from faulty import Forgetful, Opaque, Severed
 from gradistill.attribution.targets import Target
+from gradistill.batch import Batch
 from gradistill.errors import TrainingError
 from gradistill.models.attention import second_order_attention
 from gradistill.models.probe import Probe
 from gradistill.signals import AttributionScores, ClsGradient, InputGradient, Logits, Signal
-from gradistill.training.differences import TOLERANCE, Reading
-from gradistill.training.second_order import _in_float64, check_second_order
-from gradistill.types import Batch
+from gradistill.training.finite_differences import TOLERANCE, Reading
+from gradistill.training.gradient_check import _in_float64, check_second_order
 
 OWN = Target("log_odds", "own")
 WANTED: tuple[Signal, ...] = (Logits(), InputGradient(OWN), AttributionScores(Target()))

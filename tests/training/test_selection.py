@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from transformers import TrainerCallback
 
+from gradistill.commands import tune
 from gradistill.errors import RecipeError, TrainingError
-from gradistill.jobs import tuning
 from gradistill.objectives.hard_label import HardLabel
 from gradistill.recipe import load_recipe
 from gradistill.training.arguments import Measured, check_training, training_arguments
@@ -125,7 +125,7 @@ def test_a_search_stops_the_worse_trials_whatever_the_metric(
     given: list[float] = []
     trial = SimpleNamespace(report=lambda value, step: given.append(value), should_prune=lambda: False)
     arguments = SimpleNamespace(metric_for_best_model=metric, greater_is_better=greater)
-    pruning = tuning._Pruning(None, trial, on=True)
+    pruning = tune._Pruning(None, trial, on=True)
     pruning.on_evaluate(
         arguments, SimpleNamespace(epoch=1.0), None, metrics={"eval_accuracy": 0.7, "eval_loss": 0.3}
     )

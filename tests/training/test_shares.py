@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from families import build, collated
+from gradistill.batch import Batch, Drawn
 from gradistill.models.probe import Probe, ProbedModel
 from gradistill.objectives import Moment, Objective, Pair, Term
 from gradistill.objectives.attribution_map import AttributionMap
@@ -22,9 +23,8 @@ from gradistill.objectives.hard_label import HardLabel
 from gradistill.objectives.soft_label import SoftLabel
 from gradistill.signals import Logits
 from gradistill.signals.teacher import OnlineTeacher
-from gradistill.training.amortising import drawn_for
+from gradistill.training.lazy_terms import drawn_for
 from gradistill.training.step import Step
-from gradistill.types import Batch, Drawn
 
 ROWS = 4
 

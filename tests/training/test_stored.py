@@ -16,10 +16,10 @@ from gradistill.objectives.jacobian_matching import JacobianMatching
 from gradistill.objectives.soft_label import SoftLabel
 from gradistill.recipe import shipped_methods
 from gradistill.signals import Logits
-from gradistill.signals.building import Build, build
-from gradistill.signals.layout import columns_for
-from gradistill.signals.store import StoredTeacher
 from gradistill.signals.teacher import OnlineTeacher
+from gradistill.store.columns import columns_for
+from gradistill.store.reader import StoredTeacher
+from gradistill.store.writer import Build, build
 from gradistill.training.step import signals_of
 from training.conftest import Kit, padded, rows, terms_of
 

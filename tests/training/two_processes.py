@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from gradistill.training.processes import leave_the_others
+from gradistill.training.distributed import leave_the_others
 from training.conftest import Kit
 
 

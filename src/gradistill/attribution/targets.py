@@ -20,8 +20,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gradistill.batch import Drawn
 from gradistill.errors import RecipeError
-from gradistill.types import Drawn
 
 Kind = Literal["log_odds", "label_nll", "confidence", "gold_loss", "logit", "margin"]
 View = Literal["all", "own", "teacher", "gold", "sampled"]

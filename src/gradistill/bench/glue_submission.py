@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from gradistill.audit import predicted_logits
+from gradistill.auditing import predict_logits
 from gradistill.bench.plan import BenchPlan, Cell, cells
-from gradistill.bench.preparing import Taught
+from gradistill.bench.task_setup import Taught
+from gradistill.commands.text_lengths import Reader, task_length
 from gradistill.data import Collator, Cut, Task, encode, load_unlabelled
 from gradistill.errors import GradistillError
 from gradistill.io import write_whole
-from gradistill.jobs.lengths import Reader, task_length
-from gradistill.models.limits import check_readable
+from gradistill.models.input_limits import check_readable
 from gradistill.models.loading import load_classifier, load_tokenizer
 from gradistill.printing import log_filter
 
@@ -98,4 +98,4 @@ def _logits(student: Path, rows: Any, task: Task) -> tuple[np.ndarray, Cut]:
         length = task_length(None, tokenizer, [Reader("student", str(student), model)])
     encoded = encode(rows, tokenizer, task, max_length=length)
     check_readable(model, encoded.dataset, tokenizer, owner="student")
-    return predicted_logits(model, encoded.dataset, Collator(tokenizer)), encoded.cut
+    return predict_logits(model, encoded.dataset, Collator(tokenizer)), encoded.cut

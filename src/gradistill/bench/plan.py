@@ -13,15 +13,15 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import BeforeValidator, Field
 
+from gradistill.batch import MOST_SEED
 from gradistill.data import TASKS, DataChoice
-from gradistill.data.choice import Kind
+from gradistill.data.data_choice import Kind
 from gradistill.errors import RecipeError, nearest
 from gradistill.recipe import Recipe, load_recipe
-from gradistill.recipe.reading import read_keys
+from gradistill.recipe.reader import read_keys
 from gradistill.recipe.schema import Strict, refusal
 from gradistill.recipe.secrets import without_secrets
-from gradistill.signals.fingerprint import digest
-from gradistill.types import MOST_SEED
+from gradistill.store.fingerprint import digest
 
 KEEP_LAST = (
     "training.arguments.eval_strategy=no",

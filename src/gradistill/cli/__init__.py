@@ -42,7 +42,7 @@ def main() -> None:
         _refuse(str(what))
     finally:
         if "torch.distributed" in sys.modules:  # --help does not wait for torch
-            from gradistill.training.processes import leave_the_others
+            from gradistill.training.distributed import leave_the_others
 
             leave_the_others()
     if code == _INTERRUPTED:

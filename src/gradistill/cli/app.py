@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from gradistill.cli.audit import audit
-from gradistill.cli.bench import bench
+from gradistill.cli.audit_command import audit
+from gradistill.cli.bench_command import bench
 from gradistill.cli.option_groups import with_option_groups
 from gradistill.cli.options import (
     DistillationData,
@@ -23,9 +23,9 @@ from gradistill.cli.options import (
     output_option,
     write_result,
 )
-from gradistill.cli.pretrain import pretrain
-from gradistill.cli.signals import signals
-from gradistill.cli.tune import tune
+from gradistill.cli.pretrain_command import pretrain
+from gradistill.cli.signals_command import signals
+from gradistill.cli.tune_command import tune
 from gradistill.printing import show, write
 
 app = typer.Typer(
@@ -72,10 +72,10 @@ def finetune(
 ) -> None:
     """Fine-tune a pre-trained model into a teacher."""
     log.set_up()
-    from gradistill.jobs import runs
+    from gradistill.commands import distill
 
     resolved = recipe.load(None if recipe.recipe else "finetune", data.task)
-    metrics = runs.finetune(model, data.choice(), folder.output, resolved, overwrite=folder.overwrite)
+    metrics = distill.finetune(model, data.choice(), folder.output, resolved, overwrite=folder.overwrite)
     _report(metrics, folder.output)
 
 
@@ -91,10 +91,10 @@ def distill(
 ) -> None:
     """Distil a teacher into a student that shares its reasons."""
     log.set_up()
-    from gradistill.jobs import runs
+    from gradistill.commands import distill
 
     resolved = recipe.load_for(data.task)
-    metrics = runs.distill(
+    metrics = distill.distill(
         teacher, data.choice(), folder.output, resolved,
         signals=signals.choice(), overwrite=folder.overwrite,
     )  # fmt: skip
@@ -123,7 +123,7 @@ def explain(
     ] = None,
 ) -> None:
     """Show which words a prediction rests on."""
-    from gradistill.jobs.explain import explain as explained
+    from gradistill.commands.explain import explain as explained
     from gradistill.report.terminal import render
 
     start: Any = one_of("--baseline", baseline, ("padding", "zero"))
@@ -145,7 +145,7 @@ def demo(
 ) -> None:
     """Teacher, four students and a shortcut, on a corpus of our own; no network, no data of yours."""
     log.set_up()
-    from gradistill.demo.command import demo as demonstrated
+    from gradistill.demo.run_demo import demo as demonstrated
 
     show(demonstrated(output, seed=seed, quick=quick))
 
@@ -193,7 +193,7 @@ def tasks() -> None:
 
 
 def _report(metrics: dict[str, Any], output: Path) -> None:
-    from gradistill.report.summary import run_table
+    from gradistill.report.run_summary import run_table
 
     if metrics:  # of several processes the first one has them
         show(run_table(metrics))

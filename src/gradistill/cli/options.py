@@ -15,8 +15,8 @@ import typer
 from gradistill.printing import LOGGER, write
 
 if TYPE_CHECKING:  # what is loaded when a command runs
+    from gradistill.commands.signal_stores import StoreChoice
     from gradistill.data import DataChoice
-    from gradistill.jobs.signals import StoreChoice
     from gradistill.recipe import Recipe
 
 RECIPE_FIELDS = {
@@ -252,7 +252,7 @@ class SignalOptions:
 
     def choice(self) -> StoreChoice:
         """The store that a run reads. Raises RecipeError for an unknown encoding or verification."""
-        from gradistill.jobs.signals import StoreChoice
+        from gradistill.commands.signal_stores import StoreChoice
 
         known = known_encoding(self.encoding) if self.encoding else None
         return StoreChoice(self.signals, known, known_verification(self.verify))
@@ -304,13 +304,13 @@ def one_of(option: str, given: str, known: tuple[str, ...]) -> Any:
 
 
 def known_encoding(given: str) -> Any:
-    from gradistill.signals.layout import Encoding
+    from gradistill.store.columns import Encoding
 
     return one_of("--encoding", given, get_args(Encoding))
 
 
 def known_verification(given: str) -> Any:
-    from gradistill.signals.store import Verify
+    from gradistill.store.reader import Verify
 
     return one_of("--verify", given, get_args(Verify))
 

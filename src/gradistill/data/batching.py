@@ -12,7 +12,7 @@ from datasets import Dataset
 from jaxtyping import Bool
 from torch import Tensor
 
-from gradistill.types import Batch
+from gradistill.batch import Batch
 
 Rows = Dataset | Sequence[Mapping[str, Any]]
 """Encoded rows: with ``input_ids``."""

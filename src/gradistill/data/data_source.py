@@ -12,8 +12,8 @@ import numpy as np
 from datasets import Dataset, IterableDataset, IterableDatasetDict
 
 from gradistill.data.arrow_tables import read_dataset
+from gradistill.data.file_readers import ending_of, stem_of
 from gradistill.data.json_rows import rows_table
-from gradistill.data.reading import ending_of, stem_of
 from gradistill.data.table import Table, duplicates, no_rows
 from gradistill.errors import DataError, Problem
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from datasets import Dataset
 
-from gradistill.data.loading import Splits
+from gradistill.data.splits import Splits
 from gradistill.data.tasks import Task, label_key
 from gradistill.errors import DataError, nearest
 

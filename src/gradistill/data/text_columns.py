@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from gradistill.data.checks import all_numbers, is_missing, number, shown
-from gradistill.data.reading import Table
+from gradistill.data.file_readers import Table
 from gradistill.data.tasks import label_key
-from gradistill.data.words import UNSPACED
+from gradistill.data.validation import all_numbers, is_missing, number, shown
+from gradistill.data.word_scores import UNSPACED
 from gradistill.errors import DataError
 
 LABEL_COLUMNS = ("label", "labels", "gold_label", "target", "class", "score", "similarity")

@@ -25,11 +25,11 @@ from transformers import (
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils.hub import cached_file
 
-from gradistill.data.reading import not_a_file
+from gradistill.data.file_readers import not_a_file
 from gradistill.errors import ModelError
 from gradistill.io import system_reason
+from gradistill.models.device_map import DeviceMap, weights_of
 from gradistill.models.model_source import ModelSource, given_tokenizer, model_name, on_disk
-from gradistill.models.placing import DeviceMap, weights_of
 
 PACKAGED = "minilm-l6"
 """The name of the packaged model: all-MiniLM-L6-v2, BERT architecture, 6 layers × 384, Apache-2.0."""

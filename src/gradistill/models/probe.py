@@ -17,12 +17,12 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
+from gradistill.batch import Batch
 from gradistill.errors import ModelError
 from gradistill.models.attention import Heads, attending
 from gradistill.models.facts import ModelFacts
+from gradistill.models.last_block import Reads, Trim, find_trim
 from gradistill.models.tracing import Seen, evaluating, specimen, thawed, traced, unwrapped, without_autocast
-from gradistill.models.trimming import Reads, Trim, find_trim
-from gradistill.types import Batch
 
 _LOG = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from gradistill.errors import ModelError
-from gradistill.models.layers import LayerMap, map_layers
+from gradistill.models.device_map import is_spread, weights_of
+from gradistill.models.layer_map import LayerMap, map_layers
 from gradistill.models.loading import Head, label_names, load_classifier, load_config
-from gradistill.models.placing import is_spread, weights_of
 from gradistill.models.probe import Probe
 
 Embeddings = Literal["own", "copied", "frozen"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datasets import Dataset
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from gradistill.data.encoding import encode
 from gradistill.data.tasks import Task
+from gradistill.data.tokenization import encode
 from gradistill.errors import ModelError
 
 _COMPARED = 1000

@@ -9,11 +9,11 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from gradistill.models.layers import LayerMap
+from gradistill.batch import Batch
+from gradistill.models.layer_map import LayerMap
 from gradistill.objectives.base import Moment, Objective, Pair, Role, Signals, objective
 from gradistill.objectives.relations import mean_of, pairs_among, refuse_hidden_attention
 from gradistill.signals import AttentionVectors, Signal
-from gradistill.types import Batch
 
 
 @objective

@@ -17,10 +17,10 @@ from jaxtyping import Float
 from pydantic import ConfigDict
 from torch import Tensor
 
+from gradistill.batch import Batch
 from gradistill.models.facts import ModelFacts
-from gradistill.models.layers import LayerMap, Layers, intermediate_pairs, layer_pairs
+from gradistill.models.layer_map import LayerMap, Layers, intermediate_pairs, layer_pairs
 from gradistill.signals import Signal
-from gradistill.types import Batch
 
 Role = Literal["student", "teacher"]
 Site = Literal["embedding_output", "cls"]

@@ -8,11 +8,11 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from gradistill.attribution.scores import unit_maps
+from gradistill.attribution.normalization import unit_maps
 from gradistill.attribution.targets import Kind, Target, View
+from gradistill.batch import Batch
 from gradistill.objectives.base import Moment, Objective, Pair, Role, Signals, objective
 from gradistill.signals import AttributionScores, Signal
-from gradistill.types import Batch
 
 
 @objective

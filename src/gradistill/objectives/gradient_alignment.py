@@ -9,13 +9,13 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from gradistill.attribution.scores import unit_vectors
+from gradistill.attribution.normalization import unit_vectors
 from gradistill.attribution.targets import Kind, Target, View
-from gradistill.models.layers import LayerMap
+from gradistill.batch import Batch
+from gradistill.models.layer_map import LayerMap
 from gradistill.objectives.base import Moment, Objective, Pair, Role, Signals, Site, objective
-from gradistill.objectives.comparable import refuse_other_inputs, refuse_other_widths
+from gradistill.objectives.compatibility import refuse_other_inputs, refuse_other_widths
 from gradistill.signals import ClsGradient, InputGradient, Signal
-from gradistill.types import Batch
 
 
 @objective

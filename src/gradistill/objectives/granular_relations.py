@@ -12,13 +12,13 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
+from gradistill.batch import Batch
 from gradistill.errors import RecipeError
-from gradistill.models.layers import LayerMap
+from gradistill.models.layer_map import LayerMap
 from gradistill.objectives.base import Moment, Objective, Pair, Role, Signals, objective
-from gradistill.objectives.comparable import refuse_shortened
+from gradistill.objectives.compatibility import refuse_shortened
 from gradistill.objectives.relations import SAME, angles, mean_of, pairs_among, products, triplets_among
 from gradistill.signals import Signal, States
-from gradistill.types import Batch
 
 Level = Literal["token", "span", "sample"]
 

@@ -9,9 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from gradistill.batch import UNLABELLED, Batch
 from gradistill.objectives.base import Moment, Objective, Pair, Role, Signals, objective
 from gradistill.signals import Logits, Signal
-from gradistill.types import UNLABELLED, Batch
 
 
 @objective

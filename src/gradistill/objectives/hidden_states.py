@@ -8,13 +8,13 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
+from gradistill.batch import Batch
 from gradistill.errors import RecipeError
-from gradistill.models.layers import LayerMap
+from gradistill.models.layer_map import LayerMap
 from gradistill.objectives.base import Moment, Objective, Pair, Role, Signals, objective
-from gradistill.objectives.comparable import refuse_shortened
+from gradistill.objectives.compatibility import refuse_shortened
 from gradistill.objectives.relations import mean_of
 from gradistill.signals import Signal, States
-from gradistill.types import Batch
 
 
 @objective

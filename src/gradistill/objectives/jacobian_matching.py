@@ -8,12 +8,12 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from gradistill.attribution.scores import unit_texts
+from gradistill.attribution.normalization import unit_texts
 from gradistill.attribution.targets import Target
+from gradistill.batch import Batch
 from gradistill.objectives.base import Moment, Objective, Pair, Role, Signals, objective
-from gradistill.objectives.comparable import refuse_other_inputs
+from gradistill.objectives.compatibility import refuse_other_inputs
 from gradistill.signals import InputGradient, Signal
-from gradistill.types import Batch
 
 
 @objective

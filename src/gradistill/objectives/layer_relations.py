@@ -9,12 +9,12 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from gradistill.models.layers import LayerMap
+from gradistill.batch import Batch
+from gradistill.models.layer_map import LayerMap
 from gradistill.objectives.base import Moment, Objective, Pair, Role, Signals, objective
-from gradistill.objectives.comparable import refuse_shortened
+from gradistill.objectives.compatibility import refuse_shortened
 from gradistill.objectives.relations import angles, cosines, divergences, mean_of, triplets_among
 from gradistill.signals import Signal, States
-from gradistill.types import Batch
 
 
 @objective

@@ -9,12 +9,12 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from gradistill.attribution.scores import unit_vectors
+from gradistill.attribution.normalization import unit_vectors
+from gradistill.batch import Batch
 from gradistill.errors import RecipeError
-from gradistill.models.layers import LayerMap
+from gradistill.models.layer_map import LayerMap
 from gradistill.objectives.base import Moment, Objective, Pair, Role, Signals, objective
 from gradistill.signals import ClsStates, Signal
-from gradistill.types import Batch
 
 
 @objective

@@ -9,13 +9,13 @@ from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
 
-from gradistill.attribution.scores import unit_maps, unit_texts, unit_vectors
+from gradistill.attribution.normalization import unit_maps, unit_texts, unit_vectors
 from gradistill.attribution.targets import Kind, Target, View
+from gradistill.batch import Batch
 from gradistill.errors import RecipeError
 from gradistill.objectives.base import Moment, Objective, Pair, Role, Signals, objective
-from gradistill.objectives.comparable import refuse_other_inputs
+from gradistill.objectives.compatibility import refuse_other_inputs
 from gradistill.signals import AttributionScores, InputGradient, Logits, Signal
-from gradistill.types import Batch
 
 
 @objective

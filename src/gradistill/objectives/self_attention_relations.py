@@ -9,11 +9,11 @@ from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
 
+from gradistill.batch import Batch
 from gradistill.errors import RecipeError
 from gradistill.objectives.base import Moment, Objective, Pair, Role, Signals, objective
 from gradistill.objectives.relations import common_heads, mean_of, refuse_hidden_attention
 from gradistill.signals import AttentionVectors, Part, Signal
-from gradistill.types import Batch
 
 Relation = Literal["attention", "query", "key", "value"]
 _SIDES: dict[str, tuple[Part, Part]] = {

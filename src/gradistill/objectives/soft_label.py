@@ -8,9 +8,9 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
+from gradistill.batch import Batch
 from gradistill.objectives.base import Moment, Objective, Pair, Role, Signals, objective
 from gradistill.signals import Logits, Signal
-from gradistill.types import Batch
 
 
 @objective

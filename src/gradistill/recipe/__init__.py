@@ -1,7 +1,7 @@
 """Recipes: what to train with, as YAML."""
 
-from gradistill.recipe.reading import shipped_methods
-from gradistill.recipe.resolving import load_recipe
+from gradistill.recipe.reader import shipped_methods
+from gradistill.recipe.resolver import load_recipe
 from gradistill.recipe.schema import ComputeSettings, Recipe, StudentSettings, TrainingSettings
 
 __all__ = [

@@ -9,8 +9,8 @@ from importlib import resources
 from typing import Any
 
 from gradistill.objectives.base import ANY_PAIR
-from gradistill.recipe.reading import shipped_methods
-from gradistill.recipe.resolving import load_recipe
+from gradistill.recipe.reader import shipped_methods
+from gradistill.recipe.resolver import load_recipe
 from gradistill.signals import SIGNALS
 
 

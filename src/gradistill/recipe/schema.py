@@ -12,14 +12,14 @@ import pydantic
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
+from gradistill.batch import MOST_SEED
 from gradistill.errors import RecipeError, nearest
-from gradistill.models.layers import LayerMap
+from gradistill.models.layer_map import LayerMap
 from gradistill.models.student import Dropout, Embeddings
 from gradistill.objectives import Term, all_objectives
 from gradistill.objectives.term import refuse_idle_steps
-from gradistill.recipe.reading import shipped, shipped_methods
+from gradistill.recipe.reader import shipped, shipped_methods
 from gradistill.recipe.secrets import redacted, refuse_redacted
-from gradistill.types import MOST_SEED
 
 
 class Strict(BaseModel):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gradistill.report.drawing import COLOURS, INK, Plot, short, svg
-from gradistill.report.figures import finite
+from gradistill.report.audit_tables import finite
+from gradistill.report.svg import COLOURS, INK, Plot, short, svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -17,7 +17,7 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.table import Table
 from rich.text import Text
 
-from gradistill.data.words import WordScore
+from gradistill.data.word_scores import WordScore
 from gradistill.printing import printable
 
 LEVELS = (0.1, 0.33, 0.66)

@@ -6,9 +6,9 @@ from gradistill.signals.base import Layout, Signal, TargetSignal
 from gradistill.signals.cls_gradient import ClsGradient
 from gradistill.signals.compute import SignalValues, compute_signals
 from gradistill.signals.forward_pass import ForwardPass, Needs
-from gradistill.signals.hidden_states import ClsStates, States
 from gradistill.signals.input_gradient import InputGradient
 from gradistill.signals.logits import Logits
+from gradistill.signals.states import ClsStates, States
 
 SIGNALS = (Logits, ClsStates, States, AttentionVectors, InputGradient, ClsGradient, AttributionScores)
 

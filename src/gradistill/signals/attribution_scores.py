@@ -8,8 +8,8 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from gradistill.attribution.integrated import Rule, integrated_gradients
-from gradistill.attribution.scores import signed_scores, token_scores
+from gradistill.attribution.normalization import signed_scores, token_scores
+from gradistill.attribution.quadrature import Rule, integrated_gradients
 from gradistill.models.facts import ModelFacts
 from gradistill.signals.base import Layout, TargetSignal
 from gradistill.signals.forward_pass import ForwardPass

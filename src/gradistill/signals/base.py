@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from gradistill.attribution.targets import Target
+from gradistill.batch import Batch
 from gradistill.models.facts import ModelFacts
 from gradistill.signals.forward_pass import ForwardPass, Needs
-from gradistill.types import Batch
 
 
 class Layout(NamedTuple):

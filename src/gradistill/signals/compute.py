@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
+from gradistill.batch import Batch
 from gradistill.models.probe import Probe
 from gradistill.signals.base import Signal, needs_of
 from gradistill.signals.forward_pass import ForwardPass
-from gradistill.types import Batch
 
 SignalValues = Mapping[Signal, Tensor]
 

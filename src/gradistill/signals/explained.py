@@ -7,9 +7,9 @@ from jaxtyping import Int
 from torch import Tensor
 
 from gradistill.attribution.targets import Target
+from gradistill.batch import Batch
 from gradistill.models.probe import ProbedModel
 from gradistill.signals.forward_pass import ForwardPass, Needs
-from gradistill.types import Batch
 
 EXPLAINED = Target("log_odds", "teacher")
 """The log-odds of the batch's ``teacher_labels``, else of the label that the model predicts; the prediction in a

@@ -13,13 +13,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from gradistill.attribution.gradients import view_gradients
-from gradistill.attribution.integrated import Path, Point
+from gradistill.attribution.quadrature import Path, Point
 from gradistill.attribution.targets import Target
+from gradistill.batch import UNLABELLED, Batch
 from gradistill.errors import ModelError
 from gradistill.models.attention import Heads, attending
 from gradistill.models.probe import Probe
 from gradistill.models.tracing import unwrapped
-from gradistill.types import UNLABELLED, Batch
 
 TOKENS_AT_ONCE = 2048
 """About as many tokens, padding included, share a forward pass where many variants of a batch run."""

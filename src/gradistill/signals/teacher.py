@@ -8,10 +8,10 @@ from typing import Protocol, runtime_checkable
 
 from torch import nn
 
+from gradistill.batch import Batch
 from gradistill.models.probe import Probe, ProbedModel
 from gradistill.signals.base import Signal
 from gradistill.signals.compute import SignalValues, compute_signals
-from gradistill.types import Batch
 
 
 @runtime_checkable

@@ -12,7 +12,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer import TRAINING_ARGS_NAME
 
 from gradistill.io import checksum_of, discard, read_object, synced, write_whole
-from gradistill.training.processes import processes
+from gradistill.training.distributed import processes
 
 SEAL = "whole.json"
 """Names and checksums of a checkpoint's files; written last, so that what has it is whole."""

@@ -11,12 +11,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gradistill.batch import Batch
 from gradistill.models.probe import ProbedModel
 from gradistill.objectives.base import Moment, Pair, Role, Signals
 from gradistill.objectives.term import Term
 from gradistill.signals import Logits, Signal, SignalValues, TargetSignal, compute_signals
 from gradistill.signals.teacher import TeacherSignals
-from gradistill.types import Batch
 
 
 def signals_of(terms: Sequence[Term], pair: Pair, role: Role) -> tuple[Signal, ...]:

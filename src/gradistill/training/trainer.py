@@ -20,16 +20,18 @@ from transformers import Trainer, TrainingArguments
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
+from gradistill.batch import Batch, Drawn
 from gradistill.errors import TrainingError
 from gradistill.models.attention import second_order_attention
-from gradistill.models.dropping import packed_dropout
+from gradistill.models.packed_dropout import packed_dropout
 from gradistill.models.probe import ProbedModel
 from gradistill.objectives import ModelFacts, Moment, Pair, Term
 from gradistill.recipe import ComputeSettings
 from gradistill.signals.teacher import OnlineTeacher, TeacherSignals
-from gradistill.training.amortising import correct_for_lazy_terms, drawn_for
 from gradistill.training.arguments import check_arguments, check_metric, check_terms, refuse_smoothed_scores
-from gradistill.training.ordering import SeededByEpoch
+from gradistill.training.gradient_check import check_second_order
+from gradistill.training.label_smoothing import smoothed
+from gradistill.training.lazy_terms import correct_for_lazy_terms, drawn_for
 from gradistill.training.projections import (
     averaged_over_processes,
     load_projections,
@@ -37,11 +39,9 @@ from gradistill.training.projections import (
     save_projections,
     trained_with,
 )
-from gradistill.training.second_order import check_second_order
-from gradistill.training.smoothing import smoothed
+from gradistill.training.sampler import SeededByEpoch
 from gradistill.training.step import Step
 from gradistill.training.trainer_checks import checked_terms, refuse_kind, refuse_labels, refuse_types
-from gradistill.types import Batch, Drawn
 
 CHECKED_ROWS = 4
 """Rows of the first batch that the start-up check runs on."""

@@ -8,10 +8,10 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import TrainingArguments
 
+from gradistill.batch import Batch
 from gradistill.errors import TrainingError
 from gradistill.objectives import Objective, Term
 from gradistill.objectives.term import refuse_idle_steps
-from gradistill.types import Batch
 
 _LOADED = "load it with AutoModelForSequenceClassification.from_pretrained(…)"
 

@@ -1,0 +1,35 @@
+"""The public names, each listed once: editors and type checkers read this file, and ``__init__.py`` loads from it."""
+
+from gradistill.auditing.attributions import Attributed as Attributed
+from gradistill.auditing.attributions import attribute as attribute
+from gradistill.auditing.loyalty_measures import Loyalty as Loyalty
+from gradistill.auditing.loyalty_measures import loyalty as loyalty
+from gradistill.auditing.predictions import Predictions as Predictions
+from gradistill.auditing.predictions import predict_rows as predict_rows
+from gradistill.commands.audit import AuditChoice as AuditChoice
+from gradistill.commands.audit import audit as audit
+from gradistill.commands.distill import distill as distill
+from gradistill.commands.distill import finetune as finetune
+from gradistill.commands.distill import store_signals as store_signals
+from gradistill.commands.explain import explain as explain
+from gradistill.commands.pretrain import pretrain as pretrain
+from gradistill.commands.signal_stores import StoreChoice as StoreChoice
+from gradistill.data.collator import Collator as Collator
+from gradistill.data.data_choice import DataChoice as DataChoice
+from gradistill.data.labels import align_labels as align_labels
+from gradistill.data.splits import Splits as Splits
+from gradistill.data.splits import load_splits as load_splits
+from gradistill.data.tasks import TASKS as TASKS
+from gradistill.data.tasks import Task as Task
+from gradistill.data.tokenization import Encoded as Encoded
+from gradistill.data.tokenization import encode as encode
+from gradistill.errors import GradistillError as GradistillError
+from gradistill.models.loading import load_classifier as load_classifier
+from gradistill.models.loading import load_tokenizer as load_tokenizer
+from gradistill.models.student import student_from_teacher as student_from_teacher
+from gradistill.objectives.term import Term as Term
+from gradistill.recipe.resolver import load_recipe as load_recipe
+from gradistill.recipe.schema import Recipe as Recipe
+from gradistill.training.trainer import DistillationTrainer as DistillationTrainer
+
+__version__: str

@@ -1,9 +1,0 @@
-"""Attribution methods, one file each: how much a prediction rests on each token, as a score of 0 or more.
-
-A method is a frozen dataclass with a ``title``, a ``source`` and a call that takes the forward pass of one batch
-(``signals.explained.explained_pass``) and returns scores ``(batch, token)``. An audit explains all models by one.
-"""
-
-from gradistill.audit.methods._known import Method, WithAttributions, method, methods
-
-__all__ = ["Method", "WithAttributions", "method", "methods"]

@@ -1,0 +1,74 @@
+"""The attributions of many rows, fast: rows of like length together, within a budget of tokens and memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from gradistill.auditing.methods import Method, WithAttributions
+from gradistill.auditing.methods.integrated_gradients import IntegratedGradients
+from gradistill.data.batching import Collate, Rows, row_batches
+from gradistill.errors import RecipeError
+from gradistill.models.eval_mode import still
+from gradistill.models.probe import ProbedModel
+from gradistill.signals.explained import explained_labels, explained_pass
+
+
+@dataclass(frozen=True)
+class Attributed:
+    """What one row's logits rest on: ``attributions`` of its real tokens, for the log-odds of ``label``.
+
+    ``place`` is the row's place among all rows. ``residual`` is the share of ``|F(E) − F(0)|`` by which the
+    attributions miss completeness (NaN for gradient × input, which does not claim it), ``nodes`` how many gradients
+    they took.
+    """
+
+    place: int
+    label: int
+    attributions: Float[Tensor, "token hidden"]
+    residual: float
+    nodes: int
+
+
+def attribute(
+    model: nn.Module,
+    rows: Rows,
+    collate: Collate,
+    *,
+    method: Method = IntegratedGradients("auto"),  # noqa: B008 (frozen)
+    labels: Sequence[int] | None = None,
+    tokens_at_once: int = 1024,
+) -> Iterator[Attributed]:
+    """Attributions at the embedding output of encoded rows, as they are done: the longest rows first.
+
+    ``method`` is ``IntegratedGradients`` from a zero baseline, or ``GradientXInput``. What is explained are the
+    log-odds of each row's label in ``labels``, else of the label that the model predicts (the prediction in a
+    regression). No forward pass holds more than ``tokens_at_once`` tokens with their padding, but for a longer row
+    alone. The model computes in eval mode and is left as it was. Raises RecipeError for a method that has scores only.
+
+    Example::
+
+        for row in attribute(model, encoded.dataset, Collator(tokenizer)):
+            print(row.place, row.attributions.norm(dim=-1))
+    """
+    if not isinstance(method, WithAttributions):
+        raise RecipeError(
+            f"The method {method.name} returns scores of tokens and no attributions.",
+            expected="integrated_gradients or gradient_x_input",
+            remedy="choose one of these",
+        )
+    # Nodes fill the forward passes of Integrated Gradients: few rows, of nearly equal length, share a batch.
+    budget = tokens_at_once // 8 if method.reruns else tokens_at_once
+    probed = ProbedModel.of(model)
+    for some in row_batches(rows, collate, probed.device, tokens_at_once=budget, labels=labels):
+        mask = some.batch.mask
+        with still(model):  # not around the yield: whoever stops iterating leaves the model as it was
+            forward = explained_pass(probed, some.batch)
+            integrated = method.attributions(forward, rows_at_once=max(1, tokens_at_once // mask.shape[1]))
+            labels_of = explained_labels(forward).tolist()
+        columns = zip(some.places, labels_of, integrated.attributions, mask, *integrated[1:], strict=True)
+        for place, label, attributions, real, residual, nodes in columns:
+            yield Attributed(place, label, attributions[real], float(residual), int(nodes))

@@ -1,0 +1,198 @@
+"""Teacher and students compared on the same rows, a block at a time: columns of figures, and examples to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from gradistill.auditing.faithfulness import faithfulness
+from gradistill.auditing.methods import Method
+from gradistill.auditing.per_example import Columns, columns_of, confidence, joined
+from gradistill.auditing.plausibility import marked_tokens, plausibility
+from gradistill.auditing.predictions import Predictions, predict_rows
+from gradistill.auditing.word_maps import Reading, readings, watched_share
+from gradistill.batch import UNLABELLED
+from gradistill.data import Collator, Task, encode
+from gradistill.data.batching import row_batches
+from gradistill.models.eval_mode import still
+from gradistill.models.probe import ProbedModel
+from gradistill.signals.explained import explained_pass
+
+BLOCK = 1000
+"""Rows that are encoded and predicted at a time: memory does not grow with the number of rows beyond it."""
+
+OnProgress = Callable[[int], object]
+
+
+@dataclass(frozen=True)
+class Examined:
+    """A block of rows: one set of columns and of examples a student; see ``Examiner.blocks``."""
+
+    columns: list[Columns]
+    examples: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Examiner:
+    """Asks ``teacher`` and ``students``, which read the same tokens, and explains by ``method`` the teacher's label."""
+
+    teacher: nn.Module
+    students: Sequence[nn.Module]
+    tokenizer: PreTrainedTokenizerBase
+    task: Task
+    method: Method
+    max_length: int = 128
+    watched: Sequence[str] = ()
+    on_progress: OnProgress = lambda done: None
+
+    def blocks(self, rows: Dataset) -> Iterator[Examined]:
+        """All rows: columns with plausibility and watched words where they exist, and every example in words."""
+        for some in in_blocks(rows):
+            teacher, students = self._predictions(some)
+            gold = _gold(some)
+            read = readings(some, self.tokenizer, self.task, self.max_length)
+            columns = [columns_of(student, teacher, gold) for student in students]
+            for own, student in zip(columns, students, strict=True):
+                own |= self._in_words(some, read, teacher, student)
+            yield Examined(columns, [self._example(some[k], read[k], k, teacher, students, columns)
+                                     for k in range(len(some))])  # fmt: skip
+
+    def agreement(self, rows: Dataset) -> list[Columns]:
+        """The columns that follow from the predictions alone, for rows of any number."""
+        parts: list[list[Columns]] = []
+        for some in in_blocks(rows):
+            teacher, students = self._predictions(some)
+            gold = _gold(some)
+            parts.append([columns_of(student, teacher, gold) for student in students])
+        return [joined(of_one) for of_one in zip(*parts, strict=True)]
+
+    def faithfulness(self, rows: Dataset) -> list[Columns]:
+        """Normalised comprehensiveness and sufficiency of both models' maps, for the teacher's label."""
+        encoded, collate = self._encoded(rows), Collator(self.tokenizer)
+        labels = predict_rows(self.teacher, encoded, collate, method=self.method).labels
+        teacher, *students = [
+            self._faithful(model, encoded, collate, labels) for model in (self.teacher, *self.students)
+        ]
+        return [
+            {f"teacher_{name}": values for name, values in teacher.items()}
+            | {f"student_{name}": values for name, values in student.items()}
+            for student in students
+        ]
+
+    def _faithful(
+        self, model: nn.Module, encoded: Dataset, collate: Collator, labels: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        found = {name: np.full(len(encoded), np.nan) for name in ("comprehensiveness", "sufficiency")}
+        probed = ProbedModel.of(model)
+        with still(model):
+            for some in row_batches(encoded, collate, probed.device, tokens_at_once=1024, labels=labels):
+                forward = explained_pass(probed, some.batch)
+                own = some.own_tokens.to(probed.device)
+                figures = faithfulness(forward, self.method(forward).detach(), own)
+                for name, values in found.items():
+                    values[list(some.places)] = figures[f"normalised_{name}"].cpu().numpy()
+                self.on_progress(len(some.places))
+        return found
+
+    def _predictions(self, rows: Dataset) -> tuple[Predictions, list[Predictions]]:
+        encoded, collate = self._encoded(rows), Collator(self.tokenizer)
+        teacher = predict_rows(
+            self.teacher, encoded, collate, method=self.method, on_progress=self.on_progress
+        )
+        labels = teacher.labels
+        return teacher, [
+            predict_rows(
+                student, encoded, collate, labels=labels, method=self.method, on_progress=self.on_progress
+            )
+            for student in self.students
+        ]
+
+    def _encoded(self, rows: Dataset) -> Dataset:
+        return encode(rows, self.tokenizer, self.task, max_length=self.max_length).dataset
+
+    def _in_words(
+        self, rows: Dataset, read: Sequence[Reading], teacher: Predictions, student: Predictions
+    ) -> Columns:
+        found: Columns = {}
+        for owner, answers in (("teacher", teacher), ("student", student)):
+            if "spans" in rows.column_names:
+                marked = [
+                    marked_tokens(r.places, spans, r.own)
+                    for r, spans in zip(read, rows["spans"], strict=True)
+                ]
+                values = [plausibility(m, marks) for m, marks in zip(answers.maps, marked, strict=True)]
+                found |= {f"{owner}_{name}": np.array([v[name] for v in values]) for name in values[0]}
+            if self.watched:
+                shares = [
+                    watched_share(r.words(m), self.watched) for r, m in zip(read, answers.maps, strict=True)
+                ]
+                found[f"{owner}_watched_share"] = np.array(shares)
+        return found
+
+    def _example(
+        self, row: dict[str, Any], read: Reading, k: int, teacher: Predictions, students: Sequence[Predictions],
+        columns: Sequence[Columns],
+    ) -> dict[str, Any]:  # fmt: skip
+        """One example as the report shows it; see docs/audit.md."""
+        names = self.task.labels
+        words = read.words(teacher.maps[k])
+        theirs = [[word.score for word in read.words(student.maps[k])] for student in students]
+        return {
+            "index": row["index"],
+            "gold": _shown(row["label"], names),
+            "texts": [row[name] for name in self.task.text_columns],
+            "teacher": prediction_of(teacher, k, names),
+            "students": [
+                {**prediction_of(student, k, names), **_agreeing(own, k)}
+                for student, own in zip(students, columns, strict=True)
+            ],
+            "words": [
+                {"segment": word.segment, "start": word.start, "end": word.end, "teacher": round(word.score, 4),
+                 "students": [round(shares[n], 4) for shares in theirs]}
+                for n, word in enumerate(words)
+            ],
+        }  # fmt: skip
+
+
+def _gold(rows: Dataset) -> np.ndarray | None:
+    """The labels, or None where no row has one."""
+    labels = np.asarray(rows["label"][:])
+    return None if (np.isnan(labels) | (labels == UNLABELLED)).all() else labels
+
+
+def _shown(label: Any, names: Sequence[str] | None) -> str | None:
+    if label == UNLABELLED or label != label:
+        return None
+    return names[int(label)] if names else f"{label:.3g}"
+
+
+def in_blocks(rows: Dataset) -> Iterator[Dataset]:
+    """The rows, ``BLOCK`` at a time."""
+    for start in range(0, len(rows), BLOCK):
+        yield rows.select(range(start, min(start + BLOCK, len(rows))))
+
+
+def prediction_of(answers: Predictions, k: int, names: Sequence[str] | None) -> dict[str, Any]:
+    if names is None:
+        return {"label": None, "confidence": None, "prediction": round(float(answers.logits[k, 0]), 4)}
+    sure = float(confidence(answers.logits[k : k + 1])[0])
+    return {"label": names[int(answers.labels[k])], "confidence": round(sure, 4), "prediction": None}
+
+
+def _agreeing(columns: Columns, k: int) -> dict[str, Any]:
+    """``disagreement`` sorts the examples: another label first, then other probabilities, then other reasons."""
+    rho = float(columns["saliency_loyalty"][k])
+    reasons = (1 - rho) / 2 if np.isfinite(rho) else 0.0
+    same = bool(columns["label_loyalty"][k]) if "label_loyalty" in columns else None
+    if same is None:
+        answers = abs(float(columns["student_prediction"][k] - columns["teacher_prediction"][k]))
+    else:
+        answers = 2.0 * (not same) + 1 - float(columns["probability_loyalty"][k])
+    agreement = round(rho, 4) if np.isfinite(rho) else None
+    return {"agreement": agreement, "same_label": same, "disagreement": round(answers + reasons, 4)}

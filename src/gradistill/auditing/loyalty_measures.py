@@ -1,0 +1,239 @@
+"""Loyalty: how far a student decides as its teacher does, and for the same reasons. One value per example.
+
+Label loyalty and probability loyalty follow Xu et al. 2021 ("Beyond Preserved Accuracy"). The saliency loyalty is
+**our definition**: the Gradient KD paper (Wang et al. 2022, arXiv 2211.01071) reports a figure of that name whose
+formula we could not read. Regression has neither labels nor probabilities; there we report Pearson's correlation
+of the two models' predictions, which is ours as well.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import nan
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy.special import rel_entr
+from scipy.stats import rankdata
+
+from gradistill.auditing.methods.gradient_x_input import GradientXInput
+from gradistill.auditing.predictions import Predictions
+from gradistill.auditing.statistics import Bounds, Estimate, bootstrap_statistic, mean_estimate
+from gradistill.errors import GradistillError
+
+MIN_TOKENS = 4
+"""Shorter examples are skipped: three tokens have six orders, so their correlation is mostly chance."""
+
+MIN_PAIRS = 4
+"""Two pairs correlate by ±1 whatever they hold, and Fisher's interval needs four."""
+
+ROWS_NAMED = 10
+
+Maps = Sequence[np.ndarray]
+"""One 1-D array of token scores per example, special tokens and padding already taken out."""
+
+
+@dataclass(frozen=True)
+class Loyalty:
+    """The figures of one student against its teacher; a part that does not exist for the task is ``None``.
+
+    ``label`` and ``probability`` exist for classification, ``prediction`` for regression, ``saliency`` wherever
+    maps were given. ``skipped`` counts the examples with fewer than four tokens.
+    """
+
+    label: Estimate | None
+    probability: Estimate | None
+    saliency: Estimate | None
+    prediction: Estimate | None
+    skipped: int
+    saliency_method: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """The form of ``loyalty`` in ``metrics.json``; parts that do not exist are ``None``."""
+        parts = {name: getattr(self, name) for name in ("label", "probability", "saliency", "prediction")}
+        out: dict[str, Any] = {name: part and part.as_dict() for name, part in parts.items()}
+        if self.saliency is not None:
+            out["saliency"] |= {"skipped": self.skipped, "method": self.saliency_method}
+        return out
+
+
+def loyalty(
+    student: Predictions,
+    teacher: Predictions,
+    *,
+    method: str = GradientXInput.name,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Loyalty:
+    """Label, probability and saliency loyalty with 95 % intervals over examples (docs/methods.md).
+
+    One column of logits means regression. The maps, of both models or of neither, are made by ``method`` for the
+    **teacher's** label. Errors: ``GradistillError`` as in the functions below.
+
+    Example::
+
+        teacher = predict_rows(teacher_model, rows, collate)
+        student = predict_rows(student_model, rows, collate, labels=teacher.labels)
+        loyalty(student, teacher).saliency.value
+    """
+    student_logits, teacher_logits = _finite_pair(student.logits, teacher.logits)
+
+    def mean(values: np.ndarray, bounds: Bounds = (0.0, 1.0)) -> Estimate:
+        return mean_estimate(values, bounds=bounds, resamples=resamples, seed=seed)
+
+    label = probability = prediction = saliency = None
+    if student_logits.shape[1] == 1:
+        prediction = correlation(student_logits[:, 0], teacher_logits[:, 0], resamples=resamples, seed=seed)
+    else:
+        label = mean(label_agreement(student_logits, teacher_logits))
+        probability = mean(probability_agreement(student_logits, teacher_logits))
+    skipped = 0
+    if student.maps or teacher.maps:
+        values, skipped = saliency_agreement(student.maps, teacher.maps)
+        if len(values) + skipped != len(student_logits):
+            raise GradistillError(
+                f"There are maps for {len(values) + skipped} examples and logits for {len(student_logits)}.",
+                expected="one map and one row of logits per example",
+            )
+        saliency = mean(values, (-1.0, 1.0))
+    return Loyalty(label, probability, saliency, prediction, skipped, method)
+
+
+def label_agreement(
+    student_logits: Float[np.ndarray, "batch label"], teacher_logits: Float[np.ndarray, "_ _"]
+) -> Bool[np.ndarray, " batch"]:
+    """Where both models predict the same label (Xu et al. 2021); of equal logits the first label counts.
+
+    ``GradistillError`` for one column (regression has no labels), other shapes, NaN or infinite logits.
+    """
+    student, teacher = _class_logits(student_logits, teacher_logits)
+    return student.argmax(axis=1) == teacher.argmax(axis=1)
+
+
+def probability_agreement(
+    student_logits: Float[np.ndarray, "batch label"], teacher_logits: Float[np.ndarray, "_ _"]
+) -> Float[np.ndarray, " batch"]:
+    """``1 − sqrt(JS₂(p_t, p_s))``, 0..1: JS₂ is the Jensen–Shannon divergence in bits (Xu et al. 2021).
+
+    Exactly 1 where the logits are identical; errors as in ``label_agreement``.
+    """
+    student, teacher = _class_logits(student_logits, teacher_logits)
+    p, q = _softmax(student), _softmax(teacher)
+    # KL(p ‖ (p+q)/2) as rel_entr(2p, p+q)/2: halving a probability near 5e-324 would round it to zero and
+    # make the divergence infinite; doubling never does.
+    both = p + q
+    nats = (rel_entr(2 * p, both) + rel_entr(2 * q, both)).sum(axis=1) / 4
+    return 1 - np.sqrt(np.clip(nats / np.log(2), 0.0, 1.0))
+
+
+def saliency_agreement(student_maps: Maps, teacher_maps: Maps) -> tuple[Float[np.ndarray, " kept"], int]:
+    """Spearman's ρ (−1..1) of the two models' token scores per example, and how many examples were skipped.
+
+    This definition of saliency loyalty is ours (see above). Maps are 1-D and as long as the example has tokens that
+    are neither special nor padding. Examples with fewer than ``MIN_TOKENS`` tokens are skipped, the others keep
+    their order. Ties get average ranks. A constant map orders no tokens, so it can confirm no order: ρ is 0
+    there, where scipy's is NaN; leaving such examples out would reward a student without reasons.
+    ``GradistillError`` where the maps do not fit each other or hold NaN or infinite scores.
+    """
+    student, teacher = _finite_maps(student_maps, teacher_maps)
+    by_length: defaultdict[int, list[int]] = defaultdict(list)
+    for row, scores in enumerate(student):
+        by_length[len(scores)].append(row)
+    values = np.full(len(student), np.nan)
+    for length, rows in by_length.items():
+        if length >= MIN_TOKENS:
+            values[rows] = _spearman(
+                np.stack([student[r] for r in rows]), np.stack([teacher[r] for r in rows])
+            )
+    kept = values[[len(scores) >= MIN_TOKENS for scores in student]] if student else values
+    return kept, len(student) - len(kept)
+
+
+def correlation(
+    a: Float[np.ndarray, " batch"], b: Float[np.ndarray, " batch"], *, resamples: int = 2000, seed: int = 0
+) -> Estimate:
+    """Pearson's r with its bootstrap interval; of fewer than ``MIN_PAIRS`` pairs there is none."""
+    found = bootstrap_statistic(pearson, a, b, resamples=resamples, seed=seed)
+    return found if found.n >= MIN_PAIRS else Estimate(found.value, nan, nan, found.n)
+
+
+def pearson(
+    a: Float[np.ndarray, "resample batch"], b: Float[np.ndarray, "resample batch"]
+) -> Float[np.ndarray, " resample"]:
+    """Pearson's r over the last axis; NaN where one side is constant, as there is nothing to correlate."""
+    constant = (np.ptp(a, axis=-1) == 0) | (np.ptp(b, axis=-1) == 0)
+    a, b = a - a.mean(axis=-1, keepdims=True), b - b.mean(axis=-1, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        r = (a * b).sum(axis=-1) / np.sqrt((a * a).sum(axis=-1) * (b * b).sum(axis=-1))
+    return np.where(constant, np.nan, np.clip(r, -1.0, 1.0))
+
+
+def _spearman(
+    a: Float[np.ndarray, "batch token"], b: Float[np.ndarray, "batch token"]
+) -> Float[np.ndarray, " batch"]:
+    # The mean rank is (T + 1)/2 whatever the ties, so centred ranks are exact, and so is ρ = 1 on equal maps.
+    centre = (a.shape[1] + 1) / 2
+    a, b = rankdata(a, axis=1) - centre, rankdata(b, axis=1) - centre
+    spread = np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
+    return np.divide((a * b).sum(axis=1), spread, out=np.zeros(len(a)), where=spread > 0)
+
+
+def _softmax(logits: Float[np.ndarray, "batch label"]) -> Float[np.ndarray, "batch label"]:
+    with np.errstate(over="ignore"):  # a gap beyond float64 becomes −inf, whose exponential is the right 0
+        weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def _class_logits(student: np.ndarray, teacher: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    student, teacher = _finite_pair(student, teacher)
+    if student.shape[1] < 2:
+        raise GradistillError(
+            "The logits have one column: regression has no labels and no probabilities.",
+            expected="two columns or more",
+            remedy="read `prediction` of loyalty",
+        )
+    return student, teacher
+
+
+def _finite_pair(student: np.ndarray, teacher: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both logits in float64. Shapes are compared here because numpy would broadcast a row in silence."""
+    if student.ndim != 2 or student.shape != teacher.shape or student.shape[1] == 0:
+        raise GradistillError(
+            f"The student's logits have shape {student.shape}, the teacher's {teacher.shape}.",
+            expected="one row per example and one column per label, the same for both",
+        )
+    for owner, logits in (("student", student), ("teacher", teacher)):
+        _refuse(np.flatnonzero(~np.isfinite(logits).all(axis=1)), f"The {owner}'s logits are NaN or infinite")
+    return student.astype(np.float64), teacher.astype(np.float64)
+
+
+def _finite_maps(student: Maps, teacher: Maps) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    if len(student) != len(teacher):
+        raise GradistillError(
+            f"The student has {len(student)} saliency maps, the teacher {len(teacher)}.",
+            expected="one map per example from both models",
+        )
+    both = (
+        [np.asarray(m, dtype=np.float64) for m in student],
+        [np.asarray(m, dtype=np.float64) for m in teacher],
+    )
+    misfits = [i for i, (s, t) in enumerate(zip(*both, strict=True)) if s.ndim != 1 or s.shape != t.shape]
+    _refuse(misfits, "The two saliency maps do not have the same tokens")
+    for owner, maps in zip(("student", "teacher"), both, strict=True):
+        bad = [i for i, scores in enumerate(maps) if not np.isfinite(scores).all()]
+        _refuse(bad, f"The {owner}'s saliency maps are NaN or infinite")
+    return both
+
+
+def _refuse(rows: Sequence[int] | np.ndarray, what: str) -> None:
+    """Raise with the first example rows at fault, if there are any."""
+    if len(rows):
+        named = ", ".join(str(row) for row in rows[:ROWS_NAMED])
+        more = f" and {len(rows) - ROWS_NAMED} more" if len(rows) > ROWS_NAMED else ""
+        raise GradistillError(
+            f"{what} for example rows {named}{more}.",
+            expected="finite numbers, the same tokens in both models",
+        )

@@ -1,0 +1,9 @@
+"""Attribution methods, one file each: how much a prediction rests on each token, as a score of 0 or more.
+
+A method is a frozen dataclass with a ``title``, a ``source`` and a call that takes the forward pass of one batch
+(``signals.explained.explained_pass``) and returns scores ``(batch, token)``. An audit explains all models by one.
+"""
+
+from gradistill.auditing.methods.base import Method, WithAttributions, all_methods, method
+
+__all__ = ["Method", "WithAttributions", "all_methods", "method"]

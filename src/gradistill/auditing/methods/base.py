@@ -1,0 +1,72 @@
+"""The attribution methods that there are, found by importing this folder."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from functools import cache
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+from jaxtyping import Float
+from torch import Tensor
+
+from gradistill.attribution.quadrature import Integrated
+from gradistill.errors import RecipeError, nearest
+from gradistill.signals.forward_pass import ForwardPass
+
+
+@runtime_checkable
+class Method(Protocol):
+    """See the package's docstring."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    source: ClassVar[str]
+
+    def __call__(self, forward: ForwardPass) -> Float[Tensor, "batch token"]: ...
+
+
+@runtime_checkable
+class WithAttributions(Method, Protocol):
+    """A method whose scores are the norms of attributions, one vector a token. ``reruns``: it runs the model again."""
+
+    reruns: ClassVar[bool]
+
+    def attributions(self, forward: ForwardPass, *, rows_at_once: int | None = None) -> Integrated: ...
+
+
+@cache
+def all_methods() -> dict[str, type[Any]]:
+    """The classes by name, in alphabetical order."""
+    package = __name__.rpartition(".")[0]
+    path = import_module(package).__path__
+    modules = [import_module(f"{package}.{found.name}") for found in iter_modules(path)]
+    kinds = [kind for module in modules for kind in vars(module).values()]
+    ours = {
+        k.name: k
+        for k in kinds
+        if isinstance(k, type)
+        and k.__module__.startswith(f"{package}.")
+        and isinstance(vars(k).get("title"), str)
+    }
+    return dict(sorted(ours.items()))
+
+
+def method(name: str, **options: Any) -> Method:
+    """The method of this name; options that it does not know are refused. Raises RecipeError."""
+    if name not in all_methods():
+        raise RecipeError(
+            f"the attribution method {name!r}",
+            expected="one of those there are",
+            remedy=nearest(name, all_methods()),
+        )
+    kind = all_methods()[name]
+    known = [field.name for field in fields(kind)]
+    if strange := sorted(options.keys() - set(known)):
+        raise RecipeError(
+            f"the attribution method {name} has no {', '.join(strange)}",
+            expected=f"any of {', '.join(known)}" if known else "no options",
+            remedy="leave it out, or take another method",
+        )
+    return kind(**options)

@@ -1,0 +1,172 @@
+"""What teacher and student do on each example: one column a figure, one entry an example, NaN where there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from gradistill.auditing.loyalty_measures import correlation, label_agreement, probability_agreement
+from gradistill.auditing.map_agreement import map_agreement
+from gradistill.auditing.predictions import Predictions
+from gradistill.auditing.statistics import Bounds, Estimate, mean_estimate
+
+Columns = dict[str, np.ndarray]
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    "loyalty": ("label_loyalty", "probability_loyalty", "prediction_loyalty", "saliency_loyalty"),
+    "agreement": ("top_k_overlap", "cosine", "kendall_tau"),
+    "quality": ("teacher_accuracy", "student_accuracy", "teacher_correlation", "student_correlation"),
+    "faithfulness": (
+        "teacher_comprehensiveness", "student_comprehensiveness", "teacher_sufficiency", "student_sufficiency",
+    ),
+    "plausibility": (
+        "teacher_token_f1", "student_token_f1", "teacher_iou", "student_iou", "teacher_auprc", "student_auprc",
+    ),
+    "watch": ("teacher_watched_share", "student_watched_share"),
+}  # fmt: skip
+"""The figures of an audit, by what they are about."""
+
+CORRELATIONS = {
+    "prediction_loyalty": ("student_prediction", "teacher_prediction"),
+    "teacher_correlation": ("teacher_prediction", "gold"),
+    "student_correlation": ("student_prediction", "gold"),
+}
+"""Figures of a regression that are Pearson's r of two columns instead of the mean of one."""
+
+SIGNED = ("saliency_loyalty", "cosine", "kendall_tau")
+"""Figures whose values go from −1 to 1; all other values go from 0 to 1."""
+
+
+def columns_of(student: Predictions, teacher: Predictions, gold: np.ndarray | None) -> Columns:
+    """Everything that follows from both models' predictions. ``gold`` are class ids or scores, None without labels."""
+    tokens = np.array([len(scores) for scores in teacher.maps])
+    found = {**map_agreement(student.maps, teacher.maps), "tokens": tokens}
+    if gold is not None:
+        found["gold"] = gold
+    if teacher.logits.shape[1] == 1:
+        return {
+            **found,
+            "student_prediction": student.logits[:, 0],
+            "teacher_prediction": teacher.logits[:, 0],
+        }
+    if gold is not None:
+        found |= {"teacher_accuracy": teacher.labels == gold, "student_accuracy": student.labels == gold}
+    return {
+        **found,
+        "label_loyalty": label_agreement(student.logits, teacher.logits),
+        "probability_loyalty": probability_agreement(student.logits, teacher.logits),
+        "teacher_label": teacher.labels,
+        "student_label": student.labels,
+        "teacher_confidence": confidence(teacher.logits),
+        "student_confidence": confidence(student.logits),
+    }
+
+
+def confidence(logits: np.ndarray) -> np.ndarray:
+    """The probability of the label that is predicted."""
+    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    return shifted.max(axis=1) / shifted.sum(axis=1)
+
+
+def joined(parts: Sequence[Columns]) -> Columns:
+    """The columns of several blocks of examples as those of all."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def estimates(
+    columns: Columns, wanted: Sequence[str] | None = None, *, resamples: int = 2000, seed: int = 0
+) -> dict[str, dict[str, Estimate]]:
+    """The figures that the columns hold, by group, over the examples where they exist."""
+    found: dict[str, dict[str, Estimate]] = {}
+    for group, names in GROUPS.items():
+        for name in names if wanted is None else [name for name in names if name in wanted]:
+            figure = _estimate(columns, name, resamples, seed)
+            if figure is not None and figure.n:
+                found.setdefault(group, {})[name] = figure
+    return found
+
+
+def _estimate(columns: Columns, name: str, resamples: int, seed: int) -> Estimate | None:
+    if name in CORRELATIONS:
+        pair = [columns.get(column) for column in CORRELATIONS[name]]
+        if any(column is None for column in pair):
+            return None
+        return correlation(*pair, resamples=resamples, seed=seed)  # pyright: ignore[reportArgumentType]
+    if name not in columns:
+        return None
+    values = columns[name]
+    kept = values if values.dtype == np.bool_ else values[np.isfinite(values)].astype(np.float64)
+    return mean_estimate(kept, bounds=bounds_of(name), resamples=resamples, seed=seed)
+
+
+def bounds_of(figure: str) -> Bounds:
+    """The least and the largest value that an example can have."""
+    return (-1.0, 1.0) if figure in SIGNED else (0.0, 1.0)
+
+
+def where(columns: Columns, rows: np.ndarray) -> Columns:
+    return {name: values[rows] for name, values in columns.items()}
+
+
+PARTS = ("label_loyalty", "probability_loyalty", "prediction_loyalty", "saliency_loyalty", "top_k_overlap")
+"""The figures that are shown for parts of the examples too."""
+
+
+def by_label(columns: Columns, names: Sequence[str]) -> dict[str, Columns]:
+    """The examples by the teacher's label."""
+    if "teacher_label" not in columns:
+        return {}
+    split = {name: where(columns, columns["teacher_label"] == k) for k, name in enumerate(names)}
+    return {name: part for name, part in split.items() if len(part["tokens"])}
+
+
+def by_length(columns: Columns, parts: int = 3) -> dict[str, Columns]:
+    """The examples by their number of tokens, in about equal parts."""
+    tokens = columns["tokens"]
+    bounds = np.unique(np.quantile(tokens, np.linspace(0, 1, parts + 1)).astype(int))
+    bounds[-1] += 1
+    if len(bounds) == 1:
+        bounds = np.array([tokens.min(), tokens.max() + 1])
+    found = {}
+    for low, high in pairwise(bounds):
+        name = f"{low}–{high - 1} tokens" if high - 1 > low else f"{low} tokens"
+        found[name] = where(columns, (tokens >= low) & (tokens < high))
+    return {name: part for name, part in found.items() if len(part["tokens"])}
+
+
+def by_confidence(columns: Columns, parts: int = 5) -> dict[tuple[float, float], Columns]:
+    """The examples by the teacher's confidence, in about equal parts."""
+    if "teacher_confidence" not in columns:
+        return {}
+    sure = columns["teacher_confidence"]
+    bounds = np.unique(np.quantile(sure, np.linspace(0, 1, parts + 1)))
+    which = np.clip(np.searchsorted(bounds, sure, side="right") - 1, 0, max(len(bounds) - 2, 0))
+    found = {}
+    for k in np.unique(which):
+        high = bounds[min(k + 1, len(bounds) - 1)]
+        found[float(bounds[k]), float(high)] = where(columns, which == k)
+    return found
+
+
+def calibration(sure: np.ndarray, right: np.ndarray, bins: int = 10) -> dict[str, object]:
+    """Confidence beside accuracy in bins of equal width, and the expected calibration error (Guo et al. 2017)."""
+    which = np.clip((sure * bins).astype(int), 0, bins - 1)
+    found = [
+        {"confidence": float(sure[which == k].mean()), "accuracy": float(right[which == k].mean()),
+         "n": int((which == k).sum())}
+        for k in np.unique(which)
+    ]  # fmt: skip
+    error = sum(entry["n"] * abs(entry["confidence"] - entry["accuracy"]) for entry in found) / max(
+        len(sure), 1
+    )
+    return {"error": error, "bins": found}
+
+
+def as_dict(figures: Mapping[str, Mapping[str, Estimate]]) -> dict[str, dict[str, object]]:
+    return {group: {name: e.as_dict() for name, e in named.items()} for group, named in figures.items()}
+
+
+def flat(figures: Mapping[str, Mapping[str, Estimate]]) -> dict[str, Estimate]:
+    return {name: e for named in figures.values() for name, e in named.items()}

@@ -1,0 +1,85 @@
+"""Predictions of several models for the same rows: their logits, and the saliency maps that loyalty compares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from torch import nn
+
+from gradistill.auditing.methods import Method
+from gradistill.auditing.methods.gradient_x_input import GradientXInput
+from gradistill.data.batching import Collate, row_batches
+from gradistill.models.eval_mode import still
+from gradistill.models.probe import ProbedModel
+from gradistill.signals.explained import explained_pass
+
+TOKENS_AT_ONCE = 4096
+"""Tokens, padding included, that share a forward pass and its gradient."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The predictions of one model, row by row: logits ``(rows, label)`` and a map of token scores for each row,
+    special tokens and padding taken out; empty where no map was made."""
+
+    logits: np.ndarray
+    maps: tuple[np.ndarray, ...] = ()
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The predicted label of each row (0 in a regression)."""
+        return self.logits.argmax(-1)
+
+
+def predict_rows(
+    model: nn.Module,
+    rows: Dataset,
+    collate: Collate,
+    *,
+    labels: np.ndarray | None = None,
+    method: Method = GradientXInput(),  # noqa: B008 (frozen)
+    on_progress: Callable[[int], object] = lambda done: None,
+) -> Predictions:
+    """The predictions of ``model`` for encoded rows (with ``special_tokens_mask``), in their order, and their maps.
+
+    It explains ``labels``, one per row, or what it predicts itself, by ``method``. ``on_progress`` is called with
+    the number of rows done. The model computes in eval mode and is left as it was. Rows of like length, at most
+    ``TOKENS_AT_ONCE`` tokens of them with their padding, share a forward pass.
+    """
+    logits: list[Any] = [None] * len(rows)
+    maps: list[Any] = [None] * len(rows)
+    probed = ProbedModel.of(model)
+    with still(model):
+        for some in row_batches(rows, collate, probed.device, tokens_at_once=TOKENS_AT_ONCE, labels=labels):
+            forward = explained_pass(probed, some.batch)
+            scores, own = method(forward).detach().cpu(), some.own_tokens
+            predicted = forward.logits.detach().cpu().numpy()
+            for k, place in enumerate(some.places):
+                logits[place], maps[place] = predicted[k], scores[k][own[k]].numpy()
+            on_progress(len(some.places))
+    return Predictions(np.stack(logits), tuple(maps))
+
+
+def predict_logits(
+    model: nn.Module,
+    rows: Dataset,
+    collate: Collate,
+    *,
+    tokens_at_once: int = 8192,
+    on_progress: Callable[[int], object] = lambda done: None,
+) -> np.ndarray:
+    """The logits ``(rows, label)`` of encoded rows, in their order, without attributions; the model stays as it was."""
+    found: list[Any] = [None] * len(rows)
+    device = next(model.parameters()).device
+    with still(model), torch.inference_mode():
+        for some in row_batches(rows, collate, device, tokens_at_once=tokens_at_once):
+            logits = model(**some.batch.inputs).logits.float().cpu().numpy()
+            for place, row in zip(some.places, logits, strict=True):
+                found[place] = row
+            on_progress(len(some.places))
+    return np.stack(found)

@@ -1,0 +1,188 @@
+"""From columns to the results of an audit: figures with intervals, parts, comparisons, verdicts, as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+from gradistill.auditing.comparison import compared
+from gradistill.auditing.methods import Method
+from gradistill.auditing.per_example import (
+    GROUPS,
+    PARTS,
+    Columns,
+    as_dict,
+    by_confidence,
+    by_label,
+    by_length,
+    calibration,
+    estimates,
+    flat,
+)
+from gradistill.auditing.statistics import Estimate
+from gradistill.data import Task
+
+SCHEMA = 1
+"""Of ``audit.json``; it grows by one whenever a key changes its meaning or goes."""
+
+ABOUT = ("data", "texts", "teacher", "settings", "versions", "seconds")
+"""What stands in ``audit.json`` as the job gives it."""
+
+EXPLAINED = "How much the log-odds of the teacher's label (the prediction in a regression) rest on each token. Source: "
+
+MEANINGS = {
+    "label_loyalty": "share of examples on which both models predict the same label",
+    "probability_loyalty": "1 − √JS of the two models' probabilities, mean; JS in bits, so 0 to 1",
+    "prediction_loyalty": "Pearson's r of the two models' predictions",
+    "saliency_loyalty": "Spearman's ρ of the two models' token attributions for the teacher's label, mean",
+    "top_k_overlap": "share of the top fifth of the tokens that both models have in common, mean",
+    "cosine": "cosine of the two models' token attributions, mean",
+    "kendall_tau": "Kendall's τ-b of the two models' token attributions, mean",
+    "comprehensiveness": "probability lost without the top tokens, set between the least and the most that an order of "
+    "the example's tokens reaches; more is more faithful",
+    "sufficiency": "probability lost with the top tokens alone, set between the least and the most; less is more "
+    "faithful",
+    "token_f1": "F1 of the top tokens, as many as are marked, with the marked ones",
+    "iou": "intersection over union of the same",
+    "auprc": "area under the precision-recall curve of the attributions against the marked tokens",
+    "watched_share": "share of the attribution that falls on the watched words, in texts that have one",
+    "accuracy": "share of examples with the right label",
+    "correlation": "Pearson's r of predictions and scores",
+}
+
+
+@dataclass(frozen=True)
+class Changed:
+    """One perturbation: its columns, a set a student."""
+
+    name: str
+    description: str
+    columns: list[Columns]
+
+
+@dataclass(frozen=True)
+class Audited:
+    """What was measured: everything but ``perturbations`` has one entry a student, in the order of ``names``."""
+
+    names: list[str]
+    columns: list[Columns]
+    faithful: list[Columns] | None
+    challenge: list[Columns] | None
+    perturbations: list[Changed]
+
+
+def summed_up(
+    audited: Audited,
+    about: Mapping[str, Any],
+    method: Method,
+    task: Task,
+    limits: Mapping[str, float],
+    *,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """``audit.json``: see docs/audit.md. ``about`` brings what is known of models, data and versions."""
+    students, failed = [], []
+    for k, name in enumerate(audited.names):
+        figures = _figures(audited, k, seed)
+        failed += _under(name, figures, limits)
+        students.append({
+            **about["students"][k], "name": name, "verdict": _verdict(flat(figures)), "figures": as_dict(figures),
+            **_parts(audited, k, task, seed),
+        })  # fmt: skip
+    parts = [part for part in (audited.columns, audited.faithful) if part]
+    students_of = [dict(zip(audited.names, part, strict=True)) for part in parts]
+    return {
+        "schema": SCHEMA,
+        "verdict": _whole_verdict(students, failed, limits),
+        "failed": failed,
+        "attribution": {
+            "method": method.name,
+            "title": method.title,
+            "description": EXPLAINED + method.source,
+        },
+        **{name: about[name] for name in ABOUT if name in about},
+        "students": students,
+        "calibration": _calibration(audited),
+        "comparisons": [entry.as_dict() for entry in compared(students_of, seed=seed)],
+        "meanings": MEANINGS,
+    }
+
+
+def _figures(audited: Audited, k: int, seed: int) -> dict[str, dict[str, Estimate]]:
+    figures = estimates(audited.columns[k], seed=seed)
+    if audited.faithful:
+        figures |= estimates(audited.faithful[k], GROUPS["faithfulness"], seed=seed)
+    if audited.challenge:
+        wanted = (*PARTS, *GROUPS["quality"])
+        figures["challenge"] = flat(estimates(audited.challenge[k], wanted, seed=seed))
+    return figures
+
+
+def _parts(audited: Audited, k: int, task: Task, seed: int) -> dict[str, Any]:
+    """The loyalties by label, length and confidence, and under each perturbation."""
+
+    def shown(columns: Columns) -> dict[str, Any]:
+        figures = flat(estimates(columns, PARTS, seed=seed))
+        return {"n": len(columns["tokens"]), "figures": {name: e.as_dict() for name, e in figures.items()}}
+
+    own = audited.columns[k]
+    return {
+        "by_label": [{"label": n, **shown(part)} for n, part in by_label(own, task.labels or ()).items()],
+        "by_length": [{"label": n, **shown(part)} for n, part in by_length(own).items()],
+        "by_confidence": [
+            {"low": round(a, 3), "high": round(b, 3), **shown(part)}
+            for (a, b), part in by_confidence(own).items()
+        ],
+        "perturbations": [
+            {"name": p.name, "description": p.description, **shown(p.columns[k])}
+            for p in audited.perturbations
+        ],
+    }
+
+
+def _calibration(audited: Audited) -> list[dict[str, Any]]:
+    first = audited.columns[0]
+    if not {"teacher_confidence", "teacher_accuracy"} <= first.keys():
+        return []
+    found = [{"name": "teacher", **calibration(first["teacher_confidence"], first["teacher_accuracy"])}]
+    for name, own in zip(audited.names, audited.columns, strict=True):
+        found.append({"name": name, **calibration(own["student_confidence"], own["student_accuracy"])})
+    return found
+
+
+def _under(
+    name: str, groups: Mapping[str, Mapping[str, Estimate]], limits: Mapping[str, float]
+) -> list[dict[str, Any]]:
+    """The figures whose value is under its limit, or that there are not."""
+    figures = {name: e.as_dict() for name, e in flat(groups).items()}
+    values = {name: figures[name]["value"] if name in figures else None for name in limits}
+    return [
+        {"student": name, "figure": figure, "value": value, "limit": limits[figure]}
+        for figure, value in values.items()
+        if value is None or value < limits[figure]
+    ]
+
+
+def _verdict(figures: Mapping[str, Estimate]) -> str:
+    parts = []
+    if "label_loyalty" in figures:
+        parts.append(f"decides as its teacher on {figures['label_loyalty'].value:.0%} of the examples")
+    if "prediction_loyalty" in figures:
+        parts.append(f"predicts in step with its teacher (r = {figures['prediction_loyalty'].value:.2f})")
+    if "saliency_loyalty" in figures:
+        rho = figures["saliency_loyalty"]
+        between = f" ({rho.low:.2f}–{rho.high:.2f})" if isfinite(rho.low) else ""
+        parts.append(f"ranks the tokens alike with ρ = {rho.value:.2f}{between}")
+    return ", and ".join(parts)
+
+
+def _whole_verdict(
+    students: Sequence[Mapping[str, Any]], failed: Sequence[Mapping[str, Any]], limits: Mapping[str, float]
+) -> str:
+    if failed:
+        short = ", ".join(f"{f['figure']} of {f['student']}" for f in failed)
+        return f"Below the limit: {short}."
+    verdicts = "; ".join(f"{student['name']} {student['verdict']}" for student in students)
+    return f"{'Within all limits: ' if limits else ''}{verdicts}."

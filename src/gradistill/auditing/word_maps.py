@@ -1,0 +1,53 @@
+"""Rows as people read them: token scores as shares of words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from gradistill.data import Task
+from gradistill.data.tokenization import TokenPlaces, token_places
+from gradistill.data.word_scores import WordScore, words_from_pieces
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One row: its texts, the places of its tokens in them, and which of its tokens are its ``own`` (not special)."""
+
+    texts: tuple[str, ...]
+    places: TokenPlaces
+    own: np.ndarray
+
+    def words(self, scores: np.ndarray) -> list[WordScore]:
+        """The words with their shares of the scores of the own tokens; 0 where these are all 0."""
+        every = np.zeros(len(self.own))
+        every[self.own] = scores
+        total = float(scores.sum()) or 1.0
+        words = words_from_pieces(
+            self.texts if len(self.texts) == 2 else self.texts[0],
+            self.places.offsets,
+            (every / total).tolist(),
+            (~self.own).tolist(),
+            sequence_ids=self.places.segments if len(self.texts) == 2 else None,
+        )
+        return [replace(word, score=float(word.score)) for word in words]
+
+
+def readings(rows: Dataset, tokenizer: PreTrainedTokenizerBase, task: Task, max_length: int) -> list[Reading]:
+    places = token_places(rows, tokenizer, task, max_length=max_length)
+    texts = zip(*(rows[name][:] for name in task.text_columns), strict=True)
+    return [
+        Reading(tuple(text), place, np.array([segment is not None for segment in place.segments]))
+        for text, place in zip(texts, places, strict=True)
+    ]
+
+
+def watched_share(words: Sequence[WordScore], watched: Sequence[str]) -> float:
+    """The share that falls on watched words, letter case aside; NaN for a text without any."""
+    wanted = {word.casefold() for word in watched}
+    hits = [word.score for word in words if word.text.casefold() in wanted]
+    return float(sum(hits)) if hits else float("nan")

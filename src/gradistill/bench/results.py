@@ -1,0 +1,213 @@
+"""From lines of results to a comparison: means with intervals, paired differences, ranks.
+
+Seeds are the sample: an interval is Student's t over them, a difference is paired by seed. An interval that would
+leave the figure's own range ends at its limit, and is marked as ``clipped``; of equal values there is none. p-values
+of all differences of the bench together are corrected by Holm's method. Ranks are averaged over tasks (Demšar 2006,
+JMLR 7, section 3.2.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from math import inf, isfinite
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from gradistill.auditing.comparison import holm
+from gradistill.auditing.statistics import EQUAL, Bounds
+from gradistill.bench.plan import BenchPlan
+from gradistill.recipe.catalogue import catalogue
+
+LEVEL = 0.95
+LOYALTIES = ("label", "probability", "saliency", "prediction")
+COMPARED = ("retention", *(f"{kind} loyalty" for kind in LOYALTIES[:3]))
+"""Averaged over tasks, and compared with the baseline there."""
+Line = Mapping[str, Any]
+
+
+def summary(
+    lines: Sequence[Line], broken: Sequence[Line], teachers: Mapping[str, Any], plan: BenchPlan
+) -> dict[str, Any]:
+    """What ``bench.json`` holds: a panel a task and depth, the methods over all tasks, and what failed."""
+    panels = [_panel(group, plan) for group in _grouped(lines, ("task", "layers")).values()]
+    _correct(panels)
+    return {
+        "title": plan.title,
+        "baseline": plan.baseline,
+        "level": LEVEL,
+        "panels": panels,
+        "over_tasks": _over_tasks(panels, plan),
+        "teachers": dict(teachers),
+        "failed": [{k: e[k] for k in ("task", "layers", "method", "seed", "error")} for e in broken],
+        "at_once": max((line["at_once"] for line in lines), default=0),
+        "versions": lines[0]["versions"] if lines else {},
+    }
+
+
+def figures_of(line: Line) -> dict[str, float]:
+    """The task's metrics, those as a share of the teacher's, and the loyalties of one student."""
+    select, taught = line["select"], line["teacher_eval"] or {}
+    loyal = {f"{k} loyalty": v["value"] for k, v in (line["loyalty"] or {}).items() if k in LOYALTIES and v}
+    kept = {"retention": line["eval"][select] / taught[select]} if taught.get(select) else {}
+    return {**line["eval"], **kept, **{k: v for k, v in loyal.items() if v is not None}}
+
+
+def _panel(lines: Sequence[Line], plan: BenchPlan) -> dict[str, Any]:
+    """One task at one depth: every method that has results, in the plan's order."""
+    by_method = _grouped(lines, ("method",))
+    first, baseline = lines[0], by_method.get((plan.baseline,), [])
+    rows = [
+        _row(by_method[(name,)], baseline, name == plan.baseline)
+        for name in plan.methods
+        if (name,) in by_method
+    ]
+    return {
+        "task": first["task"],
+        "layers": first["layers"],
+        "select": first["select"],
+        "positive": first.get("positive"),
+        "teacher": first["teacher_eval"],
+        "rows": rows,
+    }
+
+
+def _row(lines: Sequence[Line], baseline: Sequence[Line], is_baseline: bool) -> dict[str, Any]:
+    of_seed = {line["seed"]: figures_of(line) for line in lines}
+    reference = {line["seed"]: figures_of(line) for line in baseline}
+    names = list(dict.fromkeys(name for found in of_seed.values() for name in found))
+    shared = [seed for seed in of_seed if seed in reference]
+    return {
+        "method": lines[0]["method"],
+        "seeds": sorted(of_seed),
+        "figures": {
+            name: estimate([f[name] for f in of_seed.values() if name in f], range_of(name, lines[0]))
+            for name in names
+        },
+        "apart": {}
+        if is_baseline
+        else {
+            name: _apart(
+                [of_seed[s][name] - reference[s][name] for s in shared if name in reference[s]],
+                range_of(name, lines[0]),
+            )
+            for name in names
+        },
+        "train_s": float(np.median([line["timing"]["train_s"] for line in lines])),
+    }
+
+
+def range_of(figure: str, line: Line) -> Bounds:
+    """The least and the largest value of a figure: shares go from 0 to 1, correlations from −1 to 1."""
+    if figure == "retention":
+        taught = line["teacher_eval"][line["select"]]
+        ends = [end / taught for end in range_of(line["select"], line)]
+        return min(ends), max(ends)
+    share = "accuracy" in figure or "f1" in figure or figure in ("label loyalty", "probability loyalty")
+    return (0.0, 1.0) if share else (-1.0, 1.0)
+
+
+def estimate(values: Sequence[float], bounds: Bounds = (-inf, inf)) -> dict[str, Any]:
+    """The mean and its t interval within ``bounds``, with ``clipped`` where it would leave them. Of one seed, or of
+    equal values, there is none."""
+    mean, n = float(np.mean(values)), len(values)
+    if n < 2 or np.ptp(values) <= EQUAL:
+        return {"value": mean, "low": None, "high": None, "n": n}
+    half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
+    low, high = max(mean - half, bounds[0]), min(mean + half, bounds[1])
+    clipped = {"clipped": True} if (low, high) != (mean - half, mean + half) else {}
+    return {"value": mean, "low": low, "high": high, "n": n, **clipped}
+
+
+def _apart(differences: Sequence[float], bounds: Bounds) -> dict[str, Any] | None:
+    """The mean difference from the baseline; ``p`` by the paired t test, None where the seeds do not differ in it: a
+    few rows make for few different values, and equal ones are no proof."""
+    if not differences:
+        return None
+    p = None
+    if len(differences) > 1 and np.ptp(differences) > EQUAL:
+        found: Any = stats.ttest_1samp(differences, 0)
+        p = float(found.pvalue)
+    width = bounds[1] - bounds[0]
+    return {**estimate(differences, (-width, width)), "p": p if p is None or isfinite(p) else None}
+
+
+def _correct(panels: Iterable[Mapping[str, Any]]) -> None:
+    """Give every difference its p-value corrected for all of them."""
+    every = [
+        a
+        for panel in panels
+        for row in panel["rows"]
+        for a in row["apart"].values()
+        if a and a["p"] is not None
+    ]
+    for apart, p in zip(every, holm([a["p"] for a in every]), strict=True):
+        apart["p_corrected"] = p
+
+
+def _over_tasks(panels: Sequence[Mapping[str, Any]], plan: BenchPlan) -> list[dict[str, Any]]:
+    """Each method at each depth over the tasks on which all methods of that depth have results."""
+    costs = {entry.method: entry.cost for entry in catalogue()}
+    found = []
+    for (layers,), group in _grouped(panels, ("layers",)).items():
+        names = [name for name in plan.methods if any(_of(panel, name) for panel in group)]
+        common = [panel for panel in group if all(_of(panel, name) for name in names)]
+        found += [
+            {
+                "method": name,
+                "layers": layers,
+                "tasks": [panel["task"] for panel in common],
+                "step": costs.get(plan.methods[name].method),
+                "figures": {
+                    figure: _mean(_value(_of(panel, name), figure) for panel in common) for figure in COMPARED
+                },
+                "ranks": {
+                    figure: _mean(_rank(panel, names, name, figure) for panel in common)
+                    for figure in ("metric", "saliency loyalty")
+                },
+                "gains": {figure: _gain(common, name, figure) for figure in COMPARED},
+            }
+            for name in names
+        ]
+    return found
+
+
+def _of(panel: Mapping[str, Any], method: str) -> Mapping[str, Any]:
+    return next((row for row in panel["rows"] if row["method"] == method), {})
+
+
+def _value(row: Mapping[str, Any], figure: str) -> float | None:
+    estimate = row.get("figures", {}).get(figure)
+    return estimate["value"] if estimate else None
+
+
+def _rank(panel: Mapping[str, Any], names: Sequence[str], method: str, figure: str) -> float | None:
+    """1 for the best of the panel; equals share the mean of their places."""
+    name = panel["select"] if figure == "metric" else figure
+    values = [_value(_of(panel, other), name) for other in names]
+    if any(value is None for value in values):
+        return None
+    return float(stats.rankdata([-value for value in values if value is not None])[names.index(method)])
+
+
+def _gain(panels: Sequence[Mapping[str, Any]], method: str, figure: str) -> dict[str, Any] | None:
+    """The mean over tasks of what the method has more than the baseline, with its interval over tasks."""
+    apart = [(_of(panel, method)["apart"] or {}).get(figure) for panel in panels]
+    values = [entry["value"] for entry in apart if entry]
+    most = (
+        1.0 if figure.endswith("loyalty") else inf
+    )  # a difference of two shares; what is kept of a metric may be any
+    return estimate(values, (-most, most)) if values else None
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    there = [value for value in values if value is not None]
+    return float(np.mean(there)) if there else None
+
+
+def _grouped(entries: Iterable[Mapping[str, Any]], keys: Sequence[str]) -> dict[tuple[Any, ...], list[Any]]:
+    found: dict[tuple[Any, ...], list[Any]] = {}
+    for entry in entries:
+        found.setdefault(tuple(entry[key] for key in keys), []).append(entry)
+    return found

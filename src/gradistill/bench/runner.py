@@ -1,0 +1,210 @@
+"""The bench: rows, teachers, stores, students, and after all of them the comparison."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gradistill.bench.plan import BenchPlan, Cell, cells, fingerprint
+from gradistill.bench.process_pool import FIRST_GUESS, Command, Ended, Width, duration, run_all
+from gradistill.bench.result_lines import RESULTS, Key, done, failed, read_lines, write_lines
+from gradistill.bench.results import summary
+from gradistill.bench.task_setup import (
+    Taught,
+    beside,
+    by_cut,
+    prepared_rows,
+    store_of,
+    taught,
+    teacher_commands,
+    with_lengths,
+    written_recipe,
+)
+from gradistill.commands.output_folder import Kind, held
+from gradistill.commands.run_folder import finished_run, metrics_of
+from gradistill.data.tasks import metric_title
+from gradistill.errors import GradistillError
+from gradistill.io import discard, draft_of, remove_drafts, write_whole
+from gradistill.recipe.strict_yaml import read_yaml
+from gradistill.report.bench_page import bench_page, bench_tables
+
+logger = logging.getLogger(__name__)
+
+PLAN, SUMMARY, PAGE, TABLES = "bench.yaml", "bench.json", "bench.html", "bench.md"
+
+
+def _is_bench(output: Path) -> bool:
+    """Whether an earlier version wrote the folder: its plan says every key, which nobody writes by hand."""
+    try:
+        plan = read_yaml(output / PLAN)
+    except (OSError, ValueError):
+        return False
+    if not isinstance(plan, dict) or plan.keys() != BenchPlan.model_fields.keys():
+        return False
+    known = {PLAN, SUMMARY, PAGE, TABLES, RESULTS, "cache", "predictions", *plan["tasks"]}
+    return all(path.name in known or draft_of(".+").fullmatch(path.name) for path in output.iterdir())
+
+
+BENCH = Kind("bench", _is_bench)
+
+
+def bench(plan: BenchPlan, output: str | Path, *, at_once: int | None = None) -> dict[str, Any]:
+    """Run what of the plan is not done yet, ``at_once`` students at a time; returns what ``bench.json`` holds.
+
+    Each student is a run of its own below ``output``; ``results.jsonl`` has a line for each, and one that failed says
+    why and is tried again the next time. Whatever stops the bench, the same call goes on with it. Raises RecipeError
+    for a folder that holds something else, or that another process is at work in.
+    """
+    folder = Path(output)
+    with held(folder, BENCH):
+        remove_drafts(folder, below=True)
+        content = yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        write_whole(folder / PLAN, content.encode())
+        return Bench(plan, folder, Width.of_this_machine(at_once)).run()
+
+
+@dataclass
+class Bench:
+    """A bench at work in its folder. ``lines`` are its results so far, ``marks`` the cells' fingerprints, by cell."""
+
+    plan: BenchPlan
+    output: Path
+    width: Width
+    lines: dict[Key, dict[str, Any]] = field(default_factory=dict)
+    marks: dict[Key, str] = field(default_factory=dict)
+    tasks: dict[str, Taught] = field(default_factory=dict)
+    blamed: dict[Key, dict[str, Any]] = field(default_factory=dict)
+
+    def run(self) -> dict[str, Any]:
+        """All that is not done yet; returns the comparison. What has ended is kept and compared, whatever happens."""
+        self.lines = read_lines(self.output / RESULTS)
+        wanted = list(cells(self.plan))
+        try:
+            self._teach(wanted)
+            self._train([cell for cell in wanted if cell.task in self.tasks])
+        finally:
+            found = self._report(wanted)
+        if self.plan.predictions:
+            from gradistill.bench.glue_submission import write_submissions  # few benches write them
+
+            write_submissions(self.plan, self.tasks, self._standing(wanted), self.output)
+        return found
+
+    def _teach(self, wanted: Sequence[Cell]) -> None:
+        """Rows and teachers. What keeps a task from having them is the error of all its cells."""
+        rows, commands = {}, list[Command]()
+        for name in self.plan.tasks:
+            with self._blaming(name, wanted):
+                rows[name] = prepared_rows(self.plan, name, self.output)
+                commands += teacher_commands(self.plan, name, self.output, rows[name])
+        self._run(
+            commands, lambda ended, left: self._tell(ended, left, {"error": ended.said} if ended.code else {})
+        )
+        for name in rows:
+            with self._blaming(name, wanted):
+                self.tasks[name] = taught(self.plan, name, self.output, rows[name])
+
+    def _train(self, wanted: Sequence[Cell]) -> None:
+        wanted = with_lengths(wanted, self.tasks)
+        for cell in wanted:
+            task = self.tasks[cell.task]
+            inputs = {"rows": task.rows.fingerprint, "teacher": task.fingerprint}
+            self.marks[cell.key] = fingerprint(cell, inputs)
+        left = [cell for cell in wanted if not self._is_done(cell)]
+        logger.info(f"{len(wanted) - len(left)} of {len(wanted)} students are there, {len(left)} to train")
+        waiting = {(cell.task, cell.recipe.training.max_length) for cell in left}
+        stores = {}
+        # What all methods ask, those included that are done: so a store of the call before will do.
+        for name, task in self.tasks.items():
+            for length, group in by_cut(cell for cell in wanted if cell.task == name).items():
+                if (name, length) in waiting:
+                    logger.info(f"{name}: asking its teacher about all rows, for the store")
+                    folder = self.output / name / f"store-{length}"
+                    stores[name, length] = store_of(task, group, folder)
+        by_name = {cell.name: cell for cell in left}
+        commands = [self._command(c, stores[c.task, c.recipe.training.max_length]) for c in left]
+        self._run(commands, lambda ended, time: self._ended(by_name[ended.command.name], ended, time))
+
+    def _command(self, cell: Cell, store: str) -> Command:
+        task, folder = self.tasks[cell.task], self.output / cell.folder
+        file = written_recipe(cell.recipe, beside(folder, ".yaml"))
+        arguments = [
+            "distill", "--teacher", task.teacher, *task.rows.options, "--recipe", str(file), "--settings", "default",
+            "--signals", store, "--verify", "fast", "--output", str(folder), "--overwrite",
+        ]  # fmt: skip
+        return Command(cell.name, arguments, beside(folder, ".log"))
+
+    def _run(self, commands: Sequence[Command], on_end: Callable[[Ended, float], None]) -> None:
+        if commands:
+            cache = {"GRADISTILL_CACHE": str((self.output / "cache").resolve())}
+            run_all(commands, self.width, cache, self._needed, on_end)
+
+    def _needed(self) -> float:
+        """Bytes that the largest student so far took."""
+        ended = [line for line in self.lines.values() if line["status"] == "done"]
+        return max((line["timing"]["peak_rss_mb"] * 1e6 for line in ended), default=FIRST_GUESS)
+
+    def _ended(self, cell: Cell, ended: Ended, left: float) -> None:
+        folder, mark = self.output / cell.folder, self.marks[cell.key]
+        metrics = metrics_of(folder) if ended.code == 0 else None
+        if metrics is not None:
+            line = done(cell, mark, metrics, self.tasks[cell.task].rows.task.select, self.width.at_once)
+        else:
+            line = failed(cell, mark, ended.said or f"it ended with code {ended.code}")
+        self.lines[cell.key] = line
+        write_lines(self.output / RESULTS, self.lines.values())
+        self._tell(ended, left, line)
+        if not self.plan.keep_models and line["status"] == "done":
+            discard(folder)
+
+    def _tell(self, ended: Ended, left: float, line: Mapping[str, Any]) -> None:
+        took = f"{duration(ended.seconds)}, about {duration(left)} left"
+        if "error" in line:
+            logger.error(f"FAILED {ended.command.name} ({took}): {line['error']}")
+            return
+        loyal = {kind: entry["value"] for kind, entry in (line.get("loyalty") or {}).items() if entry}
+        scores = {metric_title(n, line.get("positive")): v for n, v in (line.get("eval") or {}).items()}
+        shown = ", ".join(f"{name} {value:.3f}" for name, value in {**scores, **loyal}.items())
+        logger.info(f"{ended.command.name} ({took}){': ' if shown else ''}{shown}")
+
+    def _is_done(self, cell: Cell) -> bool:
+        if not self._standing([cell]):
+            return False
+        return not self.plan.keep_models or finished_run(self.output / cell.folder, cell.recipe)
+
+    def _standing(self, wanted: Sequence[Cell]) -> list[dict[str, Any]]:
+        """The lines of cells that ended well, with the recipe, the rows and the teacher that they have now."""
+        there = [
+            (self.lines[cell.key], self.marks.get(cell.key)) for cell in wanted if cell.key in self.lines
+        ]
+        return [line for line, mark in there if line["status"] == "done" and line["fingerprint"] == mark]
+
+    @contextmanager
+    def _blaming(self, name: str, wanted: Sequence[Cell]) -> Iterator[None]:
+        """An error inside is that of all cells of the task for this time; its lines stay, the other tasks go on."""
+        try:
+            yield
+        except GradistillError as error:
+            logger.error(f"FAILED {name}: {error}")
+            for cell in wanted:
+                if cell.task == name:
+                    self.blamed[cell.key] = failed(cell, "", str(error))
+
+    def _report(self, wanted: Sequence[Cell]) -> dict[str, Any]:
+        last = [self.blamed.get(cell.key) or self.lines.get(cell.key, {}) for cell in wanted]
+        broken = [line for line in last if line.get("status") == "failed"]
+        teachers = {
+            name: {"tried": task.tried, "rows": dict(task.rows.counts)} for name, task in self.tasks.items()
+        }
+        found = summary(self._standing(wanted), broken, teachers, self.plan)
+        write_whole(self.output / SUMMARY, (json.dumps(found, indent=1) + "\n").encode())
+        write_whole(self.output / TABLES, bench_tables(found).encode())
+        write_whole(self.output / PAGE, bench_page(found).encode())
+        return found

@@ -1,0 +1,213 @@
+"""What the students of one task share: rows, a teacher that was chosen fairly, and one store of its signals."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import Dataset
+
+from gradistill.bench.plan import BenchPlan, Cell
+from gradistill.bench.process_pool import Command
+from gradistill.commands.data_warnings import NewWarnings, with_positive
+from gradistill.commands.distill import store_signals
+from gradistill.commands.run_folder import finished_run, metrics_of
+from gradistill.commands.signal_stores import delete
+from gradistill.commands.text_lengths import USUAL, Reader, task_length
+from gradistill.data import TASKS, DataChoice, Splits, Task, read_splits
+from gradistill.errors import GradistillError, StoreError, TrainingError
+from gradistill.io import write_whole
+from gradistill.models.loading import load_classifier, load_tokenizer
+from gradistill.printing import log_filter
+from gradistill.recipe import Recipe, load_recipe
+from gradistill.store.fingerprint import digest, of_model
+
+logger = logging.getLogger(__name__)
+
+ROWS_DRAWN_BY = 0
+"""The seed of every subset: all students of a task read the same rows."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A task's rows as its students read them: a folder, how to read it, how many, and a hash of them."""
+
+    choice: DataChoice
+    task: Task
+    counts: Mapping[str, int]
+    fingerprint: str
+
+    @property
+    def options(self) -> list[str]:
+        """Of a command that reads them."""
+        return self.choice.options()
+
+
+@dataclass(frozen=True)
+class Taught:
+    """A task with its teacher. ``tried`` holds the selecting metric of each that was fine-tuned, by learning rate."""
+
+    rows: Rows
+    teacher: str
+    fingerprint: str
+    tried: Mapping[str, float]
+    max_length: int = USUAL
+    """At which the teacher's texts are cut, and its students' where a recipe does not say."""
+
+
+def prepared_rows(plan: BenchPlan, name: str, output: Path) -> Rows:
+    """The rows of a task, drawn once if the plan wants fewer than there are, written below ``output``."""
+    task = plan.tasks[name]
+    assert task.data is not None  # read_plan has settled it
+    splits = with_positive(read_splits(task.choice), task.positive, [task.teacher] if task.teacher else [])
+    limits = {
+        "train": task.train_rows or plan.train_rows,
+        "validation": task.validation_rows or plan.validation_rows,
+    }
+    kept = {split: _drawn(splits.rows[split], limit) for split, limit in limits.items()}
+    folder = output / name / "data"
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, rows in kept.items():
+        _written(rows, splits, folder / f"{split}.parquet")
+    kind = "scores" if splits.task.labels is None else "classes"
+    columns = splits.task.text_columns if task.task is None or task.text_columns else None
+    choice = DataChoice(
+        str(folder), task.task, "label", columns, kind=kind,
+        label_map=task.label_map, positive=splits.task.positive_label,
+    )  # fmt: skip
+    # A known task's own class is no setting: benches of earlier versions go on.
+    usual = splits.task.name in TASKS and TASKS[splits.task.name].positive_label == choice.positive
+    about = {
+        "positive": None if usual else choice.positive,
+        "label_map": task.label_map and dict(task.label_map),
+    }
+    about = {name: value for name, value in about.items() if value is not None}
+    found = digest({**{split: rows.to_dict() for split, rows in kept.items()}, **about})
+    return Rows(choice, splits.task, {split: len(rows) for split, rows in kept.items()}, found)
+
+
+def _drawn(rows: Dataset, limit: int | None) -> Dataset:
+    if limit is None or limit >= len(rows):
+        return rows
+    return rows.shuffle(seed=ROWS_DRAWN_BY).select(range(limit))
+
+
+def _written(rows: Dataset, splits: Splits, file: Path) -> None:
+    """With labels by name: numbers would have to be guessed at again."""
+    labels = splits.task.labels
+    content = {name: rows[name][:] for name in splits.task.text_columns}
+    content["label"] = [labels[k] for k in rows["label"][:]] if labels else rows["label"][:]
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(content), sink)
+    write_whole(file, memoryview(sink.getvalue()))
+
+
+def teacher_runs(plan: BenchPlan, name: str, output: Path) -> dict[str, tuple[Path, Recipe]]:
+    """The fine-tunings that a teacher is chosen from: folder and recipe by learning rate; none where one is given."""
+    task = plan.tasks[name]
+    if task.teacher is not None:
+        return {}
+    limit = [f"training.max_train_rows={plan.teacher.train_rows}"] if plan.teacher.train_rows else []
+    found = {}
+    for rate in plan.teacher.learning_rates:
+        changes = (*limit, *plan.teacher.set, *task.teacher_set, f"training.learning_rate={rate}")
+        recipe = load_recipe("finetune", task=task.task, changes=changes, authors_settings=False)
+        found[f"{rate:g}"] = output / name / "teachers" / f"{rate:g}", recipe
+    return found
+
+
+def teacher_commands(plan: BenchPlan, name: str, output: Path, rows: Rows) -> list[Command]:
+    """Those of them that are not there yet. They train on the whole task, not on the students' subset."""
+    commands = []
+    task = plan.tasks[name]
+    named = replace(task.choice, positive=task.positive or rows.choice.positive).options()
+    for rate, (folder, recipe) in teacher_runs(plan, name, output).items():
+        if not finished_run(folder, recipe):
+            file = written_recipe(recipe, beside(folder, ".yaml"))
+            arguments = [
+                "finetune", "--model", plan.teacher.model, *named, "--recipe", str(file),
+                "--settings", "default", "--output", str(folder), "--overwrite",
+            ]  # fmt: skip
+            title = f"{name}, teacher, learning rate {rate}"
+            commands.append(Command(title, arguments, beside(folder, ".log")))
+    return commands
+
+
+def taught(plan: BenchPlan, name: str, output: Path, rows: Rows) -> Taught:
+    """The task with its best teacher. Raises TrainingError where none came about."""
+    given = plan.tasks[name].teacher
+    tried: dict[str, float] = {}
+    folders: dict[str, Path] = {}
+    for rate, (folder, recipe) in teacher_runs(plan, name, output).items():
+        metrics = metrics_of(folder) if finished_run(folder, recipe) else None
+        if metrics is not None:
+            tried[rate], folders[rate] = metrics["eval"][rows.task.select], folder
+    if given is None and not tried:
+        raise TrainingError(
+            f"no teacher of {name} came about", remedy=f"see the logs in {output / name / 'teachers'}"
+        )
+    teacher = given or str(folders[max(tried, key=lambda rate: tried[rate])])
+    model, _ = load_classifier(teacher)
+    length = task_length(None, load_tokenizer(teacher), [Reader(f"teacher of {name}", teacher, model)])
+    return Taught(rows, teacher, of_model(model), tried, length)
+
+
+def store_of(task: Taught, cells: Sequence[Cell], folder: Path) -> str:
+    """One store for all of these cells, which cut texts at one length; ``auto`` where none can be written.
+
+    A cell that cannot learn from this teacher plays no part in it, and is told why when its turn comes.
+    """
+    asking = {digest(c.recipe.as_dict()): c.recipe for c in cells if c.recipe.needs_teacher}
+    if not asking:
+        return "auto"
+    length = f"training.max_length={cells[0].recipe.training.max_length}"
+    first = load_recipe("kd", changes=[length])  # asks for logits, which every teacher has
+
+    def write() -> Path:
+        choice, others = task.rows.choice, list(asking.values())
+        with log_filter(NewWarnings()):
+            return store_signals(task.teacher, choice, folder, first, others=others)
+
+    try:
+        try:
+            return str(write())
+        except StoreError:  # for other methods or another teacher
+            delete(folder)
+            return str(write())
+    except GradistillError as error:
+        logger.info(f"{cells[0].task}: every student keeps a store of its own: {error}")
+        return "auto"
+
+
+def beside(folder: Path, ending: str) -> Path:
+    """The file next to a run's folder. ``with_suffix`` would give 0.0001 and 0.0002 the same."""
+    return folder.with_name(f"{folder.name}{ending}")
+
+
+def written_recipe(recipe: Recipe, file: Path) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(file, recipe.as_yaml().encode())
+    return file
+
+
+def by_cut(cells: Iterable[Cell]) -> dict[int | None, list[Cell]]:
+    """Cells by the length at which they cut texts: a store holds whole texts of one cut."""
+    found: dict[int | None, list[Cell]] = {}
+    for cell in cells:
+        found.setdefault(cell.recipe.training.max_length, []).append(cell)
+    return found
+
+
+def with_lengths(cells: Iterable[Cell], tasks: Mapping[str, Taught]) -> list[Cell]:
+    """Cells whose recipes say at which length they cut texts: at the teacher's, where they did not."""
+    return [
+        replace(
+            cell,
+            recipe=cell.recipe.with_length(cell.recipe.training.max_length or tasks[cell.task].max_length),
+        )
+        for cell in cells
+    ]

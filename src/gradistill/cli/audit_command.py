@@ -1,0 +1,167 @@
+"""``gradistill audit``: figures, a page, an exit code."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gradistill.cli.options import LogOptions, Overwrite, Teacher, TeacherData, one_of, output_option
+from gradistill.printing import show, write
+
+if TYPE_CHECKING:  # what is loaded when the command runs
+    from gradistill.commands.audit import AuditChoice
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditFolder:
+    """Where an audit is written."""
+
+    output: Annotated[Path, output_option("Where audit.html, audit.json and audit.md go.")]
+    overwrite: Overwrite = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditOptions:
+    """What an audit looks at. Fields that ``AuditChoice`` has too are handed on under their names."""
+
+    split: Annotated[
+        str, typer.Option("--split", help="The split to look at: one that neither was fitted to.")
+    ] = "validation"
+    attribution: Annotated[
+        str,
+        typer.Option(
+            "--attribution",
+            help="gradient_x_input, integrated_gradients, gradient_norm, smoothgrad or occlusion, for both models.",
+        ),
+    ] = "gradient_x_input"
+    steps: Annotated[
+        str | None, typer.Option("--steps", help="Of Integrated Gradients: a number (50), or auto.")
+    ] = None
+    max_rows: Annotated[
+        int | None, typer.Option("--max-rows", min=1, help="Look at so many rows, drawn by the seed.")
+    ] = None
+    rationale: Annotated[
+        str | None, typer.Option("--rationale", help="A column of [start, end] spans that people marked.")
+    ] = None
+    rationale_units: Annotated[
+        str, typer.Option("--rationale-units", help="What the spans count: characters or words.")
+    ] = "characters"
+    challenge: Annotated[
+        str | None, typer.Option("--challenge", help="A split to measure the agreement on as well.")
+    ] = None
+    watch: Annotated[
+        str | None,
+        typer.Option("--watch", help="Words whose share of the attribution is measured: monday,tuesday"),
+    ] = None
+    fail_under: Annotated[
+        str | None,
+        typer.Option("--fail-under", help="Exit 1 below any of these: label_loyalty=0.95,cosine=0.8"),
+    ] = None
+    faithfulness_rows: Annotated[
+        int, typer.Option("--faithfulness-rows", min=0, help="Rows for faithfulness (2 T + 30 passes each).")
+    ] = 50
+    perturbed_rows: Annotated[
+        int, typer.Option("--perturbed-rows", min=0, help="Rows for each perturbation.")
+    ] = 200
+    examples: Annotated[
+        int, typer.Option("--examples", min=0, help="Examples in the page; all are in examples.jsonl.")
+    ] = 400
+    max_length: Annotated[
+        int | None,
+        typer.Option(
+            "--max-length", min=3, help="Tokens of a text at most (default: as the teacher was trained)."
+        ),
+    ] = None
+    seed: Annotated[
+        int,
+        typer.Option(
+            "--seed", min=0, max=2**32 - 1, help="Of drawn rows, perturbations, SmoothGrad and bootstrap."
+        ),
+    ] = 0
+
+    def choice(self) -> AuditChoice:
+        """What ``commands.audit`` takes. Raises RecipeError for values that cannot be."""
+        from gradistill.auditing.methods import method
+        from gradistill.auditing.methods.smoothgrad import SmoothGrad
+        from gradistill.commands.audit import AuditChoice
+
+        one_of("--rationale-units", self.rationale_units, ("characters", "words"))
+        options: dict[str, Any] = {} if self.steps is None else {"steps": steps_of(self.steps)}
+        if self.attribution == SmoothGrad.name:
+            options["seed"] = self.seed
+        given = asdict(self)
+        for name in ("attribution", "steps", "watch", "fail_under"):
+            del given[name]
+        return AuditChoice(
+            method=method(self.attribution, **options), limits=limits_of(self.fail_under),
+            watched=words_of(self.watch), **given,
+        )  # fmt: skip
+
+
+def audit(
+    teacher: Teacher,
+    student: Annotated[
+        list[str],
+        typer.Option("--student", help="The classifier to audit: folder or hub id; may be repeated."),
+    ],
+    data: TeacherData,
+    options: AuditOptions,
+    folder: AuditFolder,
+    log: LogOptions,
+) -> None:
+    """Show whether students decide as their teacher does, and for the same reasons."""
+    log.set_up()
+    from gradistill.commands.audit import audit as audited
+
+    choice = options.choice()
+    found = audited(teacher, student, data.choice(), folder.output, choice, overwrite=folder.overwrite)
+    _report(found, folder.output)
+
+
+def _report(found: dict[str, Any], output: Path) -> None:
+    """The table; exit code 1 where a figure is below its limit."""
+    from gradistill.report.run_summary import audit_view
+
+    show(audit_view(found))
+    write(f"written to {output}: open {output / 'audit.html'} in a browser")
+    if found["failed"]:
+        raise typer.Exit(1)
+
+
+def steps_of(given: str) -> int | str:
+    from gradistill.errors import RecipeError
+
+    if given != "auto" and not (given.isascii() and given.isdigit() and int(given) > 0):
+        raise RecipeError(
+            f"--steps {given!r}", expected="a number of 1 or more, or auto", remedy="say --steps 50"
+        )
+    return given if given == "auto" else int(given)
+
+
+def words_of(given: str | None) -> tuple[str, ...]:
+    return tuple(word.strip() for word in (given or "").split(",") if word.strip())
+
+
+def limits_of(given: str | None) -> dict[str, float]:
+    """``figure=number`` pairs with commas between. Raises RecipeError for anything else."""
+    from gradistill.errors import RecipeError
+
+    found: dict[str, float] = {}
+    for pair in words_of(given):
+        name, _, value = (part.strip() for part in pair.partition("="))
+        try:
+            number = float(value)
+        except ValueError:
+            number = float("nan")
+        if not name or not isfinite(number):
+            raise RecipeError(
+                f"--fail-under {pair!r}",
+                expected="figure=number, the number finite",
+                remedy="say --fail-under label_loyalty=0.95",
+            )
+        found[name] = number
+    return found

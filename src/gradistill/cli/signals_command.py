@@ -1,0 +1,165 @@
+"""``gradistill signals``: write, show, list and delete stores of teacher signals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gradistill.cli.options import (
+    TEACHER,
+    Encoding,
+    LogOptions,
+    StoreData,
+    StudentRecipe,
+    Verify,
+    known_encoding,
+    known_verification,
+    one_of,
+    output_option,
+)
+from gradistill.printing import confirmed, show, write
+
+DEVICE_MAPS = ("auto", "balanced", "sequential", "cpu")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreAction:
+    """What is done with a store that there is."""
+
+    action: Annotated[
+        str | None, typer.Argument(help="show, list or delete; without one of them a store is written.")
+    ] = None
+    folder: Annotated[
+        Path | None, typer.Argument(help="The folder of a store; for list, of stores (default: the cache).")
+    ] = None
+    verify: Verify = "full"
+    yes: Annotated[bool, typer.Option("--yes", help="Delete without asking.")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreOutput:
+    """How a store is written, and where."""
+
+    output: Annotated[Path | None, output_option("The store's folder (default: in the cache).")] = None
+    encoding: Encoding = None
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Write damaged shards of a finished store again.")
+    ] = False
+    device_map: Annotated[
+        str | None,
+        typer.Option(
+            "--device-map", help="Spread a large teacher by accelerate: auto, balanced, sequential or cpu."
+        ),
+    ] = None
+
+
+def signals(
+    *,
+    teacher: Annotated[str | None, TEACHER] = None,  # show, list and delete need none
+    data: StoreData,
+    recipe: StudentRecipe,
+    written: StoreOutput,
+    existing: StoreAction,
+    log: LogOptions,
+) -> None:
+    """Write what a recipe asks of the teacher into a store, once; or show, list and delete stores."""
+    log.set_up()
+    if existing.action is not None:
+        return _managed(existing.action, existing)
+    from gradistill.commands import distill
+    from gradistill.commands.signal_stores import DEFAULT_ENCODING, StoreSettings
+
+    resolved = recipe.load_for(data.task)
+    _given("--data", data.data)
+    choice = data.choice()
+    source = _given("--teacher", teacher)
+    settings = StoreSettings(
+        device_map=_known(written.device_map),
+        encoding=known_encoding(written.encoding or DEFAULT_ENCODING),
+        repair=written.repair,
+    )
+    return _print(distill.store_signals(source, choice, written.output, resolved, settings=settings))
+
+
+def _known(device_map: str | None) -> str | None:
+    return device_map and one_of("--device-map", device_map, DEVICE_MAPS)
+
+
+def _given(option: str, value: str | None) -> str:
+    from gradistill.errors import RecipeError
+
+    if value is None:
+        raise RecipeError(
+            f"gradistill signals came without {option}",
+            expected="--teacher and --data, or one of show, list, delete",
+            remedy="see gradistill signals --help",
+        )
+    return value
+
+
+def _managed(action: str, existing: StoreAction) -> None:
+    from gradistill.commands.signal_stores import check
+    from gradistill.errors import RecipeError
+
+    folder, verify = existing.folder, known_verification(existing.verify)
+    one_of("gradistill signals", action, ("show", "list", "delete"))
+    if action == "list":
+        return _list(folder)
+    if folder is None:
+        raise RecipeError(
+            f"gradistill signals {action} came without a folder", remedy="name the store's folder"
+        )
+    if action == "delete":
+        return _delete(folder, existing.yes)
+    _print(folder)
+    check(folder, verify=verify)
+    return write(f"whole ({verify} verification)")
+
+
+def _list(folder: Path | None) -> None:
+    from gradistill.commands.signal_stores import cache_folder, describe, stores
+    from gradistill.report.terminal import results_table
+
+    place = folder or cache_folder()
+    shown = ("teacher", "data", "method", "rows", "megabytes", "finished")
+    rows: list[dict[str, Any]] = []
+    for store in stores(place):
+        about = describe(store)
+        rows.append({"store": store.name, **{key: about.get(key, "") for key in shown}})
+    if rows:
+        show(results_table(rows, title=f"stores in {place}"))
+    else:
+        write(f"no stores in {place}")
+
+
+def _delete(folder: Path, yes: bool) -> None:
+    from gradistill.commands.signal_stores import delete, refuse_no_store
+
+    refuse_no_store(folder)
+    if not yes and not confirmed(f"delete the teacher signals in {folder}?"):
+        raise typer.Abort
+    delete(folder)
+    write(f"deleted {folder}")
+
+
+def _print(folder: Path) -> None:
+    from gradistill.commands.signal_stores import describe
+    from gradistill.report.terminal import results_table
+
+    about = describe(folder)
+    columns = about.pop("signals", [])
+    for key, value in about.items():
+        write(f"{key}: {value}")
+    rows = [
+        {
+            "signal": c["name"],
+            "shape": "×".join(map(str, c["shape"])),
+            "per": c["per"],
+            "written as": c["encoding"],
+        }
+        for c in columns
+    ]
+    show(results_table(rows, title="signals"))

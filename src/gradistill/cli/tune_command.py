@@ -1,0 +1,122 @@
+"""``gradistill tune``: search a recipe's own fields for a task."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gradistill.cli.options import (
+    DistillationRecipe,
+    LogOptions,
+    Signals,
+    Teacher,
+    TeacherData,
+    output_option,
+    write_result,
+)
+from gradistill.printing import show
+
+if TYPE_CHECKING:  # what is loaded when the command runs
+    from gradistill.commands.tune import Tuning
+    from gradistill.recipe import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions:
+    """What is searched, and for how long."""
+
+    search: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--search",
+            help="A field and its values: objectives.soft_label.temperature=1..10, …=0.1..100:log, …=text,token; may "
+            "be repeated. Default: the learning rate, and the weight of every objective with a teacher.",
+        ),
+    ] = None
+    maximize: Annotated[
+        str,
+        typer.Option(
+            "--maximize", help="metric, label_loyalty, probability_loyalty, saliency_loyalty, or a mean: a+b."
+        ),
+    ] = "metric+saliency_loyalty"
+    minutes: Annotated[
+        float | None,
+        typer.Option("--minutes", min=0.01, help="Start no trial after so many minutes (default: 60)."),
+    ] = None
+    trials: Annotated[
+        int | None, typer.Option("--trials", min=1, help="At most so many trials in this call.")
+    ] = None
+    signals: Signals = "auto"
+
+    def tuning(self, recipe: DistillationRecipe, task: str | None) -> Tuning:
+        """The search for a recipe. Raises RecipeError for a field that cannot be searched."""
+        from gradistill.commands.search_space import searched
+        from gradistill.commands.tune import Tuning
+
+        def resolve(changes: Sequence[str]) -> Recipe:
+            return recipe.load_for(task, changes)
+
+        bounds = 60.0 if self.minutes is None and self.trials is None else self.minutes
+        aim = tuple(name.strip() for name in self.maximize.split("+"))
+        return Tuning(resolve, tuple(map(searched, self.search or ())), aim, bounds, self.trials)
+
+
+def tune(
+    teacher: Teacher,
+    data: TeacherData,
+    output: Annotated[Path, output_option("Where tune.db, best.yaml, tune.json and the best student go.")],
+    recipe: DistillationRecipe,
+    options: SearchOptions,
+    log: LogOptions,
+) -> None:
+    """Search a recipe's own fields for a task, on validation only; the same command searches on."""
+    log.set_up()
+    from gradistill.commands.signal_stores import StoreChoice
+    from gradistill.commands.tune import tune as tuned
+
+    tuning = options.tuning(recipe, data.task)
+    choice = data.choice()
+    found = tuned(teacher, choice, output, tuning, signals=StoreChoice(options.signals))
+    _report(found, output, next_command(teacher, choice, output))
+
+
+def next_command(teacher: str, choice: Any, output: Path) -> str:
+    """The command that trains the best student once more, for a shell."""
+    from gradistill.commands.tune import BEST
+
+    named = ["--teacher", teacher, *choice.options(), "--recipe", str(output / BEST)]
+    return shlex.join(["gradistill", "distill", *named, "--output", str(output / "student")])
+
+
+def _report(found: dict[str, Any], output: Path, command: str) -> None:
+    from gradistill.commands.tune import BEST
+    from gradistill.report.terminal import results_table
+
+    if not found["trials"]:
+        return write_result("no trial has ended yet; the same command goes on")
+    rows = [trial_row(trial) for trial in found["trials"]]
+    show(results_table(rows[:10], title=f"{len(rows)} trials, {found['pruned']} stopped early"))
+    return write_result(f"the best recipe is {output / BEST}. To distil with it:\n{command}")
+
+
+def trial_row(trial: Mapping[str, Any]) -> dict[str, Any]:
+    """A line of the table. Fields keep the name of their objective: several have a ``weight``."""
+    figures = {name.removesuffix("_loyalty"): value for name, value in trial.items() if name != "values"}
+    prefixes = ("objectives.", "training.")
+    fields = {
+        next((name.removeprefix(prefix) for prefix in prefixes if name.startswith(prefix)), name): _shown(
+            value
+        )
+        for name, value in trial["values"].items()
+    }
+    return figures | fields
+
+
+def _shown(value: Any) -> str:
+    """A learning rate would be lost in three decimals."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

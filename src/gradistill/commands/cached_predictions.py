@@ -1,0 +1,94 @@
+"""A teacher's answers about validation rows, kept in the cache: all its students are compared with them."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load, save
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from gradistill.auditing import Predictions, predict_rows
+from gradistill.commands.signal_stores import cache_folder
+from gradistill.data import Collator
+from gradistill.io import system_reason, write_whole
+from gradistill.store.fingerprint import digest
+
+logger = logging.getLogger(__name__)
+
+_FORMAT = 2
+_CHECKSUM = "sha256"
+
+
+def cached_predictions(
+    teacher: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Dataset,
+    hashes: Mapping[str, str],
+    on_progress: Callable[[int], object],
+) -> Predictions:
+    """What ``predict_rows`` returns, from the cache where the same teacher predicted the same rows on such a device.
+
+    ``hashes`` are those of the ``teacher``, the ``tokenizer`` and the ``rows``, which the run has made already. A file
+    whose checksum does not fit is computed again, with a line, and one that cannot be written is done without.
+    """
+    purpose = {
+        "format": _FORMAT,
+        **hashes,
+        "device": next(teacher.parameters()).device.type,
+        "versions": {name: version(name) for name in ("gradistill", "torch", "transformers")},
+    }
+    file = cache_folder() / "answers" / f"{digest(purpose)[:24]}.safetensors"
+    try:
+        kept = _read(file, len(rows), purpose)
+        logger.debug(f"the teacher's answers: from {file}")
+        on_progress(len(rows))
+        return kept
+    except FileNotFoundError:
+        pass
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        logger.info(f"the teacher's cached answers cannot be used, and are computed again: {file}: {error}")
+    answers = predict_rows(teacher, rows, Collator(tokenizer), on_progress=on_progress)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        tensors = _tensors(answers)
+        write_whole(file, save(tensors, metadata={_CHECKSUM: _checksum(tensors, purpose)}))
+    except OSError as error:
+        logger.info(f"the teacher's answers are not kept for the next student: {system_reason(error)}")
+    return answers
+
+
+def _tensors(answers: Predictions) -> dict[str, np.ndarray]:
+    lengths = np.array([len(scores) for scores in answers.maps], dtype=np.int64)
+    scores = np.concatenate(answers.maps) if answers.maps else np.zeros(0, dtype=np.float32)
+    return {"logits": np.ascontiguousarray(answers.logits), "scores": scores, "lengths": lengths}
+
+
+def _checksum(tensors: Mapping[str, np.ndarray], purpose: Mapping[str, Any]) -> str:
+    """Of the numbers, and of what they were computed for: a file under another name does not fit."""
+    found = hashlib.sha256(digest(purpose).encode())
+    for name, array in sorted(tensors.items()):
+        found.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()
+
+
+def _read(file: Path, rows: int, purpose: Mapping[str, Any]) -> Predictions:
+    """Raises FileNotFoundError where there is no file, and other errors where it is not as it was written."""
+    found = load(file.read_bytes())
+    with safe_open(file, "np") as opened:
+        written = (opened.metadata() or {}).get(_CHECKSUM)
+    if written != _checksum(found, purpose):
+        raise ValueError("its checksum does not fit its content")
+    maps = np.split(found["scores"], found["lengths"].cumsum()[:-1])
+    if not len(maps) == len(found["logits"]) == rows or found["lengths"].sum() != len(found["scores"]):
+        raise ValueError(f"it is not about {rows} rows")
+    return Predictions(found["logits"], tuple(maps))

@@ -1,0 +1,118 @@
+"""What is checked of data and teacher beside the work: positive class, overlap, whether the teacher knows the task."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from torch import nn
+
+from gradistill.commands.run_folder import record_of
+from gradistill.data import DataChoice, Splits, Task
+from gradistill.data.batching import Collate, row_batches
+from gradistill.data.data_source import is_path, path_text
+from gradistill.data.overlap import overlap, texts_of
+from gradistill.data.split_tables import Wanted, read_source
+from gradistill.data.table import with_fields
+from gradistill.data.tasks import label_key, no_better_than_constant
+from gradistill.models.eval_mode import still
+from gradistill.printing import NO_PREFIX, log_line
+
+logger = logging.getLogger(__name__)
+
+ROWS = 500
+"""Enough to see whether a teacher knows its task; its whole evaluation follows at the end."""
+
+
+def with_positive(splits: Splits, named: str | None, models: Sequence[str | Path] = ()) -> Splits:
+    """The splits with the positive class that the user named, or else that of the run that made one of ``models``.
+
+    Raises DataError for a name that is no label, or a task without two classes.
+    """
+    if named is not None:
+        return replace(splits, task=splits.task.with_positive(named))
+    for label in filter(None, map(positive_of_run, models)):
+        if label_key(label) in map(label_key, splits.task.labels or ()) and splits.task.positive_label:
+            return replace(splits, task=splits.task.with_positive(label))
+    return splits
+
+
+def positive_of_run(folder: str | Path) -> str | None:
+    """The positive class that a run folder's ``metrics.json`` names; None where there is none to be read."""
+    found = record_of(folder).get("positive")
+    return found if isinstance(found, str) else None
+
+
+def weak_teacher_warning(teacher: nn.Module, encoded: Dataset, collate: Collate, task: Task) -> str | None:
+    """A warning where a teacher predicts no better than one answer for every row, on some of the encoded rows."""
+    some = encoded if len(encoded) <= ROWS else encoded.shuffle(seed=0).select(range(ROWS))
+    predicted, device = np.zeros(len(some)), next(teacher.parameters()).device
+    with still(teacher), torch.no_grad():
+        for batch in row_batches(some, collate, device, tokens_at_once=4096):
+            logits = teacher(**batch.batch.inputs).logits.float().cpu().numpy()
+            predicted[list(batch.places)] = logits[:, 0] if task.labels is None else logits.argmax(-1)
+    return teacher_warning(task, predicted, np.asarray(some["labels"][:]))
+
+
+def teacher_warning(
+    task: Task, predicted: np.ndarray, labels: np.ndarray, owner: str = "teacher"
+) -> str | None:
+    """A warning where predicted class ids or scores are no better than one answer for every row."""
+    problem = no_better_than_constant(task, predicted, labels)
+    if problem is None:
+        return None
+    return f"the {owner} is no better than a constant answer: {problem}. Check the labels and the data"
+
+
+def log_splits(splits: Splits) -> None:
+    """Log what was loaded, a record a line: rows in two splits and doubtful data are warnings."""
+    for line in splits.describe().split("\n"):
+        if line.startswith("WARNING: "):
+            logger.warning(line.removeprefix("WARNING: "))
+        elif line.startswith("overlap: "):
+            logger.warning(line, extra=NO_PREFIX)
+        else:
+            logger.info(line)
+
+
+class NewWarnings:
+    """A filter for the log of a job that runs again and again: it keeps each warning once, and no other record.
+
+    Example: ``with log_filter(new_warnings): distill(…)``, with one ``new_warnings`` for all runs.
+    """
+
+    def __init__(self) -> None:
+        self._shown: set[str] = set()
+        self._last: logging.LogRecord | None = None
+        self._kept = False
+
+    def __call__(self, record: logging.LogRecord) -> bool:
+        if record is not self._last:  # every handler asks about it
+            line = log_line(record)
+            self._kept = record.levelno >= logging.WARNING and line not in self._shown
+            self._shown.add(line)
+            self._last = record
+        return self._kept
+
+
+def overlap_with_training(splits: Splits, split: str, choice: DataChoice) -> dict[str, Any] | None:
+    """How many rows of a split are training rows, where the source has a training split; None where it has not.
+
+    A drawn share for validation has no row of the training rows (``data.validation_share``).
+    """
+    alone = is_path(choice.source) and Path(path_text(choice.source)).is_file()
+    if split == "train" or alone or choice.validation_share is not None:
+        return None
+    columns = splits.task.text_columns
+    tables, _ = read_source(choice.source, Wanted((), ("train",)), splits.task)
+    table = with_fields(tables["train"], columns) if "train" in tables else None
+    if table is None or not all(name in table.columns for name in columns):
+        return None
+    training = {name: list(map(str, table.columns[name])) for name in columns}
+    return overlap(texts_of(splits.rows[split], columns), training)

@@ -1,0 +1,94 @@
+"""A trainer at work: what stops it is said in one message, and what it has saved is whole."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from transformers import (
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from gradistill.errors import TrainingError
+from gradistill.io import reason_of_the_disk
+from gradistill.models.loading import without_file_bars
+from gradistill.printing import progress_shown
+from gradistill.training.checkpoints import last_whole, remove_unsealed
+
+logger = logging.getLogger(__name__)
+
+
+class _FirstStep(TrainerCallback):
+    """The step from which this process trains: more than 0 where it goes on from a checkpoint."""
+
+    step = 0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self.step = state.global_step
+
+
+def trained(trainer: Trainer, checkpoint: str | None) -> float:
+    """Train, from a checkpoint if there is one; returns the seconds."""
+    if not progress_shown():
+        for bars in (ProgressCallback, PrinterCallback):
+            trainer.remove_callback(bars)
+    trainer.add_callback(_FirstStep())
+    start = perf_counter()
+    with without_file_bars():
+        trainer.train(resume_from_checkpoint=checkpoint)
+    seconds = perf_counter() - start
+    logger.debug(f"trained to step {trainer.state.global_step} in {seconds:.1f} s")
+    return seconds
+
+
+@contextmanager
+def reporting_disk_errors(checkpoints: Path) -> Iterator[None]:
+    """Raises TrainingError where something inside the block cannot be written, by whatever library; the whole
+    checkpoints stand, and what was half-written goes."""
+    try:
+        yield
+    except Exception as error:
+        reason = reason_of_the_disk(error)
+        if reason is None:
+            raise
+        remove_unsealed(checkpoints)
+        whole = last_whole(checkpoints)
+        raise TrainingError(
+            f"{checkpoints.parent} cannot be written: {reason}",
+            expected="room on the disk, and leave to write",
+            remedy="see to it and give the same command again; "
+            + (f"it goes on from {whole.name}" if whole else "nothing had been saved before"),
+        ) from error
+
+
+def epochs_done(trainer: Trainer) -> float:
+    """The passes over the data that this process has made: the others were made before it went on."""
+    callbacks = trainer.callback_handler.callbacks
+    begun = max((callback.step for callback in callbacks if isinstance(callback, _FirstStep)), default=0)
+    taken = trainer.state.global_step
+    return (trainer.state.epoch or 0.0) * (taken - begun) / max(taken, 1)
+
+
+def saving(model: Any, tokenizer: PreTrainedTokenizerBase) -> Callable[[Path], None]:
+    """What writes a model and its tokenizer into a folder. Not Trainer.save_model: it adds a pickle of the
+    arguments, which recipe.yaml says better."""
+
+    def save(folder: Path) -> None:
+        with without_file_bars():
+            model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+
+    return save

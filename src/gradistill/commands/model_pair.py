@@ -1,0 +1,54 @@
+"""The models of one command: loaded once, probed once, and handed along."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from gradistill.commands.text_lengths import Reader
+from gradistill.models.probe import ProbedModel
+from gradistill.objectives import Pair
+from gradistill.recipe import Recipe
+from gradistill.signals.teacher import OnlineTeacher
+
+
+@dataclass(frozen=True)
+class ModelPair:
+    """A student and its teacher, if there is one, for a recipe.
+
+    ``shared_embeddings``: whether the student's embedding layer is a copy of the teacher's.
+    """
+
+    student: Reader
+    teacher: Reader | None
+    recipe: Recipe
+    shared_embeddings: bool = True
+
+    @classmethod
+    def of(cls, student: Reader, teacher: Reader, recipe: Recipe) -> ModelPair:
+        """A pair whose student was built from the teacher as the recipe describes (``runs.build_student``)."""
+        own_embeddings = recipe.student.checkpoint and recipe.student.embeddings == "own"
+        return cls(student, teacher, recipe, not own_embeddings)
+
+    @cached_property
+    def online(self) -> OnlineTeacher | None:
+        """The teacher as a source of signals: in eval mode and out of every graph from now on."""
+        if self.teacher is None:
+            return None
+        probe, compute = self.teacher.probe, self.recipe.compute
+        probe = probe if compute.trim_last_block else replace(probe, trim=None)
+        return OnlineTeacher(ProbedModel(self.teacher.model, probe), share_views=compute.share_views)
+
+    @property
+    def facts(self) -> Pair | None:
+        """What objectives know of the two models; None without a teacher."""
+        if self.teacher is None:
+            return None
+        return Pair(self.student.probe, self.teacher.probe, self.shared_embeddings)
+
+    def readers(self) -> Iterator[tuple[str, Reader]]:
+        """The models by role, the student first."""
+        yield "student", self.student
+        if self.teacher is not None:
+            yield "teacher", self.teacher

@@ -1,0 +1,178 @@
+"""Pre-training of a student: a teacher's encoder distilled into a smaller one, on texts that nobody labelled."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments, set_seed
+
+from gradistill.commands.distill import build_student
+from gradistill.commands.model_pair import ModelPair
+from gradistill.commands.run_folder import check_run
+from gradistill.commands.text_lengths import Reader, new_length
+from gradistill.commands.training_run import EncodedRows, Run
+from gradistill.data import Cut, encode, load_texts
+from gradistill.data.batching import row_batches
+from gradistill.data.data_source import Source, is_path
+from gradistill.data.unlabelled_texts import TEXTS
+from gradistill.errors import RecipeError
+from gradistill.models.loading import load_classifier, load_tokenizer, set_padding
+from gradistill.models.model_source import ModelSource, model_folder, model_name, model_paths
+from gradistill.models.tracing import evaluating
+from gradistill.objectives import Moment, Pair
+from gradistill.recipe import Recipe
+from gradistill.signals import Logits, TargetSignal
+from gradistill.signals.teacher import TeacherSignals
+from gradistill.training.arguments import Measured, check_training, training_arguments
+from gradistill.training.trainer import DistillationTrainer
+
+logger = logging.getLogger(__name__)
+
+HELD_OUT, MOST_HELD_OUT = 0.02, 500
+"""Share and number of texts that are not trained on, but measured before and after."""
+
+
+def pretrain(
+    teacher: ModelSource,
+    texts: Sequence[Source],
+    output: str | Path,
+    recipe: Recipe,
+    *,
+    text_columns: tuple[str, ...] | None = None,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Distil an encoder, fine-tuned or not, into the student that the recipe describes; no label is read.
+
+    What is written is the encoder alone, a checkpoint for ``distill --student``. Returns what ``metrics.json`` holds:
+    the distances on texts held out, before and after. ``teacher`` is given as to ``finetune``; ``texts`` is a list of
+    paths, hub ids, or objects with rows (a ``Dataset``, a frame, a list of dicts). Raises RecipeError for a recipe that
+    asks about labels.
+    """
+    output, texts = Path(output), _listed(texts)
+    reads = (*model_paths(teacher, recipe.student.checkpoint), *filter(is_path, texts))
+    check_run(output, recipe, overwrite=overwrite, reads=reads)
+    check_training(recipe, Measured())
+    tokenizer, (model, _) = load_tokenizer(teacher), load_classifier(teacher, new_head=True)
+    set_padding(model, tokenizer)
+    set_seed(recipe.training.seed)
+    reader = Reader("teacher", model_folder(teacher), model)
+    student = build_student(reader, tokenizer, recipe.student)
+    recipe = recipe.with_length(new_length(recipe.training.max_length, [reader, student]))
+    models = ModelPair(student, reader, recipe)
+    names = {"teacher": model_name(teacher)}
+    run = Pretraining(
+        recipe=recipe, models=models, tokenizer=tokenizer, names=names, texts=texts, text_columns=text_columns
+    )
+    return run.train(output, overwrite=overwrite)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretraining(Run):
+    """A run on texts without labels."""
+
+    texts: Sequence[Source]
+    text_columns: tuple[str, ...] | None = None
+
+    checked: ClassVar[tuple[str, ...]] = ("teacher", "student")
+
+    @property
+    def task_name(self) -> str:
+        return "texts"
+
+    def arguments(self, output: Path) -> TrainingArguments:
+        return training_arguments(self.recipe.training, output, Measured())
+
+    def encode(self) -> EncodedRows:
+        training, held_out, cut = _rows(self.texts, self.text_columns, self.tokenizer, self.recipe)
+        return EncodedRows({"train": training, "held_out": held_out}, {"all": cut})
+
+    def check(self, encoded: EncodedRows) -> None:
+        super().check(encoded)
+        assert self.models.facts is not None
+        _refuse_answers(self.recipe, self.models.facts)
+
+    def teacher_signals(self, encoded: EncodedRows, arguments: TrainingArguments) -> TeacherSignals:
+        online = self.models.online
+        assert online is not None
+        online.model.to(arguments.device)
+        return online
+
+    def measure(self, trainer: DistillationTrainer, encoded: EncodedRows) -> dict[str, float]:
+        """The distances on texts that are held out."""
+        return _distances(trainer, encoded.rows["held_out"])
+
+    def evaluate(
+        self,
+        trainer: DistillationTrainer,
+        encoded: EncodedRows,
+        inputs: Mapping[str, str],
+        before: Mapping[str, float],
+    ) -> dict[str, Any]:
+        after = self.measure(trainer, encoded)
+        return {"held_out": {"n": len(encoded.rows["held_out"]), "before": before, "after": after}}
+
+    def saved_model(self) -> PreTrainedModel:
+        """The encoder alone: its head has learned nothing."""
+        encoder: Any = self.models.student.model.base_model
+        return encoder
+
+
+def _listed(texts: Any) -> list[Source]:
+    """The sources of the texts: of one that is no list, itself; a list of dicts is one source."""
+    rows = isinstance(texts, list | tuple) and texts and isinstance(texts[0], Mapping)
+    return list(texts) if isinstance(texts, list | tuple) and not rows else [texts]
+
+
+def _refuse_answers(recipe: Recipe, pair: Pair) -> None:
+    """Only what an encoder says before its head can be learned from texts that are no task's."""
+    for term in recipe.objectives.values():
+        signals = term.objective.signals(pair, "student").values()
+        if any(isinstance(signal, Logits | TargetSignal) for signal in signals):
+            raise RecipeError(
+                f"the objective {term.name} asks for answers to a task, and there is none in pre-training",
+                expected="objectives on hidden states and self-attention",
+                remedy="leave it out here, and name it when you distil the task",
+            )
+
+
+def _rows(
+    texts: Sequence[Source],
+    text_columns: tuple[str, ...] | None,
+    tokenizer: PreTrainedTokenizerBase,
+    recipe: Recipe,
+) -> tuple[Dataset, Dataset, Cut]:
+    """What is trained on, what is held out, drawn by the seed, and how many of both are cut."""
+    found = load_texts(texts, text_columns=text_columns).shuffle(seed=recipe.training.seed)
+    if recipe.training.max_train_rows is not None:
+        found = found.select(range(min(len(found), recipe.training.max_train_rows)))
+    assert recipe.training.max_length is not None  # settled before
+    encoded = encode(found, tokenizer, TEXTS, max_length=recipe.training.max_length)
+    if encoded.truncated:
+        logger.info(str(encoded.cut))
+    rows = encoded.dataset
+    apart = min(MOST_HELD_OUT, max(1, round(HELD_OUT * len(rows))))
+    if len(rows) < 2:
+        raise RecipeError(
+            f"{len(rows)} text came", expected="two or more", remedy="name files with more texts"
+        )
+    logger.info(f"pre-training on {len(rows) - apart} texts; {apart} are held out")
+    return rows.select(range(apart, len(rows))), rows.select(range(apart)), encoded.cut
+
+
+def _distances(trainer: DistillationTrainer, rows: Dataset) -> dict[str, float]:
+    """The mean of every term over rows, as training would measure it without dropout."""
+    student: Any = trainer.model
+    collate: Any = trainer.data_collator
+    step = replace(trainer.step, terms=[replace(term, share=1.0) for term in trainer.step.terms])
+    sums = dict.fromkeys((term.name for term in step.terms), 0.0)
+    with evaluating(student), torch.no_grad():
+        for some in row_batches(rows, collate, student.device, tokens_at_once=2048):
+            for name, values in step.distances(student, some.batch, Moment())[0].items():
+                sums[name] += float(values.sum())
+    return {name: round(total / len(rows), 6) for name, total in sums.items()}

@@ -1,0 +1,271 @@
+"""Teacher signals once: which store serves a run, and building, showing and deleting stores."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from gradistill.data import Collator
+from gradistill.errors import StoreError
+from gradistill.io import discard, system_reason
+from gradistill.models.device_map import DeviceMap, placed
+from gradistill.printing import progress_bars
+from gradistill.signals import Logits, Signal
+from gradistill.signals.teacher import OnlineTeacher
+from gradistill.store.columns import Encoding, columns_for
+from gradistill.store.fingerprint import digest, made_for
+from gradistill.store.manifest import MANIFEST, SHARD, Manifest, refuse_other
+from gradistill.store.reader import StoredTeacher, Verify, damaged, open_shelf, refuse_damaged
+from gradistill.store.writer import DRAFT, PLAN, Build, Share, alone, build, read_plan, rebuild
+from gradistill.training.distributed import processes
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_ENCODING: Encoding = "int8"
+"""Students from it are nearer to those from float32 than two seeds are to each other (docs/signals.md)."""
+
+
+def cache_folder() -> Path:
+    """Where ``auto`` keeps stores: ``$GRADISTILL_CACHE``, or ``signals`` in the user's cache."""
+    if given := os.environ.get("GRADISTILL_CACHE"):
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "gradistill" / "signals"
+
+
+@dataclass(frozen=True)
+class StoreChoice:
+    """``where`` teacher signals come from: ``auto`` (a store in the cache), ``online`` (no store), or a folder.
+
+    Without an ``encoding`` a folder's own holds, and ``DEFAULT_ENCODING`` in the cache.
+    """
+
+    where: str = "auto"
+    encoding: Encoding | None = None
+    verify: Verify = "full"
+
+    @property
+    def folder(self) -> Path | None:
+        return None if self.where in ("auto", "online") else Path(self.where)
+
+    @property
+    def written_as(self) -> Encoding:
+        if self.encoding is None and self.folder is not None:
+            written: Any = Manifest.read(self.folder).about.get("encoding")
+            return written if written in get_args(Encoding) else DEFAULT_ENCODING
+        return self.encoding or DEFAULT_ENCODING
+
+
+AUTO = StoreChoice()
+
+
+@dataclass(frozen=True)
+class StoreSettings:
+    """How a store is written.
+
+    With ``repair`` damaged shards of a finished store are written again, and no others. With a ``device_map``
+    accelerate spreads a large teacher over the devices there are.
+    """
+
+    encoding: Encoding = DEFAULT_ENCODING
+    repair: bool = False
+    device_map: DeviceMap | None = None
+
+
+DEFAULT_SETTINGS = StoreSettings()
+
+
+@dataclass(frozen=True)
+class StoreRows:
+    """The encoded rows that a store is for, and how they were read: a tokenizer, cut at ``max_length`` tokens."""
+
+    rows: Dataset
+    tokenizer: PreTrainedTokenizerBase
+    max_length: int
+
+
+def plan_store(
+    teacher: OnlineTeacher,
+    read: StoreRows,
+    signals: Sequence[Signal],
+    *,
+    folder: Path | None,
+    encoding: Encoding,
+    about: Mapping[str, Any],
+) -> Build:
+    """What to build for these signals; without a folder, in the cache under its fingerprint."""
+    columns = columns_for((Logits(), *signals), teacher.probe, encoding)
+    purpose = made_for(teacher.model, read.tokenizer, read.rows, columns, max_length=read.max_length)
+    place = folder or cache_folder() / digest(purpose)[:24]
+    return Build(place, read.rows, columns, purpose, {**about, "encoding": encoding})
+
+
+def stored_teacher(
+    choice: StoreChoice, plan: Build, teacher: OnlineTeacher, tokenizer: PreTrainedTokenizerBase
+) -> StoredTeacher | None:
+    """The store that ``choice`` names, open; the cache's is built or mended first, or None where it cannot be.
+
+    Raises StoreError for a folder whose store is missing, damaged, or for something else.
+    """
+    verify = choice.verify
+    if choice.where == "auto":
+        try:
+            if not mended(plan, teacher, tokenizer, verify=verify):
+                filled(plan, teacher, tokenizer)
+        except (StoreError, OSError) as error:
+            why = error.what if isinstance(error, StoreError) else f"{plan.folder}: {system_reason(error)}"
+            logger.info(f"no store for teacher signals: {why}. The teacher answers at every step instead.")
+            return None
+        verify = "fast"  # it was verified or written a moment ago
+    logger.info(f"teacher signals: from {plan.folder}")
+    return StoredTeacher.open(plan.folder, plan.made_for, plan.columns, plan.rows["index"], verify=verify)
+
+
+def filled(plan: Build, teacher: OnlineTeacher, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Build what the store lacks, with a bar; over all ranks of ``torchrun``."""
+    state = processes()
+    placed(teacher.model, state.device)
+    if state.is_main_process:
+        logger.info(f"teacher signals: {plan.size / 1e6:,.1f} MB into {plan.folder}")
+    with progress_bars(disable=not state.is_main_process) as progress:
+        bar = progress.add_task("asking the teacher", total=len(plan.rows) / state.num_processes)
+        build(
+            plan,
+            teacher,
+            _collate(tokenizer, state.device),
+            share=Share(state.process_index, state.num_processes, state.wait_for_everyone),
+            on_progress=lambda rows: progress.advance(bar, rows),
+        )
+
+
+def mended(
+    plan: Build,
+    teacher: OnlineTeacher,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    verify: Verify = "full",
+) -> bool:
+    """Write the damaged shards of a finished store again, and no others; False where there is no finished store.
+
+    Raises StoreError where the store is for something else.
+    """
+    if not (plan.folder / MANIFEST).is_file():
+        return False
+    manifest = Manifest.read(plan.folder)
+    refuse_other(plan.folder, plan.made_for, manifest.made_for, remedy="choose another folder")
+    broken = damaged(plan.folder, manifest, verify=verify)
+    if not broken:
+        return True
+    logger.info(
+        "\n".join(f"{plan.folder}: {shard} {what}; it is built again" for shard, what in broken.items())
+    )
+    numbers = [k for k, shard in enumerate(manifest.shards) if shard.file in broken]
+    device = processes().device
+    placed(teacher.model, device)
+    rebuild(plan, numbers, teacher, _collate(tokenizer, device))
+    return True
+
+
+def _collate(
+    tokenizer: PreTrainedTokenizerBase, device: torch.device | None
+) -> Callable[[Sequence[Mapping[str, Any]]], dict[str, Tensor]]:
+    collate = Collator(tokenizer)
+    return lambda rows: {name: tensor.to(device) for name, tensor in collate(rows).items()}
+
+
+@contextmanager
+def _found(folder: Path) -> Iterator[None]:
+    """Raises StoreError where the system cannot find what is named."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise StoreError(
+            f"{folder} cannot be read: {system_reason(error)}", remedy="check the path"
+        ) from error
+
+
+def describe(folder: Path) -> dict[str, Any]:
+    """What, how many, how large, for which teacher. Raises StoreError for what is no store."""
+    with _found(folder):
+        return _described(folder)
+
+
+def _described(folder: Path) -> dict[str, Any]:
+    if (folder / PLAN).is_file() and not (folder / MANIFEST).is_file():
+        shards = list(folder.glob("shard-*.arrow"))
+        size = sum(shard.stat().st_size for shard in shards)
+        return {"folder": str(folder), "finished": "no", "shards": len(shards), "megabytes": size / 1e6}
+    manifest = Manifest.read(folder)
+    return {
+        "folder": str(folder),
+        **manifest.about,
+        "rows": manifest.rows,
+        "tokens": manifest.tokens,
+        "megabytes": round(sum(shard.bytes for shard in manifest.shards) / 1e6, 3),
+        "shards": len(manifest.shards),
+        "finished": "yes",
+        "signals": manifest.made_for["signals"],
+    }
+
+
+def check(folder: Path, *, verify: Verify) -> None:
+    """Raise StoreError, naming the shards, where a store is damaged."""
+    manifest = Manifest.read(folder)
+    refuse_damaged(folder, damaged(folder, manifest, verify=verify))
+
+
+def stores(folder: Path) -> list[Path]:
+    """The stores in a folder of stores, finished or not."""
+    with _found(folder):
+        return sorted({path.parent for name in (MANIFEST, PLAN) for path in folder.glob(f"*/{name}")})
+
+
+def delete(folder: Path) -> None:
+    """Remove a store, whole or damaged. Raises StoreError for anything else."""
+    refuse_no_store(folder)
+    with alone(folder, wait=False):
+        discard(folder)
+
+
+def refuse_no_store(folder: Path) -> None:
+    """Raise StoreError where a folder holds anything but a store, finished or not."""
+    with _found(folder):
+        names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    ours = (MANIFEST, PLAN)
+    foreign = [n for n in names if n not in ours and not SHARD.fullmatch(n) and not DRAFT.fullmatch(n)]
+    if foreign or not _is_store(folder, names):
+        raise StoreError(
+            f"{folder} is no store of teacher signals" + (f": it holds {foreign[0]}" if foreign else ""),
+            expected=f"a folder with a {MANIFEST} and shards",
+            remedy="check the path: gradistill signals list",
+        )
+
+
+def _is_store(folder: Path, names: Sequence[str]) -> bool:
+    """Whether something that we wrote stands there and parses: the manifest, the plan, or any shard."""
+    try:
+        Manifest.read(folder)
+        return True
+    except StoreError:
+        pass
+    try:
+        read_plan(folder)
+        return True
+    except (OSError, ValueError):
+        pass
+    for name in filter(SHARD.fullmatch, names):
+        try:
+            open_shelf(folder / name)
+            return True
+        except ValueError:
+            continue
+    return False

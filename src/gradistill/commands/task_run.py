@@ -1,0 +1,264 @@
+"""Training a classifier on the rows of a task: fine-tuning, and distillation from a teacher."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from datasets import Dataset, concatenate_datasets
+from torch import nn
+from transformers import EvalPrediction, TrainingArguments
+
+from gradistill.auditing import Predictions, loyalty, predict_logits, predict_rows
+from gradistill.commands.cached_predictions import cached_predictions
+from gradistill.commands.data_warnings import teacher_warning, weak_teacher_warning
+from gradistill.commands.signal_stores import AUTO, StoreChoice, StoreRows, plan_store, stored_teacher
+from gradistill.commands.training_run import EncodedRows, Run
+from gradistill.data import Collator, Encoded, Splits, Task, compute_metrics, encode
+from gradistill.models.device_map import placed
+from gradistill.printing import progress_bars
+from gradistill.recipe import TrainingSettings
+from gradistill.signals import Signal
+from gradistill.signals.teacher import TeacherSignals
+from gradistill.store.columns import Encoding
+from gradistill.store.fingerprint import of_rows
+from gradistill.store.reader import StoredTeacher
+from gradistill.store.writer import Build
+from gradistill.training.arguments import Measured, training_arguments
+from gradistill.training.distributed import processes
+from gradistill.training.step import signals_of
+from gradistill.training.trainer import DistillationTrainer
+
+logger = logging.getLogger(__name__)
+
+_BEST = "metric_for_best_model"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskRun(Run):
+    """A run on the rows of a task, with or without a teacher. ``unlabelled`` rows are added to those of training."""
+
+    splits: Splits
+    signals: StoreChoice = AUTO
+    unlabelled: Dataset | None = None
+
+    hashed: ClassVar[tuple[str, ...]] = ("train", "validation")
+
+    @property
+    def task(self) -> Task:
+        return self.splits.task
+
+    @property
+    def task_name(self) -> str:
+        return self.splits.task.name
+
+    def arguments(self, output: Path) -> TrainingArguments:
+        measured = Measured(self.task.select, self.task.metrics, classes=self.task.labels is not None)
+        arguments = training_arguments(self._selecting(self.recipe.training), output, measured)
+        name = str(arguments.metric_for_best_model or "").removeprefix("eval_")
+        if arguments.load_best_model_at_end and name != self.task.select:
+            best = "highest" if arguments.greater_is_better else "lowest"
+            logger.info(f"the checkpoint with the {best} {name} is kept")
+        return arguments
+
+    def _selecting(self, settings: TrainingSettings) -> TrainingSettings:
+        """The settings with the metric that selects under its name here: f1 of several classes is macro_f1."""
+        given = settings.arguments.get(_BEST)
+        if not isinstance(given, str):
+            return settings
+        name = self.task.metric(given.removeprefix("eval_"))
+        if name == given.removeprefix("eval_"):
+            return settings
+        logger.info(f"{_BEST} {given}: of {self.task.num_labels} classes that is {name}, the mean over them")
+        return settings.model_copy(update={"arguments": {**settings.arguments, _BEST: name}})
+
+    def encode(self) -> EncodedRows:
+        found = {
+            split: self.encoded(split)
+            for split in ("train", "validation", *(("test",) if "test" in self.splits.rows else ()))
+        }
+        return EncodedRows(
+            {split: one.dataset for split, one in found.items()},
+            {split: one.cut for split, one in found.items()},
+        )
+
+    def encoded(self, split: str) -> Encoded:
+        """The rows of one split as the models read them; of training no more than ``max_train_rows``."""
+        rows = self.splits.rows[split]
+        wanted = self.recipe.training.max_train_rows
+        if split == "train" and wanted is not None and wanted < len(rows):
+            rows = rows.shuffle(seed=self.recipe.training.seed).select(range(wanted))
+            logger.info(f"training on {wanted} of {len(self.splits.rows[split])} rows")
+        if split == "train" and self.unlabelled is not None:
+            rows = concatenate_datasets([rows, self.unlabelled])
+        encoded = encode(rows, self.tokenizer, self.task, max_length=self.max_length)
+        if encoded.truncated:
+            logger.info(f"{split}: {encoded.cut}")
+        return encoded
+
+    def check(self, encoded: EncodedRows) -> None:
+        """Also for objectives that do not apply to the pair; and warn of a teacher that does not know the task."""
+        super().check(encoded)
+        if self.models.teacher is not None:
+            self.required_signals()
+            self.warn_of_weak_teacher(encoded.rows["validation"])
+
+    def warn_of_weak_teacher(self, validation: Dataset) -> None:
+        """Warn, before any work, of a teacher that does not know the task."""
+        assert self.models.teacher is not None
+        teacher = self.models.teacher.model
+        placed(teacher, processes().device)
+        if warning := weak_teacher_warning(teacher, validation, Collator(self.tokenizer), self.task):
+            logger.warning(warning)
+
+    def required_signals(self) -> tuple[Signal, ...]:
+        """The teacher signals that the objectives need. Raises RecipeError where one cannot apply to the pair."""
+        pair = self.models.facts
+        assert pair is not None
+        for term in self.terms:
+            term.objective.check(pair)
+        return tuple(signals_of(self.terms, pair, "teacher"))
+
+    def plan(
+        self, signals: Sequence[Signal], training: Dataset, encoding: Encoding, folder: Path | None
+    ) -> Build:
+        """The store of these signals of the training rows; without a folder, in the cache."""
+        assert self.models.online is not None
+        return plan_store(
+            self.models.online,
+            StoreRows(training, self.tokenizer, self.max_length),
+            signals,
+            folder=folder,
+            encoding=encoding,
+            about={"method": self.recipe.method, "task": self.task.name, **self.names},
+        )
+
+    def teacher_signals(self, encoded: EncodedRows, arguments: TrainingArguments) -> TeacherSignals | None:
+        """A store, or the teacher itself."""
+        online = self.models.online
+        if online is None:
+            return None
+        stored = self._stored(encoded.rows["train"]) if self.recipe.needs_teacher else None
+        online.model.to("cpu" if stored else arguments.device)
+        return (stored or online) if self.recipe.needs_teacher else None
+
+    def _stored(self, training: Dataset) -> StoredTeacher | None:
+        if self.signals.where == "online":
+            return None
+        assert self.models.online is not None
+        plan = self.plan(self.required_signals(), training, self.signals.written_as, self.signals.folder)
+        return stored_teacher(self.signals, plan, self.models.online, self.tokenizer)
+
+    def signal_seconds(self, teacher: TeacherSignals | None) -> float:
+        online = self.models.online
+        stored = teacher if isinstance(teacher, StoredTeacher) else None
+        return sum((source.seconds for source in (online, stored) if source is not None), 0.0)
+
+    def padded_length(self) -> int | None:
+        return self.max_length if self.recipe.compute.pad_to_max_length else None
+
+    def metric_function(self) -> Callable[[EvalPrediction], dict[str, float]]:
+        return partial(_metrics_of, task=self.task)
+
+    def evaluate(
+        self,
+        trainer: DistillationTrainer,
+        encoded: EncodedRows,
+        inputs: Mapping[str, str],
+        before: Mapping[str, float],
+    ) -> dict[str, Any]:
+        """Metrics and, where there is a teacher, its metrics and the student's loyalty to it."""
+        return {
+            **self._validated(encoded.rows["validation"], inputs),
+            **self._tested(encoded.rows.get("test")),
+        }
+
+    def _validated(self, validation: Dataset, inputs: Mapping[str, str]) -> dict[str, Any]:
+        student, teacher = self.models.student.model, self.models.teacher
+        with progress_bars() as progress:
+            bar = progress.add_task("evaluating", total=len(validation) * (1 if teacher is None else 2))
+
+            def done(rows: int) -> None:
+                progress.advance(bar, rows)
+
+            reference = None
+            if teacher is not None:
+                judge: Any = teacher.model
+                reference = self._reference(judge.to(student.device), validation, inputs, done)
+            labels = reference.labels if reference else None
+            answers = predict_rows(
+                student, validation, Collator(self.tokenizer), labels=labels, on_progress=done
+            )
+        return {
+            "eval": self._metrics(answers, validation),
+            "teacher_eval": self._metrics(reference, validation) if reference else None,
+            "loyalty": loyalty(answers, reference).as_dict() if reference else None,
+            "warnings": [*self.splits.warnings, *self._doubts(answers, reference, validation)],
+        }
+
+    def _reference(
+        self, teacher: nn.Module, rows: Dataset, inputs: Mapping[str, str], done: Callable[[int], object]
+    ) -> Predictions:
+        """The teacher's outputs, from the cache where it has them."""
+        if self.signals.where == "online":
+            return predict_rows(teacher, rows, Collator(self.tokenizer), on_progress=done)
+        hashes = {
+            "teacher": inputs["teacher"],
+            "tokenizer": inputs["tokenizer"],
+            "rows": inputs["validation"],
+        }
+        return cached_predictions(teacher, self.tokenizer, rows, hashes, done)
+
+    def _tested(self, test: Dataset | None) -> dict[str, Any]:
+        """The metrics of both models on the test split, which nothing was chosen by; None where there is none."""
+        found: dict[str, Any] = {"test": None, "teacher_test": None}
+        if test is None:
+            return found
+        names = {"student": "test", "teacher": "teacher_test"}
+        models = {names[owner]: reader.model for owner, reader in self.models.readers()}
+        labels, collate = np.asarray(test["labels"][:]), Collator(self.tokenizer)
+        with progress_bars() as progress:
+            bar = progress.add_task("testing", total=len(test) * len(models))
+            for name, model in models.items():
+                logits = predict_logits(model, test, collate, on_progress=lambda n: progress.advance(bar, n))
+                found[name] = compute_metrics(self.task, logits, labels)
+        return found
+
+    def _doubts(self, answers: Predictions, reference: Predictions | None, validation: Dataset) -> list[str]:
+        """What is wrong with the teacher, or without one with the model that may become one."""
+        judged, owner = (answers, "model") if reference is None else (reference, "teacher")
+        predicted = judged.logits[:, 0] if self.task.labels is None else judged.labels
+        warning = teacher_warning(self.task, predicted, np.asarray(validation["labels"][:]), owner)
+        return [warning] if warning else []
+
+    def _metrics(self, answers: Predictions, validation: Dataset) -> dict[str, float]:
+        labels = np.asarray(validation["labels"][:])
+        return compute_metrics(self.task, answers.logits, labels)
+
+    def about(self, encoded: EncodedRows, inputs: Mapping[str, str]) -> dict[str, Any]:
+        """How the rows were read, so that others can read the same ones."""
+        test = encoded.rows.get("test")
+        rows = {split: len(rows) for split, rows in self.splits.rows.items()}
+        return {
+            # Not among what an unfinished run is known by: no weight depends on these rows.
+            "inputs": {**inputs, "test": of_rows(test)} if test is not None else inputs,
+            "data": {
+                "source": Path(self.names.get("data", "")).name,
+                "text_columns": list(self.task.text_columns),
+                "label_column": self.splits.label_column, "rows": rows, "notes": dict(self.splits.notes),
+            },
+            "positive": self.task.positive_label,
+            "overlap": self.splits.overlap,
+        }  # fmt: skip
+
+
+def _metrics_of(prediction: EvalPrediction, task: Task) -> dict[str, float]:
+    logits = (
+        prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
+    )
+    return compute_metrics(task, logits, prediction.label_ids)  # pyright: ignore[reportArgumentType]

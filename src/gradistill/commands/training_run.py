@@ -1,0 +1,219 @@
+"""The way of every training run: check, train, evaluate, write. What differs stands in the subclasses.
+
+``task_run.TaskRun`` trains a classifier on the rows of a task, ``pretraining.Pretraining`` an encoder on texts.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from datasets import Dataset
+from transformers import (
+    EvalPrediction,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TrainerCallback,
+    TrainingArguments,
+)
+
+from gradistill.commands.guarded_training import epochs_done, reporting_disk_errors, saving, trained
+from gradistill.commands.model_pair import ModelPair
+from gradistill.commands.run_folder import close_run, opened_run
+from gradistill.commands.run_record import described, timing, versions
+from gradistill.data import Collator, Cut
+from gradistill.models.loading import set_padding
+from gradistill.objectives import Term
+from gradistill.recipe import Recipe
+from gradistill.report.model_card import model_card
+from gradistill.signals.teacher import TeacherSignals
+from gradistill.store.fingerprint import of_model, of_rows, of_tokenizer
+from gradistill.training.arguments import CHECKPOINTS, sealing
+from gradistill.training.distributed import processes
+from gradistill.training.trainer import DistillationTrainer
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EncodedRows:
+    """The encoded rows of a run, by split, and how many of their texts are cut."""
+
+    rows: Mapping[str, Dataset]
+    cut: Mapping[str, Cut]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run(ABC):
+    """A training run with its models loaded and built. It knows no folder until it trains.
+
+    ``names`` are what people call the student, the teacher and the data; a student without a name is called like the
+    folder.
+    """
+
+    recipe: Recipe
+    models: ModelPair
+    tokenizer: PreTrainedTokenizerBase
+    names: Mapping[str, str] = field(default_factory=dict)
+    callbacks: Sequence[TrainerCallback] = ()
+
+    hashed: ClassVar[tuple[str, ...]] = ("train",)
+    """The splits that weights depend on: with other rows it is another run."""
+    checked: ClassVar[tuple[str, ...]] = ("student", "teacher")
+    """Whose limits the rows are held to, in this order."""
+
+    def train(self, output: Path, *, overwrite: bool) -> dict[str, Any]:
+        """Train, evaluate and write a run folder; returns what ``metrics.json`` holds.
+
+        Of several processes all train; the first evaluates, writes, and alone has metrics to return. Raises
+        GradistillError, before any work, for what does not fit together.
+        """
+        student = self.models.student.model
+        arguments = self.arguments(output)
+        logger.debug(f"device {arguments.device}; {', '.join(f'{k} {v}' for k, v in versions().items())}")
+        set_padding(student, self.tokenizer)
+        encoded = self.encode()
+        self.check(encoded)
+
+        inputs = self.hashes(encoded)
+        with (
+            reporting_disk_errors(output / CHECKPOINTS),
+            opened_run(output, self.recipe, inputs, overwrite=overwrite) as checkpoint,
+        ):
+            teacher = self.teacher_signals(encoded, arguments)
+            trainer = self.trainer(arguments, encoded, teacher)
+            before = self.measure(trainer, encoded)
+            if checkpoint:
+                logger.info(f"going on from {checkpoint}")
+            seconds = trained(trainer, checkpoint)
+            if not processes().is_main_process:
+                return {}
+
+            metrics = {
+                "task": self.task_name,
+                "method": self.recipe.method,
+                "seed": self.recipe.training.seed,
+                **self._described(output),
+                "texts": {
+                    "max_length": self.max_length,
+                    **{name: cut.as_dict() for name, cut in encoded.cut.items()},
+                },
+                **self.evaluate(trainer, encoded, inputs, before),
+                "timing": timing(
+                    self.signal_seconds(teacher), seconds, epochs_done(trainer) * len(encoded.rows["train"])
+                ),
+                "versions": versions(),
+                **self.about(encoded, inputs),
+            }
+            card = model_card({**metrics, "recipe": self.recipe.as_dict()})
+            close_run(output, saving(self.saved_model(), self.tokenizer), self.recipe, metrics, card)
+        return metrics
+
+    @property
+    @abstractmethod
+    def task_name(self) -> str:
+        """What ``metrics.json`` calls the task."""
+
+    @abstractmethod
+    def arguments(self, output: Path) -> TrainingArguments:
+        """The training arguments. Raises RecipeError for what a run cannot apply."""
+
+    @abstractmethod
+    def encode(self) -> EncodedRows:
+        """The rows as the models read them; there is a split ``train``."""
+
+    def check(self, encoded: EncodedRows) -> None:
+        """Raise an error, before any work, for rows that a model cannot read."""
+        readers = dict(self.models.readers())
+        for owner in filter(readers.__contains__, self.checked):
+            for rows in encoded.rows.values():
+                readers[owner].limits.check(rows, self.tokenizer, owner=owner)
+
+    def hashes(self, encoded: EncodedRows) -> dict[str, str]:
+        """Hashes of what the run reads: what it starts from, whom it learns from, and of which rows."""
+        found = {owner: of_model(reader.model) for owner, reader in self.models.readers()}
+        found["tokenizer"] = of_tokenizer(self.tokenizer)
+        found |= {split: of_rows(encoded.rows[split]) for split in self.hashed}
+        for name, mark in found.items():
+            logger.debug(f"sha256 of {name}: {mark}")
+        return found
+
+    @abstractmethod
+    def teacher_signals(self, encoded: EncodedRows, arguments: TrainingArguments) -> TeacherSignals | None:
+        """What the objectives learn from, on its device; None where they need no teacher."""
+
+    def signal_seconds(self, teacher: TeacherSignals | None) -> float:
+        """The seconds that the teacher's signals took."""
+        return 0.0
+
+    def trainer(
+        self, arguments: TrainingArguments, encoded: EncodedRows, teacher: TeacherSignals | None
+    ) -> DistillationTrainer:
+        pair = self.models.facts
+        return DistillationTrainer(
+            self.models.student.model,
+            arguments,
+            Collator(self.tokenizer, pad_to=self.padded_length()),
+            encoded.rows["train"],
+            encoded.rows.get("validation"),
+            processing_class=self.tokenizer,
+            compute_metrics=self.metric_function(),
+            callbacks=[sealing(self.recipe.training), *self.callbacks],
+            teacher=teacher,
+            objectives=self.terms,
+            teacher_facts=pair.teacher if pair else None,
+            shared_embeddings=pair.shared_embeddings if pair else True,
+            compute=self.recipe.compute,
+        )
+
+    def padded_length(self) -> int | None:
+        """The length that every batch is padded to; None for that of its longest text."""
+        return None
+
+    def metric_function(self) -> Callable[[EvalPrediction], dict[str, float]] | None:
+        """The task's metrics, for evaluations while the run trains."""
+        return None
+
+    def measure(self, trainer: DistillationTrainer, encoded: EncodedRows) -> dict[str, float]:
+        """What is measured before training, to be compared with the end."""
+        return {}
+
+    @abstractmethod
+    def evaluate(
+        self,
+        trainer: DistillationTrainer,
+        encoded: EncodedRows,
+        inputs: Mapping[str, str],
+        before: Mapping[str, float],
+    ) -> dict[str, Any]:
+        """What ``metrics.json`` holds of the trained student. ``before`` is what ``measure`` returned."""
+
+    def about(self, encoded: EncodedRows, inputs: Mapping[str, str]) -> dict[str, Any]:
+        """What ``metrics.json`` holds of the data."""
+        return {"inputs": inputs}
+
+    def saved_model(self) -> PreTrainedModel:
+        """The part of the student that is written."""
+        return self.models.student.model
+
+    @property
+    def terms(self) -> list[Term]:
+        return list(self.recipe.objectives.values())
+
+    @property
+    def max_length(self) -> int:
+        """The length at which texts are cut, which is settled before there is a run (``commands.text_lengths``)."""
+        assert self.recipe.training.max_length is not None
+        return self.recipe.training.max_length
+
+    def _described(self, output: Path) -> dict[str, Any]:
+        """Name and size of both models; the teacher is None where there is none."""
+        names = {"student": output.name, "teacher": "", **self.names}
+        found: dict[str, Any] = {"student": None, "teacher": None}
+        for owner, reader in self.models.readers():
+            found[owner] = described(reader.model, names[owner], reader.probe)
+        return found

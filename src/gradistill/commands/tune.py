@@ -1,0 +1,290 @@
+"""Searching a recipe's own fields for a task: many short distillations, the best of them kept.
+
+Trials are Optuna's (tree-structured Parzen estimator; Watanabe 2023, arXiv:2304.11127), kept in an SQLite file of the
+folder. Each is a run of its own, named by its values: one that was killed goes on when its values come again, which
+is the first thing that a resumed search asks for.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from transformers import TrainerCallback
+
+from gradistill.commands.data_warnings import NewWarnings
+from gradistill.commands.distill import distill, prepared_run
+from gradistill.commands.output_folder import Kind, check_output, held
+from gradistill.commands.run_folder import metrics_of
+from gradistill.commands.search_space import Searched, changes_of, default_space
+from gradistill.commands.signal_stores import AUTO, StoreChoice
+from gradistill.data import DataChoice, read_splits
+from gradistill.data.data_source import Source, is_path
+from gradistill.errors import DataError, GradistillError, ModelError, RecipeError, nearest
+from gradistill.io import discard, draft_of, write_whole
+from gradistill.models.model_source import ModelSource, model_name
+from gradistill.printing import log_filter
+from gradistill.recipe import Recipe
+from gradistill.store.fingerprint import digest, of_model
+from gradistill.training.arguments import check_training
+
+logger = logging.getLogger(__name__)
+
+DATABASE, TRIALS, BEST, REPORT = "tune.db", "trials", "best.yaml", "tune.json"
+METRIC = "metric"
+_TRIAL = re.compile(r"[0-9a-f]{16}")
+"""The folder of a trial is named by a hash of its values."""
+AIMS = (METRIC, "label_loyalty", "probability_loyalty", "saliency_loyalty")
+"""What can be maximised: the task's selecting metric, and the loyalties. Several are averaged."""
+DEFAULT_AIM = (METRIC, "saliency_loyalty")
+
+
+def _is_search(output: Path) -> bool:
+    """Whether an earlier version wrote the folder: an SQLite file, and nothing beside it that is not a search's."""
+    known = {DATABASE, f"{DATABASE}-journal", TRIALS, BEST, REPORT}
+    if not all(path.name in known or draft_of(".+").fullmatch(path.name) for path in output.iterdir()):
+        return False
+    try:
+        with (output / DATABASE).open("rb") as stream:
+            return stream.read(16) == b"SQLite format 3\0"
+    except OSError:
+        return False
+
+
+SEARCH = Kind("search", _is_search)
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How to search. ``resolve`` makes a recipe from changes. ``minutes`` and ``trials`` bound one call, not all of
+    them, and the trial that runs when the time is over still ends. Without a ``space`` it is ``default_space``."""
+
+    resolve: Callable[[Sequence[str]], Recipe]
+    space: tuple[Searched, ...] = ()
+    aim: tuple[str, ...] = DEFAULT_AIM
+    minutes: float | None = 60.0
+    trials: int | None = None
+
+    def settled(self) -> tuple[Searched, ...]:
+        """The space, of fields that the recipe has. Raises RecipeError for another, or an aim that there is not."""
+        if unknown := [name for name in self.aim if name not in AIMS]:
+            raise RecipeError(f"--maximize {unknown[0]!r}", remedy=nearest(unknown[0], AIMS))
+        if self.minutes is None and self.trials is None:
+            raise RecipeError(
+                "the search has no end", expected="--minutes or --trials", remedy="give one of them"
+            )
+        space = self.space or default_space(self.resolve(()))
+        check_training(self.resolve(changes_of(space, {one.field: one.first for one in space})))
+        return space
+
+
+def tune(
+    teacher: ModelSource,
+    data: DataChoice | Source,
+    output: str | Path,
+    tuning: Tuning,
+    *,
+    signals: StoreChoice = AUTO,
+) -> dict[str, Any]:
+    """Search until the time or the trials are over; returns what ``tune.json`` holds.
+
+    Only the best student is kept, and its recipe as ``best.yaml``. The same call on the same folder searches on.
+    What is measured is the validation split, so a student's figures there flatter it: keep other rows for the last
+    word. Raises RecipeError where the folder holds a search for something else.
+    """
+    optuna, choice = _optuna(), DataChoice.of(data)
+    folder, space = Path(output), tuning.settled()
+    check_output(folder, SEARCH)
+    if not (folder / DATABASE).is_file():  # a teacher or data that cannot be read leave nothing behind
+        with log_filter(lambda record: False):  # the first trial logs the same lines
+            run = prepared_run(teacher, choice, tuning.resolve(()))
+        run.required_signals()
+    with held(folder, SEARCH):
+        about = {
+            "recipe": tuning.resolve(()).as_written(), "space": [str(one) for one in space], "aim": list(tuning.aim),
+            "teacher": _teacher_mark(teacher), "data": _data_mark(choice),
+        }  # fmt: skip
+        study = _study(optuna, folder, about, tuning.resolve(()))
+        _again(optuna, study)
+        new_warnings = NewWarnings()
+
+        def distil(at: Path, recipe: Recipe, callbacks: list[TrainerCallback]) -> dict[str, Any]:
+            with log_filter(new_warnings):
+                return distill(
+                    teacher, choice, at, recipe, signals=signals, callbacks=callbacks, overwrite=True
+                )
+
+        search = _Search(optuna, study, folder, tuning, space)
+        until = None if tuning.minutes is None else monotonic() + 60 * tuning.minutes
+        count = 0
+        while (tuning.trials is None or count < tuning.trials) and (until is None or monotonic() < until):
+            search.trial(distil)
+            count += 1
+        return search.report()
+
+
+def _teacher_mark(teacher: ModelSource) -> str:
+    """What a search knows its teacher by: its path, or the content of a loaded one."""
+    if not isinstance(teacher, tuple):
+        return model_name(teacher)
+    return f"{model_name(teacher)} {of_model(teacher[0])[:16]}"
+
+
+def _data_mark(choice: DataChoice) -> str:
+    """What a search knows its data by: their path, or the content of objects."""
+    named = " ".join(
+        (choice.name, *choice.options()[2:])
+    )  # as earlier versions have it, where nothing more is said
+    if is_path(choice.source):
+        return named
+    rows = {split: digest(rows.to_dict())[:16] for split, rows in read_splits(choice).rows.items()}
+    return f"{named} {digest(rows)[:16]}"
+
+
+def _optuna() -> Any:
+    try:
+        import optuna
+    except ImportError as error:
+        raise RecipeError(
+            "gradistill tune came, but Optuna is not installed",
+            expected="the extra tune",
+            remedy="pip install 'gradistill[tune]'",
+        ) from error
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna
+
+
+def _study(optuna: Any, folder: Path, about: Mapping[str, Any], recipe: Recipe) -> Any:
+    """The search of this folder, new or gone on with."""
+    study = optuna.create_study(
+        storage=f"sqlite:///{folder / DATABASE}", study_name="tune", direction="maximize", load_if_exists=True,
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=4),
+    )  # fmt: skip
+    before = study.user_attrs.get("about")
+    if before is not None:  # earlier versions wrote the length down before it was known from the teacher
+        length = recipe.with_length_of(before.get("recipe"))
+        about = {**about, "recipe": length.as_written()}
+    if before is not None and before != dict(about):
+        other = next(key for key in about if before.get(key) != about[key])
+        raise RecipeError(
+            f"{folder} holds a search with another {other}",
+            expected="the same command, or a new folder",
+            remedy="choose another --output",
+        )
+    study.set_user_attr("about", dict(about))
+    # A seed a call, or the first draws of the last call would come again.
+    study.sampler = optuna.samplers.TPESampler(seed=len(study.trials), n_startup_trials=8)
+    return study
+
+
+def _again(optuna: Any, study: Any) -> None:
+    """Ask anew for the values of trials that something stopped."""
+    running = optuna.trial.TrialState.RUNNING
+    for trial in study.get_trials(states=(running,)):
+        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+        if trial.params:
+            study.enqueue_trial(trial.params)
+            logger.info(f"going on with trial {trial.number}")
+
+
+@dataclass
+class _Search:
+    """A search at work in its folder."""
+
+    optuna: Any
+    study: Any
+    folder: Path
+    tuning: Tuning
+    space: tuple[Searched, ...]
+
+    def trial(self, run: Callable[[Path, Recipe, list[TrainerCallback]], Mapping[str, Any]]) -> None:
+        trial = self.study.ask()
+        values = {one.field: one.value(trial) for one in self.space}
+        at = self.folder / TRIALS / digest(values)[:16]
+        shown = ", ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
+                          for key, value in values.items())  # fmt: skip
+        states = self.optuna.trial.TrialState
+        try:
+            recipe = self.tuning.resolve(changes_of(self.space, values))
+            pruning = _Pruning(self.optuna, trial, on=METRIC in self.tuning.aim)
+            metrics = metrics_of(at) or run(at, recipe, [pruning])
+        except self.optuna.TrialPruned:
+            self.study.tell(trial, state=states.PRUNED)
+            logger.info(f"trial {trial.number}: stopped early, behind the others ({shown})")
+            if at.is_dir():
+                discard(at)
+        except GradistillError as error:
+            trial.set_user_attr("error", str(error))
+            self.study.tell(trial, state=states.FAIL)
+            logger.error(f"trial {trial.number}: FAILED ({shown}): {error}")
+            done = self.study.get_trials(deepcopy=False, states=(states.COMPLETE,))
+            if isinstance(error, ModelError | DataError) and not done:
+                raise  # no trial can read the teacher or the data
+        else:
+            figures = _figures(metrics, self.tuning.aim)
+            trial.set_user_attr("figures", figures)
+            score = sum(figures[name] for name in self.tuning.aim) / len(self.tuning.aim)
+            self.study.tell(trial, score)
+            logger.info(f"trial {trial.number}: {score:.4f} ({shown})")
+            self._keep_best()
+
+    def _keep_best(self) -> None:
+        best = self.study.best_trial
+        kept = digest({one.field: best.params[one.field] for one in self.space})[:16]
+        for other in (self.folder / TRIALS).iterdir():
+            if _TRIAL.fullmatch(other.name) and other.name != kept and other.is_dir():
+                discard(other)
+        recipe = self.tuning.resolve(changes_of(self.space, best.params))
+        write_whole(self.folder / BEST, recipe.as_yaml().encode())
+
+    def report(self) -> dict[str, Any]:
+        """All trials, the best first; written as ``tune.json``."""
+        done = [t for t in self.study.trials if t.value is not None and t.state.name == "COMPLETE"]
+        trials = [
+            {"trial": t.number, "score": t.value, **t.user_attrs.get("figures", {}), "values": t.params}
+            for t in sorted(done, key=lambda t: -t.value)
+        ]
+        states = [t.state.name for t in self.study.trials]
+        found = {
+            **self.study.user_attrs["about"], "trials": trials,
+            "pruned": states.count("PRUNED"), "failed": states.count("FAIL"),
+        }  # fmt: skip
+        write_whole(self.folder / REPORT, (json.dumps(found, indent=1) + "\n").encode())
+        return found
+
+
+class _Pruning(TrainerCallback):
+    """Stops a run whose selecting metric is worse than the median of the trials before it, after the same epoch.
+
+    The study maximises, so a loss is reported with its sign changed.
+    """
+
+    def __init__(self, optuna: Any, trial: Any, *, on: bool) -> None:
+        self.optuna, self.trial, self.on = optuna, trial, on
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **_: Any) -> None:
+        name = str(args.metric_for_best_model).removeprefix("eval_")
+        value = (metrics or {}).get(f"eval_{name}")
+        if not self.on or value is None:
+            return
+        self.trial.report(value if args.greater_is_better else -value, step=round(100 * (state.epoch or 0)))
+        if self.trial.should_prune():
+            raise self.optuna.TrialPruned
+
+
+def _figures(metrics: Mapping[str, Any], aim: Sequence[str]) -> dict[str, float]:
+    """The selecting metric and the loyalties of a run. Raises RecipeError for an aim that the task does not have."""
+    found = {f"{kind}_loyalty": e["value"] for kind, e in (metrics["loyalty"] or {}).items() if e}
+    found[METRIC] = next(iter(metrics["eval"].values()))  # a task's first metric selects
+    if missing := [name for name in aim if found.get(name) is None]:
+        raise RecipeError(
+            f"--maximize {missing[0]!r}, which this task does not have",
+            remedy=f"choose among {', '.join(name for name in found if found[name] is not None)}",
+        )
+    return {name: value for name, value in found.items() if value is not None}

@@ -1,0 +1,318 @@
+"""Where rows come from: a folder, a file, the hub, or memory. Each split becomes one table."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from gradistill.data.arrow_tables import read_dataset
+from gradistill.data.data_source import Source, is_path, path_text, tables_of
+from gradistill.data.file_readers import LISTED, ending_of, not_a_file, read_file, stem_of
+from gradistill.data.table import Table
+from gradistill.data.tasks import TASKS, Task
+from gradistill.errors import DataError, Problem, nearest
+
+_HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?::([\w.+-]+))?")
+_GLUE = "nyu-mll/glue"
+_VALIDATION = ("validation", "dev", "val", "valid")
+"""What people call the validation split."""
+_SHARD = re.compile(r"(?P<split>.+?)-(?P<number>\d{3,})(-of-(?P<count>\d+))?(-[0-9a-f]+)?")
+"""Part of a split in several files, as ``save_to_disk`` and the hub name them."""
+SHARE_HINT = "take a part of the training rows: --validation-share 0.1 (validation_share= in Python)"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The splits that must be there, and those that are read where they are."""
+
+    splits: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Shelf:
+    """The splits of a source by name, each with what reads it. ``listing`` is what messages show of the source."""
+
+    place: str
+    readers: Mapping[str, Callable[[], Table]]
+    listing: str
+    problems: Mapping[str, str] = field(default_factory=dict)
+    """Names of splits that cannot be read, and why."""
+
+
+def read_source(source: Source, wanted: Wanted, task: Task | None) -> tuple[dict[str, Table], list[Problem]]:
+    """The tables of those splits that are there, and a problem for each that is wanted and not there.
+
+    A local path goes before a hub id of the same name. A source without splits (one file, one data set) is the one
+    split that is wanted. Raises DataError if ``source`` is nothing of the kind.
+    """
+    if not (wanted.splits or wanted.optional):
+        raise DataError("No split is named.", expected="at least one, such as 'train'")
+    found = _opened(source, wanted)
+    if isinstance(found, _Shelf):
+        return _taken(found, wanted, task)
+    if not wanted.splits:  # a table without splits is none of the optional ones
+        return {}, []
+    if len(wanted.splits) != 1:
+        raise _one_for_many(source, wanted.splits)
+    return {wanted.splits[0]: found()}, []
+
+
+def _opened(source: Source, wanted: Wanted) -> _Shelf | Callable[[], Table]:
+    """The splits of the source, or what reads its only table."""
+    if not is_path(source):
+        found = tables_of(source)
+        if isinstance(found, Table):
+            return lambda: found
+        readers = {name: lambda table=table: table for name, table in found.items()}
+        return _Shelf("the data", readers, f"the data have {', '.join(found) or 'no split'}")
+    source = path_text(source)
+    path = Path(source)
+    try:
+        if path.is_dir():
+            return _folder(path, wanted)
+        if path.exists():
+            return _file(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{source!r} cannot be opened: {error}") from None
+    if ending_of(path) or not _HUB_ID.fullmatch(source):
+        raise DataError(
+            f"There is no file or folder {source!r}.",
+            expected=f"a folder with train and validation files ({LISTED}), one such file, a folder of "
+            "save_to_disk, or a hub id such as glue/sst2 or owner/name:config",
+            remedy="check the path",
+        )
+    return _hub(source)
+
+
+def _taken(shelf: _Shelf, wanted: Wanted, task: Task | None) -> tuple[dict[str, Table], list[Problem]]:
+    tables, problems = {}, []
+    for split in (*wanted.splits, *wanted.optional):
+        names = [n for n in _split_names(split, task) if n in shelf.readers or n in shelf.problems]
+        if not names:
+            if split in wanted.splits:
+                problems.append(Problem(shelf.place, _absent(split, shelf)))
+            continue
+        rivals = [name for name in names if name in _VALIDATION]
+        if names[0] in shelf.problems:
+            problems.append(Problem(shelf.place, shelf.problems[names[0]]))
+        elif split not in names and "validation" not in names and len(rivals) > 1:
+            what = f"the split {split!r} may be {' or '.join(map(repr, rivals))}; keep one, or rename it to {split}"
+            problems.append(Problem(shelf.place, what))
+        else:
+            tables[split] = shelf.readers[names[0]]()
+    return tables, problems
+
+
+def _split_names(split: str, task: Task | None) -> tuple[str, ...]:
+    """What a split may be called: MNLI has two validation splits, of which the matched one counts."""
+    if split not in _VALIDATION:
+        return (split,)
+    known = (task.validation,) if task else ()
+    return tuple(dict.fromkeys((split, "validation", *known, "validation_matched", *_VALIDATION)))
+
+
+def _absent(split: str, shelf: _Shelf) -> str:
+    what = f"there is no {split!r} split; {shelf.listing}"
+    if split == "validation" and "train" in shelf.readers:
+        what += f". Add one (dev, val and valid are understood), or {SHARE_HINT}"
+    return what
+
+
+def _one_for_many(source: Source, splits: Sequence[str]) -> DataError:
+    place = path_text(source) if is_path(source) else f"The {type(source).__name__}"
+    what = f"{place} is one {'file' if is_path(source) else 'table'}"
+    if is_path(source) and Path(place).is_dir():
+        what = f"{place} is one saved data set"
+    ending = ending_of(Path(place)) if is_path(source) else None
+    files = " and ".join(split + (ending or ".csv") for split in splits)
+    share = f"{SHARE_HINT}; " if set(splits) == {"train", "validation"} else ""
+    return DataError(
+        f"{what}, but the splits {', '.join(splits)} are needed.",
+        expected="a folder with one file for each split, or a share to divide it by",
+        remedy=f"{share}put {files} into one folder and name that; "
+        "or, in Python, give a dict of splits, or name one split (splits=)",
+    )
+
+
+def _file(path: Path) -> Callable[[], Table]:
+    if fault := not_a_file(path):
+        raise DataError(f"{path}: {fault}.", expected=f"a file ending in {LISTED}")
+    if ending_of(path) is None:
+        raise DataError(
+            f"{path} is of a kind that cannot be read ({path.suffix or 'no file ending'}).",
+            expected=f"a file ending in {LISTED}",
+            remedy="save it as CSV with a header line, or as JSONL with one object a line",
+        )
+    return lambda: read_file(path)
+
+
+def _folder(folder: Path, wanted: Wanted) -> _Shelf | Callable[[], Table]:
+    there = sorted(folder.iterdir())
+    names = {path.name for path in there}
+    if "dataset_dict.json" in names or {"state.json", "dataset_info.json"} <= names:
+        return _saved(folder)
+    shelf = _files(folder, there)
+    inner = folder / "data"
+    if not _has_any(shelf, wanted) and inner.is_dir():
+        within = _files(inner, sorted(inner.iterdir()))
+        return within if _has_any(within, wanted) else shelf
+    return shelf
+
+
+def _has_any(shelf: _Shelf, wanted: Wanted) -> bool:
+    return any(
+        name in shelf.readers or name in shelf.problems
+        for split in (*wanted.splits, *wanted.optional) for name in _split_names(split, None)
+    )  # fmt: skip
+
+
+def _files(folder: Path, there: Sequence[Path]) -> _Shelf:
+    """Files by the split that they are called after: ``train.csv``, or ``train-00000-of-00002.parquet`` and so on."""
+    whole: dict[str, list[Path]] = {}
+    shards: dict[str, list[tuple[Path, re.Match[str]]]] = {}
+    for path in there:
+        if ending_of(path) is None:
+            continue
+        whole.setdefault(stem_of(path), []).append(path)
+        if match := _SHARD.fullmatch(stem_of(path)):
+            shards.setdefault(match["split"], []).append((path, match))
+    readers: dict[str, Callable[[], Table]] = {}
+    problems: dict[str, str] = {}
+    for split in {*whole, *shards}:
+        parts = [path for path, _ in shards.get(split, [])]
+        files = [*whole.get(split, []), *parts]
+        if len(whole.get(split, [])) > 1 or (whole.get(split) and parts):
+            listed = ", ".join(path.name for path in files[:20])
+            problems[split] = f"the split {split!r} is there more than once: {listed}; keep one"
+        elif parts and (fault := _incomplete(split, shards[split])):
+            problems[split] = fault
+        else:
+            readers[split] = lambda files=files: _joined(files)
+    listing = ", ".join(path.name for path in there[:20]) or "nothing"
+    content = f"the folder holds {listing}"
+    usable = [path for path in there if ending_of(path)]
+    if len(usable) == 1 and usable[0].is_file() and stem_of(usable[0]) not in ("train", "test", *_VALIDATION):
+        content += f"; to read all of {usable[0].name}, name that file"
+    return _Shelf(str(folder), readers, content, problems)
+
+
+def _incomplete(split: str, shards: Sequence[tuple[Path, re.Match[str]]]) -> str:
+    """What is wrong with the parts of a split; blank where they are all there, once each."""
+    numbers = [int(match["number"]) for _, match in shards]
+    counts = {match["count"] for _, match in shards}
+    if len(counts) > 1 or len(set(numbers)) < len(numbers):
+        listed = ", ".join(path.name for path, _ in shards[:20])
+        return f"the parts of the split {split!r} do not belong together: {listed}; keep one set"
+    whole = range(int(next(iter(counts)) or 0))  # without a count nobody knows how many there should be
+    absent = sorted(set(whole) - set(numbers))
+    if not whole or not (absent or set(numbers) - set(whole)):
+        return ""
+    there = f"{len(numbers)} of {len(whole)} parts are there"
+    return f"of the split {split!r}, {there}; the numbers {absent[:5]} are missing"
+
+
+def _joined(files: Sequence[Path]) -> Table:
+    """Several files as one table; where their columns differ, the differences are problems."""
+    tables = [read_file(file) for file in sorted(files)]
+    if len(tables) == 1:
+        return tables[0]
+    first = next((table for table in tables if table.columns), tables[0])
+    problems = [problem for table in tables for problem in table.problems]
+    problems += [
+        Problem(table.file, f"other columns than {first.file}: {', '.join(table.columns)}")
+        for table in tables
+        if table.columns and set(table.columns) != set(first.columns)
+    ]
+    place = f"{first.file} and {len(tables) - 1} more parts"
+    if problems:
+        return Table(place, problems=tuple(problems))
+    starts = [sum(len(table.lines) for table in tables[:k]) for k in range(len(tables))]
+    return Table(
+        place,
+        {name: [cell for table in tables for cell in table.columns[name]] for name in first.columns},
+        [line for table in tables for line in table.lines],
+        typed=first.typed,
+        class_names=first.class_names,
+        parts=tuple(zip(starts, (table.file for table in tables), strict=True)),
+    )
+
+
+def _saved(folder: Path) -> _Shelf | Callable[[], Table]:
+    """What ``save_to_disk`` wrote: one data set, or several by split."""
+    try:
+        _refuse_odd_files(folder)
+        loaded = datasets.load_from_disk(str(folder))
+    except DataError:
+        raise
+    except Exception as error:  # of JSON, Arrow and the disk
+        cause = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise DataError(
+            f"{folder} looks like a folder of save_to_disk, and cannot be loaded. {cause}",
+            expected="all the files that save_to_disk wrote",
+            remedy="save the data set again",
+        ) from error
+    if isinstance(loaded, datasets.Dataset):
+        return lambda: read_dataset(str(folder), loaded)
+    readers = {
+        str(name): lambda name=name, rows=rows: read_dataset(f"{folder} ({name})", rows)
+        for name, rows in loaded.items()
+    }
+    return _Shelf(str(folder), readers, f"the data set has {', '.join(map(str, loaded))}")
+
+
+def _refuse_odd_files(folder: Path) -> None:
+    """What the folder's own lists name must be ordinary files inside it."""
+    listed = folder / "dataset_dict.json"
+    parts = _json(listed)["splits"] if listed.exists() else ["."]
+    for part in (folder / name for name in parts):
+        for name in (
+            "dataset_info.json",
+            *(entry["filename"] for entry in _json(part / "state.json")["_data_files"]),
+        ):
+            file = part / name
+            inside = file.resolve().is_relative_to(folder.resolve())
+            if fault := not_a_file(file) if inside else "it is not in that folder":
+                raise DataError(f"{folder} names {file}: {fault}.", remedy="save the data set again")
+
+
+def _json(file: Path) -> Any:
+    if fault := not_a_file(file):
+        raise DataError(f"{file}: {fault}.")
+    return json.loads(file.read_bytes())
+
+
+def _hub_address(source: str) -> tuple[str, str | None]:
+    match = _HUB_ID.fullmatch(source)
+    assert match is not None
+    if not source.startswith("glue/"):
+        return match[1], match[2]
+    config = source.removeprefix("glue/")
+    known = [task.source for task in TASKS.values() if task.source.startswith("glue/")]
+    if source not in known:
+        raise DataError(f"GLUE has no task {config!r}.", remedy=nearest(source, known))
+    return _GLUE, config
+
+
+def _hub(source: str) -> _Shelf:
+    repository, config = _hub_address(source)
+    try:
+        loaded = datasets.load_dataset(repository, config)
+    except Exception as error:  # the hub client has dozens of kinds, from connection to script
+        cause = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise DataError(
+            f"{source!r} is no file or folder here, and the hub did not give it. {cause}",
+            expected="a path that exists, or a hub id and a connection to the hub (or its local cache)",
+            remedy="check the name and the connection; files of your own go into a folder as train.csv and "
+            "validation.csv",
+        ) from error
+    readers = {
+        str(name): lambda name=name: read_dataset(f"{source} ({name})", loaded[name]) for name in loaded
+    }
+    return _Shelf(source, readers, f"the data set has {', '.join(map(str, loaded))}")

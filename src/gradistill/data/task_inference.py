@@ -1,0 +1,173 @@
+"""What kind of task are these rows? Columns and labels, read off one table; doubt is an error."""
+
+from __future__ import annotations
+
+import ast
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from gradistill.data.data_choice import DataChoice, Kind
+from gradistill.data.table import Table
+from gradistill.data.tasks import Task, inferred_task, label_key
+from gradistill.data.text_columns import LABEL_COLUMNS, TextChoice, find_text_columns, label_candidates
+from gradistill.data.validation import is_missing, missing_columns, number, shown
+from gradistill.errors import DataError
+
+MOST_CLASSES = 50
+_OPENING = {"[": "]", "(": ")", "{": "}"}
+_KINDS = {list: "list", tuple: "list", set: "list", dict: "mapping"}
+_ARRAY = re.compile(r"\[\s*-?[\d.]+(?:\s+-?[\d.]+)*\s*\]")
+"""How numpy writes a vector: "[1 1 0]"."""
+_FLAGS = re.compile(r"[01](?:\s*[\s,;|]\s*[01])+")
+"""A vector of zeros and ones without brackets: "1 0 1"."""
+_SEPARATORS = ("|", ";", ",", "/", "+")
+
+
+@dataclass(frozen=True)
+class Inferred:
+    """The task that a table holds, its label column, and why its other columns are no texts."""
+
+    task: Task
+    label_column: str
+    left_out: Mapping[str, str]
+
+
+def infer_task(table: Table, choice: DataChoice) -> Inferred:
+    """The task that ``table`` holds. Raises DataError where there is doubt."""
+    named = (*(choice.columns or ()), *((choice.label_column,) if choice.label_column else ()))
+    if problems := missing_columns(table, named):
+        raise DataError(f"{table.file} lacks columns that were named.", problems=problems)
+    label_column = choice.label_column or find_label_column(table)
+    refuse_several_labels(table, label_column)
+    labels = find_labels(table, label_column, choice.kind)
+    texts = TextChoice(choice.columns, {}) if choice.columns else find_text_columns(table, label_column)
+    return Inferred(inferred_task(texts.texts, labels, choice.name), label_column, texts.left_out)
+
+
+def find_label_column(table: Table) -> str:
+    """The one column that is called like a label; raises DataError if there are none or several."""
+    candidates = label_candidates(table.columns)
+    if len(candidates) == 1:
+        return candidates[0]
+    found = f"several columns that may be the label: {', '.join(candidates)}"
+    none = f"no column that is called like a label. Its columns: {', '.join(map(shown, table.columns))}"
+    raise DataError(
+        f"{table.file} has {found if candidates else none}.",
+        expected=f"exactly one of {', '.join(LABEL_COLUMNS)}",
+        remedy="name the label's column with --label-column (label_column= in Python)",
+    )
+
+
+def refuse_several_labels(table: Table, column: str) -> None:
+    """Raises DataError for labels that are lists, mappings or vectors, also as text (``"[1, 1, 0]"``)."""
+    values = table.columns.get(column, ())
+    vectors = len(values) > 1 and all(isinstance(v, str) and _FLAGS.fullmatch(v.strip()) for v in values)
+    for line, value in zip(table.lines, values, strict=False):
+        if kind := "a vector of flags in text" if vectors else _several(value):
+            raise DataError(
+                f"{table.file}, row {line}, column {column!r}: the label is {kind}: {shown(value)}. "
+                "Several labels a row are not supported yet.",
+                expected="one label a row: a word, a number, or a score",
+                remedy="keep one label a row, or train one classifier a label on a column of yes and no; "
+                "another column can be named with --label-column (label_column= in Python)",
+            )
+
+
+def _several(value: object) -> str | None:
+    """What a label of several parts is; None for a plain one."""
+    if isinstance(value, str):
+        text = value.strip()
+        if not (text[:1] in _OPENING and text[-1:] == _OPENING[text[0]]):
+            return None
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return "a list in text" if _ARRAY.fullmatch(text) else None
+        # "(spam)" and "{spam}" are words in brackets.
+        return f"a {_KINDS[type(value)]} in text" if type(value) in _KINDS else None
+    if isinstance(value, pa.DataType):  # a Parquet or hub column of anything but text and numbers
+        nested = pa.types.is_nested(value) or pa.types.is_fixed_size_list(value)
+        return f"of the type {value}" if nested else None
+    return f"a {_KINDS[type(value)]}" if type(value) in _KINDS else None
+
+
+def joined_labels(table: Table, column: str) -> str | None:
+    """A label that looks like several others with a separator between, if there is one."""
+    labels = {value.strip() for value in table.columns.get(column, ()) if isinstance(value, str)}
+    for label in sorted(labels):
+        for separator in _SEPARATORS:
+            parts = [part.strip() for part in label.split(separator)]
+            if len(parts) > 1 and all(part in labels for part in parts):
+                return label
+    return None
+
+
+def find_labels(table: Table, column: str, kind: Kind | None = None) -> tuple[str, ...] | None:
+    """The class names in the order of their ids, or None for scores; raises DataError if there is doubt.
+
+    With one number that is no whole number, the labels are scores. Whole numbers are classes in ascending
+    order, words are classes in alphabetical order. A column mostly of numbers, or of scores, is one of numbers:
+    what else stands there is the fault of its row. With a ``kind`` numbers are that, whatever they look like.
+    """
+    if kind == "scores":
+        return None
+    if column in table.class_names:
+        return table.class_names[column]
+    present = [value for value in table.columns[column] if not is_missing(value)]
+    numbers = [n for value in present if (n := number(value)) is not None]
+    finite = [n for n in numbers if math.isfinite(n)]
+    whole = all(n.is_integer() for n in finite)
+    if not whole and kind is None:
+        return None
+    words = not finite or 2 * len(numbers) <= len(present) or not whole
+    counted = tuple(str(int(n)) for n in sorted(set(finite)))
+    labels = _words(table, column, present) if words else counted
+    _refuse_doubtful(table, column, labels, len(present), words=words or kind is not None)
+    return labels
+
+
+def are_words(labels: Sequence[str] | None) -> bool:
+    """Whether classes have names, which stand in alphabetical order where they were inferred."""
+    return labels is not None and any(number(label) is None for label in labels)
+
+
+def _words(table: Table, column: str, values: Sequence[object]) -> tuple[str, ...]:
+    spellings: dict[str, str] = {}
+    for value in values:
+        word = str(value).strip() if isinstance(value, str) else label_key(value)
+        first = spellings.setdefault(label_key(value), word)
+        if first != word:
+            raise DataError(
+                f"{table.file}, column {column!r}: the labels {shown(first)} and {shown(word)} are one label in "
+                "two spellings.",
+                expected="labels that differ in more than letter case",
+                remedy="write them alike",
+            )
+    return tuple(sorted(spellings.values()))
+
+
+def _refuse_doubtful(table: Table, column: str, labels: Sequence[str], rows: int, *, words: bool) -> None:
+    place = f"{table.file}, column {column!r}"
+    if len(labels) < 2:
+        has = f"only the label {shown(labels[0])}" if labels else "no label in any row"
+        raise DataError(
+            f"{place}: {has}.",
+            expected="two classes or more, or scores",
+            remedy="name the task with --task, the column with --label-column, or load more rows",
+        )
+    if len(labels) > MOST_CLASSES and not words:
+        raise DataError(
+            f"{place}: {len(labels)} different whole numbers. Class ids or scores?",
+            expected=f"at most {MOST_CLASSES} class ids, or scores of which one has decimals",
+            remedy="choose one: --kind classes or --kind scores (kind= in Python)",
+        )
+    if len(labels) > MOST_CLASSES and 2 * len(labels) > rows:
+        raise DataError(
+            f"{place}: {len(labels)} different labels in {rows} rows, which looks like text.",
+            expected="classes, each in several rows, or scores",
+            remedy="name the label's column with --label-column (label_column= in Python)",
+        )

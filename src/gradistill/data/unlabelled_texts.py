@@ -1,0 +1,126 @@
+"""Texts without labels: rows of a task that nobody labelled, and any texts at all to pre-train on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from datasets import Dataset
+
+from gradistill.batch import UNLABELLED
+from gradistill.data.data_source import Source, described_source, is_path
+from gradistill.data.file_readers import UnreadableError, not_a_file, text_of
+from gradistill.data.split_tables import Wanted, read_source
+from gradistill.data.splits import prepared, with_problems
+from gradistill.data.table import Table, with_fields
+from gradistill.data.tasks import Task
+from gradistill.data.text_columns import IGNORED_COLUMNS, holds_text, label_candidates, wordless
+from gradistill.data.validation import missing_columns, text_problems
+from gradistill.errors import DataError, Problem
+from gradistill.io import system_reason
+
+TEXTS = Task("texts", ("text",), ("none", "some"), ("accuracy",), "accuracy")
+"""Texts of no task. Nobody reads its labels."""
+
+_REMEDY = "correct these and start again (rows are lines of the file, the header is row 1)"
+
+
+def load_unlabelled(
+    source: Source, task: Task, *, split: str = "unlabelled", first_index: int = 0
+) -> Dataset:
+    """Rows of a task without labels, numbered from ``first_index``; a label column that is there is not read.
+
+    ``source`` is one file or table with the task's text columns, or a folder or hub id with that ``split``. The label
+    is ``UNLABELLED``, or NaN in a regression. Raises DataError with every unusable row, column and file.
+    """
+    name = described_source(source)
+    tables, problems = read_source(source, Wanted((split,)), task)
+    table = with_fields(tables.get(split, Table(name)), task.text_columns)
+    problems += table.problems
+    if table.columns:
+        problems += missing_columns(table, task.text_columns)
+        present = [name for name in task.text_columns if name in table.columns]
+        problems += [problem for name in present for problem in text_problems(table, name)]
+    _refuse(name, problems)
+    return _rows({name: list(table.columns[name]) for name in task.text_columns}, task, first_index)
+
+
+def load_texts(sources: Sequence[Source], *, text_columns: tuple[str, ...] | None = None) -> Dataset:
+    """All different texts of files (.txt with one a line, or tables), of folders, hub ids and objects with ``train``.
+
+    Of a table, each cell of each column of text is one: of ``text_columns``, or of all that are neither numbers nor
+    called like a label or a row's number. Blank ones are left out. Raises DataError where nothing is left, or a
+    source cannot be read.
+    """
+    found: dict[str, None] = {}
+    problems: list[Problem] = []
+    for source in sources:
+        if _is_text_file(source):
+            found |= dict.fromkeys(_lines(Path(source), problems))
+            continue
+        tables, missing = read_source(source, Wanted(("train",)), None)
+        problems += missing
+        for table in tables.values():
+            problems += table.problems
+            found |= dict.fromkeys(_cells(with_fields(table, text_columns or ()), text_columns, problems))
+    named = ", ".join(map(described_source, sources))
+    _refuse(named, problems)
+    texts = [text for text in found if text]
+    if not texts:
+        raise DataError(
+            f"{named or 'No source'} holds no text.",
+            expected="files of texts: .txt with one a line, or tables with a column of text",
+            remedy="check the paths, or name the columns with --text-columns",
+        )
+    return _rows({"text": texts}, TEXTS, 0)
+
+
+def _is_text_file(source: Source) -> bool:
+    """Whether it is a path that ends in .txt; what is wrong with any other is for ``read_source``."""
+    try:
+        return is_path(source) and Path(source).suffix.lower() == ".txt" and Path(source).exists()
+    except (OSError, ValueError):
+        return False
+
+
+def _lines(path: Path, problems: list[Problem]) -> list[str]:
+    try:
+        if fault := not_a_file(path):
+            problems.append(Problem(str(path), fault))
+            return []
+        return [line.strip() for line in text_of(path.read_bytes()).splitlines()]
+    except UnreadableError as error:
+        problems.append(Problem(str(path), str(error), error.row))
+    except OSError as error:
+        problems.append(Problem(str(path), f"cannot be read: {system_reason(error)}"))
+    return []
+
+
+def _cells(table: Table, named: tuple[str, ...] | None, problems: list[Problem]) -> list[str]:
+    if not table.columns:
+        return []
+    if named is not None:
+        problems += missing_columns(table, named)
+        columns = [name for name in named if name in table.columns]
+    else:
+        no_texts = {
+            *label_candidates(table.columns),
+            *(n for n in table.columns if n.casefold() in IGNORED_COLUMNS),
+        }
+        columns = [
+            name
+            for name in table.columns
+            if name not in no_texts and holds_text(table, name) and not wordless(table.columns[name])
+        ]
+    return [cell.strip() for name in columns for cell in table.columns[name] if isinstance(cell, str)]
+
+
+def _rows(columns: dict[str, list[str]], task: Task, first_index: int) -> Dataset:
+    count = len(next(iter(columns.values())))
+    label = float("nan") if task.labels is None else UNLABELLED
+    return prepared({**columns, "label": [label] * count}, task, first_index)
+
+
+def _refuse(source: str, problems: list[Problem]) -> None:
+    if problems:
+        raise with_problems(f"The texts of {source} have", problems, _REMEDY)

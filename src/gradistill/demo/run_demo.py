@@ -1,0 +1,265 @@
+"""The demonstration: does a student learn a shortcut that its teacher does not use?
+
+A teacher learns clean reviews; four students are distilled from it on the same reviews with a neutral weekday that
+agrees with the label most of the time. On the challenge split the weekday always points elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Group, RenderableType
+from rich.text import Text
+from transformers import PreTrainedTokenizerBase
+
+from gradistill.auditing import Estimate, Predictions, loyalty, mean_estimate, predict_rows
+from gradistill.commands.distill import distill, finetune
+from gradistill.commands.explain import explain
+from gradistill.commands.output_folder import Kind, held, is_ours
+from gradistill.commands.run_folder import RUN, finished_run
+from gradistill.commands.signal_stores import StoreChoice
+from gradistill.commands.text_lengths import USUAL, trained_length
+from gradistill.data import Collator, DataChoice, encode, load_splits
+from gradistill.demo.corpus import Review, make_corpus, write_corpus
+from gradistill.io import read_object, write_whole
+from gradistill.models.loading import PACKAGED, load_classifier, load_tokenizer, packaged_model
+from gradistill.printing import progress_bars
+from gradistill.recipe import Recipe, load_recipe
+from gradistill.report.terminal import heat_map, results_table
+
+logger = logging.getLogger(__name__)
+
+METHODS = ("kd", "gkd", "adkd", "rationale")
+SEEN = ("teacher", "kd", "rationale")
+"""Whose explanations are shown."""
+RATE = 0.9
+STUDENT_LAYERS = 3
+CORPUS = {"train": 1200, "validation": 400, "test": 400}
+STUDENT_ROWS = 600
+QUICK = 10
+"""By how much ``quick`` divides these sizes."""
+
+
+def _is_demo(output: Path) -> bool:
+    """Whether an earlier version wrote the folder: by its figures, or its teacher's run."""
+    try:
+        return read_object(output / "demo.json").keys() >= {"seed", "shortcut_rate", "models"}
+    except (OSError, ValueError):
+        known = {"corpus", "teacher", *METHODS}
+        named = all(path.name in known for path in output.iterdir())
+        return named and is_ours(output / "teacher", RUN)
+
+
+DEMO = Kind("demo", _is_demo)
+
+
+@dataclass(frozen=True)
+class Unseen:
+    """The rows that models are measured on, encoded alike: the clean ones and the challenge."""
+
+    tokenizer: PreTrainedTokenizerBase
+    rows: Mapping[str, Any]
+    reviews: Mapping[str, Sequence[Review]]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What is measured of one model: over reviews with an interval each, and its size and speed."""
+
+    over_reviews: Mapping[str, Estimate]
+    parameters: int
+    milliseconds: float
+
+
+def demo(output: Path, *, seed: int = 0, quick: bool = False) -> RenderableType:
+    """Fine-tune, distil three times, measure; returns the table and one challenge review as each model sees it.
+
+    Finished runs in ``output`` are used again and an unfinished one goes on, if seed and size are the same.
+    """
+    packaged_model()  # a missing extra is said before any work
+    with held(output, DEMO):
+        return _demo(output, seed, quick)
+
+
+def _demo(output: Path, seed: int, quick: bool) -> RenderableType:
+    sizes = {split: rows // (QUICK if quick else 1) for split, rows in CORPUS.items()}
+    student_rows = STUDENT_ROWS // (QUICK if quick else 1)
+    corpus = make_corpus(**sizes, seed=seed, shortcut_rate=RATE)
+    clean, shortcut = output / "corpus" / "clean", output / "corpus" / "shortcut"
+    write_corpus({name: corpus[name] for name in ("train", "validation", "test", "challenge")}, clean)
+    write_corpus({name: corpus[f"{name}_shortcut"] for name in ("train", "validation")}, shortcut)
+    recipe = _recipe("finetune", seed, sizes["train"], "training.epochs=4")
+    logger.info(f"teacher: the packaged model, fine-tuned on clean reviews\n{'-' * 60}")
+    rows = corpus_choice(clean)
+    models = {"teacher": _once(output / "teacher", recipe, lambda at: finetune(PACKAGED, rows, at, recipe))}
+    rows = corpus_choice(shortcut)
+    for method in METHODS:
+        logger.info(f"\n{method}: {STUDENT_LAYERS} layers, on reviews with the shortcut\n{'-' * 60}")
+        recipe = _recipe(method, seed, student_rows, f"student.layers={STUDENT_LAYERS}")
+        models[method] = _once(
+            output / method,
+            recipe,
+            lambda at, recipe=recipe: distill(
+                str(models["teacher"]), rows, at, recipe, signals=StoreChoice("online")
+            ),
+        )
+    unseen = unseen_rows(models["teacher"], clean, corpus)
+    measured: dict[str, Figures] = {}
+    taught: Mapping[str, Predictions] = {}
+    with progress_bars() as progress:
+        for name, folder in progress.track(models.items(), description="measuring"):
+            measured[name], answers = measured_model(folder, taught, unseen)
+            taught = taught or answers  # the teacher comes first
+    _write(output / "demo.json", measured, seed)
+    return Group(_table(measured, seed), Text(), _seen(models, unseen.reviews["challenge"][0].text))
+
+
+def _recipe(method: str, seed: int, rows: int, *changes: str) -> Recipe:
+    training = {"seed": seed, "max_train_rows": rows, "epochs": 2, "batch_size": 16, "learning_rate": 1e-4}
+    common = [f"training.{key}={value}" for key, value in training.items()]
+    return load_recipe(method, changes=[*common, *changes])
+
+
+def corpus_choice(folder: Path) -> DataChoice:
+    return DataChoice(str(folder), label_column="label", text_columns=("text",))
+
+
+def _once(folder: Path, recipe: Recipe, run: Callable[[Path], object]) -> Path:
+    """A run of this recipe: the one that stands there finished, or a new one (which refuses any other)."""
+    if not finished_run(folder, recipe):
+        run(folder)
+    return folder
+
+
+def unseen_rows(teacher: Path, clean: Path, corpus: Mapping[str, Sequence[Review]]) -> Unseen:
+    tokenizer = load_tokenizer(teacher)
+    splits = load_splits(
+        clean, splits=("train", "test", "challenge"), label_column="label", text_columns=("text",)
+    )
+    rows = {}
+    for name in ("test", "challenge"):
+        encoded = encode(
+            splits.rows[name], tokenizer, splits.task, max_length=trained_length(teacher) or USUAL
+        )
+        rows[name] = encoded.dataset
+        if encoded.truncated:
+            logger.info(f"{name}: {encoded.cut}")
+    return Unseen(tokenizer, rows, {name: corpus[name] for name in rows})
+
+
+def measured_model(
+    folder: Path, taught: Mapping[str, Predictions], unseen: Unseen
+) -> tuple[Figures, Mapping[str, Predictions]]:
+    """The figures and the answers, split by split, of a student; or of the teacher, where nothing is taught yet."""
+    model, _ = load_classifier(folder)
+    collate = Collator(unseen.tokenizer)
+    answers = {
+        split: predict_rows(model, rows, collate, labels=taught[split].labels if taught else None)
+        for split, rows in unseen.rows.items()
+    }
+    right = {
+        split: answers[split].labels == np.asarray(rows["labels"][:]) for split, rows in unseen.rows.items()
+    }
+    loyal = loyalty(answers["test"], (taught or answers)["test"])
+    figures = {
+        "accuracy": mean_estimate(right["test"]),
+        "challenge accuracy": mean_estimate(right["challenge"]),
+        "label loyalty": loyal.label,
+        "probability loyalty": loyal.probability,
+        "saliency loyalty": loyal.saliency,
+        "shortcut share": mean_estimate(
+            shortcut_shares(answers["challenge"], unseen.reviews["challenge"], unseen.tokenizer),
+            bounds=(0.0, 1.0),
+        ),
+    }
+    known = {name: figure for name, figure in figures.items() if figure is not None}
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return Figures(known, parameters, _milliseconds(model, unseen, collate)), answers
+
+
+def shortcut_shares(
+    answers: Predictions, reviews: Sequence[Review], tokenizer: PreTrainedTokenizerBase
+) -> np.ndarray:
+    """For each review the share of the attribution that falls on tokens which overlap the shortcut's characters."""
+    shares = []
+    for scores, review in zip(answers.maps, reviews, strict=True):
+        encoding: Any = tokenizer(review.text, add_special_tokens=False, return_offsets_mapping=True)
+        marked = [
+            any(start < stop and first < end for first, stop in review.shortcut)
+            for start, end in encoding["offset_mapping"][: len(scores)]
+        ]
+        shares.append(scores[marked].sum() / max(scores.sum(), np.finfo(np.float32).tiny))
+    return np.asarray(shares, dtype=np.float64)
+
+
+def _milliseconds(model: torch.nn.Module, unseen: Unseen, collate: Collator, rows: int = 64) -> float:
+    """Median wall time of a forward pass over a single text."""
+    times = []
+    with torch.inference_mode():
+        for k in range(rows):
+            batch = collate([unseen.rows["test"][k % len(unseen.rows["test"])]])
+            start = perf_counter()
+            model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+            times.append(perf_counter() - start)
+    return 1000 * float(np.median(times))
+
+
+def _write(file: Path, measured: Mapping[str, Figures], seed: int) -> None:
+    """The table with its intervals, for whoever reads on."""
+    models = {
+        name: {
+            **{key: estimate.as_dict() for key, estimate in figures.over_reviews.items()},
+            "parameters": figures.parameters,
+            "milliseconds": figures.milliseconds,
+        }
+        for name, figures in measured.items()
+    }
+    text = json.dumps({"seed": seed, "shortcut_rate": RATE, "models": models}, indent=2)
+    write_whole(file, f"{text}\n".encode())
+
+
+def _table(measured: Mapping[str, Figures], seed: int) -> RenderableType:
+    heads = ("acc.", "chall.", "label", "prob.", "sal.", "short.")  # 80 columns are enough for these
+    rows = [
+        {
+            "model": name,
+            "params": f"{figures.parameters / 1e6:.1f}M",
+            **{h: e.value for h, e in zip(heads, figures.over_reviews.values(), strict=True)},
+            "ms": f"{figures.milliseconds:.1f}",
+        }
+        for name, figures in measured.items()
+    ]
+    n = measured["teacher"].over_reviews["accuracy"].n
+    note = (
+        f"Seed {seed}, n = {n} unseen reviews a split; 95 % intervals stand in demo.json. acc. and the loyalties "
+        "label, prob.(ability) and sal.(iency): clean reviews. chall.: accuracy on the same reviews with the weekday "
+        f"of another label; weekday and label agreed in {RATE:.0%} of the students' training rows, and never for "
+        "the teacher. short.: share of the attribution (gradient × input, teacher's label) that the challenge's "
+        "weekday takes. ms: one text at a time."
+    )
+    return results_table(rows, title="gradistill demo", note=note)
+
+
+def _seen(models: Mapping[str, Path], text: str) -> RenderableType:
+    """One challenge review, as each model explains its own prediction."""
+    parts: list[RenderableType] = [
+        Text("One challenge review, and the words that each prediction rests on", "bold")
+    ]
+    for name in SEEN:
+        explanation = explain(str(models[name]), [text])
+        parts += [
+            Text(f"\n{name} predicts {explanation.label}"),
+            heat_map(explanation.words, [text], toward=explanation.label),
+        ]
+    parts.append(
+        Text(f'\nAsk for any other: gradistill explain --model {models["rationale"]} "a text of yours"')
+    )
+    return Group(*parts)

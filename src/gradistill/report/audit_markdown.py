@@ -1,0 +1,35 @@
+"""An audit as a Markdown table, for the comment of a pull request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gradistill.report.audit_tables import Cell, figure_groups, student_names
+from gradistill.report.model_card import NO_VALUE, Ready, audit_warnings, markdown_template
+from gradistill.report.run_summary import audit_metrics
+
+
+def audit_table(audit: Mapping[str, Any]) -> str:
+    """The verdict, and a table with a row per figure and a column per student.
+
+    A cell reads ``value (low–high), n``, the interval being of 95 %; what is below its limit is marked.
+    Text that comes in is escaped and names no folder of the machine.
+    """
+    return markdown_template("audit.md.j2", cell=_cell).render(
+        verdict=audit.get("verdict"),
+        students=student_names(audit),
+        groups=figure_groups(audit),
+        data=audit.get("data") or {},
+        attribution=audit.get("attribution") or {},
+        metrics=audit_metrics(audit),
+        warnings=audit_warnings(audit),
+    )
+
+
+def _cell(cell: Cell | None) -> Ready:
+    """Made of numbers alone, so nothing in it needs escaping."""
+    if cell is None or cell.value is None:
+        return Ready(NO_VALUE)
+    text = cell.value + (f" ({cell.interval})" if cell.interval else "") + (f", n {cell.n}" if cell.n else "")
+    return Ready(f"**{text}, below the limit {cell.limit}**" if cell.limit else text)

@@ -1,0 +1,175 @@
+"""The plots of an audit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from gradistill.report.audit_tables import (
+    capital,
+    decimal,
+    finite,
+    ordered,
+    shown_names,
+    student_names,
+    students_of,
+    title_of,
+)
+from gradistill.report.svg import COLOURS, INK, Plot, short, svg
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+SERIES = tuple(
+    zip(COLOURS, ("o", "s", "^", "D", "v"), ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1))), strict=True)
+)
+"""Colour, marker and line."""
+
+LABELS_SHOWN = 24
+BY_LABEL = ("label_loyalty", "saliency_loyalty")
+
+
+def plots(audit: Mapping[str, Any]) -> list[Plot]:
+    """All plots that this audit has numbers for."""
+    labels = [_by_label(audit, figure) for figure in BY_LABEL]
+    confidence = [_by_confidence(audit, figure) for figure in _confidence_figures(audit)]
+    return [plot for plot in (*labels, *confidence, _calibration(audit)) if plot is not None]
+
+
+def _by_label(audit: Mapping[str, Any], figure: str) -> Plot | None:
+    """A row per label, a mark per student with its interval."""
+    found = [
+        {str(part.get("label")): estimate for part, estimate in _estimates(student, "by_label", figure)}
+        for student in students_of(audit)
+    ]
+    labels = ordered(found)
+    if not labels:
+        return None
+    lowest = sorted(labels, key=lambda label: min(part[label][0] for part in found if label in part))
+    shown = [label for label in labels if label in lowest[:LABELS_SHOWN]]
+    names = student_names(audit)
+
+    def draw(axes: Axes) -> None:
+        spread = 0.5 / max(1, len(found))
+        for number, part in enumerate(found):
+            rows = [(row, part[label]) for row, label in enumerate(shown) if label in part]
+            offset = (number - (len(found) - 1) / 2) * spread
+            _marks(axes, number, names[number], [(y + offset, e) for y, e in rows], across=True)
+        axes.set_yticks(range(len(shown)), [short(label) for label in shown])
+        axes.set_ylim(len(shown) - 0.4, -0.6)  # the first label on top, as in the table
+        axes.set_xlabel(title_of(figure))
+
+    note = "With 95 % intervals."
+    if len(shown) < len(labels):
+        note += f" The {len(shown)} of {len(labels)} labels where it is lowest."
+    title = f"{capital(title_of(figure))} by label"
+    height = 1.2 + 0.3 * len(shown) * max(1.0, 0.6 * len(found))
+    return Plot(title, note, svg(draw, title, height, legend=len(found)))
+
+
+def _confidence_figures(audit: Mapping[str, Any]) -> list[str]:
+    parts = [part for student in students_of(audit) for part in student.get("by_confidence") or []]
+    return ordered(part.get("figures") for part in parts)
+
+
+def _by_confidence(audit: Mapping[str, Any], figure: str) -> Plot | None:
+    """A line per student over bins of the teacher's confidence."""
+    found = []
+    for student in students_of(audit):
+        bins = [(_middle(part), e) for part, e in _estimates(student, "by_confidence", figure)]
+        found.append([(x, e) for x, e in bins if x is not None])
+    if not any(found):
+        return None
+    names = student_names(audit)
+
+    def draw(axes: Axes) -> None:
+        for number, points in enumerate(found):
+            beside = 0.006 * (number - (len(found) - 1) / 2)  # so that intervals do not cover each other
+            _marks(axes, number, names[number], [(x + beside, e) for x, e in points], across=False)
+        axes.set_xlabel("teacher’s confidence")
+        axes.set_ylabel(title_of(figure))
+
+    title = f"{capital(title_of(figure))} against confidence"
+    note = "Bins of the teacher’s confidence, each with its 95 % interval."
+    return Plot(title, note, svg(draw, title, 3.2, legend=len(found)))
+
+
+def _calibration(audit: Mapping[str, Any]) -> Plot | None:
+    """Accuracy against confidence; on the diagonal a model is right as often as it is confident."""
+    names, teacher = shown_names(audit), str((audit.get("teacher") or {}).get("name"))
+    order = [str(student.get("name")) for student in students_of(audit)]
+    lines: list[tuple[int | None, str, str | None, list[tuple[float, float]]]] = []
+    for model in audit.get("calibration") or []:
+        raw = str(model.get("name"))
+        is_teacher = raw in ("teacher", teacher) and raw not in order
+        bins = [(finite(b.get("confidence")), finite(b.get("accuracy"))) for b in model.get("bins") or []]
+        points = [(x, y) for x, y in bins if x is not None and y is not None]
+        number = None if is_teacher else order.index(raw) if raw in order else len(lines)
+        name = "teacher" if is_teacher else names.get(raw, raw)
+        lines.append((number, name, decimal(model.get("error")), points))
+    if not any(points for *_, points in lines):
+        return None
+
+    def draw(axes: Axes) -> None:
+        axes.plot([0, 1], [0, 1], color=INK, alpha=0.45, linewidth=1, linestyle=(0, (1, 2)))
+        for number, name, _, points in lines:
+            colour, marker, line = (INK, "x", "-") if number is None else SERIES[number % len(SERIES)]
+            xs, ys = [x for x, _ in points], [y for _, y in points]
+            axes.plot(
+                xs,
+                ys,
+                color=colour,
+                marker=marker,
+                linestyle=line,
+                markersize=5,
+                linewidth=1.4,
+                label=short(name),
+            )
+        axes.set_xlim(max(0.0, min(x for *_, points in lines for x, _ in points) - 0.05), 1.02)
+        axes.set_ylim(max(0.0, min(y for *_, points in lines for _, y in points) - 0.05), 1.02)
+        axes.set_xlabel("mean confidence")
+        axes.set_ylabel("accuracy")
+
+    errors = "; ".join(f"{short(name)} {error}" for _, name, error, _ in lines if error)
+    note = "On the dotted line a model is right as often as it is confident."
+    note += f" Expected calibration error: {errors}." if errors else ""
+    return Plot("Calibration", note, svg(draw, "Calibration", 3.4, legend=len(lines)))
+
+
+def _marks(axes: Axes, number: int, name: str, points: Sequence[Any], *, across: bool) -> None:
+    """One series; ``across`` has the figure on the horizontal axis and no line between marks."""
+    colour, marker, line = SERIES[number % len(SERIES)]
+    values = [value for _, (value, _, _) in points]
+    # An interval need not hold its value (a bootstrap may be biased); matplotlib refuses a negative length.
+    errors = [
+        [max(0.0, v - low) for _, (v, low, _) in points],
+        [max(0.0, high - v) for _, (v, _, high) in points],
+    ]
+    places = [place for place, _ in points]
+    axes.errorbar(
+        values if across else places,
+        places if across else values,
+        xerr=errors if across else None,
+        yerr=None if across else errors,
+        color=colour, marker=marker, markersize=5, linestyle="none" if across else line, linewidth=1.4,
+        elinewidth=1.1, capsize=2, label=short(name),
+    )  # fmt: skip
+
+
+def _estimates(
+    student: Mapping[str, Any], part: str, figure: str
+) -> list[tuple[Any, tuple[float, float, float]]]:
+    """The entries of a breakdown that have a value for the figure, with (value, low, high)."""
+    found = []
+    for entry in student.get(part) or []:
+        estimate = (entry.get("figures") or {}).get(figure) or {}
+        value = finite(estimate.get("value"))
+        if value is not None:
+            low, high = finite(estimate.get("low")), finite(estimate.get("high"))
+            found.append((entry, (value, value if low is None else low, value if high is None else high)))
+    return found
+
+
+def _middle(part: Mapping[str, Any]) -> float | None:
+    low, high = finite(part.get("low")), finite(part.get("high"))
+    return None if low is None or high is None else (low + high) / 2

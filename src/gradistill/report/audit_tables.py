@@ -1,0 +1,189 @@
+"""The figures of an audit as rows and cells of text, for the page and for the Markdown table alike.
+
+An audit may come from another version, or lack what its task does not have: every figure may be missing or ``None``,
+and a group or a figure that is not known here is shown by its own name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from numbers import Real
+from typing import Any
+
+from gradistill.report.model_card import public_name
+
+TITLES = {
+    "top_k_overlap": "top-k overlap",
+    "kendall_tau": "Kendall’s τ",
+    "teacher_token_f1": "teacher token F1",
+    "student_token_f1": "student token F1",
+}
+"""What reads badly when underscores merely become spaces."""
+
+
+CLIPPED = "†"
+"""Behind an interval that ends at the limit of the figure's range."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One figure of one student; ``limit`` is set where the figure is below it."""
+
+    value: str | None
+    interval: str | None = None
+    n: str | None = None
+    skipped: str | None = None
+    limit: str | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure, a cell per student, ``None`` where that student has no such figure."""
+
+    name: str
+    title: str
+    meaning: str | None
+    cells: Sequence[Cell | None]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows that belong together."""
+
+    title: str
+    rows: Sequence[Row]
+
+
+def finite(value: Any) -> float | None:
+    """The value as a float, ``None`` where it is no finite number."""
+    number = isinstance(value, Real) and not isinstance(value, bool) and isfinite(value)
+    return float(value) if number else None
+
+
+def decimal(value: Any, places: int = 3) -> str | None:
+    """The value with that many decimals, ``None`` where it is no finite number."""
+    number = finite(value)
+    return None if number is None else f"{number:.{places}f}"
+
+
+def count(value: Any) -> str | None:
+    """A count with its thousands apart, ``None`` where there is none."""
+    number = finite(value)
+    return None if number is None else f"{int(number):,}"
+
+
+def cell(estimate: Any, limit: Any = None) -> Cell | None:
+    """An estimate (``value``, ``low``, ``high``, ``n``) as text, ``None`` where it is none."""
+    if not isinstance(estimate, Mapping):
+        return None
+    low, high = decimal(estimate.get("low")), decimal(estimate.get("high"))
+    skipped = count(estimate.get("skipped"))
+    return Cell(
+        value=decimal(estimate.get("value")),
+        interval=None
+        if low is None or high is None
+        else _between(low, high) + CLIPPED * bool(estimate.get("clipped")),
+        n=count(estimate.get("n")),
+        skipped=None if skipped == "0" else skipped,
+        limit=decimal(limit),
+    )
+
+
+def _between(low: str, high: str) -> str:
+    """A dash beside a minus sign would be misread."""
+    return f"{low} to {high}" if "-" in low + high else f"{low}–{high}"
+
+
+def title_of(name: str) -> str:
+    """The name of a figure or a group as a reader would write it."""
+    return TITLES.get(name) or " ".join(str(name).replace("_", " ").split())
+
+
+def capital(text: str) -> str:
+    """The text with a capital first; ``str.capitalize`` would make F1 f1."""
+    return text[:1].upper() + text[1:]
+
+
+def shown_names(audit: Mapping[str, Any]) -> dict[str, str]:
+    """Every model's name as it is shown: without folders of this machine, and no two alike.
+
+    Two runs often end in the same folder name; such names are numbered in the order of the audit.
+    """
+    models = [audit.get("teacher") or {}, *students_of(audit)]
+    raw = list(dict.fromkeys(str(model.get("name") or "unnamed") for model in models))
+    bare = {name: public_name(name) for name in raw}
+    taken: set[str] = set()
+    shown: dict[str, str] = {}
+    for name in raw:
+        candidate, number = bare[name], 1
+        while candidate in taken:
+            number += 1
+            candidate = f"{bare[name]} ({number})"
+        taken.add(candidate)
+        shown[name] = candidate
+    return shown
+
+
+def students_of(audit: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The students of the audit, in its order."""
+    return list(audit.get("students") or [])
+
+
+def student_names(audit: Mapping[str, Any]) -> list[str]:
+    """The students' names as they are shown."""
+    shown = shown_names(audit)
+    return [shown[str(student.get("name") or "unnamed")] for student in students_of(audit)]
+
+
+def figure_groups(audit: Mapping[str, Any]) -> list[Group]:
+    """All figures of all students, grouped, in the order in which they first come."""
+    students, limits, meanings = students_of(audit), _limits(audit), audit.get("meanings") or {}
+    groups = []
+    for group in ordered(student.get("figures") for student in students):
+        parts = [_mapping(_mapping(student.get("figures")).get(group)) for student in students]
+        rows = []
+        for name in ordered(parts):
+            failed = [limits.get((str(s.get("name")), name)) for s in students]
+            cells = [cell(part.get(name), limit) for part, limit in zip(parts, failed, strict=True)]
+            if any(cells):
+                meaning = meanings.get(name) or meanings.get(name.partition("_")[2])  # of either model
+                rows.append(Row(name, title_of(name), meaning, cells))
+        if rows:
+            groups.append(Group(title_of(group), rows))
+    return groups
+
+
+def ordered(parts: Iterable[Any]) -> list[str]:
+    """The keys of all mappings among the parts, each once, in the order in which they first come."""
+    return list(dict.fromkeys(key for part in parts for key in _mapping(part)))
+
+
+def failures(audit: Mapping[str, Any]) -> list[dict[str, str | None]]:
+    """What is below its limit, ready to be shown."""
+    names = shown_names(audit)
+    return [
+        {
+            "student": names.get(str(entry.get("student")), public_name(str(entry.get("student")))),
+            "figure": title_of(_last(entry)),
+            "value": decimal(entry.get("value")),
+            "limit": decimal(entry.get("limit")),
+        }
+        for entry in audit.get("failed") or []
+    ]
+
+
+def _limits(audit: Mapping[str, Any]) -> dict[tuple[str, str], Any]:
+    return {
+        (str(entry.get("student")), _last(entry)): entry.get("limit") for entry in audit.get("failed") or []
+    }
+
+
+def _last(entry: Mapping[str, Any]) -> str:
+    """A figure may be named with its group, ``loyalty.label_loyalty``."""
+    return str(entry.get("figure")).rsplit(".", 1)[-1]
+
+
+def _mapping(part: Any) -> Mapping[str, Any]:
+    return part if isinstance(part, Mapping) else {}

@@ -1,0 +1,155 @@
+"""A bench as people read it: tables in Markdown, and a page with the same tables and plots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from gradistill.data.tasks import metric_title
+from gradistill.report.audit_tables import Cell, capital, cell, count, decimal, finite
+from gradistill.report.bench_plots import bench_plots
+from gradistill.report.html import asset, page_template, policy
+from gradistill.report.model_card import Ready, markdown_template
+
+SIGNIFICANT = 0.05
+NOTHING = Cell("")
+"""A cell that is empty on purpose: nothing is missing."""
+
+
+def bench_tables(bench: Mapping[str, Any]) -> str:
+    """Markdown: the methods over all tasks, then a table a task and depth, then what failed."""
+    return markdown_template("bench.md.j2", cell=_as_markdown).render(_content(bench))
+
+
+def bench_page(bench: Mapping[str, Any]) -> str:
+    """One HTML file with all that it needs, and no script."""
+    style = asset("page.css")
+    drawn = [{"title": p.title, "note": p.note, "svg": Markup(p.svg)} for p in bench_plots(bench)]
+    return page_template("bench.html.j2").render(
+        policy=policy(style), style=Markup(style), plots=drawn, **_content(bench)
+    )
+
+
+def _content(bench: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "title": bench["title"] or "Bench",
+        "baseline": bench["baseline"],
+        "level": f"{100 * bench['level']:g} %",
+        "over_tasks": [_over_tasks(bench, layers) for layers in _depths(bench)],
+        "panels": [_panel(panel, bench) for panel in bench["panels"]],
+        "teachers": _teachers(bench),
+        "failed": bench["failed"],
+        "at_once": count(bench["at_once"]),
+        "versions": list(bench["versions"].items()),
+    }
+
+
+def _depths(bench: Mapping[str, Any]) -> list[int]:
+    return list(dict.fromkeys(entry["layers"] for entry in bench["over_tasks"]))
+
+
+def _over_tasks(bench: Mapping[str, Any], layers: int) -> dict[str, Any]:
+    """A table: each method's means over the tasks that all have, its ranks, and below what it gains on the baseline."""
+    entries = [entry for entry in bench["over_tasks"] if entry["layers"] == layers]
+    figures = list(entries[0]["figures"])
+    rows: list[dict[str, Any]] = []
+    for entry in entries:
+        cells = [
+            _number(entry["step"], 2),
+            *(_number(entry["figures"][figure]) for figure in figures),
+            *(_number(rank, 1) for rank in entry["ranks"].values()),
+        ]
+        rows.append({"name": entry["method"], "cells": cells})
+        if any(entry["gains"].values()):
+            gains = [_signed(entry["gains"].get(figure)) or NOTHING for figure in figures]
+            ranks = [NOTHING] * len(entry["ranks"])
+            rows.append({"name": f"from {bench['baseline']}", "cells": [NOTHING, *gains, *ranks]})
+    heads = ["step", *map(capital, figures), "rank by metric", "rank by saliency"]
+    return {"layers": layers, "tasks": entries[0]["tasks"], "heads": heads, "rows": rows}
+
+
+def _panel(panel: Mapping[str, Any], bench: Mapping[str, Any]) -> dict[str, Any]:
+    """A table: a row a method, and below it how far it is from the baseline."""
+    names = list(dict.fromkeys(name for row in panel["rows"] for name in row["figures"]))
+    rows = []
+    for row in panel["rows"]:
+        cells = [cell(row["figures"].get(name)) for name in names]
+        rows.append(
+            {"name": row["method"], "seeds": len(row["seeds"]), "cells": [_without_n(c) for c in cells]}
+        )
+        if any(row["apart"].values()):
+            apart = [_signed(row["apart"].get(name)) for name in names]
+            rows.append({"name": f"from {bench['baseline']}", "seeds": None, "cells": apart})
+    teacher = ", ".join(
+        f"{metric_title(name, panel.get('positive'))} {decimal(value)}"
+        for name, value in (panel["teacher"] or {}).items()
+    )
+    rows_of = (bench["teachers"].get(panel["task"]) or {}).get("rows") or {}
+    return {
+        "task": panel["task"],
+        "layers": panel["layers"],
+        "teacher": teacher,
+        "rows_of": [(name, count(n)) for name, n in rows_of.items()],
+        "heads": [capital(metric_title(name, panel.get("positive"))) for name in names],
+        "rows": rows,
+    }
+
+
+def _teachers(bench: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What each learning rate of a teacher gave."""
+    found = []
+    for task, entry in bench["teachers"].items():
+        tried: Mapping[str, float] = entry.get("tried") or {}
+        if tried:
+            best = max(tried, key=lambda rate: tried[rate])
+            shown = [f"{rate}: {decimal(value)}" for rate, value in tried.items()]
+            found.append({"task": task, "best": best, "tried": ", ".join(shown)})
+    return found
+
+
+def _number(value: Any, places: int = 3) -> Cell | None:
+    return None if finite(value) is None else Cell(decimal(value, places))
+
+
+def _signed(apart: Mapping[str, Any] | None) -> Cell | None:
+    """A difference with its sign and interval; with a star where it is beyond chance, corrected for all of them."""
+    found = cell(apart)
+    if apart is None or found is None or found.value is None:
+        return None
+    beyond = finite(apart.get("p_corrected"))
+    star = " *" if beyond is not None and beyond < SIGNIFICANT else ""
+    sign = "" if found.value.startswith("-") else "+"
+    return Cell(f"{sign}{found.value}{star}", found.interval)
+
+
+def _without_n(found: Cell | None) -> Cell | None:
+    return None if found is None else Cell(found.value, found.interval)
+
+
+def _as_markdown(found: Cell | None) -> Ready:
+    """Made of numbers alone."""
+    if found is None or found.value is None:
+        return Ready("–")
+    value = found.value.replace("*", "\\*")
+    return Ready(f"{value} ({found.interval})" if found.interval else value)
+
+
+def bench_rows(bench: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """The methods over all tasks, for a table in the terminal: 80 columns are enough for these."""
+    short = {"probability loyalty": "prob.", "saliency loyalty": "sal.", "prediction loyalty": "pred."}
+    return [
+        {
+            "method": entry["method"],
+            "layers": entry["layers"],
+            "tasks": len(entry["tasks"]),
+            "step": entry["step"],
+            **{
+                short[name] if name in short else name.removesuffix(" loyalty"): value
+                for name, value in entry["figures"].items()
+            },
+            "rank": entry["ranks"]["metric"],
+        }
+        for entry in bench["over_tasks"]
+    ]

@@ -1,0 +1,221 @@
+"""The model card of a run folder: README.md from ``metrics.json`` and the resolved recipe.
+
+The card is published, so it names no folder of the machine it was made on: a path is reduced to its last part. Every
+text that comes in is escaped, tokens and passwords are left out; what the template prints without escaping was made
+here and is a ``Ready``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from functools import cache
+from math import isfinite
+from numbers import Integral, Real
+from typing import Any
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+
+from gradistill.data.tasks import metric_title
+from gradistill.errors import GradistillError
+from gradistill.printing import printable
+from gradistill.recipe.secrets import redacted
+from gradistill.report.run_summary import role_of
+
+REQUIRED = ("task", "method", "student")
+NO_VALUE = "–"
+UNNAMED = "(local folder)"
+
+_WHOLE_PATH = re.compile(r"(?:file://|~|\.{1,2}[\\/]|[A-Za-z]:[\\/]|/|\\\\)", re.IGNORECASE)
+_PATH_INSIDE = re.compile(
+    r"(?<![\w/\\.~-])(?:file://)?(?:~[^\s\\/]*|[A-Za-z]:)?[\\/](?![\\/])[^\s\"'`|,;()<>]*[\\/][^\s\"'`|,;()<>]*",
+    re.IGNORECASE,
+)
+_HOME = re.compile(
+    r"(?:file://)?(?:~[^\\/]*|(?:[A-Za-z]:)?[\\/]+(?:home|users)[\\/]+[^\\/]+|[\\/]root)[\\/]*", re.I
+)
+_MARKDOWN = re.compile(r"([\\`*\[\]<>|&~$#!]|(?<![^\W_])_|_(?![^\W_]))")
+
+
+class Ready(str):
+    """Text made here, for the template to print as it is."""
+
+
+def model_card(facts: Mapping[str, Any]) -> str:
+    """The card as Markdown with the hub's YAML front matter.
+
+    ``facts`` has the keys of ``metrics.json`` (``task``, ``method``, ``student`` must be there), and may have
+    ``recipe`` (a mapping) and ``license`` (an id the hub knows). Parts that are missing or ``None`` are left out:
+    a fine-tuning has no teacher, a regression no label loyalty. Raises GradistillError where a required key lacks.
+    """
+    missing = [key for key in REQUIRED if facts.get(key) is None]
+    if missing:
+        raise GradistillError(
+            f"The facts for the model card lack {', '.join(missing)}.",
+            expected=f"at least {', '.join(REQUIRED)}",
+        )
+    student, teacher = facts["student"], facts.get("teacher")
+    loyalty = {k: v for k, v in (facts.get("loyalty") or {}).items() if isinstance(v, Mapping)}
+    recipe = _yaml(_without_paths(redacted(facts["recipe"]))) if facts.get("recipe") else ""
+    text = markdown_template("model_card.md.j2").render(
+        front_matter=Ready(_front_matter(facts)),
+        title=student.get("name") or "Text classifier",
+        task=facts["task"],
+        method=facts["method"],
+        seed=facts.get("seed"),
+        teacher=_model("teacher", teacher) if teacher else None,
+        columns=[_model(r, m) for r, m in ((role_of(facts), student), ("teacher", teacher)) if m],
+        role=role_of(facts),
+        metrics=_metric_rows(facts.get("eval") or {}, facts.get("teacher_eval") or {}, facts.get("positive")),
+        tested=_metric_rows(facts.get("test") or {}, facts.get("teacher_test") or {}, facts.get("positive")),
+        warnings=list(facts.get("warnings") or ()),
+        overlap=overlap_sentence(facts.get("overlap")),
+        loyalty=[_loyalty_row(name, part) for name, part in loyalty.items()],
+        label_loyalty="label" in loyalty,
+        saliency=_saliency_note(loyalty.get("saliency")),
+        prediction="prediction" in loyalty,
+        recipe=Ready(recipe),
+        fence=Ready(_fence_for(recipe)),
+        timing=_named(facts.get("timing")),
+        versions=_named(facts.get("versions")),
+    )
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+def public_name(text: str) -> str:
+    """The text with every local path reduced to its last part; hub ids (``owner/name``) and URLs stay.
+
+    A home folder itself, whose last part is a user's name, becomes ``(local folder)``.
+    """
+    text = text.strip()
+    deep = len(re.findall(r"[\\/]", text)) > 1  # a hub id has one slash
+    if _WHOLE_PATH.match(text) or (deep and "://" not in text and " " not in text):
+        return _last_part(text)
+    return _PATH_INSIDE.sub(lambda found: _last_part(found.group()), text)
+
+
+def _last_part(path: str) -> str:
+    parts = [part for part in re.split(r"[\\/]+", path) if part not in ("", ".", "..", "~")]
+    return UNNAMED if _HOME.fullmatch(path.rstrip("\\/.")) or not parts else parts[-1]
+
+
+@cache
+def markdown_template(name: str, **filters: Callable[..., str]) -> Template:
+    """A template of Markdown; ``filters`` are functions that it calls by name."""
+    environment = template_environment(markdown_text, keep_trailing_newline=True)
+    environment.filters.update(filters)
+    return environment.get_template(name)
+
+
+def template_environment(finalize: Callable[[Any], Any], **options: Any) -> Environment:
+    """What reads the templates of this package; ``finalize`` makes text of each value.
+
+    Strict: an unknown name in a template is an error, never a hole in what is published.
+    """
+    return Environment(
+        loader=PackageLoader("gradistill.report"),
+        undefined=StrictUndefined,
+        finalize=finalize,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        **options,
+    )
+
+
+def markdown_text(value: Any) -> str:
+    """A value for a line or a table cell of Markdown: one line, nothing in it that Markdown or HTML reads."""
+    if isinstance(value, Ready):
+        return value
+    if value is None:
+        return NO_VALUE
+    if isinstance(value, Real) and not isinstance(value, bool):
+        return _number(value)
+    line = printable(" ".join(public_name(str(value)).split()))
+    return _MARKDOWN.sub(r"\\\1", line)
+
+
+def _number(value: Real) -> str:
+    if isinstance(value, Integral):
+        return f"{int(value):,}"
+    return f"{float(value):.3f}" if isfinite(value) else NO_VALUE
+
+
+def _model(role: str, model: Mapping[str, Any]) -> dict[str, Any]:
+    return {"role": role} | {key: model.get(key) for key in ("name", "layers", "hidden", "parameters")}
+
+
+def _metric_rows(
+    student: Mapping[str, Any], teacher: Mapping[str, Any], positive: str | None
+) -> list[dict[str, Any]]:
+    names = dict.fromkeys([*student, *teacher])
+    return [
+        {"name": metric_title(n, positive), "student": student.get(n), "teacher": teacher.get(n)}
+        for n in names
+    ]
+
+
+def overlap_sentence(found: Mapping[str, Any] | None) -> str | None:
+    """A sentence, where rows of the split are training rows."""
+    if not found or not found.get("normalised"):
+        return None
+    return (
+        f"{found['normalised']} of its {found['rows']} rows are training rows too "
+        f"({found['exact']} of them letter for letter), so figures on them flatter a model"
+    )
+
+
+def audit_warnings(audit: Mapping[str, Any]) -> list[str]:
+    """The sentences under an audit's verdict: its warnings, and rows that are training rows."""
+    overlapping = overlap_sentence(audit.get("overlap"))
+    return [*(audit.get("warnings") or ()), *([overlapping] if overlapping else [])]
+
+
+def _loyalty_row(name: str, part: Mapping[str, Any]) -> dict[str, Any]:
+    low, high = part.get("low"), part.get("high")
+    interval = None if low is None or high is None else f"{_number(low)} to {_number(high)}"
+    return {"name": name, "value": part.get("value"), "interval": interval, "n": part.get("n")}
+
+
+def _saliency_note(part: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return None if part is None else {"method": part.get("method"), "skipped": part.get("skipped")}
+
+
+def _named(facts: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    return [{"name": name, "value": value} for name, value in (facts or {}).items() if value is not None]
+
+
+def _front_matter(facts: Mapping[str, Any]) -> str:
+    """What the hub reads. Written by the YAML library, so no text can end it or add a key."""
+    matter: dict[str, Any] = {
+        "library_name": "transformers",
+        "pipeline_tag": "text-classification",
+        "tags": ["knowledge-distillation", "gradistill", _one_line(facts["method"])],
+    }
+    if facts.get("license"):
+        matter["license"] = _one_line(facts["license"])
+    return _yaml(matter)
+
+
+def _one_line(value: Any) -> str:
+    return printable(" ".join(public_name(str(value)).split()))
+
+
+def _yaml(content: Any) -> str:
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=10_000).rstrip("\n")
+
+
+def _without_paths(content: Any) -> Any:
+    """The recipe with plain containers, and local paths reduced wherever they stand."""
+    if isinstance(content, Mapping):
+        return {_without_paths(key): _without_paths(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_without_paths(value) for value in content]
+    if content is None or isinstance(content, bool | int | float):
+        return content
+    return printable(public_name(str(content)))
+
+
+def _fence_for(content: str) -> str:
+    """A code fence longer than any run of backticks inside."""
+    return "`" * max(3, 1 + max((len(run) for run in re.findall("`+", content)), default=0))

@@ -1,0 +1,1 @@
+"""Stores of teacher signals on disk: written once, verified when opened."""

@@ -1,0 +1,120 @@
+"""The manifest of a store: what it holds and was made for, and a checksum of every shard and of itself."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from gradistill.errors import StoreError
+from gradistill.io import differences, write_whole
+from gradistill.store.fingerprint import digest
+
+MANIFEST = "manifest.json"
+SHARD = re.compile(r"shard-\d+\.arrow")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file of whole examples."""
+
+    file: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """``made_for`` holds the fingerprints; ``about`` what people want to know (names, counts)."""
+
+    made_for: dict[str, Any]
+    about: dict[str, Any]
+    rows: int
+    tokens: int
+    rows_per_shard: int
+    shards: tuple[Shard, ...]
+
+    def write(self, folder: Path) -> None:
+        write_whole(folder / MANIFEST, _text(asdict(self)).encode())
+
+    def check(self) -> None:
+        """Raise ValueError for numbers that no store can have: a checksum that fits can be anybody's."""
+        counts = {"rows": self.rows, "tokens": self.tokens, **{s.file: s.rows for s in self.shards}}
+        counts |= {f"bytes of {shard.file}": shard.bytes for shard in self.shards}
+        for name, count in counts.items():
+            if type(count) is not int or count < 0:
+                raise ValueError(f"its {name} is {count!r}, which is no count")
+        if type(self.rows_per_shard) is not int or self.rows_per_shard < 1:
+            raise ValueError(f"its rows_per_shard is {self.rows_per_shard!r}, which must be 1 or more")
+        starts = range(0, self.rows, self.rows_per_shard)
+        if [s.rows for s in self.shards] != [min(self.rows_per_shard, self.rows - start) for start in starts]:
+            raise ValueError(f"its {len(self.shards)} shards do not add up to {self.rows} rows")
+        if len({shard.file for shard in self.shards}) < len(self.shards):
+            raise ValueError("it names a shard twice")
+        for signal in self.made_for["signals"]:
+            numbers = signal["shape"]
+            known = signal["per"] in ("token", "example") and signal["encoding"] in (
+                "float32",
+                "float16",
+                "int8",
+            )
+            if not known or not numbers or any(type(n) is not int or n < 1 for n in numbers):
+                raise ValueError(f"its signal {signal['name']!r} has no shape that can be read")
+        if not isinstance(self.about, dict):
+            raise ValueError(f"its about is {self.about!r}")
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """Raises StoreError for a manifest that is not there, is not whole, or is of another format."""
+        file = folder / MANIFEST
+        try:
+            text = file.read_bytes().decode()
+            content = json.loads(text)
+            del content["checksum"]
+            if text != _text(content):
+                raise ValueError("its checksum does not fit its content")
+            shards = tuple(Shard(**shard) for shard in content.pop("shards"))
+            if strange := [shard.file for shard in shards if not SHARD.fullmatch(shard.file)]:
+                raise ValueError(f"it names {strange[0]!r} as a shard")  # no path leads out of the folder
+            found = cls(**content, shards=shards)
+            found.check()
+            return found
+        except FileNotFoundError:
+            raise StoreError(
+                f"{folder} holds no {MANIFEST}",
+                expected="a finished store of teacher signals",
+                remedy="build it: gradistill signals",
+            ) from None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise StoreError(
+                f"{file} is damaged: {error}",
+                expected="a manifest as it was written",
+                remedy=f"delete {folder} and build the store again",
+            ) from error
+
+
+def _text(content: dict[str, Any]) -> str:
+    """The one form in which a manifest is written."""
+    return json.dumps({**content, "checksum": digest(content)}, indent=1) + "\n"
+
+
+def refuse_other(folder: Path, expected: dict[str, Any], found: dict[str, Any], *, remedy: str) -> None:
+    """Raise StoreError where a store was made for something else, saying what differs."""
+    apart = [
+        f"{path}: {_short(there)} there, {_short(wanted)} wanted"
+        for path, there, wanted in differences(found, expected)
+    ]
+    if apart:
+        raise StoreError(
+            f"{folder} holds teacher signals for something else:\n" + "\n".join(f"  - {d}" for d in apart),
+            expected="a store made for this teacher, data and recipe",
+            remedy=remedy,
+        )
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:24]}… ({digest(value)[:8]})"

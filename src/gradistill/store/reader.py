@@ -1,0 +1,183 @@
+"""A store of teacher signals on disk: opened only when it is whole and made for this, read in any order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from gradistill.batch import Batch
+from gradistill.errors import StoreError
+from gradistill.io import checksum_of
+from gradistill.signals.base import Signal
+from gradistill.signals.compute import SignalValues
+from gradistill.store.columns import Column, bytes_of, unpacked
+from gradistill.store.manifest import Manifest, refuse_other
+
+Verify = Literal["full", "fast"]
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """One memory-mapped shard: for each column the bytes of all rows, and where each row's begin."""
+
+    data: Mapping[str, memoryview]
+    offsets: Mapping[str, np.ndarray]
+    lengths: np.ndarray
+
+    def row(self, column: str, place: int) -> memoryview:
+        offsets = self.offsets[column]
+        return self.data[column][offsets[place] : offsets[place + 1]]
+
+
+class StoredTeacher:
+    """A teacher whose signals are read from a store (``TeacherSignals``). ``seconds`` is the time that reading took."""
+
+    def __init__(
+        self, folder: Path, manifest: Manifest, columns: Sequence[Column], rows: Iterable[int]
+    ) -> None:
+        self.folder, self.manifest = folder, manifest
+        self.columns = {column.signal: column for column in columns}
+        self.places = {int(index): place for place, index in enumerate(rows)}
+        self.seconds = 0.0
+        self._shelf = lru_cache(maxsize=None)(self._opened)
+
+    @classmethod
+    def open(
+        cls, folder: Path, made_for: dict[str, Any], columns: Sequence[Column], rows: Iterable[int],
+        *, verify: Verify = "full",
+    ) -> StoredTeacher:  # fmt: skip
+        """``rows`` are the numbers of the rows in the order of the data. A store may hold more signals than these
+        ``columns``. Raises StoreError where it is for something else, saying what differs, or damaged, naming the
+        shards."""
+        manifest = Manifest.read(folder)
+        remedy = "build one for these: gradistill signals, or give --signals auto"
+        refuse_other(folder, made_for, _of_these(manifest.made_for, made_for), remedy=remedy)
+        refuse_damaged(folder, damaged(folder, manifest, verify=verify))
+        rows = list(rows)
+        if len(rows) != manifest.rows:
+            raise StoreError(
+                f"{folder} holds the signals of {manifest.rows} rows, and the data have {len(rows)}",
+                expected="a store made for this teacher, data and recipe",
+                remedy=remedy,
+            )
+        return cls(folder, manifest, columns, rows)
+
+    def __call__(self, batch: Batch, signals: Iterable[Signal]) -> SignalValues:
+        start = perf_counter()
+        if batch.index is None:
+            raise StoreError(
+                "A batch has no row numbers, by which a store is read.",
+                expected="a column 'index' in the training data",
+                remedy="use gradistill.data.encode",
+            )
+        places = [self.places[index] for index in batch.index.tolist()]
+        values = {
+            signal: signal.from_stored(self._kept(self.columns[signal.stored_as()], batch, places), batch)
+            for signal in signals
+        }
+        self.seconds += perf_counter() - start
+        return values
+
+    def _kept(self, column: Column, batch: Batch, places: Sequence[int]) -> Tensor:
+        per_shard = self.manifest.rows_per_shard
+        rows = []
+        for place in places:
+            shelf = self._shelf(place // per_shard)
+            at = place % per_shard
+            shape = (int(shelf.lengths[at]), *column.shape) if column.per_token else column.shape
+            rows.append(unpacked(shelf.row(column.name, at), shape, column.encoding))
+        mask = batch.mask.cpu()
+        if not column.per_token:
+            return torch.from_numpy(np.stack(rows)).to(batch.mask.device)
+        full = torch.zeros(*mask.shape, *column.shape)
+        full[mask] = torch.from_numpy(np.concatenate(rows))
+        return full.movedim(1, 2).to(batch.mask.device)
+
+    def _opened(self, number: int) -> Shelf:
+        return open_shelf(self.folder / self.manifest.shards[number].file)
+
+
+def _of_these(found: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
+    """What a store was made for, without the signals that nobody wants here; as it is, where wanted ones lack."""
+    stored, signals = found.get("signals"), wanted.get("signals")
+    if isinstance(stored, list) and isinstance(signals, list) and all(signal in stored for signal in signals):
+        return {**found, "signals": signals}
+    return found
+
+
+def open_shelf(file: Path) -> Shelf:
+    """A shard, memory-mapped. Raises ValueError for a file of another content."""
+    try:
+        reader = pa.ipc.open_file(pa.memory_map(str(file)))
+        table = reader.get_batch(0)
+        table.validate(full=True)
+    except (pa.ArrowException, OSError, IndexError) as error:
+        raise ValueError(" ".join(str(error).split())) from error
+    kinds = [table.schema.field(k).type for k in range(len(table.schema.names))]
+    if table.schema.names[:2] != ["index", "length"] or kinds[:2] != [pa.int64(), pa.int64()]:
+        raise ValueError("it has no columns index and length")
+    if any(kind != pa.large_binary() for kind in kinds[2:]) or any(c.null_count for c in table.columns):
+        raise ValueError("its columns hold no bytes")
+    data, offsets = {}, {}
+    for name in table.schema.names[2:]:
+        _, starts, content = table.column(name).buffers()
+        offsets[name] = np.frombuffer(starts, dtype="<i8", count=table.num_rows + 1)
+        data[name] = memoryview(content)
+    return Shelf(data, offsets, table.column("length").to_numpy())
+
+
+def damaged(folder: Path, manifest: Manifest, *, verify: Verify) -> dict[str, str]:
+    """What is wrong with which shards. ``fast`` looks at sizes alone and misses a flipped bit."""
+    found = {}
+    for shard in manifest.shards:
+        file = folder / shard.file
+        if not file.is_file():
+            found[shard.file] = "is missing"
+        elif file.stat().st_size != shard.bytes:
+            found[shard.file] = f"has {file.stat().st_size} bytes, not {shard.bytes}"
+        elif verify == "full" and checksum_of(file) != shard.sha256:
+            found[shard.file] = "has another checksum"
+        elif fault := fault_of(file, shard.rows, manifest.made_for["signals"]):
+            found[shard.file] = f"is no shard: {fault}"
+    return found
+
+
+def fault_of(file: Path, rows: int, signals: Sequence[Mapping[str, Any]]) -> str | None:
+    """Why a file is no shard of so many rows with these signals (``Column.as_dict``); None if it is one."""
+    try:
+        shelf = open_shelf(file)
+    except ValueError as error:
+        return str(error)
+    if len(shelf.lengths) != rows:
+        return f"it holds {len(shelf.lengths)} rows, not {rows}"
+    if shelf.data.keys() != {signal["name"] for signal in signals}:
+        return "it holds other signals"
+    for signal in signals:
+        items = shelf.lengths if signal["per"] == "token" else 1
+        if bool(
+            (
+                np.diff(shelf.offsets[signal["name"]])
+                != items * bytes_of(signal["shape"], signal["encoding"])
+            ).any()
+        ):
+            return f"its rows of {signal['name']} have another size"
+    return None
+
+
+def refuse_damaged(folder: Path, broken: Mapping[str, str]) -> None:
+    """Raise StoreError with the names of the damaged shards, if there are any."""
+    if broken:
+        raise StoreError(
+            f"{folder} is damaged: " + ", ".join(f"{shard} {what}" for shard, what in broken.items()),
+            expected="shards as they were written",
+            remedy="build these again: the command that built the store, with --repair",
+        )

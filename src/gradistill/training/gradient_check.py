@@ -1,0 +1,174 @@
+"""The start-up check: is the second-order term there, and is it right?
+
+Training without the second-order part of a gradient objective is the worst failure because it is silent. Before
+the first step the second-order gradients of a few matrices, and of all of them at once, are compared, on a few rows,
+with central finite differences of the very code that training runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from gradistill.batch import Batch
+from gradistill.errors import ModelError, TrainingError
+from gradistill.models.probe import Probe
+from gradistill.models.tracing import unwrapped
+from gradistill.signals import Logits, Signal, TargetSignal, compute_signals
+from gradistill.training.finite_differences import TOLERANCE, Reading, Slope, readings_of, together
+
+_REMEDY = (
+    "train without torch.compile, with eager attention (attn_implementation='eager'), and without custom autograd "
+    "functions, no_grad or frozen parts between the embedding output and the logits"
+)
+
+
+def check_second_order(
+    model: nn.Module,
+    probe: Probe,
+    batch: Batch,
+    signals: Sequence[Signal],
+) -> list[Reading]:
+    """Compare, and return the readings. Raises TrainingError where they differ or autograd fails.
+
+    The model computes in float64 meanwhile, on copies; dropout draws the same masks each time. What
+    is differentiated is a fixed random projection of every gradient signal, so that a student that already
+    equals its teacher is checked too.
+    """
+    wanted = _at_fixed_labels(signals)
+    with _in_float64(model), _one_random_state(batch.mask.device) as rewind:
+        matrices = _matrices(model, probe)
+        projected = _projection(model, probe, _in_double(batch), wanted, rewind)
+        try:
+            gradients = torch.autograd.grad(projected(), list(matrices.values()), allow_unused=True)
+        except (RuntimeError, NotImplementedError, ModelError) as error:
+            raise TrainingError(
+                f"the student has no second derivative: {str(error).splitlines()[0]}",
+                expected="a model that can be differentiated twice",
+                remedy=_REMEDY,
+            ) from error
+        slopes = {
+            name: Slope(name, weight, torch.zeros_like(weight) if gradient is None else gradient)
+            for (name, weight), gradient in zip(matrices.items(), gradients, strict=True)
+        }
+        readings = [
+            reading for name in _spread(list(slopes)) for reading in readings_of(slopes[name], projected)
+        ]
+        apart = [reading for reading in together(list(slopes.values()), projected) if not reading.agrees]
+        if len(apart) > 1:  # once may be a kink (ReLU) on the way; what is missing is missing from all
+            readings = [reading for slope in slopes.values() for reading in readings_of(slope, projected)]
+    _refuse_disagreement(readings)
+    return readings
+
+
+def _refuse_disagreement(readings: Sequence[Reading]) -> None:
+    wrong = [reading for reading in readings if not reading.agrees]
+    if wrong:
+        lines = "\n".join(
+            f"  - {r.weight}: autograd says {r.autograd:.3e}, a finite difference {r.finite_difference:.3e}"
+            for r in wrong
+        )
+        raise TrainingError(
+            f"the second-order gradient of the student is missing or wrong:\n{lines}",
+            expected=f"agreement within {TOLERANCE:.0%}; without it the gradient objective would not train",
+            remedy=_REMEDY,
+        )
+
+
+def _matrices(model: nn.Module, probe: Probe) -> dict[str, nn.Parameter]:
+    """The trainable matrices above the embeddings."""
+    matrices = {
+        name: parameter
+        for name, parameter in unwrapped(model).named_parameters()
+        if parameter.ndim == 2 and parameter.requires_grad and name not in probe.embedding_parameters
+    }
+    if not matrices:
+        raise TrainingError(
+            "the student has no trainable matrix above its embeddings",
+            expected="trainable encoder layers",
+            remedy="unfreeze them (requires_grad_(True))",
+        )
+    return matrices
+
+
+def _spread(names: Sequence[str], count: int = 4) -> list[str]:
+    """A few of them, spread over the depth of the model."""
+    return list(dict.fromkeys(names[round(k * (len(names) - 1) / max(count - 1, 1))] for k in range(count)))
+
+
+def _at_fixed_labels(signals: Sequence[Signal]) -> list[Signal]:
+    """The gradient signals, with ``teacher`` for ``own``: a step across a tie of two labels is no derivative. For
+    ``sampled`` too: there is nothing to draw yet, and one label is as good as another."""
+    return [
+        replace(signal, target=replace(signal.target, view="teacher"))
+        if signal.target.view in ("own", "sampled")
+        else signal
+        for signal in signals
+        if isinstance(signal, TargetSignal)
+    ]
+
+
+def _projection(
+    model: nn.Module, probe: Probe, batch: Batch, signals: Sequence[Signal], rewind: Callable[[], object]
+) -> Callable[[], Tensor]:
+    projections: dict[Signal, Tensor] = {}
+    rewind()
+    if batch.teacher_labels is None:
+        logits = compute_signals(model, probe, batch, [Logits()], create_graph=False)[Logits()]
+        batch = replace(batch, teacher_labels=logits.argmax(-1))
+
+    def projected() -> Tensor:
+        rewind()
+        total = torch.zeros((), dtype=torch.float64, device=batch.mask.device)
+        for signal, values in compute_signals(model, probe, batch, signals, create_graph=True).items():
+            if signal not in projections:
+                random = torch.randn(values.shape, generator=torch.Generator().manual_seed(0)).to(values)
+                size = float(values.detach().norm()) * values.numel() ** 0.5
+                projections[signal] = random / (size or 1.0)  # 0: a head of zeros, which tells nothing yet
+            total = total + (values * projections[signal]).sum() * values.numel() ** 0.5
+        return total
+
+    return projected
+
+
+@contextmanager
+def _in_float64(model: nn.Module) -> Iterator[None]:
+    """Inside the block the model computes with float64 copies of its parameters and buffers.
+
+    The parameters themselves are not touched: DistributedDataParallel hooks what accumulates their gradients, and
+    a change of their type, there and back, makes new ones that it never hears of.
+    """
+    copies: dict[int, Tensor] = {}  # one of each tensor: tied weights stay tied
+    swapped: list[tuple[nn.Module, str, Tensor]] = []
+    try:
+        for module in unwrapped(model).modules():
+            for named in (module.named_parameters, module.named_buffers):
+                for name, tensor in list(named(recurse=False, remove_duplicate=False)):
+                    if tensor.is_floating_point():
+                        swapped.append((module, name, tensor))
+                        setattr(module, name, copies.setdefault(id(tensor), _double(tensor)))
+        yield
+    finally:
+        for module, name, tensor in swapped:
+            setattr(module, name, tensor)
+
+
+def _double(tensor: Tensor) -> Tensor:
+    copy = tensor.detach().to(torch.float64, copy=True)
+    return nn.Parameter(copy, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else copy
+
+
+@contextmanager
+def _one_random_state(device: torch.device) -> Iterator[Callable[[], object]]:
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        yield partial(torch.manual_seed, 0)
+
+
+def _in_double(batch: Batch) -> Batch:
+    inputs = {k: v.double() if v.is_floating_point() else v for k, v in batch.inputs.items()}
+    return replace(batch, inputs=inputs)

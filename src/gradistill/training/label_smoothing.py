@@ -1,0 +1,50 @@
+"""Label smoothing: ``TrainingArguments.label_smoothing_factor`` in the loss of the labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from gradistill.batch import UNLABELLED, Batch
+from gradistill.objectives import Moment, Term
+from gradistill.objectives.base import Signals, objective
+from gradistill.objectives.hard_label import HardLabel
+
+
+@objective
+class SmoothedHardLabel(HardLabel):
+    """``−(1 − ε) log p_gold − ε/C Σ_c log p_c``: the Trainer's LabelSmoother.
+
+    Szegedy et al. 2016, arXiv 1512.00567, section 7.
+    """
+
+    smoothing: float = 0.0
+
+    def distance(
+        self, student: Signals, teacher: Signals, batch: Batch, moment: Moment
+    ) -> Float[Tensor, " batch"]:
+        assert batch.labels is not None  # the trainer refuses data without labels
+        smoothed = functional.cross_entropy(
+            student["logits"],
+            batch.labels,
+            reduction="none",
+            ignore_index=UNLABELLED,
+            label_smoothing=self.smoothing,
+        )
+        return batch.per_label(smoothed)
+
+
+def smoothed(terms: Sequence[Term], factor: float) -> list[Term]:
+    """The terms with the labels of ``hard_label`` smoothed by this factor."""
+    if not factor:
+        return list(terms)
+    return [
+        replace(term, objective=SmoothedHardLabel(smoothing=factor))
+        if isinstance(term.objective, HardLabel)
+        else term
+        for term in terms
+    ]

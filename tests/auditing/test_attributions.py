@@ -1,0 +1,120 @@
+"""Many rows at once: what one row alone would get, in whatever company, and the model left alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from computed import path_of, run_of
+from families import build
+from gradistill.attribution.quadrature import integrated_gradients
+from gradistill.attribution.targets import Target
+from gradistill.auditing.attributions import Attributed, attribute
+from gradistill.auditing.methods import method
+from gradistill.batch import Batch
+from gradistill.errors import RecipeError
+from gradistill.models.probe import Probe
+
+TARGET = Target("log_odds", "gold")
+
+
+def rows_of(lengths: list[int]) -> list[dict[str, Any]]:
+    generator = torch.Generator().manual_seed(0)
+    return [{"input_ids": torch.randint(5, 64, (n,), generator=generator).tolist()} for n in lengths]
+
+
+def collate(rows: Any) -> dict[str, torch.Tensor]:
+    ids = [torch.tensor(row["input_ids"]) for row in rows]
+    pad = torch.nn.utils.rnn.pad_sequence
+    return {
+        "input_ids": pad(ids, batch_first=True),
+        "attention_mask": pad([torch.ones_like(x) for x in ids], batch_first=True),
+    }
+
+
+def model_of(labels: int = 3) -> Any:
+    """With biases, as training leaves them: without any, normalisation is singular at the zero baseline."""
+    model = build("bert", labels=labels, attention="eager", initializer_range=0.3).double()
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.normal_(parameter, std=0.5)
+    return model
+
+
+def ig(steps: Any, **options: Any) -> Any:
+    return method("integrated_gradients", steps=steps, **options)
+
+
+def by_place(found: Any) -> list[Attributed]:
+    return sorted(found, key=lambda one: one.place)
+
+
+@pytest.mark.parametrize("labels", [None, [0, 2, 1, 1]])
+def test_fixed_steps_equal_each_row_alone(labels: list[int] | None) -> None:
+    model, rows = model_of(), rows_of([5, 9, 3, 7])
+    found = by_place(attribute(model, rows, collate, method=ig(6), labels=labels, tokens_at_once=18))
+    probe = Probe.find(model)
+    for row, one in zip(rows, found, strict=True):
+        batch = Batch.of(collate([row]))
+        with probe.tapped(model) as taps:
+            logits = model(**batch.inputs).logits
+        at = logits.argmax(-1) if labels is None else torch.tensor([labels[one.place]])
+        alone = integrated_gradients(
+            path_of(run_of(model, probe, batch), taps[0].detach(), TARGET, at), steps=6
+        )
+        assert (one.label, one.nodes) == (int(at), 6)
+        torch.testing.assert_close(one.attributions, alone[0, 0], rtol=1e-8, atol=1e-12)
+
+
+def test_gradient_x_input_is_one_right_riemann_step() -> None:
+    model, rows = model_of(), rows_of([5, 9, 3])
+    probe, batch = Probe.find(model), Batch.of(collate(rows))
+    with probe.tapped(model) as taps:
+        logits = model(**batch.inputs).logits
+    expected = integrated_gradients(
+        path_of(run_of(model, probe, batch), taps[0].detach(), TARGET, logits.argmax(-1)),
+        steps=1,
+        rule="right_riemann",
+    )
+    for one in attribute(model, rows, collate, method=method("gradient_x_input"), tokens_at_once=10):
+        length = len(rows[one.place]["input_ids"])
+        torch.testing.assert_close(one.attributions, expected[one.place, 0, :length], rtol=1e-8, atol=1e-12)
+        assert one.nodes == 1
+
+
+@pytest.mark.parametrize("labels", [1, 2])
+def test_steps_by_row_reach_the_tolerance_and_what_many_steps_say(labels: int) -> None:
+    model, rows = model_of(labels), rows_of([5, 9, 3, 7])
+    found = by_place(attribute(model, rows, collate, method=ig("auto", tolerance=1e-4)))
+    reference = by_place(attribute(model, rows, collate, method=ig(400)))
+    for one, other in zip(found, reference, strict=True):
+        assert abs(one.residual) <= 1e-4
+        assert abs(other.residual) <= 1e-4
+        scale = other.attributions.abs().max().item()
+        torch.testing.assert_close(one.attributions, other.attributions, rtol=0, atol=1e-3 * scale)
+
+
+def test_no_forward_pass_holds_more_tokens_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, rows, sizes = model_of(), rows_of([5, 9, 3, 7, 4, 4]), []
+    forward = model.forward
+
+    def counted(**inputs: Any) -> Any:
+        sizes.append(inputs["input_ids"].numel())
+        return forward(**inputs)
+
+    monkeypatch.setattr(model, "forward", counted)
+    for steps in (2, 50, "auto"):
+        list(attribute(model, rows, collate, method=ig(steps), tokens_at_once=20))
+    assert max(sizes[1:]) <= 20  # the first is the probe's look
+    assert len(sizes) > 100
+
+
+def test_the_model_is_left_as_it_was_even_by_who_stops_listening() -> None:
+    model = model_of().train()
+    next(attribute(model, rows_of([5, 9]), collate, method=ig(2), tokens_at_once=9))
+    assert all(module.training for module in model.modules())
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
+    with pytest.raises(RecipeError, match=r"occlusion returns scores(.|\n)*gradient_x_input"):
+        next(attribute(model, [], collate, method=method("occlusion")))

@@ -1,0 +1,124 @@
+"""Parts, calibration and comparisons of columns against scipy and naive loops."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest, false_discovery_control, permutation_test
+
+from gradistill.auditing.comparison import compared, holm, paired_p
+from gradistill.auditing.per_example import (
+    by_confidence,
+    by_label,
+    by_length,
+    calibration,
+    columns_of,
+    estimates,
+    flat,
+)
+from gradistill.auditing.predictions import Predictions
+
+
+def answers(labels: int, seed: int, rows: int = 60) -> Predictions:
+    generator = np.random.default_rng(seed)
+    maps = tuple(np.random.default_rng(k + 100 * seed).random(3 + k % 9) for k in range(rows))
+    return Predictions(generator.normal(size=(rows, labels)), maps)
+
+
+@pytest.mark.parametrize("labels", [1, 3])
+def test_identical_models_agree_wholly(labels: int) -> None:
+    teacher = answers(labels, 0)
+    found = flat(estimates(columns_of(teacher, teacher, teacher.labels.astype(float))))
+    names = ["prediction_loyalty"] if labels == 1 else ["label_loyalty", "probability_loyalty"]
+    for name in (*names, "saliency_loyalty", "top_k_overlap", "cosine", "kendall_tau"):
+        assert found[name].value == pytest.approx(1), name
+    # Wilson's lower end for 60 of 60; a correlation of exactly 1 gives the bootstrap nothing to bound it with.
+    lowest = binomtest(60, 60).proportion_ci(method="wilson").low
+    if labels == 1:
+        assert np.isnan(found["prediction_loyalty"].low)
+    else:
+        assert found["label_loyalty"].low == pytest.approx(lowest)
+        assert found["probability_loyalty"].low == pytest.approx(lowest)
+    rho = found["saliency_loyalty"]  # the same on a scale from −1 to 1, over fewer examples
+    assert rho.low == pytest.approx(2 * binomtest(rho.n, rho.n).proportion_ci(method="wilson").low - 1)
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=60))
+def test_shares_have_wilsons_interval(same: list[bool]) -> None:
+    columns = {"tokens": np.full(len(same), 5), "label_loyalty": np.array(same)}
+    found = flat(estimates(columns))["label_loyalty"]
+    exact = binomtest(sum(same), len(same)).proportion_ci(method="wilson")
+    assert (found.value, found.n) == (pytest.approx(np.mean(same)), len(same))
+    assert (found.low, found.high) == (pytest.approx(exact.low), pytest.approx(exact.high))
+    assert 0 <= found.low <= found.value <= found.high <= 1
+    assert found.low < found.high
+
+
+def test_parts_are_all_the_examples_once() -> None:
+    columns = columns_of(answers(3, 1), answers(3, 0), np.zeros(60, dtype=int))
+    for parts in (by_label(columns, ("a", "b", "c")), by_length(columns), by_confidence(columns)):
+        assert sum(len(part["tokens"]) for part in parts.values()) == 60
+        assert len(parts) == (5 if parts.keys() == by_confidence(columns).keys() else 3)
+    for (low, high), part in by_confidence(columns).items():
+        assert ((part["teacher_confidence"] >= low) & (part["teacher_confidence"] <= high)).all()
+    for k, part in enumerate(by_label(columns, ("a", "b", "c")).values()):
+        assert (part["teacher_label"] == k).all()
+
+
+@given(
+    st.lists(st.integers(1, 40), min_size=1, max_size=30),
+    st.lists(st.sampled_from([0.5, 0.9, 1.0]), min_size=30),
+)
+def test_any_lengths_and_confidences_can_be_parted(tokens: list[int], sure: list[float]) -> None:
+    columns = {"tokens": np.array(tokens), "teacher_confidence": np.array(sure[: len(tokens)])}
+    for parts in (by_length(columns), by_confidence(columns)):
+        assert sum(len(part["tokens"]) for part in parts.values()) == len(tokens)
+
+
+def test_calibration_equals_a_loop() -> None:
+    generator = np.random.default_rng(0)
+    sure, right = np.append(generator.random(200), 1.0), generator.random(201) < 0.7
+    found = calibration(sure, right)
+    error = 0.0
+    for k in range(10):
+        inside = [i for i in range(201) if k / 10 <= sure[i] and (sure[i] < (k + 1) / 10 or k == 9)]
+        error += len(inside) / 201 * abs(np.mean(sure[inside]) - np.mean(right[inside]))
+    assert found["error"] == pytest.approx(error)
+
+
+def test_the_paired_test_is_the_exact_one_on_few_examples() -> None:
+    differences = np.array([0.3, -0.1, 0.25, 0.4, -0.05, 0.2, 0.1, 0.15])
+    sums = [abs(np.dot(signs, differences)) for signs in product((1, -1), repeat=8)]
+    exact = np.mean(np.array(sums) >= abs(differences.sum()) - 1e-12)
+    # 20 000 flips: standard deviation of the estimate under 0.0035
+    assert paired_p(differences, flips=20_000) == pytest.approx(exact, abs=0.012)
+    result = permutation_test((differences,), np.mean, permutation_type="samples", n_resamples=np.inf)
+    assert result.pvalue == pytest.approx(exact, abs=1e-9)
+    assert paired_p(np.zeros(5)) == 1
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_by_its_definition(values: list[float]) -> None:
+    corrected = holm(values)
+    order = sorted(range(len(values)), key=lambda k: values[k])
+    for rank, place in enumerate(order):
+        steps = [min(1, (len(values) - j) * values[order[j]]) for j in range(rank + 1)]
+        assert corrected[place] == pytest.approx(max(steps))
+    # stricter than the false discovery rate of scipy
+    assert (np.array(corrected) >= false_discovery_control(values) - 1e-12).all()
+
+
+def test_students_are_compared_example_by_example() -> None:
+    teacher, near, far = answers(3, 0), answers(3, 0), answers(3, 5)
+    gold = teacher.labels
+    columns = {"near": columns_of(near, teacher, gold), "far": columns_of(far, teacher, gold)}
+    found = {entry.figure: entry for entry in compared([columns])}
+    label = columns["near"]["label_loyalty"].astype(float) - columns["far"]["label_loyalty"]
+    assert found["label_loyalty"].difference.value == pytest.approx(label.mean())
+    assert found["saliency_loyalty"].difference.n == sum(len(m) >= 4 for m in teacher.maps)
+    assert found["label_loyalty"].p_corrected >= found["label_loyalty"].p
+    assert found["label_loyalty"].p < 0.01

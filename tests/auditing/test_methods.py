@@ -1,0 +1,242 @@
+"""Attribution methods: each against Captum or a loop that knows nothing of batches."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from captum.attr import IntegratedGradients as CaptumIG
+from captum.attr import LayerGradientXActivation
+from datasets import Dataset
+
+from families import build
+from gradistill.auditing import predictions
+from gradistill.auditing.faithfulness import SHARES, faithfulness
+from gradistill.auditing.methods import all_methods, method
+from gradistill.auditing.predictions import predict_rows
+from gradistill.data import Collator
+from gradistill.data.batching import row_batches
+from gradistill.errors import ModelError, RecipeError
+from gradistill.models.eval_mode import still
+from gradistill.models.probe import ProbedModel
+from gradistill.signals import ForwardPass
+from gradistill.signals.explained import explained_labels, explained_pass
+from small import WORDS
+from wordpiece import tokenizer
+
+LENGTHS = (9, 5, 7)
+BLANK = 4
+
+
+def rows_of(lengths: tuple[int, ...] = LENGTHS) -> Any:
+    generator = torch.Generator().manual_seed(0)
+    return Dataset.from_list(
+        [
+            {
+                "input_ids": [2, *torch.randint(5, len(WORDS), (n - 2,), generator=generator).tolist(), 3],
+                "attention_mask": [1] * n,
+                "special_tokens_mask": [1, *[0] * (n - 2), 1],
+                "length": n,
+            }
+            for n in lengths
+        ]
+    )
+
+
+def model_of(family: str = "bert", labels: int = 3) -> Any:
+    return build(family, labels=labels, attention="eager", initializer_range=0.3).double()
+
+
+def forward_of(model: Any, rows: Any, collate: Any = None) -> tuple[ForwardPass, torch.Tensor]:
+    probed, collate = ProbedModel.of(model), collate or Collator(tokenizer(WORDS))
+    (some,) = row_batches(rows, collate, probed.device, tokens_at_once=4096)
+    return explained_pass(probed, some.batch), some.own_tokens
+
+
+def log_odds(logits: torch.Tensor, label: int) -> torch.Tensor:
+    if logits.shape[-1] == 1:
+        return logits[..., 0]
+    others = [k for k in range(logits.shape[-1]) if k != label]
+    return logits[..., label] - logits[..., others].logsumexp(-1)
+
+
+def alone(model: Any, row: Any, embedding: torch.Tensor | None = None, ids: Any = None) -> torch.Tensor:
+    """Logits of one row, by the model's own forward."""
+    given = {"input_ids": torch.tensor([row["input_ids"] if ids is None else ids])}
+    given["attention_mask"] = torch.ones_like(given["input_ids"])
+    if embedding is None:
+        return model(**given).logits
+    handle = model.bert.embeddings.register_forward_hook(lambda *_: embedding)
+    try:
+        return model(**given).logits
+    finally:
+        handle.remove()
+
+
+def embedded(model: Any, row: Any) -> torch.Tensor:
+    return model.bert.embeddings(torch.tensor([row["input_ids"]])).detach()
+
+
+def gradient(model: Any, row: Any, at: torch.Tensor, label: int) -> torch.Tensor:
+    at = at.clone().requires_grad_()
+    (found,) = torch.autograd.grad(log_odds(alone(model, row, at), label).sum(), at)
+    return found
+
+
+def by_hand(name: str, model: Any, row: Any, label: int) -> torch.Tensor:
+    e = embedded(model, row)
+    if name == "gradient_norm":
+        return gradient(model, row, e, label).norm(dim=-1)[0]
+    if name == "gradient_x_input":
+        run = LayerGradientXActivation(lambda ids: log_odds(model(ids).logits, label), model.bert.embeddings)
+        maps: Any = run.attribute(torch.tensor([row["input_ids"]]))
+        return maps.norm(dim=-1)[0]
+    if name == "integrated_gradients":
+        run = CaptumIG(lambda x: log_odds(alone(model, {**row, "input_ids": [0] * x.shape[1]}, x), label))
+        maps = [
+            run.attribute(e, torch.zeros_like(e), n_steps=50, method="gausslegendre", internal_batch_size=1)
+        ]
+        return maps[0].norm(dim=-1)[0]
+    assert name == "occlusion"
+    whole = log_odds(alone(model, row), label)
+    drops = []
+    for k in range(len(row["input_ids"])):
+        ids = [BLANK if i == k else x for i, x in enumerate(row["input_ids"])]
+        drops.append((whole - log_odds(alone(model, row, ids=ids), label)).abs())
+    return torch.cat(drops)
+
+
+@pytest.mark.parametrize("labels", [1, 2, 3])
+@pytest.mark.parametrize("name", [name for name in all_methods() if name != "smoothgrad"])
+def test_each_method_is_what_it_says(name: str, labels: int) -> None:
+    model, rows = model_of(labels=labels), rows_of()
+    with still(model):
+        forward, own = forward_of(model, rows)
+        scores = method(name)(forward)
+    by_length, labels_of = sorted(rows, key=lambda r: -r["length"]), explained_labels(forward)
+    for row, at, label, mask in zip(by_length, scores, labels_of, forward.batch.mask, strict=True):
+        torch.testing.assert_close(at[mask].detach(), by_hand(name, model, row, int(label)).detach(),
+                                   rtol=1e-6, atol=1e-9)  # fmt: skip
+    assert own.shape == scores.shape
+
+
+def test_smoothgrad_is_the_mean_of_noisy_gradients() -> None:
+    model, rows = model_of(), rows_of((8,))
+    with still(model):
+        forward, _ = forward_of(model, rows)
+        found = method("smoothgrad", samples=3, noise=0.2)(forward)
+        number = int.from_bytes(sha256(f"0 {rows[0]['input_ids']}".encode()).digest()[:7], "big")
+        e, generator, total = embedded(model, rows[0]), torch.Generator().manual_seed(number), 0
+        for _ in range(3):
+            noise = torch.randn(e.shape[1:], generator=generator).to(e) * 0.2 * (e.max() - e.min())
+            total = total + gradient(model, rows[0], e + noise, int(explained_labels(forward)[0]))
+    torch.testing.assert_close(found[0], (total / 3).norm(dim=-1)[0])
+    with still(model):
+        still_gradient = method("smoothgrad", samples=2, noise=0.0)(forward)
+    torch.testing.assert_close(still_gradient, method("gradient_norm")(forward))
+
+
+@pytest.mark.parametrize("family", ["bert", "deberta_v2", "gpt2"])
+@pytest.mark.parametrize("name", all_methods())
+def test_company_and_order_change_nothing(name: str, family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row's map is the same alone and in a batch with longer rows, in any order and on either side's padding."""
+    model, rows = model_of(family), rows_of()
+    collate = Collator(tokenizer(WORDS))
+    together = predict_rows(model, rows, collate, method=method(name))
+    assert [len(m) for m in together.maps] == [n - 2 for n in LENGTHS]
+    assert all((m >= 0).all() for m in together.maps)
+    for place, row in enumerate(rows):
+        apart = predict_rows(model, Dataset.from_list([row]), collate, method=method(name))
+        np.testing.assert_allclose(apart.maps[0], together.maps[place], rtol=1e-5, atol=1e-8)
+    monkeypatch.setattr(predictions, "TOKENS_AT_ONCE", 14)
+    turned = predict_rows(model, rows.select([2, 0, 1]), collate, method=method(name))
+    for place, scores in zip((2, 0, 1), turned.maps, strict=True):
+        np.testing.assert_allclose(scores, together.maps[place], rtol=1e-5, atol=1e-8)
+
+
+def test_smoothgrads_noise_changes_with_the_seed_and_the_row() -> None:
+    model, rows = model_of(), rows_of((8, 8))
+    collate = Collator(tokenizer(WORDS))
+    first, again, other = (
+        predict_rows(model, rows, collate, method=method("smoothgrad", noise=0.5, samples=2, seed=seed)).maps
+        for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(first[0], again[0])
+    assert not np.allclose(first[0], other[0])
+    generators = [method("smoothgrad")._generator(row["input_ids"]) for row in rows]
+    drawn = [torch.randn(3, generator=generator) for generator in generators]
+    assert not torch.equal(*drawn)
+
+
+def test_unknown_methods_and_options_are_refused() -> None:
+    with pytest.raises(RecipeError, match="did you mean 'occlusion'"):
+        method("oclusion")
+    with pytest.raises(RecipeError, match="has no steps"):
+        method("occlusion", steps=3)
+    for name, options in (("integrated_gradients", {"steps": 0}), ("smoothgrad", {"samples": 0})):
+        with pytest.raises(RecipeError, match="or more"):
+            method(name, **options)
+
+
+def naive_effect(model: Any, row: Any, label: int, erased: set[int]) -> float:
+    ids = [BLANK if k in erased else x for k, x in enumerate(row["input_ids"])]
+    before, after = alone(model, row), alone(model, row, ids=ids)
+    if before.shape[1] == 1:
+        return float((before - after).abs())
+    return float((before.softmax(-1) - after.softmax(-1))[0, label])
+
+
+def naive_curve(model: Any, row: Any, label: int, order: list[int], *, kept: bool) -> float:
+    own = range(1, len(row["input_ids"]) - 1)
+    effects = []
+    for share in SHARES:
+        top = set(order[: max(1, int(np.ceil(share * len(own))))])
+        effects.append(naive_effect(model, row, label, set(own) - top if kept else top))
+    return float(np.mean(effects))
+
+
+@pytest.mark.parametrize("labels", [1, 3])
+def test_faithfulness_equals_a_naive_loop(labels: int) -> None:
+    model, rows = model_of(labels=labels), rows_of()
+    with still(model), torch.no_grad():
+        forward, own = forward_of(model, rows)
+        scores = torch.rand(own.shape, generator=torch.Generator().manual_seed(1))
+        found = faithfulness(forward, scores.double(), own)
+        for k, row in enumerate(sorted(rows, key=lambda r: -r["length"])):
+            label, tokens = int(explained_labels(forward)[k]), list(range(1, row["length"] - 1))
+            for name, kept in (("comprehensiveness", False), ("sufficiency", True)):
+                single = {
+                    t: naive_effect(model, row, label, set(tokens) - {t} if kept else {t}) for t in tokens
+                }
+                orders = [
+                    sorted(tokens, key=lambda t: -float(scores[k, t])),
+                    sorted(tokens, key=lambda t: -single[t]),
+                    sorted(tokens, key=lambda t: single[t]),
+                ]
+                curves = [naive_curve(model, row, label, order, kept=kept) for order in orders]
+                assert float(found[name][k]) == pytest.approx(curves[0], abs=1e-9)
+                low, high = min(curves), max(curves)
+                wanted = (curves[0] - low) / (high - low)
+                assert float(found[f"normalised_{name}"][k]) == pytest.approx(wanted, abs=1e-6)
+
+
+def test_a_model_that_nothing_moves_has_no_faithfulness() -> None:
+    model = model_of()
+    torch.nn.init.zeros_(model.classifier.weight)
+    with still(model):
+        forward, own = forward_of(model, rows_of())
+        found = faithfulness(forward, torch.rand(own.shape), own)
+    assert found["comprehensiveness"].abs().max() == 0
+    assert found["normalised_comprehensiveness"].isnan().all()
+
+
+def test_without_a_mask_token_words_cannot_be_taken_away() -> None:
+    model, rows = model_of(), rows_of()
+    plain = Collator(tokenizer(WORDS))
+    with still(model):
+        forward, _ = forward_of(model, rows, lambda r: plain(r))
+        with pytest.raises(ModelError, match="stands for an erased word"):
+            method("occlusion")(forward)

@@ -1,0 +1,243 @@
+"""The audit as a whole: what it finds on built cases, what it writes, and what it refuses."""
+
+from __future__ import annotations
+
+import gc
+import json
+import tracemalloc
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from families import build
+from gradistill.auditing import evaluate
+from gradistill.auditing.methods import method
+from gradistill.auditing.methods.gradient_x_input import GradientXInput
+from gradistill.auditing.shown_examples import chosen_examples
+from gradistill.cli.app import app
+from gradistill.cli.audit_command import limits_of, steps_of
+from gradistill.commands.audit import AuditChoice, audit
+from gradistill.commands.distill import DataChoice, finetune
+from gradistill.data import load_splits
+from gradistill.errors import DataError, GradistillError, RecipeError
+from gradistill.models.loading import load_classifier, load_tokenizer
+from gradistill.recipe import load_recipe
+from small import WORDS, write_table
+from wordpiece import tokenizer
+
+FEW = AuditChoice(faithfulness_rows=4, perturbed_rows=4)
+
+
+def figures(found: dict[str, Any], student: int = 0) -> dict[str, Any]:
+    return {name: e for group in found["students"][student]["figures"].values() for name, e in group.items()}
+
+
+@pytest.mark.parametrize("kind", ["two", "three", "score"])
+def test_a_model_is_wholly_loyal_to_itself(kind: str, small: Any, tmp_path: Path) -> None:
+    teacher = str(small.teachers[kind])
+    found = audit(teacher, [teacher], small.choice(kind), tmp_path / "out", FEW)
+    every = figures(found)
+    loyal = ["prediction_loyalty"] if kind == "score" else ["label_loyalty", "probability_loyalty"]
+    for name in (*loyal, "saliency_loyalty", "top_k_overlap", "cosine", "kendall_tau"):
+        assert every[name]["value"] == pytest.approx(1), name
+    for name in ("comprehensiveness", "sufficiency"):
+        assert every[f"teacher_{name}"] == every[f"student_{name}"]
+    for part in found["students"][0]["perturbations"]:
+        assert part["n"] == 4
+        assert part["figures"]["saliency_loyalty"]["value"] == pytest.approx(1)
+    written = json.loads((tmp_path / "out" / "audit.json").read_text())
+    assert written == json.loads(json.dumps(found))
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        ".gradistill.json", "audit.html", "audit.json", "audit.md", "examples.jsonl",
+    }  # fmt: skip
+
+
+def test_depth_and_width_may_differ(small: Any, tmp_path: Path) -> None:
+    names = {0: "negative", 1: "positive"}
+    other = build(
+        "bert", labels=2, hidden_size=32, num_hidden_layers=1, id2label=names, num_attention_heads=4
+    )
+    other.save_pretrained(tmp_path / "wide")
+    tokenizer(WORDS).save_pretrained(tmp_path / "wide")
+    teacher, choice = str(small.teachers["two"]), replace(FEW, max_rows=6, method=method("occlusion"))
+    found = audit(teacher, [str(tmp_path / "wide")], small.choice("two"), tmp_path / "out", choice)
+    student = found["students"][0]
+    assert (student["hidden"], student["layers"], found["data"]["rows"]) == (32, 1, 6)
+    assert found["attribution"]["method"] == "occlusion"
+    assert -1 <= figures(found)["saliency_loyalty"]["value"] < 1
+
+
+@pytest.fixture(scope="module")
+def bait(small: Any) -> tuple[Path, Path]:
+    """Rows whose label one of two idle words gives away, and a student that learned that word alone."""
+    folder = small.folder / "bait"
+    rows = [
+        {"text": f"the film was {('dull', 'great')[k // 2 % 2]} , {('very', 'one')[k % 2]} .",
+         "label": ("negative", "positive")[k % 2]}
+        for k in range(40)
+    ]  # fmt: skip
+    write_table(folder / "data" / "train.csv", rows)
+    write_table(folder / "data" / "validation.csv", rows[:12])
+    recipe = load_recipe(
+        "finetune", changes=["training.epochs=10", "training.batch_size=4", "training.learning_rate=0.01"]
+    )
+    choice = DataChoice(str(folder / "data"), label_column="label", text_columns=("text",))
+    finetune(str(small.base), choice, folder / "student", recipe)
+    return folder / "student", folder / "data"
+
+
+def test_a_student_that_reads_only_the_shortcut_shows_it(
+    bait: tuple[Path, Path], small: Any, tmp_path: Path
+) -> None:
+    student, data = bait
+    choice = AuditChoice(faithfulness_rows=0, perturbed_rows=0, watched=("very", "ONE"))
+    found = audit(
+        str(small.teachers["two"]), [str(student)], DataChoice(str(data), label_column="label"),
+        tmp_path / "out", choice,
+    )  # fmt: skip
+    every = figures(found)
+    assert every["student_accuracy"]["value"] == 1
+    assert every["label_loyalty"]["value"] == pytest.approx(0.5)
+    assert every["saliency_loyalty"]["high"] < 0.8
+    assert every["student_watched_share"]["low"] > every["teacher_watched_share"]["high"]
+
+
+def test_rationales_challenge_and_two_students(bait: tuple[Path, Path], small: Any, tmp_path: Path) -> None:
+    rows = [
+        {"text": f"the film was very {word} .", "label": label, "why": [[4, 5]]}
+        for word, label in (
+            ("great", "positive"),
+            ("dull", "negative"),
+            ("fine", "positive"),
+            ("poor", "negative"),
+        )
+    ]
+    for split in ("validation", "challenge"):
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (tmp_path / f"{split}.jsonl").write_text(lines)
+    choice = AuditChoice(
+        rationale="why", rationale_units="words", challenge="challenge", faithfulness_rows=3, perturbed_rows=0
+    )
+    data = DataChoice(str(tmp_path), label_column="label", text_columns=("text",))
+    students = [str(small.teachers["two"]), str(bait[0])]
+    found = audit(students[0], students, data, tmp_path / "out", choice)
+    assert figures(found)["teacher_token_f1"] == figures(found)["student_token_f1"]
+    challenge = found["students"][1]["figures"]["challenge"]
+    assert challenge["label_loyalty"] == found["students"][1]["figures"]["loyalty"]["label_loyalty"]
+    compared = {entry["figure"]: entry for entry in found["comparisons"]}
+    assert {"label_loyalty", "saliency_loyalty", "student_token_f1"} <= compared.keys()
+    assert compared["student_sufficiency"]["difference"]["n"] <= 3
+    assert all(entry["p_corrected"] >= entry["p"] for entry in compared.values())
+    example = json.loads((tmp_path / "out" / "examples.jsonl").read_text().splitlines()[0])
+    assert [example["texts"][0][w["start"] : w["end"]] for w in example["words"]] == rows[0]["text"].split()
+    for owner in ("teacher", 0, 1):
+        shares = [w["teacher"] if owner == "teacher" else w["students"][owner] for w in example["words"]]
+        assert sum(shares) == pytest.approx(1, abs=1e-3)
+
+
+def test_examples_and_figures_do_not_depend_on_blocks(small: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    student = small.distilled("kd", "three", tmp_path / "student") and str(tmp_path / "student")
+    found = []
+    for block in (1000, 3):
+        monkeypatch.setattr(evaluate, "BLOCK", block)
+        out = tmp_path / str(block)
+        audit(str(small.teachers["three"]), [student], small.choice("three"), out, FEW)
+        found.append(json.loads((out / "audit.json").read_text()))
+    for name, value in figures(found[0]).items():
+        assert figures(found[1])[name]["value"] == pytest.approx(value["value"], abs=1e-5), name
+
+
+def test_limits_end_the_command_with_1(bait: tuple[Path, Path], small: Any, tmp_path: Path) -> None:
+    command = [
+        "audit", "--teacher", str(small.teachers["two"]), "--student", str(bait[0]), "--data", str(bait[1]),
+        "--label-column", "label", "--faithfulness-rows", "0", "--perturbed-rows", "0",
+    ]  # fmt: skip
+    passed = CliRunner().invoke(
+        app, [*command, "--output", str(tmp_path / "a"), "--fail-under", "label_loyalty=0.4"]
+    )
+    assert passed.exit_code == 0, passed.output
+    limits = "label_loyalty=0.95,saliency_loyalty=0.99,student_token_f1=0.1"
+    failed = CliRunner().invoke(app, [*command, "--output", str(tmp_path / "b"), "--fail-under", limits])
+    assert failed.exit_code == 1, failed.output
+    short = json.loads((tmp_path / "b" / "audit.json").read_text())["failed"]
+    assert [entry["figure"] for entry in short] == ["label_loyalty", "saliency_loyalty", "student_token_f1"]
+    assert short[2]["value"] is None  # there are no rationales, so the limit is not met
+    again = CliRunner().invoke(app, [*command, "--output", str(tmp_path / "b")])
+    assert isinstance(again.exception, RecipeError)  # which the command line turns into exit code 2
+    assert CliRunner().invoke(app, [*command, "--output", str(tmp_path / "b"), "--overwrite"]).exit_code == 0
+
+
+def test_what_does_not_fit_is_refused_before_any_work(small: Any, tmp_path: Path) -> None:
+    two, three = str(small.teachers["two"]), str(small.teachers["three"])
+    with pytest.raises(DataError, match="labels of the teacher and of .*three differ"):
+        audit(two, [three], small.choice("two"), tmp_path / "a")
+    with pytest.raises(RecipeError, match="did you mean 'label_loyalty'"):
+        audit(
+            two,
+            [two],
+            small.choice("two"),
+            tmp_path / "a",
+            AuditChoice(limits={"label_loyality": 1.0}),
+        )
+    with pytest.raises(GradistillError, match="nowhere"):
+        audit(two, [two], small.choice("two"), tmp_path / "a", AuditChoice(split="nowhere"))
+    assert not (tmp_path / "a").exists()
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "mine.txt").write_text("")
+    with pytest.raises(RecipeError, match="no audit of ours: mine.txt"):
+        audit(two, [two], small.choice("two"), tmp_path / "b")
+
+
+@pytest.mark.parametrize("given", ["label_loyalty", "label_loyalty=", "=0.5", "label_loyalty=much", "a=nan"])
+def test_limits_that_say_nothing_are_refused(given: str) -> None:
+    with pytest.raises(RecipeError, match="figure=number"):
+        limits_of(given)
+
+
+def test_steps_and_limits_are_read() -> None:
+    assert limits_of(" label_loyalty = 0.95 , cosine=1 ") == {"label_loyalty": 0.95, "cosine": 1.0}
+    assert (steps_of("auto"), steps_of("20")) == ("auto", 20)
+    with pytest.raises(RecipeError, match="or auto"):
+        steps_of("many")
+
+
+def test_half_of_the_chosen_examples_disagree_most(tmp_path: Path) -> None:
+    file = tmp_path / "examples.jsonl"
+    rows = [
+        {"index": k, "students": [{"disagreement": float(k * 7 % 100)}, {"disagreement": 0.0}]}
+        for k in range(100)
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    chosen = chosen_examples(file, 10, seed=0)
+    assert [row["index"] for row in chosen] == sorted(row["index"] for row in chosen)
+    most = {row["index"] for row in sorted(rows, key=lambda r: -r["students"][0]["disagreement"])[:5]}
+    assert most <= {row["index"] for row in chosen}
+    assert len(chosen) == 10
+    assert len(chosen_examples(file, 1000)) == 100
+    assert chosen_examples(file, 10, seed=0) == chosen
+
+
+def test_more_rows_need_no_more_memory(small: Any, monkeypatch: Any) -> None:
+    """Beyond a few numbers a row: 1,200 rows against 600 in blocks of 50."""
+    monkeypatch.setattr(evaluate, "BLOCK", 50)
+    model, _ = load_classifier(str(small.teachers["two"]))
+    source = small.choice("two")
+    splits = load_splits(source.source, splits=("train",), label_column="label", text_columns=("text",))
+    examiner = evaluate.Examiner(
+        model, [model], load_tokenizer(str(small.teachers["two"])), splits.task, GradientXInput()
+    )
+
+    def peak(rows: int) -> int:
+        some = splits.rows["train"].select([k % 20 for k in range(rows)])
+        tracemalloc.start()
+        for _ in examiner.blocks(some):
+            gc.collect()
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    peak(600)  # what is made once and kept
+    assert peak(1200) < 1.2 * peak(600) + 50_000  # a row kept whole takes a kilobyte or two

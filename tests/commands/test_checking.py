@@ -1,0 +1,231 @@
+"""What a run finds wrong before anybody trusts its figures: mixed classes, weak teachers, rows in two splits."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file, save_file
+
+from gradistill.commands.audit import AuditChoice, audit
+from gradistill.commands.distill import DataChoice, distill, finetune, store_signals
+from gradistill.data.overlap import normalised, overlap
+from gradistill.errors import DataError
+from gradistill.recipe import load_recipe
+from small import GOOD, logged, write_table
+
+FEW = AuditChoice(faithfulness_rows=0, perturbed_rows=0, examples=2)
+WEAK = "WARNING: the teacher is no better than a constant answer"
+
+
+def changed(teacher: Path, at: Path, *, order: list[int] | None = None, **names: Any) -> str:
+    """A copy of a teacher with its outputs in another order, or under other names."""
+    shutil.copytree(teacher, at)
+    if order is not None:
+        weights = load_file(at / "model.safetensors")
+        for key in ("classifier.weight", "classifier.bias"):
+            weights[key] = weights[key][order].clone()
+        save_file(weights, at / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((at / "config.json").read_text(encoding="utf-8"))
+    labels = names.get("labels") or [
+        config["id2label"][str(k)] for k in order or range(len(config["id2label"]))
+    ]
+    config |= {"id2label": dict(enumerate(labels)), "label2id": {label: k for k, label in enumerate(labels)}}
+    (at / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return str(at)
+
+
+@pytest.fixture(scope="module")
+def good(small: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A teacher that is right on every validation row; the shared ones have hardly learnt anything."""
+    at = tmp_path_factory.mktemp("good") / "teacher"
+    changes = ["training.epochs=15", "training.learning_rate=0.002", "training.batch_size=4"]
+    found = finetune(str(small.base), small.choice("two"), at, load_recipe("finetune", changes=changes))
+    assert found["eval"]["accuracy"] == 1.0
+    return at
+
+
+def recipe(*changes: str) -> Any:
+    return load_recipe("kd", changes=["training.epochs=1", "training.batch_size=8", *changes])
+
+
+def test_a_teacher_that_only_numbers_its_classes_is_refused_and_a_label_map_helps(
+    small: Any, good: Path, tmp_path: Path
+) -> None:
+    """Its head is in another order than the alphabet: matched by place it would be wrong on every row."""
+    teacher = changed(good, tmp_path / "t", order=[1, 0], labels=["LABEL_0", "LABEL_1"])
+    data = small.choice("two")
+    with pytest.raises(DataError, match=r"'LABEL_0' +'negative'\n +'LABEL_1' +'positive'"):
+        distill(teacher, data, tmp_path / "run", recipe())
+    assert not (tmp_path / "run").exists()
+    right = DataChoice(
+        data.source, label_column="label", text_columns=("text",),
+        label_map={"positive": "LABEL_0", "negative": "LABEL_1"},
+    )  # fmt: skip
+    said: list[str] = []
+    with logged(said):
+        metrics = distill(teacher, right, tmp_path / "run", recipe())
+    assert metrics["teacher_eval"]["accuracy"] == 1.0
+    assert metrics["warnings"] == []
+    assert not any(WEAK in line for line in said)
+    wrong = DataChoice(
+        data.source, label_column="label", text_columns=("text",),
+        label_map={"positive": "LABEL_1", "negative": "LABEL_0"},
+    )  # fmt: skip
+    for job in (
+        lambda: distill(teacher, wrong, tmp_path / "wrong", recipe()),
+        lambda: store_signals(teacher, wrong, tmp_path / "store", recipe()),
+    ):
+        said.clear()
+        with logged(said):
+            job()
+        assert any(line.startswith(WEAK) for line in said)
+    kept = json.loads((tmp_path / "wrong" / "metrics.json").read_text(encoding="utf-8"))
+    assert "accuracy is 0.000" in kept["warnings"][0]
+    assert "no better than a constant" in (tmp_path / "wrong" / "README.md").read_text(encoding="utf-8")
+    found = audit(teacher, [teacher], wrong, tmp_path / "audit", FEW)
+    assert any("accuracy is 0.000" in warning for warning in found["warnings"])
+    for page in ("audit.md", "audit.html"):
+        assert "no better than a constant" in (tmp_path / "audit" / page).read_text(encoding="utf-8")
+
+
+def test_a_regression_that_does_not_rise_with_the_scores_is_warned_of(small: Any, tmp_path: Path) -> None:
+    teacher = small.teachers["score"]
+    negated = tmp_path / "negated"
+    shutil.copytree(teacher, negated)
+    weights = load_file(negated / "model.safetensors")
+    weights = {k: -v if k.startswith("classifier.") else v for k, v in weights.items()}
+    save_file(weights, negated / "model.safetensors", metadata={"format": "pt"})
+    good = audit(str(teacher), [str(teacher)], small.choice("score"), tmp_path / "a", FEW)
+    bad = audit(str(negated), [str(teacher)], small.choice("score"), tmp_path / "b", FEW)
+    assert good["metrics"]["teacher"]["spearman"] == pytest.approx(-bad["metrics"]["teacher"]["spearman"])
+    weak = ["no better than a constant" in " ".join(found["warnings"]) for found in (good, bad)]
+    assert sorted(weak) == [False, True]
+
+
+def test_a_student_with_the_same_labels_in_another_order_is_audited_by_name(
+    small: Any, good: Path, tmp_path: Path
+) -> None:
+    teacher = str(good)
+    turned = changed(good, tmp_path / "turned", order=[1, 0])
+    found = audit(teacher, [turned], small.choice("two"), tmp_path / "audit", FEW)
+    loyalty = found["students"][0]["figures"]["loyalty"]
+    assert loyalty["label_loyalty"]["value"] == 1.0
+    assert loyalty["saliency_loyalty"]["value"] == pytest.approx(1.0)
+    other = changed(good, tmp_path / "other", labels=["negative", "neutral"])
+    with pytest.raises(DataError, match="teacher: negative, positive\n  .*other: negative, neutral"):
+        audit(teacher, [other], small.choice("two"), tmp_path / "second", FEW)
+    assert not (tmp_path / "second").exists()
+
+
+def frauds(folder: Path) -> Path:
+    """Seven frauds in thirty rows, with nothing in the text that tells them apart."""
+    for split, count in (("train", 30), ("validation", 30)):
+        rows = [
+            {"text": f"the film was a {GOOD[k % 3]} one", "label": "fraud" if k < 7 else "ok"}
+            for k in range(count)
+        ]
+        write_table(folder / f"{split}.csv", rows)
+    return folder
+
+
+def test_f1_is_of_the_rarer_class_and_named_everywhere(small: Any, tmp_path: Path) -> None:
+    data = DataChoice(str(frauds(tmp_path / "data")), text_columns=("text",))
+    said: list[str] = []
+    changes = ["training.epochs=1", "training.learning_rate=0.001"]
+    with logged(said):
+        metrics = finetune(str(small.base), data, tmp_path / "t", load_recipe("finetune", changes=changes))
+    assert "f1 (fraud)" in "\n".join(said)
+    assert metrics["eval"]["accuracy"] == pytest.approx(23 / 30)  # it never finds a fraud
+    assert metrics["eval"]["f1"] == 0.0
+    assert metrics["positive"] == "fraud"
+    assert "| f1 (fraud) | 0.000 |" in (tmp_path / "t" / "README.md").read_text(encoding="utf-8")
+    assert "accuracy is 0.767, and 'ok' for every row gives 0.767" in metrics["warnings"][0]
+
+
+def test_the_positive_class_can_be_chosen_and_stays_with_the_run(small: Any, tmp_path: Path) -> None:
+    data = str(frauds(tmp_path / "data"))
+    chosen = DataChoice(data, text_columns=("text",), positive="OK")
+    changes = ["training.epochs=1", "training.learning_rate=0.001"]
+    teacher = tmp_path / "t"
+    metrics = finetune(str(small.base), chosen, teacher, load_recipe("finetune", changes=changes))
+    assert metrics["positive"] == "ok"
+    assert metrics["eval"]["f1"] == pytest.approx(2 * 23 / (30 + 23))
+    plain = DataChoice(data, text_columns=("text",))
+    assert distill(str(teacher), plain, tmp_path / "s", recipe())["positive"] == "ok"
+    found = audit(str(teacher), [str(tmp_path / "s")], plain, tmp_path / "a", FEW)
+    assert found["data"]["positive"] == "ok"
+    assert found["metrics"]["teacher"]["f1"] == pytest.approx(2 * 23 / (30 + 23))
+    assert "f1 (ok)" in (tmp_path / "a" / "audit.md").read_text(encoding="utf-8")
+    assert "F1 (ok)" in (tmp_path / "a" / "audit.html").read_text(encoding="utf-8")
+    with pytest.raises(DataError, match="no label 'frauds' to be positive.(.|\n)*did you mean 'fraud'"):
+        finetune(
+            str(small.base), DataChoice(data, positive="frauds"), tmp_path / "n", load_recipe("finetune"),
+        )  # fmt: skip
+    assert not (tmp_path / "n").exists()
+
+
+def test_f1_of_three_classes_is_macro_f1_also_where_a_recipe_selects_by_f1(
+    small: Any, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    selecting = "training.arguments.metric_for_best_model=f1"
+    with logged(said):
+        metrics = small.distilled("kd", "three", tmp_path / "run", selecting)
+    assert list(metrics["eval"]) == ["accuracy", "macro_f1"]
+    assert metrics["positive"] is None
+    assert any("of 3 classes that is macro_f1" in line for line in said)
+
+
+def test_rows_that_are_training_rows_are_counted_and_said(small: Any, tmp_path: Path) -> None:
+    train = [{"text": f"the film was {'very ' * k}fine .", "label": ("no", "yes")[k % 2]} for k in range(12)]
+    validation = [
+        *train[:2],
+        {"text": "THE  film was Very very fine!", "label": "no"},
+        *({"text": f"a {'dull ' * k}one", "label": ("no", "yes")[k % 2]} for k in range(1, 6)),
+    ]
+    write_table(tmp_path / "data" / "train.csv", train)
+    write_table(tmp_path / "data" / "validation.csv", validation)
+    data = DataChoice(str(tmp_path / "data"), text_columns=("text",))
+    said: list[str] = []
+    changes = ["training.epochs=1"]
+    with logged(said):
+        metrics = finetune(str(small.base), data, tmp_path / "t", load_recipe("finetune", changes=changes))
+    expected = {"rows": 8, "exact": 2, "normalised": 3, "example": {"row": 0, "training_row": 0}}
+    assert metrics["overlap"] == expected
+    line = "overlap: 3 of 8 validation rows are training rows too (2 of them letter for letter), such as 'the film"
+    assert any(line in text for text in said)
+    assert "3 of its 8 rows are training rows too" in (tmp_path / "t" / "README.md").read_text(
+        encoding="utf-8"
+    )
+    said.clear()
+    with logged(said):
+        found = audit(str(tmp_path / "t"), [str(tmp_path / "t")], data, tmp_path / "a", FEW)
+    assert found["overlap"] == expected
+    assert any(line in text for text in said)
+    assert "3 of its 8 rows are training rows too" in (tmp_path / "a" / "audit.md").read_text(
+        encoding="utf-8"
+    )
+
+
+def test_an_overlap_of_pairs_needs_both_texts() -> None:
+    """Against a count by hand on random rows."""
+    chance = np.random.default_rng(0)
+
+    def rows(count: int) -> dict[str, list[str]]:
+        words = np.array(["Red", "red ", "blue!", "green"])
+        return {name: list(words[chance.integers(0, 4, count)]) for name in ("a", "b")}
+
+    some, training = rows(40), rows(5)
+    pairs = list(zip(*training.values(), strict=True))
+    loose = [tuple(map(normalised, pair)) for pair in pairs]
+    wanted = list(zip(*some.values(), strict=True))
+    found = overlap(some, training)
+    assert found["exact"] == sum(pair in pairs for pair in wanted)
+    assert found["normalised"] == sum(tuple(map(normalised, pair)) in loose for pair in wanted)
+    assert 0 < found["exact"] < found["normalised"] < 40
+    assert overlap({"a": ["🙂"]}, {"a": ["🙁"]})["normalised"] == 0  # no letters: compared as they are

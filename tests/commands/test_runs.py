@@ -1,0 +1,179 @@
+"""From names to a run folder: everything that a user finds there, and that plain transformers opens it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from gradistill.commands.distill import finetune
+from gradistill.errors import GradistillError, ModelError, RecipeError
+from gradistill.models.input_limits import Limits
+from gradistill.models.loading import load_classifier, load_tokenizer
+from gradistill.models.probe import Probe
+from gradistill.recipe import load_recipe, shipped_methods
+from small import logged
+
+FILES = [
+    ".gradistill.json", "README.md", "config.json", "metrics.json", "model.safetensors", "recipe.yaml",
+    "tokenizer.json", "tokenizer_config.json",
+]  # fmt: skip
+KEYS = {
+    "data",
+    "positive",
+    "overlap",
+    "warnings",
+    "task",
+    "texts",
+    "method",
+    "seed",
+    "student",
+    "teacher",
+    "eval",
+    "teacher_eval",
+    "test",
+    "teacher_test",
+    "loyalty",
+    "timing",
+    "versions",
+    "inputs",
+}
+EVERY = [(method, "two") for method in shipped_methods()] + [
+    (method, kind) for method in ("adkd", "gkd_cls") for kind in ("three", "score")
+]
+
+
+@pytest.mark.parametrize(("method", "kind"), EVERY)
+def test_a_run_folder_holds_all_that_is_promised(method: str, kind: str, small: Any, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    metrics = small.distilled(method, kind, output, "student.layers=2")
+    assert sorted(path.name for path in output.iterdir()) == FILES  # no checkpoints, no pickles
+    assert json.loads((output / "metrics.json").read_text()) == metrics
+    assert metrics.keys() == KEYS
+    assert (metrics["method"], metrics["student"]["layers"], metrics["teacher"]["layers"]) == (method, 2, 3)
+    assert metrics["timing"].keys() == {"signals_s", "train_s", "examples_per_s", "peak_rss_mb"}
+    assert (metrics["timing"]["signals_s"] > 0) == (method != "finetune")
+    present = {name for name, entry in metrics["loyalty"].items() if isinstance(entry, dict)}
+    assert present == (
+        {"prediction", "saliency"} if kind == "score" else {"label", "probability", "saliency"}
+    )
+    for name in present:
+        entry = metrics["loyalty"][name]
+        assert entry["low"] <= entry["value"] <= entry["high"]
+        assert entry["n"] == 10
+    written = load_recipe(file=output / "recipe.yaml")
+    changes = ["training.epochs=1", "training.batch_size=8", "student.layers=2"]
+    assert written == load_recipe(method, changes=changes).with_length(metrics["texts"]["max_length"])
+    assert "## Loyalty to the teacher" in (output / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("method", ["kd", "adkd"])
+def test_the_student_opens_without_gradistill_and_says_the_same(
+    method: str, small: Any, tmp_path: Path
+) -> None:
+    output, answer = tmp_path / "run", tmp_path / "logits.json"
+    small.distilled(method, "two", output)
+    text = "the film was very great ."
+    program = (
+        "import json, sys\n"
+        "from transformers import AutoModelForSequenceClassification, AutoTokenizer\n"
+        f"model = AutoModelForSequenceClassification.from_pretrained({str(output)!r})\n"
+        f"tokenizer = AutoTokenizer.from_pretrained({str(output)!r})\n"
+        f"logits = model(**tokenizer({text!r}, return_tensors='pt')).logits[0].tolist()\n"
+        "said = {'logits': logits, 'attention': model.config._attn_implementation,"
+        " 'ours': any(m.split('.')[0] == 'gradistill' for m in sys.modules), 'labels': model.config.id2label}\n"
+        f"open({str(answer)!r}, 'w').write(json.dumps(said))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(answer.read_text())
+    assert not said["ours"]
+    assert said["attention"] == "sdpa"  # the family's default, not the eager one of training
+    assert list(said["labels"].values()) == ["negative", "positive"]
+    model, _ = load_classifier(output)
+    model.set_attn_implementation("eager")
+    with torch.no_grad():
+        here = model.eval()(**load_tokenizer(output)(text, return_tensors="pt")).logits[0]
+    # eager here and fused there add the same float32 terms in another order
+    torch.testing.assert_close(torch.tensor(said["logits"]), here, rtol=1e-5, atol=1e-6)
+
+
+def test_the_same_seed_gives_the_same_student(small: Any, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        small.distilled("adkd", "two", tmp_path / name, "training.seed=3")
+    small.distilled("adkd", "two", tmp_path / "other", "training.seed=4")
+    weights = {name: (tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two", "other")}
+    assert weights["one"] == weights["two"] != weights["other"]
+
+
+def test_a_student_of_a_checkpoint_with_its_own_width(small: Any, tmp_path: Path) -> None:
+    from families import build
+
+    narrow = tmp_path / "narrow"
+    build("bert", hidden_size=8, num_hidden_layers=1).bert.save_pretrained(narrow)
+    load_tokenizer(small.base).save_pretrained(narrow)
+    metrics = small.distilled("adkd", "three", tmp_path / "run", f"student.checkpoint={narrow}")
+    assert (metrics["student"]["hidden"], metrics["teacher"]["hidden"]) == (8, 16)
+    with pytest.raises(GradistillError, match=r"\(64, 16\) meets \(64, 8\) in the student"):
+        small.distilled("gkd", "three", tmp_path / "refused", f"student.checkpoint={narrow}")
+    assert not (tmp_path / "refused" / "model.safetensors").exists()
+
+
+def test_what_cannot_be_a_student_is_refused_before_training(small: Any, tmp_path: Path) -> None:
+    from wordpiece import tokenizer
+
+    with pytest.raises(
+        RecipeError, match=r"(?s)both a student checkpoint and a number.*drop --student-layers"
+    ):
+        small.distilled("kd", "two", tmp_path / "a", f"student.checkpoint={small.base}", "student.layers=1")
+    other = tmp_path / "other"
+    load_classifier(small.teachers["two"])[0].save_pretrained(other)
+    tokenizer().save_pretrained(other)
+    with pytest.raises(ModelError, match=r"(?s)read different tokens.*only the student knows"):
+        small.distilled("kd", "two", tmp_path / "b", f"student.checkpoint={other}")
+    with pytest.raises(GradistillError, match=r"(?s)5.*3"):
+        small.distilled("kd", "two", tmp_path / "c", "student.layers=5", "student.layer_map=skip")
+    assert not any((tmp_path / name).exists() for name in "abc")
+
+
+def test_a_recipe_with_a_teacher_does_not_fine_tune(small: Any, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"(?s)'kd' needs a teacher.*gradistill distill"):
+        finetune(str(small.base), small.choice("two"), tmp_path / "run", load_recipe("kd"))
+
+
+def test_what_is_left_out_is_said(small: Any, tmp_path: Path) -> None:
+    heard: list[str] = []
+    changes = ("training.max_train_rows=12", "training.max_length=6")
+    with logged(heard):
+        metrics = small.distilled("kd", "two", tmp_path / "run", *changes)
+    assert "training on 12 of 20 rows" in heard
+    assert any(
+        line.startswith("train: ") and "are cut at 6 tokens (the longest has 10)" in line for line in heard
+    )
+    assert metrics["loyalty"]["label"]["n"] == 10
+
+
+def test_a_command_probes_each_model_once(
+    small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trainer and the evaluation, which are also used without a command, look for themselves."""
+    found: list[tuple[str, str, int]] = []
+    for kind in (Probe, Limits):
+        find = kind.find
+
+        def counted(model: Any, kind: Any = kind, find: Any = find) -> Any:
+            caller = sys._getframe(1).f_globals["__name__"]
+            if caller.startswith("gradistill.commands"):
+                found.append((kind.__name__, caller, model.config.num_hidden_layers))
+            return find(model)
+
+        monkeypatch.setattr(kind, "find", counted)
+    small.distilled("adkd", "two", tmp_path / "run", "student.layers=2")
+    assert sorted((kind, layers) for kind, _, layers in found) == [
+        ("Limits", 2), ("Limits", 3), ("Probe", 2), ("Probe", 3),
+    ]  # fmt: skip

@@ -1,0 +1,144 @@
+"""A search with tiny models: what it leaves, that it goes on, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import yaml
+
+from gradistill.commands import tune as module
+from gradistill.commands.search_space import searched
+from gradistill.commands.tune import Tuning, tune
+from gradistill.errors import RecipeError
+from gradistill.recipe import Recipe, load_recipe
+from small import logged
+
+SPACE = (
+    searched("training.learning_rate=0.0001..0.1:log"),
+    searched("objectives.soft_label.temperature=1..4"),
+)
+
+
+def resolve(changes: Sequence[str]) -> Recipe:
+    quick = ("training.epochs=2", "training.batch_size=10", "student.layers=2")
+    return load_recipe("kd", changes=(*quick, *changes))
+
+
+def search(small: Any, folder: Path, trials: int, **changes: Any) -> tuple[dict[str, Any], list[str]]:
+    said: list[str] = []
+    settings = {"space": SPACE, "minutes": None, "trials": trials or None, **changes}
+    with logged(said):
+        found = tune(str(small.teachers["two"]), small.choice("two"), folder, Tuning(resolve, **settings))
+    return found, said
+
+
+@pytest.fixture(scope="module")
+def done(small: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("tune") / "out"
+    return folder, search(small, folder, 3)[0]
+
+
+def test_the_best_trial_its_recipe_and_its_student_are_kept_and_no_other(done: Any) -> None:
+    folder, found = done
+    assert json.loads((folder / "tune.json").read_text()) == found
+    scores = [trial["score"] for trial in found["trials"]]
+    assert len(scores) == 3
+    assert scores == sorted(scores, reverse=True)
+    best = found["trials"][0]
+    assert best["score"] == pytest.approx((best["metric"] + best["saliency_loyalty"]) / 2)
+    recipe = load_recipe(file=folder / "best.yaml")
+    assert recipe.training.learning_rate == pytest.approx(best["values"]["training.learning_rate"])
+    (kept,) = (folder / "trials").iterdir()
+    written = yaml.safe_load((kept / "recipe.yaml").read_text())
+    assert recipe.training.max_length is None  # the teacher's, whoever it will be
+    assert written == recipe.with_length_of(written).as_dict()
+
+
+def test_the_same_call_searches_on(done: Any, small: Any) -> None:
+    folder, found = done
+    again, _ = search(small, folder, 1)
+    assert len(again["trials"]) == 4
+    values = [trial["values"]["training.learning_rate"] for trial in again["trials"]]
+    assert len(set(values)) == 4  # and not with the draws of the first call
+    assert {trial["trial"] for trial in found["trials"]} < {trial["trial"] for trial in again["trials"]}
+
+
+def test_a_stopped_trial_is_the_first_that_a_resumed_search_asks_for(small: Any, tmp_path: Path) -> None:
+    asked: list[Any] = []
+
+    def stopped(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "distill", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            search(small, tmp_path / "out", 1)
+    study = optuna.load_study(study_name="tune", storage=f"sqlite:///{tmp_path / 'out' / 'tune.db'}")
+    asked.append(study.trials[0].params)
+    found, said = search(small, tmp_path / "out", 1)
+    assert said[0] == "going on with trial 0"
+    assert [trial["values"] for trial in found["trials"]] == asked
+    assert found["failed"] == 1
+
+
+def test_a_trial_behind_the_others_is_stopped_early(small: Any, tmp_path: Path) -> None:
+    """Of learning rates that learn nothing none is above the median of those that do."""
+    found, said = search(small, tmp_path / "out", 5, space=(searched("training.learning_rate=0.02..0.03"),))
+    assert found["pruned"] == 0
+    study = optuna.load_study(study_name="tune", storage=f"sqlite:///{tmp_path / 'out' / 'tune.db'}")
+    steps = [trial.intermediate_values for trial in study.trials]
+    assert all(set(values) == {100, 200} for values in steps)  # hundredths of epochs
+    high = optuna.trial.create_trial(
+        value=2.0, params={}, distributions={}, intermediate_values={100: 2.0, 200: 2.0}
+    )
+    for _ in range(6):
+        study.add_trial(high)
+    found, said = search(small, tmp_path / "out", 1, space=(searched("training.learning_rate=0.02..0.03"),))
+    assert found["pruned"] == 1
+    assert "stopped early" in said[-1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"space": (searched("training.learning_rat=1..2"),)}, "unknown key 'training.learning_rat'"),
+        ({"aim": ("accuracy",)}, "--maximize 'accuracy'"),
+        ({"trials": 0}, "the search has no end"),
+    ],
+)
+def test_a_search_that_cannot_be_is_refused_before_anything_is_made(
+    small: Any, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(RecipeError, match=message):
+        search(small, tmp_path / "out", changes.pop("trials", 1), **changes)
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_search_and_a_foreign_folder_are_left_alone(done: Any, small: Any, tmp_path: Path) -> None:
+    folder, _ = done
+    with pytest.raises(RecipeError, match="search with another aim"):
+        search(small, folder, 1, aim=("metric",))
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(RecipeError, match="no search of ours: thesis.txt"):
+        search(small, tmp_path, 1)
+
+
+def test_a_loyalty_that_the_task_does_not_have_is_named(small: Any, tmp_path: Path) -> None:
+    tuning = Tuning(resolve, SPACE, ("label_loyalty",), None, 1)
+    with pytest.raises(RecipeError, match="'label_loyalty', which this task does not have"):
+        tune(str(small.teachers["score"]), small.choice("score"), tmp_path / "out", tuning)
+
+
+def test_without_optuna_the_extra_is_named(
+    small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(RecipeError, match=r"gradistill\[tune\]"):
+        search(small, tmp_path / "out", 1)
