@@ -28,7 +28,7 @@ class AttentionScores(Objective):
     source: ClassVar[str] = "Jiao et al. 2020, arXiv 1909.10351"
 
     layer_map: LayerMap = Field(
-        "uniform",
+        default="uniform",
         description="teacher layers beside student layers 1 … L: uniform, skip, first, last, a list",
     )
 

@@ -31,22 +31,29 @@ class AttributionMap(Objective):
     title: ClassVar[str] = "AD-KD: token attribution maps"
     source: ClassVar[str] = "Wu et al. 2023 (ACL), arXiv 2305.10010"
 
-    target: Kind = Field("log_odds", description="the scalar that is differentiated")
+    target: Kind = Field(default="log_odds", description="the scalar that is differentiated")
     view: View = Field(
-        "all", description="of which label: all (multi-view), own, teacher, gold, sampled (one of all)"
+        default="all",
+        description="of which label: all (multi-view), own, teacher, gold, sampled (one of all)",
     )
-    steps: int = Field(1, ge=1, description="steps of Integrated Gradients; 1 is gradient × input (authors)")
-    rule: Rule = Field("right_riemann", description="quadrature: right_riemann (authors) or gauss_legendre")
+    steps: int = Field(
+        default=1, ge=1, description="steps of Integrated Gradients; 1 is gradient × input (authors)"
+    )
+    rule: Rule = Field(
+        default="right_riemann", description="quadrature: right_riemann (authors) or gauss_legendre"
+    )
     keep: float = Field(
-        1.0,
+        default=1.0,
         gt=0,
         le=1,
         description="share of the teacher's attribution entries kept per token (K/D of the paper)",
     )
-    norm: Literal[1, 2] = Field(2, description="norm that makes a map unit length")
-    distance_by: Literal["l2", "l1", "smooth_l1"] = Field("l2", description="distance of two maps, per token")
+    norm: Literal[1, 2] = Field(default=2, description="norm that makes a map unit length")
+    distance_by: Literal["l2", "l1", "smooth_l1"] = Field(
+        default="l2", description="distance of two maps, per token"
+    )
     average: Literal["tokens", "examples"] = Field(
-        "examples",
+        default="examples",
         description="average the token distances over real tokens (authors), or sum them per example",
     )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, dataclass_transform
+from typing import ClassVar, Literal, TypeVar, dataclass_transform
 
 import pydantic
 from jaxtyping import Float
@@ -22,6 +22,7 @@ from gradistill.models.facts import ModelFacts
 from gradistill.models.layer_map import LayerMap, Layers, intermediate_pairs, layer_pairs
 from gradistill.signals import Signal
 
+Kind = TypeVar("Kind", bound="Objective")
 Role = Literal["student", "teacher"]
 Site = Literal["embedding_output", "cls"]
 Signals = Mapping[str, Tensor]
@@ -105,8 +106,9 @@ class Objective(ABC):
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(pydantic.Field,))
-def objective(cls: type[Any]) -> type[Any]:
+def objective(cls: type[Kind]) -> type[Kind]:
     """Make an objective: a frozen dataclass whose fields are validated and whose unknown fields are refused."""
-    return pydantic.dataclasses.dataclass(
+    validated: Any = pydantic.dataclasses.dataclass(
         frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False)
     )(cls)
+    return validated

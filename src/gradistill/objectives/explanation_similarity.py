@@ -27,10 +27,12 @@ class ExplanationSimilarity(Objective):
     title: ClassVar[str] = "e²KD: similar explanations"
     source: ClassVar[str] = "Parchami-Araghi et al. 2024 (ECCV), arXiv 2402.03119"
 
-    target: Kind = Field("log_odds", description="the scalar that is explained")
-    view: View = Field("teacher", description="of which label: teacher, own, gold, all, sampled (one of all)")
+    target: Kind = Field(default="log_odds", description="the scalar that is explained")
+    view: View = Field(
+        default="teacher", description="of which label: teacher, own, gold, all, sampled (one of all)"
+    )
     explanation: Literal["signed", "magnitude"] = Field(
-        "signed", description="a token's attributions as their sum, or as their length"
+        default="signed", description="a token's attributions as their sum, or as their length"
     )
 
     @property

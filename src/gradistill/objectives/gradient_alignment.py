@@ -31,19 +31,21 @@ class GradientAlignment(Objective):
     title: ClassVar[str] = "Gradient KD: input gradient directions"
     source: ClassVar[str] = "Wang, Li, Sun 2022, arXiv 2211.01071"
 
-    target: Kind = Field("log_odds", description="the scalar that is differentiated")
+    target: Kind = Field(default="log_odds", description="the scalar that is differentiated")
     view: View = Field(
-        "own",
+        default="own",
         description="of which label: all, own (each model's prediction), teacher, gold, sampled (one of all)",
     )
     sites: tuple[Site, ...] = Field(
-        ("embedding_output",), min_length=1, description="where: embedding_output, cls (intermediate layers)"
+        default=("embedding_output",),
+        min_length=1,
+        description="where: embedding_output, cls (intermediate layers)",
     )
     layer_map: LayerMap = Field(
-        "uniform", description="for the site cls: teacher layers beside student layers 1 … L−1"
+        default="uniform", description="for the site cls: teacher layers beside student layers 1 … L−1"
     )
     average: Literal["tokens", "examples"] = Field(
-        "tokens",
+        default="tokens",
         description="average the token distances over real tokens (authors), or sum them per example",
     )
 

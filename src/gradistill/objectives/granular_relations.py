@@ -56,32 +56,36 @@ class GranularRelations(Objective):
     source: ClassVar[str] = "Liu et al. 2022 (ACL), arXiv 2203.13070"
 
     layer_map: LayerMap = Field(
-        "uniform",
+        default="uniform",
         description="teacher layers beside student layers 1 … L: uniform, skip, first, last, a list",
     )
     definition: Literal["authors", "windowed"] = Field(
-        "authors", description="authors: that of the published code; windowed: ours"
+        default="authors", description="authors: that of the published code; windowed: ours"
     )
     levels: tuple[Level, ...] = Field(
-        ("token", "span", "sample"), min_length=1, description="between what: token, span, sample"
+        default=("token", "span", "sample"), min_length=1, description="between what: token, span, sample"
     )
-    span: int = Field(3, ge=2, description="tokens in a span")
-    triplets: float = Field(1.0, ge=0, description="weight of triplets beside pairs")
+    span: int = Field(default=3, ge=2, description="tokens in a span")
+    triplets: float = Field(default=1.0, ge=0, description="weight of triplets beside pairs")
     relation_heads: int | None = Field(
-        None,
+        default=None,
         ge=1,
         description=f"authors: relation heads; null for the most up to {MOST_HEADS} that divide both widths",
     )
     top: int = Field(
-        20, ge=2, description="authors: how many tokens, and how many others of each, form triplets"
+        default=20, ge=2, description="authors: how many tokens, and how many others of each, form triplets"
     )
     token_layers: int = Field(
-        2, ge=1, description="authors: in how many of the mapped layers tokens are related"
+        default=2, ge=1, description="authors: in how many of the mapped layers tokens are related"
     )
-    sample_weight: float = Field(4.0, ge=0, description="authors: weight of samples beside tokens and spans")
-    window: int = Field(10, ge=1, description="windowed: how many items away the others of a triplet may be")
+    sample_weight: float = Field(
+        default=4.0, ge=0, description="authors: weight of samples beside tokens and spans"
+    )
+    window: int = Field(
+        default=10, ge=1, description="windowed: how many items away the others of a triplet may be"
+    )
     samples_from: float = Field(
-        0.5,
+        default=0.5,
         ge=0,
         lt=1,
         description="windowed: share of the depth above which samples are related, not tokens",

@@ -29,11 +29,13 @@ class HiddenStates(Objective):
     source: ClassVar[str] = "Jiao et al. 2020, arXiv 1909.10351"
 
     layer_map: LayerMap = Field(
-        "uniform",
+        default="uniform",
         description="teacher layers beside student layers 1 … L: uniform, skip, first, last, a list",
     )
-    embeddings: bool = Field(True, description="compare the embedding output too")
-    projection: bool = Field(True, description="learn a linear map from the student's width to the teacher's")
+    embeddings: bool = Field(default=True, description="compare the embedding output too")
+    projection: bool = Field(
+        default=True, description="learn a linear map from the student's width to the teacher's"
+    )
 
     def check(self, pair: Pair) -> None:
         pair.layers(self.layer_map, "student")

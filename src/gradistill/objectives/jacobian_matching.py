@@ -32,9 +32,10 @@ class JacobianMatching(Objective):
     )
 
     directions: Literal["auto", "all", "projected", "sampled"] = Field(
-        "auto", description="all labels, a random projection of them, or one of them; auto: all of up to 4"
+        default="auto",
+        description="all labels, a random projection of them, or one of them; auto: all of up to 4",
     )
-    unit: bool = Field(False, description="scale each row of the Jacobian to unit length first")
+    unit: bool = Field(default=False, description="scale each row of the Jacobian to unit length first")
 
     def _differentiated(self, labels: int) -> Target:
         chosen = self.directions

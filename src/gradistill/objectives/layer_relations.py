@@ -32,13 +32,13 @@ class LayerRelations(Objective):
     source: ClassVar[str] = "Park et al. 2021 (EMNLP), arXiv 2109.08359"
 
     layer_map: LayerMap = Field(
-        "uniform",
+        default="uniform",
         description="teacher layers beside student layers 1 … L: uniform, skip, first, last, a list",
     )
     divergence: Literal["kl", "squared"] = Field(
-        "kl", description="kl: of softmaxed cosines (authors); squared: differences of cosines (ours)"
+        default="kl", description="kl: of softmaxed cosines (authors); squared: differences of cosines (ours)"
     )
-    triplets: float = Field(1.0, ge=0, description="weight of triplets beside pairs")
+    triplets: float = Field(default=1.0, ge=0, description="weight of triplets beside pairs")
 
     def check(self, pair: Pair) -> None:
         pair.layers(self.layer_map, "student")

@@ -30,7 +30,7 @@ class Patience(Objective):
     source: ClassVar[str] = "Sun et al. 2019, arXiv 1908.09355"
 
     layer_map: LayerMap = Field(
-        "uniform",
+        default="uniform",
         description="teacher layers beside student layers 1 … L−1: uniform, skip, first, last, a list",
     )
 

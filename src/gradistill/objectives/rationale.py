@@ -34,25 +34,30 @@ class Rationale(Objective):
     source: ClassVar[str] = "gradistill (from Wu et al. 2023 and Wang, Li, Sun 2022)"
 
     target: Kind | Literal["auto"] = Field(
-        "auto",
+        default="auto",
         description="the scalar that is differentiated; margin: against the runner-up; auto: logits of three "
         "labels or more, log_odds of two, which have one gradient between them",
     )
-    view: View = Field("all", description="of which label: all, teacher, own, gold, sampled (one of all)")
-    magnitude: float = Field(1.0, ge=0, description="weight of the distance of unit maps of token scores")
-    direction: float = Field(1.0, ge=0, description="weight of the distance of unit token gradients")
-    sign: float = Field(0.0, ge=0, description="weight of 1 − cosine of the signed maps")
+    view: View = Field(
+        default="all", description="of which label: all, teacher, own, gold, sampled (one of all)"
+    )
+    magnitude: float = Field(
+        default=1.0, ge=0, description="weight of the distance of unit maps of token scores"
+    )
+    direction: float = Field(default=1.0, ge=0, description="weight of the distance of unit token gradients")
+    sign: float = Field(default=0.0, ge=0, description="weight of 1 − cosine of the signed maps")
     unit: Literal["token", "text"] = Field(
-        "text",
+        default="text",
         description="what has unit length for the directions: a text's whole gradient, or each token's",
     )
     steps: int = Field(
-        1, ge=1, description="steps of Integrated Gradients behind the maps; 1 is gradient × input"
+        default=1, ge=1, description="steps of Integrated Gradients behind the maps; 1 is gradient × input"
     )
     focus: bool = Field(
-        False, description="weight the directions by the teacher's map, so that tokens that matter count"
+        default=False,
+        description="weight the directions by the teacher's map, so that tokens that matter count",
     )
-    confidence: bool = Field(False, description="weight examples by the teacher's confidence")
+    confidence: bool = Field(default=False, description="weight examples by the teacher's confidence")
 
     def _differentiated(self, labels: int) -> Target:
         kind = ("logit" if labels > 2 else "log_odds") if self.target == "auto" else self.target

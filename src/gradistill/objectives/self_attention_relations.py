@@ -38,13 +38,15 @@ class SelfAttentionRelations(Objective):
     source: ClassVar[str] = "Wang et al. 2020, arXiv 2002.10957; v2: Wang et al. 2021, arXiv 2012.15828"
 
     relations: tuple[Relation, ...] = Field(
-        ("query", "key", "value"), min_length=1, description="which: attention, query, key, value"
+        default=("query", "key", "value"), min_length=1, description="which: attention, query, key, value"
     )
     heads: int | None = Field(
-        None, ge=1, description="relation heads (v2); unset: the heads of the models, as many in both (v1)"
+        default=None,
+        ge=1,
+        description="relation heads (v2); unset: the heads of the models, as many in both (v1)",
     )
     teacher_layer: int | None = Field(
-        None, ge=1, description="the teacher's layer beside the student's last; unset: its last"
+        default=None, ge=1, description="the teacher's layer beside the student's last; unset: its last"
     )
 
     def check(self, pair: Pair) -> None:

@@ -25,12 +25,15 @@ class SoftLabel(Objective):
     title: ClassVar[str] = "Soft labels (knowledge distillation)"
     source: ClassVar[str] = "Hinton et al. 2015, arXiv 1503.02531"
 
-    temperature: float = Field(1.0, gt=0, description="τ, divides both models' logits")
-    divergence: Literal["kl", "soft_cross_entropy"] = Field("kl", description="what is measured at τ")
+    temperature: float = Field(default=1.0, gt=0, description="τ, divides both models' logits")
+    divergence: Literal["kl", "soft_cross_entropy"] = Field(default="kl", description="what is measured at τ")
     times_temperature_squared: bool = Field(
-        False, description="multiply by τ², which keeps the gradient's size independent of τ (Hinton; GKD)"
+        default=False,
+        description="multiply by τ², which keeps the gradient's size independent of τ (Hinton; GKD)",
     )
-    anneal: bool = Field(False, description="move τ linearly to 1 over the epochs (AD-KD's annealed KD)")
+    anneal: bool = Field(
+        default=False, description="move τ linearly to 1 over the epochs (AD-KD's annealed KD)"
+    )
 
     def signals(self, pair: Pair, role: Role) -> dict[str, Signal]:
         return {"logits": Logits()}

@@ -42,17 +42,17 @@ class WordRelations(Objective):
     source: ClassVar[str] = "Park et al. 2021 (EMNLP), arXiv 2109.08359"
 
     layer_map: LayerMap = Field(
-        "uniform",
+        default="uniform",
         description="teacher layers beside student layers 1 … L: uniform, skip, first, last, a list",
     )
     embeddings: bool = Field(
-        True, description="relate the tokens of the embedding output too, as the authors do"
+        default=True, description="relate the tokens of the embedding output too, as the authors do"
     )
     divergence: Literal["kl", "squared"] = Field(
-        "kl", description="kl: of softmaxed cosines (authors); squared: differences of cosines (ours)"
+        default="kl", description="kl: of softmaxed cosines (authors); squared: differences of cosines (ours)"
     )
-    window: int = Field(10, ge=1, description="how many tokens away the others of a triplet may be")
-    triplets: float = Field(1.0, ge=0, description="weight of triplets beside pairs")
+    window: int = Field(default=10, ge=1, description="how many tokens away the others of a triplet may be")
+    triplets: float = Field(default=1.0, ge=0, description="weight of triplets beside pairs")
 
     def check(self, pair: Pair) -> None:
         pair.layers(self.layer_map, "student")
