@@ -23,6 +23,7 @@ from gradistill.bench.process_pool import Ended
 from gradistill.bench.runner import bench
 from gradistill.cli import main
 from gradistill.errors import RecipeError
+from gradistill.printing import LOGGER, LineHandler
 from gradistill.report.bench_page import bench_page, bench_tables
 from hostile import HOSTILE
 from small import logged
@@ -42,6 +43,8 @@ def in_this_process(commands: Any, width: Any, environment: Any, needed: Any, on
             pytest.MonkeyPatch.context() as patch,
         ):
             patch.setattr(sys, "argv", ["gradistill", *command.arguments])
+            own = [handler for handler in LOGGER.handlers if isinstance(handler, LineHandler)]
+            patch.setattr(LOGGER, "handlers", own)  # those of a process of its own
             for name, value in environment.items():
                 patch.setenv(name, value)
             try:
