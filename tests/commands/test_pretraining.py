@@ -10,6 +10,7 @@ import pytest
 from transformers import AutoModel
 
 from gradistill.commands.pretrain import _rows, pretrain
+from gradistill.data import load_texts
 from gradistill.errors import RecipeError
 from gradistill.models.loading import load_tokenizer
 from gradistill.recipe import Recipe, load_recipe
@@ -50,7 +51,7 @@ def test_rows_of_the_texts_are_held_out_by_the_seed(small: Any, tmp_path: Path) 
     said: list[str] = []
     tokenizer, texts = load_tokenizer(small.base), [small.tables["three"]]
     recipes = [recipe_of(f"training.seed={seed}", "training.max_length=64") for seed in (0, 0, 1)]
-    apart = [_rows(texts, None, tokenizer, recipe)[1]["input_ids"][:] for recipe in recipes]
+    apart = [_rows(load_texts(texts), tokenizer, recipe)[1]["input_ids"][:] for recipe in recipes]
     assert apart[0] == apart[1]
     assert apart[0] != apart[2]
     texts = [small.tables["two"]]

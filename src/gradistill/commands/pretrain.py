@@ -67,7 +67,11 @@ def pretrain(
     models = ModelPair(student, reader, recipe)
     names = {"teacher": model_name(teacher)}
     run = Pretraining(
-        recipe=recipe, models=models, tokenizer=tokenizer, names=names, texts=texts, text_columns=text_columns
+        recipe=recipe,
+        models=models,
+        tokenizer=tokenizer,
+        names=names,
+        texts=load_texts(texts, text_columns=text_columns),
     )
     return run.train(output, overwrite=overwrite)
 
@@ -76,8 +80,7 @@ def pretrain(
 class Pretraining(Run):
     """A run on texts without labels."""
 
-    texts: Sequence[Source]
-    text_columns: tuple[str, ...] | None = None
+    texts: Dataset
 
     checked: ClassVar[tuple[str, ...]] = ("teacher", "student")
 
@@ -89,7 +92,7 @@ class Pretraining(Run):
         return training_arguments(self.recipe.training, output, Measured())
 
     def encode(self) -> EncodedRows:
-        training, held_out, cut = _rows(self.texts, self.text_columns, self.tokenizer, self.recipe)
+        training, held_out, cut = _rows(self.texts, self.tokenizer, self.recipe)
         return EncodedRows({"train": training, "held_out": held_out}, {"all": cut})
 
     def check(self, encoded: EncodedRows) -> None:
@@ -141,14 +144,9 @@ def _refuse_answers(recipe: Recipe, pair: Pair) -> None:
             )
 
 
-def _rows(
-    texts: Sequence[Source],
-    text_columns: tuple[str, ...] | None,
-    tokenizer: PreTrainedTokenizerBase,
-    recipe: Recipe,
-) -> tuple[Dataset, Dataset, Cut]:
+def _rows(texts: Dataset, tokenizer: PreTrainedTokenizerBase, recipe: Recipe) -> tuple[Dataset, Dataset, Cut]:
     """What is trained on, what is held out, drawn by the seed, and how many of both are cut."""
-    found = load_texts(texts, text_columns=text_columns).shuffle(seed=recipe.training.seed)
+    found = texts.shuffle(seed=recipe.training.seed)
     if recipe.training.max_train_rows is not None:
         found = found.select(range(min(len(found), recipe.training.max_train_rows)))
     assert recipe.training.max_length is not None  # settled before
