@@ -112,7 +112,7 @@ class Case:
 
 def world(folder: Path) -> None:
     """What the good command lines name: models, data, a store, a recipe and a bench."""
-    from gradistill.commands.distill import store_signals
+    from gradistill.commands.store_signals import store_signals
     from gradistill.recipe import load_recipe
     from small import Small
 

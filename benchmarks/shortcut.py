@@ -22,7 +22,7 @@ from measuring import PAGE, markdown, publish
 
 from gradistill.bench.plan import cells, read_plan
 from gradistill.bench.runner import bench
-from gradistill.commands.distill import finetune
+from gradistill.commands.finetune import finetune
 from gradistill.commands.run_folder import finished_run
 from gradistill.demo.corpus import make_corpus, write_corpus
 from gradistill.demo.run_demo import CORPUS, STUDENT_ROWS, corpus_choice, measured_model, unseen_rows

@@ -28,7 +28,7 @@ from gradistill.signals.speak import Said
 from rich.console import Console
 
 from gradistill.batch import Batch
-from gradistill.commands.distill import build_student
+from gradistill.commands.prepared_run import build_student
 from gradistill.commands.signal_stores import StoreRows, plan_store
 from gradistill.commands.text_lengths import Reader
 from gradistill.data import Collator, align_labels, encode, load_splits

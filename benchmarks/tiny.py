@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
-from gradistill.commands.distill import DataChoice, finetune
+from gradistill.commands.finetune import finetune
+from gradistill.data import DataChoice
 from gradistill.demo.corpus import LABELS, make_reviews
 from gradistill.models.loading import PACKAGED, load_tokenizer
 from gradistill.recipe import load_recipe

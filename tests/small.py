@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from families import build
-from gradistill.commands.distill import DataChoice, distill, finetune
+from gradistill.commands.distill import distill
+from gradistill.commands.finetune import finetune
+from gradistill.data import DataChoice
 from gradistill.printing import LOGGER, log_line
 from gradistill.recipe import load_recipe
 from wordpiece import tokenizer

@@ -9,11 +9,11 @@ from gradistill.auditing.predictions import predict_rows as predict_rows
 from gradistill.commands.audit import AuditChoice as AuditChoice
 from gradistill.commands.audit import audit as audit
 from gradistill.commands.distill import distill as distill
-from gradistill.commands.distill import finetune as finetune
-from gradistill.commands.distill import store_signals as store_signals
 from gradistill.commands.explain import explain as explain
+from gradistill.commands.finetune import finetune as finetune
 from gradistill.commands.pretrain import pretrain as pretrain
 from gradistill.commands.signal_stores import StoreChoice as StoreChoice
+from gradistill.commands.store_signals import store_signals as store_signals
 from gradistill.data.collator import Collator as Collator
 from gradistill.data.data_choice import DataChoice as DataChoice
 from gradistill.data.labels import align_labels as align_labels

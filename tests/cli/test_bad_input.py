@@ -29,7 +29,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from gradistill.cli import main
-from gradistill.commands.distill import store_signals
+from gradistill.commands.store_signals import store_signals
 from gradistill.commands.training_run import Run
 from gradistill.errors import GradistillError
 from gradistill.recipe import load_recipe, shipped_methods

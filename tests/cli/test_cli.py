@@ -293,13 +293,13 @@ def test_fields_of_a_search_that_end_alike_keep_columns_of_their_own() -> None:
 def test_a_disk_that_fails_anywhere_is_told_in_one_message(
     error: Exception, reason: str, typed: Type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gradistill.commands.distill.finetune", raising(error))
+    monkeypatch.setattr("gradistill.commands.finetune.finetune", raising(error))
     said = typed("finetune", "--model", "m", "--data", "d", "--output", tmp_path)
     assert said.code == 2
     assert f"{reason}\n" in said.err
     assert "give the same command again" in said.err
     monkeypatch.setattr(
-        "gradistill.commands.distill.finetune", raising(OSError(errno.ENOTTY, "a bug of ours"))
+        "gradistill.commands.finetune.finetune", raising(OSError(errno.ENOTTY, "a bug of ours"))
     )
     with pytest.raises(OSError, match="a bug of ours"):
         typed("finetune", "--model", "m", "--data", "d", "--output", tmp_path)

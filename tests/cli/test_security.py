@@ -16,9 +16,9 @@ import pytest
 from transformers import AutoModelForSequenceClassification
 
 from gradistill.commands.audit import AuditChoice, audit
-from gradistill.commands.distill import store_signals
 from gradistill.commands.explain import explain
 from gradistill.commands.pretrain import pretrain
+from gradistill.commands.store_signals import store_signals
 from gradistill.commands.tune import Tuning, tune
 from gradistill.data import load_splits
 from gradistill.errors import GradistillError, StoreError

@@ -20,8 +20,8 @@ from gradistill.auditing.shown_examples import chosen_examples
 from gradistill.cli.app import app
 from gradistill.cli.audit_command import limits_of, steps_of
 from gradistill.commands.audit import AuditChoice, audit
-from gradistill.commands.distill import DataChoice, finetune
-from gradistill.data import load_splits
+from gradistill.commands.finetune import finetune
+from gradistill.data import DataChoice, load_splits
 from gradistill.errors import DataError, GradistillError, RecipeError
 from gradistill.models.loading import load_classifier, load_tokenizer
 from gradistill.recipe import load_recipe

@@ -12,7 +12,10 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from gradistill.commands.audit import AuditChoice, audit
-from gradistill.commands.distill import DataChoice, distill, finetune, store_signals
+from gradistill.commands.distill import distill
+from gradistill.commands.finetune import finetune
+from gradistill.commands.store_signals import store_signals
+from gradistill.data import DataChoice
 from gradistill.data.overlap import normalised, overlap
 from gradistill.errors import DataError
 from gradistill.recipe import load_recipe

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from gradistill.bench.runner import BENCH
-from gradistill.commands.distill import DataChoice, distill
+from gradistill.commands.distill import distill
 from gradistill.commands.output_folder import held
 from gradistill.commands.run_folder import opened_run
+from gradistill.data import DataChoice
 from gradistill.errors import DataError, RecipeError, TrainingError
 from gradistill.models.loading import load_classifier
 from gradistill.recipe import load_recipe

@@ -12,10 +12,12 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from gradistill.commands.audit import AuditChoice, audit
-from gradistill.commands.distill import DataChoice, distill, finetune, store_signals
+from gradistill.commands.distill import distill
 from gradistill.commands.explain import explain
+from gradistill.commands.finetune import finetune
 from gradistill.commands.pretrain import pretrain
-from gradistill.data import Task
+from gradistill.commands.store_signals import store_signals
+from gradistill.data import DataChoice, Task
 from gradistill.errors import DataError, GradistillError, ModelError, RecipeError
 from gradistill.models.loading import load_classifier, load_tokenizer
 from gradistill.models.model_source import model_name, on_disk
@@ -136,7 +138,9 @@ from gradistill.errors import GradistillError
 from gradistill.commands.audit import audit
 from gradistill.commands.explain import explain
 from gradistill.commands.pretrain import pretrain
-from gradistill.commands.distill import distill, finetune, store_signals
+from gradistill.commands.distill import distill
+from gradistill.commands.finetune import finetune
+from gradistill.commands.store_signals import store_signals
 from gradistill.models.loading import load_classifier, load_tokenizer
 from gradistill.recipe import load_recipe
 

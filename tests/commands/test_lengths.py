@@ -13,10 +13,13 @@ from typer.testing import CliRunner
 from families import build
 from gradistill.cli.app import app
 from gradistill.commands.audit import AuditChoice, audit
-from gradistill.commands.distill import DataChoice, distill, finetune, store_signals
+from gradistill.commands.distill import distill
 from gradistill.commands.explain import explain
+from gradistill.commands.finetune import finetune
 from gradistill.commands.signal_stores import StoreChoice, describe
+from gradistill.commands.store_signals import store_signals
 from gradistill.commands.text_lengths import MOST, Reader, new_length, task_length, trained_length
+from gradistill.data import DataChoice
 from gradistill.errors import ModelError, RecipeError
 from gradistill.recipe import load_recipe
 from small import BAD, GOOD, WORDS, logged, write_table

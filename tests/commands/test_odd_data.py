@@ -12,7 +12,8 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from gradistill.commands.distill import DataChoice, distill
+from gradistill.commands.distill import distill
+from gradistill.data import DataChoice
 from gradistill.recipe import load_recipe
 from small import logged
 

@@ -16,11 +16,13 @@ from gradistill.bench.plan import read_plan
 from gradistill.bench.runner import bench
 from gradistill.commands import run_folder
 from gradistill.commands.audit import AuditChoice, audit
-from gradistill.commands.distill import DataChoice, distill, store_signals
+from gradistill.commands.distill import distill
 from gradistill.commands.output_folder import MARK, held
 from gradistill.commands.pretrain import pretrain
 from gradistill.commands.signal_stores import delete
+from gradistill.commands.store_signals import store_signals
 from gradistill.commands.tune import Tuning, tune
+from gradistill.data import DataChoice
 from gradistill.demo import run_demo as demonstration
 from gradistill.demo.run_demo import demo
 from gradistill.errors import GradistillError, RecipeError

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from gradistill.commands.distill import finetune
+from gradistill.commands.finetune import finetune
 from gradistill.errors import GradistillError, ModelError, RecipeError
 from gradistill.models.input_limits import Limits
 from gradistill.models.loading import load_classifier, load_tokenizer

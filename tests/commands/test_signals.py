@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from gradistill.commands import signal_stores as room
-from gradistill.commands.distill import store_signals
 from gradistill.commands.signal_stores import StoreChoice, StoreSettings, check, delete, describe, stores
+from gradistill.commands.store_signals import store_signals
 from gradistill.errors import RecipeError, StoreError
 from gradistill.recipe import Recipe, load_recipe
 from gradistill.store import writer

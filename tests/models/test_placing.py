@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from gradistill.commands.distill import store_signals
 from gradistill.commands.signal_stores import StoreSettings
+from gradistill.commands.store_signals import store_signals
 from gradistill.models.device_map import is_spread, placed, weights_of
 from gradistill.models.loading import load_classifier
 from gradistill.recipe import load_recipe

@@ -14,9 +14,9 @@ from datasets import Dataset
 from gradistill.bench.plan import BenchPlan, Cell
 from gradistill.bench.process_pool import Command
 from gradistill.commands.data_warnings import NewWarnings, with_positive
-from gradistill.commands.distill import store_signals
 from gradistill.commands.run_folder import finished_run, metrics_of
 from gradistill.commands.signal_stores import delete
+from gradistill.commands.store_signals import store_signals
 from gradistill.commands.text_lengths import USUAL, Reader, task_length
 from gradistill.data import TASKS, DataChoice, Splits, Task, read_splits
 from gradistill.errors import GradistillError, StoreError, TrainingError

@@ -72,10 +72,10 @@ def finetune(
 ) -> None:
     """Fine-tune a pre-trained model into a teacher."""
     log.set_up()
-    from gradistill.commands import distill
+    from gradistill.commands import finetune as command
 
     resolved = recipe.load(None if recipe.recipe else "finetune", data.task)
-    metrics = distill.finetune(model, data.choice(), folder.output, resolved, overwrite=folder.overwrite)
+    metrics = command.finetune(model, data.choice(), folder.output, resolved, overwrite=folder.overwrite)
     _report(metrics, folder.output)
 
 
@@ -91,10 +91,10 @@ def distill(
 ) -> None:
     """Distil a teacher into a student that shares its reasons."""
     log.set_up()
-    from gradistill.commands import distill
+    from gradistill.commands import distill as command
 
     resolved = recipe.load_for(data.task)
-    metrics = distill.distill(
+    metrics = command.distill(
         teacher, data.choice(), folder.output, resolved,
         signals=signals.choice(), overwrite=folder.overwrite,
     )  # fmt: skip

@@ -69,7 +69,7 @@ def signals(
     log.set_up()
     if existing.action is not None:
         return _managed(existing.action, existing)
-    from gradistill.commands import distill
+    from gradistill.commands import store_signals as command
     from gradistill.commands.signal_stores import DEFAULT_ENCODING, StoreSettings
 
     resolved = recipe.load_for(data.task)
@@ -81,7 +81,7 @@ def signals(
         encoding=known_encoding(written.encoding or DEFAULT_ENCODING),
         repair=written.repair,
     )
-    return _print(distill.store_signals(source, choice, written.output, resolved, settings=settings))
+    return _print(command.store_signals(source, choice, written.output, resolved, settings=settings))
 
 
 def _known(device_map: str | None) -> str | None:

@@ -12,8 +12,8 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments, set_seed
 
-from gradistill.commands.distill import build_student
 from gradistill.commands.model_pair import ModelPair
+from gradistill.commands.prepared_run import build_student
 from gradistill.commands.run_folder import check_run
 from gradistill.commands.text_lengths import Reader, new_length
 from gradistill.commands.training_run import EncodedRows, Run

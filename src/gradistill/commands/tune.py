@@ -19,8 +19,9 @@ from typing import Any
 from transformers import TrainerCallback
 
 from gradistill.commands.data_warnings import NewWarnings
-from gradistill.commands.distill import distill, prepared_run
+from gradistill.commands.distill import distill
 from gradistill.commands.output_folder import Kind, check_output, held
+from gradistill.commands.prepared_run import prepared_run
 from gradistill.commands.run_folder import metrics_of
 from gradistill.commands.search_space import Searched, changes_of, default_space
 from gradistill.commands.signal_stores import AUTO, StoreChoice

@@ -21,8 +21,9 @@ from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
 from gradistill.auditing import Estimate, Predictions, loyalty, mean_estimate, predict_rows
-from gradistill.commands.distill import distill, finetune
+from gradistill.commands.distill import distill
 from gradistill.commands.explain import explain
+from gradistill.commands.finetune import finetune
 from gradistill.commands.output_folder import Kind, held, is_ours
 from gradistill.commands.run_folder import RUN, finished_run
 from gradistill.commands.signal_stores import StoreChoice

@@ -1,0 +1,73 @@
+"""Fine-tuning: a pre-trained model becomes a teacher."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from transformers import set_seed
+
+from gradistill.commands.data_warnings import log_splits, with_positive
+from gradistill.commands.model_pair import ModelPair
+from gradistill.commands.prepared_run import TEST
+from gradistill.commands.run_folder import check_run
+from gradistill.commands.task_run import TaskRun
+from gradistill.commands.text_lengths import Reader, new_length
+from gradistill.data import DataChoice, read_splits
+from gradistill.data.data_source import Source
+from gradistill.errors import RecipeError
+from gradistill.models.loading import Head, load_classifier, load_tokenizer
+from gradistill.models.model_source import ModelSource, model_folder, model_name, model_paths
+from gradistill.recipe import Recipe
+from gradistill.training.arguments import check_training
+
+
+def finetune(
+    model: ModelSource,
+    data: DataChoice | Source,
+    output: str | Path,
+    recipe: Recipe,
+    *,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Fine-tune a pre-trained model into a teacher; returns what ``metrics.json`` holds.
+
+    ``model`` is a folder, a hub id, ``minilm-l6``, or a pair ``(model, tokenizer)``, which is left as it is. ``data``
+    is a ``DataChoice``, or what its ``source`` may be: a path, a ``Dataset``, a frame, a list of dicts. Where there is
+    a ``test`` split with labels, it is evaluated at the end.
+
+    Example: ``finetune("minilm-l6", {"train": rows, "validation": more}, "runs/teacher", load_recipe("finetune"))``
+    """
+    choice = DataChoice.of(data)
+    if recipe.needs_teacher:
+        raise RecipeError(
+            f"the recipe {recipe.method!r} needs a teacher",
+            expected="finetune",
+            remedy="use gradistill distill",
+        )
+    for name in ("label_map", "unlabelled"):
+        if getattr(choice, name) is not None:
+            raise RecipeError(
+                f"{name} was given, and fine-tuning has no teacher that it could be for",
+                expected="label_column, text_columns, kind, validation_share or positive",
+                remedy=f"leave {name} out, or give it to distill",
+            )
+    reads = (*model_paths(model), *choice.paths)
+    check_run(Path(output), recipe, overwrite=overwrite, reads=reads)
+    check_training(recipe)
+    splits = with_positive(read_splits(choice, optional=TEST), choice.positive)
+    log_splits(splits)
+    set_seed(recipe.training.seed)
+    tokenizer = load_tokenizer(model)
+    loaded, _ = load_classifier(model, head=Head(splits.task.labels), new_head=True)
+    student = Reader("model", model_folder(model), loaded)
+    recipe = recipe.with_length(new_length(recipe.training.max_length, [student]))
+    names = {"student": model_name(model), "data": choice.name}
+    run = TaskRun(
+        recipe=recipe,
+        models=ModelPair(student, None, recipe),
+        tokenizer=tokenizer,
+        names=names,
+        splits=splits,
+    )
+    return run.train(Path(output), overwrite=overwrite)

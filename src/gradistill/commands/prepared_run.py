@@ -1,0 +1,122 @@
+"""From names to a training run: the teacher and the rows loaded, the student built, the text length settled."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase, set_seed
+
+from gradistill.commands.data_warnings import log_splits, with_positive
+from gradistill.commands.model_pair import ModelPair
+from gradistill.commands.task_run import TaskRun
+from gradistill.commands.text_lengths import Reader, task_length
+from gradistill.data import DataChoice, Splits, align_labels, load_unlabelled, read_splits
+from gradistill.errors import RecipeError
+from gradistill.models.device_map import DeviceMap
+from gradistill.models.loading import label_names, load_classifier, load_tokenizer, set_padding
+from gradistill.models.model_source import ModelSource, model_folder, model_name
+from gradistill.models.student import (
+    narrow_student,
+    pair_warnings,
+    share_embeddings,
+    silence_embedding_dropout,
+    student_from_checkpoint,
+    student_from_teacher,
+)
+from gradistill.models.tokenizers import check_same_rows, check_same_tokens
+from gradistill.recipe import Recipe, StudentSettings
+
+logger = logging.getLogger(__name__)
+
+TEST = ("test",)
+"""Read where it is there with labels, and reported at the end; nothing is chosen by it."""
+
+
+def prepared_run(
+    teacher: ModelSource,
+    data: DataChoice,
+    recipe: Recipe,
+    *,
+    optional: tuple[str, ...] = (),
+    device_map: DeviceMap | None = None,
+) -> TaskRun:
+    """The run with its teacher and a new student, and with those of the ``optional`` splits that exist."""
+    tokenizer = load_tokenizer(teacher)
+    teacher_model, _ = load_classifier(teacher, device_map=device_map)
+    splits = align_labels(
+        read_splits(data, optional=optional), label_names(teacher_model), label_map=data.label_map
+    )
+    splits = with_positive(splits, data.positive, [model_folder(teacher)])
+    log_splits(splits)
+    set_seed(recipe.training.seed)
+    reader = Reader("teacher", model_folder(teacher), teacher_model)
+    student = build_student(reader, tokenizer, recipe.student)
+    set_padding(teacher_model, tokenizer)
+    length = task_length(recipe.training.max_length, tokenizer, [reader, student])
+    recipe = recipe.with_length(length)
+    if recipe.student.checkpoint is not None:
+        own = load_tokenizer(recipe.student.checkpoint)
+        check_same_rows(own, tokenizer, splits.rows["train"], splits.task, max_length=length)
+    warnings = pair_warnings(reader.model, student.model, layers=(reader.probe.layers, student.probe.layers))
+    for warning in warnings:
+        logger.warning(warning)
+    return TaskRun(
+        recipe=recipe,
+        models=ModelPair.of(student, reader, recipe),
+        tokenizer=tokenizer,
+        names={"teacher": model_name(teacher), "data": data.name},
+        splits=replace(splits, warnings=(*splits.warnings, *warnings)),
+        unlabelled=_unlabelled(data, recipe, splits),
+    )
+
+
+def _unlabelled(data: DataChoice, recipe: Recipe, splits: Splits) -> Dataset | None:
+    """The rows without labels, numbered behind those of the training split."""
+    if data.unlabelled is None:
+        return None
+    if not recipe.needs_teacher:
+        raise RecipeError(
+            f"unlabelled rows came for {recipe.method!r}, which learns from labels alone",
+            expected="a method with a teacher",
+            remedy="see gradistill methods",
+        )
+    gold = [t.name for t in recipe.objectives.values() if getattr(t.objective, "view", None) == "gold"]
+    if gold and splits.task.labels is None:
+        raise RecipeError(
+            f"{gold[0]} differentiates the distance from the gold score, which unlabelled rows do not have",
+            expected="another target, such as log_odds (the prediction)",
+            remedy=f"--set objectives.{gold[0]}.target=log_odds --set objectives.{gold[0]}.view=all, "
+            "or --settings default",
+        )
+    rows = load_unlabelled(data.unlabelled, splits.task, first_index=len(splits.rows["train"]))
+    logger.info(f"unlabelled: {len(rows)} rows, which learn from the teacher alone")
+    return rows
+
+
+def build_student(teacher: Reader, tokenizer: PreTrainedTokenizerBase, settings: StudentSettings) -> Reader:
+    """The student that the settings describe; without a depth or a checkpoint, half of the teacher's layers."""
+    if settings.checkpoint is not None:
+        if settings.layers is not None or settings.width is not None:
+            raise RecipeError(
+                "both a student checkpoint and a number of student layers, or a width, came",
+                expected="one of them",
+                remedy="drop --student-layers and student.width: a checkpoint has its own",
+            )
+        check_same_tokens(load_tokenizer(settings.checkpoint), tokenizer)
+        model = student_from_checkpoint(settings.checkpoint, teacher.model, dropout=settings.dropout)
+    else:
+        layers = settings.layers or max(1, teacher.model.config.num_hidden_layers // 2)
+        if settings.width is None:
+            model = student_from_teacher(
+                teacher.model, layers, layer_map=settings.layer_map, dropout=settings.dropout
+            )
+        else:
+            model = narrow_student(teacher.model, layers, settings.width, dropout=settings.dropout)
+    set_padding(model, tokenizer)
+    share_embeddings(model, teacher.model, settings.embeddings)
+    student = Reader("student", "", model)
+    if settings.dropout == "not_in_embeddings":
+        silence_embedding_dropout(model, student.probe)
+    return student

@@ -1,0 +1,80 @@
+"""Teacher signals written into a store, for one recipe or for several."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from gradistill.commands.model_pair import ModelPair
+from gradistill.commands.prepared_run import build_student, prepared_run
+from gradistill.commands.signal_stores import (
+    DEFAULT_SETTINGS,
+    StoreSettings,
+    filled,
+    mended,
+)
+from gradistill.commands.task_run import TaskRun
+from gradistill.commands.text_lengths import Reader
+from gradistill.data import DataChoice
+from gradistill.data.data_source import Source
+from gradistill.errors import GradistillError, RecipeError
+from gradistill.models.device_map import is_spread
+from gradistill.models.model_source import ModelSource
+from gradistill.recipe import Recipe
+from gradistill.signals import Signal
+
+logger = logging.getLogger(__name__)
+
+
+def store_signals(
+    teacher: ModelSource,
+    data: DataChoice | Source,
+    output: str | Path | None,
+    recipe: Recipe,
+    *,
+    others: Sequence[Recipe] = (),
+    settings: StoreSettings = DEFAULT_SETTINGS,
+) -> Path:
+    """Write what a recipe asks of the teacher into a store, or finish one; without ``output``, into the cache.
+
+    What ``others`` ask is written beside it, so that one store serves them all: they read the same rows, cut at the
+    same length; one that cannot learn from this teacher is left out, and said. Returns the folder.
+    """
+    if not recipe.needs_teacher:
+        raise RecipeError(
+            f"the recipe {recipe.method!r} asks nothing of a teacher",
+            expected="a method with a teacher",
+            remedy="see gradistill methods",
+        )
+    run = prepared_run(teacher, DataChoice.of(data), recipe, device_map=settings.device_map)
+    reader, online = run.models.teacher, run.models.online
+    assert reader is not None
+    assert online is not None
+    signals = [*run.required_signals(), *_signals_of_others(run, reader, others)]
+    rows = run.encoded("train").dataset
+    reader.limits.check(rows, run.tokenizer, owner="teacher")
+    validation = run.encoded("validation").dataset
+    if not is_spread(reader.model):
+        # its weights would lie elsewhere in memory, and the store's last bits differ
+        run.warn_of_weak_teacher(validation)
+    plan = run.plan(signals, rows, settings.encoding, Path(output) if output else None)
+    if settings.repair and mended(plan, online, run.tokenizer):
+        return plan.folder
+    filled(plan, online, run.tokenizer)
+    if is_spread(reader.model):
+        run.warn_of_weak_teacher(validation)
+    return plan.folder
+
+
+def _signals_of_others(run: TaskRun, teacher: Reader, others: Sequence[Recipe]) -> Iterator[Signal]:
+    """The signals that further recipes need; one that cannot learn from this teacher is left out, with a warning."""
+    for other in others:
+        try:
+            student = build_student(teacher, run.tokenizer, other.student)
+            yield from replace(
+                run, recipe=other, models=ModelPair.of(student, teacher, other)
+            ).required_signals()
+        except GradistillError as error:
+            logger.warning(f"the store does not serve {other.method}: {error}")
