@@ -24,7 +24,6 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from gradistill.signals.speak import Said
 from rich.console import Console
 
 from gradistill.batch import Batch
@@ -37,6 +36,7 @@ from gradistill.models.probe import Probe
 from gradistill.objectives import Moment, Pair, Term
 from gradistill.recipe import load_recipe
 from gradistill.report.terminal import results_table
+from gradistill.signals import SignalValues
 from gradistill.signals.teacher import OnlineTeacher
 from gradistill.store.columns import Encoding
 from gradistill.store.reader import StoredTeacher
@@ -115,10 +115,10 @@ class Constant:
     """Stands in for a teacher: answers what it was told, at no cost."""
 
     def __init__(self) -> None:
-        self.said: Said = {}
+        self.values: SignalValues = {}
 
-    def __call__(self, batch: Batch, requests: Iterable[Any]) -> Said:
-        return self.said
+    def __call__(self, batch: Batch, requests: Iterable[Any]) -> SignalValues:
+        return self.values
 
 
 def replace_layers(settings: Any) -> Any:
@@ -143,7 +143,7 @@ def of_steps(bench: Bench, plan: Build) -> dict[str, float]:
     steps = {name: bench.step(source, optimizer) for name, source in sources.items()}
     times: dict[str, list[float]] = {name: [] for name in steps}
     for k, batch in enumerate(bench.batches(STEPS)):
-        constant.said = store(batch, [column.request for column in plan.columns])
+        constant.values = store(batch, [column.signal for column in plan.columns])
         names = list(steps)
         for name in (*names[k % 3 :], *names[: k % 3]):
             times[name].append(timed(lambda name=name, batch=batch: steps[name](batch)))
@@ -160,10 +160,10 @@ def of_build(bench: Bench, folder: Path) -> list[float]:
     collate, shares = Collator(bench.tokenizer), []
     for k in range(ROUNDS):
         plan = bench.plan(folder / f"round{k}", "int8")
-        asked = [column.request for column in plan.columns]
+        asked = [column.signal for column in plan.columns]
         spoken: list[Batch] = []
 
-        def teacher(batch: Batch, requests: Any, spoken: list[Batch] = spoken) -> Said:
+        def teacher(batch: Batch, requests: Any, spoken: list[Batch] = spoken) -> SignalValues:
             spoken.append(batch)
             return bench.teacher(batch, requests)
 
@@ -181,7 +181,7 @@ def of_sizes(bench: Bench, folder: Path) -> list[dict[str, Any]]:
         written = sum(file.stat().st_size for file in plan.folder.glob("*.arrow"))
         tokens = int(plan.lengths.sum())
         store, batches = opened(plan), bench.batches(40, seed=1)
-        asked = [column.request for column in plan.columns]
+        asked = [column.signal for column in plan.columns]
         seconds = timed(lambda store=store, asked=asked, batches=batches: [store(b, asked) for b in batches])
         rows.append(
             {

@@ -20,7 +20,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _DISK = (*_FULL, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM)
 _OF_RUST = re.compile(r"\(os error (\d+)\)")
 _OF_TORCH = ("PytorchStreamWriter", "inline_container", "writing file", "iostream error")
-"""What torch.save says of a disk that fails, in a RuntimeError without the system's reason."""
+"""The messages of torch.save for a disk that fails, in a RuntimeError without the system's reason."""
 _FOLDERS_OPEN = os.name == "posix"
 """Whether the system opens a folder like a file. Windows does not."""
 _OWN_DRAFT = r"\.gradistill-\d+-.+"

@@ -120,7 +120,7 @@ def log_filter(keep: Callable[[logging.LogRecord], bool]) -> Iterator[None]:
 
 
 def confirmed(question: str) -> bool:
-    """Whether the user says yes. A question without an answer is no."""
+    """Whether the user types yes. Anything else, or nothing, is no."""
     print(f"{_encodable(printable(question), sys.stdout)} [y/N]: ", end="", flush=True)
     return sys.stdin.readline().strip().casefold() in ("y", "yes")
 

@@ -118,7 +118,7 @@ def test_paths_are_relative_to_the_file_and_to_the_caller_where_the_command_line
         ({"set": ["training.epoch=3"]}, "unknown key 'training.epoch'"),
         ({"set": ["training.seed=3"]}, "settle its seed or its depth"),
         ({"set": ["student.layers=9"]}, "settle its seed or its depth"),
-        ({"data": None}, "does not say where the rows of 'sst2' are"),
+        ({"data": None}, "names no place for the rows of 'sst2'"),
         ({"teacher": {"learning_rates": []}}, "bench's teacher.learning_rates"),
     ],
 )

@@ -86,10 +86,10 @@ def test_a_loaded_model_says_the_same(small: Any) -> None:
 @pytest.mark.parametrize(
     ("texts", "label", "error", "message"),
     [
-        ([], None, DataError, r"(?s)0 texts came.*one text, or two"),
+        ([], None, DataError, r"(?s)There are 0 texts.*one text, or two"),
         (["  "], None, DataError, "or an empty one"),
         ([TEXT, ""], None, DataError, "or an empty one"),
-        ([TEXT] * 3, None, DataError, "3 texts came"),
+        ([TEXT] * 3, None, DataError, "There are 3 texts"),
         ([TEXT], "neutral", RecipeError, r"(?s)no label 'neutral'.*negative, positive"),
     ],
 )

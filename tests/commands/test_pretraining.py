@@ -63,9 +63,9 @@ def test_rows_of_the_texts_are_held_out_by_the_seed(small: Any, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (("objectives.soft_label.weight=1",), "soft_label asks for answers to a task"),
-        (("objectives.hard_label.weight=1",), "hard_label asks for answers to a task"),
-        (("objectives.attribution_map.weight=1",), "attribution_map asks for answers"),
+        (("objectives.soft_label.weight=1",), "soft_label compares predictions for a task"),
+        (("objectives.hard_label.weight=1",), "hard_label compares predictions for a task"),
+        (("objectives.attribution_map.weight=1",), "attribution_map compares predictions"),
     ],
 )
 def test_objectives_about_a_task_are_refused(
@@ -81,5 +81,5 @@ def test_a_width_between_heads_and_one_text_are_refused(small: Any, tmp_path: Pa
 
     with pytest.raises(ModelError, match=r"(?s)width of 12.*multiple of 8"):
         pretrained(small, tmp_path / "run", "student.width=12")
-    with pytest.raises(RecipeError, match="1 text came"):
+    with pytest.raises(RecipeError, match="has 1 text"):
         pretrained(small, tmp_path / "run", "training.max_train_rows=1")

@@ -63,7 +63,8 @@ def test_a_damaged_file_is_computed_again_with_a_line(
     assert asked == [10, 10, 10]
     assert file.read_bytes() == content
     assert (
-        len([line for line in lines if "cached answers cannot be used, and are computed again" in line]) == 1
+        len([line for line in lines if "cached predictions cannot be used and are computed again" in line])
+        == 1
     )
 
 
@@ -82,7 +83,7 @@ def test_without_a_cache_that_can_be_used_the_teacher_answers(
     with logged(lines):
         metrics = small.distilled("kd", "two", tmp_path / "a")
     assert metrics["loyalty"]["label"]["n"] == 10
-    assert any("The teacher answers at every step instead" in line for line in lines)
+    assert any("The teacher computes its signals at every step instead" in line for line in lines)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
         {"a", *(["cache"] if "long" not in cache else []), *(["other"] if "loop" in cache else [])}
     )

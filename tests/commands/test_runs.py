@@ -128,7 +128,7 @@ def test_what_cannot_be_a_student_is_refused_before_training(small: Any, tmp_pat
     from wordpiece import tokenizer
 
     with pytest.raises(
-        RecipeError, match=r"(?s)both a student checkpoint and a number.*drop --student-layers"
+        RecipeError, match=r"(?s)A student checkpoint is given, and a number.*drop --student-layers"
     ):
         small.distilled("kd", "two", tmp_path / "a", f"student.checkpoint={small.base}", "student.layers=1")
     other = tmp_path / "other"

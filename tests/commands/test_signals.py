@@ -168,7 +168,7 @@ def test_without_room_auto_asks_the_teacher(
     heard: list[str] = []
     with logged(heard):
         assert small.distilled("kd", "two", tmp_path / "run")["method"] == "kd"
-    assert any("has 0 MB left. The teacher answers at every step" in line for line in heard)
+    assert any("has 0 MB left. The teacher computes its signals at every step" in line for line in heard)
 
 
 def test_it_is_described_listed_and_deleted(small: Any, tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_it_is_described_listed_and_deleted(small: Any, tmp_path: Path) -> None:
 
 
 def test_a_method_without_a_teacher_has_nothing_to_store(small: Any, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="asks nothing of a teacher"):
+    with pytest.raises(RecipeError, match="needs no teacher"):
         store_signals(str(small.teachers["two"]), small.choice("two"), tmp_path / "s", recipe("finetune"))
 
 

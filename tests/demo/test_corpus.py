@@ -232,8 +232,8 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"n": 0}, "0 reviews were asked for"),
-        ({"n": corpus.LIMIT + 1}, "50001 reviews were asked for"),
+        ({"n": 0}, "n is 0"),
+        ({"n": corpus.LIMIT + 1}, "n is 50001"),
         ({"n": 3, "split": "tset"}, "did you mean 'test'"),
         ({"n": 3, "shortcut": 1.1}, "rate is 1.1"),
         ({"n": 3, "shortcut": -0.1}, "rate is -0.1"),

@@ -120,17 +120,18 @@ class Examiner:
         self, rows: Dataset, read: Sequence[Reading], teacher: Predictions, student: Predictions
     ) -> Columns:
         found: Columns = {}
-        for owner, answers in (("teacher", teacher), ("student", student)):
+        for owner, predictions in (("teacher", teacher), ("student", student)):
             if "spans" in rows.column_names:
                 marked = [
                     marked_tokens(r.places, spans, r.own)
                     for r, spans in zip(read, rows["spans"], strict=True)
                 ]
-                values = [plausibility(m, marks) for m, marks in zip(answers.maps, marked, strict=True)]
+                values = [plausibility(m, marks) for m, marks in zip(predictions.maps, marked, strict=True)]
                 found |= {f"{owner}_{name}": np.array([v[name] for v in values]) for name in values[0]}
             if self.watched:
                 shares = [
-                    watched_share(r.words(m), self.watched) for r, m in zip(read, answers.maps, strict=True)
+                    watched_share(r.words(m), self.watched)
+                    for r, m in zip(read, predictions.maps, strict=True)
                 ]
                 found[f"{owner}_watched_share"] = np.array(shares)
         return found
@@ -178,11 +179,11 @@ def in_blocks(rows: Dataset) -> Iterator[Dataset]:
         yield rows.select(range(start, min(start + BLOCK, len(rows))))
 
 
-def prediction_of(answers: Predictions, k: int, names: Sequence[str] | None) -> dict[str, Any]:
+def prediction_of(predictions: Predictions, k: int, names: Sequence[str] | None) -> dict[str, Any]:
     if names is None:
-        return {"label": None, "confidence": None, "prediction": round(float(answers.logits[k, 0]), 4)}
-    sure = float(confidence(answers.logits[k : k + 1])[0])
-    return {"label": names[int(answers.labels[k])], "confidence": round(sure, 4), "prediction": None}
+        return {"label": None, "confidence": None, "prediction": round(float(predictions.logits[k, 0]), 4)}
+    sure = float(confidence(predictions.logits[k : k + 1])[0])
+    return {"label": names[int(predictions.labels[k])], "confidence": round(sure, 4), "prediction": None}
 
 
 def _agreeing(columns: Columns, k: int) -> dict[str, Any]:
@@ -191,8 +192,8 @@ def _agreeing(columns: Columns, k: int) -> dict[str, Any]:
     reasons = (1 - rho) / 2 if np.isfinite(rho) else 0.0
     same = bool(columns["label_loyalty"][k]) if "label_loyalty" in columns else None
     if same is None:
-        answers = abs(float(columns["student_prediction"][k] - columns["teacher_prediction"][k]))
+        apart = abs(float(columns["student_prediction"][k] - columns["teacher_prediction"][k]))
     else:
-        answers = 2.0 * (not same) + 1 - float(columns["probability_loyalty"][k])
+        apart = 2.0 * (not same) + 1 - float(columns["probability_loyalty"][k])
     agreement = round(rho, 4) if np.isfinite(rho) else None
-    return {"agreement": agreement, "same_label": same, "disagreement": round(answers + reasons, 4)}
+    return {"agreement": agreement, "same_label": same, "disagreement": round(apart + reasons, 4)}

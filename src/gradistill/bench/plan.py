@@ -53,7 +53,7 @@ class TeacherPlan(Strict):
     )
     learning_rates: tuple[float, ...] = Field(default=(2e-5, 5e-5, 1e-4), min_length=1)
     train_rows: int | None = Field(
-        default=None, ge=1, description="of the task's training rows; all if not said"
+        default=None, ge=1, description="of the task's training rows; all by default"
     )
     set: Changes = Field(default=(), description="changes of the recipe finetune")
 
@@ -70,7 +70,7 @@ class MethodPlan(Strict):
 
 
 class TaskPlan(Strict):
-    """One task; what is not said here holds for all."""
+    """One task; keys that are absent here hold for all."""
 
     data: str | None = Field(
         default=None, description="folder or hub id; else the folder of that name in data"
@@ -103,7 +103,7 @@ class TaskPlan(Strict):
 
 
 def _by_name(given: Any) -> Any:
-    """A list of names stands for names with nothing said about them."""
+    """A list of names stands for names without settings of their own."""
     return dict.fromkeys(given) if isinstance(given, list) else given
 
 
@@ -167,7 +167,7 @@ class Cell:
 
 
 def read_plan(file: Path, data: str | None = None) -> BenchPlan:
-    """The plan in a file; its paths are relative to the file's folder. ``data`` takes the place of what it says.
+    """The plan in a file; its paths are relative to the file's folder. ``data`` takes the place of its own.
 
     Raises RecipeError, with the nearest name for an unknown key, method or baseline.
     """
@@ -228,7 +228,7 @@ def recipe_of(plan: BenchPlan, name: str, method: MethodPlan, layers: int, seed:
 
 
 def fingerprint(cell: Cell, rows: Mapping[str, Any]) -> str:
-    """Of all that decides about a cell's figures: its recipe, and the rows and teacher that ``rows`` tells of."""
+    """Of all that decides about a cell's figures: its recipe, and the rows and teacher that ``rows`` describes."""
     return digest({"recipe": cell.recipe.as_dict(), **rows})[:16]
 
 
@@ -238,12 +238,14 @@ def _settled(name: str, task: TaskPlan, plan: BenchPlan, home: Path, data: str |
     source = task.data or (f"{below.rstrip('/')}/{name}" if below else None)
     if source is None:
         raise RecipeError(
-            f"the bench does not say where the rows of {name!r} are",
+            f"The bench names no place for the rows of {name!r}.",
             expected="data: FOLDER with a folder for each task, or data for the task itself",
             remedy="add it, or give --data FOLDER",
         )
-    told = data is not None and task.data is None  # by the command line: relative to where that is typed
-    place = source if told else _from(home, source)
+    from_command_line = (
+        data is not None and task.data is None
+    )  # by the command line: relative to where that is typed
+    place = source if from_command_line else _from(home, source)
     teacher = None if task.teacher is None else _from(home, task.teacher)
     known = task.task or (name if name in TASKS else None)
     return task.model_copy(update={"data": place, "teacher": teacher, "task": known})

@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from gradistill.printing import progress_bars
 
 FIRST_GUESS = 2e9
-"""Bytes that a process may need, until one has ended and said."""
+"""Bytes that a process may need, until one has ended."""
 _HEADROOM = 1.3
 
 
@@ -35,17 +35,17 @@ class Command:
 
 @dataclass(frozen=True)
 class Ended:
-    """``said`` is the error that a failed command printed, or the end of whatever it did print."""
+    """``message`` is the error that a failed command printed, or the end of whatever it did print."""
 
     command: Command
     code: int
     seconds: float
 
     @property
-    def said(self) -> str:
+    def message(self) -> str:
         text = self.command.log.read_text(encoding="utf-8", errors="replace").strip()
-        told = text.rfind("error: ")
-        return text[told:] if told >= 0 else "\n".join(text.splitlines()[-5:])
+        start = text.rfind("error: ")
+        return text[start:] if start >= 0 else "\n".join(text.splitlines()[-5:])
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def run_all(
     needed: Callable[[], float],
     on_end: Callable[[Ended, float], None],
 ) -> None:
-    """Run them in their order. ``on_end`` hears of each as it ends, and how many seconds are left for the others.
+    """Run them in their order. ``on_end`` is called with each as it ends, and with the seconds left for the others.
 
     Another is started only while memory for it is free: ``needed`` bytes, by what others took. Whatever stops this
     process stops them too.
@@ -161,7 +161,7 @@ def _bar(total: int) -> Iterator[Callable[[float], None]]:
 
 
 def duration(seconds: float) -> str:
-    """As people say it: 40 s, 12 min, 3 h 5 min."""
+    """In words: 40 s, 12 min, 3 h 5 min."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

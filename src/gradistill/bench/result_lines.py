@@ -1,4 +1,4 @@
-"""The results of a bench as JSON lines, one a cell: what is done is not done again, and what failed says why."""
+"""The results of a bench as JSON lines, one a cell: what is done is not done again, and what failed has its error."""
 
 from __future__ import annotations
 

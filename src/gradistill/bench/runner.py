@@ -41,7 +41,7 @@ PLAN, SUMMARY, PAGE, TABLES = "bench.yaml", "bench.json", "bench.html", "bench.m
 
 
 def _is_bench(output: Path) -> bool:
-    """Whether an earlier version wrote the folder: its plan says every key, which nobody writes by hand."""
+    """Whether an earlier version wrote the folder: its plan holds every key, which nobody writes by hand."""
     try:
         plan = read_yaml(output / PLAN)
     except (OSError, ValueError):
@@ -58,7 +58,7 @@ BENCH = Kind("bench", _is_bench)
 def bench(plan: BenchPlan, output: str | Path, *, at_once: int | None = None) -> dict[str, Any]:
     """Run what of the plan is not done yet, ``at_once`` students at a time; returns what ``bench.json`` holds.
 
-    Each student is a run of its own below ``output``; ``results.jsonl`` has a line for each, and one that failed says
+    Each student is a run of its own below ``output``; ``results.jsonl`` has a line for each, and one that failed has
     why and is tried again the next time. Whatever stops the bench, the same call goes on with it. Raises RecipeError
     for a folder that holds something else, or that another process is at work in.
     """
@@ -105,7 +105,8 @@ class Bench:
                 rows[name] = prepared_rows(self.plan, name, self.output)
                 commands += teacher_commands(self.plan, name, self.output, rows[name])
         self._run(
-            commands, lambda ended, left: self._tell(ended, left, {"error": ended.said} if ended.code else {})
+            commands,
+            lambda ended, left: self._report_end(ended, left, {"error": ended.message} if ended.code else {}),
         )
         for name in rows:
             with self._blaming(name, wanted):
@@ -121,11 +122,11 @@ class Bench:
         logger.info(f"{len(wanted) - len(left)} of {len(wanted)} students are there, {len(left)} to train")
         waiting = {(cell.task, cell.recipe.training.max_length) for cell in left}
         stores = {}
-        # What all methods ask, those included that are done: so a store of the call before will do.
+        # The signals of all methods, those included that are done: so a store of the call before will do.
         for name, task in self.tasks.items():
             for length, group in by_cut(cell for cell in wanted if cell.task == name).items():
                 if (name, length) in waiting:
-                    logger.info(f"{name}: asking its teacher about all rows, for the store")
+                    logger.info(f"{name}: computing teacher signals for all rows, for the store")
                     folder = self.output / name / f"store-{length}"
                     stores[name, length] = store_of(task, group, folder)
         by_name = {cell.name: cell for cell in left}
@@ -157,14 +158,14 @@ class Bench:
         if metrics is not None:
             line = done(cell, mark, metrics, self.tasks[cell.task].rows.task.select, self.width.at_once)
         else:
-            line = failed(cell, mark, ended.said or f"it ended with code {ended.code}")
+            line = failed(cell, mark, ended.message or f"it ended with code {ended.code}")
         self.lines[cell.key] = line
         write_lines(self.output / RESULTS, self.lines.values())
-        self._tell(ended, left, line)
+        self._report_end(ended, left, line)
         if not self.plan.keep_models and line["status"] == "done":
             discard(folder)
 
-    def _tell(self, ended: Ended, left: float, line: Mapping[str, Any]) -> None:
+    def _report_end(self, ended: Ended, left: float, line: Mapping[str, Any]) -> None:
         took = f"{duration(ended.seconds)}, about {duration(left)} left"
         if "error" in line:
             logger.error(f"FAILED {ended.command.name} ({took}): {line['error']}")

@@ -56,7 +56,7 @@ class Taught:
     fingerprint: str
     tried: Mapping[str, float]
     max_length: int = USUAL
-    """At which the teacher's texts are cut, and its students' where a recipe does not say."""
+    """At which the teacher's texts are cut, and its students' where a recipe sets no length."""
 
 
 def prepared_rows(plan: BenchPlan, name: str, output: Path) -> Rows:
@@ -138,7 +138,7 @@ def teacher_commands(plan: BenchPlan, name: str, output: Path, rows: Rows) -> li
 
 
 def taught(plan: BenchPlan, name: str, output: Path, rows: Rows) -> Taught:
-    """The task with its best teacher. Raises TrainingError where none came about."""
+    """The task with its best teacher. Raises TrainingError where none could be trained."""
     given = plan.tasks[name].teacher
     tried: dict[str, float] = {}
     folders: dict[str, Path] = {}
@@ -148,7 +148,7 @@ def taught(plan: BenchPlan, name: str, output: Path, rows: Rows) -> Taught:
             tried[rate], folders[rate] = metrics["eval"][rows.task.select], folder
     if given is None and not tried:
         raise TrainingError(
-            f"no teacher of {name} came about", remedy=f"see the logs in {output / name / 'teachers'}"
+            f"No teacher of {name} could be trained.", remedy=f"see the logs in {output / name / 'teachers'}"
         )
     teacher = given or str(folders[max(tried, key=lambda rate: tried[rate])])
     model, _ = load_classifier(teacher)
@@ -159,16 +159,16 @@ def taught(plan: BenchPlan, name: str, output: Path, rows: Rows) -> Taught:
 def store_of(task: Taught, cells: Sequence[Cell], folder: Path) -> str:
     """One store for all of these cells, which cut texts at one length; ``auto`` where none can be written.
 
-    A cell that cannot learn from this teacher plays no part in it, and is told why when its turn comes.
+    A cell that cannot learn from this teacher plays no part in it, and its own run reports why.
     """
-    asking = {digest(c.recipe.as_dict()): c.recipe for c in cells if c.recipe.needs_teacher}
-    if not asking:
+    needing = {digest(c.recipe.as_dict()): c.recipe for c in cells if c.recipe.needs_teacher}
+    if not needing:
         return "auto"
     length = f"training.max_length={cells[0].recipe.training.max_length}"
-    first = load_recipe("kd", changes=[length])  # asks for logits, which every teacher has
+    first = load_recipe("kd", changes=[length])  # needs logits, which every teacher has
 
     def write() -> Path:
-        choice, others = task.rows.choice, list(asking.values())
+        choice, others = task.rows.choice, list(needing.values())
         with log_filter(NewWarnings()):
             return store_signals(task.teacher, choice, folder, first, others=others)
 
@@ -203,7 +203,7 @@ def by_cut(cells: Iterable[Cell]) -> dict[int | None, list[Cell]]:
 
 
 def with_lengths(cells: Iterable[Cell], tasks: Mapping[str, Taught]) -> list[Cell]:
-    """Cells whose recipes say at which length they cut texts: at the teacher's, where they did not."""
+    """Cells whose recipes hold the length at which they cut texts: the teacher's, where they had none."""
     return [
         replace(
             cell,

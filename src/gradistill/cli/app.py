@@ -1,4 +1,4 @@
-"""The commands. Heavy imports wait until a command runs, so that --help answers at once."""
+"""The commands. Heavy imports wait until a command runs, so that --help is quick."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def demo(
 
 @app.command()
 def methods() -> None:
-    """The methods there are: what each asks of the teacher, what its step costs, and where it comes from."""
+    """The methods there are: the teacher signals that each needs, what its step costs, and where it comes from."""
     from gradistill.recipe.catalogue import catalogue, measured_costs
     from gradistill.report.terminal import results_table
 
@@ -160,7 +160,7 @@ def methods() -> None:
         {
             "method": entry.method,
             "objectives": ", ".join(entry.objectives),
-            "asks the teacher for": ", ".join(entry.signals) or "nothing",
+            "teacher signals": ", ".join(entry.signals) or "nothing",
             "step": entry.cost,
             "source": entry.source,
         }

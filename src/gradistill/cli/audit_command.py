@@ -137,7 +137,7 @@ def steps_of(given: str) -> int | str:
 
     if given != "auto" and not (given.isascii() and given.isdigit() and int(given) > 0):
         raise RecipeError(
-            f"--steps {given!r}", expected="a number of 1 or more, or auto", remedy="say --steps 50"
+            f"--steps {given!r}", expected="a number of 1 or more, or auto", remedy="write --steps 50"
         )
     return given if given == "auto" else int(given)
 
@@ -161,7 +161,7 @@ def limits_of(given: str | None) -> dict[str, float]:
             raise RecipeError(
                 f"--fail-under {pair!r}",
                 expected="figure=number, the number finite",
-                remedy="say --fail-under label_loyalty=0.95",
+                remedy="write --fail-under label_loyalty=0.95",
             )
         found[name] = number
     return found

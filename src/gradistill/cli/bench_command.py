@@ -51,8 +51,8 @@ def _plan(file: Path | None, suite: str | None, data: str | None) -> Any:
 
     if (file is None) == (suite is None):
         raise RecipeError(
-            "a bench file and a suite came" if file else "neither a bench file nor a suite came",
+            "A bench file and a suite are given." if file else "Neither a bench file nor a suite is given.",
             expected="one of them",
-            remedy="say gradistill bench BENCH.yaml, or gradistill bench --suite glue",
+            remedy="write gradistill bench BENCH.yaml, or gradistill bench --suite glue",
         )
     return read_plan(shipped(str(suite)) if file is None else file, data)

@@ -66,7 +66,7 @@ LabelMap = Annotated[
 ]
 Unlabelled = Annotated[
     str | None,
-    typer.Option("--unlabelled", help="A file with more rows, without labels: the teacher speaks for them."),
+    typer.Option("--unlabelled", help="A file with more rows, without labels: the teacher labels them."),
 ]
 Epochs = Annotated[float | None, typer.Option("--epochs", help="Short for --set training.epochs=…")]
 Settings = Annotated[

@@ -36,7 +36,7 @@ class StoreAction:
         Path | None, typer.Argument(help="The folder of a store; for list, of stores (default: the cache).")
     ] = None
     verify: Verify = "full"
-    yes: Annotated[bool, typer.Option("--yes", help="Delete without asking.")] = False
+    yes: Annotated[bool, typer.Option("--yes", help="Delete without a question.")] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ def signals(
     existing: StoreAction,
     log: LogOptions,
 ) -> None:
-    """Write what a recipe asks of the teacher into a store, once; or show, list and delete stores."""
+    """Write the teacher signals that a recipe needs into a store; or show, list and delete stores."""
     log.set_up()
     if existing.action is not None:
         return _managed(existing.action, existing)
@@ -93,7 +93,7 @@ def _given(option: str, value: str | None) -> str:
 
     if value is None:
         raise RecipeError(
-            f"gradistill signals came without {option}",
+            f"gradistill signals needs {option}.",
             expected="--teacher and --data, or one of show, list, delete",
             remedy="see gradistill signals --help",
         )
@@ -109,9 +109,7 @@ def _managed(action: str, existing: StoreAction) -> None:
     if action == "list":
         return _list(folder)
     if folder is None:
-        raise RecipeError(
-            f"gradistill signals {action} came without a folder", remedy="name the store's folder"
-        )
+        raise RecipeError(f"gradistill signals {action} needs a folder.", remedy="name the store's folder")
     if action == "delete":
         return _delete(folder, existing.yes)
     _print(folder)

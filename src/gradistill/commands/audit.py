@@ -77,7 +77,7 @@ class AuditChoice:
 
     Without a ``max_length`` texts are cut at the length that the teacher was trained with (``commands.text_lengths``).
 
-    Faithfulness and perturbations ask the models many times a text: they look at ``faithfulness_rows`` and
+    Faithfulness and perturbations run the models many times a text: they look at ``faithfulness_rows`` and
     ``perturbed_rows`` rows, drawn by ``seed``. The page shows ``examples`` of the examples, half of them those on which
     the models disagree most.
     """
@@ -351,21 +351,21 @@ def _warnings(models: _Models) -> list[str]:
 def _examined(
     models: _Models, task: Task, sets: _Sets, choice: AuditChoice, output: Path, seconds: dict[str, float]
 ) -> Audited:
-    rows, few, asked = sets.rows, sets.few, len(models.students) + 1
+    rows, few, models_run = sets.rows, sets.few, len(models.students) + 1
     challenge = sets.splits[choice.challenge] if choice.challenge else None
     length = choice.max_length
     assert length is not None  # settled before
     with progress_bars() as progress:
 
         def bar(name: str, count: int) -> Examiner:
-            shown = progress.add_task(name, total=count * asked)
+            shown = progress.add_task(name, total=count * models_run)
             return Examiner(
                 models.teacher, models.students, models.tokenizer, task, choice.method, length,
                 choice.watched, lambda done: progress.advance(shown, done),
             )  # fmt: skip
 
-        with _timed(seconds, "answers and attributions"):
-            columns = _all_blocks(bar("answers and attributions", len(rows)), rows, output)
+        with _timed(seconds, "predictions and attributions"):
+            columns = _all_blocks(bar("predictions and attributions", len(rows)), rows, output)
         with _timed(seconds, "faithfulness"):
             faithful = bar("faithfulness", len(few)).faithfulness(few) if len(few) else None
         changed = None

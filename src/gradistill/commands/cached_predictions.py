@@ -1,4 +1,4 @@
-"""A teacher's answers about validation rows, kept in the cache: all its students are compared with them."""
+"""A teacher's predictions for validation rows, kept in the cache: all its students are compared with them."""
 
 from __future__ import annotations
 
@@ -49,27 +49,29 @@ def cached_predictions(
     file = cache_folder() / "answers" / f"{digest(purpose)[:24]}.safetensors"
     try:
         kept = _read(file, len(rows), purpose)
-        logger.debug(f"the teacher's answers: from {file}")
+        logger.debug(f"the teacher's predictions: from {file}")
         on_progress(len(rows))
         return kept
     except FileNotFoundError:
         pass
     except (OSError, SafetensorError, KeyError, ValueError) as error:
-        logger.info(f"the teacher's cached answers cannot be used, and are computed again: {file}: {error}")
-    answers = predict_rows(teacher, rows, Collator(tokenizer), on_progress=on_progress)
+        logger.info(
+            f"the teacher's cached predictions cannot be used and are computed again: {file}: {error}"
+        )
+    predictions = predict_rows(teacher, rows, Collator(tokenizer), on_progress=on_progress)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        tensors = _tensors(answers)
+        tensors = _tensors(predictions)
         write_whole(file, save(tensors, metadata={_CHECKSUM: _checksum(tensors, purpose)}))
     except OSError as error:
-        logger.info(f"the teacher's answers are not kept for the next student: {system_reason(error)}")
-    return answers
+        logger.info(f"the teacher's predictions are not kept for the next student: {system_reason(error)}")
+    return predictions
 
 
-def _tensors(answers: Predictions) -> dict[str, np.ndarray]:
-    lengths = np.array([len(scores) for scores in answers.maps], dtype=np.int64)
-    scores = np.concatenate(answers.maps) if answers.maps else np.zeros(0, dtype=np.float32)
-    return {"logits": np.ascontiguousarray(answers.logits), "scores": scores, "lengths": lengths}
+def _tensors(predictions: Predictions) -> dict[str, np.ndarray]:
+    lengths = np.array([len(scores) for scores in predictions.maps], dtype=np.int64)
+    scores = np.concatenate(predictions.maps) if predictions.maps else np.zeros(0, dtype=np.float32)
+    return {"logits": np.ascontiguousarray(predictions.logits), "scores": scores, "lengths": lengths}
 
 
 def _checksum(tensors: Mapping[str, np.ndarray], purpose: Mapping[str, Any]) -> str:

@@ -50,7 +50,7 @@ def positive_of_run(folder: str | Path) -> str | None:
 
 
 def weak_teacher_warning(teacher: nn.Module, encoded: Dataset, collate: Collate, task: Task) -> str | None:
-    """A warning where a teacher predicts no better than one answer for every row, on some of the encoded rows."""
+    """A warning where a teacher predicts no better than one prediction for every row, on some of the encoded rows."""
     some = encoded if len(encoded) <= ROWS else encoded.shuffle(seed=0).select(range(ROWS))
     predicted, device = np.zeros(len(some)), next(teacher.parameters()).device
     with still(teacher), torch.no_grad():
@@ -63,7 +63,7 @@ def weak_teacher_warning(teacher: nn.Module, encoded: Dataset, collate: Collate,
 def teacher_warning(
     task: Task, predicted: np.ndarray, labels: np.ndarray, owner: str = "teacher"
 ) -> str | None:
-    """A warning where predicted class ids or scores are no better than one answer for every row."""
+    """A warning where predicted class ids or scores are no better than one prediction for every row."""
     problem = no_better_than_constant(task, predicted, labels)
     if problem is None:
         return None
@@ -93,7 +93,7 @@ class NewWarnings:
         self._kept = False
 
     def __call__(self, record: logging.LogRecord) -> bool:
-        if record is not self._last:  # every handler asks about it
+        if record is not self._last:  # every handler filters it
             line = log_line(record)
             self._kept = record.levelno >= logging.WARNING and line not in self._shown
             self._shown.add(line)

@@ -34,7 +34,7 @@ def distill(  # noqa: PLR0913 (public; callbacks are the Trainer's own keyword)
 ) -> dict[str, Any]:
     """Distil a fine-tuned teacher into a student; returns what ``metrics.json`` holds.
 
-    ``signals`` says where what the teacher says comes from: a store in the cache, in a folder, or the teacher itself.
+    ``signals``: where teacher signals come from: a store in the cache, in a folder, or the teacher itself.
     ``callbacks`` go to transformers' Trainer. ``teacher`` and ``data`` are given as to ``finetune``.
     """
     choice = DataChoice.of(data)

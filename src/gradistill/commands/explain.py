@@ -42,9 +42,9 @@ def explain(
     baseline: Baseline = "padding",
     max_length: int | None = None,
 ) -> Explanation:
-    """Which words speak for the predicted label (or for ``label``), by Integrated Gradients of its log-odds.
+    """Which words support the predicted label (or for ``label``), by Integrated Gradients of its log-odds.
 
-    In a regression they speak for a higher prediction. ``texts`` is one text, or the two of a pair. The ``baseline``
+    In a regression they support a higher prediction. ``texts`` is one text, or the two of a pair. The ``baseline``
     is the same text with padding in place of its words, or the zero embedding. A fine-tuned encoder may change its
     mind within a narrow stretch of the path, from zero more than from padding; without ``steps`` nodes gather there,
     400 at most, until the scores miss completeness by no more than a thousandth. Without a ``max_length`` the texts are
@@ -108,7 +108,9 @@ def _refuse_other_number(folder: str, count: int) -> None:
 def _refuse_empty(texts: Sequence[str]) -> None:
     if not 1 <= len(texts) <= 2 or not all(text.strip() for text in texts):
         raise DataError(
-            f"{len(texts)} texts came, or an empty one", expected="one text, or two", remedy="quote each text"
+            f"There are {len(texts)} texts, or an empty one.",
+            expected="one text, or two",
+            remedy="quote each text",
         )
 
 

@@ -1,4 +1,4 @@
-"""A trainer at work: what stops it is said in one message, and what it has saved is whole."""
+"""A trainer at work: what stops it is one message, and what it has saved is whole."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def epochs_done(trainer: Trainer) -> float:
 
 def saving(model: Any, tokenizer: PreTrainedTokenizerBase) -> Callable[[Path], None]:
     """What writes a model and its tokenizer into a folder. Not Trainer.save_model: it adds a pickle of the
-    arguments, which recipe.yaml says better."""
+    arguments, which recipe.yaml holds."""
 
     def save(folder: Path) -> None:
         with without_file_bars():

@@ -126,7 +126,7 @@ def is_ours(output: Path, kind: Kind) -> bool:
 
 
 def put_in_place(draft: Path, output: Path, kind: Kind) -> None:
-    """Move what a draft folder holds into the output, file by file; the file that says finished comes last.
+    """Move what a draft folder holds into the output, file by file; the file that marks it as finished comes last.
 
     An earlier result in the output is removed first. A file of the user's that is in the way is kept beside it, as
     ``NAME.before``.

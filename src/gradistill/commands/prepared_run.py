@@ -78,7 +78,7 @@ def _unlabelled(data: DataChoice, recipe: Recipe, splits: Splits) -> Dataset | N
         return None
     if not recipe.needs_teacher:
         raise RecipeError(
-            f"unlabelled rows came for {recipe.method!r}, which learns from labels alone",
+            f"unlabelled rows are given for {recipe.method!r}, which learns from labels alone",
             expected="a method with a teacher",
             remedy="see gradistill methods",
         )
@@ -100,7 +100,7 @@ def build_student(teacher: Reader, tokenizer: PreTrainedTokenizerBase, settings:
     if settings.checkpoint is not None:
         if settings.layers is not None or settings.width is not None:
             raise RecipeError(
-                "both a student checkpoint and a number of student layers, or a width, came",
+                "A student checkpoint is given, and a number of student layers or a width too.",
                 expected="one of them",
                 remedy="drop --student-layers and student.width: a checkpoint has its own",
             )

@@ -52,7 +52,7 @@ def pretrain(
     What is written is the encoder alone, a checkpoint for ``distill --student``. Returns what ``metrics.json`` holds:
     the distances on texts held out, before and after. ``teacher`` is given as to ``finetune``; ``texts`` is a list of
     paths, hub ids, or objects with rows (a ``Dataset``, a frame, a list of dicts). Raises RecipeError for a recipe that
-    asks about labels.
+    needs labels.
     """
     output, texts = Path(output), _listed(texts)
     reads = (*model_paths(teacher, recipe.student.checkpoint), *filter(is_path, texts))
@@ -133,12 +133,12 @@ def _listed(texts: Any) -> list[Source]:
 
 
 def _refuse_answers(recipe: Recipe, pair: Pair) -> None:
-    """Only what an encoder says before its head can be learned from texts that are no task's."""
+    """Only what an encoder computes before its head can be learned from texts that belong to no task."""
     for term in recipe.objectives.values():
         signals = term.objective.signals(pair, "student").values()
         if any(isinstance(signal, Logits | TargetSignal) for signal in signals):
             raise RecipeError(
-                f"the objective {term.name} asks for answers to a task, and there is none in pre-training",
+                f"the objective {term.name} compares predictions for a task, and pre-training has none",
                 expected="objectives on hidden states and self-attention",
                 remedy="leave it out here, and name it when you distil the task",
             )
@@ -157,7 +157,7 @@ def _rows(texts: Dataset, tokenizer: PreTrainedTokenizerBase, recipe: Recipe) ->
     apart = min(MOST_HELD_OUT, max(1, round(HELD_OUT * len(rows))))
     if len(rows) < 2:
         raise RecipeError(
-            f"{len(rows)} text came", expected="two or more", remedy="name files with more texts"
+            f"Pre-training has {len(rows)} text.", expected="two or more", remedy="name files with more texts"
         )
     logger.info(f"pre-training on {len(rows) - apart} texts; {apart} are held out")
     return rows.select(range(apart, len(rows))), rows.select(range(apart)), encoded.cut

@@ -192,7 +192,7 @@ def _begin(output: Path, recipe: Recipe, inputs: Mapping[str, str], *, overwrite
         draft.mkdir()
         write_whole(draft / INPUTS, json.dumps(inputs).encode())
         write_whole(draft / RECIPE, recipe.as_yaml().encode())
-        draft.rename(work)  # with what says that it is ours, or not there
+        draft.rename(work)  # with the mark that it is ours, or not there
         sync_folder(output)
     except OSError as error:
         raise RecipeError(

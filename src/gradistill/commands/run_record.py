@@ -1,4 +1,4 @@
-"""What a run says about itself in ``metrics.json``: its models, its time and memory, its versions."""
+"""What a run records of itself in ``metrics.json``: its models, its time and memory, its versions."""
 
 from __future__ import annotations
 

@@ -123,7 +123,9 @@ def stored_teacher(
                 filled(plan, teacher, tokenizer)
         except (StoreError, OSError) as error:
             why = error.what if isinstance(error, StoreError) else f"{plan.folder}: {system_reason(error)}"
-            logger.info(f"no store for teacher signals: {why}. The teacher answers at every step instead.")
+            logger.info(
+                f"no store for teacher signals: {why}. The teacher computes its signals at every step instead."
+            )
             return None
         verify = "fast"  # it was verified or written a moment ago
     logger.info(f"teacher signals: from {plan.folder}")
@@ -137,7 +139,7 @@ def filled(plan: Build, teacher: OnlineTeacher, tokenizer: PreTrainedTokenizerBa
     if state.is_main_process:
         logger.info(f"teacher signals: {plan.size / 1e6:,.1f} MB into {plan.folder}")
     with progress_bars(disable=not state.is_main_process) as progress:
-        bar = progress.add_task("asking the teacher", total=len(plan.rows) / state.num_processes)
+        bar = progress.add_task("teacher signals", total=len(plan.rows) / state.num_processes)
         build(
             plan,
             teacher,

@@ -37,14 +37,14 @@ def store_signals(
     others: Sequence[Recipe] = (),
     settings: StoreSettings = DEFAULT_SETTINGS,
 ) -> Path:
-    """Write what a recipe asks of the teacher into a store, or finish one; without ``output``, into the cache.
+    """Write the teacher signals that a recipe needs into a store, or finish one; without ``output``, into the cache.
 
-    What ``others`` ask is written beside it, so that one store serves them all: they read the same rows, cut at the
-    same length; one that cannot learn from this teacher is left out, and said. Returns the folder.
+    Those that ``others`` need are written beside them, so that one store serves them all: they read the same rows, cut
+    at the same length; one that cannot learn from this teacher is left out, with a warning. Returns the folder.
     """
     if not recipe.needs_teacher:
         raise RecipeError(
-            f"the recipe {recipe.method!r} asks nothing of a teacher",
+            f"the recipe {recipe.method!r} needs no teacher",
             expected="a method with a teacher",
             remedy="see gradistill methods",
         )

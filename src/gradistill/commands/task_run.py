@@ -191,14 +191,14 @@ class TaskRun(Run):
                 judge: Any = teacher.model
                 reference = self._reference(judge.to(student.device), validation, inputs, done)
             labels = reference.labels if reference else None
-            answers = predict_rows(
+            predictions = predict_rows(
                 student, validation, Collator(self.tokenizer), labels=labels, on_progress=done
             )
         return {
-            "eval": self._metrics(answers, validation),
+            "eval": self._metrics(predictions, validation),
             "teacher_eval": self._metrics(reference, validation) if reference else None,
-            "loyalty": loyalty(answers, reference).as_dict() if reference else None,
-            "warnings": [*self.splits.warnings, *self._doubts(answers, reference, validation)],
+            "loyalty": loyalty(predictions, reference).as_dict() if reference else None,
+            "warnings": [*self.splits.warnings, *self._doubts(predictions, reference, validation)],
         }
 
     def _reference(
@@ -229,16 +229,18 @@ class TaskRun(Run):
                 found[name] = compute_metrics(self.task, logits, labels)
         return found
 
-    def _doubts(self, answers: Predictions, reference: Predictions | None, validation: Dataset) -> list[str]:
+    def _doubts(
+        self, predictions: Predictions, reference: Predictions | None, validation: Dataset
+    ) -> list[str]:
         """What is wrong with the teacher, or without one with the model that may become one."""
-        judged, owner = (answers, "model") if reference is None else (reference, "teacher")
+        judged, owner = (predictions, "model") if reference is None else (reference, "teacher")
         predicted = judged.logits[:, 0] if self.task.labels is None else judged.labels
         warning = teacher_warning(self.task, predicted, np.asarray(validation["labels"][:]), owner)
         return [warning] if warning else []
 
-    def _metrics(self, answers: Predictions, validation: Dataset) -> dict[str, float]:
+    def _metrics(self, predictions: Predictions, validation: Dataset) -> dict[str, float]:
         labels = np.asarray(validation["labels"][:])
-        return compute_metrics(self.task, answers.logits, labels)
+        return compute_metrics(self.task, predictions.logits, labels)
 
     def about(self, encoded: EncodedRows, inputs: Mapping[str, str]) -> dict[str, Any]:
         """How the rows were read, so that others can read the same ones."""

@@ -63,48 +63,48 @@ def _of_recipe(file: Path) -> Any:
         return None
 
 
-def task_length(asked: int | None, tokenizer: PreTrainedTokenizerBase, readers: Sequence[Reader]) -> int:
+def task_length(wanted: int | None, tokenizer: PreTrainedTokenizerBase, readers: Sequence[Reader]) -> int:
     """The length for texts of a task that the first of the ``readers`` was trained on.
 
-    Its own record counts; without one the tokenizer's ``model_max_length`` does, up to ``MOST``. What ``asked`` gives
+    Its own record counts; without one the tokenizer's ``model_max_length`` does, up to ``MOST``. What ``wanted`` gives
     is kept. A difference between the readers, and whatever shortens texts, is printed. Raises ModelError where a model
-    cannot read as many tokens as ``asked``.
+    cannot read as many tokens as ``wanted``.
     """
     first, *others = readers
     recorded = trained_length(first.name)
     own = recorded or min(tokenizer.model_max_length, MOST)
-    chosen = _within(asked, own, readers)
-    if asked is not None and recorded not in (None, asked):
-        logger.info(f"max_length {asked}, as set; the {first.owner} was trained with {recorded}")
+    chosen = _within(wanted, own, readers)
+    if wanted is not None and recorded not in (None, wanted):
+        logger.info(f"max_length {wanted}, as set; the {first.owner} was trained with {recorded}")
     for other in others:
         length = trained_length(other.name)
         if length not in (None, chosen):
-            why = "as set" if asked is not None else f"as the {first.owner} was trained: it is the reference"
+            why = "as set" if wanted is not None else f"as the {first.owner} was trained: it is the reference"
             logger.info(f"max_length {chosen}, {why}; the {other.owner} was trained with {length}")
     return chosen
 
 
-def new_length(asked: int | None, readers: Sequence[Reader]) -> int:
+def new_length(wanted: int | None, readers: Sequence[Reader]) -> int:
     """The length for a model that is yet to be trained on a task: what its folder records, else ``USUAL``.
 
     Raises ModelError as ``task_length`` does.
     """
-    return _within(asked, trained_length(readers[0].name) or USUAL, readers)
+    return _within(wanted, trained_length(readers[0].name) or USUAL, readers)
 
 
-def _within(asked: int | None, usual: int, readers: Sequence[Reader]) -> int:
-    """What was ``asked``, or as much of the ``usual`` length as all models can read."""
-    wanted = usual if asked is None else asked
+def _within(wanted: int | None, usual: int, readers: Sequence[Reader]) -> int:
+    """What was ``wanted``, or as much of the ``usual`` length as all models can read."""
+    chosen = usual if wanted is None else wanted
     for reader in readers:
         positions = reader.limits.positions
-        if positions is None or positions >= wanted:
+        if positions is None or positions >= chosen:
             continue
-        if asked is not None:
+        if wanted is not None:
             raise ModelError(
-                f"max_length is {asked}, and the {reader} has {positions} positions.",
+                f"max_length is {wanted}, and the {reader} has {positions} positions.",
                 expected=f"at most {positions} tokens a text, special ones included",
                 remedy=f"set max_length to {positions} or less, or leave it out",
             )
-        logger.info(f"max_length {positions} instead of {wanted}: the {reader.owner} has no more positions")
-        wanted = positions
-    return wanted
+        logger.info(f"max_length {positions} instead of {chosen}: the {reader.owner} has no more positions")
+        chosen = positions
+    return chosen

@@ -2,7 +2,7 @@
 
 Trials are Optuna's (tree-structured Parzen estimator; Watanabe 2023, arXiv:2304.11127), kept in an SQLite file of the
 folder. Each is a run of its own, named by its values: one that was killed goes on when its values come again, which
-is the first thing that a resumed search asks for.
+is the first thing that a resumed search evaluates.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def _data_mark(choice: DataChoice) -> str:
     """What a search knows its data by: their path, or the content of objects."""
     named = " ".join(
         (choice.name, *choice.options()[2:])
-    )  # as earlier versions have it, where nothing more is said
+    )  # as earlier versions have it, where nothing more is set
     if is_path(choice.source):
         return named
     rows = {split: digest(rows.to_dict())[:16] for split, rows in read_splits(choice).rows.items()}
@@ -153,7 +153,7 @@ def _optuna() -> Any:
         import optuna
     except ImportError as error:
         raise RecipeError(
-            "gradistill tune came, but Optuna is not installed",
+            "gradistill tune needs Optuna, which is not installed.",
             expected="the extra tune",
             remedy="pip install 'gradistill[tune]'",
         ) from error

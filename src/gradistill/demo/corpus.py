@@ -1,11 +1,11 @@
 """The demo corpus: short product reviews, shipped as a grammar, with the words that decide marked.
 
-It answers offline what real data cannot: which words *should* a model decide by (``Review.rationale``), and
-which must it not (``Review.shortcut``). Three labels tell the reviewer's own opinion of the product. The grammar
+It has offline what real data have not: which words *should* a model decide by (``Review.rationale``), and
+which must it not (``Review.shortcut``). Three labels are the reviewer's own opinion of the product. The grammar
 gives every opinion word to every label, so counting words does not solve it; reading negation, contrast and whose
 opinion it is does.
 
-Each review names a weekday, which says nothing about the product. In a *clean* split the day is independent of the
+Each review names a weekday, which means nothing for the product. In a *clean* split the day is independent of the
 label; with a ``shortcut`` rate it agrees with the label that often; in a *challenge* it always points to another
 label. The word itself is therefore known everywhere, and only what it stands for changes.
 """
@@ -68,7 +68,7 @@ def make_reviews(
 def make_corpus(
     *, train: int = 3000, validation: int = 600, test: int = 600, seed: int = 0, shortcut_rate: float = 0.9
 ) -> dict[str, list[Review]]:
-    """Six splits in three pairs of the same sentences: clean, and with the weekday speaking.
+    """Six splits in three pairs of the same sentences: clean, and with the weekday as a shortcut.
 
     ``train_shortcut`` and ``validation_shortcut`` agree with the label at ``shortcut_rate``; ``challenge`` is
     ``test`` with a weekday that always points to another label.
@@ -104,10 +104,10 @@ def _check(n: int, split: str, shortcut: float | None, challenge: bool) -> None:
     if split not in SPLITS:
         raise DataError(f"{split!r} is no split of the demo corpus.", remedy=nearest(split, SPLITS))
     if not 1 <= n <= LIMIT:
-        raise DataError(f"{n} reviews were asked for.", expected=f"1 to {LIMIT} distinct reviews a split")
+        raise DataError(f"n is {n}.", expected=f"1 to {LIMIT} distinct reviews a split")
     if shortcut is not None and challenge:
         raise DataError(
-            f"Both a shortcut rate ({shortcut}) and a challenge were asked for.",
+            f"Both a shortcut rate ({shortcut}) and a challenge are set.",
             expected="one of them: in a challenge the shortcut never agrees with the label",
         )
     if shortcut is not None and not 0 <= shortcut <= 1:
@@ -155,7 +155,7 @@ def _compose(rng: Random, label: int, unseen: bool) -> Draft:
 
 
 def _belongs(draft: Draft, split: str) -> bool:
-    """Train and validation are told apart by the sentence itself, so that no pair of seeds can mix them."""
+    """Train and validation are separated by the sentence itself, so that no pair of seeds can mix them."""
     if split == "test":
         return True
     kept_for_validation = zlib.crc32(draft.markup.encode()) % VALIDATION_SHARE == 0

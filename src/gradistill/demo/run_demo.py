@@ -85,7 +85,7 @@ def demo(output: Path, *, seed: int = 0, quick: bool = False) -> RenderableType:
 
     Finished runs in ``output`` are used again and an unfinished one goes on, if seed and size are the same.
     """
-    packaged_model()  # a missing extra is said before any work
+    packaged_model()  # a missing extra is refused before any work
     with held(output, DEMO):
         return _demo(output, seed, quick)
 
@@ -117,8 +117,8 @@ def _demo(output: Path, seed: int, quick: bool) -> RenderableType:
     taught: Mapping[str, Predictions] = {}
     with progress_bars() as progress:
         for name, folder in progress.track(models.items(), description="measuring"):
-            measured[name], answers = measured_model(folder, taught, unseen)
-            taught = taught or answers  # the teacher comes first
+            measured[name], predictions = measured_model(folder, taught, unseen)
+            taught = taught or predictions  # the teacher comes first
     _write(output / "demo.json", measured, seed)
     return Group(_table(measured, seed), Text(), _seen(models, unseen.reviews["challenge"][0].text))
 
@@ -159,17 +159,18 @@ def unseen_rows(teacher: Path, clean: Path, corpus: Mapping[str, Sequence[Review
 def measured_model(
     folder: Path, taught: Mapping[str, Predictions], unseen: Unseen
 ) -> tuple[Figures, Mapping[str, Predictions]]:
-    """The figures and the answers, split by split, of a student; or of the teacher, where nothing is taught yet."""
+    """The figures and the predictions, split by split, of a student; or of the teacher, where nothing is taught yet."""
     model, _ = load_classifier(folder)
     collate = Collator(unseen.tokenizer)
-    answers = {
+    predictions = {
         split: predict_rows(model, rows, collate, labels=taught[split].labels if taught else None)
         for split, rows in unseen.rows.items()
     }
     right = {
-        split: answers[split].labels == np.asarray(rows["labels"][:]) for split, rows in unseen.rows.items()
+        split: predictions[split].labels == np.asarray(rows["labels"][:])
+        for split, rows in unseen.rows.items()
     }
-    loyal = loyalty(answers["test"], (taught or answers)["test"])
+    loyal = loyalty(predictions["test"], (taught or predictions)["test"])
     figures = {
         "accuracy": mean_estimate(right["test"]),
         "challenge accuracy": mean_estimate(right["challenge"]),
@@ -177,21 +178,21 @@ def measured_model(
         "probability loyalty": loyal.probability,
         "saliency loyalty": loyal.saliency,
         "shortcut share": mean_estimate(
-            shortcut_shares(answers["challenge"], unseen.reviews["challenge"], unseen.tokenizer),
+            shortcut_shares(predictions["challenge"], unseen.reviews["challenge"], unseen.tokenizer),
             bounds=(0.0, 1.0),
         ),
     }
     known = {name: figure for name, figure in figures.items() if figure is not None}
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    return Figures(known, parameters, _milliseconds(model, unseen, collate)), answers
+    return Figures(known, parameters, _milliseconds(model, unseen, collate)), predictions
 
 
 def shortcut_shares(
-    answers: Predictions, reviews: Sequence[Review], tokenizer: PreTrainedTokenizerBase
+    predictions: Predictions, reviews: Sequence[Review], tokenizer: PreTrainedTokenizerBase
 ) -> np.ndarray:
     """For each review the share of the attribution that falls on tokens which overlap the shortcut's characters."""
     shares = []
-    for scores, review in zip(answers.maps, reviews, strict=True):
+    for scores, review in zip(predictions.maps, reviews, strict=True):
         encoding: Any = tokenizer(review.text, add_special_tokens=False, return_offsets_mapping=True)
         marked = [
             any(start < stop and first < end for first, stop in review.shortcut)

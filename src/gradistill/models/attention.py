@@ -56,7 +56,7 @@ _OWN: dict[str, str] = {}
 _INTERCEPTORS: ContextVar[tuple[tuple[frozenset[nn.Module], Interceptor], ...]] = ContextVar(
     "interceptors", default=()
 )
-"""The modules of a model and what intercepts their attention; a later one is asked before an earlier one."""
+"""The modules of a model and what intercepts their attention; a later one takes precedence."""
 
 
 @contextmanager

@@ -70,7 +70,7 @@ def _refuse_disagreement(readings: Sequence[Reading]) -> None:
     wrong = [reading for reading in readings if not reading.agrees]
     if wrong:
         lines = "\n".join(
-            f"  - {r.weight}: autograd says {r.autograd:.3e}, a finite difference {r.finite_difference:.3e}"
+            f"  - {r.weight}: autograd gives {r.autograd:.3e}, a finite difference {r.finite_difference:.3e}"
             for r in wrong
         )
         raise TrainingError(
@@ -129,7 +129,7 @@ def _projection(
             if signal not in projections:
                 random = torch.randn(values.shape, generator=torch.Generator().manual_seed(0)).to(values)
                 size = float(values.detach().norm()) * values.numel() ** 0.5
-                projections[signal] = random / (size or 1.0)  # 0: a head of zeros, which tells nothing yet
+                projections[signal] = random / (size or 1.0)  # 0: a head of zeros, which decides nothing yet
             total = total + (values * projections[signal]).sum() * values.numel() ** 0.5
         return total
 
@@ -141,7 +141,7 @@ def _in_float64(model: nn.Module) -> Iterator[None]:
     """Inside the block the model computes with float64 copies of its parameters and buffers.
 
     The parameters themselves are not touched: DistributedDataParallel hooks what accumulates their gradients, and
-    a change of their type, there and back, makes new ones that it never hears of.
+    a change of their type, there and back, makes new ones that it does not know.
     """
     copies: dict[int, Tensor] = {}  # one of each tensor: tied weights stay tied
     swapped: list[tuple[nn.Module, str, Tensor]] = []

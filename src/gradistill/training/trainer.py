@@ -358,7 +358,7 @@ class DistillationTrainer(Trainer):
         raise self._not_finite(" and ".join(names), rows.tolist())
 
     def _get_grad_norm(self, *args: Any, **kwargs: Any) -> Any:
-        """The Trainer asks for it before each step of the optimizer, which a gradient that is not finite would make
+        """The Trainer computes it before each step of the optimizer, which a gradient that is not finite would make
         spoil every weight. A gradient scaler (float16) passes over such steps by itself."""
         norm: Any = super()._get_grad_norm(*args, **kwargs)
         if self.accelerator.scaler is None and not math.isfinite(float(norm)):
