@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import cached_property
+from typing import Any, get_args
 
 import torch
 from jaxtyping import Float
@@ -39,37 +40,49 @@ class Step:
     share_views: bool = True
     projections: nn.ModuleDict = field(default_factory=nn.ModuleDict)
 
-    @property
+    @cached_property
     def second_order(self) -> bool:
         return any(term.objective.second_order for term in self.terms)
 
-    def at(self, number: int, progress: float) -> Step:
-        """What of it runs at an optimizer step, counted from 0, ``progress`` of the training being done."""
-        return replace(self, terms=[term for term in self.terms if term.runs_at(number, progress)])
+    @cached_property
+    def named_signals(self) -> Mapping[tuple[str, Role], Mapping[str, Signal]]:
+        """The signals of each term in each role, by the names under which its distance looks them up."""
+        roles: tuple[Role, ...] = get_args(Role)
+        return {
+            (term.name, role): term.objective.signals(self.pair, role)
+            for term in self.terms
+            for role in roles
+        }
 
-    def signals(self, role: Role) -> tuple[Signal, ...]:
-        """The distinct signals of all terms in one role."""
-        return signals_of(self.terms, self.pair, role)
+    def signals(self, role: Role, terms: Sequence[Term] | None = None) -> tuple[Signal, ...]:
+        """The distinct signals of these terms, or of all, in one role."""
+        named = (self.named_signals[term.name, role] for term in (self.terms if terms is None else terms))
+        return tuple(dict.fromkeys(signal for signals in named for signal in signals.values()))
+
+    def running(self, number: int, progress: float) -> list[Term]:
+        """The terms that run at an optimizer step, counted from 0, ``progress`` of the training being done."""
+        return [term for term in self.terms if term.runs_at(number, progress)]
 
     def distances(
-        self, model: nn.Module, batch: Batch, moment: Moment
+        self, model: nn.Module, batch: Batch, moment: Moment, terms: Sequence[Term] | None = None
     ) -> tuple[dict[str, Float[Tensor, " batch"]], Float[Tensor, "batch label"]]:
         """Unweighted distances by objective, one value per example each, and the student's logits.
 
-        ``model`` is the student, or what wraps it. Where a term sees n of B rows, its distances there are B/n times as
-        large, and 0 elsewhere. The rows then go through the models in parts, so that what only some of them need is
-        computed for these alone.
+        ``terms`` are those that run, all of them by default. ``model`` is the student, or what wraps it. Where
+        a term sees n of B rows, its distances there are B/n times as large, and 0 elsewhere. The rows then go
+        through the models in parts, so that what only some of them need is computed for these alone.
         """
-        rows = {term.name: term.rows_of(len(batch)) for term in self.terms}
+        running = self.terms if terms is None else terms
+        rows = {term.name: term.rows_of(len(batch)) for term in running}
         if set(rows.values()) == {len(batch)}:
-            return self._distances(self.terms, model, batch, moment)
+            return self._distances(running, model, batch, moment)
         assert batch.drawn is not None  # the trainer draws for every batch
         order, start = batch.drawn.place.argsort(), 0
         parts_of: dict[str, list[Tensor]] = {name: [] for name in rows}
         logits = []
         for end in sorted({*rows.values(), len(batch)}):
-            terms = [term for term in self.terms if rows[term.name] >= end]
-            distances, logits_of_part = self._distances(terms, model, batch.rows(order[start:end]), moment)
+            some = [term for term in running if rows[term.name] >= end]
+            distances, logits_of_part = self._distances(some, model, batch.rows(order[start:end]), moment)
             for name, values in distances.items():
                 parts_of[name].append(values * (len(batch) / rows[name]))
             logits.append(logits_of_part)
@@ -85,14 +98,14 @@ class Step:
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Of rows that all these terms see."""
         teacher: SignalValues = {}
-        if self.teacher is not None and (wanted := signals_of(terms, self.pair, "teacher")):
+        if self.teacher is not None and (wanted := self.signals("teacher", terms)):
             teacher = self.teacher(batch, dict.fromkeys((Logits(), *wanted)))
             batch = replace(batch, teacher_labels=teacher[Logits()].argmax(-1))
         student = compute_signals(
             model,
             self.student.probe,
             batch,
-            (Logits(), *signals_of(terms, self.pair, "student")),
+            (Logits(), *self.signals("student", terms)),
             create_graph=True,
             share_views=self.share_views,
         )
@@ -107,13 +120,12 @@ class Step:
 
     def _views_each(self, term: Term, batch: Batch) -> int:
         """How many views each one that was measured stands for: all labels, where one of them was drawn."""
-        signals = term.objective.signals(self.pair, "student").values()
+        signals = self.named_signals[term.name, "student"].values()
         targets = [signal.target for signal in signals if isinstance(signal, TargetSignal)]
         return max((target.stands_for(batch.drawn) for target in targets), default=1)
 
     def _named(self, term: Term, role: Role, values: SignalValues) -> Signals:
-        named = term.objective.signals(self.pair, role)
-        signals = {name: values[signal] for name, signal in named.items()}
+        signals = {name: values[signal] for name, signal in self.named_signals[term.name, role].items()}
         if role == "student" and term.name in self.projections:
             maps: Any = self.projections[term.name]
             signals |= {name: linear(signals[name]) for name, linear in maps.items()}

@@ -320,11 +320,11 @@ class DistillationTrainer(Trainer):
             drawn=self._drawn(batch),
         )
         progress = self.state.global_step / max(self.state.max_steps, 1)
-        step = self.step.at(self.state.global_step, progress)
-        distances, logits = step.distances(model, batch, self._moment())
+        terms = self.step.running(self.state.global_step, progress)
+        distances, logits = self.step.distances(model, batch, self._moment(), terms)
         self._refuse_non_finite(distances, batch)
         self._remember(distances, examples)
-        weights = {term.name: term.weight_at(progress) for term in step.terms}
+        weights = {term.name: term.weight_at(progress) for term in terms}
         total = torch.stack([weights[name] * values.sum() for name, values in distances.items()]).sum()
         # Gradients are averaged over processes, and `examples` counts those of all of them.
         loss = total / examples * self.accelerator.num_processes
