@@ -9,7 +9,7 @@ import yaml
 
 from gradistill.bench.plan import cells, fingerprint, read_plan, suite
 from gradistill.errors import RecipeError
-from gradistill.recipe.reader import shipped_methods
+from gradistill.recipe.recipe_files import shipped_methods
 
 SMALL = {"data": "rows", "tasks": ["sst2", "mrpc"], "methods": ["kd", "adkd"]}
 

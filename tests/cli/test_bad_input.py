@@ -33,7 +33,7 @@ from gradistill.commands.store_signals import store_signals
 from gradistill.commands.training_run import Run
 from gradistill.errors import GradistillError
 from gradistill.recipe import load_recipe, shipped_methods
-from gradistill.recipe.reader import shipped
+from gradistill.recipe.recipe_files import shipped
 
 EXAMPLES = int(os.environ.get("GRADISTILL_BAD_INPUTS", "10"))
 many = settings(

@@ -79,7 +79,7 @@ def test_objectives_about_a_task_are_refused(
 def test_a_width_between_heads_and_one_text_are_refused(small: Any, tmp_path: Path) -> None:
     from gradistill.errors import ModelError
 
-    with pytest.raises(ModelError, match=r"(?s)width of 12.*multiple of 8"):
+    with pytest.raises(ModelError, match=r"(?s)width is 12.*multiple of 8"):
         pretrained(small, tmp_path / "run", "student.width=12")
     with pytest.raises(RecipeError, match="has 1 text"):
         pretrained(small, tmp_path / "run", "training.max_train_rows=1")

@@ -23,7 +23,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[int]:
         times.append(len(rows))
         return predict_rows(model, rows, *rest, **options)
 
-    monkeypatch.setattr(cached_predictions, "ask", counted)
+    monkeypatch.setattr(cached_predictions, "predict_rows", counted)
     return times
 
 

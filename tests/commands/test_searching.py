@@ -92,7 +92,7 @@ def test_by_default_the_learning_rate_and_what_weighs_beside_the_labels() -> Non
 
 @pytest.mark.parametrize("value", [1e-5, 0.1, 3, True, "text", None])
 def test_values_arrive_in_the_recipe_as_they_are(value: Any) -> None:
-    from gradistill.recipe.reader import parsed_change
+    from gradistill.recipe.recipe_files import parsed_change
 
     (change,) = changes_of([Searched("a.b")], {"a.b": value})
     assert parsed_change(change) == {"a": {"b": value}}

@@ -73,8 +73,8 @@ def test_gold_views_take_the_teachers_label_there() -> None:
     at = [AttributionScores(Target("label_nll", view)) for view in ("gold", "teacher")]
     own = compute_signals(model, probe, batch, [Logits()], create_graph=False)[Logits()].argmax(-1)
     other = (own + 1) % 3
-    unknown = replace(batch, labels=torch.full_like(own, UNLABELLED))
-    said = compute_signals(model, probe, unknown, at, create_graph=False, teacher_labels=other)
+    unknown = replace(batch, labels=torch.full_like(own, UNLABELLED), teacher_labels=other)
+    said = compute_signals(model, probe, unknown, at, create_graph=False)
     assert torch.equal(said[at[0]], said[at[1]])
 
 

@@ -14,7 +14,7 @@ from gradistill.bench.plan import read_plan
 from gradistill.commands.search_space import searched
 from gradistill.errors import RecipeError
 from gradistill.recipe import load_recipe, shipped_methods
-from gradistill.recipe.reader import shipped
+from gradistill.recipe.recipe_files import shipped
 from gradistill.recipe.strict_yaml import MAX_BYTES, MAX_DEPTH, MAX_NODES, YamlError, load_yaml, read_yaml
 
 

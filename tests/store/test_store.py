@@ -225,7 +225,7 @@ def test_a_store_for_something_else_is_not_mended(tmp_path: Path) -> None:
 def test_a_damaged_plan_is_said(tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
     (tmp_path / "store" / writer.PLAN).write_text('{"format": 1')
-    with pytest.raises(StoreError, match=r"(?s)writer.json is damaged.*delete"):
+    with pytest.raises(StoreError, match=r"(?s)building.json is damaged.*delete"):
         built(tmp_path / "store")
 
 
@@ -353,7 +353,7 @@ def test_a_plan_with_numbers_that_no_store_has_is_refused(rows_per_shard: Any, t
     writer._open_folder(made)
     begun = {"made_for": made.made_for, "rows_per_shard": rows_per_shard}
     (made.folder / writer.PLAN).write_text(json.dumps(begun), encoding="utf-8")
-    with pytest.raises(StoreError, match=r"writer.json is damaged: its rows_per_shard is"):
+    with pytest.raises(StoreError, match=r"building.json is damaged: its rows_per_shard is"):
         build(made, Oracle(), collate)
 
 

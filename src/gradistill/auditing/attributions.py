@@ -44,10 +44,18 @@ def attribute(
 ) -> Iterator[Attributed]:
     """Attributions at the embedding output of encoded rows, as they are done: the longest rows first.
 
-    ``method`` is ``IntegratedGradients`` from a zero baseline, or ``GradientXInput``. What is explained are the
-    log-odds of each row's label in ``labels``, else of the label that the model predicts (the prediction in a
-    regression). No forward pass holds more than ``tokens_at_once`` tokens with their padding, but for a longer row
-    alone. The model computes in eval mode and is left as it was. Raises RecipeError for a method that has scores only.
+    What is explained are the log-odds of a label; the prediction in a regression. The model computes in eval mode and
+    is left as it was.
+
+    Parameters:
+        ``model``: a sequence classifier.
+        ``rows``: encoded rows, with ``input_ids``.
+        ``collate``: a ``Collator``, or another function from rows to a padded batch.
+        ``method``: ``IntegratedGradients`` from a zero baseline, or ``GradientXInput`` (``auditing.methods``).
+        ``labels``: the label to explain, one per row; by default the one that the model predicts.
+        ``tokens_at_once``: no forward pass holds more tokens with their padding, but for a longer row alone.
+
+    Raises RecipeError for a method that has scores only.
 
     Example::
 

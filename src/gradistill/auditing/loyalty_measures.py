@@ -70,8 +70,14 @@ def loyalty(
 ) -> Loyalty:
     """Label, probability and saliency loyalty with 95 % intervals over examples (docs/methods.md).
 
-    One column of logits means regression. The maps, of both models or of neither, are made by ``method`` for the
-    **teacher's** label. Errors: ``GradistillError`` as in the functions below.
+    Parameters:
+        ``student``: its predictions, with maps of the **teacher's** labels.
+        ``teacher``: its predictions for the same rows. One column of logits means regression.
+        ``method``: the name of the attribution method that made the maps of both; without maps there is no saliency.
+        ``resamples``: of the bootstrap.
+        ``seed``: of the bootstrap.
+
+    Errors: ``GradistillError`` as in the functions below.
 
     Example::
 

@@ -45,11 +45,20 @@ def predict_rows(
     method: Method = GradientXInput(),  # noqa: B008 (frozen)
     on_progress: Callable[[int], object] = lambda done: None,
 ) -> Predictions:
-    """The predictions of ``model`` for encoded rows (with ``special_tokens_mask``), in their order, and their maps.
+    """The predictions of a model for encoded rows, in their order, and a map of token scores for each.
 
-    It explains ``labels``, one per row, or what it predicts itself, by ``method``. ``on_progress`` is called with
-    the number of rows done. The model computes in eval mode and is left as it was. Rows of like length, at most
-    ``TOKENS_AT_ONCE`` tokens of them with their padding, share a forward pass.
+    The model computes in eval mode and is left as it was. Rows of like length, at most ``TOKENS_AT_ONCE`` tokens of
+    them with their padding, share a forward pass.
+
+    Parameters:
+        ``model``: a sequence classifier.
+        ``rows``: as ``encode`` returns them, with ``special_tokens_mask``.
+        ``collate``: a ``Collator``, or another function from rows to a padded batch.
+        ``labels``: the label to explain, one per row; by default the one that the model predicts.
+        ``method``: how a prediction is explained (``auditing.methods``).
+        ``on_progress``: is called with the number of rows done.
+
+    Example: ``teacher = predict_rows(model, rows, Collator(tokenizer))``
     """
     logits: list[Any] = [None] * len(rows)
     maps: list[Any] = [None] * len(rows)

@@ -18,7 +18,7 @@ from gradistill.data import TASKS, DataChoice
 from gradistill.data.data_choice import Kind
 from gradistill.errors import RecipeError, nearest
 from gradistill.recipe import Recipe, load_recipe
-from gradistill.recipe.reader import read_keys
+from gradistill.recipe.recipe_files import read_keys
 from gradistill.recipe.schema import Strict, refusal
 from gradistill.recipe.secrets import without_secrets
 from gradistill.store.fingerprint import digest

@@ -108,10 +108,18 @@ def audit(
 ) -> dict[str, Any]:
     """Compare students with their teacher on data neither was fitted to; returns what ``audit.json`` holds.
 
-    ``output`` gets ``audit.html``, ``audit.json``, ``audit.md`` and ``examples.jsonl``. Any classifiers over the same
-    labels and tokens can be compared, given as folders, hub ids or pairs ``(model, tokenizer)``; ``data`` as to
-    ``finetune``. Of a split without labels, the figures that need them are left out. Raises GradistillError for what
-    does not fit together.
+    Parameters:
+        ``teacher``: a folder, a hub id, or a pair ``(model, tokenizer)``.
+        ``students``: one or more, given alike; any classifiers over the same labels and tokens.
+        ``data``: a ``DataChoice``, or what its ``source`` may be. Of a split without labels, the figures that need
+            them are left out.
+        ``output``: a folder for ``audit.html``, ``audit.json``, ``audit.md`` and ``examples.jsonl``.
+        ``choice``: the split, the attribution method, limits and sizes.
+        ``overwrite``: replace an earlier audit in that folder.
+
+    Raises GradistillError for what does not fit together.
+
+    Example: ``audit("runs/teacher", ["runs/student"], DataChoice("DATA/mrpc"), "runs/audit")["students"]``
     """
     output, data = Path(output), DataChoice.of(data)
     named = _named(students)

@@ -34,8 +34,18 @@ def distill(  # noqa: PLR0913 (public; callbacks are the Trainer's own keyword)
 ) -> dict[str, Any]:
     """Distil a fine-tuned teacher into a student; returns what ``metrics.json`` holds.
 
-    ``signals``: where teacher signals come from: a store in the cache, in a folder, or the teacher itself.
-    ``callbacks`` go to transformers' Trainer. ``teacher`` and ``data`` are given as to ``finetune``.
+    Parameters:
+        ``teacher``: a folder, a hub id, or a pair ``(model, tokenizer)``, which is left as it is.
+        ``data``: a ``DataChoice``, or what its ``source`` may be: a path, a ``Dataset``, a frame, a list of dicts.
+        ``output``: the run folder. An unfinished run of the same recipe and data in it goes on.
+        ``recipe``: of ``load_recipe``; it also describes the student.
+        ``signals``: where teacher signals come from: a store in the cache, in a folder, or the teacher itself.
+        ``callbacks``: for the Trainer of transformers.
+        ``overwrite``: replace an earlier run in that folder.
+
+    Raises GradistillError before any work for what cannot be trained, and leaves no folder then.
+
+    Example: ``distill("runs/teacher", DataChoice("DATA/mrpc"), "runs/student", load_recipe("adkd"))``
     """
     choice = DataChoice.of(data)
     reads = (*model_paths(teacher, recipe.student.checkpoint), *choice.paths)

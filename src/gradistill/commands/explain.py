@@ -42,13 +42,21 @@ def explain(
     baseline: Baseline = "padding",
     max_length: int | None = None,
 ) -> Explanation:
-    """Which words support the predicted label (or for ``label``), by Integrated Gradients of its log-odds.
+    """Which words support the predicted label, by Integrated Gradients of its log-odds.
 
-    In a regression they support a higher prediction. ``texts`` is one text, or the two of a pair. The ``baseline``
-    is the same text with padding in place of its words, or the zero embedding. A fine-tuned encoder may change its
-    mind within a narrow stretch of the path, from zero more than from padding; without ``steps`` nodes gather there,
-    400 at most, until the scores miss completeness by no more than a thousandth. Without a ``max_length`` the texts are
-    cut as the model was trained (``commands.text_lengths``). A model in memory, ``(model, tokenizer)``, stays as it is.
+    In a regression they support a higher prediction. A fine-tuned encoder may change its prediction within a narrow
+    stretch of the path, from zero more than from padding; without ``steps`` nodes gather there, 400 at most, until the
+    scores miss completeness by no more than a thousandth.
+
+    Parameters:
+        ``model``: a folder, a hub id, or a pair ``(model, tokenizer)``, which stays as it is.
+        ``texts``: one text, or the two of a pair.
+        ``label``: another label to explain.
+        ``steps``: of Gauss–Legendre; by default as many as needed.
+        ``baseline``: where the path starts: the same text with ``padding`` in place of its words, or ``zero``
+            embeddings.
+        ``max_length``: tokens read at most; by default as the model was trained (``commands.text_lengths``).
+
     Raises DataError for another number of texts, RecipeError for a label that the model does not have.
 
     Example: ``explain("runs/student", ["The company rose 3 %.", "Shares fell."]).words``

@@ -32,9 +32,16 @@ def finetune(
 ) -> dict[str, Any]:
     """Fine-tune a pre-trained model into a teacher; returns what ``metrics.json`` holds.
 
-    ``model`` is a folder, a hub id, ``minilm-l6``, or a pair ``(model, tokenizer)``, which is left as it is. ``data``
-    is a ``DataChoice``, or what its ``source`` may be: a path, a ``Dataset``, a frame, a list of dicts. Where there is
-    a ``test`` split with labels, it is evaluated at the end.
+    Where there is a ``test`` split with labels, it is evaluated at the end.
+
+    Parameters:
+        ``model``: a folder, a hub id, ``minilm-l6``, or a pair ``(model, tokenizer)``, which is left as it is.
+        ``data``: a ``DataChoice``, or what its ``source`` may be: a path, a ``Dataset``, a frame, a list of dicts.
+        ``output``: the run folder. An unfinished run of the same recipe and data in it goes on.
+        ``recipe``: of ``load_recipe("finetune")``.
+        ``overwrite``: replace an earlier run in that folder.
+
+    Raises GradistillError before any work for what cannot be trained, and leaves no folder then.
 
     Example: ``finetune("minilm-l6", {"train": rows, "validation": more}, "runs/teacher", load_recipe("finetune"))``
     """

@@ -49,10 +49,20 @@ def pretrain(
 ) -> dict[str, Any]:
     """Distil an encoder, fine-tuned or not, into the student that the recipe describes; no label is read.
 
-    What is written is the encoder alone, a checkpoint for ``distill --student``. Returns what ``metrics.json`` holds:
-    the distances on texts held out, before and after. ``teacher`` is given as to ``finetune``; ``texts`` is a list of
-    paths, hub ids, or objects with rows (a ``Dataset``, a frame, a list of dicts). Raises RecipeError for a recipe that
-    needs labels.
+    What is written is the encoder alone, a checkpoint for ``distill --student``.
+
+    Parameters:
+        ``teacher``: a folder, a hub id, ``minilm-l6``, or a pair ``(model, tokenizer)``.
+        ``texts``: a list of paths, hub ids, or objects with rows (a ``Dataset``, a frame, a list of dicts).
+        ``output``: the run folder.
+        ``recipe``: of ``load_recipe("pretrain")``.
+        ``text_columns``: which columns are texts, where that is not obvious.
+        ``overwrite``: replace an earlier run in that folder.
+
+    Returns what ``metrics.json`` holds: the distances on texts held out, before and after. Raises RecipeError for a
+    recipe that needs labels.
+
+    Example: ``pretrain("minilm-l6", ["DATA/mrpc"], "runs/small", load_recipe("pretrain"))``
     """
     output, texts = Path(output), _listed(texts)
     reads = (*model_paths(teacher, recipe.student.checkpoint), *filter(is_path, texts))

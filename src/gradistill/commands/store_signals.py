@@ -37,10 +37,20 @@ def store_signals(
     others: Sequence[Recipe] = (),
     settings: StoreSettings = DEFAULT_SETTINGS,
 ) -> Path:
-    """Write the teacher signals that a recipe needs into a store, or finish one; without ``output``, into the cache.
+    """Write the teacher signals that recipes need into a store, or finish one; returns its folder.
 
-    Those that ``others`` need are written beside them, so that one store serves them all: they read the same rows, cut
-    at the same length; one that cannot learn from this teacher is left out, with a warning. Returns the folder.
+    Parameters:
+        ``teacher``: a folder, a hub id, or a pair ``(model, tokenizer)``.
+        ``data``: a ``DataChoice``, or what its ``source`` may be.
+        ``output``: the store's folder; None for one in the cache.
+        ``recipe``: whose signals are needed.
+        ``others``: further recipes that the store is to serve: they read the same rows, cut at the same length. One
+            that cannot learn from this teacher is left out, with a warning.
+        ``settings``: how numbers are written, whether damaged shards are repaired, how a large teacher is spread.
+
+    Raises RecipeError for a recipe without a teacher, StoreError for a folder that holds something else.
+
+    Example: ``store_signals("runs/teacher", DataChoice("DATA/mrpc"), "stores/mrpc", load_recipe("adkd"))``
     """
     if not recipe.needs_teacher:
         raise RecipeError(

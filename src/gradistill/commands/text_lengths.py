@@ -15,7 +15,7 @@ from gradistill.commands.run_folder import RECIPE, record_of
 from gradistill.errors import ModelError, RecipeError
 from gradistill.models.input_limits import Limits
 from gradistill.models.probe import Probe
-from gradistill.recipe.reader import read_keys
+from gradistill.recipe.recipe_files import read_keys
 
 logger = logging.getLogger(__name__)
 

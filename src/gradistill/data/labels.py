@@ -37,15 +37,22 @@ def align_labels(
     owner: str = "teacher",
     label_map: Mapping[str, str] | None = None,
 ) -> Splits:
-    """The same rows with class ids in the order of a model's ``id2label``.
+    """The same rows with class ids in the order of a model's outputs.
 
     Classes are matched by name: letter case, punctuation and order aside, or by unambiguous short forms (``NEG``).
     Class ids (0, 1, …) in the data are the model's own numbers. A model that only numbers its outputs (``LABEL_0``)
     is followed where the source itself orders the classes (known tasks, class ids, a ``Task``), which is noted.
-    ``label_map`` names the model's output of each class of the data: a name or a number; classes that are not in it
-    are matched by name. ``owner`` is what messages call the model.
+
+    Parameters:
+        ``splits``: rows as ``load_splits`` returns them.
+        ``id2label``: the model's name of each output, ``model.config.id2label``.
+        ``owner``: what messages call the model.
+        ``label_map``: the model's output of each class of the data, a name or a number; classes that are not in it are
+            matched by name.
 
     Raises DataError, with both lists, where it is not certain which class is which, or the numbers of classes differ.
+
+    Example: ``align_labels(load_splits("DATA/mrpc"), teacher.config.id2label)``
     """
     theirs = [id2label[key] for key in sorted(id2label, key=int)]
     task = splits.task

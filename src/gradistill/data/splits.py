@@ -148,12 +148,17 @@ def load_splits(
 ) -> Splits:
     """Read, check and number the rows of ``splits``.
 
-    ``source`` is a folder with one file a split (.csv, .tsv, .json, .jsonl, .parquet; docs/data.md), one such file if
-    one split is wanted, a hub id (``glue/sst2``, ``owner/name``, ``owner/name:config``), or an object in memory.
-    ``how`` are further fields of ``DataChoice``: ``task`` (a name or a ``Task``), ``label_column``, ``text_columns``,
-    ``kind``, ``positive``, ``validation_share``, ``validation_seed``. Without ``task`` it is inferred from train, or
-    the first split if train is not wanted; a hub id of a known task names it. ``span_column`` marks passages of the
-    texts (``data.marked_spans``): the rows then have ``spans``.
+    Parameters:
+        ``source``: a folder with one file a split (.csv, .tsv, .json, .jsonl, .parquet; docs/data.md), one such file if
+            one split is wanted, a hub id (``glue/sst2``, ``owner/name``, ``owner/name:config``), or an object in
+            memory.
+        ``splits``: which to read.
+        ``span_column``: a column that marks passages of the texts (``data.marked_spans``); the rows then have
+            ``spans``.
+        ``span_units``: whether spans count ``characters`` or ``words``.
+        ``how``: further fields of ``DataChoice``: ``task`` (a name or a ``Task``), ``label_column``, ``text_columns``,
+            ``kind``, ``positive``, ``validation_share``, ``validation_seed``. Without ``task`` it is inferred from
+            train, or from the first split if train is not wanted; a hub id of a known task names it.
 
     Raises DataError with every unusable row, column and file, and RecipeError for an unknown task.
 

@@ -58,13 +58,22 @@ class Encoded:
 def encode(
     rows: Dataset, tokenizer: PreTrainedTokenizerBase, task: Task, *, max_length: int = 128
 ) -> Encoded:
-    """Token ids of every row of a prepared split, cut to ``max_length`` tokens (special ones included).
+    """Token ids of every row of a prepared split, cut to ``max_length`` tokens.
 
-    The result has ``input_ids``, ``attention_mask``, ``special_tokens_mask``, ``token_type_ids`` if the
-    tokenizer makes them, ``labels``, ``index`` and ``length``. A pair loses tokens from its longer text first.
+    Parameters:
+        ``rows``: one split of ``load_splits``.
+        ``tokenizer``: a fast tokenizer of transformers.
+        ``task``: the task of the rows, ``splits.task``.
+        ``max_length``: tokens a row at most, special ones included.
 
-    Raises RecipeError if ``max_length`` leaves no room for a token of the text, and DataError for rows of
-    which the tokenizer makes no token.
+    Returns the data set with ``input_ids``, ``attention_mask``, ``special_tokens_mask``, ``token_type_ids`` if the
+    tokenizer makes them, ``labels``, ``index`` and ``length``, and how many texts were cut. A pair loses tokens from
+    its longer text first.
+
+    Raises RecipeError if ``max_length`` leaves no room for a token of the text, and DataError for rows of which the
+    tokenizer makes no token.
+
+    Example: ``rows = encode(splits.rows["train"], tokenizer, splits.task, max_length=128).dataset``
     """
     room = tokenizer.num_special_tokens_to_add(pair=len(task.text_columns) == 2)
     if max_length < room + len(task.text_columns):

@@ -134,7 +134,15 @@ def _refuse_pipes(folder: Path) -> None:
 
 
 def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
-    """The tokenizer that belongs to a model. Raises ModelError with the cause."""
+    """The fast tokenizer that belongs to a model.
+
+    Parameters:
+        ``source``: as for ``load_classifier``.
+
+    Raises ModelError with the cause.
+
+    Example: ``tokenizer = load_tokenizer("runs/teacher")``
+    """
     if (given := given_tokenizer(source)) is not None:
         return copy.deepcopy(given)
     name = model_name(source)
@@ -169,11 +177,19 @@ def load_classifier(
 ) -> tuple[PreTrainedModel, tuple[str, ...]]:
     """A sequence classifier in float32, and the names of weights that the checkpoint did not hold.
 
-    With a ``device_map`` (``auto``, ``balanced``, ``sequential``, ``cpu``, or a device for each part) accelerate
-    spreads it over the devices there are.
+    Only safetensors are read, no remote code runs.
 
-    ``head`` gives the labels; without it the checkpoint's own are kept. Unless ``new_head`` is set, a checkpoint
-    that lacks any weight is refused: it would predict at random. Only safetensors are read, no remote code runs.
+    Parameters:
+        ``source``: a folder, a hub id, ``minilm-l6``, or a pair ``(model, tokenizer)``, which stays as it is.
+        ``head``: the labels of the head; without it the checkpoint's own are kept.
+        ``new_head``: accept a checkpoint that lacks weights, which then start at random.
+        ``config_changes``: fields of the configuration to change before the model is built.
+        ``device_map``: ``auto``, ``balanced``, ``sequential``, ``cpu``, or a device for each part; accelerate spreads
+            the model over the devices there are.
+
+    Raises ModelError with the cause; without ``new_head`` also for a checkpoint that lacks any weight.
+
+    Example: ``teacher, _ = load_classifier("runs/teacher")``
     """
     name = model_name(source)
     with on_disk(source) as given:

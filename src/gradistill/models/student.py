@@ -24,7 +24,19 @@ Dropout = Literal["keep", "none", "not_in_embeddings"]
 def student_from_teacher(
     teacher: PreTrainedModel, layers: int, *, layer_map: LayerMap = "uniform", dropout: Dropout = "keep"
 ) -> PreTrainedModel:
-    """A copy of the teacher with only the mapped layers; everything else, head included, is the teacher's."""
+    """A copy of the teacher with only some of its layers; everything else, head included, is the teacher's.
+
+    Parameters:
+        ``teacher``: a sequence classifier of transformers.
+        ``layers``: how many the student has.
+        ``layer_map``: which of the teacher's: ``uniform``, ``skip``, ``first``, ``last``, or a tuple that names them
+            from 1.
+        ``dropout``: ``keep`` the teacher's rates, or ``none``.
+
+    Raises ModelError for an architecture whose depth cannot be set, RecipeError for layers that do not exist.
+
+    Example: ``student = student_from_teacher(teacher, 3, layer_map=(1, 3, 6))``
+    """
     depth = teacher.config.num_hidden_layers
     taken = map_layers(layer_map, layers, depth)
     config = _shallower(teacher.config, taken)

@@ -1,6 +1,6 @@
 """Recipes: what to train with, as YAML."""
 
-from gradistill.recipe.reader import shipped_methods
+from gradistill.recipe.recipe_files import shipped_methods
 from gradistill.recipe.resolver import load_recipe
 from gradistill.recipe.schema import ComputeSettings, Recipe, StudentSettings, TrainingSettings
 

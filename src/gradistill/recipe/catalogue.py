@@ -9,7 +9,7 @@ from importlib import resources
 from typing import Any
 
 from gradistill.objectives.base import ANY_PAIR
-from gradistill.recipe.reader import shipped_methods
+from gradistill.recipe.recipe_files import shipped_methods
 from gradistill.recipe.resolver import load_recipe
 from gradistill.signals import SIGNALS
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gradistill.errors import RecipeError
-from gradistill.recipe.reader import merged, parsed_change, read_recipe, shipped, shipped_methods
+from gradistill.recipe.recipe_files import merged, parsed_change, read_recipe, shipped, shipped_methods
 from gradistill.recipe.schema import Recipe, validated
 
 _META = ("base", "inherit_tasks", "tasks")
@@ -26,10 +26,18 @@ def load_recipe(
     changes: Iterable[str] = (),
     authors_settings: bool = True,
 ) -> Recipe:
-    """Resolve a recipe for a task. ``changes`` are ``key.key=value`` strings, values in YAML.
+    """Resolve a recipe: a method, its objectives and their weights, the student, and the training settings.
 
-    A file is a recipe of its own, or names the shipped ``method`` or ``base`` that it changes. With
-    ``authors_settings`` off, the settings of a task are left out. Raises RecipeError.
+    Parameters:
+        ``method``: a shipped method (``gradistill methods``); without it the ``file`` names one.
+        ``task``: a task that the method's paper tuned has settings of its own.
+        ``file``: a recipe in YAML, whole or with the shipped ``method`` or ``base`` that it changes.
+        ``changes``: strings ``key.key=value``, values in YAML.
+        ``authors_settings``: whether the settings of a task are applied.
+
+    Raises RecipeError for what does not exist, with the nearest name that does.
+
+    Example: ``load_recipe("adkd", task="mrpc", changes=["student.layers=3"])``
     """
     own = read_recipe(Path(file)) if file else {}
     task = task or own.get("task")

@@ -18,7 +18,7 @@ from gradistill.models.layer_map import LayerMap
 from gradistill.models.student import Dropout, Embeddings
 from gradistill.objectives import Term, all_objectives
 from gradistill.objectives.term import refuse_idle_steps
-from gradistill.recipe.reader import shipped, shipped_methods
+from gradistill.recipe.recipe_files import shipped, shipped_methods
 from gradistill.recipe.secrets import redacted, refuse_redacted
 
 
