@@ -93,7 +93,9 @@ def measured(name: str, command: Run, given: argparse.Namespace) -> dict[str, li
         "a write fails": [
             failed(command, folder, k, at, expected) for k, at in enumerate(spread(log, given.writes))
         ],
-        "disk full": [filled(command, folder, k, given.disks, expected) for k in range(given.disks)],
+        "disk full": [
+            build_missing_shards(command, folder, k, given.disks, expected) for k in range(given.disks)
+        ],
     }
 
 
@@ -159,7 +161,9 @@ def failed(command: Run, folder: Path, k: int, at: int, expected: dict[str, str]
     return found | {"at": at, "errno": errno.errorcode[number], "hit": code != 0, "torn": torn, "end": end}
 
 
-def filled(command: Run, folder: Path, k: int, of: int, expected: dict[str, str]) -> dict[str, Any]:
+def build_missing_shards(
+    command: Run, folder: Path, k: int, of: int, expected: dict[str, str]
+) -> dict[str, Any]:
     """One run on a disk with room for a part of what it writes at most, given again on one with room for all."""
     disk, log = folder / f"disk-{k}", folder / f"disk-{k}.log"
     disk.mkdir(parents=True)

@@ -29,7 +29,7 @@ from rich.console import Console
 from gradistill.batch import Batch
 from gradistill.commands.prepared_run import build_student
 from gradistill.commands.signal_stores import StoreRows, plan_store
-from gradistill.commands.text_lengths import Reader
+from gradistill.commands.text_lengths import LoadedModel
 from gradistill.data import Collator, align_labels, encode, load_splits
 from gradistill.models.loading import label_names, load_classifier, load_tokenizer, set_padding
 from gradistill.models.probe import Probe
@@ -69,7 +69,7 @@ class Bench:
         recipe = load_recipe(given.method)
         terms = list(recipe.objectives.values())
         student = build_student(
-            Reader("teacher", "", teacher), tokenizer, replace_layers(recipe.student)
+            LoadedModel("teacher", "", teacher), tokenizer, replace_layers(recipe.student)
         ).model
         student.set_attn_implementation("eager")
         rows = encode(chosen, tokenizer, splits.task).dataset

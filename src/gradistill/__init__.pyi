@@ -1,6 +1,6 @@
 """The public names, each listed once: editors and type checkers read this file, and ``__init__.py`` loads from it."""
 
-from gradistill.auditing.attributions import Attributed as Attributed
+from gradistill.auditing.attributions import RowAttributions as RowAttributions
 from gradistill.auditing.attributions import attribute as attribute
 from gradistill.auditing.loyalty_measures import Loyalty as Loyalty
 from gradistill.auditing.loyalty_measures import loyalty as loyalty

@@ -28,7 +28,7 @@ UNLABELLED = -100
 
 
 @dataclass(frozen=True)
-class Drawn:
+class RandomDraws:
     """What chance decided about each example of a batch.
 
     ``place`` is its place, counted from 0, in a random order of the batch: n of the rows are those at the first n.
@@ -44,8 +44,8 @@ class Drawn:
     def labels(self) -> int:
         return self.signs.shape[1]
 
-    def rows(self, at: Int[Tensor, " row"]) -> Drawn:
-        return Drawn(self.place[at], self.label[at], self.signs[at])
+    def rows(self, at: Int[Tensor, " row"]) -> RandomDraws:
+        return RandomDraws(self.place[at], self.label[at], self.signs[at])
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Batch:
     index: Int[Tensor, " batch"] | None = None
     tokens_per_example: Float[Tensor, ""] | None = None
     labels_per_example: Float[Tensor, ""] | None = None
-    drawn: Drawn | None = None
+    drawn: RandomDraws | None = None
     teacher_labels: Int[Tensor, " batch"] | None = None
     mask_token_id: int | None = None
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gradistill.attribution.targets import Target
-from gradistill.batch import Drawn
+from gradistill.batch import RandomDraws
 from gradistill.errors import RecipeError
 
 LOGITS = torch.tensor([[0.3, -1.2, 2.0], [1.0, 1.5, -0.5]], dtype=torch.float64)
@@ -49,7 +49,7 @@ def test_views_resolve_to_own_teacher_and_gold_labels() -> None:
     assert Target("log_odds", "teacher").resolve(LOGITS, gold, teacher).tolist() == [0, 2]
     assert Target("log_odds", "gold").resolve(LOGITS, gold, teacher).tolist() == [1, 0]
     assert Target("log_odds", "all").resolve(LOGITS, gold, teacher) is None
-    drawn = Drawn(torch.tensor([0, 1]), torch.tensor([2, 1]), torch.ones(2, 3))
+    drawn = RandomDraws(torch.tensor([0, 1]), torch.tensor([2, 1]), torch.ones(2, 3))
     assert Target("log_odds", "sampled").resolve(LOGITS, gold, teacher, drawn).tolist() == [2, 1]
 
 

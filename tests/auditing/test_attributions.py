@@ -11,7 +11,7 @@ from computed import path_of, run_of
 from families import build
 from gradistill.attribution.quadrature import integrated_gradients
 from gradistill.attribution.targets import Target
-from gradistill.auditing.attributions import Attributed, attribute
+from gradistill.auditing.attributions import RowAttributions, attribute
 from gradistill.auditing.methods import method
 from gradistill.batch import Batch
 from gradistill.errors import RecipeError
@@ -47,7 +47,7 @@ def ig(steps: Any, **options: Any) -> Any:
     return method("integrated_gradients", steps=steps, **options)
 
 
-def by_place(found: Any) -> list[Attributed]:
+def by_place(found: Any) -> list[RowAttributions]:
     return sorted(found, key=lambda one: one.place)
 
 
@@ -117,4 +117,4 @@ def test_the_model_is_left_as_it_was_even_by_who_stops_listening() -> None:
     assert all(module.training for module in model.modules())
     assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
     with pytest.raises(RecipeError, match=r"occlusion returns scores(.|\n)*gradient_x_input"):
-        next(attribute(model, [], collate, method=method("occlusion")))
+        attribute(model, [], collate, method=method("occlusion"))

@@ -20,7 +20,7 @@ from gradistill.auditing.predictions import predict_rows
 from gradistill.data import Collator
 from gradistill.data.batching import row_batches
 from gradistill.errors import ModelError, RecipeError
-from gradistill.models.eval_mode import still
+from gradistill.models.eval_mode import frozen_eval
 from gradistill.models.probe import ProbedModel
 from gradistill.signals import ForwardPass
 from gradistill.signals.explained import explained_labels, explained_pass
@@ -63,7 +63,7 @@ def log_odds(logits: torch.Tensor, label: int) -> torch.Tensor:
     return logits[..., label] - logits[..., others].logsumexp(-1)
 
 
-def alone(model: Any, row: Any, embedding: torch.Tensor | None = None, ids: Any = None) -> torch.Tensor:
+def store_lock(model: Any, row: Any, embedding: torch.Tensor | None = None, ids: Any = None) -> torch.Tensor:
     """Logits of one row, by the model's own forward."""
     given = {"input_ids": torch.tensor([row["input_ids"] if ids is None else ids])}
     given["attention_mask"] = torch.ones_like(given["input_ids"])
@@ -82,7 +82,7 @@ def embedded(model: Any, row: Any) -> torch.Tensor:
 
 def gradient(model: Any, row: Any, at: torch.Tensor, label: int) -> torch.Tensor:
     at = at.clone().requires_grad_()
-    (found,) = torch.autograd.grad(log_odds(alone(model, row, at), label).sum(), at)
+    (found,) = torch.autograd.grad(log_odds(store_lock(model, row, at), label).sum(), at)
     return found
 
 
@@ -95,17 +95,19 @@ def by_hand(name: str, model: Any, row: Any, label: int) -> torch.Tensor:
         maps: Any = run.attribute(torch.tensor([row["input_ids"]]))
         return maps.norm(dim=-1)[0]
     if name == "integrated_gradients":
-        run = CaptumIG(lambda x: log_odds(alone(model, {**row, "input_ids": [0] * x.shape[1]}, x), label))
+        run = CaptumIG(
+            lambda x: log_odds(store_lock(model, {**row, "input_ids": [0] * x.shape[1]}, x), label)
+        )
         maps = [
             run.attribute(e, torch.zeros_like(e), n_steps=50, method="gausslegendre", internal_batch_size=1)
         ]
         return maps[0].norm(dim=-1)[0]
     assert name == "occlusion"
-    whole = log_odds(alone(model, row), label)
+    whole = log_odds(store_lock(model, row), label)
     drops = []
     for k in range(len(row["input_ids"])):
         ids = [BLANK if i == k else x for i, x in enumerate(row["input_ids"])]
-        drops.append((whole - log_odds(alone(model, row, ids=ids), label)).abs())
+        drops.append((whole - log_odds(store_lock(model, row, ids=ids), label)).abs())
     return torch.cat(drops)
 
 
@@ -113,7 +115,7 @@ def by_hand(name: str, model: Any, row: Any, label: int) -> torch.Tensor:
 @pytest.mark.parametrize("name", [name for name in all_methods() if name != "smoothgrad"])
 def test_each_method_is_what_it_says(name: str, labels: int) -> None:
     model, rows = model_of(labels=labels), rows_of()
-    with still(model):
+    with frozen_eval(model):
         forward, own = forward_of(model, rows)
         scores = method(name)(forward)
     by_length, labels_of = sorted(rows, key=lambda r: -r["length"]), explained_labels(forward)
@@ -125,7 +127,7 @@ def test_each_method_is_what_it_says(name: str, labels: int) -> None:
 
 def test_smoothgrad_is_the_mean_of_noisy_gradients() -> None:
     model, rows = model_of(), rows_of((8,))
-    with still(model):
+    with frozen_eval(model):
         forward, _ = forward_of(model, rows)
         found = method("smoothgrad", samples=3, noise=0.2)(forward)
         number = int.from_bytes(sha256(f"0 {rows[0]['input_ids']}".encode()).digest()[:7], "big")
@@ -134,7 +136,7 @@ def test_smoothgrad_is_the_mean_of_noisy_gradients() -> None:
             noise = torch.randn(e.shape[1:], generator=generator).to(e) * 0.2 * (e.max() - e.min())
             total = total + gradient(model, rows[0], e + noise, int(explained_labels(forward)[0]))
     torch.testing.assert_close(found[0], (total / 3).norm(dim=-1)[0])
-    with still(model):
+    with frozen_eval(model):
         still_gradient = method("smoothgrad", samples=2, noise=0.0)(forward)
     torch.testing.assert_close(still_gradient, method("gradient_norm")(forward))
 
@@ -183,7 +185,7 @@ def test_unknown_methods_and_options_are_refused() -> None:
 
 def naive_effect(model: Any, row: Any, label: int, erased: set[int]) -> float:
     ids = [BLANK if k in erased else x for k, x in enumerate(row["input_ids"])]
-    before, after = alone(model, row), alone(model, row, ids=ids)
+    before, after = store_lock(model, row), store_lock(model, row, ids=ids)
     if before.shape[1] == 1:
         return float((before - after).abs())
     return float((before.softmax(-1) - after.softmax(-1))[0, label])
@@ -201,7 +203,7 @@ def naive_curve(model: Any, row: Any, label: int, order: list[int], *, kept: boo
 @pytest.mark.parametrize("labels", [1, 3])
 def test_faithfulness_equals_a_naive_loop(labels: int) -> None:
     model, rows = model_of(labels=labels), rows_of()
-    with still(model), torch.no_grad():
+    with frozen_eval(model), torch.no_grad():
         forward, own = forward_of(model, rows)
         scores = torch.rand(own.shape, generator=torch.Generator().manual_seed(1))
         found = faithfulness(forward, scores.double(), own)
@@ -226,7 +228,7 @@ def test_faithfulness_equals_a_naive_loop(labels: int) -> None:
 def test_a_model_that_nothing_moves_has_no_faithfulness() -> None:
     model = model_of()
     torch.nn.init.zeros_(model.classifier.weight)
-    with still(model):
+    with frozen_eval(model):
         forward, own = forward_of(model, rows_of())
         found = faithfulness(forward, torch.rand(own.shape), own)
     assert found["comprehensiveness"].abs().max() == 0
@@ -236,7 +238,7 @@ def test_a_model_that_nothing_moves_has_no_faithfulness() -> None:
 def test_without_a_mask_token_words_cannot_be_taken_away() -> None:
     model, rows = model_of(), rows_of()
     plain = Collator(tokenizer(WORDS))
-    with still(model):
+    with frozen_eval(model):
         forward, _ = forward_of(model, rows, lambda r: plain(r))
         with pytest.raises(ModelError, match="stands for an erased word"):
             method("occlusion")(forward)

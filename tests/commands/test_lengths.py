@@ -18,7 +18,7 @@ from gradistill.commands.explain import explain
 from gradistill.commands.finetune import finetune
 from gradistill.commands.signal_stores import StoreChoice, describe
 from gradistill.commands.store_signals import store_signals
-from gradistill.commands.text_lengths import MOST, Reader, new_length, task_length, trained_length
+from gradistill.commands.text_lengths import MOST, LoadedModel, new_length, task_length, trained_length
 from gradistill.data import DataChoice
 from gradistill.errors import ModelError, RecipeError
 from gradistill.recipe import load_recipe
@@ -148,27 +148,27 @@ def test_explain_reads_as_much_as_the_model_was_trained_with(late: Any) -> None:
 
 def test_without_a_record_the_tokenizer_and_the_positions_decide() -> None:
     pieces, model = tokenizer(WORDS), build("bert", max_position_embeddings=700)
-    nobody = [Reader("teacher", "", model)]
+    nobody = [LoadedModel("teacher", "", model)]
     pieces.model_max_length = 300
     assert task_length(None, pieces, nobody) == 300
     pieces.model_max_length = int(1e30)
     assert task_length(None, pieces, nobody) == MOST
     said: list[str] = []
     with logged(said):
-        assert task_length(None, pieces, [Reader("teacher", "", build("roberta"))]) == 63
+        assert task_length(None, pieces, [LoadedModel("teacher", "", build("roberta"))]) == 63
     assert said == [f"max_length 63 instead of {MOST}: the teacher has no more positions"]
     assert task_length(40, pieces, nobody) == 40
     with pytest.raises(
         ModelError, match="(?s)max_length is 64, and the student x has 63 positions.*at most 63"
     ):
-        task_length(64, pieces, [*nobody, Reader("student", "x", build("roberta"))])
+        task_length(64, pieces, [*nobody, LoadedModel("student", "x", build("roberta"))])
 
 
 def test_a_new_model_takes_128_tokens_or_as_many_as_it_has_positions() -> None:
-    assert new_length(None, [Reader("model", "", build("llama"))]) == 128
+    assert new_length(None, [LoadedModel("model", "", build("llama"))]) == 128
     said: list[str] = []
     with logged(said):
-        assert new_length(None, [Reader("model", "", build("bert", max_position_embeddings=96))]) == 96
+        assert new_length(None, [LoadedModel("model", "", build("bert", max_position_embeddings=96))]) == 96
     assert said == ["max_length 96 instead of 128: the model has no more positions"]
 
 

@@ -1,4 +1,4 @@
-"""Stores from the commands: built once, found again, refused, mended, listed, deleted."""
+"""Stores from the commands: built once, found again, refused, repaired, listed, deleted."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from families import build
-from gradistill.models.eval_mode import still
+from gradistill.models.eval_mode import frozen_eval
 
 
 def test_a_model_is_left_as_it_was() -> None:
@@ -16,7 +16,7 @@ def test_a_model_is_left_as_it_was() -> None:
         return [m.training for m in model.modules()] + [p.requires_grad for p in model.parameters()]
 
     def asked() -> None:
-        with still(model):
+        with frozen_eval(model):
             assert not any(state())
             raise KeyError
 

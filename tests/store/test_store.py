@@ -10,6 +10,7 @@ import random
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,11 @@ import torch
 from gradistill import io
 from gradistill.batch import Batch
 from gradistill.errors import StoreError
+from gradistill.signals import States
 from gradistill.store import manifest, writer
 from gradistill.store.manifest import MANIFEST
 from gradistill.store.reader import StoredTeacher, damaged
-from gradistill.store.writer import Build, Share, build
+from gradistill.store.writer import Build, ProcessShare, build
 from store.stores import REQUESTS, SMALL, Oracle, build_slowly, built, collate, content, opened, plan
 
 KILLS, FLIPS = 30, 200
@@ -276,10 +278,10 @@ def test_several_ranks_write_the_store_of_one(tmp_path: Path) -> None:
     def barrier() -> None:
         waited.append(1)
         if len(waited) == 1:
-            build(made, Oracle(), collate, share=Share(1, 2))
+            build(made, Oracle(), collate, share=ProcessShare(1, 2))
 
     first = Oracle()
-    build(made, first, collate, share=Share(0, 2, barrier))
+    build(made, first, collate, share=ProcessShare(0, 2, barrier))
     assert 0 < first.asked < 40
     assert content(made.folder) == content(one.folder)
 
@@ -289,6 +291,15 @@ def test_a_batch_without_row_numbers_is_refused(tmp_path: Path) -> None:
     batch = batch_of(made, [0, 1])
     with pytest.raises(StoreError, match="no row numbers"):
         opened(made)(Batch(batch.inputs, batch.mask, batch.labels), REQUESTS)
+
+
+def test_rows_and_signals_that_it_does_not_hold_are_named(tmp_path: Path) -> None:
+    made = built(tmp_path / "store")
+    batch = batch_of(made, [0, 1])
+    with pytest.raises(StoreError, match=r"does not hold the rows \[7, 7\]"):
+        opened(made)(replace(batch, index=torch.full_like(batch.index, 7)), REQUESTS)
+    with pytest.raises(StoreError, match="does not hold the signals States/1"):
+        opened(made)(batch, [States((1,))])
 
 
 def test_fast_verification_sees_sizes_only(tmp_path: Path) -> None:

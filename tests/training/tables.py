@@ -6,13 +6,13 @@ from pathlib import Path
 
 from gradistill.recipe import TrainingSettings
 from gradistill.training.argument_table import ARGUMENTS, Refusal
-from gradistill.training.arguments import Measured, _defaults
+from gradistill.training.arguments import MetricNames, _defaults
 from training.parity import as_markdown
 
 
 def arguments_as_markdown() -> str:
     """One row an argument: in a recipe, given to DistillationTrainer, and what else there is to say."""
-    defaults = _defaults(TrainingSettings(), Path("RUN"), Measured("METRIC", ("METRIC",)))
+    defaults = _defaults(TrainingSettings(), Path("RUN"), MetricNames("METRIC", ("METRIC",)))
     machine = {
         "use_cpu": "where there is no accelerator",
         "dataloader_pin_memory": "where there is an accelerator",

@@ -15,7 +15,7 @@ from gradistill.objectives.hard_label import HardLabel
 from gradistill.objectives.soft_label import SoftLabel
 from gradistill.recipe import load_recipe
 from gradistill.training.argument_table import ARGUMENTS, Handling
-from gradistill.training.arguments import ANY, Measured, check_training, training_arguments
+from gradistill.training.arguments import ANY, MetricNames, check_training, training_arguments
 from training.tables import arguments_as_markdown
 
 
@@ -94,7 +94,9 @@ def test_what_has_no_second_derivative_is_refused_under_gradient_objectives(chan
 def test_label_smoothing_needs_labels_that_are_classes(kit: Any) -> None:
     changes = ["training.arguments.label_smoothing_factor=0.1"]
     with pytest.raises(RecipeError, match="scores are not smoothed"):
-        check_training(load_recipe("kd", changes=changes), Measured("spearman", ("spearman",), classes=False))
+        check_training(
+            load_recipe("kd", changes=changes), MetricNames("spearman", ("spearman",), classes=False)
+        )
     with pytest.raises(TrainingError, match="there is no hard_label to smooth"):
         kit.trainer([SoftLabel()], label_smoothing_factor=0.1)
     with pytest.raises(TrainingError, match="scores are not smoothed"):

@@ -10,12 +10,12 @@ from transformers import TrainingArguments
 
 from gradistill.errors import RecipeError
 from gradistill.recipe import load_recipe
-from gradistill.training.arguments import CHECKPOINTS, Measured, training_arguments
+from gradistill.training.arguments import CHECKPOINTS, MetricNames, training_arguments
 
 
 def made(folder: Path, *changes: str) -> TrainingArguments:
     settings = load_recipe("adkd", changes=["training.arguments.use_cpu=true", *changes]).training
-    return training_arguments(settings, folder, Measured("accuracy", ("accuracy", "f1")))
+    return training_arguments(settings, folder, MetricNames("accuracy", ("accuracy", "f1")))
 
 
 def refusal(folder: Path, change: str) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from families import build, collated
 from gradistill.attribution import gradients
-from gradistill.batch import Batch, Drawn
+from gradistill.batch import Batch, RandomDraws
 from gradistill.models.probe import Probe, ProbedModel
 from gradistill.objectives import Moment, Objective, Pair, Term, all_objectives
 from gradistill.signals.teacher import OnlineTeacher
@@ -38,7 +38,7 @@ def step_of(objective: Objective, labels: int) -> tuple[Step, Any]:
 def batch_of(labels: int, chosen: tuple[int, ...]) -> Batch:
     batch = Batch.of(collated(labels, rows=len(chosen), tokens=5))
     tokens = batch.mask.sum().double() / len(batch)
-    drawn = Drawn(torch.arange(len(chosen)), torch.tensor(chosen), torch.ones(len(chosen), labels))
+    drawn = RandomDraws(torch.arange(len(chosen)), torch.tensor(chosen), torch.ones(len(chosen), labels))
     return replace(batch, tokens_per_example=tokens, drawn=drawn)
 
 

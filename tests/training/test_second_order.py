@@ -17,14 +17,14 @@ from gradistill.errors import TrainingError
 from gradistill.models.attention import second_order_attention
 from gradistill.models.probe import Probe
 from gradistill.signals import AttributionScores, ClsGradient, InputGradient, Logits, Signal
-from gradistill.training.finite_differences import TOLERANCE, Reading
+from gradistill.training.finite_differences import TOLERANCE, DerivativeComparison
 from gradistill.training.gradient_check import _in_float64, check_second_order
 
 OWN = Target("log_odds", "own")
 WANTED: tuple[Signal, ...] = (Logits(), InputGradient(OWN), AttributionScores(Target()))
 
 
-def checked(model: nn.Module, *signals: Signal, probe: Probe | None = None) -> list[Reading]:
+def checked(model: nn.Module, *signals: Signal, probe: Probe | None = None) -> list[DerivativeComparison]:
     return check_second_order(model, probe or Probe.find(model), Batch.of(collated()), signals or WANTED)
 
 
@@ -45,6 +45,7 @@ def test_every_family_passes_under_second_order_attention(family: str) -> None:
         ClsGradient(OWN, (1, 2)),
         AttributionScores(Target(), steps=3),
         InputGradient(Target(view="sampled")),
+        InputGradient(Target("logit", "projected")),
     ],
     ids=repr,
 )
@@ -74,10 +75,10 @@ def test_a_sharp_student_is_no_fault() -> None:
 
 def test_a_reading_agrees_within_the_tolerance_and_no_further() -> None:
     near, far = 1 - 0.9 * TOLERANCE, 1 - 1.1 * TOLERANCE
-    assert Reading("w", autograd=near, finite_difference=1.0, floor=0.0).agrees
-    assert not Reading("w", autograd=far, finite_difference=1.0, floor=0.0).agrees
-    assert not Reading("w", autograd=0.0, finite_difference=1.0, floor=0.5).agrees
-    assert Reading("w", autograd=0.0, finite_difference=1e-9, floor=1e-8).agrees
+    assert DerivativeComparison("w", autograd=near, finite_difference=1.0, floor=0.0).agrees
+    assert not DerivativeComparison("w", autograd=far, finite_difference=1.0, floor=0.0).agrees
+    assert not DerivativeComparison("w", autograd=0.0, finite_difference=1.0, floor=0.5).agrees
+    assert DerivativeComparison("w", autograd=0.0, finite_difference=1e-9, floor=1e-8).agrees
 
 
 def fingerprint(model: nn.Module) -> dict[str, Any]:
@@ -169,7 +170,7 @@ def test_an_honest_activation_passes() -> None:
 def test_what_drops_the_second_order_part_in_silence_is_heard(function: Any, request_: Signal) -> None:
     message = refusal(broken(function), request_)
     assert "the second-order gradient of the student is missing or wrong" in message
-    assert "bert.encoder.layer.0.attention.self.query.weight: autograd says" in message
+    assert "bert.encoder.layer.0.attention.self.query.weight: autograd gives" in message
     assert "a finite difference" in message
     assert f"agreement within {TOLERANCE:.0%}" in message
     assert "without custom autograd functions" in message
@@ -180,7 +181,7 @@ def test_a_fault_beside_the_few_matrices_that_are_read_is_heard() -> None:
     model = build("bert", attention="eager", initializer_range=0.2)
     place = "bert.encoder.layer.1.attention.output.dense"
     model.get_submodule(place).register_forward_hook(lambda _module, _given, output: Forgetful.apply(output))
-    assert f"{place}.weight: autograd says" in refusal(model, AttributionScores(Target()))
+    assert f"{place}.weight: autograd gives" in refusal(model, AttributionScores(Target()))
 
 
 def test_fused_attention_is_refused_and_eager_attention_named() -> None:

@@ -13,10 +13,10 @@ from gradistill.commands import tune
 from gradistill.errors import RecipeError, TrainingError
 from gradistill.objectives.hard_label import HardLabel
 from gradistill.recipe import load_recipe
-from gradistill.training.arguments import Measured, check_training, training_arguments
+from gradistill.training.arguments import MetricNames, check_training, training_arguments
 from small import logged
 
-KNOWN = Measured("accuracy", ("accuracy", "f1"))
+KNOWN = MetricNames("accuracy", ("accuracy", "f1"))
 
 
 class Noted(TrainerCallback):
@@ -92,7 +92,7 @@ def test_without_evaluations_nothing_is_selected(tmp_path: Path) -> None:
         made(tmp_path, "eval_strategy=no", "save_strategy=no", "load_best_model_at_end=true")
     recipe = load_recipe("pretrain", changes=["training.arguments.eval_strategy=epoch"])
     with pytest.raises(RecipeError, match="no rows to evaluate on"):
-        check_training(recipe, Measured())
+        check_training(recipe, MetricNames())
 
 
 @pytest.mark.parametrize(

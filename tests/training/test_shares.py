@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from families import build, collated
-from gradistill.batch import Batch, Drawn
+from gradistill.batch import Batch, RandomDraws
 from gradistill.models.probe import Probe, ProbedModel
 from gradistill.objectives import Moment, Objective, Pair, Term
 from gradistill.objectives.attribution_map import AttributionMap
@@ -46,7 +46,7 @@ def batch_of(place: Iterable[int] | None = None) -> Batch:
     drawn = (
         None
         if place is None
-        else Drawn(torch.tensor(list(place)), torch.zeros(ROWS).long(), torch.ones(ROWS, 3))
+        else RandomDraws(torch.tensor(list(place)), torch.zeros(ROWS).long(), torch.ones(ROWS, 3))
     )
     return replace(batch, tokens_per_example=tokens, drawn=drawn)
 
@@ -168,7 +168,7 @@ def test_draws_follow_from_their_numbers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("share", "batch", "rows"), [(0.25, 16, 4), (0.25, 3, 1), (0.07, 100, 7), (1.0, 5, 5)]
+    ("share", "batch", "rows"), [(0.25, 16, 4), (0.25, 3, 1), (0.07, 100, 7), (1.0, 5, 5), (1e-7, 8, 1)]
 )
 def test_a_share_is_rounded_up(share: float, batch: int, rows: int) -> None:
     assert Term(HardLabel(), share=share).rows_of(batch) == rows

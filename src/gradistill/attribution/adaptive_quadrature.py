@@ -18,13 +18,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradistill.attribution.quadrature import Integrated, Path
+from gradistill.attribution.quadrature import IntegrationResult, Path
 from gradistill.errors import RecipeError
 
 
 def integrated_to_tolerance(
     path: Path, *, tolerance: float = 0.01, max_nodes: int = 500, rows_at_once: int = 64
-) -> Integrated:
+) -> IntegrationResult:
     """Integrated Gradients of a target's one view, each row to ``tolerance`` or to ``max_nodes`` nodes.
 
     The tolerance bounds what the intervals miss in absolute value, summed and as a share of ``|F(E) − F(E')|``: two of
@@ -47,7 +47,7 @@ def integrated_to_tolerance(
         for row in rows:
             row.advance(tolerance, max_nodes)
     integrals = torch.stack([row.integral for row in rows if row.integral is not None])
-    return Integrated(
+    return IntegrationResult(
         difference * integrals,
         difference.new_tensor([row.residual for row in rows]),
         torch.tensor([row.taken for row in rows]),

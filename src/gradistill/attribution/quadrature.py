@@ -59,7 +59,7 @@ class Path:
             return self.at(embeddings, examples).gradients()
 
 
-class Integrated(NamedTuple):
+class IntegrationResult(NamedTuple):
     """Attributions for one view. ``residuals`` are ``(Σ A − (F(E) − F(E'))) / |F(E) − F(E')|``; ``nodes`` how many
     gradients each row took."""
 
@@ -114,10 +114,10 @@ def completeness_residual(
     return attributions.sum((-2, -1)) - (at_input - at_baseline)
 
 
-def integrated_in_steps(path: Path, *, steps: int, rows_at_once: int = 64) -> Integrated:
+def integrated_in_steps(path: Path, *, steps: int, rows_at_once: int = 64) -> IntegrationResult:
     """``integrated_gradients`` of a target's one view, and by how much they miss completeness."""
     attributions = integrated_gradients(path, steps=steps, rows_at_once=rows_at_once)
     with torch.no_grad():
         here, there = path.values.detach(), path.at(path.baseline, path.examples).values
     missed = completeness_residual(attributions, here, there) / (here - there).abs().clamp(min=1e-12)
-    return Integrated(attributions[:, 0], missed[:, 0], torch.full_like(path.examples, steps))
+    return IntegrationResult(attributions[:, 0], missed[:, 0], torch.full_like(path.examples, steps))

@@ -20,30 +20,30 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradistill.batch import Drawn
+from gradistill.batch import RandomDraws
 from gradistill.errors import RecipeError
 
-Kind = Literal["log_odds", "label_nll", "confidence", "gold_loss", "logit", "margin"]
+TargetKind = Literal["log_odds", "label_nll", "confidence", "gold_loss", "logit", "margin"]
 View = Literal["all", "own", "teacher", "gold", "sampled"]
 DRAWN = ("sampled", "projected")
 """Views that are another in every step."""
 
-Logits = Float[Tensor, "batch label"]
-_T = TypeVar("_T", Tensor, Drawn)
+LogitArray = Float[Tensor, "batch label"]
+_T = TypeVar("_T", Tensor, RandomDraws)
 
 
-def _without_own(logits: Logits) -> Float[Tensor, "batch label label"]:
+def _without_own(logits: LogitArray) -> Float[Tensor, "batch label label"]:
     """Row ``c`` holds the logits of all labels but ``c``, which is −∞."""
     labels = logits.shape[1]
     own = torch.eye(labels, dtype=torch.bool, device=logits.device)
     return logits.unsqueeze(1).expand(-1, labels, labels).masked_fill(own, -torch.inf)
 
 
-def _log_odds(logits: Logits) -> Logits:
+def _log_odds(logits: LogitArray) -> LogitArray:
     return logits - _without_own(logits).logsumexp(-1)
 
 
-def _margin(logits: Logits) -> Logits:
+def _margin(logits: LogitArray) -> LogitArray:
     return logits - _without_own(logits).amax(-1)
 
 
@@ -77,7 +77,7 @@ class Target:
     regression has one output, and nothing to draw.)
     """
 
-    kind: Kind = "log_odds"
+    kind: TargetKind = "log_odds"
     view: View | Literal["projected"] = "all"
 
     @property
@@ -94,7 +94,7 @@ class Target:
         """The target whose values hold those of this one, whatever label is drawn."""
         return replace(self, view="all") if self.view in DRAWN else self
 
-    def stands_for(self, drawn: Drawn | None) -> int:
+    def stands_for(self, drawn: RandomDraws | None) -> int:
         """How many views each one stands for in a sum over views."""
         return self._given(drawn, "drawn labels").labels if self.view == "sampled" else 1
 
@@ -114,7 +114,11 @@ class Target:
             )
 
     def resolve(
-        self, logits: Logits, gold: Tensor | None, teacher: Tensor | None, drawn: Drawn | None = None
+        self,
+        logits: LogitArray,
+        gold: Tensor | None,
+        teacher: Tensor | None,
+        drawn: RandomDraws | None = None,
     ) -> Tensor | None:
         """What ``values`` differentiates at: label ids ``(batch,)``, gold scores, or None for all labels.
 
@@ -132,7 +136,7 @@ class Target:
             return given.label if self.view == "sampled" else given.signs
         return self._given(teacher, "the teacher's labels")
 
-    def values(self, logits: Logits, at: Tensor | None) -> Float[Tensor, "batch view"]:
+    def values(self, logits: LogitArray, at: Tensor | None) -> Float[Tensor, "batch view"]:
         """The scalars to differentiate; one view for each label, or the one view chosen by ``at``."""
         if logits.shape[1] == 1:
             if self.kind == "gold_loss":

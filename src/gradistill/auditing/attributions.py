@@ -12,13 +12,13 @@ from gradistill.auditing.methods import Method, WithAttributions
 from gradistill.auditing.methods.integrated_gradients import IntegratedGradients
 from gradistill.data.batching import Collate, Rows, row_batches
 from gradistill.errors import RecipeError
-from gradistill.models.eval_mode import still
+from gradistill.models.eval_mode import frozen_eval
 from gradistill.models.probe import ProbedModel
 from gradistill.signals.explained import explained_labels, explained_pass
 
 
 @dataclass(frozen=True)
-class Attributed:
+class RowAttributions:
     """What one row's logits rest on: ``attributions`` of its real tokens, for the log-odds of ``label``.
 
     ``place`` is the row's place among all rows. ``residual`` is the share of ``|F(E) − F(0)|`` by which the
@@ -41,7 +41,7 @@ def attribute(
     method: Method = IntegratedGradients("auto"),  # noqa: B008 (frozen)
     labels: Sequence[int] | None = None,
     tokens_at_once: int = 1024,
-) -> Iterator[Attributed]:
+) -> Iterator[RowAttributions]:
     """Attributions at the embedding output of encoded rows, as they are done: the longest rows first.
 
     What is explained are the log-odds of a label; the prediction in a regression. The model computes in eval mode and
@@ -68,15 +68,26 @@ def attribute(
             expected="integrated_gradients or gradient_x_input",
             remedy="choose one of these",
         )
+    return _attributions(model, rows, collate, method, labels, tokens_at_once)
+
+
+def _attributions(
+    model: nn.Module,
+    rows: Rows,
+    collate: Collate,
+    method: WithAttributions,
+    labels: Sequence[int] | None,
+    tokens_at_once: int,
+) -> Iterator[RowAttributions]:
     # Nodes fill the forward passes of Integrated Gradients: few rows, of nearly equal length, share a batch.
     budget = tokens_at_once // 8 if method.reruns else tokens_at_once
     probed = ProbedModel.of(model)
     for some in row_batches(rows, collate, probed.device, tokens_at_once=budget, labels=labels):
         mask = some.batch.mask
-        with still(model):  # not around the yield: whoever stops iterating leaves the model as it was
+        with frozen_eval(model):  # not around the yield: whoever stops iterating leaves the model as it was
             forward = explained_pass(probed, some.batch)
             integrated = method.attributions(forward, rows_at_once=max(1, tokens_at_once // mask.shape[1]))
             labels_of = explained_labels(forward).tolist()
         columns = zip(some.places, labels_of, integrated.attributions, mask, *integrated[1:], strict=True)
         for place, label, attributions, real, residual, nodes in columns:
-            yield Attributed(place, label, attributions[real], float(residual), int(nodes))
+            yield RowAttributions(place, label, attributions[real], float(residual), int(nodes))

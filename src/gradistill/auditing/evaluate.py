@@ -15,12 +15,12 @@ from gradistill.auditing.faithfulness import faithfulness
 from gradistill.auditing.methods import Method
 from gradistill.auditing.per_example import Columns, columns_of, confidence, joined
 from gradistill.auditing.plausibility import marked_tokens, plausibility
-from gradistill.auditing.predictions import Predictions, predict_rows
-from gradistill.auditing.word_maps import Reading, readings, watched_share
+from gradistill.auditing.predictions import Predictions, predict_logits, predict_rows
+from gradistill.auditing.word_maps import TokenizedText, readings, watched_share
 from gradistill.batch import UNLABELLED
 from gradistill.data import Collator, Task, encode
 from gradistill.data.batching import row_batches
-from gradistill.models.eval_mode import still
+from gradistill.models.eval_mode import frozen_eval
 from gradistill.models.probe import ProbedModel
 from gradistill.signals.explained import explained_pass
 
@@ -31,7 +31,7 @@ OnProgress = Callable[[int], object]
 
 
 @dataclass(frozen=True)
-class Examined:
+class AuditBlock:
     """A block of rows: one set of columns and of examples a student; see ``Examiner.blocks``."""
 
     columns: list[Columns]
@@ -51,7 +51,7 @@ class Examiner:
     watched: Sequence[str] = ()
     on_progress: OnProgress = lambda done: None
 
-    def blocks(self, rows: Dataset) -> Iterator[Examined]:
+    def blocks(self, rows: Dataset) -> Iterator[AuditBlock]:
         """All rows: columns with plausibility and watched words where they exist, and every example in words."""
         for some in in_blocks(rows):
             teacher, students = self._predictions(some)
@@ -60,7 +60,7 @@ class Examiner:
             columns = [columns_of(student, teacher, gold) for student in students]
             for own, student in zip(columns, students, strict=True):
                 own |= self._in_words(some, read, teacher, student)
-            yield Examined(columns, [self._example(some[k], read[k], k, teacher, students, columns)
+            yield AuditBlock(columns, [self._example(some[k], read[k], k, teacher, students, columns)
                                      for k in range(len(some))])  # fmt: skip
 
     def agreement(self, rows: Dataset) -> list[Columns]:
@@ -75,7 +75,7 @@ class Examiner:
     def faithfulness(self, rows: Dataset) -> list[Columns]:
         """Normalised comprehensiveness and sufficiency of both models' maps, for the teacher's label."""
         encoded, collate = self._encoded(rows), Collator(self.tokenizer)
-        labels = predict_rows(self.teacher, encoded, collate, method=self.method).labels
+        labels = predict_logits(self.teacher, encoded, collate).argmax(-1)
         teacher, *students = [
             self._faithful(model, encoded, collate, labels) for model in (self.teacher, *self.students)
         ]
@@ -90,7 +90,7 @@ class Examiner:
     ) -> dict[str, np.ndarray]:
         found = {name: np.full(len(encoded), np.nan) for name in ("comprehensiveness", "sufficiency")}
         probed = ProbedModel.of(model)
-        with still(model):
+        with frozen_eval(model):
             for some in row_batches(encoded, collate, probed.device, tokens_at_once=1024, labels=labels):
                 forward = explained_pass(probed, some.batch)
                 own = some.own_tokens.to(probed.device)
@@ -117,7 +117,7 @@ class Examiner:
         return encode(rows, self.tokenizer, self.task, max_length=self.max_length).dataset
 
     def _in_words(
-        self, rows: Dataset, read: Sequence[Reading], teacher: Predictions, student: Predictions
+        self, rows: Dataset, read: Sequence[TokenizedText], teacher: Predictions, student: Predictions
     ) -> Columns:
         found: Columns = {}
         for owner, predictions in (("teacher", teacher), ("student", student)):
@@ -137,7 +137,7 @@ class Examiner:
         return found
 
     def _example(
-        self, row: dict[str, Any], read: Reading, k: int, teacher: Predictions, students: Sequence[Predictions],
+        self, row: dict[str, Any], read: TokenizedText, k: int, teacher: Predictions, students: Sequence[Predictions],
         columns: Sequence[Columns],
     ) -> dict[str, Any]:  # fmt: skip
         """One example as the report shows it; see docs/audit.md."""

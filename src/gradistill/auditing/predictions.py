@@ -14,7 +14,7 @@ from torch import nn
 from gradistill.auditing.methods import Method
 from gradistill.auditing.methods.gradient_x_input import GradientXInput
 from gradistill.data.batching import Collate, row_batches
-from gradistill.models.eval_mode import still
+from gradistill.models.eval_mode import frozen_eval
 from gradistill.models.probe import ProbedModel
 from gradistill.signals.explained import explained_pass
 
@@ -63,7 +63,7 @@ def predict_rows(
     logits: list[Any] = [None] * len(rows)
     maps: list[Any] = [None] * len(rows)
     probed = ProbedModel.of(model)
-    with still(model):
+    with frozen_eval(model):
         for some in row_batches(rows, collate, probed.device, tokens_at_once=TOKENS_AT_ONCE, labels=labels):
             forward = explained_pass(probed, some.batch)
             scores, own = method(forward).detach().cpu(), some.own_tokens
@@ -85,7 +85,7 @@ def predict_logits(
     """The logits ``(rows, label)`` of encoded rows, in their order, without attributions; the model stays as it was."""
     found: list[Any] = [None] * len(rows)
     device = next(model.parameters()).device
-    with still(model), torch.inference_mode():
+    with frozen_eval(model), torch.inference_mode():
         for some in row_batches(rows, collate, device, tokens_at_once=tokens_at_once):
             logits = model(**some.batch.inputs).logits.float().cpu().numpy()
             for place, row in zip(some.places, logits, strict=True):

@@ -15,7 +15,7 @@ from gradistill.data.word_scores import WordScore, words_from_pieces
 
 
 @dataclass(frozen=True)
-class Reading:
+class TokenizedText:
     """One row: its texts, the places of its tokens in them, and which of its tokens are its ``own`` (not special)."""
 
     texts: tuple[str, ...]
@@ -37,11 +37,13 @@ class Reading:
         return [replace(word, score=float(word.score)) for word in words]
 
 
-def readings(rows: Dataset, tokenizer: PreTrainedTokenizerBase, task: Task, max_length: int) -> list[Reading]:
+def readings(
+    rows: Dataset, tokenizer: PreTrainedTokenizerBase, task: Task, max_length: int
+) -> list[TokenizedText]:
     places = token_places(rows, tokenizer, task, max_length=max_length)
     texts = zip(*(rows[name][:] for name in task.text_columns), strict=True)
     return [
-        Reading(tuple(text), place, np.array([segment is not None for segment in place.segments]))
+        TokenizedText(tuple(text), place, np.array([segment is not None for segment in place.segments]))
         for text, place in zip(texts, places, strict=True)
     ]
 

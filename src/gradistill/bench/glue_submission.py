@@ -17,7 +17,7 @@ import numpy as np
 from gradistill.auditing import predict_logits
 from gradistill.bench.plan import BenchPlan, Cell, cells
 from gradistill.bench.task_setup import Taught
-from gradistill.commands.text_lengths import Reader, task_length
+from gradistill.commands.text_lengths import LoadedModel, task_length
 from gradistill.data import Collator, Cut, Task, encode, load_unlabelled
 from gradistill.errors import GradistillError
 from gradistill.io import write_whole
@@ -95,7 +95,7 @@ def _logits(student: Path, rows: Any, task: Task) -> tuple[np.ndarray, Cut]:
     """A finished student's logits, and how many of the texts are cut, at the length that it was trained with."""
     tokenizer, (model, _) = load_tokenizer(student), load_classifier(student)
     with log_filter(lambda record: False):
-        length = task_length(None, tokenizer, [Reader("student", str(student), model)])
+        length = task_length(None, tokenizer, [LoadedModel("student", str(student), model)])
     encoded = encode(rows, tokenizer, task, max_length=length)
     check_readable(model, encoded.dataset, tokenizer, owner="student")
     return predict_logits(model, encoded.dataset, Collator(tokenizer)), encoded.cut

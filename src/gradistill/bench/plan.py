@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, Field
 
 from gradistill.batch import MOST_SEED
 from gradistill.data import TASKS, DataChoice
-from gradistill.data.data_choice import Kind
+from gradistill.data.data_choice import LabelKind
 from gradistill.errors import RecipeError, nearest
 from gradistill.recipe import Recipe, load_recipe
 from gradistill.recipe.recipe_files import read_keys
@@ -78,7 +78,7 @@ class TaskPlan(Strict):
     task: str | None = Field(default=None, description="the known task, if it is called otherwise here")
     label_column: str | None = Field(default=None, description="where the label is; body.text names a field")
     text_columns: Columns | None = Field(default=None, description="one or two columns of text")
-    kind: Kind | None = Field(default=None, description="classes or scores, where labels are numbers")
+    kind: LabelKind | None = Field(default=None, description="classes or scores, where labels are numbers")
     validation_share: float | None = Field(
         default=None, gt=0, lt=1, description="of the training rows, where there is no validation split"
     )

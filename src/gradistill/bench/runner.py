@@ -27,7 +27,7 @@ from gradistill.bench.task_setup import (
     with_lengths,
     written_recipe,
 )
-from gradistill.commands.output_folder import Kind, held
+from gradistill.commands.output_folder import FolderKind, held
 from gradistill.commands.run_folder import finished_run, metrics_of
 from gradistill.data.tasks import metric_title
 from gradistill.errors import GradistillError
@@ -52,7 +52,7 @@ def _is_bench(output: Path) -> bool:
     return all(path.name in known or draft_of(".+").fullmatch(path.name) for path in output.iterdir())
 
 
-BENCH = Kind("bench", _is_bench)
+BENCH = FolderKind("bench", _is_bench)
 
 
 def bench(plan: BenchPlan, output: str | Path, *, at_once: int | None = None) -> dict[str, Any]:

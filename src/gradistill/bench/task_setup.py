@@ -17,7 +17,7 @@ from gradistill.commands.data_warnings import NewWarnings, with_positive
 from gradistill.commands.run_folder import finished_run, metrics_of
 from gradistill.commands.signal_stores import delete
 from gradistill.commands.store_signals import store_signals
-from gradistill.commands.text_lengths import USUAL, Reader, task_length
+from gradistill.commands.text_lengths import USUAL, LoadedModel, task_length
 from gradistill.data import TASKS, DataChoice, Splits, Task, read_splits
 from gradistill.errors import GradistillError, StoreError, TrainingError
 from gradistill.io import write_whole
@@ -152,7 +152,7 @@ def taught(plan: BenchPlan, name: str, output: Path, rows: Rows) -> Taught:
         )
     teacher = given or str(folders[max(tried, key=lambda rate: tried[rate])])
     model, _ = load_classifier(teacher)
-    length = task_length(None, load_tokenizer(teacher), [Reader(f"teacher of {name}", teacher, model)])
+    length = task_length(None, load_tokenizer(teacher), [LoadedModel(f"teacher of {name}", teacher, model)])
     return Taught(rows, teacher, of_model(model), tried, length)
 
 

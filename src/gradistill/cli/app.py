@@ -42,7 +42,7 @@ app.command()(with_option_groups(bench))
 app.command()(with_option_groups(tune))
 
 
-def _say_version(wanted: bool) -> bool:
+def _print_version(wanted: bool) -> bool:
     if wanted:
         from gradistill import __version__
 
@@ -55,7 +55,7 @@ def _say_version(wanted: bool) -> bool:
 def version(
     wanted: Annotated[
         bool,
-        typer.Option("--version", callback=_say_version, is_eager=True, help="Say the version and stop."),
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Say the version and stop."),
     ] = False,
 ) -> None:
     pass

@@ -32,9 +32,9 @@ from gradistill.commands.data_warnings import (
     teacher_warning,
     with_positive,
 )
-from gradistill.commands.output_folder import Kind, check_output, draft_folder, held, put_in_place
+from gradistill.commands.output_folder import FolderKind, check_output, draft_folder, held, put_in_place
 from gradistill.commands.run_record import described, versions
-from gradistill.commands.text_lengths import Reader, task_length
+from gradistill.commands.text_lengths import LoadedModel, task_length
 from gradistill.data import Cut, DataChoice, Splits, Task, align_labels, encode, read_splits
 from gradistill.data.data_source import Source
 from gradistill.data.labels import match_names, match_numbers, numbers_of
@@ -66,7 +66,7 @@ def _is_audit(output: Path) -> bool:
     return figures.keys() >= {"data", "teacher", "students", "settings", "versions"}
 
 
-AUDIT = Kind(
+AUDIT = FolderKind(
     "audit", _is_audit, re.compile("|".join(map(re.escape, (PAGE, FIGURES, TABLE, EXAMPLES)))), FIGURES
 )
 
@@ -215,7 +215,7 @@ class _Models:
     names: list[str]
     tokenizer: PreTrainedTokenizerBase
     student_tokenizers: list[PreTrainedTokenizerBase]
-    readers: list[Reader]
+    readers: list[LoadedModel]
 
     @classmethod
     def load(cls, teacher: ModelSource, students: Sequence[ModelSource], named: Sequence[str]) -> _Models:
@@ -232,7 +232,7 @@ class _Models:
         names = _names(named)
         owners = ["teacher", *(f"student {name}" for name in names)]
         folders = map(model_folder, (teacher, *students))
-        readers = [Reader(*each) for each in zip(owners, folders, loaded, strict=True)]
+        readers = [LoadedModel(*each) for each in zip(owners, folders, loaded, strict=True)]
         return cls(loaded[0], loaded[1:], names, tokenizer, own, readers)
 
 

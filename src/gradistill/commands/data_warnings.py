@@ -21,7 +21,7 @@ from gradistill.data.overlap import overlap, texts_of
 from gradistill.data.split_tables import Wanted, read_source
 from gradistill.data.table import with_fields
 from gradistill.data.tasks import label_key, no_better_than_constant
-from gradistill.models.eval_mode import still
+from gradistill.models.eval_mode import frozen_eval
 from gradistill.printing import NO_PREFIX, log_line
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ def weak_teacher_warning(teacher: nn.Module, encoded: Dataset, collate: Collate,
     """A warning where a teacher predicts no better than one prediction for every row, on some of the encoded rows."""
     some = encoded if len(encoded) <= ROWS else encoded.shuffle(seed=0).select(range(ROWS))
     predicted, device = np.zeros(len(some)), next(teacher.parameters()).device
-    with still(teacher), torch.no_grad():
+    with frozen_eval(teacher), torch.no_grad():
         for batch in row_batches(some, collate, device, tokens_at_once=4096):
             logits = teacher(**batch.batch.inputs).logits.float().cpu().numpy()
             predicted[list(batch.places)] = logits[:, 0] if task.labels is None else logits.argmax(-1)

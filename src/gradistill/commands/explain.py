@@ -12,13 +12,13 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gradistill.attribution.adaptive_quadrature import integrated_to_tolerance
-from gradistill.attribution.quadrature import Integrated, integrated_in_steps
+from gradistill.attribution.quadrature import IntegrationResult, integrated_in_steps
 from gradistill.batch import Batch
 from gradistill.commands.run_folder import record_of
-from gradistill.commands.text_lengths import Reader, task_length
+from gradistill.commands.text_lengths import LoadedModel, task_length
 from gradistill.data.word_scores import words_from_pieces
 from gradistill.errors import DataError, RecipeError
-from gradistill.models.eval_mode import still
+from gradistill.models.eval_mode import frozen_eval
 from gradistill.models.input_limits import check_readable
 from gradistill.models.loading import label_names, load_classifier, load_tokenizer, set_padding
 from gradistill.models.model_source import ModelSource, model_folder, model_name
@@ -68,13 +68,13 @@ def explain(
     set_padding(classifier, tokenizer)
     name = model_folder(model) or model_name(model)
     with log_filter(lambda record: False):
-        length = task_length(max_length, tokenizer, [Reader("model", name, classifier)])
+        length = task_length(max_length, tokenizer, [LoadedModel("model", name, classifier)])
     encoding, offsets, whole = _encoded(tokenizer, texts, length)
     columns = {key: encoding[key].tolist() for key in ("input_ids", "token_type_ids") if key in encoding}
     check_readable(classifier, Dataset.from_dict(columns), tokenizer)
     batch, special = Batch.of(encoding), encoding["special_tokens_mask"][0]
     wordless = batch.inputs["input_ids"].masked_fill(special == 0, classifier.config.pad_token_id or 0)
-    with still(classifier):
+    with frozen_eval(classifier):
         found, logits, at = _attributed(
             classifier, batch, wordless if baseline == "padding" else None, label, steps
         )
@@ -141,7 +141,7 @@ def _encoded(
 
 def _attributed(
     model: PreTrainedModel, batch: Batch, wordless: Tensor | None, label: str | None, steps: int | None
-) -> tuple[Integrated, Tensor, int]:
+) -> tuple[IntegrationResult, Tensor, int]:
     """The attributions of the one text, logits ``(label,)``, and the explained label.
 
     The path starts at the embedding output of the ids ``wordless``, or at zero.

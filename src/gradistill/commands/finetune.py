@@ -12,7 +12,7 @@ from gradistill.commands.model_pair import ModelPair
 from gradistill.commands.prepared_run import TEST
 from gradistill.commands.run_folder import check_run
 from gradistill.commands.task_run import TaskRun
-from gradistill.commands.text_lengths import Reader, new_length
+from gradistill.commands.text_lengths import LoadedModel, new_length
 from gradistill.data import DataChoice, read_splits
 from gradistill.data.data_source import Source
 from gradistill.errors import RecipeError
@@ -67,7 +67,7 @@ def finetune(
     set_seed(recipe.training.seed)
     tokenizer = load_tokenizer(model)
     loaded, _ = load_classifier(model, head=Head(splits.task.labels), new_head=True)
-    student = Reader("model", model_folder(model), loaded)
+    student = LoadedModel("model", model_folder(model), loaded)
     recipe = recipe.with_length(new_length(recipe.training.max_length, [student]))
     names = {"student": model_name(model), "data": choice.name}
     run = TaskRun(

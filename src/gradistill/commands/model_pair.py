@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from gradistill.commands.text_lengths import Reader
+from gradistill.commands.text_lengths import LoadedModel
 from gradistill.models.probe import ProbedModel
 from gradistill.objectives import Pair
 from gradistill.recipe import Recipe
@@ -20,14 +20,14 @@ class ModelPair:
     ``shared_embeddings``: whether the student's embedding layer is a copy of the teacher's.
     """
 
-    student: Reader
-    teacher: Reader | None
+    student: LoadedModel
+    teacher: LoadedModel | None
     recipe: Recipe
     shared_embeddings: bool = True
 
     @classmethod
-    def of(cls, student: Reader, teacher: Reader, recipe: Recipe) -> ModelPair:
-        """A pair whose student was built from the teacher as the recipe describes (``runs.build_student``)."""
+    def of(cls, student: LoadedModel, teacher: LoadedModel, recipe: Recipe) -> ModelPair:
+        """A pair whose student was built from the teacher as the recipe describes (``prepared_run.build_student``)."""
         own_embeddings = recipe.student.checkpoint and recipe.student.embeddings == "own"
         return cls(student, teacher, recipe, not own_embeddings)
 
@@ -47,7 +47,7 @@ class ModelPair:
             return None
         return Pair(self.student.probe, self.teacher.probe, self.shared_embeddings)
 
-    def readers(self) -> Iterator[tuple[str, Reader]]:
+    def readers(self) -> Iterator[tuple[str, LoadedModel]]:
         """The models by role, the student first."""
         yield "student", self.student
         if self.teacher is not None:

@@ -2,7 +2,7 @@
 
 A folder is ours by a file that we wrote and that parses, never by the names in it. That file is ``.gradistill.json``,
 the mark: the kind of folder, and a checksum of every file that a finished run or audit put there. Folders of versions
-that wrote no mark are recognised by the content of another file (``Kind.unmarked``).
+that wrote no mark are recognised by the content of another file (``FolderKind.unmarked``).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Kind:
+class FolderKind:
     """A kind of output folder.
 
     ``unmarked`` recognises a folder of a version that wrote no mark, and ``files`` matches the names that such a
@@ -48,7 +48,7 @@ class Kind:
     finished: str | None = None
 
 
-def check_output(output: Path, kind: Kind, *, overwrite: bool = True) -> None:
+def check_output(output: Path, kind: FolderKind, *, overwrite: bool = True) -> None:
     """Refuse a folder that holds files of others, or a finished one that is not to be replaced.
 
     Nothing is changed. With ``overwrite`` a finished one passes, unless a file of it was changed since: that would be
@@ -79,7 +79,7 @@ def check_output(output: Path, kind: Kind, *, overwrite: bool = True) -> None:
 
 
 @contextmanager
-def held(output: Path, kind: Kind | None = None) -> Iterator[None]:
+def held(output: Path, kind: FolderKind | None = None) -> Iterator[None]:
     """Lock an output folder for this process, and mark it where it is of a ``kind``; drafts in it are removed.
 
     A folder that is refused is left as it was: a new one is removed again. Raises RecipeError where another process
@@ -119,13 +119,13 @@ def draft_folder(output: Path) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def is_ours(output: Path, kind: Kind) -> bool:
+def is_ours(output: Path, kind: FolderKind) -> bool:
     """Whether we wrote the folder, for this kind of output."""
     mark = _mark_of(output)
     return mark[0] == kind.name if mark is not None else kind.unmarked(output)
 
 
-def put_in_place(draft: Path, output: Path, kind: Kind) -> None:
+def put_in_place(draft: Path, output: Path, kind: FolderKind) -> None:
     """Move what a draft folder holds into the output, file by file; the file that marks it as finished comes last.
 
     An earlier result in the output is removed first. A file of the user's that is in the way is kept beside it, as
@@ -151,7 +151,7 @@ def put_in_place(draft: Path, output: Path, kind: Kind) -> None:
     sync_folder(output)
 
 
-def _files_of(output: Path, kind: Kind) -> dict[str, str]:
+def _files_of(output: Path, kind: FolderKind) -> dict[str, str]:
     """Name and checksum of each file that we wrote into a folder of ours."""
     mark = _mark_of(output)
     if mark is not None:
@@ -162,7 +162,7 @@ def _files_of(output: Path, kind: Kind) -> dict[str, str]:
     return {path.name: checksum_of(path) for path in found}
 
 
-def _refuse_changed(output: Path, kind: Kind) -> None:
+def _refuse_changed(output: Path, kind: FolderKind) -> None:
     files = _files_of(output, kind)
     changed = sorted(p for p in files if (output / p).exists() and not _is_as_written(output, p, files))
     if changed:
@@ -213,7 +213,7 @@ def _is_inside(path: str) -> bool:
     return bool(path) and not Path(path).is_absolute() and ".." not in Path(path).parts
 
 
-def _write_mark(output: Path, kind: Kind, files: Mapping[str, str]) -> None:
+def _write_mark(output: Path, kind: FolderKind, files: Mapping[str, str]) -> None:
     mark = {"gradistill": kind.name, "format": _FORMAT, "files": dict(files)}
     write_whole(output / MARK, (json.dumps(mark, indent=1) + "\n").encode())
 

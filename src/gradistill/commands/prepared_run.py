@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase, set_seed
 from gradistill.commands.data_warnings import log_splits, with_positive
 from gradistill.commands.model_pair import ModelPair
 from gradistill.commands.task_run import TaskRun
-from gradistill.commands.text_lengths import Reader, task_length
+from gradistill.commands.text_lengths import LoadedModel, task_length
 from gradistill.data import DataChoice, Splits, align_labels, load_unlabelled, read_splits
 from gradistill.errors import RecipeError
 from gradistill.models.device_map import DeviceMap
@@ -51,7 +51,7 @@ def prepared_run(
     splits = with_positive(splits, data.positive, [model_folder(teacher)])
     log_splits(splits)
     set_seed(recipe.training.seed)
-    reader = Reader("teacher", model_folder(teacher), teacher_model)
+    reader = LoadedModel("teacher", model_folder(teacher), teacher_model)
     student = build_student(reader, tokenizer, recipe.student)
     set_padding(teacher_model, tokenizer)
     length = task_length(recipe.training.max_length, tokenizer, [reader, student])
@@ -82,7 +82,7 @@ def _unlabelled(data: DataChoice, recipe: Recipe, splits: Splits) -> Dataset | N
             expected="a method with a teacher",
             remedy="see gradistill methods",
         )
-    gold = [t.name for t in recipe.objectives.values() if getattr(t.objective, "view", None) == "gold"]
+    gold = [t.name for t in recipe.objectives.values() if getattr(t.objective, "target", None) == "gold_loss"]
     if gold and splits.task.labels is None:
         raise RecipeError(
             f"{gold[0]} differentiates the distance from the gold score, which unlabelled rows do not have",
@@ -95,7 +95,9 @@ def _unlabelled(data: DataChoice, recipe: Recipe, splits: Splits) -> Dataset | N
     return rows
 
 
-def build_student(teacher: Reader, tokenizer: PreTrainedTokenizerBase, settings: StudentSettings) -> Reader:
+def build_student(
+    teacher: LoadedModel, tokenizer: PreTrainedTokenizerBase, settings: StudentSettings
+) -> LoadedModel:
     """The student that the settings describe; without a depth or a checkpoint, half of the teacher's layers."""
     if settings.checkpoint is not None:
         if settings.layers is not None or settings.width is not None:
@@ -116,7 +118,7 @@ def build_student(teacher: Reader, tokenizer: PreTrainedTokenizerBase, settings:
             model = narrow_student(teacher.model, layers, settings.width, dropout=settings.dropout)
     set_padding(model, tokenizer)
     share_embeddings(model, teacher.model, settings.embeddings)
-    student = Reader("student", "", model)
+    student = LoadedModel("student", "", model)
     if settings.dropout == "not_in_embeddings":
         silence_embedding_dropout(model, student.probe)
     return student

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArgum
 from gradistill.commands.model_pair import ModelPair
 from gradistill.commands.prepared_run import build_student
 from gradistill.commands.run_folder import check_run
-from gradistill.commands.text_lengths import Reader, new_length
+from gradistill.commands.text_lengths import LoadedModel, new_length
 from gradistill.commands.training_run import EncodedRows, Run
 from gradistill.data import Cut, encode, load_texts
 from gradistill.data.batching import row_batches
@@ -29,7 +29,7 @@ from gradistill.objectives import Moment, Pair
 from gradistill.recipe import Recipe
 from gradistill.signals import Logits, TargetSignal
 from gradistill.signals.teacher import TeacherSignals
-from gradistill.training.arguments import Measured, check_training, training_arguments
+from gradistill.training.arguments import MetricNames, check_training, training_arguments
 from gradistill.training.trainer import DistillationTrainer
 
 logger = logging.getLogger(__name__)
@@ -67,14 +67,17 @@ def pretrain(
     output, texts = Path(output), _listed(texts)
     reads = (*model_paths(teacher, recipe.student.checkpoint), *filter(is_path, texts))
     check_run(output, recipe, overwrite=overwrite, reads=reads)
-    check_training(recipe, Measured())
+    check_training(recipe, MetricNames())
+    set_seed(
+        recipe.training.seed
+    )  # a teacher without a head gets one, and its hash is among the run's inputs
     tokenizer, (model, _) = load_tokenizer(teacher), load_classifier(teacher, new_head=True)
     set_padding(model, tokenizer)
     set_seed(recipe.training.seed)
-    reader = Reader("teacher", model_folder(teacher), model)
+    reader = LoadedModel("teacher", model_folder(teacher), model)
     student = build_student(reader, tokenizer, recipe.student)
     recipe = recipe.with_length(new_length(recipe.training.max_length, [reader, student]))
-    models = ModelPair(student, reader, recipe)
+    models = ModelPair.of(student, reader, recipe)
     names = {"teacher": model_name(teacher)}
     run = Pretraining(
         recipe=recipe,
@@ -99,7 +102,7 @@ class Pretraining(Run):
         return "texts"
 
     def arguments(self, output: Path) -> TrainingArguments:
-        return training_arguments(self.recipe.training, output, Measured())
+        return training_arguments(self.recipe.training, output, MetricNames())
 
     def encode(self) -> EncodedRows:
         training, held_out, cut = _rows(self.texts, self.tokenizer, self.recipe)
@@ -108,7 +111,7 @@ class Pretraining(Run):
     def check(self, encoded: EncodedRows) -> None:
         super().check(encoded)
         assert self.models.facts is not None
-        _refuse_answers(self.recipe, self.models.facts)
+        _refuse_prediction_objectives(self.recipe, self.models.facts)
 
     def teacher_signals(self, encoded: EncodedRows, arguments: TrainingArguments) -> TeacherSignals:
         online = self.models.online
@@ -142,7 +145,7 @@ def _listed(texts: Any) -> list[Source]:
     return list(texts) if isinstance(texts, list | tuple) and not rows else [texts]
 
 
-def _refuse_answers(recipe: Recipe, pair: Pair) -> None:
+def _refuse_prediction_objectives(recipe: Recipe, pair: Pair) -> None:
     """Only what an encoder computes before its head can be learned from texts that belong to no task."""
     for term in recipe.objectives.values():
         signals = term.objective.signals(pair, "student").values()
@@ -164,13 +167,15 @@ def _rows(texts: Dataset, tokenizer: PreTrainedTokenizerBase, recipe: Recipe) ->
     if encoded.truncated:
         logger.info(str(encoded.cut))
     rows = encoded.dataset
-    apart = min(MOST_HELD_OUT, max(1, round(HELD_OUT * len(rows))))
+    count = min(MOST_HELD_OUT, max(1, round(HELD_OUT * len(rows))))
     if len(rows) < 2:
         raise RecipeError(
-            f"Pre-training has {len(rows)} text.", expected="two or more", remedy="name files with more texts"
+            f"Pre-training has {len(rows)} text.",
+            expected="two or more",
+            remedy="name files with more texts, or raise training.max_train_rows",
         )
-    logger.info(f"pre-training on {len(rows) - apart} texts; {apart} are held out")
-    return rows.select(range(apart, len(rows))), rows.select(range(apart)), encoded.cut
+    logger.info(f"pre-training on {len(rows) - count} texts; {count} are held out")
+    return rows.select(range(count, len(rows))), rows.select(range(count)), encoded.cut
 
 
 def _distances(trainer: DistillationTrainer, rows: Dataset) -> dict[str, float]:
@@ -181,6 +186,7 @@ def _distances(trainer: DistillationTrainer, rows: Dataset) -> dict[str, float]:
     sums = dict.fromkeys((term.name for term in step.terms), 0.0)
     with evaluating(student), torch.no_grad():
         for some in row_batches(rows, collate, student.device, tokens_at_once=2048):
+            step.student.verified(some.batch)
             for name, values in step.distances(student, some.batch, Moment())[0].items():
                 sums[name] += float(values.sum())
     return {name: round(total / len(rows), 6) for name, total in sums.items()}

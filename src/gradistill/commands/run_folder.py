@@ -15,7 +15,7 @@ from os.path import realpath
 from pathlib import Path
 from typing import Any
 
-from gradistill.commands.output_folder import Kind, check_output, held, put_in_place
+from gradistill.commands.output_folder import FolderKind, check_output, held, put_in_place
 from gradistill.errors import GradistillError, RecipeError
 from gradistill.io import (
     differences,
@@ -153,7 +153,7 @@ def _is_run(output: Path) -> bool:
     return metrics_of(output) is not None or _is_under_way(output)
 
 
-RUN = Kind("run", _is_run, _MODEL_FILES, METRICS)
+RUN = FolderKind("run", _is_run, _MODEL_FILES, METRICS)
 
 
 def _refuse_foreign(output: Path) -> None:

@@ -26,7 +26,7 @@ from gradistill.store.columns import Encoding, columns_for
 from gradistill.store.fingerprint import digest, made_for
 from gradistill.store.manifest import MANIFEST, SHARD, Manifest, refuse_other
 from gradistill.store.reader import StoredTeacher, Verify, damaged, open_shelf, refuse_damaged
-from gradistill.store.writer import DRAFT, PLAN, Build, Share, alone, build, read_plan, rebuild
+from gradistill.store.writer import DRAFT, PLAN, Build, ProcessShare, build, read_plan, rebuild, store_lock
 from gradistill.training.distributed import processes
 
 logger = logging.getLogger(__name__)
@@ -119,8 +119,8 @@ def stored_teacher(
     verify = choice.verify
     if choice.where == "auto":
         try:
-            if not mended(plan, teacher, tokenizer, verify=verify):
-                filled(plan, teacher, tokenizer)
+            if not repair_damaged_shards(plan, teacher, tokenizer, verify=verify):
+                build_missing_shards(plan, teacher, tokenizer)
         except (StoreError, OSError) as error:
             why = error.what if isinstance(error, StoreError) else f"{plan.folder}: {system_reason(error)}"
             logger.info(
@@ -132,7 +132,7 @@ def stored_teacher(
     return StoredTeacher.open(plan.folder, plan.made_for, plan.columns, plan.rows["index"], verify=verify)
 
 
-def filled(plan: Build, teacher: OnlineTeacher, tokenizer: PreTrainedTokenizerBase) -> None:
+def build_missing_shards(plan: Build, teacher: OnlineTeacher, tokenizer: PreTrainedTokenizerBase) -> None:
     """Build what the store lacks, with a bar; over all ranks of ``torchrun``."""
     state = processes()
     placed(teacher.model, state.device)
@@ -144,12 +144,12 @@ def filled(plan: Build, teacher: OnlineTeacher, tokenizer: PreTrainedTokenizerBa
             plan,
             teacher,
             _collate(tokenizer, state.device),
-            share=Share(state.process_index, state.num_processes, state.wait_for_everyone),
+            share=ProcessShare(state.process_index, state.num_processes, state.wait_for_everyone),
             on_progress=lambda rows: progress.advance(bar, rows),
         )
 
 
-def mended(
+def repair_damaged_shards(
     plan: Build,
     teacher: OnlineTeacher,
     tokenizer: PreTrainedTokenizerBase,
@@ -234,7 +234,7 @@ def stores(folder: Path) -> list[Path]:
 def delete(folder: Path) -> None:
     """Remove a store, whole or damaged. Raises StoreError for anything else."""
     refuse_no_store(folder)
-    with alone(folder, wait=False):
+    with store_lock(folder, wait=False):
         discard(folder)
 
 

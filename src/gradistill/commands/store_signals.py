@@ -12,11 +12,11 @@ from gradistill.commands.prepared_run import build_student, prepared_run
 from gradistill.commands.signal_stores import (
     DEFAULT_SETTINGS,
     StoreSettings,
-    filled,
-    mended,
+    build_missing_shards,
+    repair_damaged_shards,
 )
 from gradistill.commands.task_run import TaskRun
-from gradistill.commands.text_lengths import Reader
+from gradistill.commands.text_lengths import LoadedModel
 from gradistill.data import DataChoice
 from gradistill.data.data_source import Source
 from gradistill.errors import GradistillError, RecipeError
@@ -70,15 +70,15 @@ def store_signals(
         # its weights would lie elsewhere in memory, and the store's last bits differ
         run.warn_of_weak_teacher(validation)
     plan = run.plan(signals, rows, settings.encoding, Path(output) if output else None)
-    if settings.repair and mended(plan, online, run.tokenizer):
+    if settings.repair and repair_damaged_shards(plan, online, run.tokenizer):
         return plan.folder
-    filled(plan, online, run.tokenizer)
+    build_missing_shards(plan, online, run.tokenizer)
     if is_spread(reader.model):
         run.warn_of_weak_teacher(validation)
     return plan.folder
 
 
-def _signals_of_others(run: TaskRun, teacher: Reader, others: Sequence[Recipe]) -> Iterator[Signal]:
+def _signals_of_others(run: TaskRun, teacher: LoadedModel, others: Sequence[Recipe]) -> Iterator[Signal]:
     """The signals that further recipes need; one that cannot learn from this teacher is left out, with a warning."""
     for other in others:
         try:

@@ -29,7 +29,7 @@ from gradistill.store.columns import Encoding
 from gradistill.store.fingerprint import of_rows
 from gradistill.store.reader import StoredTeacher
 from gradistill.store.writer import Build
-from gradistill.training.arguments import Measured, training_arguments
+from gradistill.training.arguments import MetricNames, training_arguments
 from gradistill.training.distributed import processes
 from gradistill.training.step import signals_of
 from gradistill.training.trainer import DistillationTrainer
@@ -58,7 +58,7 @@ class TaskRun(Run):
         return self.splits.task.name
 
     def arguments(self, output: Path) -> TrainingArguments:
-        measured = Measured(self.task.select, self.task.metrics, classes=self.task.labels is not None)
+        measured = MetricNames(self.task.select, self.task.metrics, classes=self.task.labels is not None)
         arguments = training_arguments(self._selecting(self.recipe.training), output, measured)
         name = str(arguments.metric_for_best_model or "").removeprefix("eval_")
         if arguments.load_best_model_at_end and name != self.task.select:

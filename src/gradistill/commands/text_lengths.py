@@ -24,7 +24,7 @@ USUAL, MOST = 128, 512
 
 
 @dataclass(frozen=True)
-class Reader:
+class LoadedModel:
     """A model that reads the texts; ``owner`` is what messages call it, ``name`` its folder or hub id, if any."""
 
     owner: str
@@ -63,7 +63,9 @@ def _of_recipe(file: Path) -> Any:
         return None
 
 
-def task_length(wanted: int | None, tokenizer: PreTrainedTokenizerBase, readers: Sequence[Reader]) -> int:
+def task_length(
+    wanted: int | None, tokenizer: PreTrainedTokenizerBase, readers: Sequence[LoadedModel]
+) -> int:
     """The length for texts of a task that the first of the ``readers`` was trained on.
 
     Its own record counts; without one the tokenizer's ``model_max_length`` does, up to ``MOST``. What ``wanted`` gives
@@ -84,7 +86,7 @@ def task_length(wanted: int | None, tokenizer: PreTrainedTokenizerBase, readers:
     return chosen
 
 
-def new_length(wanted: int | None, readers: Sequence[Reader]) -> int:
+def new_length(wanted: int | None, readers: Sequence[LoadedModel]) -> int:
     """The length for a model that is yet to be trained on a task: what its folder records, else ``USUAL``.
 
     Raises ModelError as ``task_length`` does.
@@ -92,7 +94,7 @@ def new_length(wanted: int | None, readers: Sequence[Reader]) -> int:
     return _within(wanted, trained_length(readers[0].name) or USUAL, readers)
 
 
-def _within(wanted: int | None, usual: int, readers: Sequence[Reader]) -> int:
+def _within(wanted: int | None, usual: int, readers: Sequence[LoadedModel]) -> int:
     """What was ``wanted``, or as much of the ``usual`` length as all models can read."""
     chosen = usual if wanted is None else wanted
     for reader in readers:

@@ -1,6 +1,6 @@
 """The way of every training run: check, train, evaluate, write. What differs stands in the subclasses.
 
-``task_run.TaskRun`` trains a classifier on the rows of a task, ``pretraining.Pretraining`` an encoder on texts.
+``task_run.TaskRun`` trains a classifier on the rows of a task, ``pretrain.Pretraining`` an encoder on texts.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ class Run(ABC):
         readers = dict(self.models.readers())
         for owner in filter(readers.__contains__, self.checked):
             for rows in encoded.rows.values():
-                readers[owner].limits.check(rows, self.tokenizer, owner=owner)
+                readers[owner].limits.check(rows, self.tokenizer, owner=readers[owner].owner)
 
     def hashes(self, encoded: EncodedRows) -> dict[str, str]:
         """Hashes of what the run reads: what it starts from, whom it learns from, and of which rows."""

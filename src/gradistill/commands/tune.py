@@ -20,7 +20,7 @@ from transformers import TrainerCallback
 
 from gradistill.commands.data_warnings import NewWarnings
 from gradistill.commands.distill import distill
-from gradistill.commands.output_folder import Kind, check_output, held
+from gradistill.commands.output_folder import FolderKind, check_output, held
 from gradistill.commands.prepared_run import prepared_run
 from gradistill.commands.run_folder import metrics_of
 from gradistill.commands.search_space import Searched, changes_of, default_space
@@ -58,7 +58,7 @@ def _is_search(output: Path) -> bool:
         return False
 
 
-SEARCH = Kind("search", _is_search)
+SEARCH = FolderKind("search", _is_search)
 
 
 @dataclass(frozen=True)

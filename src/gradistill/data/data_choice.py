@@ -12,7 +12,7 @@ from gradistill.data.data_source import Source, described_source, is_path, path_
 from gradistill.data.tasks import Task
 from gradistill.errors import RecipeError
 
-Kind = Literal["classes", "scores"]
+LabelKind = Literal["classes", "scores"]
 """What the labels are: names or numbers of classes, or numbers to be predicted."""
 
 
@@ -39,14 +39,14 @@ class DataChoice:
     label_column: str | None = None
     text_columns: Sequence[str] | None = None
     unlabelled: Source = None
-    kind: Kind | None = None
+    kind: LabelKind | None = None
     validation_share: float | None = None
     validation_seed: int = 0
     label_map: Mapping[str, str] | None = None
     positive: str | None = None
 
     def __post_init__(self) -> None:
-        if self.kind is not None and self.kind not in get_args(Kind):
+        if self.kind is not None and self.kind not in get_args(LabelKind):
             raise RecipeError(
                 f"kind is {self.kind!r}", expected="classes or scores", remedy="choose one of them"
             )

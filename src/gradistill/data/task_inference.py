@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from gradistill.data.data_choice import DataChoice, Kind
+from gradistill.data.data_choice import DataChoice, LabelKind
 from gradistill.data.table import Table
 from gradistill.data.tasks import Task, inferred_task, label_key
 from gradistill.data.text_columns import LABEL_COLUMNS, TextChoice, find_text_columns, label_candidates
@@ -106,7 +106,7 @@ def joined_labels(table: Table, column: str) -> str | None:
     return None
 
 
-def find_labels(table: Table, column: str, kind: Kind | None = None) -> tuple[str, ...] | None:
+def find_labels(table: Table, column: str, kind: LabelKind | None = None) -> tuple[str, ...] | None:
     """The class names in the order of their ids, or None for scores; raises DataError if there is doubt.
 
     With one number that is no whole number, the labels are scores. Whole numbers are classes in ascending

@@ -24,7 +24,7 @@ from gradistill.auditing import Estimate, Predictions, loyalty, mean_estimate, p
 from gradistill.commands.distill import distill
 from gradistill.commands.explain import explain
 from gradistill.commands.finetune import finetune
-from gradistill.commands.output_folder import Kind, held, is_ours
+from gradistill.commands.output_folder import FolderKind, held, is_ours
 from gradistill.commands.run_folder import RUN, finished_run
 from gradistill.commands.signal_stores import StoreChoice
 from gradistill.commands.text_lengths import USUAL, trained_length
@@ -59,7 +59,7 @@ def _is_demo(output: Path) -> bool:
         return named and is_ours(output / "teacher", RUN)
 
 
-DEMO = Kind("demo", _is_demo)
+DEMO = FolderKind("demo", _is_demo)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from gradistill.models.tracing import evaluating
 
 
 @contextmanager
-def still(model: nn.Module) -> Iterator[None]:
+def frozen_eval(model: nn.Module) -> Iterator[None]:
     """Eval mode and no gradients of parameters inside the block; every module and parameter as before behind it.
 
     What is differentiated with respect to inputs then keeps no graph for the weights.

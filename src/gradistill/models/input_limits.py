@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedTokenizerBase
 
 from gradistill.errors import ModelError
-from gradistill.models.tracing import evaluating, specimen, unwrapped
+from gradistill.models.tracing import evaluating, probe_batch, unwrapped
 
 _AT_ONCE = 1000
 
@@ -46,7 +46,7 @@ class Limits:
         RoBERTa) to the end of the table there is room for a text. Of several tables the smallest counts.
         """
         inner = unwrapped(model)
-        ids = specimen(inner)["input_ids"][:1].flip(1)  # falling, so that they are not taken for positions
+        ids = probe_batch(inner)["input_ids"][:1].flip(1)  # falling, so that they are not taken for positions
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         if "token_type_ids" in signature(inner.forward).parameters:
             inputs["token_type_ids"] = torch.zeros_like(ids)

@@ -21,7 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from gradistill.models.attention import Attention, chooses_attention, intercepted_attention
-from gradistill.models.tracing import Seen
+from gradistill.models.tracing import ModuleCall
 
 Reads = Literal["first", "last"]
 Positions = Int[Tensor, " batch"] | None
@@ -63,11 +63,11 @@ class Trim:
             yield
 
 
-def find_trim(calls: Sequence[Seen], logits: Tensor, mask: Tensor, reads: Reads) -> Trim | None:
+def find_trim(calls: Sequence[ModuleCall], logits: Tensor, mask: Tensor, reads: Reads) -> Trim | None:
     """What can be trimmed, from the calls of one forward pass in order of return; None where nothing can."""
     rows = _Rows(mask, reads)
     turns: Counter[str] = Counter()
-    numbered: list[tuple[Call, Seen]] = []
+    numbered: list[tuple[Call, ModuleCall]] = []
     for seen in calls:
         turns[seen.name] += 1
         numbered.append((Call(seen.name, turns[seen.name]), seen))
@@ -118,8 +118,8 @@ class _Rows:
 
 
 def _read_in_one_row(
-    numbered: Sequence[tuple[Call, Seen]], logits: Tensor, rows: _Rows
-) -> list[tuple[Call, Seen]]:
+    numbered: Sequence[tuple[Call, ModuleCall]], logits: Tensor, rows: _Rows
+) -> list[tuple[Call, ModuleCall]]:
     """The calls whose output, one row a token, reaches the logits through one row and no other."""
     candidates = [
         (call, seen) for call, seen in numbered if rows.fits(seen.output) and seen.output.requires_grad
@@ -134,7 +134,7 @@ def _read_in_one_row(
     ]
 
 
-def _token_by_token(seen: Seen, rows: _Rows) -> bool:
+def _token_by_token(seen: ModuleCall, rows: _Rows) -> bool:
     """Whether a row of the output depends on the same row of each input only: the call alone, run again."""
     tensors = [value for value in seen.arguments if isinstance(value, Tensor)]
     plain = all(value is None or isinstance(value, Tensor | bool | int | float) for value in seen.arguments)
@@ -150,7 +150,7 @@ def _token_by_token(seen: Seen, rows: _Rows) -> bool:
     return all(gradient is None or rows.others_are_zero(gradient) for gradient in gradients)
 
 
-def _inside(inner: Seen, outer: Seen) -> bool:
+def _inside(inner: ModuleCall, outer: ModuleCall) -> bool:
     """Whether one call happened within another."""
     return inner is not outer and outer.start < inner.start and inner.end < outer.end
 

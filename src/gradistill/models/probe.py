@@ -22,7 +22,15 @@ from gradistill.errors import ModelError
 from gradistill.models.attention import Heads, attending
 from gradistill.models.facts import ModelFacts
 from gradistill.models.last_block import Reads, Trim, find_trim
-from gradistill.models.tracing import Seen, evaluating, specimen, thawed, traced, unwrapped, without_autocast
+from gradistill.models.tracing import (
+    ModuleCall,
+    all_trainable,
+    evaluating,
+    probe_batch,
+    traced,
+    unwrapped,
+    without_autocast,
+)
 
 _LOG = logging.getLogger(__name__)
 
@@ -43,8 +51,8 @@ class Probe(ModelFacts):
     def find(cls, model: nn.Module) -> Probe:
         """Look at one forward pass of a sequence classifier. Raises ModelError for what has no such sites."""
         inner = unwrapped(model)
-        batch = specimen(inner)
-        with evaluating(inner), thawed(inner), torch.enable_grad():
+        batch = probe_batch(inner)
+        with evaluating(inner), all_trainable(inner), torch.enable_grad():
             with attending(inner) as met:
                 calls, outputs = traced(inner, batch)
             states = _hidden_states(inner, outputs)
@@ -196,7 +204,7 @@ def _hidden_states(model: nn.Module, outputs: Any) -> tuple[Tensor, ...]:
     return tuple(states)
 
 
-def _producer(model: nn.Module, calls: Sequence[Seen], embedding: Tensor) -> str:
+def _producer(model: nn.Module, calls: Sequence[ModuleCall], embedding: Tensor) -> str:
     """The outermost module that makes the embedding output.
 
     Modules that only pass it through (dropout in eval mode, an identity in front of the attention) also return

@@ -66,7 +66,7 @@ def without_autocast(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def thawed(model: nn.Module) -> Iterator[None]:
+def all_trainable(model: nn.Module) -> Iterator[None]:
     """Every parameter requires a gradient inside the block: what depends on what is read from gradients."""
     frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
     for parameter in frozen:
@@ -78,7 +78,7 @@ def thawed(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(False)
 
 
-def specimen(model: nn.Module) -> dict[str, Tensor]:
+def probe_batch(model: nn.Module) -> dict[str, Tensor]:
     """Two texts of token ids that are nobody's padding, the second one padded where the model can pad."""
     config = config_of(model)
     if getattr(config, "is_encoder_decoder", False):
@@ -98,7 +98,7 @@ def specimen(model: nn.Module) -> dict[str, Tensor]:
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class ModuleCall:
     """One module call of a forward pass: its inputs, its output, and when."""
 
     name: str
@@ -120,7 +120,7 @@ class Seen:
 class _Recorder:
     """The calls of a forward pass as they return."""
 
-    calls: list[Seen] = field(default_factory=list)
+    calls: list[ModuleCall] = field(default_factory=list)
     begun: list[int] = field(default_factory=list)
     clock: Iterator[int] = field(default_factory=count)
 
@@ -131,11 +131,11 @@ class _Recorder:
         several = isinstance(output, tuple)
         first = output[0] if several and output else output
         self.calls.append(
-            Seen(name, module, given, named, first, several, self.begun.pop(), next(self.clock))
+            ModuleCall(name, module, given, named, first, several, self.begun.pop(), next(self.clock))
         )
 
 
-def traced(model: nn.Module, batch: dict[str, Tensor]) -> tuple[list[Seen], Any]:
+def traced(model: nn.Module, batch: dict[str, Tensor]) -> tuple[list[ModuleCall], Any]:
     """All module calls of one forward pass in order of return, and what the model returned."""
     recorder = _Recorder()
     with ExitStack() as hooks:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gradistill.attribution.normalization import unit_maps
 from gradistill.attribution.quadrature import Rule
-from gradistill.attribution.targets import Kind, Target, View
+from gradistill.attribution.targets import Target, TargetKind, View
 from gradistill.batch import Batch
 from gradistill.objectives.base import Moment, Objective, Pair, Role, Signals, objective
 from gradistill.signals import AttributionScores, Signal
@@ -31,7 +31,7 @@ class AttributionMap(Objective):
     title: ClassVar[str] = "AD-KD: token attribution maps"
     source: ClassVar[str] = "Wu et al. 2023 (ACL), arXiv 2305.10010"
 
-    target: Kind = Field(default="log_odds", description="the scalar that is differentiated")
+    target: TargetKind = Field(default="log_odds", description="the scalar that is differentiated")
     view: View = Field(
         default="all",
         description="of which label: all (multi-view), own, teacher, gold, sampled (one of all)",

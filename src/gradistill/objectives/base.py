@@ -22,7 +22,7 @@ from gradistill.models.facts import ModelFacts
 from gradistill.models.layer_map import LayerMap, Layers, intermediate_pairs, layer_pairs
 from gradistill.signals import Signal
 
-Kind = TypeVar("Kind", bound="Objective")
+ObjectiveT = TypeVar("ObjectiveT", bound="Objective")
 Role = Literal["student", "teacher"]
 Site = Literal["embedding_output", "cls"]
 Signals = Mapping[str, Tensor]
@@ -106,7 +106,7 @@ class Objective(ABC):
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(pydantic.Field,))
-def objective(cls: type[Kind]) -> type[Kind]:
+def objective(cls: type[ObjectiveT]) -> type[ObjectiveT]:
     """Make an objective: a frozen dataclass whose fields are validated and whose unknown fields are refused."""
     validated: Any = pydantic.dataclasses.dataclass(
         frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False)

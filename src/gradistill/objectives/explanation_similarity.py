@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from gradistill.attribution.normalization import unit_maps
-from gradistill.attribution.targets import Kind, Target, View
+from gradistill.attribution.targets import Target, TargetKind, View
 from gradistill.batch import Batch
 from gradistill.objectives.base import Moment, Objective, Pair, Role, Signals, objective
 from gradistill.signals import AttributionScores, Signal
@@ -27,7 +27,7 @@ class ExplanationSimilarity(Objective):
     title: ClassVar[str] = "e²KD: similar explanations"
     source: ClassVar[str] = "Parchami-Araghi et al. 2024 (ECCV), arXiv 2402.03119"
 
-    target: Kind = Field(default="log_odds", description="the scalar that is explained")
+    target: TargetKind = Field(default="log_odds", description="the scalar that is explained")
     view: View = Field(
         default="teacher", description="of which label: teacher, own, gold, all, sampled (one of all)"
     )

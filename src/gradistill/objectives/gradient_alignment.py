@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from gradistill.attribution.normalization import unit_vectors
-from gradistill.attribution.targets import Kind, Target, View
+from gradistill.attribution.targets import Target, TargetKind, View
 from gradistill.batch import Batch
 from gradistill.models.layer_map import LayerMap
 from gradistill.objectives.base import Moment, Objective, Pair, Role, Signals, Site, objective
@@ -31,7 +31,7 @@ class GradientAlignment(Objective):
     title: ClassVar[str] = "Gradient KD: input gradient directions"
     source: ClassVar[str] = "Wang, Li, Sun 2022, arXiv 2211.01071"
 
-    target: Kind = Field(default="log_odds", description="the scalar that is differentiated")
+    target: TargetKind = Field(default="log_odds", description="the scalar that is differentiated")
     view: View = Field(
         default="own",
         description="of which label: all, own (each model's prediction), teacher, gold, sampled (one of all)",

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from gradistill.attribution.normalization import unit_maps, unit_texts, unit_vectors
-from gradistill.attribution.targets import Kind, Target, View
+from gradistill.attribution.targets import Target, TargetKind, View
 from gradistill.batch import Batch
 from gradistill.errors import RecipeError
 from gradistill.objectives.base import Moment, Objective, Pair, Role, Signals, objective
@@ -33,7 +33,7 @@ class Rationale(Objective):
     title: ClassVar[str] = "Rationale: attribution maps and gradient directions"
     source: ClassVar[str] = "gradistill (from Wu et al. 2023 and Wang, Li, Sun 2022)"
 
-    target: Kind | Literal["auto"] = Field(
+    target: TargetKind | Literal["auto"] = Field(
         default="auto",
         description="the scalar that is differentiated; margin: against the runner-up; auto: logits of three "
         "labels or more, log_odds of two, which have one gradient between them",
@@ -44,7 +44,7 @@ class Rationale(Objective):
     magnitude: float = Field(
         default=1.0, ge=0, description="weight of the distance of unit maps of token scores"
     )
-    direction: float = Field(default=1.0, ge=0, description="weight of the distance of unit token gradients")
+    direction: float = Field(default=1.0, ge=0, description="weight of the distance of unit gradients")
     sign: float = Field(default=0.0, ge=0, description="weight of 1 − cosine of the signed maps")
     unit: Literal["token", "text"] = Field(
         default="text",

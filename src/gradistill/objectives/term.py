@@ -54,7 +54,7 @@ class Term:
 
     def rows_of(self, batch: int) -> int:
         """How many rows it sees of so many; at least one."""
-        return math.ceil(round(self.share * batch, 6))  # 0.07 · 100 is 7.000000000000001
+        return max(1, math.ceil(round(self.share * batch, 6)))  # 0.07 · 100 is 7.000000000000001
 
     def weight_at(self, progress: float) -> float:
         """Its weight on the steps on which it runs; unfaded, the mean over all steps of its stage is ``weight``."""

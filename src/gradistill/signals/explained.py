@@ -17,7 +17,7 @@ regression."""
 
 
 def explained_pass(model: ProbedModel, batch: Batch) -> ForwardPass:
-    """A forward pass that ``EXPLAINED`` can be differentiated on. To be used inside ``still(model)``."""
+    """A forward pass that ``EXPLAINED`` can be differentiated on. To be used inside ``frozen_eval(model)``."""
     with torch.enable_grad():
         return ForwardPass.run(model.model, model.verified(batch), batch, Needs(targets=(EXPLAINED,)))
 

@@ -26,7 +26,7 @@ Verify = Literal["full", "fast"]
 
 
 @dataclass(frozen=True)
-class Shelf:
+class MappedShard:
     """One memory-mapped shard: for each column the bytes of all rows, and where each row's begin."""
 
     data: Mapping[str, memoryview]
@@ -79,6 +79,8 @@ class StoredTeacher:
                 expected="a column 'index' in the training data",
                 remedy="use gradistill.data.encode",
             )
+        signals = tuple(signals)
+        self._refuse_missing(batch.index.tolist(), signals)
         places = [self.places[index] for index in batch.index.tolist()]
         values = {
             signal: signal.from_stored(self._kept(self.columns[signal.stored_as()], batch, places), batch)
@@ -86,6 +88,18 @@ class StoredTeacher:
         }
         self.seconds += perf_counter() - start
         return values
+
+    def _refuse_missing(self, indices: Sequence[int], signals: Sequence[Signal]) -> None:
+        """Raise StoreError for rows and signals that the store does not hold."""
+        rows = [index for index in indices if index not in self.places]
+        columns = [s.stored_as().column_name for s in signals if s.stored_as() not in self.columns]
+        if rows or columns:
+            missing = f"the rows {rows[:8]}" if rows else f"the signals {', '.join(columns)}"
+            raise StoreError(
+                f"{self.folder} does not hold {missing}.",
+                expected="a store of these rows and of what the recipe needs",
+                remedy="build one for these: gradistill signals, or give --signals auto",
+            )
 
     def _kept(self, column: Column, batch: Batch, places: Sequence[int]) -> Tensor:
         per_shard = self.manifest.rows_per_shard
@@ -102,7 +116,7 @@ class StoredTeacher:
         full[mask] = torch.from_numpy(np.concatenate(rows))
         return full.movedim(1, 2).to(batch.mask.device)
 
-    def _opened(self, number: int) -> Shelf:
+    def _opened(self, number: int) -> MappedShard:
         return open_shelf(self.folder / self.manifest.shards[number].file)
 
 
@@ -114,7 +128,7 @@ def _of_these(found: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def open_shelf(file: Path) -> Shelf:
+def open_shelf(file: Path) -> MappedShard:
     """A shard, memory-mapped. Raises ValueError for a file of another content."""
     try:
         reader = pa.ipc.open_file(pa.memory_map(str(file)))
@@ -132,7 +146,7 @@ def open_shelf(file: Path) -> Shelf:
         _, starts, content = table.column(name).buffers()
         offsets[name] = np.frombuffer(starts, dtype="<i8", count=table.num_rows + 1)
         data[name] = memoryview(content)
-    return Shelf(data, offsets, table.column("length").to_numpy())
+    return MappedShard(data, offsets, table.column("length").to_numpy())
 
 
 def damaged(folder: Path, manifest: Manifest, *, verify: Verify) -> dict[str, str]:

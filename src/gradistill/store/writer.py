@@ -91,7 +91,7 @@ class Build:
 
 
 @dataclass(frozen=True)
-class Share:
+class ProcessShare:
     """Which of several processes this one is, and how they wait for each other."""
 
     rank: int = 0
@@ -99,7 +99,7 @@ class Share:
     barrier: Callable[[], object] = lambda: None
 
 
-ALONE = Share()
+ALONE = ProcessShare()
 
 
 def build(
@@ -107,7 +107,7 @@ def build(
     teacher: TeacherSignals,
     collate: Collate,
     *,
-    share: Share = ALONE,
+    share: ProcessShare = ALONE,
     on_progress: Callable[[int], object] = lambda rows: None,
 ) -> None:
     """Build what is not there yet. Another process that builds the same waits for this one, and finds it done.
@@ -116,7 +116,7 @@ def build(
     barrier. Raises StoreError where the folder holds something else or the disk has no room.
     """
     first = share.rank == 0
-    with alone(plan.folder) if first else nullcontext():
+    with store_lock(plan.folder) if first else nullcontext():
         if first:
             _open_folder(plan)
         share.barrier()
@@ -138,7 +138,7 @@ def rebuild(plan: Build, numbers: Sequence[int], teacher: TeacherSignals, collat
 
     Raises StoreError where the store is for something else.
     """
-    with alone(plan.folder):
+    with store_lock(plan.folder):
         manifest = Manifest.read(plan.folder)
         _refuse_other(plan, manifest.made_for)
         plan = replace(plan, begun_with=manifest.rows_per_shard)
@@ -318,7 +318,7 @@ def _finish(plan: Build) -> None:
 
 
 @contextmanager
-def alone(folder: Path, *, wait: bool = True) -> Iterator[None]:
+def store_lock(folder: Path, *, wait: bool = True) -> Iterator[None]:
     """Lock a store's folder; a process that dies releases it, and nothing is left beside the store.
 
     Another process is waited for, or refused with a StoreError where ``wait`` is not set. Raises StoreError where the

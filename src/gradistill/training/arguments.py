@@ -47,7 +47,7 @@ _BY_METRIC = (SchedulerType.REDUCE_ON_PLATEAU, SchedulerType.GREEDY)
 
 
 @dataclass(frozen=True)
-class Measured:
+class MetricNames:
     """What a run measures of its student after each epoch: ``metrics``, larger being better, and the loss.
 
     ``select`` picks the best checkpoint. Without it nothing is measured while the run trains. ``classes``: whether
@@ -63,11 +63,11 @@ class Measured:
         return (*self.metrics, LOSS)
 
 
-ANY = Measured("accuracy", (*CLASS_METRICS, *SCORE_METRICS))
+ANY = MetricNames("accuracy", (*CLASS_METRICS, *SCORE_METRICS))
 """Before the task is known: all metrics that there are."""
 
 
-def check_training(recipe: Recipe, measured: Measured = ANY) -> None:
+def check_training(recipe: Recipe, measured: MetricNames = ANY) -> None:
     """Refuse, before anything is loaded, training arguments that a run cannot apply; leaves no file behind.
 
     Raises RecipeError.
@@ -89,7 +89,7 @@ def _of_a_recipe() -> Iterator[None]:
         raise RecipeError(what, expected=error.expected, remedy=error.remedy) from error
 
 
-def training_arguments(settings: TrainingSettings, output: Path, measured: Measured) -> TrainingArguments:
+def training_arguments(settings: TrainingSettings, output: Path, measured: MetricNames) -> TrainingArguments:
     """Linear decay, batches of like length, one evaluation and checkpoint an epoch, the best of them kept.
 
     ``settings.arguments`` change any of it by its own name. Raises RecipeError for a name that does not exist, a
@@ -117,7 +117,7 @@ def training_arguments(settings: TrainingSettings, output: Path, measured: Measu
     return arguments
 
 
-def _defaults(settings: TrainingSettings, output: Path, measured: Measured) -> dict[str, Any]:
+def _defaults(settings: TrainingSettings, output: Path, measured: MetricNames) -> dict[str, Any]:
     """What a run sets. The best checkpoint is loaded at the end where there are evaluations to choose by."""
     given = settings.arguments
     evaluates = measured.select is not None and given.get("eval_strategy") not in ("no", False)
@@ -228,7 +228,7 @@ def _refused(arguments: Mapping[str, Any], error: Exception) -> RecipeError:
     )
 
 
-def _follow_the_metric(arguments: TrainingArguments, given: Mapping[str, Any], measured: Measured) -> None:
+def _follow_the_metric(arguments: TrainingArguments, given: Mapping[str, Any], measured: MetricNames) -> None:
     """Refuse a metric that a run does not compute, or the contrary of its direction.
 
     A schedule that waits for a metric to fall or to rise waits for the right one.

@@ -26,7 +26,7 @@ SHARE_LOST = 0.25
 
 
 @dataclass(frozen=True)
-class Reading:
+class DerivativeComparison:
     """One comparison: a weight's directional derivative by autograd and by finite difference."""
 
     weight: str
@@ -74,19 +74,19 @@ class Slope:
         return (self.gradient * direction).sum().item()
 
 
-def readings_of(slope: Slope, projected: Callable[[], Tensor]) -> Iterator[Reading]:
+def readings_of(slope: Slope, projected: Callable[[], Tensor]) -> Iterator[DerivativeComparison]:
     """Of one matrix, along the gradient itself and along a direction that does not know it."""
     yield _along(slope, slope.blind(seed=1), projected)
     if slope.gradient.norm() > 0:
         yield _along(slope, slope.gradient / slope.gradient.norm(), projected)
 
 
-def _along(slope: Slope, direction: Tensor, projected: Callable[[], Tensor]) -> Reading:
+def _along(slope: Slope, direction: Tensor, projected: Callable[[], Tensor]) -> DerivativeComparison:
     moves, expected = [(slope, direction)], slope.along(direction)
     return _sharper(lambda step: _read(slope.name, moves, expected, step * slope.size, projected))
 
 
-def together(slopes: Sequence[Slope], projected: Callable[[], Tensor]) -> Iterator[Reading]:
+def together(slopes: Sequence[Slope], projected: Callable[[], Tensor]) -> Iterator[DerivativeComparison]:
     """All matrices moved at once, each so far that autograd promises the same of it, up or down by chance.
 
     What is lost in a single matrix is lost from the sum: a fault beside the few that are read one by one. Three
@@ -107,7 +107,9 @@ def together(slopes: Sequence[Slope], projected: Callable[[], Tensor]) -> Iterat
         moves = [(s, step * direction) for s, step, direction in zip(slopes, steps, directions, strict=True)]
         expected = sum(step * one for step, one in zip(steps, along, strict=True))
 
-        def read(step: float, moves: Any = moves, expected: float = expected, room: float = room) -> Reading:
+        def read(
+            step: float, moves: Any = moves, expected: float = expected, room: float = room
+        ) -> DerivativeComparison:
             found = _read("all matrices together", moves, expected, step * room, projected)
             return replace(found, allowed=SHARE_LOST)
 
@@ -120,7 +122,7 @@ def _read(
     expected: float,
     step: float,
     projected: Callable[[], Tensor],
-) -> Reading:
+) -> DerivativeComparison:
     """A central difference of what is projected, all ``moves`` made at once."""
     originals = [slope.weight.detach().clone() for slope, _ in moves]
     values = []
@@ -130,7 +132,7 @@ def _read(
         values.append(projected().item())
     for (slope, _), original in zip(moves, originals, strict=True):
         slope.weight.data.copy_(original)
-    return Reading(
+    return DerivativeComparison(
         weight=name,
         autograd=expected,
         finite_difference=(values[0] - values[1]) / (2 * step),
@@ -138,7 +140,7 @@ def _read(
     )
 
 
-def _sharper(read: Callable[[float], Reading]) -> Reading:
+def _sharper(read: Callable[[float], DerivativeComparison]) -> DerivativeComparison:
     """Read with the shorter step too, where the first does not agree and the second can decide."""
     reading = read(STEP)
     if reading.agrees:

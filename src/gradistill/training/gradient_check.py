@@ -15,12 +15,19 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from gradistill.attribution.targets import DRAWN
 from gradistill.batch import Batch
 from gradistill.errors import ModelError, TrainingError
 from gradistill.models.probe import Probe
 from gradistill.models.tracing import unwrapped
 from gradistill.signals import Logits, Signal, TargetSignal, compute_signals
-from gradistill.training.finite_differences import TOLERANCE, Reading, Slope, readings_of, together
+from gradistill.training.finite_differences import (
+    TOLERANCE,
+    DerivativeComparison,
+    Slope,
+    readings_of,
+    together,
+)
 
 _REMEDY = (
     "train without torch.compile, with eager attention (attn_implementation='eager'), and without custom autograd "
@@ -33,7 +40,7 @@ def check_second_order(
     probe: Probe,
     batch: Batch,
     signals: Sequence[Signal],
-) -> list[Reading]:
+) -> list[DerivativeComparison]:
     """Compare, and return the readings. Raises TrainingError where they differ or autograd fails.
 
     The model computes in float64 meanwhile, on copies; dropout draws the same masks each time. What
@@ -66,7 +73,7 @@ def check_second_order(
     return readings
 
 
-def _refuse_disagreement(readings: Sequence[Reading]) -> None:
+def _refuse_disagreement(readings: Sequence[DerivativeComparison]) -> None:
     wrong = [reading for reading in readings if not reading.agrees]
     if wrong:
         lines = "\n".join(
@@ -103,10 +110,10 @@ def _spread(names: Sequence[str], count: int = 4) -> list[str]:
 
 def _at_fixed_labels(signals: Sequence[Signal]) -> list[Signal]:
     """The gradient signals, with ``teacher`` for ``own``: a step across a tie of two labels is no derivative. For
-    ``sampled`` too: there is nothing to draw yet, and one label is as good as another."""
+    drawn views too: there is nothing to draw yet, and one label is as good as another."""
     return [
         replace(signal, target=replace(signal.target, view="teacher"))
-        if signal.target.view in ("own", "sampled")
+        if signal.target.view in ("own", *DRAWN)
         else signal
         for signal in signals
         if isinstance(signal, TargetSignal)

@@ -6,15 +6,15 @@ import numpy as np
 import torch
 from torch.optim import Optimizer
 
-from gradistill.batch import Batch, Drawn
+from gradistill.batch import Batch, RandomDraws
 
 
-def drawn_for(batch: Batch, labels: int, *numbers: int) -> Drawn:
+def drawn_for(batch: Batch, labels: int, *numbers: int) -> RandomDraws:
     """The same draws for the same numbers, which are not negative: seed, process, step, accumulated batch."""
     chance = np.random.default_rng(numbers)
     place, label = chance.permutation(len(batch)), chance.integers(labels, size=len(batch))
     signs = chance.choice((-1.0, 1.0), size=(len(batch), labels)).astype(np.float32)
-    return Drawn(*(torch.from_numpy(drawn).to(batch.mask.device) for drawn in (place, label, signs)))
+    return RandomDraws(*(torch.from_numpy(drawn).to(batch.mask.device) for drawn in (place, label, signs)))
 
 
 def correct_for_lazy_terms(optimizer: Optimizer, every: int) -> None:

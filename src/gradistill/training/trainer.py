@@ -20,7 +20,7 @@ from transformers import Trainer, TrainingArguments
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from gradistill.batch import Batch, Drawn
+from gradistill.batch import Batch, RandomDraws
 from gradistill.errors import TrainingError
 from gradistill.models.attention import second_order_attention
 from gradistill.models.packed_dropout import packed_dropout
@@ -53,7 +53,7 @@ def online_teacher(model: nn.Module, compute: ComputeSettings) -> OnlineTeacher:
 
 
 @dataclass(frozen=True)
-class _Plan:
+class _StepSettings:
     """All of a step but the student, which ``model_init`` makes anew for each training."""
 
     terms: Sequence[Term]
@@ -124,16 +124,16 @@ class DistillationTrainer(Trainer):
             if teacher_facts is None and isinstance(teacher, OnlineTeacher):
                 teacher_facts = teacher.probe
             terms = smoothed(terms, self.args.label_smoothing_factor)
-            self._plan = _Plan(terms, teacher, teacher_facts, shared_embeddings, compute)
+            self._plan = _StepSettings(terms, teacher, teacher_facts, shared_embeddings, compute)
             self._accumulated = count()
             self._rows: list[Tensor] = []
             self._logged = defaultdict[str, Tensor](partial(torch.zeros, 2, device=self.args.device))
-            self._take(self.model)
+            self._build_step(self.model)
             if self.step.second_order:
                 self._refuse_what_loses_gradients()
             self._refuse_what_cannot_train()
 
-    def _take(self, student: Any) -> None:
+    def _build_step(self, student: Any) -> None:
         """Build the step for a student; its projections start from the seed, as weights of ``model_init`` do."""
         plan = self._plan
         refuse_kind("model", student)
@@ -207,7 +207,7 @@ class DistillationTrainer(Trainer):
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
         """The Trainer's loop. By now ``model_init`` has made the student, and a checkpoint has been loaded into it."""
         if self.model is not self._student:
-            self._take(self.model)
+            self._build_step(self.model)
         student: Any = self.model
         if checkpoint := kwargs.get("resume_from_checkpoint"):
             load_projections(self.step.projections, Path(checkpoint))
@@ -323,7 +323,7 @@ class DistillationTrainer(Trainer):
         terms = self.step.running(self.state.global_step, progress)
         distances, logits = self.step.distances(model, batch, self._moment(), terms)
         self._refuse_non_finite(distances, batch)
-        self._remember(distances, examples)
+        self._accumulate_logs(distances, examples)
         weights = {term.name: term.weight_at(progress) for term in terms}
         total = torch.stack([weights[name] * values.sum() for name, values in distances.items()]).sum()
         # Gradients are averaged over processes, and `examples` counts those of all of them.
@@ -339,7 +339,7 @@ class DistillationTrainer(Trainer):
             known["labels"] = inputs["labels"]
         return super().prediction_step(model, known, prediction_loss_only, ignore_keys)
 
-    def _drawn(self, batch: Batch) -> Drawn:
+    def _drawn(self, batch: Batch) -> RandomDraws:
         """Of a seed, so that a resumed run draws as one that was not interrupted."""
         numbers = (self.args.seed, self.args.process_index, self.state.global_step, next(self._accumulated))
         return drawn_for(batch, self.step.pair.student.labels, *numbers)
@@ -377,7 +377,7 @@ class DistillationTrainer(Trainer):
             f"the last checkpoint in {self.args.output_dir} is intact",
         )
 
-    def _remember(self, distances: dict[str, Tensor], examples: Tensor) -> None:
+    def _accumulate_logs(self, distances: dict[str, Tensor], examples: Tensor) -> None:
         """Sums over the examples of this process, and the share of the optimizer step that it is: batches may differ
         in size, and a term need not run at every step. They stay on the device until they are logged."""
         for name, values in distances.items():

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
-from gradistill.attribution.quadrature import Integrated
+from gradistill.attribution.quadrature import IntegrationResult
 from gradistill.errors import RecipeError, nearest
 from gradistill.signals.forward_pass import ForwardPass
 
@@ -33,7 +33,7 @@ class WithAttributions(Method, Protocol):
 
     reruns: ClassVar[bool]
 
-    def attributions(self, forward: ForwardPass, *, rows_at_once: int | None = None) -> Integrated: ...
+    def attributions(self, forward: ForwardPass, *, rows_at_once: int | None = None) -> IntegrationResult: ...
 
 
 @cache

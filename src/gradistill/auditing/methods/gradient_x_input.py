@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradistill.attribution.quadrature import Integrated
+from gradistill.attribution.quadrature import IntegrationResult
 from gradistill.signals.explained import EXPLAINED, explained_labels
 from gradistill.signals.forward_pass import ForwardPass
 
@@ -23,12 +23,12 @@ class GradientXInput:
     source: ClassVar[str] = "Shrikumar et al. 2016, arXiv 1605.01713"
     reruns: ClassVar[bool] = False
 
-    def attributions(self, forward: ForwardPass, *, rows_at_once: int | None = None) -> Integrated:
+    def attributions(self, forward: ForwardPass, *, rows_at_once: int | None = None) -> IntegrationResult:
         """One vector a token; they do not claim completeness."""
         del rows_at_once  # nothing runs again
         attributions = forward.embedding * forward.gradients(EXPLAINED)[:, 0]
         residuals = torch.full_like(forward.logits[:, 0].detach(), torch.nan)
-        return Integrated(attributions, residuals, torch.ones_like(explained_labels(forward)))
+        return IntegrationResult(attributions, residuals, torch.ones_like(explained_labels(forward)))
 
     def __call__(self, forward: ForwardPass) -> Float[Tensor, "batch token"]:
         return self.attributions(forward).attributions.norm(dim=-1)

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradistill.attribution.adaptive_quadrature import integrated_to_tolerance
-from gradistill.attribution.quadrature import Integrated, integrated_in_steps
+from gradistill.attribution.quadrature import IntegrationResult, integrated_in_steps
 from gradistill.errors import RecipeError
 from gradistill.signals.explained import EXPLAINED
 from gradistill.signals.forward_pass import ForwardPass
@@ -36,7 +36,7 @@ class IntegratedGradients:
                 f"{self.steps} steps of Integrated Gradients", expected="1 or more", remedy="50 is usual"
             )
 
-    def attributions(self, forward: ForwardPass, *, rows_at_once: int | None = None) -> Integrated:
+    def attributions(self, forward: ForwardPass, *, rows_at_once: int | None = None) -> IntegrationResult:
         """One vector a token, with completeness residuals and the number of nodes of each row."""
         path, together = forward.path(EXPLAINED), rows_at_once or forward.rows_at_once
         if self.steps == "auto":
