@@ -1,27 +1,22 @@
-"""What single operations take on this processor: matrix products by type, dropout by how it draws.
+"""What a matrix product takes on this processor, by type.
 
     python benchmarks/kernels.py [--rounds 9]
 
-A product of 1024 × 1024 by 1024 × 1024 on all cores, in float32 and bfloat16; ``nn.Dropout`` and its gradient on
-1024 × 384 numbers on one core, as torch draws and with sixteen bits a number (``gradistill.models.packed_dropout``).
+A product of 1024 × 1024 by 1024 × 1024 on all cores, in float32 and bfloat16.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from statistics import median
 from time import perf_counter
 from typing import Any
 
 import torch
 from measuring import alternating, markdown, publish, ratio, shown
-from torch import nn
 
-from gradistill.models.packed_dropout import packed_dropout
-
-SIDE, ROWS, WIDTH = 1024, 1024, 384
+SIDE = 1024
 TYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -32,17 +27,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     given = parser.parse_args()
     products = alternating({name: _product(kind) for name, kind in TYPES.items()}, given.rounds)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    drops = alternating(
-        {f"{how}, {name}": _drop(how, kind) for name, kind in TYPES.items() for how in ("torch", "packed")},
-        given.rounds,
-    )
-    torch.set_num_threads(threads)
-    rows = [*_rows("product of 1024³", products, "float32"), *_rows("dropout", drops, "torch, float32")]
+    rows = _rows("product of 1024³", products, "float32")
     flops = {name: round(2 * SIDE**3 / median(taken) / 1e9) for name, taken in products.items()}
     text = f"{markdown(rows)}\n\nProducts, GFLOP/s: " + ", ".join(f"{k} {v}" for k, v in flops.items()) + "."
-    figures = {"seconds": products | drops, "GFLOP/s": flops}
+    figures = {"seconds": products, "GFLOP/s": flops}
     publish("kernels", text, figures, command=f"python benchmarks/kernels.py --rounds {given.rounds}")
 
 
@@ -60,21 +48,6 @@ def _rows(what: str, seconds: Mapping[str, list[float]], reference: str) -> list
 def _product(kind: torch.dtype) -> Callable[[], float]:
     left, right = torch.randn(2, SIDE, SIDE).to(kind)
     return lambda: _mean_time(lambda: left @ right)
-
-
-def _drop(how: str, kind: torch.dtype) -> Callable[[], float]:
-    module = nn.Dropout(0.1).train()
-    values, gradient = torch.randn(2, ROWS, WIDTH).to(kind)
-    values.requires_grad_()
-
-    def run() -> None:
-        module(values).backward(gradient)
-
-    def timed() -> float:
-        with packed_dropout(module) if how == "packed" else nullcontext():
-            return _mean_time(run)
-
-    return timed
 
 
 def _mean_time(run: Callable[[], object], times: int = 30) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from gradistill.objectives import Term
@@ -165,21 +165,6 @@ def test_token_averages_count_tokens_not_texts(kit: Any) -> None:
     trainer.train()
     # float32
     assert losses(trainer)[0]["loss"] == pytest.approx(sum(sums).item() / 12, rel=1e-4)
-
-
-def test_the_student_draws_packed_dropout_while_it_trains_and_no_longer(kit: Any) -> None:
-    student, teacher = kit.models(hidden_dropout_prob=0.5)
-    dropout, packed = student.bert.embeddings.dropout, []
-
-    def look(module: nn.Module, *_: Any) -> None:
-        if module.training:
-            packed.append("forward" in vars(module))
-
-    dropout.register_forward_hook(look)
-    kit.trainer("kd", (student, teacher)).train()
-    assert packed
-    assert all(packed)
-    assert "forward" not in vars(dropout)
 
 
 def test_a_bare_objective_has_weight_one(kit: Any, moved: Moved) -> None:

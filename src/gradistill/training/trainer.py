@@ -23,7 +23,6 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from gradistill.batch import Batch, RandomDraws
 from gradistill.errors import TrainingError
 from gradistill.models.attention import second_order_attention
-from gradistill.models.packed_dropout import packed_dropout
 from gradistill.models.probe import ProbedModel
 from gradistill.objectives import ModelFacts, Moment, Pair, Term
 from gradistill.recipe import ComputeSettings
@@ -212,7 +211,7 @@ class DistillationTrainer(Trainer):
         if checkpoint := kwargs.get("resume_from_checkpoint"):
             load_projections(self.step.projections, Path(checkpoint))
         attention = second_order_attention(student) if self.step.second_order else nullcontext()
-        with attention, packed_dropout(student), trained_with(student, self.step.projections):
+        with attention, trained_with(student, self.step.projections):
             return super()._inner_training_loop(*args, **kwargs)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
