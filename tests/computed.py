@@ -11,7 +11,7 @@ from torch import Tensor
 
 from families import collated
 from gradistill.attribution.gradients import view_gradients
-from gradistill.attribution.quadrature import Path, Point
+from gradistill.attribution.quadrature import Path, PathPoint
 from gradistill.attribution.targets import Target
 from gradistill.batch import Batch
 from gradistill.models.probe import Probe
@@ -54,7 +54,7 @@ def path_of(
 ) -> Path:
     """The path of a function from embedding outputs, and the example of each, to logits."""
 
-    def at(rows: Tensor, examples: Tensor) -> Point:
+    def at(rows: Tensor, examples: Tensor) -> PathPoint:
         if not create_graph:
             rows = rows.detach()
             if torch.is_grad_enabled():
@@ -68,7 +68,7 @@ def path_of(
                 values, logits, [rows], create_graph=create_graph, shift_invariant=invariant
             )[0]
 
-        return Point(values, gradients)
+        return PathPoint(values, gradients)
 
     every = torch.arange(len(embedding))
     with torch.no_grad():

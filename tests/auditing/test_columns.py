@@ -14,11 +14,11 @@ from gradistill.auditing.comparison import compared, holm, paired_p
 from gradistill.auditing.per_example import (
     by_confidence,
     by_label,
-    by_length,
     calibration,
     columns_of,
     estimates,
     flat,
+    group_by_length,
 )
 from gradistill.auditing.predictions import Predictions
 
@@ -60,7 +60,7 @@ def test_shares_have_wilsons_interval(same: list[bool]) -> None:
 
 def test_parts_are_all_the_examples_once() -> None:
     columns = columns_of(answers(3, 1), answers(3, 0), np.zeros(60, dtype=int))
-    for parts in (by_label(columns, ("a", "b", "c")), by_length(columns), by_confidence(columns)):
+    for parts in (by_label(columns, ("a", "b", "c")), group_by_length(columns), by_confidence(columns)):
         assert sum(len(part["tokens"]) for part in parts.values()) == 60
         assert len(parts) == (5 if parts.keys() == by_confidence(columns).keys() else 3)
     for (low, high), part in by_confidence(columns).items():
@@ -75,7 +75,7 @@ def test_parts_are_all_the_examples_once() -> None:
 )
 def test_any_lengths_and_confidences_can_be_parted(tokens: list[int], sure: list[float]) -> None:
     columns = {"tokens": np.array(tokens), "teacher_confidence": np.array(sure[: len(tokens)])}
-    for parts in (by_length(columns), by_confidence(columns)):
+    for parts in (group_by_length(columns), by_confidence(columns)):
         assert sum(len(part["tokens"]) for part in parts.values()) == len(tokens)
 
 

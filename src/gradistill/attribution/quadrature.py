@@ -22,7 +22,7 @@ from gradistill.errors import RecipeError
 Rule = Literal["right_riemann", "gauss_legendre"]
 
 
-class Point(NamedTuple):
+class PathPoint(NamedTuple):
     """The target at some embedding outputs: its ``values`` ``(row, view)``, and a function for its gradients
     ``(row, view, token, hidden)``."""
 
@@ -41,7 +41,7 @@ class Path:
     embedding: Float[Tensor, "batch token hidden"]
     baseline: Float[Tensor, "batch token hidden"]
     values: Float[Tensor, "batch view"]
-    at: Callable[[Float[Tensor, "row token hidden"], Int[Tensor, " row"]], Point]
+    at: Callable[[Float[Tensor, "row token hidden"], Int[Tensor, " row"]], PathPoint]
 
     @cached_property
     def difference(self) -> Float[Tensor, "batch token hidden"]:

@@ -122,7 +122,7 @@ def by_label(columns: Columns, names: Sequence[str]) -> dict[str, Columns]:
     return {name: part for name, part in split.items() if len(part["tokens"])}
 
 
-def by_length(columns: Columns, parts: int = 3) -> dict[str, Columns]:
+def group_by_length(columns: Columns, parts: int = 3) -> dict[str, Columns]:
     """The examples by their number of tokens, in about equal parts."""
     tokens = columns["tokens"]
     bounds = np.unique(np.quantile(tokens, np.linspace(0, 1, parts + 1)).astype(int))

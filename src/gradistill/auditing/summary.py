@@ -16,10 +16,10 @@ from gradistill.auditing.per_example import (
     as_dict,
     by_confidence,
     by_label,
-    by_length,
     calibration,
     estimates,
     flat,
+    group_by_length,
 )
 from gradistill.auditing.statistics import Estimate
 from gradistill.data import Task
@@ -130,7 +130,7 @@ def _parts(audited: Audited, k: int, task: Task, seed: int) -> dict[str, Any]:
     own = audited.columns[k]
     return {
         "by_label": [{"label": n, **shown(part)} for n, part in by_label(own, task.labels or ()).items()],
-        "by_length": [{"label": n, **shown(part)} for n, part in by_length(own).items()],
+        "by_length": [{"label": n, **shown(part)} for n, part in group_by_length(own).items()],
         "by_confidence": [
             {"low": round(a, 3), "high": round(b, 3), **shown(part)}
             for (a, b), part in by_confidence(own).items()

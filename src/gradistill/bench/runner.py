@@ -28,7 +28,7 @@ from gradistill.bench.task_setup import (
     written_recipe,
 )
 from gradistill.commands.output_folder import FolderKind, held
-from gradistill.commands.run_folder import finished_run, metrics_of
+from gradistill.commands.run_folder import finished_run, recorded_metrics
 from gradistill.data.tasks import metric_title
 from gradistill.errors import GradistillError
 from gradistill.io import discard, draft_of, remove_drafts, write_whole
@@ -154,7 +154,7 @@ class Bench:
 
     def _ended(self, cell: Cell, ended: Ended, left: float) -> None:
         folder, mark = self.output / cell.folder, self.marks[cell.key]
-        metrics = metrics_of(folder) if ended.code == 0 else None
+        metrics = recorded_metrics(folder) if ended.code == 0 else None
         if metrics is not None:
             line = done(cell, mark, metrics, self.tasks[cell.task].rows.task.select, self.width.at_once)
         else:

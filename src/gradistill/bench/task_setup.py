@@ -14,7 +14,7 @@ from datasets import Dataset
 from gradistill.bench.plan import BenchPlan, Cell
 from gradistill.bench.process_pool import Command
 from gradistill.commands.data_warnings import NewWarnings, with_positive
-from gradistill.commands.run_folder import finished_run, metrics_of
+from gradistill.commands.run_folder import finished_run, recorded_metrics
 from gradistill.commands.signal_stores import delete
 from gradistill.commands.store_signals import store_signals
 from gradistill.commands.text_lengths import USUAL, LoadedModel, task_length
@@ -143,7 +143,7 @@ def taught(plan: BenchPlan, name: str, output: Path, rows: Rows) -> Taught:
     tried: dict[str, float] = {}
     folders: dict[str, Path] = {}
     for rate, (folder, recipe) in teacher_runs(plan, name, output).items():
-        metrics = metrics_of(folder) if finished_run(folder, recipe) else None
+        metrics = recorded_metrics(folder) if finished_run(folder, recipe) else None
         if metrics is not None:
             tried[rate], folders[rate] = metrics["eval"][rows.task.select], folder
     if given is None and not tried:

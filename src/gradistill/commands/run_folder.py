@@ -128,7 +128,7 @@ def close_run(
     discard(work)
 
 
-def metrics_of(output: Path) -> dict[str, Any] | None:
+def recorded_metrics(output: Path) -> dict[str, Any] | None:
     """What ``metrics.json`` of a finished run holds; None where there is none of ours, or a damaged one."""
     try:
         found = read_object(output / METRICS)
@@ -139,18 +139,18 @@ def metrics_of(output: Path) -> dict[str, Any] | None:
 
 def record_of(folder: str | Path) -> dict[str, Any]:
     """What a model's folder records of the run that made it; nothing where it is no finished run of ours."""
-    return (metrics_of(Path(folder)) or {}) if str(folder) else {}
+    return (recorded_metrics(Path(folder)) or {}) if str(folder) else {}
 
 
 def finished_run(output: Path, recipe: Recipe) -> bool:
     """Whether a run of this very recipe stands there, done."""
     before = _recipe_in(output)
-    return metrics_of(output) is not None and before == recipe.with_length_of(before).as_written()
+    return recorded_metrics(output) is not None and before == recipe.with_length_of(before).as_written()
 
 
 def _is_run(output: Path) -> bool:
     """Whether we wrote a run folder that has no mark: unfinished, or of an earlier version."""
-    return metrics_of(output) is not None or _is_under_way(output)
+    return recorded_metrics(output) is not None or _is_under_way(output)
 
 
 RUN = FolderKind("run", _is_run, _MODEL_FILES, METRICS)
@@ -171,7 +171,7 @@ def _refuse_foreign(output: Path) -> None:
 def _finish_removal(output: Path) -> None:
     """Remove what a process that was killed at its very end had begun to remove; the folder must be locked."""
     left = output / CHECKPOINTS / _DRAFT
-    if metrics_of(output) is not None and left.is_dir() and not (left / METRICS).exists():
+    if recorded_metrics(output) is not None and left.is_dir() and not (left / METRICS).exists():
         discard(output / CHECKPOINTS)
     remove_drafts(output)
 

@@ -26,7 +26,16 @@ from gradistill.store.columns import Encoding, columns_for
 from gradistill.store.fingerprint import digest, made_for
 from gradistill.store.manifest import MANIFEST, SHARD, Manifest, refuse_other
 from gradistill.store.reader import StoredTeacher, Verify, damaged, open_shelf, refuse_damaged
-from gradistill.store.writer import DRAFT, PLAN, Build, ProcessShare, build, read_plan, rebuild, store_lock
+from gradistill.store.writer import (
+    DRAFT,
+    PLAN,
+    Build,
+    ProcessShare,
+    build,
+    read_unfinished,
+    rebuild,
+    store_lock,
+)
 from gradistill.training.distributed import processes
 
 logger = logging.getLogger(__name__)
@@ -260,7 +269,7 @@ def _is_store(folder: Path, names: Sequence[str]) -> bool:
     except StoreError:
         pass
     try:
-        read_plan(folder)
+        read_unfinished(folder)
         return True
     except (OSError, ValueError):
         pass

@@ -22,7 +22,7 @@ from gradistill.commands.data_warnings import NewWarnings
 from gradistill.commands.distill import distill
 from gradistill.commands.output_folder import FolderKind, check_output, held
 from gradistill.commands.prepared_run import prepared_run
-from gradistill.commands.run_folder import metrics_of
+from gradistill.commands.run_folder import recorded_metrics
 from gradistill.commands.search_space import Searched, changes_of, default_space
 from gradistill.commands.signal_stores import AUTO, StoreChoice
 from gradistill.data import DataChoice, read_splits
@@ -214,7 +214,7 @@ class _Search:
         try:
             recipe = self.tuning.resolve(changes_of(self.space, values))
             pruning = _Pruning(self.optuna, trial, on=METRIC in self.tuning.aim)
-            metrics = metrics_of(at) or run(at, recipe, [pruning])
+            metrics = recorded_metrics(at) or run(at, recipe, [pruning])
         except self.optuna.TrialPruned:
             self.study.tell(trial, state=states.PRUNED)
             logger.info(f"trial {trial.number}: stopped early, behind the others ({shown})")

@@ -63,7 +63,7 @@ def read_file(path: Path) -> Table:
             return _unreadable(path, fault)
         if ending is None or ending == ".parquet":
             return read_parquet(path)
-        text = text_of(unpacked(path) if ending.endswith(_PACKED) else path.read_bytes())
+        text = text_of(gunzipped(path) if ending.endswith(_PACKED) else path.read_bytes())
     except OSError as error:
         return _unreadable(path, f"cannot be read: {system_reason(error)}")
     except Expanding as error:
@@ -84,7 +84,7 @@ def not_a_file(path: Path) -> str:
     return f"this is {kind}, not a file; write its content into a file first"
 
 
-def unpacked(path: Path) -> bytes:
+def gunzipped(path: Path) -> bytes:
     """The content of a gzip file, up to a bound. Raises UnreadableError, Expanding and OSError."""
     size = path.stat().st_size
     most = most_bytes(size)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gradistill.report.audit_tables import Cell, figure_groups, student_names
+from gradistill.report.audit_tables import TableCell, figure_groups, student_names
 from gradistill.report.model_card import NO_VALUE, Ready, audit_warnings, markdown_template
 from gradistill.report.run_summary import audit_metrics
 
@@ -27,7 +27,7 @@ def audit_table(audit: Mapping[str, Any]) -> str:
     )
 
 
-def _cell(cell: Cell | None) -> Ready:
+def _cell(cell: TableCell | None) -> Ready:
     """Made of numbers alone, so nothing in it needs escaping."""
     if cell is None or cell.value is None:
         return Ready(NO_VALUE)

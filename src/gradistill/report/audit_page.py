@@ -14,7 +14,7 @@ from markupsafe import Markup
 from gradistill.data.tasks import metric_title
 from gradistill.report.audit_plots import plots
 from gradistill.report.audit_tables import (
-    Cell,
+    TableCell,
     capital,
     cell,
     count,
@@ -169,6 +169,6 @@ def _part(part: Mapping[str, Any], figures: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _without(found: Cell | None, n: str | None) -> Cell | None:
+def _without(found: TableCell | None, n: str | None) -> TableCell | None:
     """The cell without an ``n`` that its row shows already."""
-    return Cell(found.value, found.interval, None, found.skipped) if found and found.n == n else found
+    return TableCell(found.value, found.interval, None, found.skipped) if found and found.n == n else found

@@ -28,7 +28,7 @@ CLIPPED = "†"
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """One figure of one student; ``limit`` is set where the figure is below it."""
 
     value: str | None
@@ -45,7 +45,7 @@ class Row:
     name: str
     title: str
     meaning: str | None
-    cells: Sequence[Cell | None]
+    cells: Sequence[TableCell | None]
 
 
 @dataclass(frozen=True)
@@ -74,13 +74,13 @@ def count(value: Any) -> str | None:
     return None if number is None else f"{int(number):,}"
 
 
-def cell(estimate: Any, limit: Any = None) -> Cell | None:
+def cell(estimate: Any, limit: Any = None) -> TableCell | None:
     """An estimate (``value``, ``low``, ``high``, ``n``) as text, ``None`` where it is none."""
     if not isinstance(estimate, Mapping):
         return None
     low, high = decimal(estimate.get("low")), decimal(estimate.get("high"))
     skipped = count(estimate.get("skipped"))
-    return Cell(
+    return TableCell(
         value=decimal(estimate.get("value")),
         interval=None
         if low is None or high is None

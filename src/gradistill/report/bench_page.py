@@ -8,13 +8,13 @@ from typing import Any
 from markupsafe import Markup
 
 from gradistill.data.tasks import metric_title
-from gradistill.report.audit_tables import Cell, capital, cell, count, decimal, finite
+from gradistill.report.audit_tables import TableCell, capital, cell, count, decimal, finite
 from gradistill.report.bench_plots import bench_plots
 from gradistill.report.html import asset, page_template, policy
 from gradistill.report.model_card import Ready, markdown_template
 
 SIGNIFICANT = 0.05
-NOTHING = Cell("")
+NOTHING = TableCell("")
 """A cell that is empty on purpose: nothing is missing."""
 
 
@@ -109,11 +109,11 @@ def _teachers(bench: Mapping[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-def _number(value: Any, places: int = 3) -> Cell | None:
-    return None if finite(value) is None else Cell(decimal(value, places))
+def _number(value: Any, places: int = 3) -> TableCell | None:
+    return None if finite(value) is None else TableCell(decimal(value, places))
 
 
-def _signed(apart: Mapping[str, Any] | None) -> Cell | None:
+def _signed(apart: Mapping[str, Any] | None) -> TableCell | None:
     """A difference with its sign and interval; with a star where it is beyond chance, corrected for all of them."""
     found = cell(apart)
     if apart is None or found is None or found.value is None:
@@ -121,14 +121,14 @@ def _signed(apart: Mapping[str, Any] | None) -> Cell | None:
     beyond = finite(apart.get("p_corrected"))
     star = " *" if beyond is not None and beyond < SIGNIFICANT else ""
     sign = "" if found.value.startswith("-") else "+"
-    return Cell(f"{sign}{found.value}{star}", found.interval)
+    return TableCell(f"{sign}{found.value}{star}", found.interval)
 
 
-def _without_n(found: Cell | None) -> Cell | None:
-    return None if found is None else Cell(found.value, found.interval)
+def _without_n(found: TableCell | None) -> TableCell | None:
+    return None if found is None else TableCell(found.value, found.interval)
 
 
-def _as_markdown(found: Cell | None) -> Ready:
+def _as_markdown(found: TableCell | None) -> Ready:
     """Made of numbers alone."""
     if found is None or found.value is None:
         return Ready("–")

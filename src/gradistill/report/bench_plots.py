@@ -16,7 +16,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "h")
 GAINED = ("saliency loyalty", "label loyalty")
 
 
-class Point(NamedTuple):
+class PlotPoint(NamedTuple):
     """A method in a plot; each of ``x`` and ``y`` is a value with its interval."""
 
     name: str
@@ -44,7 +44,7 @@ def _metric_against_loyalty(panel: Mapping[str, Any], numbers: Mapping[str, int]
         (row["method"], row["figures"].get(select), row["figures"].get("saliency loyalty"))
         for row in panel["rows"]
     ]
-    points = [Point(name, numbers[name], _spread(x), _spread(y)) for name, x, y in found if x and y]
+    points = [PlotPoint(name, numbers[name], _spread(x), _spread(y)) for name, x, y in found if x and y]
     if not points:
         return None
     taught = finite((panel["teacher"] or {}).get(select))
@@ -70,7 +70,9 @@ def _cost_against_gain(
     none = {"value": 0.0, "low": None, "high": None}
     gains = [(e, none if e["method"] == bench["baseline"] else e["gains"][gained]) for e in entries]
     points = [
-        Point(e["method"], numbers[e["method"]], (e["step"],) * 3, _spread(gain)) for e, gain in gains if gain
+        PlotPoint(e["method"], numbers[e["method"]], (e["step"],) * 3, _spread(gain))
+        for e, gain in gains
+        if gain
     ]
     if len(points) < 2:
         return None
@@ -87,7 +89,7 @@ def _cost_against_gain(
     return Plot(title[0].upper() + title[1:], note, svg(draw, title, 3.4, legend=len(points)))
 
 
-def _draw(axes: Axes, points: Sequence[Point]) -> None:
+def _draw(axes: Axes, points: Sequence[PlotPoint]) -> None:
     for point in points:
         (x, *across), (y, *upright) = point.x, point.y
         axes.errorbar(

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from gradistill.attribution.gradients import view_gradients
-from gradistill.attribution.quadrature import Path, Point
+from gradistill.attribution.quadrature import Path, PathPoint
 from gradistill.attribution.targets import Target
 from gradistill.batch import UNLABELLED, Batch
 from gradistill.errors import ModelError
@@ -163,9 +163,9 @@ class ForwardPass:
     def path(self, target: Target, baseline: Float[Tensor, "batch token hidden"] | None = None) -> Path:
         """The straight path from a baseline, zero unless given, to the embedding output, with ``target`` along it."""
 
-        def at(embeddings: Tensor, examples: Tensor) -> Point:
+        def at(embeddings: Tensor, examples: Tensor) -> PathPoint:
             there = self.rerun(embeddings, examples, target)
-            return Point(there.values(target), lambda: there.gradients(target))
+            return PathPoint(there.values(target), lambda: there.gradients(target))
 
         origin = torch.zeros_like(self.embedding) if baseline is None else baseline
         return Path(self.embedding, origin, self.values(target), at)

@@ -191,7 +191,7 @@ def _files(folder: Path) -> tuple[list[str], list[str]]:
 def _as_begun(plan: Build) -> Build:
     """The plan, with the shards of the unfinished store. Raises StoreError where that is for something else."""
     try:
-        made_for, rows_per_shard = read_plan(plan.folder)
+        made_for, rows_per_shard = read_unfinished(plan.folder)
     except (OSError, ValueError) as error:
         raise StoreError(
             f"{plan.folder / PLAN} is damaged: {error}",
@@ -202,7 +202,7 @@ def _as_begun(plan: Build) -> Build:
     return replace(plan, begun_with=rows_per_shard)
 
 
-def read_plan(folder: Path) -> tuple[dict[str, Any], int]:
+def read_unfinished(folder: Path) -> tuple[dict[str, Any], int]:
     """What an unfinished store is for, and its rows a shard. Raises OSError and ValueError where it cannot be read."""
     begun = read_object(folder / PLAN)
     made_for, rows_per_shard = begun.get("made_for"), begun.get("rows_per_shard")
