@@ -248,8 +248,8 @@ def test_signals_are_written_shown_used_listed_and_deleted(small: Any, typed: Ty
 def test_signals_say_what_is_missing_or_wrong(small: Any, typed: Type, tmp_path: Path) -> None:
     teacher, data = small.teachers["two"], folder_of(small)
     for arguments, message in (
-        ((), "without --data"),
-        (("--data", data), "without --teacher"),
+        ((), "needs --data"),
+        (("--data", data), "needs --teacher"),
         (("--teacher", teacher, "--data", data, "--method", "kd", "--encoding", "int4"), "--encoding 'int4'"),
         (("show", tmp_path), "holds no manifest.json"),
         (("delete", tmp_path), "is no store of teacher signals"),

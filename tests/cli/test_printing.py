@@ -172,7 +172,7 @@ def test_log_lines_warnings_and_tracebacks_are_text(
     def failing(*_: object, **__: object) -> None:
         raise ValueError(BAD)
 
-    monkeypatch.setattr("gradistill.commands.distill.finetune", failing)
+    monkeypatch.setattr("gradistill.commands.finetune.finetune", failing)
     with pytest.raises(ValueError, match="title"):
         typed("finetune", "--model", "m", "--data", "d", "--output", tmp_path)
     logging.getLogger("of somebody").warning("file %s", BAD)

@@ -46,7 +46,7 @@ def changed(teacher: Path, at: Path, *, order: list[int] | None = None, **names:
 def good(small: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A teacher that is right on every validation row; the shared ones have hardly learnt anything."""
     at = tmp_path_factory.mktemp("good") / "teacher"
-    changes = ["training.epochs=15", "training.learning_rate=0.002", "training.batch_size=4"]
+    changes = ["training.epochs=25", "training.learning_rate=0.002", "training.batch_size=4"]
     found = finetune(str(small.base), small.choice("two"), at, load_recipe("finetune", changes=changes))
     assert found["eval"]["accuracy"] == 1.0
     return at

@@ -44,6 +44,7 @@ def test_nodes_are_as_many_as_needed_or_as_given(small: Any, monkeypatch: pytest
         method = explain(str(small.teachers["two"]), [TEXT], **options).method
         return int(re.search(r"(\d+) (?:adaptive|Gauss)", method)[1])
 
+    monkeypatch.setattr(room, "TOLERANCE", 0.1)
     few = nodes()
     monkeypatch.setattr(room, "TOLERANCE", 1e-5)
     assert few < nodes() <= room.MAX_NODES

@@ -185,7 +185,7 @@ def test_it_is_described_listed_and_deleted(small: Any, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="is no store"):
         delete(small.teachers["two"])
     assert (small.teachers["two"] / "model.safetensors").exists()
-    with writer.alone(folder), pytest.raises(StoreError, match="being built by another process"):
+    with writer.store_lock(folder), pytest.raises(StoreError, match="being built by another process"):
         delete(folder)
     delete(folder)
     assert not folder.exists()
