@@ -12,6 +12,7 @@ from scipy import stats
 
 from gradistill.auditing.response import (
     FINE,
+    Draw,
     copy_logits,
     count_words,
     draw_coalitions,
@@ -111,7 +112,7 @@ def test_substituted_copies_keep_what_stays():
         assert changed == [0, *(~of_row).sum(axis=1)]
     pool = word_pool(ROWS)
     assert pool == " ".join(text for row in ROWS for text in row).split()
-    (alone,) = substituted_copies(pieces, ROWS[1:2], kept[1:2], pool, numbers=[1])
+    (alone,) = substituted_copies(pieces, ROWS[1:2], kept[1:2], pool, draw=Draw(rows=[1]))
     assert alone == substituted_copies(pieces, ROWS, kept, pool)[1]
 
 

@@ -13,7 +13,7 @@ Each step is a function: ``draw_coalitions``, ``masked_copies`` or ``substituted
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,9 @@ COARSE = (0.1, 0.9)
 
 FINE = (0.5, 0.95)
 """Range of the share of words that stay where 5 to 50 % are taken away."""
+
+COPIES = 16
+"""Coalitions a text."""
 
 MIN_WORDS = 4
 """Shorter texts are skipped: three words have eight coalitions."""
@@ -60,7 +63,7 @@ def count_words(texts: Texts) -> int:
 def draw_coalitions(
     words: Sequence[int],
     *,
-    copies: int = 16,
+    copies: int = COPIES,
     keep: tuple[float, float] = COARSE,
     seed: int = 0,
     rows: Sequence[int] | None = None,
@@ -172,24 +175,35 @@ def substitute_words(texts: Texts, kept: Kept, others: Sequence[Sequence[str]]) 
     return copies
 
 
+@dataclass(frozen=True)
+class Draw:
+    """What chance depends on: a ``seed``, and the ``rows``' numbers (their places unless they are given)."""
+
+    seed: int = 0
+    rows: Sequence[int] | None = None
+
+    def of(self, count: int) -> Sequence[int]:
+        """The numbers of so many rows."""
+        return range(count) if self.rows is None else self.rows
+
+
 def substituted_copies(
     tokenizer: PreTrainedTokenizerBase,
     rows: Sequence[Texts],
     kept: Sequence[Kept],
     pool: Sequence[str],
     *,
-    seed: int = 0,
-    numbers: Sequence[int] | None = None,
+    draw: Draw = Draw(),
     max_length: int = 128,
 ) -> list[list[EncodedRow]]:
     """Each row encoded as it is, and behind it its copies with words of ``pool`` in the place of those that go.
 
-    Words are drawn by ``seed`` and the row's number, so all models see the same texts. A student that was trained on
-    masks has no advantage here.
+    ``draw`` decides which words, so all models see the same texts. A student that was trained on masks has no
+    advantage here.
     """
     texts: list[Texts] = []
-    for number, row, of_row in zip(numbers or range(len(rows)), rows, kept, strict=True):
-        generator = np.random.default_rng([seed, number, 1])  # another stream than the coalitions
+    for number, row, of_row in zip(draw.of(len(rows)), rows, kept, strict=True):
+        generator = np.random.default_rng([draw.seed, number, 1])  # another stream than the coalitions
         drawn = generator.integers(len(pool), size=of_row.shape).tolist()
         others: list[list[str]] = [[pool[int(k)] for k in of_copy] for of_copy in drawn]
         texts += [row, *substitute_words(row, of_row, others)]
@@ -207,6 +221,8 @@ def _encoded(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Texts], max_leng
         text_pair=pairs,
         truncation="longest_first",
         max_length=max_length,
+        padding=False,
+        return_attention_mask=True,
         return_offsets_mapping=bool(tokenizer.is_fast),
     )
 
@@ -217,10 +233,11 @@ def copy_logits(
     collate: Collate,
     *,
     tokens_at_once: int = 8192,
+    on_progress: Callable[[int], object] = lambda done: None,
 ) -> Float[np.ndarray, "row text label"]:
     """The model's logits for every row and its copies. Texts of like length share a forward pass.
 
-    The model computes in eval mode and is left as it was.
+    The model computes in eval mode and is left as it was. ``on_progress`` is called with the number of texts done.
     """
     flat = [row for of_row in copies for row in of_row]
     logits: list[Any] = [None] * len(flat)
@@ -230,6 +247,7 @@ def copy_logits(
             values = model(**some.batch.inputs).logits.double().cpu().numpy()
             for place, value in zip(some.places, values, strict=True):
                 logits[place] = value
+            on_progress(len(some.places))
     return np.stack(logits).reshape(len(copies), -1, logits[0].shape[-1])
 
 
@@ -266,6 +284,17 @@ def response_agreement(
     with np.errstate(invalid="ignore", divide="ignore"):
         r = np.clip((a * b).sum(axis=1) / np.sqrt(spread_a * spread_b), -1.0, 1.0)
     return np.where(flat_b, np.nan, np.where(flat_a, 0.0, r))
+
+
+def text_agreement(
+    student_logits: Float[np.ndarray, "row text label"],
+    teacher_logits: Float[np.ndarray, "row text label"],
+    words: Sequence[int],
+) -> Float[np.ndarray, " row"]:
+    """``response_agreement`` of two models' logits; NaN for texts with fewer than ``MIN_WORDS`` words too."""
+    label_ids = teacher_logits[:, 0].argmax(axis=-1)
+    found = response_agreement(effects(student_logits, label_ids), effects(teacher_logits, label_ids))
+    return np.where(np.asarray(words) >= MIN_WORDS, found, np.nan)
 
 
 @dataclass(frozen=True)
@@ -309,13 +338,11 @@ def measure_response(
             f"and there are {len(words)} counts of words.",
             expected="one row of copies per text, the same for both",
         )
-    long = np.asarray(words) >= MIN_WORDS
     label_ids = teacher_logits[:, 0].argmax(axis=-1)
-    ours, theirs = effects(student_logits, label_ids)[long], effects(teacher_logits, label_ids)[long]
-    agreement = response_agreement(ours, theirs)
+    agreement, long = text_agreement(student_logits, teacher_logits, words), np.asarray(words) >= MIN_WORDS
     moved = np.isfinite(agreement)
-    ours, theirs = ours[moved], theirs[moved]
-    same = (student_logits[long].argmax(-1) == teacher_logits[long].argmax(-1))[moved, 1:].mean(axis=1)
+    ours, theirs = effects(student_logits, label_ids)[moved], effects(teacher_logits, label_ids)[moved]
+    same = (student_logits[moved].argmax(-1) == teacher_logits[moved].argmax(-1))[:, 1:].mean(axis=1)
     nan = float("nan")
     regression = teacher_logits.shape[-1] == 1
     return Response(
@@ -327,7 +354,7 @@ def measure_response(
         if regression
         else mean_estimate(same, bounds=(0.0, 1.0), resamples=resamples, seed=seed),
         short=int((~long).sum()),
-        unmoved=int((~moved).sum()),
+        unmoved=int((long & ~moved).sum()),
     )
 
 
