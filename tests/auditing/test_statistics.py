@@ -15,6 +15,7 @@ from scipy import stats
 from gradistill.auditing import Estimate, bootstrap_mean, bootstrap_statistic, mean_estimate, wilson_share
 from gradistill.auditing.comparison import paired_p
 from gradistill.auditing.loyalty_measures import pearson
+from gradistill.auditing.statistics import FlooredEstimate
 from gradistill.errors import GradistillError
 
 
@@ -33,6 +34,21 @@ def test_text_and_json_form():
     assert Estimate(0.5, 0.4, 0.6, 9).as_dict() == {"value": 0.5, "low": 0.4, "high": 0.6, "n": 9}
     undefined = json.dumps(bootstrap_mean(np.array([])).as_dict(), allow_nan=False)
     assert json.loads(undefined) == {"value": None, "low": None, "high": None, "n": 0}
+
+
+def test_a_figure_beside_its_floor():
+    figure = FlooredEstimate(0.8, 0.7, 0.9, 40, floor=0.2)
+    assert figure.gain == pytest.approx(0.75)
+    assert figure.as_dict() == {
+        "value": 0.8,
+        "low": 0.7,
+        "high": 0.9,
+        "n": 40,
+        "floor": 0.2,
+        "gain": figure.gain,
+    }
+    for floor in (1.0, np.nan):
+        assert FlooredEstimate(0.8, 0.7, 0.9, 40, floor).as_dict()["gain"] is None
 
 
 def test_same_seed_same_interval():

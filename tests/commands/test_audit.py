@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from families import build
@@ -25,7 +26,7 @@ from gradistill.data import DataChoice, load_splits
 from gradistill.errors import DataError, GradistillError, RecipeError
 from gradistill.models.loading import load_classifier, load_tokenizer
 from gradistill.recipe import load_recipe
-from small import WORDS, write_table
+from small import WORDS, logged, write_table
 from wordpiece import tokenizer
 
 FEW = AuditChoice(faithfulness_rows=4, perturbed_rows=4)
@@ -242,3 +243,99 @@ def test_more_rows_need_no_more_memory(small: Any, monkeypatch: Any) -> None:
     peak(600)  # what is made once and kept
     most = min(peak(1200), peak(1200))  # a table of Python that grows meanwhile grows once
     assert most < 1.2 * peak(600) + 50_000  # a row kept whole takes a kilobyte or two
+
+
+QUICK = replace(FEW, faithfulness_rows=0, perturbed_rows=0)
+
+
+@pytest.mark.parametrize("kind", ["two", "three", "score"])
+def test_response_loyalty_of_a_teacher_and_of_another(kind: str, small: Any, tmp_path: Path) -> None:
+    teacher = str(small.teachers[kind])
+    small.distilled("kd", kind, tmp_path / "student", "student.layers=1")
+    students = [teacher, str(tmp_path / "student")]
+    found = audit(teacher, students, small.choice(kind), tmp_path / "out", QUICK)
+    for name in ("response", "response_masked"):
+        itself, other = (figures(found, k)[name] for k in (0, 1))
+        assert found["students"][1]["figures"]["loyalty"][name] == other
+        assert itself.keys() == {"value", "low", "high", "n", "floor", "gain"}
+        assert itself["value"] == pytest.approx(1)
+        assert itself["gain"] == pytest.approx(1)
+        assert itself["floor"] < 0.999, "a random head under the teacher's own blocks"
+        assert other["low"] <= other["value"] <= other["high"]
+        assert other["value"] < 0.9999
+        assert other["gain"] == pytest.approx((other["value"] - other["floor"]) / (1 - other["floor"]))
+        assert itself["n"] == other["n"] == 10  # texts of validation with four words or more
+    assert figures(found)["response_slope"]["value"] == pytest.approx(1)
+    assert ("response_labels" in figures(found)) == (kind != "score")
+    assert found["schema"] == 2
+    assert found["seconds"]["response loyalty"] > 0
+    for table in (found["students"][0]["figures"], found["students"][1]["figures"]):
+        floor = table["loyalty"]["response"]["floor"]
+        assert f"floor {floor:.3f}" in (tmp_path / "out" / "audit.md").read_text(encoding="utf-8")
+        assert f"floor {floor:.3f}" in (tmp_path / "out" / "audit.html").read_text(encoding="utf-8")
+
+
+def test_response_loyalty_does_not_depend_on_the_other_rows(small: Any) -> None:
+    model, _ = load_classifier(str(small.teachers["two"]))
+    student, _ = load_classifier(str(small.teachers["two"]))
+    source = small.choice("two")
+    splits = load_splits(source.source, splits=("train",), label_column="label", text_columns=("text",))
+    examiner = evaluate.Examiner(
+        model, [student], load_tokenizer(str(small.teachers["two"])), splits.task, GradientXInput()
+    )
+    rows, pool = splits.rows["train"], ["great", "dull", "one"]
+    with torch.no_grad():
+        student.classifier.weight.add_(torch.randn(2, 16, generator=torch.Generator().manual_seed(0)))
+        before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
+    (every,) = examiner.response(rows, pool, seed=3)
+    halves = [examiner.response(rows.select(part), pool, seed=3)[0] for part in (range(10), range(10, 20))]
+    for name in ("response", "response_masked"):
+        weighted = sum(half[name].value * half[name].n for half in halves) / every[name].n
+        assert every[name].value == pytest.approx(weighted, abs=1e-5), name
+    after = student.state_dict()
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+    assert examiner.response(rows, pool, seed=3)[0]["response"] == every["response"]
+
+
+def test_a_tokenizer_without_offsets_has_no_masked_form(small: Any, monkeypatch: Any) -> None:
+    model, _ = load_classifier(str(small.teachers["two"]))
+    pieces = load_tokenizer(str(small.teachers["two"]))
+    source = small.choice("two")
+    splits = load_splits(source.source, splits=("train",), label_column="label", text_columns=("text",))
+    monkeypatch.setattr(type(pieces), "is_fast", False)
+    examiner = evaluate.Examiner(model, [model], pieces, splits.task, GradientXInput())
+    with logged([]) as lines:
+        (found,) = examiner.response(splits.rows["train"], ["great", "dull"])
+    assert found.keys() == {"response", "response_slope", "response_labels"}
+    assert lines == ["WARNING: response_masked is left out: the tokenizer has no character offsets"]
+
+
+def test_a_limit_of_response_loyalty(small: Any, tmp_path: Path) -> None:
+    teacher, data = str(small.teachers["two"]), str(small.tables["two"])
+    command = [
+        "audit", "--teacher", teacher, "--student", teacher, "--data", data, "--label-column", "label",
+        "--text-columns", "text", "--faithfulness-rows", "0", "--perturbed-rows", "0",
+    ]  # fmt: skip
+
+    def ended(name: str, *more: str) -> Any:
+        return CliRunner().invoke(
+            app, [*command, "--output", str(tmp_path / name), *more], terminal_width=200
+        )
+
+    passed = ended(
+        "a", "--response-rows", "5", "--fail-under", "response_loyalty=0.5,response_masked_loyalty=0.5"
+    )
+    assert passed.exit_code == 0, passed.output
+    assert "floor" in passed.output
+    written = json.loads((tmp_path / "a" / "audit.json").read_text())
+    assert figures(written)["response"]["n"] == 5
+    assert ended("b", "--fail-under", "response_loyalty=1.01").exit_code == 1
+    failed = json.loads((tmp_path / "b" / "audit.json").read_text())["failed"]
+    assert [(entry["figure"], entry["limit"]) for entry in failed] == [("response", 1.01)]
+    assert "below the limit 1.010" in (tmp_path / "b" / "audit.md").read_text(encoding="utf-8")
+    without = ended("c", "--response-rows", "0", "--fail-under", "response_loyalty=0.5")
+    assert without.exit_code == 1, "a figure that was not measured is below any limit"
+    written = json.loads((tmp_path / "c" / "audit.json").read_text())
+    assert not any(name.startswith("response") for name in figures(written))
+    assert "response loyalty" not in written["seconds"]
+    assert written["failed"][0]["value"] is None

@@ -56,6 +56,12 @@ def test_a_figure_may_be_failed_by_its_name_with_the_group() -> None:
     assert audit_table(audit(failed=failed)).count("below the limit 0.700") == 1
 
 
+def test_a_figure_with_a_floor_shows_it() -> None:
+    figures = {"loyalty": {"response": estimate(0.5, 200, floor=0.1, gain=0.444)}}
+    _, rows, _ = _parsed(audit_table(audit(students=[student(figures=figures)])))
+    assert rows[1] == ["loyalty: response loyalty", "0.500 (0.479–0.521), n 200, floor 0.100"]
+
+
 def test_an_interval_with_a_negative_end_is_written_without_a_dash() -> None:
     figures = {"agreement": {"cosine": estimate(0.01)}}
     assert "0.010 (-0.011 to 0.031), n 872" in audit_table(audit(students=[student(figures=figures)]))

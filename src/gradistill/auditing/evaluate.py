@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,16 +17,35 @@ from gradistill.auditing.methods import Method
 from gradistill.auditing.per_example import Columns, columns_of, confidence, joined
 from gradistill.auditing.plausibility import marked_tokens, plausibility
 from gradistill.auditing.predictions import Predictions, predict_logits, predict_rows
+from gradistill.auditing.response import (
+    Draw,
+    EncodedRow,
+    copy_logits,
+    count_words,
+    draw_coalitions,
+    masked_copies,
+    measure_response,
+    substituted_copies,
+    text_agreement,
+)
+from gradistill.auditing.statistics import Estimate, FlooredEstimate
 from gradistill.auditing.word_maps import TokenizedText, readings, watched_share
 from gradistill.batch import UNLABELLED
 from gradistill.data import Collator, Task, encode
 from gradistill.data.batching import row_batches
+from gradistill.errors import ModelError
 from gradistill.models.eval_mode import frozen_eval
 from gradistill.models.probe import ProbedModel
+from gradistill.models.random_head import head_parameters, randomised_head
 from gradistill.signals.explained import explained_pass
 
 BLOCK = 1000
 """Rows that are encoded and predicted at a time: memory does not grow with the number of rows beyond it."""
+
+FLOOR_SEEDS = 3
+"""Random heads whose mean is the floor of a figure."""
+
+logger = logging.getLogger(__name__)
 
 OnProgress = Callable[[int], object]
 
@@ -84,6 +104,45 @@ class Examiner:
             | {f"student_{name}": values for name, values in student.items()}
             for student in students
         ]
+
+    def response(self, rows: Dataset, pool: Sequence[str], *, seed: int = 0) -> list[dict[str, Estimate]]:
+        """Response loyalty of each student, by substitution (``response``, with slope and labels) and by masking.
+
+        Each figure has the floor of the same student under a random head, the mean of ``FLOOR_SEEDS`` of them.
+        ``pool`` holds the words that are put in the place of others.
+        """
+        texts = row_texts(rows, self.task)
+        words, draw = [count_words(row) for row in texts], Draw(seed, rows["index"][:])
+        kept = draw_coalitions(words, seed=seed, rows=draw.rows)
+        found: list[dict[str, Estimate]] = [{} for _ in self.students]
+        copies = substituted_copies(self.tokenizer, texts, kept, pool, draw=draw, max_length=self.max_length)
+        self._respond("response", copies, words, seed, found)
+        if self.tokenizer.is_fast:
+            copies = masked_copies(self.tokenizer, texts, kept, max_length=self.max_length)
+            self._respond("response_masked", copies, words, seed, found)
+        else:
+            logger.warning("response_masked is left out: the tokenizer has no character offsets")
+        return found
+
+    def _respond(
+        self, name: str, copies: Sequence[Sequence[EncodedRow]], words: Sequence[int], seed: int,
+        found: Sequence[dict[str, Estimate]],
+    ) -> None:  # fmt: skip
+        """Add the figures of one form of copies to what was ``found`` of each student."""
+        collate = Collator(self.tokenizer)
+        teacher = copy_logits(self.teacher, copies, collate, on_progress=self.on_progress)
+        for own, student in zip(found, self.students, strict=True):
+            logits = copy_logits(student, copies, collate, on_progress=self.on_progress)
+            response = measure_response(logits, teacher, words, seed=seed)
+            floors = []
+            for number in range(FLOOR_SEEDS if response.agreement.n and has_head(student) else 0):
+                with randomised_head(student, seed + number):
+                    other = copy_logits(student, copies, collate, on_progress=self.on_progress)
+                floors.append(np.nanmean(text_agreement(other, teacher, words)))
+            whole, floor = response.agreement, float(np.mean(floors)) if floors else float("nan")
+            own[name] = FlooredEstimate(whole.value, whole.low, whole.high, whole.n, floor)
+            if name == "response":
+                own |= {"response_slope": response.slope, "response_labels": response.labels}
 
     def _faithful(
         self, model: nn.Module, encoded: Dataset, collate: Collator, labels: np.ndarray
@@ -159,6 +218,19 @@ class Examiner:
                 for n, word in enumerate(words)
             ],
         }  # fmt: skip
+
+
+def has_head(model: nn.Module) -> bool:
+    """Whether a model's head can be told from the rest, so that it can be randomised."""
+    try:
+        return bool(head_parameters(model))
+    except ModelError:
+        return False
+
+
+def row_texts(rows: Dataset, task: Task) -> list[tuple[str, ...]]:
+    """The text of each row, or its pair."""
+    return list(zip(*(rows[name][:] for name in task.text_columns), strict=True))
 
 
 def _gold(rows: Dataset) -> np.ndarray | None:

@@ -15,8 +15,10 @@ from gradistill.auditing.statistics import Bounds, Estimate, mean_estimate
 Columns = dict[str, np.ndarray]
 
 GROUPS: dict[str, tuple[str, ...]] = {
-    "loyalty": ("label_loyalty", "probability_loyalty", "prediction_loyalty", "saliency_loyalty"),
-    "agreement": ("top_k_overlap", "cosine", "kendall_tau"),
+    "loyalty": (
+        "label_loyalty", "probability_loyalty", "prediction_loyalty", "saliency_loyalty", "response", "response_masked",
+    ),
+    "agreement": ("top_k_overlap", "cosine", "kendall_tau", "response_slope", "response_labels"),
     "quality": ("teacher_accuracy", "student_accuracy", "teacher_correlation", "student_correlation"),
     "faithfulness": (
         "teacher_comprehensiveness", "student_comprehensiveness", "teacher_sufficiency", "student_sufficiency",

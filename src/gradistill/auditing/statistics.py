@@ -48,6 +48,23 @@ class Estimate:
         return f"{self.value:.3f}{between}"
 
 
+@dataclass(frozen=True)
+class FlooredEstimate(Estimate):
+    """A figure of agreement beside its ``floor``: the value of a model that cannot have learnt to agree."""
+
+    floor: float
+
+    @property
+    def gain(self) -> float:
+        """``(value − floor) / (1 − floor)``: the share of what lies above the floor. NaN where that is nothing."""
+        return (self.value - self.floor) / (1 - self.floor) if self.floor < 1 else nan
+
+    def as_dict(self) -> dict[str, float | int | None]:
+        """The JSON form ``{value, low, high, n, floor, gain}``."""
+        more = {"floor": self.floor, "gain": self.gain}
+        return super().as_dict() | {name: v if isfinite(v) else None for name, v in more.items()}
+
+
 def mean_estimate(
     values: Float[np.ndarray, " batch"] | Bool[np.ndarray, " batch"],
     *,

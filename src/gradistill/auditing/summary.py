@@ -24,8 +24,11 @@ from gradistill.auditing.per_example import (
 from gradistill.auditing.statistics import Estimate
 from gradistill.data import Task
 
-SCHEMA = 1
-"""Of ``audit.json``; it grows by one whenever a key changes its meaning or goes."""
+SCHEMA = 2
+"""Of ``audit.json``; it grows by one whenever a key changes its meaning or goes, or figures get keys of their own.
+
+2: ``response`` and ``response_masked`` with ``floor`` and ``gain``.
+"""
 
 ABOUT = ("data", "texts", "teacher", "settings", "versions", "seconds")
 """What stands in ``audit.json`` as the job gives it."""
@@ -37,6 +40,11 @@ MEANINGS = {
     "probability_loyalty": "1 − √JS of the two models' probabilities, mean; JS in bits, so 0 to 1",
     "prediction_loyalty": "Pearson's r of the two models' predictions",
     "saliency_loyalty": "Spearman's ρ of the two models' token attributions for the teacher's label, mean",
+    "response": "Pearson's r of the two models' changes of the log-odds of the teacher's label when words are replaced "
+    "by other words of the data, mean; the floor is the same with the student's head randomised",
+    "response_masked": "the same when the words are masked",
+    "response_slope": "slope of the student's changes on the teacher's when words are replaced; 1 is the same strength",
+    "response_labels": "share of the texts with replaced words for which both models predict the same label",
     "top_k_overlap": "share of the top fifth of the tokens that both models have in common, mean",
     "cosine": "cosine of the two models' token attributions, mean",
     "kendall_tau": "Kendall's τ-b of the two models' token attributions, mean",
@@ -71,6 +79,7 @@ class Audited:
     faithful: list[Columns] | None
     challenge: list[Columns] | None
     perturbations: list[Changed]
+    response: list[dict[str, Estimate]] | None = None
 
 
 def summed_up(
@@ -114,6 +123,11 @@ def _figures(audited: Audited, k: int, seed: int) -> dict[str, dict[str, Estimat
     figures = estimates(audited.columns[k], seed=seed)
     if audited.faithful:
         figures |= estimates(audited.faithful[k], GROUPS["faithfulness"], seed=seed)
+    if audited.response:
+        for group, names in GROUPS.items():
+            measured = {name: e for name, e in audited.response[k].items() if name in names and e.n}
+            if measured:
+                figures[group] = figures.get(group, {}) | measured
     if audited.challenge:
         wanted = (*PARTS, *GROUPS["quality"])
         figures["challenge"] = flat(estimates(audited.challenge[k], wanted, seed=seed))

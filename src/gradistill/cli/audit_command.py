@@ -67,6 +67,14 @@ class AuditOptions:
     perturbed_rows: Annotated[
         int, typer.Option("--perturbed-rows", min=0, help="Rows for each perturbation.")
     ] = 200
+    response_rows: Annotated[
+        int,
+        typer.Option(
+            "--response-rows",
+            min=0,
+            help="Rows for response loyalty (34 passes each, and 136 a student).",
+        ),
+    ] = 200
     examples: Annotated[
         int, typer.Option("--examples", min=0, help="Examples in the page; all are in examples.jsonl.")
     ] = 400

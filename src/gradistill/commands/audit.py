@@ -19,11 +19,12 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from gradistill.auditing.evaluate import Examiner, in_blocks
+from gradistill.auditing.evaluate import FLOOR_SEEDS, Examiner, has_head, in_blocks, row_texts
 from gradistill.auditing.methods import Method
 from gradistill.auditing.methods.gradient_x_input import GradientXInput
 from gradistill.auditing.per_example import GROUPS, Columns, joined
 from gradistill.auditing.perturbations import PERTURBATIONS, perturbed
+from gradistill.auditing.response import COPIES, word_pool
 from gradistill.auditing.shown_examples import chosen_examples
 from gradistill.auditing.summary import Audited, Changed, summed_up
 from gradistill.commands.data_warnings import (
@@ -54,6 +55,12 @@ from gradistill.store.fingerprint import digest
 
 logger = logging.getLogger(__name__)
 
+POOL_ROWS = 1000
+"""Rows whose words stand in for others: so many keep memory small, and do not depend on how many rows are compared."""
+
+LIMIT_NAMES = {"response_loyalty": "response", "response_masked_loyalty": "response_masked"}
+"""Names of limits that differ from those of their figures."""
+
 PAGE, FIGURES, TABLE, EXAMPLES = "audit.html", "audit.json", "audit.md", "examples.jsonl"
 
 
@@ -77,9 +84,9 @@ class AuditChoice:
 
     Without a ``max_length`` texts are cut at the length that the teacher was trained with (``commands.text_lengths``).
 
-    Faithfulness and perturbations run the models many times a text: they look at ``faithfulness_rows`` and
-    ``perturbed_rows`` rows, drawn by ``seed``. The page shows ``examples`` of the examples, half of them those on which
-    the models disagree most.
+    Faithfulness, perturbations and response loyalty run the models many times a text: they look at
+    ``faithfulness_rows``, ``perturbed_rows`` and ``response_rows`` rows, drawn by ``seed``; 0 leaves a part out. The
+    page shows ``examples`` of the examples, half of them those on which the models disagree most.
     """
 
     split: str = "validation"
@@ -92,6 +99,7 @@ class AuditChoice:
     watched: tuple[str, ...] = ()
     faithfulness_rows: int = 50
     perturbed_rows: int = 200
+    response_rows: int = 200
     examples: int = 400
     limits: Mapping[str, float] = field(default_factory=dict)
     seed: int = 0
@@ -130,7 +138,7 @@ def audit(
             remedy="leave unlabelled out, or pass those rows as data",
         )
     check_output(output, AUDIT, overwrite=overwrite)
-    _refuse_unknown_limits(choice.limits)
+    choice = replace(choice, limits=_figure_limits(choice.limits))
     seconds: dict[str, float] = {}
     with _timed(seconds, "loading"):
         models = _Models.load(teacher, students, named)
@@ -150,6 +158,7 @@ def audit(
         *trained,
         *_warnings(models),
         *(f"{name}: {part}" for name, part in cut.items() if part.truncated),
+        *(_floorless(models) if len(sets.response) else ()),
     ]
     for warning in warnings:
         logger.warning(warning)
@@ -312,6 +321,8 @@ class _Sets:
     rows: Dataset
     few: Dataset
     perturbed: dict[str, Dataset]
+    response: Dataset
+    pool: list[str]
 
     @classmethod
     def of(cls, splits: Splits, choice: AuditChoice) -> _Sets:
@@ -321,7 +332,12 @@ class _Sets:
             p.name: perturbed(some, splits.task.text_columns, p, choice.seed)
             for p in PERTURBATIONS if len(some)
         }  # fmt: skip
-        return cls(splits.rows, rows, _drawn(rows, choice.faithfulness_rows, choice.seed), changed)
+        few, response = (
+            _drawn(rows, count, choice.seed) for count in (choice.faithfulness_rows, choice.response_rows)
+        )
+        source = _drawn(rows, POOL_ROWS if len(response) else 0, choice.seed)
+        pool = word_pool(row_texts(source, splits.task))
+        return cls(splits.rows, rows, few, changed, response, pool)
 
 
 def _checked(models: _Models, sets: _Sets, task: Task, max_length: int) -> dict[str, Cut]:
@@ -356,17 +372,26 @@ def _warnings(models: _Models) -> list[str]:
     return [*(warning for found in pairs for warning in found), *alike]
 
 
+def _floorless(models: _Models) -> list[str]:
+    """The students whose head cannot be randomised."""
+    return [
+        f"the response loyalty of {name} has no floor: its head cannot be told from the rest of the model"
+        for name, student in zip(models.names, models.students, strict=True)
+        if not has_head(student)
+    ]
+
+
 def _examined(
     models: _Models, task: Task, sets: _Sets, choice: AuditChoice, output: Path, seconds: dict[str, float]
 ) -> Audited:
-    rows, few, models_run = sets.rows, sets.few, len(models.students) + 1
+    rows, few = sets.rows, sets.few
     challenge = sets.splits[choice.challenge] if choice.challenge else None
     length = choice.max_length
     assert length is not None  # settled before
     with progress_bars() as progress:
 
-        def bar(name: str, count: int) -> Examiner:
-            shown = progress.add_task(name, total=count * models_run)
+        def bar(name: str, count: int, passes: int = len(models.students) + 1) -> Examiner:
+            shown = progress.add_task(name, total=count * passes)
             return Examiner(
                 models.teacher, models.students, models.tokenizer, task, choice.method, length,
                 choice.watched, lambda done: progress.advance(shown, done),
@@ -385,7 +410,13 @@ def _examined(
                 Changed(p.name, p.description, bar(p.name, len(changed_rows)).agreement(changed_rows))
                 for p in PERTURBATIONS if (changed_rows := sets.perturbed.get(p.name)) is not None
             ]  # fmt: skip
-    return Audited(models.names, columns, faithful, changed, perturbations)
+        response = None
+        if len(sets.response):
+            with _timed(seconds, "response loyalty"):
+                texts = 2 * len(sets.response) * (1 + COPIES)  # in two forms
+                examiner = bar("response loyalty", texts, 1 + len(models.students) * (1 + FLOOR_SEEDS))
+                response = examiner.response(sets.response, sets.pool, seed=choice.seed)
+    return Audited(models.names, columns, faithful, changed, perturbations, response)
 
 
 def _all_blocks(examiner: Examiner, rows: Dataset, output: Path) -> list[Columns]:
@@ -403,17 +434,20 @@ def _settings(choice: AuditChoice) -> dict[str, Any]:
         "split": choice.split, "seed": choice.seed, "max_length": choice.max_length, "rationale": choice.rationale,
         "challenge": choice.challenge, "watched words": ", ".join(choice.watched) or None,
         "rows for faithfulness": choice.faithfulness_rows, "rows for perturbations": choice.perturbed_rows,
+        "rows for response loyalty": choice.response_rows,
     }  # fmt: skip
     return {name: value for name, value in named.items() if value is not None}
 
 
-def _refuse_unknown_limits(limits: Mapping[str, float]) -> None:
-    known = [name for names in GROUPS.values() for name in names]
+def _figure_limits(limits: Mapping[str, float]) -> dict[str, float]:
+    """The limits by figure. Raises RecipeError for a name that is none."""
+    known = [*(name for names in GROUPS.values() for name in names), *LIMIT_NAMES]
     for name in limits:
         if name not in known:
             raise RecipeError(
                 f"a limit for {name!r}", expected="a figure of the audit", remedy=nearest(name, known)
             )
+    return {LIMIT_NAMES.get(name, name): limit for name, limit in limits.items()}
 
 
 @contextmanager

@@ -13,7 +13,8 @@ from gradistill.report.run_summary import audit_metrics
 def audit_table(audit: Mapping[str, Any]) -> str:
     """The verdict, and a table with a row per figure and a column per student.
 
-    A cell reads ``value (low–high), n``, the interval being of 95 %; what is below its limit is marked.
+    A cell reads ``value (low–high), n``, the interval being of 95 %, and ``floor`` where there is one; what is below
+    its limit is marked.
     Text that comes in is escaped and names no folder of the machine.
     """
     return markdown_template("audit.md.j2", cell=_cell).render(
@@ -32,4 +33,5 @@ def _cell(cell: TableCell | None) -> Ready:
     if cell is None or cell.value is None:
         return Ready(NO_VALUE)
     text = cell.value + (f" ({cell.interval})" if cell.interval else "") + (f", n {cell.n}" if cell.n else "")
+    text += f", floor {cell.floor}" if cell.floor else ""
     return Ready(f"**{text}, below the limit {cell.limit}**" if cell.limit else text)

@@ -15,6 +15,8 @@ from typing import Any
 from gradistill.report.model_card import public_name
 
 TITLES = {
+    "response": "response loyalty",
+    "response_masked": "response loyalty, masked",
     "top_k_overlap": "top-k overlap",
     "kendall_tau": "Kendall’s τ",
     "teacher_token_f1": "teacher token F1",
@@ -29,13 +31,14 @@ CLIPPED = "†"
 
 @dataclass(frozen=True)
 class TableCell:
-    """One figure of one student; ``limit`` is set where the figure is below it."""
+    """One figure of one student; ``limit`` is set where the figure is below it, ``floor`` where it has one."""
 
     value: str | None
     interval: str | None = None
     n: str | None = None
     skipped: str | None = None
     limit: str | None = None
+    floor: str | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,7 @@ def cell(estimate: Any, limit: Any = None) -> TableCell | None:
         n=count(estimate.get("n")),
         skipped=None if skipped == "0" else skipped,
         limit=decimal(limit),
+        floor=decimal(estimate.get("floor")),
     )
 
 

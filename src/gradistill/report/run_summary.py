@@ -91,6 +91,7 @@ def audit_view(audit: Mapping[str, Any]) -> RenderableType:
                 "value": figure["value"],
                 "95 % interval": _interval(figure),
                 "n": figure["n"],
+                **({"floor": figure["floor"]} if "floor" in figure else {}),
                 "limit": "below" if group != "challenge" and (student["name"], name) in below else None,
             }
             for group, figures in student["figures"].items()

@@ -1,0 +1,221 @@
+"""Response loyalty against naive loops, scipy and closed forms."""
+
+from __future__ import annotations
+
+from math import exp, log
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from gradistill.auditing.response import (
+    FINE,
+    Draw,
+    copy_logits,
+    count_words,
+    draw_coalitions,
+    effects,
+    log_odds,
+    mask_tokens,
+    masked_copies,
+    measure_response,
+    response_agreement,
+    substitute_words,
+    substituted_copies,
+    token_words,
+    word_pool,
+    word_spans,
+)
+from gradistill.data.collator import Collator
+from gradistill.errors import GradistillError
+from small import WORDS
+from wordpiece import tokenizer
+
+ROWS = [("the film was very fine .", "a great one"), ("the  dull film", "one was poor"), ("a", "b")]
+
+
+def _logits(seed: int, rows: int = 30, copies: int = 17, labels: int = 3) -> np.ndarray:
+    return np.random.default_rng(seed).normal(scale=2.0, size=(rows, copies, labels))
+
+
+def test_words_are_runs_of_non_space_characters():
+    text = " It's  50 %,\tno?\n"
+    assert [text[start:end] for start, end in word_spans(text)] == text.split()
+    assert count_words((text, "a b")) == 6
+
+
+def test_coalitions_belong_to_seed_and_row():
+    both = draw_coalitions([7, 9], seed=3)
+    assert both[0].shape == (16, 7)
+    (alone,) = draw_coalitions([9], seed=3, rows=[1])
+    assert (alone == both[1]).all()
+    assert (draw_coalitions([7], seed=4)[0] != both[0]).any()
+    assert draw_coalitions([0], copies=2)[0].shape == (2, 0)
+
+
+@pytest.mark.parametrize(("keep", "low", "high"), [((0.1, 0.9), 0.1, 0.9), (FINE, 0.5, 0.95)])
+def test_rates_are_uniform(keep: tuple[float, float], low: float, high: float):
+    (kept,) = draw_coalitions([400], copies=2000, keep=keep)
+    shares = kept.mean(axis=1)
+    # The rate is uniform; the share around it has a standard deviation of at most .025.
+    assert stats.kstest(shares, stats.uniform(low, high - low).cdf).statistic < 0.04
+
+
+def test_a_copy_loses_a_word():
+    for kept in draw_coalitions([1, 2, 3] * 50, keep=(0.9, 1.0)):
+        assert not kept.all(axis=1).any()
+
+
+def test_tokens_of_a_word():
+    text = ("isn't it", "so fine")
+    offsets = [(0, 0), (0, 3), (3, 4), (4, 5), (6, 8), (0, 0), (0, 2), (3, 7), (2, 3), (0, 0)]
+    segments = [None, 0, 0, 0, 0, None, 1, 1, 1, None]
+    assert token_words(text, offsets, segments).tolist() == [-1, 0, 0, 0, 1, -1, 2, 3, -1, -1]
+
+
+def test_masked_copies_against_a_loop():
+    pieces: Any = tokenizer(WORDS)
+    kept = draw_coalitions([count_words(row) for row in ROWS], copies=5)
+    copies = masked_copies(pieces, ROWS, kept)
+    for row, of_row, encoded in zip(ROWS, kept, copies, strict=True):
+        assert len(encoded) == 6
+        words = " | ".join(row).split()  # each word of these texts is one token
+        for copy, ids in zip([np.ones(len(of_row[0]), bool), *of_row], encoded, strict=True):
+            stays, expected = iter(copy.tolist()), ["[CLS]"]
+            for word in words:
+                expected.append("[SEP]" if word == "|" else word if next(stays) else "[MASK]")
+            known = [word if word in WORDS else "[UNK]" for word in [*expected, "[SEP]"]]
+            assert pieces.convert_ids_to_tokens(ids["input_ids"]) == known
+
+
+def test_all_tokens_of_a_word_are_masked():
+    ids, words = np.array([2, 7, 8, 9, 3]), np.array([-1, 0, 0, 1, -1])
+    kept = np.array([[True, False], [False, True], [False, False]])
+    assert mask_tokens(ids, words, kept, 4).tolist() == [[2, 7, 8, 4, 3], [2, 4, 4, 9, 3], [2, 4, 4, 4, 3]]
+    assert mask_tokens(ids, np.full(5, -1), np.ones((2, 0), bool), 4).tolist() == [ids.tolist()] * 2
+
+
+def test_substituted_words():
+    kept = np.array([[True, False, True], [False, True, False]])
+    found = substitute_words(("a  b", " c"), kept, [["x", "y", "z"], ["u", "v", "w"]])
+    assert found == [("a  y", " c"), ("u  b", " w")]
+
+
+def test_substituted_copies_keep_what_stays():
+    pieces: Any = tokenizer(WORDS)
+    kept = draw_coalitions([count_words(row) for row in ROWS], copies=4)
+    first = substituted_copies(pieces, ROWS, kept, ["lovely"])
+    for of_row, encoded in zip(kept, first, strict=True):
+        changed = [pieces.convert_ids_to_tokens(row["input_ids"]).count("lovely") for row in encoded]
+        assert changed == [0, *(~of_row).sum(axis=1)]
+    pool = word_pool(ROWS)
+    assert pool == " ".join(text for row in ROWS for text in row).split()
+    (alone,) = substituted_copies(pieces, ROWS[1:2], kept[1:2], pool, draw=Draw(rows=[1]))
+    assert alone == substituted_copies(pieces, ROWS, kept, pool)[1]
+
+
+def test_log_odds():
+    logits, label = _logits(0, 4), np.array([0, 2, 1, 1])
+    found = log_odds(logits, label)
+    for row in range(4):
+        for copy in range(17):
+            weights = [exp(z) for z in logits[row, copy]]
+            p = weights[label[row]] / sum(weights)
+            assert found[row, copy] == pytest.approx(log(p / (1 - p)), abs=1e-9)
+    assert (log_odds(logits[..., :1], label) == logits[..., 0]).all()
+
+
+def test_agreement_is_scipys_correlation():
+    student, teacher = _logits(1)[..., 0], _logits(2)[..., 0]
+    loop = [stats.pearsonr(a, b)[0] for a, b in zip(student, teacher, strict=True)]
+    assert response_agreement(student, teacher) == pytest.approx(loop, abs=1e-12)
+
+
+def test_closed_forms():
+    teacher, words = _logits(3, labels=2), [5] * 30
+    # Centred logits: with two labels the log-odds are z_1 − z_0, and Δ is linear in the logits.
+    label = teacher[:, :1].argmax(-1)[..., None]
+    same, negated = measure_response(teacher, teacher, words), measure_response(-teacher, teacher, words)
+    assert same.agreement.value == pytest.approx(1)
+    assert same.slope.value == pytest.approx(1)
+    assert same.labels.value == 1
+    assert negated.agreement.value == pytest.approx(-1)
+    assert negated.slope.value == pytest.approx(-1)
+    weaker = measure_response(0.5 * teacher + 7 * label, teacher, words)
+    assert weaker.agreement.value == pytest.approx(1)
+    assert weaker.slope.value == pytest.approx(0.5)
+    constant = measure_response(np.zeros_like(teacher), teacher, words)
+    assert constant.agreement.value == 0
+    assert constant.slope.value == 0
+
+
+def test_figures_against_a_loop():
+    student, teacher = _logits(4), _logits(5)
+    words = [3] * 5 + [4] * 25
+    teacher[7] = teacher[7, :1]  # it answers to no change
+    found = measure_response(student, teacher, words)
+    rs, above, below, same = [], 0.0, 0.0, []
+    for row in range(5, 30):
+        if row == 7:
+            continue
+        c = int(teacher[row, 0].argmax())
+        others = [k for k in range(3) if k != c]
+
+        def value(z: np.ndarray, c: int = c, others: list[int] = others) -> float:
+            return z[c] - log(sum(exp(z[k]) for k in others))
+
+        ours = [value(z) - value(student[row, 0]) for z in student[row, 1:]]
+        theirs = [value(z) - value(teacher[row, 0]) for z in teacher[row, 1:]]
+        rs.append(stats.pearsonr(ours, theirs)[0])
+        above += sum(a * b for a, b in zip(ours, theirs, strict=True))
+        below += sum(b * b for b in theirs)
+        same.append(np.mean(student[row, 1:].argmax(-1) == teacher[row, 1:].argmax(-1)))
+    assert found.agreement.value == pytest.approx(np.mean(rs), abs=1e-12)
+    assert found.slope.value == pytest.approx(above / below, abs=1e-12)
+    assert found.labels.value == pytest.approx(np.mean(same), abs=1e-12)
+    assert (found.short, found.unmoved, found.agreement.n) == (5, 1, 24)
+    assert found.agreement.low < found.agreement.value < found.agreement.high
+    assert found.slope.low < found.slope.value < found.slope.high
+
+
+def test_regression_has_no_labels():
+    teacher = _logits(6, labels=1)
+    found = measure_response(3 * teacher, teacher, [9] * 30)
+    assert found.agreement.value == pytest.approx(1)
+    assert found.slope.value == pytest.approx(3)
+    assert found.labels.n == 0
+    assert found.as_dict()["labels"]["value"] is None
+
+
+def test_effects_start_from_the_whole_text():
+    logits = _logits(7, labels=2)
+    found = effects(logits, np.ones(30, int))
+    margin = logits[..., 1] - logits[..., 0]
+    assert found == pytest.approx(margin[:, 1:] - margin[:, :1], abs=1e-12)
+
+
+def test_other_shapes_are_refused():
+    with pytest.raises(GradistillError, match="counts of words"):
+        measure_response(_logits(0), _logits(1), [4] * 29)
+    with pytest.raises(GradistillError, match="have shape"):
+        measure_response(_logits(0, copies=3), _logits(1), [4] * 30)
+
+
+def test_logits_of_copies_are_those_of_single_texts(small: Any):
+    from transformers import AutoModelForSequenceClassification
+
+    pieces: Any = tokenizer(WORDS)
+    model = AutoModelForSequenceClassification.from_pretrained(small.base).train()
+    copies = masked_copies(pieces, ROWS, draw_coalitions([count_words(row) for row in ROWS], copies=3))
+    found = copy_logits(model, copies, Collator(pieces), tokens_at_once=24)
+    assert model.training
+    assert found.shape[:2] == (3, 4)
+    model.eval()
+    for row, of_row in enumerate(copies):
+        for copy, encoded in enumerate(of_row):
+            inputs = {name: torch.tensor([values]) for name, values in encoded.items()}
+            with torch.no_grad():
+                alone = model(**inputs).logits[0].double().numpy()
+            assert found[row, copy] == pytest.approx(alone, abs=1e-5)  # float32, padded against not
