@@ -74,7 +74,7 @@ class AuditOptions:
             min=0,
             help="Rows for response loyalty (34 passes each, and 136 a student).",
         ),
-    ] = 200
+    ] = 50
     examples: Annotated[
         int, typer.Option("--examples", min=0, help="Examples in the page; all are in examples.jsonl.")
     ] = 400

@@ -99,7 +99,7 @@ class AuditChoice:
     watched: tuple[str, ...] = ()
     faithfulness_rows: int = 50
     perturbed_rows: int = 200
-    response_rows: int = 200
+    response_rows: int = 50
     examples: int = 400
     limits: Mapping[str, float] = field(default_factory=dict)
     seed: int = 0
