@@ -13,6 +13,7 @@ from gradistill.commands.explain import explain as explain
 from gradistill.commands.finetune import finetune as finetune
 from gradistill.commands.pretrain import pretrain as pretrain
 from gradistill.commands.signal_stores import StoreChoice as StoreChoice
+from gradistill.commands.signal_stores import StoreSettings as StoreSettings
 from gradistill.commands.store_signals import store_signals as store_signals
 from gradistill.data.collator import Collator as Collator
 from gradistill.data.data_choice import DataChoice as DataChoice
