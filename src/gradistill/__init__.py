@@ -3,7 +3,6 @@
 The public names stand in ``__init__.pyi``, once. They load on first use, so that importing the package stays light.
 """
 
-import ast
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -13,10 +12,10 @@ from gradistill.printing import show_log_lines
 
 
 def _homes() -> dict[str, str]:
-    """The module of each public name."""
-    stub = ast.parse(Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
-    imports = [node for node in stub.body if isinstance(node, ast.ImportFrom)]
-    return {alias.name: str(node.module) for node in imports for alias in node.names}
+    """The module of each public name; the stub has one line ``from MODULE import NAME as NAME`` for each."""
+    stub = Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8")
+    words = [line.split() for line in stub.splitlines() if line.startswith("from ")]
+    return {name: module for _, module, _, name, *_ in words}
 
 
 _HOMES = _homes()
