@@ -152,7 +152,7 @@ def test_a_second_call_trains_nothing_but_what_failed_and_says_the_same(whole: A
     assert {file: file.stat().st_mtime_ns for file in stores} == stores
     assert again["panels"] == found["panels"]
     assert {e["method"]: e["timing"] for e in lines_of(output) if e["status"] == "done"} == before
-    assert said[0] == "6 of 9 students are there, 3 to train"
+    assert said[0] == "6 of 9 students finished, 3 to train"
 
 
 def test_another_recipe_is_trained_anew_and_a_foreign_folder_is_left_alone(
@@ -161,7 +161,7 @@ def test_another_recipe_is_trained_anew_and_a_foreign_folder_is_left_alone(
     one = {"tasks": {"mine": content(small)["tasks"]["mine"]}, "methods": ["kd"], "seeds": [0]}
     run(tmp_path, small, **one)
     _, said = run(tmp_path, small, **one, keep_models=False)
-    assert said[0] == "1 of 1 students are there, 0 to train"
+    assert said[0] == "1 of 1 students finished, 0 to train"
     _, said = run(
         tmp_path,
         small,
@@ -169,7 +169,7 @@ def test_another_recipe_is_trained_anew_and_a_foreign_folder_is_left_alone(
         keep_models=False,
         set=[*QUICK, "training.epochs=2"],
     )
-    assert said[0] == "0 of 1 students are there, 1 to train"
+    assert said[0] == "0 of 1 students finished, 1 to train"
     assert not (
         tmp_path / "out" / "mine" / "2-layers" / "kd-0"
     ).exists()  # its line is kept, its weights are not

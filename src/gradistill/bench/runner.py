@@ -119,7 +119,7 @@ class Bench:
             inputs = {"rows": task.rows.fingerprint, "teacher": task.fingerprint}
             self.marks[cell.key] = fingerprint(cell, inputs)
         left = [cell for cell in wanted if not self._is_done(cell)]
-        logger.info(f"{len(wanted) - len(left)} of {len(wanted)} students are there, {len(left)} to train")
+        logger.info(f"{len(wanted) - len(left)} of {len(wanted)} students finished, {len(left)} to train")
         waiting = {(cell.task, cell.recipe.training.max_length) for cell in left}
         stores = {}
         # The signals of all methods, those included that are done: so a store of the call before will do.

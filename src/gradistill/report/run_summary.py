@@ -97,7 +97,7 @@ def audit_view(audit: Mapping[str, Any]) -> RenderableType:
             for group, figures in student["figures"].items()
             for name, figure in figures.items()
         ]
-        parts.append(results_table(rows, title=f"{student['name']} beside {audit['teacher']['name']}"))
+        parts.append(results_table(rows, title=f"{student['name']} compared with {audit['teacher']['name']}"))
     if rows := audit_metrics(audit):
         parts.append(results_table(rows, title="metrics of the task"))
     return Group(*parts, Text(printable(audit["verdict"])), *_warnings(audit))
