@@ -17,13 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradistill import __version__
-from gradistill.cli import main
 from gradistill.cli.options import FinetuningData, RecipeOptions
 from gradistill.cli.tune_command import next_command, trial_row
 from gradistill.commands import distill
 from gradistill.data import TASKS
 from gradistill.errors import GradistillError
 from gradistill.recipe import load_recipe, shipped_methods
+from typed_command import exit_code
 
 COMMANDS = (
     "finetune", "distill", "pretrain", "signals", "audit", "explain", "bench", "tune", "demo", "methods", "tasks",
@@ -44,14 +44,9 @@ def typed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Type]:
     monkeypatch.setenv("COLUMNS", "200")
 
     def run(*arguments: object) -> Said:
-        monkeypatch.setattr(sys, "argv", ["gradistill", *map(str, arguments)])
         out, err = StringIO(), StringIO()
-        code: Any = 0
         with redirect_stdout(out), redirect_stderr(err):
-            try:
-                main()
-            except SystemExit as ended:
-                code = ended.code or 0
+            code = exit_code(monkeypatch, arguments)
         return Said(code, out.getvalue(), err.getvalue())
 
     return run

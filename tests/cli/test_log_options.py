@@ -13,9 +13,9 @@ import pytest
 
 import gradistill
 from gradistill import printing
-from gradistill.cli import main
 from gradistill.printing import LOGGER, NO_PREFIX, log_filter
 from small import logged
+from typed_command import exit_code
 
 Type = Callable[..., tuple[int, str, str]]
 PROGRESS = ("text: text", "teacher signals: from", "training on 12 of 20 rows")
@@ -28,12 +28,7 @@ def typed(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) ->
     monkeypatch.setenv("COLUMNS", "200")
 
     def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["gradistill", *map(str, arguments)])
-        code: Any = 0
-        try:
-            main()
-        except SystemExit as ended:
-            code = ended.code or 0
+        code = exit_code(monkeypatch, arguments)
         out, err = capfd.readouterr()
         return code, out, err
 

@@ -22,9 +22,9 @@ from rich.text import Text
 
 import gradistill
 from gradistill import printing
-from gradistill.cli import main
 from hostile import HOSTILE
 from small import write_table
+from typed_command import exit_code
 
 BAD = "\x1b]0;title\x07\x1b[2J\x08\r\x9b31m\u202e\u2066"
 """A title, a cleared screen, a bell, a backspace, a carriage return, C1, text turned round, an isolate."""
@@ -79,12 +79,7 @@ def typed(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) ->
     factory, formatting, hook = logging.getLogRecordFactory(), warnings.formatwarning, sys.excepthook
 
     def run(*arguments: object) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["gradistill", *map(str, arguments)])
-        code: Any = 0
-        try:
-            main()
-        except SystemExit as ended:
-            code = ended.code or 0
+        code = exit_code(monkeypatch, arguments)
         out, err = capfd.readouterr()
         return code, out + err
 
