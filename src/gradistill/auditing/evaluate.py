@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ from gradistill.auditing.response import (
     text_agreement,
 )
 from gradistill.auditing.statistics import Estimate, FlooredEstimate
-from gradistill.auditing.word_maps import TokenizedText, readings, watched_share
+from gradistill.auditing.word_maps import TokenizedText, readings, row_texts, watched_share
 from gradistill.batch import UNLABELLED
 from gradistill.data import Collator, Task, encode
 from gradistill.data.batching import row_batches
@@ -60,7 +61,7 @@ class AuditBlock:
 
 @dataclass(frozen=True)
 class Examiner:
-    """Asks ``teacher`` and ``students``, which read the same tokens, and explains by ``method`` the teacher's label."""
+    """Compares ``teacher`` and ``students``, which read the same tokens; ``method`` explains the teacher's label."""
 
     teacher: nn.Module
     students: Sequence[nn.Module]
@@ -70,6 +71,11 @@ class Examiner:
     max_length: int = 128
     watched: Sequence[str] = ()
     on_progress: OnProgress = lambda done: None
+
+    @cached_property
+    def _probed(self) -> tuple[ProbedModel, ...]:
+        """The teacher and the students, probed once for all blocks."""
+        return tuple(ProbedModel.of(model) for model in (self.teacher, *self.students))
 
     def blocks(self, rows: Dataset) -> Iterator[AuditBlock]:
         """All rows: columns with plausibility and watched words where they exist, and every example in words."""
@@ -96,9 +102,7 @@ class Examiner:
         """Normalised comprehensiveness and sufficiency of both models' maps, for the teacher's label."""
         encoded, collate = self._encoded(rows), Collator(self.tokenizer)
         labels = predict_logits(self.teacher, encoded, collate).argmax(-1)
-        teacher, *students = [
-            self._faithful(model, encoded, collate, labels) for model in (self.teacher, *self.students)
-        ]
+        teacher, *students = [self._faithful(probed, encoded, collate, labels) for probed in self._probed]
         return [
             {f"teacher_{name}": values for name, values in teacher.items()}
             | {f"student_{name}": values for name, values in student.items()}
@@ -145,11 +149,10 @@ class Examiner:
                 own |= {"response_slope": response.slope, "response_labels": response.labels}
 
     def _faithful(
-        self, model: nn.Module, encoded: Dataset, collate: Collator, labels: np.ndarray
+        self, probed: ProbedModel, encoded: Dataset, collate: Collator, labels: np.ndarray
     ) -> dict[str, np.ndarray]:
         found = {name: np.full(len(encoded), np.nan) for name in ("comprehensiveness", "sufficiency")}
-        probed = ProbedModel.of(model)
-        with frozen_eval(model):
+        with frozen_eval(probed.model):
             for some in row_batches(encoded, collate, probed.device, tokens_at_once=1024, labels=labels):
                 forward = explained_pass(probed, some.batch)
                 own = some.own_tokens.to(probed.device)
@@ -160,17 +163,16 @@ class Examiner:
         return found
 
     def _predictions(self, rows: Dataset) -> tuple[Predictions, list[Predictions]]:
-        encoded, collate = self._encoded(rows), Collator(self.tokenizer)
-        teacher = predict_rows(
-            self.teacher, encoded, collate, method=self.method, on_progress=self.on_progress
+        predict = partial(
+            predict_rows,
+            rows=self._encoded(rows),
+            collate=Collator(self.tokenizer),
+            method=self.method,
+            on_progress=self.on_progress,
         )
-        labels = teacher.labels
-        return teacher, [
-            predict_rows(
-                student, encoded, collate, labels=labels, method=self.method, on_progress=self.on_progress
-            )
-            for student in self.students
-        ]
+        teacher, *students = self._probed
+        explained = predict(teacher)
+        return explained, [predict(student, labels=explained.labels) for student in students]
 
     def _encoded(self, rows: Dataset) -> Dataset:
         return encode(rows, self.tokenizer, self.task, max_length=self.max_length).dataset
@@ -221,16 +223,11 @@ class Examiner:
 
 
 def has_head(model: nn.Module) -> bool:
-    """Whether a model's head can be told from the rest, so that it can be randomised."""
+    """Whether a model's head is known from the rest, so that it can be randomised."""
     try:
         return bool(head_parameters(model))
     except ModelError:
         return False
-
-
-def row_texts(rows: Dataset, task: Task) -> list[tuple[str, ...]]:
-    """The text of each row, or its pair."""
-    return list(zip(*(rows[name][:] for name in task.text_columns), strict=True))
 
 
 def _gold(rows: Dataset) -> np.ndarray | None:

@@ -13,10 +13,11 @@ from torch import nn
 
 from gradistill.auditing.methods import Method
 from gradistill.auditing.methods.gradient_x_input import GradientXInput
-from gradistill.data.batching import Collate, row_batches
+from gradistill.data.batching import Collate, Rows, row_batches
 from gradistill.models.eval_mode import frozen_eval
 from gradistill.models.probe import ProbedModel
 from gradistill.signals.explained import explained_pass
+from gradistill.signals.forward_pass import widened
 
 TOKENS_AT_ONCE = 4096
 """Tokens, padding included, that share a forward pass and its gradient."""
@@ -37,7 +38,7 @@ class Predictions:
 
 
 def predict_rows(
-    model: nn.Module,
+    model: nn.Module | ProbedModel,
     rows: Dataset,
     collate: Collate,
     *,
@@ -51,7 +52,7 @@ def predict_rows(
     them with their padding, share a forward pass.
 
     Parameters:
-        ``model``: a sequence classifier.
+        ``model``: a sequence classifier; with its probe, where that is known already.
         ``rows``: as ``encode`` returns them, with ``special_tokens_mask``.
         ``collate``: a ``Collator``, or another function from rows to a padded batch.
         ``labels``: the label to explain, one per row; by default the one that the model predicts.
@@ -63,7 +64,7 @@ def predict_rows(
     logits: list[Any] = [None] * len(rows)
     maps: list[Any] = [None] * len(rows)
     probed = ProbedModel.of(model)
-    with frozen_eval(model):
+    with frozen_eval(probed.model):
         for some in row_batches(rows, collate, probed.device, tokens_at_once=TOKENS_AT_ONCE, labels=labels):
             forward = explained_pass(probed, some.batch)
             scores, own = method(forward).detach().cpu(), some.own_tokens
@@ -76,18 +77,21 @@ def predict_rows(
 
 def predict_logits(
     model: nn.Module,
-    rows: Dataset,
+    rows: Rows,
     collate: Collate,
     *,
     tokens_at_once: int = 8192,
     on_progress: Callable[[int], object] = lambda done: None,
 ) -> np.ndarray:
-    """The logits ``(rows, label)`` of encoded rows, in their order, without attributions; the model stays as it was."""
+    """The logits ``(rows, label)`` of encoded rows, in their order, without attributions; the model stays as it was.
+
+    They are float32, or float64 for a model of that type.
+    """
     found: list[Any] = [None] * len(rows)
     device = next(model.parameters()).device
-    with frozen_eval(model), torch.inference_mode():
+    with frozen_eval(model), torch.no_grad():
         for some in row_batches(rows, collate, device, tokens_at_once=tokens_at_once):
-            logits = model(**some.batch.inputs).logits.float().cpu().numpy()
+            logits = widened(model(**some.batch.inputs).logits).cpu().numpy()
             for place, row in zip(some.places, logits, strict=True):
                 found[place] = row
             on_progress(len(some.places))

@@ -18,16 +18,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Int
 from scipy.special import logsumexp
 from torch import nn
-from transformers import PreTrainedTokenizerBase
+from transformers import BatchEncoding, PreTrainedTokenizerBase
 
+from gradistill.auditing.predictions import predict_logits
 from gradistill.auditing.statistics import Estimate, bootstrap_statistic, mean_estimate
-from gradistill.data.batching import Collate, row_batches
+from gradistill.data.batching import Collate
+from gradistill.data.tokenization import tokenized
 from gradistill.errors import GradistillError
-from gradistill.models.eval_mode import frozen_eval
 
 COARSE = (0.1, 0.9)
 """Range of the share of words that stay: half of them on average."""
@@ -72,7 +72,7 @@ def draw_coalitions(
 
     They depend on ``seed``, the row's number (its place unless ``rows`` names it) and its count of ``words``, so
     they are the same for all models, and for a row whatever other rows there are. A copy that would keep every word
-    loses one at random: an unchanged text tells nothing.
+    loses one at random: an unchanged text has no effect.
 
     Example::
 
@@ -214,17 +214,11 @@ def substituted_copies(
     return [flat[start : start + each] for start in range(0, len(flat), each)]
 
 
-def _encoded(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Texts], max_length: int) -> Any:
-    pairs = [row[1] for row in rows] if len(rows) and len(rows[0]) == 2 else None
-    return tokenizer(
-        [row[0] for row in rows],
-        text_pair=pairs,
-        truncation="longest_first",
-        max_length=max_length,
-        padding=False,
-        return_attention_mask=True,
-        return_offsets_mapping=bool(tokenizer.is_fast),
-    )
+def _encoded(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Texts], max_length: int) -> BatchEncoding:
+    columns = [list(column) for column in zip(*rows, strict=True)] or [[]]
+    encoded = tokenized(tokenizer, columns, max_length, offsets=bool(tokenizer.is_fast))
+    del encoded["special_tokens_mask"]
+    return encoded
 
 
 def copy_logits(
@@ -235,20 +229,11 @@ def copy_logits(
     tokens_at_once: int = 8192,
     on_progress: Callable[[int], object] = lambda done: None,
 ) -> Float[np.ndarray, "row text label"]:
-    """The model's logits for every row and its copies. Texts of like length share a forward pass.
-
-    The model computes in eval mode and is left as it was. ``on_progress`` is called with the number of texts done.
-    """
+    """The model's logits for every row and its copies, as ``predict_logits`` makes them."""
     flat = [row for of_row in copies for row in of_row]
-    logits: list[Any] = [None] * len(flat)
-    device = next(model.parameters()).device
-    with frozen_eval(model), torch.inference_mode():
-        for some in row_batches(flat, collate, device, tokens_at_once=tokens_at_once):
-            values = model(**some.batch.inputs).logits.double().cpu().numpy()
-            for place, value in zip(some.places, values, strict=True):
-                logits[place] = value
-            on_progress(len(some.places))
-    return np.stack(logits).reshape(len(copies), -1, logits[0].shape[-1])
+    found = predict_logits(model, flat, collate, tokens_at_once=tokens_at_once, on_progress=on_progress)
+    logits = found.astype(np.float64)
+    return logits.reshape(len(copies), -1, logits.shape[-1])
 
 
 def log_odds(

@@ -37,14 +37,18 @@ class TokenizedText:
         return [replace(word, score=float(word.score)) for word in words]
 
 
+def row_texts(rows: Dataset, task: Task) -> list[tuple[str, ...]]:
+    """The text of each row, or its pair."""
+    return list(zip(*(rows[name][:] for name in task.text_columns), strict=True))
+
+
 def readings(
     rows: Dataset, tokenizer: PreTrainedTokenizerBase, task: Task, max_length: int
 ) -> list[TokenizedText]:
     places = token_places(rows, tokenizer, task, max_length=max_length)
-    texts = zip(*(rows[name][:] for name in task.text_columns), strict=True)
     return [
-        TokenizedText(tuple(text), place, np.array([segment is not None for segment in place.segments]))
-        for text, place in zip(texts, places, strict=True)
+        TokenizedText(text, place, np.array([segment is not None for segment in place.segments]))
+        for text, place in zip(row_texts(rows, task), places, strict=True)
     ]
 
 

@@ -19,7 +19,7 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from gradistill.auditing.evaluate import FLOOR_SEEDS, Examiner, has_head, in_blocks, row_texts
+from gradistill.auditing.evaluate import FLOOR_SEEDS, Examiner, has_head, in_blocks
 from gradistill.auditing.methods import Method
 from gradistill.auditing.methods.gradient_x_input import GradientXInput
 from gradistill.auditing.per_example import GROUPS, Columns, joined
@@ -27,6 +27,7 @@ from gradistill.auditing.perturbations import PERTURBATIONS, perturbed
 from gradistill.auditing.response import COPIES, word_pool
 from gradistill.auditing.shown_examples import chosen_examples
 from gradistill.auditing.summary import Audited, Changed, summed_up
+from gradistill.auditing.word_maps import row_texts
 from gradistill.commands.data_warnings import (
     log_splits,
     overlap_with_training,

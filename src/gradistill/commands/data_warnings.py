@@ -9,19 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from datasets import Dataset
 from torch import nn
 
+from gradistill.auditing import predict_logits
 from gradistill.commands.run_folder import record_of
 from gradistill.data import DataChoice, Splits, Task
-from gradistill.data.batching import Collate, row_batches
+from gradistill.data.batching import Collate
 from gradistill.data.data_source import is_path, path_text
 from gradistill.data.overlap import overlap, texts_of
 from gradistill.data.split_tables import Wanted, read_source
 from gradistill.data.table import with_fields
 from gradistill.data.tasks import label_key, no_better_than_constant
-from gradistill.models.eval_mode import frozen_eval
 from gradistill.printing import NO_PREFIX, log_line
 
 logger = logging.getLogger(__name__)
@@ -52,11 +51,8 @@ def positive_of_run(folder: str | Path) -> str | None:
 def weak_teacher_warning(teacher: nn.Module, encoded: Dataset, collate: Collate, task: Task) -> str | None:
     """A warning where a teacher predicts no better than one prediction for every row, on some of the encoded rows."""
     some = encoded if len(encoded) <= ROWS else encoded.shuffle(seed=0).select(range(ROWS))
-    predicted, device = np.zeros(len(some)), next(teacher.parameters()).device
-    with frozen_eval(teacher), torch.no_grad():
-        for batch in row_batches(some, collate, device, tokens_at_once=4096):
-            logits = teacher(**batch.batch.inputs).logits.float().cpu().numpy()
-            predicted[list(batch.places)] = logits[:, 0] if task.labels is None else logits.argmax(-1)
+    logits = predict_logits(teacher, some, collate, tokens_at_once=4096)
+    predicted = logits[:, 0] if task.labels is None else logits.argmax(-1)
     return teacher_warning(task, predicted, np.asarray(some["labels"][:]))
 
 

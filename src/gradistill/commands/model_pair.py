@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 from gradistill.commands.text_lengths import LoadedModel
-from gradistill.models.probe import ProbedModel
 from gradistill.objectives import Pair
 from gradistill.recipe import Recipe
 from gradistill.signals.teacher import OnlineTeacher
+from gradistill.training.trainer import online_teacher
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,7 @@ class ModelPair:
         """The teacher as a source of signals: in eval mode and out of every graph from now on."""
         if self.teacher is None:
             return None
-        probe, compute = self.teacher.probe, self.recipe.compute
-        probe = probe if compute.trim_last_block else replace(probe, trim=None)
-        return OnlineTeacher(ProbedModel(self.teacher.model, probe), share_views=compute.share_views)
+        return online_teacher(self.teacher.model, self.recipe.compute, self.teacher.probe)
 
     @property
     def facts(self) -> Pair | None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from datasets import Dataset
-from transformers import PreTrainedTokenizerBase
+from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from gradistill.data.tasks import Task
 from gradistill.errors import DataError, RecipeError
@@ -85,10 +85,10 @@ def encode(
     columns: dict[str, list[Any]] = {}
     truncated = longest = 0
     for texts in _pieces(rows, task):
-        whole = _tokens(tokenizer, texts, None)
+        whole = dict(tokenized(tokenizer, texts, None))
         lengths = [len(ids) for ids in whole["input_ids"]]
         if long := [i for i, length in enumerate(lengths) if length > max_length]:
-            cut = _tokens(tokenizer, [[column[i] for i in long] for column in texts], max_length)
+            cut = tokenized(tokenizer, [[column[i] for i in long] for column in texts], max_length)
             for name, values in cut.items():
                 for i, value in zip(long, values, strict=True):
                     whole[name][i] = value
@@ -128,10 +128,7 @@ def token_places(
         )
     found = []
     for texts in _pieces(rows, task):
-        encoded = tokenizer(
-            texts[0], text_pair=texts[1] if len(texts) == 2 else None, truncation="longest_first",
-            max_length=max_length, padding=False, return_offsets_mapping=True, verbose=False,
-        )  # fmt: skip
+        encoded = tokenized(tokenizer, texts, max_length, offsets=True)
         every: Any = encoded["offset_mapping"]
         for row, offsets in enumerate(every):
             places = [(int(start), int(end)) for start, end in offsets]
@@ -145,10 +142,18 @@ def _pieces(rows: Dataset, task: Task) -> Iterator[list[list[str]]]:
         yield [piece[name] for name in task.text_columns]
 
 
-def _tokens(
-    tokenizer: PreTrainedTokenizerBase, texts: list[list[str]], max_length: int | None
-) -> dict[str, list[Any]]:
-    encoded = tokenizer(
+def tokenized(
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[list[str]],
+    max_length: int | None,
+    *,
+    offsets: bool = False,
+) -> BatchEncoding:
+    """Token ids of one or two columns of ``texts``, unpadded, cut to ``max_length`` where it is given.
+
+    With ``offsets`` also the characters that each token stands for, which a fast tokenizer has.
+    """
+    return tokenizer(
         texts[0],
         text_pair=texts[1] if len(texts) == 2 else None,
         truncation="longest_first" if max_length is not None else False,
@@ -156,10 +161,10 @@ def _tokens(
         padding=False,
         return_attention_mask=True,
         return_special_tokens_mask=True,
+        return_offsets_mapping=offsets,
         # Lengths beyond the model's are looked at before cutting, which is nothing to warn about.
         verbose=False,
     )
-    return dict(encoded)
 
 
 def _refuse_tokenless(special: list[list[int]], rows: Dataset, task: Task) -> None:

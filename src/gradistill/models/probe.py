@@ -1,4 +1,4 @@
-"""The probe: the only place that touches a model's inside.
+"""The probe: what is known about a model's inside, and hooks for its embedding output.
 
 It finds, by looking at one forward pass instead of at class names, where the embedding output leaves
 (``hidden_states[0]`` of transformers: after position and type embeddings, LayerNorm and dropout), how deep
@@ -154,9 +154,16 @@ class ProbedModel:
     _verified: bool = field(default=False, repr=False)
 
     @classmethod
-    def of(cls, model: nn.Module, *, trim_last_block: bool = True) -> ProbedModel:
-        """Raises ModelError for a model that cannot be probed."""
-        probe = Probe.find(model)
+    def of(
+        cls, model: nn.Module | ProbedModel, probe: Probe | None = None, *, trim_last_block: bool = True
+    ) -> ProbedModel:
+        """A model with its ``probe``, found here unless it is given; one that has its probe already is returned.
+
+        Raises ModelError for a model that cannot be probed.
+        """
+        if isinstance(model, ProbedModel):
+            return model
+        probe = probe or Probe.find(model)
         return cls(model, probe if trim_last_block else replace(probe, trim=None))
 
     def verified(self, batch: Batch) -> Probe:

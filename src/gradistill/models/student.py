@@ -132,7 +132,7 @@ def share_embeddings(student: PreTrainedModel, teacher: PreTrainedModel, embeddi
     if embeddings == "own":
         return
     parameters, theirs = dict(student.named_parameters()), weights_of(teacher)
-    # What accelerate keeps elsewhere takes no part in a graph: then the student tells, which is of one kind with it.
+    # What accelerate keeps elsewhere takes no part in a graph: then look at the student, which is of one kind with it.
     for name in Probe.find(student if is_spread(teacher) else teacher).embedding_parameters:
         shapes = [tuple(of[name].shape) if name in of else "nothing" for of in (theirs, parameters)]
         if shapes[0] != shapes[1]:

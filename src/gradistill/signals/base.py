@@ -7,7 +7,6 @@ One file a signal. Each defines what the forward pass must record (``needs``), h
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
@@ -91,8 +90,3 @@ class TargetSignal(Signal):
         if self.target.view == "projected":
             return torch.einsum("bv...,bv->b...", stored, batch.drawn.signs.to(stored)).unsqueeze(1)
         return stored[torch.arange(len(batch), device=stored.device), batch.drawn.label].unsqueeze(1)
-
-
-def needs_of(signals: Iterable[Signal]) -> Needs:
-    """What one forward pass must record for all of these signals."""
-    return Needs.union(signal.needs() for signal in signals)

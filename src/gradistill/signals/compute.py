@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from gradistill.batch import Batch
 from gradistill.models.probe import Probe
-from gradistill.signals.base import Signal, needs_of
-from gradistill.signals.forward_pass import ForwardPass
+from gradistill.signals.base import Signal
+from gradistill.signals.forward_pass import ForwardPass, Needs
 
 SignalValues = Mapping[Signal, Tensor]
 
@@ -31,7 +31,7 @@ def compute_signals(
     gradient of its own. Raises ModelError where the model cannot record what a signal needs.
     """
     wanted = tuple(dict.fromkeys(signals))
-    needs = needs_of(wanted)
+    needs = Needs.union(signal.needs() for signal in wanted)
     with torch.set_grad_enabled(create_graph or bool(needs.targets)):
         forward = ForwardPass.run(
             model, probe, batch, needs, create_graph=create_graph, share_views=share_views

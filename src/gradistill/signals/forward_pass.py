@@ -41,6 +41,7 @@ class Needs:
 
     @classmethod
     def union(cls, needs: Iterable[Needs]) -> Needs:
+        """What one forward pass must record for all of these."""
         needs = tuple(needs)
         return cls(
             layers=tuple(sorted({layer for need in needs for layer in need.layers})),
@@ -99,7 +100,7 @@ class ForwardPass:
         Gradients must be enabled where ``needs`` has targets.
         """
         recorded = _recorded(model, probe, batch, needs)
-        label_ids = {target: _label_ids(target, recorded.logits, batch) for target in needs.targets}
+        label_ids = _label_ids(needs.targets, recorded.logits, batch)
         return cls(model, probe, batch, needs, recorded, label_ids, create_graph, share_views)
 
     @property
@@ -113,7 +114,7 @@ class ForwardPass:
         assert self.recorded.embedding is not None
         return self.recorded.embedding if self.create_graph else self.recorded.embedding.detach()
 
-    @property
+    @cached_property
     def text_positions(self) -> tuple[Tensor, Int[Tensor, " batch"]]:
         """Indices of the token that stands for each text: the rows, and the position in each."""
         rows = torch.arange(len(self.batch), device=self.logits.device)
@@ -207,7 +208,7 @@ def widened(logits: Tensor) -> Tensor:
 def _recorded(
     model: nn.Module, probe: Probe, batch: Batch, needs: Needs, embeddings: Tensor | None = None
 ) -> Recorded:
-    """The one place where a model runs; ``embeddings`` take the place of its own embedding output."""
+    """Run a model and record what is needed; ``embeddings`` take the place of its own embedding output."""
     if needs.attention and not probe.heads:
         raise ModelError(
             f"the self-attention of {type(unwrapped(model)).__name__} cannot be looked into",
@@ -234,11 +235,11 @@ def _recorded(
     return Recorded(widened(outputs.logits), states, sites, attention, taps[-1] if taps else None)
 
 
-def _label_ids(target: Target, logits: Tensor, batch: Batch) -> Tensor | None:
+def _label_ids(targets: Sequence[Target], logits: Tensor, batch: Batch) -> dict[Target, Tensor | None]:
     """Rows without a label of their own take the teacher's; where no teacher is known, this model is the teacher."""
     teacher, gold = batch.teacher_labels, batch.labels
     if teacher is None:
         teacher = logits.detach().argmax(-1)
     if gold is not None and not gold.is_floating_point():
         gold = torch.where(gold == UNLABELLED, teacher, gold)
-    return target.resolve(logits, gold, teacher, batch.drawn)
+    return {target: target.resolve(logits, gold, teacher, batch.drawn) for target in targets}

@@ -26,7 +26,7 @@ class OnlineTeacher:
 
     def __init__(self, model: nn.Module | ProbedModel, *, share_views: bool = True) -> None:
         self.share_views = share_views
-        self.probed = model if isinstance(model, ProbedModel) else ProbedModel.of(model)
+        self.probed = ProbedModel.of(model)
         self.model = self.probed.model.eval().requires_grad_(False)
         self.seconds = 0.0
         """Wall time spent computing so far."""

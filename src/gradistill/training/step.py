@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, get_args
@@ -22,7 +22,10 @@ from gradistill.signals.teacher import TeacherSignals
 
 def signals_of(terms: Sequence[Term], pair: Pair, role: Role) -> tuple[Signal, ...]:
     """The distinct signals of all terms in one role."""
-    named = (term.objective.signals(pair, role) for term in terms)
+    return _distinct(term.objective.signals(pair, role) for term in terms)
+
+
+def _distinct(named: Iterable[Mapping[str, Signal]]) -> tuple[Signal, ...]:
     return tuple(dict.fromkeys(signal for signals in named for signal in signals.values()))
 
 
@@ -56,8 +59,8 @@ class Step:
 
     def signals(self, role: Role, terms: Sequence[Term] | None = None) -> tuple[Signal, ...]:
         """The distinct signals of these terms, or of all, in one role."""
-        named = (self.named_signals[term.name, role] for term in (self.terms if terms is None else terms))
-        return tuple(dict.fromkeys(signal for signals in named for signal in signals.values()))
+        wanted = self.terms if terms is None else terms  # of some rows no term may want anything
+        return _distinct(self.named_signals[term.name, role] for term in wanted)
 
     def running(self, number: int, progress: float) -> list[Term]:
         """The terms that run at an optimizer step, counted from 0, ``progress`` of the training being done."""

@@ -23,7 +23,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from gradistill.batch import Batch, RandomDraws
 from gradistill.errors import TrainingError
 from gradistill.models.attention import second_order_attention
-from gradistill.models.probe import ProbedModel
+from gradistill.models.probe import Probe, ProbedModel
 from gradistill.objectives import ModelFacts, Moment, Pair, Term
 from gradistill.recipe import ComputeSettings
 from gradistill.signals.teacher import OnlineTeacher, TeacherSignals
@@ -46,8 +46,9 @@ CHECKED_ROWS = 4
 """Rows of the first batch that the start-up check runs on."""
 
 
-def online_teacher(model: nn.Module, compute: ComputeSettings) -> OnlineTeacher:
-    probed = ProbedModel.of(model, trim_last_block=compute.trim_last_block)
+def online_teacher(model: nn.Module, compute: ComputeSettings, probe: Probe | None = None) -> OnlineTeacher:
+    """A teacher that computes as the settings have it; its ``probe`` is found here unless it is given."""
+    probed = ProbedModel.of(model, probe, trim_last_block=compute.trim_last_block)
     return OnlineTeacher(probed, share_views=compute.share_views)
 
 
