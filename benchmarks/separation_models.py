@@ -1,0 +1,137 @@
+"""The models of docs/yardstick.md: a teacher of all training rows of a task, and students of known closeness to it.
+
+    python benchmarks/separation_models.py DATA OUTPUT [TASK ...] [--bf16]
+
+DATA holds one folder a task with train.csv and validation.csv. For each task OUTPUT/TASK gets
+
+    teacher          MiniLM, 6 layers, fine-tuned
+    second           the same with another seed
+    longer           the teacher after 50 more steps
+    bits_8 … bits_2  the teacher with matrices rounded to so many bits, symmetrically, a scale for each output
+    layers_5         a student of 5 of its 6 layers, by kd
+    kd minilm adkd rationale      students of 3 layers
+    cut              every second layer of the teacher under the teacher's head, not trained
+    random_head      the same under a random head
+    random           the same shape with random weights
+
+Finished folders are left alone and an unfinished run goes on, so the script can be stopped and started again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, set_seed
+
+from gradistill import load_classifier, load_tokenizer, student_from_teacher
+from gradistill.models.random_head import randomised_head
+
+METHODS = ("kd", "minilm", "adkd", "rationale")
+BITS = (8, 6, 5, 4, 3, 2)
+STUDENT_LAYERS = 3
+
+
+@dataclass(frozen=True)
+class Regime:
+    """Epochs of teacher and students, the students' rows (the teacher has all), and what a method changes."""
+
+    teacher_epochs: int
+    student_epochs: int
+    student_rows: int = 1_000_000
+    changes: tuple[tuple[str, str], ...] = ()
+
+
+TEACHER_VIEW = (
+    ("adkd", "objectives.attribution_map.view=teacher"),
+    ("rationale", "objectives.rationale.view=teacher"),
+)
+REGIMES = {
+    "mrpc": Regime(4, 5),
+    "stsb": Regime(3, 4),
+    "banking77": Regime(8, 5, changes=TEACHER_VIEW),  # 77 views would take 76 inner gradients
+    "snli": Regime(3, 3),
+    "sst2": Regime(1, 3, student_rows=20_000),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", type=Path)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("tasks", nargs="*", default=list(REGIMES))
+    parser.add_argument("--bf16", action="store_true", help="train in bfloat16")
+    given = parser.parse_args()
+    for task in given.tasks:
+        _make(given.data, given.output / task, task, bf16=given.bf16)
+
+
+def _make(data: Path, output: Path, task: str, *, bf16: bool) -> None:
+    regime, teacher = REGIMES[task], output / "teacher"
+    named = [] if task == "banking77" else ["--task", task]
+
+    def run(folder: Path, *command: str, rate: str = "2e-4", epochs: int = 1) -> None:
+        if not (folder / "metrics.json").is_file():
+            changes = ["training.batch_size=32", f"training.learning_rate={rate}"]
+            changes += ["training.arguments.bf16=true"] if bf16 else []
+            subprocess.run(
+                ["gradistill", *command, "--data", str(data / task), *named, "--output", str(folder),
+                 "--settings", "default", "--epochs", str(epochs),
+                 *(part for change in changes for part in ("--set", change))],
+                check=True,
+            )  # fmt: skip
+
+    def distil(name: str, method: str, layers: int) -> None:
+        own = [part for of, change in regime.changes if of == method for part in ("--set", change)]
+        run(output / name, "distill", "--teacher", str(teacher), "--method", method, "--signals", "online", *own,
+            "--student-layers", str(layers), "--max-train-rows", str(regime.student_rows),
+            epochs=regime.student_epochs)  # fmt: skip
+
+    base = ("finetune", "--model", "minilm-l6")
+    run(teacher, *base, "--seed", "0", rate="1e-4", epochs=regime.teacher_epochs)
+    untrained(teacher, output)
+    for method in METHODS:
+        distil(method, method, STUDENT_LAYERS)
+    run(output / "second", *base, "--seed", "1", rate="1e-4", epochs=regime.teacher_epochs)
+    run(output / "longer", "distill", "--teacher", str(teacher), "--student", str(teacher), "--method", "finetune",
+        "--max-train-rows", "1600", rate="5e-5")  # fmt: skip
+    distil("layers_5", "kd", 5)
+
+
+def untrained(teacher: Path, output: Path) -> None:
+    """All students that no step trains."""
+    model = load_classifier(teacher)[0]
+    for bits in BITS:
+        _save(_rounded(load_classifier(teacher)[0], bits), teacher, output / f"bits_{bits}")
+    cut = student_from_teacher(model, STUDENT_LAYERS)
+    _save(cut, teacher, output / "cut")
+    with randomised_head(cut, seed=1000):  # a seed that the floor of an audit does not draw
+        _save(cut, teacher, output / "random_head")
+    set_seed(0)
+    _save(type(cut)(cut.config), teacher, output / "random")
+
+
+def _rounded(model: PreTrainedModel, bits: int) -> PreTrainedModel:
+    most = 2 ** (bits - 1) - 1
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                scale = module.weight.abs().amax(dim=1, keepdim=True).clamp(min=1e-12) / most
+                module.weight.copy_((module.weight / scale).round().clamp(-most, most) * scale)
+    return model
+
+
+def _save(model: PreTrainedModel, teacher: Path, folder: Path) -> None:
+    if not (folder / "config.json").is_file():
+        model.save_pretrained(folder)
+        load_tokenizer(teacher).save_pretrained(folder)
+
+
+if __name__ == "__main__":
+    main()
