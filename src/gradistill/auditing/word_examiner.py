@@ -19,6 +19,7 @@ from gradistill.auditing.per_example import Columns
 from gradistill.auditing.predictor import CopiesOf, Predictor, predict_by_row
 from gradistill.auditing.response import MIN_WORDS, log_odds, response_columns
 from gradistill.auditing.signed_agreement import signed_agreement
+from gradistill.auditing.statistics import EQUAL
 from gradistill.data.changed_copies import draw_coalitions, draw_words, masked_copies, substituted_copies
 from gradistill.data.raw_words import Kept, Texts, count_words, word_spans, words_of
 
@@ -167,10 +168,10 @@ class WordExaminer:
             ]
             for row, logits in predict_by_row(student, kept, copies_of, heads=heads).items():
                 label, weights = teacher[row][:1].argmax(-1), designs[row].weights
-                theirs = weights @ log_odds(teacher[row][None], label)[0, 1:]
+                theirs = _attributions(weights, log_odds(teacher[row][None], label)[0, 1:])
                 for own, of_head in zip(columns, logits, strict=True):
-                    values = weights @ log_odds(of_head[None], label)[0, 1:]
-                    own["shapley"][row], own["shapley_sign"][row] = signed_agreement(values, theirs)
+                    ours = _attributions(weights, log_odds(of_head[None], label)[0, 1:])
+                    own["shapley"][row], own["shapley_sign"][row] = signed_agreement(ours, theirs)
             found.append(StudentWords(columns[0], columns[1:]))
         return found
 
@@ -182,6 +183,12 @@ class WordExaminer:
         words = words_of(texts)
         drawn = draw_words(self.pool, (1, len(words)), self.seed, number)[0]
         return [self.neighbours.get(word, other) for word, other in zip(words, drawn, strict=True)]
+
+
+def _attributions(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Shapley values; those that differ by rounding alone are equal, or their ranks would be those of the rounding."""
+    unit = EQUAL * max(float(np.abs(values).max()), EQUAL)
+    return np.round(weights @ values / unit) * unit
 
 
 def _heads(student: Predictor) -> Sequence[int]:
