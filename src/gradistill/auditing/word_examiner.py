@@ -80,8 +80,9 @@ class WordExaminer:
     neighbours: Mapping[str, str] = field(default_factory=dict)
     seed: int = 0
 
-    def response(self, rows: TextRows) -> list[StudentWords]:
-        """The columns of ``response_columns``, and those of masked copies under names that end in ``_masked``."""
+    def response(self, rows: TextRows, *, masked: bool = True) -> list[StudentWords]:
+        """The columns of ``response_columns``, and where all models can mask words and ``masked`` is set those of
+        masked copies under names that end in ``_masked``."""
         words = rows.words
         kept = draw_coalitions(words, seed=self.seed, rows=rows.numbers)
 
@@ -90,9 +91,9 @@ class WordExaminer:
             return substituted_copies(rows.texts[row], own, others)
 
         found = self._responses(substituted, kept, words, "")
-        if self._can_mask:
-            masked = self._responses(_masks(rows), kept, words, MASKED)
-            found = [one.joined(other) for one, other in zip(found, masked, strict=True)]
+        if masked and self._can_mask:
+            others = self._responses(_masks(rows), kept, words, MASKED)
+            found = [one.joined(other) for one, other in zip(found, others, strict=True)]
         return found
 
     def _responses(
