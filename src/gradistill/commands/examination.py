@@ -14,13 +14,13 @@ from typing import Any
 from datasets import Dataset
 from transformers import PreTrainedModel
 
-from gradistill.auditing.evaluate import Examiner, OnProgress, in_blocks
+from gradistill.auditing.evaluate import FLOOR_SEEDS, Examiner, OnProgress, in_blocks
 from gradistill.auditing.per_example import AGREEMENT, Columns, estimates, flat, joined, mean_values
 from gradistill.auditing.perturbations import PERTURBATIONS, perturbed
 from gradistill.auditing.predictor import ClassifierPredictor
 from gradistill.auditing.statistics import Estimate
 from gradistill.auditing.summary import Audited, Changed
-from gradistill.auditing.word_examiner import FLOOR_SEEDS, Flip, StudentWords, TextRows, WordExaminer
+from gradistill.auditing.word_examiner import Flip, StudentWords, TextRows, WordExaminer
 from gradistill.auditing.word_maps import row_texts
 from gradistill.commands.audit_choice import AuditChoice
 from gradistill.commands.audit_models import AuditModels
