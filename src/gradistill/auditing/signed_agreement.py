@@ -12,9 +12,7 @@ from gradistill.auditing.loyalty_measures import MIN_TOKENS, Maps, spearman
 from gradistill.auditing.map_agreement import TOP
 
 
-def signed_columns(
-    student: Maps, teacher: Maps, words: Sequence[np.ndarray]
-) -> dict[str, np.ndarray]:
+def signed_columns(student: Maps, teacher: Maps, words: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
     """``signed`` and ``signed_top`` of each row: ``signed_agreement`` of the sums over the tokens of each word.
 
     ``words`` holds the number of each token's word, −1 for a token of none.

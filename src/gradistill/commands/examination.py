@@ -78,10 +78,12 @@ class Examination:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def check(self) -> dict[str, Cut]:
-        """How many texts of each split are cut. Raises ModelError for rows that a model cannot read, and for
-        tokenizers that read them differently."""
+        """How many texts of each split are cut. Raises ModelError for rows that a model cannot read, for tokenizers
+        that read them differently, and for a cascade through a model whose blocks are not known apart."""
         found: dict[str, Cut] = {}
         models, max_length = self.models, self.max_length
+        for student in models.students if self.choice.cascade else ():
+            cascade_parameters(student)  # refuses a model whose blocks are not known apart
         limits = [(reader.owner, reader.limits) for reader in models.readers]
         for name, rows in {**self.rows.splits, **self.rows.perturbed}.items():
             for tokenizer in models.student_tokenizers if name in self.rows.splits else ():
@@ -106,9 +108,8 @@ class Examination:
         challenge = rows.splits[self.choice.challenge] if self.choice.challenge else None
         words, flips = self._words()
         with self._part("predictions and attributions", len(rows.rows) * (1 + students)) as done:
-            columns = _all_blocks(
-                self._examiner(done), rows.rows, _by_number(flips, rows.response, self.task), output
-            )
+            shown = _by_number(flips, rows.response, self.task, students)
+            columns = _all_blocks(self._examiner(done), rows.rows, shown, output)
         floors, faithful, changed = [{} for _ in range(students)], None, None
         if len(rows.floor):
             with self._part("floors", len(rows.floor) * students * (1 + len(FLOOR_SEEDS))) as done:
@@ -221,8 +222,8 @@ class Examination:
         self.seconds[name] = perf_counter() - start
 
 
-def _by_number(flips: Sequence[Flip], rows: Dataset, task: Task) -> dict[int, dict[str, Any]]:
-    """The edits as examples show them, by the number of their row."""
+def _by_number(flips: Sequence[Flip], rows: Dataset, task: Task, students: int) -> dict[int, dict[str, Any]]:
+    """The edits as examples show them, by the number of their row; behind the ``students`` comes the reference."""
     names, numbers = task.labels or (), rows["index"][:]
     return {
         numbers[flip.edit.row]: {
@@ -230,7 +231,7 @@ def _by_number(flips: Sequence[Flip], rows: Dataset, task: Task) -> dict[int, di
             "texts": list(flip.texts),
             "replaced": [list(word) for word in flip.replaced],
             "teacher": names[flip.edit.after],
-            "students": [names[label] for label in flip.students],
+            "students": [names[label] for label in flip.students[:students]],
         }
         for flip in flips
     }
