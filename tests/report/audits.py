@@ -116,6 +116,29 @@ def audit(**changes: Any) -> dict[str, Any]:
     } | changes  # fmt: skip
 
 
+def wide() -> dict[str, Any]:
+    """Three students with every column that a table can have."""
+    parts = ("label_loyalty", "probability_loyalty", "saliency_loyalty", "top_k_overlap", "response")
+    row = {"n": 40, "figures": {name: estimate(-0.4, 40, 0.35) for name in parts}}
+    floored = estimate(-0.145, 40, 0.3, floor=-0.125, gain=-0.018, reference=0.581)
+    rows: dict[str, Any] = {
+        "by_label": [{"label": label, **row} for label in LABELS],
+        "by_length": [{"label": "18–26 tokens", **row}],
+        "by_confidence": [{"low": 0.336, "high": 0.3412, **row}],
+        "perturbations": [{"name": "neutral_prefix", "description": "a neutral sentence in front", **row}],
+    }
+    students = [student(f"runs/student-{k}", **rows) for k in range(3)]
+    for one in students:
+        one["figures"]["loyalty"] |= {"response": floored, "response_masked": floored}
+    names = [one["name"] for one in students]
+    compared = [
+        {"figure": "student_comprehensiveness", "a": a, "b": b, "difference": estimate(-0.1, spread=0.2),
+         "p": 0.0002, "p_corrected": 0.0041}
+        for a, b in zip(names, names[1:], strict=False)
+    ]  # fmt: skip
+    return audit(students=students, failed=[], comparisons=compared)
+
+
 def words(texts: Sequence[str], students: int = 2, seed: int = 0) -> list[dict[str, Any]]:
     """Spans of words and punctuation with shares that sum to 1 per model."""
     spans = [

@@ -11,7 +11,7 @@ import pytest
 from gradistill.report.audit_page import audit_page
 from gradistill.report.page_examples import visible
 from hostile import HOSTILE
-from report.audits import SMALL, audit, example, examples, hostile, regression
+from report.audits import SMALL, audit, example, examples, hostile, regression, wide
 from report.browsing import ORDERS, Visit, browser
 
 
@@ -177,6 +177,41 @@ def test_a_phone_scrolls_tables_and_not_the_page(
         one = visit(page, viewport={"width": 390, "height": 800}, color_scheme=scheme)
         one.everything()
         assert one.page.evaluate("document.documentElement.scrollWidth") == 390
+
+
+CUT = """Array.from(document.querySelectorAll(".scroll")).filter(e => e.scrollWidth > e.clientWidth)
+.map(e => e.getAttribute("aria-label"))"""
+
+
+@pytest.mark.parametrize("width", [320, 390, 768, 1280, 1920])
+def test_no_table_is_cut(visit: Callable[..., Visit], html: str, width: int) -> None:
+    for page in (html, audit_page(wide(), examples())):
+        one = visit(page, viewport={"width": width, "height": 900})
+        one.page.evaluate("document.querySelectorAll('details').forEach(e => { e.open = true; })")
+        assert one.page.evaluate(CUT) == []
+        assert one.page.evaluate("document.documentElement.scrollWidth") == width
+
+
+def test_no_table_is_cut_on_paper(visit: Callable[..., Visit]) -> None:
+    one = visit(audit_page(wide(), examples()), viewport={"width": 680, "height": 1000})  # A4 with margins
+    one.page.emulate_media(media="print")
+    assert one.page.evaluate(CUT) == []
+    assert one.page.evaluate("document.documentElement.scrollWidth") == 680
+
+
+@pytest.mark.parametrize("size", [(390, 800), (1280, 900)])
+def test_the_controls_stay_in_sight_and_leave_room(
+    visit: Callable[..., Visit], html: str, size: tuple[int, int]
+) -> None:
+    one = visit(html, viewport={"width": size[0], "height": size[1]})
+    one.page.locator("#list > li").nth(15).scroll_into_view_if_needed()
+    box = one.page.locator("#controls").bounding_box()
+    assert box is not None
+    assert (box["y"], box["height"] < size[1] / 3) == (0, True)
+    one.page.locator("#more").click()
+    first = one.page.locator("#list > li").nth(20).bounding_box()
+    assert first is not None
+    assert first["y"] >= box["height"], "the example that has the focus is not behind the controls"
 
 
 def test_hostile_text_is_text(visit: Callable[..., Visit], html: str, hostile_html: str) -> None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from gradistill.report.audit_page import audit_page
 from gradistill.report.audit_plots import plots
 from gradistill.report.page_examples import embedded, pieces, visible
-from report.audits import audit, bare, example, examples, hostile, regression, student, words
+from report.audits import audit, bare, estimate, example, examples, hostile, regression, student, wide, words
 
 SCRIPT, STYLE = r"<script>(.*?)</script>", r"<style>(.*?)</style>"
 ANY_TEXT = st.text(st.characters(exclude_categories=()))
@@ -87,16 +87,34 @@ def test_the_same_audit_gives_the_same_bytes(html: str) -> None:
 
 def test_figures_have_three_decimals_an_interval_and_n(html: str) -> None:
     text = _text(html)
-    assert "0.935 0.914–0.956 n 872" in text
+    assert "Label loyalty ↑ runs/adkd-6x384 0.935 0.914–0.956 872 runs/kd-2x128 0.845 0.824–0.866 872" in text
     assert "0.532 below the limit 0.600" in text
-    assert "n 868, 4 skipped" in text
+    assert "868, 4 skipped" in text
     assert "41.3" in text
     assert "< 0.001" in text
 
 
+def test_a_figure_shows_which_values_are_good_and_what_it_is_compared_with(html: str) -> None:
+    text = _text(html)
+    assert "Student sufficiency ↓" in text
+    assert "Floor" not in text, "no figure has one"
+    assert text.count("Teacher accuracy ↑ all 0.921 0.900–0.942 872") == 1, "it is the same for all students"
+    text = _text(audit_page(wide(), []))
+    assert "Value 95 % interval n Floor Gain Reference" in text
+    assert "Response loyalty ↑ runs/student-0 -0.145 -0.445 to 0.155 40 -0.125 -0.018 0.581" in text
+    slope = student(figures={"agreement": {"response_slope": estimate(0.7)}})
+    assert "Response slope → 1" in _text(audit_page(audit(students=[slope]), []))
+
+
+def test_plots_stand_before_p_values(html: str) -> None:
+    assert html.index('id="plots"') < html.index('id="comparisons"')
+    assert "1 paired comparison, with" in html
+    assert "2 paired comparisons, with" in audit_page(wide(), [])
+
+
 def test_what_is_missing_is_left_out() -> None:
     text = _text(audit_page(bare(), []))
-    assert "A new figure 0.500" in text
+    assert "A new figure ↑ 0.500" in text
     assert "No examples were recorded." in text
     assert "Plots" not in text
     audit_page({}, [])

@@ -14,11 +14,14 @@ from markupsafe import Markup
 from gradistill.data.tasks import metric_title
 from gradistill.report.audit_plots import plots
 from gradistill.report.audit_tables import (
+    Group,
+    Row,
     TableCell,
     capital,
     cell,
     count,
     decimal,
+    direction_of,
     failures,
     figure_groups,
     finite,
@@ -38,6 +41,9 @@ BREAKDOWNS = (
     ("by_confidence", "By the teacher’s confidence", "confidence"),
     ("perturbations", "Under perturbations", "perturbation"),
 )
+OPTIONAL_COLUMNS = ("floor", "gain", "reference")
+"""What only some figures have; a column that no figure fills is left out."""
+
 LONG = 24
 """From so many rows on a table is folded: the page stays readable with 150 labels."""
 
@@ -62,7 +68,7 @@ def audit_page(audit: Mapping[str, Any], examples: Sequence[Mapping[str, Any]]) 
         metrics=_metrics(audit, names),
         warnings=[public_name(text) for text in audit_warnings(audit)],
         attribution=audit.get("attribution") or {},
-        groups=figure_groups(audit),
+        figures=_figures(figure_groups(audit), students),
         plots=[{"title": p.title, "note": p.note, "svg": Markup(p.svg)} for p in plots(audit)],
         breakdowns=_breakdowns(audit, students),
         comparisons=[_comparison(entry, names) for entry in audit.get("comparisons") or []],
@@ -76,6 +82,31 @@ def audit_page(audit: Mapping[str, Any], examples: Sequence[Mapping[str, Any]]) 
     )
 
 
+def _figures(groups: Sequence[Group], students: Sequence[str]) -> dict[str, Any]:
+    """The groups with a line a student in each row, and the columns that any of these fills."""
+    shown = [
+        {
+            "title": group.title,
+            "rows": [
+                {"title": row.title, "direction": row.direction, "meaning": row.meaning, "lines": lines}
+                for row in group.rows
+                if (lines := _lines(row, students))
+            ],
+        }
+        for group in groups
+    ]
+    cells = [cell for group in groups for row in group.rows for cell in row.cells if cell]
+    columns = [name for name in OPTIONAL_COLUMNS if any(getattr(cell, name) for cell in cells)]
+    return {"groups": shown, "columns": columns}
+
+
+def _lines(row: Row, students: Sequence[str]) -> list[tuple[str, TableCell]]:
+    """A line a student; one for all where the figure is the teacher's own and the same for each."""
+    found = [(name, cell) for name, cell in zip(students, row.cells, strict=True) if cell]
+    alike = row.name.startswith("teacher_") and len({cell for _, cell in found}) == 1 < len(found)
+    return [("all", found[0][1])] if alike else found
+
+
 def _models(audit: Mapping[str, Any], names: Mapping[str, str]) -> list[dict[str, Any]]:
     models = [("teacher", audit.get("teacher") or {}), *(("student", s) for s in students_of(audit))]
     return [
@@ -85,7 +116,6 @@ def _models(audit: Mapping[str, Any], names: Mapping[str, str]) -> list[dict[str
             "layers": count(model.get("layers")),
             "hidden": count(model.get("hidden")),
             "parameters": count(model.get("parameters")),
-            "verdict": public_name(str(model.get("verdict") or "")),
         }
         for role, model in models
     ]
@@ -148,7 +178,7 @@ def _breakdowns(audit: Mapping[str, Any], students: Sequence[str]) -> list[dict[
             {
                 "title": title,
                 "head": head,
-                "figures": [title_of(name) for name in figures],
+                "figures": [f"{title_of(name)} {direction_of(name)}".strip() for name in figures],
                 "sections": [(name, part) for name, part in zip(students, rows, strict=True) if part],
                 "folded": sum(map(len, rows)) > LONG,
             }
