@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
 from collections.abc import Mapping, Sequence
@@ -134,7 +135,7 @@ def wide() -> dict[str, Any]:
     compared = [
         {"figure": "student_comprehensiveness", "a": a, "b": b, "difference": estimate(-0.1, spread=0.2),
          "p": 0.0002, "p_corrected": 0.0041}
-        for a, b in zip(names, names[1:], strict=False)
+        for a, b in itertools.pairwise(names)
     ]  # fmt: skip
     return audit(students=students, failed=[], comparisons=compared)
 
