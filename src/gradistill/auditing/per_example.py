@@ -9,6 +9,7 @@ import numpy as np
 
 from gradistill.auditing.loyalty_measures import correlation, label_agreement, probability_agreement
 from gradistill.auditing.map_agreement import map_agreement
+from gradistill.auditing.predicted_labels import kappa, macro_f1
 from gradistill.auditing.predictions import Predictions
 from gradistill.auditing.statistics import Bounds, Estimate, mean_estimate
 
@@ -16,10 +17,14 @@ Columns = dict[str, np.ndarray]
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "loyalty": (
-        "label_loyalty", "probability_loyalty", "prediction_loyalty", "saliency_loyalty", "response", "response_masked",
+        "label_loyalty", "kappa", "probability_loyalty", "prediction_loyalty", "saliency_loyalty",
+        "response", "response_masked",
     ),
     "agreement": ("top_k_overlap", "cosine", "kendall_tau", "response_slope", "response_labels"),
-    "quality": ("teacher_accuracy", "student_accuracy", "teacher_correlation", "student_correlation"),
+    "quality": (
+        "teacher_accuracy", "student_accuracy", "teacher_macro_f1", "student_macro_f1",
+        "teacher_correlation", "student_correlation",
+    ),
     "faithfulness": (
         "teacher_comprehensiveness", "student_comprehensiveness", "teacher_sufficiency", "student_sufficiency",
     ),
@@ -36,6 +41,13 @@ CORRELATIONS = {
     "student_correlation": ("student_prediction", "gold"),
 }
 """Figures of a regression that are Pearson's r of two columns instead of the mean of one."""
+
+OF_LABELS = {
+    "kappa": (kappa, "student_label", "teacher_label"),
+    "teacher_macro_f1": (macro_f1, "teacher_label", "gold"),
+    "student_macro_f1": (macro_f1, "student_label", "gold"),
+}
+"""Figures of two columns of class ids."""
 
 SIGNED = ("saliency_loyalty", "cosine", "kendall_tau")
 """Figures whose values go from −1 to 1; all other values go from 0 to 1."""
@@ -96,6 +108,11 @@ def _estimate(columns: Columns, name: str, resamples: int, seed: int) -> Estimat
         if any(column is None for column in pair):
             return None
         return correlation(*pair, resamples=resamples, seed=seed)  # pyright: ignore[reportArgumentType]
+    if name in OF_LABELS:
+        of_labels, first, second = OF_LABELS[name]
+        if not {first, second} <= columns.keys():
+            return None
+        return of_labels(columns[first], columns[second], resamples=resamples, seed=seed)
     if name not in columns:
         return None
     values = columns[name]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any
 
@@ -21,6 +21,8 @@ from gradistill.auditing.per_example import (
     flat,
     group_by_length,
 )
+from gradistill.auditing.predicted_labels import disagreements, label_pairs
+from gradistill.auditing.slices import by_values, worst_slices
 from gradistill.auditing.statistics import Estimate
 from gradistill.data import Task
 
@@ -37,6 +39,8 @@ EXPLAINED = "How much the log-odds of the teacher's label (the prediction in a r
 
 MEANINGS = {
     "label_loyalty": "share of examples on which both models predict the same label",
+    "kappa": "Cohen's kappa of the two models' labels: 0 is agreement by chance, given how frequent each label is; "
+    "1 is full agreement",
     "probability_loyalty": "1 − √JS of the two models' probabilities, mean; JS in bits, so 0 to 1",
     "prediction_loyalty": "Pearson's r of the two models' predictions",
     "saliency_loyalty": "Spearman's ρ of the two models' token attributions for the teacher's label, mean",
@@ -57,6 +61,7 @@ MEANINGS = {
     "auprc": "area under the precision-recall curve of the attributions against the marked tokens",
     "watched_share": "share of the attribution that falls on the watched words, in texts that have one",
     "accuracy": "share of examples with the right label",
+    "macro_f1": "F1 of each class, mean over the classes",
     "correlation": "Pearson's r of predictions and scores",
 }
 
@@ -72,7 +77,10 @@ class Changed:
 
 @dataclass(frozen=True)
 class Audited:
-    """What was measured: everything but ``perturbations`` has one entry a student, in the order of ``names``."""
+    """What was measured: everything but ``perturbations`` has one entry a student, in the order of ``names``.
+
+    ``slices`` holds the values of columns of the data, one a row.
+    """
 
     names: list[str]
     columns: list[Columns]
@@ -80,6 +88,7 @@ class Audited:
     challenge: list[Columns] | None
     perturbations: list[Changed]
     response: list[dict[str, Estimate]] | None = None
+    slices: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
 
 
 def summed_up(
@@ -142,7 +151,7 @@ def _parts(audited: Audited, k: int, task: Task, seed: int) -> dict[str, Any]:
         return {"n": len(columns["tokens"]), "figures": {name: e.as_dict() for name, e in figures.items()}}
 
     own = audited.columns[k]
-    return {
+    found = {
         "by_label": [{"label": n, **shown(part)} for n, part in by_label(own, task.labels or ()).items()],
         "by_length": [{"label": n, **shown(part)} for n, part in group_by_length(own).items()],
         "by_confidence": [
@@ -153,6 +162,24 @@ def _parts(audited: Audited, k: int, task: Task, seed: int) -> dict[str, Any]:
             {"name": p.name, "description": p.description, **shown(p.columns[k])}
             for p in audited.perturbations
         ],
+        "by_column": [
+            {
+                "column": column,
+                "parts": [{"label": n, **shown(part)} for n, part in by_values(own, values).items()],
+            }
+            for column, values in audited.slices.items()
+        ],
+    }
+    found["worst_slices"] = worst_slices(found)
+    return found | _label_tables(own, task)
+
+
+def _label_tables(own: Columns, task: Task) -> dict[str, Any]:
+    if task.labels is None:
+        return {}
+    return {
+        "confusion": label_pairs(own["student_label"], own["teacher_label"], task.labels),
+        "disagreements": disagreements(own["label_loyalty"], own["teacher_confidence"]),
     }
 
 

@@ -27,6 +27,7 @@ from gradistill.auditing.perturbations import PERTURBATIONS, perturbed
 from gradistill.auditing.response import COPIES, word_pool
 from gradistill.auditing.shown_examples import chosen_examples
 from gradistill.auditing.summary import Audited, Changed, summed_up
+from gradistill.auditing.verdict import judged
 from gradistill.auditing.word_maps import row_texts
 from gradistill.commands.data_warnings import (
     log_splits,
@@ -41,7 +42,7 @@ from gradistill.data import Cut, DataChoice, Splits, Task, align_labels, encode,
 from gradistill.data.data_source import Source
 from gradistill.data.labels import match_names, match_numbers, numbers_of
 from gradistill.data.overlap import overlap_line
-from gradistill.data.splits import Marks
+from gradistill.data.splits import CARRIED, Marks
 from gradistill.data.tasks import metrics_of
 from gradistill.errors import DataError, RecipeError, nearest
 from gradistill.io import read_object
@@ -83,6 +84,8 @@ AUDIT = FolderKind(
 class AuditChoice:
     """What is looked at. ``rationale`` is a column of spans (``data.marked_spans``), in ``rationale_units``.
 
+    ``slices`` are columns of the data: the figures are measured for each of their values too.
+
     Without a ``max_length`` texts are cut at the length that the teacher was trained with (``commands.text_lengths``).
 
     Faithfulness, perturbations and response loyalty run the models many times a text: they look at
@@ -98,6 +101,7 @@ class AuditChoice:
     rationale_units: str = "characters"
     challenge: str | None = None
     watched: tuple[str, ...] = ()
+    slices: tuple[str, ...] = ()
     faithfulness_rows: int = 50
     perturbed_rows: int = 200
     response_rows: int = 50
@@ -181,8 +185,10 @@ def audit(
             "seconds": {part: round(taken, 2) for part, taken in seconds.items()},
         }  # fmt: skip
         found = summed_up(audited, about, choice.method, splits.task, choice.limits, seed=choice.seed)
-        found |= {"overlap": overlap, **_task_metrics(audited, splits)}
-        found["warnings"] = [*splits.warnings, *warnings, *_doubts(audited, splits)]
+        doubts = _doubts(audited, splits)
+        found |= {"overlap": overlap, **_task_metrics(audited, splits), "doubts": doubts}
+        found["warnings"] = [*splits.warnings, *warnings, *doubts]
+        found = judged(found, choice.limits)
         examples = chosen_examples(draft / EXAMPLES, choice.examples, seed=choice.seed)
         (draft / PAGE).write_bytes(audit_page(found, examples).encode("utf-8", "backslashreplace"))
         (draft / TABLE).write_bytes(audit_table(found).encode("utf-8", "backslashreplace"))
@@ -299,7 +305,7 @@ def _rows(data: DataChoice, choice: AuditChoice, models: _Models) -> Splits:
     units: Any = choice.rationale_units
     marks = Marks(choice.rationale, units) if choice.rationale else None
     names = label_names(models.teacher)
-    splits = read_splits(data, wanted, marks=marks, outputs=tuple(names.values()))
+    splits = read_splits(data, wanted, marks=marks, outputs=tuple(names.values()), carried=choice.slices)
     splits = align_labels(splits, names, label_map=data.label_map)
     rows = {name: _drawn(rows, choice.max_rows, choice.seed) for name, rows in splits.rows.items()}
     return replace(splits, rows=rows)
@@ -417,7 +423,8 @@ def _examined(
                 texts = 2 * len(sets.response) * (1 + COPIES)  # in two forms
                 examiner = bar("response loyalty", texts, 1 + len(models.students) * (1 + FLOOR_SEEDS))
                 response = examiner.response(sets.response, sets.pool, seed=choice.seed)
-    return Audited(models.names, columns, faithful, changed, perturbations, response)
+    slices = {name: rows[CARRIED + name][:] for name in choice.slices}
+    return Audited(models.names, columns, faithful, changed, perturbations, response, slices)
 
 
 def _all_blocks(examiner: Examiner, rows: Dataset, output: Path) -> list[Columns]:
@@ -434,6 +441,7 @@ def _settings(choice: AuditChoice) -> dict[str, Any]:
     named = {
         "split": choice.split, "seed": choice.seed, "max_length": choice.max_length, "rationale": choice.rationale,
         "challenge": choice.challenge, "watched words": ", ".join(choice.watched) or None,
+        "slices": ", ".join(choice.slices) or None,
         "rows for faithfulness": choice.faithfulness_rows, "rows for perturbations": choice.perturbed_rows,
         "rows for response loyalty": choice.response_rows,
     }  # fmt: skip
