@@ -112,7 +112,8 @@ def _estimate(columns: Columns, name: str, resamples: int, seed: int) -> Estimat
         of_labels, first, second = OF_LABELS[name]
         if not {first, second} <= columns.keys():
             return None
-        return of_labels(columns[first], columns[second], resamples=resamples, seed=seed)
+        ids = (columns[name].astype(np.int64) for name in (first, second))
+        return of_labels(*ids, resamples=resamples, seed=seed)
     if name not in columns:
         return None
     values = columns[name]
