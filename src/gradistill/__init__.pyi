@@ -6,8 +6,8 @@ from gradistill.auditing.loyalty_measures import Loyalty as Loyalty
 from gradistill.auditing.loyalty_measures import loyalty as loyalty
 from gradistill.auditing.predictions import Predictions as Predictions
 from gradistill.auditing.predictions import predict_rows as predict_rows
-from gradistill.commands.audit import AuditChoice as AuditChoice
 from gradistill.commands.audit import audit as audit
+from gradistill.commands.audit_choice import AuditChoice as AuditChoice
 from gradistill.commands.distill import distill as distill
 from gradistill.commands.explain import explain as explain
 from gradistill.commands.finetune import finetune as finetune

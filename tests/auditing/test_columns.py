@@ -33,24 +33,24 @@ def answers(labels: int, seed: int, rows: int = 60) -> Predictions:
 def test_identical_models_agree_wholly(labels: int) -> None:
     teacher = answers(labels, 0)
     found = flat(estimates(columns_of(teacher, teacher, teacher.labels.astype(float))))
-    names = ["prediction_loyalty"] if labels == 1 else ["label_loyalty", "probability_loyalty"]
-    for name in (*names, "saliency_loyalty", "top_k_overlap", "cosine", "kendall_tau"):
+    names = ["prediction"] if labels == 1 else ["label", "probability"]
+    for name in (*names, "saliency", "top_k_overlap", "cosine", "kendall_tau"):
         assert found[name].value == pytest.approx(1), name
     # Wilson's lower end for 60 of 60; a correlation of exactly 1 gives the bootstrap nothing to bound it with.
     lowest = binomtest(60, 60).proportion_ci(method="wilson").low
     if labels == 1:
-        assert np.isnan(found["prediction_loyalty"].low)
+        assert np.isnan(found["prediction"].low)
     else:
-        assert found["label_loyalty"].low == pytest.approx(lowest)
-        assert found["probability_loyalty"].low == pytest.approx(lowest)
-    rho = found["saliency_loyalty"]  # the same on a scale from −1 to 1, over fewer examples
+        assert found["label"].low == pytest.approx(lowest)
+        assert found["probability"].low == pytest.approx(lowest)
+    rho = found["saliency"]  # the same on a scale from −1 to 1, over fewer examples
     assert rho.low == pytest.approx(2 * binomtest(rho.n, rho.n).proportion_ci(method="wilson").low - 1)
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=60))
 def test_shares_have_wilsons_interval(same: list[bool]) -> None:
-    columns = {"tokens": np.full(len(same), 5), "label_loyalty": np.array(same)}
-    found = flat(estimates(columns))["label_loyalty"]
+    columns = {"tokens": np.full(len(same), 5), "label": np.array(same)}
+    found = flat(estimates(columns))["label"]
     exact = binomtest(sum(same), len(same)).proportion_ci(method="wilson")
     assert (found.value, found.n) == (pytest.approx(np.mean(same)), len(same))
     assert (found.low, found.high) == (pytest.approx(exact.low), pytest.approx(exact.high))
@@ -117,8 +117,8 @@ def test_students_are_compared_example_by_example() -> None:
     gold = teacher.labels
     columns = {"near": columns_of(near, teacher, gold), "far": columns_of(far, teacher, gold)}
     found = {entry.figure: entry for entry in compared([columns])}
-    label = columns["near"]["label_loyalty"].astype(float) - columns["far"]["label_loyalty"]
-    assert found["label_loyalty"].difference.value == pytest.approx(label.mean())
-    assert found["saliency_loyalty"].difference.n == sum(len(m) >= 4 for m in teacher.maps)
-    assert found["label_loyalty"].p_corrected >= found["label_loyalty"].p
-    assert found["label_loyalty"].p < 0.01
+    label = columns["near"]["label"].astype(float) - columns["far"]["label"]
+    assert found["label"].difference.value == pytest.approx(label.mean())
+    assert found["saliency"].difference.n == sum(len(m) >= 4 for m in teacher.maps)
+    assert found["label"].p_corrected >= found["label"].p
+    assert found["label"].p < 0.01

@@ -42,7 +42,7 @@ def test_many_numbers_are_put_into_ranges() -> None:
 def test_the_worst_parts_have_enough_rows() -> None:
     def part(value: float | None, n: int = MIN_ROWS, **name: Any) -> dict[str, Any]:
         figure = {"value": value, "low": 0.1, "high": 0.9, "n": n}
-        return {**name, "n": n, "figures": {"label_loyalty": figure}}
+        return {**name, "n": n, "figures": {"label": figure}}
 
     student = {
         "by_label": [part(0.9, label="a"), part(0.1, MIN_ROWS - 1, label="b"), part(None, label="c")],

@@ -29,7 +29,7 @@ def student(**changes: Any) -> dict[str, Any]:
 
 
 def part(label: str, value: float, high: float = 0.97, n: int = 50) -> dict[str, Any]:
-    return {"label": label, "n": n, "figures": {"label_loyalty": {**figure(value), "high": high, "n": n}}}
+    return {"label": label, "n": n, "figures": {"label": {**figure(value), "high": high, "n": n}}}
 
 
 def pair(teacher: str, student: str, n: int) -> dict[str, Any]:
@@ -114,10 +114,10 @@ def test_a_class_that_only_the_teacher_predicts_has_a_line() -> None:
 
 
 def test_figures_at_their_floor_have_a_line() -> None:
-    loyalty = {"saliency_loyalty": figure(0.72, 0.69, floor=0.7), "flips": figure(0.8, 0.75, floor=0.2)}
+    loyalty = {"saliency": figure(0.72, 0.69, floor=0.7), "flips": figure(0.8, 0.75, floor=0.2)}
     found = of(student(loyalty=loyalty))
     assert found["assessment"]["notes"] == [
-        "the interval of saliency_loyalty reaches the floor: a student with a random head has as much"
+        "the interval of saliency reaches the floor: a student with a random head has as much"
     ]
     assert found["assessment"]["outcome"] == "pass", "the figure says nothing, for or against"
 
@@ -149,9 +149,9 @@ def test_limits_of_the_user_are_checks_too() -> None:
 
 
 def test_a_regression_is_judged_by_correlation() -> None:
-    loyalty = {"kappa": None, "prediction_loyalty": figure(0.95, 0.9)}
+    loyalty = {"kappa": None, "prediction": figure(0.95, 0.9)}
     found = of(student(loyalty=loyalty, by_label=[], confusion=[]))
-    assert list(checks(found)) == ["prediction_loyalty", "response"]
+    assert list(checks(found)) == ["prediction", "response"]
     assert found["assessment"]["outcome"] == "pass"
 
 

@@ -43,10 +43,10 @@ def student(name: str = LARGE, worse: float = 0.0, **changes: Any) -> dict[str, 
         "verdict": "Below one limit." if worse else "Within all limits.",
         "figures": {
             "loyalty": {
-                "label_loyalty": estimate(0.9346 - worse),
-                "probability_loyalty": estimate(0.8913 - worse),
-                "saliency_loyalty": estimate(0.7121 - 2 * worse, n=868, skipped=4),
-                "prediction_loyalty": None,
+                "label": estimate(0.9346 - worse),
+                "probability": estimate(0.8913 - worse),
+                "saliency": estimate(0.7121 - 2 * worse, n=868, skipped=4),
+                "prediction": None,
             },
             "agreement": {
                 "top_k_overlap": estimate(0.681 - worse), "cosine": estimate(0.774 - worse),
@@ -61,24 +61,24 @@ def student(name: str = LARGE, worse: float = 0.0, **changes: Any) -> dict[str, 
         },
         "by_label": [
             {"label": label, "n": n, "figures": {
-                "label_loyalty": estimate(value - worse, n), "saliency_loyalty": estimate(value - 0.2 - 2 * worse, n),
+                "label": estimate(value - worse, n), "saliency": estimate(value - 0.2 - 2 * worse, n),
             }}
             for label, n, value in zip(LABELS, (401, 142, 329), (0.951, 0.842, 0.957), strict=True)
         ],
         "by_length": [
-            {"label": "4–9 tokens", "n": 290, "figures": {"label_loyalty": estimate(0.96 - worse, 290)}},
-            {"label": "10–24 tokens", "n": 582, "figures": {"label_loyalty": estimate(0.92 - worse, 582)}},
+            {"label": "4–9 tokens", "n": 290, "figures": {"label": estimate(0.96 - worse, 290)}},
+            {"label": "10–24 tokens", "n": 582, "figures": {"label": estimate(0.92 - worse, 582)}},
         ],
         "by_confidence": [
             {"low": low, "high": low + 0.1, "n": 60 + 80 * i, "figures": {
-                "label_loyalty": estimate(0.61 + 0.085 * i - worse, 60 + 80 * i, 0.12 - 0.02 * i),
-                "saliency_loyalty": estimate(0.47 + 0.06 * i - worse, 60 + 80 * i, 0.12 - 0.02 * i),
+                "label": estimate(0.61 + 0.085 * i - worse, 60 + 80 * i, 0.12 - 0.02 * i),
+                "saliency": estimate(0.47 + 0.06 * i - worse, 60 + 80 * i, 0.12 - 0.02 * i),
             }}
             for i, low in enumerate((0.5, 0.6, 0.7, 0.8, 0.9))
         ],
         "perturbations": [
             {"name": "typos", "description": "two letters of one word changed places", "n": 300,
-             "figures": {"label_loyalty": estimate(0.88 - worse, 300)}},
+             "figures": {"label": estimate(0.88 - worse, 300)}},
         ],
     } | changes  # fmt: skip
 
@@ -94,7 +94,7 @@ def audit(**changes: Any) -> dict[str, Any]:
     return {
         "schema": 1,
         "verdict": "One of two students is below a limit: the saliency loyalty of kd-2x128 is 0.532.",
-        "failed": [{"student": SMALL, "figure": "saliency_loyalty", "value": 0.532, "limit": 0.6}],
+        "failed": [{"student": SMALL, "figure": "saliency", "value": 0.532, "limit": 0.6}],
         "data": {"task": "product reviews", "split": "validation", "rows": 872, "source": "reviews.csv"},
         "attribution": {
             "method": "gradient_x_input", "title": "gradient × input",
@@ -104,12 +104,12 @@ def audit(**changes: Any) -> dict[str, Any]:
         "students": [student(), student(SMALL, worse=0.09)],
         "calibration": [calibration("teacher", 0.02), calibration(LARGE, 0.04), calibration(SMALL, 0.11)],
         "comparisons": [
-            {"figure": "label_loyalty", "a": LARGE, "b": SMALL, "difference": estimate(0.09), "p": 0.0002,
+            {"figure": "label", "a": LARGE, "b": SMALL, "difference": estimate(0.09), "p": 0.0002,
              "p_corrected": 0.0041},
         ],
         "meanings": {
-            "label_loyalty": "Share of examples on which both predict the same label.",
-            "saliency_loyalty": "Mean Spearman correlation of the two models' word scores.",
+            "label": "Share of examples on which both predict the same label.",
+            "saliency": "Mean Spearman correlation of the two models' word scores.",
         },
         "settings": {"seed": "13", "bootstrap samples": "2000", "examples shown": "60"},
         "versions": {"gradistill": "0.1.0", "torch": "2.13.0"},
@@ -119,7 +119,7 @@ def audit(**changes: Any) -> dict[str, Any]:
 
 def wide() -> dict[str, Any]:
     """Three students with every column that a table can have."""
-    parts = ("label_loyalty", "probability_loyalty", "saliency_loyalty", "top_k_overlap", "response")
+    parts = ("label", "probability", "saliency", "top_k_overlap", "response")
     row = {"n": 40, "figures": {name: estimate(-0.4, 40, 0.35) for name in parts}}
     floored = estimate(-0.145, 40, 0.3, floor=-0.125, gain=-0.018, reference=0.581)
     rows: dict[str, Any] = {
@@ -197,7 +197,7 @@ def examples() -> list[dict[str, Any]]:
 
 def regression() -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """One student, no labels: figures, plots and filters that speak of labels have nothing to show."""
-    figures = {"loyalty": {"prediction_loyalty": estimate(0.93)}, "agreement": {"cosine": None}}
+    figures = {"loyalty": {"prediction": estimate(0.93)}, "agreement": {"cosine": None}}
     bare = student(figures=figures, by_label=[], by_confidence=[], by_length=[], perturbations=[])
     answers = [
         {"label": None, "confidence": None, "prediction": 3.25, "agreement": a, "same_label": None,
@@ -228,9 +228,7 @@ def hostile() -> tuple[dict[str, Any], list[dict[str, Any]]]:
         student(
             name,
             verdict=text,
-            by_label=[
-                {"label": label, "n": 5, "figures": {"label_loyalty": estimate(0.5, 5)}} for label in HOSTILE
-            ],
+            by_label=[{"label": label, "n": 5, "figures": {"label": estimate(0.5, 5)}} for label in HOSTILE],
             by_length=[{"label": text, "n": 5, "figures": {text: estimate(0.5, 5)}} for text in HOSTILE],
             figures={text: {text: estimate(0.5)} for text in HOSTILE},
             perturbations=[

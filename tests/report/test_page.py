@@ -143,9 +143,7 @@ def test_plots_carry_labels_as_text_and_the_colour_of_the_page() -> None:
 
 
 def test_a_plot_of_many_labels_shows_the_lowest() -> None:
-    labels = [
-        {"label": f"$l{i}$", "n": 9, "figures": {"label_loyalty": {"value": i / 200}}} for i in range(150)
-    ]
+    labels = [{"label": f"$l{i}$", "n": 9, "figures": {"label": {"value": i / 200}}} for i in range(150)]
     (plot,) = plots({"students": [{"name": "s", "by_label": labels}]})
     assert "24 of 150 labels" in plot.note
     assert ">$l23$</text>" in plot.svg

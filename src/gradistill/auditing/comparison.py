@@ -20,7 +20,7 @@ from gradistill.auditing.statistics import Estimate, bootstrap_mean
 
 FLIPS = 10_000
 COMPARED = (
-    "label_loyalty", "probability_loyalty", "saliency_loyalty", "top_k_overlap", "student_accuracy",
+    "label", "probability", "saliency", "top_k_overlap", "student_accuracy",
     "student_comprehensiveness", "student_sufficiency", "student_token_f1", "student_watched_share",
 )  # fmt: skip
 

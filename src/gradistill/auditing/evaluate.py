@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,38 +14,21 @@ from transformers import PreTrainedTokenizerBase
 
 from gradistill.auditing.faithfulness import faithfulness
 from gradistill.auditing.methods import Method
-from gradistill.auditing.per_example import Columns, columns_of, confidence, joined
+from gradistill.auditing.per_example import Columns, columns_of, confidence, joined, mean_values
 from gradistill.auditing.plausibility import marked_tokens, plausibility
 from gradistill.auditing.predictions import Predictions, predict_logits, predict_rows
-from gradistill.auditing.response import (
-    Draw,
-    EncodedRow,
-    copy_logits,
-    count_words,
-    draw_coalitions,
-    masked_copies,
-    measure_response,
-    substituted_copies,
-    text_agreement,
-)
-from gradistill.auditing.statistics import Estimate, FlooredEstimate
-from gradistill.auditing.word_maps import TokenizedText, readings, row_texts, watched_share
+from gradistill.auditing.word_examiner import FLOOR_SEEDS
+from gradistill.auditing.word_maps import TokenizedText, readings, watched_share
 from gradistill.batch import UNLABELLED
 from gradistill.data import Collator, Task, encode
 from gradistill.data.batching import row_batches
-from gradistill.errors import ModelError
 from gradistill.models.eval_mode import frozen_eval
 from gradistill.models.probe import ProbedModel
-from gradistill.models.random_head import head_parameters, randomised_head
+from gradistill.models.random_head import has_head, head_parameters, randomised
 from gradistill.signals.explained import explained_pass
 
 BLOCK = 1000
 """Rows that are encoded and predicted at a time: memory does not grow with the number of rows beyond it."""
-
-FLOOR_SEEDS = 3
-"""Random heads whose mean is the floor of a figure."""
-
-logger = logging.getLogger(__name__)
 
 OnProgress = Callable[[int], object]
 
@@ -109,44 +91,31 @@ class Examiner:
             for student in students
         ]
 
-    def response(self, rows: Dataset, pool: Sequence[str], *, seed: int = 0) -> list[dict[str, Estimate]]:
-        """Response loyalty of each student, by substitution (``response``, with slope and labels) and by masking.
+    def floors(self, rows: Dataset) -> list[dict[str, float]]:
+        """Figures of agreement of each student under a random head, the mean over ``FLOOR_SEEDS``; none where its head
+        is not known from the rest."""
+        return [
+            self.when_randomised(k, rows, head_parameters(student)) if has_head(student) else {}
+            for k, student in enumerate(self.students)
+        ]
 
-        Each figure has the floor of the same student under a random head, the mean of ``FLOOR_SEEDS`` of them.
-        ``pool`` holds the words that are put in the place of others.
-        """
-        texts = row_texts(rows, self.task)
-        words, draw = [count_words(row) for row in texts], Draw(seed, rows["index"][:])
-        kept = draw_coalitions(words, seed=seed, rows=draw.rows)
-        found: list[dict[str, Estimate]] = [{} for _ in self.students]
-        copies = substituted_copies(self.tokenizer, texts, kept, pool, draw=draw, max_length=self.max_length)
-        self._respond("response", copies, words, seed, found)
-        if self.tokenizer.is_fast:
-            copies = masked_copies(self.tokenizer, texts, kept, max_length=self.max_length)
-            self._respond("response_masked", copies, words, seed, found)
-        else:
-            logger.warning("response_masked is left out: the tokenizer has no character offsets")
-        return found
-
-    def _respond(
-        self, name: str, copies: Sequence[Sequence[EncodedRow]], words: Sequence[int], seed: int,
-        found: Sequence[dict[str, Estimate]],
-    ) -> None:  # fmt: skip
-        """Add the figures of one form of copies to what was ``found`` of each student."""
-        collate = Collator(self.tokenizer)
-        teacher = copy_logits(self.teacher, copies, collate, on_progress=self.on_progress)
-        for own, student in zip(found, self.students, strict=True):
-            logits = copy_logits(student, copies, collate, on_progress=self.on_progress)
-            response = measure_response(logits, teacher, words, seed=seed)
-            floors = []
-            for number in range(FLOOR_SEEDS if response.agreement.n and has_head(student) else 0):
-                with randomised_head(student, seed + number):
-                    other = copy_logits(student, copies, collate, on_progress=self.on_progress)
-                floors.append(np.nanmean(text_agreement(other, teacher, words)))
-            whole, floor = response.agreement, float(np.mean(floors)) if floors else float("nan")
-            own[name] = FlooredEstimate(whole.value, whole.low, whole.high, whole.n, floor)
-            if name == "response":
-                own |= {"response_slope": response.slope, "response_labels": response.labels}
+    def when_randomised(
+        self,
+        k: int,
+        rows: Dataset,
+        parameters: Mapping[str, nn.Parameter],
+        seeds: Sequence[int] = FLOOR_SEEDS,
+    ) -> dict[str, float]:
+        """The figures of agreement of the k-th student while these parameters are random, the mean over ``seeds``."""
+        teacher, student = self._probed[0], self._probed[1 + k]
+        explained = self._predicted(teacher, rows)
+        drawn = []
+        for seed in seeds:
+            with randomised(student.model, parameters, seed):
+                drawn.append(
+                    columns_of(self._predicted(student, rows, explained.labels), explained, _gold(rows))
+                )
+        return mean_values(drawn)
 
     def _faithful(
         self, probed: ProbedModel, encoded: Dataset, collate: Collator, labels: np.ndarray
@@ -163,16 +132,19 @@ class Examiner:
         return found
 
     def _predictions(self, rows: Dataset) -> tuple[Predictions, list[Predictions]]:
-        predict = partial(
-            predict_rows,
-            rows=self._encoded(rows),
-            collate=Collator(self.tokenizer),
+        teacher, *students = self._probed
+        explained = self._predicted(teacher, rows)
+        return explained, [self._predicted(student, rows, explained.labels) for student in students]
+
+    def _predicted(self, model: ProbedModel, rows: Dataset, labels: np.ndarray | None = None) -> Predictions:
+        return predict_rows(
+            model,
+            self._encoded(rows),
+            Collator(self.tokenizer),
+            labels=labels,
             method=self.method,
             on_progress=self.on_progress,
         )
-        teacher, *students = self._probed
-        explained = predict(teacher)
-        return explained, [predict(student, labels=explained.labels) for student in students]
 
     def _encoded(self, rows: Dataset) -> Dataset:
         return encode(rows, self.tokenizer, self.task, max_length=self.max_length).dataset
@@ -222,14 +194,6 @@ class Examiner:
         }  # fmt: skip
 
 
-def has_head(model: nn.Module) -> bool:
-    """Whether a model's head is known from the rest, so that it can be randomised."""
-    try:
-        return bool(head_parameters(model))
-    except ModelError:
-        return False
-
-
 def _gold(rows: Dataset) -> np.ndarray | None:
     """The labels, or None where no row has one."""
     labels = np.asarray(rows["label"][:])
@@ -257,12 +221,12 @@ def prediction_of(predictions: Predictions, k: int, names: Sequence[str] | None)
 
 def _agreeing(columns: Columns, k: int) -> dict[str, Any]:
     """``disagreement`` sorts the examples: another label first, then other probabilities, then other reasons."""
-    rho = float(columns["saliency_loyalty"][k])
+    rho = float(columns["saliency"][k])
     reasons = (1 - rho) / 2 if np.isfinite(rho) else 0.0
-    same = bool(columns["label_loyalty"][k]) if "label_loyalty" in columns else None
+    same = bool(columns["label"][k]) if "label" in columns else None
     if same is None:
         apart = abs(float(columns["student_prediction"][k] - columns["teacher_prediction"][k]))
     else:
-        apart = 2.0 * (not same) + 1 - float(columns["probability_loyalty"][k])
+        apart = 2.0 * (not same) + 1 - float(columns["probability"][k])
     agreement = round(rho, 4) if np.isfinite(rho) else None
     return {"agreement": agreement, "same_label": same, "disagreement": round(apart + reasons, 4)}

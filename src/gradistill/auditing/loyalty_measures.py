@@ -151,7 +151,7 @@ def saliency_agreement(student_maps: Maps, teacher_maps: Maps) -> tuple[Float[np
     values = np.full(len(student), np.nan)
     for length, rows in by_length.items():
         if length >= MIN_TOKENS:
-            values[rows] = _spearman(
+            values[rows] = spearman(
                 np.stack([student[r] for r in rows]), np.stack([teacher[r] for r in rows])
             )
     kept = values[[len(scores) >= MIN_TOKENS for scores in student]] if student else values
@@ -177,7 +177,7 @@ def pearson(
     return np.where(constant, np.nan, np.clip(r, -1.0, 1.0))
 
 
-def _spearman(
+def spearman(
     a: Float[np.ndarray, "batch token"], b: Float[np.ndarray, "batch token"]
 ) -> Float[np.ndarray, " batch"]:
     # The mean rank is (T + 1)/2 whatever the ties, so centred ranks are exact, and so is ρ = 1 on equal maps.

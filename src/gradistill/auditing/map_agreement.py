@@ -19,7 +19,7 @@ TOP = 0.2
 
 
 def map_agreement(student: Maps, teacher: Maps) -> dict[str, np.ndarray]:
-    """``saliency_loyalty``, ``top_k_overlap``, ``cosine`` and ``kendall_tau`` by example.
+    """``saliency``, ``top_k_overlap``, ``cosine`` and ``kendall_tau`` by example.
 
     A constant map orders nothing: its correlations are 0. Raises GradistillError as ``saliency_agreement`` does.
     """
@@ -28,7 +28,7 @@ def map_agreement(student: Maps, teacher: Maps) -> dict[str, np.ndarray]:
     rho[long], _ = saliency_agreement(student, teacher)
     pairs = list(zip(student, teacher, long, strict=True))
     return {
-        "saliency_loyalty": rho,
+        "saliency": rho,
         "top_k_overlap": np.array([_overlap(s, t) if enough else np.nan for s, t, enough in pairs]),
         "cosine": np.array([_cosine(s, t) if enough else np.nan for s, t, enough in pairs]),
         "kendall_tau": np.array([_kendall(s, t) if enough else np.nan for s, t, enough in pairs]),

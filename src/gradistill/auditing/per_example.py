@@ -7,20 +7,23 @@ from itertools import pairwise
 
 import numpy as np
 
-from gradistill.auditing.loyalty_measures import correlation, label_agreement, probability_agreement
+from gradistill.auditing.loyalty_measures import correlation, label_agreement, pearson, probability_agreement
 from gradistill.auditing.map_agreement import map_agreement
 from gradistill.auditing.predicted_labels import kappa, macro_f1
 from gradistill.auditing.predictions import Predictions
-from gradistill.auditing.statistics import Bounds, Estimate, mean_estimate
+from gradistill.auditing.statistics import Bounds, Estimate, bootstrap_statistic, mean_estimate, ratio
 
 Columns = dict[str, np.ndarray]
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "loyalty": (
-        "label_loyalty", "kappa", "probability_loyalty", "prediction_loyalty", "saliency_loyalty",
-        "response", "response_masked",
+        "label", "kappa", "probability", "prediction", "response", "response_masked", "flips", "flips_masked",
+        "kept", "kept_masked", "shapley", "saliency",
     ),
-    "agreement": ("top_k_overlap", "cosine", "kendall_tau", "response_slope", "response_labels"),
+    "agreement": (
+        "response_slope", "response_labels", "shapley_sign", "signed", "signed_top", "top_k_overlap", "cosine",
+        "kendall_tau",
+    ),
     "quality": (
         "teacher_accuracy", "student_accuracy", "teacher_macro_f1", "student_macro_f1",
         "teacher_correlation", "student_correlation",
@@ -36,21 +39,38 @@ GROUPS: dict[str, tuple[str, ...]] = {
 """The figures of an audit, by what they are about."""
 
 CORRELATIONS = {
-    "prediction_loyalty": ("student_prediction", "teacher_prediction"),
+    "prediction": ("student_prediction", "teacher_prediction"),
     "teacher_correlation": ("teacher_prediction", "gold"),
     "student_correlation": ("student_prediction", "gold"),
 }
 """Figures of a regression that are Pearson's r of two columns instead of the mean of one."""
 
+RATIOS = {"response_slope": ("response_product", "response_square")}
+"""Figures that are the sum of one column divided by that of another."""
+
 OF_LABELS = {
-    "kappa": (kappa, "student_label", "teacher_label"),
-    "teacher_macro_f1": (macro_f1, "teacher_label", "gold"),
-    "student_macro_f1": (macro_f1, "student_label", "gold"),
+    "kappa": ("student_label", "teacher_label"),
+    "teacher_macro_f1": ("teacher_label", "gold"),
+    "student_macro_f1": ("student_label", "gold"),
 }
 """Figures of two columns of class ids."""
 
-SIGNED = ("saliency_loyalty", "cosine", "kendall_tau")
+STATISTICS = {
+    **dict.fromkeys(CORRELATIONS, pearson),
+    **dict.fromkeys(RATIOS, ratio),
+    **dict.fromkeys(OF_LABELS, macro_f1),
+    "kappa": kappa,
+}
+"""Figures that are no mean of one column, each with what computes it from several."""
+
+SHARES = ("flips", "flips_masked", "kept", "kept_masked")
+"""Figures that are the share of examples on which something is so, among those where it is known."""
+
+SIGNED = ("response", "response_masked", "shapley", "signed", "saliency", "cosine", "kendall_tau")
 """Figures whose values go from −1 to 1; all other values go from 0 to 1."""
+
+AGREEMENT = (*GROUPS["loyalty"], *GROUPS["agreement"])
+"""Figures of agreement of two models: each is shown with its floor."""
 
 
 def columns_of(student: Predictions, teacher: Predictions, gold: np.ndarray | None) -> Columns:
@@ -69,8 +89,8 @@ def columns_of(student: Predictions, teacher: Predictions, gold: np.ndarray | No
         found |= {"teacher_accuracy": teacher.labels == gold, "student_accuracy": student.labels == gold}
     return {
         **found,
-        "label_loyalty": label_agreement(student.logits, teacher.logits),
-        "probability_loyalty": probability_agreement(student.logits, teacher.logits),
+        "label": label_agreement(student.logits, teacher.logits),
+        "probability": probability_agreement(student.logits, teacher.logits),
         "teacher_label": teacher.labels,
         "student_label": student.labels,
         "teacher_confidence": confidence(teacher.logits),
@@ -103,22 +123,45 @@ def estimates(
 
 
 def _estimate(columns: Columns, name: str, resamples: int, seed: int) -> Estimate | None:
-    if name in CORRELATIONS:
-        pair = [columns.get(column) for column in CORRELATIONS[name]]
-        if any(column is None for column in pair):
-            return None
-        return correlation(*pair, resamples=resamples, seed=seed)  # pyright: ignore[reportArgumentType]
-    if name in OF_LABELS:
-        of_labels, first, second = OF_LABELS[name]
-        if not {first, second} <= columns.keys():
-            return None
-        ids = (columns[name].astype(np.int64) for name in (first, second))
-        return of_labels(*ids, resamples=resamples, seed=seed)
-    if name not in columns:
+    values = _measured(columns, name)
+    if values is None:
         return None
-    values = columns[name]
-    kept = values if values.dtype == np.bool_ else values[np.isfinite(values)].astype(np.float64)
-    return mean_estimate(kept, bounds=bounds_of(name), resamples=resamples, seed=seed)
+    if name in CORRELATIONS:
+        return correlation(*values, resamples=resamples, seed=seed)
+    if name in STATISTICS:
+        return bootstrap_statistic(STATISTICS[name], *values, resamples=resamples, seed=seed)
+    return mean_estimate(values[0], bounds=bounds_of(name), resamples=resamples, seed=seed)
+
+
+def value_of(columns: Columns, name: str) -> float:
+    """A figure without its interval; NaN where the columns do not hold it."""
+    values = _measured(columns, name)
+    if values is None or not len(values[0]):
+        return float("nan")
+    if name in STATISTICS:
+        return float(STATISTICS[name](*(column[None] for column in values))[0])
+    return float(values[0].mean())
+
+
+def mean_values(drawn: Sequence[Columns]) -> dict[str, float]:
+    """The figures of agreement that the columns hold, the mean over several draws of a random student."""
+    means = (
+        {name: np.mean([value_of(columns, name) for columns in drawn]) for name in AGREEMENT} if drawn else {}
+    )
+    return {name: float(value) for name, value in means.items() if np.isfinite(value)}
+
+
+def _measured(columns: Columns, name: str) -> list[np.ndarray] | None:
+    """The columns of a figure, on the examples where it exists."""
+    names = CORRELATIONS.get(name) or RATIOS.get(name) or OF_LABELS.get(name) or (name,)
+    if any(column not in columns for column in names):
+        return None
+    values = [columns[column] for column in names]
+    if values[0].dtype == np.bool_:
+        return values
+    known = np.isfinite(np.stack([np.asarray(column, dtype=np.float64) for column in values])).all(axis=0)
+    kept = [np.asarray(column[known], dtype=np.float64) for column in values]
+    return [column.astype(bool) for column in kept] if name in SHARES else kept
 
 
 def bounds_of(figure: str) -> Bounds:
@@ -130,7 +173,7 @@ def where(columns: Columns, rows: np.ndarray) -> Columns:
     return {name: values[rows] for name, values in columns.items()}
 
 
-PARTS = ("label_loyalty", "probability_loyalty", "prediction_loyalty", "saliency_loyalty", "top_k_overlap")
+PARTS = ("label", "probability", "prediction", "saliency", "top_k_overlap")
 """The figures that are shown for parts of the examples too."""
 
 

@@ -2,53 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
-from gradistill.auditing.statistics import Estimate, bootstrap_statistic
-
-LabelIds = Int[np.ndarray, " batch"]
+ClassIds = Float[np.ndarray, "resample batch"]
+PerResample = Float[np.ndarray, " resample"]
 
 CONFIDENCE_BOUNDS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """Of the bins of the teacher's confidence in which disagreements are counted."""
 
 
-def kappa(student: LabelIds, teacher: LabelIds, *, resamples: int = 2000, seed: int = 0) -> Estimate:
-    """Cohen's kappa of two models' labels with its bootstrap interval: ``(p_o − p_e) / (1 − p_e)``.
+def kappa(a: ClassIds, b: ClassIds) -> PerResample:
+    """Cohen's kappa of class ids over the last axis: ``(p_o − p_e) / (1 − p_e)``.
 
     ``p_o`` is the share of examples with the same label. ``p_e`` is that share of two models that draw labels by chance
     with the frequencies of these two. So 0 is agreement by chance, however frequent a class is, and 1 is full
     agreement. NaN where both models predict one and the same label for every example.
 
-    Parameters:
-        ``student``, ``teacher``: predicted class ids, one per example.
-        ``resamples``, ``seed``: of the bootstrap.
-
     Source: J. Cohen, *A coefficient of agreement for nominal scales* (1960), Educational and Psychological
     Measurement 20.
 
-    Example: ``kappa(np.array([0, 1, 1]), np.array([0, 1, 0])).value``
+    Example: ``kappa(np.array([[0., 1., 1.]]), np.array([[0., 1., 0.]]))[0]``
     """
-    return _estimate(_kappa, student, teacher, resamples=resamples, seed=seed)
+    both, first, second = _shares(a, b)
+    seen, chance = both.sum(axis=1), (first * second).sum(axis=1)
+    constant = np.isclose(chance, 1)
+    return np.where(constant, np.nan, (seen - chance) / np.where(constant, 1, 1 - chance))
 
 
-def macro_f1(predicted: LabelIds, gold: LabelIds, *, resamples: int = 2000, seed: int = 0) -> Estimate:
-    """The mean F1 over the classes that are predicted or gold, with its bootstrap interval.
+def macro_f1(predicted: ClassIds, gold: ClassIds) -> PerResample:
+    """The mean F1 over the classes that are predicted or gold, over the last axis.
 
-    Parameters:
-        ``predicted``, ``gold``: class ids, one per example. Examples with a negative gold id have no label.
-        ``resamples``, ``seed``: of the bootstrap.
-
-    Example: ``macro_f1(np.array([0, 1, 1]), np.array([0, 1, 0])).value``
+    Example: ``macro_f1(np.array([[0., 1., 1.]]), np.array([[0., 1., 0.]]))[0]``
     """
-    known = gold >= 0
-    return _estimate(_macro_f1, predicted[known], gold[known], resamples=resamples, seed=seed)
+    both, first, second = _shares(predicted, gold)
+    used = first + second > 0
+    f1 = 2 * both / np.where(used, first + second, 1)
+    return f1.sum(axis=1) / used.sum(axis=1)
 
 
-def label_pairs(student: LabelIds, teacher: LabelIds, names: Sequence[str]) -> list[dict[str, Any]]:
+def _shares(a: ClassIds, b: ClassIds) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each resample and class the share of examples that have it in both readings, in the first, in the second."""
+    classes = int(max(a.max(), b.max())) + 1
+    places = [np.arange(len(ids))[:, None] * classes + ids.astype(int) for ids in (a, b)]
+    counted = (places[0][a == b], *(place.ravel() for place in places))
+    both, first, second = (
+        np.bincount(place, minlength=len(a) * classes).reshape(len(a), classes) / a.shape[1]
+        for place in counted
+    )
+    return both, first, second
+
+
+def label_pairs(
+    student: Int[np.ndarray, " batch"], teacher: Int[np.ndarray, " batch"], names: Sequence[str]
+) -> list[dict[str, Any]]:
     """The confusion matrix of labels without its zeros, the most frequent pair first.
 
     Example: ``label_pairs(np.array([0, 1]), np.array([0, 0]), ["no", "yes"])[0]["n"]``
@@ -60,7 +70,9 @@ def label_pairs(student: LabelIds, teacher: LabelIds, names: Sequence[str]) -> l
     ]
 
 
-def disagreements(same: np.ndarray, confidence: np.ndarray) -> list[dict[str, Any]]:
+def disagreements(
+    same: Bool[np.ndarray, " batch"], confidence: Float[np.ndarray, " batch"]
+) -> list[dict[str, Any]]:
     """In each bin of the teacher's confidence: ``n`` examples, and ``other`` of them with another label.
 
     Example: ``disagreements(np.array([True, False]), np.array([0.9, 0.95]))[0]["other"]``
@@ -76,34 +88,3 @@ def disagreements(same: np.ndarray, confidence: np.ndarray) -> list[dict[str, An
         }
         for k in np.unique(which)
     ]
-
-
-Margins = Float[np.ndarray, "resample label"]
-Statistic = Callable[[Margins, Margins, Margins], Float[np.ndarray, " resample"]]
-
-
-def _estimate(statistic: Statistic, a: LabelIds, b: LabelIds, *, resamples: int, seed: int) -> Estimate:
-    """A statistic of how often each label has both (its diagonal cell), the first, and the second of two readings."""
-    used, numbers = np.unique(np.concatenate([a, b]), return_inverse=True)
-    places_of_both = np.split(numbers.astype(float), 2)  # what the bootstrap takes
-
-    def of_resamples(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        places = [np.arange(len(x))[:, None] * len(used) + x.astype(int) for x in (first, second)]
-        size, shape = len(first) * len(used), (len(first), len(used))
-        firsts, seconds = (np.bincount(p.ravel(), minlength=size).reshape(shape) for p in places)
-        both = np.bincount(places[0][first == second], minlength=size).reshape(shape)
-        return statistic(*(count / first.shape[1] for count in (both, firsts, seconds)))
-
-    return bootstrap_statistic(of_resamples, *places_of_both, resamples=resamples, seed=seed)
-
-
-def _kappa(both: Margins, first: Margins, second: Margins) -> Float[np.ndarray, " resample"]:
-    seen, chance = both.sum(axis=1), (first * second).sum(axis=1)
-    constant = np.isclose(chance, 1)
-    return np.where(constant, np.nan, (seen - chance) / np.where(constant, 1, 1 - chance))
-
-
-def _macro_f1(both: Margins, first: Margins, second: Margins) -> Float[np.ndarray, " resample"]:
-    used = first + second > 0
-    f1 = 2 * both / np.where(used, first + second, 1)
-    return f1.sum(axis=1) / used.sum(axis=1)

@@ -21,7 +21,7 @@ QUARTERS = 4
 
 NO_VALUE, OTHER_VALUES = "(no value)", "(other values)"
 
-RANKED_BY = ("label_loyalty", "prediction_loyalty")
+RANKED_BY = ("label", "prediction")
 """The figures that order parts, the first that a part has."""
 
 BREAKDOWNS = {"by_label": "the teacher’s label", "by_length": "length", "by_confidence": "confidence"}

@@ -43,6 +43,10 @@ class Estimate:
         bounds = {"value": self.value, "low": self.low, "high": self.high}
         return {k: v if isfinite(v) else None for k, v in bounds.items()} | {"n": self.n}
 
+    def with_floor(self, floor: float) -> FlooredEstimate:
+        """The figure beside the value of a model that cannot have learnt to agree."""
+        return FlooredEstimate(self.value, self.low, self.high, self.n, floor)
+
     def __str__(self) -> str:
         between = f" [{self.low:.3f}, {self.high:.3f}]" if isfinite(self.low) else ""
         return f"{self.value:.3f}{between}"
@@ -166,6 +170,14 @@ def bootstrap_statistic(
     if np.ptp(drawn) <= EQUAL:
         return Estimate(value, nan, nan, n)
     return Estimate(value, float(low), float(high), n)
+
+
+def ratio(
+    above: Float[np.ndarray, "resample batch"], below: Float[np.ndarray, "resample batch"]
+) -> Float[np.ndarray, " resample"]:
+    """The sum of one column over the last axis divided by that of another."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return above.sum(axis=-1) / below.sum(axis=-1)
 
 
 def _mean(values: Float[np.ndarray, "resample batch"]) -> Float[np.ndarray, " resample"]:

@@ -10,6 +10,7 @@ from typing import Any
 from gradistill.auditing.comparison import compared
 from gradistill.auditing.methods import Method
 from gradistill.auditing.per_example import (
+    AGREEMENT,
     GROUPS,
     PARTS,
     Columns,
@@ -20,30 +21,34 @@ from gradistill.auditing.per_example import (
     estimates,
     flat,
     group_by_length,
+    mean_values,
 )
 from gradistill.auditing.predicted_labels import disagreements, label_pairs
 from gradistill.auditing.slices import by_values, worst_slices
 from gradistill.auditing.statistics import Estimate
+from gradistill.auditing.word_examiner import StudentWords
 from gradistill.data import Task
 
-SCHEMA = 2
+SCHEMA = 3
 """Of ``audit.json``; it grows by one whenever a key changes its meaning or goes, or figures get keys of their own.
 
-2: ``response`` and ``response_masked`` with ``floor`` and ``gain``.
+2: ``response`` and ``response_masked`` with ``floor`` and ``gain``. 3: ``label``, ``probability``, ``prediction`` and
+``saliency`` in place of ``label_loyalty`` and the like; ``flips``, ``kept``, ``shapley``; floors of all figures of
+agreement; ``reference`` and ``cascade``.
 """
 
-ABOUT = ("data", "texts", "teacher", "settings", "versions", "seconds")
+ABOUT = ("data", "texts", "teacher", "reference", "settings", "versions", "seconds")
 """What stands in ``audit.json`` as the job gives it."""
 
 EXPLAINED = "How much the log-odds of the teacher's label (the prediction in a regression) rest on each token. Source: "
 
 MEANINGS = {
-    "label_loyalty": "share of examples on which both models predict the same label",
+    "label": "share of examples on which both models predict the same label",
     "kappa": "Cohen's kappa of the two models' labels: 0 is agreement by chance, given how frequent each label is; "
     "1 is full agreement",
-    "probability_loyalty": "1 − √JS of the two models' probabilities, mean; JS in bits, so 0 to 1",
-    "prediction_loyalty": "Pearson's r of the two models' predictions",
-    "saliency_loyalty": "Spearman's ρ of the two models' token attributions for the teacher's label, mean",
+    "probability": "1 − √JS of the two models' probabilities, mean; JS in bits, so 0 to 1",
+    "prediction": "Pearson's r of the two models' predictions",
+    "saliency": "Spearman's ρ of the two models' token attributions for the teacher's label, mean",
     "response": "Pearson's r of the two models' changes of the log-odds of the teacher's label when words are replaced "
     "by other words of the data, mean; the floor is the same with the student's head randomised",
     "response_masked": "the same when the words are masked",
@@ -79,7 +84,10 @@ class Changed:
 class Audited:
     """What was measured: everything but ``perturbations`` has one entry a student, in the order of ``names``.
 
-    ``slices`` holds the values of columns of the data, one a row.
+    ``words``: the figures on changed words, parts of several rows each. ``floors``: those of the figures that come from
+    ``columns``. ``reference``: how far a second teacher agrees with the first. ``cascade``: the figures of agreement
+    with the head random, then with the last block too, and so on. ``slices``: the values of columns of the data, one a
+    row.
     """
 
     names: list[str]
@@ -87,8 +95,18 @@ class Audited:
     faithful: list[Columns] | None
     challenge: list[Columns] | None
     perturbations: list[Changed]
-    response: list[dict[str, Estimate]] | None = None
+    words: list[list[StudentWords]] = field(default_factory=list)
+    floors: list[dict[str, float]] = field(default_factory=list)
+    reference: dict[str, Estimate] | None = None
+    cascade: list[list[dict[str, float]]] | None = None
     slices: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
+
+    def floor(self, k: int) -> dict[str, float]:
+        """The floors of the k-th student's figures of agreement."""
+        found = dict(self.floors[k]) if self.floors else {}
+        for part in self.words:
+            found |= mean_values(part[k].floors)
+        return found
 
 
 def summed_up(
@@ -106,10 +124,12 @@ def summed_up(
         figures = _figures(audited, k, seed)
         failed += _under(name, figures, limits)
         students.append({
-            **about["students"][k], "name": name, "verdict": _verdict(flat(figures)), "figures": as_dict(figures),
-            **_parts(audited, k, task, seed),
+            **about["students"][k], "name": name, "verdict": _verdict(flat(figures)),
+            "figures": _with_reference(as_dict(figures), audited.reference), **_parts(audited, k, task, seed),
+            **({"cascade": _cascade(audited.cascade[k])} if audited.cascade else {}),
         })  # fmt: skip
-    parts = [part for part in (audited.columns, audited.faithful) if part]
+    words = [[own.columns for own in part] for part in audited.words]
+    parts = [part for part in (audited.columns, audited.faithful, *words) if part]
     students_of = [dict(zip(audited.names, part, strict=True)) for part in parts]
     return {
         "schema": SCHEMA,
@@ -120,7 +140,7 @@ def summed_up(
             "title": method.title,
             "description": EXPLAINED + method.source,
         },
-        **{name: about[name] for name in ABOUT if name in about},
+        **{name: about[name] for name in ABOUT if about.get(name) is not None},
         "students": students,
         "calibration": _calibration(audited),
         "comparisons": [entry.as_dict() for entry in compared(students_of, seed=seed)],
@@ -132,15 +152,46 @@ def _figures(audited: Audited, k: int, seed: int) -> dict[str, dict[str, Estimat
     figures = estimates(audited.columns[k], seed=seed)
     if audited.faithful:
         figures |= estimates(audited.faithful[k], GROUPS["faithfulness"], seed=seed)
-    if audited.response:
-        for group, names in GROUPS.items():
-            measured = {name: e for name, e in audited.response[k].items() if name in names and e.n}
-            if measured:
-                figures[group] = figures.get(group, {}) | measured
+    for part in audited.words:
+        for group, measured in estimates(part[k].columns, AGREEMENT, seed=seed).items():
+            figures[group] = figures.get(group, {}) | measured
+    figures = _in_order(figures, audited.floor(k))
     if audited.challenge:
         wanted = (*PARTS, *GROUPS["quality"])
         figures["challenge"] = flat(estimates(audited.challenge[k], wanted, seed=seed))
     return figures
+
+
+def _with_reference(
+    figures: dict[str, dict[str, Any]], reference: Mapping[str, Estimate] | None
+) -> dict[str, dict[str, Any]]:
+    """The JSON form of the figures, with the reference's value and interval beside those that it has."""
+    if reference is None:
+        return figures
+    return {
+        group: {
+            name: entry | ({"reference": reference[name].as_dict()} if name in reference else {})
+            for name, entry in named.items()
+        }
+        for group, named in figures.items()
+    }
+
+
+def _cascade(steps: Sequence[Mapping[str, float]]) -> list[dict[str, Any]]:
+    return [{"blocks": blocks, "figures": dict(figures)} for blocks, figures in enumerate(steps)]
+
+
+def _in_order(
+    figures: Mapping[str, Mapping[str, Estimate]], floors: Mapping[str, float]
+) -> dict[str, dict[str, Estimate]]:
+    """The figures in the order of ``GROUPS``, with their floors."""
+    found: dict[str, dict[str, Estimate]] = {}
+    for group, names in GROUPS.items():
+        for name in names:
+            if (estimate := figures.get(group, {}).get(name)) is not None:
+                floor = floors.get(name)
+                found.setdefault(group, {})[name] = estimate if floor is None else estimate.with_floor(floor)
+    return found
 
 
 def _parts(audited: Audited, k: int, task: Task, seed: int) -> dict[str, Any]:
@@ -179,7 +230,7 @@ def _label_tables(own: Columns, task: Task) -> dict[str, Any]:
         return {}
     return {
         "confusion": label_pairs(own["student_label"], own["teacher_label"], task.labels),
-        "disagreements": disagreements(own["label_loyalty"], own["teacher_confidence"]),
+        "disagreements": disagreements(own["label"], own["teacher_confidence"]),
     }
 
 
@@ -208,12 +259,12 @@ def _under(
 
 def _verdict(figures: Mapping[str, Estimate]) -> str:
     parts = []
-    if "label_loyalty" in figures:
-        parts.append(f"decides as its teacher on {figures['label_loyalty'].value:.0%} of the examples")
-    if "prediction_loyalty" in figures:
-        parts.append(f"predicts in step with its teacher (r = {figures['prediction_loyalty'].value:.2f})")
-    if "saliency_loyalty" in figures:
-        rho = figures["saliency_loyalty"]
+    if "label" in figures:
+        parts.append(f"decides as its teacher on {figures['label'].value:.0%} of the examples")
+    if "prediction" in figures:
+        parts.append(f"predicts in step with its teacher (r = {figures['prediction'].value:.2f})")
+    if "saliency" in figures:
+        rho = figures["saliency"]
         between = f" ({rho.low:.2f}–{rho.high:.2f})" if isfinite(rho.low) else ""
         parts.append(f"ranks the tokens alike with ρ = {rho.value:.2f}{between}")
     return ", and ".join(parts)

@@ -39,7 +39,7 @@ LIMITS = (
     Limit("kappa", "label agreement beyond chance (kappa)", 0.80, 0.60,
           "above 0.80 is almost perfect agreement, to 0.60 no more than moderate (Landis and Koch 1977)",
           required=True),
-    Limit("prediction_loyalty", "correlation of the predictions", 0.90, 0.70,
+    Limit("prediction", "correlation of the predictions", 0.90, 0.70,
           "below r = 0.7 the teacher explains less than half of the variance of the student", required=True),
     Limit("worst_class", "agreement on the worst class", 0.80, 0.50,
           "below 0.50 the student contradicts its teacher on a class more often than it follows", part="high"),
@@ -101,7 +101,7 @@ def _of_student(student: Mapping[str, Any], limits: Mapping[str, float]) -> dict
         if isinstance(figure, Mapping)
     }
     measured = figures | _derived(student)
-    other = "kappa" if "prediction_loyalty" in figures else "prediction_loyalty"
+    other = "kappa" if "prediction" in figures else "prediction"
     checks = [
         check
         for limit in LIMITS

@@ -79,9 +79,30 @@ class AuditOptions:
         typer.Option(
             "--response-rows",
             min=0,
-            help="Rows for response loyalty (34 passes each, and 136 a student).",
+            help="Rows for response loyalty and flips (about 40 passes a model, and 3 a word).",
         ),
+    ] = 100
+    shapley_rows: Annotated[
+        int,
+        typer.Option("--shapley-rows", min=0, help="Rows for Shapley values (6 passes a word and model)."),
     ] = 50
+    shapley_pairs: Annotated[
+        int,
+        typer.Option("--shapley-pairs", min=1, help="Pairs of permutations for Shapley values."),
+    ] = 3
+    floor_rows: Annotated[
+        int, typer.Option("--floor-rows", min=0, help="Rows for the floors of the other figures.")
+    ] = 200
+    reference: Annotated[
+        str | None,
+        typer.Option("--reference", help="A second teacher, of another seed: folder or hub id."),
+    ] = None
+    cascade: Annotated[
+        bool,
+        typer.Option(
+            "--cascade", help="Also randomise the students' blocks from the top, one after the other."
+        ),
+    ] = False
     examples: Annotated[
         int, typer.Option("--examples", min=0, help="Examples in the page; all are in examples.jsonl.")
     ] = 400

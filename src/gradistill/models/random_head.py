@@ -1,12 +1,15 @@
-"""A model whose head has random weights for a while: what it has in common with another is not learnt by its head."""
+"""A model under a head with random weights: what it has in common with another is not learnt by its head."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
 
 from gradistill.errors import ModelError
 from gradistill.models.tracing import unwrapped
@@ -48,23 +51,78 @@ def randomised_head(model: nn.Module, seed: int) -> Iterator[None]:
         with randomised_head(model, seed=0):
             floor = model(**inputs).logits
     """
-    config = getattr(unwrapped(model), "config", None)
-    spread = getattr(config, "initializer_range", None) or USUAL_SPREAD
-    head = head_parameters(model)
-    kept = {name: parameter.detach().clone() for name, parameter in head.items()}
-    generator = torch.Generator().manual_seed(seed)
+    with randomised(model, head_parameters(model), seed):
+        yield
+
+
+def cascade_parameters(model: nn.Module) -> list[dict[str, nn.Parameter]]:
+    """The parameters of the head, then with those of the last block, of the last two, … of all blocks.
+
+    Cascading randomisation from the top: Adebayo et al. 2018 (arXiv 1810.03292), section 3. Raises ModelError as
+    ``head_parameters`` does, and for a model without one list of blocks (ALBERT shares one block).
+    """
+    inner = unwrapped(model)
+    depth = getattr(getattr(inner, "config", None), "num_hidden_layers", None)
+    stacks = [m for m in inner.modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
+    if not stacks:
+        raise ModelError(
+            f"The blocks of {type(inner).__name__} cannot be told apart.",
+            expected="a list of as many blocks as num_hidden_layers",
+            remedy="leave the cascade out",
+        )
+    found = [head_parameters(model)]
+    names = {id(p): name for name, p in inner.named_parameters()}
+    for block in reversed(stacks[0]):
+        found.append(found[-1] | {names[id(p)]: p for p in block.parameters()})
+    return found
+
+
+@contextmanager
+def randomised(model: nn.Module, parameters: Mapping[str, nn.Parameter], seed: int) -> Iterator[None]:
+    """As ``randomised_head``, for any of the model's parameters."""
+    kept = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+    drawn = _drawn(model, parameters, seed)
     try:
         with torch.no_grad():
-            for name, parameter in head.items():
-                parameter.copy_(_new_values(name, parameter.shape, spread, generator))
+            for name, parameter in parameters.items():
+                parameter.copy_(drawn[name])
         yield
     finally:
         with torch.no_grad():
-            for name, parameter in head.items():
+            for name, parameter in parameters.items():
                 parameter.copy_(kept[name])
 
 
-def _new_values(name: str, shape: torch.Size, spread: float, generator: torch.Generator) -> torch.Tensor:
+def has_head(model: nn.Module) -> bool:
+    """Whether a model's head is known from the rest, so that it can be randomised."""
+    try:
+        return bool(head_parameters(model))
+    except ModelError:
+        return False
+
+
+def stacked_heads(model: nn.Module, seeds: Sequence[int]) -> dict[str, Float[Tensor, "head ..."]]:
+    """The model's own head, and behind it one of ``randomised_head`` for each seed. Raises ModelError as that does."""
+    head = head_parameters(model)
+    heads = [{name: p.detach() for name, p in head.items()}, *(_drawn(model, head, seed) for seed in seeds)]
+    return {name: torch.stack([own[name].to(p) for own in heads]) for name, p in head.items()}
+
+
+def head_logits(
+    model: nn.Module, inputs: Mapping[str, Any], heads: Mapping[str, Float[Tensor, "head ..."]]
+) -> Float[Tensor, "head row label"]:
+    """The logits under each of ``stacked_heads``. The rest of the model does not depend on the head, and runs once."""
+    return vmap(lambda head: functional_call(unwrapped(model), head, kwargs=dict(inputs)).logits)(dict(heads))
+
+
+def _drawn(model: nn.Module, parameters: Mapping[str, nn.Parameter], seed: int) -> dict[str, Tensor]:
+    config = getattr(unwrapped(model), "config", None)
+    spread = getattr(config, "initializer_range", None) or USUAL_SPREAD
+    generator = torch.Generator().manual_seed(seed)
+    return {name: _new_values(name, p.shape, spread, generator) for name, p in parameters.items()}
+
+
+def _new_values(name: str, shape: torch.Size, spread: float, generator: torch.Generator) -> Tensor:
     if len(shape) > 1:
         return spread * torch.randn(shape, generator=generator)
     return torch.ones(shape) if name.endswith("weight") else torch.zeros(shape)

@@ -28,7 +28,7 @@ SERIES = tuple(
 """Colour, marker and line."""
 
 LABELS_SHOWN = 24
-BY_LABEL = ("label_loyalty", "saliency_loyalty")
+BY_LABEL = ("label", "saliency")
 
 
 def plots(audit: Mapping[str, Any]) -> list[Plot]:

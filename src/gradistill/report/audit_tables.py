@@ -15,12 +15,27 @@ from typing import Any
 from gradistill.report.model_card import public_name
 
 TITLES = {
+    "label": "label loyalty",
+    "kappa": "label agreement beyond chance (κ)",
+    "probability": "probability loyalty",
+    "prediction": "prediction loyalty",
+    "saliency": "saliency loyalty",
+    "flips": "flip agreement",
+    "flips_masked": "flip agreement, masked",
+    "kept": "kept labels",
+    "kept_masked": "kept labels, masked",
+    "shapley": "Shapley agreement",
+    "shapley_sign": "Shapley signs",
+    "signed": "signed attributions",
+    "signed_top": "signs of the top tokens",
     "response": "response loyalty",
     "response_masked": "response loyalty, masked",
     "top_k_overlap": "top-k overlap",
     "kendall_tau": "Kendall’s τ",
     "teacher_token_f1": "teacher token F1",
     "student_token_f1": "student token F1",
+    "teacher_macro_f1": "teacher macro F1",
+    "student_macro_f1": "student macro F1",
 }
 """What reads badly when underscores merely become spaces."""
 

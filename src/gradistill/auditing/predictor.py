@@ -1,0 +1,146 @@
+"""A classifier as a function of texts: all that response loyalty, flips and Shapley values need of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from gradistill.data import Collator
+from gradistill.data.batching import row_batches
+from gradistill.data.changed_copies import Copy
+from gradistill.data.raw_words import Kept, Texts, mask_tokens, token_words
+from gradistill.data.tokenization import tokenized
+from gradistill.errors import GradistillError
+from gradistill.models.eval_mode import frozen_eval
+from gradistill.models.random_head import has_head, head_logits, stacked_heads
+from gradistill.signals.forward_pass import widened
+
+TOKENS_AT_ONCE = 8192
+"""Tokens, padding included, that share a forward pass."""
+
+
+@runtime_checkable
+class Predictor(Protocol):
+    """A classifier as a function of texts.
+
+    ``has_head``: whether its head can be randomised. ``can_mask``: whether it can hide words behind a mask token.
+    """
+
+    @property
+    def has_head(self) -> bool: ...
+
+    @property
+    def can_mask(self) -> bool: ...
+
+    def logits(
+        self, copies: Sequence[Copy], *, heads: Sequence[int] = ()
+    ) -> Float[np.ndarray, "head copy label"]:
+        """The logits of every copy, float64: first under the model's own head, then under a random head for each
+        seed in ``heads``. Raises GradistillError for heads or masks where there can be none."""
+        ...
+
+
+CopiesOf = Callable[[int, Kept], Sequence[Copy]]
+"""The row at a place as it is, and behind it its copies in which only these words stay."""
+
+
+def predict_by_row(
+    predictor: Predictor, kept: Mapping[int, Kept], copies_of: CopiesOf, *, heads: Sequence[int] = ()
+) -> dict[int, Float[np.ndarray, "head copy label"]]:
+    """The logits of rows and their copies; the first copy is the row itself. Rows may have different numbers of them.
+
+    ``kept`` holds the words that stay in each copy, by the row's place.
+    """
+    copies = {row: copies_of(row, own) for row, own in kept.items()}
+    flat = [copy for of_row in copies.values() for copy in of_row]
+    if not flat:
+        return {}
+    ends = np.cumsum([len(of_row) for of_row in copies.values()])[:-1]
+    return dict(zip(copies, np.split(predictor.logits(flat, heads=heads), ends, axis=1), strict=True))
+
+
+@dataclass(frozen=True)
+class ClassifierPredictor:
+    """A PyTorch classifier with its tokenizer; it computes in eval mode and is left as it was.
+
+    Each text is tokenized once, however many masked copies there are of it: token ids are replaced, and nothing is
+    decoded. The body runs once for all heads.
+
+    Example: ``ClassifierPredictor(model, tokenizer).logits([Copy(("a fine film",))])[0]``
+    """
+
+    model: nn.Module
+    tokenizer: PreTrainedTokenizerBase
+    max_length: int = 128
+    on_progress: Callable[[int], object] = lambda done: None
+
+    @property
+    def has_head(self) -> bool:
+        return has_head(self.model)
+
+    @property
+    def can_mask(self) -> bool:
+        return bool(self.tokenizer.is_fast)
+
+    def logits(
+        self, copies: Sequence[Copy], *, heads: Sequence[int] = ()
+    ) -> Float[np.ndarray, "head copy label"]:
+        """See ``Predictor``."""
+        found: list[Any] = [None] * len(copies)
+        device = next(self.model.parameters()).device
+        stacked = stacked_heads(self.model, heads) if heads else None
+        batches = row_batches(
+            self._encoded(copies), Collator(self.tokenizer), device, tokens_at_once=TOKENS_AT_ONCE
+        )
+        with frozen_eval(self.model), torch.no_grad():
+            for some in batches:
+                inputs = some.batch.inputs
+                logits = (
+                    self.model(**inputs).logits[None]
+                    if stacked is None
+                    else head_logits(self.model, inputs, stacked)
+                )
+                for place, values in zip(
+                    some.places, widened(logits).cpu().numpy().swapaxes(0, 1), strict=True
+                ):
+                    found[place] = values
+                self.on_progress(len(some.places))
+        return np.stack(found, axis=1).astype(np.float64)
+
+    def _encoded(self, copies: Sequence[Copy]) -> list[Mapping[str, Any]]:
+        """The columns of every copy. A text that several copies mask is tokenized once."""
+        masked = any(copy.kept is not None for copy in copies)
+        if masked and not self.can_mask:
+            raise GradistillError(
+                f"{type(self.tokenizer).__name__} has no character offsets, so words cannot be masked.",
+                expected="a fast tokenizer",
+                remedy="replace words by others instead, or save the model with its tokenizer.json",
+            )
+        texts: dict[Texts, int] = {}
+        for copy in copies:
+            texts.setdefault(copy.texts, len(texts))
+        columns = [list(column) for column in zip(*texts, strict=True)]
+        encoded = tokenized(self.tokenizer, columns, self.max_length, offsets=masked)
+        names = [name for name in encoded if name not in ("offset_mapping", "special_tokens_mask")]
+        blank = Collator(self.tokenizer).mask_token_id
+        words: dict[int, np.ndarray] = {}
+        found: list[Mapping[str, Any]] = []
+        for copy in copies:
+            place = texts[copy.texts]
+            row = {name: encoded[name][place] for name in names}
+            if copy.kept is not None:
+                if place not in words:
+                    words[place] = token_words(
+                        copy.texts, encoded["offset_mapping"][place], encoded.sequence_ids(place)
+                    )
+                ids = mask_tokens(np.asarray(row["input_ids"]), words[place], copy.kept[None], blank)
+                row["input_ids"] = ids[0].tolist()
+            found.append(row)
+        return found

@@ -1,0 +1,27 @@
+"""How far two models' signed attributions of the same words agree: what speaks for a label, and what against it."""
+
+from __future__ import annotations
+
+from math import ceil
+
+import numpy as np
+from jaxtyping import Float
+
+from gradistill.auditing.loyalty_measures import MIN_TOKENS, spearman
+from gradistill.auditing.map_agreement import TOP
+
+
+def signed_agreement(
+    student: Float[np.ndarray, " word"], teacher: Float[np.ndarray, " word"]
+) -> tuple[float, float]:
+    """Spearman's ρ of the signed values, and the share of the teacher's top fifth to which both give the same sign.
+
+    The top fifth are the words with the largest absolute values of the teacher, at least one. Both are NaN for fewer
+    than ``MIN_TOKENS`` words and where the teacher's values are all equal: there is nothing to agree with. Where the
+    student's are all equal ρ is 0; a value of 0 has no sign and agrees with none.
+    """
+    if len(teacher) < MIN_TOKENS or np.ptp(teacher) == 0:
+        return float("nan"), float("nan")
+    top = np.argsort(-np.abs(teacher), kind="stable")[: ceil(TOP * len(teacher))]
+    rho = float(spearman(student[None], teacher[None])[0])
+    return rho, float((student[top] * teacher[top] > 0).mean())

@@ -1,0 +1,49 @@
+"""What an audit looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from gradistill.auditing.methods import Method
+from gradistill.auditing.methods.gradient_x_input import GradientXInput
+from gradistill.models.model_source import ModelSource
+
+
+@dataclass(frozen=True)
+class AuditChoice:
+    """What is looked at. ``rationale`` is a column of spans (``data.marked_spans``), in ``rationale_units``.
+
+    ``slices`` are columns of the data: the figures are measured for each of their values too.
+
+    Without a ``max_length`` texts are cut at the length that the teacher was trained with (``commands.text_lengths``).
+
+    Some parts run the models many times a text. They look at so many rows, drawn by ``seed``, and 0 leaves a part out:
+    ``faithfulness_rows``, ``perturbed_rows``, ``response_rows`` (response loyalty and flips), ``shapley_rows`` (Shapley
+    values, from ``shapley_pairs`` pairs of permutations), and ``floor_rows`` (the floors of the other figures).
+
+    ``reference`` is a second teacher, trained like the first with another seed: how far it agrees with the first is
+    shown beside the students. ``cascade`` adds the figures while the student's blocks are randomised from the top. The
+    page shows ``examples`` of the examples, half of them those on which the models disagree most.
+    """
+
+    split: str = "validation"
+    method: Method = GradientXInput()  # noqa: RUF009 (frozen)
+    max_rows: int | None = None
+    max_length: int | None = None
+    rationale: str | None = None
+    rationale_units: str = "characters"
+    challenge: str | None = None
+    watched: tuple[str, ...] = ()
+    slices: tuple[str, ...] = ()
+    faithfulness_rows: int = 50
+    perturbed_rows: int = 200
+    response_rows: int = 100
+    shapley_rows: int = 50
+    shapley_pairs: int = 3
+    floor_rows: int = 200
+    reference: ModelSource | None = None
+    cascade: bool = False
+    examples: int = 400
+    limits: Mapping[str, float] = field(default_factory=dict)
+    seed: int = 0

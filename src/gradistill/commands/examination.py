@@ -1,0 +1,262 @@
+"""What an audit measures: the rows of each of its parts, and the parts one after the other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from datasets import Dataset
+from transformers import PreTrainedModel
+
+from gradistill.auditing.evaluate import Examiner, OnProgress, in_blocks
+from gradistill.auditing.per_example import AGREEMENT, Columns, estimates, flat, joined, mean_values
+from gradistill.auditing.perturbations import PERTURBATIONS, perturbed
+from gradistill.auditing.predictor import ClassifierPredictor
+from gradistill.auditing.statistics import Estimate
+from gradistill.auditing.summary import Audited, Changed
+from gradistill.auditing.word_examiner import FLOOR_SEEDS, Flip, StudentWords, TextRows, WordExaminer
+from gradistill.auditing.word_maps import row_texts
+from gradistill.commands.audit_choice import AuditChoice
+from gradistill.commands.audit_models import AuditModels
+from gradistill.data import Cut, Splits, Task, encode
+from gradistill.data.raw_words import word_pool, words_of
+from gradistill.models.random_head import cascade_parameters, randomised
+from gradistill.models.tokenizers import check_same_rows
+from gradistill.models.word_neighbours import nearest_words
+from gradistill.printing import progress_bars
+from gradistill.store.fingerprint import digest
+
+EXAMPLES = "examples.jsonl"
+
+POOL_ROWS = 1000
+"""Rows whose words stand in for others: so many keep memory small, and do not depend on how many rows are compared."""
+
+
+def drawn_rows(rows: Dataset, count: int | None, seed: int) -> Dataset:
+    """So many rows, in their order. Whether one is drawn depends on its number and the seed, and how many others come
+    before it: of a larger draw every smaller one is a part, whichever rows stood beside it."""
+    if count is None or count >= len(rows):
+        return rows
+    lots = [digest([seed, index]) for index in rows["index"][:]]
+    return rows.select(sorted(sorted(range(len(rows)), key=lots.__getitem__)[:count]))
+
+
+@dataclass(frozen=True)
+class AuditRows:
+    """The rows that each part of an audit looks at, by the names of their splits and of their perturbations."""
+
+    splits: Mapping[str, Dataset]
+    rows: Dataset
+    faithful: Dataset
+    perturbed: dict[str, Dataset]
+    floor: Dataset
+    response: Dataset
+    shapley: Dataset
+    pool: list[str]
+
+    @classmethod
+    def of(cls, splits: Splits, choice: AuditChoice) -> AuditRows:
+        rows = splits.rows[choice.split]
+
+        def some(count: int) -> Dataset:
+            return drawn_rows(rows, count, choice.seed)
+
+        changed = {
+            p.name: perturbed(few, splits.task.text_columns, p, choice.seed)
+            for p in PERTURBATIONS if len(few := some(choice.perturbed_rows))
+        }  # fmt: skip
+        pool_rows = POOL_ROWS if choice.response_rows or choice.shapley_rows else 0
+        return cls(
+            splits.rows, rows, some(choice.faithfulness_rows), changed, some(choice.floor_rows),
+            some(choice.response_rows), some(choice.shapley_rows),
+            word_pool(row_texts(some(pool_rows), splits.task)),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Examination:
+    """Measures ``models`` on ``rows``; ``seconds`` gets the time of each part."""
+
+    models: AuditModels
+    task: Task
+    rows: AuditRows
+    choice: AuditChoice
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def check(self) -> dict[str, Cut]:
+        """How many texts of each split are cut. Raises ModelError for rows that a model cannot read, and for
+        tokenizers that read them differently."""
+        found: dict[str, Cut] = {}
+        models, max_length = self.models, self.max_length
+        limits = [(reader.owner, reader.limits) for reader in models.readers]
+        for name, rows in {**self.rows.splits, **self.rows.perturbed}.items():
+            for tokenizer in models.student_tokenizers if name in self.rows.splits else ():
+                check_same_rows(tokenizer, models.tokenizer, rows, self.task, max_length=max_length)
+            for block in in_blocks(rows):
+                encoded = encode(block, models.tokenizer, self.task, max_length=max_length)
+                for owner, of_one in limits:
+                    of_one.check(encoded.dataset, models.tokenizer, owner=owner)
+                if name in self.rows.splits:
+                    found[name] = found.get(name, Cut(max_length)) + encoded.cut
+        return found
+
+    @property
+    def max_length(self) -> int:
+        """Tokens a text at most."""
+        assert self.choice.max_length is not None  # settled before
+        return self.choice.max_length
+
+    def audited(self, output: Path) -> Audited:
+        """All parts that were chosen; every example goes to a file in ``output`` as soon as it is there."""
+        rows, students = self.rows, len(self.models.students)
+        challenge = rows.splits[self.choice.challenge] if self.choice.challenge else None
+        words, flips = self._words()
+        with self._part("predictions and attributions", len(rows.rows) * (1 + students)) as done:
+            columns = _all_blocks(
+                self._examiner(done), rows.rows, _by_number(flips, rows.response, self.task), output
+            )
+        floors, faithful, changed = [{} for _ in range(students)], None, None
+        if len(rows.floor):
+            with self._part("floors", len(rows.floor) * students * (1 + len(FLOOR_SEEDS))) as done:
+                floors = self._examiner(done).floors(rows.floor)
+        if len(rows.faithful):
+            with self._part("faithfulness", len(rows.faithful) * (1 + students)) as done:
+                faithful = self._examiner(done).faithfulness(rows.faithful)
+        if challenge:
+            with self._part("challenge", len(challenge) * (1 + students)) as done:
+                changed = self._examiner(done).agreement(challenge)
+        with self._part("perturbations", sum(map(len, rows.perturbed.values())) * (1 + students)) as done:
+            perturbations = [
+                Changed(p.name, p.description, self._examiner(done).agreement(rows.perturbed[p.name]))
+                for p in PERTURBATIONS if p.name in rows.perturbed
+            ]  # fmt: skip
+        return Audited(
+            self.models.names, columns, faithful, changed, perturbations,
+            words=[part[:students] for part in words], floors=floors,
+            reference=self._reference(words), cascade=self._cascade(),
+        )  # fmt: skip
+
+    def _words(self) -> tuple[list[list[StudentWords]], list[Flip]]:
+        """The figures on changed words, for the students and behind them the reference: those of response loyalty and
+        flips over the same rows, and those of Shapley values."""
+        parts, flips = [], []
+        if len(self.rows.response):
+            rows = self._texts(self.rows.response)
+            with self._part("response loyalty") as done:
+                responses = self._word_examiner(done).response(rows)
+            parts.append(responses)
+            if self.task.labels is not None:
+                with self._part("flips") as done:
+                    flipped, flips = self._word_examiner(done).flips(rows)
+                parts[0] = [one.joined(other) for one, other in zip(responses, flipped, strict=True)]
+        if len(self.rows.shapley):
+            with self._part("Shapley values") as done:
+                examiner = self._word_examiner(done)
+                parts.append(
+                    examiner.shapley(self._texts(self.rows.shapley), pairs=self.choice.shapley_pairs)
+                )
+        return parts, flips
+
+    def _reference(self, words: Sequence[Sequence[StudentWords]]) -> dict[str, Estimate] | None:
+        """How far the reference agrees with the teacher, on the rows of the floors and of the words."""
+        reference, seed = self.models.reference, self.choice.seed
+        if reference is None:
+            return None
+        columns = [part[-1].columns for part in words]
+        if len(self.rows.floor):
+            with self._part("reference", 2 * len(self.rows.floor)) as done:
+                columns += replace(self._examiner(done), students=[reference]).agreement(self.rows.floor)
+        return {
+            name: e for part in columns for name, e in flat(estimates(part, AGREEMENT, seed=seed)).items()
+        }
+
+    def _cascade(self) -> list[list[dict[str, float]]] | None:
+        """Each student's figures while its head, and then more and more blocks from the top, are random."""
+        if not self.choice.cascade:
+            return None
+        with self._part("cascade") as done:
+            return [self._cascade_of(k, student, done) for k, student in enumerate(self.models.students)]
+
+    def _cascade_of(self, k: int, student: PreTrainedModel, done: OnProgress) -> list[dict[str, float]]:
+        floor, examiner = self.rows.floor, self._examiner(done)
+        words = replace(self._word_examiner(done), students=[self._predictor(student, done)])
+        found = []
+        for parameters in cascade_parameters(student):
+            figures = examiner.when_randomised(k, floor, parameters, seeds=(0,)) if len(floor) else {}
+            if len(self.rows.response):
+                with randomised(student, parameters, seed=0):
+                    (own,) = words.response(self._texts(self.rows.response))
+                figures |= mean_values([own.columns])
+            found.append(figures)
+        return found
+
+    def _texts(self, rows: Dataset) -> TextRows:
+        return TextRows(row_texts(rows, self.task), rows["index"][:])
+
+    def _examiner(self, done: OnProgress) -> Examiner:
+        models, choice = self.models, self.choice
+        return Examiner(
+            models.teacher, models.students, models.tokenizer, self.task, choice.method, self.max_length,
+            choice.watched, done,
+        )  # fmt: skip
+
+    def _predictor(self, model: PreTrainedModel, done: OnProgress) -> ClassifierPredictor:
+        return ClassifierPredictor(model, self.models.tokenizer, self.max_length, done)
+
+    def _word_examiner(self, done: OnProgress) -> WordExaminer:
+        models = self.models
+        compared = [*models.students, *([] if models.reference is None else [models.reference])]
+        return WordExaminer(
+            self._predictor(models.teacher, done), [self._predictor(model, done) for model in compared],
+            self.rows.pool, self._neighbours, self.choice.seed,
+        )  # fmt: skip
+
+    @cached_property
+    def _neighbours(self) -> dict[str, str]:
+        """For each word of the rows that flips are measured on the nearest other word of the data."""
+        words = {word for texts in row_texts(self.rows.response, self.task) for word in words_of(texts)}
+        return nearest_words(self.models.teacher, self.models.tokenizer, words, self.rows.pool)
+
+    @contextmanager
+    def _part(self, name: str, total: int | None = None) -> Iterator[OnProgress]:
+        """A bar for a part, and its seconds."""
+        start = perf_counter()
+        with progress_bars() as progress:
+            bar = progress.add_task(name, total=total)
+            yield lambda rows: progress.advance(bar, rows)
+        self.seconds[name] = perf_counter() - start
+
+
+def _by_number(flips: Sequence[Flip], rows: Dataset, task: Task) -> dict[int, dict[str, Any]]:
+    """The edits as examples show them, by the number of their row."""
+    names, numbers = task.labels or (), rows["index"][:]
+    return {
+        numbers[flip.edit.row]: {
+            "form": "substitution",
+            "texts": list(flip.texts),
+            "replaced": [list(word) for word in flip.replaced],
+            "teacher": names[flip.edit.after],
+            "students": [names[label] for label in flip.students],
+        }
+        for flip in flips
+    }
+
+
+def _all_blocks(
+    examiner: Examiner, rows: Dataset, flips: Mapping[int, dict[str, Any]], output: Path
+) -> list[Columns]:
+    """The columns of each student; every example goes to a file as soon as it is there."""
+    parts: list[list[Columns]] = []
+    with (output / EXAMPLES).open("w", encoding="utf-8", errors="backslashreplace") as stream:
+        for block in examiner.blocks(rows):
+            parts.append(block.columns)
+            for example in block.examples:
+                shown = example | ({"flip": flip} if (flip := flips.get(example["index"])) else {})
+                stream.write(json.dumps(shown) + "\n")
+    return [joined(of_one) for of_one in zip(*parts, strict=True)]

@@ -1,0 +1,78 @@
+"""Copies of texts with words taken away: drawn coalitions of words that stay, the others replaced or masked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool
+
+from gradistill.data.raw_words import Kept, Texts, substitute_words
+
+COARSE = (0.1, 0.9)
+"""Range of the share of words that stay: half of them on average."""
+
+FINE = (0.5, 0.95)
+"""Range of the share of words that stay where 5 to 50 % are taken away."""
+
+COPIES = 16
+"""Coalitions a text."""
+
+
+class Copy(NamedTuple):
+    """One text, or pair of texts, for a model to predict. Words that are not ``kept`` are masked, if it is given."""
+
+    texts: Texts
+    kept: Bool[np.ndarray, " word"] | None = None
+
+
+def draw_coalitions(
+    words: Sequence[int],
+    *,
+    copies: int = COPIES,
+    keep: tuple[float, float] = COARSE,
+    seed: int = 0,
+    rows: Sequence[int] | None = None,
+) -> list[Kept]:
+    """Coalitions of every row: each copy draws a rate from ``keep``, and each word stays with that rate.
+
+    They depend on ``seed``, the row's number (its place unless ``rows`` names it) and its count of ``words``, so
+    they are the same for all models, and for a row whatever other rows there are. A copy that would keep every word
+    loses one at random: an unchanged text has no effect.
+
+    Example::
+
+        kept = draw_coalitions([count_words(row) for row in texts], keep=FINE)
+    """
+    numbers = range(len(words)) if rows is None else rows
+    return [
+        _draw(count, copies, keep, np.random.default_rng([seed, number]))
+        for count, number in zip(words, numbers, strict=True)
+    ]
+
+
+def _draw(words: int, copies: int, keep: tuple[float, float], generator: np.random.Generator) -> Kept:
+    rates = generator.uniform(*keep, size=(copies, 1))
+    kept = generator.random((copies, words)) < rates
+    lost = generator.integers(max(words, 1), size=copies)
+    whole = np.flatnonzero(kept.all(axis=1)) if words else np.empty(0, dtype=np.int64)
+    kept[whole, lost[whole]] = False
+    return kept
+
+
+def masked_copies(texts: Texts, kept: Kept) -> list[Copy]:
+    """The text as it is, and behind it its copies with words masked."""
+    return [Copy(texts), *(Copy(texts, of_copy) for of_copy in kept)]
+
+
+def substituted_copies(texts: Texts, kept: Kept, others: Sequence[Sequence[str]]) -> list[Copy]:
+    """The text as it is, and behind it its copies with ``others[copy][word]`` in the place of words that go."""
+    return [Copy(texts), *(Copy(changed) for changed in substitute_words(texts, kept, others))]
+
+
+def draw_words(pool: Sequence[str], shape: tuple[int, int], seed: int, row: int) -> list[list[str]]:
+    """Words of ``pool`` for every place ``(copy, word)`` of a row; they depend on ``seed`` and the row's number."""
+    generator = np.random.default_rng([seed, row, 1])  # another stream than the coalitions
+    drawn = generator.integers(len(pool), size=shape).tolist()
+    return [[pool[int(number)] for number in of_copy] for of_copy in drawn]
