@@ -73,7 +73,7 @@ def test_a_value_and_its_interval_are_compared(
     value: float | None, low: float | None, outcome: str, reason: str
 ) -> None:
     check = checks(of(student(loyalty={"kappa": figure(value, low)})))["kappa"]
-    assert (check["outcome"], check["reason"].partition(";")[0]) == (outcome, reason)
+    assert (check["outcome"], check["reason"], check["why"]) == (outcome, reason, DEFAULT["kappa"].reason)
     assert (check["value"], check["warn_limit"], check["fail_limit"]) == (value, 0.8, 0.6)
 
 

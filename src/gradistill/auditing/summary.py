@@ -263,10 +263,10 @@ def _verdict(figures: Mapping[str, Estimate]) -> str:
         parts.append(f"decides as its teacher on {figures['label'].value:.0%} of the examples")
     if "prediction" in figures:
         parts.append(f"predicts in step with its teacher (r = {figures['prediction'].value:.2f})")
-    if "saliency" in figures:
-        rho = figures["saliency"]
-        between = f" ({rho.low:.2f}–{rho.high:.2f})" if isfinite(rho.low) else ""
-        parts.append(f"ranks the tokens alike with ρ = {rho.value:.2f}{between}")
+    if "response" in figures:
+        response = figures["response"]
+        between = f" ({response.low:.2f}–{response.high:.2f})" if isfinite(response.low) else ""
+        parts.append(f"reacts to changed words as its teacher with r = {response.value:.2f}{between}")
     return ", and ".join(parts)
 
 

@@ -145,7 +145,8 @@ def unpredicted(pairs: Sequence[Mapping[str, Any]]) -> dict[str, int]:
 
 def _checked(limit: Limit, figure: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """A figure against its limit; None where there is neither a value nor the need for one."""
-    shared = {"name": limit.title, "figure": limit.figure, "warn_limit": limit.warn, "fail_limit": limit.fail}
+    shared = {"name": limit.title, "figure": limit.figure, "warn_limit": limit.warn, "fail_limit": limit.fail,
+              "why": limit.reason}  # fmt: skip
     value, low = _compared(limit, figure or {})
     if value is None or figure is None:
         if not limit.required:
@@ -165,8 +166,7 @@ def _checked(limit: Limit, figure: Mapping[str, Any] | None) -> dict[str, Any] |
         text += f", but its interval reaches {_number(low)}, below {_number(decisive)}"
     elif outcome != PASS:
         text += f", {beyond} {_number(decisive)}"
-    about = [figure["about"]] if figure.get("about") else []
-    reason = "; ".join([text, *about, *([limit.reason] if outcome != PASS else [])])
+    reason = f"{text}; {figure['about']}" if figure.get("about") else text
     return shared | {"value": figure.get("value"), "limit": decisive, "outcome": outcome, "reason": reason}
 
 
@@ -196,7 +196,7 @@ def _number(value: float | int | None) -> str:
 
 def _notes(student: Mapping[str, Any], figures: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """What a reader of the figures should know, and no limit is set on."""
-    at_floor = [name for name, figure in figures.items() if _reaches_floor(figure)]
+    at_floor = [name.replace("_", " ") for name, figure in figures.items() if _reaches_floor(figure)]
     notes = []
     if at_floor:
         notes.append(

@@ -61,6 +61,9 @@ class AuditOptions:
         list[str] | None,
         typer.Option("--slice", help="A column whose values are looked at one by one; may be repeated."),
     ] = None
+    reason: Annotated[
+        str | None, typer.Option("--reason", help="Why the model changes, for the report: a sentence or two.")
+    ] = None
     fail_under: Annotated[
         str | None,
         typer.Option(

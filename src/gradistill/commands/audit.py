@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -26,9 +27,10 @@ from gradistill.commands.data_warnings import (
     with_positive,
 )
 from gradistill.commands.examination import EXAMPLES, AuditRows, Examination, drawn_rows
+from gradistill.commands.identity import data_files, model_identity
 from gradistill.commands.output_folder import FolderKind, check_output, draft_folder, held, put_in_place
 from gradistill.commands.run_record import described, versions
-from gradistill.commands.text_lengths import task_length
+from gradistill.commands.text_lengths import LoadedModel, task_length
 from gradistill.data import DataChoice, Splits, align_labels, read_splits
 from gradistill.data.data_source import Source
 from gradistill.data.overlap import overlap_line
@@ -129,10 +131,11 @@ def audit(
         about = {
             "data": {"task": splits.task.name, "split": choice.split, "rows": len(rows),
                      "source": Path(data.name).name, "positive": splits.task.positive_label,
+                     "files": data_files(data.source, choice.split, splits.task),
                      **_without_labels(splits, choice.split)},
-            "teacher": described(models.teacher, model_name(teacher), models.readers[0].probe),
+            "teacher": _described(models.readers[0], model_name(teacher)),
             "students": [
-                described(reader.model, name, reader.probe)
+                _described(reader, name)
                 for reader, name in zip(models.readers[1:], map(model_name, students), strict=False)
             ],
             "reference": _described_reference(models, choice),
@@ -143,6 +146,7 @@ def audit(
         }  # fmt: skip
         found = summed_up(audited, about, choice.method, splits.task, choice.limits, seed=choice.seed)
         doubts = _doubts(audited, splits)
+        found |= {"created": _now(), "reason": choice.reason}
         found |= {"overlap": overlap, **_task_metrics(audited, splits), "doubts": doubts}
         found["warnings"] = [*splits.warnings, *warnings, *doubts]
         found = judged(found, choice.limits)
@@ -181,10 +185,19 @@ def _doubts(audited: Audited, splits: Splits) -> list[str]:
     return [warning] if warning else []
 
 
+def _now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
 def _described_reference(models: AuditModels, choice: AuditChoice) -> dict[str, Any] | None:
     if models.reference is None or choice.reference is None:
         return None
-    return described(models.reference, model_name(choice.reference), models.readers[-1].probe)
+    return _described(models.readers[-1], model_name(choice.reference))
+
+
+def _described(reader: LoadedModel, name: str) -> dict[str, Any]:
+    return described(reader.model, name, reader.probe) | model_identity(reader.model, reader.name)
 
 
 def _without_labels(splits: Splits, split: str) -> dict[str, str]:

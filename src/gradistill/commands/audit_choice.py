@@ -24,7 +24,8 @@ class AuditChoice:
 
     ``reference`` is a second teacher, trained like the first with another seed: how far it agrees with the first is
     shown beside the students. ``cascade`` adds the figures while the student's blocks are randomised from the top. The
-    page shows ``examples`` of the examples, half of them those on which the models disagree most.
+    page shows ``examples`` of the examples, half of them those on which the models disagree most. ``reason`` is why
+    the model changes, for the report.
     """
 
     split: str = "validation"
@@ -45,5 +46,6 @@ class AuditChoice:
     reference: ModelSource | None = None
     cascade: bool = False
     examples: int = 400
+    reason: str | None = None
     limits: Mapping[str, float] = field(default_factory=dict)
     seed: int = 0

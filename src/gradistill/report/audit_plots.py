@@ -31,11 +31,17 @@ LABELS_SHOWN = 24
 BY_LABEL = ("label", "saliency")
 
 
-def plots(audit: Mapping[str, Any]) -> list[Plot]:
-    """All plots that this audit has numbers for."""
+def slice_plots(audit: Mapping[str, Any]) -> list[Plot]:
+    """The plots of parts of the examples that this audit has numbers for."""
     labels = [_by_label(audit, figure) for figure in BY_LABEL]
     confidence = [_by_confidence(audit, figure) for figure in _confidence_figures(audit)]
-    return [plot for plot in (*labels, *confidence, _calibration(audit)) if plot is not None]
+    return [plot for plot in (*labels, *confidence) if plot is not None]
+
+
+def output_plots(audit: Mapping[str, Any]) -> list[Plot]:
+    """The plot of calibration, where there are numbers for it."""
+    found = _calibration(audit)
+    return [] if found is None else [found]
 
 
 def _by_label(audit: Mapping[str, Any], figure: str) -> Plot | None:

@@ -34,6 +34,7 @@ TITLES = {
     "kendall_tau": "Kendall’s τ",
     "teacher_token_f1": "teacher token F1",
     "student_token_f1": "student token F1",
+    "macro_f1": "macro F1",
     "teacher_macro_f1": "teacher macro F1",
     "student_macro_f1": "student macro F1",
 }
@@ -84,8 +85,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Group:
-    """Rows that belong together."""
+    """Rows that belong together; ``name`` is that of the group in ``audit.json``."""
 
+    name: str
     title: str
     rows: Sequence[Row]
 
@@ -199,7 +201,7 @@ def figure_groups(audit: Mapping[str, Any]) -> list[Group]:
                 meaning = meanings.get(name) or meanings.get(name.partition("_")[2])  # of either model
                 rows.append(Row(name, title_of(name), direction_of(name), meaning, cells))
         if rows:
-            groups.append(Group(title_of(group), rows))
+            groups.append(Group(group, title_of(group), rows))
     return groups
 
 
