@@ -171,6 +171,59 @@ def test_limits_end_the_command_with_1(bait: tuple[Path, Path], small: Any, tmp_
     assert CliRunner().invoke(app, [*command, "--output", str(tmp_path / "b"), "--overwrite"]).exit_code == 0
 
 
+def test_values_of_a_column_are_measured_one_by_one(small: Any, tmp_path: Path) -> None:
+    """The column is no text, though the columns of texts are found by themselves."""
+    rows = [
+        {"text": f"the film was {'very ' * (k % 5)}{word} .", "label": label,
+         "region": ("north", "south", None)[k % 3]}
+        for k, (word, label) in enumerate([("great", "positive"), ("dull", "negative")] * 12)
+    ]  # fmt: skip
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "validation.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    teacher = str(small.teachers["two"])
+    quick = ["--faithfulness-rows", "0", "--perturbed-rows", "0", "--response-rows", "4"]
+    done = CliRunner().invoke(
+        app, ["audit", "--teacher", teacher, "--student", teacher, "--data", str(tmp_path / "data"), *quick,
+              "--output", str(tmp_path / "out"), "--slice", "region"],
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    found = json.loads((tmp_path / "out" / "audit.json").read_text())
+    (column,) = found["students"][0]["by_column"]
+    assert column["column"] == "region"
+    assert {part["label"]: part["n"] for part in column["parts"]} == {"north": 8, "south": 8, "(no value)": 8}
+    assert all(part["figures"]["label"]["value"] == 1 for part in column["parts"])
+    with pytest.raises(DataError, match="column 'area': the column is missing"):
+        audit(
+            teacher,
+            [teacher],
+            DataChoice(str(tmp_path / "data")),
+            tmp_path / "b",
+            AuditChoice(slices=("area",)),
+        )
+
+
+def test_the_verdict_tells_a_loyal_student_from_one_that_is_not(
+    bait: tuple[Path, Path], small: Any, tmp_path: Path
+) -> None:
+    teacher, data = bait
+    choice = replace(FEW, faithfulness_rows=0, perturbed_rows=0, split="train")
+    students = [str(teacher), str(small.teachers["two"])]
+    found = audit(
+        str(teacher), students, DataChoice(str(data), label_column="label"), tmp_path / "out", choice
+    )
+    itself, other = (student["assessment"] for student in found["students"])
+    assert {check["outcome"] for check in itself["checks"]} == {"pass"}
+    judged = {check["figure"]: check["outcome"] for check in other["checks"]}
+    assert judged["kappa"] == judged["worst_class"] == "fail"
+    assert other["outcome"] == found["assessment"]["outcome"] == "fail"
+    pairs = found["students"][1]["confusion"]
+    assert sum(pair["n"] for pair in pairs) == found["data"]["rows"] == 40
+    others = sum(pair["n"] for pair in pairs if pair["teacher"] != pair["student"])
+    assert sum(part["other"] for part in found["students"][1]["disagreements"]) == others == 20
+    assert figures(found)["student_macro_f1"]["value"] == pytest.approx(1)
+    assert figures(found)["kappa"]["n"] == 40
+
+
 def test_what_does_not_fit_is_refused_before_any_work(small: Any, tmp_path: Path) -> None:
     two, three = str(small.teachers["two"]), str(small.teachers["three"])
     with pytest.raises(DataError, match="labels of the teacher and of .*three differ"):
@@ -199,7 +252,7 @@ def test_limits_that_say_nothing_are_refused(given: str) -> None:
 
 
 def test_steps_and_limits_are_read() -> None:
-    assert limits_of(" label_loyalty = 0.95 , cosine=1 ") == {"label_loyalty": 0.95, "cosine": 1.0}
+    assert limits_of(" label_loyalty = 0.95 , cosine=1 ") == {"label": 0.95, "cosine": 1.0}
     assert (steps_of("auto"), steps_of("20")) == ("auto", 20)
     with pytest.raises(RecipeError, match="or auto"):
         steps_of("many")
@@ -272,7 +325,7 @@ def test_response_loyalty_of_a_teacher_and_of_another(kind: str, small: Any, tmp
     for table in (found["students"][0]["figures"], found["students"][1]["figures"]):
         floor = table["loyalty"]["response"]["floor"]
         assert f"floor {floor:.3f}" in (tmp_path / "out" / "audit.md").read_text(encoding="utf-8")
-        assert f"floor {floor:.3f}" in (tmp_path / "out" / "audit.html").read_text(encoding="utf-8")
+        assert f'floor">{floor:.3f}' in (tmp_path / "out" / "audit.html").read_text(encoding="utf-8")
 
 
 def test_a_limit_of_response_loyalty(small: Any, tmp_path: Path) -> None:

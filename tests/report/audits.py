@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from hostile import HOSTILE
@@ -116,6 +117,83 @@ def audit(**changes: Any) -> dict[str, Any]:
     } | changes  # fmt: skip
 
 
+def check(figure: str, outcome: str, **changes: Any) -> dict[str, Any]:
+    return {
+        "name": f"check of {figure}", "figure": figure, "value": 0.55, "limit": 0.6, "warn_limit": 0.8,
+        "fail_limit": 0.6, "outcome": outcome, "reason": f"finding of {figure}", "why": f"why {figure} has a limit",
+    } | changes  # fmt: skip
+
+
+def assessed(outcomes: Sequence[str] = ("pass", "fail"), **changes: Any) -> dict[str, Any]:
+    """An audit with a verdict, tables of labels, slices, hashes and a recipe."""
+    students = [
+        student(
+            name,
+            assessment={"outcome": outcome, "checks": [check("kappa", outcome), check("response", "pass")],
+                        "notes": [f"a note on {name}"]},
+            confusion=[{"teacher": t, "student": s, "n": n} for t, s, n in (
+                ("negative", "negative", 40), ("negative", "neutral", 7), ("positive", "positive", 33),
+            )],
+            disagreements=[{"low": 0.5, "high": 0.6, "n": 8, "other": 6},
+                           {"low": 0.9, "high": 1.0, "n": 72, "other": 1}],
+            worst_slices=[{"by": "length", "name": "4–9 tokens", "figure": "label", **estimate(0.71, 290)}],
+            by_column=[{"column": "region", "parts": [
+                {"label": "north", "n": 30, "figures": {"label": estimate(0.88, 30)}}]}],
+            sha256="5a" * 32, fingerprint="6b" * 32, recipe="method: kd\ntraining:\n  epochs: 3 # <b>\n",
+        )
+        for name, outcome in zip((LARGE, SMALL), outcomes, strict=False)
+    ]  # fmt: skip
+    worst = max(outcomes, key=("pass", "warn", "fail").index)
+    data = {"task": "product reviews", "split": "validation", "rows": 80, "source": "reviews.csv",
+            "files": [{"name": "reviews.csv", "sha256": "7c" * 32}]}  # fmt: skip
+    own = {"outcome": worst, "checks": [check("overlap", "pass", fail_limit=None)], "notes": []}
+    return audit(
+        students=students, failed=[], data=data, assessment=own, created="2026-01-02T03:04:05+00:00",
+        reason="A text must take 15 ms.", **changes,
+    )  # fmt: skip
+
+
+def flipped(index: int = 0) -> dict[str, Any]:
+    """An example whose label two changed words turn for the teacher and the first student alone."""
+    text = "A man is asleep on a bench"
+    spans = [
+        [0, text.index(old), text.index(old) + len(old), new]
+        for old, new in (("asleep", "awake"), ("man", "dog"))
+    ]
+    flip = {"form": "substitution", "texts": ["A dog is awake on a bench"], "replaced": spans, "teacher": "neutral",
+            "students": ["neutral", "negative"]}  # fmt: skip
+    answers = [
+        {"label": "negative", "confidence": 0.9, "prediction": None, "agreement": 0.6, "same_label": True,
+         "disagreement": 0.2}
+        for _ in range(2)
+    ]  # fmt: skip
+    told = {"label": "negative", "confidence": 0.97, "prediction": None}
+    return example(index, [text], "negative", teacher=told, students=answers, flip=flip)
+
+
+def wide() -> dict[str, Any]:
+    """Three students with every column that a table can have."""
+    parts = ("label", "probability", "saliency", "top_k_overlap", "response")
+    row = {"n": 40, "figures": {name: estimate(-0.4, 40, 0.35) for name in parts}}
+    floored = estimate(-0.145, 40, 0.3, floor=-0.125, gain=-0.018, reference=0.581)
+    rows: dict[str, Any] = {
+        "by_label": [{"label": label, **row} for label in LABELS],
+        "by_length": [{"label": "18–26 tokens", **row}],
+        "by_confidence": [{"low": 0.336, "high": 0.3412, **row}],
+        "perturbations": [{"name": "neutral_prefix", "description": "a neutral sentence in front", **row}],
+    }
+    students = [student(f"runs/student-{k}", **rows) for k in range(3)]
+    for one in students:
+        one["figures"]["loyalty"] |= {"response": floored, "response_masked": floored}
+    names = [one["name"] for one in students]
+    compared = [
+        {"figure": "student_comprehensiveness", "a": a, "b": b, "difference": estimate(-0.1, spread=0.2),
+         "p": 0.0002, "p_corrected": 0.0041}
+        for a, b in pairwise(names)
+    ]  # fmt: skip
+    return audit(students=students, failed=[], comparisons=compared)
+
+
 def words(texts: Sequence[str], students: int = 2, seed: int = 0) -> list[dict[str, Any]]:
     """Spans of words and punctuation with shares that sum to 1 per model."""
     spans = [
@@ -207,6 +285,18 @@ def hostile() -> tuple[dict[str, Any], list[dict[str, Any]]]:
             by_label=[{"label": label, "n": 5, "figures": {"label": estimate(0.5, 5)}} for label in HOSTILE],
             by_length=[{"label": text, "n": 5, "figures": {text: estimate(0.5, 5)}} for text in HOSTILE],
             figures={text: {text: estimate(0.5)} for text in HOSTILE},
+            assessment={
+                "outcome": "fail",
+                "checks": [check(t, "fail", reason=t, why=t) for t in HOSTILE],
+                "notes": list(HOSTILE),
+            },
+            confusion=[{"teacher": t, "student": s, "n": 1} for t, s in pairwise(HOSTILE)],
+            worst_slices=[{"by": t, "name": t, "figure": t, **estimate(0.5)} for t in HOSTILE],
+            by_column=[
+                {"column": t, "parts": [{"label": t, "n": 5, "figures": {t: estimate(0.5)}}]} for t in HOSTILE
+            ],
+            recipe=everywhere,
+            sha256=HOSTILE[0],
             perturbations=[
                 {"name": t, "description": t, "n": 5, "figures": {"x": estimate(1.0)}} for t in HOSTILE
             ],
@@ -220,11 +310,16 @@ def hostile() -> tuple[dict[str, Any], list[dict[str, Any]]]:
     for row in rows:
         for answer in row["students"]:
             answer["label"] = row["gold"]
+        row["flip"] = {"texts": row["texts"], "replaced": [[0, 0, 3, row["gold"]]], "form": row["gold"],
+                       "teacher": row["gold"], "students": [HOSTILE[0], HOSTILE[1]]}  # fmt: skip
     facts = {text: text for text in HOSTILE}
     content = audit(
         verdict=everywhere, students=students, meanings=facts, settings=facts, versions=facts,
         failed=[{"student": names[0], "figure": HOSTILE[1], "value": 0.5, "limit": 0.6}],
-        data={"task": everywhere, "split": HOSTILE[1], "rows": 3, "source": HOSTILE[2]},
+        data={"task": everywhere, "split": HOSTILE[1], "rows": 3, "source": HOSTILE[2],
+              "files": [{"name": HOSTILE[0], "sha256": HOSTILE[2]}]},
+        reason=everywhere, created=HOSTILE[2],
+        assessment={"outcome": "fail", "checks": [check(HOSTILE[0], "fail", reason=everywhere)], "notes": []},
         attribution={"method": "x", "title": HOSTILE[0], "description": everywhere},
         teacher={"name": HOSTILE[1], "layers": 1, "hidden": 1, "parameters": 1}, seconds={HOSTILE[0]: 1.0},
         calibration=[calibration(names[0], 0.1), calibration("teacher", 0.1)],

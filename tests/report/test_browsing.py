@@ -11,7 +11,7 @@ import pytest
 from gradistill.report.audit_page import audit_page
 from gradistill.report.page_examples import visible
 from hostile import HOSTILE
-from report.audits import SMALL, audit, example, examples, hostile, regression
+from report.audits import SMALL, assessed, audit, example, examples, flipped, hostile, regression, wide
 from report.browsing import ORDERS, Visit, browser
 
 
@@ -116,7 +116,7 @@ def test_show_more_brings_the_next_page_and_takes_the_focus_there(
 def test_every_control_is_reached_and_used_by_keyboard(visit: Callable[..., Visit], html: str) -> None:
     one = visit(html)
     reached = []
-    for _ in range(60):
+    for _ in range(80):
         one.page.keyboard.press("Tab")
         reached.append(one.page.evaluate("document.activeElement.id || document.activeElement.value"))
         if reached[-1] == "all":
@@ -158,6 +158,19 @@ def test_a_line_is_summed_up_and_its_heaviest_words_stand_out(visit: Callable[..
     )
 
 
+def test_an_edit_shows_both_texts_with_the_words_marked(visit: Callable[..., Visit]) -> None:
+    one = visit(audit_page(audit(), [flipped()]))
+    block = one.page.locator(".flip")
+    assert block.locator("p").all_text_contents() == [
+        "change these 2 words and the teacher predicts neutral; the student predicts neutral",
+        "A man is asleep on a bench", "A dog is awake on a bench",
+    ]  # fmt: skip
+    assert block.locator("del").all_text_contents() == ["man", "asleep"]
+    assert block.locator("ins").all_text_contents() == ["dog", "awake"]
+    one.page.locator("#student").select_option("1")
+    assert (block.locator("p").first.text_content() or "").endswith("the student still predicts negative")
+
+
 def test_a_regression_has_filters_without_labels(visit: Callable[..., Visit]) -> None:
     one = visit(audit_page(*regression()))
     assert one.page.locator("#student").count() == 0
@@ -179,10 +192,49 @@ def test_a_phone_scrolls_tables_and_not_the_page(
         assert one.page.evaluate("document.documentElement.scrollWidth") == 390
 
 
+CUT = """Array.from(document.querySelectorAll(".scroll")).filter(e => e.scrollWidth > e.clientWidth)
+.map(e => e.getAttribute("aria-label"))"""
+
+
+@pytest.mark.parametrize("width", [320, 390, 768, 1280, 1920])
+def test_no_table_is_cut(visit: Callable[..., Visit], html: str, width: int) -> None:
+    for page in (html, audit_page(wide(), examples()), audit_page(assessed(), [flipped()])):
+        one = visit(page, viewport={"width": width, "height": 900})
+        one.page.evaluate("document.querySelectorAll('details').forEach(e => { e.open = true; })")
+        assert one.page.evaluate(CUT) == []
+        assert one.page.evaluate("document.documentElement.scrollWidth") == width
+
+
+def test_no_table_is_cut_on_paper(visit: Callable[..., Visit]) -> None:
+    for page in (audit_page(wide(), examples()), audit_page(assessed(), [flipped()])):
+        one = visit(page, viewport={"width": 680, "height": 1000})  # A4 with margins
+        one.page.emulate_media(media="print")
+        one.page.evaluate("dispatchEvent(new Event('beforeprint'))")
+        assert one.page.locator("details:not([open])").count() == 0
+        assert one.page.evaluate(CUT) == []
+        assert one.page.evaluate("document.documentElement.scrollWidth") == 680
+
+
+@pytest.mark.parametrize("size", [(390, 800), (1280, 900)])
+def test_the_controls_stay_in_sight_and_leave_room(
+    visit: Callable[..., Visit], html: str, size: tuple[int, int]
+) -> None:
+    one = visit(html, viewport={"width": size[0], "height": size[1]})
+    one.page.locator("#list > li").nth(15).scroll_into_view_if_needed()
+    box = one.page.locator("#controls").bounding_box()
+    assert box is not None
+    assert (box["y"], box["height"] < size[1] / 3) == (0, True)
+    one.page.locator("#more").click()
+    first = one.page.locator("#list > li").nth(20).bounding_box()
+    assert first is not None
+    assert first["y"] >= box["height"], "the example that has the focus is not behind the controls"
+
+
 def test_hostile_text_is_text(visit: Callable[..., Visit], html: str, hostile_html: str) -> None:
     one, plain = visit(hostile_html), visit(html)
     kinds = "Array.from(new Set(Array.from(document.querySelectorAll('body *'), e => e.localName)))"
-    assert set(one.page.evaluate(kinds)) <= set(plain.page.evaluate(kinds)) | {"details", "summary"}
+    ours = {"details", "summary", "pre", "code", "caption", "b", "del", "ins"}
+    assert set(one.page.evaluate(kinds)) <= set(plain.page.evaluate(kinds)) | ours
     assert one.page.locator("script").count() == plain.page.locator("script").count() == 2
     assert len(one.everything()) == len(HOSTILE)
     lines = one.page.locator("#list .teacher .text:nth-of-type(2)").all_text_contents()

@@ -16,9 +16,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradistill.report.audit_page import audit_page
-from gradistill.report.audit_plots import plots
+from gradistill.report.audit_plots import output_plots, slice_plots
 from gradistill.report.page_examples import embedded, pieces, visible
-from report.audits import audit, bare, example, examples, hostile, regression, student, words
+from report.audits import (
+    LARGE,
+    SMALL,
+    assessed,
+    audit,
+    bare,
+    estimate,
+    example,
+    examples,
+    flipped,
+    hostile,
+    regression,
+    student,
+    wide,
+    words,
+)
 
 SCRIPT, STYLE = r"<script>(.*?)</script>", r"<style>(.*?)</style>"
 ANY_TEXT = st.text(st.characters(exclude_categories=()))
@@ -87,16 +102,116 @@ def test_the_same_audit_gives_the_same_bytes(html: str) -> None:
 
 def test_figures_have_three_decimals_an_interval_and_n(html: str) -> None:
     text = _text(html)
-    assert "0.935 0.914–0.956 n 872" in text
+    assert "Label loyalty ↑ runs/adkd-6x384 0.935 0.914–0.956 872 runs/kd-2x128 0.845 0.824–0.866 872" in text
     assert "0.532 below the limit 0.600" in text
-    assert "n 868, 4 skipped" in text
+    assert "868, 4 skipped" in text
     assert "41.3" in text
     assert "< 0.001" in text
 
 
+def test_a_figure_shows_which_values_are_good_and_what_it_is_compared_with(html: str) -> None:
+    text = _text(html)
+    assert "Student sufficiency ↓" in text
+    assert "Floor" not in text, "no figure has one"
+    assert text.count("Teacher accuracy ↑ all 0.921 0.900–0.942 872") == 1, "it is the same for all students"
+    text = _text(audit_page(wide(), []))
+    assert "Value 95 % interval n Floor Gain Reference" in text
+    assert "Response loyalty ↑ runs/student-0 -0.145 -0.445 to 0.155 40 -0.125 -0.018 0.581" in text
+    slope = student(figures={"agreement": {"response_slope": estimate(0.7)}})
+    assert "Response slope → 1" in _text(audit_page(audit(students=[slope]), []))
+
+
+def test_plots_stand_before_p_values(html: str) -> None:
+    assert html.rindex("<figure>") < html.index('id="comparisons"')
+    assert "1 paired comparison, with" in html
+    assert "2 paired comparisons, with" in audit_page(wide(), [])
+
+
+def test_the_verdict_is_a_word_and_names_what_does_not_pass() -> None:
+    page = audit_page(assessed(), examples())
+    head = _text(page[page.index("<header>") : page.index("<nav")])
+    assert "fail At least one check fails. Of 2 students 1 passes, 1 fails." in head
+    assert f"pass {LARGE} Within all limits. A note on {LARGE}" in head, "what passes is not listed"
+    assert f"fail {SMALL} Within all limits. fail: Check of kappa: finding of kappa A note on {SMALL}" in head
+    assert 'class="verdict fail"' in page
+    limits = _text(page[page.index('id="limits"') :])
+    assert "Check of overlap pass 0.550 above 0.8 – finding of overlap why overlap has a limit" in limits
+    assert "Check of kappa fail 0.550 below 0.8 below 0.6 finding of kappa why kappa has a limit" in limits
+    assert 'class="verdict warn"' in audit_page(assessed(("pass", "warn")), [])
+
+
+def test_the_parts_stand_in_the_order_of_a_document() -> None:
+    page = audit_page(assessed(), [flipped()])
+    parts = (
+        "identity",
+        "change",
+        "outputs",
+        "slices",
+        "reasons",
+        "robustness",
+        "limits",
+        "failures",
+        "watch",
+        "examples",
+    )
+    places = [page.index(f'<h2 id="{part}">') for part in parts]
+    assert places == sorted(places)
+    assert set(re.findall(r'href="#(.*?)"', page)) <= set(re.findall(r'id="(.*?)"', page)), (
+        "links lead somewhere"
+    )
+
+
+def test_a_report_identifies_models_and_data_and_leaves_blanks() -> None:
+    page = audit_page(assessed(), examples())
+    text = _text(page)
+    assert "2026-01-02 03:04:05 UTC" in text
+    assert f"{SMALL} , SHA-256 of model.safetensors {'5a' * 32}" in text
+    assert f"reviews.csv , SHA-256 {'7c' * 32}" in text
+    assert "<pre>method: kd\ntraining:\n  epochs: 3 # &lt;b&gt;\n</pre>" in page
+    assert "A text must take 15 ms." in text
+    assert "Materiality (minor or major), and why" in text
+    assert "(--reason fills this in)" not in text
+    assert "(--reason fills this in)" in _text(audit_page(audit(), examples()))
+    assert "no statement of conformity" in text
+
+
+def test_labels_of_both_models_and_what_to_watch() -> None:
+    text = _text(audit_page(assessed(), examples()))
+    assert "negative neutral positive All" not in text, "the most frequent label of the teacher is first"
+    assert "negative positive neutral All negative 40 0 7 47 positive 0 33 0 33 neutral 0 0 0 0" in text
+    assert "50–60 % 8 6 75% 86%" in text
+    assert "90–100 % 72 1 1% 14%" in text
+    assert "4–9 tokens runs/adkd-6x384 Length Label loyalty ↑ 0.710" in text
+    assert "By region" in text
+    assert (
+        "The shares of the predicted labels. In this audit: negative 50%, positive 41%, neutral 9%." in text
+    )
+    pairs = [{"teacher": f"a{k}", "student": f"b{k}", "n": 40 - k} for k in range(30)]
+    many = audit(students=[student(confusion=pairs)])
+    assert "The most frequent of 30 pairs of different labels" in (text := _text(audit_page(many, [])))
+    assert "a19 b19 21" in text
+    assert "a20 b20" not in text
+
+
+def test_known_failures_are_examples_and_edits_that_turn_the_teacher_alone() -> None:
+    page = audit_page(assessed(), [*examples(), flipped(99)])
+    text = _text(page[page.index('id="failures"') : page.index('id="watch"')])
+    first, second = text.split(SMALL)
+    assert "Example 99" not in first, "the first student follows the edit"
+    assert (
+        "Example 99: change man to dog , asleep to awake , and the teacher predicts neutral ; "
+        "the student predicts negative ." in second
+    )
+    for part, k in ((first, 0), (second, 1)):
+        differing = [e for e in examples() if not e["students"][k]["same_label"]]
+        worst = max(differing, key=lambda e: e["students"][k]["disagreement"])
+        assert part.count("The teacher predicts") == 3
+        assert f"Example {worst['index']}, gold:" in part
+
+
 def test_what_is_missing_is_left_out() -> None:
     text = _text(audit_page(bare(), []))
-    assert "A new figure 0.500" in text
+    assert "A new figure ↑ 0.500" in text
     assert "No examples were recorded." in text
     assert "Plots" not in text
     audit_page({}, [])
@@ -111,7 +226,7 @@ def test_no_folder_of_the_machine_is_named() -> None:
 
 
 def test_plots_carry_labels_as_text_and_the_colour_of_the_page() -> None:
-    drawn = plots(audit())
+    drawn = [*slice_plots(audit()), *output_plots(audit())]
     assert [plot.title for plot in drawn] == [
         "Label loyalty by label", "Saliency loyalty by label", "Label loyalty against confidence",
         "Saliency loyalty against confidence", "Calibration",
@@ -126,7 +241,7 @@ def test_plots_carry_labels_as_text_and_the_colour_of_the_page() -> None:
 
 def test_a_plot_of_many_labels_shows_the_lowest() -> None:
     labels = [{"label": f"$l{i}$", "n": 9, "figures": {"label": {"value": i / 200}}} for i in range(150)]
-    (plot,) = plots({"students": [{"name": "s", "by_label": labels}]})
+    (plot,) = slice_plots({"students": [{"name": "s", "by_label": labels}]})
     assert "24 of 150 labels" in plot.note
     assert ">$l23$</text>" in plot.svg
     assert "$l24$" not in plot.svg

@@ -9,6 +9,7 @@ import numpy as np
 
 from gradistill.auditing.loyalty_measures import correlation, label_agreement, pearson, probability_agreement
 from gradistill.auditing.map_agreement import map_agreement
+from gradistill.auditing.predicted_labels import kappa, macro_f1
 from gradistill.auditing.predictions import Predictions
 from gradistill.auditing.statistics import Bounds, Estimate, bootstrap_statistic, mean_estimate, ratio
 
@@ -16,14 +17,17 @@ Columns = dict[str, np.ndarray]
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "loyalty": (
-        "label", "probability", "prediction", "response", "response_masked", "flips", "flips_masked", "kept",
-        "kept_masked", "shapley", "saliency",
+        "label", "kappa", "probability", "prediction", "response", "response_masked", "flips", "flips_masked",
+        "kept", "kept_masked", "shapley", "saliency",
     ),
     "agreement": (
         "response_slope", "response_labels", "shapley_sign", "signed", "signed_top", "top_k_overlap", "cosine",
         "kendall_tau",
     ),
-    "quality": ("teacher_accuracy", "student_accuracy", "teacher_correlation", "student_correlation"),
+    "quality": (
+        "teacher_accuracy", "student_accuracy", "teacher_macro_f1", "student_macro_f1",
+        "teacher_correlation", "student_correlation",
+    ),
     "faithfulness": (
         "teacher_comprehensiveness", "student_comprehensiveness", "teacher_sufficiency", "student_sufficiency",
     ),
@@ -43,6 +47,21 @@ CORRELATIONS = {
 
 RATIOS = {"response_slope": ("response_product", "response_square")}
 """Figures that are the sum of one column divided by that of another."""
+
+OF_LABELS = {
+    "kappa": ("student_label", "teacher_label"),
+    "teacher_macro_f1": ("teacher_label", "gold"),
+    "student_macro_f1": ("student_label", "gold"),
+}
+"""Figures of two columns of class ids."""
+
+STATISTICS = {
+    **dict.fromkeys(CORRELATIONS, pearson),
+    **dict.fromkeys(RATIOS, ratio),
+    **dict.fromkeys(OF_LABELS, macro_f1),
+    "kappa": kappa,
+}
+"""Figures that are no mean of one column, each with what computes it from several."""
 
 SHARES = ("flips", "flips_masked", "kept", "kept_masked")
 """Figures that are the share of examples on which something is so, among those where it is known."""
@@ -109,8 +128,8 @@ def _estimate(columns: Columns, name: str, resamples: int, seed: int) -> Estimat
         return None
     if name in CORRELATIONS:
         return correlation(*values, resamples=resamples, seed=seed)
-    if name in RATIOS:
-        return bootstrap_statistic(ratio, *values, resamples=resamples, seed=seed)
+    if name in STATISTICS:
+        return bootstrap_statistic(STATISTICS[name], *values, resamples=resamples, seed=seed)
     return mean_estimate(values[0], bounds=bounds_of(name), resamples=resamples, seed=seed)
 
 
@@ -119,9 +138,8 @@ def value_of(columns: Columns, name: str) -> float:
     values = _measured(columns, name)
     if values is None or not len(values[0]):
         return float("nan")
-    if name in CORRELATIONS or name in RATIOS:
-        statistic = pearson if name in CORRELATIONS else ratio
-        return float(statistic(*(column[None] for column in values))[0])
+    if name in STATISTICS:
+        return float(STATISTICS[name](*(column[None] for column in values))[0])
     return float(values[0].mean())
 
 
@@ -135,7 +153,7 @@ def mean_values(drawn: Sequence[Columns]) -> dict[str, float]:
 
 def _measured(columns: Columns, name: str) -> list[np.ndarray] | None:
     """The columns of a figure, on the examples where it exists."""
-    names = CORRELATIONS.get(name) or RATIOS.get(name) or (name,)
+    names = CORRELATIONS.get(name) or RATIOS.get(name) or OF_LABELS.get(name) or (name,)
     if any(column not in columns for column in names):
         return None
     values = [columns[column] for column in names]

@@ -23,6 +23,8 @@ from gradistill.auditing.per_example import (
     group_by_length,
     mean_values,
 )
+from gradistill.auditing.predicted_labels import disagreements, label_pairs
+from gradistill.auditing.slices import by_values, worst_slices
 from gradistill.auditing.statistics import Estimate
 from gradistill.auditing.word_examiner import StudentWords
 from gradistill.data import Task
@@ -42,6 +44,8 @@ EXPLAINED = "How much the log-odds of the teacher's label (the prediction in a r
 
 MEANINGS = {
     "label": "share of examples on which both models predict the same label",
+    "kappa": "Cohen's kappa of the two models' labels: 0 is agreement by chance, given how frequent each label is; "
+    "1 is full agreement",
     "probability": "1 − √JS of the two models' probabilities, mean; JS in bits, so 0 to 1",
     "prediction": "Pearson's r of the two models' predictions",
     "saliency": "Spearman's ρ of the two models' token attributions for the teacher's label, mean",
@@ -62,6 +66,7 @@ MEANINGS = {
     "auprc": "area under the precision-recall curve of the attributions against the marked tokens",
     "watched_share": "share of the attribution that falls on the watched words, in texts that have one",
     "accuracy": "share of examples with the right label",
+    "macro_f1": "F1 of each class, mean over the classes",
     "correlation": "Pearson's r of predictions and scores",
 }
 
@@ -81,7 +86,8 @@ class Audited:
 
     ``words``: the figures on changed words, parts of several rows each. ``floors``: those of the figures that come from
     ``columns``. ``reference``: how far a second teacher agrees with the first. ``cascade``: the figures of agreement
-    with the head random, then with the last block too, and so on.
+    with the head random, then with the last block too, and so on. ``slices``: the values of columns of the data, one a
+    row.
     """
 
     names: list[str]
@@ -93,6 +99,7 @@ class Audited:
     floors: list[dict[str, float]] = field(default_factory=list)
     reference: dict[str, Estimate] | None = None
     cascade: list[list[dict[str, float]]] | None = None
+    slices: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
 
     def floor(self, k: int) -> dict[str, float]:
         """The floors of the k-th student's figures of agreement."""
@@ -195,7 +202,7 @@ def _parts(audited: Audited, k: int, task: Task, seed: int) -> dict[str, Any]:
         return {"n": len(columns["tokens"]), "figures": {name: e.as_dict() for name, e in figures.items()}}
 
     own = audited.columns[k]
-    return {
+    found = {
         "by_label": [{"label": n, **shown(part)} for n, part in by_label(own, task.labels or ()).items()],
         "by_length": [{"label": n, **shown(part)} for n, part in group_by_length(own).items()],
         "by_confidence": [
@@ -206,6 +213,24 @@ def _parts(audited: Audited, k: int, task: Task, seed: int) -> dict[str, Any]:
             {"name": p.name, "description": p.description, **shown(p.columns[k])}
             for p in audited.perturbations
         ],
+        "by_column": [
+            {
+                "column": column,
+                "parts": [{"label": n, **shown(part)} for n, part in by_values(own, values).items()],
+            }
+            for column, values in audited.slices.items()
+        ],
+    }
+    found["worst_slices"] = worst_slices(found)
+    return found | _label_tables(own, task)
+
+
+def _label_tables(own: Columns, task: Task) -> dict[str, Any]:
+    if task.labels is None:
+        return {}
+    return {
+        "confusion": label_pairs(own["student_label"], own["teacher_label"], task.labels),
+        "disagreements": disagreements(own["label"], own["teacher_confidence"]),
     }
 
 
@@ -238,10 +263,10 @@ def _verdict(figures: Mapping[str, Estimate]) -> str:
         parts.append(f"decides as its teacher on {figures['label'].value:.0%} of the examples")
     if "prediction" in figures:
         parts.append(f"predicts in step with its teacher (r = {figures['prediction'].value:.2f})")
-    if "saliency" in figures:
-        rho = figures["saliency"]
-        between = f" ({rho.low:.2f}–{rho.high:.2f})" if isfinite(rho.low) else ""
-        parts.append(f"ranks the tokens alike with ρ = {rho.value:.2f}{between}")
+    if "response" in figures:
+        response = figures["response"]
+        between = f" ({response.low:.2f}–{response.high:.2f})" if isfinite(response.low) else ""
+        parts.append(f"reacts to changed words as its teacher with r = {response.value:.2f}{between}")
     return ", and ".join(parts)
 
 

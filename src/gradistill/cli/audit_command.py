@@ -57,9 +57,19 @@ class AuditOptions:
         str | None,
         typer.Option("--watch", help="Words whose share of the attribution is measured: monday,tuesday"),
     ] = None
+    slices: Annotated[
+        list[str] | None,
+        typer.Option("--slice", help="A column whose values are looked at one by one; may be repeated."),
+    ] = None
+    reason: Annotated[
+        str | None, typer.Option("--reason", help="Why the model changes, for the report: a sentence or two.")
+    ] = None
     fail_under: Annotated[
         str | None,
-        typer.Option("--fail-under", help="Exit 1 below any of these: label_loyalty=0.95,cosine=0.8"),
+        typer.Option(
+            "--fail-under",
+            help="Exit 1 below any of these: label_loyalty=0.95,cosine=0.8. The verdict's own limits leave it at 0.",
+        ),
     ] = None
     faithfulness_rows: Annotated[
         int, typer.Option("--faithfulness-rows", min=0, help="Rows for faithfulness (2 T + 30 passes each).")
@@ -123,11 +133,11 @@ class AuditOptions:
         if self.attribution == SmoothGrad.name:
             options["seed"] = self.seed
         given = asdict(self)
-        for name in ("attribution", "steps", "watch", "fail_under"):
+        for name in ("attribution", "steps", "watch", "fail_under", "slices"):
             del given[name]
         return AuditChoice(
             method=method(self.attribution, **options), limits=limits_of(self.fail_under),
-            watched=words_of(self.watch), **given,
+            watched=words_of(self.watch), slices=tuple(dict.fromkeys(self.slices or ())), **given,
         )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 from gradistill.auditing.per_example import GROUPS
 from gradistill.auditing.shown_examples import chosen_examples
 from gradistill.auditing.summary import Audited, summed_up
+from gradistill.auditing.verdict import judged
 from gradistill.commands.audit_choice import AuditChoice
 from gradistill.commands.audit_models import AuditModels, check_students
 from gradistill.commands.data_warnings import (
@@ -25,14 +27,15 @@ from gradistill.commands.data_warnings import (
     with_positive,
 )
 from gradistill.commands.examination import EXAMPLES, AuditRows, Examination
+from gradistill.commands.identity import data_files, model_identity
 from gradistill.commands.loyalty_sample import drawn_rows
 from gradistill.commands.output_folder import FolderKind, check_output, draft_folder, held, put_in_place
 from gradistill.commands.run_record import described, versions
-from gradistill.commands.text_lengths import task_length
+from gradistill.commands.text_lengths import LoadedModel, task_length
 from gradistill.data import DataChoice, Splits, align_labels, read_splits
 from gradistill.data.data_source import Source
 from gradistill.data.overlap import overlap_line
-from gradistill.data.splits import Marks
+from gradistill.data.splits import CARRIED, Marks
 from gradistill.data.tasks import metrics_of
 from gradistill.errors import RecipeError, nearest
 from gradistill.io import read_object
@@ -124,14 +127,16 @@ def audit(
         logger.warning(warning)
     with held(output, AUDIT), draft_folder(output) as draft:
         check_output(output, AUDIT, overwrite=overwrite)  # another process may have finished meanwhile
-        audited = examination.audited(draft)
+        slices = {name: rows[CARRIED + name][:] for name in choice.slices}
+        audited = replace(examination.audited(draft), slices=slices)
         about = {
             "data": {"task": splits.task.name, "split": choice.split, "rows": len(rows),
                      "source": Path(data.name).name, "positive": splits.task.positive_label,
+                     "files": data_files(data.source, choice.split, splits.task),
                      **_without_labels(splits, choice.split)},
-            "teacher": described(models.teacher, model_name(teacher), models.readers[0].probe),
+            "teacher": _described(models.readers[0], model_name(teacher)),
             "students": [
-                described(reader.model, name, reader.probe)
+                _described(reader, name)
                 for reader, name in zip(models.readers[1:], map(model_name, students), strict=False)
             ],
             "reference": _described_reference(models, choice),
@@ -141,8 +146,11 @@ def audit(
             "seconds": {part: round(taken, 2) for part, taken in examination.seconds.items()},
         }  # fmt: skip
         found = summed_up(audited, about, choice.method, splits.task, choice.limits, seed=choice.seed)
-        found |= {"overlap": overlap, **_task_metrics(audited, splits)}
-        found["warnings"] = [*splits.warnings, *warnings, *_doubts(audited, splits)]
+        doubts = _doubts(audited, splits)
+        found |= {"created": _now(), "reason": choice.reason}
+        found |= {"overlap": overlap, **_task_metrics(audited, splits), "doubts": doubts}
+        found["warnings"] = [*splits.warnings, *warnings, *doubts]
+        found = judged(found, choice.limits)
         examples = chosen_examples(draft / EXAMPLES, choice.examples, seed=choice.seed)
         (draft / PAGE).write_bytes(audit_page(found, examples).encode("utf-8", "backslashreplace"))
         (draft / TABLE).write_bytes(audit_table(found).encode("utf-8", "backslashreplace"))
@@ -178,10 +186,19 @@ def _doubts(audited: Audited, splits: Splits) -> list[str]:
     return [warning] if warning else []
 
 
+def _now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
 def _described_reference(models: AuditModels, choice: AuditChoice) -> dict[str, Any] | None:
     if models.reference is None or choice.reference is None:
         return None
-    return described(models.reference, model_name(choice.reference), models.readers[-1].probe)
+    return _described(models.readers[-1], model_name(choice.reference))
+
+
+def _described(reader: LoadedModel, name: str) -> dict[str, Any]:
+    return described(reader.model, name, reader.probe) | model_identity(reader.model, reader.name)
 
 
 def _without_labels(splits: Splits, split: str) -> dict[str, str]:
@@ -196,7 +213,7 @@ def _splits(data: DataChoice, choice: AuditChoice, models: AuditModels) -> Split
     units: Any = choice.rationale_units
     marks = Marks(choice.rationale, units) if choice.rationale else None
     names = label_names(models.teacher)
-    splits = read_splits(data, wanted, marks=marks, outputs=tuple(names.values()))
+    splits = read_splits(data, wanted, marks=marks, outputs=tuple(names.values()), carried=choice.slices)
     splits = align_labels(splits, names, label_map=data.label_map)
     rows = {name: drawn_rows(rows, choice.max_rows, choice.seed) for name, rows in splits.rows.items()}
     return replace(splits, rows=rows)
@@ -206,6 +223,7 @@ def _settings(choice: AuditChoice) -> dict[str, Any]:
     named = {
         "split": choice.split, "seed": choice.seed, "max_length": choice.max_length, "rationale": choice.rationale,
         "challenge": choice.challenge, "watched words": ", ".join(choice.watched) or None,
+        "slices": ", ".join(choice.slices) or None,
         "rows for faithfulness": choice.faithfulness_rows, "rows for perturbations": choice.perturbed_rows,
         "rows for response loyalty and flips": choice.response_rows, "rows for Shapley values": choice.shapley_rows,
         "pairs of permutations for Shapley values": choice.shapley_pairs, "rows for floors": choice.floor_rows,

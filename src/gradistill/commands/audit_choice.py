@@ -14,6 +14,8 @@ from gradistill.models.model_source import ModelSource
 class AuditChoice:
     """What is looked at. ``rationale`` is a column of spans (``data.marked_spans``), in ``rationale_units``.
 
+    ``slices`` are columns of the data: the figures are measured for each of their values too.
+
     Without a ``max_length`` texts are cut at the length that the teacher was trained with (``commands.text_lengths``).
 
     Some parts run the models many times a text. They look at so many rows, drawn by ``seed``, and 0 leaves a part out:
@@ -22,7 +24,8 @@ class AuditChoice:
 
     ``reference`` is a second teacher, trained like the first with another seed: how far it agrees with the first is
     shown beside the students. ``cascade`` adds the figures while the student's blocks are randomised from the top. The
-    page shows ``examples`` of the examples, half of them those on which the models disagree most.
+    page shows ``examples`` of the examples, half of them those on which the models disagree most. ``reason`` is why
+    the model changes, for the report.
     """
 
     split: str = "validation"
@@ -33,6 +36,7 @@ class AuditChoice:
     rationale_units: str = "characters"
     challenge: str | None = None
     watched: tuple[str, ...] = ()
+    slices: tuple[str, ...] = ()
     faithfulness_rows: int = 50
     perturbed_rows: int = 200
     response_rows: int = 100
@@ -42,5 +46,6 @@ class AuditChoice:
     reference: ModelSource | None = None
     cascade: bool = False
     examples: int = 400
+    reason: str | None = None
     limits: Mapping[str, float] = field(default_factory=dict)
     seed: int = 0

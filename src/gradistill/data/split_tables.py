@@ -94,7 +94,7 @@ def _opened(source: Source, wanted: Wanted) -> _Shelf | Callable[[], Table]:
 def _taken(shelf: _Shelf, wanted: Wanted, task: Task | None) -> tuple[dict[str, Table], list[Problem]]:
     tables, problems = {}, []
     for split in (*wanted.splits, *wanted.optional):
-        names = [n for n in _split_names(split, task) if n in shelf.readers or n in shelf.problems]
+        names = [n for n in split_names(split, task) if n in shelf.readers or n in shelf.problems]
         if not names:
             if split in wanted.splits:
                 problems.append(Problem(shelf.place, _absent(split, shelf)))
@@ -110,7 +110,7 @@ def _taken(shelf: _Shelf, wanted: Wanted, task: Task | None) -> tuple[dict[str, 
     return tables, problems
 
 
-def _split_names(split: str, task: Task | None) -> tuple[str, ...]:
+def split_names(split: str, task: Task | None) -> tuple[str, ...]:
     """What a split may be called: MNLI has two validation splits, of which the matched one counts."""
     if split not in _VALIDATION:
         return (split,)
@@ -169,7 +169,7 @@ def _folder(folder: Path, wanted: Wanted) -> _Shelf | Callable[[], Table]:
 def _has_any(shelf: _Shelf, wanted: Wanted) -> bool:
     return any(
         name in shelf.readers or name in shelf.problems
-        for split in (*wanted.splits, *wanted.optional) for name in _split_names(split, None)
+        for split in (*wanted.splits, *wanted.optional) for name in split_names(split, None)
     )  # fmt: skip
 
 

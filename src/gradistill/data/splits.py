@@ -37,6 +37,7 @@ from gradistill.data.validation import (
     UNKNOWN_LABEL,
     class_ids,
     is_hidden,
+    is_missing,
     missing_columns,
     number,
     scores,
@@ -50,6 +51,10 @@ _REMEDY = (
     "correct these and start again (rows are lines of the file, the header is row 1; records for Parquet, JSON lists, "
     "objects and the hub); other columns can be named with --text-columns and --label-column"
 )
+
+
+CARRIED = "column: "
+"""In front of the name of a column that rows carry beside what models read."""
 
 
 @dataclass(frozen=True)
@@ -183,18 +188,23 @@ def read_splits(
     optional: tuple[str, ...] = (),
     marks: Marks | None = None,
     outputs: Sequence[str] | None = None,
+    carried: Sequence[str] = (),
 ) -> Splits:
     """The rows that ``choice`` describes.
 
     ``optional`` splits are read where they are there with labels; without labels, a note lists them as left out.
     ``outputs`` are the names of a model's outputs: with them, splits without labels are read as well, for that model.
-    Raises as ``load_splits`` does.
+    ``carried`` columns are taken for no text; the rows have their values as text, or None, under ``CARRIED`` and the
+    name. Raises as ``load_splits`` does.
     """
     given = _given_task(choice)
     tables, problems = read_source(choice.source, _wanted(choice, splits, optional), given)
     texts = choice.columns or (given.text_columns if given else ())
-    names = (*texts, choice.label_column or "", marks.column if marks else "")
+    names = (*texts, choice.label_column or "", marks.column if marks else "", *carried)
     tables = {split: with_fields(table, names) for split, table in tables.items()}
+    carrying = {k: _only(t, carried, needed=k == splits[0]) for k, t in tables.items()}
+    hidden = set(carried) - {*texts, choice.label_column}
+    tables = {split: _without(table, hidden) for split, table in tables.items()}
     notes = _set_apart(choice, tables, optional, given)
     problems += [problem for table in tables.values() for problem in table.problems]
     first = tables.get("train" if "train" in tables else splits[0], Table(choice.name))
@@ -214,7 +224,9 @@ def read_splits(
     if label in task.text_columns:
         raise DataError(f"The column {label!r} is named both as the label and as a text.", remedy=_REMEDY)
     bare = frozenset(k for k, t in tables.items() if outputs is not None and _lacks_labels(t, choice))
-    checked = {k: _checked(t, task, None if k in bare else label, marks) for k, t in tables.items()}
+    checked = {
+        k: _checked(t, task, None if k in bare else label, marks, carrying[k]) for k, t in tables.items()
+    }
     for split, (_, faults) in checked.items():
         problems += _sure(faults, tables[split], first if given is None else None)
     if problems:
@@ -232,6 +244,25 @@ def read_splits(
     )  # fmt: skip
     found = found if choice.validation_share is None else _with_share(found, choice, splits)
     return replace(found, overlap=_overlap(found.rows, task))
+
+
+def _only(table: Table, names: Sequence[str], *, needed: bool) -> dict[str, Sequence[Any]]:
+    """The cells of those columns that are there. Raises DataError where one is ``needed`` and is not."""
+    if needed and table.columns and (problems := missing_columns(table, names)):
+        raise DataError(
+            f"{table.file} lacks columns that were named.",
+            problems=problems,
+            remedy="name columns that it has",
+        )
+    return {name: table.columns[name] for name in names if name in table.columns}
+
+
+def _without(table: Table, names: set[str]) -> Table:
+    """The table without columns that are no texts; what is called like a label stays."""
+    hidden = names - {*label_candidates(table.columns)}
+    return replace(
+        table, columns={name: cells for name, cells in table.columns.items() if name not in hidden}
+    )
 
 
 def _overlap(rows: Mapping[str, Dataset], task: Task) -> dict[str, Any] | None:
@@ -470,7 +501,11 @@ def _other_columns(first: Table, tables: Mapping[str, Table]) -> list[Problem]:
 
 
 def _checked(
-    table: Table, task: Task, label_column: str | None, marks: Marks | None
+    table: Table,
+    task: Task,
+    label_column: str | None,
+    marks: Marks | None,
+    carried: Mapping[str, Sequence[Any]],
 ) -> tuple[dict[str, list[Any]], list[Problem]]:
     """The columns of a prepared split, without rows that have no label, and all that is wrong with them.
 
@@ -497,6 +532,8 @@ def _checked(
     if marks is not None and not problems:
         columns["spans"], faults = spans(table, marks.column, task, kept, marks.units)
         problems += faults
+    for name, cells in carried.items():
+        columns[CARRIED + name] = [None if is_missing(cells[i]) else str(cells[i]) for i in kept]
     return {**columns, "label": [labels[i] for i in kept]}, problems
 
 
@@ -506,6 +543,7 @@ def prepared(columns: dict[str, list[Any]], task: Task, first_index: int = 0) ->
         {name: Value("string") for name in task.text_columns}
         | {"label": Value("float32" if task.labels is None else "int64"), "index": Value("int64")}
         | ({"spans": List(List(Value("int64")))} if "spans" in columns else {})
+        | {name: Value("string") for name in columns if name.startswith(CARRIED)}
     )
     numbers = range(first_index, first_index + len(columns["label"]))
     return Dataset.from_dict({**columns, "index": list(numbers)}, features=features)

@@ -7,18 +7,22 @@ script puts into text nodes, and the page's own policy lets nothing run, load or
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from markupsafe import Markup
 
 from gradistill.data.tasks import metric_title
-from gradistill.report.audit_plots import plots
+from gradistill.report.audit_plots import output_plots, slice_plots
 from gradistill.report.audit_tables import (
+    Group,
+    Row,
     TableCell,
     capital,
     cell,
     count,
     decimal,
+    direction_of,
     failures,
     figure_groups,
     finite,
@@ -28,18 +32,42 @@ from gradistill.report.audit_tables import (
     students_of,
     title_of,
 )
+from gradistill.report.change_report import (
+    calibration_table,
+    identity,
+    known_failures,
+    label_tables,
+    verdict_view,
+    watch_list,
+    worst_parts,
+)
 from gradistill.report.html import asset, page_template, policy
 from gradistill.report.model_card import audit_warnings, public_name
 from gradistill.report.page_examples import browser_data, embedded, has_labels
+from gradistill.report.svg import Plot
 
-BREAKDOWNS = (
+SLICES = (
     ("by_label", "By label", "label"),
     ("by_length", "By length", "length"),
     ("by_confidence", "By the teacher’s confidence", "confidence"),
-    ("perturbations", "Under perturbations", "perturbation"),
 )
-LONG = 24
-"""From so many rows on a table is folded: the page stays readable with 150 labels."""
+PERTURBATIONS = (("perturbations", "Under perturbations", "perturbation"),)
+CASCADE = (("cascade", "With the student’s head and blocks random, from the top", "random blocks"),)
+"""Breakdowns: their key in a student of ``audit.json``, their title, and what their rows are."""
+
+CASCADE_FIGURES = ("kappa", "prediction", "response", "flips", "shapley", "saliency")
+"""Of the figures in a cascade those that are shown; all are in ``audit.json``."""
+
+OUTPUTS = frozenset({"label", "kappa", "probability", "prediction"})
+"""Figures of ``loyalty`` that compare outputs; the others compare reasons."""
+OUTPUT_GROUPS = frozenset({"quality"})
+CHALLENGE = "challenge"
+
+OPTIONAL_COLUMNS = ("floor", "gain", "reference")
+"""What only some figures have; a column that no figure fills is left out."""
+
+LONG = 12
+"""With more rows a table is folded on the screen: the page stays readable with 150 labels."""
 
 
 def _heading(name: str) -> str:
@@ -50,22 +78,45 @@ def audit_page(audit: Mapping[str, Any], examples: Sequence[Mapping[str, Any]]) 
     """The whole HTML file. Whatever the audit lacks is left out; nothing in it names a folder of the machine."""
     script, style = asset("audit.js"), asset("page.css")
     names, students = shown_names(audit), student_names(audit)
+    groups, data = figure_groups(audit), audit.get("data") or {}
+    outputs, reasons, challenge = _divided(groups)
+    models, perturbed, worst = identity(audit), _breakdowns(audit, PERTURBATIONS), worst_parts(audit)
+    slice_tables = [*_breakdowns(audit, SLICES), *_columns(audit)]
+    drawn_slices, drawn_outputs = (
+        [_drawn(p) for p in drawn] for drawn in (slice_plots(audit), output_plots(audit))
+    )
     return page_template("audit.html.j2").render(
         policy=policy(style, script),
         script=Markup(script),
         style=Markup(style),
         students=students,
+        created=str(audit.get("created") or "").replace("T", " ").replace("+00:00", " UTC"),
+        judged=verdict_view(audit),
         verdict=public_name(str(audit.get("verdict") or "")),
         failed=failures(audit),
-        models=_models(audit, names),
-        data=_facts(audit.get("data")),
-        metrics=_metrics(audit, names),
         warnings=[public_name(text) for text in audit_warnings(audit)],
+        models=models,
+        hashes=[*((m["name"], *found) for m in models for found in m["hashes"]), *_file_hashes(data)],
+        data=_facts({name: value for name, value in data.items() if name != "files"}),
+        reason=audit.get("reason"),
+        metrics=_metrics(audit, names),
         attribution=audit.get("attribution") or {},
-        groups=figure_groups(audit),
-        plots=[{"title": p.title, "note": p.note, "svg": Markup(p.svg)} for p in plots(audit)],
-        breakdowns=_breakdowns(audit, students),
+        outputs=_figures(outputs, students),
+        reasons=_figures(reasons, students),
+        challenge=_figures(challenge, students),
+        label_tables=label_tables(audit),
+        calibration=calibration_table(audit),
+        output_plots=drawn_outputs,
+        slices=bool(worst or drawn_slices or slice_tables),
+        worst=worst,
+        slice_plots=drawn_slices,
+        slice_tables=slice_tables,
+        cascades=_breakdowns(audit, CASCADE, CASCADE_FIGURES),
+        robust=bool(challenge or perturbed),
+        perturbations=perturbed,
         comparisons=[_comparison(entry, names) for entry in audit.get("comparisons") or []],
+        failures=known_failures(audit, examples),
+        watch=watch_list(audit),
         meanings={_heading(name): text for name, text in (audit.get("meanings") or {}).items()},
         settings=_facts(audit.get("settings")),
         versions=_facts(audit.get("versions"), str),
@@ -76,19 +127,49 @@ def audit_page(audit: Mapping[str, Any], examples: Sequence[Mapping[str, Any]]) 
     )
 
 
-def _models(audit: Mapping[str, Any], names: Mapping[str, str]) -> list[dict[str, Any]]:
-    models = [("teacher", audit.get("teacher") or {}), *(("student", s) for s in students_of(audit))]
-    return [
+def _drawn(plot: Plot) -> dict[str, Any]:
+    return {"title": plot.title, "note": plot.note, "svg": Markup(plot.svg)}
+
+
+def _file_hashes(data: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    return [(public_name(file["name"]), "SHA-256", file["sha256"]) for file in data.get("files") or []]
+
+
+def _divided(groups: Sequence[Group]) -> tuple[list[Group], list[Group], list[Group]]:
+    """The figures of outputs, of reasons, and of the challenge."""
+
+    def kept(group: Group, outputs: bool) -> Group:
+        own = [row for row in group.rows if (group.name in OUTPUT_GROUPS or row.name in OUTPUTS) is outputs]
+        return replace(group, rows=own)
+
+    normal = [group for group in groups if group.name != CHALLENGE]
+    both = [[part for g in normal if (part := kept(g, which)).rows] for which in (True, False)]
+    return both[0], both[1], [group for group in groups if group.name == CHALLENGE]
+
+
+def _figures(groups: Sequence[Group], students: Sequence[str]) -> dict[str, Any]:
+    """The groups with a line a student in each row, and the columns that any of these fills."""
+    shown = [
         {
-            "role": role,
-            "name": names[str(model.get("name") or "unnamed")],
-            "layers": count(model.get("layers")),
-            "hidden": count(model.get("hidden")),
-            "parameters": count(model.get("parameters")),
-            "verdict": public_name(str(model.get("verdict") or "")),
+            "title": group.title,
+            "rows": [
+                {"title": row.title, "direction": row.direction, "meaning": row.meaning, "lines": lines}
+                for row in group.rows
+                if (lines := _lines(row, students))
+            ],
         }
-        for role, model in models
+        for group in groups
     ]
+    cells = [cell for group in groups for row in group.rows for cell in row.cells if cell]
+    columns = [name for name in OPTIONAL_COLUMNS if any(getattr(cell, name) for cell in cells)]
+    return {"groups": shown, "columns": columns}
+
+
+def _lines(row: Row, students: Sequence[str]) -> list[tuple[str, TableCell]]:
+    """A line a student; one for all where the figure is the teacher's own and the same for each."""
+    found = [(name, cell) for name, cell in zip(students, row.cells, strict=True) if cell]
+    alike = row.name.startswith("teacher_") and len({cell for _, cell in found}) == 1 < len(found)
+    return [("all", found[0][1])] if alike else found
 
 
 def _metrics(audit: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any] | None:
@@ -102,7 +183,7 @@ def _metrics(audit: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, An
         (names.get(model, public_name(model)), [decimal(scores.get(n)) for n in heads])
         for model, scores in found.items()
     ]
-    return {"heads": [capital(metric_title(name, positive)) for name in heads], "rows": rows}
+    return {"heads": [capital(title_of(metric_title(name, positive))) for name in heads], "rows": rows}
 
 
 def _facts(
@@ -135,25 +216,54 @@ def _probability(value: Any) -> str | None:
     return "< 0.001" if number is not None and number < 0.001 else decimal(number)
 
 
-def _breakdowns(audit: Mapping[str, Any], students: Sequence[str]) -> list[dict[str, Any]]:
-    """One table per breakdown: figures across, the parts of each student below its name."""
+def _breakdowns(
+    audit: Mapping[str, Any], wanted: Sequence[tuple[str, str, str]], shown: Sequence[str] | None = None
+) -> list[dict[str, Any]]:
+    """One table per breakdown: figures across, or those that are ``shown``; parts of a student below its name."""
     tables = []
-    for key, title, head in BREAKDOWNS:
+    for key, title, head in wanted:
         parts = [list(student.get(key) or []) for student in students_of(audit)]
-        figures = ordered(part.get("figures") for group in parts for part in group)
-        if not figures:
-            continue
-        rows = [[_part(part, figures) for part in group] for group in parts]
-        tables.append(
-            {
-                "title": title,
-                "head": head,
-                "figures": [title_of(name) for name in figures],
-                "sections": [(name, part) for name, part in zip(students, rows, strict=True) if part],
-                "folded": sum(map(len, rows)) > LONG,
-            }
-        )
+        if shown is not None:
+            parts = [[_only(part, shown) for part in group] for group in parts]
+        tables += _breakdown(title, head, student_names(audit), parts)
     return tables
+
+
+def _only(part: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    figures = part.get("figures") or {}
+    return {**part, "figures": {name: figures[name] for name in names if name in figures}}
+
+
+def _columns(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One table per column of the data whose values were looked at."""
+    students = students_of(audit)
+    found = [{c["column"]: c["parts"] for c in student.get("by_column") or []} for student in students]
+    return [
+        table
+        for column in ordered(found)
+        for table in _breakdown(
+            f"By {column}", column, student_names(audit), [of_one.get(column) or [] for of_one in found]
+        )
+    ]
+
+
+def _breakdown(
+    title: str, head: str, students: Sequence[str], parts: Sequence[Sequence[Mapping[str, Any]]]
+) -> list[dict[str, Any]]:
+    """The table of one breakdown; none where no part has a figure."""
+    figures = ordered(part.get("figures") for group in parts for part in group)
+    if not figures:
+        return []
+    rows = [[_part(part, figures) for part in group] for group in parts]
+    return [
+        {
+            "title": title,
+            "head": head,
+            "figures": [f"{title_of(name)} {direction_of(name)}".strip() for name in figures],
+            "sections": [(name, part) for name, part in zip(students, rows, strict=True) if part],
+            "folded": sum(map(len, rows)) > LONG,
+        }
+    ]
 
 
 def _part(part: Mapping[str, Any], figures: Sequence[str]) -> dict[str, Any]:
@@ -162,11 +272,17 @@ def _part(part: Mapping[str, Any], figures: Sequence[str]) -> dict[str, Any]:
     between = None if low is None or high is None else f"{100 * low:g}–{100 * high:g} %"
     n = count(part.get("n"))
     return {
-        "name": between or title_of(part.get("name") or "") or str(part.get("label")),
+        "name": between or title_of(part.get("name") or "") or str(part.get("label", part.get("blocks"))),
         "description": part.get("description"),
         "n": n,
-        "cells": [_without(cell(found.get(name)), n) for name in figures],
+        "cells": [_without(_estimated(found.get(name)), n) for name in figures],
     }
+
+
+def _estimated(figure: Any) -> TableCell | None:
+    """A figure as a cell; a cascade has values without intervals."""
+    alone = finite(figure) is not None
+    return cell({"value": figure}) if alone else cell(figure)
 
 
 def _without(found: TableCell | None, n: str | None) -> TableCell | None:

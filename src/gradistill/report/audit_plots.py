@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from gradistill.report.audit_tables import (
     capital,
+    counted,
     decimal,
+    direction_of,
     finite,
     ordered,
     shown_names,
@@ -29,11 +31,17 @@ LABELS_SHOWN = 24
 BY_LABEL = ("label", "saliency")
 
 
-def plots(audit: Mapping[str, Any]) -> list[Plot]:
-    """All plots that this audit has numbers for."""
+def slice_plots(audit: Mapping[str, Any]) -> list[Plot]:
+    """The plots of parts of the examples that this audit has numbers for."""
     labels = [_by_label(audit, figure) for figure in BY_LABEL]
     confidence = [_by_confidence(audit, figure) for figure in _confidence_figures(audit)]
-    return [plot for plot in (*labels, *confidence, _calibration(audit)) if plot is not None]
+    return [plot for plot in (*labels, *confidence) if plot is not None]
+
+
+def output_plots(audit: Mapping[str, Any]) -> list[Plot]:
+    """The plot of calibration, where there are numbers for it."""
+    found = _calibration(audit)
+    return [] if found is None else [found]
 
 
 def _by_label(audit: Mapping[str, Any], figure: str) -> Plot | None:
@@ -57,11 +65,11 @@ def _by_label(audit: Mapping[str, Any], figure: str) -> Plot | None:
             _marks(axes, number, names[number], [(y + offset, e) for y, e in rows], across=True)
         axes.set_yticks(range(len(shown)), [short(label) for label in shown])
         axes.set_ylim(len(shown) - 0.4, -0.6)  # the first label on top, as in the table
-        axes.set_xlabel(title_of(figure))
+        axes.set_xlabel(f"{title_of(figure)} {direction_of(figure)}")
 
     note = "With 95 % intervals."
     if len(shown) < len(labels):
-        note += f" The {len(shown)} of {len(labels)} labels where it is lowest."
+        note += f" The {len(shown)} of {counted(len(labels), 'label')} where it is lowest."
     title = f"{capital(title_of(figure))} by label"
     height = 1.2 + 0.3 * len(shown) * max(1.0, 0.6 * len(found))
     return Plot(title, note, svg(draw, title, height, legend=len(found)))
@@ -87,7 +95,7 @@ def _by_confidence(audit: Mapping[str, Any], figure: str) -> Plot | None:
             beside = 0.006 * (number - (len(found) - 1) / 2)  # so that intervals do not cover each other
             _marks(axes, number, names[number], [(x + beside, e) for x, e in points], across=False)
         axes.set_xlabel("teacher’s confidence")
-        axes.set_ylabel(title_of(figure))
+        axes.set_ylabel(f"{title_of(figure)} {direction_of(figure)}")
 
     title = f"{capital(title_of(figure))} against confidence"
     note = "Bins of the teacher’s confidence, each with its 95 % interval."
@@ -132,7 +140,7 @@ def _calibration(audit: Mapping[str, Any]) -> Plot | None:
 
     errors = "; ".join(f"{short(name)} {error}" for _, name, error, _ in lines if error)
     note = "On the dotted line a model is right as often as it is confident."
-    note += f" Expected calibration error: {errors}." if errors else ""
+    note += f" Expected calibration error {direction_of('calibration_error')}: {errors}." if errors else ""
     return Plot("Calibration", note, svg(draw, "Calibration", 3.4, legend=len(lines)))
 
 

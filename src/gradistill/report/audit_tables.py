@@ -15,15 +15,41 @@ from typing import Any
 from gradistill.report.model_card import public_name
 
 TITLES = {
+    "label": "label loyalty",
+    "kappa": "label agreement beyond chance (κ)",
+    "probability": "probability loyalty",
+    "prediction": "prediction loyalty",
+    "saliency": "saliency loyalty",
+    "flips": "flip agreement",
+    "flips_masked": "flip agreement, masked",
+    "kept": "kept labels",
+    "kept_masked": "kept labels, masked",
+    "shapley": "Shapley agreement",
+    "shapley_sign": "Shapley signs",
+    "signed": "signed attributions",
+    "signed_top": "signs of the top tokens",
     "response": "response loyalty",
     "response_masked": "response loyalty, masked",
     "top_k_overlap": "top-k overlap",
     "kendall_tau": "Kendall’s τ",
     "teacher_token_f1": "teacher token F1",
     "student_token_f1": "student token F1",
+    "macro_f1": "macro F1",
+    "teacher_macro_f1": "teacher macro F1",
+    "student_macro_f1": "student macro F1",
 }
 """What reads badly when underscores merely become spaces."""
 
+UP, DOWN = "↑", "↓"
+DIRECTIONS = {
+    "response_slope": "→ 1",
+    "teacher_sufficiency": DOWN,
+    "student_sufficiency": DOWN,
+    "teacher_watched_share": "",
+    "student_watched_share": "→ teacher",
+    "calibration_error": DOWN,
+}
+"""Which values of a figure are good, where more is not better."""
 
 CLIPPED = "†"
 """Behind an interval that ends at the limit of the figure's range."""
@@ -31,7 +57,10 @@ CLIPPED = "†"
 
 @dataclass(frozen=True)
 class TableCell:
-    """One figure of one student; ``limit`` is set where the figure is below it, ``floor`` where it has one."""
+    """One figure of one student.
+
+    ``limit`` is set where the figure is below it. ``floor``, ``gain`` and ``reference`` are set where it has one.
+    """
 
     value: str | None
     interval: str | None = None
@@ -39,6 +68,8 @@ class TableCell:
     skipped: str | None = None
     limit: str | None = None
     floor: str | None = None
+    gain: str | None = None
+    reference: str | None = None
 
 
 @dataclass(frozen=True)
@@ -47,14 +78,16 @@ class Row:
 
     name: str
     title: str
+    direction: str
     meaning: str | None
     cells: Sequence[TableCell | None]
 
 
 @dataclass(frozen=True)
 class Group:
-    """Rows that belong together."""
+    """Rows that belong together; ``name`` is that of the group in ``audit.json``."""
 
+    name: str
     title: str
     rows: Sequence[Row]
 
@@ -82,6 +115,7 @@ def cell(estimate: Any, limit: Any = None) -> TableCell | None:
     if not isinstance(estimate, Mapping):
         return None
     low, high = decimal(estimate.get("low")), decimal(estimate.get("high"))
+    reference = estimate.get("reference")
     skipped = count(estimate.get("skipped"))
     return TableCell(
         value=decimal(estimate.get("value")),
@@ -92,6 +126,8 @@ def cell(estimate: Any, limit: Any = None) -> TableCell | None:
         skipped=None if skipped == "0" else skipped,
         limit=decimal(limit),
         floor=decimal(estimate.get("floor")),
+        gain=decimal(estimate.get("gain")),
+        reference=decimal(reference.get("value") if isinstance(reference, Mapping) else reference),
     )
 
 
@@ -103,6 +139,16 @@ def _between(low: str, high: str) -> str:
 def title_of(name: str) -> str:
     """The name of a figure or a group as a reader would write it."""
     return TITLES.get(name) or " ".join(str(name).replace("_", " ").split())
+
+
+def direction_of(name: str) -> str:
+    """Which values of a figure are good: ``↑`` more, ``↓`` less, ``→ 1`` near 1. Empty where none is."""
+    return DIRECTIONS.get(name, UP)
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun, such as ``1 label`` and ``1,200 labels``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def capital(text: str) -> str:
@@ -153,9 +199,9 @@ def figure_groups(audit: Mapping[str, Any]) -> list[Group]:
             cells = [cell(part.get(name), limit) for part, limit in zip(parts, failed, strict=True)]
             if any(cells):
                 meaning = meanings.get(name) or meanings.get(name.partition("_")[2])  # of either model
-                rows.append(Row(name, title_of(name), meaning, cells))
+                rows.append(Row(name, title_of(name), direction_of(name), meaning, cells))
         if rows:
-            groups.append(Group(title_of(group), rows))
+            groups.append(Group(group, title_of(group), rows))
     return groups
 
 

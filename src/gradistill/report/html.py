@@ -11,14 +11,14 @@ from jinja2 import Environment, Template
 from markupsafe import Markup
 
 from gradistill.printing import printable
-from gradistill.report.audit_tables import capital
+from gradistill.report.audit_tables import capital, counted
 from gradistill.report.model_card import NO_VALUE, template_environment
 
 
 @cache
 def _environment() -> Environment:
     environment = template_environment(_shown, autoescape=True)
-    environment.filters["capital"] = capital
+    environment.filters |= {"capital": capital, "counted": counted}
     return environment
 
 

@@ -57,7 +57,7 @@ def model_card(facts: Mapping[str, Any]) -> str:
         )
     student, teacher = facts["student"], facts.get("teacher")
     loyalty = {k: v for k, v in (facts.get("loyalty") or {}).items() if isinstance(v, Mapping)}
-    recipe = _yaml(_without_paths(redacted(facts["recipe"]))) if facts.get("recipe") else ""
+    recipe = public_recipe(facts["recipe"]) if facts.get("recipe") else ""
     text = markdown_template("model_card.md.j2").render(
         front_matter=Ready(_front_matter(facts)),
         title=student.get("name") or "Text classifier",
@@ -83,6 +83,11 @@ def model_card(facts: Mapping[str, Any]) -> str:
         versions=_named(facts.get("versions")),
     )
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+def public_recipe(recipe: Mapping[str, Any]) -> str:
+    """A recipe as YAML for others to read: secrets are left out, and local paths reduced to their last part."""
+    return _yaml(_without_paths(redacted(recipe)))
 
 
 def public_name(text: str) -> str:

@@ -76,6 +76,7 @@ def _example(example: Mapping[str, Any], students: int) -> dict[str, Any]:
             pieces(text, [word for word in words if int(word.get("segment") or 0) == segment])
             for segment, text in enumerate(texts)
         ],
+        "flip": flip_view(texts, example.get("flip")),
         "teacher": _prediction(example.get("teacher") or {}),
         "students": [
             _prediction(prediction)
@@ -87,6 +88,36 @@ def _example(example: Mapping[str, Any], students: int) -> dict[str, Any]:
             for prediction in predictions[:students]
         ],
     }
+
+
+def flip_view(texts: Sequence[str], flip: Any) -> dict[str, Any] | None:
+    """An edit that turns the teacher, ready to be shown; None where there is none.
+
+    ``before`` and ``after`` are the texts in pieces: a string, or ``[word]`` of a word that was replaced, or that
+    replaces it. ``changes`` are the pairs of words, ``teacher`` and ``students`` the labels after the edit.
+    """
+    if not isinstance(flip, Mapping):
+        return None
+    replaced = sorted((int(s), int(a), int(b), str(new)) for s, a, b, new in flip.get("replaced") or [])
+    before, after = [], []
+    for segment, text in enumerate(texts):
+        own = [(start, end, new) for number, start, end, new in replaced if number == segment]
+        old, new, place = [], [], 0
+        for start, end, word in own:
+            between = visible(text[place:start])
+            old += [between, [visible(text[start:end])]]
+            new += [between, [visible(word)]]
+            place = end
+        before.append([*old, visible(text[place:])])
+        after.append([*new, visible(text[place:])])
+    changes = [
+        [visible(texts[segment][start:end]), visible(new)]
+        for segment, start, end, new in replaced
+        if segment < len(texts)
+    ]
+    students = [_text(label) for label in flip.get("students") or []]
+    return {"before": before, "after": after, "changes": changes, "form": _text(flip.get("form")),
+            "teacher": _text(flip.get("teacher")), "students": students}  # fmt: skip
 
 
 def _prediction(prediction: Mapping[str, Any]) -> dict[str, Any]:

@@ -114,6 +114,29 @@
     return block;
   }
 
+  function changed(pieces, kind) {
+    const line = element("p", "text");
+    line.dir = "auto";
+    pieces.forEach((piece) => line.append(typeof piece === "string" ? piece : element(kind, "", piece[0])));
+    return line;
+  }
+
+  function flip(example, number) {
+    const found = example.flip;
+    if (!found || found.students[number] === undefined) return "";
+    const count = found.changes.length;
+    const label = found.students[number];
+    const stays = label !== found.teacher && label === example.students[number].label;
+    const line = element("p", "summary", element("b", "", "change"),
+      (count === 1 ? " this word" : " these " + count + " words") + " and the teacher predicts ",
+      element("bdi", "answer", found.teacher), "; the student " + (stays ? "still " : "") + "predicts ",
+      element("bdi", "answer", label));
+    const block = element("div", "reading flip", line);
+    found.before.forEach((pieces) => block.append(changed(pieces, "del")));
+    found.after.forEach((pieces) => block.append(changed(pieces, "ins")));
+    return block;
+  }
+
   function badge(answer) {
     if (KINDS.label(answer)) return element("span", "badge strong", "other label");
     if (KINDS.reasons(answer)) {
@@ -142,7 +165,8 @@
       facts(example, answer));
     const item = element("li", "example", head,
       reading("teacher", "", example, example.teacher, (word) => word[1]),
-      reading("student", picker ? data.students[number] : "", example, answer, (word) => word[2][number] ?? null));
+      reading("student", picker ? data.students[number] : "", example, answer, (word) => word[2][number] ?? null),
+      flip(example, number));
     item.tabIndex = -1; // "Show more" sends the focus to what it brought
     return item;
   }
@@ -175,6 +199,7 @@
     draw();
   }
 
+  addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((part) => { part.open = true; }));
   byId("controls").addEventListener("submit", (event) => event.preventDefault());
   byId("controls").addEventListener("input", restart);
   byId("more").addEventListener("click", () => {

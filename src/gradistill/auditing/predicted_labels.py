@@ -1,0 +1,90 @@
+"""What the labels that two models predict have in common: kappa, macro F1, pairs of labels, where they differ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+ClassIds = Float[np.ndarray, "resample batch"]
+PerResample = Float[np.ndarray, " resample"]
+
+CONFIDENCE_BOUNDS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+"""Of the bins of the teacher's confidence in which disagreements are counted."""
+
+
+def kappa(a: ClassIds, b: ClassIds) -> PerResample:
+    """Cohen's kappa of class ids over the last axis: ``(p_o − p_e) / (1 − p_e)``.
+
+    ``p_o`` is the share of examples with the same label. ``p_e`` is that share of two models that draw labels by chance
+    with the frequencies of these two. So 0 is agreement by chance, however frequent a class is, and 1 is full
+    agreement. NaN where both models predict one and the same label for every example.
+
+    Source: J. Cohen, *A coefficient of agreement for nominal scales* (1960), Educational and Psychological
+    Measurement 20.
+
+    Example: ``kappa(np.array([[0., 1., 1.]]), np.array([[0., 1., 0.]]))[0]``
+    """
+    both, first, second = _shares(a, b)
+    seen, chance = both.sum(axis=1), (first * second).sum(axis=1)
+    constant = np.isclose(chance, 1)
+    return np.where(constant, np.nan, (seen - chance) / np.where(constant, 1, 1 - chance))
+
+
+def macro_f1(predicted: ClassIds, gold: ClassIds) -> PerResample:
+    """The mean F1 over the classes that are predicted or gold, over the last axis.
+
+    Example: ``macro_f1(np.array([[0., 1., 1.]]), np.array([[0., 1., 0.]]))[0]``
+    """
+    both, first, second = _shares(predicted, gold)
+    used = first + second > 0
+    f1 = 2 * both / np.where(used, first + second, 1)
+    return f1.sum(axis=1) / used.sum(axis=1)
+
+
+def _shares(a: ClassIds, b: ClassIds) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each resample and class the share of examples that have it in both readings, in the first, in the second."""
+    classes = int(max(a.max(), b.max())) + 1
+    places = [np.arange(len(ids))[:, None] * classes + ids.astype(int) for ids in (a, b)]
+    counted = (places[0][a == b], *(place.ravel() for place in places))
+    both, first, second = (
+        np.bincount(place, minlength=len(a) * classes).reshape(len(a), classes) / a.shape[1]
+        for place in counted
+    )
+    return both, first, second
+
+
+def label_pairs(
+    student: Int[np.ndarray, " batch"], teacher: Int[np.ndarray, " batch"], names: Sequence[str]
+) -> list[dict[str, Any]]:
+    """The confusion matrix of labels without its zeros, the most frequent pair first.
+
+    Example: ``label_pairs(np.array([0, 1]), np.array([0, 0]), ["no", "yes"])[0]["n"]``
+    """
+    pairs, counts = np.unique(np.stack([teacher, student]), axis=1, return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    return [
+        {"teacher": names[pairs[0, k]], "student": names[pairs[1, k]], "n": int(counts[k])} for k in order
+    ]
+
+
+def disagreements(
+    same: Bool[np.ndarray, " batch"], confidence: Float[np.ndarray, " batch"]
+) -> list[dict[str, Any]]:
+    """In each bin of the teacher's confidence: ``n`` examples, and ``other`` of them with another label.
+
+    Example: ``disagreements(np.array([True, False]), np.array([0.9, 0.95]))[0]["other"]``
+    """
+    last = len(CONFIDENCE_BOUNDS) - 2
+    which = np.clip(np.searchsorted(CONFIDENCE_BOUNDS, confidence, side="right") - 1, 0, last)
+    return [
+        {
+            "low": CONFIDENCE_BOUNDS[k],
+            "high": CONFIDENCE_BOUNDS[k + 1],
+            "n": int((which == k).sum()),
+            "other": int((~same[which == k]).sum()),
+        }
+        for k in np.unique(which)
+    ]

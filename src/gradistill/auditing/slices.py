@@ -1,0 +1,98 @@
+"""Parts of the examples by the values of a column of the data, and the parts in which a student agrees least."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from gradistill.auditing.per_example import Columns, where
+
+MIN_ROWS = 20
+"""A part with fewer examples is too small to be called the worst: its 95 % interval is wider than 0.35."""
+
+MOST_VALUES = 20
+"""Of a column of texts: the most frequent ones are parts, and the rest together is another."""
+
+QUARTERS = 4
+
+NO_VALUE, OTHER_VALUES = "(no value)", "(other values)"
+
+RANKED_BY = ("label", "prediction")
+"""The figures that order parts, the first that a part has."""
+
+BREAKDOWNS = {"by_label": "the teacher’s label", "by_length": "length", "by_confidence": "confidence"}
+"""The breakdowns of a student in ``audit.json`` that every audit has, and what they are by."""
+
+
+def by_values(columns: Columns, values: Sequence[str | None]) -> dict[str, Columns]:
+    """The examples by one value each, the most frequent value first.
+
+    Numbers with more than ``MOST_VALUES`` different values are put into four ranges with about as many examples each,
+    in their order; a range starts with its first number and ends before its last one.
+    ``None`` and blank texts are a part of their own.
+
+    Example: ``by_values(columns, ["north", "south", "north"])["north"]``
+    """
+    named = [value.strip() if value and value.strip() else None for value in values]
+    numbers = [_number(value) for value in named if value is not None]
+    if len(set(numbers)) > MOST_VALUES and None not in numbers:
+        named, kept = _ranges(named)
+    else:
+        counts = Counter(value for value in named if value is not None)
+        kept = [value for value, _ in counts.most_common(MOST_VALUES)]
+    names = np.array([NO_VALUE if v is None else v if v in kept else OTHER_VALUES for v in named])
+    parts = {name: where(columns, names == name) for name in (*kept, OTHER_VALUES, NO_VALUE)}
+    return {name: part for name, part in parts.items() if len(part["tokens"])}
+
+
+def _number(value: str) -> float | None:
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return number if np.isfinite(number) else None
+
+
+def _ranges(values: Sequence[str | None]) -> tuple[list[str | None], list[str]]:
+    """Each number as the range that it is in, and all ranges."""
+    numbers = np.array([np.nan if value is None else float(value) for value in values])
+    known = numbers[np.isfinite(numbers)]
+    bounds = np.unique(np.quantile(known, np.linspace(0, 1, QUARTERS + 1)))
+    names = [f"{low:g} to {high:g}" for low, high in pairwise(bounds)]
+    places = np.clip(np.searchsorted(bounds, numbers, side="right") - 1, 0, len(names) - 1)
+    return [None if v is None else names[place] for v, place in zip(values, places, strict=True)], names
+
+
+def worst_slices(student: Mapping[str, Any], count: int = 3) -> list[dict[str, Any]]:
+    """The parts of a student's breakdowns with the least agreement, of those with ``MIN_ROWS`` examples.
+
+    Parameters:
+        ``student``: an entry of ``students`` in ``audit.json``, with ``by_label``, ``by_length``, ``by_confidence``
+            and ``by_column``.
+        ``count``: parts at most.
+
+    Returns ``{by, name, figure, value, low, high, n}`` a part, the worst first.
+
+    Example: ``worst_slices({"by_length": [{"label": "4 tokens", "n": 50, "figures": {}}]})``
+    """
+    named = [(title, part) for key, title in BREAKDOWNS.items() for part in student.get(key) or []]
+    named += [(c["column"], part) for c in student.get("by_column") or [] for part in c["parts"]]
+    found = [entry for title, part in named if (entry := ranked(title, part))]
+    return sorted(found, key=lambda entry: entry["value"])[:count]
+
+
+def ranked(by: str, part: Mapping[str, Any]) -> dict[str, Any] | None:
+    """A part of a breakdown with the figure that ranks it; None where it is too small, or has no such figure."""
+    figures = part.get("figures") or {}
+    for name in RANKED_BY:
+        figure = figures.get(name) or {}
+        if figure.get("value") is not None and (figure.get("n") or 0) >= MIN_ROWS:
+            label = part.get("label")
+            name_of_part = f"{part['low']:g} to {part['high']:g}" if label is None else str(label)
+            measured = {key: figure.get(key) for key in ("value", "low", "high", "n")}
+            return {"by": by, "name": name_of_part, "figure": name, **measured}
+    return None

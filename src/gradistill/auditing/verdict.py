@@ -1,0 +1,240 @@
+"""The verdict of an audit: pass, warn or fail, from its figures and from limits.
+
+The limits of ``LIMITS`` decide what is shown. They do not set the exit code: the limits of a user do
+(``--fail-under``), which are checks here as well. Each limit is justified in docs/audit.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gradistill.auditing.slices import MIN_ROWS, ranked
+
+PASS, WARN, FAIL = "pass", "warn", "fail"
+OUTCOMES = (PASS, WARN, FAIL)
+"""From the best to the worst."""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The values from which a figure is a warning, and from which it fails. ``None``: it never does.
+
+    ``part`` is the part of the figure that is compared. ``more`` tells whether more of it is better.
+    ``required`` figures are a warning where they were not measured.
+    """
+
+    figure: str
+    title: str
+    warn: float
+    fail: float | None
+    reason: str
+    part: str = "value"
+    more: bool = True
+    required: bool = False
+
+
+LIMITS = (
+    Limit("kappa", "label agreement beyond chance (kappa)", 0.80, 0.60,
+          "above 0.80 is almost perfect agreement, to 0.60 no more than moderate (Landis and Koch 1977)",
+          required=True),
+    Limit("prediction", "correlation of the predictions", 0.90, 0.70,
+          "below r = 0.7 the teacher explains less than half of the variance of the student", required=True),
+    Limit("worst_class", "agreement on the worst class", 0.80, 0.50,
+          "below 0.50 the student contradicts its teacher on a class more often than it follows", part="high"),
+    Limit("worst_slice", "agreement on the worst part of a column", 0.80, 0.50,
+          "the same as for a class", part="high"),
+    Limit("response", "response loyalty above its floor", 0.50, 0.25,
+          "two teachers of different seeds reach about 0.5; a student that was not trained stays near 0",
+          part="gain", required=True),
+    Limit("flips", "flip agreement", 0.70, 0.50,
+          "below 0.50 most changes that turn the teacher do not turn the student"),
+    Limit("kept", "labels kept when unimportant words change", 0.80, 0.50,
+          "a student that turns at any change would reach full flip agreement"),
+    Limit("unpredicted", "classes that only the teacher predicts", 0.0, None,
+          "the student cannot replace the teacher on a class that it never predicts", more=False),
+)  # fmt: skip
+"""The default limits of a student, in the order in which they are shown."""
+
+DATA_LIMITS = (
+    Limit("overlap", "share of rows that are training rows", 0.05, None,
+          "a few known rows hardly move a figure; with more it measures memory", more=False),
+    Limit("cut", "share of texts that are cut", 0.05, None,
+          "of a cut text both models read a part only, and people saw the whole", more=False),
+)  # fmt: skip
+"""The default limits of the data, which hold for every student."""
+
+
+def judged(audit: Mapping[str, Any], limits: Mapping[str, float]) -> dict[str, Any]:
+    """The audit with an ``assessment`` of its own, and one of each student: outcome, checks and notes.
+
+    Parameters:
+        ``audit``: what ``audit.json`` holds. Figures that are missing are not judged; required ones are a warning.
+        ``limits``: the least values of a user (``--fail-under``), by figure.
+
+    The checks of the audit itself are those of its data. Its outcome is the worst of these and of its students.
+
+    Example: ``judged(audit, {})["assessment"]["outcome"]``
+    """
+    students = [{**s, "assessment": _of_student(s, limits)} for s in audit.get("students") or []]
+    checks = _data_checks(audit)
+    outcome = worst([*checks, *(student["assessment"] for student in students)])
+    assessment = {"outcome": outcome, "checks": checks, "notes": []}
+    return {**audit, "assessment": assessment, "students": students}
+
+
+def worst(parts: Sequence[Mapping[str, Any]]) -> str:
+    """The worst of the parts' outcomes.
+
+    Example: ``worst([{"outcome": "pass"}, {"outcome": "warn"}])``
+    """
+    return max((str(part["outcome"]) for part in parts), key=OUTCOMES.index, default=PASS)
+
+
+def _of_student(student: Mapping[str, Any], limits: Mapping[str, float]) -> dict[str, Any]:
+    figures = {
+        name: figure
+        for group, named in (student.get("figures") or {}).items()
+        if group != "challenge"
+        for name, figure in named.items()
+        if isinstance(figure, Mapping)
+    }
+    measured = figures | _derived(student)
+    other = "kappa" if "prediction" in figures else "prediction"
+    checks = [
+        check
+        for limit in LIMITS
+        if limit.figure != other
+        for check in [_checked(limit, measured.get(limit.figure))]
+        if check
+    ]
+    checks += [_own_limit(name, figures.get(name), limit) for name, limit in limits.items()]
+    return {"outcome": worst(checks), "checks": checks, "notes": _notes(student, figures)}
+
+
+def _derived(student: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """What is judged and follows from several figures of a student."""
+    found: dict[str, Mapping[str, Any]] = {}
+    columns = [(c["column"], part) for c in student.get("by_column") or [] for part in c["parts"]]
+    classes = [("class", part) for part in student.get("by_label") or []]
+    for name, parts in (("worst_class", classes), ("worst_slice", columns)):
+        entries = [entry for by, part in parts if (entry := ranked(by, part))]
+        if entries:
+            entry = min(entries, key=lambda entry: entry["value"])
+            found[name] = {**entry, "about": f"{entry['by']} {entry['name']!r}"}
+    missing = unpredicted(student.get("confusion") or [])
+    if student.get("confusion"):
+        named = ", ".join(f"{name!r} ({n} by the teacher)" for name, n in missing.items())
+        found["unpredicted"] = {"value": len(missing), "about": named}
+    return found
+
+
+def unpredicted(pairs: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """The labels that the student never predicts, with how often the teacher does.
+
+    Example: ``unpredicted([{"teacher": "a", "student": "b", "n": 2}])``
+    """
+    predicted = {pair["student"] for pair in pairs}
+    found: dict[str, int] = {}
+    for pair in pairs:
+        if pair["teacher"] not in predicted:
+            found[pair["teacher"]] = found.get(pair["teacher"], 0) + pair["n"]
+    return found
+
+
+def _checked(limit: Limit, figure: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """A figure against its limit; None where there is neither a value nor the need for one."""
+    shared = {"name": limit.title, "figure": limit.figure, "warn_limit": limit.warn, "fail_limit": limit.fail,
+              "why": limit.reason}  # fmt: skip
+    value, low = _compared(limit, figure or {})
+    if value is None or figure is None:
+        if not limit.required:
+            return None
+        reason = "not measured" if figure is None else "not defined on these rows"
+        return shared | {"value": None, "limit": limit.warn, "outcome": WARN, "reason": reason}
+    sign = 1 if limit.more else -1
+    failed = limit.fail is not None and sign * value < sign * limit.fail
+    unsure = limit.fail is not None and low is not None and low < limit.fail
+    warned = sign * value < sign * limit.warn
+    outcome = FAIL if failed else WARN if warned or unsure else PASS
+    beyond = "below" if limit.more else "above"
+    decisive = limit.fail if failed or (unsure and not warned) else limit.warn
+    part = {"gain": "gain ", "high": "upper end of its interval "}.get(limit.part, "")
+    text = f"{part}{_number(value)}"
+    if unsure and not warned:
+        text += f", but its interval reaches {_number(low)}, below {_number(decisive)}"
+    elif outcome != PASS:
+        text += f", {beyond} {_number(decisive)}"
+    reason = f"{text}; {figure['about']}" if figure.get("about") else text
+    return shared | {"value": figure.get("value"), "limit": decisive, "outcome": outcome, "reason": reason}
+
+
+def _compared(limit: Limit, figure: Mapping[str, Any]) -> tuple[float | int | None, float | None]:
+    """The number that is compared with the limits, and the lower end of its interval."""
+    value, low = figure.get("value"), figure.get("low")
+    if limit.part == "high":
+        high = figure.get("high")
+        return (value if high is None else high), None
+    floor = figure.get("floor")
+    if limit.part == "gain" and floor is not None and floor < 1:
+        return tuple(None if x is None else (x - floor) / (1 - floor) for x in (value, low))  # pyright: ignore[reportReturnType]
+    return value, low
+
+
+def _own_limit(name: str, figure: Mapping[str, Any] | None, limit: float) -> dict[str, Any]:
+    value = (figure or {}).get("value")
+    outcome = FAIL if value is None or value < limit else PASS
+    reason = "not measured" if value is None else _number(value) + (f", below {limit:g}" * (outcome == FAIL))
+    return {"name": f"{name} (--fail-under)", "figure": name, "value": value, "limit": limit,
+            "warn_limit": None, "fail_limit": limit, "outcome": outcome, "reason": reason}  # fmt: skip
+
+
+def _number(value: float | int | None) -> str:
+    return "none" if value is None else f"{value:.2f}" if value % 1 else f"{value:.0f}"
+
+
+def _notes(student: Mapping[str, Any], figures: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What a reader of the figures should know, and no limit is set on."""
+    at_floor = [name.replace("_", " ") for name, figure in figures.items() if _reaches_floor(figure)]
+    notes = []
+    if at_floor:
+        notes.append(
+            f"the interval of {_listed(at_floor)} reaches the floor: a student with a random head has as much"
+        )
+    small = [
+        f"{part['label']!r} ({part['n']})"
+        for part in student.get("by_label") or []
+        if 0 < (part.get("n") or 0) < MIN_ROWS
+    ]
+    if small:
+        notes.append(f"with fewer than {MIN_ROWS} rows not judged as the worst class: {_listed(small)}")
+    return notes
+
+
+def _reaches_floor(figure: Mapping[str, Any]) -> bool:
+    value, floor = figure.get("value"), figure.get("floor")
+    if value is None or floor is None:
+        return False
+    low = figure.get("low")
+    return (value if low is None else low) <= floor
+
+
+def _listed(names: Sequence[str], most: int = 10) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _data_checks(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
+    overlap, data = audit.get("overlap") or {}, audit.get("data") or {}
+    texts = (audit.get("texts") or {}).get(data.get("split"))
+    measured: dict[str, Mapping[str, Any]] = {}
+    if overlap.get("rows"):
+        measured["overlap"] = {"value": overlap["normalised"] / overlap["rows"]}
+    if isinstance(texts, Mapping) and texts.get("rows"):
+        measured["cut"] = {"value": texts["cut"] / texts["rows"]}
+    checks = [check for limit in DATA_LIMITS if (check := _checked(limit, measured.get(limit.figure)))]
+    doubts = [{"name": "teacher against a constant answer", "figure": "teacher", "value": None, "limit": None,
+               "warn_limit": None, "fail_limit": None, "outcome": WARN, "reason": doubt}
+              for doubt in audit.get("doubts") or []]  # fmt: skip
+    return [*checks, *doubts]

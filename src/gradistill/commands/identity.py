@@ -1,0 +1,74 @@
+"""What identifies models and data in a report that is filed: hashes of weights and files, and recipes."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from gradistill.commands.run_folder import RECIPE
+from gradistill.data.data_source import Source, is_path, path_text
+from gradistill.data.file_readers import ending_of, stem_of
+from gradistill.data.split_tables import split_names
+from gradistill.data.tasks import Task
+from gradistill.errors import RecipeError
+from gradistill.recipe.recipe_files import read_keys
+from gradistill.report.model_card import public_recipe
+from gradistill.store.fingerprint import of_model
+
+WEIGHTS = "model.safetensors"
+
+
+def model_identity(model: nn.Module, folder: str) -> dict[str, Any]:
+    """The hash of a loaded model, that of its file of weights, and the recipe of its run; None for what there is not.
+
+    Parameters:
+        ``model``: as it is in memory.
+        ``folder``: its folder, hub id, or an empty text.
+
+    Example: ``model_identity(model, "runs/student")["sha256"]``
+    """
+    place = Path(folder) if folder else None
+    weights = place / WEIGHTS if place else None
+    return {
+        "fingerprint": of_model(model),
+        "sha256": sha256_of(weights) if weights and weights.is_file() else None,
+        "recipe": _recipe(place / RECIPE) if place else None,
+    }
+
+
+def data_files(source: Source, split: str, task: Task) -> list[dict[str, str]]:
+    """Name and SHA-256 of the files that hold a split; none for objects in memory and data sets of the hub.
+
+    Example: ``data_files("DATA/mrpc", "validation", task)[0]["sha256"]``
+    """
+    if not is_path(source):
+        return []
+    place = Path(path_text(source))
+    if place.is_file():
+        return [{"name": place.name, "sha256": sha256_of(place)}]
+    wanted = split_names(split, task)
+    files = [path for path in sorted(place.glob("*")) if path.is_file() and ending_of(path)]
+    for name in wanted:
+        if found := [path for path in files if stem_of(path) == name]:
+            return [{"name": path.name, "sha256": sha256_of(path)} for path in found]
+    return []
+
+
+def sha256_of(file: Path) -> str:
+    """The SHA-256 of a file's bytes, as 64 hexadecimal digits.
+
+    Example: ``sha256_of(Path("model.safetensors"))``
+    """
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _recipe(file: Path) -> str | None:
+    """The recipe of a run as YAML, without secrets and folders; None where there is none that can be read."""
+    try:
+        return public_recipe(read_keys(file, "recipe", "keys")) if file.is_file() else None
+    except (RecipeError, RecursionError):
+        return None

@@ -1,0 +1,298 @@
+"""What an audit's page adds to its figures so that it can be filed: verdict, identity, labels, failures, what to watch.
+
+Every part may be missing from an audit; what is missing is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup, escape
+
+from gradistill.report.audit_tables import (
+    capital,
+    cell,
+    count,
+    decimal,
+    direction_of,
+    finite,
+    shown_names,
+    student_names,
+    students_of,
+    title_of,
+)
+from gradistill.report.model_card import public_name
+from gradistill.report.page_examples import flip_view, visible
+
+OUTCOMES = {
+    "pass": "No check warns or fails.",
+    "warn": "No check fails, but at least one warns.",
+    "fail": "At least one check fails.",
+}
+"""The sentence behind each outcome."""
+
+MOST_LABELS = 12
+"""With more labels only the most frequent pairs of different labels are shown."""
+
+MOST_PAIRS = 20
+FAILURES_SHOWN = 3
+"""Known failures of a student on the page; all are in ``examples.jsonl``."""
+
+
+def verdict_view(audit: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The outcome of the audit and of each student with its checks; None for an audit of an earlier version."""
+    own = audit.get("assessment")
+    if not isinstance(own, Mapping) or own.get("outcome") not in OUTCOMES:
+        return None
+    students = [
+        _assessed(name, student)
+        for name, student in zip(student_names(audit), students_of(audit), strict=True)
+    ]
+    outcome = str(own["outcome"])
+    return {
+        "outcome": outcome,
+        "sentence": OUTCOMES[outcome] + _counted(students),
+        "students": students,
+        "data": [_check(check) for check in own.get("checks") or []],
+    }
+
+
+def _counted(students: Sequence[Mapping[str, Any]]) -> str:
+    """How many of several students have which outcome."""
+    if len(students) < 2:
+        return ""
+    outcomes = [student["outcome"] for student in students]
+    verbs = {"pass": "passes", "warn": "warns", "fail": "fails"}
+    parts = [
+        f"{n} {verb if n == 1 else outcome}"
+        for outcome, verb in verbs.items()
+        if (n := outcomes.count(outcome))
+    ]
+    return f" Of {len(students)} students {', '.join(parts)}."
+
+
+def _assessed(name: str, student: Mapping[str, Any]) -> dict[str, Any]:
+    found = student.get("assessment") or {}
+    checks = [_check(check) for check in found.get("checks") or []]
+    return {
+        "name": name,
+        "outcome": str(found.get("outcome") or "warn"),
+        "sentence": public_name(str(student.get("verdict") or "")),
+        "checks": checks,
+        "open": [check for check in checks if check["outcome"] != "pass"],
+        "notes": list(found.get("notes") or []),
+    }
+
+
+def _check(check: Mapping[str, Any]) -> dict[str, Any]:
+    more = check.get("figure") not in ("overlap", "cut", "unpredicted")
+    return {
+        "name": capital(str(check.get("name"))),
+        "value": _plain(check.get("value")),
+        "warn": _bound(check.get("warn_limit"), more=more),
+        "fail": _bound(check.get("fail_limit"), more=more),
+        "outcome": str(check.get("outcome")),
+        "reason": str(check.get("reason") or ""),
+        "why": str(check.get("why") or ""),
+    }
+
+
+def _plain(value: Any) -> str | None:
+    return str(value) if isinstance(value, int) else decimal(value)
+
+
+def _bound(value: Any, *, more: bool) -> str | None:
+    number = finite(value)
+    return None if number is None else f"{'below' if more else 'above'} {number:g}"
+
+
+def identity(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Every model with its size, its hashes and its recipe: the teacher, the students, the reference."""
+    names = shown_names(audit)
+    reference = audit.get("reference")
+    models = [("teacher", audit.get("teacher") or {}), *(("student", s) for s in students_of(audit))]
+    models += [("reference", reference)] if isinstance(reference, Mapping) else []
+    return [
+        {
+            "role": role,
+            "name": names.get(raw := str(model.get("name") or "unnamed"), public_name(raw)),
+            "layers": count(model.get("layers")),
+            "hidden": count(model.get("hidden")),
+            "parameters": count(model.get("parameters")),
+            "hashes": [(title, model[key]) for key, title in HASHES.items() if model.get(key)],
+            "recipe": _preformatted(model.get("recipe")),
+        }
+        for role, model in models
+    ]
+
+
+HASHES = {"sha256": "SHA-256 of model.safetensors", "fingerprint": "SHA-256 of configuration and weights"}
+"""Keys of a model in ``audit.json``, and what they hold."""
+
+
+def _preformatted(text: Any) -> Markup | None:
+    """Text for a ``<pre>``: its line ends stay, and nothing in it is markup."""
+    return Markup(escape(visible(text))) if isinstance(text, str) and text.strip() else None
+
+
+def label_tables(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """For each student the labels of both models against each other, and disagreements by the teacher's confidence."""
+    found = []
+    for name, student in zip(student_names(audit), students_of(audit), strict=True):
+        pairs = [pair for pair in student.get("confusion") or [] if isinstance(pair, Mapping)]
+        bins = list(student.get("disagreements") or [])
+        if pairs or bins:
+            found.append({"name": name, **_confusion(pairs), "disagreements": _disagreements(bins)})
+    return found
+
+
+def _confusion(pairs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """A matrix of few labels; of many the most frequent pairs of different labels."""
+    totals: dict[str, int] = {}
+    for pair in pairs:
+        totals[str(pair["teacher"])] = totals.get(str(pair["teacher"]), 0) + pair["n"]
+        totals.setdefault(str(pair["student"]), 0)
+    labels = sorted(totals, key=lambda label: -totals[label])
+    if len(labels) > MOST_LABELS:
+        different = [pair for pair in pairs if pair["teacher"] != pair["student"]]
+        return {"labels": [], "matrix": [], "pairs": different[:MOST_PAIRS], "pair_count": len(different)}
+    counts = {(str(pair["teacher"]), str(pair["student"])): pair["n"] for pair in pairs}
+    matrix = [(t, [(s, counts.get((t, s), 0), s == t) for s in labels], totals[t]) for t in labels]
+    return {"labels": labels, "matrix": matrix, "pairs": [], "pair_count": 0}
+
+
+def _disagreements(bins: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    whole = sum(part["other"] for part in bins)
+    return [
+        {
+            "name": f"{100 * part['low']:g}–{100 * part['high']:g} %",
+            "n": count(part["n"]),
+            "other": count(part["other"]),
+            "rate": f"{part['other'] / part['n']:.0%}" if part["n"] else None,
+            "share": f"{part['other'] / whole:.0%}" if whole else None,
+        }
+        for part in bins
+    ]
+
+
+def calibration_table(audit: Mapping[str, Any]) -> list[tuple[str, str | None]]:
+    """The expected calibration error of each model."""
+    names = shown_names(audit)
+    return [
+        (names.get(str(part.get("name")), public_name(str(part.get("name")))), decimal(part.get("error")))
+        for part in audit.get("calibration") or []
+    ]
+
+
+def worst_parts(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The parts of the examples with the least agreement, each student's worst first."""
+    return [
+        {
+            "student": name,
+            "by": capital(str(part.get("by"))),
+            "name": str(part.get("name")),
+            "figure": f"{title_of(str(part.get('figure')))} {direction_of(str(part.get('figure')))}",
+            "cell": cell(part),
+        }
+        for name, student in zip(student_names(audit), students_of(audit), strict=True)
+        for part in student.get("worst_slices") or []
+    ]
+
+
+def known_failures(audit: Mapping[str, Any], examples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The examples on which each student disagrees most with its teacher, and edits that turn the teacher alone."""
+    found = []
+    for k, name in enumerate(student_names(audit)):
+        answers = [(e, e["students"][k]) for e in examples if len(e.get("students") or []) > k]
+        differing = [(e, a) for e, a in answers if a.get("same_label") is not True]
+        differing.sort(key=lambda pair: -(finite(pair[1].get("disagreement")) or 0.0))
+        unmoved = [(e, f) for e, _ in answers if (f := e.get("flip")) and _stays(f, k)]
+        found.append({
+            "name": name,
+            "examples": [_failure(e, a) for e, a in differing[:FAILURES_SHOWN]],
+            "flips": [_flip(e, f, k) for e, f in unmoved[:FAILURES_SHOWN]],
+        })  # fmt: skip
+    return [entry for entry in found if entry["examples"] or entry["flips"]]
+
+
+def _stays(flip: Mapping[str, Any], k: int) -> bool:
+    students = flip.get("students") or []
+    return len(students) > k and students[k] != flip.get("teacher")
+
+
+def _failure(example: Mapping[str, Any], answer: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "index": example.get("index"),
+        "gold": example.get("gold"),
+        "texts": [str(text) for text in example.get("texts") or []],
+        "teacher": _answer(example.get("teacher") or {}),
+        "student": _answer(answer),
+    }
+
+
+def _answer(answer: Mapping[str, Any]) -> str:
+    if answer.get("label") is None:
+        return decimal(answer.get("prediction")) or ""
+    sure = finite(answer.get("confidence"))
+    return f"{answer['label']}" + (f", {sure:.0%}" if sure is not None else "")
+
+
+def _flip(example: Mapping[str, Any], flip: Mapping[str, Any], k: int) -> dict[str, Any]:
+    shown = flip_view([str(text) for text in example.get("texts") or []], flip) or {}
+    return {"index": example.get("index"), "changes": shown.get("changes") or [], "teacher": flip.get("teacher"),
+            "student": (flip.get("students") or [])[k]}  # fmt: skip
+
+
+def watch_list(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """For each student what to measure in production, with this audit's values as the baseline."""
+    found = []
+    for name, student in zip(student_names(audit), students_of(audit), strict=True):
+        lines = [
+            *_label_lines(student),
+            *_agreement_line(student),
+            *_slice_line(student),
+            *_failing_lines(student),
+        ]
+        if lines:
+            found.append({"name": name, "lines": lines})
+    return found
+
+
+def _label_lines(student: Mapping[str, Any]) -> list[str]:
+    pairs = student.get("confusion") or []
+    totals: dict[str, int] = {}
+    for pair in pairs:
+        totals[str(pair["student"])] = totals.get(str(pair["student"]), 0) + pair["n"]
+    whole = sum(totals.values())
+    if not whole:
+        return []
+    top = sorted(totals, key=lambda label: -totals[label])
+    shares = ", ".join(f"{label} {totals[label] / whole:.0%}" for label in top[:MOST_LABELS])
+    more = f" and {len(top) - MOST_LABELS} labels more" if len(top) > MOST_LABELS else ""
+    return [f"The shares of the predicted labels. In this audit: {shares}{more}."]
+
+
+def _agreement_line(student: Mapping[str, Any]) -> list[str]:
+    figures = (student.get("figures") or {}).get("loyalty") or {}
+    value = finite((figures.get("label") or {}).get("value"))
+    if value is None:
+        return []
+    rows = max(50, round(value * (1 - value) * (1.96 / 0.05) ** 2))
+    return [
+        f"Agreement with the teacher on a sample. In this audit: {value:.0%}; {rows:,} rows show it to within 5 points."
+    ]
+
+
+def _slice_line(student: Mapping[str, Any]) -> list[str]:
+    parts = [p for p in student.get("worst_slices") or [] if finite(p.get("value")) is not None]
+    if not parts:
+        return []
+    named = "; ".join(f"{p.get('by')} {p.get('name')}: {p['value']:.2f}" for p in parts)
+    return [f"The parts with the least agreement. In this audit: {named}."]
+
+
+def _failing_lines(student: Mapping[str, Any]) -> list[str]:
+    checks = (student.get("assessment") or {}).get("checks") or []
+    names = list(dict.fromkeys(str(c.get("name")) for c in checks if c.get("outcome") != "pass"))
+    return [f"What warns or fails here: {', '.join(names)}."] if names else []

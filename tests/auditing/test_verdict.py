@@ -1,0 +1,160 @@
+"""The verdict: what passes, warns and fails, and what each line says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gradistill.auditing.verdict import DATA_LIMITS, LIMITS, judged, unpredicted, worst
+
+DEFAULT = {limit.figure: limit for limit in (*LIMITS, *DATA_LIMITS)}
+
+
+def figure(value: float | None, low: float | None = None, **more: Any) -> dict[str, Any]:
+    return {"value": value, "low": low, "high": None, "n": 100, **more}
+
+
+def student(**changes: Any) -> dict[str, Any]:
+    """One that passes every limit."""
+    loyalty = {
+        "kappa": figure(0.9, 0.8),
+        "response": figure(0.8, 0.7, floor=0.1),
+        **changes.pop("loyalty", {}),
+    }
+    return {
+        "name": "s", "figures": {"loyalty": {k: v for k, v in loyalty.items() if v}},
+        "by_label": [part("a", 0.95), part("b", 0.9)], "confusion": [pair("a", "a", 50), pair("b", "b", 50)],
+    } | changes  # fmt: skip
+
+
+def part(label: str, value: float, high: float = 0.97, n: int = 50) -> dict[str, Any]:
+    return {"label": label, "n": n, "figures": {"label": {**figure(value), "high": high, "n": n}}}
+
+
+def pair(teacher: str, student: str, n: int) -> dict[str, Any]:
+    return {"teacher": teacher, "student": student, "n": n}
+
+
+def checks(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {check["figure"]: check for check in found["assessment"]["checks"]}
+
+
+def of(one: dict[str, Any], limits: dict[str, float] | None = None, **audit: Any) -> dict[str, Any]:
+    return judged({"students": [one], **audit}, limits or {})["students"][0]
+
+
+def test_a_student_within_all_limits_passes() -> None:
+    found = judged({"students": [student(), student()]}, {})
+    assert found["assessment"]["outcome"] == "pass"
+    assert {c["outcome"] for s in found["students"] for c in s["assessment"]["checks"]} == {"pass"}
+    assert list(checks(found["students"][0])) == ["kappa", "worst_class", "response", "unpredicted"]
+
+
+def test_the_audit_is_as_good_as_its_worst_student() -> None:
+    bad = student(loyalty={"kappa": figure(0.3, 0.2)})
+    found = judged({"students": [student(), bad, student(loyalty={"response": None})]}, {})
+    assert [s["assessment"]["outcome"] for s in found["students"]] == ["pass", "fail", "warn"]
+    assert found["assessment"]["outcome"] == "fail"
+    assert worst([]) == "pass"
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "outcome", "reason"),
+    [
+        (0.80, 0.60, "pass", "0.80"),
+        (0.79, 0.70, "warn", "0.79, below 0.80"),
+        (0.85, 0.55, "warn", "0.85, but its interval reaches 0.55, below 0.60"),
+        (0.59, 0.50, "fail", "0.59, below 0.60"),
+        (None, None, "warn", "not defined on these rows"),
+    ],
+)
+def test_a_value_and_its_interval_are_compared(
+    value: float | None, low: float | None, outcome: str, reason: str
+) -> None:
+    check = checks(of(student(loyalty={"kappa": figure(value, low)})))["kappa"]
+    assert (check["outcome"], check["reason"], check["why"]) == (outcome, reason, DEFAULT["kappa"].reason)
+    assert (check["value"], check["warn_limit"], check["fail_limit"]) == (value, 0.8, 0.6)
+
+
+def test_response_is_judged_by_its_gain_over_the_floor() -> None:
+    """0.55 looks enough until one knows that a random head reaches 0.4."""
+    limit = DEFAULT["response"]
+    high_floor = of(student(loyalty={"response": figure(0.55, 0.5, floor=0.4)}))
+    assert checks(high_floor)["response"]["outcome"] == "warn"
+    assert checks(high_floor)["response"]["limit"] == limit.warn
+    assert checks(of(student(loyalty={"response": figure(0.55, 0.5)})))["response"]["outcome"] == "pass"
+    missing = checks(of(student(loyalty={"response": None})))["response"]
+    assert (missing["outcome"], missing["reason"]) == ("warn", "not measured")
+
+
+def test_a_class_is_judged_by_the_upper_end_of_its_interval_and_from_20_rows_on() -> None:
+    """The worst of many classes is low by chance."""
+    lucky = of(student(by_label=[part("a", 0.7, high=0.85), part("b", 0.1, high=0.4, n=19)]))
+    assert checks(lucky)["worst_class"]["outcome"] == "pass"
+    assert lucky["assessment"]["notes"] == ["with fewer than 20 rows not judged as the worst class: 'b' (19)"]
+    bad = checks(of(student(by_label=[part("a", 0.95), part("b", 0.3, high=0.45)])))["worst_class"]
+    assert (bad["outcome"], bad["value"]) == ("fail", 0.3)
+    assert "class 'b'" in bad["reason"]
+
+
+def test_the_worst_part_of_a_column_is_judged() -> None:
+    column = {"column": "region", "parts": [part("north", 0.9), part("south", 0.3, high=0.45)]}
+    found = checks(of(student(by_column=[column])))["worst_slice"]
+    assert found["outcome"] == "fail"
+    assert "region 'south'" in found["reason"]
+
+
+def test_a_class_that_only_the_teacher_predicts_has_a_line() -> None:
+    pairs = [pair("a", "a", 50), pair("b", "a", 3), pair("b", "c", 2), pair("a", "c", 1)]
+    assert unpredicted(pairs) == {"b": 5}
+    found = checks(of(student(confusion=pairs)))["unpredicted"]
+    assert (found["outcome"], found["value"]) == ("warn", 1)
+    assert "'b' (5 by the teacher)" in found["reason"]
+
+
+def test_figures_at_their_floor_have_a_line() -> None:
+    loyalty = {"saliency": figure(0.72, 0.69, floor=0.7), "flips": figure(0.8, 0.75, floor=0.2)}
+    found = of(student(loyalty=loyalty))
+    assert found["assessment"]["notes"] == [
+        "the interval of saliency reaches the floor: a student with a random head has as much"
+    ]
+    assert found["assessment"]["outcome"] == "pass", "the figure says nothing, for or against"
+
+
+def test_data_have_limits_of_their_own() -> None:
+    data = {"split": "test", "rows": 100}
+    texts = {
+        "max_length": 64,
+        "test": {"cut": 6, "rows": 100, "longest": 90},
+        "challenge": {"cut": 0, "rows": 9},
+    }
+    found = judged(
+        {"students": [student()], "data": data, "texts": texts, "overlap": {"rows": 100, "normalised": 5},
+         "doubts": ["the teacher is no better than a constant answer: …"]}, {}
+    )  # fmt: skip
+    outcomes = {name: check["outcome"] for name, check in checks(found).items()}
+    assert outcomes == {"overlap": "pass", "cut": "warn", "teacher": "warn"}
+    assert found["assessment"]["outcome"] == "warn"
+    assert checks(found)["cut"]["value"] == pytest.approx(0.06)
+
+
+def test_limits_of_the_user_are_checks_too() -> None:
+    found = of(student(), {"kappa": 0.95, "response": 0.5, "cosine": 0.1})
+    own = [c for c in found["assessment"]["checks"] if c["name"].endswith("(--fail-under)")]
+    assert [(c["figure"], c["outcome"], c["reason"]) for c in own] == [
+        ("kappa", "fail", "0.90, below 0.95"), ("response", "pass", "0.80"), ("cosine", "fail", "not measured"),
+    ]  # fmt: skip
+    assert found["assessment"]["outcome"] == "fail"
+
+
+def test_a_regression_is_judged_by_correlation() -> None:
+    loyalty = {"kappa": None, "prediction": figure(0.95, 0.9)}
+    found = of(student(loyalty=loyalty, by_label=[], confusion=[]))
+    assert list(checks(found)) == ["prediction", "response"]
+    assert found["assessment"]["outcome"] == "pass"
+
+
+def test_an_audit_without_figures_has_a_verdict() -> None:
+    assert judged({}, {})["assessment"] == {"outcome": "pass", "checks": [], "notes": []}
+    assert of({"name": "s", "figures": {"loyalty": {"kappa": None}}})["assessment"]["outcome"] == "warn"
