@@ -12,20 +12,17 @@ from datasets import Dataset
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from gradistill.auditing.faithfulness import faithfulness
+from gradistill.auditing.faithfulness import WordScores
 from gradistill.auditing.methods import Method
 from gradistill.auditing.per_example import Columns, columns_of, confidence, joined, mean_values
 from gradistill.auditing.plausibility import marked_tokens, plausibility
-from gradistill.auditing.predictions import Predictions, predict_logits, predict_rows
+from gradistill.auditing.predictions import Predictions, predict_rows
 from gradistill.auditing.word_examiner import FLOOR_SEEDS
 from gradistill.auditing.word_maps import TokenizedText, readings, watched_share
 from gradistill.batch import UNLABELLED
 from gradistill.data import Collator, Task, encode
-from gradistill.data.batching import row_batches
-from gradistill.models.eval_mode import frozen_eval
 from gradistill.models.probe import ProbedModel
 from gradistill.models.random_head import has_head, head_parameters, randomised
-from gradistill.signals.explained import explained_pass
 
 BLOCK = 1000
 """Rows that are encoded and predicted at a time: memory does not grow with the number of rows beyond it."""
@@ -80,15 +77,14 @@ class Examiner:
             parts.append([columns_of(student, teacher, gold) for student in students])
         return [joined(of_one) for of_one in zip(*parts, strict=True)]
 
-    def faithfulness(self, rows: Dataset) -> list[Columns]:
-        """Normalised comprehensiveness and sufficiency of both models' maps, for the teacher's label."""
-        encoded, collate = self._encoded(rows), Collator(self.tokenizer)
-        labels = predict_logits(self.teacher, encoded, collate).argmax(-1)
-        teacher, *students = [self._faithful(probed, encoded, collate, labels) for probed in self._probed]
+    def word_scores(self, rows: Dataset) -> list[WordScores]:
+        """The scores of the words of each row by each model, the teacher first, for the teacher's label: the sum of the
+        scores of a word's tokens; NaN for words that are cut off."""
+        read = readings(rows, self.tokenizer, self.task, self.max_length)
+        teacher, students = self._predictions(rows)
         return [
-            {f"teacher_{name}": values for name, values in teacher.items()}
-            | {f"student_{name}": values for name, values in student.items()}
-            for student in students
+            [own.raw_words(scores) for own, scores in zip(read, model.maps, strict=True)]
+            for model in (teacher, *students)
         ]
 
     def floors(self, rows: Dataset) -> list[dict[str, float]]:
@@ -116,20 +112,6 @@ class Examiner:
                     columns_of(self._predicted(student, rows, explained.labels), explained, _gold(rows))
                 )
         return mean_values(drawn)
-
-    def _faithful(
-        self, probed: ProbedModel, encoded: Dataset, collate: Collator, labels: np.ndarray
-    ) -> dict[str, np.ndarray]:
-        found = {name: np.full(len(encoded), np.nan) for name in ("comprehensiveness", "sufficiency")}
-        with frozen_eval(probed.model):
-            for some in row_batches(encoded, collate, probed.device, tokens_at_once=1024, labels=labels):
-                forward = explained_pass(probed, some.batch)
-                own = some.own_tokens.to(probed.device)
-                figures = faithfulness(forward, self.method(forward).detach(), own)
-                for name, values in found.items():
-                    values[list(some.places)] = figures[f"normalised_{name}"].cpu().numpy()
-                self.on_progress(len(some.places))
-        return found
 
     def _predictions(self, rows: Dataset) -> tuple[Predictions, list[Predictions]]:
         teacher, *students = self._probed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ TOKENS_AT_ONCE = 8192
 """Tokens, padding included, that share a forward pass."""
 
 
+@runtime_checkable
 class Predictor(Protocol):
     """A classifier as a function of texts.
 

@@ -62,8 +62,19 @@ class AuditOptions:
         typer.Option("--fail-under", help="Exit 1 below any of these: label_loyalty=0.95,cosine=0.8"),
     ] = None
     faithfulness_rows: Annotated[
-        int, typer.Option("--faithfulness-rows", min=0, help="Rows for faithfulness (2 T + 30 passes each).")
-    ] = 50
+        int,
+        typer.Option(
+            "--faithfulness-rows", min=0, help="Rows for faithfulness (at most 250 passes a row and model)."
+        ),
+    ] = 20
+    beam: Annotated[
+        int,
+        typer.Option(
+            "--beam",
+            min=1,
+            help="Width of the search for the limits of faithfulness: wider is nearer to them.",
+        ),
+    ] = 3
     perturbed_rows: Annotated[
         int, typer.Option("--perturbed-rows", min=0, help="Rows for each perturbation.")
     ] = 200

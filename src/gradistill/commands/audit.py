@@ -205,7 +205,8 @@ def _settings(choice: AuditChoice) -> dict[str, Any]:
     named = {
         "split": choice.split, "seed": choice.seed, "max_length": choice.max_length, "rationale": choice.rationale,
         "challenge": choice.challenge, "watched words": ", ".join(choice.watched) or None,
-        "rows for faithfulness": choice.faithfulness_rows, "rows for perturbations": choice.perturbed_rows,
+        "rows for faithfulness": choice.faithfulness_rows, "beam for faithfulness": choice.beam,
+        "rows for perturbations": choice.perturbed_rows,
         "rows for response loyalty and flips": choice.response_rows, "rows for Shapley values": choice.shapley_rows,
         "pairs of permutations for Shapley values": choice.shapley_pairs, "rows for floors": choice.floor_rows,
     }  # fmt: skip

@@ -126,8 +126,8 @@ class Examination:
             with self._part("floors", len(rows.floor) * students * (1 + len(FLOOR_SEEDS))) as done:
                 floors = self._examiner(done).floors(rows.floor)
         if len(rows.faithful):
-            with self._part("faithfulness", len(rows.faithful) * (1 + students)) as done:
-                faithful = self._examiner(done).faithfulness(rows.faithful)
+            with self._part("faithfulness") as done:
+                faithful = self._faithfulness(done)
         if challenge:
             with self._part("challenge", len(challenge) * (1 + students)) as done:
                 changed = self._examiner(done).agreement(challenge)
@@ -162,6 +162,14 @@ class Examination:
                     examiner.shapley(self._texts(self.rows.shapley), pairs=self.choice.shapley_pairs)
                 )
         return parts, flips
+
+    def _faithfulness(self, done: OnProgress) -> list[Columns]:
+        rows, models = self.rows.faithful, self.models
+        examiner = replace(
+            self._word_examiner(done), students=[self._predictor(model, done) for model in models.students]
+        )
+        scores = self._examiner(done).word_scores(rows)
+        return examiner.faithfulness(self._texts(rows), scores, beam=self.choice.beam)
 
     def _reference(self, words: Sequence[Sequence[StudentWords]]) -> dict[str, Estimate] | None:
         """How far the reference agrees with the teacher, on the rows of the floors and of the words."""
