@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hashlib import sha256
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,9 @@ from datasets import Dataset
 
 from families import build
 from gradistill.auditing import predictions
-from gradistill.auditing.methods import all_methods, method
+from gradistill.auditing.methods import all_methods, method, token_scores
 from gradistill.auditing.predictions import predict_rows
+from gradistill.batch import Batch
 from gradistill.data import Collator
 from gradistill.data.batching import row_batches
 from gradistill.errors import ModelError, RecipeError
@@ -111,7 +113,7 @@ def by_hand(name: str, model: Any, row: Any, label: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("labels", [1, 2, 3])
-@pytest.mark.parametrize("name", [name for name in all_methods() if name != "smoothgrad"])
+@pytest.mark.parametrize("name", [n for n in all_methods() if n not in ("smoothgrad", "shapley")])
 def test_each_method_is_what_it_says(name: str, labels: int) -> None:
     model, rows = model_of(labels=labels), rows_of()
     with frozen_eval(model):
@@ -122,6 +124,49 @@ def test_each_method_is_what_it_says(name: str, labels: int) -> None:
         torch.testing.assert_close(at[mask].detach(), by_hand(name, model, row, int(label)).detach(),
                                    rtol=1e-6, atol=1e-9)  # fmt: skip
     assert own.shape == scores.shape
+
+
+@pytest.mark.parametrize("labels", [1, 3])
+def test_shapley_values_of_words_by_their_definition(labels: int) -> None:
+    model, words = model_of(labels=labels), [-1, 0, 0, 1, 2, 3, -1]  # a word of two tokens
+    rows = rows_of((7,)).add_column("word_ids", [words])  # pyright: ignore[reportCallIssue]
+    row = rows[0]
+    with frozen_eval(model):
+        forward, _ = forward_of(model, rows)
+        signed, found = method("shapley").signed(forward), method("shapley")(forward)  # pyright: ignore
+    label = int(explained_labels(forward)[0])
+
+    def value(kept: set[int]) -> float:
+        ids = [x if w in kept or w < 0 else BLANK for x, w in zip(row["input_ids"], words, strict=True)]
+        return float(log_odds(store_lock(model, row, ids=ids), label))
+
+    gains, orders = np.zeros(4), list(permutations(range(4)))
+    for order in orders:
+        for place, word in enumerate(order):
+            gains[word] += value({*order[: place + 1]}) - value({*order[:place]})
+    gains /= len(orders)
+    expected = [0, gains[0] / 2, gains[0] / 2, *gains[1:], 0]
+    np.testing.assert_allclose(signed[0], expected, atol=1e-9)
+    np.testing.assert_allclose(found[0], np.abs(expected), atol=1e-9)
+    without = Batch.of({"input_ids": torch.tensor([row["input_ids"]])})
+    assert without.word_ids is None
+    with pytest.raises(RecipeError, match="1 or more"):
+        method("shapley", pairs=0)
+
+
+@pytest.mark.parametrize("name", all_methods())
+def test_signed_scores_are_those_of_the_vectors_summed(name: str) -> None:
+    model, rows = model_of(), rows_of()
+    with frozen_eval(model):
+        forward, _ = forward_of(model, rows)
+        scores, signed = token_scores(method(name), forward)
+        alone = method(name)(forward)
+    torch.testing.assert_close(scores, alone)
+    if name in ("gradient_norm", "smoothgrad"):
+        assert signed is None
+        return
+    assert signed is not None
+    assert (signed.abs() <= scores * forward.embedding.shape[-1] ** 0.5 + 1e-9).all()  # |sum| ≤ √D · norm
 
 
 def test_smoothgrad_is_the_mean_of_noisy_gradients() -> None:

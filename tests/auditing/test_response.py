@@ -3,35 +3,23 @@
 from __future__ import annotations
 
 from math import exp, log
-from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from scipy import stats
 
-from gradistill.auditing.response import (
-    FINE,
-    Draw,
-    copy_logits,
+from gradistill.auditing.per_example import estimates, value_of
+from gradistill.auditing.response import effect_agreement, effects, log_odds, response_columns
+from gradistill.data.changed_copies import FINE, Copy, draw_coalitions, draw_words, substituted_copies
+from gradistill.data.raw_words import (
     count_words,
-    draw_coalitions,
-    effects,
-    log_odds,
     mask_tokens,
-    masked_copies,
-    measure_response,
-    response_agreement,
     substitute_words,
-    substituted_copies,
     token_words,
     word_pool,
     word_spans,
 )
-from gradistill.data.collator import Collator
 from gradistill.errors import GradistillError
-from small import WORDS
-from wordpiece import tokenizer
 
 ROWS = [("the film was very fine .", "a great one"), ("the  dull film", "one was poor"), ("a", "b")]
 
@@ -75,21 +63,6 @@ def test_tokens_of_a_word():
     assert token_words(text, offsets, segments).tolist() == [-1, 0, 0, 0, 1, -1, 2, 3, -1, -1]
 
 
-def test_masked_copies_against_a_loop():
-    pieces: Any = tokenizer(WORDS)
-    kept = draw_coalitions([count_words(row) for row in ROWS], copies=5)
-    copies = masked_copies(pieces, ROWS, kept)
-    for row, of_row, encoded in zip(ROWS, kept, copies, strict=True):
-        assert len(encoded) == 6
-        words = " | ".join(row).split()  # each word of these texts is one token
-        for copy, ids in zip([np.ones(len(of_row[0]), bool), *of_row], encoded, strict=True):
-            stays, expected = iter(copy.tolist()), ["[CLS]"]
-            for word in words:
-                expected.append("[SEP]" if word == "|" else word if next(stays) else "[MASK]")
-            known = [word if word in WORDS else "[UNK]" for word in [*expected, "[SEP]"]]
-            assert pieces.convert_ids_to_tokens(ids["input_ids"]) == known
-
-
 def test_all_tokens_of_a_word_are_masked():
     ids, words = np.array([2, 7, 8, 9, 3]), np.array([-1, 0, 0, 1, -1])
     kept = np.array([[True, False], [False, True], [False, False]])
@@ -104,16 +77,21 @@ def test_substituted_words():
 
 
 def test_substituted_copies_keep_what_stays():
-    pieces: Any = tokenizer(WORDS)
-    kept = draw_coalitions([count_words(row) for row in ROWS], copies=4)
-    first = substituted_copies(pieces, ROWS, kept, ["lovely"])
-    for of_row, encoded in zip(kept, first, strict=True):
-        changed = [pieces.convert_ids_to_tokens(row["input_ids"]).count("lovely") for row in encoded]
-        assert changed == [0, *(~of_row).sum(axis=1)]
-    pool = word_pool(ROWS)
-    assert pool == " ".join(text for row in ROWS for text in row).split()
-    (alone,) = substituted_copies(pieces, ROWS[1:2], kept[1:2], pool, draw=Draw(rows=[1]))
-    assert alone == substituted_copies(pieces, ROWS, kept, pool)[1]
+    for place, row in enumerate(ROWS):
+        (kept,) = draw_coalitions([count_words(row)], copies=4, rows=[place])
+        whole, *copies = substituted_copies(row, kept, draw_words(["lovely"], kept.shape, 0, place))
+        assert whole == Copy(row)
+        changed = [" ".join(copy.texts).split().count("lovely") for copy in copies]
+        assert changed == (~kept).sum(axis=1).tolist()
+    assert word_pool(ROWS) == " ".join(text for row in ROWS for text in row).split()
+
+
+def test_drawn_words_belong_to_seed_and_row():
+    pool = [str(number) for number in range(1000)]
+    first = draw_words(pool, (3, 4), 0, 7)
+    assert first == draw_words(pool, (3, 4), 0, 7)
+    assert first != draw_words(pool, (3, 4), 1, 7)
+    assert first != draw_words(pool, (3, 4), 0, 8)
 
 
 def test_log_odds():
@@ -130,32 +108,36 @@ def test_log_odds():
 def test_agreement_is_scipys_correlation():
     student, teacher = _logits(1)[..., 0], _logits(2)[..., 0]
     loop = [stats.pearsonr(a, b)[0] for a, b in zip(student, teacher, strict=True)]
-    assert response_agreement(student, teacher) == pytest.approx(loop, abs=1e-12)
+    assert effect_agreement(student, teacher) == pytest.approx(loop, abs=1e-12)
+
+
+def _figures(student: np.ndarray, teacher: np.ndarray, words: list[int]) -> dict[str, float]:
+    columns = response_columns(student, teacher, words)
+    names = ("response", "response_slope", "response_labels")
+    return {name: value_of(columns, name) for name in names}
 
 
 def test_closed_forms():
     teacher, words = _logits(3, labels=2), [5] * 30
     # Centred logits: with two labels the log-odds are z_1 − z_0, and Δ is linear in the logits.
     label = teacher[:, :1].argmax(-1)[..., None]
-    same, negated = measure_response(teacher, teacher, words), measure_response(-teacher, teacher, words)
-    assert same.agreement.value == pytest.approx(1)
-    assert same.slope.value == pytest.approx(1)
-    assert same.labels.value == 1
-    assert negated.agreement.value == pytest.approx(-1)
-    assert negated.slope.value == pytest.approx(-1)
-    weaker = measure_response(0.5 * teacher + 7 * label, teacher, words)
-    assert weaker.agreement.value == pytest.approx(1)
-    assert weaker.slope.value == pytest.approx(0.5)
-    constant = measure_response(np.zeros_like(teacher), teacher, words)
-    assert constant.agreement.value == 0
-    assert constant.slope.value == 0
+    close = pytest.approx
+    assert _figures(teacher, teacher, words) == close(
+        {"response": 1, "response_slope": 1, "response_labels": 1}
+    )
+    negated = _figures(-teacher, teacher, words)
+    assert (negated["response"], negated["response_slope"]) == close((-1, -1))
+    weaker = _figures(0.5 * teacher + 7 * label, teacher, words)
+    assert (weaker["response"], weaker["response_slope"]) == close((1, 0.5))
+    constant = _figures(np.zeros_like(teacher), teacher, words)
+    assert (constant["response"], constant["response_slope"]) == (0, 0)
 
 
 def test_figures_against_a_loop():
     student, teacher = _logits(4), _logits(5)
     words = [3] * 5 + [4] * 25
-    teacher[7] = teacher[7, :1]  # it answers to no change
-    found = measure_response(student, teacher, words)
+    teacher[7] = teacher[7, :1]  # it reacts to no change
+    found = response_columns(student, teacher, words)
     rs, above, below, same = [], 0.0, 0.0, []
     for row in range(5, 30):
         if row == 7:
@@ -172,21 +154,22 @@ def test_figures_against_a_loop():
         above += sum(a * b for a, b in zip(ours, theirs, strict=True))
         below += sum(b * b for b in theirs)
         same.append(np.mean(student[row, 1:].argmax(-1) == teacher[row, 1:].argmax(-1)))
-    assert found.agreement.value == pytest.approx(np.mean(rs), abs=1e-12)
-    assert found.slope.value == pytest.approx(above / below, abs=1e-12)
-    assert found.labels.value == pytest.approx(np.mean(same), abs=1e-12)
-    assert (found.short, found.unmoved, found.agreement.n) == (5, 1, 24)
-    assert found.agreement.low < found.agreement.value < found.agreement.high
-    assert found.slope.low < found.slope.value < found.slope.high
+    figures = {name: e for named in estimates(found).values() for name, e in named.items()}
+    assert figures["response"].value == pytest.approx(np.mean(rs), abs=1e-12)
+    assert figures["response_slope"].value == pytest.approx(above / below, abs=1e-12)
+    assert figures["response_labels"].value == pytest.approx(np.mean(same), abs=1e-12)
+    assert np.isnan(found["response"]).nonzero()[0].tolist() == [*range(5), 7]
+    for estimate in figures.values():
+        assert estimate.n == 24
+        assert estimate.low < estimate.value < estimate.high
 
 
 def test_regression_has_no_labels():
     teacher = _logits(6, labels=1)
-    found = measure_response(3 * teacher, teacher, [9] * 30)
-    assert found.agreement.value == pytest.approx(1)
-    assert found.slope.value == pytest.approx(3)
-    assert found.labels.n == 0
-    assert found.as_dict()["labels"]["value"] is None
+    found = response_columns(3 * teacher, teacher, [9] * 30)
+    assert value_of(found, "response") == pytest.approx(1)
+    assert value_of(found, "response_slope") == pytest.approx(3)
+    assert "response_labels" not in found
 
 
 def test_effects_start_from_the_whole_text():
@@ -198,24 +181,6 @@ def test_effects_start_from_the_whole_text():
 
 def test_other_shapes_are_refused():
     with pytest.raises(GradistillError, match="counts of words"):
-        measure_response(_logits(0), _logits(1), [4] * 29)
+        response_columns(_logits(0), _logits(1), [4] * 29)
     with pytest.raises(GradistillError, match="have shape"):
-        measure_response(_logits(0, copies=3), _logits(1), [4] * 30)
-
-
-def test_logits_of_copies_are_those_of_single_texts(small: Any):
-    from transformers import AutoModelForSequenceClassification
-
-    pieces: Any = tokenizer(WORDS)
-    model = AutoModelForSequenceClassification.from_pretrained(small.base).train()
-    copies = masked_copies(pieces, ROWS, draw_coalitions([count_words(row) for row in ROWS], copies=3))
-    found = copy_logits(model, copies, Collator(pieces), tokens_at_once=24)
-    assert model.training
-    assert found.shape[:2] == (3, 4)
-    model.eval()
-    for row, of_row in enumerate(copies):
-        for copy, encoded in enumerate(of_row):
-            inputs = {name: torch.tensor([values]) for name, values in encoded.items()}
-            with torch.no_grad():
-                alone = model(**inputs).logits[0].double().numpy()
-            assert found[row, copy] == pytest.approx(alone, abs=1e-5)  # float32, padded against not
+        response_columns(_logits(0, copies=3), _logits(1), [4] * 30)

@@ -117,8 +117,8 @@ def test_a_student_with_the_same_labels_in_another_order_is_audited_by_name(
     turned = changed(good, tmp_path / "turned", order=[1, 0])
     found = audit(teacher, [turned], small.choice("two"), tmp_path / "audit", FEW)
     loyalty = found["students"][0]["figures"]["loyalty"]
-    assert loyalty["label_loyalty"]["value"] == 1.0
-    assert loyalty["saliency_loyalty"]["value"] == pytest.approx(1.0)
+    assert loyalty["label"]["value"] == 1.0
+    assert loyalty["saliency"]["value"] == pytest.approx(1.0)
     other = changed(good, tmp_path / "other", labels=["negative", "neutral"])
     with pytest.raises(DataError, match="teacher: negative, positive\n  .*other: negative, neutral"):
         audit(teacher, [other], small.choice("two"), tmp_path / "second", FEW)

@@ -17,15 +17,20 @@ from gradistill.auditing.methods import Method
 from gradistill.auditing.per_example import Columns, columns_of, confidence, joined, mean_values
 from gradistill.auditing.plausibility import marked_tokens, plausibility
 from gradistill.auditing.predictions import Predictions, predict_rows
-from gradistill.auditing.word_examiner import FLOOR_SEEDS
-from gradistill.auditing.word_maps import TokenizedText, readings, watched_share
+from gradistill.auditing.signed_agreement import signed_columns
+from gradistill.auditing.word_maps import TokenizedText, readings, row_texts, watched_share
 from gradistill.batch import UNLABELLED
 from gradistill.data import Collator, Task, encode
+from gradistill.data.raw_words import token_words
+from gradistill.data.tokenization import token_places
 from gradistill.models.probe import ProbedModel
 from gradistill.models.random_head import has_head, head_parameters, randomised
 
 BLOCK = 1000
 """Rows that are encoded and predicted at a time: memory does not grow with the number of rows beyond it."""
+
+FLOOR_SEEDS = (0, 1, 2)
+"""Seeds of the random heads whose mean is the floor of a figure that needs gradients: each runs the whole model."""
 
 OnProgress = Callable[[int], object]
 
@@ -60,9 +65,8 @@ class Examiner:
         """All rows: columns with plausibility and watched words where they exist, and every example in words."""
         for some in in_blocks(rows):
             teacher, students = self._predictions(some)
-            gold = _gold(some)
             read = readings(some, self.tokenizer, self.task, self.max_length)
-            columns = [columns_of(student, teacher, gold) for student in students]
+            columns = self._compared(some, teacher, students)
             for own, student in zip(columns, students, strict=True):
                 own |= self._in_words(some, read, teacher, student)
             yield AuditBlock(columns, [self._example(some[k], read[k], k, teacher, students, columns)
@@ -72,9 +76,7 @@ class Examiner:
         """The columns that follow from the predictions alone, for rows of any number."""
         parts: list[list[Columns]] = []
         for some in in_blocks(rows):
-            teacher, students = self._predictions(some)
-            gold = _gold(some)
-            parts.append([columns_of(student, teacher, gold) for student in students])
+            parts.append(self._compared(some, *self._predictions(some)))
         return [joined(of_one) for of_one in zip(*parts, strict=True)]
 
     def word_scores(self, rows: Dataset) -> list[WordScores]:
@@ -108,15 +110,25 @@ class Examiner:
         drawn = []
         for seed in seeds:
             with randomised(student.model, parameters, seed):
-                drawn.append(
-                    columns_of(self._predicted(student, rows, explained.labels), explained, _gold(rows))
-                )
+                drawn += self._compared(rows, explained, [self._predicted(student, rows, explained.labels)])
         return mean_values(drawn)
 
     def _predictions(self, rows: Dataset) -> tuple[Predictions, list[Predictions]]:
         teacher, *students = self._probed
         explained = self._predicted(teacher, rows)
         return explained, [self._predicted(student, rows, explained.labels) for student in students]
+
+    def _compared(
+        self, rows: Dataset, teacher: Predictions, students: Sequence[Predictions]
+    ) -> list[Columns]:
+        """The columns of each student, with the signed agreement of words where the method knows a direction."""
+        gold = _gold(rows)
+        found = [columns_of(student, teacher, gold) for student in students]
+        if teacher.signed and self.tokenizer.is_fast:
+            words = self._word_numbers(rows, special=False)
+            for own, student in zip(found, students, strict=True):
+                own |= signed_columns(student.signed, teacher.signed, words)
+        return found
 
     def _predicted(self, model: ProbedModel, rows: Dataset, labels: np.ndarray | None = None) -> Predictions:
         return predict_rows(
@@ -129,7 +141,20 @@ class Examiner:
         )
 
     def _encoded(self, rows: Dataset) -> Dataset:
-        return encode(rows, self.tokenizer, self.task, max_length=self.max_length).dataset
+        encoded = encode(rows, self.tokenizer, self.task, max_length=self.max_length).dataset
+        if not self.tokenizer.is_fast:
+            return encoded
+        return encoded.add_column("word_ids", [words.tolist() for words in self._word_numbers(rows)])  # pyright: ignore
+
+    def _word_numbers(self, rows: Dataset, *, special: bool = True) -> list[np.ndarray]:
+        """The number of each token's word in the raw text, −1 for tokens of none, which ``special`` ones are."""
+        places = token_places(rows, self.tokenizer, self.task, max_length=self.max_length)
+        return [
+            token_words(texts, place.offsets, place.segments)[
+                [special or segment is not None for segment in place.segments]
+            ]
+            for texts, place in zip(row_texts(rows, self.task), places, strict=True)
+        ]
 
     def _in_words(
         self, rows: Dataset, read: Sequence[TokenizedText], teacher: Predictions, student: Predictions

@@ -21,11 +21,11 @@ from gradistill.errors import GradistillError
 MIN_WORDS = 4
 """Shorter texts are skipped: three words have eight coalitions."""
 
-Logits = Float[np.ndarray, "row copy label"]
+Logits = Float[np.ndarray, "row text label"]
 """Those of every row and its copies; the first copy of each is the row itself."""
 
 
-def log_odds(logits: Logits, label_ids: Int[np.ndarray, " row"]) -> Float[np.ndarray, "row copy"]:
+def log_odds(logits: Logits, label_ids: Int[np.ndarray, " row"]) -> Float[np.ndarray, "row text"]:
     """``z_c − logsumexp_{k≠c} z_k`` of one label a row; the prediction itself in a regression."""
     if logits.shape[-1] == 1:
         return logits[..., 0]
@@ -56,7 +56,9 @@ def effect_agreement(
     return np.where(flat_b, np.nan, np.where(flat_a, 0.0, r))
 
 
-def response_columns(student_logits: Logits, teacher_logits: Logits, words: Sequence[int]) -> Columns:
+def response_columns(
+    student_logits: Logits, teacher_logits: Float[np.ndarray, "_ _ _"], words: Sequence[int]
+) -> Columns:
     """What both models' logits say about each text; NaN for texts that do not count.
 
     ``response`` is the agreement of the effects. ``response_labels`` is the share of copies for which both models

@@ -20,11 +20,16 @@ from gradistill.auditing.per_example import Columns
 from gradistill.auditing.predictor import CopiesOf, Predictor, predict_by_row
 from gradistill.auditing.response import MIN_WORDS, log_odds, response_columns
 from gradistill.auditing.signed_agreement import signed_agreement
+from gradistill.auditing.statistics import EQUAL
 from gradistill.data.changed_copies import draw_coalitions, draw_words, masked_copies, substituted_copies
 from gradistill.data.raw_words import Kept, Texts, count_words, word_spans, words_of
 
-FLOOR_SEEDS = (0, 1, 2)
-"""Seeds of the random heads whose mean is the floor of a figure."""
+HEADS = tuple(range(16))
+"""Seeds of the random heads whose mean is the floor of a figure.
+
+The sign of a random head is a coin's: with two labels, and in a regression, it turns every effect around, so few heads
+of a body that learnt the task lie far from 0 on either side. The body runs once for all of them, so many cost nothing.
+"""
 
 MASKED = "_masked"
 """Ends the names of figures whose words are masked; the others are replaced."""
@@ -80,8 +85,9 @@ class WordExaminer:
     neighbours: Mapping[str, str] = field(default_factory=dict)
     seed: int = 0
 
-    def response(self, rows: TextRows) -> list[StudentWords]:
-        """The columns of ``response_columns``, and those of masked copies under names that end in ``_masked``."""
+    def response(self, rows: TextRows, *, masked: bool = True) -> list[StudentWords]:
+        """The columns of ``response_columns``, and where all models can mask words and ``masked`` is set those of
+        masked copies under names that end in ``_masked``."""
         words = rows.words
         kept = draw_coalitions(words, seed=self.seed, rows=rows.numbers)
 
@@ -90,9 +96,9 @@ class WordExaminer:
             return substituted_copies(rows.texts[row], own, others)
 
         found = self._responses(substituted, kept, words, "")
-        if self._can_mask:
-            masked = self._responses(_masks(rows), kept, words, MASKED)
-            found = [one.joined(other) for one, other in zip(found, masked, strict=True)]
+        if masked and self._can_mask:
+            others = self._responses(_masks(rows), kept, words, MASKED)
+            found = [one.joined(other) for one, other in zip(found, others, strict=True)]
         return found
 
     def _responses(
@@ -164,10 +170,10 @@ class WordExaminer:
             ]
             for row, logits in predict_by_row(student, kept, copies_of, heads=heads).items():
                 label, weights = teacher[row][:1].argmax(-1), designs[row].weights
-                theirs = weights @ log_odds(teacher[row][None], label)[0, 1:]
+                theirs = _attributions(weights, log_odds(teacher[row][None], label)[0, 1:])
                 for own, of_head in zip(columns, logits, strict=True):
-                    values = weights @ log_odds(of_head[None], label)[0, 1:]
-                    own["shapley"][row], own["shapley_sign"][row] = signed_agreement(values, theirs)
+                    ours = _attributions(weights, log_odds(of_head[None], label)[0, 1:])
+                    own["shapley"][row], own["shapley_sign"][row] = signed_agreement(ours, theirs)
             found.append(StudentWords(columns[0], columns[1:]))
         return found
 
@@ -207,8 +213,14 @@ class WordExaminer:
         return [self.neighbours.get(word, other) for word, other in zip(words, drawn, strict=True)]
 
 
+def _attributions(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Shapley values; those that differ by rounding alone are equal, or their ranks would be those of the rounding."""
+    unit = EQUAL * max(float(np.abs(values).max()), EQUAL)
+    return np.round(weights @ values / unit) * unit
+
+
 def _heads(student: Predictor) -> Sequence[int]:
-    return FLOOR_SEEDS if student.has_head else ()
+    return HEADS if student.has_head else ()
 
 
 def _masks(rows: TextRows) -> CopiesOf:

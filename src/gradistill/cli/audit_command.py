@@ -35,7 +35,7 @@ class AuditOptions:
         str,
         typer.Option(
             "--attribution",
-            help="gradient_x_input, integrated_gradients, gradient_norm, smoothgrad or occlusion, for both models.",
+            help="gradient_x_input, integrated_gradients, gradient_norm, smoothgrad, occlusion or shapley, for both.",
         ),
     ] = "gradient_x_input"
     steps: Annotated[

@@ -24,7 +24,8 @@ from gradistill.commands.data_warnings import (
     teacher_warning,
     with_positive,
 )
-from gradistill.commands.examination import EXAMPLES, AuditRows, Examination, drawn_rows
+from gradistill.commands.examination import EXAMPLES, AuditRows, Examination
+from gradistill.commands.loyalty_sample import drawn_rows
 from gradistill.commands.output_folder import FolderKind, check_output, draft_folder, held, put_in_place
 from gradistill.commands.run_record import described, versions
 from gradistill.commands.text_lengths import task_length

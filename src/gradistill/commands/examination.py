@@ -14,37 +14,25 @@ from typing import Any
 from datasets import Dataset
 from transformers import PreTrainedModel
 
-from gradistill.auditing.evaluate import Examiner, OnProgress, in_blocks
+from gradistill.auditing.evaluate import FLOOR_SEEDS, Examiner, OnProgress, in_blocks
 from gradistill.auditing.per_example import AGREEMENT, Columns, estimates, flat, joined, mean_values
 from gradistill.auditing.perturbations import PERTURBATIONS, perturbed
 from gradistill.auditing.predictor import ClassifierPredictor
 from gradistill.auditing.statistics import Estimate
 from gradistill.auditing.summary import Audited, Changed
-from gradistill.auditing.word_examiner import FLOOR_SEEDS, Flip, StudentWords, TextRows, WordExaminer
+from gradistill.auditing.word_examiner import Flip, StudentWords, TextRows, WordExaminer
 from gradistill.auditing.word_maps import row_texts
 from gradistill.commands.audit_choice import AuditChoice
 from gradistill.commands.audit_models import AuditModels
+from gradistill.commands.loyalty_sample import POOL_ROWS, drawn_rows
 from gradistill.data import Cut, Splits, Task, encode
 from gradistill.data.raw_words import word_pool, words_of
 from gradistill.models.random_head import cascade_parameters, randomised
 from gradistill.models.tokenizers import check_same_rows
 from gradistill.models.word_neighbours import nearest_words
 from gradistill.printing import progress_bars
-from gradistill.store.fingerprint import digest
 
 EXAMPLES = "examples.jsonl"
-
-POOL_ROWS = 1000
-"""Rows whose words stand in for others: so many keep memory small, and do not depend on how many rows are compared."""
-
-
-def drawn_rows(rows: Dataset, count: int | None, seed: int) -> Dataset:
-    """So many rows, in their order. Whether one is drawn depends on its number and the seed, and how many others come
-    before it: of a larger draw every smaller one is a part, whichever rows stood beside it."""
-    if count is None or count >= len(rows):
-        return rows
-    lots = [digest([seed, index]) for index in rows["index"][:]]
-    return rows.select(sorted(sorted(range(len(rows)), key=lots.__getitem__)[:count]))
 
 
 @dataclass(frozen=True)
