@@ -13,11 +13,13 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from gradistill.auditing.faithfulness import WordScores
+from gradistill.auditing.map_checks import CheckedRows, agreement_when_random, check_columns
 from gradistill.auditing.methods import Method
-from gradistill.auditing.per_example import Columns, columns_of, confidence, joined, mean_values
+from gradistill.auditing.per_example import Columns, columns_of, confidence, joined, mean_values, named_of
 from gradistill.auditing.plausibility import marked_tokens, plausibility
-from gradistill.auditing.predictions import Predictions, predict_rows
+from gradistill.auditing.predictions import Predictions, predict_logits, predict_rows
 from gradistill.auditing.signed_agreement import signed_columns
+from gradistill.auditing.statistics import Estimate
 from gradistill.auditing.word_maps import TokenizedText, readings, row_texts, watched_share
 from gradistill.batch import UNLABELLED
 from gradistill.data import Collator, Task, encode
@@ -88,6 +90,21 @@ class Examiner:
             [own.raw_words(scores) for own, scores in zip(read, model.maps, strict=True)]
             for model in (teacher, *students)
         ]
+
+    def map_checks(self, rows: Dataset, seed: int) -> list[Columns]:
+        """Infidelity and max-sensitivity of both models' maps, a set a student; see ``check_columns``."""
+        checked = self._checked(rows, seed)
+        teacher, *students = (check_columns(model, self.method, checked) for model in self._probed)
+        return [named_of("teacher", teacher) | named_of("student", student) for student in students]
+
+    def when_teacher_is_random(self, rows: Dataset, seed: int) -> dict[str, Estimate]:
+        """How far the teacher's maps agree with those under random weights; see ``agreement_when_random``."""
+        return agreement_when_random(self._probed[0], self.method, self._checked(rows, seed))
+
+    def _checked(self, rows: Dataset, seed: int) -> CheckedRows:
+        encoded, collate = self._encoded(rows), Collator(self.tokenizer)
+        labels = predict_logits(self.teacher, encoded, collate).argmax(-1)
+        return CheckedRows(encoded, collate, labels, rows["index"][:], seed)
 
     def floors(self, rows: Dataset) -> list[dict[str, float]]:
         """Figures of agreement of each student under a random head, the mean over ``FLOOR_SEEDS``; none where its head

@@ -16,7 +16,7 @@ import numpy as np
 from gradistill.attribution.shapley import shapley_design
 from gradistill.auditing.faithfulness import BEAM, WordScores, faithfulness, word_occlusion
 from gradistill.auditing.flips import Edit, edit_labels, flip_columns, flipping_edits
-from gradistill.auditing.per_example import Columns
+from gradistill.auditing.per_example import Columns, named_of
 from gradistill.auditing.predictor import CopiesOf, Predictor, predict_by_row
 from gradistill.auditing.response import MIN_WORDS, log_odds, response_columns
 from gradistill.auditing.signed_agreement import signed_agreement
@@ -194,7 +194,7 @@ class WordExaminer:
             judged = word_occlusion(predictor, rows.words, labels, copies_of) if own is None else own
             found.append(faithfulness(predictor, judged, labels, copies_of, beam=beam))
         teacher, *students = found
-        return [_named_of("teacher", teacher) | _named_of("student", student) for student in students]
+        return [named_of("teacher", teacher) | named_of("student", student) for student in students]
 
     def _drawn(self, rows: TextRows) -> list[list[str]]:
         """One word of the pool for each word of each row."""
@@ -234,10 +234,6 @@ def _replacing(rows: TextRows, replacements: Sequence[Sequence[str]]) -> CopiesO
 
 def _named(columns: Columns, suffix: str) -> Columns:
     return {f"{name}{suffix}": values for name, values in columns.items()}
-
-
-def _named_of(owner: str, columns: Columns) -> Columns:
-    return {f"{owner}_{name}": values for name, values in columns.items()}
 
 
 def _as_read(

@@ -75,6 +75,12 @@ class AuditOptions:
             help="Width of the search for the limits of faithfulness: wider is nearer to them.",
         ),
     ] = 3
+    map_checks: Annotated[
+        bool,
+        typer.Option(
+            "--map-checks", help="Also measure infidelity and max-sensitivity, on the rows for faithfulness."
+        ),
+    ] = False
     perturbed_rows: Annotated[
         int, typer.Option("--perturbed-rows", min=0, help="Rows for each perturbation.")
     ] = 200

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from gradistill.auditing.map_checks import random_map_warnings
 from gradistill.auditing.per_example import GROUPS
 from gradistill.auditing.shown_examples import chosen_examples
 from gradistill.auditing.summary import Audited, summed_up
@@ -142,7 +143,10 @@ def audit(
         }  # fmt: skip
         found = summed_up(audited, about, choice.method, splits.task, choice.limits, seed=choice.seed)
         found |= {"overlap": overlap, **_task_metrics(audited, splits)}
-        found["warnings"] = [*splits.warnings, *warnings, *_doubts(audited, splits)]
+        random = random_map_warnings(audited.when_random, choice.method)
+        for warning in random:
+            logger.warning(warning)
+        found["warnings"] = [*splits.warnings, *warnings, *random, *_doubts(audited, splits)]
         examples = chosen_examples(draft / EXAMPLES, choice.examples, seed=choice.seed)
         (draft / PAGE).write_bytes(audit_page(found, examples).encode("utf-8", "backslashreplace"))
         (draft / TABLE).write_bytes(audit_table(found).encode("utf-8", "backslashreplace"))

@@ -22,6 +22,8 @@ class AuditChoice:
     (response loyalty and flips), ``shapley_rows`` (Shapley values, from ``shapley_pairs`` pairs of permutations), and
     ``floor_rows`` (the floors of the other figures).
 
+    ``map_checks`` adds infidelity and max-sensitivity of both models' maps, on the rows for faithfulness.
+
     ``reference`` is a second teacher, trained like the first with another seed: how far it agrees with the first is
     shown beside the students. ``cascade`` adds the figures while the student's blocks are randomised from the top. The
     page shows ``examples`` of the examples, half of them those on which the models disagree most.
@@ -37,6 +39,7 @@ class AuditChoice:
     watched: tuple[str, ...] = ()
     faithfulness_rows: int = 20
     beam: int = BEAM
+    map_checks: bool = False
     perturbed_rows: int = 200
     response_rows: int = 100
     shapley_rows: int = 50
