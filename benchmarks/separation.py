@@ -41,7 +41,6 @@ YARDSTICK = PAGE.with_name("yardstick.md")
 CHOICE = AuditChoice(response_rows=60, shapley_rows=30, faithfulness_rows=0, perturbed_rows=0)
 VARIANT_ROWS, MOST_COPIES = 40, 64
 UNTRAINED, UPPER = ("random", "random_head", "cut"), ("layers_5", "longer", "bits_8")
-SHOWN = (*UNTRAINED, *METHODS, "second", *UPPER)
 HEADLINE = ("response", "response_masked", "flips", "flips_masked", "kept", "shapley", "shapley_sign", "saliency",
             "top_k_overlap", "cosine", "label", "probability", "prediction")  # fmt: skip
 
@@ -73,8 +72,8 @@ def lines() -> list[dict[str, Any]]:
 def measure(models: Path, data: Path, tasks: Sequence[str]) -> None:
     for task in tasks:
         known = {line["student"] for line in lines() if line["task"] == task}
-        wanted = [*SHOWN, *(f"bits_{bits}" for bits in BITS if bits != 8)]
-        names = [n for n in wanted if n not in known and (models / task / n / "model.safetensors").is_file()]
+        there = sorted(file.parent.name for file in (models / task).glob("*/model.safetensors"))
+        names = [name for name in there if name != "teacher" and name not in known]
         if not names:
             continue
         teacher, folders = models / task / "teacher", [models / task / name for name in names]

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from math import ceil
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from gradistill.auditing.loyalty_measures import MIN_TOKENS, Maps, spearman
 from gradistill.auditing.map_agreement import TOP
 
 
 def signed_columns(
-    student: Maps, teacher: Maps, words: Sequence[Int[np.ndarray, " token"]]
-) -> dict[str, Float[np.ndarray, " row"]]:
+    student: Maps, teacher: Maps, words: Sequence[np.ndarray]
+) -> dict[str, np.ndarray]:
     """``signed`` and ``signed_top`` of each row: ``signed_agreement`` of the sums over the tokens of each word.
 
     ``words`` holds the number of each token's word, −1 for a token of none.
