@@ -15,7 +15,6 @@ from datasets import Dataset
 
 from families import build
 from gradistill.auditing import predictions
-from gradistill.auditing.faithfulness import SHARES, faithfulness
 from gradistill.auditing.methods import all_methods, method, token_scores
 from gradistill.auditing.predictions import predict_rows
 from gradistill.batch import Batch
@@ -226,58 +225,6 @@ def test_unknown_methods_and_options_are_refused() -> None:
     for name, options in (("integrated_gradients", {"steps": 0}), ("smoothgrad", {"samples": 0})):
         with pytest.raises(RecipeError, match="or more"):
             method(name, **options)
-
-
-def naive_effect(model: Any, row: Any, label: int, erased: set[int]) -> float:
-    ids = [BLANK if k in erased else x for k, x in enumerate(row["input_ids"])]
-    before, after = store_lock(model, row), store_lock(model, row, ids=ids)
-    if before.shape[1] == 1:
-        return float((before - after).abs())
-    return float((before.softmax(-1) - after.softmax(-1))[0, label])
-
-
-def naive_curve(model: Any, row: Any, label: int, order: list[int], *, kept: bool) -> float:
-    own = range(1, len(row["input_ids"]) - 1)
-    effects = []
-    for share in SHARES:
-        top = set(order[: max(1, int(np.ceil(share * len(own))))])
-        effects.append(naive_effect(model, row, label, set(own) - top if kept else top))
-    return float(np.mean(effects))
-
-
-@pytest.mark.parametrize("labels", [1, 3])
-def test_faithfulness_equals_a_naive_loop(labels: int) -> None:
-    model, rows = model_of(labels=labels), rows_of()
-    with frozen_eval(model), torch.no_grad():
-        forward, own = forward_of(model, rows)
-        scores = torch.rand(own.shape, generator=torch.Generator().manual_seed(1))
-        found = faithfulness(forward, scores.double(), own)
-        for k, row in enumerate(sorted(rows, key=lambda r: -r["length"])):
-            label, tokens = int(explained_labels(forward)[k]), list(range(1, row["length"] - 1))
-            for name, kept in (("comprehensiveness", False), ("sufficiency", True)):
-                single = {
-                    t: naive_effect(model, row, label, set(tokens) - {t} if kept else {t}) for t in tokens
-                }
-                orders = [
-                    sorted(tokens, key=lambda t: -float(scores[k, t])),
-                    sorted(tokens, key=lambda t: -single[t]),
-                    sorted(tokens, key=lambda t: single[t]),
-                ]
-                curves = [naive_curve(model, row, label, order, kept=kept) for order in orders]
-                assert float(found[name][k]) == pytest.approx(curves[0], abs=1e-9)
-                low, high = min(curves), max(curves)
-                wanted = (curves[0] - low) / (high - low)
-                assert float(found[f"normalised_{name}"][k]) == pytest.approx(wanted, abs=1e-6)
-
-
-def test_a_model_that_nothing_moves_has_no_faithfulness() -> None:
-    model = model_of()
-    torch.nn.init.zeros_(model.classifier.weight)
-    with frozen_eval(model):
-        forward, own = forward_of(model, rows_of())
-        found = faithfulness(forward, torch.rand(own.shape), own)
-    assert found["comprehensiveness"].abs().max() == 0
-    assert found["normalised_comprehensiveness"].isnan().all()
 
 
 def test_without_a_mask_token_words_cannot_be_taken_away() -> None:

@@ -12,22 +12,21 @@ from datasets import Dataset
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from gradistill.auditing.faithfulness import faithfulness
+from gradistill.auditing.faithfulness import WordScores
+from gradistill.auditing.map_checks import CheckedRows, agreement_when_random, check_columns
 from gradistill.auditing.methods import Method
-from gradistill.auditing.per_example import Columns, columns_of, confidence, joined, mean_values
+from gradistill.auditing.per_example import Columns, columns_of, confidence, joined, mean_values, named_of
 from gradistill.auditing.plausibility import marked_tokens, plausibility
 from gradistill.auditing.predictions import Predictions, predict_logits, predict_rows
 from gradistill.auditing.signed_agreement import signed_columns
+from gradistill.auditing.statistics import Estimate
 from gradistill.auditing.word_maps import TokenizedText, readings, row_texts, watched_share
 from gradistill.batch import UNLABELLED
 from gradistill.data import Collator, Task, encode
-from gradistill.data.batching import row_batches
 from gradistill.data.raw_words import token_words
 from gradistill.data.tokenization import token_places
-from gradistill.models.eval_mode import frozen_eval
 from gradistill.models.probe import ProbedModel
 from gradistill.models.random_head import has_head, head_parameters, randomised
-from gradistill.signals.explained import explained_pass
 
 BLOCK = 1000
 """Rows that are encoded and predicted at a time: memory does not grow with the number of rows beyond it."""
@@ -82,16 +81,30 @@ class Examiner:
             parts.append(self._compared(some, *self._predictions(some)))
         return [joined(of_one) for of_one in zip(*parts, strict=True)]
 
-    def faithfulness(self, rows: Dataset) -> list[Columns]:
-        """Normalised comprehensiveness and sufficiency of both models' maps, for the teacher's label."""
+    def word_scores(self, rows: Dataset) -> list[WordScores]:
+        """The scores of the words of each row by each model, the teacher first, for the teacher's label: the sum of the
+        scores of a word's tokens; NaN for words that are cut off."""
+        read = readings(rows, self.tokenizer, self.task, self.max_length)
+        teacher, students = self._predictions(rows)
+        return [
+            [own.raw_words(scores) for own, scores in zip(read, model.maps, strict=True)]
+            for model in (teacher, *students)
+        ]
+
+    def map_checks(self, rows: Dataset, seed: int) -> list[Columns]:
+        """Infidelity and max-sensitivity of both models' maps, a set a student; see ``check_columns``."""
+        checked = self._checked(rows, seed)
+        teacher, *students = (check_columns(model, self.method, checked) for model in self._probed)
+        return [named_of("teacher", teacher) | named_of("student", student) for student in students]
+
+    def when_teacher_is_random(self, rows: Dataset, seed: int) -> dict[str, Estimate]:
+        """How far the teacher's maps agree with those under random weights; see ``agreement_when_random``."""
+        return agreement_when_random(self._probed[0], self.method, self._checked(rows, seed))
+
+    def _checked(self, rows: Dataset, seed: int) -> CheckedRows:
         encoded, collate = self._encoded(rows), Collator(self.tokenizer)
         labels = predict_logits(self.teacher, encoded, collate).argmax(-1)
-        teacher, *students = [self._faithful(probed, encoded, collate, labels) for probed in self._probed]
-        return [
-            {f"teacher_{name}": values for name, values in teacher.items()}
-            | {f"student_{name}": values for name, values in student.items()}
-            for student in students
-        ]
+        return CheckedRows(encoded, collate, labels, rows["index"][:], seed)
 
     def floors(self, rows: Dataset) -> list[dict[str, float]]:
         """Figures of agreement of each student under a random head, the mean over ``FLOOR_SEEDS``; none where its head
@@ -116,20 +129,6 @@ class Examiner:
             with randomised(student.model, parameters, seed):
                 drawn += self._compared(rows, explained, [self._predicted(student, rows, explained.labels)])
         return mean_values(drawn)
-
-    def _faithful(
-        self, probed: ProbedModel, encoded: Dataset, collate: Collator, labels: np.ndarray
-    ) -> dict[str, np.ndarray]:
-        found = {name: np.full(len(encoded), np.nan) for name in ("comprehensiveness", "sufficiency")}
-        with frozen_eval(probed.model):
-            for some in row_batches(encoded, collate, probed.device, tokens_at_once=1024, labels=labels):
-                forward = explained_pass(probed, some.batch)
-                own = some.own_tokens.to(probed.device)
-                figures = faithfulness(forward, self.method(forward).detach(), own)
-                for name, values in found.items():
-                    values[list(some.places)] = figures[f"normalised_{name}"].cpu().numpy()
-                self.on_progress(len(some.places))
-        return found
 
     def _predictions(self, rows: Dataset) -> tuple[Predictions, list[Predictions]]:
         teacher, *students = self._probed

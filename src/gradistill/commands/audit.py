@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from gradistill.auditing.map_checks import random_map_warnings
 from gradistill.auditing.per_example import GROUPS
 from gradistill.auditing.shown_examples import chosen_examples
 from gradistill.auditing.summary import Audited, summed_up
@@ -147,9 +148,12 @@ def audit(
         }  # fmt: skip
         found = summed_up(audited, about, choice.method, splits.task, choice.limits, seed=choice.seed)
         doubts = _doubts(audited, splits)
+        random = random_map_warnings(audited.when_random, choice.method)
+        for warning in random:
+            logger.warning(warning)
         found |= {"created": _now(), "reason": choice.reason}
         found |= {"overlap": overlap, **_task_metrics(audited, splits), "doubts": doubts}
-        found["warnings"] = [*splits.warnings, *warnings, *doubts]
+        found["warnings"] = [*splits.warnings, *warnings, *random, *doubts]
         found = judged(found, choice.limits)
         examples = chosen_examples(draft / EXAMPLES, choice.examples, seed=choice.seed)
         (draft / PAGE).write_bytes(audit_page(found, examples).encode("utf-8", "backslashreplace"))
@@ -224,7 +228,8 @@ def _settings(choice: AuditChoice) -> dict[str, Any]:
         "split": choice.split, "seed": choice.seed, "max_length": choice.max_length, "rationale": choice.rationale,
         "challenge": choice.challenge, "watched words": ", ".join(choice.watched) or None,
         "slices": ", ".join(choice.slices) or None,
-        "rows for faithfulness": choice.faithfulness_rows, "rows for perturbations": choice.perturbed_rows,
+        "rows for faithfulness": choice.faithfulness_rows, "beam for faithfulness": choice.beam,
+        "rows for perturbations": choice.perturbed_rows,
         "rows for response loyalty and flips": choice.response_rows, "rows for Shapley values": choice.shapley_rows,
         "pairs of permutations for Shapley values": choice.shapley_pairs, "rows for floors": choice.floor_rows,
     }  # fmt: skip

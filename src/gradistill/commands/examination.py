@@ -34,6 +34,9 @@ from gradistill.printing import progress_bars
 
 EXAMPLES = "examples.jsonl"
 
+CHECKED_ROWS = 25
+"""Rows on which the teacher's maps are compared with those under random weights."""
+
 
 @dataclass(frozen=True)
 class AuditRows:
@@ -115,8 +118,13 @@ class Examination:
             with self._part("floors", len(rows.floor) * students * (1 + len(FLOOR_SEEDS))) as done:
                 floors = self._examiner(done).floors(rows.floor)
         if len(rows.faithful):
-            with self._part("faithfulness", len(rows.faithful) * (1 + students)) as done:
-                faithful = self._examiner(done).faithfulness(rows.faithful)
+            with self._part("faithfulness") as done:
+                faithful = self._faithfulness(done)
+        checked = drawn_rows(rows.floor, CHECKED_ROWS, self.choice.seed)
+        when_random = {}
+        if len(checked):
+            with self._part("randomised teacher") as done:
+                when_random = self._examiner(done).when_teacher_is_random(checked, self.choice.seed)
         if challenge:
             with self._part("challenge", len(challenge) * (1 + students)) as done:
                 changed = self._examiner(done).agreement(challenge)
@@ -128,7 +136,7 @@ class Examination:
         return Audited(
             self.models.names, columns, faithful, changed, perturbations,
             words=[part[:students] for part in words], floors=floors,
-            reference=self._reference(words), cascade=self._cascade(),
+            reference=self._reference(words), cascade=self._cascade(), when_random=when_random,
         )  # fmt: skip
 
     def _words(self) -> tuple[list[list[StudentWords]], list[Flip]]:
@@ -151,6 +159,18 @@ class Examination:
                     examiner.shapley(self._texts(self.rows.shapley), pairs=self.choice.shapley_pairs)
                 )
         return parts, flips
+
+    def _faithfulness(self, done: OnProgress) -> list[Columns]:
+        rows, models = self.rows.faithful, self.models
+        examiner = replace(
+            self._word_examiner(done), students=[self._predictor(model, done) for model in models.students]
+        )
+        scores = self._examiner(done).word_scores(rows)
+        found = examiner.faithfulness(self._texts(rows), scores, beam=self.choice.beam)
+        if not self.choice.map_checks:
+            return found
+        checks = self._examiner(done).map_checks(rows, self.choice.seed)
+        return [own | more for own, more in zip(found, checks, strict=True)]
 
     def _reference(self, words: Sequence[Sequence[StudentWords]]) -> dict[str, Estimate] | None:
         """How far the reference agrees with the teacher, on the rows of the floors and of the words."""
