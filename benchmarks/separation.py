@@ -13,12 +13,14 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measuring import PAGE, RESULTS
+from measuring import PAGE, RESULTS, markdown, publish
 from scipy.special import softmax
+from scipy.stats import spearmanr
 from separation_models import BITS, METHODS
 
 from gradistill import AuditChoice, DataChoice, audit, load_classifier, load_splits, load_tokenizer
@@ -39,7 +41,6 @@ YARDSTICK = PAGE.with_name("yardstick.md")
 CHOICE = AuditChoice(response_rows=60, shapley_rows=30, faithfulness_rows=0, perturbed_rows=0)
 VARIANT_ROWS, MOST_COPIES = 40, 64
 UNTRAINED, UPPER = ("random", "random_head", "cut"), ("layers_5", "longer", "bits_8")
-SHOWN = (*UNTRAINED, *METHODS, "second", *UPPER)
 HEADLINE = ("response", "response_masked", "flips", "flips_masked", "kept", "shapley", "shapley_sign", "saliency",
             "top_k_overlap", "cosine", "label", "probability", "prediction")  # fmt: skip
 
@@ -71,12 +72,12 @@ def lines() -> list[dict[str, Any]]:
 def measure(models: Path, data: Path, tasks: Sequence[str]) -> None:
     for task in tasks:
         known = {line["student"] for line in lines() if line["task"] == task}
-        wanted = [*SHOWN, *(f"bits_{bits}" for bits in BITS if bits != 8)]
-        names = [n for n in wanted if n not in known and (models / task / n / "model.safetensors").is_file()]
+        there = sorted(file.parent.name for file in (models / task).glob("*/model.safetensors"))
+        names = [name for name in there if name != "teacher" and name not in known]
         if not names:
             continue
         teacher, folders = models / task / "teacher", [models / task / name for name in names]
-        choice = DataChoice(str(data / task), task=None if task == "banking77" else task)
+        choice = data_of(data, task)
         found = audit(
             str(teacher), [str(f) for f in folders], choice, models / task / "audit", CHOICE, overwrite=True
         )
@@ -88,6 +89,12 @@ def measure(models: Path, data: Path, tasks: Sequence[str]) -> None:
                         "teacher": found["metrics"].get("teacher"), "figures": student["figures"],
                         "variants": variants[name]}  # fmt: skip
                 stream.write(json.dumps(line) + "\n")
+
+
+def data_of(data: Path, task: str) -> DataChoice:
+    if task == "banking77":
+        return DataChoice(str(data / task), label_column="category", text_columns=("text",))
+    return DataChoice(str(data / task), task=task)
 
 
 def variants_of(teacher: Path, students: Sequence[Path], choice: DataChoice) -> Iterator[dict[str, float]]:
@@ -160,7 +167,163 @@ def _mean_agreement(ours: np.ndarray, theirs: np.ndarray) -> float:
 
 
 def show(found: Sequence[Mapping[str, Any]]) -> None:
-    raise NotImplementedError
+    """The tables of docs/yardstick.md."""
+    tasks = list(dict.fromkeys(line["task"] for line in found))
+    parts = {
+        "separation": "\n\n".join(_models_table(task, _of(found, task)) for task in tasks),
+        "separation_fitness": markdown(fitness(found, tasks)),
+        "separation_variants": markdown(variant_ranks(found, tasks)),
+        "separation_ranks": markdown(figure_ranks(found, tasks)),
+    }
+    command = "python benchmarks/separation.py show"
+    for name, text in parts.items():
+        publish(name, text, _summary(found, name), command=command, page=YARDSTICK)
+
+
+def _summary(found: Sequence[Mapping[str, Any]], name: str) -> Any:
+    """The raw lines stand in separation.jsonl; only how many there are is written beside each table."""
+    return {"lines": len(found), "of": name}
+
+
+def _of(found: Sequence[Mapping[str, Any]], task: str) -> dict[str, Mapping[str, Any]]:
+    return {line["student"]: line for line in found if line["task"] == task}
+
+
+def _figure(line: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
+    for group in ("loyalty", "agreement"):
+        entry = line["figures"].get(group, {}).get(name)
+        if entry and entry.get("value") is not None:
+            return entry
+    return None
+
+
+COLUMNS = (
+    "label",
+    "probability",
+    "prediction",
+    "response",
+    "response_masked",
+    "flips",
+    "kept",
+    "shapley",
+    "saliency",
+)
+
+
+def _models_table(task: str, lines: Mapping[str, Mapping[str, Any]]) -> str:
+    order = [
+        "random",
+        "random_head",
+        "cut",
+        *(f"bits_{bits}" for bits in reversed(BITS[1:])),
+        *METHODS,
+        "second",
+        *UPPER,
+    ]
+    named = [name for name in order if name in lines]
+    shown = [c for c in COLUMNS if any(_figure(lines[name], c) for name in named)]
+    rows = []
+    for name in named:
+        metrics = lines[name]["metrics"] or {}
+        first = next(iter(metrics), None)
+        rows.append({
+            task: f"`{name}`", first or "metric": f"{metrics[first]:.3f}" if first else "–",
+            **{c: _cell(_figure(lines[name], c)) for c in shown},
+        })  # fmt: skip
+    return markdown(rows)
+
+
+def _cell(entry: Mapping[str, Any] | None) -> str:
+    if entry is None:
+        return "–"
+    between = "" if entry.get("low") is None else f" ({entry['low']:.2f} to {entry['high']:.2f})"
+    floor = "" if entry.get("floor") is None else f", floor {entry['floor']:.2f}"
+    return f"{entry['value']:.2f}{between}{floor}"
+
+
+def fitness(found: Sequence[Mapping[str, Any]], tasks: Sequence[str]) -> list[dict[str, str]]:
+    """For each figure on how many tasks it passes each test of a headline."""
+    rows = []
+    for name in HEADLINE:
+        passed: dict[str, list[bool]] = {}
+        for task in tasks:
+            entries = {k: e for k, line in _of(found, task).items() if (e := _figure(line, name))}
+            low, high = ([entries[k] for k in names if k in entries] for names in (UNTRAINED, METHODS))
+            if not low or not high:
+                continue
+            tests = {
+                "a random head under .25": entries.get("random_head", {}).get("value", 0) < 0.25,
+                "untrained apart from trained": max(_end(e, "high") for e in low)
+                < min(_end(e, "low") for e in high),
+                "upper end over .9": all(entries[k]["value"] > 0.9 for k in UPPER if k in entries),
+                "bits in order": _in_order(
+                    [entries[f"bits_{b}"]["value"] for b in BITS if f"bits_{b}" in entries]
+                ),
+            }
+            if "second" in entries:
+                tests["second teacher apart from untrained"] = max(_end(e, "high") for e in low) < _end(
+                    entries["second"], "low"
+                )
+            for test, result in tests.items():
+                passed.setdefault(test, []).append(result)
+        if passed:
+            rows.append({"figure": name} | {test: f"{sum(of)} of {len(of)}" for test, of in passed.items()})
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return [{name: row.get(name, "–") for name in names} for row in rows]
+
+
+def _end(entry: Mapping[str, Any], name: str) -> float:
+    return entry["value"] if entry.get(name) is None else entry[name]
+
+
+def _in_order(values: Sequence[float]) -> bool:
+    return all(a >= b - 0.02 for a, b in pairwise(values))
+
+
+def variant_ranks(found: Sequence[Mapping[str, Any]], tasks: Sequence[str]) -> list[dict[str, str]]:
+    """Rank correlation over the students of a task of each variant with the headline, and the range of its values."""
+    names = list(dict.fromkeys(name for line in found for name in line["variants"]))
+    rows = []
+    for name in names:
+        ranks, cut, trained = [], [], []
+        for task in tasks:
+            lines = [line for line in _of(found, task).values() if name in line["variants"]]
+            if len(lines) > 3:
+                pair = [[line["variants"][n] for line in lines] for n in ("coarse words 16", name)]
+                ranks.append(float(spearmanr(*pair)[0]))
+                cut += [line["variants"][name] for line in lines if line["student"] == "random_head"]
+                trained += [line["variants"][name] for line in lines if line["student"] in METHODS]
+        if ranks:
+            rows.append({
+                "words that stay, form, copies, target": name,
+                "rank correlation with the headline, lowest of the tasks": f"{np.mean(ranks):.3f}, {min(ranks):.3f}",
+                "random head": _range(cut), "trained students": _range(trained),
+            })  # fmt: skip
+    return rows
+
+
+def _range(values: Sequence[float]) -> str:
+    return f"{min(values):.2f} to {max(values):.2f}" if values else "–"
+
+
+def figure_ranks(found: Sequence[Mapping[str, Any]], tasks: Sequence[str]) -> list[dict[str, str]]:
+    """Rank correlations of the figures over the students of each task, the mean over tasks."""
+    pairs: dict[tuple[str, str], list[float]] = {}
+    for task in tasks:
+        lines = list(_of(found, task).values())
+        for a, b in combinations(HEADLINE, 2):
+            both = [
+                (x["value"], y["value"])
+                for line in lines
+                if (x := _figure(line, a)) and (y := _figure(line, b))
+            ]
+            if len(both) > 5:
+                pairs.setdefault((a, b), []).append(float(spearmanr(*zip(*both, strict=True))[0]))
+    rows = []
+    for a in HEADLINE[:-1]:
+        own = {b: f"{np.mean(pairs[a, b]):.2f}" if (a, b) in pairs else "" for b in HEADLINE[1:]}
+        rows.append({"": a, **own})
+    return rows
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-NOT_MODEL_INPUTS = frozenset({"labels", "index", "special_tokens_mask", "length"})
+NOT_MODEL_INPUTS = frozenset({"labels", "index", "special_tokens_mask", "length", "word_ids"})
 """Keys of a collated batch that the model's forward must not see."""
 
 
@@ -61,6 +61,7 @@ class Batch:
     not NaN): dividing by it gives the average over labelled rows.
     ``drawn`` is there while training, for what is estimated from a part. ``teacher_labels`` are the labels that the
     teacher predicts, or others that are to be explained. ``mask_token_id`` is the token id of an erased word.
+    ``word_ids`` is the number of each token's word in the raw text, −1 for tokens of none.
     """
 
     inputs: Mapping[str, Tensor]
@@ -72,6 +73,7 @@ class Batch:
     drawn: RandomDraws | None = None
     teacher_labels: Int[Tensor, " batch"] | None = None
     mask_token_id: int | None = None
+    word_ids: Int[Tensor, "batch token"] | None = None
 
     @classmethod
     def of(cls, collated: Mapping[str, Any], **known: Any) -> Batch:
@@ -80,7 +82,8 @@ class Batch:
         tokens = inputs["input_ids"] if "input_ids" in inputs else inputs["inputs_embeds"][..., 0]
         mask = inputs.get("attention_mask")
         mask = torch.ones_like(tokens).bool() if mask is None else mask.bool()
-        return cls(inputs, mask, collated.get("labels"), collated.get("index"), **known)
+        own = {"word_ids": collated["word_ids"]} if "word_ids" in collated else {}
+        return cls(inputs, mask, collated.get("labels"), collated.get("index"), **own, **known)
 
     def per_token(self, summed_over_tokens: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """Values whose mean over examples is the mean over tokens of what was summed."""
@@ -124,4 +127,5 @@ class Batch:
             drawn=None if self.drawn is None else self.drawn.rows(at),
             teacher_labels=None if self.teacher_labels is None else self.teacher_labels[at],
             mask_token_id=self.mask_token_id,
+            word_ids=None if self.word_ids is None else self.word_ids[at],
         )

@@ -6,6 +6,8 @@ from itertools import permutations
 
 import numpy as np
 import pytest
+import torch
+from captum.attr import ShapleyValues, ShapleyValueSampling
 
 from gradistill.attribution.shapley import EXACT, shapley_design
 
@@ -88,3 +90,31 @@ def test_coalitions_belong_to_the_seed() -> None:
     one, same, other = (shapley_design(9, seed=seed) for seed in ((1, 2), (1, 2), (1, 3)))
     assert (one.kept == same.kept).all()
     assert one.kept.shape != other.kept.shape or (one.kept != other.kept).any()
+
+
+def _network(features: torch.Tensor) -> torch.Tensor:
+    """A function of 9 features that is not additive."""
+    generator = torch.Generator().manual_seed(7)
+    first, second = (torch.randn(shape, generator=generator, dtype=torch.float64) for shape in ((9, 6), (6,)))
+    return torch.tanh(features.double() @ first) @ second
+
+
+@pytest.mark.parametrize("players", [5, 9])
+def test_captum_has_the_same_values_on_the_same_coalitions(players: int) -> None:
+    whole, generator = torch.ones(1, players), np.random.default_rng(8)
+    orders = [
+        order for _ in range(3) for one in (generator.permutation(players),) for order in (one, one[::-1])
+    ]
+
+    def value(features: torch.Tensor) -> torch.Tensor:
+        return _network(torch.nn.functional.pad(features, (0, 9 - players)))
+
+    if players < EXACT:
+        expected = ShapleyValues(value).attribute(whole, baselines=0)
+    else:
+        sampling = ShapleyValueSampling(value)
+        sampling.permutation_generator = lambda *_: iter(order.tolist() for order in orders)
+        expected = sampling.attribute(whole, baselines=0, n_samples=len(orders))
+    design = shapley_design(players, pairs=3, seed=8)
+    found = design.weights @ value(torch.as_tensor(design.kept).float()).numpy()
+    assert found == pytest.approx(expected[0].numpy(), abs=1e-5)  # Captum attributes in float32

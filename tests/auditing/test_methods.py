@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hashlib import sha256
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,9 @@ from datasets import Dataset
 
 from families import build
 from gradistill.auditing import predictions
-from gradistill.auditing.faithfulness import SHARES, faithfulness
-from gradistill.auditing.methods import all_methods, method
+from gradistill.auditing.methods import all_methods, method, token_scores
 from gradistill.auditing.predictions import predict_rows
+from gradistill.batch import Batch
 from gradistill.data import Collator
 from gradistill.data.batching import row_batches
 from gradistill.errors import ModelError, RecipeError
@@ -112,7 +113,7 @@ def by_hand(name: str, model: Any, row: Any, label: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("labels", [1, 2, 3])
-@pytest.mark.parametrize("name", [name for name in all_methods() if name != "smoothgrad"])
+@pytest.mark.parametrize("name", [n for n in all_methods() if n not in ("smoothgrad", "shapley")])
 def test_each_method_is_what_it_says(name: str, labels: int) -> None:
     model, rows = model_of(labels=labels), rows_of()
     with frozen_eval(model):
@@ -123,6 +124,49 @@ def test_each_method_is_what_it_says(name: str, labels: int) -> None:
         torch.testing.assert_close(at[mask].detach(), by_hand(name, model, row, int(label)).detach(),
                                    rtol=1e-6, atol=1e-9)  # fmt: skip
     assert own.shape == scores.shape
+
+
+@pytest.mark.parametrize("labels", [1, 3])
+def test_shapley_values_of_words_by_their_definition(labels: int) -> None:
+    model, words = model_of(labels=labels), [-1, 0, 0, 1, 2, 3, -1]  # a word of two tokens
+    rows = rows_of((7,)).add_column("word_ids", [words])  # pyright: ignore[reportCallIssue]
+    row = rows[0]
+    with frozen_eval(model):
+        forward, _ = forward_of(model, rows)
+        signed, found = method("shapley").signed(forward), method("shapley")(forward)  # pyright: ignore
+    label = int(explained_labels(forward)[0])
+
+    def value(kept: set[int]) -> float:
+        ids = [x if w in kept or w < 0 else BLANK for x, w in zip(row["input_ids"], words, strict=True)]
+        return float(log_odds(store_lock(model, row, ids=ids), label))
+
+    gains, orders = np.zeros(4), list(permutations(range(4)))
+    for order in orders:
+        for place, word in enumerate(order):
+            gains[word] += value({*order[: place + 1]}) - value({*order[:place]})
+    gains /= len(orders)
+    expected = [0, gains[0] / 2, gains[0] / 2, *gains[1:], 0]
+    np.testing.assert_allclose(signed[0], expected, atol=1e-9)
+    np.testing.assert_allclose(found[0], np.abs(expected), atol=1e-9)
+    without = Batch.of({"input_ids": torch.tensor([row["input_ids"]])})
+    assert without.word_ids is None
+    with pytest.raises(RecipeError, match="1 or more"):
+        method("shapley", pairs=0)
+
+
+@pytest.mark.parametrize("name", all_methods())
+def test_signed_scores_are_those_of_the_vectors_summed(name: str) -> None:
+    model, rows = model_of(), rows_of()
+    with frozen_eval(model):
+        forward, _ = forward_of(model, rows)
+        scores, signed = token_scores(method(name), forward)
+        alone = method(name)(forward)
+    torch.testing.assert_close(scores, alone)
+    if name in ("gradient_norm", "smoothgrad"):
+        assert signed is None
+        return
+    assert signed is not None
+    assert (signed.abs() <= scores * forward.embedding.shape[-1] ** 0.5 + 1e-9).all()  # |sum| ≤ √D · norm
 
 
 def test_smoothgrad_is_the_mean_of_noisy_gradients() -> None:
@@ -181,58 +225,6 @@ def test_unknown_methods_and_options_are_refused() -> None:
     for name, options in (("integrated_gradients", {"steps": 0}), ("smoothgrad", {"samples": 0})):
         with pytest.raises(RecipeError, match="or more"):
             method(name, **options)
-
-
-def naive_effect(model: Any, row: Any, label: int, erased: set[int]) -> float:
-    ids = [BLANK if k in erased else x for k, x in enumerate(row["input_ids"])]
-    before, after = store_lock(model, row), store_lock(model, row, ids=ids)
-    if before.shape[1] == 1:
-        return float((before - after).abs())
-    return float((before.softmax(-1) - after.softmax(-1))[0, label])
-
-
-def naive_curve(model: Any, row: Any, label: int, order: list[int], *, kept: bool) -> float:
-    own = range(1, len(row["input_ids"]) - 1)
-    effects = []
-    for share in SHARES:
-        top = set(order[: max(1, int(np.ceil(share * len(own))))])
-        effects.append(naive_effect(model, row, label, set(own) - top if kept else top))
-    return float(np.mean(effects))
-
-
-@pytest.mark.parametrize("labels", [1, 3])
-def test_faithfulness_equals_a_naive_loop(labels: int) -> None:
-    model, rows = model_of(labels=labels), rows_of()
-    with frozen_eval(model), torch.no_grad():
-        forward, own = forward_of(model, rows)
-        scores = torch.rand(own.shape, generator=torch.Generator().manual_seed(1))
-        found = faithfulness(forward, scores.double(), own)
-        for k, row in enumerate(sorted(rows, key=lambda r: -r["length"])):
-            label, tokens = int(explained_labels(forward)[k]), list(range(1, row["length"] - 1))
-            for name, kept in (("comprehensiveness", False), ("sufficiency", True)):
-                single = {
-                    t: naive_effect(model, row, label, set(tokens) - {t} if kept else {t}) for t in tokens
-                }
-                orders = [
-                    sorted(tokens, key=lambda t: -float(scores[k, t])),
-                    sorted(tokens, key=lambda t: -single[t]),
-                    sorted(tokens, key=lambda t: single[t]),
-                ]
-                curves = [naive_curve(model, row, label, order, kept=kept) for order in orders]
-                assert float(found[name][k]) == pytest.approx(curves[0], abs=1e-9)
-                low, high = min(curves), max(curves)
-                wanted = (curves[0] - low) / (high - low)
-                assert float(found[f"normalised_{name}"][k]) == pytest.approx(wanted, abs=1e-6)
-
-
-def test_a_model_that_nothing_moves_has_no_faithfulness() -> None:
-    model = model_of()
-    torch.nn.init.zeros_(model.classifier.weight)
-    with frozen_eval(model):
-        forward, own = forward_of(model, rows_of())
-        found = faithfulness(forward, torch.rand(own.shape), own)
-    assert found["comprehensiveness"].abs().max() == 0
-    assert found["normalised_comprehensiveness"].isnan().all()
 
 
 def test_without_a_mask_token_words_cannot_be_taken_away() -> None:

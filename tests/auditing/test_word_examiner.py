@@ -69,7 +69,7 @@ def test_a_teacher_agrees_with_itself() -> None:
     for name in ("response", "response_masked", "flips", "flips_masked", "kept", "shapley", "shapley_sign"):
         assert value_of(found, name) == pytest.approx(1), name
         assert np.isnan(found[name][3]), "one word"
-    assert len(response.floors) == len(flips.floors) == len(shapley.floors) == 3
+    assert len(response.floors) == len(flips.floors) == len(shapley.floors) == 16
 
 
 def test_a_student_with_other_reasons() -> None:

@@ -50,7 +50,7 @@ def test_the_best_trial_its_recipe_and_its_student_are_kept_and_no_other(done: A
     assert len(scores) == 3
     assert scores == sorted(scores, reverse=True)
     best = found["trials"][0]
-    assert best["score"] == pytest.approx((best["metric"] + best["saliency_loyalty"]) / 2)
+    assert best["score"] == pytest.approx((best["metric"] + best["response_loyalty"]) / 2)
     recipe = load_recipe(file=folder / "best.yaml")
     assert recipe.training.learning_rate == pytest.approx(best["values"]["training.learning_rate"])
     (kept,) = (folder / "trials").iterdir()

@@ -12,23 +12,27 @@ from datasets import Dataset
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from gradistill.auditing.faithfulness import faithfulness
+from gradistill.auditing.faithfulness import WordScores
+from gradistill.auditing.map_checks import CheckedRows, agreement_when_random, check_columns
 from gradistill.auditing.methods import Method
-from gradistill.auditing.per_example import Columns, columns_of, confidence, joined, mean_values
+from gradistill.auditing.per_example import Columns, columns_of, confidence, joined, mean_values, named_of
 from gradistill.auditing.plausibility import marked_tokens, plausibility
 from gradistill.auditing.predictions import Predictions, predict_logits, predict_rows
-from gradistill.auditing.word_examiner import FLOOR_SEEDS
-from gradistill.auditing.word_maps import TokenizedText, readings, watched_share
+from gradistill.auditing.signed_agreement import signed_columns
+from gradistill.auditing.statistics import Estimate
+from gradistill.auditing.word_maps import TokenizedText, readings, row_texts, watched_share
 from gradistill.batch import UNLABELLED
 from gradistill.data import Collator, Task, encode
-from gradistill.data.batching import row_batches
-from gradistill.models.eval_mode import frozen_eval
+from gradistill.data.raw_words import token_words
+from gradistill.data.tokenization import token_places
 from gradistill.models.probe import ProbedModel
 from gradistill.models.random_head import has_head, head_parameters, randomised
-from gradistill.signals.explained import explained_pass
 
 BLOCK = 1000
 """Rows that are encoded and predicted at a time: memory does not grow with the number of rows beyond it."""
+
+FLOOR_SEEDS = (0, 1, 2)
+"""Seeds of the random heads whose mean is the floor of a figure that needs gradients: each runs the whole model."""
 
 OnProgress = Callable[[int], object]
 
@@ -63,9 +67,8 @@ class Examiner:
         """All rows: columns with plausibility and watched words where they exist, and every example in words."""
         for some in in_blocks(rows):
             teacher, students = self._predictions(some)
-            gold = _gold(some)
             read = readings(some, self.tokenizer, self.task, self.max_length)
-            columns = [columns_of(student, teacher, gold) for student in students]
+            columns = self._compared(some, teacher, students)
             for own, student in zip(columns, students, strict=True):
                 own |= self._in_words(some, read, teacher, student)
             yield AuditBlock(columns, [self._example(some[k], read[k], k, teacher, students, columns)
@@ -75,21 +78,33 @@ class Examiner:
         """The columns that follow from the predictions alone, for rows of any number."""
         parts: list[list[Columns]] = []
         for some in in_blocks(rows):
-            teacher, students = self._predictions(some)
-            gold = _gold(some)
-            parts.append([columns_of(student, teacher, gold) for student in students])
+            parts.append(self._compared(some, *self._predictions(some)))
         return [joined(of_one) for of_one in zip(*parts, strict=True)]
 
-    def faithfulness(self, rows: Dataset) -> list[Columns]:
-        """Normalised comprehensiveness and sufficiency of both models' maps, for the teacher's label."""
+    def word_scores(self, rows: Dataset) -> list[WordScores]:
+        """The scores of the words of each row by each model, the teacher first, for the teacher's label: the sum of the
+        scores of a word's tokens; NaN for words that are cut off."""
+        read = readings(rows, self.tokenizer, self.task, self.max_length)
+        teacher, students = self._predictions(rows)
+        return [
+            [own.raw_words(scores) for own, scores in zip(read, model.maps, strict=True)]
+            for model in (teacher, *students)
+        ]
+
+    def map_checks(self, rows: Dataset, seed: int) -> list[Columns]:
+        """Infidelity and max-sensitivity of both models' maps, a set a student; see ``check_columns``."""
+        checked = self._checked(rows, seed)
+        teacher, *students = (check_columns(model, self.method, checked) for model in self._probed)
+        return [named_of("teacher", teacher) | named_of("student", student) for student in students]
+
+    def when_teacher_is_random(self, rows: Dataset, seed: int) -> dict[str, Estimate]:
+        """How far the teacher's maps agree with those under random weights; see ``agreement_when_random``."""
+        return agreement_when_random(self._probed[0], self.method, self._checked(rows, seed))
+
+    def _checked(self, rows: Dataset, seed: int) -> CheckedRows:
         encoded, collate = self._encoded(rows), Collator(self.tokenizer)
         labels = predict_logits(self.teacher, encoded, collate).argmax(-1)
-        teacher, *students = [self._faithful(probed, encoded, collate, labels) for probed in self._probed]
-        return [
-            {f"teacher_{name}": values for name, values in teacher.items()}
-            | {f"student_{name}": values for name, values in student.items()}
-            for student in students
-        ]
+        return CheckedRows(encoded, collate, labels, rows["index"][:], seed)
 
     def floors(self, rows: Dataset) -> list[dict[str, float]]:
         """Figures of agreement of each student under a random head, the mean over ``FLOOR_SEEDS``; none where its head
@@ -112,29 +127,25 @@ class Examiner:
         drawn = []
         for seed in seeds:
             with randomised(student.model, parameters, seed):
-                drawn.append(
-                    columns_of(self._predicted(student, rows, explained.labels), explained, _gold(rows))
-                )
+                drawn += self._compared(rows, explained, [self._predicted(student, rows, explained.labels)])
         return mean_values(drawn)
-
-    def _faithful(
-        self, probed: ProbedModel, encoded: Dataset, collate: Collator, labels: np.ndarray
-    ) -> dict[str, np.ndarray]:
-        found = {name: np.full(len(encoded), np.nan) for name in ("comprehensiveness", "sufficiency")}
-        with frozen_eval(probed.model):
-            for some in row_batches(encoded, collate, probed.device, tokens_at_once=1024, labels=labels):
-                forward = explained_pass(probed, some.batch)
-                own = some.own_tokens.to(probed.device)
-                figures = faithfulness(forward, self.method(forward).detach(), own)
-                for name, values in found.items():
-                    values[list(some.places)] = figures[f"normalised_{name}"].cpu().numpy()
-                self.on_progress(len(some.places))
-        return found
 
     def _predictions(self, rows: Dataset) -> tuple[Predictions, list[Predictions]]:
         teacher, *students = self._probed
         explained = self._predicted(teacher, rows)
         return explained, [self._predicted(student, rows, explained.labels) for student in students]
+
+    def _compared(
+        self, rows: Dataset, teacher: Predictions, students: Sequence[Predictions]
+    ) -> list[Columns]:
+        """The columns of each student, with the signed agreement of words where the method knows a direction."""
+        gold = _gold(rows)
+        found = [columns_of(student, teacher, gold) for student in students]
+        if teacher.signed and self.tokenizer.is_fast:
+            words = self._word_numbers(rows, special=False)
+            for own, student in zip(found, students, strict=True):
+                own |= signed_columns(student.signed, teacher.signed, words)
+        return found
 
     def _predicted(self, model: ProbedModel, rows: Dataset, labels: np.ndarray | None = None) -> Predictions:
         return predict_rows(
@@ -147,7 +158,20 @@ class Examiner:
         )
 
     def _encoded(self, rows: Dataset) -> Dataset:
-        return encode(rows, self.tokenizer, self.task, max_length=self.max_length).dataset
+        encoded = encode(rows, self.tokenizer, self.task, max_length=self.max_length).dataset
+        if not self.tokenizer.is_fast:
+            return encoded
+        return encoded.add_column("word_ids", [words.tolist() for words in self._word_numbers(rows)])  # pyright: ignore
+
+    def _word_numbers(self, rows: Dataset, *, special: bool = True) -> list[np.ndarray]:
+        """The number of each token's word in the raw text, −1 for tokens of none, which ``special`` ones are."""
+        places = token_places(rows, self.tokenizer, self.task, max_length=self.max_length)
+        return [
+            token_words(texts, place.offsets, place.segments)[
+                [special or segment is not None for segment in place.segments]
+            ]
+            for texts, place in zip(row_texts(rows, self.task), places, strict=True)
+        ]
 
     def _in_words(
         self, rows: Dataset, read: Sequence[TokenizedText], teacher: Predictions, student: Predictions

@@ -1,75 +1,191 @@
-"""Faithfulness: does a decision change when the tokens that it rests on are taken away, or kept alone?
+"""Faithfulness: does a decision change when the words that it rests on are taken away?
 
-Comprehensiveness and sufficiency are those of ERASER (DeYoung et al. 2020): the drop in the probability of the
-explained label, averaged over the top 1, 5, 10, 20 and 50 % of the tokens (at least one). In a regression it is the
-absolute change of the prediction. How large they can get at all depends on the model, so two models may only be
-compared after each example's value is set between the least and the most that any order of its tokens reaches (NAOPC,
-Edin et al. 2025, arXiv 2408.08137): 0 to 1. The paper searches these bounds by brute force or beam search; **ours are
-the orders by each token's own effect**, from both ends, and the judged order itself: 2 T + 30 forward passes a
-text. They may be too narrow, but no value leaves 0..1.
+The area over the perturbation curve of an order of n words is ``AOPC = 1/n Σ_k f(x) − f(x without its first k words)``,
+``f`` the probability of the explained label. Comprehensiveness takes words with high scores first, sufficiency those
+with low scores first. How large an AOPC can get at all depends on the model. Two models may therefore only be compared
+after each value is set between the least and the most that any order of the row's words reaches: 0 to 1. This is NAOPC
+(Edin et al. 2025, "Normalized AOPC", arXiv 2408.08137), with its two curves over all k and its beam search for both
+limits. The shares of ERASER (DeYoung et al. 2020) are not used.
+
+Deviations from the paper:
+
+- The beam holds sets of words, each with its best order so far; the paper's holds orders. A set is predicted once, for
+  both limits and both curves. A beam that holds every set finds the exact limits, as the paper's enumeration does.
+- The judged orders are candidates for both limits, so that no value leaves 0..1.
+- A row with more than ``UNITS`` words is cut into as many runs of neighbouring words, and each run is one unit.
+- The explained label is the teacher's for both models, and in a regression ``f(x) − f(…)`` is the absolute change of
+  the prediction.
 """
 
 from __future__ import annotations
 
-import torch
-from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from gradistill.signals.explained import explained_labels
-from gradistill.signals.forward_pass import ForwardPass
+import numpy as np
+from jaxtyping import Float, Int
+from scipy.special import softmax
 
-SHARES = (0.01, 0.05, 0.1, 0.2, 0.5)
+from gradistill.auditing.per_example import Columns
+from gradistill.auditing.predictor import CopiesOf, Predictor, predict_by_row
+from gradistill.auditing.response import effects
+from gradistill.auditing.statistics import EQUAL
+from gradistill.data.raw_words import Kept
+
+EXACT = 8
+"""A row of fewer units than this has its exact limits: seven units have 128 sets."""
+
+UNITS = 10
+"""Units of a row at most: a search costs the square of their number."""
+
+BEAM = 3
+"""Sets that a search keeps at each size."""
+
+FIGURES = ("comprehensiveness", "sufficiency")
+
+WordScores = Sequence[Float[np.ndarray, " _"]]
+"""One score a word of each row; NaN for a word that the model does not read, which is never taken away."""
 
 
 def faithfulness(
-    forward: ForwardPass, scores: Float[Tensor, "batch token"], own: Bool[Tensor, "batch token"]
-) -> dict[str, Float[Tensor, " batch"]]:
-    """``comprehensiveness`` (more is better) and ``sufficiency`` (less is better), raw and ``normalised_…``.
+    predictor: Predictor,
+    scores: WordScores,
+    label_ids: Int[np.ndarray, " row"],
+    copies_of: CopiesOf,
+    *,
+    beam: int = BEAM,
+) -> Columns:
+    """Normalised ``comprehensiveness`` (more is better) and ``sufficiency`` (less is better) of each row.
 
-    ``own`` marks the tokens that may be taken away. Normalised values are NaN where no order changes anything.
+    Both are 0..1. They are NaN where no order of the words changes anything: every order has the same AOPC.
+
+    Parameters:
+        ``predictor``: the model that is explained.
+        ``scores``: of the words of each row; the largest first is the order that is judged.
+        ``label_ids``: the label of each row that is explained; not used in a regression.
+        ``copies_of``: how words are taken away.
+        ``beam``: sets that the search for the limits keeps at each size, of rows with ``EXACT`` units or more.
+
+    Example::
+
+        copies_of = lambda row, kept: masked_copies(texts[row], kept)
+        faithfulness(predictor, scores, labels, copies_of)["comprehensiveness"]
     """
-    each = _effects_of_single_tokens(forward, own)
-    found = {}
-    for name, kept in (("comprehensiveness", False), ("sufficiency", True)):
-        orders = [scores, each[name], -each[name]]
-        curves = torch.stack([_mean_effect(forward, order, own, kept=kept) for order in orders])
-        low, high = curves.amin(0), curves.amax(0)
-        found[name] = curves[0]
-        found[f"normalised_{name}"] = torch.where(high > low, (curves[0] - low) / (high - low), torch.nan)
+    rows = [_Row.of(own) for own in scores]
+    nothing: dict[int, Kept] = {
+        place: np.ones((0, len(own.unit_of)), dtype=bool) for place, own in enumerate(rows)
+    }
+    whole = predict_by_row(predictor, nothing, copies_of)
+    searches = {place: own.search(beam) for place, own in enumerate(rows) if own.units > 1}
+    columns = {name: np.full(len(rows), np.nan) for name in FIGURES}
+    wanted = {place: next(search) for place, search in searches.items()}
+    while wanted:
+        kept = {place: rows[place].kept(sets) for place, sets in wanted.items() if sets}
+        found = predict_by_row(predictor, kept, lambda row, own: copies_of(row, own)[1:])
+        for place, sets in list(wanted.items()):
+            if sets:
+                values = _drops(whole[place][0, 0], found[place][0], int(label_ids[place]))
+                rows[place].drops.update(zip(sets, values.tolist(), strict=True))
+            try:
+                wanted[place] = next(searches[place])
+            except StopIteration as done:
+                del wanted[place]
+                for name, value in zip(FIGURES, done.value, strict=True):
+                    columns[name][place] = value
+    return columns
+
+
+def word_occlusion(
+    predictor: Predictor, words: Sequence[int], label_ids: Int[np.ndarray, " row"], copies_of: CopiesOf
+) -> list[Float[np.ndarray, " _"]]:
+    """``|F(x) − F(x without the word)|`` of each word, F the log-odds of the label: scores from predictions alone."""
+    kept = {row: ~np.eye(count, dtype=bool) for row, count in enumerate(words)}
+    found = predict_by_row(predictor, kept, copies_of)
+    return [np.abs(effects(logits, label_ids[row : row + 1])[0]) for row, logits in found.items()]
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One row: the unit of each word (−1 for words that stay), the ``order`` of its units that is judged, and the
+    ``drops`` of the sets of units that are known. A set is a number with one bit a unit that is taken away."""
+
+    unit_of: Int[np.ndarray, " word"]
+    order: list[int]
+    drops: dict[int, float] = field(default_factory=lambda: {0: 0.0})
+
+    @classmethod
+    def of(cls, scores: Float[np.ndarray, " word"]) -> _Row:
+        read = np.flatnonzero(~np.isnan(scores))
+        runs = np.array_split(read, min(len(read), UNITS)) if len(read) else []
+        unit_of = np.full(len(scores), -1)
+        for unit, run in enumerate(runs):
+            unit_of[run] = unit
+        totals = np.array([scores[run].sum() for run in runs])
+        return cls(unit_of, np.argsort(-totals, kind="stable").tolist())
+
+    @property
+    def units(self) -> int:
+        return len(self.order)
+
+    def kept(self, sets: Sequence[int]) -> Kept:
+        """The words that stay when these sets go."""
+        gone = (np.array(sets)[:, None] >> np.arange(self.units)) & 1 == 1
+        return (self.unit_of < 0) | ~gone[:, np.maximum(self.unit_of, 0)]
+
+    def search(self, beam: int) -> Generator[list[int], None, tuple[float, float]]:
+        """Yields sets whose drops must be known before it goes on; returns the figures."""
+        judged = (self.order, self.order[::-1])
+        yield self._unknown(removed for order in judged for removed in _nested(order))
+        high_first, low_first = (sum(self.drops[removed] for removed in _nested(order)) for order in judged)
+        width = beam if self.units >= EXACT else 2**self.units
+        # The best sum of drops of any order that takes a set away: once for the most, once, with signs turned, for the
+        # least.
+        beams: list[dict[int, float]] = [{0: 0.0}, {0: 0.0}]
+        for _ in range(self.units):
+            grown = [_grown(of_one, self.units) for of_one in beams]
+            yield self._unknown(removed for of_one in grown for removed in of_one)
+            beams = [
+                dict(
+                    sorted(
+                        ((removed, total + sign * self.drops[removed]) for removed, total in of_one.items()),
+                        key=lambda entry: -entry[1],
+                    )[:width]
+                )
+                for sign, of_one in zip((1, -1), grown, strict=True)
+            ]  # fmt: skip
+        (most,), (least,) = (of_one.values() for of_one in beams)
+        low, high = min(-least, high_first, low_first), max(most, high_first, low_first)
+        if high - low <= EQUAL * self.units:
+            return float("nan"), float("nan")
+        return (high_first - low) / (high - low), (low_first - low) / (high - low)
+
+    def _unknown(self, sets: Iterable[int]) -> list[int]:
+        return [removed for removed in dict.fromkeys(sets) if removed not in self.drops]
+
+
+def _nested(order: Sequence[int]) -> list[int]:
+    """The sets that an order takes away: its first unit, its first two, … all."""
+    found, removed = [], 0
+    for unit in order:
+        removed |= 1 << unit
+        found.append(removed)
     return found
 
 
-def _effects_of_single_tokens(
-    forward: ForwardPass, own: Bool[Tensor, "batch token"]
-) -> dict[str, Float[Tensor, "batch token"]]:
-    """What each token's absence does, and what is lost where it stands alone."""
-    places, tokens = own.nonzero(as_tuple=True)
-    alone = torch.nn.functional.one_hot(tokens, own.shape[1]).bool()
-    found = {}
-    for name, erased in (("comprehensiveness", alone), ("sufficiency", own[places] & ~alone)):
-        effects = torch.zeros(own.shape, dtype=forward.logits.dtype, device=own.device)
-        effects[places, tokens] = _effect(forward, erased, places)
-        found[name] = effects
+def _grown(beam: Mapping[int, float], units: int) -> dict[int, float]:
+    """Every set that is one unit larger than one of the beam, with the best sum that leads to it."""
+    found: dict[int, float] = {}
+    for removed, total in beam.items():
+        for unit in range(units):
+            larger = removed | 1 << unit
+            if larger != removed:
+                found[larger] = max(total, found.get(larger, -np.inf))
     return found
 
 
-def _mean_effect(
-    forward: ForwardPass, order: Float[Tensor, "batch token"], own: Bool[Tensor, "batch token"], *, kept: bool
-) -> Float[Tensor, " batch"]:
-    """The effect of taking the top tokens of an order away (or all others), averaged over ``SHARES``."""
-    ranks = order.masked_fill(~own, -torch.inf).argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
-    places = torch.arange(len(own), device=own.device)
-    counts = [(own.sum(-1, keepdim=True) * share).ceil().clamp(min=1) for share in SHARES]
-    erased = [own & ((ranks >= count) if kept else (ranks < count)) for count in counts]
-    effects = _effect(forward, torch.cat(erased), places.repeat(len(SHARES)))
-    return effects.view(len(SHARES), -1).mean(0)
-
-
-def _effect(
-    forward: ForwardPass, erased: Bool[Tensor, "row token"], places: Int[Tensor, " row"]
-) -> Float[Tensor, " row"]:
-    whole, logits = forward.logits.detach(), forward.erase(erased, places)
-    if logits.shape[1] == 1:
-        return (whole[places] - logits)[:, 0].abs()
-    drop = whole.softmax(-1)[places] - logits.softmax(-1)
-    return drop.gather(1, explained_labels(forward)[places].unsqueeze(1))[:, 0]
+def _drops(
+    whole: Float[np.ndarray, " label"], logits: Float[np.ndarray, "set label"], label_id: int
+) -> Float[np.ndarray, " set"]:
+    if logits.shape[-1] == 1:
+        return np.abs(whole[0] - logits[:, 0])
+    return softmax(whole)[label_id] - softmax(logits, axis=-1)[:, label_id]

@@ -9,8 +9,8 @@ of the two models' predictions, which is ours as well.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from math import nan
 from typing import Any
 
@@ -32,6 +32,9 @@ MIN_PAIRS = 4
 
 ROWS_NAMED = 10
 
+NAMES = ("label", "probability", "prediction", "response", "saliency")
+"""The loyalties, in the order in which they are shown."""
+
 Maps = Sequence[np.ndarray]
 """One 1-D array of token scores per example, special tokens and padding already taken out."""
 
@@ -41,7 +44,9 @@ class Loyalty:
     """The figures of one student against its teacher; a part that does not exist for the task is ``None``.
 
     ``label`` and ``probability`` exist for classification, ``prediction`` for regression, ``saliency`` wherever
-    maps were given. ``skipped`` counts the examples with fewer than four tokens.
+    maps were given. ``skipped`` counts the examples with fewer than four tokens. ``response`` is measured on changed
+    texts (``auditing.response``), so ``loyalty`` leaves it out. ``floors`` are values of a student that cannot have
+    learnt to agree, by the names of the figures.
     """
 
     label: Estimate | None
@@ -50,11 +55,23 @@ class Loyalty:
     prediction: Estimate | None
     skipped: int
     saliency_method: str
+    response: Estimate | None = None
+    floors: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def figures(self) -> dict[str, Estimate | None]:
+        """The figures by name, with their floors."""
+        found = {name: getattr(self, name) for name in NAMES}
+        return {
+            name: figure.with_floor(self.floors[name])
+            if figure is not None and name in self.floors
+            else figure
+            for name, figure in found.items()
+        }
 
     def as_dict(self) -> dict[str, Any]:
         """The form of ``loyalty`` in ``metrics.json``; parts that do not exist are ``None``."""
-        parts = {name: getattr(self, name) for name in ("label", "probability", "saliency", "prediction")}
-        out: dict[str, Any] = {name: part and part.as_dict() for name, part in parts.items()}
+        out: dict[str, Any] = {name: part and part.as_dict() for name, part in self.figures.items()}
         if self.saliency is not None:
             out["saliency"] |= {"skipped": self.skipped, "method": self.saliency_method}
         return out

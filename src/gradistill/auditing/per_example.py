@@ -30,6 +30,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "faithfulness": (
         "teacher_comprehensiveness", "student_comprehensiveness", "teacher_sufficiency", "student_sufficiency",
+        "teacher_infidelity", "student_infidelity", "teacher_max_sensitivity", "student_max_sensitivity",
     ),
     "plausibility": (
         "teacher_token_f1", "student_token_f1", "teacher_iou", "student_iou", "teacher_auprc", "student_auprc",
@@ -45,7 +46,11 @@ CORRELATIONS = {
 }
 """Figures of a regression that are Pearson's r of two columns instead of the mean of one."""
 
-RATIOS = {"response_slope": ("response_product", "response_square")}
+RATIOS = {
+    "response_slope": ("response_product", "response_square"),
+    "teacher_infidelity": ("teacher_infidelity_error", "teacher_infidelity_change"),
+    "student_infidelity": ("student_infidelity_error", "student_infidelity_change"),
+}
 """Figures that are the sum of one column divided by that of another."""
 
 OF_LABELS = {
@@ -102,6 +107,11 @@ def confidence(logits: np.ndarray) -> np.ndarray:
     """The probability of the label that is predicted."""
     shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
     return shifted.max(axis=1) / shifted.sum(axis=1)
+
+
+def named_of(owner: str, columns: Columns) -> Columns:
+    """The columns of one model under names that begin with its ``owner``, teacher or student."""
+    return {f"{owner}_{name}": values for name, values in columns.items()}
 
 
 def joined(parts: Sequence[Columns]) -> Columns:

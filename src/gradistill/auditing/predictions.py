@@ -11,7 +11,7 @@ import torch
 from datasets import Dataset
 from torch import nn
 
-from gradistill.auditing.methods import Method
+from gradistill.auditing.methods import Method, token_scores
 from gradistill.auditing.methods.gradient_x_input import GradientXInput
 from gradistill.data.batching import Collate, Rows, row_batches
 from gradistill.models.eval_mode import frozen_eval
@@ -26,10 +26,12 @@ TOKENS_AT_ONCE = 4096
 @dataclass(frozen=True)
 class Predictions:
     """The predictions of one model, row by row: logits ``(rows, label)`` and a map of token scores for each row,
-    special tokens and padding taken out; empty where no map was made."""
+    special tokens and padding taken out; empty where no map was made. ``signed`` are the same maps with what speaks
+    against the label below 0; empty where the method knows no direction."""
 
     logits: np.ndarray
     maps: tuple[np.ndarray, ...] = ()
+    signed: tuple[np.ndarray, ...] = ()
 
     @property
     def labels(self) -> np.ndarray:
@@ -63,16 +65,21 @@ def predict_rows(
     """
     logits: list[Any] = [None] * len(rows)
     maps: list[Any] = [None] * len(rows)
+    signed: list[Any] = [None] * len(rows)
     probed = ProbedModel.of(model)
     with frozen_eval(probed.model):
         for some in row_batches(rows, collate, probed.device, tokens_at_once=TOKENS_AT_ONCE, labels=labels):
             forward = explained_pass(probed, some.batch)
-            scores, own = method(forward).detach().cpu(), some.own_tokens
-            predicted = forward.logits.detach().cpu().numpy()
+            scores, directed = token_scores(method, forward)
+            predicted, own = forward.logits.detach().cpu().numpy(), some.own_tokens
+            for found, values in ((maps, scores), (signed, directed)):
+                if values is not None:
+                    for k, place in enumerate(some.places):
+                        found[place] = values[k].detach().cpu()[own[k]].numpy()
             for k, place in enumerate(some.places):
-                logits[place], maps[place] = predicted[k], scores[k][own[k]].numpy()
+                logits[place] = predicted[k]
             on_progress(len(some.places))
-    return Predictions(np.stack(logits), tuple(maps))
+    return Predictions(np.stack(logits), tuple(maps), () if signed[0] is None else tuple(signed))
 
 
 def predict_logits(

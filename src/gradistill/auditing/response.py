@@ -34,7 +34,7 @@ def log_odds(logits: Logits, label_ids: Int[np.ndarray, " row"]) -> Float[np.nda
     return chosen - logsumexp(np.where(own, -np.inf, logits), axis=-1)
 
 
-def effects(logits: Logits, label_ids: Int[np.ndarray, " row"]) -> Float[np.ndarray, "row copy"]:
+def effects(logits: Logits, label_ids: Int[np.ndarray, " row"]) -> Float[np.ndarray, "row change"]:
     """``Δ(S) = F(x_S) − F(x)`` of every copy but the first, which is the whole text."""
     values = log_odds(logits, label_ids)
     return values[:, 1:] - values[:, :1]

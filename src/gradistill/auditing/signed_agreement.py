@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import ceil
 
 import numpy as np
 from jaxtyping import Float
 
-from gradistill.auditing.loyalty_measures import MIN_TOKENS, spearman
+from gradistill.auditing.loyalty_measures import MIN_TOKENS, Maps, spearman
 from gradistill.auditing.map_agreement import TOP
+
+
+def signed_columns(student: Maps, teacher: Maps, words: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    """``signed`` and ``signed_top`` of each row: ``signed_agreement`` of the sums over the tokens of each word.
+
+    ``words`` holds the number of each token's word, −1 for a token of none.
+    """
+    found = np.full((len(words), 2), np.nan)
+    for row, (ours, theirs, numbers) in enumerate(zip(student, teacher, words, strict=True)):
+        count = int(numbers.max(initial=-1)) + 1
+        sums = [
+            np.bincount(numbers[numbers >= 0], weights=values[numbers >= 0], minlength=count)
+            for values in (ours, theirs)
+        ]
+        found[row] = signed_agreement(*sums)
+    return {"signed": found[:, 0], "signed_top": found[:, 1]}
 
 
 def signed_agreement(

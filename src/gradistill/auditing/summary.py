@@ -57,10 +57,12 @@ MEANINGS = {
     "top_k_overlap": "share of the top fifth of the tokens that both models have in common, mean",
     "cosine": "cosine of the two models' token attributions, mean",
     "kendall_tau": "Kendall's τ-b of the two models' token attributions, mean",
-    "comprehensiveness": "probability lost without the top tokens, set between the least and the most that an order of "
-    "the example's tokens reaches; more is more faithful",
-    "sufficiency": "probability lost with the top tokens alone, set between the least and the most; less is more "
-    "faithful",
+    "comprehensiveness": "probability lost as words go, those with high scores first, set between the least and the "
+    "most that an order of the example's words reaches; more is more faithful",
+    "sufficiency": "the same with low scores first; less is more faithful",
+    "infidelity": "squared error of what attributions predict for the log-odds without tokens, divided by the squared "
+    "changes; 0 is exact, 1 as bad as no attributions",
+    "max_sensitivity": "largest relative change of the attributions under small noise on the embeddings, mean",
     "token_f1": "F1 of the top tokens, as many as are marked, with the marked ones",
     "iou": "intersection over union of the same",
     "auprc": "area under the precision-recall curve of the attributions against the marked tokens",
@@ -87,7 +89,7 @@ class Audited:
     ``words``: the figures on changed words, parts of several rows each. ``floors``: those of the figures that come from
     ``columns``. ``reference``: how far a second teacher agrees with the first. ``cascade``: the figures of agreement
     with the head random, then with the last block too, and so on. ``slices``: the values of columns of the data, one a
-    row.
+    row. ``when_random``: how far the teacher's maps agree with those under random weights.
     """
 
     names: list[str]
@@ -100,6 +102,7 @@ class Audited:
     reference: dict[str, Estimate] | None = None
     cascade: list[list[dict[str, float]]] | None = None
     slices: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
+    when_random: Mapping[str, Estimate] = field(default_factory=dict)
 
     def floor(self, k: int) -> dict[str, float]:
         """The floors of the k-th student's figures of agreement."""
@@ -139,6 +142,7 @@ def summed_up(
             "method": method.name,
             "title": method.title,
             "description": EXPLAINED + method.source,
+            "randomised": {part: estimate.as_dict() for part, estimate in audited.when_random.items()},
         },
         **{name: about[name] for name in ABOUT if about.get(name) is not None},
         "students": students,

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from gradistill.attribution.shapley import shapley_design
+from gradistill.auditing.faithfulness import BEAM, WordScores, faithfulness, word_occlusion
 from gradistill.auditing.flips import Edit, edit_labels, flip_columns, flipping_edits
-from gradistill.auditing.per_example import Columns
+from gradistill.auditing.per_example import Columns, named_of
 from gradistill.auditing.predictor import CopiesOf, Predictor, predict_by_row
 from gradistill.auditing.response import MIN_WORDS, log_odds, response_columns
 from gradistill.auditing.signed_agreement import signed_agreement
@@ -23,8 +24,12 @@ from gradistill.auditing.statistics import EQUAL
 from gradistill.data.changed_copies import draw_coalitions, draw_words, masked_copies, substituted_copies
 from gradistill.data.raw_words import Kept, Texts, count_words, word_spans, words_of
 
-FLOOR_SEEDS = (0, 1, 2)
-"""Seeds of the random heads whose mean is the floor of a figure."""
+HEADS = tuple(range(16))
+"""Seeds of the random heads whose mean is the floor of a figure.
+
+The sign of a random head is a coin's: with two labels, and in a regression, it turns every effect around, so few heads
+of a body that learnt the task lie far from 0 on either side. The body runs once for all of them, so many cost nothing.
+"""
 
 MASKED = "_masked"
 """Ends the names of figures whose words are masked; the others are replaced."""
@@ -80,8 +85,9 @@ class WordExaminer:
     neighbours: Mapping[str, str] = field(default_factory=dict)
     seed: int = 0
 
-    def response(self, rows: TextRows) -> list[StudentWords]:
-        """The columns of ``response_columns``, and those of masked copies under names that end in ``_masked``."""
+    def response(self, rows: TextRows, *, masked: bool = True) -> list[StudentWords]:
+        """The columns of ``response_columns``, and where all models can mask words and ``masked`` is set those of
+        masked copies under names that end in ``_masked``."""
         words = rows.words
         kept = draw_coalitions(words, seed=self.seed, rows=rows.numbers)
 
@@ -90,9 +96,9 @@ class WordExaminer:
             return substituted_copies(rows.texts[row], own, others)
 
         found = self._responses(substituted, kept, words, "")
-        if self._can_mask:
-            masked = self._responses(_masks(rows), kept, words, MASKED)
-            found = [one.joined(other) for one, other in zip(found, masked, strict=True)]
+        if masked and self._can_mask:
+            others = self._responses(_masks(rows), kept, words, MASKED)
+            found = [one.joined(other) for one, other in zip(found, others, strict=True)]
         return found
 
     def _responses(
@@ -152,12 +158,8 @@ class WordExaminer:
             for row, count in enumerate(words)
             if count >= MIN_WORDS
         }
-        drawn = [
-            draw_words(self.pool, (1, count), self.seed, number)[0]
-            for count, number in zip(words, rows.numbers, strict=True)
-        ]
         kept = {row: design.kept for row, design in designs.items()}
-        copies_of = _replacing(rows, drawn)
+        copies_of = _replacing(rows, self._drawn(rows))
         teacher = {row: logits[0] for row, logits in predict_by_row(self.teacher, kept, copies_of).items()}
         found = []
         for student in self.students:
@@ -174,6 +176,32 @@ class WordExaminer:
                     own["shapley"][row], own["shapley_sign"][row] = signed_agreement(ours, theirs)
             found.append(StudentWords(columns[0], columns[1:]))
         return found
+
+    def faithfulness(
+        self, rows: TextRows, scores: Sequence[WordScores | None], *, beam: int = BEAM
+    ) -> list[Columns]:
+        """Comprehensiveness and sufficiency of teacher and student, for the teacher's label: a set a student.
+
+        ``scores`` holds those of the words of each row by each model, the teacher first. The occlusion of words stands
+        in where it is None. Words are masked; they are replaced by drawn ones where a model has no masks.
+        """
+        whole = {row: np.ones((0, count), dtype=bool) for row, count in enumerate(rows.words)}
+        copies_of = _masks(rows) if self._can_mask else _replacing(rows, self._drawn(rows))
+        predicted = predict_by_row(self.teacher, whole, copies_of)
+        labels = np.array([logits[0, 0].argmax() for logits in predicted.values()])
+        found = []
+        for predictor, own in zip((self.teacher, *self.students), scores, strict=True):
+            judged = word_occlusion(predictor, rows.words, labels, copies_of) if own is None else own
+            found.append(faithfulness(predictor, judged, labels, copies_of, beam=beam))
+        teacher, *students = found
+        return [named_of("teacher", teacher) | named_of("student", student) for student in students]
+
+    def _drawn(self, rows: TextRows) -> list[list[str]]:
+        """One word of the pool for each word of each row."""
+        return [
+            draw_words(self.pool, (1, count), self.seed, number)[0]
+            for count, number in zip(rows.words, rows.numbers, strict=True)
+        ]
 
     @property
     def _can_mask(self) -> bool:
@@ -192,7 +220,7 @@ def _attributions(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _heads(student: Predictor) -> Sequence[int]:
-    return FLOOR_SEEDS if student.has_head else ()
+    return HEADS if student.has_head else ()
 
 
 def _masks(rows: TextRows) -> CopiesOf:

@@ -10,6 +10,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from gradistill.data import Task
+from gradistill.data.raw_words import count_words, token_words
 from gradistill.data.tokenization import TokenPlaces, token_places
 from gradistill.data.word_scores import WordScore, words_from_pieces
 
@@ -35,6 +36,14 @@ class TokenizedText:
             sequence_ids=self.places.segments if len(self.texts) == 2 else None,
         )
         return [replace(word, score=float(word.score)) for word in words]
+
+    def raw_words(self, scores: np.ndarray) -> np.ndarray:
+        """The sum of the scores of the own tokens of each word of the raw text; NaN for a word that has none."""
+        words = token_words(self.texts, self.places.offsets, self.places.segments)[self.own]
+        found = np.full(count_words(self.texts), np.nan)
+        found[words[words >= 0]] = 0
+        np.add.at(found, words[words >= 0], scores[words >= 0])
+        return found
 
 
 def row_texts(rows: Dataset, task: Task) -> list[tuple[str, ...]]:

@@ -16,13 +16,13 @@ import numpy as np
 from scipy import stats
 
 from gradistill.auditing.comparison import holm
+from gradistill.auditing.loyalty_measures import NAMES
 from gradistill.auditing.statistics import EQUAL, Bounds
 from gradistill.bench.plan import BenchPlan
 from gradistill.recipe.catalogue import catalogue
 
 LEVEL = 0.95
-LOYALTIES = ("label", "probability", "saliency", "prediction")
-COMPARED = ("retention", *(f"{kind} loyalty" for kind in LOYALTIES[:3]))
+COMPARED = ("retention", *(f"{kind} loyalty" for kind in NAMES if kind != "prediction"))
 """Averaged over tasks, and compared with the baseline there."""
 Line = Mapping[str, Any]
 
@@ -49,7 +49,7 @@ def summary(
 def figures_of(line: Line) -> dict[str, float]:
     """The task's metrics, those as a share of the teacher's, and the loyalties of one student."""
     select, taught = line["select"], line["teacher_eval"] or {}
-    loyal = {f"{k} loyalty": v["value"] for k, v in (line["loyalty"] or {}).items() if k in LOYALTIES and v}
+    loyal = {f"{k} loyalty": v["value"] for k, v in (line["loyalty"] or {}).items() if k in NAMES and v}
     kept = {"retention": line["eval"][select] / taught[select]} if taught.get(select) else {}
     return {**line["eval"], **kept, **{k: v for k, v in loyal.items() if v is not None}}
 
@@ -164,7 +164,7 @@ def _over_tasks(panels: Sequence[Mapping[str, Any]], plan: BenchPlan) -> list[di
                 },
                 "ranks": {
                     figure: _mean(_rank(panel, names, name, figure) for panel in common)
-                    for figure in ("metric", "saliency loyalty")
+                    for figure in ("metric", "response loyalty")
                 },
                 "gains": {figure: _gain(common, name, figure) for figure in COMPARED},
             }

@@ -35,7 +35,7 @@ class AuditOptions:
         str,
         typer.Option(
             "--attribution",
-            help="gradient_x_input, integrated_gradients, gradient_norm, smoothgrad or occlusion, for both models.",
+            help="gradient_x_input, integrated_gradients, gradient_norm, smoothgrad, occlusion or shapley, for both.",
         ),
     ] = "gradient_x_input"
     steps: Annotated[
@@ -72,8 +72,25 @@ class AuditOptions:
         ),
     ] = None
     faithfulness_rows: Annotated[
-        int, typer.Option("--faithfulness-rows", min=0, help="Rows for faithfulness (2 T + 30 passes each).")
-    ] = 50
+        int,
+        typer.Option(
+            "--faithfulness-rows", min=0, help="Rows for faithfulness (at most 250 passes a row and model)."
+        ),
+    ] = 20
+    beam: Annotated[
+        int,
+        typer.Option(
+            "--beam",
+            min=1,
+            help="Width of the search for the limits of faithfulness: wider is nearer to them.",
+        ),
+    ] = 3
+    map_checks: Annotated[
+        bool,
+        typer.Option(
+            "--map-checks", help="Also measure infidelity and max-sensitivity, on the rows for faithfulness."
+        ),
+    ] = False
     perturbed_rows: Annotated[
         int, typer.Option("--perturbed-rows", min=0, help="Rows for each perturbation.")
     ] = 200

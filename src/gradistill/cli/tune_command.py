@@ -41,9 +41,10 @@ class SearchOptions:
     maximize: Annotated[
         str,
         typer.Option(
-            "--maximize", help="metric, label_loyalty, probability_loyalty, saliency_loyalty, or a mean: a+b."
+            "--maximize",
+            help="metric, label_loyalty, probability_loyalty, response_loyalty, saliency_loyalty, or a mean: a+b.",
         ),
-    ] = "metric+saliency_loyalty"
+    ] = "metric+response_loyalty"
     minutes: Annotated[
         float | None,
         typer.Option("--minutes", min=0.01, help="Start no trial after so many minutes (default: 60)."),

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from gradistill.auditing.map_checks import random_map_warnings
 from gradistill.auditing.per_example import GROUPS
 from gradistill.auditing.shown_examples import chosen_examples
 from gradistill.auditing.summary import Audited, summed_up
@@ -26,8 +27,9 @@ from gradistill.commands.data_warnings import (
     teacher_warning,
     with_positive,
 )
-from gradistill.commands.examination import EXAMPLES, AuditRows, Examination, drawn_rows
+from gradistill.commands.examination import EXAMPLES, AuditRows, Examination
 from gradistill.commands.identity import data_files, model_identity
+from gradistill.commands.loyalty_sample import drawn_rows
 from gradistill.commands.output_folder import FolderKind, check_output, draft_folder, held, put_in_place
 from gradistill.commands.run_record import described, versions
 from gradistill.commands.text_lengths import LoadedModel, task_length
@@ -146,9 +148,12 @@ def audit(
         }  # fmt: skip
         found = summed_up(audited, about, choice.method, splits.task, choice.limits, seed=choice.seed)
         doubts = _doubts(audited, splits)
+        random = random_map_warnings(audited.when_random, choice.method)
+        for warning in random:
+            logger.warning(warning)
         found |= {"created": _now(), "reason": choice.reason}
         found |= {"overlap": overlap, **_task_metrics(audited, splits), "doubts": doubts}
-        found["warnings"] = [*splits.warnings, *warnings, *doubts]
+        found["warnings"] = [*splits.warnings, *warnings, *random, *doubts]
         found = judged(found, choice.limits)
         examples = chosen_examples(draft / EXAMPLES, choice.examples, seed=choice.seed)
         (draft / PAGE).write_bytes(audit_page(found, examples).encode("utf-8", "backslashreplace"))
@@ -223,7 +228,8 @@ def _settings(choice: AuditChoice) -> dict[str, Any]:
         "split": choice.split, "seed": choice.seed, "max_length": choice.max_length, "rationale": choice.rationale,
         "challenge": choice.challenge, "watched words": ", ".join(choice.watched) or None,
         "slices": ", ".join(choice.slices) or None,
-        "rows for faithfulness": choice.faithfulness_rows, "rows for perturbations": choice.perturbed_rows,
+        "rows for faithfulness": choice.faithfulness_rows, "beam for faithfulness": choice.beam,
+        "rows for perturbations": choice.perturbed_rows,
         "rows for response loyalty and flips": choice.response_rows, "rows for Shapley values": choice.shapley_rows,
         "pairs of permutations for Shapley values": choice.shapley_pairs, "rows for floors": choice.floor_rows,
     }  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from gradistill.auditing.faithfulness import BEAM
 from gradistill.auditing.methods import Method
 from gradistill.auditing.methods.gradient_x_input import GradientXInput
 from gradistill.models.model_source import ModelSource
@@ -19,8 +20,11 @@ class AuditChoice:
     Without a ``max_length`` texts are cut at the length that the teacher was trained with (``commands.text_lengths``).
 
     Some parts run the models many times a text. They look at so many rows, drawn by ``seed``, and 0 leaves a part out:
-    ``faithfulness_rows``, ``perturbed_rows``, ``response_rows`` (response loyalty and flips), ``shapley_rows`` (Shapley
-    values, from ``shapley_pairs`` pairs of permutations), and ``floor_rows`` (the floors of the other figures).
+    ``faithfulness_rows`` (whose limits a search of width ``beam`` finds), ``perturbed_rows``, ``response_rows``
+    (response loyalty and flips), ``shapley_rows`` (Shapley values, from ``shapley_pairs`` pairs of permutations), and
+    ``floor_rows`` (the floors of the other figures).
+
+    ``map_checks`` adds infidelity and max-sensitivity of both models' maps, on the rows for faithfulness.
 
     ``reference`` is a second teacher, trained like the first with another seed: how far it agrees with the first is
     shown beside the students. ``cascade`` adds the figures while the student's blocks are randomised from the top. The
@@ -37,7 +41,9 @@ class AuditChoice:
     challenge: str | None = None
     watched: tuple[str, ...] = ()
     slices: tuple[str, ...] = ()
-    faithfulness_rows: int = 50
+    faithfulness_rows: int = 20
+    beam: int = BEAM
+    map_checks: bool = False
     perturbed_rows: int = 200
     response_rows: int = 100
     shapley_rows: int = 50

@@ -14,37 +14,28 @@ from typing import Any
 from datasets import Dataset
 from transformers import PreTrainedModel
 
-from gradistill.auditing.evaluate import Examiner, OnProgress, in_blocks
+from gradistill.auditing.evaluate import FLOOR_SEEDS, Examiner, OnProgress, in_blocks
 from gradistill.auditing.per_example import AGREEMENT, Columns, estimates, flat, joined, mean_values
 from gradistill.auditing.perturbations import PERTURBATIONS, perturbed
 from gradistill.auditing.predictor import ClassifierPredictor
 from gradistill.auditing.statistics import Estimate
 from gradistill.auditing.summary import Audited, Changed
-from gradistill.auditing.word_examiner import FLOOR_SEEDS, Flip, StudentWords, TextRows, WordExaminer
+from gradistill.auditing.word_examiner import Flip, StudentWords, TextRows, WordExaminer
 from gradistill.auditing.word_maps import row_texts
 from gradistill.commands.audit_choice import AuditChoice
 from gradistill.commands.audit_models import AuditModels
+from gradistill.commands.loyalty_sample import POOL_ROWS, drawn_rows
 from gradistill.data import Cut, Splits, Task, encode
 from gradistill.data.raw_words import word_pool, words_of
 from gradistill.models.random_head import cascade_parameters, randomised
 from gradistill.models.tokenizers import check_same_rows
 from gradistill.models.word_neighbours import nearest_words
 from gradistill.printing import progress_bars
-from gradistill.store.fingerprint import digest
 
 EXAMPLES = "examples.jsonl"
 
-POOL_ROWS = 1000
-"""Rows whose words stand in for others: so many keep memory small, and do not depend on how many rows are compared."""
-
-
-def drawn_rows(rows: Dataset, count: int | None, seed: int) -> Dataset:
-    """So many rows, in their order. Whether one is drawn depends on its number and the seed, and how many others come
-    before it: of a larger draw every smaller one is a part, whichever rows stood beside it."""
-    if count is None or count >= len(rows):
-        return rows
-    lots = [digest([seed, index]) for index in rows["index"][:]]
-    return rows.select(sorted(sorted(range(len(rows)), key=lots.__getitem__)[:count]))
+CHECKED_ROWS = 25
+"""Rows on which the teacher's maps are compared with those under random weights."""
 
 
 @dataclass(frozen=True)
@@ -90,10 +81,12 @@ class Examination:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def check(self) -> dict[str, Cut]:
-        """How many texts of each split are cut. Raises ModelError for rows that a model cannot read, and for
-        tokenizers that read them differently."""
+        """How many texts of each split are cut. Raises ModelError for rows that a model cannot read, for tokenizers
+        that read them differently, and for a cascade through a model whose blocks are not known apart."""
         found: dict[str, Cut] = {}
         models, max_length = self.models, self.max_length
+        for student in models.students if self.choice.cascade else ():
+            cascade_parameters(student)  # refuses a model whose blocks are not known apart
         limits = [(reader.owner, reader.limits) for reader in models.readers]
         for name, rows in {**self.rows.splits, **self.rows.perturbed}.items():
             for tokenizer in models.student_tokenizers if name in self.rows.splits else ():
@@ -118,16 +111,20 @@ class Examination:
         challenge = rows.splits[self.choice.challenge] if self.choice.challenge else None
         words, flips = self._words()
         with self._part("predictions and attributions", len(rows.rows) * (1 + students)) as done:
-            columns = _all_blocks(
-                self._examiner(done), rows.rows, _by_number(flips, rows.response, self.task), output
-            )
+            shown = _by_number(flips, rows.response, self.task, students)
+            columns = _all_blocks(self._examiner(done), rows.rows, shown, output)
         floors, faithful, changed = [{} for _ in range(students)], None, None
         if len(rows.floor):
             with self._part("floors", len(rows.floor) * students * (1 + len(FLOOR_SEEDS))) as done:
                 floors = self._examiner(done).floors(rows.floor)
         if len(rows.faithful):
-            with self._part("faithfulness", len(rows.faithful) * (1 + students)) as done:
-                faithful = self._examiner(done).faithfulness(rows.faithful)
+            with self._part("faithfulness") as done:
+                faithful = self._faithfulness(done)
+        checked = drawn_rows(rows.floor, CHECKED_ROWS, self.choice.seed)
+        when_random = {}
+        if len(checked):
+            with self._part("randomised teacher") as done:
+                when_random = self._examiner(done).when_teacher_is_random(checked, self.choice.seed)
         if challenge:
             with self._part("challenge", len(challenge) * (1 + students)) as done:
                 changed = self._examiner(done).agreement(challenge)
@@ -139,7 +136,7 @@ class Examination:
         return Audited(
             self.models.names, columns, faithful, changed, perturbations,
             words=[part[:students] for part in words], floors=floors,
-            reference=self._reference(words), cascade=self._cascade(),
+            reference=self._reference(words), cascade=self._cascade(), when_random=when_random,
         )  # fmt: skip
 
     def _words(self) -> tuple[list[list[StudentWords]], list[Flip]]:
@@ -162,6 +159,18 @@ class Examination:
                     examiner.shapley(self._texts(self.rows.shapley), pairs=self.choice.shapley_pairs)
                 )
         return parts, flips
+
+    def _faithfulness(self, done: OnProgress) -> list[Columns]:
+        rows, models = self.rows.faithful, self.models
+        examiner = replace(
+            self._word_examiner(done), students=[self._predictor(model, done) for model in models.students]
+        )
+        scores = self._examiner(done).word_scores(rows)
+        found = examiner.faithfulness(self._texts(rows), scores, beam=self.choice.beam)
+        if not self.choice.map_checks:
+            return found
+        checks = self._examiner(done).map_checks(rows, self.choice.seed)
+        return [own | more for own, more in zip(found, checks, strict=True)]
 
     def _reference(self, words: Sequence[Sequence[StudentWords]]) -> dict[str, Estimate] | None:
         """How far the reference agrees with the teacher, on the rows of the floors and of the words."""
@@ -233,8 +242,8 @@ class Examination:
         self.seconds[name] = perf_counter() - start
 
 
-def _by_number(flips: Sequence[Flip], rows: Dataset, task: Task) -> dict[int, dict[str, Any]]:
-    """The edits as examples show them, by the number of their row."""
+def _by_number(flips: Sequence[Flip], rows: Dataset, task: Task, students: int) -> dict[int, dict[str, Any]]:
+    """The edits as examples show them, by the number of their row; behind the ``students`` comes the reference."""
     names, numbers = task.labels or (), rows["index"][:]
     return {
         numbers[flip.edit.row]: {
@@ -242,7 +251,7 @@ def _by_number(flips: Sequence[Flip], rows: Dataset, task: Task) -> dict[int, di
             "texts": list(flip.texts),
             "replaced": [list(word) for word in flip.replaced],
             "teacher": names[flip.edit.after],
-            "students": [names[label] for label in flip.students],
+            "students": [names[label] for label in flip.students[:students]],
         }
         for flip in flips
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,6 +17,7 @@ from transformers import EvalPrediction, TrainingArguments
 from gradistill.auditing import Predictions, loyalty, predict_logits, predict_rows
 from gradistill.commands.cached_predictions import cached_predictions
 from gradistill.commands.data_warnings import teacher_warning, weak_teacher_warning
+from gradistill.commands.loyalty_sample import LoyaltySample
 from gradistill.commands.signal_stores import AUTO, StoreChoice, StoreRows, plan_store, stored_teacher
 from gradistill.commands.training_run import EncodedRows, Run
 from gradistill.data import Collator, Encoded, Splits, Task, compute_metrics, encode
@@ -174,11 +175,40 @@ class TaskRun(Run):
     ) -> dict[str, Any]:
         """Metrics and, where there is a teacher, its metrics and the student's loyalty to it."""
         return {
-            **self._validated(encoded.rows["validation"], inputs),
+            **self._validated(encoded.rows["validation"], inputs, before),
             **self._tested(encoded.rows.get("test")),
         }
 
-    def _validated(self, validation: Dataset, inputs: Mapping[str, str]) -> dict[str, Any]:
+    def measure(self, trainer: DistillationTrainer, encoded: EncodedRows) -> dict[str, float]:
+        """The loyalties of the student before its first step, which are the floors of those behind its last."""
+        teacher = self.models.teacher
+        if teacher is None or not processes().is_main_process:
+            return {}
+        before = next(teacher.model.parameters()).device
+        sample = self._sample()
+        assert sample is not None
+        found = sample.initial(self.models.student.model)
+        placed(teacher.model, before)  # with stored signals it waits in main memory
+        return found
+
+    def _sample(self) -> LoyaltySample | None:
+        """The validation rows that loyalty is measured on before training; None without a teacher."""
+        if self.models.teacher is None:
+            return None
+        teacher = placed(self.models.teacher.model, processes().device)
+        rows, seed = self.splits.rows["validation"], self.recipe.training.seed
+        return LoyaltySample(teacher, self.tokenizer, self.task, rows, self.max_length, seed)
+
+    def _loyalty(
+        self, predictions: Predictions, reference: Predictions, before: Mapping[str, float]
+    ) -> dict[str, Any]:
+        sample = self._sample()
+        response = sample.response(self.models.student.model) if sample else None
+        return replace(loyalty(predictions, reference), response=response, floors=before).as_dict()
+
+    def _validated(
+        self, validation: Dataset, inputs: Mapping[str, str], before: Mapping[str, float]
+    ) -> dict[str, Any]:
         student, teacher = self.models.student.model, self.models.teacher
         with progress_bars() as progress:
             bar = progress.add_task("evaluating", total=len(validation) * (1 if teacher is None else 2))
@@ -197,7 +227,7 @@ class TaskRun(Run):
         return {
             "eval": self._metrics(predictions, validation),
             "teacher_eval": self._metrics(reference, validation) if reference else None,
-            "loyalty": loyalty(predictions, reference).as_dict() if reference else None,
+            "loyalty": self._loyalty(predictions, reference, before) if reference else None,
             "warnings": [*self.splits.warnings, *self._doubts(predictions, reference, validation)],
         }
 

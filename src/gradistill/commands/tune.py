@@ -41,9 +41,9 @@ DATABASE, TRIALS, BEST, REPORT = "tune.db", "trials", "best.yaml", "tune.json"
 METRIC = "metric"
 _TRIAL = re.compile(r"[0-9a-f]{16}")
 """The folder of a trial is named by a hash of its values."""
-AIMS = (METRIC, "label_loyalty", "probability_loyalty", "saliency_loyalty")
+AIMS = (METRIC, "label_loyalty", "probability_loyalty", "response_loyalty", "saliency_loyalty")
 """What can be maximised: the task's selecting metric, and the loyalties. Several are averaged."""
-DEFAULT_AIM = (METRIC, "saliency_loyalty")
+DEFAULT_AIM = (METRIC, "response_loyalty")
 
 
 def _is_search(output: Path) -> bool:

@@ -48,6 +48,7 @@ class Collator:
             "attention_mask": 0,
             "token_type_ids": self.tokenizer.pad_token_type_id,
             "special_tokens_mask": 1,
+            "word_ids": -1,
         }
         width = self._width(max(len(feature["input_ids"]) for feature in features))
         batch = {

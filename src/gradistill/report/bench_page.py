@@ -138,18 +138,21 @@ def _as_markdown(found: TableCell | None) -> Ready:
 
 def bench_rows(bench: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     """The methods over all tasks, for a table in the terminal: 80 columns are enough for these."""
-    short = {"probability loyalty": "prob.", "saliency loyalty": "sal.", "prediction loyalty": "pred."}
     return [
         {
             "method": entry["method"],
             "layers": entry["layers"],
             "tasks": len(entry["tasks"]),
             "step": entry["step"],
-            **{
-                short[name] if name in short else name.removesuffix(" loyalty"): value
-                for name, value in entry["figures"].items()
-            },
+            **{_shortened(name): value for name, value in entry["figures"].items()},
             "rank": entry["ranks"]["metric"],
         }
         for entry in bench["over_tasks"]
     ]
+
+
+def _shortened(figure: str) -> str:
+    bare = figure.removesuffix(" loyalty")
+    return {"probability": "prob.", "saliency": "sal.", "response": "resp.", "prediction": "pred."}.get(
+        bare, bare
+    )

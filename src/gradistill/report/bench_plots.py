@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "h")
 """Their number and that of the colours have no common divisor: 55 methods before two look alike."""
-GAINED = ("saliency loyalty", "label loyalty")
+GAINED = ("response loyalty", "label loyalty")
 
 
 class PlotPoint(NamedTuple):
@@ -41,7 +41,7 @@ def _methods(bench: Mapping[str, Any]) -> list[str]:
 def _metric_against_loyalty(panel: Mapping[str, Any], numbers: Mapping[str, int]) -> Plot | None:
     select = panel["select"]
     found = [
-        (row["method"], row["figures"].get(select), row["figures"].get("saliency loyalty"))
+        (row["method"], row["figures"].get(select), row["figures"].get("response loyalty"))
         for row in panel["rows"]
     ]
     points = [PlotPoint(name, numbers[name], _spread(x), _spread(y)) for name, x, y in found if x and y]
@@ -54,7 +54,7 @@ def _metric_against_loyalty(panel: Mapping[str, Any], numbers: Mapping[str, int]
             axes.axvline(taught, color=INK, alpha=0.45, linewidth=1, linestyle=(0, (1, 2)))
         _draw(axes, points)
         axes.set_xlabel(select.replace("_", " "))
-        axes.set_ylabel("saliency loyalty")
+        axes.set_ylabel("response loyalty")
 
     note = "Means over seeds with t intervals." + (
         " The dotted line is the teacher." if taught is not None else ""

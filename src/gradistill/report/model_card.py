@@ -75,6 +75,8 @@ def model_card(facts: Mapping[str, Any]) -> str:
         label_loyalty="label" in loyalty,
         saliency=_saliency_note(loyalty.get("saliency")),
         prediction="prediction" in loyalty,
+        response="response" in loyalty,
+        floored=any(part.get("floor") is not None for part in loyalty.values()),
         recipe=Ready(recipe),
         fence=Ready(_fence_for(recipe)),
         timing=_named(facts.get("timing")),
@@ -179,7 +181,8 @@ def audit_warnings(audit: Mapping[str, Any]) -> list[str]:
 def _loyalty_row(name: str, part: Mapping[str, Any]) -> dict[str, Any]:
     low, high = part.get("low"), part.get("high")
     interval = None if low is None or high is None else f"{_number(low)} to {_number(high)}"
-    return {"name": name, "value": part.get("value"), "interval": interval, "n": part.get("n")}
+    plain = {key: part.get(key) for key in ("value", "n", "floor", "gain")}
+    return {"name": name, "interval": interval, **plain}
 
 
 def _saliency_note(part: Mapping[str, Any] | None) -> dict[str, Any] | None:

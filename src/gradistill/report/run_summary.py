@@ -47,6 +47,7 @@ def run_table(metrics: Mapping[str, Any]) -> RenderableType:
     if metrics["loyalty"]:
         loyal = [
             {"loyalty": name, "value": entry["value"], "95 % interval": _interval(entry), "n": entry["n"]}
+            | {key: entry[key] for key in ("floor", "gain") if entry.get(key) is not None}
             for name, entry in metrics["loyalty"].items()
             if isinstance(entry, Mapping)
         ]

@@ -4,8 +4,24 @@ A method is a frozen dataclass with a ``title``, a ``source`` and a call that ta
 (``signals.explained.explained_pass``) and returns scores ``(batch, token)``. An audit explains all models by one.
 """
 
-from gradistill.auditing.methods.base import Method, WithAttributions, all_methods, method
+from gradistill.auditing.methods.base import (
+    Method,
+    SignedMethod,
+    WithAttributions,
+    all_methods,
+    method,
+    token_scores,
+)
 from gradistill.auditing.methods.gradient_x_input import GradientXInput
 from gradistill.auditing.methods.integrated_gradients import IntegratedGradients
 
-__all__ = ["GradientXInput", "IntegratedGradients", "Method", "WithAttributions", "all_methods", "method"]
+__all__ = [
+    "GradientXInput",
+    "IntegratedGradients",
+    "Method",
+    "SignedMethod",
+    "WithAttributions",
+    "all_methods",
+    "method",
+    "token_scores",
+]

@@ -36,6 +36,29 @@ class WithAttributions(Method, Protocol):
     def attributions(self, forward: ForwardPass, *, rows_at_once: int | None = None) -> IntegrationResult: ...
 
 
+@runtime_checkable
+class SignedMethod(Method, Protocol):
+    """A method that also knows what speaks for the label (more than 0) and what against it."""
+
+    def signed(self, forward: ForwardPass) -> Float[Tensor, "batch token"]: ...
+
+
+def token_scores(
+    method: Method, forward: ForwardPass
+) -> tuple[Float[Tensor, "batch token"], Float[Tensor, "batch token"] | None]:
+    """The scores of 0 or more, and the signed ones where the method has them, from one computation.
+
+    Attributions of vectors are summed over their entries: those of all tokens then add up to what they explain.
+    """
+    if isinstance(method, WithAttributions):
+        attributions = method.attributions(forward).attributions
+        return attributions.norm(dim=-1), attributions.sum(dim=-1)
+    if isinstance(method, SignedMethod):
+        signed = method.signed(forward)
+        return signed.abs(), signed
+    return method(forward), None
+
+
 @cache
 def all_methods() -> dict[str, type[Any]]:
     """The classes by name, in alphabetical order."""

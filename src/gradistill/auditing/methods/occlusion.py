@@ -15,13 +15,20 @@ from gradistill.signals.forward_pass import ForwardPass
 
 @dataclass(frozen=True)
 class Occlusion:
-    """``|F(x) − F(x without token i)|``, the token's id replaced by the mask's: one forward pass a token."""
+    """``|F(x) − F(x without token i)|``, the token's id replaced by the mask's: one forward pass a token.
+
+    Without the absolute value it is ``signed``.
+    """
 
     name: ClassVar[str] = "occlusion"
     title: ClassVar[str] = "occlusion"
     source: ClassVar[str] = "Zeiler and Fergus 2014, arXiv 1311.2901"
 
     def __call__(self, forward: ForwardPass) -> Float[Tensor, "batch token"]:
+        return self.signed(forward).abs()
+
+    def signed(self, forward: ForwardPass) -> Float[Tensor, "batch token"]:
+        """``F(x) − F(x without token i)``: more than 0 where the token speaks for the label."""
         mask = forward.batch.mask
         places, tokens = mask.nonzero(as_tuple=True)
         logits = forward.erase(torch.nn.functional.one_hot(tokens, mask.shape[1]).bool(), places)
@@ -29,5 +36,5 @@ class Occlusion:
         whole = forward.values(EXPLAINED).detach()[places, 0]
         without = EXPLAINED.values(logits, None if label_ids is None else label_ids[places])[:, 0]
         scores = torch.zeros(mask.shape, dtype=whole.dtype, device=whole.device)
-        scores[places, tokens] = (whole - without).abs()
+        scores[places, tokens] = whole - without
         return scores

@@ -1,0 +1,69 @@
+"""The student's loyalty on some validation rows: its floor before training, and response loyalty behind it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from datasets import Dataset
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from gradistill.auditing.loyalty_measures import loyalty
+from gradistill.auditing.per_example import estimates, flat
+from gradistill.auditing.predictions import predict_rows
+from gradistill.auditing.predictor import ClassifierPredictor
+from gradistill.auditing.statistics import Estimate
+from gradistill.auditing.word_examiner import TextRows, WordExaminer
+from gradistill.auditing.word_maps import row_texts
+from gradistill.data import Collator, Task, encode
+from gradistill.data.raw_words import word_pool
+from gradistill.store.fingerprint import digest
+
+FLOOR_ROWS = 200
+"""Rows on which the student is compared with its teacher before its first step."""
+
+RESPONSE_ROWS = 50
+"""Rows of response loyalty, each predicted 17 times."""
+
+POOL_ROWS = 1000
+"""Rows whose words stand in for others: so many keep memory small, and do not depend on how many rows are compared."""
+
+
+def drawn_rows(rows: Dataset, count: int | None, seed: int) -> Dataset:
+    """So many rows, in their order. Whether one is drawn depends on its number and the seed, and how many others come
+    before it: of a larger draw every smaller one is a part, whichever rows stood beside it."""
+    if count is None or count >= len(rows):
+        return rows
+    lots = [digest([seed, index]) for index in rows["index"][:]]
+    return rows.select(sorted(sorted(range(len(rows)), key=lots.__getitem__)[:count]))
+
+
+@dataclass(frozen=True)
+class LoyaltySample:
+    """Validation rows of a run, as they are read: ``initial`` before training, ``response`` at any time."""
+
+    teacher: nn.Module
+    tokenizer: PreTrainedTokenizerBase
+    task: Task
+    rows: Dataset
+    max_length: int
+    seed: int = 0
+
+    def initial(self, student: nn.Module) -> dict[str, float]:
+        """The loyalties of an untrained student by name: the floors of those of the trained one."""
+        rows = drawn_rows(self.rows, FLOOR_ROWS, self.seed)
+        encoded = encode(rows, self.tokenizer, self.task, max_length=self.max_length).dataset
+        taught = predict_rows(self.teacher, encoded, Collator(self.tokenizer))
+        own = predict_rows(student, encoded, Collator(self.tokenizer), labels=taught.labels)
+        figures = {**loyalty(own, taught).figures, "response": self.response(student)}
+        return {name: figure.value for name, figure in figures.items() if figure is not None and figure.n}
+
+    def response(self, student: nn.Module) -> Estimate | None:
+        """Response loyalty by replaced words; None where no text has words enough."""
+        rows, pool = (drawn_rows(self.rows, count, self.seed) for count in (RESPONSE_ROWS, POOL_ROWS))
+        teacher, own = (
+            ClassifierPredictor(model, self.tokenizer, self.max_length) for model in (self.teacher, student)
+        )
+        examiner = WordExaminer(teacher, [own], word_pool(row_texts(pool, self.task)), seed=self.seed)
+        (found,) = examiner.response(TextRows(row_texts(rows, self.task), rows["index"][:]), masked=False)
+        return flat(estimates(found.columns, ["response"])).get("response")
