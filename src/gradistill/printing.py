@@ -49,6 +49,8 @@ def printable(text: str) -> str:
     surrogates, private and unassigned code points become ``\\x1b``, ``\\u202e`` and so on. Not markup-safe:
     hand the result to ``rich.text.Text``, or escape it.
     """
+    if text.isprintable():  # nothing of these kinds; most texts are, and pages hold thousands of them
+        return text
     return "".join(
         c if c in JOINERS or unicodedata.category(c) not in _HIDDEN else c.encode("unicode_escape").decode()
         for c in text

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from gradistill.report.audit_markdown import audit_table
-from report.audits import SMALL, audit, bare, estimate, hostile, regression, student
+from report.audits import LARGE, SMALL, assessed, audit, bare, estimate, hostile, regression, student
 
 PARSER = MarkdownIt("commonmark").enable("table")
 
@@ -43,6 +43,16 @@ def test_the_table_has_a_row_per_figure_and_a_column_per_student() -> None:
     assert rows[1] == ["loyalty: label loyalty", "0.935 (0.914–0.956), n 872", "0.845 (0.824–0.866), n 872"]
     assert "prediction loyalty" not in audit_table(audit()), "no student has one"
     assert len(rows) == 1 + 13
+
+
+def test_checks_that_do_not_pass_stand_above_the_figures() -> None:
+    title, rows, _ = _parsed(audit_table(assessed()))
+    assert title.startswith("Fail: ")
+    assert rows[:3] == [
+        ["about", "outcome", "check", "finding"],
+        [LARGE, "pass", "all", "–"],
+        [SMALL, "fail", "check of kappa", "finding of kappa"],
+    ]
 
 
 def test_a_figure_below_its_limit_says_so() -> None:
@@ -87,8 +97,9 @@ def test_hostile_text_stays_text() -> None:
     text.encode()
     title, rows, tokens = _parsed(text)
     assert "<script>alert(1)</script>" in title
-    assert rows[0][1] == "<script>alert(1)</script>"
-    assert {len(row) for row in rows} == {3}
+    of_figures = [row for row in rows if len(row) == 3]
+    assert of_figures[0][1] == "<script>alert(1)</script>"
+    assert {len(row) for row in rows} == {3, 4}, "the checks have a column more"
     assert not _kinds(tokens) & {"html_block", "html_inline", "link_open", "image", "code_inline", "fence"}
 
 

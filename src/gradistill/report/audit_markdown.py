@@ -7,11 +7,11 @@ from typing import Any
 
 from gradistill.report.audit_tables import TableCell, figure_groups, student_names
 from gradistill.report.model_card import NO_VALUE, Ready, audit_warnings, markdown_template
-from gradistill.report.run_summary import audit_metrics
+from gradistill.report.run_summary import audit_metrics, verdict_rows
 
 
 def audit_table(audit: Mapping[str, Any]) -> str:
-    """The verdict, and a table with a row per figure and a column per student.
+    """The verdict with the checks that warn or fail, and a table with a row per figure and a column per student.
 
     A cell reads ``value (low–high), n``, the interval being of 95 %, and ``floor`` where there is one; what is below
     its limit is marked.
@@ -19,6 +19,8 @@ def audit_table(audit: Mapping[str, Any]) -> str:
     """
     return markdown_template("audit.md.j2", cell=_cell).render(
         verdict=audit.get("verdict"),
+        outcome=(audit.get("assessment") or {}).get("outcome"),
+        checks=verdict_rows(audit),
         students=student_names(audit),
         groups=figure_groups(audit),
         data=audit.get("data") or {},

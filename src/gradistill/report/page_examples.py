@@ -62,7 +62,7 @@ def pieces(text: str, words: Iterable[Mapping[str, Any]]) -> list[Any]:
 
 def visible(text: str) -> str:
     """``printable``, save that line ends and tabs stay what they are."""
-    return "".join(c if c in _PLAIN else printable(c) for c in text)
+    return text if text.isprintable() else "".join(c if c in _PLAIN else printable(c) for c in text)
 
 
 def _example(example: Mapping[str, Any], students: int) -> dict[str, Any]:

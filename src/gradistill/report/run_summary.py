@@ -101,7 +101,24 @@ def audit_view(audit: Mapping[str, Any]) -> RenderableType:
         parts.append(results_table(rows, title=f"{student['name']} compared with {audit['teacher']['name']}"))
     if rows := audit_metrics(audit):
         parts.append(results_table(rows, title="metrics of the task"))
+    if rows := verdict_rows(audit):
+        parts.append(results_table(rows, title=f"verdict: {audit['assessment']['outcome']}"))
     return Group(*parts, Text(printable(audit["verdict"])), *_warnings(audit))
+
+
+def verdict_rows(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A row a check that warns or fails, and one for a student without any. None in an audit of an earlier version."""
+    found = []
+    students = [(s["name"], s["assessment"]) for s in audit.get("students") or [] if s.get("assessment")]
+    for name, part in [("data", audit.get("assessment") or {}), *students]:
+        short = [check for check in part.get("checks") or [] if check["outcome"] != "pass"]
+        found += [
+            {"about": name, "outcome": c["outcome"], "check": c["name"], "finding": c["reason"]}
+            for c in short
+        ]
+        if not short and name != "data":
+            found.append({"about": name, "outcome": part["outcome"], "check": "all", "finding": None})
+    return found
 
 
 def audit_metrics(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
