@@ -17,13 +17,16 @@ from gradistill.data.batching import row_batches
 from gradistill.data.changed_copies import Copy
 from gradistill.data.raw_words import Kept, Texts, mask_tokens, token_words
 from gradistill.data.tokenization import tokenized
-from gradistill.errors import GradistillError
+from gradistill.errors import GradistillError, ModelError
 from gradistill.models.eval_mode import frozen_eval
 from gradistill.models.random_head import has_head, head_logits, stacked_heads
 from gradistill.signals.forward_pass import widened
 
 TOKENS_AT_ONCE = 8192
 """Tokens, padding included, that share a forward pass."""
+
+SHOWN = 60
+"""Characters of a text that a message shows."""
 
 
 @runtime_checkable
@@ -66,6 +69,80 @@ def predict_by_row(
     return dict(zip(copies, np.split(predictor.logits(flat, heads=heads), ends, axis=1), strict=True))
 
 
+def refused_heads(heads: Sequence[int], owner: str) -> None:
+    """Raise GradistillError for heads that were asked of a predictor that has none."""
+    if heads:
+        raise GradistillError(f"Random heads were asked of {owner}.", expected="a PyTorch classifier")
+
+
+def checked_logits(
+    values: np.ndarray, labels: Sequence[str] | None, owner: str, copies: Sequence[Copy]
+) -> Float[np.ndarray, "row label"]:
+    """The outputs of a model for ``copies``, in float64. ``labels`` are their names, None for one score; ``()`` allows
+    any number.
+
+    Raises ModelError for another number of columns, and for NaN or infinite values, with the first text at fault.
+    """
+    columns = 1 if labels is None else len(labels)
+    if values.ndim != 2 or not values.shape[1] or (columns and values.shape[1] != columns):
+        names = ", ".join(labels or ())
+        raise ModelError(
+            f"{owner} returned an array of shape {values.shape}",
+            expected="one column, the score" if labels is None else f"one column for each label: {names}",
+            remedy="check that it belongs to this task",
+        )
+    if len(rows := np.flatnonzero(~np.isfinite(values).all(axis=1))):
+        raise ModelError(
+            f"{owner} returned NaN or infinite values for {shown_text(copies, int(rows[0]))}",
+            expected="finite numbers",
+            remedy="predict that text alone, and look for the cause",
+        )
+    return values.astype(np.float64)
+
+
+def shown_text(copies: Sequence[Copy], row: int) -> str:
+    """The number of one of several texts and its beginning, for a message."""
+    text = " | ".join(copies[row].texts)
+    return f"row {row} of the texts, {text[:SHOWN]!r}{'…' if len(text) > SHOWN else ''}"
+
+
+def encoded_copies(
+    copies: Sequence[Copy], tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> list[Mapping[str, Any]]:
+    """The columns of every copy: token ids, masked where words are. A text that several copies mask is tokenized once.
+
+    Raises GradistillError for masked words and a tokenizer without character offsets.
+    """
+    masked = any(copy.kept is not None for copy in copies)
+    if masked and not tokenizer.is_fast:
+        raise GradistillError(
+            f"{type(tokenizer).__name__} has no character offsets, so words cannot be masked.",
+            expected="a fast tokenizer",
+            remedy="replace words by others instead, or save the model with its tokenizer.json",
+        )
+    texts: dict[Texts, int] = {}
+    for copy in copies:
+        texts.setdefault(copy.texts, len(texts))
+    columns = [list(column) for column in zip(*texts, strict=True)]
+    encoded = tokenized(tokenizer, columns, max_length, offsets=masked)
+    names = [name for name in encoded if name not in ("offset_mapping", "special_tokens_mask")]
+    blank = Collator(tokenizer).mask_token_id
+    words: dict[int, np.ndarray] = {}
+    found: list[Mapping[str, Any]] = []
+    for copy in copies:
+        place = texts[copy.texts]
+        row = {name: encoded[name][place] for name in names}
+        if copy.kept is not None:
+            if place not in words:
+                words[place] = token_words(
+                    copy.texts, encoded["offset_mapping"][place], encoded.sequence_ids(place)
+                )
+            ids = mask_tokens(np.asarray(row["input_ids"]), words[place], copy.kept[None], blank)
+            row["input_ids"] = ids[0].tolist()
+        found.append(row)
+    return found
+
+
 @dataclass(frozen=True)
 class ClassifierPredictor:
     """A PyTorch classifier with its tokenizer; it computes in eval mode and is left as it was.
@@ -97,7 +174,10 @@ class ClassifierPredictor:
         device = next(self.model.parameters()).device
         stacked = stacked_heads(self.model, heads) if heads else None
         batches = row_batches(
-            self._encoded(copies), Collator(self.tokenizer), device, tokens_at_once=TOKENS_AT_ONCE
+            encoded_copies(copies, self.tokenizer, self.max_length),
+            Collator(self.tokenizer),
+            device,
+            tokens_at_once=TOKENS_AT_ONCE,
         )
         with frozen_eval(self.model), torch.no_grad():
             for some in batches:
@@ -113,34 +193,3 @@ class ClassifierPredictor:
                     found[place] = values
                 self.on_progress(len(some.places))
         return np.stack(found, axis=1).astype(np.float64)
-
-    def _encoded(self, copies: Sequence[Copy]) -> list[Mapping[str, Any]]:
-        """The columns of every copy. A text that several copies mask is tokenized once."""
-        masked = any(copy.kept is not None for copy in copies)
-        if masked and not self.can_mask:
-            raise GradistillError(
-                f"{type(self.tokenizer).__name__} has no character offsets, so words cannot be masked.",
-                expected="a fast tokenizer",
-                remedy="replace words by others instead, or save the model with its tokenizer.json",
-            )
-        texts: dict[Texts, int] = {}
-        for copy in copies:
-            texts.setdefault(copy.texts, len(texts))
-        columns = [list(column) for column in zip(*texts, strict=True)]
-        encoded = tokenized(self.tokenizer, columns, self.max_length, offsets=masked)
-        names = [name for name in encoded if name not in ("offset_mapping", "special_tokens_mask")]
-        blank = Collator(self.tokenizer).mask_token_id
-        words: dict[int, np.ndarray] = {}
-        found: list[Mapping[str, Any]] = []
-        for copy in copies:
-            place = texts[copy.texts]
-            row = {name: encoded[name][place] for name in names}
-            if copy.kept is not None:
-                if place not in words:
-                    words[place] = token_words(
-                        copy.texts, encoded["offset_mapping"][place], encoded.sequence_ids(place)
-                    )
-                ids = mask_tokens(np.asarray(row["input_ids"]), words[place], copy.kept[None], blank)
-                row["input_ids"] = ids[0].tolist()
-            found.append(row)
-        return found

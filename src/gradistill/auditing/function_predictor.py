@@ -1,0 +1,151 @@
+"""A function from texts to probabilities as a predictor: an API, a rule, another library's model."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from gradistill.auditing.predictor import checked_logits, refused_heads, shown_text
+from gradistill.data.changed_copies import Copy
+from gradistill.errors import GradistillError, ModelError, RecipeError
+
+PREFIX = "python:"
+
+LEAST = 1e-12
+"""Smaller probabilities count as this one, so that every logit is finite: log-odds stay within ±27.6."""
+
+APART = 1e-3
+"""How far the sum of a row's probabilities may be from 1."""
+
+TEXTS_AT_ONCE = 256
+
+PredictFunction = Callable[[list[Any]], Any]
+"""Takes texts, or pairs of texts, and returns probabilities ``(row, label)``; in a regression a score for each row."""
+
+
+@dataclass(frozen=True)
+class FunctionPredictor:
+    """``function`` as a predictor. Logits are the logarithms of its probabilities, at least ``LEAST`` each.
+
+    ``labels`` are the names of its columns, None for a score (a regression), and ``()`` where they are not known: the
+    first call settles how many there are. ``order`` holds for each label that is returned the place of its column.
+
+    Words cannot be masked, as there is no mask that all functions know: they are replaced by other words.
+
+    Example: ``FunctionPredictor(predict, ("no", "yes")).logits([Copy(("a fine film",))])[0]``
+    """
+
+    function: PredictFunction
+    labels: tuple[str, ...] | None = ()
+    order: tuple[int, ...] | None = None
+    on_progress: Callable[[int], object] = lambda done: None
+
+    has_head = False
+    can_mask = False
+
+    @property
+    def name(self) -> str:
+        """The function's own name."""
+        return str(getattr(self.function, "__name__", type(self.function).__name__))
+
+    def logits(
+        self, copies: Sequence[Copy], *, heads: Sequence[int] = ()
+    ) -> Float[np.ndarray, "head copy label"]:
+        """See ``Predictor``. Raises ModelError, with the row at fault, for what are no probabilities."""
+        refused_heads(heads, "a function")
+        if any(copy.kept is not None for copy in copies):
+            raise GradistillError(
+                "Words were to be masked, and a function knows no mask.", expected="texts with other words"
+            )
+        found = []
+        for start in range(0, len(copies), TEXTS_AT_ONCE):
+            some = copies[start : start + TEXTS_AT_ONCE]
+            found.append(self._predicted(some))
+            self.on_progress(len(some))
+        logits = np.concatenate(found)
+        return (logits if self.order is None else logits[:, list(self.order)])[None]
+
+    def _predicted(self, copies: Sequence[Copy]) -> Float[np.ndarray, "row label"]:
+        owner = f"the function {self.name}"
+        texts = [copy.texts if len(copy.texts) > 1 else copy.texts[0] for copy in copies]
+        try:
+            returned = self.function(texts)
+        except Exception as error:
+            raise ModelError(
+                f"{owner} raised {type(error).__name__}: {error}",
+                expected="probabilities for every text of a list",
+                remedy="call it on a list of texts first",
+            ) from error
+        try:
+            values = np.asarray(returned, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise ModelError(
+                f"{owner} returned {type(returned).__name__}, which is no array of numbers",
+                expected="an array of probabilities (row, label)",
+                remedy="return a NumPy array, or lists of numbers of equal length",
+            ) from error
+        if values.ndim == 1 and self.labels is None:
+            values = values[:, None]
+        if values.ndim != 2 or len(values) != len(texts):
+            raise ModelError(
+                f"{owner} returned an array of shape {values.shape} for {len(texts)} texts",
+                expected="one row a text: (row, label), or (row,) for a regression",
+                remedy="return one row of probabilities for each text",
+            )
+        values = checked_logits(values, self.labels, owner, copies)
+        return values if self.labels is None else _logarithms(values, owner, copies)
+
+
+def function_at(given: str) -> PredictFunction:
+    """The function that ``python:module:function`` names. The module is imported, which runs its code.
+
+    Only for names that the user typed on the command line; nothing that a file holds may come here. The working
+    directory is searched first. Raises RecipeError for a name of another form, or of nothing that can be called.
+    """
+    module, _, name = given.removeprefix(PREFIX).partition(":")
+    if not module or not name:
+        raise RecipeError(
+            f"{given!r} names no function", expected="python:module:function", remedy="write it so"
+        )
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        found = getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise RecipeError(
+            f"{given}: {error}",
+            expected="a module that can be imported, with a function of that name",
+            remedy="check both names, and that the module is in the working directory or installed",
+        ) from error
+    finally:
+        sys.path.pop(0)
+    if not callable(found):
+        raise RecipeError(
+            f"{given} is {type(found).__name__}", expected="a function of texts", remedy="name a function"
+        )
+    return found
+
+
+def _logarithms(
+    values: Float[np.ndarray, "row label"], owner: str, copies: Sequence[Copy]
+) -> Float[np.ndarray, "row label"]:
+    faults = {
+        "are outside 0 to 1": ((values < 0) | (values > 1 + APART)).any(axis=1),
+        "do not sum to 1": np.abs(values.sum(axis=1) - 1) > APART,
+    }
+    for what, faulty in faults.items():
+        if faulty.any():
+            row = int(np.flatnonzero(faulty)[0])
+            shown = ", ".join(f"{value:.4g}" for value in values[row])
+            raise ModelError(
+                f"{owner} returned {shown} for {shown_text(copies, row)}: they {what}",
+                expected="probabilities that sum to 1",
+                remedy="return probabilities, not logits: apply a softmax first",
+            )
+    return np.log(np.maximum(values, LEAST))

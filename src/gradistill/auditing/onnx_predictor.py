@@ -1,0 +1,155 @@
+"""An ONNX model as a predictor: what a service runs, beside the PyTorch model that it was made from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from transformers import PreTrainedTokenizerBase
+
+from gradistill.auditing.predictor import TOKENS_AT_ONCE, checked_logits, encoded_copies, refused_heads
+from gradistill.data import Collator
+from gradistill.data.batching import row_batches
+from gradistill.data.changed_copies import Copy
+from gradistill.errors import ModelError
+from gradistill.models.loading import load_config, load_tokenizer
+
+MODEL = "model.onnx"
+
+
+@dataclass(frozen=True)
+class OnnxPredictor:
+    """A sequence classifier in ONNX with its tokenizer; it computes on the CPU.
+
+    ``session`` is an ``onnxruntime.InferenceSession``. ``labels`` are the names of its outputs, None for a score (a
+    regression). ``order`` holds for each label that is returned the place of the output; without it outputs stay as
+    they are. ``OnnxPredictor.load`` makes one.
+    """
+
+    session: Any
+    tokenizer: PreTrainedTokenizerBase
+    labels: tuple[str, ...] | None = None
+    max_length: int = 128
+    order: tuple[int, ...] | None = None
+    on_progress: Callable[[int], object] = lambda done: None
+
+    has_head = False
+
+    @classmethod
+    def load(cls, folder: str | Path) -> OnnxPredictor:
+        """The model of a folder with ``model.onnx`` (or one other ``.onnx`` file), tokenizer files and ``config.json``.
+
+        Raises ModelError where a part is missing or cannot be read, and where onnxruntime is not installed.
+
+        Example: ``OnnxPredictor.load("exported").logits([Copy(("a fine film",))])[0]``
+        """
+        file = onnx_file(folder)
+        if file is None:
+            raise ModelError(
+                f"{folder} holds no .onnx file", expected=f"a folder with {MODEL}", remedy="check the path"
+            )
+        tokenizer, config = load_tokenizer(folder), load_config(folder)
+        names = {int(k): str(name) for k, name in (config.id2label or {}).items()}
+        labels = tuple(names[k] for k in sorted(names))
+        regression = config.problem_type == "regression" or len(labels) == 1
+        return cls(_session(file), tokenizer, None if regression else labels)
+
+    @property
+    def can_mask(self) -> bool:
+        return bool(self.tokenizer.is_fast)
+
+    def logits(
+        self, copies: Sequence[Copy], *, heads: Sequence[int] = ()
+    ) -> Float[np.ndarray, "head copy label"]:
+        """See ``Predictor``. Raises ModelError for logits that are not finite or have another shape."""
+        refused_heads(heads, "an ONNX model")
+        found: list[Any] = [None] * len(copies)
+        rows = encoded_copies(copies, self.tokenizer, self.max_length)
+        wanted = {given.name: _type_of(given.type) for given in self.session.get_inputs()}
+        output = _output_name([given.name for given in self.session.get_outputs()])
+        for some in row_batches(
+            rows, Collator(self.tokenizer), torch.device("cpu"), tokens_at_once=TOKENS_AT_ONCE
+        ):
+            (logits,) = self._run([output], _inputs(some.columns, wanted))
+            for place, values in zip(some.places, logits, strict=True):
+                found[place] = values
+            self.on_progress(len(some.places))
+        logits = checked_logits(np.stack(found), self.labels, "the ONNX model", copies)
+        return (logits if self.order is None else logits[:, list(self.order)])[None]
+
+    def _run(self, outputs: Sequence[str], inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+        try:
+            return self.session.run(outputs, inputs)
+        except Exception as error:
+            tokens = inputs["input_ids"].shape if "input_ids" in inputs else "?"
+            raise ModelError(
+                f"The ONNX model fails on token ids of shape {tokens}: {str(error).splitlines()[0]}",
+                expected="a model that takes any number of rows and tokens",
+                remedy="export it with dynamic axes, or set a smaller max_length",
+            ) from error
+
+
+def onnx_file(folder: str | Path) -> Path | None:
+    """The ONNX model of a folder that holds no PyTorch weights; None where there is none.
+
+    Raises ModelError for several files of which none is called ``model.onnx``.
+    """
+    path = Path(folder)
+    if not path.is_dir() or any(path.glob("*.safetensors")):
+        return None
+    files = sorted(path.glob("*.onnx"))
+    if (path / MODEL) in files:
+        return path / MODEL
+    if len(files) > 1:
+        raise ModelError(
+            f"{folder} holds several ONNX models: {', '.join(file.name for file in files)}",
+            expected=f"one, or one that is called {MODEL}",
+            remedy=f"rename the one that is meant to {MODEL}",
+        )
+    return files[0] if files else None
+
+
+def _session(file: Path) -> Any:
+    try:
+        runtime = import_module("onnxruntime")
+    except ImportError as error:
+        raise ModelError(
+            f"{file} is an ONNX model, and onnxruntime is not installed",
+            expected="the package onnxruntime",
+            remedy="pip install gradistill[onnx]",
+        ) from error
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    try:
+        return runtime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise ModelError(
+            f"{file} cannot be loaded: {str(error).splitlines()[0]}",
+            expected="a model that onnxruntime can run",
+            remedy="export it again",
+        ) from error
+
+
+def _type_of(name: str) -> Any:
+    return np.int32 if "int32" in name else np.int64
+
+
+def _output_name(names: Sequence[str]) -> str:
+    return "logits" if "logits" in names else names[0]
+
+
+def _inputs(columns: Any, wanted: dict[str, Any]) -> dict[str, np.ndarray]:
+    if missing := sorted(wanted.keys() - columns.keys()):
+        raise ModelError(
+            f"The ONNX model reads {', '.join(missing)}, which its tokenizer does not make.",
+            expected=f"some of {', '.join(sorted(columns))}",
+            remedy="export the model with the inputs of its tokenizer",
+        )
+    return {name: columns[name].numpy().astype(kind) for name, kind in wanted.items()}
