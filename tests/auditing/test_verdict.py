@@ -77,6 +77,22 @@ def test_a_value_and_its_interval_are_compared(
     assert (check["value"], check["warn_limit"], check["fail_limit"]) == (value, 0.8, 0.6)
 
 
+@pytest.mark.parametrize(
+    ("n", "high", "outcome", "reason"),
+    [
+        (20, 0.8, "fail", "0.40, below 0.50"),
+        (5, 0.8, "warn", "0.40, below 0.50, on 5 examples only"),
+        (5, 0.45, "fail", "0.40, below 0.50"),
+    ],
+)
+def test_few_examples_fail_only_where_the_whole_interval_is_below(
+    n: int, high: float, outcome: str, reason: str
+) -> None:
+    flips = {"value": 0.4, "low": 0.1, "high": high, "n": n}
+    check = checks(of(student(loyalty={"flips": flips})))["flips"]
+    assert (check["outcome"], check["reason"]) == (outcome, reason)
+
+
 def test_response_is_judged_by_its_gain_over_the_floor() -> None:
     """0.55 looks enough until one knows that a random head reaches 0.4."""
     limit = DEFAULT["response"]

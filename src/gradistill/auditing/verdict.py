@@ -147,14 +147,16 @@ def _checked(limit: Limit, figure: Mapping[str, Any] | None) -> dict[str, Any] |
     """A figure against its limit; None where there is neither a value nor the need for one."""
     shared = {"name": limit.title, "figure": limit.figure, "warn_limit": limit.warn, "fail_limit": limit.fail,
               "why": limit.reason}  # fmt: skip
-    value, low = _compared(limit, figure or {})
+    value, low, high = _compared(limit, figure or {})
     if value is None or figure is None:
         if not limit.required:
             return None
         reason = "not measured" if figure is None else "not defined on these rows"
         return shared | {"value": None, "limit": limit.warn, "outcome": WARN, "reason": reason}
     sign = 1 if limit.more else -1
-    failed = limit.fail is not None and sign * value < sign * limit.fail
+    few = (figure.get("n") or MIN_ROWS) < MIN_ROWS
+    under = limit.fail is not None and sign * value < sign * limit.fail
+    failed = limit.fail is not None and under and not (few and high is not None and high >= limit.fail)
     unsure = limit.fail is not None and low is not None and low < limit.fail
     warned = sign * value < sign * limit.warn
     outcome = FAIL if failed else WARN if warned or unsure else PASS
@@ -165,21 +167,24 @@ def _checked(limit: Limit, figure: Mapping[str, Any] | None) -> dict[str, Any] |
     if unsure and not warned:
         text += f", but its interval reaches {_number(low)}, below {_number(decisive)}"
     elif outcome != PASS:
-        text += f", {beyond} {_number(decisive)}"
+        text += f", {beyond} {_number(limit.fail if under else decisive)}"
+    if few and outcome == WARN:
+        text += f", on {figure['n']} examples only"
     reason = f"{text}; {figure['about']}" if figure.get("about") else text
     return shared | {"value": figure.get("value"), "limit": decisive, "outcome": outcome, "reason": reason}
 
 
-def _compared(limit: Limit, figure: Mapping[str, Any]) -> tuple[float | int | None, float | None]:
-    """The number that is compared with the limits, and the lower end of its interval."""
-    value, low = figure.get("value"), figure.get("low")
+def _compared(
+    limit: Limit, figure: Mapping[str, Any]
+) -> tuple[float | int | None, float | None, float | None]:
+    """The number that is compared with the limits, and the ends of its interval."""
+    value, low, high = figure.get("value"), figure.get("low"), figure.get("high")
     if limit.part == "high":
-        high = figure.get("high")
-        return (value if high is None else high), None
+        return (value if high is None else high), None, None
     floor = figure.get("floor")
     if limit.part == "gain" and floor is not None and floor < 1:
-        return tuple(None if x is None else (x - floor) / (1 - floor) for x in (value, low))  # pyright: ignore[reportReturnType]
-    return value, low
+        value, low, high = (None if x is None else (x - floor) / (1 - floor) for x in (value, low, high))
+    return value, low, high
 
 
 def _own_limit(name: str, figure: Mapping[str, Any] | None, limit: float) -> dict[str, Any]:
