@@ -135,7 +135,7 @@ def test_the_verdict_is_a_word_and_names_what_does_not_pass() -> None:
     assert f"fail {SMALL} Within all limits. fail: Check of kappa: finding of kappa A note on {SMALL}" in head
     assert 'class="verdict fail"' in page
     limits = _text(page[page.index('id="limits"') :])
-    assert "Check of overlap pass 0.550 above 0.8 – finding of overlap why overlap has a limit" in limits
+    assert "Check of overlap pass 0.550 above 0.8 finding of overlap why overlap has a limit" in limits
     assert "Check of kappa fail 0.550 below 0.8 below 0.6 finding of kappa why kappa has a limit" in limits
     assert 'class="verdict warn"' in audit_page(assessed(("pass", "warn")), [])
 
@@ -199,7 +199,7 @@ def test_known_failures_are_examples_and_edits_that_turn_the_teacher_alone() -> 
     first, second = text.split(SMALL)
     assert "Example 99" not in first, "the first student follows the edit"
     assert (
-        "Example 99: change man to dog , asleep to awake , and the teacher predicts neutral ; "
+        "Example 99: change man to dog ; asleep to awake , and the teacher predicts neutral ; "
         "the student predicts negative ." in second
     )
     for part, k in ((first, 0), (second, 1)):
