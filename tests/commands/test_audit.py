@@ -252,7 +252,7 @@ def test_limits_that_say_nothing_are_refused(given: str) -> None:
 
 
 def test_steps_and_limits_are_read() -> None:
-    assert limits_of(" label_loyalty = 0.95 , cosine=1 ") == {"label": 0.95, "cosine": 1.0}
+    assert limits_of(" label_loyalty = 0.95 , cosine=1 ") == {"label_loyalty": 0.95, "cosine": 1.0}
     assert (steps_of("auto"), steps_of("20")) == ("auto", 20)
     with pytest.raises(RecipeError, match="or auto"):
         steps_of("many")
