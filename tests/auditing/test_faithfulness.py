@@ -207,7 +207,9 @@ def test_words_of_models_are_scored_and_masked(small: Any) -> None:
         source.source, splits=("train",), label_column="label", text_columns=("text", "other")
     )
     rows, task = splits.rows["train"].select(range(6)), splits.task
-    scores = Examiner(model, [other], pieces, task, GradientXInput()).word_scores(rows)
+    predictors = [ClassifierPredictor(each, pieces) for each in (model, other)]
+    examined = Examiner(predictors[0], predictors[1:], task, GradientXInput())
+    scores = [own or [] for own in examined.word_scores(rows)]
     encoded, collate = encode(rows, pieces, task).dataset, Collator(pieces)
     teacher = predict_rows(model, encoded, collate)
     student = predict_rows(other, encoded, collate, labels=teacher.labels)
@@ -215,7 +217,6 @@ def test_words_of_models_are_scored_and_masked(small: Any) -> None:
         for own, tokens in zip(of_words, of_tokens, strict=True):  # each word of these texts is one token
             assert own == pytest.approx(tokens)
     texts = row_texts(rows, task)
-    predictors = [ClassifierPredictor(each, pieces) for each in (model, other)]
     examiner = WordExaminer(predictors[0], predictors[1:], ["a"])
     (found,) = examiner.faithfulness(TextRows(texts, rows["index"][:]), scores)
     for owner, predictor, own in zip(("teacher", "student"), predictors, scores, strict=True):

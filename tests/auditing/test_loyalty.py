@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from math import exp, fsum, log2, sqrt
 
 import numpy as np
@@ -164,12 +165,16 @@ def test_the_form_of_metrics_json():
         _logits(7, 4), _logits(8, 4), _maps(4, lengths), _maps(5, lengths), method="gradient_x_input"
     )
     form = json.loads(json.dumps(found.as_dict(), allow_nan=False))
-    assert list(form) == ["label", "probability", "saliency", "prediction"]
+    assert list(form) == ["label", "probability", "prediction", "response", "saliency"]
     assert set(form["label"]) == {"value", "low", "high", "n"}
     assert form["saliency"]["skipped"] == 1
     assert form["saliency"]["n"] == 3
     assert form["saliency"]["method"] == "gradient_x_input"
-    assert form["prediction"] is None
+    assert form["prediction"] is form["response"] is None
+    floored = json.loads(json.dumps(replace(found, floors={"label": 0.25}).as_dict(), allow_nan=False))
+    assert floored["label"]["floor"] == 0.25
+    assert floored["label"]["gain"] == pytest.approx((floored["label"]["value"] - 0.25) / 0.75)
+    assert floored["saliency"] == form["saliency"]
 
 
 def test_regression_has_a_prediction_and_no_labels():

@@ -16,6 +16,7 @@ from families import build
 from gradistill.auditing import evaluate
 from gradistill.auditing.methods import method
 from gradistill.auditing.methods.gradient_x_input import GradientXInput
+from gradistill.auditing.predictor import ClassifierPredictor
 from gradistill.auditing.shown_examples import chosen_examples
 from gradistill.cli.app import app
 from gradistill.cli.audit_command import limits_of, steps_of
@@ -252,7 +253,7 @@ def test_limits_that_say_nothing_are_refused(given: str) -> None:
 
 
 def test_steps_and_limits_are_read() -> None:
-    assert limits_of(" label_loyalty = 0.95 , cosine=1 ") == {"label": 0.95, "cosine": 1.0}
+    assert limits_of(" label_loyalty = 0.95 , cosine=1 ") == {"label_loyalty": 0.95, "cosine": 1.0}
     assert (steps_of("auto"), steps_of("20")) == ("auto", 20)
     with pytest.raises(RecipeError, match="or auto"):
         steps_of("many")
@@ -280,9 +281,8 @@ def test_more_rows_need_no_more_memory(small: Any, monkeypatch: Any) -> None:
     model, _ = load_classifier(str(small.teachers["two"]))
     source = small.choice("two")
     splits = load_splits(source.source, splits=("train",), label_column="label", text_columns=("text",))
-    examiner = evaluate.Examiner(
-        model, [model], load_tokenizer(str(small.teachers["two"])), splits.task, GradientXInput()
-    )
+    predictor = ClassifierPredictor(model, load_tokenizer(str(small.teachers["two"])))
+    examiner = evaluate.Examiner(predictor, [predictor], splits.task, GradientXInput())
 
     def peak(rows: int) -> int:
         some = splits.rows["train"].select([k % 20 for k in range(rows)])

@@ -59,13 +59,14 @@ def test_a_run_folder_holds_all_that_is_promised(method: str, kind: str, small: 
     assert metrics["timing"].keys() == {"signals_s", "train_s", "examples_per_s", "peak_rss_mb"}
     assert (metrics["timing"]["signals_s"] > 0) == (method != "finetune")
     present = {name for name, entry in metrics["loyalty"].items() if isinstance(entry, dict)}
-    assert present == (
-        {"prediction", "saliency"} if kind == "score" else {"label", "probability", "saliency"}
-    )
+    own = {"prediction"} if kind == "score" else {"label", "probability"}
+    assert present == own | {"response", "saliency"}
     for name in present:
         entry = metrics["loyalty"][name]
         assert entry["low"] <= entry["value"] <= entry["high"]
         assert entry["n"] == 10
+        if entry["floor"] < 1:
+            assert entry["gain"] == pytest.approx((entry["value"] - entry["floor"]) / (1 - entry["floor"]))
     written = load_recipe(file=output / "recipe.yaml")
     changes = ["training.epochs=1", "training.batch_size=8", "student.layers=2"]
     assert written == load_recipe(method, changes=changes).with_length(metrics["texts"]["max_length"])

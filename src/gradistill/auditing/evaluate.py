@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,28 +13,28 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from gradistill.auditing.faithfulness import WordScores
+from gradistill.auditing.loyalty_measures import Maps
 from gradistill.auditing.map_checks import CheckedRows, agreement_when_random, check_columns
 from gradistill.auditing.methods import Method
 from gradistill.auditing.per_example import Columns, columns_of, confidence, joined, mean_values, named_of
 from gradistill.auditing.plausibility import marked_tokens, plausibility
-from gradistill.auditing.predictions import Predictions, predict_logits, predict_rows
+from gradistill.auditing.predictions import Predictions, predict_rows
+from gradistill.auditing.predictor import ClassifierPredictor, Predictor
 from gradistill.auditing.signed_agreement import signed_columns
 from gradistill.auditing.statistics import Estimate
 from gradistill.auditing.word_maps import TokenizedText, readings, row_texts, watched_share
 from gradistill.batch import UNLABELLED
 from gradistill.data import Collator, Task, encode
-from gradistill.data.raw_words import token_words
-from gradistill.data.tokenization import token_places
+from gradistill.data.changed_copies import Copy
+from gradistill.data.raw_words import count_words, word_spans
 from gradistill.models.probe import ProbedModel
-from gradistill.models.random_head import has_head, head_parameters, randomised
+from gradistill.models.random_head import head_parameters, randomised
 
 BLOCK = 1000
 """Rows that are encoded and predicted at a time: memory does not grow with the number of rows beyond it."""
 
 FLOOR_SEEDS = (0, 1, 2)
 """Seeds of the random heads whose mean is the floor of a figure that needs gradients: each runs the whole model."""
-
-OnProgress = Callable[[int], object]
 
 
 @dataclass(frozen=True)
@@ -46,72 +46,126 @@ class AuditBlock:
 
 
 @dataclass(frozen=True)
-class Examiner:
-    """Compares ``teacher`` and ``students``, which read the same tokens; ``method`` explains the teacher's label."""
+class _Examined:
+    """A model of an audit. Those that are PyTorch classifiers are probed, once for all rows."""
 
-    teacher: nn.Module
-    students: Sequence[nn.Module]
-    tokenizer: PreTrainedTokenizerBase
+    predictor: Predictor
+    probed: ProbedModel | None
+    tokenizer: PreTrainedTokenizerBase | None
+
+    @classmethod
+    def of(cls, predictor: Predictor) -> _Examined:
+        if not isinstance(predictor, ClassifierPredictor):
+            return cls(predictor, None, None)
+        return cls(predictor, ProbedModel.of(predictor.model), predictor.tokenizer)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What one model makes of some rows: its ``predictions``, and how its tokens lie in the texts (``reads``).
+
+    There are no maps where the model has no gradients, and no ``reads`` where its tokenizer has no offsets.
+    """
+
+    model: _Examined
+    predictions: Predictions
+    reads: Sequence[TokenizedText] = ()
+
+    @property
+    def in_words(self) -> bool:
+        """Whether its map can be summed to words."""
+        return bool(self.predictions.maps and self.reads)
+
+    def word_sums(self, maps: Maps) -> list[np.ndarray]:
+        return [read.raw_words(scores) for read, scores in zip(self.reads, maps, strict=True)]
+
+
+@dataclass(frozen=True)
+class Examiner:
+    """Compares ``teacher`` and ``students``. ``method`` explains the teacher's label, in PyTorch classifiers only.
+
+    Maps of two classifiers are compared token by token where both hold the very same tokenizer, and else on the words
+    of the raw text: by ``|Σ|`` of the signed scores of a word's tokens, or their sum where the method knows no
+    direction. Words that one of them does not read are left out there.
+
+    Example: ``Examiner(ClassifierPredictor(teacher, tokenizer), [student], task, GradientXInput()).agreement(rows)``
+    """
+
+    teacher: Predictor
+    students: Sequence[Predictor]
     task: Task
     method: Method
-    max_length: int = 128
     watched: Sequence[str] = ()
-    on_progress: OnProgress = lambda done: None
 
     @cached_property
-    def _probed(self) -> tuple[ProbedModel, ...]:
-        """The teacher and the students, probed once for all blocks."""
-        return tuple(ProbedModel.of(model) for model in (self.teacher, *self.students))
+    def _models(self) -> tuple[_Examined, ...]:
+        """The teacher and the students."""
+        return tuple(map(_Examined.of, (self.teacher, *self.students)))
 
     def blocks(self, rows: Dataset) -> Iterator[AuditBlock]:
         """All rows: columns with plausibility and watched words where they exist, and every example in words."""
         for some in in_blocks(rows):
-            teacher, students = self._predictions(some)
-            read = readings(some, self.tokenizer, self.task, self.max_length)
-            columns = self._compared(some, teacher, students)
-            for own, student in zip(columns, students, strict=True):
-                own |= self._in_words(some, read, teacher, student)
-            yield AuditBlock(columns, [self._example(some[k], read[k], k, teacher, students, columns)
-                                     for k in range(len(some))])  # fmt: skip
+            teacher, students = self._seen(some)
+            columns = [
+                self._compared(some, teacher, student) | self._in_words(some, teacher, student)
+                for student in students
+            ]
+            yield AuditBlock(
+                columns, [self._example(some[k], k, teacher, students, columns) for k in range(len(some))]
+            )
 
     def agreement(self, rows: Dataset) -> list[Columns]:
         """The columns that follow from the predictions alone, for rows of any number."""
         parts: list[list[Columns]] = []
         for some in in_blocks(rows):
-            parts.append(self._compared(some, *self._predictions(some)))
+            teacher, students = self._seen(some)
+            parts.append([self._compared(some, teacher, student) for student in students])
         return [joined(of_one) for of_one in zip(*parts, strict=True)]
 
-    def word_scores(self, rows: Dataset) -> list[WordScores]:
+    def word_scores(self, rows: Dataset) -> list[WordScores | None]:
         """The scores of the words of each row by each model, the teacher first, for the teacher's label: the sum of the
-        scores of a word's tokens; NaN for words that are cut off."""
-        read = readings(rows, self.tokenizer, self.task, self.max_length)
-        teacher, students = self._predictions(rows)
+        scores of a word's tokens; NaN for words that are cut off. None for a model without maps."""
+        teacher, students = self._seen(rows)
         return [
-            [own.raw_words(scores) for own, scores in zip(read, model.maps, strict=True)]
-            for model in (teacher, *students)
+            seen.word_sums(seen.predictions.maps) if seen.in_words else None for seen in (teacher, *students)
         ]
 
     def map_checks(self, rows: Dataset, seed: int) -> list[Columns]:
         """Infidelity and max-sensitivity of both models' maps, a set a student; see ``check_columns``."""
-        checked = self._checked(rows, seed)
-        teacher, *students = (check_columns(model, self.method, checked) for model in self._probed)
+        labels = self._labels(rows)
+        teacher, *students = (
+            check_columns(model.probed, self.method, self._checked(model, rows, labels, seed))
+            if model.probed
+            else {}
+            for model in self._models
+        )
         return [named_of("teacher", teacher) | named_of("student", student) for student in students]
 
     def when_teacher_is_random(self, rows: Dataset, seed: int) -> dict[str, Estimate]:
         """How far the teacher's maps agree with those under random weights; see ``agreement_when_random``."""
-        return agreement_when_random(self._probed[0], self.method, self._checked(rows, seed))
+        teacher = self._models[0]
+        if teacher.probed is None:
+            return {}
+        checked = self._checked(teacher, rows, self._labels(rows), seed)
+        return agreement_when_random(teacher.probed, self.method, checked)
 
-    def _checked(self, rows: Dataset, seed: int) -> CheckedRows:
-        encoded, collate = self._encoded(rows), Collator(self.tokenizer)
-        labels = predict_logits(self.teacher, encoded, collate).argmax(-1)
-        return CheckedRows(encoded, collate, labels, rows["index"][:], seed)
+    def _labels(self, rows: Dataset) -> np.ndarray:
+        """The labels that the teacher predicts."""
+        return self.teacher.logits([Copy(texts) for texts in row_texts(rows, self.task)])[0].argmax(-1)
+
+    def _checked(self, model: _Examined, rows: Dataset, labels: np.ndarray, seed: int) -> CheckedRows:
+        assert model.tokenizer is not None
+        encoded, _ = self._encoded(model, rows)
+        return CheckedRows(encoded, Collator(model.tokenizer), labels, rows["index"][:], seed)
 
     def floors(self, rows: Dataset) -> list[dict[str, float]]:
         """Figures of agreement of each student under a random head, the mean over ``FLOOR_SEEDS``; none where its head
         is not known from the rest."""
         return [
-            self.when_randomised(k, rows, head_parameters(student)) if has_head(student) else {}
-            for k, student in enumerate(self.students)
+            self.when_randomised(k, rows, head_parameters(model.probed.model))
+            if model.probed and model.predictor.has_head
+            else {}
+            for k, model in enumerate(self._models[1:])
         ]
 
     def when_randomised(
@@ -121,101 +175,154 @@ class Examiner:
         parameters: Mapping[str, nn.Parameter],
         seeds: Sequence[int] = FLOOR_SEEDS,
     ) -> dict[str, float]:
-        """The figures of agreement of the k-th student while these parameters are random, the mean over ``seeds``."""
-        teacher, student = self._probed[0], self._probed[1 + k]
-        explained = self._predicted(teacher, rows)
+        """The figures of agreement of the k-th student while these parameters are random, the mean over ``seeds``.
+
+        The student is a PyTorch classifier.
+        """
+        student = self._models[1 + k]
+        assert student.probed is not None
+        teacher = self._see(self._models[0], rows)
         drawn = []
         for seed in seeds:
-            with randomised(student.model, parameters, seed):
-                drawn += self._compared(rows, explained, [self._predicted(student, rows, explained.labels)])
+            with randomised(student.probed.model, parameters, seed):
+                seen = self._see(student, rows, teacher.predictions.labels)
+                drawn.append(self._compared(rows, teacher, seen))
         return mean_values(drawn)
 
-    def _predictions(self, rows: Dataset) -> tuple[Predictions, list[Predictions]]:
-        teacher, *students = self._probed
-        explained = self._predicted(teacher, rows)
-        return explained, [self._predicted(student, rows, explained.labels) for student in students]
+    def _seen(self, rows: Dataset) -> tuple[_Seen, list[_Seen]]:
+        teacher = self._see(self._models[0], rows)
+        return teacher, [self._see(model, rows, teacher.predictions.labels) for model in self._models[1:]]
 
-    def _compared(
-        self, rows: Dataset, teacher: Predictions, students: Sequence[Predictions]
-    ) -> list[Columns]:
-        """The columns of each student, with the signed agreement of words where the method knows a direction."""
-        gold = _gold(rows)
-        found = [columns_of(student, teacher, gold) for student in students]
-        if teacher.signed and self.tokenizer.is_fast:
-            words = self._word_numbers(rows, special=False)
-            for own, student in zip(found, students, strict=True):
-                own |= signed_columns(student.signed, teacher.signed, words)
-        return found
-
-    def _predicted(self, model: ProbedModel, rows: Dataset, labels: np.ndarray | None = None) -> Predictions:
-        return predict_rows(
-            model,
-            self._encoded(rows),
-            Collator(self.tokenizer),
+    def _see(self, model: _Examined, rows: Dataset, labels: np.ndarray | None = None) -> _Seen:
+        """What a model predicts, and its maps for ``labels`` (its own without them) where it has gradients."""
+        if model.probed is None or model.tokenizer is None:
+            copies = [Copy(texts) for texts in row_texts(rows, self.task)]
+            return _Seen(model, Predictions(model.predictor.logits(copies)[0]))
+        encoded, reads = self._encoded(model, rows)
+        predictions = predict_rows(
+            model.probed,
+            encoded,
+            Collator(model.tokenizer),
             labels=labels,
             method=self.method,
-            on_progress=self.on_progress,
+            on_progress=_classifier(model).on_progress,
         )
+        return _Seen(model, predictions, reads)
 
-    def _encoded(self, rows: Dataset) -> Dataset:
-        encoded = encode(rows, self.tokenizer, self.task, max_length=self.max_length).dataset
-        if not self.tokenizer.is_fast:
-            return encoded
-        return encoded.add_column("word_ids", [words.tolist() for words in self._word_numbers(rows)])  # pyright: ignore
+    def _encoded(self, model: _Examined, rows: Dataset) -> tuple[Dataset, Sequence[TokenizedText]]:
+        """The rows in a classifier's tokens, with the word of each token, and where the tokens lie in the texts."""
+        assert model.tokenizer is not None
+        length = _classifier(model).max_length
+        encoded = encode(rows, model.tokenizer, self.task, max_length=length).dataset
+        if not model.tokenizer.is_fast:
+            return encoded, ()
+        reads = readings(rows, model.tokenizer, self.task, length)
+        numbers = [read.word_numbers.tolist() for read in reads]
+        return encoded.add_column("word_ids", numbers), reads  # pyright: ignore
 
-    def _word_numbers(self, rows: Dataset, *, special: bool = True) -> list[np.ndarray]:
-        """The number of each token's word in the raw text, −1 for tokens of none, which ``special`` ones are."""
-        places = token_places(rows, self.tokenizer, self.task, max_length=self.max_length)
-        return [
-            token_words(texts, place.offsets, place.segments)[
-                [special or segment is not None for segment in place.segments]
-            ]
-            for texts, place in zip(row_texts(rows, self.task), places, strict=True)
-        ]
+    def _compared(self, rows: Dataset, teacher: _Seen, student: _Seen) -> Columns:
+        """The columns of a student, with the agreement of maps where both have them, and that of signed maps where the
+        method knows a direction."""
+        ours, theirs = student.predictions, teacher.predictions
+        words: Sequence[np.ndarray] | None = None
+        if not (ours.maps and theirs.maps):
+            ours, theirs = replace(ours, maps=(), signed=()), replace(theirs, maps=(), signed=())
+        elif student.model.tokenizer is teacher.model.tokenizer:
+            words = [read.word_numbers[read.own] for read in teacher.reads] or None
+        else:
+            ours, theirs = _on_words(student, teacher)
+            words = [np.arange(len(scores)) for scores in theirs.signed]
+        found = columns_of(ours, theirs, _gold(rows))
+        if words is not None and theirs.signed:
+            found |= signed_columns(ours.signed, theirs.signed, words)
+        if maps := teacher.predictions.maps:
+            return found | {"tokens": np.array([len(scores) for scores in maps])}
+        return found | {"words": np.array([count_words(texts) for texts in row_texts(rows, self.task)])}
 
-    def _in_words(
-        self, rows: Dataset, read: Sequence[TokenizedText], teacher: Predictions, student: Predictions
-    ) -> Columns:
+    def _in_words(self, rows: Dataset, teacher: _Seen, student: _Seen) -> Columns:
         found: Columns = {}
-        for owner, predictions in (("teacher", teacher), ("student", student)):
+        for owner, seen in (("teacher", teacher), ("student", student)):
+            if not seen.in_words:
+                continue
+            maps = seen.predictions.maps
             if "spans" in rows.column_names:
                 marked = [
                     marked_tokens(r.places, spans, r.own)
-                    for r, spans in zip(read, rows["spans"], strict=True)
+                    for r, spans in zip(seen.reads, rows["spans"], strict=True)
                 ]
-                values = [plausibility(m, marks) for m, marks in zip(predictions.maps, marked, strict=True)]
+                values = [plausibility(m, marks) for m, marks in zip(maps, marked, strict=True)]
                 found |= {f"{owner}_{name}": np.array([v[name] for v in values]) for name in values[0]}
             if self.watched:
                 shares = [
-                    watched_share(r.words(m), self.watched)
-                    for r, m in zip(read, predictions.maps, strict=True)
+                    watched_share(r.words(m), self.watched) for r, m in zip(seen.reads, maps, strict=True)
                 ]
                 found[f"{owner}_watched_share"] = np.array(shares)
         return found
 
     def _example(
-        self, row: dict[str, Any], read: TokenizedText, k: int, teacher: Predictions, students: Sequence[Predictions],
-        columns: Sequence[Columns],
+        self, row: dict[str, Any], k: int, teacher: _Seen, students: Sequence[_Seen], columns: Sequence[Columns]
     ) -> dict[str, Any]:  # fmt: skip
         """One example as the report shows it; see docs/audit.md."""
         names = self.task.labels
-        words = read.words(teacher.maps[k])
-        theirs = [[word.score for word in read.words(student.maps[k])] for student in students]
+        texts = [row[name] for name in self.task.text_columns]
         return {
             "index": row["index"],
             "gold": _shown(row["label"], names),
-            "texts": [row[name] for name in self.task.text_columns],
-            "teacher": prediction_of(teacher, k, names),
+            "texts": texts,
+            "teacher": prediction_of(teacher.predictions, k, names),
             "students": [
-                {**prediction_of(student, k, names), **_agreeing(own, k)}
+                {**prediction_of(student.predictions, k, names), **_agreeing(own, k)}
                 for student, own in zip(students, columns, strict=True)
             ],
-            "words": [
-                {"segment": word.segment, "start": word.start, "end": word.end, "teacher": round(word.score, 4),
-                 "students": [round(shares[n], 4) for shares in theirs]}
-                for n, word in enumerate(words)
-            ],
-        }  # fmt: skip
+            "words": _words_of(texts, k, (teacher, *students)),
+        }
+
+
+def _classifier(model: _Examined) -> ClassifierPredictor:
+    assert isinstance(model.predictor, ClassifierPredictor)
+    return model.predictor
+
+
+def _on_words(student: _Seen, teacher: _Seen) -> tuple[Predictions, Predictions]:
+    """The predictions of both with maps of the words that both read; without maps where a tokenizer has no offsets."""
+    ours, theirs = student.predictions, teacher.predictions
+    if not (student.in_words and teacher.in_words):
+        return replace(ours, maps=(), signed=()), replace(theirs, maps=(), signed=())
+    found = []
+    signed = bool(ours.signed and theirs.signed)
+    sums = [
+        seen.word_sums(seen.predictions.signed if signed else seen.predictions.maps)
+        for seen in (student, teacher)
+    ]
+    both = [~np.isnan(ours + theirs) for ours, theirs in zip(*sums, strict=True)]
+    for seen, own in zip((student, teacher), sums, strict=True):
+        kept = tuple(scores[known] for scores, known in zip(own, both, strict=True))
+        maps = tuple(np.abs(scores) for scores in kept)
+        found.append(replace(seen.predictions, maps=maps, signed=kept if signed else ()))
+    return found[0], found[1]
+
+
+def _words_of(texts: Sequence[str], k: int, models: Sequence[_Seen]) -> list[dict[str, Any]]:
+    """The words of an example with their shares of each model's map, the teacher's first; None where it has no map.
+
+    Models that hold one tokenizer share its words. Others share the words of the raw text.
+    """
+    if all(seen.in_words and seen.model.tokenizer is models[0].model.tokenizer for seen in models):
+        words = [seen.reads[k].words(seen.predictions.maps[k]) for seen in models]
+        spans = [(word.segment, word.start, word.end) for word in words[0]]
+        shares = [[word.score for word in own] for own in words]
+    else:
+        spans = [(segment, *span) for segment, text in enumerate(texts) for span in word_spans(text)]
+        shares = [
+            seen.reads[k].raw_shares(seen.predictions.maps[k]) if seen.in_words else [None] * len(spans)
+            for seen in models
+        ]
+    rounded = [[None if share is None else round(share, 4) for share in own] for own in shares]
+    return [
+        {"segment": segment, "start": start, "end": end, "teacher": rounded[0][n],
+         "students": [own[n] for own in rounded[1:]]}
+        for n, (segment, start, end) in enumerate(spans)
+    ]  # fmt: skip
 
 
 def _gold(rows: Dataset) -> np.ndarray | None:
@@ -245,7 +352,7 @@ def prediction_of(predictions: Predictions, k: int, names: Sequence[str] | None)
 
 def _agreeing(columns: Columns, k: int) -> dict[str, Any]:
     """``disagreement`` sorts the examples: another label first, then other probabilities, then other reasons."""
-    rho = float(columns["saliency"][k])
+    rho = float(columns["saliency"][k]) if "saliency" in columns else float("nan")
     reasons = (1 - rho) / 2 if np.isfinite(rho) else 0.0
     same = bool(columns["label"][k]) if "label" in columns else None
     if same is None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from gradistill.auditing.predictor import checked_logits, refused_heads, shown_text
+from gradistill.auditing.predictor import OnProgress, checked_logits, refused_heads, shown_text
 from gradistill.data.changed_copies import Copy
 from gradistill.errors import GradistillError, ModelError, RecipeError
 
@@ -45,7 +45,7 @@ class FunctionPredictor:
     function: PredictFunction
     labels: tuple[str, ...] | None = ()
     order: tuple[int, ...] | None = None
-    on_progress: Callable[[int], object] = lambda done: None
+    on_progress: OnProgress = lambda done: None
 
     has_head = False
     can_mask = False
@@ -74,7 +74,7 @@ class FunctionPredictor:
 
     def _predicted(self, copies: Sequence[Copy]) -> Float[np.ndarray, "row label"]:
         owner = f"the function {self.name}"
-        texts = [copy.texts if len(copy.texts) > 1 else copy.texts[0] for copy in copies]
+        texts = [copy.texts[0] if len(copy.texts) == 1 else copy.texts for copy in copies]
         try:
             returned = self.function(texts)
         except Exception as error:

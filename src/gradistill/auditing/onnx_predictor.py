@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -13,7 +13,13 @@ import torch
 from jaxtyping import Float
 from transformers import PreTrainedTokenizerBase
 
-from gradistill.auditing.predictor import TOKENS_AT_ONCE, checked_logits, encoded_copies, refused_heads
+from gradistill.auditing.predictor import (
+    TOKENS_AT_ONCE,
+    OnProgress,
+    checked_logits,
+    encoded_copies,
+    refused_heads,
+)
 from gradistill.data import Collator
 from gradistill.data.batching import row_batches
 from gradistill.data.changed_copies import Copy
@@ -37,7 +43,7 @@ class OnnxPredictor:
     labels: tuple[str, ...] | None = None
     max_length: int = 128
     order: tuple[int, ...] | None = None
-    on_progress: Callable[[int], object] = lambda done: None
+    on_progress: OnProgress = lambda done: None
 
     has_head = False
 

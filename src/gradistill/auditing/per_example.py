@@ -80,8 +80,10 @@ AGREEMENT = (*GROUPS["loyalty"], *GROUPS["agreement"])
 
 def columns_of(student: Predictions, teacher: Predictions, gold: np.ndarray | None) -> Columns:
     """Everything that follows from both models' predictions. ``gold`` are class ids or scores, None without labels."""
-    tokens = np.array([len(scores) for scores in teacher.maps])
-    found = {**map_agreement(student.maps, teacher.maps), "tokens": tokens}
+    found: Columns = {}
+    if teacher.maps and student.maps:
+        found |= map_agreement(student.maps, teacher.maps)
+        found["tokens"] = np.array([len(scores) for scores in teacher.maps])
     if gold is not None:
         found["gold"] = gold
     if teacher.logits.shape[1] == 1:
@@ -179,6 +181,11 @@ def bounds_of(figure: str) -> Bounds:
     return (-1.0, 1.0) if figure in SIGNED else (0.0, 1.0)
 
 
+def count_rows(columns: Columns) -> int:
+    """How many examples the columns are about."""
+    return len(next(iter(columns.values())))
+
+
 def where(columns: Columns, rows: np.ndarray) -> Columns:
     return {name: values[rows] for name, values in columns.items()}
 
@@ -192,21 +199,22 @@ def by_label(columns: Columns, names: Sequence[str]) -> dict[str, Columns]:
     if "teacher_label" not in columns:
         return {}
     split = {name: where(columns, columns["teacher_label"] == k) for k, name in enumerate(names)}
-    return {name: part for name, part in split.items() if len(part["tokens"])}
+    return {name: part for name, part in split.items() if count_rows(part)}
 
 
 def group_by_length(columns: Columns, parts: int = 3) -> dict[str, Columns]:
-    """The examples by their number of tokens, in about equal parts."""
-    tokens = columns["tokens"]
+    """The examples by their number of tokens, in about equal parts; of words, where the teacher has no tokens."""
+    unit = "tokens" if "tokens" in columns else "words"
+    tokens = columns[unit]
     bounds = np.unique(np.quantile(tokens, np.linspace(0, 1, parts + 1)).astype(int))
     bounds[-1] += 1
     if len(bounds) == 1:
         bounds = np.array([tokens.min(), tokens.max() + 1])
     found = {}
     for low, high in pairwise(bounds):
-        name = f"{low}–{high - 1} tokens" if high - 1 > low else f"{low} tokens"
+        name = f"{low}–{high - 1} {unit}" if high - 1 > low else f"{low} {unit}"
         found[name] = where(columns, (tokens >= low) & (tokens < high))
-    return {name: part for name, part in found.items() if len(part["tokens"])}
+    return {name: part for name, part in found.items() if count_rows(part)}
 
 
 def by_confidence(columns: Columns, parts: int = 5) -> dict[tuple[float, float], Columns]:

@@ -29,6 +29,10 @@ SHOWN = 60
 """Characters of a text that a message shows."""
 
 
+OnProgress = Callable[[int], object]
+"""Is called with the number of texts that were predicted since the last call."""
+
+
 @runtime_checkable
 class Predictor(Protocol):
     """A classifier as a function of texts.
@@ -156,7 +160,7 @@ class ClassifierPredictor:
     model: nn.Module
     tokenizer: PreTrainedTokenizerBase
     max_length: int = 128
-    on_progress: Callable[[int], object] = lambda done: None
+    on_progress: OnProgress = lambda done: None
 
     @property
     def has_head(self) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gradistill.auditing.per_example import Columns, where
+from gradistill.auditing.per_example import Columns, count_rows, where
 
 MIN_ROWS = 20
 """A part with fewer examples is too small to be called the worst: its 95 % interval is wider than 0.35."""
@@ -46,7 +46,7 @@ def by_values(columns: Columns, values: Sequence[str | None]) -> dict[str, Colum
         kept = [value for value, _ in counts.most_common(MOST_VALUES)]
     names = np.array([NO_VALUE if v is None else v if v in kept else OTHER_VALUES for v in named])
     parts = {name: where(columns, names == name) for name in (*kept, OTHER_VALUES, NO_VALUE)}
-    return {name: part for name, part in parts.items() if len(part["tokens"])}
+    return {name: part for name, part in parts.items() if count_rows(part)}
 
 
 def _number(value: str) -> float | None:

@@ -18,6 +18,7 @@ from gradistill.auditing.per_example import (
     by_confidence,
     by_label,
     calibration,
+    count_rows,
     estimates,
     flat,
     group_by_length,
@@ -203,7 +204,7 @@ def _parts(audited: Audited, k: int, task: Task, seed: int) -> dict[str, Any]:
 
     def shown(columns: Columns) -> dict[str, Any]:
         figures = flat(estimates(columns, PARTS, seed=seed))
-        return {"n": len(columns["tokens"]), "figures": {name: e.as_dict() for name, e in figures.items()}}
+        return {"n": count_rows(columns), "figures": {name: e.as_dict() for name, e in figures.items()}}
 
     own = audited.columns[k]
     found = {

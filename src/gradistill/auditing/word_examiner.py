@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from gradistill.attribution.shapley import shapley_design
+from gradistill.attribution.shapley_weights import shapley_design
 from gradistill.auditing.faithfulness import BEAM, WordScores, faithfulness, word_occlusion
 from gradistill.auditing.flips import Edit, edit_labels, flip_columns, flipping_edits
 from gradistill.auditing.per_example import Columns, named_of

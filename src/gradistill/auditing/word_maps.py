@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from datasets import Dataset
@@ -37,13 +38,23 @@ class TokenizedText:
         )
         return [replace(word, score=float(word.score)) for word in words]
 
+    @cached_property
+    def word_numbers(self) -> np.ndarray:
+        """The number of each token's word in the raw text, those of both texts counted through; −1 for none."""
+        return token_words(self.texts, self.places.offsets, self.places.segments)
+
     def raw_words(self, scores: np.ndarray) -> np.ndarray:
         """The sum of the scores of the own tokens of each word of the raw text; NaN for a word that has none."""
-        words = token_words(self.texts, self.places.offsets, self.places.segments)[self.own]
+        words = self.word_numbers[self.own]
         found = np.full(count_words(self.texts), np.nan)
         found[words[words >= 0]] = 0
         np.add.at(found, words[words >= 0], scores[words >= 0])
         return found
+
+    def raw_shares(self, scores: np.ndarray) -> list[float | None]:
+        """The words of the raw text with their shares of the scores; None for a word that has no token."""
+        total = float(scores.sum()) or 1.0
+        return [None if np.isnan(value) else float(value) / total for value in self.raw_words(scores)]
 
 
 def row_texts(rows: Dataset, task: Task) -> list[tuple[str, ...]]:

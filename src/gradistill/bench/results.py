@@ -164,7 +164,7 @@ def _over_tasks(panels: Sequence[Mapping[str, Any]], plan: BenchPlan) -> list[di
                 },
                 "ranks": {
                     figure: _mean(_rank(panel, names, name, figure) for panel in common)
-                    for figure in ("metric", "response loyalty")
+                    for figure in ("metric", "response loyalty", "saliency loyalty")
                 },
                 "gains": {figure: _gain(common, name, figure) for figure in COMPARED},
             }

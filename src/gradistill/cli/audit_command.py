@@ -152,6 +152,7 @@ class AuditOptions:
         given = asdict(self)
         for name in ("attribution", "steps", "watch", "fail_under", "slices"):
             del given[name]
+        given["reference"] = None if self.reference is None else resolved(self.reference)
         return AuditChoice(
             method=method(self.attribution, **options), limits=limits_of(self.fail_under),
             watched=words_of(self.watch), slices=tuple(dict.fromkeys(self.slices or ())), **given,
@@ -174,7 +175,8 @@ def audit(
     from gradistill.commands.audit import audit as audited
 
     choice = options.choice()
-    found = audited(teacher, student, data.choice(), folder.output, choice, overwrite=folder.overwrite)
+    models = [resolved(name) for name in (teacher, *student)]
+    found = audited(models[0], models[1:], data.choice(), folder.output, choice, overwrite=folder.overwrite)
     _report(found, folder.output)
 
 
@@ -186,6 +188,13 @@ def _report(found: dict[str, Any], output: Path) -> None:
     write(f"written to {output}: open {output / 'audit.html'} in a browser")
     if found["failed"]:
         raise typer.Exit(1)
+
+
+def resolved(name: str) -> Any:
+    """The function that ``python:module:function`` names; any other name as it is."""
+    from gradistill.auditing.function_predictor import PREFIX, function_at
+
+    return function_at(name) if name.startswith(PREFIX) else name
 
 
 def steps_of(given: str) -> int | str:

@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 
 from gradistill.auditing.map_checks import random_map_warnings
+from gradistill.auditing.onnx_predictor import onnx_file
 from gradistill.auditing.per_example import GROUPS
 from gradistill.auditing.shown_examples import chosen_examples
 from gradistill.auditing.summary import Audited, summed_up
 from gradistill.auditing.verdict import judged
 from gradistill.commands.audit_choice import AuditChoice
-from gradistill.commands.audit_models import AuditModels, check_students
+from gradistill.commands.audit_models import AnyModel, AuditModel, AuditModels, check_students
 from gradistill.commands.data_warnings import (
     log_splits,
     overlap_with_training,
@@ -28,11 +29,10 @@ from gradistill.commands.data_warnings import (
     with_positive,
 )
 from gradistill.commands.examination import EXAMPLES, AuditRows, Examination
-from gradistill.commands.identity import data_files, model_identity
+from gradistill.commands.identity import data_files, model_identity, sha256_of
 from gradistill.commands.loyalty_sample import drawn_rows
 from gradistill.commands.output_folder import FolderKind, check_output, draft_folder, held, put_in_place
 from gradistill.commands.run_record import described, versions
-from gradistill.commands.text_lengths import LoadedModel, task_length
 from gradistill.data import DataChoice, Splits, align_labels, read_splits
 from gradistill.data.data_source import Source
 from gradistill.data.overlap import overlap_line
@@ -40,8 +40,6 @@ from gradistill.data.splits import CARRIED, Marks
 from gradistill.data.tasks import metrics_of
 from gradistill.errors import RecipeError, nearest
 from gradistill.io import read_object
-from gradistill.models.loading import label_names
-from gradistill.models.model_source import ModelSource, model_folder, model_name
 from gradistill.printing import NO_PREFIX
 from gradistill.report.audit_markdown import audit_table
 from gradistill.report.audit_page import audit_page
@@ -71,8 +69,8 @@ AUDIT = FolderKind(
 
 
 def audit(
-    teacher: ModelSource,
-    students: Sequence[ModelSource],
+    teacher: AnyModel,
+    students: Sequence[AnyModel],
     data: DataChoice | Source,
     output: str | Path,
     choice: AuditChoice = DEFAULT_CHOICE,
@@ -82,8 +80,11 @@ def audit(
     """Compare students with their teacher on data neither was fitted to; returns what ``audit.json`` holds.
 
     Parameters:
-        ``teacher``: a folder, a hub id, or a pair ``(model, tokenizer)``.
-        ``students``: one or more, given alike; any classifiers over the same labels and tokens.
+        ``teacher``: a folder, a hub id, a pair ``(model, tokenizer)``, a folder with an ONNX model, or a function. It
+            takes a list of texts (or of pairs) and returns probabilities ``(row, label)``, or scores ``(row,)``. Its
+            columns are in the order of its attribute ``labels``, of the teacher's labels, or of the data's.
+        ``students``: one or more, given alike; any classifiers over the same labels. What needs gradients is measured
+            between PyTorch classifiers only, and on words where they read different tokens.
         ``data``: a ``DataChoice``, or what its ``source`` may be. Of a split without labels, the figures that need
             them are left out.
         ``output``: a folder for ``audit.html``, ``audit.json``, ``audit.md`` and ``examples.jsonl``.
@@ -106,10 +107,11 @@ def audit(
     choice = replace(choice, limits=_figure_limits(choice.limits))
     start = perf_counter()
     models = AuditModels.load(teacher, students, choice.reference)
-    folders = [model_folder(model) for model in (teacher, *students)]
+    folders = [model.folder for model in (models.teacher, *models.students)]
     splits = with_positive(_splits(data, choice, models), data.positive, folders)
-    length = task_length(choice.max_length, models.tokenizer, models.readers)
+    length = models.text_length(choice.max_length)
     choice = replace(choice, max_length=length)
+    models = models.ordered(splits.task).sharing_tokens(splits.rows, splits.task, length)
     examination = Examination(models, splits.task, AuditRows.of(splits, choice), choice)
     cut = examination.check()
     examination.seconds["loading"] = perf_counter() - start
@@ -135,12 +137,9 @@ def audit(
                      "source": Path(data.name).name, "positive": splits.task.positive_label,
                      "files": data_files(data.source, choice.split, splits.task),
                      **_without_labels(splits, choice.split)},
-            "teacher": _described(models.readers[0], model_name(teacher)),
-            "students": [
-                _described(reader, name)
-                for reader, name in zip(models.readers[1:], map(model_name, students), strict=False)
-            ],
-            "reference": _described_reference(models, choice),
+            "teacher": _described(models.teacher),
+            "students": [_described(student) for student in models.students],
+            "reference": None if models.reference is None else _described(models.reference),
             "settings": _settings(choice),
             "texts": {"max_length": length, **{name: part.as_dict() for name, part in cut.items()}},
             "versions": versions(),
@@ -195,14 +194,13 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _described_reference(models: AuditModels, choice: AuditChoice) -> dict[str, Any] | None:
-    if models.reference is None or choice.reference is None:
-        return None
-    return _described(models.readers[-1], model_name(choice.reference))
-
-
-def _described(reader: LoadedModel, name: str) -> dict[str, Any]:
-    return described(reader.model, name, reader.probe) | model_identity(reader.model, reader.name)
+def _described(model: AuditModel) -> dict[str, Any]:
+    if model.reader is not None:
+        reader = model.reader
+        return described(reader.model, model.name, reader.probe) | model_identity(reader.model, reader.name)
+    file = onnx_file(model.folder) if model.folder else None
+    found = {"name": Path(model.name).name, "kind": model.kind.split(" ", 1)[1]}
+    return found | ({} if file is None else {"sha256": sha256_of(file)})
 
 
 def _without_labels(splits: Splits, split: str) -> dict[str, str]:
@@ -216,9 +214,17 @@ def _splits(data: DataChoice, choice: AuditChoice, models: AuditModels) -> Split
     wanted = (choice.split, *((choice.challenge,) if choice.challenge else ()))
     units: Any = choice.rationale_units
     marks = Marks(choice.rationale, units) if choice.rationale else None
-    names = label_names(models.teacher)
-    splits = read_splits(data, wanted, marks=marks, outputs=tuple(names.values()), carried=choice.slices)
-    splits = align_labels(splits, names, label_map=data.label_map)
+    labels = models.teacher.labels
+    names = None if labels == () else labels or ("LABEL_0",)
+    splits = read_splits(data, wanted, marks=marks, outputs=names, carried=choice.slices)
+    if names is not None:
+        splits = align_labels(splits, dict(enumerate(names)), label_map=data.label_map)
+    elif data.label_map:
+        raise RecipeError(
+            "a label map was given, and the teacher is a function without labels",
+            expected="names of its columns",
+            remedy="give the function an attribute labels, with one name a column",
+        )
     rows = {name: drawn_rows(rows, choice.max_rows, choice.seed) for name, rows in splits.rows.items()}
     return replace(splits, rows=rows)
 

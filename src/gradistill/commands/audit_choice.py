@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from gradistill.auditing.faithfulness import BEAM
+from gradistill.auditing.function_predictor import PredictFunction
 from gradistill.auditing.methods import Method
 from gradistill.auditing.methods.gradient_x_input import GradientXInput
 from gradistill.models.model_source import ModelSource
@@ -49,7 +50,7 @@ class AuditChoice:
     shapley_rows: int = 50
     shapley_pairs: int = 3
     floor_rows: int = 200
-    reference: ModelSource | None = None
+    reference: ModelSource | PredictFunction | None = None
     cascade: bool = False
     examples: int = 400
     reason: str | None = None

@@ -1,83 +1,299 @@
-"""The models of an audit: teacher, students and a reference, over the same labels and tokens."""
+"""The models of an audit: teacher, students and a reference, over the same labels."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from gradistill.commands.text_lengths import LoadedModel
-from gradistill.data.labels import match_names, match_numbers, numbers_of
-from gradistill.errors import DataError, RecipeError
+from gradistill.auditing.function_predictor import PREFIX, FunctionPredictor, PredictFunction
+from gradistill.auditing.onnx_predictor import OnnxPredictor, onnx_file
+from gradistill.auditing.predictor import ClassifierPredictor, OnProgress, Predictor
+from gradistill.commands.text_lengths import MOST, USUAL, LoadedModel, task_length
+from gradistill.data import Task
+from gradistill.data.labels import Match, match_names, match_numbers, numbers_of
+from gradistill.errors import DataError, ModelError, RecipeError
 from gradistill.models.loading import label_names, load_classifier, load_tokenizer, set_padding
 from gradistill.models.model_source import ModelSource, model_folder, model_name
 from gradistill.models.random_head import has_head
 from gradistill.models.student import pair_warnings, same_weights
-from gradistill.models.tokenizers import check_same_tokens
+from gradistill.models.tokenizers import check_same_rows, check_same_tokens
+
+AnyModel = ModelSource | PredictFunction
+"""A PyTorch classifier, a folder with an ONNX model, or a function from texts to probabilities."""
+
+
+@dataclass(frozen=True)
+class AuditModel:
+    """One model of an audit; ``owner`` is what messages call it.
+
+    ``labels`` are the names of its outputs, None for a score (a regression), and ``()`` where only the data know them.
+    ``predictor`` reads texts with the model's own tokenizer. ``reader`` holds a PyTorch classifier, None for others.
+    """
+
+    owner: str
+    name: str
+    folder: str
+    labels: tuple[str, ...] | None
+    predictor: ClassifierPredictor | OnnxPredictor | FunctionPredictor
+    reader: LoadedModel | None = None
+
+    @classmethod
+    def load(cls, source: AnyModel, owner: str, name: str) -> AuditModel:
+        """Raises ModelError for a model that cannot be loaded."""
+        given: Any = source
+        if is_function(given):
+            labels = getattr(given, "labels", ())
+            known = None if labels is None else tuple(map(str, labels))
+            return cls(owner, name, "", known, FunctionPredictor(given, known))
+        folder = model_folder(given)
+        if not isinstance(given, tuple) and onnx_file(folder) is not None:
+            onnx = OnnxPredictor.load(folder)
+            return cls(owner, name, folder, onnx.labels, onnx)
+        tokenizer, model = load_tokenizer(given), load_classifier(given)[0]
+        device: Any = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
+        model.to(device)
+        set_padding(model, tokenizer)
+        names = tuple(label_names(model).values())
+        known = names if len(names) > 1 else None
+        predictor = ClassifierPredictor(model, tokenizer)
+        return cls(owner, name, folder, known, predictor, LoadedModel(owner, folder, model))
+
+    @property
+    def model(self) -> PreTrainedModel | None:
+        """A PyTorch classifier; None for other models."""
+        return None if self.reader is None else self.reader.model
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase | None:
+        """What it reads texts with; a function reads the texts themselves."""
+        return None if isinstance(self.predictor, FunctionPredictor) else self.predictor.tokenizer
+
+    @property
+    def kind(self) -> str:
+        """What it is, with its article."""
+        kinds = {
+            ClassifierPredictor: "a PyTorch model",
+            OnnxPredictor: "an ONNX model",
+            FunctionPredictor: "a function",
+        }
+        return kinds[type(self.predictor)]
+
+    def predicting(self, max_length: int, on_progress: OnProgress) -> Predictor:
+        """The predictor, for texts of so many tokens."""
+        if isinstance(self.predictor, FunctionPredictor):
+            return replace(self.predictor, on_progress=on_progress)
+        return replace(self.predictor, max_length=max_length, on_progress=on_progress)
+
+    def ordered(self, labels: tuple[str, ...] | None) -> AuditModel:
+        """The model with its outputs in the order of ``labels``. Raises DataError for other labels."""
+        match = self._match(labels)
+        if match is None:
+            shown = [", ".join(names) if names else "a score" for names in (labels, self.labels)]
+            raise DataError(
+                f"The labels of the teacher and of {self.name} differ.\n"
+                f"  teacher: {shown[0]}\n  {self.name}: {shown[1]}",
+                expected="the same names, in any order",
+                remedy="take two models of one task, or correct id2label in config.json",
+            )
+        order = None if match.is_identity else match.positions
+        if isinstance(self.predictor, FunctionPredictor):
+            own = labels if self.labels == () else self.labels
+            return replace(self, labels=labels, predictor=replace(self.predictor, labels=own, order=order))
+        if isinstance(self.predictor, OnnxPredictor):
+            return replace(self, predictor=replace(self.predictor, order=order))
+        if order is not None and self.model is not None:
+            _reorder(self.model, order)
+        return self
+
+    def _match(self, labels: tuple[str, ...] | None) -> Match | None:
+        if labels is None or not self.labels:
+            same = self.labels == labels or self.labels == ()
+            return Match(tuple(range(len(labels or (0,))))) if same else None
+        if len(labels) != len(self.labels):
+            return None
+        return match_names(labels, self.labels) or match_numbers(numbers_of(labels), numbers_of(self.labels))
 
 
 @dataclass(frozen=True)
 class AuditModels:
-    """The models in memory, on the accelerator if there is one. ``readers`` has all of them, teacher first."""
+    """The models in memory, on the accelerator if there is one.
 
-    teacher: PreTrainedModel
-    students: list[PreTrainedModel]
-    names: list[str]
-    tokenizer: PreTrainedTokenizerBase
-    student_tokenizers: list[PreTrainedTokenizerBase]
-    readers: list[LoadedModel]
-    reference: PreTrainedModel | None = None
+    ``notes`` say how students read texts otherwise than the teacher. Models that read the same tokens hold the same
+    tokenizer (``sharing_tokens``).
+    """
+
+    teacher: AuditModel
+    students: list[AuditModel]
+    reference: AuditModel | None = None
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def load(
-        cls, teacher: ModelSource, students: Sequence[ModelSource], reference: ModelSource | None = None
+        cls, teacher: AnyModel, students: Sequence[AnyModel], reference: AnyModel | None = None
     ) -> AuditModels:
-        """Raises ModelError for models that cannot be loaded, DataError for models of other labels or tokens."""
-        compared = [*students, *([] if reference is None else [reference])]
-        tokenizer, *own = (load_tokenizer(name) for name in (teacher, *compared))
-        for student in own:
-            check_same_tokens(student, tokenizer)
-        loaded = [load_classifier(name)[0] for name in (teacher, *compared)]
-        for model, name in zip(loaded[1:], map(model_name, compared), strict=True):
-            _in_order(loaded[0], model, name)
-        device: Any = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
-        for model in loaded:
-            model.to(device)
-            set_padding(model, tokenizer)
-        names = _short_names([model_name(student) for student in students])
-        owners = ["teacher", *(f"student {name}" for name in names), "reference"][: len(loaded)]
-        folders = map(model_folder, (teacher, *compared))
-        readers = [LoadedModel(*each) for each in zip(owners, folders, loaded, strict=True)]
-        ours = loaded[1 : 1 + len(students)]
-        return cls(loaded[0], ours, names, tokenizer, own, readers, None if reference is None else loaded[-1])
+        """Raises ModelError for models that cannot be loaded."""
+        names = _short_names([source_name(student) for student in students])
+        return cls(
+            AuditModel.load(teacher, "teacher", source_name(teacher)),
+            [
+                AuditModel.load(source, f"student {name}", name)
+                for source, name in zip(students, names, strict=True)
+            ],
+            None if reference is None else AuditModel.load(reference, "reference", source_name(reference)),
+        )
+
+    @property
+    def names(self) -> list[str]:
+        """Those of the students."""
+        return [student.name for student in self.students]
+
+    @property
+    def compared(self) -> list[AuditModel]:
+        """The students, and behind them the reference."""
+        return [*self.students, *([] if self.reference is None else [self.reference])]
+
+    @property
+    def every(self) -> list[AuditModel]:
+        """All models, the teacher first."""
+        return [self.teacher, *self.compared]
+
+    @property
+    def readers(self) -> list[LoadedModel]:
+        """The PyTorch classifiers, the teacher first."""
+        return [model.reader for model in self.every if model.reader is not None]
+
+    @property
+    def tokenizers(self) -> list[PreTrainedTokenizerBase]:
+        """Each tokenizer once, the teacher's first."""
+        found = {id(t): t for t in (model.tokenizer for model in self.every) if t is not None}
+        return list(found.values())
+
+    def text_length(self, wanted: int | None) -> int:
+        """Tokens a text at most: as ``text_lengths.task_length`` has it for PyTorch classifiers."""
+        if readers := self.readers:
+            first = next(model.tokenizer for model in self.every if model.reader is not None)
+            assert first is not None
+            return task_length(wanted, first, readers)
+        lengths = [min(tokenizer.model_max_length, MOST) for tokenizer in self.tokenizers]
+        return wanted or min(lengths, default=USUAL)
+
+    def ordered(self, task: Task) -> AuditModels:
+        """All models with their outputs in the order of the teacher's labels, or of the data's where only these are
+        known. Raises DataError for models of other labels."""
+        labels = task.labels if self.teacher.labels == () else self.teacher.labels
+        teacher, *compared = (model.ordered(labels) for model in self.every)
+        return self._with(teacher, compared)
+
+    def sharing_tokens(self, splits: Mapping[str, Dataset], task: Task, max_length: int) -> AuditModels:
+        """All models; those that read every row in the teacher's tokens hold its tokenizer."""
+        teacher, compared, notes = self.teacher, [], []
+        for model in self.compared:
+            if model.tokenizer is None or teacher.tokenizer is None:
+                compared.append(model)
+                continue
+            try:
+                check_same_tokens(model.tokenizer, teacher.tokenizer)
+                for rows in splits.values():
+                    check_same_rows(model.tokenizer, teacher.tokenizer, rows, task, max_length=max_length)
+            except ModelError as error:
+                compared.append(model)
+                if model.reader is not None and teacher.reader is not None:
+                    notes.append(_other_tokens(model, teacher, error))
+            else:
+                assert not isinstance(model.predictor, FunctionPredictor)
+                shared = replace(model.predictor, tokenizer=teacher.tokenizer)
+                compared.append(replace(model, predictor=shared))
+        return replace(self._with(teacher, compared), notes=tuple(notes))
+
+    def _with(self, teacher: AuditModel, compared: Sequence[AuditModel]) -> AuditModels:
+        students = list(compared[: len(self.students)])
+        return replace(
+            self, teacher=teacher, students=students,
+            reference=None if self.reference is None else compared[-1],
+        )  # fmt: skip
 
     def warnings(self) -> list[str]:
-        """What makes the figures of a pair mean less than they seem to."""
-        named = list(zip(self.names, self.students, strict=True))
-        alike = [
-            f"the students {a} and {b} hold the same weights"
-            for (a, one), (b, other) in combinations(named, 2) if same_weights(one, other)
-        ]  # fmt: skip
-        if self.reference is not None and same_weights(self.teacher, self.reference):
-            alike.append("the reference holds the teacher's weights; take a teacher of another seed")
-        depth, *depths = (reader.probe.layers for reader in self.readers)
-        pairs = [
-            pair_warnings(self.teacher, student, f"student {name}", layers=(depth, own))
-            for (name, student), own in zip(named, depths, strict=False)  # behind the students the reference
-        ]
-        floorless = [
-            f"the figures of {name} have no floor: its head cannot be told from the rest of the model"
-            for name, student in named if not has_head(student)
-        ]  # fmt: skip
-        if not self.tokenizer.is_fast:
-            alike.append("figures on masked words are left out: the tokenizer has no character offsets")
-        return [*(warning for found in pairs for warning in found), *alike, *floorless]
+        """What makes the figures of a pair mean less than they seem to, and what is left out."""
+        return [*self._alike(), *self.notes, *self._left_out()]
+
+    def _alike(self) -> Iterator[str]:
+        classifiers = [model for model in self.students if model.reader is not None]
+        own = self.teacher.reader
+        for student in classifiers:
+            assert student.reader is not None
+            if own is not None:
+                layers = own.probe.layers, student.reader.probe.layers
+                yield from pair_warnings(own.model, student.reader.model, student.owner, layers=layers)
+        for one, other in combinations(classifiers, 2):
+            if _same(one, other):
+                yield f"the students {one.name} and {other.name} hold the same weights"
+        if self.reference is not None and _same(self.teacher, self.reference):
+            yield "the reference holds the teacher's weights; take a teacher of another seed"
+
+    def _left_out(self) -> Iterator[str]:
+        maps = "saliency loyalty, the other figures of maps and their floors"
+        if self.teacher.reader is None:
+            yield f"{maps} are left out: they need gradients, and the teacher is {self.teacher.kind}"
+            yield "flips replace words by drawn ones: only a PyTorch teacher knows the nearest words"
+        for student in self.students:
+            if student.reader is None:
+                if self.teacher.reader is not None:
+                    yield (
+                        f"{maps} of {student.name} are left out: they need gradients, and it is {student.kind}"
+                    )
+                yield f"the figures of {student.name} have no floor: {student.kind} has no head to randomise"
+            elif not has_head(student.reader.model):
+                yield (
+                    f"the figures of {student.name} have no floor: its head cannot be told from the rest of the model"
+                )
+        without = [model for model in (self.teacher, *self.students) if model.reader is None]
+        if without:
+            names = ", ".join(model.owner for model in without)
+            yield f"faithfulness of the {names} is that of the occlusion of words, which needs no gradients"
+        if blind := [model for model in self.every if not model.predictor.can_mask]:
+            why = (
+                "has no masks" if blind[0].tokenizer is None else "has a tokenizer without character offsets"
+            )
+            yield f"figures on masked words are left out: the {blind[0].owner} {why}"
+
+
+def is_function(source: Any) -> bool:
+    """Whether a model is given as a function from texts to probabilities."""
+    return callable(source) and not isinstance(source, str | os.PathLike | tuple)
+
+
+def source_name(source: AnyModel) -> str:
+    """What messages and reports call a model. Raises RecipeError for the name of a function, which only the command
+    line may bring."""
+    given: Any = source
+    if is_function(given):
+        return FunctionPredictor(given).name
+    if isinstance(source, str) and source.startswith(PREFIX):
+        raise RecipeError(
+            f"{source} names a function, whose module would be run",
+            expected="such a name on the command line only",
+            remedy="pass the function itself",
+        )
+    return model_name(given)
+
+
+def _same(one: AuditModel, other: AuditModel) -> bool:
+    return one.model is not None and other.model is not None and same_weights(one.model, other.model)
+
+
+def _other_tokens(model: AuditModel, teacher: AuditModel, error: ModelError) -> str:
+    first = next((line.strip(" -") for line in error.what.split("\n")[1:]), "")
+    fast = all(m.tokenizer is not None and m.tokenizer.is_fast for m in (model, teacher))
+    then = "maps are compared on words" if fast else "maps are not compared: words need a fast tokenizer"
+    return f"the {model.owner} reads other tokens than the teacher, so {then} ({first})"
 
 
 def check_students(students: Any) -> None:
@@ -85,7 +301,7 @@ def check_students(students: Any) -> None:
     if isinstance(students, str | bytes | os.PathLike | tuple) or not isinstance(students, Sequence):
         raise RecipeError(
             f"students is of the type {type(students).__name__}",
-            expected="a list of models, each a path, a hub id or a pair (model, tokenizer)",
+            expected="a list of models, each a path, a hub id, a pair (model, tokenizer) or a function",
             remedy="put the student into a list: [student]",
         )
 
@@ -97,24 +313,11 @@ def _short_names(named: Sequence[str]) -> list[str]:
     return [name if found.count(name) == 1 else f"{name} ({k})" for k, name in enumerate(found, start=1)]
 
 
-def _in_order(teacher: PreTrainedModel, student: PreTrainedModel, name: str) -> None:
-    """Have the student give its outputs in the teacher's order. Raises DataError for other labels."""
-    ours, theirs = list(label_names(teacher).values()), list(label_names(student).values())
-    match = match_names(ours, theirs) if len(ours) == len(theirs) else None
-    if match is None and len(ours) == len(theirs):
-        match = match_numbers(numbers_of(ours), numbers_of(theirs))
-    if match is None:
-        raise DataError(
-            f"The labels of the teacher and of {name} differ.\n"
-            f"  teacher: {', '.join(ours)}\n  {name}: {', '.join(theirs)}",
-            expected="the same names, in any order",
-            remedy="take two models of one task, or correct id2label in config.json",
-        )
-    if not match.is_identity:
-        order = list(match.positions)
+def _reorder(model: PreTrainedModel, order: Sequence[int]) -> None:
+    """Have a model return its outputs in another order from now on."""
 
-        def reordered(_model: Any, _inputs: Any, outputs: Any) -> Any:
-            outputs["logits"] = outputs["logits"][:, order]
-            return outputs
+    def reordered(_model: Any, _inputs: Any, outputs: Any) -> Any:
+        outputs["logits"] = outputs["logits"][:, list(order)]
+        return outputs
 
-        student.register_forward_hook(reordered)
+    model.register_forward_hook(reordered)

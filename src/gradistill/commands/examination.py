@@ -12,23 +12,22 @@ from time import perf_counter
 from typing import Any
 
 from datasets import Dataset
-from transformers import PreTrainedModel
+from transformers import PreTrainedTokenizerBase
 
-from gradistill.auditing.evaluate import FLOOR_SEEDS, Examiner, OnProgress, in_blocks
+from gradistill.auditing.evaluate import FLOOR_SEEDS, Examiner, in_blocks
 from gradistill.auditing.per_example import AGREEMENT, Columns, estimates, flat, joined, mean_values
 from gradistill.auditing.perturbations import PERTURBATIONS, perturbed
-from gradistill.auditing.predictor import ClassifierPredictor
+from gradistill.auditing.predictor import OnProgress, Predictor
 from gradistill.auditing.statistics import Estimate
 from gradistill.auditing.summary import Audited, Changed
 from gradistill.auditing.word_examiner import Flip, StudentWords, TextRows, WordExaminer
 from gradistill.auditing.word_maps import row_texts
 from gradistill.commands.audit_choice import AuditChoice
-from gradistill.commands.audit_models import AuditModels
+from gradistill.commands.audit_models import AuditModel, AuditModels
 from gradistill.commands.loyalty_sample import POOL_ROWS, drawn_rows
 from gradistill.data import Cut, Splits, Task, encode
 from gradistill.data.raw_words import word_pool, words_of
 from gradistill.models.random_head import cascade_parameters, randomised
-from gradistill.models.tokenizers import check_same_rows
 from gradistill.models.word_neighbours import nearest_words
 from gradistill.printing import progress_bars
 
@@ -81,22 +80,28 @@ class Examination:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def check(self) -> dict[str, Cut]:
-        """How many texts of each split are cut. Raises ModelError for rows that a model cannot read, for tokenizers
-        that read them differently, and for a cascade through a model whose blocks are not known apart."""
+        """How many texts of each split are cut for the teacher, or else for the first model with a tokenizer. Raises
+        ModelError for rows that a model cannot read, and for a cascade through a model whose blocks are not known
+        apart."""
         found: dict[str, Cut] = {}
-        models, max_length = self.models, self.max_length
-        for student in models.students if self.choice.cascade else ():
-            cascade_parameters(student)  # refuses a model whose blocks are not known apart
-        limits = [(reader.owner, reader.limits) for reader in models.readers]
+        for student in self.models.students if self.choice.cascade else ():
+            if student.model is not None:
+                cascade_parameters(student.model)  # refuses a model whose blocks are not known apart
+        for tokenizer in reversed(self.models.tokenizers):  # the first one's counts stay
+            found = self._cuts(tokenizer)
+        return found
+
+    def _cuts(self, tokenizer: PreTrainedTokenizerBase) -> dict[str, Cut]:
+        found: dict[str, Cut] = {}
+        of_it = [model.reader for model in self.models.every if model.tokenizer is tokenizer]
+        limits = [(reader.owner, reader.limits) for reader in of_it if reader is not None]
         for name, rows in {**self.rows.splits, **self.rows.perturbed}.items():
-            for tokenizer in models.student_tokenizers if name in self.rows.splits else ():
-                check_same_rows(tokenizer, models.tokenizer, rows, self.task, max_length=max_length)
             for block in in_blocks(rows):
-                encoded = encode(block, models.tokenizer, self.task, max_length=max_length)
+                encoded = encode(block, tokenizer, self.task, max_length=self.max_length)
                 for owner, of_one in limits:
-                    of_one.check(encoded.dataset, models.tokenizer, owner=owner)
+                    of_one.check(encoded.dataset, tokenizer, owner=owner)
                 if name in self.rows.splits:
-                    found[name] = found.get(name, Cut(max_length)) + encoded.cut
+                    found[name] = found.get(name, Cut(self.max_length)) + encoded.cut
         return found
 
     @property
@@ -161,15 +166,12 @@ class Examination:
         return parts, flips
 
     def _faithfulness(self, done: OnProgress) -> list[Columns]:
-        rows, models = self.rows.faithful, self.models
-        examiner = replace(
-            self._word_examiner(done), students=[self._predictor(model, done) for model in models.students]
-        )
-        scores = self._examiner(done).word_scores(rows)
-        found = examiner.faithfulness(self._texts(rows), scores, beam=self.choice.beam)
+        rows, examiner = self.rows.faithful, self._examiner(done)
+        words = replace(self._word_examiner(done), students=examiner.students)
+        found = words.faithfulness(self._texts(rows), examiner.word_scores(rows), beam=self.choice.beam)
         if not self.choice.map_checks:
             return found
-        checks = self._examiner(done).map_checks(rows, self.choice.seed)
+        checks = examiner.map_checks(rows, self.choice.seed)
         return [own | more for own, more in zip(found, checks, strict=True)]
 
     def _reference(self, words: Sequence[Sequence[StudentWords]]) -> dict[str, Estimate] | None:
@@ -180,7 +182,8 @@ class Examination:
         columns = [part[-1].columns for part in words]
         if len(self.rows.floor):
             with self._part("reference", 2 * len(self.rows.floor)) as done:
-                columns += replace(self._examiner(done), students=[reference]).agreement(self.rows.floor)
+                own = reference.predicting(self.max_length, done)
+                columns += replace(self._examiner(done), students=[own]).agreement(self.rows.floor)
         return {
             name: e for part in columns for name, e in flat(estimates(part, AGREEMENT, seed=seed)).items()
         }
@@ -192,14 +195,16 @@ class Examination:
         with self._part("cascade") as done:
             return [self._cascade_of(k, student, done) for k, student in enumerate(self.models.students)]
 
-    def _cascade_of(self, k: int, student: PreTrainedModel, done: OnProgress) -> list[dict[str, float]]:
+    def _cascade_of(self, k: int, student: AuditModel, done: OnProgress) -> list[dict[str, float]]:
+        if student.model is None:
+            return []
         floor, examiner = self.rows.floor, self._examiner(done)
-        words = replace(self._word_examiner(done), students=[self._predictor(student, done)])
+        words = replace(self._word_examiner(done), students=[examiner.students[k]])
         found = []
-        for parameters in cascade_parameters(student):
+        for parameters in cascade_parameters(student.model):
             figures = examiner.when_randomised(k, floor, parameters, seeds=(0,)) if len(floor) else {}
             if len(self.rows.response):
-                with randomised(student, parameters, seed=0):
+                with randomised(student.model, parameters, seed=0):
                     (own,) = words.response(self._texts(self.rows.response))
                 figures |= mean_values([own.columns])
             found.append(figures)
@@ -209,28 +214,25 @@ class Examination:
         return TextRows(row_texts(rows, self.task), rows["index"][:])
 
     def _examiner(self, done: OnProgress) -> Examiner:
-        models, choice = self.models, self.choice
-        return Examiner(
-            models.teacher, models.students, models.tokenizer, self.task, choice.method, self.max_length,
-            choice.watched, done,
-        )  # fmt: skip
+        teacher, *students = self._predictors([self.models.teacher, *self.models.students], done)
+        return Examiner(teacher, students, self.task, self.choice.method, self.choice.watched)
 
-    def _predictor(self, model: PreTrainedModel, done: OnProgress) -> ClassifierPredictor:
-        return ClassifierPredictor(model, self.models.tokenizer, self.max_length, done)
+    def _predictors(self, models: Sequence[AuditModel], done: OnProgress) -> list[Predictor]:
+        return [model.predicting(self.max_length, done) for model in models]
 
     def _word_examiner(self, done: OnProgress) -> WordExaminer:
-        models = self.models
-        compared = [*models.students, *([] if models.reference is None else [models.reference])]
-        return WordExaminer(
-            self._predictor(models.teacher, done), [self._predictor(model, done) for model in compared],
-            self.rows.pool, self._neighbours, self.choice.seed,
-        )  # fmt: skip
+        teacher, *compared = self._predictors(self.models.every, done)
+        return WordExaminer(teacher, compared, self.rows.pool, self._neighbours, self.choice.seed)
 
     @cached_property
     def _neighbours(self) -> dict[str, str]:
-        """For each word of the rows that flips are measured on the nearest other word of the data."""
+        """For each word of the rows that flips are measured on the nearest other word of the data; none where the
+        teacher has no embeddings to look at."""
+        teacher = self.models.teacher
+        if teacher.model is None or teacher.tokenizer is None:
+            return {}
         words = {word for texts in row_texts(self.rows.response, self.task) for word in words_of(texts)}
-        return nearest_words(self.models.teacher, self.models.tokenizer, words, self.rows.pool)
+        return nearest_words(teacher.model, teacher.tokenizer, words, self.rows.pool)
 
     @contextmanager
     def _part(self, name: str, total: int | None = None) -> Iterator[OnProgress]:

@@ -66,7 +66,7 @@ def _over_tasks(bench: Mapping[str, Any], layers: int) -> dict[str, Any]:
             gains = [_signed(entry["gains"].get(figure)) or NOTHING for figure in figures]
             ranks = [NOTHING] * len(entry["ranks"])
             rows.append({"name": f"from {bench['baseline']}", "cells": [NOTHING, *gains, *ranks]})
-    heads = ["step", *map(capital, figures), "rank by metric", "rank by saliency"]
+    heads = ["step", *map(capital, figures), "rank by metric", "rank by response", "rank by saliency"]
     return {"layers": layers, "tasks": entries[0]["tasks"], "heads": heads, "rows": rows}
 
 

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gradistill.attribution.shapley import ShapleyDesign, shapley_design
+from gradistill.attribution.shapley_weights import ShapleyDesign, shapley_design
 from gradistill.errors import RecipeError
 from gradistill.signals.explained import EXPLAINED
 from gradistill.signals.forward_pass import ForwardPass

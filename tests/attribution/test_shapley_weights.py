@@ -9,7 +9,7 @@ import pytest
 import torch
 from captum.attr import ShapleyValues, ShapleyValueSampling
 
-from gradistill.attribution.shapley import EXACT, shapley_design
+from gradistill.attribution.shapley_weights import EXACT, shapley_design
 
 
 def _game(players: int, seed: int = 0):

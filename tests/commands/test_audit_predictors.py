@@ -1,0 +1,285 @@
+"""Audits of ONNX models, functions, and models that read other tokens."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import softmax
+from scipy.stats import spearmanr
+from typer.testing import CliRunner
+
+from families import build
+from gradistill.auditing.evaluate import Examiner
+from gradistill.auditing.methods import method
+from gradistill.auditing.predictions import predict_rows
+from gradistill.auditing.predictor import ClassifierPredictor
+from gradistill.cli.app import app
+from gradistill.commands.audit import AuditChoice, audit
+from gradistill.data import Collator, DataChoice, encode, load_splits
+from gradistill.data.changed_copies import Copy
+from gradistill.errors import DataError, ModelError, RecipeError
+from gradistill.models.loading import load_classifier, load_tokenizer
+from onnx_models import exported
+from small import SPECIAL, WORDS, logged, write_table
+from wordpiece import tokenizer
+
+CHOICE = AuditChoice(
+    faithfulness_rows=3, perturbed_rows=3, response_rows=4, shapley_rows=2, shapley_pairs=1, floor_rows=4
+)
+
+
+def figures(found: dict[str, Any], student: int = 0) -> dict[str, Any]:
+    return {name: e for group in found["students"][student]["figures"].values() for name, e in group.items()}
+
+
+def examples(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "examples.jsonl").read_text().splitlines()]
+
+
+def function_of(source: Path, *, score: bool = False) -> Any:
+    """A model as a function of texts, or of pairs."""
+    predictor = ClassifierPredictor(load_classifier(str(source))[0], load_tokenizer(str(source)))
+
+    def predict(texts: list[Any]) -> np.ndarray:
+        copies = [Copy((text,) if isinstance(text, str) else tuple(text)) for text in texts]
+        (logits,) = predictor.logits(copies)
+        return logits[:, 0] if score else softmax(logits, axis=-1)
+
+    return predict
+
+
+def test_an_onnx_student_is_as_loyal_as_its_original(small: Any, tmp_path: Path) -> None:
+    source = str(small.teachers["three"])
+    model, pieces = load_classifier(source)[0], load_tokenizer(source)
+    turned = exported(model, pieces, tmp_path / "onnx")
+    with logged([]) as lines:
+        found = audit(source, [source, str(turned)], small.choice("three"), tmp_path / "out", CHOICE)
+    itself, onnx = figures(found), figures(found, 1)
+    maps = {"saliency", "top_k_overlap", "cosine", "kendall_tau", "signed", "signed_top"}
+    assert itself.keys() - onnx.keys() == maps
+    for name in ("label", "probability", "response", "response_masked", "shapley", "student_accuracy"):
+        assert onnx[name]["value"] == pytest.approx(itself[name]["value"], abs=1e-3), name
+    assert "floor" in itself["response"]
+    assert "floor" not in onnx["response"]
+    assert onnx["student_comprehensiveness"]["n"] == itself["student_comprehensiveness"]["n"]
+    text = "\n".join(lines)
+    assert (
+        "saliency loyalty, the other figures of maps and their floors of onnx are left out: they need" in text
+    )
+    assert "and it is an ONNX model" in text
+    assert "faithfulness of the student onnx is that of the occlusion of words" in text
+    assert found["students"][1]["kind"] == "ONNX model"
+    assert len(found["students"][1]["sha256"]) == 64
+    for example in examples(tmp_path / "out"):
+        words = [example["texts"][w["segment"]][w["start"] : w["end"]] for w in example["words"]]
+        assert words == " ".join(example["texts"]).split()
+        assert sum(w["teacher"] for w in example["words"]) == pytest.approx(1, abs=1e-3)
+        assert {w["students"][1] for w in example["words"]} == {None}
+    assert (tmp_path / "out" / "audit.html").stat().st_size > 10_000
+
+
+def test_an_onnx_model_with_its_labels_in_another_order(small: Any, tmp_path: Path) -> None:
+    source = str(small.teachers["two"])
+    model, pieces = load_classifier(source)[0], load_tokenizer(source)
+    with torch.no_grad():
+        for parameter in (model.classifier.weight, model.classifier.bias):
+            parameter.copy_(parameter.flip(0))
+    model.config.id2label = {0: "positive", 1: "negative"}
+    model.config.label2id = {"positive": 0, "negative": 1}
+    exported(model, pieces, tmp_path / "onnx")
+    found = audit(source, [str(tmp_path / "onnx")], small.choice("two"), tmp_path / "out", CHOICE)
+    assert figures(found)["probability"]["value"] == pytest.approx(1, abs=1e-3)
+
+
+def test_an_onnx_teacher(small: Any, tmp_path: Path) -> None:
+    source = str(small.teachers["score"])
+    turned = exported(load_classifier(source)[0], load_tokenizer(source), tmp_path / "onnx")
+    found = audit(str(turned), [source], small.choice("score"), tmp_path / "out", CHOICE)
+    every = figures(found)
+    assert every["prediction"]["value"] == pytest.approx(1, abs=1e-4)
+    assert every["response_masked"]["value"] == pytest.approx(1, abs=1e-3)
+    assert "floor" in every["response"], "the student has a head"
+    assert "saliency" not in every
+    assert any(
+        "left out: they need gradients, and the teacher is an ONNX model" in w for w in found["warnings"]
+    )
+    assert found["attribution"]["randomised"] == {}
+    assert found["students"][0]["by_length"][0]["label"].endswith("words")
+
+
+def test_a_function_as_student(small: Any, tmp_path: Path) -> None:
+    source = small.teachers["two"]
+    inner = function_of(source)
+
+    def predict(texts: list[str]) -> np.ndarray:
+        return inner(texts)[:, ::-1]
+
+    predict.labels = ("positive", "negative")  # pyright: ignore[reportFunctionMemberAccess]
+    found = audit(
+        str(source), [predict], small.choice("two"), tmp_path / "out", replace(CHOICE, map_checks=True)
+    )
+    every = figures(found)
+    assert every["label"]["value"] == 1
+    assert every["probability"]["value"] == pytest.approx(1, abs=1e-4)
+    assert every["response"]["value"] == pytest.approx(1, abs=1e-4)
+    assert not any(name.endswith("_masked") for name in every)
+    assert every["teacher_max_sensitivity"]["value"] > 0
+    assert "student_max_sensitivity" not in every
+    assert any(
+        "figures on masked words are left out: the student predict has no masks" in w
+        for w in found["warnings"]
+    )
+    assert found["students"][0]["name"] == "predict"
+
+
+def test_a_function_as_teacher_takes_its_labels_from_the_data(small: Any, tmp_path: Path) -> None:
+    """Its columns are in the order of the data's classes, which are words in alphabetical order here."""
+    source = small.teachers["two"]
+    assert load_classifier(str(source))[0].config.id2label == {0: "negative", 1: "positive"}
+    found = audit(function_of(source), [str(source)], small.choice("two"), tmp_path / "out", CHOICE)
+    assert figures(found)["probability"]["value"] == pytest.approx(1, abs=1e-4)
+    assert figures(found)["teacher_accuracy"] == figures(found)["student_accuracy"]
+    score = small.teachers["score"]
+    found = audit(
+        function_of(score, score=True), [str(score)], small.choice("score"), tmp_path / "score", CHOICE
+    )
+    assert figures(found)["prediction"]["value"] == pytest.approx(1, abs=1e-4)
+
+
+def test_a_function_of_other_labels_is_refused(small: Any, tmp_path: Path) -> None:
+    source = small.teachers["two"]
+    with pytest.raises(ModelError, match=r"(?s)shape \(\d+, 3\).*negative, positive"):
+        audit(
+            str(source),
+            [lambda texts: [[0.2, 0.3, 0.5]] * len(texts)],
+            small.choice("two"),
+            tmp_path / "a",
+            CHOICE,
+        )
+
+    def predict(texts: list[str]) -> Any:
+        return [[0.5, 0.5]] * len(texts)
+
+    predict.labels = ("yes", "no")  # pyright: ignore[reportFunctionMemberAccess]
+    with pytest.raises(DataError, match=r"(?s)labels of the teacher and of predict differ.*yes, no"):
+        audit(str(source), [predict], small.choice("two"), tmp_path / "a", CHOICE)
+    assert not (tmp_path / "a").exists()
+
+
+def other_tokens(source: Path, folder: Path) -> Path:
+    """The same model with the rows of its embedding, and the words of its tokenizer, in another order."""
+    model = load_classifier(str(source))[0]
+    words = (*SPECIAL, *WORDS[: len(SPECIAL) - 1 : -1])
+    order = [WORDS.index(word) for word in words]
+    with torch.no_grad():
+        table = model.get_input_embeddings().weight
+        table[: len(order)] = table[order].clone()
+    model.save_pretrained(folder)
+    tokenizer(words).save_pretrained(folder)
+    return folder
+
+
+def test_maps_of_other_tokens_are_compared_on_words(small: Any, tmp_path: Path) -> None:
+    """The same function of texts has the same maps, whatever numbers its tokens have."""
+    source = small.teachers["three"]
+    student = other_tokens(source, tmp_path / "student")
+    with logged([]) as lines:
+        found = audit(str(source), [str(student)], small.choice("three"), tmp_path / "out", CHOICE)
+    every = figures(found)
+    for name in ("label", "probability", "saliency", "cosine", "signed", "signed_top", "response", "shapley"):
+        assert every[name]["value"] == pytest.approx(1, abs=1e-4), name
+    assert "floor" in every["saliency"]
+    assert any("reads other tokens than the teacher, so maps are compared on words" in line for line in lines)
+    for example in examples(tmp_path / "out"):
+        for word in example["words"]:
+            assert word["teacher"] == pytest.approx(word["students"][0], abs=1e-3)
+
+
+def test_scores_of_words_are_sums_over_their_tokens(small: Any) -> None:
+    """A tokenizer that cuts words in two against one that does not, with the sums of signed scores by hand."""
+    splits = load_splits(
+        small.choice("two").source, splits=("train",), label_column="label", text_columns=("text",)
+    )
+    rows, task = splits.rows["train"].select(range(4)), splits.task
+    cut = tokenizer((*SPECIAL, "fi", "##lm", "the", "w", "##as", "ver", "##y", "."))
+    models = [build("bert", labels=2, seed=k, initializer_range=0.5) for k in range(2)]
+    predictors = [ClassifierPredictor(models[0], tokenizer(WORDS)), ClassifierPredictor(models[1], cut)]
+    examiner = Examiner(predictors[0], predictors[1:], task, method("gradient_x_input"))
+    (found,) = examiner.agreement(rows)
+    assert np.isfinite(found["saliency"]).all()
+    whole, halves = (encode(rows, p.tokenizer, task).dataset for p in predictors)
+    teacher = predict_rows(models[0], whole, Collator(predictors[0].tokenizer))
+    student = predict_rows(models[1], halves, Collator(cut), labels=teacher.labels)
+    for row, text in enumerate(rows["text"]):
+        sums, tokens = [], list(student.signed[row])
+        for word in text.split():
+            count = len(cut.tokenize(word))
+            sums.append(sum(tokens[:count]))
+            tokens = tokens[count:]
+        assert not tokens
+        rho = spearmanr(np.abs(sums), np.abs(teacher.signed[row]))[0]
+        assert found["saliency"][row] == pytest.approx(rho)
+        assert found["signed"][row] == pytest.approx(spearmanr(sums, teacher.signed[row])[0])
+        assert found["tokens"][row] == len(teacher.maps[row])
+
+
+def test_words_that_one_model_does_not_read_are_left_out(small: Any) -> None:
+    splits = load_splits(
+        small.choice("two").source, splits=("train",), label_column="label", text_columns=("text",)
+    )
+    rows = splits.rows["train"].select([3])  # eight words
+    model = build("bert", labels=2, initializer_range=0.5)
+    long, short = (
+        ClassifierPredictor(model, tokenizer(WORDS)),
+        ClassifierPredictor(model, tokenizer(WORDS), 8),
+    )
+    (found,) = Examiner(long, [short], splits.task, method("gradient_norm")).agreement(rows)
+    assert found["tokens"][0] == 8
+    assert np.isfinite(found["saliency"][0])
+    scores = Examiner(long, [short], splits.task, method("gradient_norm")).word_scores(rows)
+    assert [np.isnan(own[0]).tolist() for own in scores if own] == [[False] * 8, [False] * 6 + [True] * 2]
+
+
+def test_functions_are_named_on_the_command_line_only(
+    small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "length_service.py").write_text(
+        "def predict(texts):\n    return [[0.25, 0.75] if len(t) % 2 else [0.75, 0.25] for t in texts]\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    command = [
+        "audit", "--teacher", str(small.teachers["two"]), "--student", "python:length_service:predict", "--data",
+        str(small.tables["two"]), "--label-column", "label", "--text-columns", "text", "--response-rows", "3",
+        "--shapley-rows", "0", "--floor-rows", "0", "--perturbed-rows", "0", "--faithfulness-rows", "0",
+        "--output", str(tmp_path / "out"),
+    ]  # fmt: skip
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    found = json.loads((tmp_path / "out" / "audit.json").read_text())
+    assert found["students"][0]["kind"] == "function"
+    assert "label" in figures(found)
+    del sys.modules["length_service"]
+    with pytest.raises(RecipeError, match="pass the function itself"):
+        audit(
+            str(small.teachers["two"]), ["python:length_service:predict"], small.choice("two"), tmp_path / "b"
+        )
+    assert "length_service" not in sys.modules
+
+
+def test_unlabelled_rows_of_a_function(small: Any, tmp_path: Path) -> None:
+    """Without labels in the data, a teacher that is a function must name its own."""
+    rows = [{"text": "the film was fine ."}, {"text": "the film was dull ."}]
+    data = DataChoice(
+        str(write_table(tmp_path / "data" / "validation.csv", rows).parent), text_columns=("text",)
+    )
+    teacher = function_of(small.teachers["two"])
+    teacher.labels = ("negative", "positive")
+    found = audit(teacher, [str(small.teachers["two"])], data, tmp_path / "out", CHOICE)
+    assert figures(found)["label"]["value"] == 1
