@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gradistill.cli.options import LogOptions, Overwrite, Teacher, TeacherData, one_of, output_option
+from gradistill.cli.options import LogOptions, Overwrite, TeacherData, one_of, output_option
 from gradistill.printing import show, write
 
 if TYPE_CHECKING:  # what is loaded when the command runs
     from gradistill.commands.audit import AuditChoice
+
+
+NAMED = "folder (PyTorch or ONNX), hub id, or python:module:function"
+"""How a model of an audit is named."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +119,7 @@ class AuditOptions:
     ] = 200
     reference: Annotated[
         str | None,
-        typer.Option("--reference", help="A second teacher, of another seed: folder or hub id."),
+        typer.Option("--reference", help=f"A second teacher, of another seed: {NAMED}."),
     ] = None
     cascade: Annotated[
         bool,
@@ -160,10 +164,9 @@ class AuditOptions:
 
 
 def audit(
-    teacher: Teacher,
+    teacher: Annotated[str, typer.Option("--teacher", help=f"The reference: {NAMED}.")],
     student: Annotated[
-        list[str],
-        typer.Option("--student", help="The classifier to audit: folder or hub id; may be repeated."),
+        list[str], typer.Option("--student", help=f"The classifier to audit: {NAMED}; may be repeated.")
     ],
     data: TeacherData,
     options: AuditOptions,
