@@ -45,7 +45,9 @@ class SumOfWords:
         return sum(self.weights.get(word, 0.0) for word, stays in zip(words, kept, strict=True) if stays)
 
 
-OPINIONS = {"fine": 2.0, "great": 3.0, "awful": -3.0, "dull": -1.5, "film": 0.25, "very": 0.5}
+OPINIONS = {
+    "fine": 2.0, "great": 3.0, "awful": -3.0, "dull": -1.5, "film": 0.25, "very": 0.5, "the": -2.0, "and": -2.0,
+}  # fmt: skip
 TEXTS = [
     ("the film was fine",),
     ("a great film", "and very fine it was"),
@@ -85,7 +87,7 @@ def test_a_student_with_other_reasons() -> None:
 def test_shapley_values_of_a_sum_are_its_terms() -> None:
     examiner = _examiner(SumOfWords({"fine": 1.0, "film": 2.0, "the": 0.5}))
     (found,) = examiner.shapley(TextRows([("the film was fine",)], [0]), pairs=1)
-    theirs, ours = [0, 0.25, 0, 2.0], [0.5, 2.0, 0, 1.0]
+    theirs, ours = [-2.0, 0.25, 0, 2.0], [0.5, 2.0, 0, 1.0]
     assert found.columns["shapley"][0] == pytest.approx(stats.spearmanr(ours, theirs)[0])
 
 
@@ -211,3 +213,12 @@ def test_nearest_words_against_a_loop(small: Any) -> None:
         similar = torch.cosine_similarity(own[None], rows).numpy()
         assert found[word] == others[int(np.argmax(similar))]
     assert nearest_words(model, pieces, ["film"], ["FILM"]) == {"film": "film"}
+
+
+def test_an_edit_turns_the_teacher_clearly() -> None:
+    """At the boundary a rounding turns a model back, so an edit goes on until the new label is well ahead."""
+    rows = TextRows([("fine and great , lovely a",)], [0])
+    teacher = SumOfWords({"fine": 2.0, "great": 1.5, ",": -0.5, "lovely": 1.0, "a": -1.9})
+    _, (flip,) = _examiner(teacher, teacher).flips(rows)
+    assert flip.edit.gone.tolist() == [True, False, True, False, False, False]  # 2.1, 0.1, −1.4
+    assert not _examiner(teacher, SumOfWords({"fine": 0.6, "and": -0.1})).flips(rows)[1]

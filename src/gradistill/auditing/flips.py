@@ -1,9 +1,10 @@
 """Flip agreement: does the smallest change that turns the teacher turn the student as well, and to the same label?
 
-Words are taken away in the order of their effects on the teacher until its label changes, at most half of them. Beside
-such an edit stands its counterpart: as many of the words with the smallest effects are taken away. Only texts count for
-which both models agree to begin with. The definition is ours; minimal edits as explanations of decisions are those of
-Ross et al. 2021 (MiCE, arXiv 2012.13985).
+Words are taken away in the order of their effects on the teacher until its label clearly changes, at most half of them.
+Clearly: the new label's logit must be ``MARGIN`` above the old one's, for at the boundary even the teacher in 8 bits
+follows every second change only. Beside such an edit stands its counterpart: as many of the words with the smallest
+effects are taken away. Only texts count for which both models agree to begin with. The definition is ours; minimal
+edits as explanations of decisions are those of Ross et al. 2021 (MiCE, arXiv 2012.13985).
 """
 
 from __future__ import annotations
@@ -18,6 +19,10 @@ from gradistill.auditing.per_example import Columns
 from gradistill.auditing.predictor import CopiesOf, Predictor, predict_by_row
 from gradistill.auditing.response import MIN_WORDS, effects
 from gradistill.data.raw_words import Kept
+
+
+MARGIN = 1.0
+"""In logits: the new label is at least e times as probable as the old one."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,8 @@ def flipping_edits(teacher: Predictor, words: Sequence[int], copies_of: CopiesOf
     turned: dict[int, tuple[int, int]] = {}  # row: how many words go, the label then
     for row, logits in _predicted(teacher, some, copies_of).items():
         labels = logits[1:].argmax(-1)
-        if (other := np.flatnonzero(labels != before[row])).size:
+        ahead = logits[1:].max(axis=-1) - logits[1:, before[row]]
+        if (other := np.flatnonzero(ahead >= MARGIN)).size:
             turned[row] = int(other[0]) + 1, int(labels[other[0]])
     least = {
         row: _without_first(np.argsort(np.abs(single[row]), kind="stable"), count)[-1:]
