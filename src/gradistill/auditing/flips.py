@@ -20,7 +20,6 @@ from gradistill.auditing.predictor import CopiesOf, Predictor, predict_by_row
 from gradistill.auditing.response import MIN_WORDS, effects
 from gradistill.data.raw_words import Kept
 
-
 MARGIN = 1.0
 """In logits: the new label is at least e times as probable as the old one."""
 
