@@ -165,7 +165,7 @@ def test_a_report_identifies_models_and_data_and_leaves_blanks() -> None:
     page = audit_page(assessed(), examples())
     text = _text(page)
     assert "2026-01-02 03:04:05 UTC" in text
-    assert f"{SMALL} , SHA-256 of model.safetensors {'5a' * 32}" in text
+    assert f"{SMALL} , SHA-256 of the weights file {'5a' * 32}" in text
     assert f"reviews.csv , SHA-256 {'7c' * 32}" in text
     assert "<pre>method: kd\ntraining:\n  epochs: 3 # &lt;b&gt;\n</pre>" in page
     assert "A text must take 15 ms." in text

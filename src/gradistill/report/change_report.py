@@ -127,7 +127,7 @@ def identity(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-HASHES = {"sha256": "SHA-256 of model.safetensors", "fingerprint": "SHA-256 of configuration and weights"}
+HASHES = {"sha256": "SHA-256 of the weights file", "fingerprint": "SHA-256 of configuration and weights"}
 """Keys of a model in ``audit.json``, and what they hold."""
 
 
