@@ -38,7 +38,7 @@ from gradistill.data.raw_words import count_words, word_pool
 
 LINES = RESULTS / "separation.jsonl"
 YARDSTICK = PAGE.with_name("yardstick.md")
-CHOICE = AuditChoice(response_rows=60, shapley_rows=30, faithfulness_rows=0, perturbed_rows=0)
+CHOICE = AuditChoice(max_rows=300, response_rows=60, shapley_rows=30, faithfulness_rows=0, perturbed_rows=0)
 VARIANT_ROWS, MOST_COPIES = 40, 64
 UNTRAINED, UPPER = ("random", "random_head", "cut"), ("layers_5", "longer", "bits_8")
 HEADLINE = ("response", "response_masked", "flips", "flips_masked", "kept", "shapley", "shapley_sign", "saliency",
