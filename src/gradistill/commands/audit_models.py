@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gradistill.auditing.function_predictor import PREFIX, FunctionPredictor, PredictFunction
@@ -266,8 +267,11 @@ class AuditModels:
 
 
 def is_function(source: Any) -> bool:
-    """Whether a model is given as a function from texts to probabilities."""
-    return callable(source) and not isinstance(source, str | os.PathLike | tuple)
+    """Whether a model is given as a function from texts to probabilities.
+
+    A network or a tokenizer alone is none, though both can be called.
+    """
+    return callable(source) and not isinstance(source, nn.Module | PreTrainedTokenizerBase | os.PathLike)
 
 
 def source_name(source: AnyModel) -> str:
