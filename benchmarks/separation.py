@@ -175,10 +175,11 @@ def _mean_agreement(ours: np.ndarray, theirs: np.ndarray) -> float:
 def show(found: Sequence[Mapping[str, Any]]) -> None:
     """The tables of docs/yardstick.md."""
     tasks = list(dict.fromkeys(line["task"] for line in found))
+    variants = variant_ranks(found, tasks)
     parts = {
         "separation": "\n\n".join(_models_table(task, _of(found, task)) for task in tasks),
         "separation_fitness": markdown(fitness(found, tasks)),
-        "separation_variants": markdown(variant_ranks(found, tasks)),
+        **({"separation_variants": markdown(variants)} if variants else {}),
         "separation_ranks": markdown(figure_ranks(found, tasks)),
     }
     command = "python benchmarks/separation.py show"
@@ -226,7 +227,7 @@ def _models_table(task: str, lines: Mapping[str, Mapping[str, Any]]) -> str:
         "second",
         *UPPER,
     ]
-    named = [name for name in order if name in lines]
+    named = [*filter(lines.__contains__, order), *(name for name in lines if name not in order)]
     shown = [c for c in COLUMNS if any(_figure(lines[name], c) for name in named)]
     rows = []
     for name in named:
@@ -254,7 +255,8 @@ def fitness(found: Sequence[Mapping[str, Any]], tasks: Sequence[str]) -> list[di
         passed: dict[str, list[bool]] = {}
         for task in tasks:
             entries = {k: e for k, line in _of(found, task).items() if (e := _figure(line, name))}
-            low, high = ([entries[k] for k in names if k in entries] for names in (UNTRAINED, METHODS))
+            low = [entries[name] for name in UNTRAINED if name in entries]
+            high = [entries[name] for name in entries if _is_trained(name)]
             if not low or not high:
                 continue
             tests = {
@@ -278,6 +280,11 @@ def fitness(found: Sequence[Mapping[str, Any]], tasks: Sequence[str]) -> list[di
     return [{name: row.get(name, "–") for name in names} for row in rows]
 
 
+def _is_trained(student: str) -> bool:
+    """Whether a method trained it; those of earlier runs saw all rows."""
+    return student.removesuffix("_all_rows") in METHODS
+
+
 def _end(entry: Mapping[str, Any], name: str) -> float:
     return entry["value"] if entry.get(name) is None else entry[name]
 
@@ -298,7 +305,7 @@ def variant_ranks(found: Sequence[Mapping[str, Any]], tasks: Sequence[str]) -> l
                 pair = [[line["variants"][n] for line in lines] for n in ("coarse words 16", name)]
                 ranks.append(float(spearmanr(*pair)[0]))
                 cut += [line["variants"][name] for line in lines if line["student"] == "random_head"]
-                trained += [line["variants"][name] for line in lines if line["student"] in METHODS]
+                trained += [line["variants"][name] for line in lines if _is_trained(line["student"])]
         if ranks:
             rows.append({
                 "words that stay, form, copies, target": name,

@@ -94,12 +94,12 @@ def test_few_examples_fail_only_where_the_whole_interval_is_below(
 
 
 def test_response_is_judged_by_its_gain_over_the_floor() -> None:
-    """0.55 looks enough until one knows that a random head reaches 0.4."""
+    """0.75 looks enough until one knows that a random head reaches 0.4."""
     limit = DEFAULT["response"]
-    high_floor = of(student(loyalty={"response": figure(0.55, 0.5, floor=0.4)}))
+    high_floor = of(student(loyalty={"response": figure(0.75, 0.7, floor=0.4)}))
     assert checks(high_floor)["response"]["outcome"] == "warn"
     assert checks(high_floor)["response"]["limit"] == limit.warn
-    assert checks(of(student(loyalty={"response": figure(0.55, 0.5)})))["response"]["outcome"] == "pass"
+    assert checks(of(student(loyalty={"response": figure(0.75, 0.7)})))["response"]["outcome"] == "pass"
     missing = checks(of(student(loyalty={"response": None})))["response"]
     assert (missing["outcome"], missing["reason"]) == ("warn", "not measured")
 

@@ -45,8 +45,9 @@ LIMITS = (
           "below 0.50 the student contradicts its teacher on a class more often than it follows", part="high"),
     Limit("worst_slice", "agreement on the worst part of a column", 0.80, 0.50,
           "the same as for a class", part="high"),
-    Limit("response", "response loyalty above its floor", 0.50, 0.25,
-          "two teachers of different seeds reach about 0.5; a student that was not trained stays near 0",
+    Limit("response", "response loyalty above its floor", 0.70, 0.50,
+          "every second layer of a teacher under its own head, never trained, reaches 0.4 on snli; trained students "
+          "reach 0.8 and more on tasks that the teacher knows",
           part="gain", required=True),
     Limit("flips", "flip agreement", 0.70, 0.50,
           "below 0.50 most changes that turn the teacher do not turn the student"),
