@@ -78,9 +78,9 @@ class AuditOptions:
     faithfulness_rows: Annotated[
         int,
         typer.Option(
-            "--faithfulness-rows", min=0, help="Rows for faithfulness (at most 250 passes a row and model)."
+            "--faithfulness-rows", min=0, help="Rows for faithfulness (at most 170 passes a row and model)."
         ),
-    ] = 20
+    ] = 15
     beam: Annotated[
         int,
         typer.Option(
@@ -88,7 +88,7 @@ class AuditOptions:
             min=1,
             help="Width of the search for the limits of faithfulness: wider is nearer to them.",
         ),
-    ] = 3
+    ] = 2
     map_checks: Annotated[
         bool,
         typer.Option(
