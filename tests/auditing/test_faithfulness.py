@@ -254,4 +254,11 @@ def test_without_masks_words_are_replaced_and_without_scores_occluded() -> None:
     judged = word_occlusion(model, [5, 6], labels, copies_of)
     wanted = faithfulness(model, judged, labels, copies_of)
     assert found["teacher_comprehensiveness"] == pytest.approx(wanted["comprehensiveness"])
-    assert (found["teacher_comprehensiveness"] != found["student_comprehensiveness"]).any()
+    assert found["student_comprehensiveness"] == pytest.approx(wanted["comprehensiveness"])
+    given = [np.arange(5.0), np.arange(6.0)]
+    (found,) = examiner.faithfulness(TextRows(rows, [4, 7]), [given, given])
+    wanted = faithfulness(model, given, labels, copies_of)
+    assert found["student_comprehensiveness"] == pytest.approx(wanted["comprehensiveness"])
+    assert (
+        wanted["comprehensiveness"] != faithfulness(model, judged, labels, copies_of)["comprehensiveness"]
+    ).any()
