@@ -71,35 +71,47 @@ def test_short_rows_are_exact(labels: int) -> None:
         )
 
 
+def limits(model: OfWords, rows: Any, scores: list[np.ndarray], beam: int) -> np.ndarray:
+    """The least and the most of each row, from the figures of two orders whose areas are known."""
+    found = faithfulness(model, scores, np.zeros(len(rows), dtype=np.int64), masks_of(rows), beam=beam)
+    areas = [
+        [area(model, row, 0, o) for o in (np.argsort(-own), np.argsort(-own)[::-1])]
+        for row, own in zip(rows, scores, strict=True)
+    ]
+    first, last = np.array(areas).T
+    spread = (first - last) / (found["comprehensiveness"] - found["sufficiency"])
+    low = first - found["comprehensiveness"] * spread
+    return np.stack([low, low + spread])
+
+
 def test_a_wider_beam_finds_wider_limits_up_to_the_exact_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The judged order is the same, so a figure nears .5 … only where limits move; here the limits are looked at."""
-    rows = rows_of(*[9] * 12)
-    model, scores, labels = networks(rows), scores_of(rows), np.zeros(12, dtype=np.int64)
-
-    def limits(beam: int) -> np.ndarray:
-        """low and high, from two orders whose areas are known."""
-        found = faithfulness(model, scores, labels, masks_of(rows), beam=beam)
-        areas = [
-            [area(model, row, 0, o) for o in (np.argsort(-s), np.argsort(-s)[::-1])]
-            for row, s in zip(rows, scores, strict=True)
-        ]
-        first, last = np.array(areas).T
-        spread = (first - last) / (found["comprehensiveness"] - found["sufficiency"])
-        low = first - found["comprehensiveness"] * spread
-        return np.stack([low, low + spread])
-
-    by_beam = [limits(beam) for beam in (1, 2, 8, 1000)]
+    rows = rows_of(*[UNITS] * 12)
+    model, scores = networks(rows), scores_of(rows)
+    by_beam = [limits(model, rows, scores, beam) for beam in (1, 2, 8, 1000)]
     for (low, high), (lower, higher) in pairwise(by_beam):
         assert lower.mean() < low.mean() + 1e-9
         assert higher.mean() > high.mean() - 1e-9
-    monkeypatch.setattr(module, "EXACT", 10)
-    assert limits(1) == pytest.approx(by_beam[-1], abs=1e-9)  # a beam that holds every set is exact
-    assert (by_beam[0][1] < by_beam[-1][1] - 1e-3).any(), "the test could not fail: greedy limits are exact"
+    monkeypatch.setattr(module, "EXACT", UNITS + 1)
+    assert limits(model, rows, scores, 1) == pytest.approx(by_beam[-1], abs=1e-9)  # holds every set
+    assert (by_beam[0][1] < by_beam[-1][1] - 1e-4).any(), "the test could not fail: narrow limits are exact"
+
+
+def test_words_that_only_turn_a_decision_together_are_found() -> None:
+    """The label turns when two of eight words are away. No single word does anything, so a greedy search that starts
+    from the whole text does not know where to begin; one that starts from nothing does."""
+    (row,) = rows_of(8)
+
+    def logits_of(_: Any, there: np.ndarray) -> list[float]:
+        return [-9.0 if not (there[2] or there[6]) else 9.0, 0.0]
+
+    (low,), (high,) = limits(OfWords(logits_of), [row], [np.arange(8.0)], 1)
+    # At best it turns with the second word and at worst with the last: seven steps of eight against one.
+    assert (low, high) == pytest.approx((1 / 8, 7 / 8), abs=1e-3)
 
 
 def test_values_stay_within_0_and_1() -> None:
     """The judged orders are among the candidates, also where a greedy search misses the limits."""
-    rows = rows_of(*[10] * 40)
+    rows = rows_of(*[UNITS] * 40)
     model = networks(rows, seed=3)
     found = faithfulness(model, scores_of(rows, 1), np.zeros(40, dtype=np.int64), masks_of(rows), beam=1)
     for values in found.values():
@@ -108,7 +120,7 @@ def test_values_stay_within_0_and_1() -> None:
 
 
 def test_an_additive_model_has_its_limits_at_its_own_order() -> None:
-    rows = rows_of(7, 10, 10)
+    rows = rows_of(7, 8, 8)
     effects = {row: np.linspace(-1, 1, sum(len(t.split()) for t in row)) for row in rows}
     model = OfWords(lambda texts, there: [effects[texts] @ there + 5])  # never crosses zero
     found = faithfulness(
@@ -148,14 +160,14 @@ def test_words_that_are_not_read_stay() -> None:
 
 
 def test_a_model_that_nothing_moves_has_no_faithfulness() -> None:
-    rows = rows_of(5, 9, 1, 0)
+    rows = rows_of(5, UNITS, 1, 0)
     found = faithfulness(OfWords(lambda *_: [1.0, 2.0]), scores_of(rows), np.zeros(4, int), masks_of(rows))
     assert np.isnan(found["comprehensiveness"]).all()
     assert np.isnan(found["sufficiency"]).all()
 
 
 def test_no_set_is_predicted_twice() -> None:
-    rows = rows_of(6, 10)
+    rows = rows_of(6, 8)
     sets: list[tuple[str, bytes]] = []
     inner = networks(rows)
 
@@ -167,7 +179,7 @@ def test_no_set_is_predicted_twice() -> None:
     faithfulness(model, scores_of(rows), np.zeros(2, int), masks_of(rows), beam=3)
     assert len(sets) == len(set(sets))
     assert sum(text == rows[0][0] for text, _ in sets) == 2**6
-    assert len(model.seen) <= 2 + 10, "all rows share the calls: the rows, the judged orders, a call a size"
+    assert len(model.seen) <= 2 + 8, "all rows share the calls: the rows, the judged orders, a call a size"
 
 
 def test_occlusion_of_words_against_a_loop() -> None:
@@ -242,4 +254,11 @@ def test_without_masks_words_are_replaced_and_without_scores_occluded() -> None:
     judged = word_occlusion(model, [5, 6], labels, copies_of)
     wanted = faithfulness(model, judged, labels, copies_of)
     assert found["teacher_comprehensiveness"] == pytest.approx(wanted["comprehensiveness"])
-    assert (found["teacher_comprehensiveness"] != found["student_comprehensiveness"]).any()
+    assert found["student_comprehensiveness"] == pytest.approx(wanted["comprehensiveness"])
+    given = [np.arange(5.0), np.arange(6.0)]
+    (found,) = examiner.faithfulness(TextRows(rows, [4, 7]), [given, given])
+    wanted = faithfulness(model, given, labels, copies_of)
+    assert found["student_comprehensiveness"] == pytest.approx(wanted["comprehensiveness"])
+    assert (
+        wanted["comprehensiveness"] != faithfulness(model, judged, labels, copies_of)["comprehensiveness"]
+    ).any()

@@ -74,7 +74,10 @@ def test_an_onnx_student_is_as_loyal_as_its_original(small: Any, tmp_path: Path)
         "saliency loyalty, the other figures of maps and their floors of onnx are left out: they need" in text
     )
     assert "and it is an ONNX model" in text
-    assert "faithfulness of the student onnx is that of the occlusion of words" in text
+    assert (
+        "faithfulness of all models is that of the occlusion of words: no gradients of the student onnx"
+        in text
+    )
     assert found["students"][1]["kind"] == "ONNX model"
     assert len(found["students"][1]["sha256"]) == 64
     for example in examples(tmp_path / "out"):

@@ -11,6 +11,8 @@ Deviations from the paper:
 
 - The beam holds sets of words, each with its best order so far; the paper's holds orders. A set is predicted once, for
   both limits and both curves. A beam that holds every set finds the exact limits, as the paper's enumeration does.
+- A second search goes backwards: all words are away, and come back one by one. Where only several words together turn
+  a decision, the first search misses that set, and the second one starts from it (docs/audit.md).
 - The judged orders are candidates for both limits, so that no value leaves 0..1.
 - A row with more than ``UNITS`` words is cut into as many runs of neighbouring words, and each run is one unit.
 - The explained label is the teacher's for both models, and in a regression ``f(x) − f(…)`` is the absolute change of
@@ -35,10 +37,10 @@ from gradistill.data.raw_words import Kept
 EXACT = 8
 """A row of fewer units than this has its exact limits: seven units have 128 sets."""
 
-UNITS = 10
+UNITS = 8
 """Units of a row at most: a search costs the square of their number."""
 
-BEAM = 3
+BEAM = 2
 """Sets that a search keeps at each size."""
 
 FIGURES = ("comprehensiveness", "sufficiency")
@@ -138,23 +140,17 @@ class _Row:
         yield self._unknown(removed for order in judged for removed in _nested(order))
         high_first, low_first = (sum(self.drops[removed] for removed in _nested(order)) for order in judged)
         width = beam if self.units >= EXACT else 2**self.units
-        # The best sum of drops of any order that takes a set away: once for the most, once, with signs turned, for the
-        # least.
-        beams: list[dict[int, float]] = [{0: 0.0}, {0: 0.0}]
+        every = 2**self.units - 1
+        beams = [_Beam({0: 0.0}, sign) for sign in (1, -1)]
+        if self.units >= EXACT:
+            beams += [_Beam({every: sign * self.drops[every]}, sign, back=True) for sign in (1, -1)]
         for _ in range(self.units):
-            grown = [_grown(of_one, self.units) for of_one in beams]
-            yield self._unknown(removed for of_one in grown for removed in of_one)
-            beams = [
-                dict(
-                    sorted(
-                        ((removed, total + sign * self.drops[removed]) for removed, total in of_one.items()),
-                        key=lambda entry: -entry[1],
-                    )[:width]
-                )
-                for sign, of_one in zip((1, -1), grown, strict=True)
-            ]  # fmt: skip
-        (most,), (least,) = (of_one.values() for of_one in beams)
-        low, high = min(-least, high_first, low_first), max(most, high_first, low_first)
+            grown = [of_one.grown(self.units) for of_one in beams]
+            yield self._unknown(removed for sums in grown for removed in sums)
+            for of_one, sums in zip(beams, grown, strict=True):
+                of_one.keep(sums, self.drops, width)
+        sums = [high_first, low_first, *(of_one.sign * max(of_one.sums.values()) for of_one in beams)]
+        low, high = min(sums), max(sums)
         if high - low <= EQUAL * self.units:
             return float("nan"), float("nan")
         return (high_first - low) / (high - low), (low_first - low) / (high - low)
@@ -172,15 +168,29 @@ def _nested(order: Sequence[int]) -> list[int]:
     return found
 
 
-def _grown(beam: Mapping[int, float], units: int) -> dict[int, float]:
-    """Every set that is one unit larger than one of the beam, with the best sum that leads to it."""
-    found: dict[int, float] = {}
-    for removed, total in beam.items():
-        for unit in range(units):
-            larger = removed | 1 << unit
-            if larger != removed:
-                found[larger] = max(total, found.get(larger, -np.inf))
-    return found
+@dataclass
+class _Beam:
+    """Some sets of one size, each with the best sum of drops of any order that leads to it: of the most for ``sign`` 1,
+    of the least for −1, where sums have their signs turned. Words go one by one, or come ``back`` from nothing."""
+
+    sums: dict[int, float]
+    sign: int
+    back: bool = False
+
+    def grown(self, units: int) -> dict[int, float]:
+        """Every set that is one step away from one of the beam, with the best sum that leads there."""
+        found: dict[int, float] = {}
+        for removed, total in self.sums.items():
+            for unit in range(units):
+                if bool(removed >> unit & 1) == self.back:
+                    there = removed ^ 1 << unit
+                    found[there] = max(total, found.get(there, -np.inf))
+        return found
+
+    def keep(self, grown: Mapping[int, float], drops: Mapping[int, float], width: int) -> None:
+        """Go on with the best of the sets that were reached."""
+        sums = [(removed, total + self.sign * drops[removed]) for removed, total in grown.items()]
+        self.sums = dict(sorted(sums, key=lambda entry: -entry[1])[:width])
 
 
 def _drops(

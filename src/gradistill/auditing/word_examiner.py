@@ -182,16 +182,19 @@ class WordExaminer:
     ) -> list[Columns]:
         """Comprehensiveness and sufficiency of teacher and student, for the teacher's label: a set a student.
 
-        ``scores`` holds those of the words of each row by each model, the teacher first. The occlusion of words stands
-        in where it is None. Words are masked; they are replaced by drawn ones where a model has no masks.
+        ``scores`` holds those of the words of each row by each model, the teacher first. Where a model has none, the
+        occlusion of words is judged in all models: another method would not compare. Words are masked; they are
+        replaced by drawn ones where a model has no masks.
         """
         whole = {row: np.ones((0, count), dtype=bool) for row, count in enumerate(rows.words)}
         copies_of = _masks(rows) if self._can_mask else _replacing(rows, self._drawn(rows))
         predicted = predict_by_row(self.teacher, whole, copies_of)
         labels = np.array([logits[0, 0].argmax() for logits in predicted.values()])
-        found = []
+        found, occluded = [], any(own is None for own in scores)
         for predictor, own in zip((self.teacher, *self.students), scores, strict=True):
-            judged = word_occlusion(predictor, rows.words, labels, copies_of) if own is None else own
+            judged = (
+                word_occlusion(predictor, rows.words, labels, copies_of) if occluded or own is None else own
+            )
             found.append(faithfulness(predictor, judged, labels, copies_of, beam=beam))
         teacher, *students = found
         return [named_of("teacher", teacher) | named_of("student", student) for student in students]

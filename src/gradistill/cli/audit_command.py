@@ -78,7 +78,7 @@ class AuditOptions:
     faithfulness_rows: Annotated[
         int,
         typer.Option(
-            "--faithfulness-rows", min=0, help="Rows for faithfulness (at most 250 passes a row and model)."
+            "--faithfulness-rows", min=0, help="Rows for faithfulness (at most 170 passes a row and model)."
         ),
     ] = 10
     beam: Annotated[
@@ -88,7 +88,7 @@ class AuditOptions:
             min=1,
             help="Width of the search for the limits of faithfulness: wider is nearer to them.",
         ),
-    ] = 3
+    ] = 2
     map_checks: Annotated[
         bool,
         typer.Option(

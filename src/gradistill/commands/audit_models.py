@@ -258,7 +258,7 @@ class AuditModels:
         without = [model for model in (self.teacher, *self.students) if model.reader is None]
         if without:
             names = ", ".join(model.owner for model in without)
-            yield f"faithfulness of the {names} is that of the occlusion of words, which needs no gradients"
+            yield f"faithfulness of all models is that of the occlusion of words: no gradients of the {names}"
         if blind := [model for model in self.every if not model.predictor.can_mask]:
             why = (
                 "has no masks" if blind[0].tokenizer is None else "has a tokenizer without character offsets"
