@@ -23,9 +23,10 @@ from scipy.special import softmax
 from scipy.stats import spearmanr
 from separation_models import BITS, METHODS
 
-from gradistill import AuditChoice, DataChoice, audit, load_classifier, load_splits, load_tokenizer
+from gradistill import AuditChoice, DataChoice, audit, load_classifier, load_tokenizer
 from gradistill.auditing.predictor import ClassifierPredictor, predict_by_row
 from gradistill.auditing.response import effect_agreement, log_odds
+from gradistill.data import read_splits
 from gradistill.data.changed_copies import (
     COARSE,
     FINE,
@@ -38,7 +39,7 @@ from gradistill.data.raw_words import count_words, word_pool
 
 LINES = RESULTS / "separation.jsonl"
 YARDSTICK = PAGE.with_name("yardstick.md")
-CHOICE = AuditChoice(response_rows=60, shapley_rows=30, faithfulness_rows=0, perturbed_rows=0)
+CHOICE = AuditChoice(max_rows=300, response_rows=60, shapley_rows=30, faithfulness_rows=0, perturbed_rows=0)
 VARIANT_ROWS, MOST_COPIES = 40, 64
 UNTRAINED, UPPER = ("random", "random_head", "cut"), ("layers_5", "longer", "bits_8")
 HEADLINE = ("response", "response_masked", "flips", "flips_masked", "kept", "shapley", "shapley_sign", "saliency",
@@ -62,33 +63,36 @@ def main() -> None:
 
 
 def lines() -> list[dict[str, Any]]:
-    return (
-        [json.loads(line) for line in LINES.read_text(encoding="utf-8").splitlines()]
-        if LINES.is_file()
-        else []
-    )
+    text = LINES.read_text(encoding="utf-8") if LINES.is_file() else ""
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def add_line(line: Mapping[str, Any]) -> None:
+    with LINES.open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(line) + "\n")
 
 
 def measure(models: Path, data: Path, tasks: Sequence[str]) -> None:
     for task in tasks:
-        known = {line["student"] for line in lines() if line["task"] == task}
+        teacher, choice = models / task / "teacher", data_of(data, task)
         there = sorted(file.parent.name for file in (models / task).glob("*/model.safetensors"))
-        names = [name for name in there if name != "teacher" and name not in known]
-        if not names:
-            continue
-        teacher, folders = models / task / "teacher", [models / task / name for name in names]
-        choice = data_of(data, task)
-        found = audit(
-            str(teacher), [str(f) for f in folders], choice, models / task / "audit", CHOICE, overwrite=True
-        )
-        variants = dict(zip(names, variants_of(teacher, folders, choice), strict=True))
-        with LINES.open("a", encoding="utf-8") as stream:
-            for student in found["students"]:
-                name = student["name"]
-                line = {"task": task, "student": name, "metrics": found["metrics"].get(name),
-                        "teacher": found["metrics"].get("teacher"), "figures": student["figures"],
-                        "variants": variants[name]}  # fmt: skip
-                stream.write(json.dumps(line) + "\n")
+        names = [name for name in there if name != "teacher"]
+        if new := [name for name in names if name not in _of(lines(), task)]:
+            folders = [str(models / task / name) for name in new]
+            found = audit(str(teacher), folders, choice, models / task / "audit", CHOICE, overwrite=True)
+            add_audit(task, found)
+        known = {line["student"] for line in lines() if line["task"] == task and "variants" in line}
+        if new := [name for name in names if name not in known]:
+            for name, values in variants_of(teacher, [models / task / name for name in new], choice):
+                add_line({"task": task, "student": name, "variants": values})
+
+
+def add_audit(task: str, found: Mapping[str, Any]) -> None:
+    """A line for each student of an audit."""
+    for student in found["students"]:
+        metrics = {owner: found["metrics"].get(owner) for owner in ("teacher", student["name"])}
+        add_line({"task": task, "student": student["name"], "metrics": metrics[student["name"]],
+                  "teacher": metrics["teacher"], "figures": student["figures"]})  # fmt: skip
 
 
 def data_of(data: Path, task: str) -> DataChoice:
@@ -97,9 +101,11 @@ def data_of(data: Path, task: str) -> DataChoice:
     return DataChoice(str(data / task), task=task)
 
 
-def variants_of(teacher: Path, students: Sequence[Path], choice: DataChoice) -> Iterator[dict[str, float]]:
+def variants_of(
+    teacher: Path, students: Sequence[Path], choice: DataChoice
+) -> Iterator[tuple[str, dict[str, float]]]:
     """For each student the response figure under each name of ``_designs``, number of copies and target."""
-    splits = load_splits(choice)
+    splits = read_splits(choice, ("validation",))
     rows = splits.rows["validation"].shuffle(seed=0).select(range(VARIANT_ROWS))
     texts = list(zip(*(rows[name][:] for name in splits.task.text_columns), strict=True))
     pool = word_pool(texts)
@@ -123,7 +129,7 @@ def variants_of(teacher: Path, students: Sequence[Path], choice: DataChoice) -> 
 
     reference = logits(teacher)
     for folder in students:
-        yield _responses(logits(folder), reference)
+        yield folder.name, _responses(logits(folder), reference)
 
 
 def _designs(words: Sequence[int]) -> dict[str, list[np.ndarray]]:
@@ -186,7 +192,7 @@ def _summary(found: Sequence[Mapping[str, Any]], name: str) -> Any:
 
 
 def _of(found: Sequence[Mapping[str, Any]], task: str) -> dict[str, Mapping[str, Any]]:
-    return {line["student"]: line for line in found if line["task"] == task}
+    return {line["student"]: line for line in found if line["task"] == task and "figures" in line}
 
 
 def _figure(line: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
@@ -282,12 +288,12 @@ def _in_order(values: Sequence[float]) -> bool:
 
 def variant_ranks(found: Sequence[Mapping[str, Any]], tasks: Sequence[str]) -> list[dict[str, str]]:
     """Rank correlation over the students of a task of each variant with the headline, and the range of its values."""
-    names = list(dict.fromkeys(name for line in found for name in line["variants"]))
+    names = list(dict.fromkeys(name for line in found for name in line.get("variants", ())))
     rows = []
     for name in names:
         ranks, cut, trained = [], [], []
         for task in tasks:
-            lines = [line for line in _of(found, task).values() if name in line["variants"]]
+            lines = [line for line in found if line["task"] == task and name in line.get("variants", {})]
             if len(lines) > 3:
                 pair = [[line["variants"][n] for line in lines] for n in ("coarse words 16", name)]
                 ranks.append(float(spearmanr(*pair)[0]))

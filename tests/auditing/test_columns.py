@@ -19,6 +19,7 @@ from gradistill.auditing.per_example import (
     estimates,
     flat,
     group_by_length,
+    mean_values,
 )
 from gradistill.auditing.predictions import Predictions
 
@@ -122,3 +123,9 @@ def test_students_are_compared_example_by_example() -> None:
     assert found["saliency"].difference.n == sum(len(m) >= 4 for m in teacher.maps)
     assert found["label"].p_corrected >= found["label"].p
     assert found["label"].p < 0.01
+
+
+def test_a_mean_over_draws_takes_those_that_have_the_figure():
+    draws = [{"flips": np.array([1.0, 0.0, np.nan])}, {"flips": np.full(3, np.nan)}, {"flips": np.ones(3)}]
+    assert mean_values(draws) == {"flips": 0.75}
+    assert mean_values([]) == {}

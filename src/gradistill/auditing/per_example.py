@@ -156,11 +156,16 @@ def value_of(columns: Columns, name: str) -> float:
 
 
 def mean_values(drawn: Sequence[Columns]) -> dict[str, float]:
-    """The figures of agreement that the columns hold, the mean over several draws of a random student."""
-    means = (
-        {name: np.mean([value_of(columns, name) for columns in drawn]) for name in AGREEMENT} if drawn else {}
-    )
-    return {name: float(value) for name, value in means.items() if np.isfinite(value)}
+    """The figures of agreement that the columns hold, the mean over several draws of a random student.
+
+    A draw counts for the figures that it has: of flips, some random heads have none.
+    """
+    found = {}
+    for name in AGREEMENT:
+        values = [value for columns in drawn if np.isfinite(value := value_of(columns, name))]
+        if values:
+            found[name] = float(np.mean(values))
+    return found
 
 
 def _measured(columns: Columns, name: str) -> list[np.ndarray] | None:

@@ -97,7 +97,7 @@ class AuditOptions:
     ] = False
     perturbed_rows: Annotated[
         int, typer.Option("--perturbed-rows", min=0, help="Rows for each perturbation.")
-    ] = 200
+    ] = 100
     response_rows: Annotated[
         int,
         typer.Option(
@@ -105,15 +105,15 @@ class AuditOptions:
             min=0,
             help="Rows for response loyalty and flips (about 40 passes a model, and 3 a word).",
         ),
-    ] = 100
+    ] = 60
     shapley_rows: Annotated[
         int,
-        typer.Option("--shapley-rows", min=0, help="Rows for Shapley values (6 passes a word and model)."),
-    ] = 50
+        typer.Option("--shapley-rows", min=0, help="Rows for Shapley values (4 passes a word and model)."),
+    ] = 30
     shapley_pairs: Annotated[
         int,
         typer.Option("--shapley-pairs", min=1, help="Pairs of permutations for Shapley values."),
-    ] = 3
+    ] = 2
     floor_rows: Annotated[
         int, typer.Option("--floor-rows", min=0, help="Rows for the floors of the other figures.")
     ] = 200

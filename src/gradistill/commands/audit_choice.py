@@ -45,10 +45,10 @@ class AuditChoice:
     faithfulness_rows: int = 15
     beam: int = BEAM
     map_checks: bool = False
-    perturbed_rows: int = 200
-    response_rows: int = 100
-    shapley_rows: int = 50
-    shapley_pairs: int = 3
+    perturbed_rows: int = 100
+    response_rows: int = 60
+    shapley_rows: int = 30
+    shapley_pairs: int = 2
     floor_rows: int = 200
     reference: ModelSource | PredictFunction | None = None
     cascade: bool = False
