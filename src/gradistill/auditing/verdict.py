@@ -163,7 +163,8 @@ def _checked(limit: Limit, figure: Mapping[str, Any] | None) -> dict[str, Any] |
     outcome = FAIL if failed else WARN if warned or unsure else PASS
     beyond = "below" if limit.more else "above"
     decisive = limit.fail if failed or (unsure and not warned) else limit.warn
-    part = {"gain": "gain ", "high": "upper end of its interval "}.get(limit.part, "")
+    gain = "value without a floor " if figure.get("floor") is None else "gain "
+    part = {"gain": gain, "high": "upper end of its interval "}.get(limit.part, "")
     text = f"{part}{_number(value)}"
     if unsure and not warned:
         text += f", but its interval reaches {_number(low)}, below {_number(decisive)}"

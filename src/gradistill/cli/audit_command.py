@@ -80,7 +80,7 @@ class AuditOptions:
         typer.Option(
             "--faithfulness-rows", min=0, help="Rows for faithfulness (at most 170 passes a row and model)."
         ),
-    ] = 10
+    ] = 15
     beam: Annotated[
         int,
         typer.Option(

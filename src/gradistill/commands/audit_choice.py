@@ -42,7 +42,7 @@ class AuditChoice:
     challenge: str | None = None
     watched: tuple[str, ...] = ()
     slices: tuple[str, ...] = ()
-    faithfulness_rows: int = 10
+    faithfulness_rows: int = 15
     beam: int = BEAM
     map_checks: bool = False
     perturbed_rows: int = 100
