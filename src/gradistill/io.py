@@ -67,6 +67,7 @@ def differences(before: Any, now: Any, path: str = "") -> Iterator[tuple[str, An
 
 
 def checksum_of(file: Path) -> str:
+    """The SHA-256 of a file's bytes, as 64 hexadecimal digits."""
     found = hashlib.sha256()
     with file.open("rb") as stream:
         while piece := stream.read(_CHUNK):

@@ -29,7 +29,7 @@ from gradistill.commands.data_warnings import (
     with_positive,
 )
 from gradistill.commands.examination import EXAMPLES, AuditRows, Examination
-from gradistill.commands.identity import data_files, model_identity, sha256_of
+from gradistill.commands.identity import data_files, model_identity
 from gradistill.commands.loyalty_sample import drawn_rows
 from gradistill.commands.output_folder import FolderKind, check_output, draft_folder, held, put_in_place
 from gradistill.commands.run_record import described, versions
@@ -39,7 +39,7 @@ from gradistill.data.overlap import overlap_line
 from gradistill.data.splits import CARRIED, Marks
 from gradistill.data.tasks import metrics_of
 from gradistill.errors import RecipeError, nearest
-from gradistill.io import read_object
+from gradistill.io import checksum_of, read_object
 from gradistill.printing import NO_PREFIX
 from gradistill.report.audit_markdown import audit_table
 from gradistill.report.audit_page import audit_page
@@ -200,7 +200,7 @@ def _described(model: AuditModel) -> dict[str, Any]:
         return described(reader.model, model.name, reader.probe) | model_identity(reader.model, reader.name)
     file = onnx_file(model.folder) if model.folder else None
     found = {"name": Path(model.name).name, "kind": model.kind.split(" ", 1)[1]}
-    return found | ({} if file is None else {"sha256": sha256_of(file)})
+    return found | ({} if file is None else {"sha256": checksum_of(file)})
 
 
 def _without_labels(splits: Splits, split: str) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from gradistill.data.file_readers import ending_of, stem_of
 from gradistill.data.split_tables import split_names
 from gradistill.data.tasks import Task
 from gradistill.errors import RecipeError
+from gradistill.io import checksum_of
 from gradistill.recipe.recipe_files import read_keys
 from gradistill.report.model_card import public_recipe
 from gradistill.store.fingerprint import of_model
@@ -34,7 +34,7 @@ def model_identity(model: nn.Module, folder: str) -> dict[str, Any]:
     weights = place / WEIGHTS if place else None
     return {
         "fingerprint": of_model(model),
-        "sha256": sha256_of(weights) if weights and weights.is_file() else None,
+        "sha256": checksum_of(weights) if weights and weights.is_file() else None,
         "recipe": _recipe(place / RECIPE) if place else None,
     }
 
@@ -48,22 +48,13 @@ def data_files(source: Source, split: str, task: Task) -> list[dict[str, str]]:
         return []
     place = Path(path_text(source))
     if place.is_file():
-        return [{"name": place.name, "sha256": sha256_of(place)}]
+        return [{"name": place.name, "sha256": checksum_of(place)}]
     wanted = split_names(split, task)
     files = [path for path in sorted(place.glob("*")) if path.is_file() and ending_of(path)]
     for name in wanted:
         if found := [path for path in files if stem_of(path) == name]:
-            return [{"name": path.name, "sha256": sha256_of(path)} for path in found]
+            return [{"name": path.name, "sha256": checksum_of(path)} for path in found]
     return []
-
-
-def sha256_of(file: Path) -> str:
-    """The SHA-256 of a file's bytes, as 64 hexadecimal digits.
-
-    Example: ``sha256_of(Path("model.safetensors"))``
-    """
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _recipe(file: Path) -> str | None:
