@@ -12,7 +12,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from gradistill.auditing.predictor import OnProgress, checked_logits, refused_heads, shown_text
+from gradistill.auditing.predictor import (
+    OnProgress,
+    checked_logits,
+    in_order,
+    refused_heads,
+    shown_text,
+)
 from gradistill.data.changed_copies import Copy
 from gradistill.errors import GradistillError, ModelError, RecipeError
 
@@ -69,8 +75,7 @@ class FunctionPredictor:
             some = copies[start : start + TEXTS_AT_ONCE]
             found.append(self._predicted(some))
             self.on_progress(len(some))
-        logits = np.concatenate(found)
-        return (logits if self.order is None else logits[:, list(self.order)])[None]
+        return in_order(np.concatenate(found), self.order)[None]
 
     def _predicted(self, copies: Sequence[Copy]) -> Float[np.ndarray, "row label"]:
         owner = f"the function {self.name}"

@@ -18,13 +18,14 @@ from gradistill.auditing.predictor import (
     OnProgress,
     checked_logits,
     encoded_copies,
+    in_order,
     refused_heads,
 )
 from gradistill.data import Collator
-from gradistill.data.batching import row_batches
+from gradistill.data.batching import in_row_order
 from gradistill.data.changed_copies import Copy
 from gradistill.errors import ModelError
-from gradistill.models.loading import load_config, load_tokenizer
+from gradistill.models.loading import load_config, load_tokenizer, names_in
 
 MODEL = "model.onnx"
 
@@ -61,8 +62,7 @@ class OnnxPredictor:
                 f"{folder} holds no .onnx file", expected=f"a folder with {MODEL}", remedy="check the path"
             )
         tokenizer, config = load_tokenizer(folder), load_config(folder)
-        names = {int(k): str(name) for k, name in (config.id2label or {}).items()}
-        labels = tuple(names[k] for k in sorted(names))
+        labels = tuple(names_in(config).values())
         regression = config.problem_type == "regression" or len(labels) == 1
         return cls(_session(file), tokenizer, None if regression else labels)
 
@@ -75,23 +75,21 @@ class OnnxPredictor:
     ) -> Float[np.ndarray, "head copy label"]:
         """See ``Predictor``. Raises ModelError for logits that are not finite or have another shape."""
         refused_heads(heads, "an ONNX model")
-        found: list[Any] = [None] * len(copies)
-        rows = encoded_copies(copies, self.tokenizer, self.max_length)
         wanted = {given.name: _type_of(given.type) for given in self.session.get_inputs()}
         output = _output_name([given.name for given in self.session.get_outputs()])
-        for some in row_batches(
-            rows, Collator(self.tokenizer), torch.device("cpu"), tokens_at_once=TOKENS_AT_ONCE
-        ):
-            (logits,) = self._run([output], _inputs(some.columns, wanted))
-            for place, values in zip(some.places, logits, strict=True):
-                found[place] = values
-            self.on_progress(len(some.places))
-        logits = checked_logits(np.stack(found), self.labels, "the ONNX model", copies)
-        return (logits if self.order is None else logits[:, list(self.order)])[None]
+        found = in_row_order(
+            lambda some: self._run(output, _inputs(some.columns, wanted)),
+            encoded_copies(copies, self.tokenizer, self.max_length),
+            Collator(self.tokenizer),
+            torch.device("cpu"),
+            tokens_at_once=TOKENS_AT_ONCE,
+            on_progress=self.on_progress,
+        )
+        return in_order(checked_logits(found, self.labels, "the ONNX model", copies), self.order)[None]
 
-    def _run(self, outputs: Sequence[str], inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+    def _run(self, output: str, inputs: dict[str, np.ndarray]) -> np.ndarray:
         try:
-            return self.session.run(outputs, inputs)
+            return self.session.run([output], inputs)[0]
         except Exception as error:
             tokens = inputs["input_ids"].shape if "input_ids" in inputs else "?"
             raise ModelError(

@@ -13,7 +13,7 @@ from torch import nn
 
 from gradistill.auditing.methods import Method, token_scores
 from gradistill.auditing.methods.gradient_x_input import GradientXInput
-from gradistill.data.batching import Collate, Rows, row_batches
+from gradistill.data.batching import Collate, RowBatch, Rows, in_row_order, row_batches
 from gradistill.models.eval_mode import frozen_eval
 from gradistill.models.probe import ProbedModel
 from gradistill.signals.explained import explained_pass
@@ -94,12 +94,12 @@ def predict_logits(
 
     They are float32, or float64 for a model of that type.
     """
-    found: list[Any] = [None] * len(rows)
+
+    def logits(some: RowBatch) -> np.ndarray:
+        return widened(model(**some.batch.inputs).logits).cpu().numpy()
+
     device = next(model.parameters()).device
     with frozen_eval(model), torch.no_grad():
-        for some in row_batches(rows, collate, device, tokens_at_once=tokens_at_once):
-            logits = widened(model(**some.batch.inputs).logits).cpu().numpy()
-            for place, row in zip(some.places, logits, strict=True):
-                found[place] = row
-            on_progress(len(some.places))
-    return np.stack(found)
+        return in_row_order(
+            logits, rows, collate, device, tokens_at_once=tokens_at_once, on_progress=on_progress
+        )

@@ -13,7 +13,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from gradistill.data import Collator
-from gradistill.data.batching import row_batches
+from gradistill.data.batching import RowBatch, in_row_order
 from gradistill.data.changed_copies import Copy
 from gradistill.data.raw_words import Kept, Texts, mask_tokens, token_words
 from gradistill.data.tokenization import tokenized
@@ -104,6 +104,13 @@ def checked_logits(
     return values.astype(np.float64)
 
 
+def in_order(
+    logits: Float[np.ndarray, "row label"], order: Sequence[int] | None
+) -> Float[np.ndarray, "row label"]:
+    """The columns at these places; all as they are without an ``order``."""
+    return logits if order is None else logits[:, list(order)]
+
+
 def shown_text(copies: Sequence[Copy], row: int) -> str:
     """The number of one of several texts and its beginning, for a message."""
     text = " | ".join(copies[row].texts)
@@ -174,26 +181,25 @@ class ClassifierPredictor:
         self, copies: Sequence[Copy], *, heads: Sequence[int] = ()
     ) -> Float[np.ndarray, "head copy label"]:
         """See ``Predictor``."""
-        found: list[Any] = [None] * len(copies)
-        device = next(self.model.parameters()).device
         stacked = stacked_heads(self.model, heads) if heads else None
-        batches = row_batches(
-            encoded_copies(copies, self.tokenizer, self.max_length),
-            Collator(self.tokenizer),
-            device,
-            tokens_at_once=TOKENS_AT_ONCE,
-        )
+
+        def logits(some: RowBatch) -> np.ndarray:
+            inputs = some.batch.inputs
+            of_heads = (
+                self.model(**inputs).logits[None]
+                if stacked is None
+                else head_logits(self.model, inputs, stacked)
+            )
+            return widened(of_heads).cpu().numpy().swapaxes(0, 1)
+
+        device = next(self.model.parameters()).device
         with frozen_eval(self.model), torch.no_grad():
-            for some in batches:
-                inputs = some.batch.inputs
-                logits = (
-                    self.model(**inputs).logits[None]
-                    if stacked is None
-                    else head_logits(self.model, inputs, stacked)
-                )
-                for place, values in zip(
-                    some.places, widened(logits).cpu().numpy().swapaxes(0, 1), strict=True
-                ):
-                    found[place] = values
-                self.on_progress(len(some.places))
-        return np.stack(found, axis=1).astype(np.float64)
+            found = in_row_order(
+                logits,
+                encoded_copies(copies, self.tokenizer, self.max_length),
+                Collator(self.tokenizer),
+                device,
+                tokens_at_once=TOKENS_AT_ONCE,
+                on_progress=self.on_progress,
+            )
+        return found.swapaxes(0, 1).astype(np.float64)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from gradistill.batch import Batch
@@ -57,6 +57,27 @@ def row_batches(
             mask_token_id=getattr(collate, "mask_token_id", None),
         )
         yield RowBatch(places, columns, batch)
+
+
+def in_row_order(
+    compute: Callable[[RowBatch], Float[np.ndarray, "row ..."]],
+    rows: Rows,
+    collate: Collate,
+    device: torch.device,
+    *,
+    tokens_at_once: int,
+    on_progress: Callable[[int], object],
+) -> Float[np.ndarray, "_ ..."]:
+    """What ``compute`` returns for the batches of ``row_batches``, one entry a row, in the order of the rows.
+
+    ``on_progress`` is called with the number of rows done.
+    """
+    found: list[Any] = [None] * len(rows)
+    for some in row_batches(rows, collate, device, tokens_at_once=tokens_at_once):
+        for place, values in zip(some.places, compute(some), strict=True):
+            found[place] = values
+        on_progress(len(some.places))
+    return np.stack(found)
 
 
 def by_length(lengths: Sequence[int], tokens: int) -> list[list[int]]:

@@ -222,7 +222,12 @@ def load_classifier(
 
 def label_names(model: PreTrainedModel) -> dict[int, str]:
     """The names of a classifier's outputs by their number, in order."""
-    names = {int(k): str(name) for k, name in (model.config.id2label or {}).items()}
+    return names_in(model.config)
+
+
+def names_in(config: PreTrainedConfig) -> dict[int, str]:
+    """``label_names`` of the model that a configuration describes."""
+    names = {int(k): str(name) for k, name in (config.id2label or {}).items()}
     return dict(sorted(names.items()))
 
 
