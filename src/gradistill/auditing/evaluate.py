@@ -26,7 +26,7 @@ from gradistill.auditing.word_maps import TokenizedText, readings, row_texts, wa
 from gradistill.batch import UNLABELLED
 from gradistill.data import Collator, Task, encode
 from gradistill.data.changed_copies import Copy
-from gradistill.data.raw_words import count_words, word_spans
+from gradistill.data.raw_words import count_words, word_places
 from gradistill.models.probe import ProbedModel
 from gradistill.models.random_head import head_parameters, randomised
 
@@ -57,11 +57,11 @@ class _Examined:
     def of(cls, predictor: Predictor) -> _Examined:
         if not isinstance(predictor, ClassifierPredictor):
             return cls(predictor, None, None)
-        return cls(predictor, ProbedModel.of(predictor.model), predictor.tokenizer)
+        return cls(predictor, ProbedModel.of(predictor.classifier), predictor.tokenizer)
 
 
 @dataclass(frozen=True)
-class _Seen:
+class _Outputs:
     """What one model makes of some rows: its ``predictions``, and how its tokens lie in the texts (``reads``).
 
     There are no maps where the model has no gradients, and no ``reads`` where its tokenizer has no offsets.
@@ -105,7 +105,7 @@ class Examiner:
     def blocks(self, rows: Dataset) -> Iterator[AuditBlock]:
         """All rows: columns with plausibility and watched words where they exist, and every example in words."""
         for some in in_blocks(rows):
-            teacher, students = self._seen(some)
+            teacher, students = self._outputs_of_all(some)
             columns = [
                 self._compared(some, teacher, student) | self._in_words(some, teacher, student)
                 for student in students
@@ -118,16 +118,17 @@ class Examiner:
         """The columns that follow from the predictions alone, for rows of any number."""
         parts: list[list[Columns]] = []
         for some in in_blocks(rows):
-            teacher, students = self._seen(some)
+            teacher, students = self._outputs_of_all(some)
             parts.append([self._compared(some, teacher, student) for student in students])
         return [joined(of_one) for of_one in zip(*parts, strict=True)]
 
     def word_scores(self, rows: Dataset) -> list[WordScores | None]:
         """The scores of the words of each row by each model, the teacher first, for the teacher's label: the sum of the
         scores of a word's tokens; NaN for words that are cut off. None for a model without maps."""
-        teacher, students = self._seen(rows)
+        teacher, students = self._outputs_of_all(rows)
         return [
-            seen.word_sums(seen.predictions.maps) if seen.in_words else None for seen in (teacher, *students)
+            outputs.word_sums(outputs.predictions.maps) if outputs.in_words else None
+            for outputs in (teacher, *students)
         ]
 
     def map_checks(self, rows: Dataset, seed: int) -> list[Columns]:
@@ -181,23 +182,23 @@ class Examiner:
         """
         student = self._models[1 + k]
         assert student.probed is not None
-        teacher = self._see(self._models[0], rows)
+        teacher = self._outputs(self._models[0], rows)
         drawn = []
         for seed in seeds:
             with randomised(student.probed.model, parameters, seed):
-                seen = self._see(student, rows, teacher.predictions.labels)
-                drawn.append(self._compared(rows, teacher, seen))
+                outputs = self._outputs(student, rows, teacher.predictions.labels)
+                drawn.append(self._compared(rows, teacher, outputs))
         return mean_values(drawn)
 
-    def _seen(self, rows: Dataset) -> tuple[_Seen, list[_Seen]]:
-        teacher = self._see(self._models[0], rows)
-        return teacher, [self._see(model, rows, teacher.predictions.labels) for model in self._models[1:]]
+    def _outputs_of_all(self, rows: Dataset) -> tuple[_Outputs, list[_Outputs]]:
+        teacher = self._outputs(self._models[0], rows)
+        return teacher, [self._outputs(model, rows, teacher.predictions.labels) for model in self._models[1:]]
 
-    def _see(self, model: _Examined, rows: Dataset, labels: np.ndarray | None = None) -> _Seen:
+    def _outputs(self, model: _Examined, rows: Dataset, labels: np.ndarray | None = None) -> _Outputs:
         """What a model predicts, and its maps for ``labels`` (its own without them) where it has gradients."""
         if model.probed is None or model.tokenizer is None:
             copies = [Copy(texts) for texts in row_texts(rows, self.task)]
-            return _Seen(model, Predictions(model.predictor.logits(copies)[0]))
+            return _Outputs(model, Predictions(model.predictor.logits(copies)[0]))
         encoded, reads = self._encoded(model, rows)
         predictions = predict_rows(
             model.probed,
@@ -207,7 +208,7 @@ class Examiner:
             method=self.method,
             on_progress=_classifier(model).on_progress,
         )
-        return _Seen(model, predictions, reads)
+        return _Outputs(model, predictions, reads)
 
     def _encoded(self, model: _Examined, rows: Dataset) -> tuple[Dataset, Sequence[TokenizedText]]:
         """The rows in a classifier's tokens, with the word of each token, and where the tokens lie in the texts."""
@@ -220,7 +221,7 @@ class Examiner:
         numbers = [read.word_numbers.tolist() for read in reads]
         return encoded.add_column("word_ids", numbers), reads  # pyright: ignore
 
-    def _compared(self, rows: Dataset, teacher: _Seen, student: _Seen) -> Columns:
+    def _compared(self, rows: Dataset, teacher: _Outputs, student: _Outputs) -> Columns:
         """The columns of a student, with the agreement of maps where both have them, and that of signed maps where the
         method knows a direction."""
         ours, theirs = student.predictions, teacher.predictions
@@ -239,28 +240,28 @@ class Examiner:
             return found | {"tokens": np.array([len(scores) for scores in maps])}
         return found | {"words": np.array([count_words(texts) for texts in row_texts(rows, self.task)])}
 
-    def _in_words(self, rows: Dataset, teacher: _Seen, student: _Seen) -> Columns:
+    def _in_words(self, rows: Dataset, teacher: _Outputs, student: _Outputs) -> Columns:
         found: Columns = {}
-        for owner, seen in (("teacher", teacher), ("student", student)):
-            if not seen.in_words:
+        for owner, outputs in (("teacher", teacher), ("student", student)):
+            if not outputs.in_words:
                 continue
-            maps = seen.predictions.maps
+            maps = outputs.predictions.maps
             if "spans" in rows.column_names:
                 marked = [
                     marked_tokens(r.places, spans, r.own)
-                    for r, spans in zip(seen.reads, rows["spans"], strict=True)
+                    for r, spans in zip(outputs.reads, rows["spans"], strict=True)
                 ]
                 values = [plausibility(m, marks) for m, marks in zip(maps, marked, strict=True)]
                 found |= {f"{owner}_{name}": np.array([v[name] for v in values]) for name in values[0]}
             if self.watched:
                 shares = [
-                    watched_share(r.words(m), self.watched) for r, m in zip(seen.reads, maps, strict=True)
+                    watched_share(r.words(m), self.watched) for r, m in zip(outputs.reads, maps, strict=True)
                 ]
                 found[f"{owner}_watched_share"] = np.array(shares)
         return found
 
     def _example(
-        self, row: dict[str, Any], k: int, teacher: _Seen, students: Sequence[_Seen], columns: Sequence[Columns]
+        self, row: dict[str, Any], k: int, teacher: _Outputs, students: Sequence[_Outputs], columns: Sequence[Columns]
     ) -> dict[str, Any]:  # fmt: skip
         """One example as the report shows it; see docs/audit.md."""
         names = self.task.labels
@@ -283,7 +284,7 @@ def _classifier(model: _Examined) -> ClassifierPredictor:
     return model.predictor
 
 
-def _on_words(student: _Seen, teacher: _Seen) -> tuple[Predictions, Predictions]:
+def _on_words(student: _Outputs, teacher: _Outputs) -> tuple[Predictions, Predictions]:
     """The predictions of both with maps of the words that both read; without maps where a tokenizer has no offsets."""
     ours, theirs = student.predictions, teacher.predictions
     if not (student.in_words and teacher.in_words):
@@ -291,31 +292,33 @@ def _on_words(student: _Seen, teacher: _Seen) -> tuple[Predictions, Predictions]
     found = []
     signed = bool(ours.signed and theirs.signed)
     sums = [
-        seen.word_sums(seen.predictions.signed if signed else seen.predictions.maps)
-        for seen in (student, teacher)
+        outputs.word_sums(outputs.predictions.signed if signed else outputs.predictions.maps)
+        for outputs in (student, teacher)
     ]
     both = [~np.isnan(ours + theirs) for ours, theirs in zip(*sums, strict=True)]
-    for seen, own in zip((student, teacher), sums, strict=True):
+    for outputs, own in zip((student, teacher), sums, strict=True):
         kept = tuple(scores[known] for scores, known in zip(own, both, strict=True))
         maps = tuple(np.abs(scores) for scores in kept)
-        found.append(replace(seen.predictions, maps=maps, signed=kept if signed else ()))
+        found.append(replace(outputs.predictions, maps=maps, signed=kept if signed else ()))
     return found[0], found[1]
 
 
-def _words_of(texts: Sequence[str], k: int, models: Sequence[_Seen]) -> list[dict[str, Any]]:
+def _words_of(texts: Sequence[str], k: int, models: Sequence[_Outputs]) -> list[dict[str, Any]]:
     """The words of an example with their shares of each model's map, the teacher's first; None where it has no map.
 
     Models that hold one tokenizer share its words. Others share the words of the raw text.
     """
-    if all(seen.in_words and seen.model.tokenizer is models[0].model.tokenizer for seen in models):
-        words = [seen.reads[k].words(seen.predictions.maps[k]) for seen in models]
+    if all(outputs.in_words and outputs.model.tokenizer is models[0].model.tokenizer for outputs in models):
+        words = [outputs.reads[k].words(outputs.predictions.maps[k]) for outputs in models]
         spans = [(word.segment, word.start, word.end) for word in words[0]]
         shares = [[word.score for word in own] for own in words]
     else:
-        spans = [(segment, *span) for segment, text in enumerate(texts) for span in word_spans(text)]
+        spans = word_places(tuple(texts))
         shares = [
-            seen.reads[k].raw_shares(seen.predictions.maps[k]) if seen.in_words else [None] * len(spans)
-            for seen in models
+            outputs.reads[k].raw_shares(outputs.predictions.maps[k])
+            if outputs.in_words
+            else [None] * len(spans)
+            for outputs in models
         ]
     rounded = [[None if share is None else round(share, 4) for share in own] for own in shares]
     return [

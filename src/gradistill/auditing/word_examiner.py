@@ -22,7 +22,7 @@ from gradistill.auditing.response import MIN_WORDS, log_odds, response_columns
 from gradistill.auditing.signed_agreement import signed_agreement
 from gradistill.auditing.statistics import EQUAL
 from gradistill.data.changed_copies import draw_coalitions, draw_words, masked_copies, substituted_copies
-from gradistill.data.raw_words import Kept, Texts, count_words, word_spans, words_of
+from gradistill.data.raw_words import Kept, Texts, count_words, word_places, words_of
 
 HEADS = tuple(range(16))
 """Seeds of the random heads whose mean is the floor of a figure.
@@ -119,7 +119,8 @@ class WordExaminer:
     def flips(self, rows: TextRows) -> tuple[list[StudentWords], list[Flip]]:
         """``flips`` and ``kept`` by replaced words, the same by masked words, and the edits by replaced words."""
         replacements = [
-            self._replacements(row, number) for row, number in zip(rows.texts, rows.numbers, strict=True)
+            [self.neighbours.get(word, other) for word, other in zip(words_of(texts), drawn, strict=True)]
+            for texts, drawn in zip(rows.texts, self._drawn(rows), strict=True)
         ]
         found, edits, labels = self._flips(_replacing(rows, replacements), rows, "")
         shown = [
@@ -210,11 +211,6 @@ class WordExaminer:
     def _can_mask(self) -> bool:
         return all(predictor.can_mask for predictor in (self.teacher, *self.students))
 
-    def _replacements(self, texts: Texts, number: int) -> list[str]:
-        words = words_of(texts)
-        drawn = draw_words(self.pool, (1, len(words)), self.seed, number)[0]
-        return [self.neighbours.get(word, other) for word, other in zip(words, drawn, strict=True)]
-
 
 def _attributions(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Shapley values; those that differ by rounding alone are equal, or their ranks would be those of the rounding."""
@@ -243,7 +239,6 @@ def _as_read(
     texts: Texts, gone: np.ndarray, replacements: Sequence[str]
 ) -> tuple[list[tuple[int, int, int, str]], Texts]:
     """The words that an edit replaces, as segment, start, end and new word; and the texts after it."""
-    spans = [(segment, *span) for segment, text in enumerate(texts) for span in word_spans(text)]
-    places = np.flatnonzero(gone).tolist()
+    spans, places = word_places(texts), np.flatnonzero(gone).tolist()
     changed = substituted_copies(texts, ~gone[None], [replacements])[1].texts
     return [(*spans[place], replacements[place]) for place in places], changed

@@ -21,14 +21,19 @@ def word_spans(text: str) -> list[tuple[int, int]]:
     return [match.span() for match in _WORD.finditer(text)]
 
 
+def word_places(texts: Texts) -> list[tuple[int, int, int]]:
+    """Text, start and end of each word of a row, those of both texts of a pair one after the other."""
+    return [(segment, *span) for segment, text in enumerate(texts) for span in word_spans(text)]
+
+
 def words_of(texts: Texts) -> list[str]:
-    """The words of a row, those of both texts of a pair one after the other."""
-    return [text[start:end] for text in texts for start, end in word_spans(text)]
+    """The words of a row, in the order of ``word_places``."""
+    return [texts[segment][start:end] for segment, start, end in word_places(texts)]
 
 
 def count_words(texts: Texts) -> int:
     """The number of words of a row, of both texts of a pair."""
-    return sum(len(word_spans(text)) for text in texts)
+    return len(word_places(texts))
 
 
 def word_pool(rows: Iterable[Texts]) -> list[str]:
