@@ -19,6 +19,7 @@ from gradistill.data.raw_words import Kept, Texts, mask_tokens, token_words
 from gradistill.data.tokenization import tokenized
 from gradistill.errors import GradistillError, ModelError
 from gradistill.models.eval_mode import frozen_eval
+from gradistill.models.probe import ProbedModel
 from gradistill.models.random_head import has_head, head_logits, stacked_heads
 from gradistill.signals.forward_pass import widened
 
@@ -159,15 +160,20 @@ class ClassifierPredictor:
     """A PyTorch classifier with its tokenizer; it computes in eval mode and is left as it was.
 
     Each text is tokenized once, however many masked copies there are of it: token ids are replaced, and nothing is
-    decoded. The body runs once for all heads.
+    decoded. The body runs once for all heads. ``classifier`` is the model, with its probe where that is known already.
 
     Example: ``ClassifierPredictor(model, tokenizer).logits([Copy(("a fine film",))])[0]``
     """
 
-    model: nn.Module
+    classifier: nn.Module | ProbedModel
     tokenizer: PreTrainedTokenizerBase
     max_length: int = 128
     on_progress: OnProgress = lambda done: None
+
+    @property
+    def model(self) -> nn.Module:
+        """The classifier without its probe."""
+        return self.classifier.model if isinstance(self.classifier, ProbedModel) else self.classifier
 
     @property
     def has_head(self) -> bool:

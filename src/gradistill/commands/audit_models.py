@@ -91,7 +91,10 @@ class AuditModel:
         """The predictor, for texts of so many tokens."""
         if isinstance(self.predictor, FunctionPredictor):
             return replace(self.predictor, on_progress=on_progress)
-        return replace(self.predictor, max_length=max_length, on_progress=on_progress)
+        shared = {"max_length": max_length, "on_progress": on_progress}
+        if isinstance(self.predictor, ClassifierPredictor) and self.reader is not None:
+            return replace(self.predictor, classifier=self.reader.probed, **shared)
+        return replace(self.predictor, **shared)
 
     def ordered(self, labels: tuple[str, ...] | None) -> AuditModel:
         """The model with its outputs in the order of ``labels``. Raises DataError for other labels."""

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from gradistill.commands.run_folder import RECIPE, record_of
 from gradistill.errors import ModelError, RecipeError
 from gradistill.models.input_limits import Limits
-from gradistill.models.probe import Probe
+from gradistill.models.probe import Probe, ProbedModel
 from gradistill.recipe.recipe_files import read_keys
 
 logger = logging.getLogger(__name__)
@@ -35,6 +35,11 @@ class LoadedModel:
     def probe(self) -> Probe:
         """What is found by looking at one forward pass, once."""
         return Probe.find(self.model)
+
+    @cached_property
+    def probed(self) -> ProbedModel:
+        """The model with its probe; whether its last block may be trimmed is verified once."""
+        return ProbedModel.of(self.model, self.probe)
 
     @cached_property
     def limits(self) -> Limits:
