@@ -5,6 +5,7 @@ Every part may be missing from an audit; what is missing is left out.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -149,17 +150,23 @@ def label_tables(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _confusion(pairs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """A matrix of few labels; of many the most frequent pairs of different labels."""
-    totals: dict[str, int] = {}
-    for pair in pairs:
-        totals[str(pair["teacher"])] = totals.get(str(pair["teacher"]), 0) + pair["n"]
-        totals.setdefault(str(pair["student"]), 0)
-    labels = sorted(totals, key=lambda label: -totals[label])
+    totals = _totals(pairs, "teacher")
+    labels = [label for label, _ in totals.most_common()]
+    labels += [label for label in _totals(pairs, "student") if label not in totals]
     if len(labels) > MOST_LABELS:
         different = [pair for pair in pairs if pair["teacher"] != pair["student"]]
         return {"labels": [], "matrix": [], "pairs": different[:MOST_PAIRS], "pair_count": len(different)}
     counts = {(str(pair["teacher"]), str(pair["student"])): pair["n"] for pair in pairs}
     matrix = [(t, [(s, counts.get((t, s), 0), s == t) for s in labels], totals[t]) for t in labels]
     return {"labels": labels, "matrix": matrix, "pairs": [], "pair_count": 0}
+
+
+def _totals(pairs: Sequence[Mapping[str, Any]], owner: str) -> Counter[str]:
+    """How often a model predicts each label."""
+    totals: Counter[str] = Counter()
+    for pair in pairs:
+        totals[str(pair[owner])] += pair["n"]
+    return totals
 
 
 def _disagreements(bins: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -260,16 +267,12 @@ def watch_list(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _label_lines(student: Mapping[str, Any]) -> list[str]:
-    pairs = student.get("confusion") or []
-    totals: dict[str, int] = {}
-    for pair in pairs:
-        totals[str(pair["student"])] = totals.get(str(pair["student"]), 0) + pair["n"]
-    whole = sum(totals.values())
+    totals = _totals(student.get("confusion") or [], "student")
+    whole = totals.total()
     if not whole:
         return []
-    top = sorted(totals, key=lambda label: -totals[label])
-    shares = ", ".join(f"{label} {totals[label] / whole:.0%}" for label in top[:MOST_LABELS])
-    more = f" and {len(top) - MOST_LABELS} labels more" if len(top) > MOST_LABELS else ""
+    shares = ", ".join(f"{label} {n / whole:.0%}" for label, n in totals.most_common(MOST_LABELS))
+    more = f" and {len(totals) - MOST_LABELS} labels more" if len(totals) > MOST_LABELS else ""
     return [f"The shares of the predicted labels. In this audit: {shares}{more}."]
 
 
