@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -31,16 +32,16 @@ def nearest_words(
     wanted, known = sorted(set(words)), sorted(set(vocabulary))
     if not wanted or not known:
         return {word: word for word in wanted}
-    bare = [_bare(word) for word in known]
+    bare = np.array([_bare(word) for word in known])
     theirs = _vectors(model, tokenizer, known)
     found: dict[str, str] = {}
     for start in range(0, len(wanted), WORDS_AT_ONCE):
         some = wanted[start : start + WORDS_AT_ONCE]
         similar = _vectors(model, tokenizer, some) @ theirs.T
         for word, row in zip(some, similar, strict=True):
-            best = row.argsort(descending=True, stable=True).tolist()
-            own = _bare(word)
-            found[word] = next((known[place] for place in best if bare[place] != own), word)
+            row[torch.as_tensor(bare == _bare(word))] = -torch.inf
+            best = int(row.argmax())
+            found[word] = known[best] if row[best].isfinite() else word
     return found
 
 
