@@ -185,26 +185,15 @@ class TaskRun(Run):
         if teacher is None or not processes().is_main_process:
             return {}
         before = next(teacher.model.parameters()).device
-        sample = self._sample()
-        assert sample is not None
-        found = sample.initial(self.models.student.model)
+        found = self._sample(teacher.model).initial(self.models.student.model)
         placed(teacher.model, before)  # with stored signals it waits in main memory
         return found
 
-    def _sample(self) -> LoyaltySample | None:
-        """The validation rows that loyalty is measured on before training; None without a teacher."""
-        if self.models.teacher is None:
-            return None
-        teacher = placed(self.models.teacher.model, processes().device)
+    def _sample(self, teacher: nn.Module) -> LoyaltySample:
+        """The validation rows on which loyalty is measured before training, and response loyalty behind it."""
         rows, seed = self.splits.rows["validation"], self.recipe.training.seed
+        teacher = placed(teacher, processes().device)
         return LoyaltySample(teacher, self.tokenizer, self.task, rows, self.max_length, seed)
-
-    def _loyalty(
-        self, predictions: Predictions, reference: Predictions, before: Mapping[str, float]
-    ) -> dict[str, Any]:
-        sample = self._sample()
-        response = sample.response(self.models.student.model) if sample else None
-        return replace(loyalty(predictions, reference), response=response, floors=before).as_dict()
 
     def _validated(
         self, validation: Dataset, inputs: Mapping[str, str], before: Mapping[str, float]
@@ -224,10 +213,14 @@ class TaskRun(Run):
             predictions = predict_rows(
                 student, validation, Collator(self.tokenizer), labels=labels, on_progress=done
             )
+        loyal = None
+        if teacher is not None and reference is not None:
+            response = self._sample(teacher.model).response(student)
+            loyal = replace(loyalty(predictions, reference), response=response, floors=before).as_dict()
         return {
             "eval": self._metrics(predictions, validation),
             "teacher_eval": self._metrics(reference, validation) if reference else None,
-            "loyalty": self._loyalty(predictions, reference, before) if reference else None,
+            "loyalty": loyal,
             "warnings": [*self.splits.warnings, *self._doubts(predictions, reference, validation)],
         }
 
