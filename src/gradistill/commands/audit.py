@@ -30,8 +30,8 @@ from gradistill.commands.data_warnings import (
 )
 from gradistill.commands.examination import EXAMPLES, AuditRows, Examination
 from gradistill.commands.identity import data_files, model_identity
-from gradistill.commands.loyalty_sample import drawn_rows
 from gradistill.commands.output_folder import FolderKind, check_output, draft_folder, held, put_in_place
+from gradistill.commands.row_sample import drawn_rows
 from gradistill.commands.run_record import described, versions
 from gradistill.data import DataChoice, Splits, align_labels, read_splits
 from gradistill.data.data_source import Source

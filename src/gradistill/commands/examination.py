@@ -24,7 +24,7 @@ from gradistill.auditing.word_examiner import Flip, StudentWords, TextRows, Word
 from gradistill.auditing.word_maps import row_texts
 from gradistill.commands.audit_choice import AuditChoice
 from gradistill.commands.audit_models import AuditModel, AuditModels
-from gradistill.commands.loyalty_sample import POOL_ROWS, drawn_rows
+from gradistill.commands.row_sample import POOL_ROWS, drawn_rows
 from gradistill.data import Cut, Splits, Task, encode
 from gradistill.data.raw_words import word_pool, words_of
 from gradistill.models.random_head import cascade_parameters, randomised

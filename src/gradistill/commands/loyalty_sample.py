@@ -15,27 +15,15 @@ from gradistill.auditing.predictor import ClassifierPredictor
 from gradistill.auditing.statistics import Estimate
 from gradistill.auditing.word_examiner import TextRows, WordExaminer
 from gradistill.auditing.word_maps import row_texts
+from gradistill.commands.row_sample import POOL_ROWS, drawn_rows
 from gradistill.data import Collator, Task, encode
 from gradistill.data.raw_words import word_pool
-from gradistill.store.fingerprint import digest
 
 FLOOR_ROWS = 200
 """Rows on which the student is compared with its teacher before its first step."""
 
 RESPONSE_ROWS = 50
 """Rows of response loyalty, each predicted 17 times."""
-
-POOL_ROWS = 1000
-"""Rows whose words stand in for others: so many keep memory small, and do not depend on how many rows are compared."""
-
-
-def drawn_rows(rows: Dataset, count: int | None, seed: int) -> Dataset:
-    """So many rows, in their order. Whether one is drawn depends on its number and the seed, and how many others come
-    before it: of a larger draw every smaller one is a part, whichever rows stood beside it."""
-    if count is None or count >= len(rows):
-        return rows
-    lots = [digest([seed, index]) for index in rows["index"][:]]
-    return rows.select(sorted(sorted(range(len(rows)), key=lots.__getitem__)[:count]))
 
 
 @dataclass(frozen=True)
