@@ -286,3 +286,12 @@ def test_unlabelled_rows_of_a_function(small: Any, tmp_path: Path) -> None:
     teacher.labels = ("negative", "positive")
     found = audit(teacher, [str(small.teachers["two"])], data, tmp_path / "out", CHOICE)
     assert figures(found)["label"]["value"] == 1
+
+
+def test_faithfulness_of_a_function_needs_no_other_part(small: Any, tmp_path: Path) -> None:
+    """A function knows no mask: words are replaced by drawn ones, also where only faithfulness draws some."""
+    source = small.teachers["two"]
+    alone = replace(CHOICE, response_rows=0, shapley_rows=0)
+    found = audit(str(source), [function_of(source)], small.choice("two"), tmp_path / "out", alone)
+    assert figures(found)["student_comprehensiveness"]["n"]
+    assert "response" not in figures(found)

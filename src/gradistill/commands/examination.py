@@ -61,11 +61,10 @@ class AuditRows:
             p.name: perturbed(few, splits.task.text_columns, p, choice.seed)
             for p in PERTURBATIONS if len(few := some(choice.perturbed_rows))
         }  # fmt: skip
-        pool_rows = POOL_ROWS if choice.response_rows or choice.shapley_rows else 0
         return cls(
             splits.rows, rows, some(choice.faithfulness_rows), changed, some(choice.floor_rows),
             some(choice.response_rows), some(choice.shapley_rows),
-            word_pool(row_texts(some(pool_rows), splits.task)),
+            word_pool(row_texts(some(POOL_ROWS), splits.task)),
         )  # fmt: skip
 
 
@@ -226,10 +225,10 @@ class Examination:
 
     @cached_property
     def _neighbours(self) -> dict[str, str]:
-        """For each word of the rows that flips are measured on the nearest other word of the data; none where the
-        teacher has no embeddings to look at."""
+        """For each word of the rows that flips are measured on the nearest other word of the data; none where there
+        are no flips, or the teacher has no embeddings to look at."""
         teacher = self.models.teacher
-        if teacher.model is None or teacher.tokenizer is None:
+        if self.task.labels is None or teacher.model is None or teacher.tokenizer is None:
             return {}
         words = {word for texts in row_texts(self.rows.response, self.task) for word in words_of(texts)}
         return nearest_words(teacher.model, teacher.tokenizer, words, self.rows.pool)
