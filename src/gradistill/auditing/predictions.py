@@ -26,8 +26,8 @@ TOKENS_AT_ONCE = 4096
 @dataclass(frozen=True)
 class Predictions:
     """The predictions of one model, row by row: logits ``(rows, label)`` and a map of token scores for each row,
-    special tokens and padding taken out; empty where no map was made. ``signed`` are the same maps with what speaks
-    against the label below 0; empty where the method knows no direction."""
+    special tokens and padding taken out; empty where no map was made. ``signed`` are the same maps with scores below 0
+    for what opposes the label; empty where the method has no direction."""
 
     logits: np.ndarray
     maps: tuple[np.ndarray, ...] = ()

@@ -75,9 +75,9 @@ def predict_by_row(
 
 
 def refused_heads(heads: Sequence[int], owner: str) -> None:
-    """Raise GradistillError for heads that were asked of a predictor that has none."""
+    """Raise GradistillError for random ``heads`` of a predictor whose head cannot be randomised."""
     if heads:
-        raise GradistillError(f"Random heads were asked of {owner}.", expected="a PyTorch classifier")
+        raise GradistillError(f"{owner} has no head to randomise.", expected="a PyTorch classifier")
 
 
 def checked_logits(

@@ -59,7 +59,7 @@ def effect_agreement(
 def response_columns(
     student_logits: Logits, teacher_logits: Float[np.ndarray, "_ _ _"], words: Sequence[int]
 ) -> Columns:
-    """What both models' logits say about each text; NaN for texts that do not count.
+    """The agreement of both models' logits on each text; NaN for texts that do not count.
 
     ``response`` is the agreement of the effects. ``response_labels`` is the share of copies for which both models
     predict the same label; a regression has none. ``response_product`` and ``response_square`` are the sums over the

@@ -1,4 +1,4 @@
-"""How far two models' signed attributions of the same words agree: what speaks for a label, and what against it."""
+"""How far two models' signed attributions of the same words agree: what supports a label, and what opposes it."""
 
 from __future__ import annotations
 

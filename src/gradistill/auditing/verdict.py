@@ -21,7 +21,7 @@ OUTCOMES = (PASS, WARN, FAIL)
 class Limit:
     """The values from which a figure is a warning, and from which it fails. ``None``: it never does.
 
-    ``part`` is the part of the figure that is compared. ``more`` tells whether more of it is better.
+    ``part`` is the part of the figure that is compared. ``more`` is whether more of it is better.
     ``required`` figures are a warning where they were not measured.
     """
 

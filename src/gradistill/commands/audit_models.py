@@ -130,8 +130,8 @@ class AuditModel:
 class AuditModels:
     """The models in memory, on the accelerator if there is one.
 
-    ``notes`` say how students read texts otherwise than the teacher. Models that read the same tokens hold the same
-    tokenizer (``sharing_tokens``).
+    ``notes`` name the students that read texts otherwise than the teacher. Models that read the same tokens hold the
+    same tokenizer (``sharing_tokens``).
     """
 
     teacher: AuditModel

@@ -38,7 +38,7 @@ class WithAttributions(Method, Protocol):
 
 @runtime_checkable
 class SignedMethod(Method, Protocol):
-    """A method that also knows what speaks for the label (more than 0) and what against it."""
+    """A method with a direction: signed scores above 0 support the label, those below 0 oppose it."""
 
     def signed(self, forward: ForwardPass) -> Float[Tensor, "batch token"]: ...
 

@@ -28,7 +28,7 @@ class Occlusion:
         return self.signed(forward).abs()
 
     def signed(self, forward: ForwardPass) -> Float[Tensor, "batch token"]:
-        """``F(x) − F(x without token i)``: more than 0 where the token speaks for the label."""
+        """``F(x) − F(x without token i)``: more than 0 where the token supports the label."""
         mask = forward.batch.mask
         places, tokens = mask.nonzero(as_tuple=True)
         logits = forward.erase(torch.nn.functional.one_hot(tokens, mask.shape[1]).bool(), places)

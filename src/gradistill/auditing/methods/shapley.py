@@ -21,8 +21,7 @@ class Shapley:
     """``|φ_i|`` of the words of the raw text, shared equally by the tokens of a word; ``signed`` without the bars.
 
     A word that is out is masked. Exact below 8 words; else permutations are sampled in antithetic ``pairs``, which take
-    ``2 · pairs · (words − 1) + 2`` forward passes a row. Where a batch does not say which word a token belongs to,
-    every token is a word.
+    ``2 · pairs · (words − 1) + 2`` forward passes a row. In a batch without ``word_ids`` every token is a word.
     """
 
     name: ClassVar[str] = "shapley"
@@ -42,7 +41,7 @@ class Shapley:
         return self.signed(forward).abs()
 
     def signed(self, forward: ForwardPass) -> Float[Tensor, "batch token"]:
-        """Values of more than 0 where a word speaks for the label."""
+        """Values of more than 0 where a word supports the label."""
         scores = torch.zeros(
             forward.batch.mask.shape, dtype=forward.logits.dtype, device=forward.logits.device
         )
