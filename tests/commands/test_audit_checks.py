@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from gradistill.auditing import map_checks
 from gradistill.cli.app import app
 from gradistill.commands.audit import AuditChoice, audit
+from gradistill.errors import RecipeError
 from small import logged
 
 CHOICE = AuditChoice(faithfulness_rows=4, perturbed_rows=0, response_rows=0, shapley_rows=0, floor_rows=6)
@@ -63,3 +64,18 @@ def test_the_command_takes_the_width_of_the_search(small: Any, tmp_path: Path) -
     found = json.loads((tmp_path / "out" / "audit.json").read_text())
     assert found["settings"]["beam for faithfulness"] == 2
     assert "student_max_sensitivity" in figures(found)
+
+
+@pytest.mark.parametrize(
+    ("option", "rows"),
+    [("map_checks", {"faithfulness_rows": 0}), ("cascade", {"floor_rows": 0, "response_rows": 0})],
+)
+def test_an_option_without_rows_is_refused(
+    option: str, rows: dict[str, int], small: Any, tmp_path: Path
+) -> None:
+    teacher = str(small.teachers["two"])
+    with pytest.raises(RecipeError, match=f"{option} was set"):
+        audit(
+            teacher, [teacher], small.choice("two"), tmp_path / "out", AuditChoice(**rows, **{option: True})
+        )
+    assert not (tmp_path / "out").exists()

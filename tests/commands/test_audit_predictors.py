@@ -295,3 +295,11 @@ def test_faithfulness_of_a_function_needs_no_other_part(small: Any, tmp_path: Pa
     found = audit(str(source), [function_of(source)], small.choice("two"), tmp_path / "out", alone)
     assert figures(found)["student_comprehensiveness"]["n"]
     assert "response" not in figures(found)
+
+
+def test_a_cascade_that_a_student_cannot_have_is_named(small: Any, tmp_path: Path) -> None:
+    source = small.teachers["two"]
+    both = [str(source), function_of(source)]
+    found = audit(both[0], both, small.choice("two"), tmp_path / "out", replace(CHOICE, cascade=True))
+    assert "the cascade of predict is left out: a function has no blocks to randomise" in found["warnings"]
+    assert [bool(student["cascade"]) for student in found["students"]] == [True, False]

@@ -228,6 +228,14 @@ class AuditModels:
         """What makes the figures of a pair mean less than they seem to, and what is left out."""
         return [*self._alike(), *self.notes, *self._left_out()]
 
+    def without_cascade(self) -> list[str]:
+        """The students that have no blocks to randomise."""
+        return [
+            f"the cascade of {student.name} is left out: {student.kind} has no blocks to randomise"
+            for student in self.students
+            if student.reader is None
+        ]
+
     def _alike(self) -> Iterator[str]:
         classifiers = [model for model in self.students if model.reader is not None]
         own = self.teacher.reader
