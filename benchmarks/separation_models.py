@@ -4,25 +4,28 @@
 
 DATA holds one folder a task with train.csv and validation.csv. For each task OUTPUT/TASK gets
 
-    teacher          MiniLM, 6 layers, fine-tuned on all rows
+    teacher          MiniLM, 6 layers, fine-tuned on all rows (20,000 of sst2)
     second           the same with another seed
     longer           the teacher after 50 more steps
     bits_8 … bits_2  the teacher with matrices rounded to so many bits, symmetrically, a scale for each output
     layers_5         a student of 5 of its 6 layers, by kd, on 2,500 rows
-    kd minilm adkd rationale      students of 3 layers, on 2,500 rows
+    kd rationale minilm adkd      students of 3 layers, on 2,500 rows
     cut              every second layer of the teacher under the teacher's head, not trained
     random_head      the same under a random head
     random           the same shape with random weights
 
 Other folders beside these are measured too, such as the students of earlier runs on all rows.
 
-Finished folders are left alone and an unfinished run goes on, so the script can be stopped and started again.
+The first model of every task comes before the second of any, and the most informative come first. Finished folders
+are left alone and an unfinished run goes on, so the script can be stopped and started again.
 """
 
 from __future__ import annotations
 
 import argparse
 import subprocess
+from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 
 import torch
@@ -32,10 +35,11 @@ from transformers import PreTrainedModel, set_seed
 from gradistill import load_classifier, load_tokenizer, student_from_teacher
 from gradistill.models.random_head import randomised_head
 
-METHODS = ("kd", "minilm", "adkd", "rationale")
+METHODS = ("kd", "rationale", "minilm", "adkd")
 BITS = (8, 6, 5, 4, 3, 2)
 STUDENT_LAYERS, STUDENT_ROWS, STUDENT_EPOCHS = 3, 2500, 4
-TEACHER_EPOCHS = {"mrpc": 4, "stsb": 3, "snli": 2, "banking77": 4, "sst2": 1}
+TEACHER_EPOCHS = {"mrpc": 4, "stsb": 3, "snli": 2, "banking77": 4, "sst2": 2}
+TEACHER_ROWS = {"sst2": 20_000}
 
 COLUMNS = {"banking77": ["--label-column", "category", "--text-columns", "text"]}
 """How the rows of a task that gradistill does not know are read."""
@@ -56,11 +60,13 @@ def main() -> None:
     parser.add_argument("tasks", nargs="*", default=list(TEACHER_EPOCHS))
     parser.add_argument("--bf16", action="store_true", help="train in bfloat16")
     given = parser.parse_args()
-    for task in given.tasks:
-        _make(given.data, given.output / task, task, bf16=given.bf16)
+    making = [_make(given.data, given.output / task, task, bf16=given.bf16) for task in given.tasks]
+    for _ in zip_longest(*making):
+        pass
 
 
-def _make(data: Path, output: Path, task: str, *, bf16: bool) -> None:
+def _make(data: Path, output: Path, task: str, *, bf16: bool) -> Iterator[None]:
+    """Make the models of a task; each ``yield`` stands after one of them."""
     teacher, epochs = output / "teacher", TEACHER_EPOCHS[task]
     named = COLUMNS.get(task, ["--task", task])
 
@@ -81,14 +87,20 @@ def _make(data: Path, output: Path, task: str, *, bf16: bool) -> None:
             "--student-layers", str(layers), "--max-train-rows", str(STUDENT_ROWS),
             *(("--set", change) if change else ()), epochs=STUDENT_EPOCHS)  # fmt: skip
 
-    base = ("finetune", "--model", "minilm-l6")
+    base = ["finetune", "--model", "minilm-l6"]
+    if rows := TEACHER_ROWS.get(task):
+        base += ["--max-train-rows", str(rows)]
     run(teacher, *base, "--seed", "0", rate="1e-4", epochs=epochs)
+    yield
     untrained(teacher, output)
     for method in METHODS:
         distil(method, method, STUDENT_LAYERS)
+        yield
     run(output / "longer", "distill", "--teacher", str(teacher), "--student", str(teacher), "--method", "finetune",
         "--max-train-rows", "1600", rate="5e-5")  # fmt: skip
+    yield
     distil("layers_5", "kd", 5)
+    yield
     run(output / "second", *base, "--seed", "1", rate="1e-4", epochs=epochs)
 
 
