@@ -47,6 +47,20 @@ def of(panel: dict[str, Any], method: str) -> dict[str, Any]:
     return next(row for row in panel["rows"] if row["method"] == method)
 
 
+def test_the_floor_is_a_row_of_its_own(tmp_path: Path) -> None:
+    """One untrained student a seed; the loyalties of methods that start alike are the same."""
+    lines = [
+        {**row, "loyalty": {"saliency": {"value": 0.5, "floor": 0.1 * row["seed"]}, "response": None}}
+        for row in LINES
+    ]
+    found = summary(lines, [], {}, plan_of(tmp_path))
+    floor = found["panels"][0]["untrained"]
+    assert floor["saliency loyalty"]["value"] == pytest.approx(0.1)
+    assert floor["saliency loyalty"]["n"] == 3
+    assert "| before training |" in bench_tables(found)
+    assert "| before training |" not in bench_tables(summary(LINES, [], {}, plan_of(tmp_path)))
+
+
 def test_means_intervals_and_paired_differences_are_scipys(tmp_path: Path) -> None:
     panel = summary(LINES, [], {}, plan_of(tmp_path))["panels"][0]
     ours, theirs = np.array(ACCURACY["sst2", "adkd"]), np.array(ACCURACY["sst2", "kd"])

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
 from gradistill.data.word_scores import WordScore
+from gradistill.report.run_summary import audit_view
 from gradistill.report.terminal import AWAY, TOWARD, Explanation, heat_map, render, results_table
 from hostile import with_hostile
+from report.audits import audit, estimate, student
 
 
 def _shown(renderable: RenderableType, *, colour: bool = False, width: int = 100) -> str:
@@ -186,3 +188,20 @@ def test_results_table_knows_numpy_numbers_and_no_rows():
     shown = _shown(results_table([{"count": np.int64(5), "share": np.float32(0.5)}]))
     assert shown.split()[-2:] == ["5", "0.500"]
     assert _shown(results_table([])).strip() == ""
+
+
+def test_figures_of_an_audit_fit_80_columns_with_floor_gain_and_reference():
+    """The widest names and numbers that an audit has; no word and no number is broken."""
+    floored = {"floor": -0.031, "gain": 0.873, "reference": estimate(0.61)}
+    figures = {
+        "loyalty": {name: estimate(-0.8, 1000, 0.1, **floored) for name in ("label", "response_masked")},
+        "faithfulness": {"student_comprehensiveness": estimate(-0.3, 1000)},
+    }
+    found = audit() | {"students": [student(figures=figures)], "failed": []}
+    lines = _shown(audit_view(found), width=80).splitlines()
+    assert max(map(len, lines)) <= 80
+    masked = next(line for line in lines if "response_masked" in line)
+    assert masked.split() == [
+        "response_masked", "-0.800", "-0.900", "to", "-0.700", "1000", "-0.031", "0.873", "0.610"
+    ]  # fmt: skip
+    assert any("student_comprehensiveness" in line and "-0.300" in line for line in lines)

@@ -69,8 +69,24 @@ def _panel(lines: Sequence[Line], plan: BenchPlan) -> dict[str, Any]:
         "select": first["select"],
         "positive": first.get("positive"),
         "teacher": first["teacher_eval"],
+        "untrained": _untrained(lines),
         "rows": rows,
     }
+
+
+def _untrained(lines: Sequence[Line]) -> dict[str, dict[str, Any]]:
+    """The loyalties of the students before their first step: what is above them, training has taught."""
+    of_seed = [[_floors(line) for line in own] for own in _grouped(lines, ("seed",)).values()]
+    found = {}
+    for name in dict.fromkeys(name for own in of_seed for floors in own for name in floors):
+        means = [_mean(floors.get(name) for floors in own) for own in of_seed]
+        found[name] = estimate([mean for mean in means if mean is not None], range_of(name, lines[0]))
+    return found
+
+
+def _floors(line: Line) -> dict[str, float]:
+    loyal = {f"{kind} loyalty": entry for kind, entry in (line["loyalty"] or {}).items() if kind in NAMES}
+    return {name: entry["floor"] for name, entry in loyal.items() if entry and entry.get("floor") is not None}
 
 
 def _row(lines: Sequence[Line], baseline: Sequence[Line], is_baseline: bool) -> dict[str, Any]:

@@ -20,12 +20,9 @@ from gradistill.report.audit_tables import (
     TableCell,
     capital,
     cell,
-    count,
-    decimal,
     direction_of,
     failures,
     figure_groups,
-    finite,
     ordered,
     shown_names,
     student_names,
@@ -43,6 +40,7 @@ from gradistill.report.change_report import (
 )
 from gradistill.report.html import asset, page_template, policy
 from gradistill.report.model_card import audit_warnings, public_name
+from gradistill.report.number_text import count, decimal, finite
 from gradistill.report.page_examples import browser_data, embedded, has_labels
 from gradistill.report.svg import Plot
 

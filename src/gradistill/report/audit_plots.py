@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Any
 from gradistill.report.audit_tables import (
     capital,
     counted,
-    decimal,
     direction_of,
-    finite,
     ordered,
     shown_names,
     student_names,
     students_of,
     title_of,
 )
+from gradistill.report.number_text import decimal, finite
 from gradistill.report.svg import COLOURS, INK, Plot, short, svg
 
 if TYPE_CHECKING:

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
-from numbers import Real
 from typing import Any
 
 from gradistill.report.model_card import public_name
+from gradistill.report.number_text import between, count, decimal
 
 TITLES = {
     "label": "label loyalty",
@@ -96,24 +95,6 @@ class Group:
     rows: Sequence[Row]
 
 
-def finite(value: Any) -> float | None:
-    """The value as a float, ``None`` where it is no finite number."""
-    number = isinstance(value, Real) and not isinstance(value, bool) and isfinite(value)
-    return float(value) if number else None
-
-
-def decimal(value: Any, places: int = 3) -> str | None:
-    """The value with that many decimals, ``None`` where it is no finite number."""
-    number = finite(value)
-    return None if number is None else f"{number:.{places}f}"
-
-
-def count(value: Any) -> str | None:
-    """A count with its thousands apart, ``None`` where there is none."""
-    number = finite(value)
-    return None if number is None else f"{int(number):,}"
-
-
 def cell(estimate: Any, limit: Any = None) -> TableCell | None:
     """An estimate (``value``, ``low``, ``high``, ``n``) as text, ``None`` where it is none."""
     if not isinstance(estimate, Mapping):
@@ -125,7 +106,7 @@ def cell(estimate: Any, limit: Any = None) -> TableCell | None:
         value=decimal(estimate.get("value")),
         interval=None
         if low is None or high is None
-        else _between(low, high) + CLIPPED * bool(estimate.get("clipped")),
+        else between(low, high) + CLIPPED * bool(estimate.get("clipped")),
         n=count(estimate.get("n")),
         skipped=None if skipped == "0" else skipped,
         limit=decimal(limit),
@@ -133,11 +114,6 @@ def cell(estimate: Any, limit: Any = None) -> TableCell | None:
         gain=decimal(estimate.get("gain")),
         reference=decimal(reference.get("value") if isinstance(reference, Mapping) else reference),
     )
-
-
-def _between(low: str, high: str) -> str:
-    """A dash beside a minus sign would be misread."""
-    return f"{low} to {high}" if "-" in low + high else f"{low}–{high}"
 
 
 def title_of(name: str) -> str:

@@ -8,10 +8,11 @@ from typing import Any
 from markupsafe import Markup
 
 from gradistill.data.tasks import metric_title
-from gradistill.report.audit_tables import TableCell, capital, cell, count, decimal, finite
+from gradistill.report.audit_tables import TableCell, capital, cell
 from gradistill.report.bench_plots import bench_plots
 from gradistill.report.html import asset, page_template, policy
 from gradistill.report.model_card import Ready, markdown_template
+from gradistill.report.number_text import count, decimal, finite
 
 SIGNIFICANT = 0.05
 NOTHING = TableCell("")
@@ -74,6 +75,9 @@ def _panel(panel: Mapping[str, Any], bench: Mapping[str, Any]) -> dict[str, Any]
     """A table: a row a method, and below it how far it is from the baseline."""
     names = list(dict.fromkeys(name for row in panel["rows"] for name in row["figures"]))
     rows = []
+    if untrained := panel.get("untrained"):
+        floors = [_without_n(cell(untrained.get(name))) for name in names]
+        rows.append({"name": "before training", "seeds": None, "cells": floors})
     for row in panel["rows"]:
         cells = [cell(row["figures"].get(name)) for name in names]
         rows.append(

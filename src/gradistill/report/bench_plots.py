@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gradistill.report.audit_tables import finite
+from gradistill.report.number_text import finite
 from gradistill.report.svg import COLOURS, INK, Plot, short, svg
 
 if TYPE_CHECKING:

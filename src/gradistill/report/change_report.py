@@ -14,16 +14,14 @@ from markupsafe import Markup, escape
 from gradistill.report.audit_tables import (
     capital,
     cell,
-    count,
-    decimal,
     direction_of,
-    finite,
     shown_names,
     student_names,
     students_of,
     title_of,
 )
 from gradistill.report.model_card import public_name
+from gradistill.report.number_text import count, decimal, finite
 from gradistill.report.page_examples import flip_view, visible
 
 OUTCOMES = {

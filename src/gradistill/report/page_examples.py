@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from gradistill.printing import printable
-from gradistill.report.audit_tables import finite
+from gradistill.report.number_text import finite
 
 _PLAIN = frozenset("\n\t")
 """White space that the page shows as such; every other control character is written as an escape."""

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from gradistill.data.tasks import metric_title
 from gradistill.printing import printable
+from gradistill.report.number_text import between, decimal
 from gradistill.report.terminal import results_table
 
 
@@ -46,7 +47,7 @@ def run_table(metrics: Mapping[str, Any]) -> RenderableType:
         parts.append(results_table(rows))
     if metrics["loyalty"]:
         loyal = [
-            {"loyalty": name, "value": entry["value"], "95 % interval": _interval(entry), "n": entry["n"]}
+            {"loyalty": name, "value": entry["value"], "95 % CI": _interval(entry), "n": entry["n"]}
             | {key: entry[key] for key in ("floor", "gain") if entry.get(key) is not None}
             for name, entry in metrics["loyalty"].items()
             if isinstance(entry, Mapping)
@@ -83,27 +84,29 @@ def pretraining_table(metrics: Mapping[str, Any]) -> RenderableType:
 def audit_view(audit: Mapping[str, Any]) -> RenderableType:
     """What ``audit.json`` holds, as a table of figures a student, with the verdict below."""
     parts: list[RenderableType] = []
-    below = {(entry["student"], entry["figure"]) for entry in audit["failed"]}
     for student in audit["students"]:
-        rows = [
-            {
-                "about": group,
-                "figure": name,
-                "value": figure["value"],
-                "95 % interval": _interval(figure),
-                "n": figure["n"],
-                **({"floor": figure["floor"]} if "floor" in figure else {}),
-                "limit": "below" if group != "challenge" and (student["name"], name) in below else None,
-            }
-            for group, figures in student["figures"].items()
-            for name, figure in figures.items()
-        ]
-        parts.append(results_table(rows, title=f"{student['name']} compared with {audit['teacher']['name']}"))
+        parts.append(
+            Text(printable(f"{student['name']} compared with {audit['teacher']['name']}"), style="bold")
+        )
+        for group, figures in student["figures"].items():
+            parts.append(results_table([_figure(*entry) for entry in figures.items()], title=group))
     if rows := audit_metrics(audit):
         parts.append(results_table(rows, title="metrics of the task"))
     if rows := verdict_rows(audit):
         parts.append(results_table(rows, title=f"verdict: {audit['assessment']['outcome']}"))
     return Group(*parts, Text(printable(audit["verdict"])), *_warnings(audit))
+
+
+def _figure(name: str, figure: Mapping[str, Any]) -> dict[str, Any]:
+    reference = figure.get("reference")
+    return {
+        "figure": name,
+        "value": figure["value"],
+        "95 % CI": _interval(figure),
+        "n": figure["n"],
+        **{key: figure[key] for key in ("floor", "gain") if key in figure},
+        **({"reference": reference["value"]} if reference else {}),
+    }
 
 
 def verdict_rows(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -131,4 +134,5 @@ def audit_metrics(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _interval(entry: Mapping[str, Any]) -> str | None:
-    return None if entry["low"] is None else f"{entry['low']:.3f} – {entry['high']:.3f}"
+    low, high = decimal(entry["low"]), decimal(entry["high"])
+    return None if low is None or high is None else between(low, high)

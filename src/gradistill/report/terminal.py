@@ -127,6 +127,7 @@ def results_table(rows: Sequence[Mapping[str, object]], title: str = "", note: s
         caption_justify="left",
         box=SIMPLE,
         show_edge=False,
+        collapse_padding=True,
     )
     for key in keys:
         filled = [row[key] for row in rows if row.get(key) is not None]

@@ -1,0 +1,30 @@
+"""Numbers as text, the same in every report."""
+
+from __future__ import annotations
+
+from math import isfinite
+from numbers import Real
+from typing import Any
+
+
+def finite(value: Any) -> float | None:
+    """The value as a float, ``None`` where it is no finite number."""
+    number = isinstance(value, Real) and not isinstance(value, bool) and isfinite(value)
+    return float(value) if number else None
+
+
+def decimal(value: Any, places: int = 3) -> str | None:
+    """The value with that many decimals, ``None`` where it is no finite number."""
+    number = finite(value)
+    return None if number is None else f"{number:.{places}f}"
+
+
+def count(value: Any) -> str | None:
+    """A count with its thousands apart, ``None`` where there is none."""
+    number = finite(value)
+    return None if number is None else f"{int(number):,}"
+
+
+def between(low: str, high: str) -> str:
+    """A dash beside a minus sign would be misread."""
+    return f"{low} to {high}" if "-" in low + high else f"{low}–{high}"
