@@ -33,19 +33,20 @@ class RandomDraws:
 
     ``place`` is its place, counted from 0, in a random order of the batch: n of the rows are those at the first n.
     ``label`` is one of the labels, each as likely as any other: the one that the view ``sampled`` looks at. ``signs``
-    are +1 or −1, one a label: the direction that the view ``projected`` looks along.
+    are +1 or −1, one a label: the direction that the view ``projected`` looks along. ``epoch`` is counted from 0.
     """
 
     place: Int[Tensor, " batch"]
     label: Int[Tensor, " batch"]
     signs: Float[Tensor, "batch label"]
+    epoch: int = 0
 
     @property
     def labels(self) -> int:
         return self.signs.shape[1]
 
     def rows(self, at: Int[Tensor, " row"]) -> RandomDraws:
-        return RandomDraws(self.place[at], self.label[at], self.signs[at])
+        return RandomDraws(self.place[at], self.label[at], self.signs[at], self.epoch)
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class Batch:
     not NaN): dividing by it gives the average over labelled rows.
     ``drawn`` is there while training, for what is estimated from a part. ``teacher_labels`` are the labels that the
     teacher predicts, or others that are to be explained. ``mask_token_id`` is the token id of an erased word.
+    ``token_pool`` holds token ids of the data, as often as they occur there: what replaces words at random.
     ``word_ids`` is the number of each token's word in the raw text, −1 for tokens of none.
     """
 
@@ -73,6 +75,7 @@ class Batch:
     drawn: RandomDraws | None = None
     teacher_labels: Int[Tensor, " batch"] | None = None
     mask_token_id: int | None = None
+    token_pool: Int[Tensor, " pool"] | None = None
     word_ids: Int[Tensor, "batch token"] | None = None
 
     @classmethod
@@ -82,8 +85,16 @@ class Batch:
         tokens = inputs["input_ids"] if "input_ids" in inputs else inputs["inputs_embeds"][..., 0]
         mask = inputs.get("attention_mask")
         mask = torch.ones_like(tokens).bool() if mask is None else mask.bool()
-        own = {"word_ids": collated["word_ids"]} if "word_ids" in collated else {}
-        return cls(inputs, mask, collated.get("labels"), collated.get("index"), **own, **known)
+        if "word_ids" in collated:
+            known["word_ids"] = collated["word_ids"]
+        elif "special_tokens_mask" in collated:
+            known["word_ids"] = _numbered(mask & ~collated["special_tokens_mask"].bool())
+        return cls(inputs, mask, collated.get("labels"), collated.get("index"), **known)
+
+    @property
+    def word_numbers(self) -> Int[Tensor, "batch token"]:
+        """The number of each token's word, −1 for tokens of none. Where no words are known every token is one."""
+        return _numbered(self.mask) if self.word_ids is None else self.word_ids
 
     def per_token(self, summed_over_tokens: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """Values whose mean over examples is the mean over tokens of what was summed."""
@@ -127,5 +138,11 @@ class Batch:
             drawn=None if self.drawn is None else self.drawn.rows(at),
             teacher_labels=None if self.teacher_labels is None else self.teacher_labels[at],
             mask_token_id=self.mask_token_id,
+            token_pool=self.token_pool,
             word_ids=None if self.word_ids is None else self.word_ids[at],
         )
+
+
+def _numbered(own: Bool[Tensor, "batch token"]) -> Int[Tensor, "batch token"]:
+    """The tokens of each row counted from 0, −1 for those that are not ``own``."""
+    return torch.where(own, own.cumsum(1) - 1, -1)

@@ -210,8 +210,9 @@ def test_commands_run_in_an_ascii_terminal(small: Any, tmp_path: Path) -> None:
         ("methods",),
         ("explain", "--model", teacher, "the film – was fine … 日本語 ."),
         ("explain", "--model", "./größe日本", "fine"),
-        ("audit", "--teacher", teacher, "--student", teacher, *data, "--faithfulness-rows", "0",
-         "--perturbed-rows", "2", "--output", str(tmp_path / "audit")),
+        ("audit", "--teacher", teacher, "--student", teacher, *data, "--output", str(tmp_path / "audit"),
+         "--faithfulness-rows", "0", "--perturbed-rows", "2", "--response-rows", "0", "--shapley-rows", "0",
+         "--floor-rows", "0"),
     ):  # fmt: skip
         done = subprocess.run(
             [sys.executable, "-m", "gradistill", *arguments],

@@ -29,7 +29,8 @@ from gradistill.recipe import load_recipe
 from small import WORDS, write_table
 from wordpiece import tokenizer
 
-FEW = AuditChoice(faithfulness_rows=4, perturbed_rows=4)
+FEW = AuditChoice(faithfulness_rows=4, perturbed_rows=4, response_rows=0, shapley_rows=0, floor_rows=4)
+QUICK = replace(FEW, faithfulness_rows=0, perturbed_rows=0, response_rows=60, shapley_rows=4)
 
 
 def figures(found: dict[str, Any], student: int = 0) -> dict[str, Any]:
@@ -94,7 +95,7 @@ def test_a_student_that_reads_only_the_shortcut_shows_it(
     bait: tuple[Path, Path], small: Any, tmp_path: Path
 ) -> None:
     student, data = bait
-    choice = AuditChoice(faithfulness_rows=0, perturbed_rows=0, watched=("very", "ONE"))
+    choice = replace(FEW, faithfulness_rows=0, perturbed_rows=0, watched=("very", "ONE"))
     found = audit(
         str(small.teachers["two"]), [str(student)], DataChoice(str(data), label_column="label"),
         tmp_path / "out", choice,
@@ -155,7 +156,8 @@ def test_examples_and_figures_do_not_depend_on_blocks(small: Any, tmp_path: Path
 def test_limits_end_the_command_with_1(bait: tuple[Path, Path], small: Any, tmp_path: Path) -> None:
     command = [
         "audit", "--teacher", str(small.teachers["two"]), "--student", str(bait[0]), "--data", str(bait[1]),
-        "--label-column", "label", "--faithfulness-rows", "0", "--perturbed-rows", "0",
+        "--label-column", "label", "--faithfulness-rows", "0", "--perturbed-rows", "0", "--response-rows", "0",
+        "--shapley-rows", "0",
     ]  # fmt: skip
     passed = CliRunner().invoke(
         app, [*command, "--output", str(tmp_path / "a"), "--fail-under", "label_loyalty=0.4"]
@@ -207,7 +209,7 @@ def test_the_verdict_tells_a_loyal_student_from_one_that_is_not(
     bait: tuple[Path, Path], small: Any, tmp_path: Path
 ) -> None:
     teacher, data = bait
-    choice = replace(FEW, faithfulness_rows=0, perturbed_rows=0, split="train")
+    choice = replace(QUICK, split="train")
     students = [str(teacher), str(small.teachers["two"])]
     found = audit(
         str(teacher), students, DataChoice(str(data), label_column="label"), tmp_path / "out", choice
@@ -276,8 +278,8 @@ def test_half_of_the_chosen_examples_disagree_most(tmp_path: Path) -> None:
 
 
 def test_more_rows_need_no_more_memory(small: Any, monkeypatch: Any) -> None:
-    """Beyond a few numbers a row: 1,200 rows against 600 in blocks of 50."""
-    monkeypatch.setattr(evaluate, "BLOCK", 50)
+    """Beyond a few numbers a row: 240 rows against 80 in blocks of 20."""
+    monkeypatch.setattr(evaluate, "BLOCK", 20)
     model, _ = load_classifier(str(small.teachers["two"]))
     source = small.choice("two")
     splits = load_splits(source.source, splits=("train",), label_column="label", text_columns=("text",))
@@ -293,12 +295,9 @@ def test_more_rows_need_no_more_memory(small: Any, monkeypatch: Any) -> None:
         tracemalloc.stop()
         return most
 
-    peak(600)  # what is made once and kept
-    most = min(peak(1200), peak(1200))  # a table of Python that grows meanwhile grows once
-    assert most < 1.2 * peak(600) + 50_000  # a row kept whole takes a kilobyte or two
-
-
-QUICK = replace(FEW, faithfulness_rows=0, perturbed_rows=0)
+    peak(80)  # what is made once and kept
+    most = min(peak(240), peak(240))  # a table of Python that grows meanwhile grows once
+    assert most < 1.2 * peak(80) + 50_000  # a row kept whole takes a kilobyte or two
 
 
 @pytest.mark.parametrize("kind", ["two", "three", "score"])

@@ -21,7 +21,9 @@ from gradistill.errors import DataError
 from gradistill.recipe import load_recipe
 from small import GOOD, logged, write_table
 
-FEW = AuditChoice(faithfulness_rows=0, perturbed_rows=0, examples=2)
+FEW = AuditChoice(
+    faithfulness_rows=0, perturbed_rows=0, examples=2, response_rows=0, shapley_rows=0, floor_rows=0
+)
 WEAK = "WARNING: the teacher is no better than a constant answer"
 
 

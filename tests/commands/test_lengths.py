@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from small import BAD, GOOD, WORDS, logged, write_table
 from wordpiece import tokenizer
 
 LONG = 48
-FEW = AuditChoice(faithfulness_rows=2, perturbed_rows=2)
+FEW = AuditChoice(faithfulness_rows=2, perturbed_rows=2, response_rows=0, shapley_rows=0, floor_rows=0)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +76,7 @@ def test_an_audit_takes_the_length_of_the_teacher(late: Any, tmp_path: Path) -> 
     assert found["students"][0]["figures"]["quality"]["teacher_accuracy"]["value"] == 1
     said: list[str] = []
     with logged(said):
-        cut = audit(teacher, [teacher], data, tmp_path / "b", AuditChoice(max_length=16, faithfulness_rows=0))
+        cut = audit(teacher, [teacher], data, tmp_path / "b", replace(FEW, max_length=16))
     assert cut["texts"]["validation"] == {"cut": 40, "rows": 40, "longest": 41}
     assert f"max_length 16, as set; the teacher was trained with {LONG}" in said
     assert "WARNING: validation: 40 of 40 texts are cut at 16 tokens (the longest has 41)" in said
@@ -182,7 +183,7 @@ def run(command: str, model: str, data: DataChoice, at: Path, *, length: int | N
     if command == "signals":
         return store_signals(model, data, at, load_recipe("kd", changes=changes))
     if command == "audit":
-        return audit(model, [model], data, at, AuditChoice(max_length=length))
+        return audit(model, [model], data, at, replace(FEW, max_length=length))
     return explain(model, ["the cinema"], max_length=length)
 
 

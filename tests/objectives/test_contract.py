@@ -42,6 +42,9 @@ EVERY: dict[str, Objective] = {
         relations=("attention", "value")
     ),
     "self_attention_relations_heads": all_objectives()["self_attention_relations"](heads=4),
+    "coalition_matching_hardest": all_objectives()["coalition_matching"](
+        copies=3, hardest=1, sizes="shapley", replacement="mask"
+    ),
     "jacobian_matching_projected": all_objectives()["jacobian_matching"](directions="projected"),
     "rationale_whole": all_objectives()["rationale"](
         target="margin", view="all", unit="token", sign=1.0, focus=True, confidence=True
@@ -53,6 +56,11 @@ HIDDEN_ATTENTION = {"deberta_v2", "mpnet", "roformer", "funnel"}
 
 OF_EVERY_TOKEN = {"hidden_states", "word_relations", "layer_relations", "granular_relations"}
 """Objectives on the states of all tokens; Funnel shortens the text."""
+
+
+def batch_of(collated: Any) -> Batch:
+    """With what stands in for words: objectives on changed copies need it, and no other looks at it."""
+    return Batch.of(collated, mask_token_id=3, token_pool=torch.arange(5, 64))
 
 
 def applies(name: str, family: str) -> bool:
@@ -130,7 +138,7 @@ def test_default_attention_gives_the_gradients_of_eager_attention(name: str, fam
         step, student, teacher = step_of(EVERY[name], family, attention=attention)
         student.double(), teacher.double()
         with second_order_attention(student):
-            distances(step, student, Batch.of(collated())).sum().backward()
+            distances(step, student, batch_of(collated())).sum().backward()
         found.append({n: p.grad for n, p in student.named_parameters() if p.grad is not None})
     assert found[0].keys() == found[1].keys()
     for key, gradient in found[0].items():
@@ -156,7 +164,7 @@ def test_per_example_finite_and_never_into_the_teacher(
     step, student, teacher = step_of(EVERY[name], family, attention=attention)
     student.train(dropout)
     with second_order_attention(student):
-        found = distances(step, student, Batch.of(collated()))
+        found = distances(step, student, batch_of(collated()))
         assert found.shape == (3,)
         found.sum().backward()
     gradients = [p.grad for p in student.parameters() if p.grad is not None]
@@ -176,7 +184,7 @@ def test_padding_changes_nothing(name: str, family: str) -> None:
     narrow, wide = collated(tokens=7), collated(tokens=7)
     for key, filler in (("input_ids", 0), ("attention_mask", 0)):
         wide[key] = torch.nn.functional.pad(wide[key], (0, 4), value=filler)
-    found = [distances(step, student, Batch.of(batch)).detach() for batch in (narrow, wide)]
+    found = [distances(step, student, batch_of(batch)).detach() for batch in (narrow, wide)]
     # float32: masked attention adds terms of the order of 1e-7
     torch.testing.assert_close(found[0], found[1], rtol=1e-3, atol=1e-5)
 
@@ -196,7 +204,7 @@ def test_a_student_of_another_width_and_depth_learns(name: str) -> None:
     objective.check(pair)
     step = Step(terms, pair, ProbedModel(student, probe), online, projections=projections_for(terms, pair))
     with second_order_attention(student):
-        distances(step, student, Batch.of(collated())).sum().backward()
+        distances(step, student, batch_of(collated())).sum().backward()
     gradients = [p.grad for p in student.parameters() if p.grad is not None]
     assert any(gradient.any() for gradient in gradients)
     assert all(gradient.isfinite().all() for gradient in gradients)
@@ -207,7 +215,7 @@ def test_a_student_of_another_width_and_depth_learns(name: str) -> None:
 def test_zero_on_identical_signals(name: str, labels: int) -> None:
     objective = EVERY[name]
     step, student, _ = step_of(objective, "bert", labels)
-    batch = with_draws(Batch.of(collated(labels)), step)
+    batch = with_draws(batch_of(collated(labels)), step)
     if name == "hard_label":
         certain = (
             torch.nn.functional.one_hot(batch.labels, labels) * 1e4 if labels > 1 else batch.labels[:, None]
@@ -227,7 +235,7 @@ def test_gradgradcheck_on_a_tiny_bert(name: str) -> None:
     step, student, teacher = step_of(EVERY[name], "bert")
     student, teacher = student.double(), teacher.double()
     small = {key: value[:1, :4] if value.ndim > 1 else value[:1] for key, value in collated().items()}
-    batch = Batch.of(small)
+    batch = batch_of(small)
     parameters = [
         student.bert.encoder.layer[0].attention.self.query.bias,
         student.bert.encoder.layer[2].output.LayerNorm.weight,
@@ -249,7 +257,7 @@ def test_gradgradcheck_on_a_tiny_bert(name: str) -> None:
 def test_targets_give_one_map() -> None:
     """log-odds, −log p and confidence: one map and one direction, where p is not saturated (METHODS.md 1.2)."""
     model = build("bert", labels=3, initializer_range=0.2).double()
-    batch, probe = Batch.of(collated()), Probe.find(model)
+    batch, probe = batch_of(collated()), Probe.find(model)
     targets = [Target(kind, "all") for kind in ("log_odds", "label_nll", "confidence")]
     said = compute_signals(
         model, probe, batch, [AttributionScores(target) for target in targets], create_graph=False
@@ -261,7 +269,7 @@ def test_targets_give_one_map() -> None:
 
 def test_log_odds_maps_stay_right_where_the_others_are_lost() -> None:
     """A confident head in float32 against float64: the log-odds map holds to 1e-3, −log p's is gone."""
-    batch = Batch.of(collated(2))
+    batch = batch_of(collated(2))
     maps = {}
     for dtype in (torch.float32, torch.float64):
         model = build("bert", labels=2, initializer_range=0.2).to(dtype)

@@ -156,3 +156,30 @@ def test_what_cannot_apply_is_refused_before_training(
 ) -> None:
     with pytest.raises(RecipeError, match=message):
         all_objectives()[name](**fields).check(Pair(student, FACTS, shared))
+
+
+@pytest.mark.parametrize("hardest", [None, 1])
+@pytest.mark.parametrize("labels", [1, 3])
+def test_coalition_matching_is_the_mean_over_copies(hardest: int | None, labels: int) -> None:
+    student, teacher = pair_of({"copies": (B, 2, labels)})
+    expected = []
+    for ours, theirs in zip(student["copies"].tolist(), teacher["copies"].tolist(), strict=True):
+        apart = []
+        for a, b in zip(ours, theirs, strict=True):
+            p, q = softmax([z / 2 for z in b]), softmax([z / 2 for z in a])
+            kl = 4 * sum(x * math.log(x / y) for x, y in zip(p, q, strict=True))
+            apart.append(kl if labels > 1 else (a[0] - b[0]) ** 2)
+        expected.append(max(apart) if hardest else sum(apart) / 2)
+    found = measured(all_objectives()["coalition_matching"](hardest=hardest), student, teacher)
+    assert found == pytest.approx(expected, **NEAR)
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [({"keep": (0.9, 0.1)}, "keep"), ({"keep": (0.1, 1.5)}, "keep"), ({"hardest": 3}, "hardest is 3")],
+)
+def test_coalition_matching_refuses_what_cannot_be(settings: dict, named: str) -> None:
+    with pytest.raises(RecipeError, match=named):
+        all_objectives()["coalition_matching"](**settings).check(
+            Pair(ModelFacts(3, 8, 3), ModelFacts(6, 8, 3))
+        )

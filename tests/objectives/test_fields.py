@@ -17,6 +17,7 @@ from gradistill.signals import (
     AttributionScores,
     ClsGradient,
     ClsStates,
+    CopyLogits,
     InputGradient,
     Logits,
     States,
@@ -29,6 +30,16 @@ CHANGES: dict[str, list[tuple[dict[str, Any], str, Any]]] = {
         ({}, "divergence", "soft_cross_entropy"),
         ({"temperature": 2.0}, "times_temperature_squared", True),
         ({"temperature": 2.0}, "anneal", True),
+    ],
+    "coalition_matching": [
+        ({}, "copies", 3),
+        ({}, "sets", 2),
+        ({}, "keep", (0.5, 0.95)),
+        ({}, "sizes", "shapley"),
+        ({}, "replacement", "mask"),
+        ({}, "hardest", 1),
+        ({}, "temperature", 1.0),
+        ({}, "seed", 1),
     ],
     "patience": [({}, "layer_map", (1,))],
     "hidden_states": [
@@ -128,4 +139,5 @@ def _shape(request: Any) -> tuple[int, ...]:
     return {
         Logits: (3, 3), ClsStates: (3, layers, 4), InputGradient: (3, 1, 7, 4), ClsGradient: (3, 1, layers, 4),
         AttributionScores: (3, 1, 7), States: (3, layers, 7, 4), AttentionVectors: (3, layers, 7, 2, 4),
+        CopyLogits: (3, 2, 3),
     }[type(request)]  # fmt: skip

@@ -33,6 +33,7 @@ def rows(labels: int, count: int = 8, seed: int = 0) -> list[dict[str, Any]]:
         {
             "input_ids": torch.randint(5, VOCABULARY, (length,), generator=generator).tolist(),
             "attention_mask": [1] * length,
+            "special_tokens_mask": [0] * length,
             "labels": k % labels if labels > 1 else float(torch.randn((), generator=generator)),
             "index": k,
         }
@@ -44,10 +45,14 @@ def padded(features: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
     width = max(len(feature["input_ids"]) for feature in features)
     batch = {
         key: torch.tensor([[*feature[key], *[0] * (width - len(feature[key]))] for feature in features])
-        for key in ("input_ids", "attention_mask")
+        for key in ("input_ids", "attention_mask", "special_tokens_mask")
+        if key in features[0]
     }
     rest = (key for key in ("labels", "index") if key in features[0])
     return {**batch, **{key: torch.tensor([feature[key] for feature in features]) for key in rest}}
+
+
+padded.mask_token_id = 3  # pyright: ignore[reportFunctionMemberAccess]
 
 
 def terms_of(method: str) -> list[Term]:

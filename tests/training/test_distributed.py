@@ -18,6 +18,7 @@ CASES = {
     "gkd_cls": {"per_device_train_batch_size": 4},
     "tinybert": {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2},
     "pretrain": {"per_device_train_batch_size": 4},
+    "coalition": {"per_device_train_batch_size": 4},
     "adkd": {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2},
     "adkd in float32": {"per_device_train_batch_size": 4},
     "rationale in float32": {"per_device_train_batch_size": 4},

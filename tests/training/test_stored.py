@@ -54,8 +54,13 @@ def test_one_store_serves_all_views_and_the_sampled_one(kit: Kit) -> None:
     assert columns[0] == columns[1]
 
 
-@pytest.mark.parametrize("labels", [1, 2, 3])
-@pytest.mark.parametrize("method", METHODS)
+CASES = [(method, 3) for method in METHODS] + [
+    (method, labels) for method in ("kd", "adkd", "sampled", "coalition") for labels in (1, 2)
+]
+"""Every signal once, and of each kind of layout a regression and two labels."""
+
+
+@pytest.mark.parametrize(("method", "labels"), CASES)
 def test_a_float32_store_gives_the_losses_of_the_teacher(
     method: str, labels: int, kit: Kit, unchecked: None, tmp_path: Path
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,7 +152,7 @@ def build_missing_shards(plan: Build, teacher: OnlineTeacher, tokenizer: PreTrai
         build(
             plan,
             teacher,
-            _collate(tokenizer, state.device),
+            DeviceCollator(tokenizer, device=state.device),
             share=ProcessShare(state.process_index, state.num_processes, state.wait_for_everyone),
             on_progress=lambda rows: progress.advance(bar, rows),
         )
@@ -182,15 +182,18 @@ def repair_damaged_shards(
     numbers = [k for k, shard in enumerate(manifest.shards) if shard.file in broken]
     device = processes().device
     placed(teacher.model, device)
-    rebuild(plan, numbers, teacher, _collate(tokenizer, device))
+    rebuild(plan, numbers, teacher, DeviceCollator(tokenizer, device=device))
     return True
 
 
-def _collate(
-    tokenizer: PreTrainedTokenizerBase, device: torch.device | None
-) -> Callable[[Sequence[Mapping[str, Any]]], dict[str, Tensor]]:
-    collate = Collator(tokenizer)
-    return lambda rows: {name: tensor.to(device) for name, tensor in collate(rows).items()}
+@dataclass(frozen=True)
+class DeviceCollator(Collator):
+    """Collates on a device."""
+
+    device: torch.device | None = None
+
+    def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        return {name: tensor.to(self.device) for name, tensor in super().__call__(features).items()}
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from gradistill.commands.signal_stores import AUTO, StoreChoice, StoreRows, plan
 from gradistill.commands.training_run import EncodedRows, Run
 from gradistill.data import Collator, Encoded, Splits, Task, compute_metrics, encode
 from gradistill.models.device_map import placed
+from gradistill.objectives.base import ANY_PAIR
 from gradistill.printing import progress_bars
 from gradistill.recipe import TrainingSettings
 from gradistill.signals import Signal
@@ -97,7 +98,13 @@ class TaskRun(Run):
             logger.info(f"training on {wanted} of {len(self.splits.rows[split])} rows")
         if split == "train" and self.unlabelled is not None:
             rows = concatenate_datasets([rows, self.unlabelled])
-        encoded = encode(rows, self.tokenizer, self.task, max_length=self.max_length)
+        encoded = encode(
+            rows,
+            self.tokenizer,
+            self.task,
+            max_length=self.max_length,
+            words=split == "train" and self._replaces_words(),
+        )
         if encoded.truncated:
             logger.info(f"{split}: {encoded.cut}")
         return encoded
@@ -124,6 +131,11 @@ class TaskRun(Run):
         for term in self.terms:
             term.objective.check(pair)
         return tuple(signals_of(self.terms, pair, "teacher"))
+
+    def _replaces_words(self) -> bool:
+        """Whether an objective is on texts with words replaced."""
+        signals = signals_of(self.terms, self.models.facts or ANY_PAIR, "student")
+        return any(signal.replaces_words for signal in signals)
 
     def plan(
         self, signals: Sequence[Signal], training: Dataset, encoding: Encoding, folder: Path | None

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from gradistill.batch import Batch
+from gradistill.data.collator import mask_token_id_of
 
 Rows = Dataset | Sequence[Mapping[str, Any]]
 """Encoded rows: with ``input_ids``."""
@@ -54,7 +55,7 @@ def row_batches(
         batch = Batch.of(
             {name: tensor.to(device) for name, tensor in columns.items()},
             teacher_labels=chosen,
-            mask_token_id=getattr(collate, "mask_token_id", None),
+            mask_token_id=mask_token_id_of(collate),
         )
         yield RowBatch(places, columns, batch)
 

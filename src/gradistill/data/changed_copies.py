@@ -47,12 +47,15 @@ def draw_coalitions(
     """
     numbers = range(len(words)) if rows is None else rows
     return [
-        _draw(count, copies, keep, np.random.default_rng([seed, number]))
+        coalitions_by_rate(count, copies, keep, np.random.default_rng([seed, number]))
         for count, number in zip(words, numbers, strict=True)
     ]
 
 
-def _draw(words: int, copies: int, keep: tuple[float, float], generator: np.random.Generator) -> Kept:
+def coalitions_by_rate(
+    words: int, copies: int, keep: tuple[float, float], generator: np.random.Generator
+) -> Kept:
+    """The words that stay in each copy of one row: see ``draw_coalitions``."""
     rates = generator.uniform(*keep, size=(copies, 1))
     kept = generator.random((copies, words)) < rates
     lost = generator.integers(max(words, 1), size=copies)

@@ -79,3 +79,12 @@ class Collator:
             start = width - len(row) if self.tokenizer.padding_side == "left" else 0
             padded[i, start : start + len(row)] = torch.as_tensor(row, dtype=torch.long)
         return padded
+
+
+def mask_token_id_of(collate: Any) -> int | None:
+    """The token id of an erased word that any collator knows, itself or by its tokenizer; None where it knows none."""
+    if (own := getattr(collate, "mask_token_id", None)) is not None:
+        return own
+    tokenizer = getattr(collate, "tokenizer", None)
+    own = getattr(tokenizer, "mask_token_id", None)
+    return getattr(tokenizer, "pad_token_id", None) if own is None else own

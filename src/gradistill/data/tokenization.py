@@ -9,6 +9,7 @@ from typing import Any
 from datasets import Dataset
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
+from gradistill.data.raw_words import token_words
 from gradistill.data.tasks import Task
 from gradistill.errors import DataError, RecipeError
 
@@ -56,7 +57,12 @@ class Encoded:
 
 
 def encode(
-    rows: Dataset, tokenizer: PreTrainedTokenizerBase, task: Task, *, max_length: int = 128
+    rows: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    *,
+    max_length: int = 128,
+    words: bool = False,
 ) -> Encoded:
     """Token ids of every row of a prepared split, cut to ``max_length`` tokens.
 
@@ -65,6 +71,8 @@ def encode(
         ``tokenizer``: a fast tokenizer of transformers.
         ``task``: the task of the rows, ``splits.task``.
         ``max_length``: tokens a row at most, special ones included.
+        ``words``: whether to add ``word_ids``, the number of each token's word in the raw text (−1 for none), which
+            objectives on texts with words replaced read. Without them every token counts as a word.
 
     Returns the data set with ``input_ids``, ``attention_mask``, ``special_tokens_mask``, ``token_type_ids`` if the
     tokenizer makes them, ``labels``, ``index`` and ``length``, and how many texts were cut. A pair loses tokens from
@@ -98,6 +106,8 @@ def encode(
             columns.setdefault(name, []).extend(values)
     _refuse_tokenless(columns["special_tokens_mask"], rows, task)
     columns["length"] = [len(ids) for ids in columns["input_ids"]]
+    if words:
+        columns["word_ids"] = _word_ids(rows, tokenizer, task, max_length)
     dataset = Dataset.from_dict({**columns, "labels": rows["label"][:], "index": rows["index"][:]})
     return Encoded(dataset, truncated, longest, max_length)
 
@@ -134,6 +144,17 @@ def token_places(
             places = [(int(start), int(end)) for start, end in offsets]
             found.append(TokenPlaces(places, encoded.sequence_ids(row)))
     return found
+
+
+def _word_ids(
+    rows: Dataset, tokenizer: PreTrainedTokenizerBase, task: Task, max_length: int
+) -> list[list[int]]:
+    texts = zip(*(rows[name][:] for name in task.text_columns), strict=True)
+    places = token_places(rows, tokenizer, task, max_length=max_length)
+    return [
+        token_words(row, place.offsets, place.segments).tolist()
+        for row, place in zip(texts, places, strict=True)
+    ]
 
 
 def _pieces(rows: Dataset, task: Task) -> Iterator[list[list[str]]]:

@@ -12,6 +12,7 @@ from gradistill.models.facts import ModelFacts
 from gradistill.objectives.attention_scores import AttentionScores
 from gradistill.objectives.attribution_map import AttributionMap
 from gradistill.objectives.base import Moment, Objective, Pair
+from gradistill.objectives.coalition_matching import CoalitionMatching
 from gradistill.objectives.explanation_similarity import ExplanationSimilarity
 from gradistill.objectives.gradient_alignment import GradientAlignment
 from gradistill.objectives.granular_relations import GranularRelations
@@ -29,6 +30,7 @@ from gradistill.objectives.word_relations import WordRelations
 __all__ = [
     "AttentionScores",
     "AttributionMap",
+    "CoalitionMatching",
     "ExplanationSimilarity",
     "GradientAlignment",
     "GranularRelations",

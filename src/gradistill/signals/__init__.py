@@ -5,12 +5,22 @@ from gradistill.signals.attribution_scores import AttributionScores
 from gradistill.signals.base import Layout, Signal, TargetSignal
 from gradistill.signals.cls_gradient import ClsGradient
 from gradistill.signals.compute import SignalValues, compute_signals
+from gradistill.signals.copy_logits import CopyLogits
 from gradistill.signals.forward_pass import ForwardPass, Needs
 from gradistill.signals.input_gradient import InputGradient
 from gradistill.signals.logits import Logits
 from gradistill.signals.states import ClsStates, States
 
-SIGNALS = (Logits, ClsStates, States, AttentionVectors, InputGradient, ClsGradient, AttributionScores)
+SIGNALS = (
+    Logits,
+    CopyLogits,
+    ClsStates,
+    States,
+    AttentionVectors,
+    InputGradient,
+    ClsGradient,
+    AttributionScores,
+)
 
 __all__ = [
     "SIGNALS",
@@ -18,6 +28,7 @@ __all__ = [
     "AttributionScores",
     "ClsGradient",
     "ClsStates",
+    "CopyLogits",
     "ForwardPass",
     "InputGradient",
     "Layout",

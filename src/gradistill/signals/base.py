@@ -32,9 +32,14 @@ class Layout(NamedTuple):
 
 @dataclass(frozen=True)
 class Signal(ABC):
-    """A frozen dataclass: equal fields, equal signal. ``title`` is what people call it."""
+    """A frozen dataclass: equal fields, equal signal. ``title`` is what people call it.
+
+    ``replaces_words``: whether it is of texts with words replaced, for which a batch must know its words and what may
+    stand in for them.
+    """
 
     title: ClassVar[str]
+    replaces_words: ClassVar[bool] = False
 
     @abstractmethod
     def needs(self) -> Needs:

@@ -184,14 +184,21 @@ class ForwardPass:
                 expected="a collator with a property mask_token_id",
                 remedy="use gradistill.Collator",
             )
-        logits = []
+        ids = self.batch.inputs["input_ids"][examples].masked_fill(erased, self.batch.mask_token_id)
         with torch.no_grad():
-            groups = zip(erased.split(self.rows_at_once), examples.split(self.rows_at_once), strict=True)
-            for where, some in groups:
-                batch = self.batch.rows(some)
-                ids = batch.inputs["input_ids"].masked_fill(where, self.batch.mask_token_id)
-                batch = replace(batch, inputs={**batch.inputs, "input_ids": ids})
-                logits.append(_recorded(self.model, self.probe, batch, Needs()).logits)
+            return self.with_tokens(ids, examples)
+
+    def with_tokens(
+        self, token_ids: Int[Tensor, "row token"], examples: Int[Tensor, " row"]
+    ) -> Float[Tensor, "row label"]:
+        """Logits of examples with other token ids of the same number; with their graph where gradients are enabled."""
+        logits = []
+        for ids, some in zip(
+            token_ids.split(self.rows_at_once), examples.split(self.rows_at_once), strict=True
+        ):
+            batch = self.batch.rows(some)
+            batch = replace(batch, inputs={**batch.inputs, "input_ids": ids})
+            logits.append(_recorded(self.model, self.probe, batch, Needs()).logits)
         return torch.cat(logits)
 
     @property

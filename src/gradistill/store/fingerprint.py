@@ -24,7 +24,7 @@ FORMAT = 1
 _NO_SETTINGS = (NAME_OR_PATH, "transformers_version", "architectures")
 """Of a configuration: where the model lies and who wrote it, not what it computes."""
 
-_READ = ("input_ids", "attention_mask", "token_type_ids", "labels", "index")
+_READ = ("input_ids", "attention_mask", "token_type_ids", "labels", "index", "word_ids")
 
 
 def made_for(

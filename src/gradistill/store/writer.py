@@ -17,6 +17,8 @@ from datasets import Dataset
 from torch import Tensor
 
 from gradistill.batch import Batch
+from gradistill.data.collator import mask_token_id_of
+from gradistill.data.token_pool import token_pool
 from gradistill.errors import StoreError
 from gradistill.io import (
     checksum_of,
@@ -250,9 +252,11 @@ def _write_shard(plan: Build, number: int, teacher: TeacherSignals, collate: Col
     packed_rows: list[dict[str, bytes]] = [{} for _ in rows]
     lengths = plan.lengths[rows.start : rows.stop]
     order = np.argsort(-lengths, kind="stable")
+    pool = token_pool(plan.rows) if any(column.signal.replaces_words for column in plan.columns) else None
     for start in range(0, len(order), plan.batch_size):
         places = order[start : start + plan.batch_size].tolist()
-        batch = Batch.of(collate([plan.rows[rows.start + place] for place in places]))
+        columns = collate([plan.rows[rows.start + place] for place in places])
+        batch = Batch.of(columns, mask_token_id=mask_token_id_of(collate), token_pool=pool)
         for place, row in zip(places, _signals_by_row(plan.columns, teacher, batch), strict=True):
             packed_rows[place] = row
     indices = plan.rows[rows.start : rows.stop]["index"]

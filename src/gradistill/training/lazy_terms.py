@@ -9,12 +9,13 @@ from torch.optim import Optimizer
 from gradistill.batch import Batch, RandomDraws
 
 
-def drawn_for(batch: Batch, labels: int, *numbers: int) -> RandomDraws:
+def drawn_for(batch: Batch, labels: int, *numbers: int, epoch: int = 0) -> RandomDraws:
     """The same draws for the same numbers, which are not negative: seed, process, step, accumulated batch."""
     chance = np.random.default_rng(numbers)
     place, label = chance.permutation(len(batch)), chance.integers(labels, size=len(batch))
     signs = chance.choice((-1.0, 1.0), size=(len(batch), labels)).astype(np.float32)
-    return RandomDraws(*(torch.from_numpy(drawn).to(batch.mask.device) for drawn in (place, label, signs)))
+    tensors = (torch.from_numpy(drawn).to(batch.mask.device) for drawn in (place, label, signs))
+    return RandomDraws(*tensors, epoch=epoch)
 
 
 def correct_for_lazy_terms(optimizer: Optimizer, every: int) -> None:

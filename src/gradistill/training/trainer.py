@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from inspect import Parameter, signature
 from itertools import count
 from pathlib import Path
@@ -21,6 +21,8 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from gradistill.batch import Batch, RandomDraws
+from gradistill.data.collator import mask_token_id_of
+from gradistill.data.token_pool import token_pool
 from gradistill.errors import TrainingError
 from gradistill.models.attention import second_order_attention
 from gradistill.models.probe import Probe, ProbedModel
@@ -41,6 +43,9 @@ from gradistill.training.projections import (
 from gradistill.training.sampler import SeededByEpoch
 from gradistill.training.step import Step
 from gradistill.training.trainer_checks import checked_terms, refuse_kind, refuse_labels, refuse_types
+
+KEPT_COLUMNS = ("index", "word_ids", "special_tokens_mask")
+"""Columns of the training data that a batch needs, and the model's forward does not."""
 
 CHECKED_ROWS = 4
 """Rows of the first batch that the start-up check runs on."""
@@ -222,11 +227,10 @@ class DistillationTrainer(Trainer):
             save_projections(self.step.projections, Path(output_dir))
 
     def _set_signature_columns_if_needed(self) -> None:
-        """Row numbers reach the collator whatever the model's forward reads: stored signals are found by them."""
+        """Row numbers, by which stored signals are found, and words reach the collator whatever the forward reads."""
         super()._set_signature_columns_if_needed()
         columns: Any = self._signature_columns
-        if "index" not in columns:
-            columns.append("index")
+        columns += [name for name in KEPT_COLUMNS if name not in columns]
 
     def _remove_unused_columns(self, dataset: Any, description: str | None = None) -> Any:
         numbered = "index" not in dataset.column_names or "int" in str(dataset.features["index"])
@@ -259,7 +263,7 @@ class DistillationTrainer(Trainer):
 
     def _read(self, inputs: Mapping[str, Any]) -> Batch:
         """A batch to train on. Raises TrainingError for one that the objectives cannot learn from."""
-        batch = Batch.of(inputs)
+        batch = Batch.of(inputs, **self._replacements)
         refuse_labels(batch, self.step.pair.student.labels)
         if "input_ids" not in batch.inputs:
             second = [
@@ -272,6 +276,16 @@ class DistillationTrainer(Trainer):
                     remedy="let the collator return input_ids, or train with hard_label alone",
                 )
         return batch
+
+    @cached_property
+    def _replacements(self) -> dict[str, Any]:
+        """What may stand in for a token: the mask, and tokens of the training data where words are replaced."""
+        replaced = any(signal.replaces_words for signal in self.step.signals("student"))
+        pool = token_pool(self.train_dataset) if replaced else None
+        return {
+            "mask_token_id": mask_token_id_of(self.data_collator),
+            "token_pool": None if pool is None else pool.to(self.args.device),
+        }
 
     def training_step(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
         if not self._checked:
@@ -342,7 +356,7 @@ class DistillationTrainer(Trainer):
     def _drawn(self, batch: Batch) -> RandomDraws:
         """Of a seed, so that a resumed run draws as one that was not interrupted."""
         numbers = (self.args.seed, self.args.process_index, self.state.global_step, next(self._accumulated))
-        return drawn_for(batch, self.step.pair.student.labels, *numbers)
+        return drawn_for(batch, self.step.pair.student.labels, *numbers, epoch=self._moment().epoch)
 
     def _moment(self) -> Moment:
         epochs = max(1, self.state.num_train_epochs)  # not the argument: max_steps has the last word

@@ -21,7 +21,7 @@ class Shapley:
     """``|φ_i|`` of the words of the raw text, shared equally by the tokens of a word; ``signed`` without the bars.
 
     A word that is out is masked. Exact below 8 words; else permutations are sampled in antithetic ``pairs``, which take
-    ``2 · pairs · (words − 1) + 2`` forward passes a row. In a batch without ``word_ids`` every token is a word.
+    ``2 · pairs · (words − 1) + 2`` forward passes a row. In a batch that knows no words every token is one.
     """
 
     name: ClassVar[str] = "shapley"
@@ -45,7 +45,7 @@ class Shapley:
         scores = torch.zeros(
             forward.batch.mask.shape, dtype=forward.logits.dtype, device=forward.logits.device
         )
-        for row, words in enumerate(_word_numbers(forward)):
+        for row, words in enumerate(forward.batch.word_numbers.cpu().numpy()):
             count = int(words.max(initial=-1)) + 1
             if count:
                 design = shapley_design(count, pairs=self.pairs, seed=self.seed)
@@ -65,13 +65,3 @@ class Shapley:
         label_ids = forward.label_ids[EXPLAINED]
         labels = None if label_ids is None else label_ids[examples]
         return EXPLAINED.values(logits, labels)[:, 0].double().cpu().numpy()
-
-
-def _word_numbers(forward: ForwardPass) -> list[Int[np.ndarray, " token"]]:
-    """The number of each token's word, −1 for special tokens and padding."""
-    if forward.batch.word_ids is not None:
-        return list(forward.batch.word_ids.cpu().numpy())
-    found = []
-    for real in forward.batch.mask.cpu().numpy():
-        found.append(np.where(real, np.cumsum(real) - 1, -1))
-    return found

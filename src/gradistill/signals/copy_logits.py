@@ -1,0 +1,130 @@
+"""What a model predicts for copies of a text in which some of the words are gone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+from zlib import crc32
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from gradistill.batch import Batch
+from gradistill.data.changed_copies import coalitions_by_rate
+from gradistill.errors import DataError
+from gradistill.models.facts import ModelFacts
+from gradistill.signals.base import Layout, Signal
+from gradistill.signals.forward_pass import ForwardPass, Needs
+
+Sizes = Literal["rate", "shapley"]
+Replacement = Literal["mask", "tokens", "either"]
+
+
+@dataclass(frozen=True)
+class CopyLogits(Signal):
+    """Logits of ``copies`` changed copies of every example, ``(batch, copy, label)``, in float32 or wider.
+
+    In each copy some words of the raw text stay and the tokens of the others are replaced: by the mask token, by tokens
+    drawn from the data, or by ``either``, a copy at a time. With the sizes ``rate`` each copy draws a rate from the
+    range ``keep`` and every word stays with that rate; with ``shapley`` the number of words that stay has the weight
+    of the Shapley kernel, ``1 / (s · (n − s))``. At least one word goes, and with ``shapley`` at least one stays.
+
+    There are ``sets`` sets of copies, of which an epoch has one and which then come round again; ``every_set``, as a
+    store keeps them, is all of them, one behind the other. They depend on ``seed``, the set and the row's own tokens:
+    not on the other rows of a batch, nor on padding.
+    """
+
+    title: ClassVar[str] = "logits of changed copies"
+    replaces_words: ClassVar[bool] = True
+
+    copies: int
+    sets: int
+    keep: tuple[float, float]
+    sizes: Sizes = "rate"
+    replacement: Replacement = "mask"
+    seed: int = 0
+    every_set: bool = False
+
+    def needs(self) -> Needs:
+        return Needs()
+
+    def compute(self, forward: ForwardPass) -> Float[Tensor, "batch copy label"]:
+        wanted = range(self.sets) if self.every_set else [self._set_of(forward.batch)]
+        changed = self.token_ids(forward.batch, wanted)
+        rows, copies = changed.shape[:2]
+        examples = torch.arange(rows, device=changed.device).repeat_interleave(copies)
+        return forward.with_tokens(changed.flatten(0, 1), examples).unflatten(0, (rows, copies))
+
+    def layout(self, model: ModelFacts) -> Layout:
+        return Layout((self.copies * (self.sets if self.every_set else 1), model.labels), vectors=False)
+
+    def stored_as(self) -> Signal:
+        return replace(self, every_set=True)
+
+    def from_stored(self, stored: Tensor, batch: Batch) -> Tensor:
+        if self.every_set:
+            return stored
+        return stored.unflatten(1, (self.sets, self.copies))[:, self._set_of(batch)]
+
+    def _set_of(self, batch: Batch) -> int:
+        return (0 if batch.drawn is None else batch.drawn.epoch) % self.sets
+
+    def token_ids(self, batch: Batch, sets: Sequence[int]) -> Int[Tensor, "batch copy token"]:
+        """The token ids of the copies of these sets.
+
+        Raises DataError where words are to be replaced, and the batch does not know by what.
+        """
+        ids, numbers = batch.inputs["input_ids"].cpu().numpy(), batch.word_numbers.cpu().numpy()
+        filler, pool = self._stand_ins(batch)
+        changed = [
+            self._copies_of(row_ids, words, one, filler, pool)
+            for row_ids, words in zip(ids, numbers, strict=True)
+            for one in sets
+        ]
+        stacked = torch.from_numpy(np.stack(changed)).unflatten(0, (len(ids), len(sets))).flatten(1, 2)
+        return stacked.to(batch.inputs["input_ids"])
+
+    def _stand_ins(self, batch: Batch) -> tuple[int, Int[np.ndarray, " pool"]]:
+        """The mask's id, and the tokens to draw from: the mask alone where nothing else stands in for words."""
+        filler, pool = batch.mask_token_id, batch.token_pool
+        if (filler is None and self.replacement != "tokens") or (pool is None and self.replacement != "mask"):
+            missing = "the id of a mask token" if filler is None else "tokens of the data to draw from"
+            raise DataError(
+                f"Copies with replacement {self.replacement!r} need {missing}.",
+                expected="gradistill.Collator, and training rows with special_tokens_mask",
+                remedy="make the rows by gradistill.encode, or set replacement: mask",
+            )
+        filler = 0 if filler is None else filler
+        return filler, np.array([filler]) if pool is None else pool.cpu().numpy()
+
+    def _copies_of(
+        self,
+        token_ids: Int[np.ndarray, " token"],
+        words: Int[np.ndarray, " token"],
+        number: int,
+        filler: int,
+        pool: Int[np.ndarray, " pool"],
+    ) -> Int[np.ndarray, "copy token"]:
+        """The copies of one row in one set. All is drawn for the row's own tokens, so padding decides nothing."""
+        own = np.flatnonzero(words >= 0)
+        generator = np.random.default_rng([self.seed, number, crc32(token_ids[own].tobytes())])
+        kept = self.coalitions(int(words.max(initial=-1)) + 1, generator)
+        others = pool[generator.integers(len(pool), size=(self.copies, len(own)))]
+        if self.replacement != "tokens":
+            masks = (generator.random((self.copies, 1)) < 0.5) | (self.replacement == "mask")
+            others = np.where(masks, filler, others)
+        copies = np.repeat(token_ids[None], self.copies, axis=0)
+        copies[:, own] = np.where(kept[:, words[own]], token_ids[own], others)
+        return copies
+
+    def coalitions(self, words: int, generator: np.random.Generator) -> Bool[np.ndarray, "copy word"]:
+        """The words that stay in each copy."""
+        if self.sizes == "shapley" and words > 1:
+            sizes = np.arange(1, words)
+            weights = 1 / (sizes * (words - sizes))
+            drawn = generator.choice(sizes, size=(self.copies, 1), p=weights / weights.sum())
+            return generator.random((self.copies, words)).argsort(axis=1).argsort(axis=1) < drawn
+        return coalitions_by_rate(words, self.copies, self.keep, generator)
