@@ -102,7 +102,7 @@ def test_distil_and_explain(small: Any, tmp_path: Path, typed: Type) -> None:
     said = typed("distill", *common, "--layer-map", "1,3", "--student-layers", 2, "--output", tmp_path / "student",
                  "--set", "objectives.attribution_map.weight=3")  # fmt: skip
     assert said.code == 0, said.err
-    for expected in ("text: text", "label: label", "adkd on ", "seed 5", "saliency", "95 % interval"):
+    for expected in ("text: text", "label: label", "adkd on ", "seed 5", "saliency", "95 % CI"):
         assert expected in said.out
     recipe = load_recipe(file=tmp_path / "student" / "recipe.yaml")
     assert (recipe.method, recipe.training.seed, recipe.student.layer_map) == ("adkd", 5, (1, 3))
