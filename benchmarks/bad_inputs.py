@@ -72,12 +72,12 @@ OPTIONS = """
 --epochs --seed --max-train-rows --settings --label-column --text-columns --unlabelled --signals --encoding
 --verify --texts --attribution --fail-under --label --steps --split --max-rows --rationale --challenge
 --watch --examples --max-length --baseline --kind --validation-share --positive --label-map --search
---maximize --minutes --trials --device-map
+--maximize --minutes --trials --device-map --augment
 """
 
 PLACES = """
 training.epochs training.seed training.max_length training.batch_size training.learning_rate
-training.max_train_rows training.checkpoint_minutes student.layers student.width student.layer_map
+training.max_train_rows training.augment training.checkpoint_minutes student.layers student.width student.layer_map
 student.embeddings student.dropout student.checkpoint compute.trim_last_block objectives training
 training.arguments method x
 """

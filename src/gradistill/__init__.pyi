@@ -8,6 +8,7 @@ from gradistill.auditing.predictions import Predictions as Predictions
 from gradistill.auditing.predictions import predict_rows as predict_rows
 from gradistill.commands.audit import audit as audit
 from gradistill.commands.audit_choice import AuditChoice as AuditChoice
+from gradistill.commands.augment import augment as augment
 from gradistill.commands.distill import distill as distill
 from gradistill.commands.explain import explain as explain
 from gradistill.commands.finetune import finetune as finetune

@@ -260,9 +260,19 @@ OPTIONS = (
     "--teacher", "--data", "--output", "--method", "--task", "--student", "--student-layers", "--layer-map", "--recipe",
     "--set", "--epochs", "--seed", "--max-train-rows", "--settings", "--label-column", "--text-columns", "--unlabelled",
     "--signals", "--encoding", "--verify", "--overwrite", "--model", "--texts", "--attribution", "--fail-under",
-    "--label",
+    "--label", "--augment", "--times",
 )  # fmt: skip
-COMMANDS = ("finetune", "distill", "pretrain", "signals", "audit", "explain", "signals show", "bench")
+COMMANDS = (
+    "finetune",
+    "distill",
+    "augment",
+    "pretrain",
+    "signals",
+    "audit",
+    "explain",
+    "signals show",
+    "bench",
+)
 WORDS = st.one_of(
     st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=15),
     st.integers(-5, 5).map(str),

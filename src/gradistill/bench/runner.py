@@ -19,11 +19,12 @@ from gradistill.bench.results import summary
 from gradistill.bench.task_setup import (
     Taught,
     beside,
-    by_cut,
+    by_texts,
     prepared_rows,
     store_of,
     taught,
     teacher_commands,
+    variant_of,
     with_lengths,
     written_recipe,
 )
@@ -120,17 +121,17 @@ class Bench:
             self.marks[cell.key] = fingerprint(cell, inputs)
         left = [cell for cell in wanted if not self._is_done(cell)]
         logger.info(f"{len(wanted) - len(left)} of {len(wanted)} students finished, {len(left)} to train")
-        waiting = {(cell.task, cell.recipe.training.max_length) for cell in left}
+        waiting = {(cell.task, variant_of(cell)) for cell in left}
         stores = {}
         # The signals of all methods, those included that are done: so a store of the call before will do.
         for name, task in self.tasks.items():
-            for length, group in by_cut(cell for cell in wanted if cell.task == name).items():
-                if (name, length) in waiting:
+            for texts, group in by_texts(cell for cell in wanted if cell.task == name).items():
+                if (name, texts) in waiting:
                     logger.info(f"{name}: computing teacher signals for all rows, for the store")
-                    folder = self.output / name / f"store-{length}"
-                    stores[name, length] = store_of(task, group, folder)
+                    folder = self.output / name / f"store-{texts}"
+                    stores[name, texts] = store_of(task, group, folder)
         by_name = {cell.name: cell for cell in left}
-        commands = [self._command(c, stores[c.task, c.recipe.training.max_length]) for c in left]
+        commands = [self._command(c, stores[c.task, variant_of(c)]) for c in left]
         self._run(commands, lambda ended, time: self._ended(by_name[ended.command.name], ended, time))
 
     def _command(self, cell: Cell, store: str) -> Command:

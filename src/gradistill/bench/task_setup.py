@@ -157,15 +157,16 @@ def taught(plan: BenchPlan, name: str, output: Path, rows: Rows) -> Taught:
 
 
 def store_of(task: Taught, cells: Sequence[Cell], folder: Path) -> str:
-    """One store for all of these cells, which cut texts at one length; ``auto`` where none can be written.
+    """One store for all of these cells, which read the same texts (``by_texts``); ``auto`` where none can be written.
 
     A cell that cannot learn from this teacher plays no part in it, and its own run reports why.
     """
     needing = {digest(c.recipe.as_dict()): c.recipe for c in cells if c.recipe.needs_teacher}
     if not needing:
         return "auto"
-    length = f"training.max_length={cells[0].recipe.training.max_length}"
-    first = load_recipe("kd", changes=[length])  # needs logits, which every teacher has
+    training = cells[0].recipe.training
+    changes = [f"training.max_length={training.max_length}", f"training.augment={training.augment}"]
+    first = load_recipe("kd", changes=changes)  # needs logits, which every teacher has
 
     def write() -> Path:
         choice, others = task.rows.choice, list(needing.values())
@@ -194,11 +195,17 @@ def written_recipe(recipe: Recipe, file: Path) -> Path:
     return file
 
 
-def by_cut(cells: Iterable[Cell]) -> dict[int | None, list[Cell]]:
-    """Cells by the length at which they cut texts: a store holds whole texts of one cut."""
-    found: dict[int | None, list[Cell]] = {}
+def variant_of(cell: Cell) -> str:
+    """What a cell's texts depend on, as a name: the length at which they are cut, and how many copies a row has."""
+    training = cell.recipe.training
+    return f"{training.max_length}" + (f"-augment-{training.augment}" if training.augment else "")
+
+
+def by_texts(cells: Iterable[Cell]) -> dict[str, list[Cell]]:
+    """Cells by the texts that they read: a store serves those of one cut, with the same copies."""
+    found: dict[str, list[Cell]] = {}
     for cell in cells:
-        found.setdefault(cell.recipe.training.max_length, []).append(cell)
+        found.setdefault(variant_of(cell), []).append(cell)
     return found
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from gradistill.cli.audit_command import audit
+from gradistill.cli.augment_command import augment
 from gradistill.cli.bench_command import bench
 from gradistill.cli.option_groups import with_option_groups
 from gradistill.cli.options import (
@@ -35,6 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+app.command()(with_option_groups(augment))
 app.command()(with_option_groups(signals))
 app.command()(with_option_groups(audit))
 app.command()(with_option_groups(pretrain))

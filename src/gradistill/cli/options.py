@@ -23,6 +23,7 @@ RECIPE_FIELDS = {
     "epochs": "training.epochs",
     "seed": "training.seed",
     "max_train_rows": "training.max_train_rows",
+    "augment": "training.augment",
     "student": "student.checkpoint",
     "student_layers": "student.layers",
     "layer_map": "student.layer_map",
@@ -229,6 +230,12 @@ class StudentRecipe(RecipeOptions):
     student_layers: StudentLayers = None
     layer_map: LayerMap = None
     settings: Settings = "authors"
+    augment: Annotated[
+        int | None,
+        typer.Option(
+            "--augment", help="So many changed copies of each row, which the teacher alone answers."
+        ),
+    ] = None
 
     def load_for(self, task: str | None, changes: Sequence[str] = ()) -> Recipe:
         """The recipe of the student; AD-KD's, where neither a method nor a file is given."""

@@ -50,6 +50,8 @@ def prepared_run(
     )
     splits = with_positive(splits, data.positive, [model_folder(teacher)])
     log_splits(splits)
+    if recipe.training.augment:
+        _refuse_gold_scores(recipe, splits, "copies that --augment makes")
     set_seed(recipe.training.seed)
     reader = LoadedModel("teacher", model_folder(teacher), teacher_model)
     student = build_student(reader, tokenizer, recipe.student)
@@ -82,17 +84,21 @@ def _unlabelled(data: DataChoice, recipe: Recipe, splits: Splits) -> Dataset | N
             expected="a method with a teacher",
             remedy="see gradistill methods",
         )
+    _refuse_gold_scores(recipe, splits, "unlabelled rows")
+    rows = load_unlabelled(data.unlabelled, splits.task, first_index=len(splits.rows["train"]))
+    logger.info(f"unlabelled: {len(rows)} rows, which learn from the teacher alone")
+    return rows
+
+
+def _refuse_gold_scores(recipe: Recipe, splits: Splits, rows: str) -> None:
     gold = [t.name for t in recipe.objectives.values() if getattr(t.objective, "target", None) == "gold_loss"]
     if gold and splits.task.labels is None:
         raise RecipeError(
-            f"{gold[0]} differentiates the distance from the gold score, which unlabelled rows do not have",
+            f"{gold[0]} differentiates the distance from the gold score, which {rows} do not have",
             expected="another target, such as log_odds (the prediction)",
             remedy=f"--set objectives.{gold[0]}.target=log_odds --set objectives.{gold[0]}.view=all, "
             "or --settings default",
         )
-    rows = load_unlabelled(data.unlabelled, splits.task, first_index=len(splits.rows["train"]))
-    logger.info(f"unlabelled: {len(rows)} rows, which learn from the teacher alone")
-    return rows
 
 
 def build_student(

@@ -68,6 +68,12 @@ def pretrain(
     reads = (*model_paths(teacher, recipe.student.checkpoint), *filter(is_path, texts))
     check_run(output, recipe, overwrite=overwrite, reads=reads)
     check_training(recipe, MetricNames())
+    if recipe.training.augment:
+        raise RecipeError(
+            f"training.augment is {recipe.training.augment}, and pre-training copies no texts",
+            expected="texts as they are",
+            remedy="leave it out, and name more --texts",
+        )
     set_seed(
         recipe.training.seed
     )  # a teacher without a head gets one, and its hash is among the run's inputs

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,12 +15,14 @@ from torch import nn
 from transformers import EvalPrediction, TrainingArguments
 
 from gradistill.auditing import Predictions, loyalty, predict_logits, predict_rows
+from gradistill.commands.augment import transfer_rows_of
 from gradistill.commands.cached_predictions import cached_predictions
 from gradistill.commands.data_warnings import teacher_warning, weak_teacher_warning
 from gradistill.commands.loyalty_sample import LoyaltySample
 from gradistill.commands.signal_stores import AUTO, StoreChoice, StoreRows, plan_store, stored_teacher
 from gradistill.commands.training_run import EncodedRows, Run
 from gradistill.data import Collator, Encoded, Splits, Task, compute_metrics, encode
+from gradistill.data.transfer_rows import TransferRows
 from gradistill.models.device_map import placed
 from gradistill.objectives.base import ANY_PAIR
 from gradistill.printing import progress_bars
@@ -43,7 +45,10 @@ _BEST = "metric_for_best_model"
 
 @dataclass(frozen=True, kw_only=True)
 class TaskRun(Run):
-    """A run on the rows of a task, with or without a teacher. ``unlabelled`` rows are added to those of training."""
+    """A run on the rows of a task, with or without a teacher.
+
+    ``unlabelled`` rows are added to those of training, and changed ``copies`` where the recipe wants some.
+    """
 
     splits: Splits
     signals: StoreChoice = AUTO
@@ -90,24 +95,42 @@ class TaskRun(Run):
         )
 
     def encoded(self, split: str) -> Encoded:
-        """The rows of one split as the models read them; of training no more than ``max_train_rows``."""
-        rows = self.splits.rows[split]
-        wanted = self.recipe.training.max_train_rows
-        if split == "train" and wanted is not None and wanted < len(rows):
-            rows = rows.shuffle(seed=self.recipe.training.seed).select(range(wanted))
-            logger.info(f"training on {wanted} of {len(self.splits.rows[split])} rows")
-        if split == "train" and self.unlabelled is not None:
-            rows = concatenate_datasets([rows, self.unlabelled])
-        encoded = encode(
-            rows,
-            self.tokenizer,
-            self.task,
-            max_length=self.max_length,
-            words=split == "train" and self._replaces_words(),
-        )
+        """The rows of one split as the models read them; those of training with all that is added to them."""
+        rows = self._training_rows() if split == "train" else self.splits.rows[split]
+        words = split == "train" and self._replaces_words()
+        encoded = encode(rows, self.tokenizer, self.task, max_length=self.max_length, words=words)
         if encoded.truncated:
             logger.info(f"{split}: {encoded.cut}")
         return encoded
+
+    def _training_rows(self) -> Dataset:
+        parts = [self.labelled]
+        if self.unlabelled is not None:
+            parts.append(self.unlabelled)
+        if self.copies is not None:
+            logger.info(f"augmented: {self.copies.describe(len(self.labelled))}")
+            known = len(self.splits.rows["train"]) + len(self.unlabelled or ())
+            parts.append(self.copies.rows(self.task, first_index=known))
+        return concatenate_datasets(parts)
+
+    @cached_property
+    def labelled(self) -> Dataset:
+        """The rows of the training split, no more than ``max_train_rows``."""
+        rows, wanted = self.splits.rows["train"], self.recipe.training.max_train_rows
+        if wanted is None or wanted >= len(rows):
+            return rows
+        logger.info(f"training on {wanted} of {len(rows)} rows")
+        return rows.shuffle(seed=self.recipe.training.seed).select(range(wanted))
+
+    @cached_property
+    def copies(self) -> TransferRows | None:
+        """Changed copies of those rows; the same whatever the seed, so that one store serves all seeds."""
+        if not self.recipe.training.augment:
+            return None
+        teacher = self.models.teacher
+        assert teacher is not None  # the recipe has an objective that needs one
+        read = (teacher.model, self.tokenizer)
+        return transfer_rows_of(self.labelled, self.task, read, times=self.recipe.training.augment)
 
     def check(self, encoded: EncodedRows) -> None:
         """Also for objectives that do not apply to the pair; and warn of a teacher that does not know the task."""
@@ -288,6 +311,7 @@ class TaskRun(Run):
                 "source": Path(self.names.get("data", "")).name,
                 "text_columns": list(self.task.text_columns),
                 "label_column": self.splits.label_column, "rows": rows, "notes": dict(self.splits.notes),
+                "augmented": self.copies and self.copies.counts(),
             },
             "positive": self.task.positive_label,
             "overlap": self.splits.overlap,

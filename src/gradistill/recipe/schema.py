@@ -64,6 +64,9 @@ class TrainingSettings(Strict):
     max_train_rows: int | None = Field(
         default=None, ge=1, description="train on a subset of so many rows, drawn by the seed"
     )
+    augment: int = Field(
+        default=0, ge=0, description="changed copies of each training row, which the teacher alone answers"
+    )
     checkpoint_minutes: float | None = Field(
         default=15.0,
         gt=0,
@@ -113,6 +116,8 @@ class Recipe(Strict):
     def as_dict(self) -> dict[str, Any]:
         """The recipe as YAML holds it; an objective of the method that was left out stands as null."""
         flat = self.model_dump(mode="json", exclude={"objectives"})
+        if not self.training.augment:  # runs and benches of earlier versions go on
+            del flat["training"]["augment"]
         whole = shipped(self.method)["objectives"] if self.method in shipped_methods() else {}
         left_out = dict.fromkeys(name for name in whole if name not in self.objectives)
         flat["objectives"] = left_out | {
@@ -159,7 +164,18 @@ def validated(raw: dict[str, Any]) -> Recipe:
     except pydantic.ValidationError as error:
         raise refusal(error, Recipe) from error
     refuse_redacted(recipe.training.arguments, "training.arguments")
+    _refuse_unanswered_copies(recipe)
     return recipe
+
+
+def _refuse_unanswered_copies(recipe: Recipe) -> None:
+    if recipe.training.augment and not recipe.needs_teacher:
+        raise RecipeError(
+            f"training.augment is {recipe.training.augment}, and {recipe.method!r} learns from labels alone: "
+            "changed copies have none",
+            expected="a method with a teacher, which answers the copies",
+            remedy="leave --augment out, or see gradistill methods",
+        )
 
 
 def _built(name: str, fields: Any) -> Term:
