@@ -158,14 +158,17 @@ def test_a_store_holds_their_signals_for_every_seed(small: Any, tmp_path: Path) 
         small.distilled("kd", "two", tmp_path / "run", *QUICK, "training.augment=1", signals=stored)
 
 
-def test_a_bench_has_a_store_for_each_number_of_copies() -> None:
+def test_a_bench_has_a_store_for_each_number_of_copies_and_each_draw_of_rows() -> None:
     def cell(*changes: str) -> Cell:
         return Cell("mine", "kd", 2, 0, load_recipe("kd", changes=["training.max_length=64", *changes]))
 
     groups = by_texts(
-        [cell(), cell("training.augment=2"), cell("training.seed=1"), cell("training.max_length=8")]
-    )
-    assert {name: len(cells) for name, cells in groups.items()} == {"64": 2, "64-augment-2": 1, "8": 1}
+        [cell(), cell("training.augment=2"), cell("training.seed=1"), cell("training.max_length=8"),
+         cell("training.max_train_rows=9"), cell("training.max_train_rows=9", "training.seed=1")]
+    )  # fmt: skip
+    assert {name: len(cells) for name, cells in groups.items()} == {
+        "64": 2, "64-augment-2": 1, "8": 1, "64-rows-9-0": 1, "64-rows-9-1": 1
+    }  # fmt: skip
 
 
 def test_what_cannot_be_answered_is_refused(small: Any, tmp_path: Path) -> None:

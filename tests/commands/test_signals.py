@@ -43,6 +43,16 @@ def weights(output: Path) -> bytes:
     return (output / "model.safetensors").read_bytes()
 
 
+def test_one_store_serves_methods_with_and_without_changed_words(small: Any, tmp_path: Path) -> None:
+    """Only the second looks at the words of the rows."""
+    teacher, data = str(small.teachers["two"]), small.choice("two")
+    kept = store_signals(teacher, data, tmp_path / "store", recipe("kd"), others=[recipe("coalition")])
+    for method in ("kd", "coalition"):
+        small.distilled(method, "two", tmp_path / method, signals=StoreChoice(str(kept)))
+        small.distilled(method, "two", tmp_path / f"{method} online", signals=StoreChoice("online"))
+        assert weights(tmp_path / method) == weights(tmp_path / f"{method} online")
+
+
 def test_auto_builds_once_and_a_second_student_reads(small: Any, tmp_path: Path, cache: Path) -> None:
     heard: list[str] = []
     with logged(heard):

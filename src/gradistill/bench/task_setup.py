@@ -165,7 +165,9 @@ def store_of(task: Taught, cells: Sequence[Cell], folder: Path) -> str:
     if not needing:
         return "auto"
     training = cells[0].recipe.training
-    changes = [f"training.max_length={training.max_length}", f"training.augment={training.augment}"]
+    changes = [f"training.{name}={getattr(training, name)}" for name in ("max_length", "augment", "seed")]
+    if training.max_train_rows is not None:
+        changes.append(f"training.max_train_rows={training.max_train_rows}")
     first = load_recipe("kd", changes=changes)  # needs logits, which every teacher has
 
     def write() -> Path:
@@ -196,9 +198,15 @@ def written_recipe(recipe: Recipe, file: Path) -> Path:
 
 
 def variant_of(cell: Cell) -> str:
-    """What a cell's texts depend on, as a name: the length at which they are cut, and how many copies a row has."""
+    """What a cell's texts depend on, as a name: the length at which they are cut, how many copies a row has, and where
+    rows are drawn, how many and by which seed."""
     training = cell.recipe.training
-    return f"{training.max_length}" + (f"-augment-{training.augment}" if training.augment else "")
+    parts = [str(training.max_length)]
+    if training.augment:
+        parts.append(f"augment-{training.augment}")
+    if training.max_train_rows is not None:
+        parts.append(f"rows-{training.max_train_rows}-{training.seed}")
+    return "-".join(parts)
 
 
 def by_texts(cells: Iterable[Cell]) -> dict[str, list[Cell]]:

@@ -15,7 +15,7 @@ from gradistill.commands.signal_stores import (
     build_missing_shards,
     repair_damaged_shards,
 )
-from gradistill.commands.task_run import TaskRun
+from gradistill.commands.task_run import TaskRun, replaces_words
 from gradistill.commands.text_lengths import LoadedModel
 from gradistill.data import DataChoice
 from gradistill.data.data_source import Source
@@ -63,7 +63,7 @@ def store_signals(
     assert reader is not None
     assert online is not None
     signals = [*run.required_signals(), *_signals_of_others(run, reader, others)]
-    rows = run.encoded("train").dataset
+    rows = run.encoded("train", words=replaces_words(signals)).dataset
     reader.limits.check(rows, run.tokenizer, owner="teacher")
     validation = run.encoded("validation").dataset
     if not is_spread(reader.model):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -85,8 +85,9 @@ class TaskRun(Run):
         return settings.model_copy(update={"arguments": {**settings.arguments, _BEST: name}})
 
     def encode(self) -> EncodedRows:
+        signals = signals_of(self.terms, self.models.facts or ANY_PAIR, "student")
         found = {
-            split: self.encoded(split)
+            split: self.encoded(split, words=split == "train" and replaces_words(signals))
             for split in ("train", "validation", *(("test",) if "test" in self.splits.rows else ()))
         }
         return EncodedRows(
@@ -94,10 +95,10 @@ class TaskRun(Run):
             {split: one.cut for split, one in found.items()},
         )
 
-    def encoded(self, split: str) -> Encoded:
-        """The rows of one split as the models read them; those of training with all that is added to them."""
+    def encoded(self, split: str, *, words: bool = False) -> Encoded:
+        """The rows of one split as the models read them; those of training with all that is added to them. ``words``:
+        with the word of each token."""
         rows = self._training_rows() if split == "train" else self.splits.rows[split]
-        words = split == "train" and self._replaces_words()
         encoded = encode(rows, self.tokenizer, self.task, max_length=self.max_length, words=words)
         if encoded.truncated:
             logger.info(f"{split}: {encoded.cut}")
@@ -154,11 +155,6 @@ class TaskRun(Run):
         for term in self.terms:
             term.objective.check(pair)
         return tuple(signals_of(self.terms, pair, "teacher"))
-
-    def _replaces_words(self) -> bool:
-        """Whether an objective is on texts with words replaced."""
-        signals = signals_of(self.terms, self.models.facts or ANY_PAIR, "student")
-        return any(signal.replaces_words for signal in signals)
 
     def plan(
         self, signals: Sequence[Signal], training: Dataset, encoding: Encoding, folder: Path | None
@@ -316,6 +312,11 @@ class TaskRun(Run):
             "positive": self.task.positive_label,
             "overlap": self.splits.overlap,
         }  # fmt: skip
+
+
+def replaces_words(signals: Iterable[Signal]) -> bool:
+    """Whether one of the signals is of texts with words replaced: rows must then know the word of each token."""
+    return any(signal.replaces_words for signal in signals)
 
 
 def _metrics_of(prediction: EvalPrediction, task: Task) -> dict[str, float]:

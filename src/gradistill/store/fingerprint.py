@@ -24,7 +24,7 @@ FORMAT = 1
 _NO_SETTINGS = (NAME_OR_PATH, "transformers_version", "architectures")
 """Of a configuration: where the model lies and who wrote it, not what it computes."""
 
-_READ = ("input_ids", "attention_mask", "token_type_ids", "labels", "index", "word_ids")
+_READ = ("input_ids", "attention_mask", "token_type_ids", "labels", "index")
 
 
 def made_for(
@@ -43,6 +43,7 @@ def made_for(
         "data": of_rows(rows),
         "max_length": max_length,
         "signals": [column.as_dict() for column in columns],
+        **({"words": of_words(rows)} if any(column.signal.replaces_words for column in columns) else {}),
         "versions": {name: version(name) for name in ("torch", "transformers")},
     }
 
@@ -67,6 +68,11 @@ def of_model(model: nn.Module) -> str:
 def of_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
     special = {role: str(token) for role, token in tokenizer.special_tokens_map.items()}
     return digest([sorted(tokenizer.get_vocab().items()), special])
+
+
+def of_words(rows: Dataset) -> str:
+    """Of the word of each token, where the rows know it."""
+    return digest(rows["word_ids"][:] if "word_ids" in rows.column_names else None)
 
 
 def of_rows(rows: Dataset) -> str:

@@ -121,10 +121,12 @@ class StoredTeacher:
 
 
 def _of_these(found: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
-    """What a store was made for, without the signals that nobody wants here; as it is, where wanted ones lack."""
+    """What a store was made for, without the signals that nobody wants here, and the words that these alone are of; as
+    it is, where wanted ones lack."""
     stored, signals = found.get("signals"), wanted.get("signals")
     if isinstance(stored, list) and isinstance(signals, list) and all(signal in stored for signal in signals):
-        return {**found, "signals": signals}
+        needed = {name: part for name, part in found.items() if name != "words" or name in wanted}
+        return {**needed, "signals": signals}
     return found
 
 
