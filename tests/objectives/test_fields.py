@@ -20,6 +20,7 @@ from gradistill.signals import (
     CopyLogits,
     InputGradient,
     Logits,
+    NoiseLogits,
     States,
 )
 
@@ -38,6 +39,13 @@ CHANGES: dict[str, list[tuple[dict[str, Any], str, Any]]] = {
         ({}, "sizes", "shapley"),
         ({}, "replacement", "mask"),
         ({}, "hardest", 1),
+        ({}, "temperature", 1.0),
+        ({}, "seed", 1),
+    ],
+    "noise_matching": [
+        ({}, "copies", 3),
+        ({}, "sets", 2),
+        ({}, "sigma", 0.3),
         ({}, "temperature", 1.0),
         ({}, "seed", 1),
     ],
@@ -139,5 +147,5 @@ def _shape(request: Any) -> tuple[int, ...]:
     return {
         Logits: (3, 3), ClsStates: (3, layers, 4), InputGradient: (3, 1, 7, 4), ClsGradient: (3, 1, layers, 4),
         AttributionScores: (3, 1, 7), States: (3, layers, 7, 4), AttentionVectors: (3, layers, 7, 2, 4),
-        CopyLogits: (3, 2, 3),
+        CopyLogits: (3, 2, 3), NoiseLogits: (3, 2, 3),
     }[type(request)]  # fmt: skip

@@ -20,7 +20,7 @@ from gradistill.models.facts import ModelFacts
 from gradistill.signals import CopyLogits, Logits
 
 MASK, POOL = 3, torch.arange(40, 64)
-COPIES = CopyLogits(copies=4, sets=3, keep=(0.1, 0.9))
+COPIES = CopyLogits(copies=4, sets=3)
 
 
 def batch_of(rows: Any = None, *, epoch: int = 0, **known: Any) -> Batch:

@@ -20,6 +20,7 @@ from gradistill.objectives.hard_label import HardLabel
 from gradistill.objectives.hidden_states import HiddenStates
 from gradistill.objectives.jacobian_matching import JacobianMatching
 from gradistill.objectives.layer_relations import LayerRelations
+from gradistill.objectives.noise_matching import NoiseMatching
 from gradistill.objectives.patience import Patience
 from gradistill.objectives.rationale import Rationale
 from gradistill.objectives.self_attention_relations import SelfAttentionRelations
@@ -40,6 +41,7 @@ __all__ = [
     "LayerRelations",
     "ModelFacts",
     "Moment",
+    "NoiseMatching",
     "Objective",
     "Pair",
     "Patience",

@@ -11,6 +11,7 @@ from torch import Tensor
 from gradistill.batch import Batch
 from gradistill.errors import RecipeError
 from gradistill.objectives.base import Moment, Objective, Pair, Role, Signals, objective
+from gradistill.objectives.copy_distances import copy_distances
 from gradistill.signals import CopyLogits, Signal
 from gradistill.signals.copy_logits import Replacement, Sizes
 
@@ -67,18 +68,16 @@ class CoalitionMatching(Objective):
 
     def signals(self, pair: Pair, role: Role) -> dict[str, Signal]:
         return {
-            "copies": CopyLogits(self.copies, self.sets, self.keep, self.sizes, self.replacement, self.seed)
-        }
+            "copies": CopyLogits(
+                self.copies, self.sets, self.seed,
+                keep=self.keep, sizes=self.sizes, replacement=self.replacement,
+            )
+        }  # fmt: skip
 
     def distance(
         self, student: Signals, teacher: Signals, batch: Batch, moment: Moment
     ) -> Float[Tensor, " batch"]:
-        ours, theirs = student["copies"], teacher["copies"]
-        if ours.shape[-1] == 1:
-            distances = (ours - theirs).square().sum(-1)
-        else:
-            log_p, log_q = ((logits / self.temperature).log_softmax(-1) for logits in (theirs, ours))
-            distances = self.temperature**2 * (log_p.exp() * (log_p - log_q)).sum(-1)
+        distances = copy_distances(student["copies"], teacher["copies"], self.temperature)
         if self.hardest is not None:
             distances = distances.topk(self.hardest, dim=1).values
         return distances.mean(1)

@@ -9,11 +9,13 @@ from gradistill.signals.copy_logits import CopyLogits
 from gradistill.signals.forward_pass import ForwardPass, Needs
 from gradistill.signals.input_gradient import InputGradient
 from gradistill.signals.logits import Logits
+from gradistill.signals.noise_logits import NoiseLogits
 from gradistill.signals.states import ClsStates, States
 
 SIGNALS = (
     Logits,
     CopyLogits,
+    NoiseLogits,
     ClsStates,
     States,
     AttentionVectors,
@@ -34,6 +36,7 @@ __all__ = [
     "Layout",
     "Logits",
     "Needs",
+    "NoiseLogits",
     "Part",
     "Signal",
     "SignalValues",

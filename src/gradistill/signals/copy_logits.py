@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Literal
-from zlib import crc32
 
 import numpy as np
 import torch
@@ -13,10 +12,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from gradistill.batch import Batch
-from gradistill.data.changed_copies import coalitions_by_rate
+from gradistill.data.changed_copies import COARSE, coalitions_by_rate
 from gradistill.errors import DataError
-from gradistill.models.facts import ModelFacts
-from gradistill.signals.base import Layout, Signal
+from gradistill.signals.drawn_logits import DrawnLogits
 from gradistill.signals.forward_pass import ForwardPass, Needs
 
 Sizes = Literal["rate", "shapley"]
@@ -24,53 +22,30 @@ Replacement = Literal["mask", "tokens", "either"]
 
 
 @dataclass(frozen=True)
-class CopyLogits(Signal):
-    """Logits of ``copies`` changed copies of every example, ``(batch, copy, label)``, in float32 or wider.
+class CopyLogits(DrawnLogits):
+    """Logits of copies of every example in which some words are gone.
 
     In each copy some words of the raw text stay and the tokens of the others are replaced: by the mask token, by tokens
     drawn from the data, or by ``either``, a copy at a time. With the sizes ``rate`` each copy draws a rate from the
     range ``keep`` and every word stays with that rate; with ``shapley`` the number of words that stay has the weight
     of the Shapley kernel, ``1 / (s · (n − s))``. At least one word goes, and with ``shapley`` at least one stays.
-
-    There are ``sets`` sets of copies, of which an epoch has one and which then come round again; ``every_set``, as a
-    store keeps them, is all of them, one behind the other. They depend on ``seed``, the set and the row's own tokens:
-    not on the other rows of a batch, nor on padding.
     """
 
     title: ClassVar[str] = "logits of changed copies"
     replaces_words: ClassVar[bool] = True
 
-    copies: int
-    sets: int
-    keep: tuple[float, float]
+    keep: tuple[float, float] = COARSE
     sizes: Sizes = "rate"
     replacement: Replacement = "mask"
-    seed: int = 0
-    every_set: bool = False
 
     def needs(self) -> Needs:
         return Needs()
 
-    def compute(self, forward: ForwardPass) -> Float[Tensor, "batch copy label"]:
-        wanted = range(self.sets) if self.every_set else [self._set_of(forward.batch)]
-        changed = self.token_ids(forward.batch, wanted)
+    def logits_of(self, forward: ForwardPass, sets: Sequence[int]) -> Float[Tensor, "batch copy label"]:
+        changed = self.token_ids(forward.batch, sets)
         rows, copies = changed.shape[:2]
         examples = torch.arange(rows, device=changed.device).repeat_interleave(copies)
         return forward.with_tokens(changed.flatten(0, 1), examples).unflatten(0, (rows, copies))
-
-    def layout(self, model: ModelFacts) -> Layout:
-        return Layout((self.copies * (self.sets if self.every_set else 1), model.labels), vectors=False)
-
-    def stored_as(self) -> Signal:
-        return replace(self, every_set=True)
-
-    def from_stored(self, stored: Tensor, batch: Batch) -> Tensor:
-        if self.every_set:
-            return stored
-        return stored.unflatten(1, (self.sets, self.copies))[:, self._set_of(batch)]
-
-    def _set_of(self, batch: Batch) -> int:
-        return (0 if batch.drawn is None else batch.drawn.epoch) % self.sets
 
     def token_ids(self, batch: Batch, sets: Sequence[int]) -> Int[Tensor, "batch copy token"]:
         """The token ids of the copies of these sets.
@@ -110,7 +85,7 @@ class CopyLogits(Signal):
     ) -> Int[np.ndarray, "copy token"]:
         """The copies of one row in one set. All is drawn for the row's own tokens, so padding decides nothing."""
         own = np.flatnonzero(words >= 0)
-        generator = np.random.default_rng([self.seed, number, crc32(token_ids[own].tobytes())])
+        generator = self.generator(token_ids[own], number)
         kept = self.coalitions(int(words.max(initial=-1)) + 1, generator)
         others = pool[generator.integers(len(pool), size=(self.copies, len(own)))]
         if self.replacement != "tokens":

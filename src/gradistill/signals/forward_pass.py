@@ -31,13 +31,14 @@ class Needs:
 
     ``layers``: those whose states, self-attention or gradients are read; 0 is the embedding output. ``attention``:
     whether queries, keys and values are recorded. ``targets`` are differentiated at the embedding output and at the
-    states after ``gradient_layers``.
+    states after ``gradient_layers``. ``embedding``: whether the embedding output is recorded where no target is.
     """
 
     layers: tuple[int, ...] = ()
     attention: bool = False
     targets: tuple[Target, ...] = ()
     gradient_layers: tuple[int, ...] = ()
+    embedding: bool = False
 
     @classmethod
     def union(cls, needs: Iterable[Needs]) -> Needs:
@@ -48,6 +49,7 @@ class Needs:
             attention=any(need.attention for need in needs),
             targets=tuple(dict.fromkeys(target for need in needs for target in need.targets)),
             gradient_layers=tuple(sorted({layer for need in needs for layer in need.gradient_layers})),
+            embedding=any(need.embedding for need in needs),
         )
 
 
@@ -110,7 +112,7 @@ class ForwardPass:
 
     @property
     def embedding(self) -> Float[Tensor, "batch token hidden"]:
-        """The embedding output; recorded where a target is differentiated. With its graph where that is kept."""
+        """The embedding output, recorded where that is needed. With its graph where that is kept."""
         assert self.recorded.embedding is not None
         return self.recorded.embedding if self.create_graph else self.recorded.embedding.detach()
 
@@ -201,6 +203,18 @@ class ForwardPass:
             logits.append(_recorded(self.model, self.probe, batch, Needs()).logits)
         return torch.cat(logits)
 
+    def with_embeddings(
+        self, embeddings: Float[Tensor, "row token hidden"], examples: Int[Tensor, " row"]
+    ) -> Float[Tensor, "row label"]:
+        """Logits of examples with other embedding outputs; with their graph where gradients are enabled."""
+        parts = zip(embeddings.split(self.rows_at_once), examples.split(self.rows_at_once), strict=True)
+        return torch.cat(
+            [
+                _recorded(self.model, self.probe, self.batch.rows(some), Needs(), rows).logits
+                for rows, some in parts
+            ]
+        )
+
     @property
     def rows_at_once(self) -> int:
         """How many rows of this length make a forward pass of about ``TOKENS_AT_ONCE`` tokens."""
@@ -227,7 +241,7 @@ def _recorded(
     taps: list[Tensor] = []
     inside: list[Any] = []
     with ExitStack() as hooks:
-        if needs.targets or embeddings is not None:
+        if needs.targets or needs.embedding or embeddings is not None:
             taps = hooks.enter_context(probe.tapped(model, replacement=embeddings))
         hooks.enter_context(probe.trimmed(model, batch.mask))
         attention = hooks.enter_context(attending(model)) if needs.attention else []
