@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import torch
 
+from gradistill.training.weight_average import WeightAverage
+
 TESTS = Path(__file__).parents[1]
 CASES = {
     "gkd": {"per_device_train_batch_size": 4},
@@ -22,6 +24,7 @@ CASES = {
     "adkd in float32": {"per_device_train_batch_size": 4},
     "rationale in float32": {"per_device_train_batch_size": 4},
     "against under project": {"per_device_train_batch_size": 4},
+    "kd averaged": {"per_device_train_batch_size": 4, "max_steps": 4},
     "against under cap": {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2},
 }
 """A batch of eight over two processes: at once, or in two accumulated halves."""
@@ -49,14 +52,15 @@ def of_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_end_with_the_weights_of_one(case: str, of_two: Path, kit: Any) -> None:
     method, narrow = case.removesuffix(" in float32"), case.endswith(" in float32")
-    method, _, rule = method.partition(" under ")
+    method, _, rule = method.removesuffix(" averaged").partition(" under ")
     models = kit.models(frozen=method in ("gkd", "gkd_cls", "rationale"))
     student, teacher = models if narrow else (model.double() for model in models)
     before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
     options = kit.rule(rule, cap=0.1) if rule else {}
-    trainer = kit.trainer(
-        method, (student, teacher), options=options, sgd=True, per_device_train_batch_size=8
-    )
+    if case.endswith("averaged"):
+        options["callbacks"] = [WeightAverage(0.5)]
+    one = {**CASES[case], "per_device_train_batch_size": 8, "gradient_accumulation_steps": 1}
+    trainer = kit.trainer(method, (student, teacher), options=options, sgd=True, **one)
     trainer.train()
     found = [torch.load(of_two / f"{case}-{rank}.pt") for rank in (0, 1)]
     # the same terms in another order, twice, at a learning rate of 1

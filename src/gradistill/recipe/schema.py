@@ -69,6 +69,12 @@ class TrainingSettings(Strict):
         gt=0,
         description="a checkpoint after so many minutes within an epoch, beside that at its end",
     )
+    average_weights: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share of the training at whose end the student becomes the mean of its weights; 0 is off",
+    )
     arguments: dict[str, Any] = Field(
         default_factory=dict, description="anything else of transformers.TrainingArguments, by its own name"
     )

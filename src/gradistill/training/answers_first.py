@@ -47,7 +47,7 @@ class AnswersFirst:
     def step(self, parameters: Sequence[nn.Parameter], accelerator: Accelerator) -> Iterator[None]:
         """A training step on one batch: forward and backward pass.
 
-        Behind the last batch of an optimizer step ``.grad`` of these parameters, the student's, is the combined gradient.
+        Behind the last batch of an optimizer step ``.grad`` of these parameters, the student's, is the combination.
         """
         self._parameters, self._accelerator = parameters, accelerator
         try:

@@ -90,7 +90,8 @@ def _of_a_recipe() -> Iterator[None]:
 
 
 def training_arguments(settings: TrainingSettings, output: Path, measured: MetricNames) -> TrainingArguments:
-    """Linear decay, batches of like length, one evaluation and checkpoint an epoch, the best of them kept.
+    """Linear decay, batches of like length, one evaluation and checkpoint an epoch, the best of them kept unless
+    weights are averaged.
 
     ``settings.arguments`` change any of it by its own name. Raises RecipeError for a name that does not exist, a
     value that TrainingArguments refuses, and what a run cannot apply (``argument_table``).
@@ -110,6 +111,13 @@ def training_arguments(settings: TrainingSettings, output: Path, measured: Metri
     ) as error:  # whatever transformers or accelerate raise for a value, a missing package included
         raise _refused(settings.arguments, error) from error
     _follow_the_metric(arguments, given, measured)
+    if settings.average_weights and arguments.load_best_model_at_end:
+        raise RecipeError(
+            "training.arguments.load_best_model_at_end is True, and training.average_weights is "
+            f"{settings.average_weights}",
+            expected="one of them: the student ends as the best checkpoint, or as the mean of the last ones",
+            remedy="leave one of them out",
+        )
     with _of_a_recipe():
         check_arguments(arguments)
         if not measured.classes:
@@ -133,7 +141,7 @@ def _defaults(settings: TrainingSettings, output: Path, measured: MetricNames) -
         "train_sampling_strategy": "group_by_length",
         "eval_strategy": "epoch" if evaluates else "no",
         "save_strategy": "epoch",
-        "load_best_model_at_end": evaluates,
+        "load_best_model_at_end": evaluates and not settings.average_weights,
         "metric_for_best_model": measured.select if evaluates else None,
         "logging_steps": 50,
         "report_to": "none",

@@ -43,6 +43,7 @@ from gradistill.training.projections import (
 from gradistill.training.sampler import SeededByEpoch
 from gradistill.training.step import Step
 from gradistill.training.trainer_checks import checked_terms, refuse_kind, refuse_labels, refuse_types
+from gradistill.training.weight_average import WeightAverage
 
 CHECKED_ROWS = 4
 """Rows of the first batch that the start-up check runs on."""
@@ -216,17 +217,31 @@ class DistillationTrainer(Trainer):
         if self.model is not self._student:
             self._build_step(self.model)
         student: Any = self.model
+        if self._averages and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            raise TrainingError(
+                "FSDP or DeepSpeed is on beside a WeightAverage, which needs whole weights in each process",
+                expected="one process a device: DDP, or a single device",
+                remedy="start with torchrun or accelerate launch without them, or leave the average out",
+            )
         if checkpoint := kwargs.get("resume_from_checkpoint"):
             load_projections(self.step.projections, Path(checkpoint))
+            for average in self._averages:
+                average.load(Path(checkpoint))
         attention = second_order_attention(student) if self.step.second_order else nullcontext()
         with attention, trained_with(student, self.step.projections):
             return super()._inner_training_loop(*args, **kwargs)
 
+    @property
+    def _averages(self) -> list[WeightAverage]:
+        return [each for each in self.callback_handler.callbacks if isinstance(each, WeightAverage)]
+
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        """What training needs beside the student to go on: projections too."""
+        """What training needs beside the student to go on: projections and averages too."""
         super()._save_optimizer_and_scheduler(output_dir)
         if self.args.should_save:
             save_projections(self.step.projections, Path(output_dir))
+            for average in self._averages:
+                average.save(Path(output_dir))
 
     def _set_signature_columns_if_needed(self) -> None:
         """Row numbers reach the collator whatever the model's forward reads: stored signals are found by them."""
