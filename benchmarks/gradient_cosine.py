@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from measuring import alternating, markdown, measured_before, publish, ratio, shown
-from step_cost import Bench, timed
+from step_cost import Bench, counted, timed
 
 from gradistill.commands.prepared_run import prepared_run
 from gradistill.data import DataChoice
@@ -72,15 +72,24 @@ def row(cell: dict[str, Any]) -> dict[str, Any]:
 
 def cost(rounds: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder), 3, 64, 2, "float32", recipes=("rationale",))
-        found = {}
-        for rule in RULES:
-            trainer = bench.distilling("rationale", compute=ComputeSettings(gradient_conflict=rule))
-            found[rule] = timed(trainer)
-        seconds = alternating(found, rounds)
-    ratios = {rule: ratio(taken, seconds["off"]) for rule, taken in seconds.items()}
+        bench = Bench(Path(folder) / "store", 3, 64, 2, "float32", recipes=("rationale",))
+        trainers = {
+            rule: bench.distilling("rationale", compute=ComputeSettings(gradient_conflict=rule))
+            for rule in RULES
+        }
+        seconds = alternating({rule: timed(trainer) for rule, trainer in trainers.items()}, rounds)
+        flops = {rule: counted(trainer) for rule, trainer in trainers.items()}
+    ratios = {
+        rule: {"time": ratio(taken, seconds["off"]), "flops": round(flops[rule] / flops["off"], 3)}
+        for rule, taken in seconds.items()
+    }
     table = [
-        {"gradient_conflict": rule, "time of a step, off = 1": shown(cell)} for rule, cell in ratios.items()
+        {
+            "gradient_conflict": rule,
+            "FLOPs, off = 1": f"{cell['flops']:.3f}",
+            "time, off = 1": shown(cell["time"]),
+        }
+        for rule, cell in ratios.items()
     ]
     command = f"python benchmarks/gradient_cosine.py --cost --rounds {rounds}"
     publish("conflict_cost", markdown(table), ratios, command=command)

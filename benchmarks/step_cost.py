@@ -91,9 +91,10 @@ class Bench:
         pair = Pair(Probe.find(self.student()), self.online.probe)
         asked = [r for recipe in self.recipes for r in signals_of(self.terms(recipe), pair, "teacher")]
         columns = columns_for((Logits(), *asked), self.online.probe, "int8")
-        plan = Build(self.folder, self.rows, columns, {}, {"encoding": "int8"})
+        made_for = {"signals": [column.as_dict() for column in columns]}
+        plan = Build(self.folder, self.rows, columns, made_for, {"encoding": "int8"})
         build(plan, self.online, self.collate)
-        return StoredTeacher.open(self.folder, {}, columns, self.rows["index"])
+        return StoredTeacher.open(self.folder, made_for, columns, self.rows["index"])
 
     def arguments(self) -> TrainingArguments:
         return TrainingArguments(

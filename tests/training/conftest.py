@@ -67,6 +67,8 @@ def rule(name: Any, cap: float = 1.0) -> dict[str, Any]:
 def terms_of(method: str) -> list[Term]:
     if method == "against":
         return list(AGAINST)
+    if method == "states":  # which do not reach the classifier
+        return [Term(HardLabel()), Term(HiddenStates(), -1.0)]
     recipe = load_recipe(method)
     return list(recipe.objectives.values())
 

@@ -160,7 +160,7 @@ def test_a_gradient_scaler_scales_both(kit: Any) -> None:
     with first.step([plane], accelerator):
         # g_a = (2, 0) and g_r = (-5, 7): without its part along g_a (0, 7), half as long as g_a (0, 1)
         loss = first.split(2 * plane[0], -5 * plane[0] + 7 * plane[1])
-        assert float(loss) == 6 - 15 + 28
+        assert loss.item() == 6 - 15 + 28
         accelerator.scaler.scale(loss).backward()
     assert plane.grad is not None
     assert torch.equal(plane.grad / 1024, torch.tensor([2.0, 1.0]))

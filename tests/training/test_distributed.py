@@ -23,7 +23,7 @@ CASES = {
     "adkd": {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2},
     "adkd in float32": {"per_device_train_batch_size": 4},
     "rationale in float32": {"per_device_train_batch_size": 4},
-    "against under project": {"per_device_train_batch_size": 4},
+    "states under project": {"per_device_train_batch_size": 4},
     "kd averaged": {"per_device_train_batch_size": 4, "max_steps": 4},
     "against under cap": {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2},
 }
