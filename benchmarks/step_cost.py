@@ -33,7 +33,7 @@ from gradistill.models.loading import PACKAGED, Head, load_classifier, load_toke
 from gradistill.models.probe import Probe
 from gradistill.models.student import student_from_teacher
 from gradistill.objectives import Pair
-from gradistill.recipe import load_recipe
+from gradistill.recipe import ComputeSettings, load_recipe
 from gradistill.signals import Logits
 from gradistill.signals.teacher import OnlineTeacher
 from gradistill.store.columns import columns_for
@@ -91,9 +91,10 @@ class Bench:
         pair = Pair(Probe.find(self.student()), self.online.probe)
         asked = [r for recipe in self.recipes for r in signals_of(self.terms(recipe), pair, "teacher")]
         columns = columns_for((Logits(), *asked), self.online.probe, "int8")
-        plan = Build(self.folder, self.rows, columns, {}, {"encoding": "int8"})
+        made_for = {"signals": [column.as_dict() for column in columns]}
+        plan = Build(self.folder, self.rows, columns, made_for, {"encoding": "int8"})
         build(plan, self.online, self.collate)
-        return StoredTeacher.open(self.folder, {}, columns, self.rows["index"])
+        return StoredTeacher.open(self.folder, made_for, columns, self.rows["index"])
 
     def arguments(self) -> TrainingArguments:
         return TrainingArguments(
@@ -110,7 +111,12 @@ class Bench:
         return Trainer(self.student(), self.arguments(), collate, self.rows)
 
     def distilling(
-        self, recipe: str, *, whole: bool = False, terms: Sequence[Term] = ()
+        self,
+        recipe: str,
+        *,
+        whole: bool = False,
+        terms: Sequence[Term] = (),
+        compute: ComputeSettings = ComputeSettings(),  # noqa: B008 (frozen)
     ) -> DistillationTrainer:
         """By the recipe's own terms, or by others."""
         student = self.student()
@@ -120,6 +126,7 @@ class Bench:
         trainer = DistillationTrainer(
             student, self.arguments(), self.collate, self.rows, teacher=self.store,
             objectives=terms or self.terms(recipe), teacher_facts=self.online.probe,
+            compute=compute,
         )  # fmt: skip
         if whole:
             student = trainer.step.student

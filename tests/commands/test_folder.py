@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from threading import Timer
 from typing import Any
@@ -28,7 +29,13 @@ class PowerCut(Exception):
 
 
 def interrupted(
-    small: Any, output: Path, monkeypatch: pytest.MonkeyPatch, *, after: int, method: str = "adkd"
+    small: Any,
+    output: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    after: int,
+    method: str = "adkd",
+    changes: Sequence[str] = ("training.epochs=2",),
 ) -> None:
     """A run of two epochs (3 steps each) that ends in the step after so many."""
     step = DistillationTrainer.training_step
@@ -43,7 +50,7 @@ def interrupted(
     with monkeypatch.context() as patch:
         patch.setattr(DistillationTrainer, "training_step", failing)
         with pytest.raises(PowerCut):
-            small.distilled(method, "two", output, "training.epochs=2")
+            small.distilled(method, "two", output, *changes)
 
 
 def weights(output: Path) -> bytes:
@@ -63,6 +70,19 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_nothing_had_been(
     assert any(line.startswith("going on from") and "checkpoint-3" in line for line in heard)
     assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
     assert not (tmp_path / "cut" / "checkpoints").exists()
+
+
+def test_averaged_weights_outlive_an_interruption(
+    small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checkpoint of step 3 holds the mean so far: of step 3 alone, of the last four of six."""
+    averaged = ("training.epochs=2", "training.average_weights=0.67")
+    metrics = small.distilled("kd", "two", tmp_path / "whole", *averaged)
+    interrupted(small, tmp_path / "cut", monkeypatch, after=4, method="kd", changes=averaged)
+    assert (tmp_path / "cut/checkpoints/checkpoint-3/weight_average.safetensors").is_file()
+    again = small.distilled("kd", "two", tmp_path / "cut", *averaged)
+    assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
+    assert again["eval"] == metrics["eval"]
 
 
 def test_a_half_written_checkpoint_is_passed_over(

@@ -14,8 +14,8 @@ from transformers import TrainingArguments
 from families import VOCABULARY, build
 from gradistill.batch import Batch
 from gradistill.models.student import share_embeddings
-from gradistill.objectives import Term
-from gradistill.recipe import load_recipe
+from gradistill.objectives import HardLabel, HiddenStates, Rationale, SoftLabel, Term
+from gradistill.recipe import ComputeSettings, load_recipe
 from gradistill.signals import Signal, forward_pass
 from gradistill.signals.teacher import OnlineTeacher
 from gradistill.training import trainer as trainer_module
@@ -55,7 +55,25 @@ def padded(features: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
 padded.mask_token_id = 3  # pyright: ignore[reportFunctionMemberAccess]
 
 
+AGAINST = (
+    Term(HardLabel(), 0.3),
+    Term(SoftLabel(), 0.7),
+    Term(Rationale(), -2.0),
+    Term(HiddenStates(), 0.01),
+)
+"""A negative weight turns the reasons against the answers, so that there is something to take out of their gradient."""
+
+
+def rule(name: Any, cap: float = 1.0) -> dict[str, Any]:
+    """Of a trainer: what it does with the gradients of the answers and of the rest."""
+    return {"compute": ComputeSettings(gradient_conflict=name, gradient_cap=cap if name == "cap" else 1.0)}
+
+
 def terms_of(method: str) -> list[Term]:
+    if method == "against":
+        return list(AGAINST)
+    if method == "states":  # which do not reach the classifier
+        return [Term(HardLabel()), Term(HiddenStates(), -1.0)]
     recipe = load_recipe(method)
     return list(recipe.objectives.values())
 
@@ -101,6 +119,7 @@ class Kit:
     """What the tests build from: see ``trainer``."""
 
     rows, padded, terms_of = staticmethod(rows), staticmethod(padded), staticmethod(terms_of)
+    rule = staticmethod(rule)
     noting = Noting
 
     def __init__(self, folder: Path) -> None:

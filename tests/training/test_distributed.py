@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import torch
 
+from gradistill.training.weight_average import WeightAverage
+
 TESTS = Path(__file__).parents[1]
 CASES = {
     "gkd": {"per_device_train_batch_size": 4},
@@ -22,6 +24,9 @@ CASES = {
     "adkd": {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2},
     "adkd in float32": {"per_device_train_batch_size": 4},
     "rationale in float32": {"per_device_train_batch_size": 4},
+    "states under project": {"per_device_train_batch_size": 4},
+    "kd averaged": {"per_device_train_batch_size": 4, "max_steps": 4},
+    "against under cap": {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2},
 }
 """A batch of eight over two processes: at once, or in two accumulated halves."""
 SHARED = {"adkd of 0.5": {"per_device_train_batch_size": 4}}
@@ -48,10 +53,15 @@ def of_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_end_with_the_weights_of_one(case: str, of_two: Path, kit: Any) -> None:
     method, narrow = case.removesuffix(" in float32"), case.endswith(" in float32")
+    method, _, rule = method.removesuffix(" averaged").partition(" under ")
     models = kit.models(frozen=method in ("gkd", "gkd_cls", "rationale"))
     student, teacher = models if narrow else (model.double() for model in models)
     before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
-    trainer = kit.trainer(method, (student, teacher), sgd=True, per_device_train_batch_size=8)
+    options = kit.rule(rule, cap=0.1) if rule else {}
+    if case.endswith("averaged"):
+        options["callbacks"] = [WeightAverage(0.5)]
+    one = {**CASES[case], "per_device_train_batch_size": 8, "gradient_accumulation_steps": 1}
+    trainer = kit.trainer(method, (student, teacher), options=options, sgd=True, **one)
     trainer.train()
     found = [torch.load(of_two / f"{case}-{rank}.pt") for rank in (0, 1)]
     # the same terms in another order, twice, at a learning rate of 1
@@ -101,7 +111,7 @@ print(during > before, len(os.listdir("/proc/self/task")) > before)
 
 def losses(history: list[dict[str, float]]) -> list[dict[str, float]]:
     return [
-        {key: value for key, value in logs.items() if key == "loss" or "/" in key}
+        {key: value for key, value in logs.items() if key == "loss" or "/" in key or "gradient" in key}
         for logs in history
         if "loss" in logs
     ]

@@ -12,19 +12,24 @@ from typing import Any
 import torch
 
 from gradistill.training.distributed import leave_the_others
+from gradistill.training.weight_average import WeightAverage
 from training.conftest import Kit
 
 
 def run(folder: Path, case: str, arguments: dict[str, Any]) -> None:
     rank = os.environ["RANK"]
     method, _, share = case.removesuffix(" in float32").partition(" of ")
+    method, _, rule = method.removesuffix(" averaged").partition(" under ")
     kit = Kit(folder / rank)
     wide = torch.float32 if case.endswith(" in float32") else torch.float64
     models = tuple(model.to(wide) for model in kit.models(frozen=method in ("gkd", "gkd_cls", "rationale")))
     terms = [
         replace(t, share=float(share or 1)) if t.objective.second_order else t for t in kit.terms_of(method)
     ]
-    trainer = kit.trainer(terms, models, sgd=True, ddp_backend="gloo", **arguments)
+    options = kit.rule(rule, cap=0.1) if rule else {}
+    if case.endswith("averaged"):
+        options["callbacks"] = [WeightAverage(0.5)]
+    trainer = kit.trainer(terms, models, options=options, sgd=True, ddp_backend="gloo", **arguments)
     trainer.train()
     assert trainer.accelerator.num_processes == 2
     found = {"weights": models[0].state_dict(), "history": trainer.state.log_history}

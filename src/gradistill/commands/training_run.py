@@ -35,6 +35,7 @@ from gradistill.store.fingerprint import of_model, of_rows, of_tokenizer
 from gradistill.training.arguments import CHECKPOINTS, sealing
 from gradistill.training.distributed import processes
 from gradistill.training.trainer import DistillationTrainer
+from gradistill.training.weight_average import WeightAverage
 
 logger = logging.getLogger(__name__)
 
@@ -153,7 +154,8 @@ class Run(ABC):
     def trainer(
         self, arguments: TrainingArguments, encoded: EncodedRows, teacher: TeacherSignals | None
     ) -> DistillationTrainer:
-        pair = self.models.facts
+        pair, share = self.models.facts, self.recipe.training.average_weights
+        averaging = [WeightAverage(share)] if share else []
         return DistillationTrainer(
             self.models.student.model,
             arguments,
@@ -162,7 +164,7 @@ class Run(ABC):
             encoded.rows.get("validation"),
             processing_class=self.tokenizer,
             compute_metrics=self.metric_function(),
-            callbacks=[sealing(self.recipe.training), *self.callbacks],
+            callbacks=[*averaging, sealing(self.recipe.training), *self.callbacks],
             teacher=teacher,
             objectives=self.terms,
             teacher_facts=pair.teacher if pair else None,

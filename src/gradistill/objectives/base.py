@@ -73,6 +73,8 @@ class Objective(ABC):
     name: ClassVar[str]
     title: ClassVar[str]
     source: ClassVar[str]
+    answers: ClassVar[bool] = False
+    """Whether it is about the student's answers to the texts, and so goes first (``training/answers_first.py``)."""
 
     @property
     def second_order(self) -> bool:

@@ -24,6 +24,7 @@ class HardLabel(Objective):
     name: ClassVar[str] = "hard_label"
     title: ClassVar[str] = "Cross-entropy with the labels"
     source: ClassVar[str] = "Devlin et al. 2019, arXiv 1810.04805"
+    answers: ClassVar[bool] = True
 
     def signals(self, pair: Pair, role: Role) -> dict[str, Signal]:
         return {"logits": Logits()} if role == "student" else {}

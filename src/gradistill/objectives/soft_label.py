@@ -24,6 +24,7 @@ class SoftLabel(Objective):
     name: ClassVar[str] = "soft_label"
     title: ClassVar[str] = "Soft labels (knowledge distillation)"
     source: ClassVar[str] = "Hinton et al. 2015, arXiv 1503.02531"
+    answers: ClassVar[bool] = True
 
     temperature: float = Field(default=1.0, gt=0, description="τ, divides both models' logits")
     divergence: Literal["kl", "soft_cross_entropy"] = Field(default="kl", description="what is measured at τ")

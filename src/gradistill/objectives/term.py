@@ -78,3 +78,28 @@ def refuse_idle_steps(terms: Iterable[Term]) -> None:
             expected="an objective that runs at every step, in every stage",
             remedy="set every: 1 for one of them, let the stages meet (start, end), or add soft_label",
         )
+
+
+def refuse_no_conflict(terms: Iterable[Term], rule: str) -> None:
+    """Raise RecipeError where a rule for the gradients of answers and of the rest (``compute.gradient_conflict``) never
+    finds both on one step."""
+    weighty = [term for term in terms if term.weight]
+    answers = [term for term in weighty if term.objective.answers]
+    rest = [term for term in weighty if not term.objective.answers]
+    if rule == "off" or any(max(a.start, r.start) < min(a.end, r.end) for a in answers for r in rest):
+        return
+    if answers and rest:
+        fault = f"{_named(answers)} and {_named(rest)} never run on the same step"
+    elif answers:
+        fault = f"there is nothing beside {_named(answers)}"
+    else:
+        fault = "there is neither hard_label nor soft_label"
+    raise RecipeError(
+        f"compute.gradient_conflict is {rule}, and {fault}",
+        expected="hard_label or soft_label, and another objective, with weights other than 0 in the same stage",
+        remedy="leave gradient_conflict out, or add what is missing",
+    )
+
+
+def _named(terms: Iterable[Term]) -> str:
+    return " and ".join(term.name for term in terms)

@@ -6,18 +6,18 @@ import dataclasses
 import re
 from collections.abc import Mapping
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import pydantic
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from gradistill.batch import MOST_SEED
 from gradistill.errors import RecipeError, nearest
 from gradistill.models.layer_map import LayerMap
 from gradistill.models.student import Dropout, Embeddings
 from gradistill.objectives import Term, all_objectives
-from gradistill.objectives.term import refuse_idle_steps
+from gradistill.objectives.term import refuse_idle_steps, refuse_no_conflict
 from gradistill.recipe.recipe_files import shipped, shipped_methods
 from gradistill.recipe.secrets import redacted, refuse_redacted
 
@@ -72,13 +72,28 @@ class TrainingSettings(Strict):
         gt=0,
         description="a checkpoint after so many minutes within an epoch, beside that at its end",
     )
+    average_weights: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share of the training at whose end the student becomes the mean of its weights; 0 is off",
+    )
     arguments: dict[str, Any] = Field(
         default_factory=dict, description="anything else of transformers.TrainingArguments, by its own name"
     )
 
 
+Conflict = Annotated[
+    Literal["off", "log", "project", "cap"],
+    BeforeValidator(lambda value: "off" if value is False else value),  # as YAML reads a bare off
+]
+
+
 class ComputeSettings(Strict):
-    """How what a recipe wants is computed. It costs more or less; what is learned differs by rounding."""
+    """How what a recipe wants is computed.
+
+    It costs more or less; what is learned differs by rounding. ``gradient_conflict`` alone changes what is learned.
+    """
 
     trim_last_block: bool = Field(
         default=True,
@@ -90,6 +105,22 @@ class ComputeSettings(Strict):
     pad_to_max_length: bool = Field(
         default=False, description="pad every batch to max_length, not to its longest text"
     )
+    gradient_conflict: Conflict = Field(
+        default="off",
+        description="answers first: off, log (their gradient's cosine with the rest), project (take out of the rest "
+        "what goes against it), or cap (project, and limit the rest)",
+    )
+    gradient_cap: float = Field(
+        default=1.0, gt=0, description="of cap: how many times as long as that of the answers the rest may be"
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _cap_of_cap(self) -> ComputeSettings:
+        if self.gradient_conflict != "cap" and self.gradient_cap != 1.0:
+            raise ValueError(
+                f"gradient_conflict: cap, or no gradient_cap: {self.gradient_conflict} limits nothing"
+            )
+        return self
 
 
 BESIDE = tuple(field.name for field in dataclasses.fields(Term) if field.name != "objective")
@@ -163,6 +194,7 @@ def validated(raw: dict[str, Any]) -> Recipe:
         recipe = Recipe.model_validate({**raw, "objectives": built})
     except pydantic.ValidationError as error:
         raise refusal(error, Recipe) from error
+    refuse_no_conflict(built.values(), recipe.compute.gradient_conflict)
     refuse_redacted(recipe.training.arguments, "training.arguments")
     _refuse_unanswered_copies(recipe)
     return recipe

@@ -53,7 +53,7 @@ _UPLOAD = _run(
 _SHARDED = _run(
     "a run writes the student from one process that holds all of it",
     "leave it out: torchrun trains on several devices with one copy of the student on each",
-    note="refused under a gradient objective",
+    note="refused under a gradient objective, under `gradient_conflict`, and beside a `WeightAverage`",
 )
 _LIGER = _both("fused kernels of Liger have no second derivative", "leave it out")
 _SCRIPTS = _run("the Trainer does not read it: it is for scripts of your own", "leave it out")
@@ -89,10 +89,15 @@ _TABLE: dict[str, Handling] = {
     "fp16_full_eval": _run("a run evaluates in the type that it trains in", "use fp16"),
     "tf32": APPLIED,
     "activation_checkpointing": APPLIED,
-    "activation_checkpointing_kwargs": Handling("under a gradient objective `use_reentrant` is false; true is refused"),
+    "activation_checkpointing_kwargs": Handling(
+        "under a gradient objective and under `gradient_conflict`, `use_reentrant` is false; true is refused"
+    ),
     "gradient_checkpointing": Handling("the older name of `activation_checkpointing`"),
     "gradient_checkpointing_kwargs": Handling("the older name of `activation_checkpointing_kwargs`"),
-    "torch_compile": Handling("refused under a gradient objective: a compiled model has no second derivative"),
+    "torch_compile": Handling(
+        "refused under a gradient objective: a compiled model has no second derivative; and under "
+        "`gradient_conflict`: its graph has one backward pass"
+    ),
     "torch_compile_backend": Handling("as `torch_compile`"),
     "torch_compile_mode": Handling(
         "as `torch_compile`",
@@ -147,7 +152,7 @@ _TABLE: dict[str, Handling] = {
     "hub_strategy": _UPLOAD,
     "hub_always_push": _UPLOAD,
     "hub_revision": _UPLOAD,
-    "load_best_model_at_end": Handling("refused without evaluations"),
+    "load_best_model_at_end": Handling("refused without evaluations, and beside averaged weights"),
     "metric_for_best_model": Handling("a metric that is not computed is refused before any work"),
     "greater_is_better": Handling("follows the metric: losses are minimised. In a run the contrary is refused"),
     "ignore_data_skip": _run(f"with it {_RESUMED}", "leave it out"),

@@ -31,7 +31,7 @@ from gradistill.data.tasks import CLASS_METRICS, SCORE_METRICS
 from gradistill.errors import RecipeError, TrainingError, nearest
 from gradistill.objectives import Term
 from gradistill.objectives.hard_label import HardLabel
-from gradistill.recipe import Recipe, TrainingSettings
+from gradistill.recipe import ComputeSettings, Recipe, TrainingSettings
 from gradistill.recipe.secrets import redacted
 from gradistill.training.argument_table import ARGUMENTS, OF_THE_RUN, WITHIN_BACKWARD
 from gradistill.training.checkpoints import Sealing
@@ -75,7 +75,7 @@ def check_training(recipe: Recipe, measured: MetricNames = ANY) -> None:
     with TemporaryDirectory() as folder:
         arguments = training_arguments(recipe.training, Path(folder), measured)
     with _of_a_recipe():
-        check_terms(arguments, list(recipe.objectives.values()))
+        check_terms(arguments, list(recipe.objectives.values()), recipe.compute)
     sealing(recipe.training)
 
 
@@ -90,7 +90,8 @@ def _of_a_recipe() -> Iterator[None]:
 
 
 def training_arguments(settings: TrainingSettings, output: Path, measured: MetricNames) -> TrainingArguments:
-    """Linear decay, batches of like length, one evaluation and checkpoint an epoch, the best of them kept.
+    """Linear decay, batches of like length, one evaluation and checkpoint an epoch, the best of them kept unless
+    weights are averaged.
 
     ``settings.arguments`` change any of it by its own name. Raises RecipeError for a name that does not exist, a
     value that TrainingArguments refuses, and what a run cannot apply (``argument_table``).
@@ -110,6 +111,13 @@ def training_arguments(settings: TrainingSettings, output: Path, measured: Metri
     ) as error:  # whatever transformers or accelerate raise for a value, a missing package included
         raise _refused(settings.arguments, error) from error
     _follow_the_metric(arguments, given, measured)
+    if settings.average_weights and arguments.load_best_model_at_end:
+        raise RecipeError(
+            "training.arguments.load_best_model_at_end is True, and training.average_weights is "
+            f"{settings.average_weights}",
+            expected="one of them: the student ends as the best checkpoint, or as the mean of the last ones",
+            remedy="leave one of them out",
+        )
     with _of_a_recipe():
         check_arguments(arguments)
         if not measured.classes:
@@ -133,7 +141,7 @@ def _defaults(settings: TrainingSettings, output: Path, measured: MetricNames) -
         "train_sampling_strategy": "group_by_length",
         "eval_strategy": "epoch" if evaluates else "no",
         "save_strategy": "epoch",
-        "load_best_model_at_end": evaluates,
+        "load_best_model_at_end": evaluates and not settings.average_weights,
         "metric_for_best_model": measured.select if evaluates else None,
         "logging_steps": 50,
         "report_to": "none",
@@ -355,8 +363,11 @@ def check_arguments(arguments: TrainingArguments) -> None:
     _try(arguments)
 
 
-def check_terms(arguments: TrainingArguments, terms: Sequence[Term]) -> None:
-    """Refuse arguments that the objectives cannot be trained with. Raises TrainingError."""
+def check_terms(arguments: TrainingArguments, terms: Sequence[Term], compute: ComputeSettings) -> None:
+    """Refuse arguments that the objectives, or the way they are computed, cannot be trained with.
+
+    Raises TrainingError.
+    """
     smoothing = arguments.label_smoothing_factor
     if smoothing and not any(isinstance(term.objective, HardLabel) for term in terms):
         raise _not_applied(
@@ -366,6 +377,8 @@ def check_terms(arguments: TrainingArguments, terms: Sequence[Term]) -> None:
             "leave it out, or add hard_label",
         )
     gradients = [term.name for term in terms if term.objective.second_order]
+    if compute.gradient_conflict != "off":
+        _check_two_backward_passes(arguments, compute.gradient_conflict)
     if not gradients:
         return
     without = {
@@ -381,6 +394,21 @@ def check_terms(arguments: TrainingArguments, terms: Sequence[Term]) -> None:
             "activation_checkpointing_kwargs", chosen, "re-entrant checkpoints have no second derivative",
             "leave use_reentrant out",
         )  # fmt: skip
+
+
+def _check_two_backward_passes(arguments: TrainingArguments, rule: str) -> None:
+    """Refuse what allows no second backward pass through one graph."""
+    out = f"leave it out, or train without compute.gradient_conflict: {rule}"
+    if arguments.torch_compile:
+        raise _not_applied("torch_compile", True, "a compiled graph has one backward pass only", out)
+    chosen: Any = arguments.gradient_checkpointing_kwargs or {}
+    if arguments.gradient_checkpointing and chosen.get("use_reentrant"):
+        raise _not_applied(
+            "activation_checkpointing_kwargs",
+            chosen,
+            "re-entrant checkpoints have one backward pass only",
+            out,
+        )
 
 
 def refuse_smoothed_scores(arguments: TrainingArguments) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -27,8 +27,10 @@ from gradistill.errors import TrainingError
 from gradistill.models.attention import second_order_attention
 from gradistill.models.probe import Probe, ProbedModel
 from gradistill.objectives import ModelFacts, Moment, Pair, Term
+from gradistill.objectives.term import refuse_no_conflict
 from gradistill.recipe import ComputeSettings
 from gradistill.signals.teacher import OnlineTeacher, TeacherSignals
+from gradistill.training.answers_first import AnswersFirst
 from gradistill.training.arguments import check_arguments, check_metric, check_terms, refuse_smoothed_scores
 from gradistill.training.gradient_check import check_second_order
 from gradistill.training.label_smoothing import smoothed
@@ -43,6 +45,7 @@ from gradistill.training.projections import (
 from gradistill.training.sampler import SeededByEpoch
 from gradistill.training.step import Step
 from gradistill.training.trainer_checks import checked_terms, refuse_kind, refuse_labels, refuse_types
+from gradistill.training.weight_average import WeightAverage
 
 KEPT_COLUMNS = ("index", "word_ids", "special_tokens_mask")
 """Columns of the training data that a batch needs, and the model's forward does not."""
@@ -114,9 +117,10 @@ class DistillationTrainer(Trainer):
         args = given.get("args")
         refuse_types(given, teacher)
         terms = checked_terms(objectives, teacher)
+        refuse_no_conflict(terms, compute.gradient_conflict)
         if isinstance(args, TrainingArguments):
             check_arguments(args)
-            check_terms(args, terms)
+            check_terms(args, terms, compute)
             check_metric(args, given)
             given["args"] = copy.copy(args)  # the caller's stays as it is
         with _no_new_folder(args):
@@ -134,8 +138,12 @@ class DistillationTrainer(Trainer):
             self._rows: list[Tensor] = []
             self._logged = defaultdict[str, Tensor](partial(torch.zeros, 2, device=self.args.device))
             self._build_step(self.model)
+            on = compute.gradient_conflict != "off"
+            self._answers_first = AnswersFirst(compute, self.args.device) if on else None
             if self.step.second_order:
-                self._refuse_what_loses_gradients()
+                self._refuse_what_loses_gradients("a gradient objective")
+            elif on:
+                self._refuse_what_loses_gradients(f"compute.gradient_conflict: {compute.gradient_conflict}")
             self._refuse_what_cannot_train()
 
     def _build_step(self, student: Any) -> None:
@@ -154,7 +162,7 @@ class DistillationTrainer(Trainer):
         self.step = Step(plan.terms, pair, probed, plan.teacher, plan.compute.share_views, projections)
         self._student, self._checked = student, False
 
-    def _refuse_what_loses_gradients(self) -> None:
+    def _refuse_what_loses_gradients(self, under: str) -> None:
         wrappers = {
             "FSDP (the inner backward reshards the parameters)": self.is_fsdp_enabled,
             "DeepSpeed": self.is_deepspeed_enabled,
@@ -163,7 +171,7 @@ class DistillationTrainer(Trainer):
         for name, on in wrappers.items():
             if on:
                 raise TrainingError(
-                    f"{name} is on for a student under a gradient objective",
+                    f"{name} is on for a student under {under}",
                     expected="one process a device: DDP, or a single device",
                     remedy="start with torchrun or accelerate launch, without FSDP or DeepSpeed for the student",
                 )
@@ -214,17 +222,31 @@ class DistillationTrainer(Trainer):
         if self.model is not self._student:
             self._build_step(self.model)
         student: Any = self.model
+        if self._averages and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            raise TrainingError(
+                "FSDP or DeepSpeed is on beside a WeightAverage, which needs whole weights in each process",
+                expected="one process a device: DDP, or a single device",
+                remedy="start with torchrun or accelerate launch without them, or leave the average out",
+            )
         if checkpoint := kwargs.get("resume_from_checkpoint"):
             load_projections(self.step.projections, Path(checkpoint))
+            for average in self._averages:
+                average.load(Path(checkpoint))
         attention = second_order_attention(student) if self.step.second_order else nullcontext()
         with attention, trained_with(student, self.step.projections):
             return super()._inner_training_loop(*args, **kwargs)
 
+    @property
+    def _averages(self) -> list[WeightAverage]:
+        return [each for each in self.callback_handler.callbacks if isinstance(each, WeightAverage)]
+
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        """What training needs beside the student to go on: projections too."""
+        """What training needs beside the student to go on: projections and averages too."""
         super()._save_optimizer_and_scheduler(output_dir)
         if self.args.should_save:
             save_projections(self.step.projections, Path(output_dir))
+            for average in self._averages:
+                average.save(Path(output_dir))
 
     def _set_signature_columns_if_needed(self) -> None:
         """Row numbers, by which stored signals are found, and words reach the collator whatever the forward reads."""
@@ -253,6 +275,8 @@ class DistillationTrainer(Trainer):
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
         """The batches of one optimizer step, and how many examples, real tokens and labels they hold in all."""
         self._accumulated, self._rows = count(), []
+        if self._answers_first is not None:
+            self._answers_first.reset()
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         if not batches:
             return batches, None
@@ -290,9 +314,20 @@ class DistillationTrainer(Trainer):
     def training_step(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
         if not self._checked:
             self._check(model, inputs)
-        loss = super().training_step(model, inputs, *args, **kwargs)
+        with (
+            self._answers_first.step(self._trained(), self.accelerator)
+            if self._answers_first
+            else nullcontext()
+        ):
+            loss = super().training_step(model, inputs, *args, **kwargs)
         averaged_over_processes(self.step.projections, self.accelerator)
         return loss
+
+    def _trained(self) -> list[nn.Parameter]:
+        """The student's own parameters that are trained; projections are none of them."""
+        student: Any = self.model
+        projections = set(self.step.projections.parameters())
+        return [p for p in student.parameters() if p.requires_grad and p not in projections]
 
     def _check(self, model: nn.Module, inputs: Any) -> None:
         """On the first rows: whether the last block may be trimmed, and the second-order gradient."""
@@ -339,9 +374,19 @@ class DistillationTrainer(Trainer):
         self._refuse_non_finite(distances, batch)
         self._accumulate_logs(distances, examples)
         weights = {term.name: term.weight_at(progress) for term in terms}
-        total = torch.stack([weights[name] * values.sum() for name, values in distances.items()]).sum()
-        # Gradients are averaged over processes, and `examples` counts those of all of them.
-        loss = total / examples * self.accelerator.num_processes
+        weighted = {name: weights[name] * values.sum() for name, values in distances.items()}
+
+        def averaged(names: Iterable[str]) -> Tensor:
+            # Gradients are averaged over processes, and `examples` counts those of all of them.
+            total = torch.stack([weighted[name] for name in names]).sum()
+            return total / examples * self.accelerator.num_processes
+
+        answers = [term.name for term in terms if term.objective.answers and term.weight]
+        rest = [name for name in weighted if name not in answers]
+        if answers and rest and self._answers_first is not None and self._answers_first.running:
+            loss = self._answers_first.split(averaged(answers), averaged(rest))
+        else:
+            loss = averaged(weighted)
         return (loss, SequenceClassifierOutput(loss=loss, logits=logits)) if return_outputs else loss  # pyright: ignore[reportArgumentType]
 
     def prediction_step(
@@ -409,6 +454,8 @@ class DistillationTrainer(Trainer):
                     logs[f"raw/{term.name}"] = raw / steps
                     logs[f"weighted/{term.name}"] = raw / steps * term.weight
             self._logged.clear()
+            if self._answers_first is not None:
+                logs |= self._answers_first.logged()
         super().log(logs, *args, **kwargs)
 
 
