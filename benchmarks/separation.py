@@ -40,7 +40,7 @@ from gradistill.data.raw_words import count_words, word_pool
 LINES = RESULTS / "separation.jsonl"
 YARDSTICK = PAGE.with_name("yardstick.md")
 CHOICE = AuditChoice(max_rows=300, response_rows=60, shapley_rows=30, faithfulness_rows=0, perturbed_rows=0)
-VARIANT_ROWS, MOST_COPIES = 40, 64
+VARIANT_ROWS, MOST_COPIES, AT_ONCE = 40, 64, 4
 UNTRAINED, UPPER = ("random", "random_head", "cut"), ("layers_5", "longer", "bits_8")
 HEADLINE = ("response", "response_masked", "flips", "flips_masked", "kept", "shapley", "shapley_sign", "saliency",
             "top_k_overlap", "cosine", "label", "probability", "prediction")  # fmt: skip
@@ -73,18 +73,37 @@ def add_line(line: Mapping[str, Any]) -> None:
 
 
 def measure(models: Path, data: Path, tasks: Sequence[str]) -> None:
+    """Audits of all tasks, some students at a time and the most informative first; then the other forms."""
     for task in tasks:
         teacher, choice = models / task / "teacher", data_of(data, task)
-        there = sorted(file.parent.name for file in (models / task).glob("*/model.safetensors"))
-        names = [name for name in there if name != "teacher"]
-        if new := [name for name in names if name not in _of(lines(), task)]:
-            folders = [str(models / task / name) for name in new]
+        new = [name for name in _made(models, task) if name not in _of(lines(), task)]
+        for start in range(0, len(new), AT_ONCE):
+            folders = [str(models / task / name) for name in new[start : start + AT_ONCE]]
             found = audit(str(teacher), folders, choice, models / task / "audit", CHOICE, overwrite=True)
             add_audit(task, found)
+    for task in tasks:
+        teacher, choice = models / task / "teacher", data_of(data, task)
         known = {line["student"] for line in lines() if line["task"] == task and "variants" in line}
-        if new := [name for name in names if name not in known]:
+        if new := [name for name in _made(models, task) if name not in known]:
             for name, values in variants_of(teacher, [models / task / name for name in new], choice):
                 add_line({"task": task, "student": name, "variants": values})
+
+
+def _made(models: Path, task: str) -> list[str]:
+    """The finished students of a task."""
+    there = {file.parent.name for file in (models / task).glob("*/model.safetensors")} - {"teacher"}
+    first = [
+        "random_head",
+        "kd",
+        "rationale",
+        "coalition",
+        "cut",
+        "bits_8",
+        "coalition_rationale",
+        "random",
+        "minilm",
+    ]
+    return [*filter(there.__contains__, first), *sorted(there - {*first})]
 
 
 def add_audit(task: str, found: Mapping[str, Any]) -> None:
