@@ -3,8 +3,8 @@
     pip install shap statsmodels
     python benchmarks/witnesses.py MODEL DATA TASK
 
-MODEL is a classifier of the task. Shapley values are those of the log-odds of its label on 10 validation rows of each kind,
-words that are out replaced by drawn ones; texts of up to 7 words exactly, longer ones by permutations of both packages.
+MODEL is a classifier of the task. Shapley values are those of the log-odds of its label, words that are out replaced by
+drawn ones, on 10 validation rows of up to 7 words, exactly, and on 10 longer ones, by permutations of both packages.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ class CoalitionMatching(Objective):
 
     copies: int = Field(default=2, ge=1, description="changed copies of each row and epoch")
     sets: int = Field(
-        default=8, ge=1, description="sets of copies, one an epoch, which then come round again"
+        default=4, ge=1, description="sets of copies, one an epoch, which then come round again"
     )
     keep: tuple[float, float] = Field(
         default=(0.1, 0.95), description="range of the share of words that stay in a copy (sizes: rate)"

@@ -30,7 +30,7 @@ class NoiseMatching(Objective):
 
     copies: int = Field(default=1, ge=1, description="noisy copies of each row and epoch")
     sets: int = Field(
-        default=8, ge=1, description="sets of copies, one an epoch, which then come round again"
+        default=4, ge=1, description="sets of copies, one an epoch, which then come round again"
     )
     sigma: float = Field(
         default=0.1, gt=0, description="length of a token's noise as a share of that of its embedding"
