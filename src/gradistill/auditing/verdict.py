@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gradistill.auditing.figure_titles import title_of
 from gradistill.auditing.slices import MIN_ROWS, ranked
 
 PASS, WARN, FAIL = "pass", "warn", "fail"
@@ -203,7 +204,7 @@ def _number(value: float | int | None) -> str:
 
 def _notes(student: Mapping[str, Any], figures: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """What a reader of the figures should know, and no limit is set on."""
-    at_floor = [name.replace("_", " ") for name, figure in figures.items() if _reaches_floor(figure)]
+    at_floor = [title_of(name) for name, figure in figures.items() if _reaches_floor(figure)]
     notes = []
     if at_floor:
         notes.append(

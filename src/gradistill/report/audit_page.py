@@ -12,6 +12,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from gradistill.auditing.figure_titles import title_of
 from gradistill.data.tasks import metric_title
 from gradistill.report.audit_plots import output_plots, slice_plots
 from gradistill.report.audit_tables import (
@@ -27,7 +28,6 @@ from gradistill.report.audit_tables import (
     shown_names,
     student_names,
     students_of,
-    title_of,
 )
 from gradistill.report.change_report import (
     calibration_table,

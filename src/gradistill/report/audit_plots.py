@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from gradistill.auditing.figure_titles import title_of
 from gradistill.report.audit_tables import (
     capital,
     counted,
@@ -13,7 +14,6 @@ from gradistill.report.audit_tables import (
     shown_names,
     student_names,
     students_of,
-    title_of,
 )
 from gradistill.report.number_text import decimal, finite
 from gradistill.report.svg import COLOURS, INK, Plot, short, svg

@@ -10,34 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gradistill.auditing.figure_titles import title_of
 from gradistill.report.model_card import public_name
 from gradistill.report.number_text import between, count, decimal
-
-TITLES = {
-    "label": "label loyalty",
-    "kappa": "label agreement beyond chance (κ)",
-    "probability": "probability loyalty",
-    "prediction": "prediction loyalty",
-    "saliency": "saliency loyalty",
-    "flips": "flip agreement",
-    "flips_masked": "flip agreement, masked",
-    "kept": "kept labels",
-    "kept_masked": "kept labels, masked",
-    "shapley": "Shapley agreement",
-    "shapley_sign": "Shapley signs",
-    "signed": "signed attributions",
-    "signed_top": "signs of the top tokens",
-    "response": "response loyalty",
-    "response_masked": "response loyalty, masked",
-    "top_k_overlap": "top-k overlap",
-    "kendall_tau": "Kendall’s τ",
-    "teacher_token_f1": "teacher token F1",
-    "student_token_f1": "student token F1",
-    "macro_f1": "macro F1",
-    "teacher_macro_f1": "teacher macro F1",
-    "student_macro_f1": "student macro F1",
-}
-"""What reads badly when underscores merely become spaces."""
 
 UP, DOWN = "↑", "↓"
 DIRECTIONS = {
@@ -114,11 +89,6 @@ def cell(estimate: Any, limit: Any = None) -> TableCell | None:
         gain=decimal(estimate.get("gain")),
         reference=decimal(reference.get("value") if isinstance(reference, Mapping) else reference),
     )
-
-
-def title_of(name: str) -> str:
-    """The name of a figure or a group as a reader would write it."""
-    return TITLES.get(name) or " ".join(str(name).replace("_", " ").split())
 
 
 def direction_of(name: str) -> str:

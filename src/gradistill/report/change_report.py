@@ -11,6 +11,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from gradistill.auditing.figure_titles import title_of
 from gradistill.report.audit_tables import (
     capital,
     cell,
@@ -18,7 +19,6 @@ from gradistill.report.audit_tables import (
     shown_names,
     student_names,
     students_of,
-    title_of,
 )
 from gradistill.report.model_card import public_name
 from gradistill.report.number_text import count, decimal, finite

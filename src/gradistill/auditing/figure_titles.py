@@ -1,0 +1,34 @@
+"""The figures of an audit by the names that readers see."""
+
+from __future__ import annotations
+
+TITLES = {
+    "label": "label loyalty",
+    "kappa": "label agreement beyond chance (κ)",
+    "probability": "probability loyalty",
+    "prediction": "prediction loyalty",
+    "saliency": "saliency loyalty",
+    "flips": "flip agreement",
+    "flips_masked": "flip agreement, masked",
+    "kept": "kept labels",
+    "kept_masked": "kept labels, masked",
+    "shapley": "Shapley agreement",
+    "shapley_sign": "Shapley signs",
+    "signed": "signed attributions",
+    "signed_top": "signs of the top tokens",
+    "response": "response loyalty",
+    "response_masked": "response loyalty, masked",
+    "top_k_overlap": "top-k overlap",
+    "kendall_tau": "Kendall’s τ",
+    "teacher_token_f1": "teacher token F1",
+    "student_token_f1": "student token F1",
+    "macro_f1": "macro F1",
+    "teacher_macro_f1": "teacher macro F1",
+    "student_macro_f1": "student macro F1",
+}
+"""What reads badly when underscores merely become spaces."""
+
+
+def title_of(name: str) -> str:
+    """The name of a figure or a group as a reader would write it."""
+    return TITLES.get(name) or " ".join(str(name).replace("_", " ").split())
