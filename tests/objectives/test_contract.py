@@ -60,7 +60,8 @@ OF_EVERY_TOKEN = {"hidden_states", "word_relations", "layer_relations", "granula
 
 def batch_of(collated: Any) -> Batch:
     """With what stands in for words: objectives on changed copies need it, and no other looks at it."""
-    return Batch.of(collated, mask_token_id=3, token_pool=torch.arange(5, 64))
+    special = {"special_tokens_mask": torch.zeros_like(collated["input_ids"])}
+    return Batch.of(special | collated, mask_token_id=3, token_pool=torch.arange(5, 64))
 
 
 def applies(name: str, family: str) -> bool:

@@ -176,7 +176,12 @@ def test_coalition_matching_is_the_mean_over_copies(hardest: int | None, labels:
 
 @pytest.mark.parametrize(
     ("settings", "named"),
-    [({"keep": (0.9, 0.1)}, "keep"), ({"keep": (0.1, 1.5)}, "keep"), ({"hardest": 3}, "hardest is 3")],
+    [
+        ({"keep": (0.9, 0.1)}, "keep"),
+        ({"keep": (0.1, 1.5)}, "keep"),
+        ({"keep": (0.2, 0.5), "sizes": "shapley"}, "without a rate"),
+        ({"hardest": 3}, "hardest is 3"),
+    ],
 )
 def test_coalition_matching_refuses_what_cannot_be(settings: dict, named: str) -> None:
     with pytest.raises(RecipeError, match=named):

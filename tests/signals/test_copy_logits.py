@@ -128,9 +128,28 @@ def test_without_words_every_token_of_its_own_is_one() -> None:
     assert torch.equal(ids[:, :, 0], rows["input_ids"][:, None, 0].expand(3, 4))
 
 
+def test_words_that_were_cut_off_are_no_players() -> None:
+    """Of a cut pair the numbers of the second text's words begin behind those that are gone."""
+    rows = {"input_ids": torch.arange(10, 15)[None], "word_ids": torch.tensor([[-1, 0, 1, 120, 121]])}
+    batch = Batch.of(rows, mask_token_id=MASK)
+    for sizes in ("rate", "shapley"):
+        ids = replace(COPIES, copies=200, sizes=sizes).token_ids(batch, range(3))[0]
+        gone = (ids == MASK).sum(1)
+        assert gone.min() >= 1
+        assert gone.max() <= (4 if sizes == "rate" else 3)
+
+
+def test_rows_that_do_not_know_their_special_tokens_are_refused() -> None:
+    with pytest.raises(DataError, match="which of their tokens are special"):
+        COPIES.token_ids(Batch.of(collated(), mask_token_id=MASK), [0])
+
+
 @pytest.mark.parametrize(
     ("replacement", "known", "missing"),
-    [("mask", {"mask_token_id": None}, "mask token"), ("tokens", {"token_pool": None}, "tokens of the data")],
+    [
+        ("mask", {"mask_token_id": None}, "mask token"),
+        ("tokens", {"token_pool": None}, "tokens of the training"),
+    ],
 )
 def test_a_batch_that_cannot_replace_words_is_refused(replacement: Any, known: Any, missing: str) -> None:
     signal = replace(COPIES, replacement=replacement)

@@ -49,7 +49,7 @@ class AuditOptions:
         int | None, typer.Option("--max-rows", min=1, help="Look at so many rows, drawn by the seed.")
     ] = None
     rationale: Annotated[
-        str | None, typer.Option("--rationale", help="A column of [start, end] spans that people marked.")
+        str | None, typer.Option("--rationale", help="A column of \\[start, end] spans that people marked.")
     ] = None
     rationale_units: Annotated[
         str, typer.Option("--rationale-units", help="What the spans count: characters or words.")

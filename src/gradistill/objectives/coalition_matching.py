@@ -15,6 +15,8 @@ from gradistill.objectives.copy_distances import copy_distances
 from gradistill.signals import CopyLogits, Signal
 from gradistill.signals.copy_logits import Replacement, Sizes
 
+DEFAULT_KEEP = (0.1, 0.95)
+
 
 @objective
 class CoalitionMatching(Objective):
@@ -36,7 +38,7 @@ class CoalitionMatching(Objective):
         default=4, ge=1, description="sets of copies, one an epoch, which then come round again"
     )
     keep: tuple[float, float] = Field(
-        default=(0.1, 0.95), description="range of the share of words that stay in a copy (sizes: rate)"
+        default=DEFAULT_KEEP, description="range of the share of words that stay in a copy (sizes: rate)"
     )
     sizes: Sizes = Field(
         default="rate", description="how many words stay: by a rate from keep, or by the Shapley kernel"
@@ -58,6 +60,12 @@ class CoalitionMatching(Objective):
                 f"coalition_matching.keep is {list(self.keep)}",
                 expected="two shares between 0 and 1, the smaller first",
                 remedy="write keep: [0.1, 0.95]",
+            )
+        if self.sizes == "shapley" and self.keep != DEFAULT_KEEP:
+            raise RecipeError(
+                "coalition_matching.keep is set with sizes: shapley, which draws how many words stay without a rate",
+                expected="sizes: rate, or no keep",
+                remedy="drop one of them",
             )
         if self.hardest is not None and self.hardest > self.copies:
             raise RecipeError(

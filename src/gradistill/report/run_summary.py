@@ -13,6 +13,11 @@ from gradistill.printing import printable
 from gradistill.report.number_text import between, decimal
 from gradistill.report.terminal import results_table
 
+FLOOR_NOTE = (
+    "floor: the same student under a random head, which has learnt nothing; gain: (value - floor) / (1 - floor), "
+    "0 or less says nothing for the student"
+)
+
 
 def role_of(metrics: Mapping[str, Any]) -> str:
     """What the trained model is called: without a teacher it is nobody's student."""
@@ -90,6 +95,10 @@ def audit_view(audit: Mapping[str, Any]) -> RenderableType:
         )
         for group, figures in student["figures"].items():
             parts.append(results_table([_figure(*entry) for entry in figures.items()], title=group))
+    if any(
+        "floor" in f for s in audit["students"] for group in s["figures"].values() for f in group.values()
+    ):
+        parts.append(Text(FLOOR_NOTE, style="italic"))
     if rows := audit_metrics(audit):
         parts.append(results_table(rows, title="metrics of the task"))
     if rows := verdict_rows(audit):

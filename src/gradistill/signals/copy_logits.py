@@ -50,9 +50,9 @@ class CopyLogits(DrawnLogits):
     def token_ids(self, batch: Batch, sets: Sequence[int]) -> Int[Tensor, "batch copy token"]:
         """The token ids of the copies of these sets.
 
-        Raises DataError where words are to be replaced, and the batch does not know by what.
+        Raises DataError where a batch does not know its words, or what may stand in for them.
         """
-        ids, numbers = batch.inputs["input_ids"].cpu().numpy(), batch.word_numbers.cpu().numpy()
+        ids, numbers = batch.inputs["input_ids"].cpu().numpy(), _word_ids(batch).cpu().numpy()
         filler, pool = self._stand_ins(batch)
         changed = [
             self._copies_of(row_ids, words, one, filler, pool)
@@ -65,11 +65,16 @@ class CopyLogits(DrawnLogits):
     def _stand_ins(self, batch: Batch) -> tuple[int, Int[np.ndarray, " pool"]]:
         """The mask's id, and the tokens to draw from: the mask alone where nothing else stands in for words."""
         filler, pool = batch.mask_token_id, batch.token_pool
-        if (filler is None and self.replacement != "tokens") or (pool is None and self.replacement != "mask"):
-            missing = "the id of a mask token" if filler is None else "tokens of the data to draw from"
+        if filler is None and self.replacement != "tokens":
             raise DataError(
-                f"Copies with replacement {self.replacement!r} need {missing}.",
-                expected="gradistill.Collator, and training rows with special_tokens_mask",
+                f"Copies with replacement {self.replacement!r} need a mask token, and the collator knows none.",
+                expected="a collator with a tokenizer",
+                remedy="pass data_collator=gradistill.Collator(tokenizer), or set replacement: tokens",
+            )
+        if pool is None and self.replacement != "mask":
+            raise DataError(
+                f"Copies with replacement {self.replacement!r} need tokens of the training rows to draw from.",
+                expected="a data set with a length, with input_ids and special_tokens_mask",
                 remedy="make the rows by gradistill.encode, or set replacement: mask",
             )
         filler = 0 if filler is None else filler
@@ -85,14 +90,15 @@ class CopyLogits(DrawnLogits):
     ) -> Int[np.ndarray, "copy token"]:
         """The copies of one row in one set. All is drawn for the row's own tokens, so padding decides nothing."""
         own = np.flatnonzero(words >= 0)
+        there, places = np.unique(words[own], return_inverse=True)  # a text that was cut has lost some
         generator = self.generator(token_ids[own], number)
-        kept = self.coalitions(int(words.max(initial=-1)) + 1, generator)
+        kept = self.coalitions(len(there), generator)
         others = pool[generator.integers(len(pool), size=(self.copies, len(own)))]
         if self.replacement != "tokens":
             masks = (generator.random((self.copies, 1)) < 0.5) | (self.replacement == "mask")
             others = np.where(masks, filler, others)
         copies = np.repeat(token_ids[None], self.copies, axis=0)
-        copies[:, own] = np.where(kept[:, words[own]], token_ids[own], others)
+        copies[:, own] = np.where(kept[:, places], token_ids[own], others)
         return copies
 
     def coalitions(self, words: int, generator: np.random.Generator) -> Bool[np.ndarray, "copy word"]:
@@ -103,3 +109,13 @@ class CopyLogits(DrawnLogits):
             drawn = generator.choice(sizes, size=(self.copies, 1), p=weights / weights.sum())
             return generator.random((self.copies, words)).argsort(axis=1).argsort(axis=1) < drawn
         return coalitions_by_rate(words, self.copies, self.keep, generator)
+
+
+def _word_ids(batch: Batch) -> Int[Tensor, "batch token"]:
+    if batch.word_ids is None:
+        raise DataError(
+            "The rows know neither their words nor which of their tokens are special ones, so no word can be replaced.",
+            expected="a column word_ids or special_tokens_mask",
+            remedy="make the rows by gradistill.encode, or by the tokenizer with return_special_tokens_mask=True",
+        )
+    return batch.word_ids

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -30,6 +31,14 @@ class DrawnLogits(Signal):
     sets: int
     seed: int = 0
     every_set: bool = False
+
+    @property
+    def column_name(self) -> str:
+        """Of a store: the name of each field beside its value."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        del fields["every_set"]
+        named = (f"{k} {'-'.join(map(str, v)) if isinstance(v, tuple) else v}" for k, v in fields.items())
+        return f"{type(self).__name__}: {', '.join(named)}"
 
     @abstractmethod
     def logits_of(self, forward: ForwardPass, sets: Sequence[int]) -> Float[Tensor, "batch copy label"]:

@@ -105,7 +105,7 @@ def refuse_other(folder: Path, expected: dict[str, Any], found: dict[str, Any], 
     """Raise StoreError where a store was made for something else, saying what differs."""
     apart = [
         f"{path}: {_short(there)} there, {_short(wanted)} wanted"
-        for path, there, wanted in differences(found, expected)
+        for path, there, wanted in differences(_by_name(found), _by_name(expected))
     ]
     if apart:
         raise StoreError(
@@ -113,6 +113,14 @@ def refuse_other(folder: Path, expected: dict[str, Any], found: dict[str, Any], 
             expected="a store made for this teacher, data and recipe",
             remedy=remedy,
         )
+
+
+def _by_name(made_for: dict[str, Any]) -> dict[str, Any]:
+    """With the signals by their names: each that differs has a line of its own."""
+    signals = made_for.get("signals")
+    if not isinstance(signals, list) or not all(isinstance(s, dict) and "name" in s for s in signals):
+        return made_for
+    return {**made_for, "signals": {signal["name"]: signal for signal in signals}}
 
 
 def _short(value: Any) -> str:
