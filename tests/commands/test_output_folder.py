@@ -58,7 +58,10 @@ def command(name: str, small: Any, tmp_path: Path) -> Callable[[Path], object]:
     if name == "bench":
         plan = tmp_path / "plan.yaml"
         tasks = {"two": {"data": str(small.tables["two"]), "teacher": teacher}}
-        plan.write_text(yaml.safe_dump({"tasks": tasks, "methods": ["kd"]}), encoding="utf-8")
+        plan.write_text(
+            yaml.safe_dump({"tasks": tasks, "methods": ["kd"], "seeds": [0], "predictions": False}),
+            encoding="utf-8",
+        )
         return lambda at: bench(read_plan(plan), at)
     return lambda at: distill(teacher, data, at, recipe, overwrite=True)
 
