@@ -109,7 +109,10 @@ def test_a_folder_serves_only_what_it_was_made_for(small: Any, tmp_path: Path) -
     for changes, difference in (
         (("training.max_train_rows=10",), "data: "),
         (("training.max_length=9",), "max_length: 64 there, 9 wanted"),
-        (("objectives.attribution_map.view=own",), "signals: "),
+        (
+            ("objectives.attribution_map.view=own",),
+            r"signals.AttributionScores/log_odds/own\S*: missing there",
+        ),
     ):
         with pytest.raises(StoreError, match=f"(?s)for something else:.*{difference}"):
             small.distilled("adkd", "two", tmp_path / "run", *changes, signals=StoreChoice(str(folder)))

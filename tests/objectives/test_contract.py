@@ -70,6 +70,9 @@ def applies(name: str, family: str) -> bool:
     return not (name in OF_EVERY_TOKEN and family == "funnel")
 
 
+OF_PREDICTIONS_ALONE = {"coalition_matching", "noise_matching"}
+"""Objectives on several predictions of a model, of whose inside they see nothing."""
+
 SOME = ("bert", "deberta_v2", "modernbert", "qwen3")
 
 
@@ -80,7 +83,7 @@ def on_families(*names: str) -> Any:
         [
             (name, family)
             for name in names or EVERY
-            for family in (FAMILIES if name in all_objectives() else SOME)
+            for family in (FAMILIES if name in {*all_objectives()} - OF_PREDICTIONS_ALONE else SOME)
             if applies(name, family)
         ],
     )

@@ -103,16 +103,21 @@ def _text(content: dict[str, Any]) -> str:
 
 def refuse_other(folder: Path, expected: dict[str, Any], found: dict[str, Any], *, remedy: str) -> None:
     """Raise StoreError where a store was made for something else, saying what differs."""
-    apart = [
-        f"{path}: {_short(there)} there, {_short(wanted)} wanted"
-        for path, there, wanted in differences(_by_name(found), _by_name(expected))
-    ]
+    apart = [_difference(*each) for each in differences(_by_name(found), _by_name(expected))]
     if apart:
         raise StoreError(
             f"{folder} holds teacher signals for something else:\n" + "\n".join(f"  - {d}" for d in apart),
             expected="a store made for this teacher, data and recipe",
             remedy=remedy,
         )
+
+
+def _difference(path: str, there: Any, wanted: Any) -> str:
+    if there is None:
+        return f"{path}: missing there"
+    if wanted is None:
+        return f"{path}: not wanted"
+    return f"{path}: {_short(there)} there, {_short(wanted)} wanted"
 
 
 def _by_name(made_for: dict[str, Any]) -> dict[str, Any]:
