@@ -106,7 +106,11 @@ class Bench:
 
     def plain(self) -> Trainer:
         def collate(features: Any) -> dict[str, Any]:
-            return {k: v for k, v in self.collate(features).items() if k not in ("index", "length")}
+            return {
+                k: v
+                for k, v in self.collate(features).items()
+                if k in ("input_ids", "attention_mask", "labels")
+            }
 
         return Trainer(self.student(), self.arguments(), collate, self.rows)
 
@@ -153,7 +157,8 @@ def random_rows(count: int, length: int, labels: int) -> Dataset:
     ids = torch.randint(1000, 30000, (count, length), generator=torch.Generator().manual_seed(0)).tolist()
     ones = [[1] * length for _ in ids]
     of_labels = [k % labels for k in range(count)]
-    columns = {"input_ids": ids, "attention_mask": ones, "labels": of_labels}
+    special = [[1, *[0] * (length - 2), 1]] * count
+    columns = {"input_ids": ids, "attention_mask": ones, "special_tokens_mask": special, "labels": of_labels}
     return Dataset.from_dict({**columns, "index": list(range(count)), "length": [length] * count})
 
 
