@@ -290,3 +290,18 @@ def test_stages_that_meet_are_taken() -> None:
     assert recipe.objectives["soft_label"].runs_at(3, 0.49)
     assert not recipe.objectives["hard_label"].runs_at(3, 0.49)
     assert not recipe.objectives["soft_label"].runs_at(3, 0.5)
+
+
+def test_later_settings_at_their_defaults_change_no_recipe_of_an_earlier_version() -> None:
+    """Unfinished runs and the lines of a bench are known by their recipe."""
+    plain = load_recipe("rationale").as_dict()
+    assert plain["training"].keys() == {
+        "learning_rate", "epochs", "batch_size", "max_length", "seed", "max_train_rows", "checkpoint_minutes",
+        "arguments",
+    }  # fmt: skip
+    assert plain["compute"].keys() == {"trim_last_block", "share_views", "pad_to_max_length"}
+    changes = ["training.average_weights=0.3", "training.augment=1", "compute.gradient_conflict=cap"]
+    changed = load_recipe("rationale", changes=[*changes, "compute.gradient_cap=2.0"])
+    assert changed.as_dict()["training"]["average_weights"] == 0.3
+    assert changed.as_dict()["compute"]["gradient_cap"] == 2.0
+    assert load_recipe("rationale", changes=changes[2:]).as_dict()["compute"]["gradient_conflict"] == "cap"

@@ -72,7 +72,7 @@ def encode(
         ``task``: the task of the rows, ``splits.task``.
         ``max_length``: tokens a row at most, special ones included.
         ``words``: whether to add ``word_ids``, the number of each token's word in the raw text (−1 for none), which
-            objectives on texts with words replaced read. Without them every token counts as a word.
+            objectives on texts with words replaced read. Without them every token but special ones counts as a word.
 
     Returns the data set with ``input_ids``, ``attention_mask``, ``special_tokens_mask``, ``token_type_ids`` if the
     tokenizer makes them, ``labels``, ``index`` and ``length``, and how many texts were cut. A pair loses tokens from

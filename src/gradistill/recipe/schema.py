@@ -123,6 +123,10 @@ class ComputeSettings(Strict):
         return self
 
 
+LATER = {"training": ("augment", "average_weights"), "compute": ("gradient_conflict", "gradient_cap")}
+"""Settings that earlier versions did not have. At their defaults recipes leave them out: runs and benches of those
+versions, which are known by their recipes, go on."""
+
 BESIDE = tuple(field.name for field in dataclasses.fields(Term) if field.name != "objective")
 """Keys that stand beside the fields of every objective."""
 
@@ -147,8 +151,10 @@ class Recipe(Strict):
     def as_dict(self) -> dict[str, Any]:
         """The recipe as YAML holds it; an objective of the method that was left out stands as null."""
         flat = self.model_dump(mode="json", exclude={"objectives"})
-        if not self.training.augment:  # runs and benches of earlier versions go on
-            del flat["training"]["augment"]
+        for part, names in LATER.items():
+            for name in names:
+                if flat[part][name] == type(getattr(self, part)).model_fields[name].default:
+                    del flat[part][name]
         whole = shipped(self.method)["objectives"] if self.method in shipped_methods() else {}
         left_out = dict.fromkeys(name for name in whole if name not in self.objectives)
         flat["objectives"] = left_out | {
