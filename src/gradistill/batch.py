@@ -63,7 +63,8 @@ class Batch:
     ``drawn`` is there while training, for what is estimated from a part. ``teacher_labels`` are the labels that the
     teacher predicts, or others that are to be explained. ``mask_token_id`` is the token id of an erased word.
     ``token_pool`` holds token ids of the data, as often as they occur there: what replaces words at random.
-    ``word_ids`` is the number of each token's word in the raw text, −1 for tokens of none.
+    ``word_ids`` is the number of each token's word in the raw text, −1 for tokens of none. ``edited_ids`` are the token
+    ids of each text after the edit that turns the teacher (``signals/counterfactual.py``).
     """
 
     inputs: Mapping[str, Tensor]
@@ -77,6 +78,7 @@ class Batch:
     mask_token_id: int | None = None
     token_pool: Int[Tensor, " pool"] | None = None
     word_ids: Int[Tensor, "batch token"] | None = None
+    edited_ids: Int[Tensor, "batch token"] | None = None
 
     @classmethod
     def of(cls, collated: Mapping[str, Any], **known: Any) -> Batch:
@@ -140,6 +142,7 @@ class Batch:
             mask_token_id=self.mask_token_id,
             token_pool=self.token_pool,
             word_ids=None if self.word_ids is None else self.word_ids[at],
+            edited_ids=None if self.edited_ids is None else self.edited_ids[at],
         )
 
 

@@ -20,6 +20,7 @@ from gradistill.models.attention import second_order_attention
 from gradistill.models.probe import Probe, ProbedModel
 from gradistill.objectives import Moment, Objective, Pair, Term, all_objectives
 from gradistill.signals import AttributionScores, compute_signals
+from gradistill.signals.counterfactual import edited_ids_of
 from gradistill.signals.teacher import OnlineTeacher
 from gradistill.training.lazy_terms import drawn_for
 from gradistill.training.projections import projections_for
@@ -44,6 +45,9 @@ EVERY: dict[str, Objective] = {
     "self_attention_relations_heads": all_objectives()["self_attention_relations"](heads=4),
     "coalition_matching_hardest": all_objectives()["coalition_matching"](
         copies=3, hardest=1, sizes="shapley", replacement="mask"
+    ),
+    "counterfactual_effects_tokens": all_objectives()["counterfactual_effects"](
+        replacement="tokens", effect=1.0
     ),
     "jacobian_matching_projected": all_objectives()["jacobian_matching"](directions="projected"),
     "rationale_whole": all_objectives()["rationale"](
@@ -70,7 +74,7 @@ def applies(name: str, family: str) -> bool:
     return not (name in OF_EVERY_TOKEN and family == "funnel")
 
 
-OF_PREDICTIONS_ALONE = {"coalition_matching", "noise_matching"}
+OF_PREDICTIONS_ALONE = {"coalition_matching", "noise_matching", "counterfactual_effects"}
 """Objectives on several predictions of a model, of whose inside they see nothing."""
 
 SOME = ("bert", "deberta_v2", "modernbert", "qwen3")
@@ -226,10 +230,14 @@ def test_zero_on_identical_signals(name: str, labels: int) -> None:
         )
         said = {"logits": certain.float()}
     else:
-        roles = [objective.signals(step.pair, role) for role in ("teacher", "student")]
-        requests = roles[0] | roles[1]
-        answers = compute_signals(student, step.student.probe, batch, requests.values(), create_graph=False)
-        said = {key: answers[request] for key, request in requests.items()}
+        said = {}
+        for role in ("teacher", "student"):
+            requests = objective.signals(step.pair, role)
+            answers = compute_signals(
+                student, step.student.probe, batch, requests.values(), create_graph=False
+            )
+            batch = replace(batch, edited_ids=edited_ids_of(answers, batch))
+            said |= {key: answers[request] for key, request in requests.items()}
     assert objective.distance(said, said, batch, Moment()).abs().max() < 1e-6
 
 

@@ -13,6 +13,7 @@ from gradistill.objectives.attention_scores import AttentionScores
 from gradistill.objectives.attribution_map import AttributionMap
 from gradistill.objectives.base import Moment, Objective, Pair
 from gradistill.objectives.coalition_matching import CoalitionMatching
+from gradistill.objectives.counterfactual_effects import CounterfactualEffects
 from gradistill.objectives.explanation_similarity import ExplanationSimilarity
 from gradistill.objectives.gradient_alignment import GradientAlignment
 from gradistill.objectives.granular_relations import GranularRelations
@@ -32,6 +33,7 @@ __all__ = [
     "AttentionScores",
     "AttributionMap",
     "CoalitionMatching",
+    "CounterfactualEffects",
     "ExplanationSimilarity",
     "GradientAlignment",
     "GranularRelations",

@@ -13,7 +13,8 @@ from gradistill.errors import RecipeError
 from gradistill.objectives.base import Moment, Objective, Pair, Role, Signals, objective
 from gradistill.objectives.copy_distances import copy_distances
 from gradistill.signals import CopyLogits, Signal
-from gradistill.signals.copy_logits import Replacement, Sizes
+from gradistill.signals.copy_logits import Sizes
+from gradistill.signals.word_replacement import Replacement
 
 DEFAULT_KEEP = (0.1, 0.95)
 

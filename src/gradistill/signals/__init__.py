@@ -6,6 +6,7 @@ from gradistill.signals.base import Layout, Signal, TargetSignal
 from gradistill.signals.cls_gradient import ClsGradient
 from gradistill.signals.compute import SignalValues, compute_signals
 from gradistill.signals.copy_logits import CopyLogits
+from gradistill.signals.counterfactual import CounterfactualLogits, CounterfactualTokens, EditedLogits
 from gradistill.signals.forward_pass import ForwardPass, Needs
 from gradistill.signals.input_gradient import InputGradient
 from gradistill.signals.logits import Logits
@@ -16,6 +17,9 @@ SIGNALS = (
     Logits,
     CopyLogits,
     NoiseLogits,
+    EditedLogits,
+    CounterfactualLogits,
+    CounterfactualTokens,
     ClsStates,
     States,
     AttentionVectors,
@@ -31,6 +35,9 @@ __all__ = [
     "ClsGradient",
     "ClsStates",
     "CopyLogits",
+    "CounterfactualLogits",
+    "CounterfactualTokens",
+    "EditedLogits",
     "ForwardPass",
     "InputGradient",
     "Layout",

@@ -13,12 +13,11 @@ from torch import Tensor
 
 from gradistill.batch import Batch
 from gradistill.data.changed_copies import COARSE, coalitions_by_rate
-from gradistill.errors import DataError
 from gradistill.signals.drawn_logits import DrawnLogits
 from gradistill.signals.forward_pass import ForwardPass, Needs
+from gradistill.signals.word_replacement import Replacement, known_words, stand_ins
 
 Sizes = Literal["rate", "shapley"]
-Replacement = Literal["mask", "tokens", "either"]
 
 
 @dataclass(frozen=True)
@@ -52,8 +51,8 @@ class CopyLogits(DrawnLogits):
 
         Raises DataError where a batch does not know its words, or what may stand in for them.
         """
-        ids, numbers = batch.inputs["input_ids"].cpu().numpy(), _word_ids(batch).cpu().numpy()
-        filler, pool = self._stand_ins(batch)
+        ids, numbers = batch.inputs["input_ids"].cpu().numpy(), known_words(batch).cpu().numpy()
+        filler, pool = stand_ins(batch, self.replacement)
         changed = [
             self._copies_of(row_ids, words, one, filler, pool)
             for row_ids, words in zip(ids, numbers, strict=True)
@@ -61,24 +60,6 @@ class CopyLogits(DrawnLogits):
         ]
         stacked = torch.from_numpy(np.stack(changed)).unflatten(0, (len(ids), len(sets))).flatten(1, 2)
         return stacked.to(batch.inputs["input_ids"])
-
-    def _stand_ins(self, batch: Batch) -> tuple[int, Int[np.ndarray, " pool"]]:
-        """The mask's id, and the tokens to draw from: the mask alone where nothing else stands in for words."""
-        filler, pool = batch.mask_token_id, batch.token_pool
-        if filler is None and self.replacement != "tokens":
-            raise DataError(
-                f"Copies with replacement {self.replacement!r} need a mask token, and the collator knows none.",
-                expected="a collator with a tokenizer",
-                remedy="pass data_collator=gradistill.Collator(tokenizer), or set replacement: tokens",
-            )
-        if pool is None and self.replacement != "mask":
-            raise DataError(
-                f"Copies with replacement {self.replacement!r} need tokens of the training rows to draw from.",
-                expected="a data set with a length, with input_ids and special_tokens_mask",
-                remedy="make the rows by gradistill.encode, or set replacement: mask",
-            )
-        filler = 0 if filler is None else filler
-        return filler, np.array([filler]) if pool is None else pool.cpu().numpy()
 
     def _copies_of(
         self,
@@ -110,12 +91,3 @@ class CopyLogits(DrawnLogits):
             return generator.random((self.copies, words)).argsort(axis=1).argsort(axis=1) < drawn
         return coalitions_by_rate(words, self.copies, self.keep, generator)
 
-
-def _word_ids(batch: Batch) -> Int[Tensor, "batch token"]:
-    if batch.word_ids is None:
-        raise DataError(
-            "The rows know neither their words nor which of their tokens are special ones, so no word can be replaced.",
-            expected="a column word_ids or special_tokens_mask",
-            remedy="make the rows by gradistill.encode, or by the tokenizer with return_special_tokens_mask=True",
-        )
-    return batch.word_ids

@@ -6,7 +6,6 @@ import dataclasses
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from zlib import crc32
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -16,6 +15,7 @@ from gradistill.batch import Batch
 from gradistill.models.facts import ModelFacts
 from gradistill.signals.base import Layout, Signal
 from gradistill.signals.forward_pass import ForwardPass
+from gradistill.signals.word_replacement import row_generator
 
 
 @dataclass(frozen=True)
@@ -63,4 +63,4 @@ class DrawnLogits(Signal):
 
     def generator(self, token_ids: Int[np.ndarray, " token"], number: int) -> np.random.Generator:
         """That of a row, known by its own tokens, in one of the sets."""
-        return np.random.default_rng([self.seed, number, crc32(token_ids.astype(np.int64).tobytes())])
+        return row_generator(self.seed, number, token_ids)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -122,6 +122,11 @@ class ForwardPass:
         rows = torch.arange(len(self.batch), device=self.logits.device)
         return rows, self.probe.text_position(self.batch.mask)
 
+    @cached_property
+    def memo(self) -> dict[Any, Any]:
+        """What several signals of this forward pass share, under keys of their own."""
+        return {}
+
     def values(self, target: Target) -> Float[Tensor, "batch view"]:
         """The scalars that ``target`` differentiates."""
         return target.values(self.logits, self.label_ids[target])
@@ -194,26 +199,37 @@ class ForwardPass:
         self, token_ids: Int[Tensor, "row token"], examples: Int[Tensor, " row"]
     ) -> Float[Tensor, "row label"]:
         """Logits of examples with other token ids of the same number; with their graph where gradients are enabled."""
-        logits = []
-        for ids, some in zip(
-            token_ids.split(self.rows_at_once), examples.split(self.rows_at_once), strict=True
-        ):
-            batch = self.batch.rows(some)
-            batch = replace(batch, inputs={**batch.inputs, "input_ids": ids})
-            logits.append(_recorded(self.model, self.probe, batch, Needs()).logits)
-        return torch.cat(logits)
+        return self._in_parts(
+            token_ids,
+            examples,
+            lambda ids, batch: _recorded(self.model, self.probe, _with_ids(batch, ids), Needs()).logits,
+        )
 
     def with_embeddings(
         self, embeddings: Float[Tensor, "row token hidden"], examples: Int[Tensor, " row"]
     ) -> Float[Tensor, "row label"]:
         """Logits of examples with other embedding outputs; with their graph where gradients are enabled."""
-        parts = zip(embeddings.split(self.rows_at_once), examples.split(self.rows_at_once), strict=True)
-        return torch.cat(
-            [
-                _recorded(self.model, self.probe, self.batch.rows(some), Needs(), rows).logits
-                for rows, some in parts
-            ]
+        return self._in_parts(
+            embeddings,
+            examples,
+            lambda rows, batch: _recorded(self.model, self.probe, batch, Needs(), rows).logits,
         )
+
+    def embedding_of(self, token_ids: Int[Tensor, "batch token"]) -> Float[Tensor, "batch token hidden"]:
+        """The embedding output of the batch with other token ids of the same number."""
+        recorded = _recorded(self.model, self.probe, _with_ids(self.batch, token_ids), Needs(embedding=True))
+        assert recorded.embedding is not None
+        return recorded.embedding
+
+    def _in_parts(
+        self,
+        changed: Tensor,
+        examples: Int[Tensor, " row"],
+        logits_of: Callable[[Tensor, Batch], Tensor],
+    ) -> Float[Tensor, "row label"]:
+        """Logits of changed inputs and the examples they belong to, so many at once as ``rows_at_once``."""
+        parts = zip(changed.split(self.rows_at_once), examples.split(self.rows_at_once), strict=True)
+        return torch.cat([logits_of(rows, self.batch.rows(some)) for rows, some in parts])
 
     @property
     def rows_at_once(self) -> int:
@@ -224,6 +240,10 @@ class ForwardPass:
 def widened(logits: Tensor) -> Tensor:
     """Logits in float32 at least: targets and losses are never computed in half precision."""
     return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def _with_ids(batch: Batch, token_ids: Tensor) -> Batch:
+    return replace(batch, inputs={**batch.inputs, "input_ids": token_ids})
 
 
 def _recorded(

@@ -17,6 +17,7 @@ from gradistill.models.probe import ProbedModel
 from gradistill.objectives.base import Moment, Pair, Role, Signals
 from gradistill.objectives.term import Term
 from gradistill.signals import Logits, Signal, SignalValues, TargetSignal, compute_signals
+from gradistill.signals.counterfactual import edited_ids_of
 from gradistill.signals.teacher import TeacherSignals
 
 
@@ -103,7 +104,9 @@ class Step:
         teacher: SignalValues = {}
         if self.teacher is not None and (wanted := self.signals("teacher", terms)):
             teacher = self.teacher(batch, dict.fromkeys((Logits(), *wanted)))
-            batch = replace(batch, teacher_labels=teacher[Logits()].argmax(-1))
+            batch = replace(
+                batch, teacher_labels=teacher[Logits()].argmax(-1), edited_ids=edited_ids_of(teacher, batch)
+            )
         student = compute_signals(
             model,
             self.student.probe,
