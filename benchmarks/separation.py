@@ -5,7 +5,8 @@
 
 MODELS is what separation_models.py wrote. The finished students of a task are audited some at a time, and a teacher
 of another seed (``second``) beside them as one of them: its figures are the reference. After the audits comes the
-same response figure in other forms: which words stay, how many copies, masks or other words, log-odds or probability. Students with a line are left out, so ``measure`` can be repeated.
+same response figure in other forms: which words stay, how many copies, masks or other words, log-odds or probability.
+Students with a line are left out, so ``measure`` can be repeated.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ DATA holds one folder a task with train.csv and validation.csv. For each task OU
     bits_8 … bits_2  the teacher with matrices rounded to so many bits, symmetrically, a scale for each output
     layers_5         a student of 5 of its 6 layers, by kd, on 2,500 rows
     kd rationale coalition coalition_rationale minilm adkd      students of 3 layers, on 2,500 rows
+    counterfactual_effects interchange noise_matching           the same: kd with the objective of this name
     cut              every second layer of the teacher under the teacher's head, not trained
     random_head      the same under a random head
     random           the same shape with random weights
@@ -36,6 +37,7 @@ from gradistill import load_classifier, load_tokenizer, student_from_teacher
 from gradistill.models.random_head import randomised_head
 
 METHODS = ("kd", "rationale", "coalition_rationale", "minilm", "coalition", "adkd")
+BESIDE_KD = ("counterfactual_effects", "interchange", "noise_matching")
 BITS = (8, 6, 5, 4, 3, 2)
 STUDENT_LAYERS, STUDENT_ROWS, STUDENT_EPOCHS = 3, 2500, 4
 TEACHER_EPOCHS = {"mrpc": 4, "stsb": 3, "snli": 2, "banking77": 4, "sst2": 2}
@@ -82,8 +84,8 @@ def _make(data: Path, output: Path, task: str, *, bf16: bool) -> Iterator[None]:
                 check=True,
             )  # fmt: skip
 
-    def distil(name: str, method: str, layers: int) -> None:
-        change = CHANGES.get((task, method))
+    def distil(name: str, method: str, layers: int, objective: str | None = None) -> None:
+        change = f"objectives.{objective}.weight=1" if objective else CHANGES.get((task, method))
         run(output / name, "distill", "--teacher", str(teacher), "--method", method, "--signals", "online",
             "--student-layers", str(layers), "--max-train-rows", str(STUDENT_ROWS),
             *(("--set", change) if change else ()), epochs=STUDENT_EPOCHS)  # fmt: skip
@@ -105,6 +107,9 @@ def _make(data: Path, output: Path, task: str, *, bf16: bool) -> Iterator[None]:
     yield
     for method in METHODS:
         distil(method, method, STUDENT_LAYERS)
+        yield
+    for objective in BESIDE_KD:
+        distil(objective, "kd", STUDENT_LAYERS, objective)
         yield
 
 

@@ -68,6 +68,7 @@ class Bench:
     def __init__(
         self, folder: Path, layers: int, length: int, labels: int, precision: str,
         *, batch: int | None = None, examples: int | None = None, recipes: Sequence[str] = RECIPES,
+        others: Sequence[Term] = (),
     ) -> None:  # fmt: skip
         torch.manual_seed(0)
         names = tuple(f"label {k}" for k in range(labels))
@@ -77,7 +78,7 @@ class Bench:
         self.batch = batch or TOKENS // length
         self.rows = random_rows(examples or self.batch * STEPS, length, labels)
         self.collate = Collator(load_tokenizer(PACKAGED))
-        self.folder, self.precision, self.recipes = folder, precision, recipes
+        self.folder, self.precision, self.recipes, self.others = folder, precision, recipes, others
         self.store = self._store()
 
     def student(self) -> Any:
@@ -89,7 +90,8 @@ class Bench:
 
     def _store(self) -> StoredTeacher:
         pair = Pair(Probe.find(self.student()), self.online.probe)
-        asked = [r for recipe in self.recipes for r in signals_of(self.terms(recipe), pair, "teacher")]
+        terms = [*(term for recipe in self.recipes for term in self.terms(recipe)), *self.others]
+        asked = signals_of(terms, pair, "teacher")
         columns = columns_for((Logits(), *asked), self.online.probe, "int8")
         made_for = {"signals": [column.as_dict() for column in columns]}
         plan = Build(self.folder, self.rows, columns, made_for, {"encoding": "int8"})

@@ -58,7 +58,7 @@ HIDDEN_ATTENTION = {"deberta_v2", "mpnet", "roformer", "funnel"}
 """Families whose attention is code of their own, beside transformers' AttentionInterface."""
 
 
-OF_EVERY_TOKEN = {"hidden_states", "word_relations", "layer_relations", "granular_relations"}
+OF_EVERY_TOKEN = {"hidden_states", "interchange", "word_relations", "layer_relations", "granular_relations"}
 """Objectives on the states of all tokens; Funnel shortens the text."""
 
 

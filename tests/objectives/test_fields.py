@@ -22,6 +22,7 @@ from gradistill.signals import (
     CounterfactualTokens,
     EditedLogits,
     InputGradient,
+    InterchangeLogits,
     Logits,
     NoiseLogits,
     States,
@@ -49,6 +50,13 @@ CHANGES: dict[str, list[tuple[dict[str, Any], str, Any]]] = {
         ({}, "effect", 1.0),
         ({}, "replacement", "tokens"),
         ({}, "margin", 0.0),
+        ({}, "temperature", 1.0),
+        ({}, "seed", 1),
+    ],
+    "interchange": [
+        ({}, "copies", 3),
+        ({}, "sets", 2),
+        ({}, "layer_map", "first"),
         ({}, "temperature", 1.0),
         ({}, "seed", 1),
     ],
@@ -157,6 +165,6 @@ def _shape(request: Any) -> tuple[int, ...]:
     return {
         Logits: (3, 3), ClsStates: (3, layers, 4), InputGradient: (3, 1, 7, 4), ClsGradient: (3, 1, layers, 4),
         AttributionScores: (3, 1, 7), States: (3, layers, 7, 4), AttentionVectors: (3, layers, 7, 2, 4),
-        CopyLogits: (3, 2, 3), NoiseLogits: (3, 2, 3),
+        CopyLogits: (3, 2, 3), NoiseLogits: (3, 2, 3), InterchangeLogits: (3, 2, 3),
         CounterfactualLogits: (3, 3), EditedLogits: (3, 3), CounterfactualTokens: (3, 1, 7),
     }[type(request)]  # fmt: skip

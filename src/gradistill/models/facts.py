@@ -18,3 +18,5 @@ class ModelFacts:
     """Of the queries of all heads together."""
     full_length: bool = True
     """Whether every layer has a state for every token."""
+    replaceable_states: bool = True
+    """Whether the state after each layer but the last is what a module returns, and can be replaced there."""

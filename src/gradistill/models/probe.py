@@ -8,10 +8,11 @@ and wide the model is, and which position its head reads. Hooks live in ``with``
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
+from itertools import count
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Int
@@ -35,17 +36,28 @@ from gradistill.models.tracing import (
 _LOG = logging.getLogger(__name__)
 
 
+class BlockCall(NamedTuple):
+    """The call of a module that returns a hidden state: the module's ``name``, and which of its ``calls`` in one
+    forward pass, counted from 0, it is: some models have one module for all layers."""
+
+    name: str
+    number: int
+    calls: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class Probe(ModelFacts):
     """Facts about a model, and where its inside can be read: see ``find``. ``embedding`` is the name of the module that
     returns the embedding output, ``embedding_parameters`` the names of all parameters that it depends on, ``reads`` the
     position that stands for the text: the first token ([CLS]) or the last (decoders), ``trim`` what of the last block
-    need be computed for that position only (None where the head reads several)."""
+    need be computed for that position only (None where the head reads several). ``blocks`` are the calls that return
+    the states after all layers but the last; none where one of them is not found."""
 
     embedding: str
     embedding_parameters: tuple[str, ...]
     reads: Reads
     trim: Trim | None
+    blocks: tuple[BlockCall, ...] = ()
 
     @classmethod
     def find(cls, model: nn.Module) -> Probe:
@@ -59,6 +71,7 @@ class Probe(ModelFacts):
             name = _producer(inner, calls, states[0])
             logits, mask = outputs.logits, batch["attention_mask"]
             seen = _alike_in_every_layer(met, len(states) - 1, mask.shape[1])
+            blocks = _block_calls(calls, states)
             reads = _position_read(logits, states[-1], mask)
             return cls(
                 embedding=name,
@@ -71,6 +84,8 @@ class Probe(ModelFacts):
                 heads=met[0][0].shape[1] if seen else 0,
                 attention_width=met[0][0].shape[1] * met[0][0].shape[3] if seen else 0,
                 full_length=all(state.shape[1] == mask.shape[1] for state in states),
+                replaceable_states=len(blocks) == len(states) - 2,
+                blocks=blocks,
             )
 
     @contextmanager
@@ -94,6 +109,21 @@ class Probe(ModelFacts):
             yield seen
         finally:
             handle.remove()
+
+    @contextmanager
+    def interchanged(
+        self, model: nn.Module, places: Mapping[int, Bool[Tensor, "row token"]]
+    ) -> Iterator[None]:
+        """Inside the block a forward pass of 2n rows puts states of its last n rows into its first n.
+
+        ``places`` names by layer, from 1 to the last but one, the tokens whose state after it is replaced.
+        """
+        with ExitStack() as hooks:
+            for layer, taken in places.items():
+                block = self.blocks[layer - 1]
+                module = unwrapped(model).get_submodule(block.name)
+                hooks.callback(module.register_forward_hook(_interchange(block, taken)).remove)
+            yield
 
     def trimmed(self, model: nn.Module, mask: Bool[Tensor, "batch token"]) -> AbstractContextManager[None]:
         """Inside the block one forward pass computes its last block for the position that the head reads.
@@ -228,6 +258,35 @@ def _producer(model: nn.Module, calls: Sequence[ModuleCall], embedding: Tensor) 
         expected="an embedding layer whose output the first block reads",
         remedy="use one of the families listed in the documentation",
     )
+
+
+def _block_calls(calls: Sequence[ModuleCall], states: Sequence[Tensor]) -> tuple[BlockCall, ...]:
+    """For each state but the first and the last the outermost call that makes it; none where one is not found."""
+    found = []
+    for state in states[1:-1]:
+        made = [
+            call for call in calls if call.output is state and all(a is not state for a in call.arguments)
+        ]
+        if not made:
+            return ()
+        of_module = [call for call in calls if call.name == made[-1].name]
+        found.append(BlockCall(made[-1].name, of_module.index(made[-1]), len(of_module)))
+    return tuple(found)
+
+
+def _interchange(block: BlockCall, taken: Bool[Tensor, "row token"]) -> Callable[..., Any]:
+    """A forward hook that replaces, in one call of a module, the states of ``taken`` tokens."""
+    counted = count()
+
+    def hook(_module: nn.Module, _arguments: Any, output: Any) -> Any:
+        if next(counted) % block.calls != block.number:
+            return None
+        state = output[0] if isinstance(output, tuple) else output
+        own, other = state.split(len(taken))
+        changed = torch.cat([torch.where(taken.unsqueeze(-1), other, own), other])
+        return (changed, *output[1:]) if isinstance(output, tuple) else changed
+
+    return hook
 
 
 def _upstream_parameters(model: nn.Module, embedding: Tensor) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from gradistill.objectives.gradient_alignment import GradientAlignment
 from gradistill.objectives.granular_relations import GranularRelations
 from gradistill.objectives.hard_label import HardLabel
 from gradistill.objectives.hidden_states import HiddenStates
+from gradistill.objectives.interchange import Interchange
 from gradistill.objectives.jacobian_matching import JacobianMatching
 from gradistill.objectives.layer_relations import LayerRelations
 from gradistill.objectives.noise_matching import NoiseMatching
@@ -39,6 +40,7 @@ __all__ = [
     "GranularRelations",
     "HardLabel",
     "HiddenStates",
+    "Interchange",
     "JacobianMatching",
     "LayerRelations",
     "ModelFacts",

@@ -54,7 +54,9 @@ class CounterfactualEffects(Objective):
     def distance(
         self, student: Signals, teacher: Signals, batch: Batch, moment: Moment
     ) -> Float[Tensor, " batch"]:
-        answers = copy_distances(student["edited"].unsqueeze(1), teacher["edited"].unsqueeze(1), self.temperature)
+        answers = copy_distances(
+            student["edited"].unsqueeze(1), teacher["edited"].unsqueeze(1), self.temperature
+        )
         labels = teacher["logits"].argmax(-1, keepdim=True)
         effects = [
             (_log_odds(of_model["logits"]) - _log_odds(of_model["edited"])).gather(1, labels)[:, 0]

@@ -9,6 +9,7 @@ from gradistill.signals.copy_logits import CopyLogits
 from gradistill.signals.counterfactual import CounterfactualLogits, CounterfactualTokens, EditedLogits
 from gradistill.signals.forward_pass import ForwardPass, Needs
 from gradistill.signals.input_gradient import InputGradient
+from gradistill.signals.interchange_logits import InterchangeLogits
 from gradistill.signals.logits import Logits
 from gradistill.signals.noise_logits import NoiseLogits
 from gradistill.signals.states import ClsStates, States
@@ -17,6 +18,7 @@ SIGNALS = (
     Logits,
     CopyLogits,
     NoiseLogits,
+    InterchangeLogits,
     EditedLogits,
     CounterfactualLogits,
     CounterfactualTokens,
@@ -40,6 +42,7 @@ __all__ = [
     "EditedLogits",
     "ForwardPass",
     "InputGradient",
+    "InterchangeLogits",
     "Layout",
     "Logits",
     "Needs",

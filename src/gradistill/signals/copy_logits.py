@@ -90,4 +90,3 @@ class CopyLogits(DrawnLogits):
             drawn = generator.choice(sizes, size=(self.copies, 1), p=weights / weights.sum())
             return generator.random((self.copies, words)).argsort(axis=1).argsort(axis=1) < drawn
         return coalitions_by_rate(words, self.copies, self.keep, generator)
-

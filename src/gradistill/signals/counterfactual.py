@@ -134,7 +134,9 @@ def edited_ids_of(teacher: Mapping[Signal, Tensor], batch: Batch) -> Int[Tensor,
     return None
 
 
-def _expected_changes(forward: ForwardPass, others: Int[Tensor, "batch token"]) -> Float[Tensor, "batch token"]:
+def _expected_changes(
+    forward: ForwardPass, others: Int[Tensor, "batch token"]
+) -> Float[Tensor, "batch token"]:
     """The first-order change of F when a token is replaced by that of ``others``."""
     gradients = forward.gradients(EXPLAINED)[:, 0].detach()
     with torch.no_grad():
@@ -165,7 +167,9 @@ def _edits(
 def _sizes(words: int) -> Sequence[int]:
     """1, 2, 3, 4, 6, 8, 12, 16 … words, at most half of them."""
     doubling = [1 << k for k in range(words.bit_length())]
-    return sorted({size for k in doubling for size in (k, k * 3 // 2) if size <= max(1, words // 2) and words})
+    return sorted(
+        {size for k in doubling for size in (k, k * 3 // 2) if size <= max(1, words // 2) and words}
+    )
 
 
 def _smallest_that_turns(
@@ -185,6 +189,8 @@ def _smallest_that_turns(
         rest[:, before] = -torch.inf
         kept = of_own[1:, before]
         others = rest.logsumexp(-1) if of_own.shape[1] > 1 else torch.zeros_like(kept)
-        turned = (rest.amax(-1) - kept >= margin).nonzero()[:, 0] if of_own.shape[1] > 1 else kept.new_zeros(0)
+        turned = (
+            (rest.amax(-1) - kept >= margin).nonzero()[:, 0] if of_own.shape[1] > 1 else kept.new_zeros(0)
+        )
         found.append(own[1 + (int(turned[0]) if len(turned) else int((kept - others).argmin()))])
     return torch.stack(found)

@@ -215,6 +215,27 @@ class ForwardPass:
             lambda rows, batch: _recorded(self.model, self.probe, batch, Needs(), rows).logits,
         )
 
+    def with_states_of(
+        self,
+        token_ids: Int[Tensor, "row token"],
+        examples: Int[Tensor, " row"],
+        places: Mapping[int, Bool[Tensor, "row token"]],
+    ) -> Float[Tensor, "row label"]:
+        """Logits of examples with states from other texts: of token ids of the same number.
+
+        ``places`` names, by the layer that the states are behind, the tokens whose states are taken. Both texts go
+        through the model together; everything has its graph where gradients are enabled.
+        """
+        logits = []
+        for rows in torch.arange(len(examples), device=examples.device).split(max(1, self.rows_at_once // 2)):
+            own = self.batch.rows(examples[rows])
+            both = self.batch.rows(examples[rows].repeat(2))
+            both = _with_ids(both, torch.cat([own.inputs["input_ids"], token_ids[rows]]))
+            here = {layer: of_layer[rows] for layer, of_layer in places.items()}
+            with self.probe.interchanged(self.model, here):
+                logits.append(_recorded(self.model, self.probe, both, Needs()).logits[: len(rows)])
+        return torch.cat(logits)
+
     def embedding_of(self, token_ids: Int[Tensor, "batch token"]) -> Float[Tensor, "batch token hidden"]:
         """The embedding output of the batch with other token ids of the same number."""
         recorded = _recorded(self.model, self.probe, _with_ids(self.batch, token_ids), Needs(embedding=True))

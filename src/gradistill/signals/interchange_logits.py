@@ -1,0 +1,77 @@
+"""What a model predicts for a text when some of its hidden states are those of another text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from gradistill.batch import Batch
+from gradistill.data.changed_copies import COARSE, coalitions_by_rate
+from gradistill.signals.drawn_logits import DrawnLogits
+from gradistill.signals.forward_pass import ForwardPass, Needs
+from gradistill.signals.word_replacement import known_words, stand_ins
+
+
+@dataclass(frozen=True)
+class InterchangeLogits(DrawnLogits):
+    """Logits of each text with the hidden states of some words taken from a run of another text.
+
+    The other text has as many tokens; those of its words are drawn from the data. Each copy draws one of ``layers``,
+    and a share from the range ``keep`` of the words that keep their own states. Where two models are given as many
+    layers, both draw the same place in the list.
+    """
+
+    title: ClassVar[str] = "logits after interchange"
+    replaces_words: ClassVar[bool] = True
+
+    layers: tuple[int, ...] = (1,)
+    keep: tuple[float, float] = COARSE
+
+    def needs(self) -> Needs:
+        return Needs()
+
+    def logits_of(self, forward: ForwardPass, sets: Sequence[int]) -> Float[Tensor, "batch copy label"]:
+        sources, taken, layers = self.draws(forward.batch, sets)
+        rows, copies = sources.shape[:2]
+        examples = torch.arange(rows, device=sources.device).repeat_interleave(copies)
+        places = {
+            layer: taken.flatten(0, 1) & (layers.flatten() == number)[:, None]
+            for number, layer in enumerate(self.layers)
+        }
+        return forward.with_states_of(sources.flatten(0, 1), examples, places).unflatten(0, (rows, copies))
+
+    def draws(
+        self, batch: Batch, sets: Sequence[int]
+    ) -> tuple[Int[Tensor, "batch copy token"], Bool[Tensor, "batch copy token"], Int[Tensor, "batch copy"]]:
+        """The other texts' token ids, the tokens whose states are taken from them, and the places in ``layers``.
+
+        Raises DataError where a batch does not know its words, or tokens to draw from.
+        """
+        ids, words = batch.inputs["input_ids"].cpu().numpy(), known_words(batch).cpu().numpy()
+        _, pool = stand_ins(batch, "tokens")
+        copies = len(sets) * self.copies
+        sources = np.repeat(ids[:, None], copies, axis=1)
+        taken = np.zeros(sources.shape, dtype=bool)
+        layers = np.zeros(sources.shape[:2], dtype=np.int64)
+        for row, of_row in enumerate(words):
+            own = np.flatnonzero(of_row >= 0)
+            there, places = np.unique(of_row[own], return_inverse=True)  # a text that was cut has lost some
+            for place, number in enumerate(sets):
+                some = slice(place * self.copies, (place + 1) * self.copies)
+                generator = self.generator(ids[row][own], number)
+                kept = coalitions_by_rate(len(there), self.copies, self.keep, generator)
+                layers[row, some] = generator.integers(len(self.layers), size=self.copies)
+                sources[row, some, own] = pool[generator.integers(len(pool), size=(len(own), self.copies))]
+                taken[row, some, own] = ~kept[:, places].T
+        device = batch.inputs["input_ids"].device
+        return (
+            torch.from_numpy(sources).to(batch.inputs["input_ids"]),
+            torch.from_numpy(taken).to(device),
+            torch.from_numpy(layers).to(device),
+        )
