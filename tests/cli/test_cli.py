@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradistill import __version__
-from gradistill.cli.options import FinetuningData, RecipeOptions
+from gradistill.cli.options import DEFAULT_METHOD, FinetuningData, RecipeOptions
 from gradistill.cli.tune_command import next_command, trial_row
 from gradistill.commands import distill
 from gradistill.data import TASKS
@@ -101,13 +101,13 @@ def test_the_main_job_by_the_installed_command(small: Any, tmp_path: Path) -> No
 def test_distil_and_explain(small: Any, tmp_path: Path, typed: Type) -> None:
     common = ("--teacher", small.teachers["two"], "--data", folder_of(small), "--epochs", 1, "--seed", 5)
     said = typed("distill", *common, "--layer-map", "1,3", "--student-layers", 2, "--output", tmp_path / "student",
-                 "--set", "objectives.attribution_map.weight=3")  # fmt: skip
+                 "--set", "objectives.coalition_matching.weight=3")  # fmt: skip
     assert said.code == 0, said.err
-    for expected in ("text: text", "label: label", "adkd on ", "seed 5", "saliency", "95 % CI"):
+    for expected in ("text: text", "label: label", f"{DEFAULT_METHOD} on ", "seed 5", "saliency", "95 % CI"):
         assert expected in said.out
     recipe = load_recipe(file=tmp_path / "student" / "recipe.yaml")
-    assert (recipe.method, recipe.training.seed, recipe.student.layer_map) == ("adkd", 5, (1, 3))
-    assert recipe.objectives["attribution_map"].weight == 3
+    assert (recipe.method, recipe.training.seed, recipe.student.layer_map) == (DEFAULT_METHOD, 5, (1, 3))
+    assert recipe.objectives["coalition_matching"].weight == 3
     again = typed(
         "distill", *common[:4], "--recipe", tmp_path / "student" / "recipe.yaml", "--output", tmp_path / "b"
     )

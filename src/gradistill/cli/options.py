@@ -19,6 +19,9 @@ if TYPE_CHECKING:  # what is loaded when a command runs
     from gradistill.data import DataChoice
     from gradistill.recipe import Recipe
 
+DEFAULT_METHOD = "coalition"
+"""Of a student whose method is not named: the best measured in answers, and near the best in reasons."""
+
 RECIPE_FIELDS = {
     "epochs": "training.epochs",
     "seed": "training.seed",
@@ -223,9 +226,9 @@ class FinetuningRecipe(RecipeOptions):
 class StudentRecipe(RecipeOptions):
     """The recipe of a student, as far as a store depends on it."""
 
-    method: Annotated[str | None, typer.Option("--method", help="See gradistill methods. Default: adkd.")] = (
-        None
-    )
+    method: Annotated[
+        str | None, typer.Option("--method", help=f"See gradistill methods. Default: {DEFAULT_METHOD}.")
+    ] = None
     student: Annotated[str | None, typer.Option("--student", help="A pre-trained student checkpoint.")] = None
     student_layers: StudentLayers = None
     layer_map: LayerMap = None
@@ -238,8 +241,8 @@ class StudentRecipe(RecipeOptions):
     ] = None
 
     def load_for(self, task: str | None, changes: Sequence[str] = ()) -> Recipe:
-        """The recipe of the student; AD-KD's, where neither a method nor a file is given."""
-        return self.load(self.method or (None if self.recipe else "adkd"), task, changes)
+        """The recipe of the student; that of the default method, where neither a method nor a file is given."""
+        return self.load(self.method or (None if self.recipe else DEFAULT_METHOD), task, changes)
 
 
 @dataclass(frozen=True, kw_only=True)
