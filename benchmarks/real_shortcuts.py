@@ -77,7 +77,10 @@ def main() -> None:
     gold = np.array([int(row["label"]) for row in rows])
     pairs, follows = overlapping()
     found, answers = [], {}
-    for name in ("teacher", *(student for student in given.students if (models / student / "config.json").is_file())):
+    for name in (
+        "teacher",
+        *(student for student in given.students if (models / student / "config.json").is_file()),
+    ):
         predict = predictor(models / name)
         own = {
             "whole": predict(texts),
@@ -114,7 +117,8 @@ def split_by_hypothesis(folder: Path) -> tuple[list[dict[str, str]], np.ndarray]
     """The validation rows, and which of them a linear model of hypotheses gets wrong."""
     train, rows = ([*csv.DictReader((folder / f"{name}.csv").open())] for name in ("train", "validation"))
     linear = make_pipeline(
-        CountVectorizer(ngram_range=(1, 2), min_df=2, token_pattern=r"\S+"), LogisticRegression(max_iter=2000, C=0.3)
+        CountVectorizer(ngram_range=(1, 2), min_df=2, token_pattern=r"\S+"),
+        LogisticRegression(max_iter=2000, C=0.3),
     )
     linear.fit([row["hypothesis"] for row in train], [row["label"] for row in train])
     predicted = linear.predict([row["hypothesis"] for row in rows])

@@ -73,12 +73,22 @@ def show(*renderables: RenderableType) -> None:
     sys.stdout.flush()
 
 
-def progress_bars(*columns: Any, **options: Any) -> Progress:
-    """Bars that go when they are done; none where the package's logger shows warnings only."""
+def progress_bars(*columns: Any, note: Callable[[], str] = str, **options: Any) -> Progress:
+    """Bars that go when they are done; none where the package's logger shows warnings only.
+
+    ``note`` returns a line that stands below them.
+    """
     from rich.progress import Progress
+    from rich.text import Text
+
+    class Bars(Progress):
+        def get_renderables(self) -> Iterable[Any]:
+            yield from super().get_renderables()
+            if text := note():
+                yield Text(printable(text), style="dim", no_wrap=True, overflow="ellipsis")
 
     disable = options.pop("disable", False) or not progress_shown()
-    return Progress(*columns, console=_console(), transient=True, disable=disable, **options)
+    return Bars(*columns, console=_console(), transient=True, disable=disable, **options)
 
 
 def progress_shown() -> bool:

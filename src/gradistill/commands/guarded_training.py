@@ -19,7 +19,9 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 
+from gradistill.commands.training_progress import TrainingProgress
 from gradistill.errors import TrainingError
 from gradistill.io import reason_of_the_disk
 from gradistill.models.loading import without_file_bars
@@ -42,13 +44,18 @@ class _FirstStep(TrainerCallback):
 
 def trained(trainer: Trainer, checkpoint: str | None) -> float:
     """Train, from a checkpoint if there is one; returns the seconds."""
-    if not progress_shown():
-        for bars in (ProgressCallback, PrinterCallback):
-            trainer.remove_callback(bars)
+    for bars in (DEFAULT_PROGRESS_CALLBACK, ProgressCallback, PrinterCallback):
+        trainer.remove_callback(bars)
+    progress = TrainingProgress()
+    if progress_shown():
+        trainer.add_callback(progress)
     trainer.add_callback(_FirstStep())
     start = perf_counter()
-    with without_file_bars():
-        trainer.train(resume_from_checkpoint=checkpoint)
+    try:
+        with without_file_bars():
+            trainer.train(resume_from_checkpoint=checkpoint)
+    finally:
+        progress.close()
     seconds = perf_counter() - start
     logger.debug(f"trained to step {trainer.state.global_step} in {seconds:.1f} s")
     return seconds

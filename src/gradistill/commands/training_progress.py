@@ -1,0 +1,165 @@
+"""What is shown of a run while it trains: a live bar in a terminal, and a plain line for each evaluation."""
+
+from __future__ import annotations
+
+import logging
+from time import perf_counter
+from typing import Any
+
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from gradistill.printing import progress_bars
+
+logger = logging.getLogger(__name__)
+
+SECONDS_BETWEEN_LINES = 60.0
+"""Without a terminal, where there is no bar, a line comes at least so often."""
+
+_TERM = "weighted/"
+
+
+class TrainingProgress(TrainerCallback):
+    """Replaces the bars and dictionaries of ``Trainer``.
+
+    In a terminal a bar shows epoch, rows a second and the time left, with the loss, its terms and the learning rate
+    below. Every evaluation, or every epoch of a run that has none, leaves a line. Without a terminal a line comes every
+    minute as well. ``close`` ends the bar, whatever has happened.
+    """
+
+    def __init__(self) -> None:
+        self._bars: Any = None
+        self._training: Any = None
+        self._evaluating: Any = None
+        self._begun = self._line = self._paused = 0.0
+        self._first = 0
+        self._logged: dict[str, float] = {}
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if not state.is_world_process_zero:
+            return
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[speed]}"),
+        )
+        self._bars = progress_bars(*columns, note=self._note)
+        self._bars.start()
+        self._begun = self._line = perf_counter()
+        self._first, self._paused, self._logged = state.global_step, 0.0, {}
+        self._training = self._bars.add_task(
+            self._epoch(state), total=state.max_steps, completed=state.global_step, speed=""
+        )
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if self._bars is None:
+            return
+        speed, left = self._pace(args, state)
+        self._bars.update(
+            self._training,
+            completed=state.global_step,
+            description=self._epoch(state),
+            speed=f"{speed}, {left}",
+        )
+        alone = not self._bars.console.is_terminal
+        if alone and perf_counter() - self._line >= SECONDS_BETWEEN_LINES:
+            self._write(f"{self._epoch(state)}, step {state.global_step} of {state.max_steps}", speed, left)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        if logs and "loss" in logs:
+            self._logged = {name: float(value) for name, value in logs.items()}
+            logger.debug(f"step {state.global_step}: {self._note()}")
+
+    def on_prediction_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any
+    ) -> None:
+        loader = given.get("eval_dataloader")
+        if self._bars is None or loader is None:
+            return
+        if self._evaluating is None:
+            self._paused -= perf_counter()
+            self._evaluating = self._bars.add_task("evaluating", total=len(loader), speed="")
+        self._bars.advance(self._evaluating)
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        if self._bars is None:
+            return
+        if self._evaluating is not None:
+            self._bars.remove_task(self._evaluating)
+            self._evaluating = None
+            self._paused += perf_counter()
+        figures = [
+            f"{name.removeprefix('eval_')} {value:.3f}"
+            for name, value in (metrics or {}).items()
+            if name.startswith("eval_") and not name.endswith(("_runtime", "_per_second", "_loss"))
+        ]
+        self._write(self._epoch(state), *figures, self._pace(args, state)[0])
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if self._bars is not None and args.eval_strategy == "no":
+            self._write(self._epoch(state), self._pace(args, state)[0])
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the bar. Also for a run that was interrupted."""
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars = None
+
+    def _write(self, where: str, *what: str) -> None:
+        loss = [f"loss {self._logged['loss']:.3f}"] if "loss" in self._logged else []
+        logger.info(f"{where}: {', '.join([*what[:-1], *loss, what[-1]])}")
+        self._line = perf_counter()
+
+    def _epoch(self, state: TrainerState) -> str:
+        done = state.epoch or 0.0
+        whole = f"{done:.0f}" if abs(done - round(done)) < 0.005 else f"{done:.2f}"
+        return f"epoch {whole} of {state.num_train_epochs:g}"
+
+    def _pace(self, args: TrainingArguments, state: TrainerState) -> tuple[str, str]:
+        """Rows a second while training, and the time left, both since this process began."""
+        steps = state.global_step - self._first
+        evaluating = perf_counter() if self._evaluating is not None else 0.0
+        seconds = max(perf_counter() - self._begun - self._paused - evaluating, 1e-9)
+        if not steps:
+            return "", ""
+        rows = steps * args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        left = int((state.max_steps - state.global_step) * (perf_counter() - self._begun) / steps)
+        shown = f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02}"
+        return f"{rows / seconds:,.0f} rows/s", f"{shown} left"
+
+    def _note(self) -> str:
+        """Loss, its weighted terms, and the learning rate as they were logged last."""
+        if not self._logged:
+            return ""
+        terms = {name.removeprefix(_TERM): v for name, v in self._logged.items() if name.startswith(_TERM)}
+        parts = f" = {' + '.join(f'{name} {value:.3f}' for name, value in terms.items())}" if terms else ""
+        rate = (
+            f", learning rate {self._logged['learning_rate']:.1e}" if "learning_rate" in self._logged else ""
+        )
+        return f"loss {self._logged['loss']:.3f}{parts}{rate}"
