@@ -69,7 +69,8 @@ def show(*renderables: RenderableType) -> None:
     with console.capture() as captured:
         for renderable in renderables:
             console.print(_Safe(renderable))
-    sys.stdout.write(_encodable(captured.get(), sys.stdout))
+    lines = "\n".join(line.rstrip() for line in captured.get().split("\n"))
+    sys.stdout.write(_encodable(lines, sys.stdout))
     sys.stdout.flush()
 
 

@@ -68,9 +68,23 @@ def test_the_version_and_what_there_is(typed: Type) -> None:
     assert typed("--version").out == f"gradistill {__version__}\n"
     methods = typed("methods").out
     assert all(name in methods for name in shipped_methods())
-    assert "self-attention" in methods
     assert "steps of plain cross-entropy" in methods
-    assert "arXiv 2305.10010" in methods
+    assert f"Default: {DEFAULT_METHOD}" in methods
+    one = typed("methods", "adkd").out
+    assert "attribution_map" in one
+    assert "arXiv 2305.10010" in one
+    assert "did you mean 'adkd'" in typed("methods", "adk").err
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_tables_break_no_names(width: int, typed: Type, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    methods = typed("methods").out
+    assert max(map(len, methods.splitlines()[:-1])) <= width
+    assert all(f" {name} " in methods for name in shipped_methods())
+    tasks = typed("tasks").out
+    assert max(map(len, tasks.splitlines()[:-1])) <= width
+    assert all(f" {word}" in tasks for task in TASKS.values() for word in (task.name, task.select))
     tasks = typed("tasks").out
     assert len(TASKS) == 10
     assert all(name in tasks for name in TASKS)

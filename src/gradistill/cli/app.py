@@ -57,7 +57,7 @@ def _print_version(wanted: bool) -> bool:
 def version(
     wanted: Annotated[
         bool,
-        typer.Option("--version", callback=_print_version, is_eager=True, help="Say the version and stop."),
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop."),
     ] = False,
 ) -> None:
     pass
@@ -153,22 +153,33 @@ def demo(
 
 
 @app.command()
-def methods() -> None:
-    """The methods there are: the teacher signals that each needs, what its step costs, and where it comes from."""
+def methods(
+    name: Annotated[str | None, typer.Argument(help="Show all about this one.")] = None,
+) -> None:
+    """The methods there are and what a step of each costs; of one also its objectives, signals and source."""
+    from gradistill.cli.options import DEFAULT_METHOD
+    from gradistill.errors import RecipeError, nearest
     from gradistill.recipe.catalogue import catalogue, measured_costs
     from gradistill.report.terminal import results_table
 
-    rows = [
-        {
-            "method": entry.method,
+    entries = {entry.method: entry for entry in catalogue()}
+    if name is not None and name not in entries:
+        raise RecipeError(f"There is no method {name!r}.", remedy=nearest(name, entries))
+    if name is None:
+        rows = [{"method": e.method, "step": e.cost, "what it does": e.summary} for e in entries.values()]
+        show(results_table(rows))
+        write(f"Default: {DEFAULT_METHOD}. All about one: gradistill methods NAME")
+    else:
+        entry = entries[name]
+        parts = {
+            "title": entry.title,
+            "what it does": entry.summary,
             "objectives": ", ".join(entry.objectives),
-            "teacher signals": ", ".join(entry.signals) or "nothing",
-            "step": entry.cost,
+            "teacher signals": ", ".join(entry.signals) or "none",
+            "step": "not measured" if entry.cost is None else f"{entry.cost:.2f}",
             "source": entry.source,
         }
-        for entry in catalogue()
-    ]
-    show(results_table(rows, title="methods"))
+        show(results_table([{name: key, "": value} for key, value in parts.items()]))
     write(
         f"step: time in steps of plain cross-entropy; {measured_costs()['setting']}, teacher signals stored"
     )
@@ -185,13 +196,13 @@ def tasks() -> None:
             "task": task.name,
             "texts": ", ".join(task.text_columns),
             "labels": ", ".join(task.labels) if task.labels else "score",
-            "metrics": ", ".join(task.metrics),
-            "selected by": task.select,
-            "source": task.source,
+            "metrics": ", ".join(sorted(task.metrics, key=lambda metric: metric != task.select)),
         }
         for task in TASKS.values()
     ]
-    show(results_table(rows, title="tasks"))
+    show(results_table(rows))
+    write("The first metric selects the best checkpoint.")
+    write(f"On the Hugging Face hub: {', '.join(task.source for task in TASKS.values())}")
 
 
 def _report(metrics: dict[str, Any], output: Path) -> None:

@@ -21,6 +21,7 @@ class Entry:
 
     method: str
     title: str
+    summary: str
     source: str
     objectives: tuple[str, ...]
     signals: tuple[str, ...]
@@ -50,6 +51,7 @@ def _entry(name: str) -> Entry:
     return Entry(
         name,
         recipe.title,
+        recipe.summary,
         recipe.source,
         tuple(recipe.objectives),
         tuple(kind.title for kind in SIGNALS if kind in of_teacher),

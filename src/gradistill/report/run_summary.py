@@ -69,8 +69,8 @@ def _times(metrics: Mapping[str, Any]) -> Text:
     timing = metrics["timing"]
     return Text(
         printable(
-            f"trained {timing['train_s']:.0f} s ({timing['examples_per_s']:.0f} examples/s, teacher "
-            f"{timing['signals_s']:.0f} s of it), peak memory {timing['peak_rss_mb']:.0f} MB"
+            f"trained in {timing['train_s']:.0f} s ({timing['examples_per_s']:.0f} examples/s); "
+            f"teacher signals took {timing['signals_s']:.0f} s; peak memory {timing['peak_rss_mb']:.0f} MB"
         )
     )
 

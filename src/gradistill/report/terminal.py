@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 
 from rich.box import SIMPLE
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
@@ -27,6 +28,8 @@ TOWARD = ("#4a90d9", "underline bold #4a90d9", "bold white on #1f5fae")
 AWAY = ("#d9730d", "underline bold #d9730d", "bold white on #b85300")
 BAR_WIDTH = 20
 TOP_WORDS = 10
+LONGEST_WORD = 30
+"""Columns: a word in a table that is no longer stands on one line."""
 LABELS_SHOWN = 5
 
 
@@ -132,7 +135,16 @@ def results_table(rows: Sequence[Mapping[str, object]], title: str = "", note: s
     for key in keys:
         filled = [row[key] for row in rows if row.get(key) is not None]
         numeric = bool(filled) and all(_is_number(value) for value in filled)
-        table.add_column(Text(printable(key)), justify="right" if numeric else "left", overflow="fold")
+        cells = [_cell(row[key]) for row in rows if key in row]
+        words = [word for text in (*cells, printable(key)) for word in text.split()]
+        longest = max(map(cell_len, words), default=0)
+        table.add_column(
+            Text(printable(key)),
+            justify="right" if numeric else "left",
+            overflow="fold",
+            min_width=min(LONGEST_WORD, longest),
+            no_wrap=longest <= LONGEST_WORD and not any(" " in text for text in cells),
+        )
     for row in rows:
         table.add_row(*(Text(_cell(row[key]) if key in row else "") for key in keys))
     return table
