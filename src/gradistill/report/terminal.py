@@ -117,37 +117,59 @@ def render(explanation: Explanation) -> RenderableType:
     )
 
 
-def results_table(rows: Sequence[Mapping[str, object]], title: str = "", note: str = "") -> Table:
+@dataclass(frozen=True)
+class ResultsTable:
+    """Rows as a table that fits its console: see ``results_table``."""
+
+    rows: Sequence[Mapping[str, object]]
+    title: str = ""
+    note: str = ""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        keys = list(dict.fromkeys(key for row in self.rows for key in row))
+        columns = {key: [_cell(row[key]) if key in row else "" for row in self.rows] for key in keys}
+        heads = [printable(key) for key in keys]
+        table = Table(
+            title=Text(printable(self.title), style="bold") if self.title else None,
+            caption=Text(printable(self.note)) if self.note else None,
+            title_justify="left",
+            caption_justify="left",
+            box=SIMPLE,
+            show_edge=False,
+            padding=(0, 0, 0, 1),
+        )
+        texts = [[head, *cells] for head, cells in zip(heads, columns.values(), strict=True)]
+        for key, head, width in zip(keys, heads, _widths(texts, options.max_width), strict=True):
+            filled = [row[key] for row in self.rows if row.get(key) is not None]
+            numeric = bool(filled) and all(_is_number(value) for value in filled)
+            table.add_column(Text(head), justify="right" if numeric else "left", overflow="fold", width=width)
+        for cells in zip(*columns.values(), strict=True):
+            table.add_row(*map(Text, cells))
+        yield table
+
+
+def results_table(rows: Sequence[Mapping[str, object]], title: str = "", note: str = "") -> ResultsTable:
     """Any rows as a table: columns in the order their keys first come, numbers to the right, 3 decimals.
 
-    A missing key is an empty cell, ``None`` is ``-``.
+    A missing key is an empty cell, ``None`` is ``-``. Where the console is narrow, the widest columns wrap first, and
+    between words as long as that is possible.
     """
-    keys = list(dict.fromkeys(key for row in rows for key in row))
-    table = Table(
-        title=Text(printable(title), style="bold") if title else None,
-        caption=Text(printable(note)) if note else None,
-        title_justify="left",
-        caption_justify="left",
-        box=SIMPLE,
-        show_edge=False,
-        collapse_padding=True,
-    )
-    for key in keys:
-        filled = [row[key] for row in rows if row.get(key) is not None]
-        numeric = bool(filled) and all(_is_number(value) for value in filled)
-        cells = [_cell(row[key]) for row in rows if key in row]
-        words = [word for text in (*cells, printable(key)) for word in text.split()]
-        longest = max(map(cell_len, words), default=0)
-        table.add_column(
-            Text(printable(key)),
-            justify="right" if numeric else "left",
-            overflow="fold",
-            min_width=min(LONGEST_WORD, longest),
-            no_wrap=longest <= LONGEST_WORD and not any(" " in text for text in cells),
-        )
-    for row in rows:
-        table.add_row(*(Text(_cell(row[key]) if key in row else "") for key in keys))
-    return table
+    return ResultsTable(rows, title, note)
+
+
+def _widths(columns: Sequence[Sequence[str]], available: int) -> list[int]:
+    """Of each column of texts the width: of its longest text, or less, where all together are too wide."""
+    widths = [max(map(cell_len, texts)) for texts in columns]
+    words = [max((cell_len(word) for text in texts for word in text.split()), default=1) for texts in columns]
+    for least in ([min(word, LONGEST_WORD) for word in words], [1] * len(words)):
+        excess = sum(widths) + 2 * len(widths) - 1 - available  # a space to the left, and one between
+        for _ in range(excess):
+            spare = [width - floor for width, floor in zip(widths, least, strict=True)]
+            shrinks = [place for place in range(len(widths)) if spare[place] > 0]
+            if not shrinks:
+                break
+            widths[max(shrinks, key=widths.__getitem__)] -= 1
+    return widths
 
 
 def _headline(explanation: Explanation) -> RenderableType:
