@@ -73,12 +73,13 @@ def show(*renderables: RenderableType) -> None:
     sys.stdout.flush()
 
 
-def progress_bars(*columns: Any, **options: Any) -> Progress:
-    """Bars that go when they are done; none where the package's logger shows warnings only."""
+def progress_bars(*columns: Any, error: bool = False, **options: Any) -> Progress:
+    """Bars that go when they are done; none where the package's logger shows warnings only. With ``error`` they are on
+    stderr."""
     from rich.progress import Progress
 
     disable = options.pop("disable", False) or not progress_shown()
-    return Progress(*columns, console=_console(), transient=True, disable=disable, **options)
+    return Progress(*columns, console=_console(error=error), transient=True, disable=disable, **options)
 
 
 def progress_shown() -> bool:
@@ -93,10 +94,12 @@ def log_line(record: logging.LogRecord) -> str:
 
 
 class LineHandler(logging.Handler):
-    """Prints the log records of the package on stdout, line by line."""
+    """Prints the log records of the package on stdout, line by line; on stderr while ``error`` is set."""
+
+    error = False
 
     def emit(self, record: logging.LogRecord) -> None:
-        write(log_line(record))
+        write(log_line(record), error=self.error)
 
 
 def show_log_lines() -> None:
@@ -106,6 +109,19 @@ def show_log_lines() -> None:
         LOGGER.propagate = False  # a program that logs to the terminal too would show every line twice
     if LOGGER.level == logging.NOTSET:
         LOGGER.setLevel(logging.INFO)
+
+
+@contextmanager
+def log_on_stderr() -> Iterator[None]:
+    """Within the block, stdout is left to results that another program reads."""
+    handlers = [handler for handler in LOGGER.handlers if isinstance(handler, LineHandler)]
+    for handler in handlers:
+        handler.error = True
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.error = False
 
 
 @contextmanager
@@ -155,11 +171,11 @@ class _Safe:
             yield segment if text == segment.text else Segment(text, segment.style)
 
 
-def _console() -> Any:
+def _console(*, error: bool = False) -> Any:
     from rich.console import Console
 
     codecs.register_error(_HANDLER, _stand_in)
-    return Console()
+    return Console(stderr=error)
 
 
 def _stand_in(error: UnicodeError) -> tuple[str, int]:
