@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import codecs
 import logging
+import os
 import sys
 import traceback
 import unicodedata
@@ -63,6 +64,20 @@ def write(*parts: object, error: bool = False) -> None:
     print(_encodable(text, sys.stderr if error else sys.stdout), file=sys.stderr if error else sys.stdout)
 
 
+def write_lines(lines: bytes) -> None:
+    """Lines of UTF-8 on stdout, for another program to read; on a terminal as ``write`` shows them."""
+    if sys.stdout.isatty():
+        write(lines.decode().removesuffix("\n"))
+        return
+    sys.stdout.buffer.write(lines)
+    sys.stdout.buffer.flush()
+
+
+def close_stdout() -> None:
+    """Let nothing more be written there, after whoever read it has gone (``BrokenPipeError``)."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def show(*renderables: RenderableType) -> None:
     """Print tables and marked texts."""
     console = _console()
@@ -78,8 +93,10 @@ def progress_bars(*columns: Any, error: bool = False, **options: Any) -> Progres
     stderr."""
     from rich.progress import Progress
 
-    disable = options.pop("disable", False) or not progress_shown()
-    return Progress(*columns, console=_console(error=error), transient=True, disable=disable, **options)
+    console = _console(error=error)
+    hidden = error and not console.is_terminal  # rich would leave a blank line there
+    disable = options.pop("disable", False) or hidden or not progress_shown()
+    return Progress(*columns, console=console, transient=True, disable=disable, **options)
 
 
 def progress_shown() -> bool:

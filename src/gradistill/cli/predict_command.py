@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from gradistill.cli.options import LogOptions, Overwrite, TextColumns, listed, output_option
-from gradistill.printing import progress_shown, write
+from gradistill.printing import close_stdout, progress_shown, write
 
 _PIPE_CLOSED = 141
 """The exit code of a program that SIGPIPE ends."""
@@ -62,7 +60,7 @@ def predict(
             text_columns=listed(rows.text_columns), max_length=rows.max_length, overwrite=rows.overwrite,
         )  # fmt: skip
     except BrokenPipeError:  # whoever read stdout has enough, as head has
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        close_stdout()
         raise typer.Exit(_PIPE_CLOSED) from None
     if progress_shown() or not piped:
         write(_throughput(found), error=piped)

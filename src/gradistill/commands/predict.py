@@ -18,7 +18,7 @@ from gradistill.auditing.predictor import OnProgress
 from gradistill.commands.run_record import versions
 from gradistill.commands.text_predictor import Predicted, TextPredictor, check_number, load_predictor
 from gradistill.commands.unfinished_predictions import folder_of, unfinished_predictions
-from gradistill.data.row_output import OUTPUTS, Columns, JsonLinesWriter, writer_of
+from gradistill.data.row_output import OUTPUTS, Columns, json_lines, writer_of
 from gradistill.data.row_stream import CHUNK_ROWS, Chunk, RowStream, decoded_lines, format_of
 from gradistill.data.row_texts import (
     CheckedRows,
@@ -32,7 +32,7 @@ from gradistill.data.tokenization import Cut
 from gradistill.errors import DataError, RecipeError
 from gradistill.io import checksum_of
 from gradistill.models.model_source import ModelSource
-from gradistill.printing import log_on_stderr, progress_bars
+from gradistill.printing import log_on_stderr, progress_bars, write_lines
 from gradistill.store.fingerprint import digest, of_model, of_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -170,14 +170,12 @@ def _pipe_job(predictor: TextPredictor, named: tuple[str, ...] | None) -> _Job:
 
 def _streamed(job: _Job, predictor: TextPredictor) -> _Counts:
     """Predictions as JSON lines on stdout, those of a chunk as soon as they are there."""
-    writer = JsonLinesWriter(sys.stdout.buffer)
     counts = _Counts()
     with _progress(job) as advance:
         for chunk in job.chunks():
             found = predictor.predicted(texts_of(chunk, job.text_columns), advance)
             counts.add(found, chunk.table.lines, computed=True)
-            writer.write(chunk, _added(found, predictor.labels))
-            sys.stdout.buffer.flush()
+            write_lines(json_lines(chunk, _added(found, predictor.labels)))
     return counts
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -66,7 +66,7 @@ def writer_of(file: Path, stream: RowStream, columns: Columns, added: Added) -> 
     if ending == ".parquet":
         return ParquetWriter(file, _schema(stream, columns, added))
     if ending == ".jsonl":
-        return JsonLinesWriter(file.open("wb"))
+        return JsonLinesWriter(file)
     same = stream.dialect if stream.format == ending else None
     delimiter = same.delimiter if same else {".csv": ",", ".tsv": "\t"}[ending]
     names = [*columns.types, *added]
@@ -100,22 +100,25 @@ class DelimitedWriter:
 
 
 class JsonLinesWriter:
-    """One JSON object a line, in UTF-8. An object that was read from JSONL keeps its characters as they are."""
+    """One JSON object a line (``json_lines``)."""
 
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
+    def __init__(self, file: Path) -> None:
+        self._stream = file.open("wb")
 
     def write(self, chunk: Chunk, added: Added) -> None:
-        columns = _listed(added)
-        more = [
-            _json(dict(zip(columns, cells, strict=True))) for cells in zip(*columns.values(), strict=True)
-        ]
-        before = chunk.lines or [_json(row) for row in chunk.rows()]
-        lines = (f"{a[:-1].rstrip()}, {b[1:]}\n" for a, b in zip(before, more, strict=True))
-        self._stream.write("".join(lines).encode())
+        self._stream.write(json_lines(chunk, added))
 
     def close(self) -> None:
         self._stream.close()
+
+
+def json_lines(chunk: Chunk, added: Added) -> bytes:
+    """One JSON object a line, in UTF-8. An object that was read from JSONL keeps its characters as they are."""
+    columns = _listed(added)
+    before = chunk.lines or [_json(row) for row in chunk.rows()]
+    more = [_json(dict(zip(columns, cells, strict=True))) for cells in zip(*columns.values(), strict=True)]
+    lines = (f"{a[:-1].rstrip()}, {b[1:]}\n" for a, b in zip(before, more, strict=True))
+    return "".join(lines).encode()
 
 
 class ParquetWriter:
