@@ -31,7 +31,7 @@ from gradistill.models.loading import load_classifier, load_tokenizer
 from small import NAMES, logged, texts
 from typed_command import exit_code
 
-KILLS, CHUNK = 5, 4
+KILLS, CHUNK = 4, 4
 TABLE = np.random.default_rng(0).normal(size=(99, 3)).astype(np.float32)
 AWKWARD = ['the "film" was fine', "the film,\nwas; a\r\nvery poor one", " a\tgreat film ", "film \u2028 été"]
 
@@ -316,14 +316,15 @@ def test_killed_at_any_moment_it_goes_on_and_writes_the_same_bytes(
     ending: str, small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process of its own, a fork of this one that has the model loaded, with a real SIGKILL."""
-    model, data = str(small.teachers["two"]), write(tmp_path / "rows.csv", texts("two", 80))
+    model, data = str(small.teachers["two"]), write(tmp_path / "rows.csv", texts("two", 60))
     predictor = load_predictor(model)
     monkeypatch.setattr(module, "load_predictor", lambda *_, **__: predictor)
     start = time.perf_counter()
     predict(model, data, tmp_path / f"whole{ending}")
     took, whole = time.perf_counter() - start, (tmp_path / f"whole{ending}").read_bytes()
-    chance, went_on = random.Random(0), 0
-    for k in range(KILLS):
+    chance, kills, went_on = random.Random(0), 0, 0
+    while kills < KILLS or (went_on < 2 and kills < 5 * KILLS):  # some may come too early, or too late
+        k, kills = kills, kills + 1
         output = tmp_path / f"out{k}{ending}"
         if (process := os.fork()) == 0:
             try:
@@ -336,11 +337,11 @@ def test_killed_at_any_moment_it_goes_on_and_writes_the_same_bytes(
         assert not output.exists() or output.read_bytes() == whole  # never a part of it
         if not output.exists() or folder_of(output).exists():
             found = predict(model, data, output)
-            went_on += 0 < found["computed"] < 80
+            went_on += 0 < found["computed"] < 60
         assert output.read_bytes() == whole
         assert not folder_of(output).exists()
-    assert went_on >= 2  # else the kills came too late, or too early, to tell anything
-    assert len(list(tmp_path.iterdir())) == KILLS + 2  # nothing else is left
+    assert went_on >= 2
+    assert len(list(tmp_path.iterdir())) == kills + 2  # nothing else is left
 
 
 class _KilledError(BaseException):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -160,3 +161,22 @@ def test_whole_numbers_of_json_keep_all_their_digits_in_parquet(tmp_path: Path) 
         "id": [2**60 + 1, 2**60 + 3, None], "x": [1.0, 0.5, 2.0], "big": [str(10**30), "1", None],
         "o": [None, None, '{"a": 1}'],
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("ending", [".csv", ".jsonl"])
+def test_memory_does_not_grow_with_the_file(ending: str, tmp_path: Path) -> None:
+    def peak(rows: int) -> int:
+        path = tmp_path / f"rows{rows}{ending}"
+        line = '{"text": "%d a film"}\n' if ending == ".jsonl" else "%d a film,1\n"
+        path.write_text(
+            ("" if ending == ".jsonl" else "text,n\n") + "".join(line % (10**400 + k) for k in range(rows))
+        )
+        tracemalloc.start()
+        try:
+            assert sum(len(chunk) for chunk in RowStream.of(path).chunks(50)) == rows
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak(600)  # what is made once
+    assert peak(3_000) < 1.5 * peak(600)  # all rows at once would be five times as much
