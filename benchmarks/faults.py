@@ -38,12 +38,21 @@ from safetensors import safe_open
 from tiny import Tiny
 
 BUSY = {"save_strategy": "steps", "save_steps": 2, "eval_strategy": "steps", "eval_steps": 2}
-COMMANDS = ("finetune", "distill", "pretrain", "signals", "bench")
+COMMANDS = ("finetune", "distill", "pretrain", "signals", "bench", "predict")
+PREDICTED = "predicted.csv"
 CODES = {"bench": (0, 1, 2)}
 """A bench in which a student failed goes on to its end and says so by 1."""
 ENDS = ("identical", "different", "refused", "traceback")
-WENT_ON = re.compile(r"going on from|[1-9]\d* of \d+ students are there")
-ENDING = ("checkpoints/finishing", "checkpoints/finished", "building.json", "results.jsonl")
+WENT_ON = re.compile(r"going on from|[1-9]\d* of \d+ students are there|rows were predicted before")
+DONE = re.compile(r"finished run|predicted\.csv exists")
+"""The refusal of what was done when the command was killed."""
+ENDING = (
+    "checkpoints/finishing",
+    "checkpoints/finished",
+    "building.json",
+    "results.jsonl",
+    f"{PREDICTED}.unfinished/finished.json",
+)
 """What stands in a folder when a run, a store or a bench has begun to end (a store is nothing but its end)."""
 VARYING = {"README.md", "bench.json", "bench.html", "bench.md"}  # they say times
 Run = Callable[[Path], list[str]]
@@ -183,7 +192,7 @@ def build_missing_shards(
 
 def again(command: Run, output: Path, log: Path, expected: dict[str, str]) -> dict[str, Any]:
     """The same command once more: how it ends, and whether it found something to go on with."""
-    if started(command(output), log).wait() == 2 and "finished run" in log.read_text(encoding="utf-8"):
+    if started(command(output), log).wait() == 2 and DONE.search(log.read_text(encoding="utf-8")):
         return {"end": "identical" if content(output) == expected else "different", "went on": False}
     said = log.read_text(encoding="utf-8").rpartition(BEGUN)[2]
     if "Traceback" in said:
@@ -280,6 +289,10 @@ def prepared(output: Path) -> dict[str, Run]:
         "signals": lambda at: [
             "signals", "--teacher", str(tiny.teacher), *rows, "--method", "gkd", "--encoding", "float32",
             "--output", str(at),
+        ],
+        "predict": lambda at: [
+            "predict", "--model", str(tiny.teacher), "--data", str(tiny.data / "train.jsonl"),
+            "--output", str(at / PREDICTED),
         ],
         "bench": lambda at: ["bench", str(output / "bench.yaml"), "--jobs", "1", "--output", str(at)],
     }  # fmt: skip

@@ -12,10 +12,13 @@ from gradistill.commands.augment import augment as augment
 from gradistill.commands.distill import distill as distill
 from gradistill.commands.explain import explain as explain
 from gradistill.commands.finetune import finetune as finetune
+from gradistill.commands.predict import predict as predict
 from gradistill.commands.pretrain import pretrain as pretrain
 from gradistill.commands.signal_stores import StoreChoice as StoreChoice
 from gradistill.commands.signal_stores import StoreSettings as StoreSettings
 from gradistill.commands.store_signals import store_signals as store_signals
+from gradistill.commands.text_predictor import TextPredictor as TextPredictor
+from gradistill.commands.text_predictor import load_predictor as load_predictor
 from gradistill.data.collator import Collator as Collator
 from gradistill.data.data_choice import DataChoice as DataChoice
 from gradistill.data.labels import align_labels as align_labels

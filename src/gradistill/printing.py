@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import codecs
 import logging
+import os
 import sys
 import traceback
 import unicodedata
@@ -63,6 +64,20 @@ def write(*parts: object, error: bool = False) -> None:
     print(_encodable(text, sys.stderr if error else sys.stdout), file=sys.stderr if error else sys.stdout)
 
 
+def write_lines(lines: bytes) -> None:
+    """Lines of UTF-8 on stdout, for another program to read; on a terminal as ``write`` shows them."""
+    if sys.stdout.isatty():
+        write(lines.decode().removesuffix("\n"))
+        return
+    sys.stdout.buffer.write(lines)
+    sys.stdout.buffer.flush()
+
+
+def close_stdout() -> None:
+    """Let nothing more be written there, after whoever read it has gone (``BrokenPipeError``)."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def show(*renderables: RenderableType) -> None:
     """Print tables and marked texts."""
     console = _console()
@@ -74,10 +89,12 @@ def show(*renderables: RenderableType) -> None:
     sys.stdout.flush()
 
 
-def progress_bars(*columns: Any, note: Callable[[], str] = str, **options: Any) -> Progress:
-    """Bars that go when they are done; none where the package's logger shows warnings only.
+def progress_bars(
+    *columns: Any, error: bool = False, note: Callable[[], str] = str, **options: Any
+) -> Progress:
+    """Bars that go when they are done; none where the package's logger shows warnings only, or without a terminal.
 
-    ``note`` returns a line that stands below them.
+    With ``error`` they are on stderr. ``note`` returns a line that stands below them.
     """
     from rich.progress import Progress
     from rich.text import Text
@@ -88,8 +105,10 @@ def progress_bars(*columns: Any, note: Callable[[], str] = str, **options: Any) 
             if text := note():
                 yield Text(printable(text), style="dim", no_wrap=True, overflow="ellipsis")
 
-    disable = options.pop("disable", False) or not progress_shown()
-    return Bars(*columns, console=_console(), transient=True, disable=disable, **options)
+    console = _console(error=error)
+    live = console.is_terminal or console.is_jupyter  # elsewhere rich would leave a blank line
+    disable = options.pop("disable", False) or not live or not progress_shown()
+    return Bars(*columns, console=console, transient=True, disable=disable, **options)
 
 
 def progress_shown() -> bool:
@@ -104,10 +123,12 @@ def log_line(record: logging.LogRecord) -> str:
 
 
 class LineHandler(logging.Handler):
-    """Prints the log records of the package on stdout, line by line."""
+    """Prints the log records of the package on stdout, line by line; on stderr while ``error`` is set."""
+
+    error = False
 
     def emit(self, record: logging.LogRecord) -> None:
-        write(log_line(record))
+        write(log_line(record), error=self.error)
 
 
 def show_log_lines() -> None:
@@ -117,6 +138,19 @@ def show_log_lines() -> None:
         LOGGER.propagate = False  # a program that logs to the terminal too would show every line twice
     if LOGGER.level == logging.NOTSET:
         LOGGER.setLevel(logging.INFO)
+
+
+@contextmanager
+def log_on_stderr() -> Iterator[None]:
+    """Within the block, stdout is left to results that another program reads."""
+    handlers = [handler for handler in LOGGER.handlers if isinstance(handler, LineHandler)]
+    for handler in handlers:
+        handler.error = True
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.error = False
 
 
 @contextmanager
@@ -166,11 +200,11 @@ class _Safe:
             yield segment if text == segment.text else Segment(text, segment.style)
 
 
-def _console() -> Any:
+def _console(*, error: bool = False) -> Any:
     from rich.console import Console
 
     codecs.register_error(_HANDLER, _stand_in)
-    return Console()
+    return Console(stderr=error)
 
 
 def _stand_in(error: UnicodeError) -> tuple[str, int]:

@@ -26,8 +26,8 @@ from gradistill.recipe import load_recipe, shipped_methods
 from typed_command import exit_code
 
 COMMANDS = (
-    "finetune", "distill", "augment", "pretrain", "signals", "audit", "explain", "bench", "tune", "demo", "methods",
-    "tasks",
+    "finetune", "distill", "augment", "pretrain", "predict", "signals", "audit", "explain", "bench", "tune", "demo",
+    "methods", "tasks",
 )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 import gradistill
 from gradistill import printing
@@ -104,7 +105,9 @@ def test_a_warning_has_its_prefix_once_and_an_error_none(capsys: pytest.CaptureF
     assert shown.err == ""
 
 
-def test_bars_follow_the_level_of_the_logger() -> None:
+def test_bars_follow_the_level_of_the_logger_and_need_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert printing.progress_bars().disable
+    monkeypatch.setattr(printing, "_console", lambda error: Console(force_terminal=True))
     assert not printing.progress_bars().disable
     LOGGER.setLevel(logging.WARNING)
     assert printing.progress_bars().disable

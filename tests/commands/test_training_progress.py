@@ -72,7 +72,7 @@ def test_a_terminal_has_a_bar_with_the_terms_below(
 ) -> None:
     shown = io.StringIO()
     console = Console(file=shown, force_terminal=True, width=width, color_system=None)
-    monkeypatch.setattr(printing, "_console", lambda: console)
+    monkeypatch.setattr(printing, "_console", lambda error: console)
     progress = TrainingProgress()
     run(progress, arguments(tmp_path, eval_strategy="epoch"))
     lines = re.split(r"[\r\n]", re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", shown.getvalue()))

@@ -24,6 +24,7 @@ from gradistill.cli.options import (
     output_option,
     write_result,
 )
+from gradistill.cli.predict_command import predict
 from gradistill.cli.pretrain_command import pretrain
 from gradistill.cli.signals_command import signals
 from gradistill.cli.tune_command import tune
@@ -39,6 +40,7 @@ app = typer.Typer(
 app.command()(with_option_groups(augment))
 app.command()(with_option_groups(signals))
 app.command()(with_option_groups(audit))
+app.command()(with_option_groups(predict))
 app.command()(with_option_groups(pretrain))
 app.command()(with_option_groups(bench))
 app.command()(with_option_groups(tune))

@@ -35,7 +35,7 @@ RECIPE_FIELDS = {
 """The field of a recipe that an option sets."""
 
 
-def output_option(help: str) -> Any:
+def output_option(help: str, *, metavar: str = "FOLDER") -> Any:
     """``--output``. An empty one, as of a shell variable that is not set, would be the current folder."""
 
     def folder(given: str | Path) -> Path:
@@ -43,7 +43,7 @@ def output_option(help: str) -> Any:
             raise typer.BadParameter("it is empty; name a folder, or . for this one")
         return Path(given)
 
-    return typer.Option("--output", help=help, parser=folder, metavar="FOLDER")
+    return typer.Option("--output", help=help, parser=folder, metavar=metavar)
 
 
 DATA = typer.Option(

@@ -21,7 +21,15 @@ from gradistill.commands.text_lengths import MOST, USUAL, LoadedModel, task_leng
 from gradistill.data import Task
 from gradistill.data.labels import Match, match_names, match_numbers, numbers_of
 from gradistill.errors import DataError, ModelError, RecipeError
-from gradistill.models.loading import label_names, load_classifier, load_tokenizer, set_padding
+from gradistill.models.loading import (
+    label_names,
+    load_classifier,
+    load_config,
+    load_tokenizer,
+    refuse_multi_label,
+    refuse_other_tasks,
+    set_padding,
+)
 from gradistill.models.model_source import ModelSource, model_folder, model_name
 from gradistill.models.random_head import has_head
 from gradistill.models.student import pair_warnings, same_weights
@@ -56,7 +64,9 @@ class AuditModel:
             return cls(owner, name, "", known, FunctionPredictor(given, known))
         folder = model_folder(given)
         if not isinstance(given, tuple) and onnx_file(folder) is not None:
-            onnx = OnnxPredictor.load(folder)
+            onnx, config = OnnxPredictor.load(folder), load_config(folder)
+            refuse_other_tasks(folder, config)
+            refuse_multi_label(folder, config)
             return cls(owner, name, folder, onnx.labels, onnx)
         tokenizer, model = load_tokenizer(given), load_classifier(given)[0]
         device: Any = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"

@@ -5,15 +5,19 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from dataclasses import dataclass
+from itertools import chain, islice
 
 from gradistill.data.table import Table, duplicates, no_rows
 from gradistill.errors import Problem
 
 Record = tuple[int, list[str]]
 """The line on which a record starts, and its fields."""
+
+Opened = Callable[[], Iterable[str]]
+"""Gives the lines of a file from its start, their ends as they are; every call starts anew."""
 
 _NAMES = {",": "comma", ";": "semicolon", "\t": "tab"}
 _LOOKED_AT = 50
@@ -23,9 +27,11 @@ _DECIMAL_COMMA = re.compile(r"[+-]?\d+(,\d+)?", re.ASCII)
 
 def read_csv(file: str, text: str) -> Table:
     """Records separated by commas, semicolons or tabs, whichever the header line and the records agree on."""
-    delimiter = _delimiter(text)
-    table = _table(file, *_records(file, text, delimiter), delimiter)
-    return _with_decimal_points(table) if delimiter == ";" else table
+    opened = _of_text(text)
+    with fields_up_to(len(text)):
+        dialect = csv_dialect(opened)
+        table = _whole(file, opened, dialect)
+    return _with_decimal_points(table) if dialect.delimiter == ";" else table
 
 
 def read_tsv(file: str, text: str) -> Table:
@@ -35,34 +41,85 @@ def read_tsv(file: str, text: str) -> Table:
     quoted if its header line is, if it doubles quotation marks inside quoted cells throughout, or if more
     records are as wide as the header with quoting than without.
     """
-    plain = _unquoted(text)
-    quoted, problems = _records(file, text, "\t")
-    better = not problems and _odd_ones(quoted) < _odd_ones(plain)
-    quotes = better if _odd_ones(plain) else _quotes(plain)
-    return _table(file, quoted, problems, "\t") if quotes else _table(file, plain, [], "\t")
+    opened = _of_text(text)
+    with fields_up_to(len(text)):
+        return _whole(file, opened, tsv_dialect(opened))
 
 
-def _odd_ones(records: Sequence[Record]) -> int:
+@dataclass(frozen=True)
+class Dialect:
+    """How the fields of a record are separated, and whether quotation marks may enclose them."""
+
+    delimiter: str
+    quotes: bool = True
+
+
+def csv_dialect(opened: Opened) -> Dialect:
+    """Of a CSV file: the delimiter by which most of the first records are as wide as the header line."""
+    best, most = ",", 0.0
+    for delimiter in _NAMES:
+        widths = _first_widths(opened, delimiter)
+        if not widths or widths[0] < 2:
+            continue
+        share = widths.count(widths[0]) / len(widths)
+        if share > most:
+            best, most = delimiter, share
+    return Dialect(best)
+
+
+def tsv_dialect(opened: Opened) -> Dialect:
+    """Of a file with tabs: whether it quotes, as ``read_tsv`` describes it. All of it is looked at."""
+    odd = _odd_ones(_unquoted(opened))
+    if not odd:
+        return Dialect("\t", _quotes(_unquoted(opened)))
+    try:
+        return Dialect("\t", _odd_ones(_quoted(opened, "\t")) < odd)
+    except QuotingError:
+        return Dialect("\t", quotes=False)
+
+
+def records(opened: Opened, dialect: Dialect) -> Iterator[Record]:
+    """Every record with the line on which it starts, the header first. Raises QuotingError: the rest is a guess."""
+    return _quoted(opened, dialect.delimiter) if dialect.quotes else _unquoted(opened)
+
+
+def _of_text(text: str) -> Opened:
+    return lambda: io.StringIO(text, newline="")
+
+
+def _whole(file: str, opened: Opened, dialect: Dialect) -> Table:
+    found: list[Record] = []
+    try:
+        for record in records(opened, dialect):
+            found.append(record)
+    except QuotingError as error:
+        return records_table(file, found, [error.problem(file)], dialect)
+    return records_table(file, found, [], dialect)
+
+
+def _odd_ones(found: Iterator[Record]) -> int:
     """Records that are not as wide as the header."""
-    return sum(len(fields) != len(records[0][1]) for _, fields in records)
+    _, header = next(found, (0, []))
+    return sum(len(fields) != len(header) for _, fields in found)
 
 
-def _table(file: str, records: Sequence[Record], problems: list[Problem], delimiter: str) -> Table:
-    if not records:
+def records_table(file: str, found: Sequence[Record], problems: list[Problem], dialect: Dialect) -> Table:
+    """Records as columns, the first one the header; one of another width is a problem."""
+    if not found:
         return Table(file, problems=tuple(problems) or (Problem(file, "the file is empty"),))
-    header = [name.strip() for name in records[0][1]]
+    header = [name.strip() for name in found[0][1]]
     if twice := duplicates(header):
         what = f"the header names a column twice: {twice}"
-        return Table(file, problems=(Problem(file, what, records[0][0]),))
+        return Table(file, problems=(Problem(file, what, found[0][0]),))
     rows, lines = [], []
-    for line, record in records[1:]:
+    for line, record in found[1:]:
         if len(record) == len(header):
             rows.append(record)
             lines.append(line)
             continue
         what = (
             f"{len(record)} fields where the header has {len(header)}; quote a text that holds a "
-            f"{_NAMES[delimiter]}"
+            f"{_NAMES[dialect.delimiter]}"
         )
         problems.append(Problem(file, what, line))
     problems += no_rows(file, rows, problems)
@@ -70,33 +127,27 @@ def _table(file: str, records: Sequence[Record], problems: list[Problem], delimi
     return Table(file, columns, lines, tuple(problems), typed=False)
 
 
-def _records(file: str, text: str, delimiter: str) -> tuple[list[Record], list[Problem]]:
-    """Every record with the line on which it starts. A quoting error ends the file: the rest is a guess."""
-    records: list[Record] = []
-    with _fields_up_to(len(text)):
-        try:
-            for record in _read(text, delimiter):
-                records.append(record)
-        except _QuotingError as error:
-            what = f"quotation marks do not match ({error}); double a quotation mark inside a quoted text"
-            return records, [Problem(file, what, error.line)]
-    return records, []
+class QuotingError(ValueError):
+    """Quotation marks that do not match, in the record that starts on ``line``."""
 
-
-class _QuotingError(ValueError):
     def __init__(self, error: csv.Error, line: int) -> None:
         super().__init__(str(error))
         self.line = line
 
+    def problem(self, file: str) -> Problem:
+        """The fault with its place."""
+        what = f"quotation marks do not match ({self}); double a quotation mark inside a quoted text"
+        return Problem(file, what, self.line)
 
-def _read(text: str, delimiter: str) -> Iterator[Record]:
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+
+def _quoted(opened: Opened, delimiter: str) -> Iterator[Record]:
+    reader = csv.reader(opened(), delimiter=delimiter, strict=True)
     while True:
         line = reader.line_num + 1
         try:
             record = next(reader, None)
         except csv.Error as error:
-            raise _QuotingError(error, line) from None
+            raise QuotingError(error, line) from None
         if record is None:
             return
         if record:
@@ -104,7 +155,7 @@ def _read(text: str, delimiter: str) -> Iterator[Record]:
 
 
 @contextmanager
-def _fields_up_to(size: int) -> Iterator[None]:
+def fields_up_to(size: int) -> Iterator[None]:
     """Allow fields of ``size`` characters: csv's own limit is one number for the whole process."""
     before = csv.field_size_limit()
     csv.field_size_limit(max(before, size))
@@ -114,27 +165,13 @@ def _fields_up_to(size: int) -> Iterator[None]:
         csv.field_size_limit(before)
 
 
-def _delimiter(text: str) -> str:
-    """Of those that divide the header line, the one by which most of the first records are as wide as it."""
-    best, most = ",", 0.0
-    for delimiter in _NAMES:
-        widths = _first_widths(text, delimiter)
-        if not widths or widths[0] < 2:
-            continue
-        share = widths.count(widths[0]) / len(widths)
-        if share > most:
-            best, most = delimiter, share
-    return best
-
-
-def _first_widths(text: str, delimiter: str) -> list[int]:
+def _first_widths(opened: Opened, delimiter: str) -> list[int]:
     widths = []
-    with _fields_up_to(len(text)):
-        try:
-            for _, record in islice(_read(text, delimiter), _LOOKED_AT):
-                widths.append(len(record))
-        except _QuotingError:
-            widths[1:] = widths[1:] or [0]  # a file of another delimiter that only looks divided
+    try:
+        for _, record in islice(_quoted(opened, delimiter), _LOOKED_AT):
+            widths.append(len(record))
+    except QuotingError:
+        widths[1:] = widths[1:] or [0]  # a file of another delimiter that only looks divided
     return widths
 
 
@@ -152,19 +189,25 @@ def _are_decimal_commas(cells: Sequence[str]) -> bool:
     return any("," in cell for cell in filled) and all(map(_DECIMAL_COMMA.fullmatch, filled))
 
 
-def _unquoted(text: str) -> list[Record]:
-    lines = re.split(r"\r\n|\n|\r", text)
-    return [(number, line.split("\t")) for number, line in enumerate(lines, start=1) if line.strip()]
+def _unquoted(opened: Opened) -> Iterator[Record]:
+    for number, line in enumerate(opened(), start=1):
+        if line.strip():
+            yield number, line.rstrip("\r\n").split("\t")
 
 
-def _quotes(records: Sequence[Record]) -> bool:
+def _quotes(found: Iterator[Record]) -> bool:
     """Whether cells that begin with a quotation mark are quoted, in a file whose lines are all equally wide."""
-    if not records:
-        return False
-    if all(_is_quoted(name) for name in records[0][1]):
-        return True
-    cells = [cell for _, fields in records for cell in fields if cell.startswith('"')]
-    return all(map(_is_quoted, cells)) and any('""' in cell[1:-1] for cell in cells)
+    _, header = next(found, (0, []))
+    if not header or all(map(_is_quoted, header)):
+        return bool(header)
+    doubled = False
+    for fields in chain([header], (fields for _, fields in found)):
+        for cell in fields:
+            if cell.startswith('"'):
+                if not _is_quoted(cell):
+                    return False
+                doubled = doubled or '""' in cell[1:-1]
+    return doubled
 
 
 def _is_quoted(cell: str) -> bool:

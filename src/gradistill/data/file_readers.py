@@ -8,10 +8,12 @@ are looked at before anything is raised.
 from __future__ import annotations
 
 import gzip
+import io
 import stat
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from gradistill.data.arrow_tables import Expanding, most_bytes, read_parquet
 from gradistill.data.delimited import read_csv, read_tsv
@@ -22,6 +24,8 @@ from gradistill.io import system_reason
 
 BOM = "\ufeff"
 _PACKED = ".gz"
+NO_GZIP = (gzip.BadGzipFile, EOFError, zlib.error)
+"""What reading a broken gzip file raises."""
 
 TEXT_FORMATS: dict[str, Callable[[str, str], Table]] = {
     ".csv": read_csv, ".tsv": read_tsv, ".jsonl": read_jsonl, ".json": read_json,
@@ -91,10 +95,8 @@ def gunzipped(path: Path) -> bytes:
     try:
         with gzip.open(path) as file:
             data = file.read(most + 1)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise UnreadableError(
-            f"this is no whole gzip file ({error}); pack it again, or drop {_PACKED}"
-        ) from None
+    except NO_GZIP as error:
+        raise no_gzip(error) from None
     if len(data) > most:
         raise Expanding(size, most)
     return data
@@ -102,14 +104,61 @@ def gunzipped(path: Path) -> bytes:
 
 def text_of(data: bytes) -> str:
     """UTF-8 as text, without its byte order mark. Raises UnreadableError with the line."""
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff") or _is_wide(data[:200]):
-        raise UnreadableError("this is UTF-16, not UTF-8; save the file as UTF-8")
+    _refuse_wide(data[:200])
     try:
         return data.decode("utf-8").removeprefix(BOM)
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        what = f"not UTF-8 at byte {error.start} (0x{data[error.start]:02x}); save the file as UTF-8"
-        raise UnreadableError(what, line) from None
+        raise _not_utf8(error.start, data[error.start], line) from None
+
+
+def opened_text(path: Path, newline: str = "") -> io.TextIOWrapper:
+    """A file of UTF-8, packed by gzip or not, to be read line by line, without its byte order mark.
+
+    With an empty ``newline`` lines end as in any file, with ``"\\n"`` only there; their ends stay. Raises
+    UnreadableError for UTF-16 and what is no file, and OSError. Reading raises UnicodeDecodeError, whose place
+    ``undecodable`` finds.
+    """
+    if fault := not_a_file(path):
+        raise UnreadableError(fault)
+    raw = _opened(path)
+    try:
+        _refuse_wide(raw.peek(200)[:200])
+    except (*NO_GZIP, UnreadableError):
+        raw.close()
+        raise
+    return io.TextIOWrapper(raw, encoding="utf-8-sig", newline=newline)
+
+
+def _opened(path: Path) -> Any:
+    return gzip.open(path) if path.name.lower().endswith(_PACKED) else path.open("rb")
+
+
+def undecodable(path: Path) -> UnreadableError:
+    """Where a file that raised UnicodeDecodeError is not UTF-8."""
+    start = 0
+    with _opened(path) as raw:
+        for line, data in enumerate(raw, start=1):
+            try:
+                data.decode("utf-8")
+            except UnicodeDecodeError as error:
+                return _not_utf8(start + error.start, data[error.start], line)
+            start += len(data)
+    return UnreadableError("not UTF-8; save the file as UTF-8")
+
+
+def no_gzip(error: Exception) -> UnreadableError:
+    """What is wrong with a file that raised one of ``NO_GZIP``."""
+    return UnreadableError(f"this is no whole gzip file ({error}); pack it again, or drop {_PACKED}")
+
+
+def _not_utf8(place: int, byte: int, line: int) -> UnreadableError:
+    return UnreadableError(f"not UTF-8 at byte {place} (0x{byte:02x}); save the file as UTF-8", line)
+
+
+def _refuse_wide(start: bytes) -> None:
+    if start[:2] in (b"\xff\xfe", b"\xfe\xff") or _is_wide(start):
+        raise UnreadableError("this is UTF-16, not UTF-8; save the file as UTF-8")
 
 
 def _is_wide(start: bytes) -> bool:

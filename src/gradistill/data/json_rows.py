@@ -21,11 +21,16 @@ def read_jsonl(file: str, text: str) -> Table:
         if not content.strip():
             continue
         try:
-            rows.append(_object(_parsed(content), checked="\\u" in content))
+            rows.append(parsed_object(content))
             lines.append(line)
         except (ValueError, RecursionError) as error:
             problems.append(Problem(file, f"{error}; expected one JSON object a line", line))
     return rows_table(file, rows, lines, problems)
+
+
+def parsed_object(content: str) -> dict[str, Any]:
+    """The JSON object in a line. Raises ValueError for anything else, RecursionError for one nested too deep."""
+    return _object(_parsed(content), checked="\\u" in content)
 
 
 def read_json(file: str, text: str) -> Table:

@@ -6,7 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from datasets import Dataset
+from jaxtyping import Bool
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from gradistill.data.raw_words import token_words
@@ -83,13 +85,7 @@ def encode(
 
     Example: ``rows = encode(splits.rows["train"], tokenizer, splits.task, max_length=128).dataset``
     """
-    room = tokenizer.num_special_tokens_to_add(pair=len(task.text_columns) == 2)
-    if max_length < room + len(task.text_columns):
-        raise RecipeError(
-            f"max_length {max_length} leaves no room for text: {room} tokens are special ones.",
-            expected=f"at least {room + len(task.text_columns)}",
-            remedy="raise max_length (128 suits most tasks)",
-        )
+    refuse_no_room(tokenizer, len(task.text_columns), max_length)
     columns: dict[str, list[Any]] = {}
     truncated = longest = 0
     for texts in _pieces(rows, task):
@@ -110,6 +106,17 @@ def encode(
         columns["word_ids"] = _word_ids(rows, tokenizer, task, max_length)
     dataset = Dataset.from_dict({**columns, "labels": rows["label"][:], "index": rows["index"][:]})
     return Encoded(dataset, truncated, longest, max_length)
+
+
+def refuse_no_room(tokenizer: PreTrainedTokenizerBase, texts: int, max_length: int) -> None:
+    """Raise RecipeError if ``max_length`` leaves no room for a token of each of so many texts."""
+    room = tokenizer.num_special_tokens_to_add(pair=texts == 2)
+    if max_length < room + texts:
+        raise RecipeError(
+            f"max_length {max_length} leaves no room for text: {room} tokens are special ones.",
+            expected=f"at least {room + texts}",
+            remedy="raise max_length (128 suits most tasks)",
+        )
 
 
 @dataclass(frozen=True)
@@ -186,6 +193,31 @@ def tokenized(
         # Lengths beyond the model's are looked at before cutting, which is nothing to warn about.
         verbose=False,
     )
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Of each text, or pair: whether it is ``cut``, and whether it is ``blank``: no token but special ones.
+
+    ``longest`` is a length before cutting, ``largest`` a token id.
+    """
+
+    cut: Bool[np.ndarray, " text"]
+    blank: Bool[np.ndarray, " text"]
+    longest: int
+    largest: int
+
+
+def losses(tokenizer: PreTrainedTokenizerBase, columns: Sequence[list[str]], max_length: int) -> Losses:
+    """What of one or two columns of texts a model does not read that gets ``max_length`` tokens.
+
+    Example: ``losses(tokenizer, [["a fine film"]], 128).cut``
+    """
+    whole = tokenized(tokenizer, columns, None)
+    lengths = np.array([len(ids) for ids in whole["input_ids"]])
+    blank = np.array([all(mask) for mask in whole["special_tokens_mask"]])
+    largest = max(max(ids, default=0) for ids in whole["input_ids"])
+    return Losses(lengths > max_length, blank, int(lengths.max()), largest)
 
 
 def _refuse_tokenless(special: list[list[int]], rows: Dataset, task: Task) -> None:

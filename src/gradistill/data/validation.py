@@ -75,11 +75,12 @@ def text_problems(table: Table, column: str) -> list[Problem]:
         what = "numbers in every row where text belongs: probably the wrong column"
         return [Problem(table.file, what, column=column)]
     return [
-        table.problem(row, fault, column) for row, value in enumerate(values) if (fault := _text_fault(value))
+        table.problem(row, fault, column) for row, value in enumerate(values) if (fault := text_fault(value))
     ]
 
 
-def _text_fault(value: object) -> str:
+def text_fault(value: object) -> str:
+    """Why a cell is no text to read; blank where it is one."""
     if value is None:
         return "the text is missing"
     if not isinstance(value, str):

@@ -205,7 +205,7 @@ def load_classifier(
                 ignore_mismatched_sizes=new_head, output_loading_info=True, device_map=device_map,
             )  # fmt: skip
     if not new_head:
-        _refuse_other_tasks(name, config)
+        refuse_other_tasks(name, config)
     missing = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
     if missing and not new_head:
         raise ModelError(
@@ -214,7 +214,7 @@ def load_classifier(
             remedy="fine-tune it first: gradistill finetune",
         )
     _refuse_non_finite(name, model)
-    _refuse_multi_label(name, config)
+    refuse_multi_label(name, config)
     if device_map is None:
         _align(model)
     return model, tuple(missing)
@@ -307,8 +307,9 @@ def _lies_in(folder: Path, name: str) -> bool:
     return inside and any((folder / name).resolve().is_relative_to(root) for root in roots)
 
 
-def _refuse_other_tasks(name: str | Path, config: PreTrainedConfig) -> None:
-    """A head for another task may have weights of the same names and shapes as a sequence classifier's."""
+def refuse_other_tasks(name: str | Path, config: PreTrainedConfig) -> None:
+    """Raise ModelError for a model of another task: its head may have weights of the same names and shapes as a
+    sequence classifier's."""
     for architecture in config.architectures or ():
         if (task := re.search(r"For(\w+)$", str(architecture))) and task[1] in _OTHER_TASKS:
             raise ModelError(
@@ -319,7 +320,8 @@ def _refuse_other_tasks(name: str | Path, config: PreTrainedConfig) -> None:
             )
 
 
-def _refuse_multi_label(name: str | Path, config: PreTrainedConfig) -> None:
+def refuse_multi_label(name: str | Path, config: PreTrainedConfig) -> None:
+    """Raise ModelError for a model that gives several labels to a text."""
     if config.problem_type == "multi_label_classification":
         raise ModelError(
             f"{name} is a multi-label classifier",

@@ -1,0 +1,314 @@
+"""Predictions for every row of a file, in a file with the same rows."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from gradistill.auditing.onnx_predictor import onnx_file
+from gradistill.auditing.predictor import OnProgress
+from gradistill.commands.run_record import versions
+from gradistill.commands.text_predictor import Predicted, TextPredictor, check_number, load_predictor
+from gradistill.commands.unfinished_predictions import folder_of, unfinished_predictions
+from gradistill.data.row_output import OUTPUTS, Columns, json_lines, writer_of
+from gradistill.data.row_stream import CHUNK_ROWS, Chunk, RowStream, decoded_lines, format_of
+from gradistill.data.row_texts import (
+    CheckedRows,
+    check_rows,
+    choose_text_columns,
+    first_rows,
+    refuse_faults,
+    texts_of,
+)
+from gradistill.data.tokenization import Cut
+from gradistill.errors import DataError, RecipeError
+from gradistill.io import checksum_of
+from gradistill.models.model_source import ModelSource
+from gradistill.printing import log_on_stderr, progress_bars, write_lines
+from gradistill.store.fingerprint import digest, of_model, of_tokenizer
+
+logger = logging.getLogger(__name__)
+
+PIPE = "-"
+"""In the place of a path: stdin, or stdout."""
+PIPED_ROWS = 256
+"""Lines of a pipe that are read before they are predicted; one where a person types them."""
+LABEL, SCORE, PROBABILITY, CUT = "predicted_label", "predicted_score", "probability_", "text_cut"
+_FORMAT = 1
+
+
+def predict(
+    model: ModelSource,
+    data: str | Path,
+    output: str | Path,
+    *,
+    text_columns: Sequence[str] | None = None,
+    max_length: int | None = None,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Write the rows of a file with a classifier's predictions behind their columns.
+
+    The new columns are ``predicted_label`` and ``probability_<label>`` for each label (in a regression
+    ``predicted_score``), and ``text_cut``, which is true where the model did not read all of a text. Rows stream
+    through memory a chunk at a time. A process that is killed loses one chunk at most: the same call goes on, and ends
+    with the same bytes (docs/predict.md).
+
+    Parameters:
+        ``model``: a folder (PyTorch or ONNX), a hub id, or a pair ``(model, tokenizer)``.
+        ``data``: a file of rows: ``.csv``, ``.tsv``, ``.jsonl``, ``.parquet``, or ``.txt`` with one text a line;
+            those of text also with ``.gz``. ``-`` is stdin, one text a line.
+        ``output``: a file that ends in ``.csv``, ``.tsv``, ``.jsonl`` or ``.parquet``; ``-`` is stdout, one JSON object
+            a line.
+        ``text_columns``: one or two; by default those that the model was trained on, or the ones that hold texts.
+        ``max_length``: tokens of a text at most; by default as the model was trained.
+        ``overwrite``: replace an earlier output.
+
+    Returns ``rows``, how many of them were ``computed`` now, ``seconds``, and the texts that were ``cut``. Raises
+    DataError with every row that cannot be used, before any work, and RecipeError for an output that is there.
+
+    Example: ``gradistill.predict("runs/student", "reviews.csv", "predicted.csv")["rows"]``
+    """
+    target = None if str(output) == PIPE else Path(output)
+    source = None if str(data) == PIPE else Path(data)
+    _refuse_paths(source, target, overwrite=overwrite)
+    with log_on_stderr() if target is None else nullcontext():
+        predictor = load_predictor(model, max_length=max_length)
+        began = perf_counter()
+        named = _named(text_columns)
+        job = _pipe_job(predictor, named) if source is None else _file_job(source, predictor, named)
+        check_number(len(job.text_columns), predictor.text_columns)
+        _refuse_taken(job, predictor)
+        done = _streamed(job, predictor) if target is None else _written(job, predictor, target, overwrite)
+        done.warn(predictor.max_length)
+    return done.as_dict() | {"seconds": perf_counter() - began}
+
+
+@dataclass(frozen=True)
+class _Job:
+    """The rows to predict. ``checked`` is None for a pipe, whose rows are checked as they come."""
+
+    stream: RowStream
+    text_columns: tuple[str, ...]
+    checked: CheckedRows | None = None
+
+    @property
+    def columns(self) -> Columns:
+        if self.checked is not None:
+            return self.checked.columns
+        return Columns({name: frozenset({str}) for name in self.text_columns})
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Raises DataError for rows of a pipe that cannot be used, and for a file that somebody writes meanwhile."""
+        if self.checked is None:
+            for chunk in self.stream.chunks(1 if sys.stdin.isatty() else PIPED_ROWS):
+                refuse_faults(chunk, self.text_columns)
+                yield chunk
+            return
+        before = _state(self.stream.path)
+        for chunk in self.stream.chunks(CHUNK_ROWS):
+            if _state(self.stream.path) != before:
+                raise DataError(
+                    f"{self.stream.path} was changed while it was read.",
+                    expected="a file that nobody writes meanwhile",
+                    remedy="give the command again when it is whole",
+                )
+            yield chunk
+
+
+@dataclass
+class _Counts:
+    """What is counted on the way: rows, those computed now, and texts that were cut or have no token of their own."""
+
+    rows: int = 0
+    computed: int = 0
+    cut: int = 0
+    longest: int = 0
+    blank: list[int] = field(default_factory=list)
+
+    def add(self, found: Predicted, lines: Sequence[int], *, computed: bool) -> None:
+        self.rows += len(found.values)
+        self.computed += len(found.values) if computed else 0
+        self.cut += int(found.cut.sum())
+        self.longest = max(self.longest, found.longest)
+        self.blank += [lines[k] for k in np.flatnonzero(found.blank).tolist()]
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows, "computed": self.computed, "cut": self.cut}
+
+    def warn(self, max_length: int) -> None:
+        if self.cut:
+            logger.warning(
+                f"{Cut(max_length, self.cut, self.rows, self.longest)}; the column {CUT} marks them"
+            )
+        if self.blank:
+            logger.warning(
+                f"{len(self.blank)} texts have no token but special ones, so their predictions follow from no text; "
+                f"the first is row {self.blank[0]}"
+            )
+
+
+def _file_job(path: Path, predictor: TextPredictor, named: tuple[str, ...] | None) -> _Job:
+    stream = RowStream.of(path, line_columns=named or predictor.text_columns or ("text",))
+    columns = choose_text_columns(first_rows(stream), named, predictor.text_columns, predictor.labels or ())
+    logger.info(f"text: {', '.join(columns)}")
+    return _Job(stream, columns, check_rows(stream, columns))
+
+
+def _pipe_job(predictor: TextPredictor, named: tuple[str, ...] | None) -> _Job:
+    columns = named or predictor.text_columns or ("text",)
+    lines = decoded_lines("stdin", sys.stdin.buffer)
+    return _Job(RowStream(Path("stdin"), ".txt", line_columns=columns, given=lines), columns)
+
+
+def _streamed(job: _Job, predictor: TextPredictor) -> _Counts:
+    """Predictions as JSON lines on stdout, those of a chunk as soon as they are there."""
+    counts = _Counts()
+    with _progress(job) as advance:
+        for chunk in job.chunks():
+            found = predictor.predicted(texts_of(chunk, job.text_columns), advance)
+            counts.add(found, chunk.table.lines, computed=True)
+            write_lines(json_lines(chunk, _added(found, predictor.labels)))
+    return counts
+
+
+def _written(job: _Job, predictor: TextPredictor, target: Path, overwrite: bool) -> _Counts:
+    """The output file, whole or not at all; chunks that an earlier process left are not computed again."""
+    purpose = None if job.checked is None else _purpose(job, predictor)
+    with unfinished_predictions(target, purpose) as work:
+        if work.was_finished():
+            work.remove()
+            return _Counts(rows=job.checked.rows if job.checked else 0)
+        _refuse_present(target, overwrite=overwrite)  # another process may have finished meanwhile
+        work.begin()
+        counts = _Counts()
+        shown = _added(predictor.predicted([]), predictor.labels)
+        with (
+            closing(writer_of(work.draft, job.stream, job.columns, shown)) as writer,
+            _progress(job) as advance,
+        ):
+            for number, chunk in enumerate(job.chunks()):
+                kept = work.get(number, len(chunk))
+                found = kept or predictor.predicted(texts_of(chunk, job.text_columns), advance)
+                if kept is None:
+                    work.put(number, found)
+                else:
+                    advance(len(chunk))
+                counts.add(found, chunk.table.lines, computed=kept is None)
+                writer.write(chunk, _added(found, predictor.labels))
+        work.finish()
+    return counts
+
+
+@contextmanager
+def _progress(job: _Job) -> Iterator[OnProgress]:
+    total = None if job.checked is None else job.checked.rows
+    with progress_bars(error=True) as progress:
+        bar = progress.add_task("predictions", total=total)
+        yield lambda done: progress.advance(bar, done)
+
+
+def _added(found: Predicted, labels: tuple[str, ...] | None) -> dict[str, np.ndarray]:
+    """The columns that are written behind those of the input."""
+    if labels is None:
+        return {SCORE: found.values[:, 0], CUT: found.cut}
+    names = np.array(labels, dtype=object)
+    probabilities = {f"{PROBABILITY}{label}": found.values[:, k] for k, label in enumerate(labels)}
+    return {LABEL: names[found.values.argmax(-1)], **probabilities, CUT: found.cut}
+
+
+def _purpose(job: _Job, predictor: TextPredictor) -> dict[str, Any]:
+    """Everything that the predictions depend on."""
+    model = predictor.model
+    assert model.tokenizer is not None
+    device = "cpu" if model.model is None else model.model.device.type
+    return {
+        "format": _FORMAT,
+        "model": _of_onnx(model.folder) if model.model is None else of_model(model.model),
+        "tokenizer": of_tokenizer(model.tokenizer),
+        "data": checksum_of(job.stream.path),
+        "read_as": job.stream.format,
+        "text_columns": list(job.text_columns),
+        "max_length": predictor.max_length,
+        "chunk_rows": CHUNK_ROWS,
+        "device": device,
+        "versions": versions(),
+    }
+
+
+def _of_onnx(folder: str) -> str:
+    """Of an ONNX file, of the files beside it that hold its weights, and of the configuration with the labels."""
+    file = onnx_file(folder)
+    assert file is not None
+    files = [*sorted(file.parent.glob(f"{file.name}*")), Path(folder) / "config.json"]
+    return digest([[path.name, checksum_of(path)] for path in files])
+
+
+def _state(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
+
+
+def _named(columns: Sequence[str] | None) -> tuple[str, ...] | None:
+    named = (columns,) if isinstance(columns, str) else tuple(columns or ())
+    if len(named) > 2 or len(set(named)) < len(named):
+        raise RecipeError(
+            f"the text columns {', '.join(named)} were named",
+            expected="one column, or two different ones",
+            remedy="correct --text-columns",
+        )
+    return named or None
+
+
+def _refuse_paths(source: Path | None, target: Path | None, *, overwrite: bool) -> None:
+    """What can be seen before a model is loaded."""
+    if source is not None:
+        if source.is_dir() or not source.exists():
+            raise DataError(
+                f"{source} is a folder." if source.is_dir() else f"There is no file {source}.",
+                expected="one file with rows, or - for stdin",
+                remedy="name the file",
+            )
+        format_of(source)
+    if target is None:
+        return
+    if not target.name.lower().endswith(OUTPUTS):
+        raise RecipeError(
+            f"{target} is of a kind that is not written",
+            expected=f"a file that ends in {', '.join(OUTPUTS[:-1])} or {OUTPUTS[-1]}, or - for stdout",
+            remedy="choose another --output",
+        )
+    if source is not None and target.exists() and target.samefile(source):
+        raise RecipeError(
+            f"{target} is the file of the data", expected="another file", remedy="choose another --output"
+        )
+    if not folder_of(target).exists():
+        _refuse_present(target, overwrite=overwrite)
+
+
+def _refuse_present(target: Path, *, overwrite: bool) -> None:
+    if target.is_dir():
+        raise RecipeError(f"{target} is a folder", expected="a file", remedy="choose another --output")
+    if target.exists() and not overwrite:
+        raise RecipeError(
+            f"{target} exists",
+            expected="a new file",
+            remedy="choose another --output, or give --overwrite to replace it",
+        )
+
+
+def _refuse_taken(job: _Job, predictor: TextPredictor) -> None:
+    taken = [name for name in _added(predictor.predicted([]), predictor.labels) if name in job.columns.types]
+    if taken:
+        raise DataError(
+            f"{job.stream.path} has columns of the names that predictions are written under: {', '.join(taken)}",
+            expected="other names",
+            remedy="rename or remove these columns",
+        )

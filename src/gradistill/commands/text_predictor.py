@@ -1,0 +1,212 @@
+"""A classifier as a function of texts: PyTorch or ONNX, loaded once, called as often as wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy.special import softmax
+
+from gradistill.auditing.predictor import OnProgress
+from gradistill.commands.audit_models import AuditModel, AuditModels
+from gradistill.commands.run_folder import record_of
+from gradistill.commands.text_lengths import trained_length
+from gradistill.data.changed_copies import Copy
+from gradistill.data.raw_words import Texts
+from gradistill.data.row_stream import CHUNK_ROWS
+from gradistill.data.tokenization import Losses, losses, refuse_no_room
+from gradistill.data.validation import text_fault
+from gradistill.errors import DataError, ModelError
+from gradistill.models.model_source import ModelSource, model_name
+
+CHARACTERS_AT_ONCE = 2_000_000
+"""Characters of texts, at most, that are tokenized together; one text is never divided."""
+
+AnyTexts = Sequence[str] | Sequence[Sequence[str]]
+"""Texts, or pairs of texts."""
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What a model predicts for some texts: probabilities ``(text, label)``, or in a regression scores ``(text, 1)``,
+    in float32; which texts are ``cut`` at the model's length, and which are ``blank``: without a token of their own.
+    ``longest`` is a length before cutting, in tokens."""
+
+    values: Float[np.ndarray, "text label"]
+    cut: Bool[np.ndarray, " text"]
+    blank: Bool[np.ndarray, " text"]
+    longest: int = 0
+
+
+@dataclass(frozen=True)
+class TextPredictor:
+    """A classifier that is called with texts, or with pairs of texts, and returns probabilities.
+
+    ``labels`` are the names of its outputs, None in a regression. ``max_length`` is how many tokens of a text it
+    reads, special ones included. ``text_columns`` are the columns that its own training run read, if that is recorded.
+    ``load_predictor`` makes one.
+
+    Example::
+
+        predictor = gradistill.load_predictor("runs/student")
+        predictor(["a fine film", "a dull one"])  # array of shape (2, len(predictor.labels))
+        predictor.predict(["a fine film"])  # ["positive"]
+    """
+
+    model: AuditModel
+    max_length: int
+    text_columns: tuple[str, ...] | None = None
+
+    @property
+    def labels(self) -> tuple[str, ...] | None:
+        """The names of the columns that a call returns, from ``id2label`` in ``config.json``; None in a regression."""
+        return self.model.labels
+
+    def __call__(self, texts: AnyTexts) -> Float[np.ndarray, "text label"]:
+        """The probabilities of the labels ``(text, label)``, float32, in the order of ``labels``; each row sums to 1.
+
+        In a regression the scores, ``(text, 1)``. The texts may be as many as memory holds; texts of like length
+        share a forward pass. They are the numbers that ``gradistill predict`` writes for the same rows.
+
+        Parameters:
+            ``texts``: a list of texts, or of pairs ``(first, second)``.
+
+        Raises DataError for what is no text, with its place.
+        """
+        return self.predicted(_checked(texts, self.text_columns)).values
+
+    def predict(self, texts: AnyTexts) -> list[str] | list[float]:
+        """The predicted label of each text, or in a regression its score. ``texts`` are as for a call."""
+        values = self(texts)
+        labels = self.labels
+        return values[:, 0].tolist() if labels is None else [labels[k] for k in values.argmax(-1)]
+
+    def predicted(self, texts: Sequence[Texts], on_progress: OnProgress = lambda done: None) -> Predicted:
+        """The predictions of texts that have been checked, each a tuple of one or two."""
+        predictor: Any = self.model.predicting(self.max_length, on_progress)
+        width = 1 if self.labels is None else len(self.labels)
+        none = np.zeros(0, bool)
+        if texts:
+            refuse_no_room(predictor.tokenizer, len(texts[0]), self.max_length)
+        found = [Predicted(np.zeros((0, width), np.float32), none, none)]
+        for some in _pieces(texts):
+            lost = losses(
+                predictor.tokenizer, [list(column) for column in zip(*some, strict=True)], self.max_length
+            )
+            self._refuse_unknown_tokens(lost)
+            (logits,) = predictor.logits([Copy(pair) for pair in some])
+            values = logits if self.labels is None else softmax(logits, axis=-1)
+            found.append(Predicted(values.astype(np.float32), lost.cut, lost.blank, lost.longest))
+        values, cut, blank = (
+            np.concatenate([getattr(part, name) for part in found]) for name in ("values", "cut", "blank")
+        )
+        return Predicted(values, cut, blank, max(part.longest for part in found))
+
+    def _refuse_unknown_tokens(self, lost: Losses) -> None:
+        """An id without a row in the embedding matrix would end in an IndexError of torch."""
+        known = None if self.model.reader is None else self.model.reader.limits.tokens
+        if known is not None and lost.largest >= known:
+            raise ModelError(
+                f"The tokenizer makes the token id {lost.largest}, and the embedding matrix of {self.model.name} has "
+                f"{known} rows.",
+                expected="the tokenizer that the model was trained with",
+                remedy="save that tokenizer beside the model",
+            )
+
+
+def load_predictor(model: ModelSource, *, max_length: int | None = None) -> TextPredictor:
+    """A fine-tuned classifier as a function from texts to probabilities.
+
+    Parameters:
+        ``model``: a folder (PyTorch, or ONNX as ``gradistill export`` writes it), a hub id, or a pair
+            ``(model, tokenizer)``.
+        ``max_length``: tokens of a text that are read at most, special ones included; by default as the model was
+            trained (``commands.text_lengths``).
+
+    Returns a ``TextPredictor``. A PyTorch model computes on the accelerator, if there is one; an ONNX model on the CPU.
+
+    Raises ModelError for a model that cannot be loaded or is no classifier.
+
+    Example::
+
+        predictor = gradistill.load_predictor("runs/student")
+        probabilities = predictor([("The company rose 3 %.", "Shares fell."), ("One.", "Two.")])
+        print(dict(zip(predictor.labels, probabilities[0])))
+    """
+    loaded = AuditModel.load(model, "model", model_name(model))
+    if loaded.reader is None and max_length is None:
+        max_length = trained_length(loaded.folder)
+    length = AuditModels(loaded, []).text_length(max_length)
+    columns = record_of(loaded.folder).get("data", {}).get("text_columns")
+    predictor = TextPredictor(loaded, length, tuple(map(str, columns)) if columns else None)
+    predictor.predicted([("a",)])  # an ONNX file may be anything: its outputs are checked before any work
+    if predictor.labels is not None and len(set(predictor.labels)) < len(predictor.labels):
+        raise ModelError(
+            f"Two labels of {loaded.name} have the same name: {', '.join(predictor.labels)}",
+            expected="a name of its own for each label",
+            remedy="correct id2label in config.json",
+        )
+    return predictor
+
+
+def _pieces(texts: Sequence[Texts]) -> Iterator[Sequence[Texts]]:
+    """Texts in their order, so many at a time that their tokens fit in memory."""
+    bounds, rows, characters = [0], 0, 0
+    for place, pair in enumerate(texts):
+        size = sum(map(len, pair))
+        if rows == CHUNK_ROWS or (rows and characters + size > CHARACTERS_AT_ONCE):
+            bounds.append(place)
+            rows = characters = 0
+        rows, characters = rows + 1, characters + size
+    for start, end in pairwise([*bounds, len(texts)]):
+        if end > start:
+            yield texts[start:end]
+
+
+def _checked(texts: AnyTexts, columns: tuple[str, ...] | None) -> list[Texts]:
+    if isinstance(texts, str | bytes) or not hasattr(texts, "__len__"):
+        raise DataError(
+            f"The texts are of the type {type(texts).__name__}.",
+            expected="a list of texts, or of pairs of texts",
+            remedy="put a single text into a list: predictor([text])",
+        )
+    found = [(text,) if isinstance(text, str) else _pair(text, place) for place, text in enumerate(texts)]
+    for place, pair in enumerate(found):
+        if fault := next((fault for text in pair if (fault := text_fault(text))), ""):
+            raise DataError(
+                f"Text {place} (from 0): {fault}", expected="texts with words", remedy="leave it out"
+            )
+        if len(pair) != len(found[0]):
+            raise DataError(
+                f"Text {place} (from 0) is of another kind than text 0.", expected="texts or pairs, not both"
+            )
+    if found:
+        check_number(len(found[0]), columns)
+    return found
+
+
+def check_number(count: int, columns: tuple[str, ...] | None) -> None:
+    """Raise DataError for another number of texts a row than the model's own run read."""
+    if columns and len(columns) != count:
+        raise DataError(
+            f"{count} text{'s' if count > 1 else ''} a row, and the model was trained on {len(columns)}: "
+            f"{', '.join(columns)}.",
+            expected="pairs of texts" if len(columns) == 2 else "one text a row",
+            remedy="name the text columns with --text-columns"
+            if count > len(columns)
+            else "give both texts of each pair",
+        )
+
+
+def _pair(given: Any, place: int) -> Texts:
+    if isinstance(given, Sequence | np.ndarray) and not isinstance(given, bytes) and len(given) in (1, 2):
+        return tuple(given)
+    raise DataError(
+        f"Text {place} (from 0) is of the type {type(given).__name__}.",
+        expected="a text, or a pair of two",
+        remedy="pass a list of texts, or of pairs (first, second)",
+    )

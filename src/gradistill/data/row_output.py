@@ -1,0 +1,196 @@
+"""Rows with columns added, written chunk by chunk: CSV, TSV, JSONL or Parquet."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gradistill.data.row_stream import Chunk, RowStream
+
+OUTPUTS = (".csv", ".tsv", ".jsonl", ".parquet")
+"""Endings of files that can be written."""
+_GROUP_ROWS, _GROUP_BYTES = 65_536, 64_000_000
+"""A row group of Parquet has so many rows, or so many bytes, at most; a chunk more."""
+_EXACT, _INT64 = range(-(2**53), 2**53), range(-(2**63), 2**63)
+_TYPES = {
+    frozenset({str}): pa.string(), frozenset({bool}): pa.bool_(), frozenset({float}): pa.float64(),
+    frozenset({int}): pa.int64(), frozenset({np.int64}): pa.int64(), frozenset({int, np.int64}): pa.int64(),
+    frozenset({int, float}): pa.float64(),
+}  # fmt: skip
+"""Of a column in Parquet, by what it holds: ``np.int64`` stands for whole numbers that float64 would round."""
+
+Added = Mapping[str, np.ndarray]
+"""Columns to write behind those of a chunk: text (object), float32 or bool."""
+
+
+@runtime_checkable
+class RowWriter(Protocol):
+    """Writes chunks, each with its added columns; ``close`` ends the file."""
+
+    def write(self, chunk: Chunk, added: Added) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of a file in their order, each with the types of its values; empty for one without values."""
+
+    types: Mapping[str, frozenset[type]]
+
+    @classmethod
+    def joined(cls, earlier: Columns | None, chunk: Chunk) -> Columns:
+        """Those of the chunks so far, and of one more."""
+        found = dict(earlier.types) if earlier else {}
+        for name, cells in chunk.table.columns.items():
+            found[name] = found.get(name, frozenset()) | {
+                _type_of(cell) for cell in cells if cell is not None
+            }
+        return cls(found)
+
+
+def writer_of(file: Path, stream: RowStream, columns: Columns, added: Added) -> RowWriter:
+    """The writer of a file, by its ending.
+
+    CSV and TSV of the same format are written in the input's ``dialect``; ``added`` shows the types of the new columns.
+    """
+    ending = next(kind for kind in OUTPUTS if file.name.lower().endswith(kind))
+    if ending == ".parquet":
+        return ParquetWriter(file, _schema(stream, columns, added))
+    if ending == ".jsonl":
+        return JsonLinesWriter(file)
+    same = stream.dialect if stream.format == ending else None
+    delimiter = same.delimiter if same else {".csv": ",", ".tsv": "\t"}[ending]
+    names = [*columns.types, *added]
+    return DelimitedWriter(file, names, delimiter, quotes=same.quotes if same else True)
+
+
+class DelimitedWriter:
+    """CSV or TSV in UTF-8, lines ended by ``\\n``; cells are quoted where they must be, and never without ``quotes``.
+
+    A missing value is an empty cell. Objects and lists are JSON.
+    """
+
+    def __init__(self, file: Path, names: Sequence[str], delimiter: str, *, quotes: bool) -> None:
+        self._names, self._delimiter = names, delimiter
+        self._special = re.compile(f'["\\r\\n{delimiter}]') if quotes else re.compile("(?!)")
+        self._stream = file.open("w", encoding="utf-8", newline="")
+        self._line(names)
+
+    def write(self, chunk: Chunk, added: Added) -> None:
+        columns = _listed(added)
+        for row, more in zip(chunk.rows(), zip(*columns.values(), strict=True), strict=True):
+            cells = row | dict(zip(columns, more, strict=True))
+            self._line([_cell(cells.get(name)) for name in self._names])
+
+    def _line(self, cells: Sequence[str]) -> None:
+        quoted = ('"' + c.replace('"', '""') + '"' if self._special.search(c) else c for c in cells)
+        self._stream.write(self._delimiter.join(quoted) + "\n")
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+class JsonLinesWriter:
+    """One JSON object a line (``json_lines``)."""
+
+    def __init__(self, file: Path) -> None:
+        self._stream = file.open("wb")
+
+    def write(self, chunk: Chunk, added: Added) -> None:
+        self._stream.write(json_lines(chunk, added))
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+def json_lines(chunk: Chunk, added: Added) -> bytes:
+    """One JSON object a line, in UTF-8. An object that was read from JSONL keeps its characters as they are."""
+    columns = _listed(added)
+    before = chunk.lines or [_json(row) for row in chunk.rows()]
+    more = [_json(dict(zip(columns, cells, strict=True))) for cells in zip(*columns.values(), strict=True)]
+    lines = (f"{a[:-1].rstrip()}, {b[1:]}\n" for a, b in zip(before, more, strict=True))
+    return "".join(lines).encode()
+
+
+class ParquetWriter:
+    """Parquet with Zstandard. Columns that were read from Parquet keep their types; what JSON or text becomes is
+    text, booleans, int64 or float64, and JSON as text where a column mixes them."""
+
+    def __init__(self, file: Path, schema: pa.Schema) -> None:
+        self._schema = schema
+        self._writer = pq.ParquetWriter(file, schema, compression="zstd")
+        self._waiting: list[pa.RecordBatch] = []
+
+    def write(self, chunk: Chunk, added: Added) -> None:
+        names = [name for name in self._schema.names if name not in added]
+        if chunk.batch is not None:
+            before = [chunk.batch.column(name) for name in names]
+        else:
+            rows = chunk.rows()
+            before = [
+                _array([row.get(name) for row in rows], self._schema.field(name).type) for name in names
+            ]
+        new = [pa.array(values.tolist(), self._schema.field(name).type) for name, values in added.items()]
+        self._waiting.append(pa.RecordBatch.from_arrays([*before, *new], schema=self._schema))
+        waiting = self._waiting
+        if sum(b.num_rows for b in waiting) >= _GROUP_ROWS or sum(b.nbytes for b in waiting) >= _GROUP_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._waiting:
+            self._writer.write_table(pa.Table.from_batches(self._waiting, self._schema))
+        self._waiting = []
+
+    def close(self) -> None:
+        self._flush()
+        self._writer.close()
+
+
+def _type_of(cell: Any) -> type:
+    """The type of a value; ``object`` for a whole number that only JSON can hold."""
+    if type(cell) is not int or cell in _EXACT:
+        return type(cell)
+    return np.int64 if cell in _INT64 else object
+
+
+def _schema(stream: RowStream, columns: Columns, added: Added) -> pa.Schema:
+    kinds = {"f": pa.float32(), "b": pa.bool_(), "O": pa.string()}
+    new = [pa.field(name, kinds[values.dtype.kind]) for name, values in added.items()]
+    if stream.schema is not None:
+        before = list(stream.schema)
+    else:
+        before = [pa.field(name, _TYPES.get(types, pa.string())) for name, types in columns.types.items()]
+    return pa.schema([*before, *new], stream.schema.metadata if stream.schema is not None else None)
+
+
+def _array(cells: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    if pa.types.is_string(kind):
+        cells = [cell if cell is None or isinstance(cell, str) else _json(cell) for cell in cells]
+    return pa.array(cells, kind)
+
+
+def _listed(added: Added) -> dict[str, list[Any]]:
+    """Values as Python's; float32 as the shortest number that reads as the same float32."""
+    return {
+        name: [float(str(value)) for value in values] if values.dtype.kind == "f" else values.tolist()
+        for name, values in added.items()
+    }
+
+
+def _cell(value: Any) -> str:
+    if value is None or isinstance(value, str):
+        return value or ""
+    return _json(value) if isinstance(value, bool | int | float | dict | list) else str(value)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)

@@ -1,0 +1,120 @@
+"""The texts in rows that a model is to predict: which columns they are in, and whether every row has them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from gradistill.data.raw_words import Texts
+from gradistill.data.row_output import Columns
+from gradistill.data.row_stream import REMEDY, Chunk, RowStream
+from gradistill.data.table import Table, with_fields
+from gradistill.data.text_columns import SAMPLE, find_text_columns, label_candidates
+from gradistill.data.validation import missing_columns, text_fault
+from gradistill.errors import DataError, Problem
+
+MOST_PROBLEMS = 1000
+"""Faults after which nobody reads on."""
+
+
+@dataclass(frozen=True)
+class CheckedRows:
+    """What a look at all rows of a file found: how many there are, and their columns."""
+
+    rows: int
+    columns: Columns
+
+
+def first_rows(stream: RowStream) -> Table:
+    """The first rows of a file, as many as columns are inferred from. Raises DataError where there are none."""
+    columns: dict[str, list[Any]] = {}
+    done, table = 0, Table(str(stream.path))
+    for chunk in stream.chunks():
+        table = chunk.table
+        if not columns and not table.columns and table.problems:
+            raise _refused(str(stream.path), table.problems)
+        for name in [name for name in table.columns if name not in columns]:
+            columns[name] = [None] * done
+        done += len(chunk)
+        for name, cells in columns.items():
+            cells.extend(table.columns.get(name, [None] * len(chunk)))
+        if done >= SAMPLE:
+            break
+    return replace(table, columns=columns, lines=range(1, done + 1), problems=())
+
+
+def choose_text_columns(
+    table: Table, named: tuple[str, ...] | None, recorded: tuple[str, ...] | None, labels: Sequence[str]
+) -> tuple[str, ...]:
+    """The one or two columns of texts.
+
+    Those that are ``named``; or else those that the model's own training read, where the table has them all; or else
+    the only one or two that hold texts (``data.text_columns``). A column of ``labels``, which the model predicts, or
+    one that is called like a label is none. Raises DataError for named columns that are missing, and in doubt.
+    """
+    if named:
+        if problems := missing_columns(with_fields(table, named), named):
+            raise DataError(
+                f"{table.file} lacks columns that were named.",
+                problems=problems,
+                remedy="name columns that it has",
+            )
+        return named
+    if recorded and not missing_columns(with_fields(table, recorded), recorded):
+        return recorded
+    known = {label.casefold() for label in labels}
+    hidden = {*label_candidates(table.columns), *(name for name in table.columns if _are(table, name, known))}
+    rest = {name: cells for name, cells in table.columns.items() if name not in hidden}
+    return find_text_columns(replace(table, columns=rest), "").texts
+
+
+def texts_of(chunk: Chunk, columns: tuple[str, ...]) -> list[Texts]:
+    """The texts of each row, which have been checked."""
+    table = with_fields(chunk.table, columns)
+    return list(zip(*(table.columns[name] for name in columns), strict=True))
+
+
+def check_rows(stream: RowStream, columns: tuple[str, ...]) -> CheckedRows:
+    """Look at every row. Raises DataError with the rows that cannot be read, or whose text is missing or none."""
+    rows, found, problems = 0, None, list[Problem]()
+    for chunk in stream.chunks():
+        rows += len(chunk)
+        found = Columns.joined(found, chunk)
+        problems += faults(chunk, columns)
+        if len(problems) >= MOST_PROBLEMS:
+            break
+    if problems:
+        raise _refused(str(stream.path), problems)
+    return CheckedRows(rows, found or Columns({}))
+
+
+def faults(chunk: Chunk, columns: tuple[str, ...]) -> list[Problem]:
+    """What is wrong with the rows of a chunk, and with their texts."""
+    problems = list(chunk.table.problems)
+    if not chunk.table.columns:
+        return problems
+    table = with_fields(chunk.table, columns)
+    for name in columns:
+        cells = table.columns.get(name, [None] * len(chunk))
+        problems += [
+            table.problem(k, what, name) for k, cell in enumerate(cells) if (what := text_fault(cell))
+        ]
+    return problems
+
+
+def refuse_faults(chunk: Chunk, columns: tuple[str, ...]) -> None:
+    """Raise DataError for what is wrong with a chunk that nobody could look at before."""
+    if problems := faults(chunk, columns):
+        raise _refused(chunk.table.file, problems)
+
+
+def _refused(file: str, problems: Sequence[Problem]) -> DataError:
+    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    more = " or more" if len(problems) >= MOST_PROBLEMS else ""
+    return DataError(f"The data of {file} has {count}{more}:", problems=problems, remedy=REMEDY)
+
+
+def _are(table: Table, column: str, known: set[str]) -> bool:
+    cells = [cell for cell in table.columns[column] if cell is not None]
+    return bool(cells) and all(isinstance(cell, str) and cell.strip().casefold() in known for cell in cells)
