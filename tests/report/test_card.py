@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from huggingface_hub import ModelCard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jinja2 import UndefinedError
@@ -68,13 +69,52 @@ def _headings(text: str) -> list[str]:
 
 
 def test_front_matter():
-    assert _front_matter(model_card(_facts(license="apache-2.0"))) == {
+    data = {"source": "mrpc", "rows": {"train": 3576}, "text_columns": ["a", "b"]}
+    assert _front_matter(model_card(_facts(license="apache-2.0", data=data))) == {
         "library_name": "transformers",
         "pipeline_tag": "text-classification",
         "tags": ["knowledge-distillation", "gradistill", "adkd"],
         "license": "apache-2.0",
+        "base_model": ["owner/teacher"],
+        "base_model_relation": "finetune",
+        "metrics": ["accuracy", "f1"],
+        "model-index": [
+            {
+                "name": "small",
+                "results": [
+                    {
+                        "task": {"type": "text-classification", "name": "mrpc"},
+                        "dataset": {"name": "mrpc", "type": "mrpc", "split": "validation"},
+                        "metrics": [
+                            {"type": "accuracy", "value": 0.8123, "name": "accuracy"},
+                            {"type": "f1", "value": 0.87, "name": "f1"},
+                        ],
+                    }
+                ],
+            }
+        ],
     }
-    assert "license" not in _front_matter(model_card(_facts()))
+    local = _front_matter(model_card(_facts(teacher={"name": "teacher"}, eval={"f1": None})))
+    assert {*local} == {"library_name", "pipeline_tag", "tags", "license"}
+    assert local["license"] == "unknown"
+
+
+def test_the_hubs_own_reader_finds_the_results():
+    card = ModelCard(model_card(_facts(eval={"spearman": 0.5})))
+    assert card.data.license == "unknown"
+    (result,) = card.data.eval_results or []
+    assert (result.metric_type, result.metric_value, result.dataset_split) == ("spearmanr", 0.5, "validation")
+
+
+def test_the_data_section():
+    data = {
+        "source": "/home/jane/mrpc",
+        "rows": {"train": 3576, "validation": 500},
+        "text_columns": ["a", "b"],
+    }
+    text = model_card(_facts(data=data, texts={"max_length": 128}))
+    assert "mrpc, text from a and b. Rows: train 3,576, validation 500. Texts are cut at 128 tokens." in text
+    assert "jane" not in text
 
 
 def test_tables():
@@ -128,7 +168,7 @@ def test_figures_that_are_not_defined():
 
 def test_the_least_there_can_be():
     text = model_card({"task": "t", "method": "m", "student": {}})
-    assert _headings(text) == ["Text classifier", "Models", "How to load"]
+    assert _headings(text) == ["Text classifier", "Models", "Use and limits", "How to load"]
     with pytest.raises(GradistillError, match="lack method, student"):
         model_card({"task": "t"})
 
@@ -194,9 +234,9 @@ def test_hostile_text_breaks_neither_table_nor_front_matter_nor_fence(text):
         )
     )  # fmt: skip
     matter = _front_matter(shown)
-    assert list(matter) == ["library_name", "pipeline_tag", "tags", "license"]
+    assert list(matter) == ["library_name", "pipeline_tag", "tags", "license", "metrics", "model-index"]
     assert len(matter["tags"]) == 3
-    assert [len(heading) > 0 for heading in _headings(shown)] == [True] * 6
+    assert [len(heading) > 0 for heading in _headings(shown)] == [True] * 7
     tables = _tables(shown)
     assert [(len(table), {len(row) for row in table}) for table in tables] == [
         (5, {3}), (3, {3}), (5, {4}), (2, {2})

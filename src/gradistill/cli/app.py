@@ -26,6 +26,7 @@ from gradistill.cli.options import (
 )
 from gradistill.cli.predict_command import predict
 from gradistill.cli.pretrain_command import pretrain
+from gradistill.cli.push_command import push
 from gradistill.cli.signals_command import signals
 from gradistill.cli.tune_command import tune
 from gradistill.printing import show, write
@@ -44,6 +45,7 @@ app.command()(with_option_groups(predict))
 app.command()(with_option_groups(pretrain))
 app.command()(with_option_groups(bench))
 app.command()(with_option_groups(tune))
+app.command()(push)
 
 
 def _print_version(wanted: bool) -> bool:

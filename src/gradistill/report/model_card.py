@@ -35,6 +35,9 @@ _PATH_INSIDE = re.compile(
 _HOME = re.compile(
     r"(?:file://)?(?:~[^\\/]*|(?:[A-Za-z]:)?[\\/]+(?:home|users)[\\/]+[^\\/]+|[\\/]root)[\\/]*", re.I
 )
+_HUB_ID = re.compile(r"[\w-][\w.-]{0,95}/[\w.-]{1,96}", re.ASCII)
+_ON_THE_HUB = {"macro_f1": "f1", "spearman": "spearmanr", "pearson": "pearsonr"}
+"""The hub's names of metrics, where it has others."""
 _MARKDOWN = re.compile(r"([\\`*\[\]<>|&~$#!]|(?<![^\W_])_|_(?![^\W_]))")
 
 
@@ -71,6 +74,7 @@ def model_card(facts: Mapping[str, Any]) -> str:
         tested=_metric_rows(facts.get("test") or {}, facts.get("teacher_test") or {}, facts.get("positive")),
         warnings=list(facts.get("warnings") or ()),
         overlap=overlap_sentence(facts.get("overlap")),
+        data=_data(facts.get("data"), facts.get("texts")),
         loyalty=[_loyalty_row(name, part) for name, part in loyalty.items()],
         label_loyalty="label" in loyalty,
         saliency=_saliency_note(loyalty.get("saliency")),
@@ -200,9 +204,41 @@ def _front_matter(facts: Mapping[str, Any]) -> str:
         "pipeline_tag": "text-classification",
         "tags": ["knowledge-distillation", "gradistill", _one_line(facts["method"])],
     }
-    if facts.get("license"):
-        matter["license"] = _one_line(facts["license"])
+    matter["license"] = _one_line(facts.get("license") or "unknown")
+    teacher = str((facts.get("teacher") or {}).get("name") or "")
+    if _HUB_ID.fullmatch(teacher):
+        matter |= {"base_model": [teacher], "base_model_relation": "finetune"}
+    scores = {
+        _ON_THE_HUB.get(name, name): float(value)
+        for name, value in (facts.get("eval") or {}).items()
+        if isinstance(value, Real) and isfinite(value)
+    }
+    if scores:
+        matter["metrics"] = list(scores)
+        matter["model-index"] = _results(facts, scores)
     return _yaml(matter)
+
+
+def _results(facts: Mapping[str, Any], scores: Mapping[str, float]) -> list[dict[str, Any]]:
+    """The hub's ``model-index``: the metrics of the validation split."""
+    data = _one_line((facts.get("data") or {}).get("source") or facts["task"])
+    result = {
+        "task": {"type": "text-classification", "name": _one_line(facts["task"])},
+        "dataset": {"name": data, "type": data, "split": "validation"},
+        "metrics": [{"type": name, "value": round(value, 4), "name": name} for name, value in scores.items()],
+    }
+    name = _one_line(facts["student"].get("name") or "Text classifier")
+    return [{"name": name, "results": [result]}]
+
+
+def _data(data: Mapping[str, Any] | None, texts: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Where the rows are from and how many there are of each split, and the length at which texts are cut."""
+    if not data:
+        return None
+    rows = ", ".join(f"{split} {count:,}" for split, count in (data.get("rows") or {}).items())
+    columns = " and ".join(data.get("text_columns") or ())
+    length = (texts or {}).get("max_length")
+    return {"source": data.get("source"), "rows": rows, "columns": columns, "max_length": length}
 
 
 def _one_line(value: Any) -> str:

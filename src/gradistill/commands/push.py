@@ -1,0 +1,113 @@
+"""A finished model folder sent to the Hugging Face hub. Nothing else in this package sends anything."""
+
+from __future__ import annotations
+
+import re
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+
+from gradistill.errors import ModelError, RecipeError
+from gradistill.models.loading import locate
+
+CARD = "README.md"
+SENT = (
+    "README.md", "config.json", "model.safetensors", "model-*.safetensors", "model.safetensors.index.json",
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt",
+    "spiece.model", "tokenizer.model", "added_tokens.json", "chat_template.jinja", "recipe.yaml", "export.json",
+    "onnx/*.onnx", "onnx/*.onnx_data", "onnx/*.onnx.data",
+)  # fmt: skip
+"""The files of a model folder that are sent. Others stay: rows of an audit, checkpoints, ``metrics.json`` with its
+paths."""
+
+_FRONT = re.compile(r"---\n(.*?)\n---\n", re.DOTALL)
+
+
+def push(
+    folder: str | Path, repo: str, *, private: bool = True, license: str | None = None, dry_run: bool = False
+) -> dict[str, Any]:
+    """Send the model, tokenizer, recipe and card of a folder to the hub, in one commit.
+
+    Parameters:
+        ``folder``: a finished run, an export, or another model folder with a card (README.md).
+        ``repo``: ``owner/name``; it is made where it is not there.
+        ``private``: whether a new repository is private.
+        ``license``: an id that the hub knows, such as ``apache-2.0``; it is written into the card that is sent.
+        ``dry_run``: only find out what would be sent.
+
+    Returns ``url`` (None in a dry run), ``files`` and ``bytes``. Raises ModelError for a folder that holds no finished
+    model or no card, and where the hub refuses, RecipeError for a name that no repository can have.
+
+    Example: ``push("runs/student", "me/student-of-bert", license="apache-2.0")``
+    """
+    folder = Path(folder)
+    _check_name(repo)
+    files = _files(folder)
+    found: dict[str, Any] = {
+        "url": None,
+        "files": [file.relative_to(folder).as_posix() for file in files],
+        "bytes": sum(file.stat().st_size for file in files),
+    }
+    card = _with_license((folder / CARD).read_text(encoding="utf-8"), license)
+    if dry_run:
+        return found
+    api = HfApi(library_name="gradistill")
+    try:
+        found["url"] = str(api.create_repo(repo, private=private, exist_ok=True))
+        operations = [
+            CommitOperationAdd(name, card.encode() if name == CARD else folder / name)
+            for name in found["files"]
+        ]
+        api.create_commit(repo, operations, commit_message="Add a model made with gradistill")
+    except Exception as error:  # of whatever library the hub's client sends by
+        raise ModelError(
+            f"{folder} could not be sent to {repo}: {str(error).strip().splitlines()[0]}",
+            expected="a repository that you may write, and the network",
+            remedy="log in by `hf auth login`, or set HF_TOKEN, and give the same command again",
+        ) from error
+    return found
+
+
+def _check_name(repo: str) -> None:
+    try:
+        validate_repo_id(repo)
+    except HFValidationError:
+        repo = ""
+    if repo.count("/") != 1:
+        raise RecipeError(
+            "The repository has a name that the hub does not take.",
+            expected="owner/name, of letters, digits, -, _ and .",
+            remedy="write it so: gradistill push runs/student me/student",
+        )
+
+
+def _files(folder: Path) -> list[Path]:
+    """What is sent of a folder. Raises ModelError where it is no finished model with a card."""
+    exported = (folder / "onnx").is_dir() and (folder / "config.json").is_file()
+    if not exported:
+        locate(str(folder))  # raises for a folder without a model, or with an unfinished run
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
+    sent = [
+        file for file in files if any(fnmatch(file.relative_to(folder).as_posix(), name) for name in SENT)
+    ]
+    if folder / CARD not in sent:
+        raise ModelError(
+            f"{folder} has no {CARD}",
+            expected="a folder with a model card: a run folder, or an export",
+            remedy=f"write {CARD}, or distil into a new folder",
+        )
+    return sent
+
+
+def _with_license(card: str, license: str | None) -> str:
+    """The card with a licence in its front matter."""
+    front = _FRONT.match(card)
+    if license is None or front is None:
+        return card
+    matter = {**(yaml.safe_load(front[1]) or {}), "license": license}
+    return f"---\n{yaml.safe_dump(matter, sort_keys=False, allow_unicode=True)}---\n{card[front.end() :]}"
