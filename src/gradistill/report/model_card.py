@@ -87,7 +87,7 @@ def model_card(facts: Mapping[str, Any]) -> str:
 
 def public_recipe(recipe: Mapping[str, Any]) -> str:
     """A recipe as YAML for others to read: secrets are left out, and local paths reduced to their last part."""
-    return _yaml(_without_paths(redacted(recipe)))
+    return yaml_text(_without_paths(redacted(recipe)))
 
 
 def public_name(text: str) -> str:
@@ -202,14 +202,14 @@ def _front_matter(facts: Mapping[str, Any]) -> str:
     }
     if facts.get("license"):
         matter["license"] = _one_line(facts["license"])
-    return _yaml(matter)
+    return yaml_text(matter)
 
 
 def _one_line(value: Any) -> str:
     return printable(" ".join(public_name(str(value)).split()))
 
 
-def _yaml(content: Any) -> str:
+def yaml_text(content: Any) -> str:
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=10_000).rstrip("\n")
 
 
