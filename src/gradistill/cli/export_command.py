@@ -90,6 +90,13 @@ class ExportOptions:
             help="Exit 1 below any of these: label_loyalty=0.98 (to the student), teacher_response_loyalty=0.8.",
         ),
     ] = None
+    trim_vocabulary: Annotated[
+        str | None,
+        typer.Option(
+            "--trim-vocabulary",
+            help="Texts, such as the training data: tokens that do not occur in them go (WordPiece only).",
+        ),
+    ] = None
     timing: Annotated[
         bool, typer.Option("--timing/--no-timing", help="Time the models on the rows, and measure memory.")
     ] = True

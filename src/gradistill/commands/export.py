@@ -5,24 +5,26 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
 
 from gradistill.auditing.onnx_predictor import GRAPHS, MODEL, QUANTIZED, OnnxPredictor, onnx_session
+from gradistill.auditing.predictor import ClassifierPredictor
 from gradistill.commands.audit_models import AnyModel, AuditModel, source_name
 from gradistill.commands.export_choice import TO_TEACHER, ExportChoice, figure_of
 from gradistill.commands.export_cost import CostedModel, measured_costs
 from gradistill.commands.export_figures import ExportRows, ModelFigures, onnx_loyalty
 from gradistill.commands.output_folder import FolderKind, check_output, draft_folder, held, put_in_place
 from gradistill.commands.run_record import described, versions
-from gradistill.commands.text_lengths import task_length
+from gradistill.commands.text_lengths import LoadedModel, task_length
 from gradistill.data import DataChoice
 from gradistill.data.data_source import Source
+from gradistill.data.unlabelled_texts import load_texts
 from gradistill.errors import ModelError, RecipeError
 from gradistill.export.layer_search import QuantizedModel, quantized_within
 from gradistill.export.model_files import check_tokenizer, write_model_files
@@ -30,6 +32,7 @@ from gradistill.export.onnx_export import OUTPUT, write_onnx
 from gradistill.export.packages import PACKAGES, check_packages
 from gradistill.export.parity import check_batches, compared, made_batches
 from gradistill.export.quantization import REDUCED_RANGE, quantize
+from gradistill.export.vocabulary import trim_vocabulary
 from gradistill.io import checksum_of
 from gradistill.models.model_source import ModelSource
 from gradistill.report.export_card import export_card
@@ -75,9 +78,11 @@ def export_model(
     check_output(output, EXPORT, overwrite=overwrite)
     rows_from = None if data is None else DataChoice.of(data)
     _check_choice(choice, rows_from, teacher)
-    own, tokenizer, max_length = _loaded_student(student, choice)
-    judge = None if teacher is None else _loaded_teacher(teacher, own)
-    rows = None if rows_from is None else ExportRows.read(rows_from, choice, own)
+    original, max_length = _loaded_student(student, choice)
+    judge = None if teacher is None else _loaded_teacher(teacher, original)
+    rows = None if rows_from is None else ExportRows.read(rows_from, choice, original)
+    own, vocabulary = _with_vocabulary(original, choice, rows, rows_from)
+    tokenizer: Any = own.tokenizer
     with held(output, EXPORT), draft_folder(output) as draft:
         check_output(output, EXPORT, overwrite=overwrite)  # another process may have finished meanwhile
         file = draft / GRAPHS / MODEL
@@ -87,22 +92,21 @@ def export_model(
         predictors: dict[str, Any] = (
             {} if judge is None else {"teacher": judge.predicting(max_length, _ignore)}
         )
-        predictors |= {
-            "student": own.predicting(max_length, _ignore),
-            "onnx": _predictor(file, own, max_length),
-        }
-        parity = _parity(own, tokenizer, predictors, rows, graph["inputs"])
+        predictors["student"] = original.predicting(max_length, _ignore)
+        predictors["onnx"] = _predictor(file, own, max_length)
+        parity = _parity(own, predictors["onnx"], rows, graph["inputs"])
         layers = None
         if choice.quantize:
-            layers = _quantized(file, own, predictors["student"], rows, choice, max_length)
+            layers = _quantized(file, own, rows, choice, max_length)
             predictors["int8"] = _predictor(file.with_name(QUANTIZED), own, max_length)
         costed = [CostedModel.of("teacher", judge)] if judge is not None else []
-        costed += [CostedModel.of("student", own)]
+        costed += [CostedModel.of("student", original)]
         costed += [
             CostedModel(k, tokenizer, file=predictors[k].file) for k in ("onnx", "int8") if k in predictors
         ]
         found = {
-            "student": described(_model(own), own.name, own.reader.probe) if own.reader else None,
+            "student": _described(original),
+            "vocabulary": vocabulary,
             "teacher": None
             if judge is None
             else {"name": Path(judge.name).name, "kind": judge.kind.split(" ", 1)[1]},
@@ -145,10 +149,8 @@ def _check_choice(choice: ExportChoice, data: DataChoice | None, teacher: AnyMod
             )
 
 
-def _loaded_student(
-    source: ModelSource, choice: ExportChoice
-) -> tuple[AuditModel, PreTrainedTokenizerBase, int]:
-    """The student on the CPU, its tokenizer and the length of texts."""
+def _loaded_student(source: ModelSource, choice: ExportChoice) -> tuple[AuditModel, int]:
+    """The student on the CPU, and the length of texts."""
     own = AuditModel.load(source, "student", source_name(source))
     if own.reader is None or own.tokenizer is None:
         raise ModelError(
@@ -157,8 +159,26 @@ def _loaded_student(
             remedy="name the folder it was made from",
         )
     check_tokenizer(own.tokenizer)
-    _model(own).to("cpu").eval()  # pyright: ignore[reportArgumentType]
-    return own, own.tokenizer, task_length(choice.max_length, own.tokenizer, [own.reader])
+    _model(own).to("cpu").eval()
+    return own, task_length(choice.max_length, own.tokenizer, [own.reader])
+
+
+def _with_vocabulary(
+    own: AuditModel, choice: ExportChoice, rows: ExportRows | None, data: DataChoice | None
+) -> tuple[AuditModel, dict[str, int] | None]:
+    """The student with the tokens that the texts need, and how many; the student itself where no texts are named."""
+    if choice.trim_vocabulary is None:
+        return own, None
+    columns = rows.task.text_columns if rows is not None else data.columns if data is not None else None
+    texts = load_texts([choice.trim_vocabulary], text_columns=columns)["text"][:]
+    assert own.tokenizer is not None
+    found = trim_vocabulary(_model(own), own.tokenizer, texts)
+    logger.info(f"vocabulary: {len(found.kept)} of {found.before} tokens, for {len(texts)} texts")
+    smaller = replace(
+        own, predictor=ClassifierPredictor(found.model, found.tokenizer),
+        reader=LoadedModel(own.owner, own.folder, found.model),
+    )  # fmt: skip
+    return smaller, found.as_dict() | {"texts": len(texts)}
 
 
 def _loaded_teacher(source: AnyModel, student: AuditModel) -> AuditModel:
@@ -170,18 +190,14 @@ def _loaded_teacher(source: AnyModel, student: AuditModel) -> AuditModel:
 
 
 def _parity(
-    own: AuditModel,
-    tokenizer: PreTrainedTokenizerBase,
-    predictors: Mapping[str, Any],
-    rows: ExportRows | None,
-    inputs: list[str],
+    own: AuditModel, onnx: OnnxPredictor, rows: ExportRows | None, inputs: list[str]
 ) -> dict[str, Any]:
     """Both models on made token ids and on the rows. Raises ModelError where they differ."""
-    onnx = predictors["onnx"]
-    batches = made_batches(_model(own), tokenizer, onnx.max_length, inputs)
+    batches = made_batches(_model(own), onnx.tokenizer, onnx.max_length, inputs)
     found = {"made": check_batches(_model(own), lambda c: onnx.session.run([OUTPUT], dict(c))[0], batches)}
     if rows is not None:
-        theirs, ours = (predictors[name].logits(rows.copies)[0] for name in ("student", "onnx"))
+        theirs = own.predicting(onnx.max_length, _ignore).logits(rows.copies)[0]
+        ours = onnx.logits(rows.copies)[0]
         found["data"] = compared(ours, theirs, "the data", [" | ".join(texts) for texts in rows.texts])
     shown = ", ".join(
         f"{part['largest_difference']:.1e} on {part['rows']} rows ({of})" for of, part in found.items()
@@ -191,14 +207,14 @@ def _parity(
 
 
 def _quantized(
-    file: Path, own: AuditModel, student: Any, rows: ExportRows | None, choice: ExportChoice, max_length: int
+    file: Path, own: AuditModel, rows: ExportRows | None, choice: ExportChoice, max_length: int
 ) -> QuantizedModel | None:
     """Write the INT8 model; with rows, as many layers in float as the limit needs."""
     target = file.with_name(QUANTIZED)
     if rows is None:
         quantize(file, target)
         return None
-    wanted = student.logits(rows.copies)[0]
+    wanted = own.predicting(max_length, _ignore).logits(rows.copies)[0]
     sample = rows.copies[:SEARCH_ROWS]
 
     def difference(made: Path) -> float:
@@ -269,6 +285,10 @@ def _identity(file: Path) -> dict[str, Any]:
 def _predictor(file: Path, own: AuditModel, max_length: int) -> OnnxPredictor:
     assert own.tokenizer is not None
     return OnnxPredictor(onnx_session(file), own.tokenizer, own.labels, max_length, file=file)
+
+
+def _described(own: AuditModel) -> dict[str, Any] | None:
+    return described(_model(own), own.name, own.reader.probe) if own.reader is not None else None
 
 
 def _model(own: AuditModel) -> Any:

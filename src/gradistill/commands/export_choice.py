@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import isfinite
 
+from gradistill.data.data_source import Source
 from gradistill.errors import RecipeError, nearest
 
 QUANTIZATIONS = ("int8",)
@@ -25,7 +26,8 @@ class ExportChoice:
     ``seed``; ``response_rows`` of these are used for response loyalty. ``max_length`` tokens a text count, by default
     as many as the student was trained with. ``least_loyalty`` is the label loyalty to the unquantised student (the
     correlation in a regression) below which layers are kept in float. ``limits`` are those of ``--fail-under``.
-    ``timing``: whether models are timed and their memory is measured.
+    ``timing``: whether models are timed and their memory is measured. ``trim_vocabulary`` names texts (a file, a folder
+    with training rows, an object): tokens that do not occur in them go, but for single characters.
 
     Raises RecipeError for values that cannot be.
 
@@ -40,6 +42,7 @@ class ExportChoice:
     least_loyalty: float = 0.98
     limits: Mapping[str, float] = field(default_factory=dict)
     timing: bool = True
+    trim_vocabulary: Source = None
     seed: int = 0
 
     def __post_init__(self) -> None:

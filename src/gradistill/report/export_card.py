@@ -16,6 +16,7 @@ from gradistill.report.export_tables import (
     metric_rows,
     size_rows,
     speed_rows,
+    vocabulary_line,
 )
 from gradistill.report.model_card import Ready, markdown_template, markdown_text, yaml_text
 
@@ -38,6 +39,7 @@ def export_card(found: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) ->
         snippet=Ready(running_lines(found, tokenizer)),
         parity=found["parity"],
         layers=layer_line(found),
+        vocabulary=vocabulary_line(found),
         size=_table(size_rows(found)),
         speed=_table(speed),
         speed_note=SPEED_NOTE if speed else None,

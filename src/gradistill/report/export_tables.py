@@ -86,11 +86,21 @@ def export_view(found: Mapping[str, Any]) -> RenderableType:
         if rows:
             parts.append(results_table(rows, title=title, note=SPEED_NOTE if title == "speed" else ""))
     lines = [
+        vocabulary_line(found),
         layer_line(found),
         *(f"WARNING: {w}" for w in found["warnings"]),
         *(f"FAILED: {f}" for f in found["failed"]),
     ]
     return Group(*parts, *(Text(printable(line)) for line in lines if line))
+
+
+def vocabulary_line(found: Mapping[str, Any]) -> str | None:
+    """What of the vocabulary is left; None where all is."""
+    part = found.get("vocabulary")
+    return part and (
+        f"Vocabulary: {part['tokens']:,} of {part['tokens_before']:,} tokens, those of {part['texts']:,} texts and "
+        "single characters. These texts are predicted as before; others may be split into smaller pieces."
+    )
 
 
 def layer_line(found: Mapping[str, Any]) -> str | None:
