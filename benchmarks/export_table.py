@@ -1,11 +1,13 @@
 """What ``gradistill export`` writes of trained students: size, speed, metric and loyalty beside teacher and student.
 
     python benchmarks/export_table.py --models MODELS --data DATA [--tasks sst2,mrpc]
+    python benchmarks/export_table.py --models MODELS --data DATA --trim
     python benchmarks/export_table.py --show
 
 ``MODELS/TASK/teacher`` and ``MODELS/TASK/kd`` are run folders, ``DATA/TASK`` the data. A result line a task goes to
-``results/export.jsonl`` as soon as it is there, and tasks with a line are left out. ``--show`` writes the tables to
-docs/export.md. Models take turns, so ratios hold on a busy machine; milliseconds do not.
+``results/export.jsonl`` as soon as it is there, and tasks with a line are left out. ``--trim`` adds INT8 with the
+tokens of the training rows alone, untimed. ``--show`` writes the table to docs/export.md. Models take turns, so ratios
+hold on a busy machine; milliseconds do not.
 """
 
 from __future__ import annotations
@@ -37,23 +39,32 @@ def main() -> None:
     parser.add_argument("--models", type=Path)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--tasks", default=",".join(TASKS))
+    parser.add_argument("--trim", action="store_true")
     parser.add_argument("--show", action="store_true")
     given = parser.parse_args()
     if not given.show:
         for task in given.tasks.split(","):
-            if task not in {line["task"] for line in _lines()}:
-                _append(_exported(task, given.models / task, given.data / task))
+            if (task, given.trim) not in {(line["task"], "vocabulary" in line) for line in _lines()}:
+                _append(_exported(task, given.models / task, given.data / task, trim=given.trim))
     _publish()
 
 
-def _exported(task: str, models: Path, data: Path) -> dict[str, Any]:
-    choice = DataChoice(str(data), **COLUMNS.get(task, {"task": task}))
+def _exported(task: str, models: Path, data: Path, *, trim: bool) -> dict[str, Any]:
+    rows = DataChoice(str(data), **COLUMNS.get(task, {"task": task}))
+    choice = ExportChoice(quantize="int8", timing=not trim, trim_vocabulary=str(data) if trim else None)
     with TemporaryDirectory() as folder:
-        found = export_model(
-            str(models / "kd"), Path(folder) / "out", ExportChoice(quantize="int8"), data=choice,
-            teacher=str(models / "teacher"),
-        )  # fmt: skip
-    kept = ("data", "parity", "metrics", "loyalty", "costs", "int8", "versions")
+        output, teacher = Path(folder) / "out", str(models / "teacher")
+        found = export_model(str(models / "kd"), output, choice, data=rows, teacher=teacher)
+    kept = (
+        "data",
+        "parity",
+        "metrics",
+        "loyalty",
+        "costs",
+        "int8",
+        "versions",
+        *(["vocabulary"] if trim else []),
+    )
     return {"task": task, "machine": machine(), **{name: found[name] for name in kept}}
 
 
@@ -69,28 +80,29 @@ def _append(line: dict[str, Any]) -> None:
 
 
 def _publish() -> None:
-    lines = sorted(_lines(), key=lambda line: TASKS.index(line["task"]))
+    lines = sorted(_lines(), key=lambda line: (TASKS.index(line["task"]), "vocabulary" in line))
     rows = [row for line in lines for row in _rows(line)]
-    figures = {line["task"]: line["loyalty"]["student"]["int8"] for line in lines}
+    figures = {row["task"] + " " + row["model"]: row for row in rows}
     command = "python benchmarks/export_table.py --models MODELS --data DATA"
     if rows:
         publish("export_table", markdown(rows), figures, command=command, page=PAGE)
 
 
 def _rows(line: dict[str, Any]) -> list[dict[str, Any]]:
-    """A row a model: sizes and times as multiples of the teacher's."""
-    loyal, costs = line["loyalty"], line["costs"]
+    """A row a model: sizes and times as multiples of the teacher's. Of a trimmed export only INT8 is shown."""
+    loyal, costs, trimmed = line["loyalty"], line["costs"], "vocabulary" in line
     found = []
-    for name, cost in costs.items():
-        one = cost["cores"]["1"]
-        value = next(iter(line["metrics"][name].values()))
+    for name in ["int8"] if trimmed else costs:
+        cost, one = costs[name], costs[name].get("cores", {}).get("1")
         to_student = loyal["student"].get(name, {})
         to_teacher = loyal["teacher"].get(name, {})
         found.append({
-            "task": line["task"], "model": name, "MB": f"{cost['bytes'] / 1e6:.1f}",
+            "task": line["task"], "model": f"{name}, trimmed" if trimmed else name,
+            "MB": f"{cost['bytes'] / 1e6:.1f}",
             "smaller": f"{costs['teacher']['bytes'] / cost['bytes']:.1f} ×",
-            "batch 1": f"{one['times']:.1f} ×", "batch 32": f"{one['times_batch']:.1f} ×",
-            "peak MB": f"{cost['peak_mb']:.0f}", "metric": _shown(value),
+            "batch 1": f"{one['times']:.1f} ×" if one else "", "batch 32": f"{one['times_batch']:.1f} ×" if one else "",
+            "peak MB": f"{cost['peak_mb']:.0f}" if one else "",
+            "metric": _shown(next(iter(line["metrics"][name].values()))),
             "label, student": _main(to_student), "response, student": _shown(to_student.get("response")),
             "label, teacher": _main(to_teacher), "response, teacher": _shown(to_teacher.get("response")),
         })  # fmt: skip
