@@ -135,7 +135,7 @@ def _check_choice(choice: ExportChoice, data: DataChoice | None, teacher: AnyMod
     """Raise RecipeError for an option that would do nothing."""
     idle = {
         "a teacher": (teacher is not None and data is None, "data"),
-        "limits": (bool(choice.limits) and data is None, "data"),
+        "a limit": (bool(choice.limits) and data is None, "data"),
         "a limit that compares with the teacher": (
             teacher is None and any(name.startswith(TO_TEACHER) for name in choice.limits), "teacher",
         ),
