@@ -2,8 +2,8 @@
 
 Every batch is predicted by each model in turn, in an order that moves on by one each time, so whatever slows the
 machine for a while slows all of them. Times are per batch of rows as the data have them. ``times`` is the median over
-batches of the ratio of two models' times for the same rows: a busy machine changes it less than seconds. With more processes than
-cores it still flatters fast models, whose short predictions end between two interruptions.
+batches of the ratio of two models' times for the same rows: a busy machine changes it less than seconds. With more
+processes than cores it still flatters fast models, whose short predictions end between two interruptions.
 """
 
 from __future__ import annotations
