@@ -21,7 +21,7 @@ HOUSE = Path(gradistill.__file__).parent
 FILES = sorted(HOUSE.rglob("*.py"))
 PACKAGES = (
     "batch", "errors", "io", "printing", "data", "models", "attribution", "signals", "objectives", "recipe", "store",
-    "training", "auditing", "report", "commands", "bench", "demo", "cli",
+    "training", "auditing", "report", "export", "commands", "bench", "demo", "cli",
 )  # fmt: skip
 
 

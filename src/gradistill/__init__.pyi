@@ -11,6 +11,8 @@ from gradistill.commands.audit_choice import AuditChoice as AuditChoice
 from gradistill.commands.augment import augment as augment
 from gradistill.commands.distill import distill as distill
 from gradistill.commands.explain import explain as explain
+from gradistill.commands.export import export_model as export_model
+from gradistill.commands.export_choice import ExportChoice as ExportChoice
 from gradistill.commands.finetune import finetune as finetune
 from gradistill.commands.predict import predict as predict
 from gradistill.commands.pretrain import pretrain as pretrain

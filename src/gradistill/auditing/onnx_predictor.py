@@ -27,16 +27,18 @@ from gradistill.data.changed_copies import Copy
 from gradistill.errors import ModelError
 from gradistill.models.loading import load_config, load_tokenizer, names_in
 
-MODEL = "model.onnx"
+MODEL, QUANTIZED = "model.onnx", "model_quantized.onnx"
+GRAPHS = "onnx"
+"""The folder of an export that holds its graphs, as transformers.js expects it."""
 
 
 @dataclass(frozen=True)
 class OnnxPredictor:
     """A sequence classifier in ONNX with its tokenizer; it computes on the CPU.
 
-    ``session`` is an ``onnxruntime.InferenceSession``. ``labels`` are the names of its outputs, None for a score (a
-    regression). ``order`` holds for each label that is returned the place of the output; without it outputs stay as
-    they are. ``OnnxPredictor.load`` makes one.
+    ``session`` is an ``onnxruntime.InferenceSession`` of ``file``. ``labels`` are the names of its outputs, None for a
+    score (a regression). ``order`` holds for each label that is returned the place of the output; without it outputs
+    stay as they are. ``OnnxPredictor.load`` makes one.
     """
 
     session: Any
@@ -45,26 +47,29 @@ class OnnxPredictor:
     max_length: int = 128
     order: tuple[int, ...] | None = None
     on_progress: OnProgress = lambda done: None
+    file: Path | None = None
 
     has_head = False
 
     @classmethod
-    def load(cls, folder: str | Path) -> OnnxPredictor:
-        """The model of a folder with ``model.onnx`` (or one other ``.onnx`` file), tokenizer files and ``config.json``.
+    def load(cls, source: str | Path) -> OnnxPredictor:
+        """The model that ``onnx_file`` finds, with the tokenizer files and the ``config.json`` of its folder.
 
-        Raises ModelError where a part is missing or cannot be read, and where onnxruntime is not installed.
+        ``source`` is a folder or an ``.onnx`` file. Raises ModelError where a part is missing or cannot be read, and
+        where onnxruntime is not installed.
 
         Example: ``OnnxPredictor.load("exported").logits([Copy(("a fine film",))])[0]``
         """
-        file = onnx_file(folder)
+        file = onnx_file(source)
         if file is None:
             raise ModelError(
-                f"{folder} holds no .onnx file", expected=f"a folder with {MODEL}", remedy="check the path"
+                f"{source} holds no .onnx file", expected=f"a folder with {MODEL}", remedy="check the path"
             )
+        folder = model_folder_of(file)
         tokenizer, config = load_tokenizer(folder), load_config(folder)
         labels = tuple(names_in(config).values())
         regression = config.problem_type == "regression" or len(labels) == 1
-        return cls(_session(file), tokenizer, None if regression else labels)
+        return cls(onnx_session(file), tokenizer, None if regression else labels, file=file)
 
     @property
     def can_mask(self) -> bool:
@@ -99,27 +104,50 @@ class OnnxPredictor:
             ) from error
 
 
-def onnx_file(folder: str | Path) -> Path | None:
-    """The ONNX model of a folder that holds no PyTorch weights; None where there is none.
+def onnx_file(source: str | Path) -> Path | None:
+    """The ONNX model that a path names; None for a folder with PyTorch weights, or without any model.
 
-    Raises ModelError for several files of which none is called ``model.onnx``.
+    An ``.onnx`` file is itself. A folder has ``model.onnx``, or one other ``.onnx`` file. An export has its graphs in
+    the folder ``onnx``: there ``model_quantized.onnx`` comes before ``model.onnx``, as it does for transformers.js,
+    because whoever quantised a model means to run it.
+
+    Raises ModelError for several files of which none has one of these names.
     """
-    path = Path(folder)
+    path = Path(source)
+    if path.suffix == ".onnx" and path.is_file():
+        return path
     if not path.is_dir() or any(path.glob("*.safetensors")):
         return None
-    files = sorted(path.glob("*.onnx"))
-    if (path / MODEL) in files:
-        return path / MODEL
+    return _graph_in(path, (MODEL,)) or _graph_in(path / GRAPHS, (QUANTIZED, MODEL))
+
+
+def model_folder_of(file: Path) -> Path:
+    """The folder with ``config.json`` and the tokenizer of an ONNX file: its own, or the one above it."""
+    above = file.absolute().parent.parent
+    return (
+        above if file.absolute().parent.name == GRAPHS and (above / "config.json").is_file() else file.parent
+    )
+
+
+def _graph_in(folder: Path, names: Sequence[str]) -> Path | None:
+    files = sorted(folder.glob("*.onnx"))
+    for name in names:
+        if folder / name in files:
+            return folder / name
     if len(files) > 1:
         raise ModelError(
             f"{folder} holds several ONNX models: {', '.join(file.name for file in files)}",
             expected=f"one, or one that is called {MODEL}",
-            remedy=f"rename the one that is meant to {MODEL}",
+            remedy=f"name the file itself, or rename the one that is meant to {MODEL}",
         )
     return files[0] if files else None
 
 
-def _session(file: Path) -> Any:
+def onnx_session(file: Path, threads: int | None = None) -> Any:
+    """An ``onnxruntime.InferenceSession`` on the CPU, with so many threads: by default as many as torch has.
+
+    Raises ModelError where onnxruntime is not installed, or cannot load the file.
+    """
     try:
         runtime = import_module("onnxruntime")
     except ImportError as error:
@@ -129,7 +157,7 @@ def _session(file: Path) -> Any:
             remedy="pip install gradistill[onnx]",
         ) from error
     options = runtime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
+    options.intra_op_num_threads = threads or torch.get_num_threads()
     options.log_severity_level = 3
     try:
         return runtime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])

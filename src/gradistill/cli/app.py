@@ -10,6 +10,7 @@ import typer
 from gradistill.cli.audit_command import audit
 from gradistill.cli.augment_command import augment
 from gradistill.cli.bench_command import bench
+from gradistill.cli.export_command import export
 from gradistill.cli.option_groups import with_option_groups
 from gradistill.cli.options import (
     DistillationData,
@@ -46,6 +47,7 @@ app.command()(with_option_groups(pretrain))
 app.command()(with_option_groups(bench))
 app.command()(with_option_groups(tune))
 app.command()(push)
+app.command()(with_option_groups(export))
 
 
 def _print_version(wanted: bool) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from gradistill.auditing.map_checks import random_map_warnings
-from gradistill.auditing.onnx_predictor import onnx_file
+from gradistill.auditing.onnx_predictor import OnnxPredictor
 from gradistill.auditing.per_example import GROUPS
 from gradistill.auditing.shown_examples import chosen_examples
 from gradistill.auditing.summary import Audited, summed_up
@@ -80,8 +80,8 @@ def audit(
     """Compare students with their teacher on data neither was fitted to; returns what ``audit.json`` holds.
 
     Parameters:
-        ``teacher``: a folder, a hub id, a pair ``(model, tokenizer)``, a folder with an ONNX model, or a function. It
-            takes a list of texts (or of pairs) and returns probabilities ``(row, label)``, or scores ``(row,)``. Its
+        ``teacher``: a folder, a hub id, a pair ``(model, tokenizer)``, an ONNX model (folder or file), or a function.
+            It takes a list of texts (or of pairs) and returns probabilities ``(row, label)``, or scores ``(row,)``. Its
             columns are in the order of its attribute ``labels``, of the teacher's labels, or of the data's.
         ``students``: one or more, given alike; any classifiers over the same labels. What needs gradients is measured
             between PyTorch classifiers only, and on words where they read different tokens.
@@ -200,9 +200,9 @@ def _described(model: AuditModel) -> dict[str, Any]:
     if model.reader is not None:
         reader = model.reader
         return described(reader.model, model.name, reader.probe) | model_identity(reader.model, reader.name)
-    file = onnx_file(model.folder) if model.folder else None
+    file = model.predictor.file if isinstance(model.predictor, OnnxPredictor) else None
     found = {"name": Path(model.name).name, "kind": model.kind.split(" ", 1)[1]}
-    return found | ({} if file is None else {"sha256": checksum_of(file)})
+    return found | ({} if file is None else {"file": file.name, "sha256": checksum_of(file)})
 
 
 def _without_labels(splits: Splits, split: str) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gradistill.auditing.function_predictor import PREFIX, FunctionPredictor, PredictFunction
-from gradistill.auditing.onnx_predictor import OnnxPredictor, onnx_file
+from gradistill.auditing.onnx_predictor import OnnxPredictor, model_folder_of, onnx_file
 from gradistill.auditing.predictor import ClassifierPredictor, OnProgress, Predictor
 from gradistill.commands.text_lengths import MOST, USUAL, LoadedModel, task_length
 from gradistill.data import Task
@@ -35,8 +36,10 @@ from gradistill.models.random_head import has_head
 from gradistill.models.student import pair_warnings, same_weights
 from gradistill.models.tokenizers import check_same_rows, check_same_tokens
 
+logger = logging.getLogger(__name__)
+
 AnyModel = ModelSource | PredictFunction
-"""A PyTorch classifier, a folder with an ONNX model, or a function from texts to probabilities."""
+"""A PyTorch classifier, an ONNX model (its folder or file), or a function from texts to probabilities."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +66,13 @@ class AuditModel:
             known = None if labels is None else tuple(map(str, labels))
             return cls(owner, name, "", known, FunctionPredictor(given, known))
         folder = model_folder(given)
-        if not isinstance(given, tuple) and onnx_file(folder) is not None:
-            onnx, config = OnnxPredictor.load(folder), load_config(folder)
+        if not isinstance(given, tuple) and (file := onnx_file(folder)) is not None:
+            onnx, home = OnnxPredictor.load(file), model_folder_of(file)
+            config = load_config(home)
             refuse_other_tasks(folder, config)
             refuse_multi_label(folder, config)
-            return cls(owner, name, folder, onnx.labels, onnx)
+            logger.info(f"{owner}: {file.name} of {home.name or home}")
+            return cls(owner, name, str(home), onnx.labels, onnx)
         tokenizer, model = load_tokenizer(given), load_classifier(given)[0]
         device: Any = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
         model.to(device)

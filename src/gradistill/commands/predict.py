@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from gradistill.auditing.onnx_predictor import onnx_file
+from gradistill.auditing.onnx_predictor import model_folder_of
 from gradistill.auditing.predictor import OnProgress
 from gradistill.commands.run_record import versions
 from gradistill.commands.text_predictor import Predicted, TextPredictor, check_number, load_predictor
@@ -231,7 +231,7 @@ def _purpose(job: _Job, predictor: TextPredictor) -> dict[str, Any]:
     device = "cpu" if model.model is None else model.model.device.type
     return {
         "format": _FORMAT,
-        "model": _of_onnx(model.folder) if model.model is None else of_model(model.model),
+        "model": _of_onnx(model.predictor) if model.model is None else of_model(model.model),
         "tokenizer": of_tokenizer(model.tokenizer),
         "data": checksum_of(job.stream.path),
         "read_as": job.stream.format,
@@ -243,11 +243,10 @@ def _purpose(job: _Job, predictor: TextPredictor) -> dict[str, Any]:
     }
 
 
-def _of_onnx(folder: str) -> str:
+def _of_onnx(predictor: Any) -> str:
     """Of an ONNX file, of the files beside it that hold its weights, and of the configuration with the labels."""
-    file = onnx_file(folder)
-    assert file is not None
-    files = [*sorted(file.parent.glob(f"{file.name}*")), Path(folder) / "config.json"]
+    file = predictor.file
+    files = [*sorted(file.parent.glob(f"{file.name}*")), model_folder_of(file) / "config.json"]
     return digest([[path.name, checksum_of(path)] for path in files])
 
 

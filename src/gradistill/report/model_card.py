@@ -91,7 +91,7 @@ def model_card(facts: Mapping[str, Any]) -> str:
 
 def public_recipe(recipe: Mapping[str, Any]) -> str:
     """A recipe as YAML for others to read: secrets are left out, and local paths reduced to their last part."""
-    return _yaml(_without_paths(redacted(recipe)))
+    return yaml_text(_without_paths(redacted(recipe)))
 
 
 def public_name(text: str) -> str:
@@ -216,7 +216,7 @@ def _front_matter(facts: Mapping[str, Any]) -> str:
     if scores:
         matter["metrics"] = list(scores)
         matter["model-index"] = _results(facts, scores)
-    return _yaml(matter)
+    return yaml_text(matter)
 
 
 def _results(facts: Mapping[str, Any], scores: Mapping[str, float]) -> list[dict[str, Any]]:
@@ -245,7 +245,7 @@ def _one_line(value: Any) -> str:
     return printable(" ".join(public_name(str(value)).split()))
 
 
-def _yaml(content: Any) -> str:
+def yaml_text(content: Any) -> str:
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=10_000).rstrip("\n")
 
 

@@ -1,0 +1,299 @@
+"""``gradistill export``: a student as an ONNX model, checked against what it was made from."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gradistill.auditing.onnx_predictor import GRAPHS, MODEL, QUANTIZED, OnnxPredictor, onnx_session
+from gradistill.auditing.predictor import ClassifierPredictor
+from gradistill.commands.audit_models import AnyModel, AuditModel, source_name
+from gradistill.commands.export_choice import TO_TEACHER, ExportChoice, figure_of
+from gradistill.commands.export_cost import CostedModel, measured_costs
+from gradistill.commands.export_figures import ExportRows, ModelFigures, onnx_loyalty
+from gradistill.commands.output_folder import FolderKind, check_output, draft_folder, held, put_in_place
+from gradistill.commands.run_record import described, versions
+from gradistill.commands.text_lengths import LoadedModel, task_length
+from gradistill.data import DataChoice
+from gradistill.data.data_source import Source
+from gradistill.data.unlabelled_texts import load_texts
+from gradistill.errors import ModelError, RecipeError
+from gradistill.export.layer_search import QuantizedModel, quantized_within
+from gradistill.export.model_files import check_tokenizer, write_model_files
+from gradistill.export.onnx_export import OUTPUT, write_onnx
+from gradistill.export.packages import PACKAGES, check_packages
+from gradistill.export.parity import check_batches, compared, made_batches
+from gradistill.export.quantization import REDUCED_RANGE, quantize
+from gradistill.export.vocabulary import trim_vocabulary
+from gradistill.io import checksum_of
+from gradistill.models.model_source import ModelSource
+from gradistill.report.export_card import export_card
+
+logger = logging.getLogger(__name__)
+
+FIGURES, CARD = "export.json", "README.md"
+EXPORT = FolderKind("export", finished=FIGURES)
+DEFAULT_CHOICE = ExportChoice()
+
+SEARCH_ROWS = 200
+"""Rows on which each layer alone is tried in float."""
+
+
+def export_model(
+    student: ModelSource,
+    output: str | Path,
+    choice: ExportChoice = DEFAULT_CHOICE,
+    *,
+    data: DataChoice | Source = None,
+    teacher: AnyModel | None = None,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Write a classifier as an ONNX model, in float32 and on demand in INT8; returns what ``export.json`` holds.
+
+    Parameters:
+        ``student``: a PyTorch classifier: folder, hub id, or a pair ``(model, tokenizer)``.
+        ``output``: a folder for ``onnx/model.onnx``, ``onnx/model_quantized.onnx``, configuration, tokenizer, card
+            and ``export.json``.
+        ``choice``: what is written and measured, and limits.
+        ``data``: rows that the models are compared and timed on. Without them parity is checked on made token ids, and
+            what INT8 changes stays unknown.
+        ``teacher``: another model that the results are compared with, as an audit takes it; it needs ``data``.
+        ``overwrite``: replace an earlier export in that folder.
+
+    Raises GradistillError for what cannot be exported. Where the ONNX model does not compute what the student computes,
+    no file is left. A figure below its limit is no error: it is listed under ``failed``.
+
+    Example: ``export_model("runs/student", "runs/onnx", ExportChoice(quantize="int8"), data="DATA/mrpc")["costs"]``
+    """
+    output = Path(output)
+    check_packages()
+    check_output(output, EXPORT, overwrite=overwrite)
+    rows_from = None if data is None else DataChoice.of(data)
+    _check_choice(choice, rows_from, teacher)
+    original, max_length = _loaded_student(student, choice)
+    judge = None if teacher is None else _loaded_teacher(teacher, original)
+    rows = None if rows_from is None else ExportRows.read(rows_from, choice, original)
+    own, vocabulary = _with_vocabulary(original, choice, rows, rows_from)
+    tokenizer: Any = own.tokenizer
+    with held(output, EXPORT), draft_folder(output) as draft:
+        check_output(output, EXPORT, overwrite=overwrite)  # another process may have finished meanwhile
+        file = draft / GRAPHS / MODEL
+        logger.info(f"exporting {own.name}, texts of at most {max_length} tokens")
+        graph = write_onnx(_model(own), tokenizer, file)
+        write_model_files(_model(own), tokenizer, draft, max_length)
+        predictors: dict[str, Any] = (
+            {} if judge is None else {"teacher": judge.predicting(max_length, _ignore)}
+        )
+        predictors["student"] = original.predicting(max_length, _ignore)
+        predictors["onnx"] = _predictor(file, own, max_length)
+        parity = _parity(own, predictors["onnx"], rows, graph["inputs"])
+        layers = None
+        if choice.quantize:
+            layers = _quantized(file, own, rows, choice, max_length)
+            predictors["int8"] = _predictor(file.with_name(QUANTIZED), own, max_length)
+        costed = [CostedModel.of("teacher", judge)] if judge is not None else []
+        costed += [CostedModel.of("student", original)]
+        costed += [
+            CostedModel(k, tokenizer, file=predictors[k].file) for k in ("onnx", "int8") if k in predictors
+        ]
+        found = {
+            "student": _described(original),
+            "vocabulary": vocabulary,
+            "teacher": None
+            if judge is None
+            else {"name": Path(judge.name).name, "kind": judge.kind.split(" ", 1)[1]},
+            "labels": list(own.labels) if own.labels else None,
+            "data": None if rows is None else rows.about(choice.split),
+            "onnx": graph | _identity(file),
+            "int8": None if layers is None else _int8(file.with_name(QUANTIZED), layers),
+            "parity": parity,
+            **_compared(predictors, rows, choice),
+            "costs": measured_costs([c for c in costed if c], rows, max_length, timing=choice.timing),
+            "max_length": max_length,
+            "versions": versions() | {name: version(name) for name in PACKAGES},
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        found["failed"] = _below_limits(found, choice)
+        found["warnings"] = _warnings(found, choice)
+        for warning in found["warnings"]:
+            logger.warning(warning)
+        (draft / FIGURES).write_text(json.dumps(found, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        (draft / CARD).write_text(export_card(found, tokenizer), encoding="utf-8")
+        put_in_place(draft, output, EXPORT)
+    return found
+
+
+def _check_choice(choice: ExportChoice, data: DataChoice | None, teacher: AnyModel | None) -> None:
+    """Raise RecipeError for an option that would do nothing."""
+    idle = {
+        "a teacher": (teacher is not None and data is None, "data"),
+        "a limit": (bool(choice.limits) and data is None, "data"),
+        "a limit that compares with the teacher": (
+            teacher is None and any(name.startswith(TO_TEACHER) for name in choice.limits), "teacher",
+        ),
+    }  # fmt: skip
+    for what, (given, needed) in idle.items():
+        if given:
+            raise RecipeError(
+                f"{what} was given, and no {needed}, so there is nothing to compare",
+                expected="rows to compare models on" if needed == "data" else "a teacher",
+                remedy=f"give --{needed}, or leave it out",
+            )
+
+
+def _loaded_student(source: ModelSource, choice: ExportChoice) -> tuple[AuditModel, int]:
+    """The student on the CPU, and the length of texts."""
+    own = AuditModel.load(source, "student", source_name(source))
+    if own.reader is None or own.tokenizer is None:
+        raise ModelError(
+            f"{own.name} is {own.kind}",
+            expected="a PyTorch classifier",
+            remedy="name the folder it was made from",
+        )
+    check_tokenizer(own.tokenizer)
+    _model(own).to("cpu").eval()
+    return own, task_length(choice.max_length, own.tokenizer, [own.reader])
+
+
+def _with_vocabulary(
+    own: AuditModel, choice: ExportChoice, rows: ExportRows | None, data: DataChoice | None
+) -> tuple[AuditModel, dict[str, int] | None]:
+    """The student with the tokens that the texts need, and how many; the student itself where no texts are named."""
+    if choice.trim_vocabulary is None:
+        return own, None
+    columns = rows.task.text_columns if rows is not None else data.columns if data is not None else None
+    texts = load_texts([choice.trim_vocabulary], text_columns=columns)["text"][:]
+    assert own.tokenizer is not None
+    found = trim_vocabulary(_model(own), own.tokenizer, texts)
+    logger.info(f"vocabulary: {len(found.kept)} of {found.before} tokens, for {len(texts)} texts")
+    smaller = replace(
+        own, predictor=ClassifierPredictor(found.model, found.tokenizer),
+        reader=LoadedModel(own.owner, own.folder, found.model),
+    )  # fmt: skip
+    return smaller, found.as_dict() | {"texts": len(texts)}
+
+
+def _loaded_teacher(source: AnyModel, student: AuditModel) -> AuditModel:
+    """The teacher on the CPU, its outputs in the order of the student's labels."""
+    judge = AuditModel.load(source, "teacher", source_name(source)).ordered(student.labels)
+    if judge.model is not None:
+        judge.model.to("cpu").eval()  # pyright: ignore[reportArgumentType]
+    return judge
+
+
+def _parity(
+    own: AuditModel, onnx: OnnxPredictor, rows: ExportRows | None, inputs: list[str]
+) -> dict[str, Any]:
+    """Both models on made token ids and on the rows. Raises ModelError where they differ."""
+    batches = made_batches(_model(own), onnx.tokenizer, onnx.max_length, inputs)
+    found = {"made": check_batches(_model(own), lambda c: onnx.session.run([OUTPUT], dict(c))[0], batches)}
+    if rows is not None:
+        theirs = own.predicting(onnx.max_length, _ignore).logits(rows.copies)[0]
+        ours = onnx.logits(rows.copies)[0]
+        found["data"] = compared(ours, theirs, "the data", [" | ".join(texts) for texts in rows.texts])
+    shown = ", ".join(
+        f"{part['largest_difference']:.1e} on {part['rows']} rows ({of})" for of, part in found.items()
+    )
+    logger.info(f"parity: logits differ by at most {shown}")
+    return found
+
+
+def _quantized(
+    file: Path, own: AuditModel, rows: ExportRows | None, choice: ExportChoice, max_length: int
+) -> QuantizedModel | None:
+    """Write the INT8 model; with rows, as many layers in float as the limit needs."""
+    target = file.with_name(QUANTIZED)
+    if rows is None:
+        quantize(file, target)
+        return None
+    wanted = own.predicting(max_length, _ignore).logits(rows.copies)[0]
+    sample = rows.copies[:SEARCH_ROWS]
+
+    def difference(made: Path) -> float:
+        return float(
+            np.abs(_predictor(made, own, max_length).logits(sample)[0] - wanted[: len(sample)]).mean()
+        )
+
+    def loyal(made: Path) -> float:
+        return onnx_loyalty(_predictor(made, own, max_length), rows, wanted)
+
+    return quantized_within(file, target, loyal, difference, choice.least_loyalty)
+
+
+def _compared(predictors: Mapping[str, Any], rows: ExportRows | None, choice: ExportChoice) -> dict[str, Any]:
+    """Metrics of all models, and loyalties to the student and to the teacher."""
+    if rows is None:
+        return {"metrics": {}, "loyalty": {}}
+    figures = ModelFigures(predictors, rows, choice.seed)
+    exported = [name for name in ("onnx", "int8") if name in predictors]
+    found = {"student": figures.loyalties("student", exported)}
+    if "teacher" in predictors:
+        found["teacher"] = figures.loyalties("teacher", ["student", *exported])
+    return {"metrics": figures.metrics(), "loyalty": found}
+
+
+def _below_limits(found: Mapping[str, Any], choice: ExportChoice) -> list[str]:
+    """A sentence for each figure of the smallest model that is below its limit, or that the rows do not define."""
+    name = "onnx" if choice.quantize is None else "int8"
+    failed = []
+    for limit, least in choice.limits.items():
+        figure = figure_of(limit)
+        reference = "teacher" if figure.startswith(TO_TEACHER) else "student"
+        value = found["loyalty"][reference][name].get(figure.removeprefix(TO_TEACHER), {}).get("value")
+        if value is None or value < least:
+            shown = "not defined on these rows" if value is None else f"{value:.3f}, below {least:g}"
+            failed.append(f"{limit} of {name}: {shown}")
+    return failed
+
+
+def _warnings(found: Mapping[str, Any], choice: ExportChoice) -> list[str]:
+    """What was not checked, and what fell short of what was asked for."""
+    if found["int8"] is None:
+        return []
+    if found["data"] is None:
+        return ["the INT8 model was not compared with the student: give --data"]
+    layers = found["int8"]["layers"]
+    if layers["loyalty"] < choice.least_loyalty:
+        return [
+            f"the INT8 model's loyalty to the student is {layers['loyalty']:.3f}, below {choice.least_loyalty:g}, with "
+            "every layer in float that could be"
+        ]
+    return []
+
+
+def _int8(file: Path, layers: QuantizedModel | None) -> dict[str, Any]:
+    settings = {
+        "weights": "int8, a scale a channel",
+        "embeddings": "int8, a scale a row",
+        "reduce_range": REDUCED_RANGE,
+    }
+    return settings | _identity(file) | {"layers": None if layers is None else layers.as_dict()}
+
+
+def _identity(file: Path) -> dict[str, Any]:
+    return {"file": f"{GRAPHS}/{file.name}", "sha256": checksum_of(file)}
+
+
+def _predictor(file: Path, own: AuditModel, max_length: int) -> OnnxPredictor:
+    assert own.tokenizer is not None
+    return OnnxPredictor(onnx_session(file), own.tokenizer, own.labels, max_length, file=file)
+
+
+def _described(own: AuditModel) -> dict[str, Any] | None:
+    return described(_model(own), own.name, own.reader.probe) if own.reader is not None else None
+
+
+def _model(own: AuditModel) -> Any:
+    return own.model
+
+
+def _ignore(_: int) -> None:
+    """No progress is shown."""

@@ -1,0 +1,73 @@
+"""What an export writes and measures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import isfinite
+
+from gradistill.data.data_source import Source
+from gradistill.errors import RecipeError, nearest
+
+QUANTIZATIONS = ("int8",)
+
+LOYALTIES = ("label", "probability", "prediction", "response")
+"""Figures of an exported model, compared with the student it was made from."""
+
+TO_TEACHER = "teacher_"
+"""Begins the names of the same figures compared with the teacher."""
+
+
+@dataclass(frozen=True)
+class ExportChoice:
+    """What is written and measured.
+
+    ``quantize`` is ``int8`` or None. ``split`` names the rows to compare on, ``max_rows`` of them at most, drawn by
+    ``seed``; ``response_rows`` of these are used for response loyalty. ``max_length`` tokens a text count, by default
+    as many as the student was trained with. ``least_loyalty`` is the label loyalty to the unquantised student (the
+    correlation in a regression) below which layers are kept in float. ``limits`` are those of ``--fail-under``.
+    ``timing``: whether models are timed and their memory is measured. ``trim_vocabulary`` names texts (a file, a folder
+    with training rows, an object): tokens that do not occur in them go, but for single characters.
+
+    Raises RecipeError for values that cannot be.
+
+    Example: ``ExportChoice(quantize="int8", limits={"label_loyalty": 0.98})``
+    """
+
+    quantize: str | None = None
+    split: str = "validation"
+    max_rows: int | None = 1000
+    max_length: int | None = None
+    response_rows: int = 60
+    least_loyalty: float = 0.98
+    limits: Mapping[str, float] = field(default_factory=dict)
+    timing: bool = True
+    trim_vocabulary: Source = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.quantize is not None and self.quantize not in QUANTIZATIONS:
+            raise RecipeError(
+                f"quantize is {self.quantize!r}",
+                expected=" or ".join(QUANTIZATIONS),
+                remedy="choose one of them",
+            )
+        if not (isfinite(self.least_loyalty) and 0 <= self.least_loyalty <= 1):
+            raise RecipeError(
+                f"least_loyalty is {self.least_loyalty}",
+                expected="a number from 0 to 1",
+                remedy="for example 0.98",
+            )
+        known = [f"{before}{name}" for before in ("", TO_TEACHER) for name in LOYALTIES]
+        for name in self.limits:
+            if figure_of(name) not in known:
+                raise RecipeError(
+                    f"a limit for {name!r}",
+                    expected="a figure of the export",
+                    remedy=nearest(name, [f"{figure}_loyalty" for figure in known]),
+                )
+
+
+def figure_of(limit: str) -> str:
+    """The figure that a limit is for: ``label_loyalty`` and ``label`` are one."""
+    return limit.removesuffix("_loyalty")

@@ -1,0 +1,118 @@
+"""What the models of an export cost, side by side: size, parameters, latency, throughput, memory."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from gradistill.auditing.function_predictor import FunctionPredictor
+from gradistill.auditing.onnx_predictor import OnnxPredictor
+from gradistill.auditing.predictor import encoded_copies
+from gradistill.batch import NOT_MODEL_INPUTS
+from gradistill.commands.audit_models import AuditModel
+from gradistill.commands.export_figures import ExportRows
+from gradistill.data import Collator
+from gradistill.data.changed_copies import Copy
+from gradistill.data.raw_words import Texts
+from gradistill.export.cost import (
+    BATCH,
+    SINGLE,
+    TimedModel,
+    core_counts,
+    file_bytes,
+    onnx_runner,
+    parameter_counts,
+    timed,
+    torch_runner,
+)
+from gradistill.export.onnx_export import weight_bytes
+from gradistill.export.peak_memory import peak_memory_mb
+from gradistill.models.loading import without_file_bars
+
+logger = logging.getLogger(__name__)
+
+TIMED_ROWS = {SINGLE: 100, BATCH: 320}
+"""Rows of the data that are timed, by how many a batch has."""
+
+
+@dataclass(frozen=True)
+class CostedModel:
+    """A model to be measured: a PyTorch classifier (``model``), or a ``file`` in ONNX."""
+
+    name: str
+    tokenizer: PreTrainedTokenizerBase
+    model: Any = None
+    file: Path | None = None
+
+    @classmethod
+    def of(cls, name: str, given: AuditModel) -> CostedModel | None:
+        """That of a loaded model; None for a function, which has no size and runs elsewhere."""
+        predictor = given.predictor
+        if isinstance(predictor, FunctionPredictor):
+            return None
+        file = predictor.file if isinstance(predictor, OnnxPredictor) else None
+        return cls(name, predictor.tokenizer, given.model, file)
+
+    def size(self) -> dict[str, Any]:
+        """``bytes`` on disk, and ``parameters`` and ``embeddings`` of a PyTorch model."""
+        if self.file is not None:
+            return {"bytes": file_bytes(self.file)}
+        return {"bytes": weight_bytes(self.model), **parameter_counts(self.model)}
+
+    def timed(self, texts: Sequence[Texts], max_length: int) -> TimedModel:
+        """The model and its batches of these texts, for the clock."""
+        runner = torch_runner(self.model.eval()) if self.file is None else onnx_runner(self.file)
+        some = {size: texts[:most] for size, most in TIMED_ROWS.items()}
+        batches = {
+            size: [
+                model_inputs(part[k : k + size], self.tokenizer, max_length)
+                for k in range(0, max(len(part) - size, 0) + 1, size)
+            ]
+            for size, part in some.items()
+        }
+        return TimedModel(self.name, runner, batches)
+
+    def memory(self, columns: Mapping[str, np.ndarray]) -> float | None:
+        """Peak memory in MB of a process that predicts one batch."""
+        if self.file is not None:
+            return peak_memory_mb(self.file, columns)
+        with TemporaryDirectory(prefix="gradistill-") as folder:
+            with without_file_bars():
+                self.model.save_pretrained(folder)
+            return peak_memory_mb(Path(folder), columns)
+
+
+def measured_costs(
+    models: Sequence[CostedModel], rows: ExportRows | None, max_length: int, *, timing: bool
+) -> dict[str, Any]:
+    """What each model costs, by its name; ``times`` compares it with the first one.
+
+    Without ``rows`` there is nothing to time: sizes alone are known.
+    """
+    found: dict[str, Any] = {model.name: model.size() for model in models}
+    if rows is None or not timing:
+        return found
+    logger.info(f"timing {len(models)} models on {min(len(rows.texts), TIMED_ROWS[BATCH])} rows")
+    measured = [model.timed(rows.texts, max_length) for model in models]
+    for cores in core_counts():
+        for name, figures in timed(measured, cores).items():
+            found[name].setdefault("cores", {})[str(cores)] = figures
+    for model, ready in zip(models, measured, strict=True):
+        found[model.name]["peak_mb"] = model.memory(ready.batches[BATCH][0])
+    return found
+
+
+def model_inputs(
+    texts: Sequence[Texts], tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> dict[str, np.ndarray]:
+    """A padded batch of texts as arrays, by the names of a model's inputs."""
+    encoded = encoded_copies([Copy(some) for some in texts], tokenizer, max_length)
+    columns = Collator(tokenizer)(encoded)
+    return {name: values.numpy() for name, values in columns.items() if name not in NOT_MODEL_INPUTS}

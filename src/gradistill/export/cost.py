@@ -1,0 +1,127 @@
+"""What models cost to run: bytes, parameters, latency, throughput. All models in one run, one after the other.
+
+Every batch is predicted by each model in turn, in an order that moves on by one each time, so whatever slows the
+machine for a while slows all of them. Times are per batch of rows as the data have them. ``times`` is the median over
+batches of the ratio of two models' times for the same rows: a busy machine changes it less than seconds. With more
+processes than cores it still flatters fast models, whose short predictions end between two interruptions.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from gradistill.auditing.onnx_predictor import onnx_session
+
+Columns = Mapping[str, np.ndarray]
+
+SINGLE, BATCH = 1, 32
+"""Rows at once for latency, and for throughput."""
+
+
+@dataclass(frozen=True)
+class TimedModel:
+    """A model and the batches that it reads, by their number of rows; ``runner`` makes what predicts a batch with so
+    many threads."""
+
+    name: str
+    runner: Callable[[int], Callable[[Columns], object]]
+    batches: Mapping[int, Sequence[Columns]]
+
+
+def torch_runner(model: PreTrainedModel) -> Callable[[int], Callable[[Columns], object]]:
+    """Predict with a PyTorch classifier on the CPU; torch has as many threads as ``timed`` sets."""
+
+    def runner(_: int) -> Callable[[Columns], object]:
+        return lambda columns: (
+            model(**{name: torch.from_numpy(values) for name, values in columns.items()}).logits
+        )
+
+    return runner
+
+
+def onnx_runner(file: Path) -> Callable[[int], Callable[[Columns], object]]:
+    """Predict with an ONNX file, in a session of so many threads."""
+
+    def runner(threads: int) -> Callable[[Columns], object]:
+        session = onnx_session(file, threads)
+        names = [given.name for given in session.get_inputs()]
+        return lambda columns: session.run(None, {name: columns[name] for name in names})
+
+    return runner
+
+
+def core_counts() -> tuple[int, ...]:
+    """One core, and all that this process may use."""
+    every = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return (1, every) if every > 1 else (1,)
+
+
+def timed(models: Sequence[TimedModel], threads: int) -> dict[str, dict[str, Any]]:
+    """Latency and throughput of each model with so many threads, by its name.
+
+    Returns ``p50_ms`` and ``p95_ms`` of single rows, ``rows_per_s`` in batches of 32 (of the median batch), and
+    ``times`` and ``times_batch``: how many times as fast as the first model it is, on single rows and in batches.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.inference_mode():
+            runners = [model.runner(threads) for model in models]
+            seconds = {size: _alternating(models, runners, size) for size in (SINGLE, BATCH)}
+    finally:
+        torch.set_num_threads(before)
+    found = {}
+    for k, model in enumerate(models):
+        single, batch = seconds[SINGLE][k], seconds[BATCH][k]
+        rows = np.array([len(columns["input_ids"]) for columns in model.batches[BATCH]])
+        found[model.name] = {
+            "p50_ms": float(np.quantile(single, 0.5)) * 1e3,
+            "p95_ms": float(np.quantile(single, 0.95)) * 1e3,
+            "rows_per_s": float(np.median(rows / batch)),
+            "times": float(np.median(seconds[SINGLE][0] / single)),
+            "times_batch": float(np.median(seconds[BATCH][0] / batch)),
+        }
+    return found
+
+
+def _alternating(models: Sequence[TimedModel], runners: Sequence[Callable], size: int) -> np.ndarray:
+    """Seconds by model and batch; every model predicts its first batch once before, without a clock."""
+    count = len(models[0].batches[size])
+    seconds = np.zeros((len(models), count))
+    for model, run in zip(models, runners, strict=True):
+        run(model.batches[size][0])
+    for batch in range(count):
+        for turn in range(len(models)):
+            k = (batch + turn) % len(models)
+            start = perf_counter()
+            runners[k](models[k].batches[size][batch])
+            seconds[k, batch] = perf_counter() - start
+    return seconds
+
+
+def parameter_counts(model: nn.Module) -> dict[str, int]:
+    """``parameters`` of a model, and how many of them stand in ``embeddings``: tables that are looked up."""
+    tables = {id(part.weight): part.weight for part in model.modules() if isinstance(part, nn.Embedding)}
+    return {
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "embeddings": sum(table.numel() for table in tables.values()),
+    }
+
+
+def file_bytes(model: Path) -> int:
+    """Bytes of an ``.onnx`` file with the weights beside it, or of the safetensors of a folder."""
+    if model.suffix == ".onnx":
+        return sum(
+            path.stat().st_size for path in (model, model.with_name(f"{model.name}_data")) if path.is_file()
+        )
+    return sum(path.stat().st_size for path in model.glob("*.safetensors"))

@@ -1,0 +1,84 @@
+"""Which layers INT8 costs most, and the INT8 model that keeps the fewest of them in float.
+
+Each layer is kept in float in turn, and the mean absolute difference of the logits to those of the unquantised student
+is measured on a sample. Layers are ordered by what that saves. Then the first one, two, four … of them are kept in
+float together, until the loyalty of all rows reaches the limit.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gradistill.export.cost import file_bytes
+from gradistill.export.quantization import quantize, quantized_layers
+
+logger = logging.getLogger(__name__)
+
+Measured = Callable[[Path], float]
+"""A figure of the INT8 model in a file."""
+
+
+@dataclass(frozen=True)
+class QuantizedModel:
+    """An INT8 file, its loyalty, and what is in float in it. ``tried`` holds what each layer alone saves, ``before``
+    loyalty and bytes with all layers in INT8."""
+
+    file: Path
+    loyalty: float
+    in_float: tuple[str, ...] = ()
+    tried: dict[str, float] = field(default_factory=dict)
+    before: dict[str, float] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The form of ``layers`` in ``export.json``."""
+        return {
+            "in_float": list(self.in_float), "all_int8": self.before, "loyalty": self.loyalty,
+            "bytes": file_bytes(self.file), "difference_saved": self.tried,
+        }  # fmt: skip
+
+
+def quantized_within(
+    source: Path, target: Path, loyalty: Measured, difference: Measured, least: float
+) -> QuantizedModel:
+    """Write the INT8 form of ``source`` whose ``loyalty`` is at least ``least``, with as few layers in float as needed.
+
+    Parameters:
+        ``source``: the ONNX file in float32.
+        ``target``: the file to write.
+        ``loyalty``: of a file to the unquantised student, on all rows; 1 is complete.
+        ``difference``: of a file's logits to the student's, on a sample of rows.
+        ``least``: the limit. Where no choice of layers reaches it, all of them are in float.
+
+    Example: ``quantized_within(file, Path("model_quantized.onnx"), loyalty, difference, 0.98).in_float``
+    """
+    quantize(source, target)
+    first = loyalty(target)
+    if first >= least:
+        return QuantizedModel(target, first)
+    before = {"loyalty": first, "bytes": file_bytes(target)}
+    layers = list(quantized_layers(source))
+    logger.info(
+        f"INT8: loyalty to the student {first:.3f}, below {least:g}; trying {len(layers)} layers in float"
+    )
+    all_int8, tried = difference(target), dict[str, float]()
+    for layer in layers:
+        quantize(source, target, in_float=[layer])
+        tried[layer] = all_int8 - difference(target)
+    ordered = sorted(layers, key=lambda layer: -tried[layer])
+    count = 1
+    while True:
+        kept = tuple(ordered[:count])
+        quantize(source, target, in_float=kept)
+        reached = loyalty(target)
+        if reached >= least or count >= len(layers):
+            break
+        count = min(2 * count, len(layers))
+    tried = {layer: float(np.round(tried[layer], 6)) for layer in ordered}
+    logger.info(f"INT8: {len(kept)} layers in float, loyalty {reached:.3f}: {', '.join(kept[:4])}")
+    return QuantizedModel(target, reached, kept, tried, before)

@@ -1,0 +1,27 @@
+"""The packages that an export needs, which gradistill does not install by itself."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from gradistill.errors import ModelError
+
+PACKAGES = ("onnx", "onnxruntime", "onnxscript")
+
+
+def check_packages() -> None:
+    """Raise ModelError where a package that an export needs is not installed."""
+    missing = [name for name in PACKAGES if not _installed(name)]
+    if missing:
+        raise ModelError(
+            f"an export needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed",
+            expected=f"the packages {', '.join(PACKAGES)}",
+            remedy="pip install gradistill[export]",
+        )
+
+
+def _installed(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ValueError:  # a module that was taken out of sys.modules
+        return False

@@ -1,0 +1,129 @@
+"""An ONNX graph in INT8: weights in eight bits, activations quantised while it runs (dynamic quantisation).
+
+Products with constant weights go through ``onnxruntime.quantization.quantize_dynamic``, one scale a channel. Its form
+for embeddings (``Gather``) has one scale for the whole table, which the longest vector sets. Here each row of a table
+has its own scale (absolute maximum / 127, no zero point): ``Gather`` of int8 rows, ``Cast``, ``Mul`` by the scale. That
+costs four bytes a row and uses plain ONNX operators only.
+
+Attention scores (products of two activations) stay in float: ``MatMulConstBOnly``. Shape inference beforehand
+(``quant_pre_process``) is for static quantisation: the exporter has folded constants already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gradistill.export.onnx_export import LARGEST, load_graph, quiet_libraries, save_graph
+
+REDUCED_RANGE = True
+"""Weights of products have seven bits of the eight. Processors without VNNI add pairs of products in 16 bits, which
+eight would overflow: the same file would predict otherwise there (onnxruntime issue 5849)."""
+
+FLOAT = 1
+"""``onnx.TensorProto.FLOAT``."""
+
+
+def quantized_layers(file: Path) -> dict[str, int]:
+    """What ``quantize`` can put into INT8: the parameters of each node with constant weights, by its name."""
+    graph = load_graph(file).graph
+    sizes = {part.name: int(np.prod(part.dims)) for part in graph.initializer if part.data_type == FLOAT}
+    found = {}
+    for node in graph.node:
+        weight = node.input[0] if _is_embedding(node, graph) else node.input[1] if _is_product(node) else ""
+        if weight in sizes:
+            found[node.name] = sizes[weight]
+    return found
+
+
+def quantize(source: Path, target: Path, *, in_float: Collection[str] = ()) -> None:
+    """Write the INT8 form of an ONNX file.
+
+    Parameters:
+        ``source``: a file that ``write_onnx`` wrote.
+        ``target``: the file to write.
+        ``in_float``: names of nodes (``quantized_layers``) that stay in float32.
+
+    Example: ``quantize(Path("onnx/model.onnx"), Path("onnx/model_quantized.onnx"))``
+    """
+    runtime: Any = import_module("onnxruntime.quantization")
+    large = sum(path.stat().st_size for path in source.parent.glob(f"{source.name}*")) > LARGEST
+    excluded = [
+        name for layer in in_float for name in (layer, f"{layer}_MatMul")
+    ]  # Gemm becomes MatMul and Add
+    with quiet_libraries():
+        runtime.quantize_dynamic(
+            str(source), str(target), op_types_to_quantize=["MatMul"], per_channel=True,
+            reduce_range=REDUCED_RANGE, weight_type=runtime.QuantType.QInt8, nodes_to_exclude=excluded,
+            use_external_data_format=large, extra_options={"MatMulConstBOnly": True},
+        )  # fmt: skip
+    graph = load_graph(target)
+    _quantize_embeddings(graph.graph, frozenset(in_float))
+    for beside in target.parent.glob(f"{target.name}?data"):
+        beside.unlink()
+    save_graph(graph, target, large=large)
+
+
+def _is_product(node: Any) -> bool:
+    return node.op_type in ("MatMul", "Gemm")
+
+
+def _is_embedding(node: Any, graph: Any) -> bool:
+    """Whether a node looks rows of a table of floats up."""
+    axis = next((part.i for part in node.attribute if part.name == "axis"), 0)
+    if node.op_type != "Gather" or axis != 0:
+        return False
+    table = next((part for part in graph.initializer if part.name == node.input[0]), None)
+    return table is not None and len(table.dims) == 2 and table.data_type == FLOAT
+
+
+def _quantize_embeddings(graph: Any, in_float: Collection[str]) -> None:
+    """Replace each lookup of a float table by that of int8 rows and their scales."""
+    onnx = import_module("onnx")
+    make, tables = onnx.helper.make_node, dict[str, tuple[str, str]]()
+    nodes = []
+    for node in graph.node:
+        if not _is_embedding(node, graph) or node.name in in_float:
+            nodes.append(node)
+            continue
+        name, ids, out = node.input[0], node.input[1], node.output[0]
+        if name not in tables:
+            table = next(part for part in graph.initializer if part.name == name)
+            tables[name] = _add_rows(
+                graph, name, onnx.numpy_helper.to_array(table), onnx.numpy_helper.from_array
+            )
+        rows, scales = tables[name]
+        nodes += [
+            make("Gather", [rows, ids], [f"{out}_int8"], name=f"{node.name}_int8", axis=0),
+            make("Gather", [scales, ids], [f"{out}_scale"], name=f"{node.name}_scale", axis=0),
+            make("Cast", [f"{out}_int8"], [f"{out}_float"], name=f"{node.name}_cast", to=FLOAT),
+            make("Mul", [f"{out}_float", f"{out}_scale"], [out], name=f"{node.name}_scaled"),
+        ]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    used = {name for node in graph.node for name in node.input}
+    for name in tables:
+        if name not in used:
+            graph.initializer.remove(next(part for part in graph.initializer if part.name == name))
+
+
+def _add_rows(graph: Any, name: str, table: np.ndarray, from_array: Any) -> tuple[str, str]:
+    """Add the int8 rows of a table and their scales; returns the names of both."""
+    rows, scales = int8_rows(table)
+    graph.initializer.extend([from_array(rows, f"{name}_int8"), from_array(scales, f"{name}_scale")])
+    return f"{name}_int8", f"{name}_scale"
+
+
+def int8_rows(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of a table as int8 ``(row, width)`` and the scale of each ``(row, 1)``: their product is the table, to
+    half a scale. A row of zeros has the scale 1.
+
+    Example: ``int8_rows(np.array([[1.0, -0.5]], np.float32))[0].tolist() == [[127, -64]]``
+    """
+    scales = np.abs(table).max(axis=1, keepdims=True).astype(np.float32) / np.float32(127)
+    scales[scales == 0] = 1
+    return np.clip(np.rint(table / scales), -127, 127).astype(np.int8), scales

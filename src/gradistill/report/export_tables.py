@@ -1,0 +1,123 @@
+"""What ``export.json`` holds as rows of tables: for the terminal (80 columns) and the card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from gradistill.data.tasks import metric_title
+from gradistill.printing import printable
+from gradistill.report.number_text import between, decimal
+from gradistill.report.terminal import results_table
+
+NAMES = {"teacher": "teacher", "student": "student", "onnx": "ONNX", "int8": "INT8"}
+
+SPEED_NOTE = (
+    "ms: median of single rows; rows/s: in batches of 32; times: as fast as the first model, the median over the "
+    "same rows. Models took turns on this machine: trust ratios, not milliseconds."
+)
+
+
+def size_rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A row a model: MB on disk, how many times smaller than the first, parameters, peak memory."""
+    costs = found["costs"]
+    first = next(iter(costs.values()))["bytes"] if costs else 0
+    rows = []
+    for name, cost in costs.items():
+        row: dict[str, Any] = {"model": NAMES[name], "MB": f"{cost['bytes'] / 1e6:.1f}"}
+        row["times smaller"] = f"{first / cost['bytes']:.1f}" if cost["bytes"] else None
+        if "parameters" in cost:
+            row["parameters"] = f"{cost['parameters'] / 1e6:.2f} M"
+            row["of them embeddings"] = f"{cost['embeddings'] / 1e6:.2f} M"
+        if cost.get("peak_mb"):
+            row["peak MB"] = f"{cost['peak_mb']:.0f}"
+        rows.append(row)
+    return rows
+
+
+def speed_rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A row a model and number of cores: latency, throughput, and how many times as fast as the first."""
+    rows = []
+    for cores in dict.fromkeys(k for cost in found["costs"].values() for k in cost.get("cores", {})):
+        for name, cost in found["costs"].items():
+            part = cost["cores"][cores]
+            rows.append({
+                "cores": cores, "model": NAMES[name], "p50 ms": f"{part['p50_ms']:.2f}",
+                "p95 ms": f"{part['p95_ms']:.2f}", "times": f"{part['times']:.1f}",
+                "rows/s, 32": f"{part['rows_per_s']:.0f}", "times, 32": f"{part['times_batch']:.1f}",
+            })  # fmt: skip
+    return rows
+
+
+def metric_rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A row a model: the task's metrics with their intervals."""
+    positive = (found.get("data") or {}).get("positive")
+    return [
+        {"model": NAMES[name]} | {metric_title(k, positive): _figure(v) for k, v in metrics.items()}
+        for name, metrics in found["metrics"].items()
+    ]
+
+
+def loyalty_rows(found: Mapping[str, Any], reference: str) -> list[dict[str, Any]]:
+    """A row a model: its loyalties to the student or the teacher with their intervals."""
+    return [
+        {"model": NAMES[name]} | {k: _figure(v) for k, v in figures.items()}
+        for name, figures in found["loyalty"].get(reference, {}).items()
+    ]
+
+
+def export_view(found: Mapping[str, Any]) -> RenderableType:
+    """What ``export.json`` holds, as tables of at most 80 columns."""
+    parts: list[RenderableType] = []
+    sizes = [
+        {("of embeddings" if key == "of them embeddings" else key): v for key, v in row.items()}
+        for row in size_rows(found)
+    ]
+    tables: Sequence[tuple[str, list[dict[str, Any]]]] = [
+        ("size", sizes),
+        ("speed", speed_rows(found)),
+        ("metrics of the task", metric_rows(found)),
+        *((f"loyalty to the {reference}", loyalty_rows(found, reference)) for reference in found["loyalty"]),
+    ]
+    for title, rows in tables:
+        if rows:
+            parts.append(results_table(rows, title=title, note=SPEED_NOTE if title == "speed" else ""))
+    lines = [
+        vocabulary_line(found),
+        layer_line(found),
+        *(f"WARNING: {w}" for w in found["warnings"]),
+        *(f"FAILED: {f}" for f in found["failed"]),
+    ]
+    return Group(*parts, *(Text(printable(line)) for line in lines if line))
+
+
+def vocabulary_line(found: Mapping[str, Any]) -> str | None:
+    """What of the vocabulary is left; None where all is."""
+    part = found.get("vocabulary")
+    return part and (
+        f"Vocabulary: {part['tokens']:,} of {part['tokens_before']:,} tokens, those of {part['texts']:,} texts and "
+        "single characters. These texts are predicted as before; others may be split into smaller pieces."
+    )
+
+
+def layer_line(found: Mapping[str, Any]) -> str | None:
+    """What the layers in float saved and cost; None where all are in INT8."""
+    layers = (found.get("int8") or {}).get("layers")
+    if not layers or not layers["in_float"]:
+        return None
+    before = layers["all_int8"]
+    return (
+        f"{len(layers['in_float'])} layers stay in float: {', '.join(layers['in_float'])}. Loyalty to the student "
+        f"{before['loyalty']:.3f} with all in INT8, {layers['loyalty']:.3f} now; {before['bytes'] / 1e6:.1f} MB, "
+        f"{layers['bytes'] / 1e6:.1f} MB now."
+    )
+
+
+def _figure(figure: Mapping[str, Any]) -> str | None:
+    value, low, high = (decimal(figure.get(key)) for key in ("value", "low", "high"))
+    if value is None:
+        return None
+    return value if low is None or high is None else f"{value} ({between(low, high)})"

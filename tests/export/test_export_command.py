@@ -1,0 +1,219 @@
+"""One whole export through the command line: its files, its figures, its card, and an audit of it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from transformers import AutoConfig, AutoTokenizer
+
+import gradistill
+from gradistill.auditing.onnx_predictor import OnnxPredictor
+from gradistill.auditing.predictor import ClassifierPredictor
+from gradistill.commands import export as command
+from gradistill.commands import export_cost
+from gradistill.commands.export_choice import ExportChoice
+from gradistill.data.changed_copies import Copy
+from gradistill.errors import ModelError, RecipeError
+from gradistill.export.onnx_export import OPSET
+from gradistill.export.peak_memory import peak_memory_mb
+from typed_command import exit_code
+
+FILES = {
+    "README.md", "config.json", "export.json", "onnx/model.onnx", "onnx/model_quantized.onnx",
+    "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json",
+}  # fmt: skip
+COPIES = [Copy(("the film was very fine .",)), Copy(("dull",))]
+
+
+@pytest.fixture(scope="module")
+def exported(small: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any, str]:
+    """An export with INT8 below one of its limits: folder, exit code, what was printed."""
+    import contextlib
+    import io
+
+    output = tmp_path_factory.mktemp("export") / "out"
+    typed = (
+        "export", "--student", small.teachers["two"], "--teacher", small.teachers["two"], "--data",
+        small.tables["two"], "--label-column", "label", "--text-columns", "text", "--quantize", "int8",
+        "--fail-under", "label_loyalty=0.5,teacher_label_loyalty=1.5", "--output", output,
+    )  # fmt: skip
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        patch.setenv("COLUMNS", "80")
+        patch.setattr(
+            export_cost, "peak_memory_mb", lambda *_: 1.0
+        )  # four processes, three of them with torch
+        code = exit_code(patch, typed)
+    return output, code, printed.getvalue()
+
+
+def test_the_folder_is_whole_and_names_no_path(exported: tuple[Path, Any, str], small: Any) -> None:
+    folder = exported[0]
+    found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert found - {".gradistill.json"} == FILES
+    for name in found:
+        content = (folder / name).read_bytes()
+        for path in (str(small.folder), str(Path(gradistill.__file__).parent), sys.prefix):
+            assert path.encode() not in content, name
+
+
+def test_the_graph_has_named_axes(exported: tuple[Path, Any, str]) -> None:
+    graph = onnx.load(exported[0] / "onnx" / "model.onnx")
+    assert graph.opset_import[0].version == OPSET
+    axes = {
+        part.name: [d.dim_param or d.dim_value for d in part.type.tensor_type.shape.dim]
+        for part in (*graph.graph.input, *graph.graph.output)
+    }
+    both = ["batch", "sequence"]
+    assert axes == {"input_ids": both, "attention_mask": both, "logits": ["batch", 2]}
+
+
+def test_what_others_load(exported: tuple[Path, Any, str], small: Any) -> None:
+    folder = exported[0]
+    assert AutoConfig.from_pretrained(folder).id2label == {0: "negative", 1: "positive"}
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert tokenizer.model_max_length == json.loads((folder / "export.json").read_text())["max_length"]
+    special = json.loads((folder / "special_tokens_map.json").read_text())
+    assert special["cls_token"] == tokenizer.cls_token == "[CLS]"
+
+
+def test_both_graphs_predict_as_the_student(exported: tuple[Path, Any, str], small: Any) -> None:
+    model, tokenizer = (
+        gradistill.load_classifier(small.teachers["two"])[0],
+        gradistill.load_tokenizer(exported[0]),
+    )
+    wanted = ClassifierPredictor(model, tokenizer).logits(COPIES)
+    whole = OnnxPredictor.load(exported[0] / "onnx" / "model.onnx")
+    assert whole.logits(COPIES) == pytest.approx(wanted, abs=1e-4)
+    small_one = OnnxPredictor.load(exported[0])
+    assert small_one.file == exported[0] / "onnx" / "model_quantized.onnx"
+    assert small_one.labels == ("negative", "positive")
+    far = np.abs(small_one.logits(COPIES) - wanted).max()
+    assert 1e-5 < far < 0.5
+
+
+def test_the_lines_of_the_card_run_without_torch(exported: tuple[Path, Any, str]) -> None:
+    card = (exported[0] / "README.md").read_text()
+    (block,) = re.findall(r"(?s)```python\n(.*?)```", card)
+    program = f"{block}\nimport sys\nassert 'torch' not in sys.modules"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=exported[0], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    names = eval(done.stdout)
+    texts = [Copy(("a fine film",)), Copy(("a dull one",))]
+    known = OnnxPredictor.load(exported[0])
+    assert names == [(known.labels or ())[k] for k in known.logits(texts)[0].argmax(axis=1)]
+
+
+def test_limits_give_the_exit_code(exported: tuple[Path, Any, str]) -> None:
+    folder, code, printed = exported
+    assert code == 1
+    found = json.loads((folder / "export.json").read_text())
+    assert found["failed"] == ["teacher_label_loyalty of int8: 1.000, below 1.5"]
+    assert "FAILED: teacher_label_loyalty" in printed
+    tables = printed[printed.index("size") :].splitlines()
+    assert max(len(line) for line in tables if not line.startswith("written to")) <= 80
+
+
+def test_figures_and_costs(exported: tuple[Path, Any, str]) -> None:
+    found = json.loads((exported[0] / "export.json").read_text())
+    assert found["parity"]["data"]["rows"] == 10
+    assert found["parity"]["made"]["batches"] == ["one token", "full length", "a batch"]
+    assert found["loyalty"]["student"]["int8"].keys() == {"label", "probability", "response"}
+    assert found["loyalty"]["teacher"].keys() == {"student", "onnx", "int8"}
+    assert found["metrics"]["int8"]["accuracy"]["n"] == 10
+    costs = found["costs"]
+    assert list(costs) == ["teacher", "student", "onnx", "int8"]
+    assert costs["int8"]["bytes"] == (exported[0] / "onnx" / "model_quantized.onnx").stat().st_size
+    assert costs["student"]["embeddings"] < costs["student"]["parameters"]
+    assert all(cost["cores"]["1"]["p50_ms"] <= cost["cores"]["1"]["p95_ms"] for cost in costs.values())
+    assert costs["teacher"]["cores"]["1"]["times"] == 1
+    assert [cost["peak_mb"] for cost in costs.values()] == [1.0] * 4
+
+
+def test_an_onnx_model_needs_no_torch_in_memory(exported: tuple[Path, Any, str]) -> None:
+    ids = np.full((2, 5), 7)
+    found = peak_memory_mb(
+        exported[0] / "onnx" / "model.onnx", {"input_ids": ids, "attention_mask": ids // ids}
+    )
+    assert found is not None
+    assert 20 < found < 200
+    assert peak_memory_mb(exported[0] / "nowhere.onnx", {}) is None
+
+
+def test_an_audit_takes_the_folder_and_the_file(
+    exported: tuple[Path, Any, str], small: Any, tmp_path: Path
+) -> None:
+    parts = gradistill.AuditChoice(response_rows=2, shapley_rows=0, faithfulness_rows=0, perturbed_rows=0)
+    students = [str(exported[0]), str(exported[0] / "onnx" / "model.onnx")]
+    found = gradistill.audit(str(small.teachers["two"]), students, small.choice("two"), tmp_path / "a", parts)
+    files = [student["file"] for student in found["students"]]
+    assert files == ["model_quantized.onnx", "model.onnx"]
+
+
+def test_nothing_is_left_where_the_graph_computes_something_else(
+    exported: tuple[Path, Any, str], small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def of_another_model(model: Any, tokenizer: Any, file: Path) -> Any:
+        file.parent.mkdir()
+        shutil.copy(exported[0] / "onnx" / "model.onnx", file)
+        return {"inputs": ["input_ids", "attention_mask"]}
+
+    monkeypatch.setattr(command, "write_onnx", of_another_model)
+    model = gradistill.load_classifier(small.teachers["two"])[0]
+    model.classifier.bias.data += 0.01
+    student = (model, gradistill.load_tokenizer(small.teachers["two"]))
+    with pytest.raises(ModelError, match=r"(?s)on one token, row 0, its logits are \[.*1 of 1 rows differ"):
+        gradistill.export_model(student, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"choice": ExportChoice(limits={"label_loyalty": 0.9})}, "a limit was given, and no data"),
+        ({"teacher": "anything"}, "a teacher was given, and no data"),
+        ({"choice": ExportChoice(limits={"teacher_label_loyalty": 0.9}), "data": "x"}, "and no teacher"),
+    ],
+)
+def test_options_that_would_do_nothing(
+    options: dict[str, Any], message: str, small: Any, tmp_path: Path
+) -> None:
+    with pytest.raises(RecipeError, match=message):
+        gradistill.export_model(str(small.teachers["two"]), tmp_path / "out", **options)
+
+
+def test_choices_that_cannot_be() -> None:
+    for fields, message in (
+        ({"quantize": "int4"}, "quantize is 'int4'"),
+        ({"limits": {"lable_loyalty": 1.0}}, "did you mean 'label_loyalty'"),
+        ({"least_loyalty": 2.0}, "least_loyalty is 2.0"),
+    ):
+        with pytest.raises(RecipeError, match=message):
+            ExportChoice(**fields)
+
+
+def test_an_option_of_data_without_data(
+    small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    typed = ("export", "--student", small.teachers["two"], "--task", "sst2", "--output", tmp_path / "out")
+    assert exit_code(monkeypatch, typed) == 2
+    assert "--task was given, and no --data" in "".join(capsys.readouterr())
+
+
+def test_without_the_packages_the_extra_is_named(
+    small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(ModelError, match=r"(?s)needs onnxscript, which is.*pip install gradistill\[export\]"):
+        gradistill.export_model(str(small.teachers["two"]), tmp_path / "out")
