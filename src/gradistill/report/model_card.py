@@ -36,7 +36,7 @@ _HOME = re.compile(
     r"(?:file://)?(?:~[^\\/]*|(?:[A-Za-z]:)?[\\/]+(?:home|users)[\\/]+[^\\/]+|[\\/]root)[\\/]*", re.I
 )
 _HUB_ID = re.compile(r"[\w-][\w.-]{0,95}/[\w.-]{1,96}", re.ASCII)
-_ON_THE_HUB = {"macro_f1": "f1", "spearman": "spearmanr", "pearson": "pearsonr"}
+_ON_THE_HUB: Mapping[str, str] = {"macro_f1": "f1", "spearman": "spearmanr", "pearson": "pearsonr"}
 """The hub's names of metrics, where it has others."""
 _MARKDOWN = re.compile(r"([\\`*\[\]<>|&~$#!]|(?<![^\W_])_|_(?![^\W_]))")
 
@@ -209,7 +209,7 @@ def _front_matter(facts: Mapping[str, Any]) -> str:
     if _HUB_ID.fullmatch(teacher):
         matter |= {"base_model": [teacher], "base_model_relation": "finetune"}
     scores = {
-        _ON_THE_HUB.get(name, name): float(value)
+        _ON_THE_HUB.get(str(name), str(name)): float(value)
         for name, value in (facts.get("eval") or {}).items()
         if isinstance(value, Real) and isfinite(value)
     }
