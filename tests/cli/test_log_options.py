@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import subprocess
 import sys
@@ -56,8 +57,10 @@ def test_a_command_prints_progress_warnings_and_results(small: Any, tmp_path: Pa
 
 
 def test_quiet_leaves_warnings_and_results(small: Any, tmp_path: Path, typed: Type) -> None:
-    code, out, err = typed(*distilling(small, tmp_path / "run", "--quiet"))
+    code, out, err = typed(*distilling(small, tmp_path / "run", "--quiet", "--json"))
     assert code == 0
+    written = json.loads((tmp_path / "run" / "metrics.json").read_text(encoding="utf-8"))
+    assert json.loads(out.splitlines()[-1]) == written
     assert out.startswith("overlap: 10 of 10 validation rows are training rows too")
     assert out.count(f"\n{WARNING}\n") == 2  # when it is found, and below the results
     assert not any(line in out for line in PROGRESS)

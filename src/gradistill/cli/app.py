@@ -18,6 +18,7 @@ from gradistill.cli.options import (
     FinetuningData,
     FinetuningRecipe,
     LogOptions,
+    PrintOptions,
     RunFolder,
     SignalOptions,
     Teacher,
@@ -76,7 +77,7 @@ def finetune(
     data: FinetuningData,
     recipe: FinetuningRecipe,
     folder: RunFolder,
-    log: LogOptions,
+    log: PrintOptions,
 ) -> None:
     """Fine-tune a pre-trained model into a teacher."""
     log.set_up()
@@ -84,7 +85,7 @@ def finetune(
 
     resolved = recipe.load(None if recipe.recipe else "finetune", data.task)
     metrics = command.finetune(model, data.choice(), folder.output, resolved, overwrite=folder.overwrite)
-    _report(metrics, folder.output)
+    _report(metrics, folder.output, log)
 
 
 @app.command()
@@ -95,7 +96,7 @@ def distill(
     recipe: DistillationRecipe,
     signals: SignalOptions,
     folder: RunFolder,
-    log: LogOptions,
+    log: PrintOptions,
 ) -> None:
     """Distil a teacher into a student that shares its reasons."""
     log.set_up()
@@ -106,7 +107,7 @@ def distill(
         teacher, data.choice(), folder.output, resolved,
         signals=signals.choice(), overwrite=folder.overwrite,
     )  # fmt: skip
-    _report(metrics, folder.output)
+    _report(metrics, folder.output, log)
 
 
 @app.command()
@@ -211,9 +212,10 @@ def tasks() -> None:
     write(f"On the Hugging Face hub: {', '.join(task.source for task in TASKS.values())}")
 
 
-def _report(metrics: dict[str, Any], output: Path) -> None:
+def _report(metrics: dict[str, Any], output: Path, log: PrintOptions) -> None:
     from gradistill.report.run_summary import run_table
 
     if metrics:  # of several processes the first one has them
         show(run_table(metrics))
         write_result(f"written to {output}")
+        log.write_json(metrics)

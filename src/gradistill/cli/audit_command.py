@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gradistill.cli.options import LogOptions, Overwrite, TeacherData, one_of, output_option
+from gradistill.cli.options import Overwrite, PrintOptions, TeacherData, one_of, output_option
 from gradistill.printing import show, write
 
 if TYPE_CHECKING:  # what is loaded when the command runs
@@ -171,7 +171,7 @@ def audit(
     data: TeacherData,
     options: AuditOptions,
     folder: AuditFolder,
-    log: LogOptions,
+    log: PrintOptions,
 ) -> None:
     """Show whether students decide as their teacher does, and for the same reasons."""
     log.set_up()
@@ -180,15 +180,16 @@ def audit(
     choice = options.choice()
     models = [resolved(name) for name in (teacher, *student)]
     found = audited(models[0], models[1:], data.choice(), folder.output, choice, overwrite=folder.overwrite)
-    _report(found, folder.output)
+    _report(found, folder.output, log)
 
 
-def _report(found: dict[str, Any], output: Path) -> None:
+def _report(found: dict[str, Any], output: Path, log: PrintOptions) -> None:
     """The table; exit code 1 where a figure is below its limit."""
     from gradistill.report.run_summary import audit_view
 
     show(audit_view(found))
     write(f"written to {output}: open {output / 'audit.html'} in a browser")
+    log.write_json(found)
     if found["failed"]:
         raise typer.Exit(1)
 

@@ -12,9 +12,9 @@ from gradistill.cli.audit_command import NAMED, limits_of, resolved
 from gradistill.cli.options import (
     DATA,
     LabelMap,
-    LogOptions,
     Overwrite,
     Positive,
+    PrintOptions,
     TableOptions,
     output_option,
 )
@@ -117,7 +117,7 @@ def export(
     data: ExportData,
     options: ExportOptions,
     folder: ExportFolder,
-    log: LogOptions,
+    log: PrintOptions,
     teacher: Annotated[
         str | None, typer.Option("--teacher", help=f"Also compare with this model: {NAMED}.")
     ] = None,
@@ -130,14 +130,15 @@ def export(
     found = export_model(
         student, folder.output, options.choice(), data=data.given(), teacher=judge, overwrite=folder.overwrite
     )
-    _report(found, folder.output)
+    _report(found, folder.output, log)
 
 
-def _report(found: dict[str, Any], output: Path) -> None:
+def _report(found: dict[str, Any], output: Path, log: PrintOptions) -> None:
     """The tables; exit code 1 where a figure is below its limit."""
     from gradistill.report.export_tables import export_view
 
     show(export_view(found))
     write(f"written to {output}: its README.md shows how to run it")
+    log.write_json(found)
     if found["failed"]:
         raise typer.Exit(1)

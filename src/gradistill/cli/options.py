@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
@@ -292,6 +292,20 @@ class LogOptions:
             )
         level = logging.WARNING if self.quiet else logging.DEBUG if self.verbose else logging.INFO
         LOGGER.setLevel(level if is_first_process() else logging.CRITICAL + 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrintOptions(LogOptions):
+    """Also in which form the result is printed."""
+
+    as_json: Annotated[
+        bool, typer.Option("--json", help="End with the result as one line of JSON, for other programs.")
+    ] = False
+
+    def write_json(self, result: Mapping[str, Any]) -> None:
+        """The last line of a command, if it was asked for."""
+        if self.as_json:
+            write_result(json.dumps(result))
 
 
 def is_first_process() -> bool:
