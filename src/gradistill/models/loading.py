@@ -50,9 +50,13 @@ _OTHER_TASKS = {
 
 @dataclass(frozen=True)
 class Head:
-    """What the classification head must predict: label names, or None for one score (regression)."""
+    """What the classification head must predict: label names, or None for one score (regression).
+
+    ``multi_label``: any number of the labels for a row.
+    """
 
     labels: tuple[str, ...] | None
+    multi_label: bool = False
 
     def config_fields(self) -> dict[str, Any]:
         if self.labels is None:
@@ -60,7 +64,9 @@ class Head:
         return {
             "id2label": dict(enumerate(self.labels)),
             "label2id": {label: k for k, label in enumerate(self.labels)},
-            "problem_type": "single_label_classification",
+            "problem_type": "multi_label_classification"
+            if self.multi_label
+            else "single_label_classification",
         }
 
 
@@ -214,7 +220,6 @@ def load_classifier(
             remedy="fine-tune it first: gradistill finetune",
         )
     _refuse_non_finite(name, model)
-    _refuse_multi_label(name, config)
     if device_map is None:
         _align(model)
     return model, tuple(missing)
@@ -317,15 +322,6 @@ def _refuse_other_tasks(name: str | Path, config: PreTrainedConfig) -> None:
                 remedy="name a fine-tuned sequence classifier, or fine-tune this model into one: gradistill finetune "
                 f"--model {name}",
             )
-
-
-def _refuse_multi_label(name: str | Path, config: PreTrainedConfig) -> None:
-    if config.problem_type == "multi_label_classification":
-        raise ModelError(
-            f"{name} is a multi-label classifier",
-            expected="one label a text, or a regression",
-            remedy="use a model with problem_type single_label_classification or regression",
-        )
 
 
 def _align(model: PreTrainedModel) -> None:
