@@ -53,7 +53,7 @@ class RandomDraws:
 class Batch:
     """One collated batch, split into what the model reads and what we know about it.
 
-    ``inputs`` goes to the model's forward as it is. ``labels`` are class ids (int64) or scores (float).
+    ``inputs`` goes to the model's forward as it is. ``labels`` are class ids (int64), scores (float), or see below.
     ``index`` is the row number in the prepared split, by which stored teacher signals are found.
     ``tokens_per_example`` is the mean number of real tokens over all that one optimizer step sees
     (accumulated batches, all processes): dividing a sum over tokens by it before the average over examples
@@ -64,7 +64,8 @@ class Batch:
     teacher predicts, or others that are to be explained. ``mask_token_id`` is the token id of an erased word.
     ``token_pool`` holds token ids of the data, as often as they occur there: what replaces words at random.
     ``word_ids`` is the number of each token's word in the raw text, −1 for tokens of none. ``edited_ids`` are the token
-    ids of each text after the edit that turns the teacher (``signals/counterfactual.py``).
+    ids of each text after the edit that turns the teacher (``signals/counterfactual.py``). ``multi_label``: each label
+    is a yes or no of its own; ``labels`` are then 0 or 1 for each (float, NaN in rows without labels).
     """
 
     inputs: Mapping[str, Tensor]
@@ -79,6 +80,7 @@ class Batch:
     token_pool: Int[Tensor, " pool"] | None = None
     word_ids: Int[Tensor, "batch token"] | None = None
     edited_ids: Int[Tensor, "batch token"] | None = None
+    multi_label: bool = False
 
     @classmethod
     def of(cls, collated: Mapping[str, Any], **known: Any) -> Batch:
@@ -143,6 +145,7 @@ class Batch:
             token_pool=self.token_pool,
             word_ids=None if self.word_ids is None else self.word_ids[at],
             edited_ids=None if self.edited_ids is None else self.edited_ids[at],
+            multi_label=self.multi_label,
         )
 
 

@@ -73,7 +73,7 @@ def test_csv(tmp_path: Path, content: str, said: str) -> None:
         ('{"sentence": "x", "label": null}', "train.jsonl, row 1, column 'label': missing label"),
         ('{"sentence": "x", "label": 1}\n{"sentence": "x"}', "row 2, column 'label': missing label"),
         ('{"sentence": "x", "label": true}', "row 1, column 'label': unknown label 'True'"),
-        ('{"sentence": "x", "label": [1]}', "row 1, column 'label': the label is a list: '[1]'"),
+        ('{"sentence": "x", "label": [1]}', "row 1, column 'label': '[1]' are several labels, and the"),
         ('{"sentence": "x", "label": 0}\n\n{"label": 1}', "row 3, column 'sentence': the text is missing"),
         (
             '{"sentence": "x", "label": 0}\n{"sentence": 7, "label": 0}',
@@ -108,7 +108,7 @@ def test_jsonl(tmp_path: Path, content: str, said: str) -> None:
         ({"sentence": [1, 2], "label": [0, 1]}, "column 'sentence': numbers in every row"),
         (
             {"sentence": [[0.5], [1.5]], "label": [0, 1]},
-            "row 1, column 'sentence': a value that is no text ('list",
+            "row 1, column 'sentence': a value that is no text ('[0.5]",
         ),
         ({"sentence": ["x"], "lable": [0]}, "column 'label': the column is missing; did you mean 'lable'?"),
         ({"sentence": pa.array([], pa.string()), "label": pa.array([], pa.int64())}, "there are no rows"),

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from scipy.special import expit
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
-from gradistill.data.tasks import TASKS, Task, compute_metrics, get_task, label_key
-from gradistill.errors import RecipeError
+from gradistill.data.label_metrics import choose_thresholds
+from gradistill.data.tasks import (
+    TASKS,
+    Task,
+    compute_metrics,
+    get_task,
+    label_key,
+    no_better_than_constant,
+)
+from gradistill.errors import DataError, RecipeError
 
 LOGITS = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
 LABELS = np.random.default_rng(1).integers(0, 3, 60)
@@ -89,3 +100,53 @@ def test_correlations_are_those_of_scipy(shape: tuple[int, ...]) -> None:
 def test_a_constant_prediction_correlates_with_nothing() -> None:
     found = compute_metrics(TASKS["stsb"], np.full(60, 2.5), LABELS)
     assert found == {"spearman": 0.0, "pearson": 0.0}
+
+
+THREE = Task("three", ("text",), ("a", "b", "c"), ("micro_f1", "macro_f1", "average_precision", "exact_match"),
+             "micro_f1", multi_label=True)  # fmt: skip
+
+
+def test_metrics_of_several_labels_count_by_hand() -> None:
+    """Two right of three predicted and of four gold; label c is in no row and has no average precision."""
+    gold = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 0, 0]], np.float32)
+    logits = np.array([[2.0, -1, -3], [1, -2, 1], [-1, -1, -3], [-3, -4, -3]])
+    found = compute_metrics(THREE, logits, gold)
+    assert found["micro_f1"] == pytest.approx(2 * 2 / (3 + 4))
+    assert found["macro_f1"] == pytest.approx((1 + 0 + 0) / 3)
+    # b: rows by logit 0, 2, 1, 3 (the first two tie at −1); gold are 1 and 2
+    assert found["average_precision"] == pytest.approx((1 + (1 / 2 * 1 / 2 + 1 / 2 * 2 / 3)) / 2)
+    assert found["exact_match"] == 2 / 4
+    thresholds = choose_thresholds(logits, gold)
+    assert compute_metrics(THREE, logits, gold, thresholds)["micro_f1"] == pytest.approx(2 * 4 / (6 + 4))
+
+
+def test_thresholds_have_the_highest_f1_of_all() -> None:
+    generator = np.random.default_rng(0)
+    gold = (generator.random((60, 4)) < 0.3).astype(float)
+    gold[:, 3] = 0
+    logits = generator.normal(size=(60, 4)) + 2 * gold - 2
+    thresholds = choose_thresholds(logits, gold)
+    for k in range(3):
+        every = [f1_score(gold[:, k], expit(logits[:, k]) > t) for t in np.linspace(0, 1, 1001)]
+        assert f1_score(gold[:, k], expit(logits[:, k]) > thresholds[k]) >= max(every)
+    assert thresholds[3] == 0.5
+    unlabelled = np.vstack([gold, np.full((1, 4), np.nan)])
+    np.testing.assert_array_equal(choose_thresholds(np.vstack([logits, logits[:1]]), unlabelled), thresholds)
+
+
+def test_predicted_labels_that_are_no_better_than_the_same_for_every_row() -> None:
+    gold = np.array([[1, 0, 0], [1, 1, 0], [1, 1, 0], [0, 0, 1]], float)
+    same = np.tile([True, True, False], (4, 1))
+    assert no_better_than_constant(THREE, gold > 0, gold) is None
+    # a and b for every row: 2 · 5 / (8 + 6)
+    assert "gives 0.714" in str(no_better_than_constant(THREE, same, gold))
+    assert no_better_than_constant(THREE, gold > 0, np.full((4, 3), np.nan)) is None
+
+
+def test_a_task_of_several_labels_has_its_own_metrics() -> None:
+    with pytest.raises(RecipeError, match="accuracy"):
+        replace(THREE, metrics=("accuracy",), select="accuracy")
+    with pytest.raises(RecipeError, match="no labels"):
+        replace(THREE, labels=None)
+    with pytest.raises(DataError, match="several labels a row"):
+        replace(THREE, labels=("a", "b")).with_positive("a")

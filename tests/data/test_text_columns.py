@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from gradistill.data import load_splits, load_texts
@@ -155,40 +152,6 @@ def test_ids_and_dates_are_no_texts_to_pre_train_on(tmp_path: Path) -> None:
     assert set(found["text"]) == {row["text"] for row in rows}
 
 
-SEVERAL = (
-    [1, 1, 0],
-    ["billing", "urgent"],
-    {"a": 1},
-    "[1, 1, 0]",
-    "[1 1 0]",
-    "['billing', 'urgent']",
-    "('a', 'b')",
-)
-
-
-@pytest.mark.parametrize("value", SEVERAL, ids=str)
-@pytest.mark.parametrize("task", [None, "sst2"])
-def test_several_labels_a_row_are_refused_by_name(value: Any, task: str | None, tmp_path: Path) -> None:
-    file = tmp_path / "train.jsonl"
-    rows = [{"sentence": sentence(k), "label": value if k % 2 else "positive"} for k in range(6)]
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    with pytest.raises(
-        DataError, match=r"row 2, column 'label'(.|\n)*Several labels a row are not supported yet"
-    ):
-        load_splits(file, splits=("train",), task=task)
-
-
-def test_several_labels_a_row_are_refused_in_csv_and_parquet(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="Several labels a row"):
-        loaded(tmp_path, table(text=sentence, label=lambda k: str([k % 2, 1, 0])))
-    file = tmp_path / "train.parquet"
-    pq.write_table(
-        pa.table({"text": [sentence(k) for k in range(4)], "labels": [[0], [1], [0, 1], []]}), file
-    )
-    with pytest.raises(DataError, match="Several labels a row"):
-        load_splits(file, splits=("train",))
-
-
 @pytest.mark.parametrize("names", [("(spam)", "(ham)"), ("[spam]", "{ham}"), ("True", "False"), ("1", "0")])
 def test_one_label_in_brackets_or_a_flag_is_one_label(names: tuple[str, str], tmp_path: Path) -> None:
     splits = loaded(tmp_path, table(text=sentence, label=lambda k: names[k % 2]))
@@ -199,5 +162,6 @@ def test_labels_joined_by_a_separator_are_hinted_at(tmp_path: Path) -> None:
     mixed = lambda k: ("billing", "urgent", "billing|urgent")[k % 3]  # noqa: E731
     splits = loaded(tmp_path, table(text=sentence, label=mixed))
     assert "WARNING: the label 'billing|urgent' looks like several labels in one" in splits.describe()
+    assert "--label-separator '|'" in splits.describe()
     plain = lambda k: ("either|or", "billing", "n/a")[k % 3]  # noqa: E731
     assert not loaded(tmp_path, table(text=sentence, label=plain)).warnings

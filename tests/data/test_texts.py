@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gradistill.batch import UNLABELLED
 from gradistill.data import get_task, load_texts, load_unlabelled
-from gradistill.data.unlabelled_texts import UNLABELLED
 from gradistill.errors import DataError
 
 

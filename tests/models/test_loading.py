@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers as tr
@@ -20,6 +21,7 @@ from gradistill.batch import Batch
 from gradistill.data import Task
 from gradistill.errors import ModelError
 from gradistill.models import loading
+from gradistill.models.facts import is_multi_label, set_thresholds, thresholds_of
 from gradistill.models.loading import (
     Head,
     load_classifier,
@@ -146,12 +148,19 @@ def test_a_missing_head(tmp_path: Path) -> None:
         load_classifier(tmp_path)
 
 
-def test_several_labels_at_once(tmp_path: Path) -> None:
+def test_several_labels_a_row_and_their_thresholds(tmp_path: Path) -> None:
     model = build("bert")
     model.config.problem_type = "multi_label_classification"
+    set_thresholds(model, np.array([0.25, 0.5, 0.125]))
     model.save_pretrained(tmp_path)
-    with pytest.raises(ModelError, match=r"(?s)is a multi-label classifier.*one label a text"):
-        load_classifier(tmp_path)
+    loaded, _ = load_classifier(tmp_path)
+    assert is_multi_label(loaded)
+    np.testing.assert_array_equal(thresholds_of(loaded), [0.25, 0.5, 0.125])
+    plain, _ = load_classifier(tmp_path, head=Head(("a", "b", "c")), new_head=True)
+    assert not is_multi_label(plain)
+    assert thresholds_of(plain) is None
+    set_thresholds(loaded, None)
+    assert thresholds_of(loaded) is None
 
 
 def test_verbosity_is_left_as_it_was(tmp_path: Path) -> None:

@@ -771,16 +771,16 @@ def _loss_func(side: Side) -> Any:
     )
 
 
-@refused("several labels a row, by problem_type", "multi_label_classification")
-def _multi_label(side: Side) -> Any:
-    model = student()
-    model.config.problem_type = "multi_label_classification"
-    return side.trained(model)
-
-
 def multi_hot(features: Any) -> Any:
     batch = padded(features)
     return {**batch, "labels": torch.nn.functional.one_hot(batch["labels"], 3).double()}
+
+
+@equal("several labels a row, by problem_type")
+def _multi_label(side: Side) -> Any:
+    model = student()
+    model.config.problem_type = "multi_label_classification"
+    return side.trained(model, options={"data_collator": multi_hot})
 
 
 @refused("several labels a row, by float labels", "several labels a row", late=True)

@@ -8,6 +8,10 @@ theirs exactly, without the factor that vanishes on confident examples.
 
 Regression has one output ``z`` and no labels: ``log_odds``, ``logit``, ``margin`` and ``confidence`` all mean
 the prediction ``z`` itself, ``gold_loss`` is ``(z − y)²``, and ``label_nll`` does not exist.
+
+With several labels a row each label is a Bernoulli variable of its own. ``log_odds``, ``logit`` and ``margin`` of
+label c are then the logit ``z_c``, ``confidence`` is ``σ(z_c)``, ``label_nll`` ``−log σ(z_c)``, and ``gold_loss`` the
+mean over the labels of the binary cross-entropy. A constant added to all logits changes them: C views take C gradients.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from typing import Literal, TypeVar
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
 from gradistill.batch import RandomDraws
 from gradistill.errors import RecipeError
@@ -55,6 +60,16 @@ _OF_EVERY_LABEL: dict[str, Callable[[Tensor], Tensor]] = {
     "logit": lambda logits: logits,
     "margin": _margin,
 }
+
+
+_OF_BERNOULLI: dict[str, Callable[[Tensor], Tensor]] = {
+    "log_odds": lambda logits: logits,
+    "label_nll": lambda logits: -functional.logsigmoid(logits),
+    "confidence": torch.sigmoid,
+    "logit": lambda logits: logits,
+    "margin": lambda logits: logits,
+}
+"""The same of every label where a row may have several."""
 
 
 _GIVERS = {
@@ -98,8 +113,14 @@ class Target:
         """How many views each one stands for in a sum over views."""
         return self._given(drawn, "drawn labels").labels if self.view == "sampled" else 1
 
-    def check(self, labels: int) -> None:
+    def check(self, labels: int, *, multi_label: bool = False) -> None:
         """Raise RecipeError where the target does not exist for a model with so many outputs."""
+        if multi_label and self.view == "gold" and self.kind != "gold_loss":
+            raise RecipeError(
+                f"The target {self.kind} has view 'gold', and a row has several labels or none.",
+                expected="view all, teacher, own or sampled; or the target gold_loss, which knows all of them",
+                remedy="set view: all, or target: gold_loss",
+            )
         if labels == 1 and self.kind == "label_nll":
             raise RecipeError(
                 "The target label_nll does not exist in a regression.",
@@ -136,13 +157,19 @@ class Target:
             return given.label if self.view == "sampled" else given.signs
         return self._given(teacher, "the teacher's labels")
 
-    def values(self, logits: LogitArray, at: Tensor | None) -> Float[Tensor, "batch view"]:
+    def values(
+        self, logits: LogitArray, at: Tensor | None, *, multi_label: bool = False
+    ) -> Float[Tensor, "batch view"]:
         """The scalars to differentiate; one view for each label, or the one view chosen by ``at``."""
-        if logits.shape[1] == 1:
+        if multi_label and self.kind == "gold_loss":
+            flags = self._given(at, "the gold labels").to(logits)
+            losses = functional.binary_cross_entropy_with_logits(logits, flags, reduction="none")
+            return losses.mean(1, keepdim=True)
+        if logits.shape[1] == 1 and not multi_label:
             if self.kind == "gold_loss":
                 return (logits - self._given(at, "the gold scores").to(logits).unsqueeze(1)).square()
             return logits
-        values = _OF_EVERY_LABEL[self.kind](logits)
+        values = (_OF_BERNOULLI if multi_label else _OF_EVERY_LABEL)[self.kind](logits)
         if at is None:
             return values
         if self.view == "projected":

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset
+from scipy.special import expit
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
@@ -329,12 +330,19 @@ def _words_of(texts: Sequence[str], k: int, models: Sequence[_Outputs]) -> list[
 
 
 def _gold(rows: Dataset) -> np.ndarray | None:
-    """The labels, or None where no row has one."""
+    """The labels, flags of several ones, or None where no row has one."""
     labels = np.asarray(rows["label"][:])
     return None if (np.isnan(labels) | (labels == UNLABELLED)).all() else labels
 
 
+def joined_names(names: Sequence[str], flags: Sequence[Any]) -> str:
+    """The labels of a row that may have several, as people read them."""
+    return ", ".join(name for name, flag in zip(names, flags, strict=True) if flag) or "(no label)"
+
+
 def _shown(label: Any, names: Sequence[str] | None) -> str | None:
+    if isinstance(label, list):
+        return None if any(flag != flag for flag in label) else joined_names(names or (), label)
     if label == UNLABELLED or label != label:
         return None
     return names[int(label)] if names else f"{label:.3g}"
@@ -349,6 +357,10 @@ def in_blocks(rows: Dataset) -> Iterator[Dataset]:
 def prediction_of(predictions: Predictions, k: int, names: Sequence[str] | None) -> dict[str, Any]:
     if names is None:
         return {"label": None, "confidence": None, "prediction": round(float(predictions.logits[k, 0]), 4)}
+    if predictions.multi_label:
+        sure = float(expit(predictions.logits[k].max()))
+        shown = joined_names(names, predictions.flags[k].tolist())
+        return {"label": shown, "confidence": round(sure, 4), "prediction": None}
     sure = float(confidence(predictions.logits[k : k + 1])[0])
     return {"label": names[int(predictions.labels[k])], "confidence": round(sure, 4), "prediction": None}
 
@@ -358,6 +370,7 @@ def _agreeing(columns: Columns, k: int) -> dict[str, Any]:
     rho = float(columns["saliency"][k]) if "saliency" in columns else float("nan")
     reasons = (1 - rho) / 2 if np.isfinite(rho) else 0.0
     same = bool(columns["label"][k]) if "label" in columns else None
+    same = bool(columns["exact_match"][k]) if "exact_match" in columns else same
     if same is None:
         apart = abs(float(columns["student_prediction"][k] - columns["teacher_prediction"][k]))
     else:

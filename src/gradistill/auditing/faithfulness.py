@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.special import softmax
+from scipy.special import expit, softmax
 
 from gradistill.auditing.per_example import Columns
 from gradistill.auditing.predictor import CopiesOf, Predictor, predict_by_row
@@ -56,6 +56,7 @@ def faithfulness(
     copies_of: CopiesOf,
     *,
     beam: int = BEAM,
+    multi_label: bool = False,
 ) -> Columns:
     """Normalised ``comprehensiveness`` (more is better) and ``sufficiency`` (less is better) of each row.
 
@@ -66,6 +67,7 @@ def faithfulness(
         ``scores``: of the words of each row; the largest first is the order that is judged.
         ``label_ids``: the label of each row that is explained; not used in a regression.
         ``copies_of``: how words are taken away.
+        ``multi_label``: each logit is the log-odds of a label of its own.
         ``beam``: sets that the search for the limits keeps at each size, of rows with ``EXACT`` units or more.
 
     Example::
@@ -86,7 +88,8 @@ def faithfulness(
         found = predict_by_row(predictor, kept, lambda row, own: copies_of(row, own)[1:])
         for place, sets in list(wanted.items()):
             if sets:
-                values = _drops(whole[place][0, 0], found[place][0], int(label_ids[place]))
+                label = int(label_ids[place])
+                values = _drops(whole[place][0, 0], found[place][0], label, multi_label=multi_label)
                 rows[place].drops.update(zip(sets, values.tolist(), strict=True))
             try:
                 wanted[place] = next(searches[place])
@@ -98,12 +101,20 @@ def faithfulness(
 
 
 def word_occlusion(
-    predictor: Predictor, words: Sequence[int], label_ids: Int[np.ndarray, " row"], copies_of: CopiesOf
+    predictor: Predictor,
+    words: Sequence[int],
+    label_ids: Int[np.ndarray, " row"],
+    copies_of: CopiesOf,
+    *,
+    multi_label: bool = False,
 ) -> list[Float[np.ndarray, " _"]]:
     """``|F(x) − F(x without the word)|`` of each word, F the log-odds of the label: scores from predictions alone."""
     kept = {row: ~np.eye(count, dtype=bool) for row, count in enumerate(words)}
     found = predict_by_row(predictor, kept, copies_of)
-    return [np.abs(effects(logits, label_ids[row : row + 1])[0]) for row, logits in found.items()]
+    return [
+        np.abs(effects(logits, label_ids[row : row + 1], multi_label=multi_label)[0])
+        for row, logits in found.items()
+    ]
 
 
 @dataclass(frozen=True)
@@ -194,8 +205,14 @@ class _Beam:
 
 
 def _drops(
-    whole: Float[np.ndarray, " label"], logits: Float[np.ndarray, "set label"], label_id: int
+    whole: Float[np.ndarray, " label"],
+    logits: Float[np.ndarray, "set label"],
+    label_id: int,
+    *,
+    multi_label: bool,
 ) -> Float[np.ndarray, " set"]:
+    if multi_label:
+        return expit(whole[label_id]) - expit(logits[:, label_id])
     if logits.shape[-1] == 1:
         return np.abs(whole[0] - logits[:, 0])
     return softmax(whole)[label_id] - softmax(logits, axis=-1)[:, label_id]

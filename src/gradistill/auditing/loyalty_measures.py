@@ -3,7 +3,8 @@
 Label loyalty and probability loyalty follow Xu et al. 2021 ("Beyond Preserved Accuracy"). The saliency loyalty is
 **our definition**: the Gradient KD paper (Wang et al. 2022, arXiv 2211.01071) reports a figure of that name whose
 formula we could not read. Regression has neither labels nor probabilities; there we report Pearson's correlation
-of the two models' predictions, which is ours as well.
+of the two models' predictions, which is ours as well. Where a row may have several labels, each counts by itself: label
+and probability loyalty are means over the labels, and ``exact_match`` is the share of rows on which all labels agree.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.special import rel_entr
+from scipy.special import expit, rel_entr
 from scipy.stats import rankdata
 
 from gradistill.auditing.methods.gradient_x_input import GradientXInput
@@ -32,7 +33,7 @@ MIN_PAIRS = 4
 
 ROWS_NAMED = 10
 
-NAMES = ("label", "probability", "prediction", "response", "saliency")
+NAMES = ("label", "exact_match", "probability", "prediction", "response", "saliency")
 """The loyalties, in the order in which they are shown."""
 
 Maps = Sequence[np.ndarray]
@@ -44,9 +45,10 @@ class Loyalty:
     """The figures of one student against its teacher; a part that does not exist for the task is ``None``.
 
     ``label`` and ``probability`` exist for classification, ``prediction`` for regression, ``saliency`` wherever
-    maps were given. ``skipped`` counts the examples with fewer than four tokens. ``response`` is measured on changed
-    texts (``auditing.response``), so ``loyalty`` leaves it out. ``floors`` are values of a student that cannot have
-    learnt to agree, by the names of the figures.
+    maps were given. ``exact_match`` exists where a row may have several labels; ``label`` and ``probability`` are then
+    means over the labels. ``skipped`` counts the examples with fewer than four tokens. ``response`` is measured on
+    changed texts (``auditing.response``), so ``loyalty`` leaves it out. ``floors`` are values of a student that cannot
+    have learnt to agree, by the names of the figures.
     """
 
     label: Estimate | None
@@ -57,6 +59,7 @@ class Loyalty:
     saliency_method: str
     response: Estimate | None = None
     floors: Mapping[str, float] = field(default_factory=dict)
+    exact_match: Estimate | None = None
 
     @property
     def figures(self) -> dict[str, Estimate | None]:
@@ -72,6 +75,8 @@ class Loyalty:
     def as_dict(self) -> dict[str, Any]:
         """The form of ``loyalty`` in ``metrics.json``; parts that do not exist are ``None``."""
         out: dict[str, Any] = {name: part and part.as_dict() for name, part in self.figures.items()}
+        if self.exact_match is None:
+            del out["exact_match"]  # of several labels a row alone
         if self.saliency is not None:
             out["saliency"] |= {"skipped": self.skipped, "method": self.saliency_method}
         return out
@@ -107,8 +112,18 @@ def loyalty(
     def mean(values: np.ndarray, bounds: Bounds = (0.0, 1.0)) -> Estimate:
         return mean_estimate(values, bounds=bounds, resamples=resamples, seed=seed)
 
-    label = probability = prediction = saliency = None
-    if student_logits.shape[1] == 1:
+    label = probability = prediction = saliency = exact = None
+    if student.multi_label != teacher.multi_label:
+        raise GradistillError(
+            "One of the models predicts several labels a row, and the other one of them.",
+            expected="two models of one kind",
+            remedy="correct problem_type in the configuration of the one that is wrong",
+        )
+    if student.multi_label:
+        same = student.flags == teacher.flags
+        label, exact = mean(same.mean(axis=1)), mean(same.all(axis=1))
+        probability = mean(bernoulli_agreement(student_logits, teacher_logits).mean(axis=1))
+    elif student_logits.shape[1] == 1:
         prediction = correlation(student_logits[:, 0], teacher_logits[:, 0], resamples=resamples, seed=seed)
     else:
         label = mean(label_agreement(student_logits, teacher_logits))
@@ -122,7 +137,7 @@ def loyalty(
                 expected="one map and one row of logits per example",
             )
         saliency = mean(values, (-1.0, 1.0))
-    return Loyalty(label, probability, saliency, prediction, skipped, method)
+    return Loyalty(label, probability, saliency, prediction, skipped, method, exact_match=exact)
 
 
 def label_agreement(
@@ -144,12 +159,30 @@ def probability_agreement(
     Exactly 1 where the logits are identical; errors as in ``label_agreement``.
     """
     student, teacher = _class_logits(student_logits, teacher_logits)
-    p, q = _softmax(student), _softmax(teacher)
+    return _root_agreement(_softmax(student), _softmax(teacher), axis=1)
+
+
+def _root_agreement(p: np.ndarray, q: np.ndarray, axis: int) -> np.ndarray:
+    """``1 − sqrt(JS₂(p, q))`` of distributions along an axis."""
     # KL(p ‖ (p+q)/2) as rel_entr(2p, p+q)/2: halving a probability near 5e-324 would round it to zero and
     # make the divergence infinite; doubling never does.
     both = p + q
-    nats = (rel_entr(2 * p, both) + rel_entr(2 * q, both)).sum(axis=1) / 4
+    nats = (rel_entr(2 * p, both) + rel_entr(2 * q, both)).sum(axis=axis) / 4
     return 1 - np.sqrt(np.clip(nats / np.log(2), 0.0, 1.0))
+
+
+def bernoulli_agreement(
+    student_logits: Float[np.ndarray, "batch label"], teacher_logits: Float[np.ndarray, "_ _"]
+) -> Float[np.ndarray, "batch label"]:
+    """``1 − sqrt(JS₂)`` of the two distributions of each label's yes and no, 0..1, where a row may have several labels.
+
+    Exactly 1 where the logits are identical. ``GradistillError`` for other shapes, NaN or infinite logits.
+
+    Example: ``bernoulli_agreement(np.array([[0.0, 2.0]]), np.array([[0.0, 1.0]]))[0, 0]``
+    """
+    student, teacher = _finite_pair(student_logits, teacher_logits)
+    p, q = (np.stack([expit(logits), expit(-logits)]) for logits in (student, teacher))
+    return _root_agreement(p, q, axis=0)
 
 
 def saliency_agreement(student_maps: Maps, teacher_maps: Maps) -> tuple[Float[np.ndarray, " kept"], int]:

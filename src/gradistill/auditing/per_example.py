@@ -6,8 +6,15 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
+from scipy.special import expit
 
-from gradistill.auditing.loyalty_measures import correlation, label_agreement, pearson, probability_agreement
+from gradistill.auditing.loyalty_measures import (
+    bernoulli_agreement,
+    correlation,
+    label_agreement,
+    pearson,
+    probability_agreement,
+)
 from gradistill.auditing.map_agreement import map_agreement
 from gradistill.auditing.predicted_labels import kappa, macro_f1
 from gradistill.auditing.predictions import Predictions
@@ -17,8 +24,8 @@ Columns = dict[str, np.ndarray]
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "loyalty": (
-        "label", "kappa", "probability", "prediction", "response", "response_masked", "flips", "flips_masked",
-        "kept", "kept_masked", "shapley", "saliency",
+        "label", "exact_match", "kappa", "probability", "prediction", "response", "response_masked", "flips",
+        "flips_masked", "kept", "kept_masked", "shapley", "saliency",
     ),
     "agreement": (
         "response_slope", "response_labels", "shapley_sign", "signed", "signed_top", "top_k_overlap", "cosine",
@@ -79,13 +86,16 @@ AGREEMENT = (*GROUPS["loyalty"], *GROUPS["agreement"])
 
 
 def columns_of(student: Predictions, teacher: Predictions, gold: np.ndarray | None) -> Columns:
-    """Everything that follows from both models' predictions. ``gold`` are class ids or scores, None without labels."""
+    """Everything that follows from both models' predictions. ``gold`` are class ids, scores, or flags of several
+    labels, None without labels. Of several labels a row some columns hold a value for each."""
     found: Columns = {}
     if teacher.maps and student.maps:
         found |= map_agreement(student.maps, teacher.maps)
         found["tokens"] = np.array([len(scores) for scores in teacher.maps])
     if gold is not None:
         found["gold"] = gold
+    if teacher.multi_label:
+        return {**found, **_of_several_labels(student, teacher)}
     if teacher.logits.shape[1] == 1:
         return {
             **found,
@@ -102,6 +112,23 @@ def columns_of(student: Predictions, teacher: Predictions, gold: np.ndarray | No
         "student_label": student.labels,
         "teacher_confidence": confidence(teacher.logits),
         "student_confidence": confidence(student.logits),
+    }
+
+
+def _of_several_labels(student: Predictions, teacher: Predictions) -> Columns:
+    """Each label counts by itself, those of a row together in ``exact_match``. Confidence is that in the top label."""
+    same = student.flags == teacher.flags
+    probability = bernoulli_agreement(student.logits, teacher.logits)
+    models = {"teacher": teacher, "student": student}
+    return {
+        "label": same.mean(axis=1),
+        "exact_match": same.all(axis=1),
+        "probability": probability.mean(axis=1),
+        "label_each": same,
+        "probability_each": probability,
+        **{f"{name}_flags": model.flags for name, model in models.items()},
+        **{f"{name}_logits": model.logits for name, model in models.items()},
+        **{f"{name}_confidence": expit(model.logits.max(axis=1)) for name, model in models.items()},
     }
 
 
@@ -195,12 +222,21 @@ def where(columns: Columns, rows: np.ndarray) -> Columns:
     return {name: values[rows] for name, values in columns.items()}
 
 
-PARTS = ("label", "probability", "prediction", "saliency", "top_k_overlap")
+PARTS = ("label", "exact_match", "probability", "prediction", "saliency", "top_k_overlap")
 """The figures that are shown for parts of the examples too."""
 
 
 def by_label(columns: Columns, names: Sequence[str]) -> dict[str, Columns]:
-    """The examples by the teacher's label."""
+    """The examples by the teacher's label; of several labels a row those to which it assigns the label, with the
+    agreement on that label alone."""
+    if "teacher_flags" in columns:
+        flags = columns["teacher_flags"]
+        parts = {name: where(columns, flags[:, k]) for k, name in enumerate(names)}
+        return {
+            name: part | {kind: part[f"{kind}_each"][:, k] for kind in ("label", "probability")}
+            for k, (name, part) in enumerate(parts.items())
+            if count_rows(part)
+        }
     if "teacher_label" not in columns:
         return {}
     split = {name: where(columns, columns["teacher_label"] == k) for k, name in enumerate(names)}

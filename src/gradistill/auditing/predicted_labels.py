@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -68,6 +68,33 @@ def label_pairs(
     return [
         {"teacher": names[pairs[0, k]], "student": names[pairs[1, k]], "n": int(counts[k])} for k in order
     ]
+
+
+def label_rows(columns: Mapping[str, np.ndarray], names: Sequence[str]) -> list[dict[str, Any]]:
+    """For each label of rows with several: how often the two models and the data assign it, and how far they agree.
+
+    ``both`` counts the examples to which both models assign it, ``agreement`` is the F1 of the student's with the
+    teacher's, and ``teacher_f1`` and ``student_f1`` are those with the data's, where these are known.
+    """
+    flags = {owner: np.asarray(columns[f"{owner}_flags"], bool) for owner in ("teacher", "student")}
+    found = []
+    for k, name in enumerate(names):
+        teacher, student = (flags[owner][:, k] for owner in ("teacher", "student"))
+        row: dict[str, Any] = {"label": name, "teacher": int(teacher.sum()), "student": int(student.sum())}
+        row |= {"both": int((teacher & student).sum()), "agreement": _f1(student, teacher)}
+        if "gold" in columns:
+            known = np.isfinite(columns["gold"]).all(axis=1)
+            gold = columns["gold"][known, k] > 0
+            row["gold"] = int(gold.sum())
+            row |= {f"{owner}_f1": _f1(of_one[known, k], gold) for owner, of_one in flags.items()}
+        found.append(row)
+    return found
+
+
+def _f1(predicted: Bool[np.ndarray, " batch"], gold: Bool[np.ndarray, " batch"]) -> float | None:
+    """None where neither has the label."""
+    total = int(predicted.sum() + gold.sum())
+    return 2 * int((predicted & gold).sum()) / total if total else None
 
 
 def disagreements(

@@ -14,7 +14,9 @@ from torch import nn
 from gradistill.auditing.methods import Method, token_scores
 from gradistill.auditing.methods.gradient_x_input import GradientXInput
 from gradistill.data.batching import Collate, RowBatch, Rows, in_row_order, row_batches
+from gradistill.data.label_metrics import assigned
 from gradistill.models.eval_mode import frozen_eval
+from gradistill.models.facts import thresholds_of
 from gradistill.models.probe import ProbedModel
 from gradistill.signals.explained import explained_pass
 from gradistill.signals.forward_pass import widened
@@ -27,16 +29,24 @@ TOKENS_AT_ONCE = 4096
 class Predictions:
     """The predictions of one model, row by row: logits ``(rows, label)`` and a map of token scores for each row,
     special tokens and padding taken out; empty where no map was made. ``signed`` are the same maps with scores below 0
-    for what opposes the label; empty where the method has no direction."""
+    for what opposes the label; empty where the method has no direction. ``multi_label``: each logit is the log-odds of
+    a label of its own, which is predicted above its one of ``thresholds`` (½ by default)."""
 
     logits: np.ndarray
     maps: tuple[np.ndarray, ...] = ()
     signed: tuple[np.ndarray, ...] = ()
+    multi_label: bool = False
+    thresholds: np.ndarray | None = None
 
     @property
     def labels(self) -> np.ndarray:
-        """The predicted label of each row (0 in a regression)."""
+        """The predicted label of each row (0 in a regression); of several the one with the highest probability."""
         return self.logits.argmax(-1)
+
+    @property
+    def flags(self) -> np.ndarray:
+        """Which labels are predicted, ``(row, label)`` of truth values, where a row may have several."""
+        return assigned(self.logits, self.thresholds)
 
 
 def predict_rows(
@@ -79,7 +89,9 @@ def predict_rows(
             for k, place in enumerate(some.places):
                 logits[place] = predicted[k]
             on_progress(len(some.places))
-    return Predictions(np.stack(logits), tuple(maps), () if signed[0] is None else tuple(signed))
+    directed_maps = () if signed[0] is None else tuple(signed)
+    several = probed.probe.multi_label
+    return Predictions(np.stack(logits), tuple(maps), directed_maps, several, thresholds_of(probed.model))
 
 
 def predict_logits(

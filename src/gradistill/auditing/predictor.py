@@ -19,6 +19,7 @@ from gradistill.data.raw_words import Kept, Texts, mask_tokens, token_words
 from gradistill.data.tokenization import tokenized
 from gradistill.errors import GradistillError, ModelError
 from gradistill.models.eval_mode import frozen_eval
+from gradistill.models.facts import thresholds_of
 from gradistill.models.probe import ProbedModel
 from gradistill.models.random_head import has_head, head_logits, stacked_heads
 from gradistill.signals.forward_pass import widened
@@ -72,6 +73,11 @@ def predict_by_row(
         return {}
     ends = np.cumsum([len(of_row) for of_row in copies.values()])[:-1]
     return dict(zip(copies, np.split(predictor.logits(flat, heads=heads), ends, axis=1), strict=True))
+
+
+def limits_of(predictor: Predictor) -> np.ndarray | None:
+    """The thresholds of a predictor's labels, where a row may have several; None for ½, and where it has none."""
+    return getattr(predictor, "thresholds", None)
 
 
 def refused_heads(heads: Sequence[int], owner: str) -> None:
@@ -182,6 +188,11 @@ class ClassifierPredictor:
     @property
     def can_mask(self) -> bool:
         return bool(self.tokenizer.is_fast)
+
+    @property
+    def thresholds(self) -> np.ndarray | None:
+        """Of the probability of each label, where a row may have several; None for ½."""
+        return thresholds_of(self.model)
 
     def logits(
         self, copies: Sequence[Copy], *, heads: Sequence[int] = ()

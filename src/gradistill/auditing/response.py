@@ -2,9 +2,10 @@
 
 Words of a text are taken away at random, and both models predict what is left. A set of words that stay is a coalition
 ``S``. ``Δ(S) = F(x_S) − F(x)`` is its effect, ``F`` the log-odds of the label that the teacher predicts for the whole
-text (the prediction in a regression). The figure of a text is Pearson's r of the teacher's and the student's effects
-over K coalitions. It needs forward passes only, and words of the raw text, so any two predictors can be compared. The
-definition is ours; word removal as a probe of a model goes back to Ribeiro et al. 2016 (LIME, arXiv 1602.04938).
+text (the prediction in a regression; of several labels a row each one's). The figure of a text is Pearson's r of the
+teacher's and the student's effects over K coalitions, of several labels its mean over them. It needs forward passes
+only, and words of the raw text, so any two predictors can be compared. The definition is ours; word removal as a probe
+of a model goes back to Ribeiro et al. 2016 (LIME, arXiv 1602.04938).
 """
 
 from __future__ import annotations
@@ -16,17 +17,26 @@ from jaxtyping import Float, Int
 from scipy.special import logsumexp
 
 from gradistill.auditing.per_example import Columns
+from gradistill.data.label_metrics import assigned
 from gradistill.errors import GradistillError
 
 MIN_WORDS = 4
 """Shorter texts are skipped: three words have eight coalitions."""
 
+Thresholds = tuple[np.ndarray | None, np.ndarray | None]
+"""Those of the student and of the teacher, where a row may have several labels."""
+
 Logits = Float[np.ndarray, "row text label"]
 """Those of every row and its copies; the first copy of each is the row itself."""
 
 
-def log_odds(logits: Logits, label_ids: Int[np.ndarray, " row"]) -> Float[np.ndarray, "row text"]:
-    """``z_c − logsumexp_{k≠c} z_k`` of one label a row; the prediction itself in a regression."""
+def log_odds(
+    logits: Logits, label_ids: Int[np.ndarray, " row"], *, multi_label: bool = False
+) -> Float[np.ndarray, "row text"]:
+    """``z_c − logsumexp_{k≠c} z_k`` of one label a row; the prediction itself in a regression, the logit itself where a
+    row may have several labels."""
+    if multi_label:
+        return np.take_along_axis(logits, label_ids[:, None, None], axis=-1)[..., 0]
     if logits.shape[-1] == 1:
         return logits[..., 0]
     own = label_ids[:, None, None] == np.arange(logits.shape[-1])
@@ -34,9 +44,11 @@ def log_odds(logits: Logits, label_ids: Int[np.ndarray, " row"]) -> Float[np.nda
     return chosen - logsumexp(np.where(own, -np.inf, logits), axis=-1)
 
 
-def effects(logits: Logits, label_ids: Int[np.ndarray, " row"]) -> Float[np.ndarray, "row change"]:
+def effects(
+    logits: Logits, label_ids: Int[np.ndarray, " row"], *, multi_label: bool = False
+) -> Float[np.ndarray, "row change"]:
     """``Δ(S) = F(x_S) − F(x)`` of every copy but the first, which is the whole text."""
-    values = log_odds(logits, label_ids)
+    values = log_odds(logits, label_ids, multi_label=multi_label)
     return values[:, 1:] - values[:, :1]
 
 
@@ -57,7 +69,12 @@ def effect_agreement(
 
 
 def response_columns(
-    student_logits: Logits, teacher_logits: Float[np.ndarray, "_ _ _"], words: Sequence[int]
+    student_logits: Logits,
+    teacher_logits: Float[np.ndarray, "_ _ _"],
+    words: Sequence[int],
+    *,
+    multi_label: bool = False,
+    thresholds: Thresholds = (None, None),
 ) -> Columns:
     """The agreement of both models' logits on each text; NaN for texts that do not count.
 
@@ -65,6 +82,10 @@ def response_columns(
     predict the same label; a regression has none. ``response_product`` and ``response_square`` are the sums over the
     copies of student's times teacher's effect, and of the teacher's squared: their ratio over all texts is the slope
     of the line through the origin, 1 where both react with the same strength.
+
+    With ``multi_label`` each label has effects of its own, changes of its logit: ``response`` is the mean over the
+    labels of their agreement, the sums go over the labels too, and ``response_labels`` is the mean share of labels that
+    both models predict alike, at the ``thresholds`` of student and teacher (½ by default).
 
     Texts with fewer than ``MIN_WORDS`` ``words`` do not count, nor those where the teacher reacts to no change. Raises
     GradistillError for logits of different shapes.
@@ -75,6 +96,10 @@ def response_columns(
             f"and there are {len(words)} counts of words.",
             expected="one row of copies per text, the same for both",
         )
+    if multi_label:
+        found = _of_every_label(student_logits, teacher_logits, thresholds)
+        known = (np.asarray(words) >= MIN_WORDS) & np.isfinite(found["response"])
+        return {name: np.where(known, values, np.nan) for name, values in found.items()}
     label_ids = teacher_logits[:, 0].argmax(axis=-1)
     ours, theirs = effects(student_logits, label_ids), effects(teacher_logits, label_ids)
     agreement = effect_agreement(ours, theirs)
@@ -88,3 +113,21 @@ def response_columns(
         same = student_logits.argmax(-1) == teacher_logits.argmax(-1)
         found["response_labels"] = same[:, 1:].mean(axis=1)
     return {name: np.where(counts, values, np.nan) for name, values in found.items()}
+
+
+def _of_every_label(student: Logits, teacher: Float[np.ndarray, "_ _ _"], thresholds: Thresholds) -> Columns:
+    """The figures of ``response_columns`` where a row may have several labels."""
+    rows, _, labels = teacher.shape
+    ours, theirs = (np.moveaxis(z[:, 1:] - z[:, :1], -1, 1) for z in (student, teacher))
+    each = effect_agreement(*(delta.reshape(rows * labels, -1) for delta in (ours, theirs)))
+    of_rows = each.reshape(rows, labels)
+    known = np.isfinite(of_rows)
+    with np.errstate(invalid="ignore"):
+        response = np.where(known, of_rows, 0.0).sum(axis=1) / known.sum(axis=1)
+    flags = [assigned(z[:, 1:], limits) for z, limits in zip((student, teacher), thresholds, strict=True)]
+    return {
+        "response": response,
+        "response_product": (ours * theirs).sum(axis=(1, 2)),
+        "response_square": (theirs**2).sum(axis=(1, 2)),
+        "response_labels": (flags[0] == flags[1]).mean(axis=(1, 2)),
+    }

@@ -24,7 +24,7 @@ from gradistill.auditing.per_example import (
     group_by_length,
     mean_values,
 )
-from gradistill.auditing.predicted_labels import disagreements, label_pairs
+from gradistill.auditing.predicted_labels import disagreements, label_pairs, label_rows
 from gradistill.auditing.slices import by_values, worst_slices
 from gradistill.auditing.statistics import Estimate
 from gradistill.auditing.word_examiner import StudentWords
@@ -44,7 +44,9 @@ ABOUT = ("data", "texts", "teacher", "reference", "settings", "versions", "secon
 EXPLAINED = "How much the log-odds of the teacher's label (the prediction in a regression) rest on each token. Source: "
 
 MEANINGS = {
-    "label": "share of examples on which both models predict the same label",
+    "label": "share of examples on which both models predict the same label; of several labels a row the mean share of "
+    "labels that both predict or both do not",
+    "exact_match": "share of examples on which all labels of the two models agree",
     "kappa": "Cohen's kappa of the two models' labels: 0 is agreement by chance, given how frequent each label is; "
     "1 is full agreement",
     "probability": "1 − √JS of the two models' probabilities, mean; JS in bits, so 0 to 1",
@@ -231,8 +233,8 @@ def _parts(audited: Audited, k: int, task: Task, seed: int) -> dict[str, Any]:
 
 
 def _label_tables(own: Columns, task: Task) -> dict[str, Any]:
-    if task.labels is None:
-        return {}
+    if task.labels is None or task.multi_label:
+        return {"labels": label_rows(own, task.labels or ())} if task.multi_label else {}
     return {
         "confusion": label_pairs(own["student_label"], own["teacher_label"], task.labels),
         "disagreements": disagreements(own["label"], own["teacher_confidence"]),
@@ -264,7 +266,11 @@ def _under(
 
 def _verdict(figures: Mapping[str, Estimate]) -> str:
     parts = []
-    if "label" in figures:
+    if "exact_match" in figures:
+        parts.append(
+            f"assigns the labels of its teacher on {figures['exact_match'].value:.0%} of the examples"
+        )
+    elif "label" in figures:
         parts.append(f"decides as its teacher on {figures['label'].value:.0%} of the examples")
     if "prediction" in figures:
         parts.append(f"predicts in step with its teacher (r = {figures['prediction'].value:.2f})")

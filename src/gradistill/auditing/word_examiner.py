@@ -17,7 +17,7 @@ from gradistill.attribution.shapley_weights import shapley_design
 from gradistill.auditing.faithfulness import BEAM, WordScores, faithfulness, word_occlusion
 from gradistill.auditing.flips import Edit, edit_labels, flip_columns, flipping_edits
 from gradistill.auditing.per_example import Columns, named_of
-from gradistill.auditing.predictor import CopiesOf, Predictor, predict_by_row
+from gradistill.auditing.predictor import CopiesOf, Predictor, limits_of, predict_by_row
 from gradistill.auditing.response import MIN_WORDS, log_odds, response_columns
 from gradistill.auditing.signed_agreement import signed_agreement
 from gradistill.auditing.statistics import EQUAL
@@ -76,7 +76,8 @@ class WordExaminer:
     """Compares ``teacher`` and ``students`` on changed texts.
 
     ``pool``: words of the data, drawn to replace others. ``neighbours``: for a word the one that replaces it in flips;
-    without it, and for words that are not in it, words are drawn. ``seed``: of everything drawn.
+    without it, and for words that are not in it, words are drawn. ``seed``: of everything drawn. ``multi_label``: a row
+    may have several labels.
     """
 
     teacher: Predictor
@@ -84,6 +85,7 @@ class WordExaminer:
     pool: Sequence[str]
     neighbours: Mapping[str, str] = field(default_factory=dict)
     seed: int = 0
+    multi_label: bool = False
 
     def response(self, rows: TextRows, *, masked: bool = True) -> list[StudentWords]:
         """The columns of ``response_columns``, and where all models can mask words and ``masked`` is set those of
@@ -108,9 +110,15 @@ class WordExaminer:
         teacher = np.stack(list(predict_by_row(self.teacher, every, copies_of).values()), axis=1)[0]
         found = []
         for student in self.students:
+            thresholds = (limits_of(student), limits_of(self.teacher))
             by_row = predict_by_row(student, every, copies_of, heads=_heads(student))
             own, *floors = (
-                _named(response_columns(logits, teacher, words), suffix)
+                _named(
+                    response_columns(
+                        logits, teacher, words, multi_label=self.multi_label, thresholds=thresholds
+                    ),
+                    suffix,
+                )
                 for logits in np.stack(list(by_row.values()), axis=1)
             )
             found.append(StudentWords(own, floors))
@@ -171,9 +179,12 @@ class WordExaminer:
             ]
             for row, logits in predict_by_row(student, kept, copies_of, heads=heads).items():
                 label, weights = teacher[row][:1].argmax(-1), designs[row].weights
-                theirs = _attributions(weights, log_odds(teacher[row][None], label)[0, 1:])
+                several = self.multi_label
+                theirs = log_odds(teacher[row][None], label, multi_label=several)[0, 1:]
+                theirs = _attributions(weights, theirs)
                 for own, of_head in zip(columns, logits, strict=True):
-                    ours = _attributions(weights, log_odds(of_head[None], label)[0, 1:])
+                    ours = log_odds(of_head[None], label, multi_label=several)[0, 1:]
+                    ours = _attributions(weights, ours)
                     own["shapley"][row], own["shapley_sign"][row] = signed_agreement(ours, theirs)
             found.append(StudentWords(columns[0], columns[1:]))
         return found
@@ -194,9 +205,13 @@ class WordExaminer:
         found, occluded = [], any(own is None for own in scores)
         for predictor, own in zip((self.teacher, *self.students), scores, strict=True):
             judged = (
-                word_occlusion(predictor, rows.words, labels, copies_of) if occluded or own is None else own
+                word_occlusion(predictor, rows.words, labels, copies_of, multi_label=self.multi_label)
+                if occluded or own is None
+                else own
             )
-            found.append(faithfulness(predictor, judged, labels, copies_of, beam=beam))
+            found.append(
+                faithfulness(predictor, judged, labels, copies_of, beam=beam, multi_label=self.multi_label)
+            )
         teacher, *students = found
         return [named_of("teacher", teacher) | named_of("student", student) for student in students]
 

@@ -79,6 +79,12 @@ class TaskPlan(Strict):
     label_column: str | None = Field(default=None, description="where the label is; body.text names a field")
     text_columns: Columns | None = Field(default=None, description="one or two columns of text")
     kind: LabelKind | None = Field(default=None, description="classes or scores, where labels are numbers")
+    label_columns: tuple[str, ...] | None = Field(
+        default=None, description="columns of 0 or 1, each for the label of its name"
+    )
+    label_separator: str | None = Field(
+        default=None, description="what stands between several labels in text"
+    )
     validation_share: float | None = Field(
         default=None, gt=0, lt=1, description="of the training rows, where there is no validation split"
     )
@@ -98,7 +104,8 @@ class TaskPlan(Strict):
         """Its rows at their source."""
         return DataChoice(
             self.data, self.task, self.label_column, self.text_columns, kind=self.kind,
-            validation_share=self.validation_share,
+            validation_share=self.validation_share, label_columns=self.label_columns,
+            label_separator=self.label_separator,
         )  # fmt: skip
 
 

@@ -73,7 +73,7 @@ def prepared_rows(plan: BenchPlan, name: str, output: Path) -> Rows:
     folder.mkdir(parents=True, exist_ok=True)
     for split, rows in kept.items():
         _written(rows, splits, folder / f"{split}.parquet")
-    kind = "scores" if splits.task.labels is None else "classes"
+    kind = splits.task.kind
     columns = splits.task.text_columns if task.task is None or task.text_columns else None
     choice = DataChoice(
         str(folder), task.task, "label", columns, kind=kind,
@@ -100,7 +100,13 @@ def _written(rows: Dataset, splits: Splits, file: Path) -> None:
     """With labels by name: numbers would have to be guessed at again."""
     labels = splits.task.labels
     content = {name: rows[name][:] for name in splits.task.text_columns}
-    content["label"] = [labels[k] for k in rows["label"][:]] if labels else rows["label"][:]
+    if splits.task.multi_label and labels:
+        content["label"] = [
+            [name for name, flag in zip(labels, flags, strict=True) if flag == 1]
+            for flags in rows["label"][:]
+        ]
+    else:
+        content["label"] = [labels[k] for k in rows["label"][:]] if labels else rows["label"][:]
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table(content), sink)
     write_whole(file, memoryview(sink.getvalue()))

@@ -118,7 +118,17 @@ class TableOptions:
     text_columns: TextColumns = None
     kind: Annotated[
         str | None,
-        typer.Option("--kind", help="What numbers in the label column are: classes or scores."),
+        typer.Option(
+            "--kind", help="What labels are: classes, scores, or multi_label (any number of them a row)."
+        ),
+    ] = None
+    label_columns: Annotated[
+        str | None,
+        typer.Option("--label-columns", help="Columns that hold 0 or 1 for the label of their name: a,b,c."),
+    ] = None
+    label_separator: Annotated[
+        str | None,
+        typer.Option("--label-separator", help="What stands between several labels of a row in text."),
     ] = None
     validation_share: Annotated[
         float | None,
@@ -136,6 +146,7 @@ class TableOptions:
 
         given = {field.name: getattr(self, field.name) for field in fields(self)}
         given["text_columns"] = listed(self.text_columns)
+        given["label_columns"] = listed(self.label_columns)
         given["label_map"] = label_pairs(given.get("label_map"))
         return DataChoice(given.pop("data"), **given)
 

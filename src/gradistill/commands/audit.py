@@ -25,6 +25,7 @@ from gradistill.commands.audit_models import AnyModel, AuditModel, AuditModels, 
 from gradistill.commands.data_warnings import (
     log_splits,
     overlap_with_training,
+    refuse_other_kind_of_model,
     teacher_warning,
     with_positive,
 )
@@ -35,9 +36,10 @@ from gradistill.commands.row_sample import drawn_rows
 from gradistill.commands.run_record import described, versions
 from gradistill.data import DataChoice, Splits, align_labels, read_splits
 from gradistill.data.data_source import Source
+from gradistill.data.label_metrics import MULTI_LABEL_METRICS
 from gradistill.data.overlap import overlap_line
 from gradistill.data.splits import CARRIED, Marks
-from gradistill.data.tasks import metrics_of
+from gradistill.data.tasks import Task, metrics_of
 from gradistill.errors import RecipeError, nearest
 from gradistill.io import checksum_of, read_object
 from gradistill.printing import NO_PREFIX
@@ -125,6 +127,7 @@ def audit(
     warnings = [
         *trained,
         *models.warnings(),
+        *_left_out(splits.task, choice),
         *(models.without_cascade() if choice.cascade else ()),
         *(f"{name}: {part}" for name, part in cut.items() if part.truncated),
     ]
@@ -169,6 +172,8 @@ def _task_metrics(audited: Audited, splits: Splits) -> dict[str, Any]:
     gold = audited.columns[0].get("gold")
     if gold is None:
         return {"metrics": {}}
+    if splits.task.multi_label:
+        return {"metrics": _metrics_of_several(audited, splits, gold)}
     students = {name: _predicted(audited, k, "student") for k, name in enumerate(audited.names)}
     models = students | {"teacher": _predicted(audited, 0, "teacher")}
     known = np.isfinite(gold) if splits.task.labels is None else gold >= 0
@@ -178,8 +183,29 @@ def _task_metrics(audited: Audited, splits: Splits) -> dict[str, Any]:
     return {"metrics": {name: metrics_of(splits.task, models[name][known], gold[known]) for name in order}}
 
 
+def _metrics_of_several(audited: Audited, splits: Splits, gold: np.ndarray) -> dict[str, dict[str, float]]:
+    """The task's metrics of every model from its flags and logits, on the rows whose labels are known."""
+    known = splits.task.labelled(gold)
+    owners = {"teacher": (0, "teacher")} | {name: (k, "student") for k, name in enumerate(audited.names)}
+    found = {}
+    for name, (k, role) in owners.items() if known.any() else ():
+        flags, logits = (audited.columns[k][f"{role}_{part}"][known] for part in ("flags", "logits"))
+        values = {metric: MULTI_LABEL_METRICS[metric] for metric in splits.task.metrics}
+        found[name] = {metric: of(gold[known] > 0, flags, logits) for metric, of in values.items()}
+    return found
+
+
+def _left_out(task: Task, choice: AuditChoice) -> list[str]:
+    """What an audit of several labels a row does not measure yet, in a sentence."""
+    if not task.multi_label or not choice.response_rows:
+        return []
+    return ["flips are not measured where a row may have several labels"]
+
+
 def _predicted(audited: Audited, k: int, role: str) -> np.ndarray:
     columns = audited.columns[k]
+    if f"{role}_flags" in columns:
+        return columns[f"{role}_flags"]
     return columns[f"{role}_label"] if f"{role}_label" in columns else columns[f"{role}_prediction"]
 
 
@@ -218,7 +244,11 @@ def _splits(data: DataChoice, choice: AuditChoice, models: AuditModels) -> Split
     marks = Marks(choice.rationale, units) if choice.rationale else None
     labels = models.teacher.labels
     names = None if labels == () else labels or ("LABEL_0",)
+    if models.teacher.multi_label:
+        models.refuse_other_kinds()
+        data = replace(data, kind=data.kind or "multi_label")
     splits = read_splits(data, wanted, marks=marks, outputs=names, carried=choice.slices)
+    refuse_other_kind_of_model(splits.task, models.teacher.multi_label, "teacher")
     if names is not None:
         splits = align_labels(splits, dict(enumerate(names)), label_map=data.label_map)
     elif data.label_map:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,12 +23,12 @@ from gradistill.commands.text_lengths import MOST, USUAL, LoadedModel, task_leng
 from gradistill.data import Task
 from gradistill.data.labels import Match, match_names, match_numbers, numbers_of
 from gradistill.errors import DataError, ModelError, RecipeError
+from gradistill.models.facts import is_multi_label, set_thresholds, thresholds_of
 from gradistill.models.loading import (
     label_names,
     load_classifier,
     load_config,
     load_tokenizer,
-    refuse_multi_label,
     refuse_other_tasks,
     set_padding,
 )
@@ -67,10 +68,15 @@ class AuditModel:
             return cls(owner, name, "", known, FunctionPredictor(given, known))
         folder = model_folder(given)
         if not isinstance(given, tuple) and (file := onnx_file(folder)) is not None:
-            onnx, home = OnnxPredictor.load(file), model_folder_of(file)
-            config = load_config(home)
-            refuse_other_tasks(folder, config)
-            refuse_multi_label(folder, config)
+            home = model_folder_of(file)
+            if is_multi_label_folder(str(home)):
+                raise ModelError(
+                    f"{name} is an ONNX model of several labels a row, which an audit does not read yet.",
+                    expected="the PyTorch folder that it was exported from",
+                    remedy=f"name that folder in place of {folder}",
+                )
+            onnx = OnnxPredictor.load(file)
+            refuse_other_tasks(folder, load_config(home))
             logger.info(f"{owner}: {file.name} of {home.name or home}")
             return cls(owner, name, str(home), onnx.labels, onnx)
         tokenizer, model = load_tokenizer(given), load_classifier(given)[0]
@@ -91,6 +97,11 @@ class AuditModel:
     def tokenizer(self) -> PreTrainedTokenizerBase | None:
         """What it reads texts with; a function reads the texts themselves."""
         return None if isinstance(self.predictor, FunctionPredictor) else self.predictor.tokenizer
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether it predicts any number of labels a row."""
+        return is_multi_label(self.model)
 
     @property
     def kind(self) -> str:
@@ -152,6 +163,18 @@ class AuditModels:
     teacher: AuditModel
     students: list[AuditModel]
     reference: AuditModel | None = None
+
+    def refuse_other_kinds(self) -> None:
+        """Raise ModelError where the teacher predicts any number of labels a row, and another model does not, or cannot
+        be known to."""
+        for model in (*self.students, *([self.reference] if self.reference else [])):
+            if not model.multi_label:
+                raise ModelError(
+                    f"{model.name} is {model.kind} of one label a row, and the teacher predicts several.",
+                    expected="PyTorch models with problem_type multi_label_classification",
+                    remedy="take a student of the same task",
+                )
+
     notes: tuple[str, ...] = ()
 
     @classmethod
@@ -350,4 +373,15 @@ def _reorder(model: PreTrainedModel, order: Sequence[int]) -> None:
         outputs["logits"] = outputs["logits"][:, list(order)]
         return outputs
 
+    if (limits := thresholds_of(model)) is not None:
+        set_thresholds(model, limits[list(order)])
     model.register_forward_hook(reordered)
+
+
+def is_multi_label_folder(folder: str) -> bool:
+    """Whether the configuration in a folder is that of a model of several labels a row; False where it has none."""
+    try:
+        config = json.loads((Path(folder) / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and config.get("problem_type") == "multi_label_classification"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from gradistill.auditing import Predictions, predict_rows
 from gradistill.commands.signal_stores import cache_folder
 from gradistill.data import Collator
 from gradistill.io import system_reason, write_whole
+from gradistill.models.facts import is_multi_label, thresholds_of
 from gradistill.store.fingerprint import digest
 
 logger = logging.getLogger(__name__)
@@ -48,7 +50,11 @@ def cached_predictions(
     }
     file = cache_folder() / "answers" / f"{digest(purpose)[:24]}.safetensors"
     try:
-        kept = _read(file, len(rows), purpose)
+        kept = replace(
+            _read(file, len(rows), purpose),
+            multi_label=is_multi_label(teacher),
+            thresholds=thresholds_of(teacher),
+        )
         logger.debug(f"the teacher's predictions: from {file}")
         on_progress(len(rows))
         return kept

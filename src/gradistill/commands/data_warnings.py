@@ -21,6 +21,8 @@ from gradistill.data.overlap import overlap, texts_of
 from gradistill.data.split_tables import Wanted, read_source
 from gradistill.data.table import with_fields
 from gradistill.data.tasks import label_key, no_better_than_constant
+from gradistill.errors import DataError
+from gradistill.models.facts import thresholds_of
 from gradistill.printing import NO_PREFIX, log_line
 
 logger = logging.getLogger(__name__)
@@ -52,18 +54,32 @@ def weak_teacher_warning(teacher: nn.Module, encoded: Dataset, collate: Collate,
     """A warning where a teacher predicts no better than one prediction for every row, on some of the encoded rows."""
     some = encoded if len(encoded) <= ROWS else encoded.shuffle(seed=0).select(range(ROWS))
     logits = predict_logits(teacher, some, collate, tokens_at_once=4096)
-    predicted = logits[:, 0] if task.labels is None else logits.argmax(-1)
+    predicted = task.predicted(logits, thresholds_of(teacher))
     return teacher_warning(task, predicted, np.asarray(some["labels"][:]))
 
 
 def teacher_warning(
     task: Task, predicted: np.ndarray, labels: np.ndarray, owner: str = "teacher"
 ) -> str | None:
-    """A warning where predicted class ids or scores are no better than one prediction for every row."""
+    """A warning where what ``Task.predicted`` returns is no better than one prediction for every row."""
     problem = no_better_than_constant(task, predicted, labels)
     if problem is None:
         return None
     return f"the {owner} is no better than a constant answer: {problem}. Check the labels and the data"
+
+
+def refuse_other_kind_of_model(task: Task, multi_label: bool, owner: str) -> None:
+    """Raise DataError where the rows may have several labels and the model predicts one, or the other way round."""
+    if task.multi_label == multi_label:
+        return
+    kinds = (
+        ("any number of labels", "one label") if task.multi_label else ("one label", "any number of labels")
+    )
+    raise DataError(
+        f"The data have {kinds[0]} a row, and the {owner} predicts {kinds[1]}.",
+        expected=f"a {owner} of the same kind of task (problem_type in its config.json)",
+        remedy=f"take another {owner}, or read the labels otherwise (--label-separator, --label-columns, --kind)",
+    )
 
 
 def log_splits(splits: Splits) -> None:

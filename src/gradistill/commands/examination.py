@@ -152,7 +152,7 @@ class Examination:
             with self._part("response loyalty") as done:
                 responses = self._word_examiner(done).response(rows)
             parts.append(responses)
-            if self.task.labels is not None:
+            if self.task.labels is not None and not self.task.multi_label:
                 with self._part("flips") as done:
                     flipped, flips = self._word_examiner(done).flips(rows)
                 parts[0] = [one.joined(other) for one, other in zip(responses, flipped, strict=True)]
@@ -221,14 +221,20 @@ class Examination:
 
     def _word_examiner(self, done: OnProgress) -> WordExaminer:
         teacher, *compared = self._predictors(self.models.every, done)
-        return WordExaminer(teacher, compared, self.rows.pool, self._neighbours, self.choice.seed)
+        several = self.task.multi_label
+        return WordExaminer(teacher, compared, self.rows.pool, self._neighbours, self.choice.seed, several)
 
     @cached_property
     def _neighbours(self) -> dict[str, str]:
         """For each word of the rows that flips are measured on the nearest other word of the data; none where there
         are no flips, or the teacher has no embeddings to look at."""
         teacher = self.models.teacher
-        if self.task.labels is None or teacher.model is None or teacher.tokenizer is None:
+        if (
+            self.task.labels is None
+            or self.task.multi_label
+            or teacher.model is None
+            or teacher.tokenizer is None
+        ):
             return {}
         words = {word for texts in row_texts(self.rows.response, self.task) for word in words_of(texts)}
         return nearest_words(teacher.model, teacher.tokenizer, words, self.rows.pool)

@@ -19,6 +19,7 @@ from gradistill.commands.text_lengths import LoadedModel, task_length
 from gradistill.data.word_scores import words_from_pieces
 from gradistill.errors import DataError, RecipeError
 from gradistill.models.eval_mode import frozen_eval
+from gradistill.models.facts import is_multi_label
 from gradistill.models.input_limits import check_readable
 from gradistill.models.loading import label_names, load_classifier, load_tokenizer, set_padding
 from gradistill.models.model_source import ModelSource, model_folder, model_name
@@ -44,9 +45,9 @@ def explain(
 ) -> Explanation:
     """Which words support the predicted label, by Integrated Gradients of its log-odds.
 
-    In a regression they support a higher prediction. A fine-tuned encoder may change its prediction within a narrow
-    stretch of the path, from zero more than from padding; without ``steps`` nodes gather there, 400 at most, until the
-    scores miss completeness by no more than a thousandth.
+    In a regression they support a higher prediction; of several labels a row the top one is explained. A fine-tuned
+    encoder may change its prediction within a narrow stretch of the path, from zero more than from padding; without
+    ``steps`` nodes gather there, 400 at most, until the scores miss completeness by no more than a thousandth.
 
     Parameters:
         ``model``: a folder, a hub id, or a pair ``(model, tokenizer)``, which stays as it is.
@@ -81,6 +82,7 @@ def explain(
     rule = "adaptive Simpson nodes" if steps is None else "Gauss–Legendre steps"
     regression = len(logits) == 1
     names = list(label_names(classifier).values())
+    probabilities = logits.sigmoid() if is_multi_label(classifier) else logits.softmax(-1)
     return Explanation(
         model=name,
         texts=tuple(texts),
@@ -92,7 +94,7 @@ def explain(
             sequence_ids=encoding.sequence_ids(0) if len(texts) == 2 else None,
         ),
         label="prediction" if regression else names[at],
-        probabilities=None if regression else dict(zip(names, logits.softmax(-1).tolist(), strict=True)),
+        probabilities=None if regression else dict(zip(names, probabilities.tolist(), strict=True)),
         prediction=logits.item() if regression else None,
         target="prediction" if regression else "log_odds",
         method=f"integrated gradients, {int(found.nodes)} {rule}, {baseline} baseline",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from transformers import set_seed
 
 from gradistill.commands.data_warnings import log_splits, with_positive
@@ -18,6 +19,7 @@ from gradistill.data.data_source import Source
 from gradistill.errors import RecipeError
 from gradistill.models.loading import Head, load_classifier, load_tokenizer
 from gradistill.models.model_source import ModelSource, model_folder, model_name, model_paths
+from gradistill.models.prior_bias import start_at_prior
 from gradistill.recipe import Recipe
 from gradistill.training.arguments import check_training
 
@@ -66,7 +68,10 @@ def finetune(
     log_splits(splits)
     set_seed(recipe.training.seed)
     tokenizer = load_tokenizer(model)
-    loaded, _ = load_classifier(model, head=Head(splits.task.labels), new_head=True)
+    loaded, _ = load_classifier(model, head=Head(splits.task.labels, splits.task.multi_label), new_head=True)
+    if splits.task.multi_label:
+        flags = np.asarray(splits.rows["train"]["label"][:])
+        start_at_prior(loaded, flags.mean(axis=0).tolist(), len(flags))
     student = LoadedModel("model", model_folder(model), loaded)
     recipe = recipe.with_length(new_length(recipe.training.max_length, [student]))
     names = {"student": model_name(model), "data": choice.name}

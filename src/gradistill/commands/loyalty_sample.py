@@ -52,6 +52,7 @@ class LoyaltySample:
         teacher, own = (
             ClassifierPredictor(model, self.tokenizer, self.max_length) for model in (self.teacher, student)
         )
-        examiner = WordExaminer(teacher, [own], word_pool(row_texts(pool, self.task)), seed=self.seed)
+        words, several = word_pool(row_texts(pool, self.task)), self.task.multi_label
+        examiner = WordExaminer(teacher, [own], words, seed=self.seed, multi_label=several)
         (found,) = examiner.response(TextRows(row_texts(rows, self.task), rows["index"][:]), masked=False)
         return flat(estimates(found.columns, ["response"])).get("response")

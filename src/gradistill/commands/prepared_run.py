@@ -8,13 +8,14 @@ from dataclasses import replace
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, set_seed
 
-from gradistill.commands.data_warnings import log_splits, with_positive
+from gradistill.commands.data_warnings import log_splits, refuse_other_kind_of_model, with_positive
 from gradistill.commands.model_pair import ModelPair
 from gradistill.commands.task_run import TaskRun
 from gradistill.commands.text_lengths import LoadedModel, task_length
 from gradistill.data import DataChoice, Splits, align_labels, load_unlabelled, read_splits
 from gradistill.errors import RecipeError
 from gradistill.models.device_map import DeviceMap
+from gradistill.models.facts import is_multi_label
 from gradistill.models.loading import label_names, load_classifier, load_tokenizer, set_padding
 from gradistill.models.model_source import ModelSource, model_folder, model_name
 from gradistill.models.student import (
@@ -48,6 +49,7 @@ def prepared_run(
     splits = align_labels(
         read_splits(data, optional=optional), label_names(teacher_model), label_map=data.label_map
     )
+    refuse_other_kind_of_model(splits.task, is_multi_label(teacher_model), "teacher")
     splits = with_positive(splits, data.positive, [model_folder(teacher)])
     log_splits(splits)
     if recipe.training.augment:
@@ -92,10 +94,11 @@ def _unlabelled(data: DataChoice, recipe: Recipe, splits: Splits) -> Dataset | N
 
 def _refuse_gold_scores(recipe: Recipe, splits: Splits, rows: str) -> None:
     gold = [t.name for t in recipe.objectives.values() if getattr(t.objective, "target", None) == "gold_loss"]
-    if gold and splits.task.labels is None:
+    if gold and (splits.task.labels is None or splits.task.multi_label):
+        what = "loss of the gold labels" if splits.task.labels else "distance from the gold score"
         raise RecipeError(
-            f"{gold[0]} differentiates the distance from the gold score, which {rows} do not have",
-            expected="another target, such as log_odds (the prediction)",
+            f"{gold[0]} differentiates the {what}, which {rows} do not have",
+            expected="another target, such as log_odds",
             remedy=f"--set objectives.{gold[0]}.target=log_odds --set objectives.{gold[0]}.view=all, "
             "or --settings default",
         )

@@ -22,8 +22,10 @@ from gradistill.commands.loyalty_sample import LoyaltySample
 from gradistill.commands.signal_stores import AUTO, StoreChoice, StoreRows, plan_store, stored_teacher
 from gradistill.commands.training_run import EncodedRows, Run
 from gradistill.data import Collator, Encoded, Splits, Task, compute_metrics, encode
+from gradistill.data.label_metrics import choose_thresholds
 from gradistill.data.transfer_rows import TransferRows
 from gradistill.models.device_map import placed
+from gradistill.models.facts import set_thresholds, thresholds_of
 from gradistill.objectives.base import ANY_PAIR
 from gradistill.printing import progress_bars
 from gradistill.recipe import TrainingSettings
@@ -195,7 +197,12 @@ class TaskRun(Run):
         return self.max_length if self.recipe.compute.pad_to_max_length else None
 
     def metric_function(self) -> Callable[[EvalPrediction], dict[str, float]]:
-        return partial(_metrics_of, task=self.task)
+        return partial(_metrics_of, task=self.task, choose=self.chooses_thresholds)
+
+    @property
+    def chooses_thresholds(self) -> bool:
+        """Whether each label of several a row gets the threshold with its highest F1 on the validation rows."""
+        return self.task.multi_label and self.recipe.training.thresholds == "validation"
 
     def evaluate(
         self,
@@ -244,16 +251,33 @@ class TaskRun(Run):
             predictions = predict_rows(
                 student, validation, Collator(self.tokenizer), labels=labels, on_progress=done
             )
+        predictions = self._with_thresholds(predictions, validation)
         loyal = None
         if teacher is not None and reference is not None:
             response = self._sample(teacher.model).response(student)
             loyal = replace(loyalty(predictions, reference), response=response, floors=before).as_dict()
+        chosen = {} if predictions.thresholds is None else {"thresholds": self._thresholds(predictions)}
         return {
+            **chosen,
             "eval": self._metrics(predictions, validation),
             "teacher_eval": self._metrics(reference, validation) if reference else None,
             "loyalty": loyal,
             "warnings": [*self.splits.warnings, *self._doubts(predictions, reference, validation)],
         }
+
+    def _with_thresholds(self, predictions: Predictions, validation: Dataset) -> Predictions:
+        """The student's predictions with the threshold of each label, which go into its configuration too."""
+        if not self.task.multi_label:
+            return predictions
+        labels, chosen = np.asarray(validation["labels"][:]), None
+        if self.chooses_thresholds:
+            chosen = choose_thresholds(predictions.logits, labels)
+        set_thresholds(self.models.student.model, chosen)
+        return replace(predictions, thresholds=thresholds_of(self.models.student.model))
+
+    def _thresholds(self, predictions: Predictions) -> dict[str, float]:
+        assert predictions.thresholds is not None
+        return dict(zip(self.task.labels or (), predictions.thresholds.tolist(), strict=True))
 
     def _reference(
         self, teacher: nn.Module, rows: Dataset, inputs: Mapping[str, str], done: Callable[[int], object]
@@ -280,7 +304,7 @@ class TaskRun(Run):
             bar = progress.add_task("testing", total=len(test) * len(models))
             for name, model in models.items():
                 logits = predict_logits(model, test, collate, on_progress=lambda n: progress.advance(bar, n))
-                found[name] = compute_metrics(self.task, logits, labels)
+                found[name] = compute_metrics(self.task, logits, labels, thresholds_of(model))
         return found
 
     def _doubts(
@@ -288,13 +312,13 @@ class TaskRun(Run):
     ) -> list[str]:
         """What is wrong with the teacher, or without one with the model that may become one."""
         judged, owner = (predictions, "model") if reference is None else (reference, "teacher")
-        predicted = judged.logits[:, 0] if self.task.labels is None else judged.labels
+        predicted = self.task.predicted(judged.logits, judged.thresholds)
         warning = teacher_warning(self.task, predicted, np.asarray(validation["labels"][:]), owner)
         return [warning] if warning else []
 
     def _metrics(self, predictions: Predictions, validation: Dataset) -> dict[str, float]:
         labels = np.asarray(validation["labels"][:])
-        return compute_metrics(self.task, predictions.logits, labels)
+        return compute_metrics(self.task, predictions.logits, labels, predictions.thresholds)
 
     def about(self, encoded: EncodedRows, inputs: Mapping[str, str]) -> dict[str, Any]:
         """How the rows were read, so that others can read the same ones."""
@@ -319,8 +343,10 @@ def replaces_words(signals: Iterable[Signal]) -> bool:
     return any(signal.replaces_words for signal in signals)
 
 
-def _metrics_of(prediction: EvalPrediction, task: Task) -> dict[str, float]:
+def _metrics_of(prediction: EvalPrediction, task: Task, *, choose: bool = False) -> dict[str, float]:
+    """``choose``: with the threshold of each label that these rows have the highest F1 with."""
     logits = (
         prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
     )
-    return compute_metrics(task, logits, prediction.label_ids)  # pyright: ignore[reportArgumentType]
+    labels: Any = prediction.label_ids
+    return compute_metrics(task, logits, labels, choose_thresholds(logits, labels) if choose else None)

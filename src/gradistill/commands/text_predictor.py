@@ -21,6 +21,7 @@ from gradistill.data.row_stream import CHUNK_ROWS
 from gradistill.data.tokenization import Losses, losses, refuse_no_room
 from gradistill.data.validation import text_fault
 from gradistill.errors import DataError, ModelError
+from gradistill.models.loading import refuse_multi_label
 from gradistill.models.model_source import ModelSource, model_name
 
 CHARACTERS_AT_ONCE = 2_000_000
@@ -138,6 +139,8 @@ def load_predictor(model: ModelSource, *, max_length: int | None = None) -> Text
         print(dict(zip(predictor.labels, probabilities[0])))
     """
     loaded = AuditModel.load(model, "model", model_name(model))
+    if loaded.model is not None:
+        refuse_multi_label(loaded.name, loaded.model.config, "predict")
     if loaded.reader is None and max_length is None:
         max_length = trained_length(loaded.folder)
     length = AuditModels(loaded, []).text_length(max_length)

@@ -14,6 +14,8 @@ from gradistill.errors import Problem
 
 _FREE, _MOST_TIMES = 64_000_000, 100
 """Bytes that any file may become, and how many times its size a larger one may."""
+_MOST_IN_LISTS = 200_000_000
+"""Bytes of a column of lists that is read: more is no column of labels."""
 
 
 class Expanding(ValueError):
@@ -70,6 +72,15 @@ def read_dataset(name: str, dataset: Dataset) -> Table:
             names = declared[column] = tuple(feature.names)
             # -1 is no class: it is how the hub hides the label of a test split.
             columns[column] = [names[v] if v is not None and v >= 0 else v for v in columns[column]]
+        inner = getattr(feature, "feature", None)  # of a list
+        if isinstance(inner, ClassLabel) and inner.names and column in columns:
+            names = declared[column] = tuple(inner.names)
+            columns[column] = [
+                [names[v] if v is not None and v >= 0 else v for v in cell]
+                if isinstance(cell, list)
+                else cell
+                for cell in columns[column]
+            ]
     return Table(name, columns, table.lines, table.problems, class_names=declared)
 
 
@@ -91,8 +102,19 @@ def _values(column: pa.ChunkedArray) -> list[Any]:
         return column.to_pylist()
     if pa.types.is_struct(kind):
         return _objects(column)
+    if _holds_labels(kind) and column.nbytes <= _MOST_IN_LISTS:
+        return column.to_pylist()
     # A vector or an image is neither text nor label: its type is enough for a message, its values may be huge.
     return [column.type] * len(column)
+
+
+def _holds_labels(kind: pa.DataType) -> bool:
+    """Whether it is a list of what labels are written by: text, whole numbers, flags, and flags as decimals."""
+    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
+        return False
+    inner = kind.value_type
+    text = pa.types.is_string(inner) or pa.types.is_large_string(inner)
+    return text or pa.types.is_integer(inner) or pa.types.is_floating(inner) or pa.types.is_boolean(inner)
 
 
 def _objects(column: pa.ChunkedArray) -> list[dict[str, Any] | None]:

@@ -12,8 +12,8 @@ from gradistill.data.data_source import Source, described_source, is_path, path_
 from gradistill.data.tasks import Task
 from gradistill.errors import RecipeError
 
-LabelKind = Literal["classes", "scores"]
-"""What the labels are: names or numbers of classes, or numbers to be predicted."""
+LabelKind = Literal["classes", "scores", "multi_label"]
+"""What the labels are: names or numbers of classes, numbers to be predicted, or any number of labels a row."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,9 @@ class DataChoice:
     ``DatasetDict``, a pandas ``DataFrame``, a list of dicts, or a dict of these by split. Without a ``task`` it is
     inferred from the training rows. ``label_column`` and ``text_columns`` are names in the source; ``body.text`` names
     a field of the column ``body``. ``kind`` settles whether numeric labels are ``classes`` or ``scores``.
+
+    Several labels a row are lists in the label column, or else ``label_columns`` names the columns that hold a 0 or 1
+    for the label of their name, or ``label_separator`` what stands between labels in a text.
 
     ``unlabelled`` is a source of more rows without labels (``load_unlabelled``). ``validation_share`` (between 0 and
     1) takes the validation rows out of the training rows, drawn by ``validation_seed``: for one file without splits.
@@ -44,12 +47,17 @@ class DataChoice:
     validation_seed: int = 0
     label_map: Mapping[str, str] | None = None
     positive: str | None = None
+    label_columns: Sequence[str] | None = None
+    label_separator: str | None = None
 
     def __post_init__(self) -> None:
         if self.kind is not None and self.kind not in get_args(LabelKind):
             raise RecipeError(
-                f"kind is {self.kind!r}", expected="classes or scores", remedy="choose one of them"
+                f"kind is {self.kind!r}",
+                expected="classes, scores or multi_label",
+                remedy="choose one of them",
             )
+        self._check_several()
         share, seed = self.validation_share, self.validation_seed
         if share is not None and not (isinstance(share, int | float) and 0 < share < 1):
             raise RecipeError(
@@ -75,6 +83,39 @@ class DataChoice:
                 expected="a share of the training rows that the seed draws",
                 remedy="give --validation-share, or leave --validation-seed out",
             )
+
+    def _check_several(self) -> None:
+        """Raise RecipeError for ways to read several labels a row that do not go together."""
+        columns, separator = self.label_columns, self.label_separator
+        if columns is None and separator is None:
+            return
+        named = [name for name in ("label_columns", "label_separator") if getattr(self, name) is not None]
+        others = [("kind", self.kind)] if self.kind not in (None, "multi_label") else []
+        others += [("label_column", self.label_column)] if columns is not None and self.label_column else []
+        if len(named) == 2 or others:
+            also = named[1] if len(named) == 2 else f"{others[0][0]} {others[0][1]!r}"
+            raise RecipeError(
+                f"{named[0]} is given, and {also} too",
+                expected="one way to read several labels a row",
+                remedy="leave one of them out",
+            )
+        if columns is not None and (isinstance(columns, str) or len(set(columns)) < 2):
+            raise RecipeError(
+                f"label_columns is {columns!r}",
+                expected="two columns or more, each a 0 or 1 for the label of its name",
+                remedy="for example billing,urgent; one column of lists is a label_column",
+            )
+        if separator is not None and not separator.strip("\n"):
+            raise RecipeError(
+                f"label_separator is {separator!r}",
+                expected="what stands between two labels of a row",
+                remedy='for example ";"',
+            )
+
+    @property
+    def label(self) -> str | None:
+        """The label column that is named; several columns of flags become one of that name."""
+        return self.label_column if self.label_columns is None else ",".join(self.label_columns)
 
     @property
     def columns(self) -> tuple[str, ...] | None:

@@ -137,6 +137,8 @@ def _plain(value: Any) -> Any:
     """Numbers of NumPy as Python's; pandas' marks of a missing value as None."""
     if isinstance(value, np.generic):
         value = value.item()
+    if isinstance(value, np.ndarray) and value.ndim == 1:
+        return value.tolist()
     if type(value).__name__ in ("NAType", "NaTType"):
         return None
     if isinstance(value, float) and value != value:

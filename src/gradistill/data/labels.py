@@ -230,5 +230,8 @@ def _other_names(
 def _renumbered(rows: Dataset, new_ids: np.ndarray) -> Dataset:
     columns = {name: rows[name][:] for name in rows.column_names}
     ids = np.asarray(columns["label"])  # of a row without a label it is negative, and stays so
-    columns["label"] = np.where(ids >= 0, new_ids[np.maximum(ids, 0)], ids).tolist()
+    if ids.ndim == 2:  # a flag for each label: its column moves
+        columns["label"] = ids[:, np.argsort(new_ids)].tolist()
+    else:
+        columns["label"] = np.where(ids >= 0, new_ids[np.maximum(ids, 0)], ids).tolist()
     return Dataset.from_dict(columns, features=rows.features)

@@ -10,19 +10,18 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, Features, List, Value
 
-from gradistill.batch import UNLABELLED
 from gradistill.data.data_choice import DataChoice
 from gradistill.data.data_source import Source, data_name
 from gradistill.data.marked_spans import Units, spans
 from gradistill.data.overlap import overlap, overlap_line, texts_of
+from gradistill.data.several_labels import joined_labels, label_flags, with_flag_columns
 from gradistill.data.split_tables import Wanted, read_source
 from gradistill.data.table import Table, nested_names, with_fields
 from gradistill.data.task_inference import (
     Inferred,
     are_words,
     infer_task,
-    joined_labels,
-    refuse_several_labels,
+    refuse_other_kind,
 )
 from gradistill.data.tasks import TASKS, Task, get_task, inferred_task, metric_title
 from gradistill.data.text_columns import (
@@ -66,15 +65,23 @@ class Marks:
 
 
 @dataclass(frozen=True)
+class _LabelColumn:
+    """Where the label is, and what stands between several labels of a row in text."""
+
+    name: str
+    separator: str | None = None
+
+
+@dataclass(frozen=True)
 class Splits:
     """Checked rows by split. Each has the task's text columns, ``label`` and ``index``.
 
-    ``label`` is a class id (int64) or a score (float32); ``index`` is the row number from 0. ``label_column``
-    is what the label is called at the source. ``skipped`` counts rows left out by ``task.skip_unlabelled``. In
-    the splits ``without_labels`` the label is ``UNLABELLED``, or NaN in a regression. ``notes`` are what else
-    people should read about a split: where it comes from, if that is not obvious. ``left_out`` holds the
-    reasons why columns of an inferred task are no texts. ``alphabetical`` is set where the order of the classes
-    is ours and not the source's. ``remarks`` and ``warnings`` are sentences for people. ``overlap`` counts
+    ``label`` is a class id (int64), a score (float32), or a 0 or 1 for each of several labels (a list of float32);
+    ``index`` is the row number from 0. ``label_column`` is what the label is called at the source. ``skipped`` counts
+    rows left out by ``task.skip_unlabelled``. In the splits ``without_labels`` the label is ``task.no_label``.
+    ``notes`` are what else people should read about a split: where it comes from, if that is not obvious. ``left_out``
+    holds the reasons why columns of an inferred task are no texts. ``alphabetical`` is set where the order of the
+    classes is ours and not the source's. ``remarks`` and ``warnings`` are sentences for people. ``overlap`` counts
     validation rows that are training rows, where both splits were read (``data.overlap``).
     """
 
@@ -95,6 +102,7 @@ class Splits:
         """What was loaded, for people: task, columns, labels with their counts, rows."""
         task = self.task
         kind = "regression" if task.labels is None else f"classification, {task.num_labels} classes"
+        kind = f"{task.num_labels} labels, any number of them a row" if task.multi_label else kind
         lines = [
             f"task: {task.name} ({kind}{', inferred from the data' if self.inferred else ''}{self._other_kind()})",
             f"text: {', '.join(map(printable, task.text_columns))}",
@@ -138,9 +146,15 @@ class Splits:
         labels = np.asarray(rows.with_format("numpy")["label"])
         if self.task.labels is None:
             return f"scores from {labels.min():g} to {labels.max():g}"
-        counts = np.bincount(labels, minlength=self.task.num_labels)
+        if self.task.multi_label:
+            counts = labels.sum(axis=0).astype(int)
+        else:
+            counts = np.bincount(labels, minlength=self.task.num_labels)
         named = [f"{printable(name)}: {n}" for name, n in zip(self.task.labels, counts, strict=True)]
-        return ", ".join(named[:10]) + (f" and {len(named) - 10} classes more" if len(named) > 10 else "")
+        what = "labels" if self.task.multi_label else "classes"
+        more = f" and {len(named) - 10} {what} more" if len(named) > 10 else ""
+        bare = int((labels.sum(axis=1) == 0).sum()) if self.task.multi_label else 0
+        return ", ".join(named[:10]) + more + (f"; {bare} rows with no label" if bare else "")
 
 
 def load_splits(
@@ -162,7 +176,8 @@ def load_splits(
             ``spans``.
         ``span_units``: whether spans count ``characters`` or ``words``.
         ``how``: further fields of ``DataChoice``: ``task`` (a name or a ``Task``), ``label_column``, ``text_columns``,
-            ``kind``, ``positive``, ``validation_share``, ``validation_seed``. Without ``task`` it is inferred from
+            ``label_columns``, ``label_separator``, ``kind``, ``positive``, ``validation_share``, ``validation_seed``.
+            Without ``task`` it is inferred from
             train, or from the first split if train is not wanted; a hub id of a known task names it.
 
     Raises DataError with every unusable row, column and file, and RecipeError for an unknown task.
@@ -200,10 +215,11 @@ def read_splits(
     given = _given_task(choice)
     tables, problems = read_source(choice.source, _wanted(choice, splits, optional), given)
     texts = choice.columns or (given.text_columns if given else ())
-    names = (*texts, choice.label_column or "", marks.column if marks else "", *carried)
-    tables = {split: with_fields(table, names) for split, table in tables.items()}
+    flags = tuple(choice.label_columns or ())
+    names = (*texts, choice.label_column or "", *flags, marks.column if marks else "", *carried)
+    tables = {k: with_flag_columns(with_fields(table, names), flags) for k, table in tables.items()}
     carrying = {k: _only(t, carried, needed=k == splits[0]) for k, t in tables.items()}
-    hidden = set(carried) - {*texts, choice.label_column}
+    hidden = set(carried) - {*texts, choice.label}
     tables = {split: _without(table, hidden) for split, table in tables.items()}
     notes = _set_apart(choice, tables, optional, given)
     problems += [problem for table in tables.values() for problem in table.problems]
@@ -211,7 +227,7 @@ def read_splits(
     if given is None and outputs is not None and first.columns and _lacks_labels(first, choice):
         inferred = _task_of_outputs(first, choice, outputs)
     elif given is not None:
-        inferred = Inferred(given, choice.label_column or _label_of(first), {})
+        inferred = Inferred(given, choice.label or _label_of(first), {})
         if outputs is not None and _lacks_labels(first, choice) and choice.columns is None:
             others = [c for c in first.columns if c not in (*given.text_columns, inferred.label_column)]
             _refuse_possible_labels(first, [name for name in others if _are_outputs(first, name, outputs)])
@@ -220,12 +236,13 @@ def read_splits(
         problems += _other_columns(first, {k: t for k, t in tables.items() if k not in optional})
     task, label = inferred.task, inferred.label_column
     for table in tables.values():
-        refuse_several_labels(table, label)
+        refuse_other_kind(table, label, task.kind)
     if label in task.text_columns:
         raise DataError(f"The column {label!r} is named both as the label and as a text.", remedy=_REMEDY)
     bare = frozenset(k for k, t in tables.items() if outputs is not None and _lacks_labels(t, choice))
+    way = _LabelColumn(label, choice.label_separator)
     checked = {
-        k: _checked(t, task, None if k in bare else label, marks, carrying[k]) for k, t in tables.items()
+        k: _checked(t, task, None if k in bare else way, marks, carrying[k]) for k, t in tables.items()
     }
     for split, (_, faults) in checked.items():
         problems += _sure(faults, tables[split], first if given is None else None)
@@ -289,10 +306,10 @@ def _doubts(table: Table, task: Task, label: str) -> Iterator[str]:
             )
         elif reason := wordless(table.columns[column]):
             yield f"the text column {column!r} holds no words: {reason}"
-    if joined := task.labels and joined_labels(table, label):
+    if not task.multi_label and task.labels and (joined := joined_labels(table, label)):
         yield (
-            f"the label {joined!r} looks like several labels in one. It is taken as a class of its own: several "
-            "labels a row are not supported yet"
+            f"the label {joined[0]!r} looks like several labels in one, and is taken as a class of its own. With "
+            f"--label-separator {joined[1]!r} (label_separator= in Python) it is several labels of a row"
         )
 
 
@@ -327,8 +344,8 @@ def _set_apart(
             notes[split] = f"from {Path(table.file).name}"
     for split in set(optional).intersection(tables):
         table = tables[split]
-        if choice.label_column or task is not None:
-            names = [choice.label_column or _label_of(table)]
+        if choice.label or task is not None:
+            names = [choice.label or _label_of(table)]
         else:
             names = label_candidates(table.columns)
         if table.columns and _is_unlabelled(table, names):
@@ -344,16 +361,14 @@ def _is_unlabelled(table: Table, label_columns: Sequence[str]) -> bool:
 
 def _lacks_labels(table: Table, choice: DataChoice) -> bool:
     """Whether a split has no label to compare with; a column that was named must be there."""
-    if choice.label_column is not None and choice.label_column not in table.columns:
+    if choice.label is not None and choice.label not in table.columns:
         return False
-    return _is_unlabelled(
-        table, [choice.label_column] if choice.label_column else label_candidates(table.columns)
-    )
+    return _is_unlabelled(table, [choice.label] if choice.label else label_candidates(table.columns))
 
 
 def _task_of_outputs(table: Table, choice: DataChoice, outputs: Sequence[str]) -> Inferred:
     """The task that a model solves, for rows without labels: its classes, and the columns of text that are there."""
-    named = choice.label_column or next(iter(label_candidates(table.columns)), "")
+    named = choice.label or next(iter(label_candidates(table.columns)), "")
     if choice.columns and (problems := missing_columns(table, choice.columns)):
         raise DataError(f"{table.file} lacks columns that were named.", problems=problems)
     rest = replace(table, columns={k: v for k, v in table.columns.items() if k != named})
@@ -363,8 +378,10 @@ def _task_of_outputs(table: Table, choice: DataChoice, outputs: Sequence[str]) -
         _refuse_possible_labels(
             table, [name for name in rest.columns if _may_be_labels(table, name, outputs)]
         )
+    several = choice.kind == "multi_label"
     labels = tuple(outputs) if len(outputs) > 1 else None
-    task = replace(inferred_task(texts, labels, choice.name), name=data_name(choice.source))
+    task = inferred_task(texts, labels, choice.name, multi_label=several)
+    task = replace(task, name=data_name(choice.source))
     _refuse_other_kind(choice, task)
     return Inferred(task, named, chosen.left_out if chosen else {})
 
@@ -396,6 +413,7 @@ def _with_share(found: Splits, choice: DataChoice, splits: Sequence[str]) -> Spl
     whole = found.rows["train"]
     train, validation = divided(whole, found.task, share, seed)
     how = "" if found.task.labels is None else " with the shares of the classes"
+    how = " with the shares of each row's rarest label" if found.task.multi_label else how
     note = f"of {len(whole)} rows, drawn by seed {seed}{how} (--validation-share {share:g})"
     bare = found.without_labels | ({"validation"} if "train" in found.without_labels else frozenset())
     return replace(
@@ -451,10 +469,11 @@ def _given_task(choice: DataChoice) -> Task | None:
 
 
 def _refuse_other_kind(choice: DataChoice, task: Task) -> None:
-    own = "scores" if task.labels is None else "classes"
-    if choice.kind not in (None, own):
+    several = choice.label_columns is not None or choice.label_separator is not None
+    wanted = "multi_label" if several else choice.kind
+    if wanted not in (None, task.kind):
         raise RecipeError(
-            f"kind is {choice.kind!r}, and the task {task.name!r} has {own}",
+            f"kind is {wanted!r}, and the task {task.name!r} has {task.kind}",
             expected="a kind that the task has",
             remedy="leave --kind or --task out",
         )
@@ -503,29 +522,29 @@ def _other_columns(first: Table, tables: Mapping[str, Table]) -> list[Problem]:
 def _checked(
     table: Table,
     task: Task,
-    label_column: str | None,
+    label: _LabelColumn | None,
     marks: Marks | None,
     carried: Mapping[str, Sequence[Any]],
 ) -> tuple[dict[str, list[Any]], list[Problem]]:
     """The columns of a prepared split, without rows that have no label, and all that is wrong with them.
 
-    Without a ``label_column`` every row stays, and none has a label.
+    Without a ``label`` column every row stays, and none has a label.
     """
     if not table.columns:
         return {}, []
+    label_column = label.name if label else None
     needed = task.text_columns if label_column is None else (*task.text_columns, label_column)
     problems = missing_columns(table, needed)
     present = [name for name in task.text_columns if name in table.columns]
     problems += [problem for name in present for problem in text_problems(table, name)]
     if label_column is None:
-        labels: list[Any] = [float("nan") if task.labels is None else UNLABELLED] * len(table.lines)
-    elif label_column in table.columns:
-        read = scores(table, label_column) if task.labels is None else class_ids(table, label_column, task)
-        labels, faults = read
+        labels: Sequence[Any] = [task.no_label] * len(table.lines)
+    elif label is not None and label_column in table.columns:
+        labels, faults = _read_labels(table, label, task)
         problems += faults
     else:
         return {}, problems
-    kept = [i for i, label in enumerate(labels) if label is not None]
+    kept = [i for i, found in enumerate(labels) if found is not None]
     if not kept and not problems and not table.problems:
         problems.append(Problem(table.file, "no row has a label", column=label_column))
     columns = {name: [table.columns[name][i] for i in kept] for name in present}
@@ -537,11 +556,23 @@ def _checked(
     return {**columns, "label": [labels[i] for i in kept]}, problems
 
 
+def _read_labels(table: Table, label: _LabelColumn, task: Task) -> tuple[Sequence[Any], list[Problem]]:
+    if task.multi_label:
+        return label_flags(table, label.name, task, label.separator)
+    return scores(table, label.name) if task.labels is None else class_ids(table, label.name, task)
+
+
+def _label_feature(task: Task) -> Any:
+    if task.multi_label:
+        return List(Value("float32"), length=task.num_labels)
+    return Value("float32" if task.labels is None else "int64")
+
+
 def prepared(columns: dict[str, list[Any]], task: Task, first_index: int = 0) -> Dataset:
     """Columns of texts and ``label`` as the rows of a prepared split, numbered from ``first_index``."""
     features = Features(
         {name: Value("string") for name in task.text_columns}
-        | {"label": Value("float32" if task.labels is None else "int64"), "index": Value("int64")}
+        | {"label": _label_feature(task), "index": Value("int64")}
         | ({"spans": List(List(Value("int64")))} if "spans" in columns else {})
         | {name: Value("string") for name in columns if name.startswith(CARRIED)}
     )

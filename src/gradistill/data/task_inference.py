@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import pyarrow as pa
-
 from gradistill.data.data_choice import DataChoice, LabelKind
+from gradistill.data.several_labels import flag_names, flat_labels, several_labels
 from gradistill.data.table import Table
 from gradistill.data.tasks import Task, inferred_task, label_key
 from gradistill.data.text_columns import LABEL_COLUMNS, TextChoice, find_text_columns, label_candidates
@@ -18,13 +15,6 @@ from gradistill.data.validation import is_missing, missing_columns, number, show
 from gradistill.errors import DataError
 
 MOST_CLASSES = 50
-_OPENING = {"[": "]", "(": ")", "{": "}"}
-_KINDS = {list: "list", tuple: "list", set: "list", dict: "mapping"}
-_ARRAY = re.compile(r"\[\s*-?[\d.]+(?:\s+-?[\d.]+)*\s*\]")
-"""How numpy writes a vector: "[1 1 0]"."""
-_FLAGS = re.compile(r"[01](?:\s*[\s,;|]\s*[01])+")
-"""A vector of zeros and ones without brackets: "1 0 1"."""
-_SEPARATORS = ("|", ";", ",", "/", "+")
 
 
 @dataclass(frozen=True)
@@ -38,14 +28,34 @@ class Inferred:
 
 def infer_task(table: Table, choice: DataChoice) -> Inferred:
     """The task that ``table`` holds. Raises DataError where there is doubt."""
-    named = (*(choice.columns or ()), *((choice.label_column,) if choice.label_column else ()))
+    named = (*(choice.columns or ()), *((choice.label,) if choice.label else ()))
     if problems := missing_columns(table, named):
         raise DataError(f"{table.file} lacks columns that were named.", problems=problems)
-    label_column = choice.label_column or find_label_column(table)
-    refuse_several_labels(table, label_column)
-    labels = find_labels(table, label_column, choice.kind)
+    label_column = choice.label or find_label_column(table)
+    if choice.kind in ("classes", "scores"):
+        refuse_other_kind(table, label_column, choice.kind)
+    labels = _names_of_several(table, label_column, choice)
+    several = labels is not None
+    labels = labels or find_labels(table, label_column, choice.kind)
     texts = TextChoice(choice.columns, {}) if choice.columns else find_text_columns(table, label_column)
-    return Inferred(inferred_task(texts.texts, labels, choice.name), label_column, texts.left_out)
+    task = inferred_task(texts.texts, labels, choice.name, multi_label=several)
+    return Inferred(task, label_column, texts.left_out)
+
+
+def _names_of_several(table: Table, column: str, choice: DataChoice) -> tuple[str, ...] | None:
+    """The names of the labels of a column that holds several a row; None for one a row."""
+    parts = several_labels(table, column, choice.label_separator)
+    if parts is None:
+        if choice.kind == "multi_label":
+            raise DataError(
+                f"{table.file}, column {column!r}: no row has a list of labels.",
+                expected="lists of labels, vectors of flags, or labels with a separator between",
+                remedy='name the separator, as in --label-separator ";", or the columns of flags with --label-columns',
+            )
+        return None
+    if parts.flags:
+        return flag_names(table, column, parts)
+    return find_labels(flat_labels(table, column, parts), column, "classes")
 
 
 def find_label_column(table: Table) -> str:
@@ -62,48 +72,19 @@ def find_label_column(table: Table) -> str:
     )
 
 
-def refuse_several_labels(table: Table, column: str) -> None:
-    """Raises DataError for labels that are lists, mappings or vectors, also as text (``"[1, 1, 0]"``)."""
-    values = table.columns.get(column, ())
-    vectors = len(values) > 1 and all(isinstance(v, str) and _FLAGS.fullmatch(v.strip()) for v in values)
-    for line, value in zip(table.lines, values, strict=False):
-        if kind := "a vector of flags in text" if vectors else _several(value):
-            raise DataError(
-                f"{table.file}, row {line}, column {column!r}: the label is {kind}: {shown(value)}. "
-                "Several labels a row are not supported yet.",
-                expected="one label a row: a word, a number, or a score",
-                remedy="keep one label a row, or train one classifier a label on a column of yes and no; "
-                "another column can be named with --label-column (label_column= in Python)",
-            )
-
-
-def _several(value: object) -> str | None:
-    """What a label of several parts is; None for a plain one."""
-    if isinstance(value, str):
-        text = value.strip()
-        if not (text[:1] in _OPENING and text[-1:] == _OPENING[text[0]]):
-            return None
-        try:
-            value = ast.literal_eval(text)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            return "a list in text" if _ARRAY.fullmatch(text) else None
-        # "(spam)" and "{spam}" are words in brackets.
-        return f"a {_KINDS[type(value)]} in text" if type(value) in _KINDS else None
-    if isinstance(value, pa.DataType):  # a Parquet or hub column of anything but text and numbers
-        nested = pa.types.is_nested(value) or pa.types.is_fixed_size_list(value)
-        return f"of the type {value}" if nested else None
-    return f"a {_KINDS[type(value)]}" if type(value) in _KINDS else None
-
-
-def joined_labels(table: Table, column: str) -> str | None:
-    """A label that looks like several others with a separator between, if there is one."""
-    labels = {value.strip() for value in table.columns.get(column, ()) if isinstance(value, str)}
-    for label in sorted(labels):
-        for separator in _SEPARATORS:
-            parts = [part.strip() for part in label.split(separator)]
-            if len(parts) > 1 and all(part in labels for part in parts):
-                return label
-    return None
+def refuse_other_kind(table: Table, column: str, kind: str) -> None:
+    """Raises DataError for lists of labels where one label, or a score, is wanted: of the ``kind`` of the task."""
+    if kind == "multi_label" or (parts := several_labels(table, column)) is None:
+        return
+    row = next(row for row, cell in enumerate(parts.cells) if isinstance(cell, tuple))
+    cell = table.columns[column][row]
+    raise DataError(
+        f"{table.file}, row {table.lines[row]}, column {column!r}: {shown(cell)} are several labels, and the task has "
+        f"{kind}, one a row.",
+        expected="one label a row: a word, a number, or a score",
+        remedy="leave --kind or --task out, which makes it a task of several labels a row; another column can be "
+        "named with --label-column (label_column= in Python)",
+    )
 
 
 def find_labels(table: Table, column: str, kind: LabelKind | None = None) -> tuple[str, ...] | None:

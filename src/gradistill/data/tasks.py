@@ -7,11 +7,14 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import Any, Literal
 
 import numpy as np
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
+from gradistill.batch import UNLABELLED
+from gradistill.data.label_metrics import MULTI_LABEL_METRICS, assigned, no_better_than_some_labels
 from gradistill.errors import DataError, RecipeError, nearest
 
 RESERVED = frozenset({"label", "labels", "index"})
@@ -37,7 +40,8 @@ class Task:
     that picks the best checkpoint. ``validation`` is the hub's name of the split that we call validation.
     ``positive`` is the class id whose F1 the metric ``f1`` is, of two classes. Of more, ``f1`` is another name of
     ``macro_f1``, the mean over the classes. ``skip_unlabelled`` leaves rows out whose label is -1 or "-" (SNLI's mark
-    for annotators who disagree) instead of refusing them.
+    for annotators who disagree) instead of refusing them. ``multi_label``: a row has any number of the labels, none
+    included; each label is a yes or no of its own.
 
     Raises RecipeError if the fields contradict each other.
     """
@@ -51,6 +55,7 @@ class Task:
     source: str = ""
     positive: int = 1
     skip_unlabelled: bool = False
+    multi_label: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "metrics", tuple(map(self.metric, self.metrics)))
@@ -60,6 +65,8 @@ class Task:
             raise self._refused(f"text columns {texts}", "one column, or two different ones")
         if taken := RESERVED.intersection(texts):
             raise self._refused(f"a text column called {min(taken)!r}", "a name that the label does not use")
+        if labels is None and self.multi_label:
+            raise self._refused("several labels a row, and no labels", "the names of its labels")
         if labels is not None and (len(labels) < 2 or len({label_key(x) for x in labels}) < len(labels)):
             raise self._refused(f"labels {labels}", "two or more, which differ in more than letter case")
         if unknown := [metric for metric in self.metrics if metric not in self._possible_metrics()]:
@@ -69,17 +76,19 @@ class Task:
 
     def metric(self, name: str) -> str:
         """The name of a metric here: ``f1`` of more than two classes is ``macro_f1``."""
-        return "macro_f1" if name == "f1" and self.num_labels > 2 else name
+        return "macro_f1" if name == "f1" and (self.num_labels > 2 or self.multi_label) else name
 
     @property
     def positive_label(self) -> str | None:
         """The class whose F1 the metric ``f1`` is; None where there are not two classes."""
-        return self.labels[self.positive] if self.labels is not None and len(self.labels) == 2 else None
+        two = self.labels is not None and len(self.labels) == 2 and not self.multi_label
+        return self.labels[self.positive] if two and self.labels else None
 
     def with_positive(self, label: str) -> Task:
         """The task with another positive class. Raises DataError where there is no such class, or not two."""
-        if self.labels is None or len(self.labels) != 2:
+        if self.labels is None or len(self.labels) != 2 or self.multi_label:
             kind = "scores" if self.labels is None else f"{len(self.labels)} classes"
+            kind = "several labels a row" if self.multi_label else kind
             raise DataError(
                 f"The positive class {label!r} was named, but the task {self.name!r} has {kind}.",
                 expected="a task of two classes: the F1 of more is the mean over all of them (macro_f1)",
@@ -93,6 +102,8 @@ class Task:
         return replace(self, positive=keys.index(label_key(label)))
 
     def _possible_metrics(self) -> tuple[str, ...]:
+        if self.multi_label:
+            return tuple(MULTI_LABEL_METRICS)
         return tuple(CLASS_METRICS if self.labels is not None else SCORE_METRICS)
 
     def _refused(self, what: str, expected: str) -> RecipeError:
@@ -102,7 +113,35 @@ class Task:
     @property
     def problem_type(self) -> str:
         """The word that transformers uses in a model's configuration."""
+        if self.multi_label:
+            return "multi_label_classification"
         return "regression" if self.labels is None else "single_label_classification"
+
+    @property
+    def kind(self) -> Literal["classes", "scores", "multi_label"]:
+        """What the labels are: a ``LabelKind`` of ``DataChoice``."""
+        return "multi_label" if self.multi_label else "scores" if self.labels is None else "classes"
+
+    @property
+    def no_label(self) -> Any:
+        """The ``label`` of a row that has none: ``UNLABELLED``, or NaN for scores and for each of several labels."""
+        if self.multi_label:
+            return [math.nan] * self.num_labels
+        return math.nan if self.labels is None else UNLABELLED
+
+    def labelled(self, labels: Any) -> np.ndarray:
+        """Which rows have a label, of a column ``label`` of prepared rows: ``(row,)`` of truth values."""
+        values = np.asarray(labels)
+        if self.multi_label:
+            return np.asarray(np.isfinite(values.reshape(-1, self.num_labels)).all(axis=1))
+        return np.asarray(np.isfinite(values) if self.labels is None else values >= 0)
+
+    def predicted(self, logits: np.ndarray, thresholds: np.ndarray | None = None) -> np.ndarray:
+        """What logits ``(row, label)`` predict: class ids, scores ``(row,)``, or flags ``(row, label)`` at thresholds
+        (½ by default)."""
+        if self.multi_label:
+            return assigned(logits, thresholds)
+        return np.asarray(logits).reshape(len(logits)) if self.labels is None else logits.argmax(-1)
 
     @property
     def num_labels(self) -> int:
@@ -110,8 +149,13 @@ class Task:
         return 1 if self.labels is None else len(self.labels)
 
 
-def inferred_task(text_columns: tuple[str, ...], labels: tuple[str, ...] | None, source: str) -> Task:
+def inferred_task(
+    text_columns: tuple[str, ...], labels: tuple[str, ...] | None, source: str, *, multi_label: bool = False
+) -> Task:
     """A task that nobody named, with the usual metrics of its kind."""
+    if multi_label:
+        metrics = tuple(MULTI_LABEL_METRICS)
+        return Task("inferred", text_columns, labels, metrics, metrics[0], source=source, multi_label=True)
     metrics = ("spearman", "pearson") if labels is None else ("accuracy", "f1")  # macro_f1 of more than two
     return Task("inferred", text_columns, labels, metrics, metrics[0], source=source)
 
@@ -152,19 +196,27 @@ SCORE_METRICS: Mapping[str, Callable[[np.ndarray, np.ndarray], float]] = Mapping
 )
 
 
-def compute_metrics(task: Task, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+def compute_metrics(
+    task: Task, logits: np.ndarray, labels: np.ndarray, thresholds: np.ndarray | None = None
+) -> dict[str, float]:
     """The metrics of ``task``, each between -1 and 1, the larger the better.
 
     ``logits`` is (examples, labels), or (examples,) for regression. ``f1`` is that of class ``task.positive``,
     ``macro_f1`` the unweighted mean over classes. A correlation with something constant
     is 0.0, where scipy returns nan: a constant prediction must lose against any other.
     Scores that are nan stay nan.
+
+    Of several labels a row, ``labels`` are flags (examples, labels), and a label is predicted above its one of
+    ``thresholds``, ½ by default. ``average_precision`` is the mean over the labels that some row has.
     """
+    if task.multi_label:
+        flags, predicted = np.asarray(labels) > 0, assigned(logits, thresholds)
+        return {name: MULTI_LABEL_METRICS[name](flags, predicted, logits) for name in task.metrics}
     return metrics_of(task, logits if task.labels is None else logits.argmax(-1), labels)
 
 
 def metrics_of(task: Task, predicted: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """``compute_metrics`` from predicted class ids, or scores."""
+    """``compute_metrics`` from predicted class ids, or scores; not of several labels a row."""
     if task.labels is not None:
         return {name: CLASS_METRICS[name](labels, predicted, task) for name in task.metrics}
     truth = np.asarray(labels, np.float64).reshape(-1)
@@ -175,10 +227,13 @@ def metrics_of(task: Task, predicted: np.ndarray, labels: np.ndarray) -> dict[st
 def no_better_than_constant(task: Task, predicted: np.ndarray, labels: np.ndarray) -> str | None:
     """What is wrong with predictions that are no better than one prediction for every row; None where they are.
 
-    ``predicted`` are class ids or scores. Rows without a label are left out; labels that do not differ decide nothing.
+    ``predicted`` are class ids, scores, or flags of several labels. Rows without a label are left out; labels that do
+    not differ decide nothing.
     """
     labels = np.asarray(labels)
-    known = np.isfinite(labels) if task.labels is None else labels >= 0
+    if task.multi_label:
+        return no_better_than_some_labels(task.labels or (), predicted, labels)
+    known = task.labelled(labels)
     labels, predicted = labels[known], np.asarray(predicted).reshape(-1)[known]
     if len(labels) < 2 or np.ptp(labels) == 0:
         return None

@@ -19,7 +19,6 @@ import pyarrow as pa
 from datasets import Dataset
 from jaxtyping import Bool
 
-from gradistill.batch import UNLABELLED
 from gradistill.data.raw_words import Texts, word_spans, words_of
 from gradistill.data.tasks import Task
 
@@ -67,13 +66,11 @@ class TransferRows:
             yield from zip(*(batch.column(name).to_pylist() for name in task.text_columns), strict=True)
 
     def rows(self, task: Task, first_index: int) -> Dataset:
-        """Rows as those of a prepared split, numbered from ``first_index``; the label is ``UNLABELLED`` or NaN."""
+        """Rows as those of a prepared split, numbered from ``first_index``; the label is ``Task.no_label``."""
         count = len(self)
-        labels = (
-            pa.array([float("nan")] * count, pa.float32())
-            if task.labels is None
-            else pa.array([UNLABELLED] * count, pa.int64())
-        )
+        kind = pa.float32() if task.labels is None else pa.int64()
+        kind = pa.list_(pa.float32(), task.num_labels) if task.multi_label else kind
+        labels = pa.array([task.no_label] * count, kind)
         columns = {name: self.texts[name] for name in task.text_columns}
         numbers = pa.array(range(first_index, first_index + count), pa.int64())
         return Dataset(pa.table({**columns, "label": labels, "index": numbers}))

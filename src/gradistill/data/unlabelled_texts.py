@@ -7,7 +7,6 @@ from pathlib import Path
 
 from datasets import Dataset
 
-from gradistill.batch import UNLABELLED
 from gradistill.data.data_source import Source, described_source, is_path
 from gradistill.data.file_readers import UnreadableError, not_a_file, text_of
 from gradistill.data.split_tables import Wanted, read_source
@@ -31,7 +30,7 @@ def load_unlabelled(
     """Rows of a task without labels, numbered from ``first_index``; a label column that is there is not read.
 
     ``source`` is one file or table with the task's text columns, or a folder or hub id with that ``split``. The label
-    is ``UNLABELLED``, or NaN in a regression. Raises DataError with every unusable row, column and file.
+    is ``Task.no_label``. Raises DataError with every unusable row, column and file.
     """
     name = described_source(source)
     tables, problems = read_source(source, Wanted((split,)), task)
@@ -117,8 +116,7 @@ def _cells(table: Table, named: tuple[str, ...] | None, problems: list[Problem])
 
 def _rows(columns: dict[str, list[str]], task: Task, first_index: int) -> Dataset:
     count = len(next(iter(columns.values())))
-    label = float("nan") if task.labels is None else UNLABELLED
-    return prepared({**columns, "label": [label] * count}, task, first_index)
+    return prepared({**columns, "label": [task.no_label] * count}, task, first_index)
 
 
 def _refuse(source: str, problems: list[Problem]) -> None:

@@ -116,11 +116,12 @@ def _label_fault(value: object, names: Sequence[str]) -> str:
     if is_missing(value):
         return "missing label"
     if label_key(value) == "-1":
-        return f"{_HIDDEN}; known: {_listed(names)}"
-    return f"{UNKNOWN_LABEL} {shown(value)}; known: {_listed(names)}"
+        return f"{_HIDDEN}; known: {known_list(names)}"
+    return f"{UNKNOWN_LABEL} {shown(value)}; known: {known_list(names)}"
 
 
-def _listed(names: Sequence[str]) -> str:
+def known_list(names: Sequence[str]) -> str:
+    """The labels that there are, the first twenty of them."""
     return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
 
 

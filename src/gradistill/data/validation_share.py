@@ -13,11 +13,11 @@ def divided(rows: Dataset, task: Task, share: float, seed: int) -> tuple[Dataset
     """The training and the validation rows, in the order of ``rows``, each numbered from 0.
 
     Rows of the same texts (letter case and white space aside) stay together. Of each class, ``share`` of the rows
-    are drawn, as nearly as those groups allow; of every class that has two groups or more, at least one. Raises
-    DataError if one side would be empty.
+    are drawn, as nearly as those groups allow; of every class that has two groups or more, at least one. Of several
+    labels a row, the rarest one of a row stands for its class. Raises DataError if one side would be empty.
     """
     generator = np.random.default_rng(seed)
-    labels = np.zeros(len(rows)) if task.labels is None else np.asarray(rows["label"][:])
+    labels = _strata(rows, task)
     drawn = np.zeros(len(rows), dtype=bool)
     strata: dict[float, list[list[int]]] = {}
     for group in _groups(rows, task):
@@ -31,6 +31,18 @@ def divided(rows: Dataset, task: Task, share: float, seed: int) -> tuple[Dataset
             remedy="give more rows, or files of your own for train and validation",
         )
     return _numbered(rows, ~drawn), _numbered(rows, drawn)
+
+
+def _strata(rows: Dataset, task: Task) -> np.ndarray:
+    """The class of each row; 0 for scores, and of several labels the rarest that the row has, −1 for none."""
+    if task.labels is None:
+        return np.zeros(len(rows))
+    labels = np.asarray(rows["label"][:])
+    if not task.multi_label:
+        return labels
+    flags = labels == 1  # a row without known labels has none
+    counts = np.where(flags, flags.sum(axis=0), np.inf)
+    return np.where(flags.any(axis=1), counts.argmin(axis=1), -1)
 
 
 def _groups(rows: Dataset, task: Task) -> list[list[int]]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 
 @dataclass(frozen=True)
@@ -18,5 +21,24 @@ class ModelFacts:
     """Of the queries of all heads together."""
     full_length: bool = True
     """Whether every layer has a state for every token."""
+    multi_label: bool = False
+    """Whether each label is a yes or no of its own, as transformers' ``problem_type`` has it."""
     replaceable_states: bool = True
     """Whether the state after each layer but the last is what a module returns, and can be replaced there."""
+
+
+def is_multi_label(model: Any) -> bool:
+    """Whether a model of transformers predicts any number of labels a row: its logits are log-odds, one a label."""
+    kind = getattr(getattr(model, "config", None), "problem_type", None)
+    return kind == "multi_label_classification"
+
+
+def thresholds_of(model: Any) -> np.ndarray | None:
+    """The threshold of each label's probability that a model of several labels a row was saved with; None for ½."""
+    found = getattr(getattr(model, "config", None), "thresholds", None)
+    return None if found is None or not is_multi_label(model) else np.asarray(found, np.float64)
+
+
+def set_thresholds(model: Any, thresholds: np.ndarray | None) -> None:
+    """Write the threshold of each label into a model's configuration, from where it is saved; None is ½."""
+    model.config.thresholds = None if thresholds is None else [round(float(t), 6) for t in thresholds]

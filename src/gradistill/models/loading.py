@@ -50,9 +50,13 @@ _OTHER_TASKS = {
 
 @dataclass(frozen=True)
 class Head:
-    """What the classification head must predict: label names, or None for one score (regression)."""
+    """What the classification head must predict: label names, or None for one score (regression).
+
+    ``multi_label``: any number of the labels for a row.
+    """
 
     labels: tuple[str, ...] | None
+    multi_label: bool = False
 
     def config_fields(self) -> dict[str, Any]:
         if self.labels is None:
@@ -60,7 +64,9 @@ class Head:
         return {
             "id2label": dict(enumerate(self.labels)),
             "label2id": {label: k for k, label in enumerate(self.labels)},
-            "problem_type": "single_label_classification",
+            "problem_type": "multi_label_classification"
+            if self.multi_label
+            else "single_label_classification",
         }
 
 
@@ -214,7 +220,6 @@ def load_classifier(
             remedy="fine-tune it first: gradistill finetune",
         )
     _refuse_non_finite(name, model)
-    refuse_multi_label(name, config)
     if device_map is None:
         _align(model)
     return model, tuple(missing)
@@ -320,13 +325,13 @@ def refuse_other_tasks(name: str | Path, config: PreTrainedConfig) -> None:
             )
 
 
-def refuse_multi_label(name: str | Path, config: PreTrainedConfig) -> None:
-    """Raise ModelError for a model that gives several labels to a text."""
+def refuse_multi_label(name: str | Path, config: Any, command: str) -> None:
+    """Raise ModelError for a model that gives several labels to a text, where a command takes none yet."""
     if config.problem_type == "multi_label_classification":
         raise ModelError(
-            f"{name} is a multi-label classifier",
+            f"{name} gives several labels to a text, which gradistill {command} does not take yet",
             expected="one label a text, or a regression",
-            remedy="use a model with problem_type single_label_classification or regression",
+            remedy="use transformers for this model: the sigmoid of each logit is the label's probability",
         )
 
 

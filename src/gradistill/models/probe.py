@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from gradistill.batch import Batch
 from gradistill.errors import ModelError
 from gradistill.models.attention import Heads, attending
-from gradistill.models.facts import ModelFacts
+from gradistill.models.facts import ModelFacts, is_multi_label
 from gradistill.models.last_block import Reads, Trim, find_trim
 from gradistill.models.tracing import (
     ModuleCall,
@@ -79,6 +79,7 @@ class Probe(ModelFacts):
                 layers=len(states) - 1,
                 width=states[0].shape[-1],
                 labels=logits.shape[-1],
+                multi_label=is_multi_label(inner),
                 reads=reads,
                 trim=find_trim(calls, logits, mask, reads),
                 heads=met[0][0].shape[1] if seen else 0,

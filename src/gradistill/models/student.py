@@ -13,6 +13,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from gradistill.errors import ModelError
 from gradistill.models.device_map import is_spread, weights_of
+from gradistill.models.facts import is_multi_label
 from gradistill.models.layer_map import LayerMap, map_layers
 from gradistill.models.loading import Head, label_names, load_classifier, load_config
 from gradistill.models.probe import Probe
@@ -92,7 +93,8 @@ def student_from_checkpoint(
     changes: dict[str, Any] = {}
     if dropout == "none":
         changes = dict.fromkeys(_dropout_fields(load_config(name)), 0.0)
-    student, missing = load_classifier(name, head=Head(labels), new_head=True, config_changes=changes)
+    head = Head(labels, is_multi_label(teacher))
+    student, missing = load_classifier(name, head=head, new_head=True, config_changes=changes)
     theirs = weights_of(teacher)
     own = student.state_dict()
     fitting = {key: theirs[key] for key in missing if key in theirs and theirs[key].shape == own[key].shape}

@@ -62,7 +62,7 @@ class AttributionMap(Objective):
         return Target(self.target, self.view)
 
     def check(self, pair: Pair) -> None:
-        self._differentiated.check(pair.student.labels)
+        self._differentiated.check(pair.student.labels, multi_label=pair.student.multi_label)
 
     def signals(self, pair: Pair, role: Role) -> dict[str, Signal]:
         keep = self.keep if role == "teacher" else 1.0

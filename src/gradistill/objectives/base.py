@@ -39,7 +39,7 @@ class Pair:
 
     @property
     def regression(self) -> bool:
-        return self.student.labels == 1
+        return self.student.labels == 1 and not self.student.multi_label
 
     def layers(self, layer_map: LayerMap, role: Role, *, intermediate: bool = False) -> Layers:
         """The layers of one model that are compared with those of the other: all of the student's, or all but its

@@ -11,7 +11,7 @@ from torch import Tensor
 from gradistill.batch import Batch
 from gradistill.errors import RecipeError
 from gradistill.objectives.base import Moment, Objective, Pair, Role, Signals, objective
-from gradistill.objectives.copy_distances import copy_distances
+from gradistill.objectives.label_distributions import copy_distances
 from gradistill.signals import CopyLogits, Signal
 from gradistill.signals.copy_logits import Sizes
 from gradistill.signals.word_replacement import Replacement
@@ -86,7 +86,9 @@ class CoalitionMatching(Objective):
     def distance(
         self, student: Signals, teacher: Signals, batch: Batch, moment: Moment
     ) -> Float[Tensor, " batch"]:
-        distances = copy_distances(student["copies"], teacher["copies"], self.temperature)
+        distances = copy_distances(
+            student["copies"], teacher["copies"], self.temperature, multi_label=batch.multi_label
+        )
         if self.hardest is not None:
             distances = distances.topk(self.hardest, dim=1).values
         return distances.mean(1)

@@ -11,7 +11,7 @@ from torch import Tensor
 from gradistill.attribution.targets import Target
 from gradistill.batch import Batch
 from gradistill.objectives.base import Moment, Objective, Pair, Role, Signals, objective
-from gradistill.objectives.copy_distances import copy_distances
+from gradistill.objectives.label_distributions import copy_distances
 from gradistill.signals import CounterfactualLogits, CounterfactualTokens, EditedLogits, Logits, Signal
 
 _LOG_ODDS = Target("log_odds", "all")
@@ -22,7 +22,8 @@ class CounterfactualEffects(Objective):
     """``τ²·KL(p_t(x′) ‖ p_s(x′)) + β·((F_s(x) − F_s(x′)) − (F_t(x) − F_t(x′)))²`` at temperature τ.
 
     x′ is the smallest edit of the text that turns the teacher (``signals/counterfactual.py``), F the log-odds of the
-    teacher's label for x; in a regression both are of the predictions, and the first term is their squared error. Of
+    teacher's label for x (of several labels a row its top one, which the edit takes away); in a regression both are of
+    the predictions, and the first term is their squared error. Of
     first order for the student. The idea of training on counterfactual rows is that of CoD (arXiv 2510.21631), which
     has them written by a language model; the edits and the second term are ours.
     """
@@ -55,15 +56,19 @@ class CounterfactualEffects(Objective):
         self, student: Signals, teacher: Signals, batch: Batch, moment: Moment
     ) -> Float[Tensor, " batch"]:
         answers = copy_distances(
-            student["edited"].unsqueeze(1), teacher["edited"].unsqueeze(1), self.temperature
+            student["edited"].unsqueeze(1),
+            teacher["edited"].unsqueeze(1),
+            self.temperature,
+            multi_label=batch.multi_label,
         )
         labels = teacher["logits"].argmax(-1, keepdim=True)
+
+        def log_odds(logits: Tensor) -> Tensor:
+            single = logits.shape[1] == 1
+            return logits if single else _LOG_ODDS.values(logits, None, multi_label=batch.multi_label)
+
         effects = [
-            (_log_odds(of_model["logits"]) - _log_odds(of_model["edited"])).gather(1, labels)[:, 0]
+            (log_odds(of_model["logits"]) - log_odds(of_model["edited"])).gather(1, labels)[:, 0]
             for of_model in (student, teacher)
         ]
         return answers[:, 0] + self.effect * (effects[0] - effects[1]).square()
-
-
-def _log_odds(logits: Float[Tensor, "batch label"]) -> Float[Tensor, "batch label"]:
-    return logits if logits.shape[1] == 1 else _LOG_ODDS.values(logits, None)

@@ -40,7 +40,7 @@ class ExplanationSimilarity(Objective):
         return Target(self.target, self.view)
 
     def check(self, pair: Pair) -> None:
-        self._differentiated.check(pair.student.labels)
+        self._differentiated.check(pair.student.labels, multi_label=pair.student.multi_label)
 
     def signals(self, pair: Pair, role: Role) -> dict[str, Signal]:
         return {"scores": AttributionScores(self._differentiated, signed=self.explanation == "signed")}

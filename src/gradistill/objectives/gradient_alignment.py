@@ -54,7 +54,7 @@ class GradientAlignment(Objective):
         return Target(self.target, self.view)
 
     def check(self, pair: Pair) -> None:
-        self._differentiated.check(pair.student.labels)
+        self._differentiated.check(pair.student.labels, multi_label=pair.student.multi_label)
         if "cls" in self.sites:
             pair.layers(self.layer_map, "student", intermediate=True)
         refuse_other_widths(self.name, pair)

@@ -11,12 +11,15 @@ from torch.nn import functional
 
 from gradistill.batch import UNLABELLED, Batch
 from gradistill.objectives.base import Moment, Objective, Pair, Role, Signals, objective
+from gradistill.objectives.label_distributions import over_labels
 from gradistill.signals import Logits, Signal
 
 
 @objective
 class HardLabel(Objective):
     """``−log p_gold`` for each example (fine-tuning's loss), or ``(z − y)²`` in a regression.
+
+    Of several labels a row the mean over the labels of the binary cross-entropy, as transformers has it.
 
     Rows without a label are 0 and do not count in the average: its mean over examples is that over labelled rows.
     """
@@ -34,6 +37,11 @@ class HardLabel(Objective):
     ) -> Float[Tensor, " batch"]:
         logits = student["logits"]
         assert batch.labels is not None  # the trainer refuses data without labels
+        if batch.multi_label:
+            known = batch.labelled()
+            flags = torch.where(known.unsqueeze(1), batch.labels.to(logits), 0.0)
+            losses = functional.binary_cross_entropy_with_logits(logits, flags, reduction="none")
+            return batch.per_label(over_labels(losses) * known)
         if logits.shape[1] == 1:
             scores, gold = logits.squeeze(1), batch.labels.to(logits).view(-1)
             return batch.per_label((scores - torch.where(gold.isnan(), scores, gold)).square())

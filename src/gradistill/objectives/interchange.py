@@ -13,7 +13,7 @@ from gradistill.errors import RecipeError
 from gradistill.models.layer_map import LayerMap
 from gradistill.objectives.base import Moment, Objective, Pair, Role, Signals, objective
 from gradistill.objectives.compatibility import refuse_shortened
-from gradistill.objectives.copy_distances import copy_distances
+from gradistill.objectives.label_distributions import copy_distances
 from gradistill.signals import InterchangeLogits, Signal
 
 
@@ -60,4 +60,6 @@ class Interchange(Objective):
     def distance(
         self, student: Signals, teacher: Signals, batch: Batch, moment: Moment
     ) -> Float[Tensor, " batch"]:
-        return copy_distances(student["copies"], teacher["copies"], self.temperature).mean(1)
+        return copy_distances(
+            student["copies"], teacher["copies"], self.temperature, multi_label=batch.multi_label
+        ).mean(1)

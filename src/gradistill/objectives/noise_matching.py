@@ -11,7 +11,7 @@ from torch import Tensor
 from gradistill.batch import Batch
 from gradistill.objectives.base import Moment, Objective, Pair, Role, Signals, objective
 from gradistill.objectives.compatibility import refuse_other_inputs
-from gradistill.objectives.copy_distances import copy_distances
+from gradistill.objectives.label_distributions import copy_distances
 from gradistill.signals import NoiseLogits, Signal
 
 
@@ -47,4 +47,6 @@ class NoiseMatching(Objective):
     def distance(
         self, student: Signals, teacher: Signals, batch: Batch, moment: Moment
     ) -> Float[Tensor, " batch"]:
-        return copy_distances(student["copies"], teacher["copies"], self.temperature).mean(1)
+        return copy_distances(
+            student["copies"], teacher["copies"], self.temperature, multi_label=batch.multi_label
+        ).mean(1)

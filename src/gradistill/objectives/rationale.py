@@ -13,6 +13,7 @@ from gradistill.attribution.normalization import unit_maps, unit_texts, unit_vec
 from gradistill.attribution.targets import Target, TargetKind, View
 from gradistill.batch import Batch
 from gradistill.errors import RecipeError
+from gradistill.models.facts import ModelFacts
 from gradistill.objectives.base import Moment, Objective, Pair, Role, Signals, objective
 from gradistill.objectives.compatibility import refuse_other_inputs
 from gradistill.signals import AttributionScores, InputGradient, Logits, Signal
@@ -36,7 +37,7 @@ class Rationale(Objective):
     target: TargetKind | Literal["auto"] = Field(
         default="auto",
         description="the scalar that is differentiated; margin: against the runner-up; auto: logits of three "
-        "labels or more, log_odds of two, which have one gradient between them",
+        "labels or more, log_odds of two, which have one gradient between them, and of several labels a row",
     )
     view: View = Field(
         default="all", description="of which label: all, teacher, own, gold, sampled (one of all)"
@@ -59,13 +60,13 @@ class Rationale(Objective):
     )
     confidence: bool = Field(default=False, description="weight examples by the teacher's confidence")
 
-    def _differentiated(self, labels: int) -> Target:
-        kind = ("logit" if labels > 2 else "log_odds") if self.target == "auto" else self.target
-        return Target(kind, self.view)
+    def _differentiated(self, model: ModelFacts) -> Target:
+        plain = "logit" if model.labels > 2 and not model.multi_label else "log_odds"
+        return Target(plain if self.target == "auto" else self.target, self.view)
 
     def check(self, pair: Pair) -> None:
-        labels = pair.student.labels
-        self._differentiated(labels).check(labels)
+        own = pair.student
+        self._differentiated(own).check(own.labels, multi_label=own.multi_label)
         if self.focus and self.unit == "text":
             raise RecipeError(
                 "rationale.focus is set with unit: text, where tokens have no weights of their own.",
@@ -76,7 +77,7 @@ class Rationale(Objective):
             refuse_other_inputs("rationale with direction > 0", pair)
 
     def signals(self, pair: Pair, role: Role) -> dict[str, Signal]:
-        target = self._differentiated(pair.student.labels)
+        target = self._differentiated(pair.student)
         wanted: dict[str, Signal] = {"scores": AttributionScores(target, self.steps)}
         if self.direction:
             wanted["gradient"] = InputGradient(target)
@@ -100,7 +101,9 @@ class Rationale(Objective):
             alike = (unit_maps(student["signed"], mask) * unit_maps(teacher["signed"], mask)).sum(-1)
             total = total + self.sign * (1 - alike)
         summed = total.sum(1)
-        return summed * _confidence(teacher["logits"]) if self.confidence else summed
+        if not self.confidence:
+            return summed
+        return summed * _confidence(teacher["logits"], multi_label=batch.multi_label)
 
     def _turned(
         self,
@@ -117,9 +120,12 @@ class Rationale(Objective):
         return (weights * apart).sum(-1)
 
 
-def _confidence(logits: Float[Tensor, "batch label"]) -> Float[Tensor, " batch"]:
-    """The largest probability, rescaled so that 1 is certain and 0 is chance; 1 in a regression."""
+def _confidence(logits: Float[Tensor, "batch label"], *, multi_label: bool) -> Float[Tensor, " batch"]:
+    """The largest probability, rescaled so that 1 is certain and 0 is chance; 1 in a regression. Of several labels a
+    row the mean of each one's."""
     labels = logits.shape[1]
+    if multi_label:
+        return (2 * logits.sigmoid() - 1).abs().mean(-1)
     if labels == 1:
         return torch.ones_like(logits[:, 0])
     return (logits.softmax(-1).amax(-1) * labels - 1) / (labels - 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from jaxtyping import Float
 from pydantic import Field
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gradistill.batch import Batch
 from gradistill.objectives.base import Moment, Objective, Pair, Role, Signals, objective
+from gradistill.objectives.label_distributions import Divergence, divergence
 from gradistill.signals import Logits, Signal
 
 
@@ -17,6 +18,7 @@ from gradistill.signals import Logits, Signal
 class SoftLabel(Objective):
     """``KL(p_t ‖ p_s)`` or ``−Σ p_t log p_s`` at temperature τ; in a regression the squared error of ``z/τ``.
 
+    Of several labels a row the mean over the labels of the same for two Bernoulli variables ``σ(z/τ)``.
     The two differ by the teacher's entropy only: same gradient. Summed over labels, so that the mean over
     examples is torch's ``batchmean`` (the GKD authors also average over labels: theirs is C times weaker).
     """
@@ -27,7 +29,7 @@ class SoftLabel(Objective):
     answers: ClassVar[bool] = True
 
     temperature: float = Field(default=1.0, gt=0, description="τ, divides both models' logits")
-    divergence: Literal["kl", "soft_cross_entropy"] = Field(default="kl", description="what is measured at τ")
+    divergence: Divergence = Field(default="kl", description="what is measured at τ")
     times_temperature_squared: bool = Field(
         default=False,
         description="multiply by τ², which keeps the gradient's size independent of τ (Hinton; GKD)",
@@ -49,11 +51,10 @@ class SoftLabel(Objective):
         self, student: Signals, teacher: Signals, batch: Batch, moment: Moment
     ) -> Float[Tensor, " batch"]:
         temperature = self.temperature_at(moment)
-        student_logits, teacher_logits = student["logits"] / temperature, teacher["logits"] / temperature
-        if student_logits.shape[1] == 1:
-            distances = (student_logits - teacher_logits).square().sum(-1)
-        else:
-            log_p, log_q = teacher_logits.log_softmax(-1), student_logits.log_softmax(-1)
-            compared = log_q if self.divergence == "soft_cross_entropy" else log_q - log_p
-            distances = -(log_p.exp() * compared).sum(-1)
+        distances = divergence(
+            student["logits"] / temperature,
+            teacher["logits"] / temperature,
+            multi_label=batch.multi_label,
+            by=self.divergence,
+        )
         return distances * temperature**2 if self.times_temperature_squared else distances

@@ -78,6 +78,11 @@ class TrainingSettings(Strict):
         le=1,
         description="share of the training at whose end the student becomes the mean of its weights; 0 is off",
     )
+    thresholds: Literal["validation", "half"] = Field(
+        default="validation",
+        description="of several labels a row, from which probability a label is predicted: the one with its highest "
+        "F1 on the validation rows, or ½",
+    )
     arguments: dict[str, Any] = Field(
         default_factory=dict, description="anything else of transformers.TrainingArguments, by its own name"
     )
@@ -123,7 +128,10 @@ class ComputeSettings(Strict):
         return self
 
 
-LATER = {"training": ("augment", "average_weights"), "compute": ("gradient_conflict", "gradient_cap")}
+LATER = {
+    "training": ("augment", "average_weights", "thresholds"),
+    "compute": ("gradient_conflict", "gradient_cap"),
+}
 """Settings that earlier versions did not have. At their defaults recipes leave them out: runs and benches of those
 versions, which are known by their recipes, go on."""
 

@@ -60,7 +60,8 @@ class CounterfactualEdit(Signal):
             edits, examples = _edits(forward.batch, others, changes)
             logits = torch.cat([forward.logits.detach(), forward.with_tokens(edits, examples)])
         ids = torch.cat([forward.batch.inputs["input_ids"], edits])
-        best = _smallest_that_turns(logits, torch.cat([every, examples]), self.margin)
+        numbers = torch.cat([every, examples])
+        best = _smallest_that_turns(logits, numbers, self.margin, multi_label=forward.probe.multi_label)
         return ids[best], logits[best]
 
     def _replaced(self, batch: Batch) -> Int[Tensor, "batch token"]:
@@ -173,10 +174,15 @@ def _sizes(words: int) -> Sequence[int]:
 
 
 def _smallest_that_turns(
-    logits: Float[Tensor, "edit label"], examples: Int[Tensor, " edit"], margin: float
+    logits: Float[Tensor, "edit label"],
+    examples: Int[Tensor, " edit"],
+    margin: float,
+    *,
+    multi_label: bool = False,
 ) -> Int[Tensor, " batch"]:
     """For each example the number of its first edit that turns it, else of that with the lowest F. Each example's
-    first entry is the text as it is, which counts only where it has no other."""
+    first entry is the text as it is, which counts only where it has no other. Of several labels a row the top one is
+    turned, if it is there at all, where its logit is below −``margin``."""
     found: list[Any] = []
     for example in range(int(examples.max()) + 1):
         own = (examples == example).nonzero()[:, 0]
@@ -188,9 +194,10 @@ def _smallest_that_turns(
         rest = of_own[1:].clone()
         rest[:, before] = -torch.inf
         kept = of_own[1:, before]
-        others = rest.logsumexp(-1) if of_own.shape[1] > 1 else torch.zeros_like(kept)
-        turned = (
-            (rest.amax(-1) - kept >= margin).nonzero()[:, 0] if of_own.shape[1] > 1 else kept.new_zeros(0)
-        )
+        turned, others = kept.new_zeros(0), torch.zeros_like(kept)
+        if multi_label:
+            turned = (-kept >= margin).nonzero()[:, 0] if of_own[0, before] > 0 else turned
+        elif of_own.shape[1] > 1:
+            turned, others = (rest.amax(-1) - kept >= margin).nonzero()[:, 0], rest.logsumexp(-1)
         found.append(own[1 + (int(turned[0]) if len(turned) else int((kept - others).argmin()))])
     return torch.stack(found)

@@ -129,7 +129,13 @@ class ForwardPass:
 
     def values(self, target: Target) -> Float[Tensor, "batch view"]:
         """The scalars that ``target`` differentiates."""
-        return target.values(self.logits, self.label_ids[target])
+        return self.values_of(target, self.logits, self.label_ids[target])
+
+    def values_of(
+        self, target: Target, logits: Float[Tensor, "row label"], label_ids: Tensor | None
+    ) -> Float[Tensor, "row view"]:
+        """The scalars that ``target`` differentiates, of other logits of this model."""
+        return target.values(logits, label_ids, multi_label=self.probe.multi_label)
 
     def gradients(self, target: Target, layer: int | None = None) -> Float[Tensor, "batch view token hidden"]:
         """The gradient of every view at the embedding output, or at the states after a ``layer``."""
@@ -147,7 +153,9 @@ class ForwardPass:
             self.logits,
             [self.recorded.embedding, *(self.recorded.sites[k] for k in self.needs.gradient_layers)],
             create_graph=self.create_graph,
-            shift_invariant=self.share_views and all(target.shift_invariant for target in targets),
+            shift_invariant=self.share_views
+            and not self.probe.multi_label
+            and all(target.shift_invariant for target in targets),
         )
         views = [value.shape[1] for value in values]
         by_target = zip(*(site.split(views, dim=1) for site in by_site), strict=True)

@@ -27,6 +27,7 @@ from transformers import (
 )
 from transformers.trainer_utils import SaveStrategy, SchedulerType
 
+from gradistill.data.label_metrics import MULTI_LABEL_METRICS
 from gradistill.data.tasks import CLASS_METRICS, SCORE_METRICS
 from gradistill.errors import RecipeError, TrainingError, nearest
 from gradistill.objectives import Term
@@ -63,7 +64,7 @@ class MetricNames:
         return (*self.metrics, LOSS)
 
 
-ANY = MetricNames("accuracy", (*CLASS_METRICS, *SCORE_METRICS))
+ANY = MetricNames("accuracy", tuple(dict.fromkeys((*CLASS_METRICS, *SCORE_METRICS, *MULTI_LABEL_METRICS))))
 """Before the task is known: all metrics that there are."""
 
 
@@ -412,12 +413,12 @@ def _check_two_backward_passes(arguments: TrainingArguments, rule: str) -> None:
 
 
 def refuse_smoothed_scores(arguments: TrainingArguments) -> None:
-    """Raise TrainingError for label smoothing in a regression."""
+    """Raise TrainingError for label smoothing in a regression, or of several labels a row."""
     if arguments.label_smoothing_factor:
         raise _not_applied(
             "label_smoothing_factor",
             arguments.label_smoothing_factor,
-            "scores are not smoothed",
+            "scores are not smoothed, nor are several labels a row",
             "leave it out",
         )
 

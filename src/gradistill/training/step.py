@@ -102,6 +102,7 @@ class Step:
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Of rows that all these terms see."""
         teacher: SignalValues = {}
+        batch = replace(batch, multi_label=self.pair.student.multi_label)
         if self.teacher is not None and (wanted := self.signals("teacher", terms)):
             teacher = self.teacher(batch, dict.fromkeys((Logits(), *wanted)))
             batch = replace(

@@ -44,7 +44,13 @@ from gradistill.training.projections import (
 )
 from gradistill.training.sampler import SeededByEpoch
 from gradistill.training.step import Step
-from gradistill.training.trainer_checks import checked_terms, refuse_kind, refuse_labels, refuse_types
+from gradistill.training.trainer_checks import (
+    checked_terms,
+    refuse_kind,
+    refuse_labels,
+    refuse_other_pair,
+    refuse_types,
+)
 from gradistill.training.weight_average import WeightAverage
 
 KEPT_COLUMNS = ("index", "word_ids", "special_tokens_mask")
@@ -152,9 +158,10 @@ class DistillationTrainer(Trainer):
         refuse_kind("model", student)
         probed = ProbedModel.of(student, trim_last_block=plan.compute.trim_last_block)
         pair = Pair(probed.probe, plan.teacher_facts or probed.probe, plan.shared_embeddings)
+        refuse_other_pair(pair)
         for term in plan.terms:
             term.objective.check(pair)
-        if pair.regression:
+        if pair.regression or pair.student.multi_label:
             refuse_smoothed_scores(self.args)
         own = next(student.parameters()).dtype
         wide = torch.promote_types(own, torch.float32)  # as what goes through them
@@ -288,7 +295,7 @@ class DistillationTrainer(Trainer):
     def _read(self, inputs: Mapping[str, Any]) -> Batch:
         """A batch to train on. Raises TrainingError for one that the objectives cannot learn from."""
         batch = Batch.of(inputs, **self._replacements)
-        refuse_labels(batch, self.step.pair.student.labels)
+        refuse_labels(batch, self.step.pair.student)
         if "input_ids" not in batch.inputs:
             second = [
                 t.name for t in self.step.terms if t.objective.needs_teacher or t.objective.second_order
@@ -394,7 +401,7 @@ class DistillationTrainer(Trainer):
     ) -> Any:
         known = {**Batch.of(inputs).inputs}
         if inputs.get("labels") is not None:
-            refuse_labels(Batch.of(inputs), self.step.pair.student.labels)
+            refuse_labels(Batch.of(inputs), self.step.pair.student)
             known["labels"] = inputs["labels"]
         return super().prediction_step(model, known, prediction_loss_only, ignore_keys)
 

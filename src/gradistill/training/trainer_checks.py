@@ -10,7 +10,8 @@ from transformers import TrainingArguments
 
 from gradistill.batch import Batch
 from gradistill.errors import TrainingError
-from gradistill.objectives import Objective, Term
+from gradistill.models.facts import ModelFacts
+from gradistill.objectives import Objective, Pair, Term
 from gradistill.objectives.term import refuse_idle_steps
 
 _LOADED = "load it with AutoModelForSequenceClassification.from_pretrained(…)"
@@ -94,13 +95,13 @@ def _term(each: Any) -> Term:
 
 
 def refuse_kind(role: str, model: Any) -> None:
-    """Raise TrainingError for a model of a task that objectives do not train: several labels a row, several scores."""
+    """Raise TrainingError for a model of a task that objectives do not train: several scores."""
     config = getattr(model, "config", None)
     kind, labels = getattr(config, "problem_type", None), getattr(config, "num_labels", None)
     if kind is None or labels is None:
         return
     fitting = "regression" if labels == 1 else "single_label_classification"
-    if kind != fitting:
+    if kind != fitting and not (kind == "multi_label_classification" and labels > 1):
         raise TrainingError(
             f"The {role} has problem_type {kind!r} and {labels} label{'s' if labels > 1 else ''}, which "
             "DistillationTrainer does not support.",
@@ -109,20 +110,41 @@ def refuse_kind(role: str, model: Any) -> None:
         )
 
 
-def refuse_labels(batch: Batch, labels: int) -> None:
-    """Raise TrainingError for labels that are not one class id, or one score, a row."""
+def refuse_other_pair(pair: Pair) -> None:
+    """Raise TrainingError where one model predicts any number of labels a row, and the other one of them."""
+    if pair.student.multi_label != pair.teacher.multi_label:
+        owners = ("student", "teacher") if pair.student.multi_label else ("teacher", "student")
+        raise TrainingError(
+            f"The {owners[0]} has problem_type 'multi_label_classification', and the {owners[1]} has not.",
+            expected="two models of one kind",
+            remedy=f"correct config.problem_type of the {owners[1]}, or choose models of one task",
+        )
+
+
+def refuse_labels(batch: Batch, student: ModelFacts) -> None:
+    """Raise TrainingError for labels that are not one class id, one score, or a flag for each of several labels."""
     gold: Tensor | None = batch.labels
+    labels = student.labels
     if gold is None:
         raise TrainingError(
             "A batch has no labels.",
             expected="a column 'labels' in the training data",
             remedy="rename the label column to 'labels', or use gradistill.data.encode",
         )
+    if student.multi_label:
+        if gold.shape != (len(batch), labels) or not gold.is_floating_point():
+            raise TrainingError(
+                f"The labels of a batch are {str(gold.dtype).removeprefix('torch.')}s of the shape "
+                f"{tuple(gold.shape)}, and the student has problem_type 'multi_label_classification'.",
+                expected=f"a 0.0 or 1.0 for each of {labels} labels",
+                remedy="make them with gradistill.data.encode, or write such lists",
+            )
+        return
     if gold.ndim > 1 and not (labels == 1 and gold.shape[1:] == (1,)):
         raise TrainingError(
             f"The labels of a batch have the shape {tuple(gold.shape)}: several labels a row.",
             expected="one class id a row" if labels > 1 else "one score a row",
-            remedy="choose one label for each row; several labels a row are not supported",
+            remedy="choose one label for each row, or set config.problem_type to multi_label_classification",
         )
     if labels > 1 and gold.is_floating_point():
         raise TrainingError(

@@ -34,7 +34,7 @@ class Occlusion:
         logits = forward.erase(torch.nn.functional.one_hot(tokens, mask.shape[1]).bool(), places)
         label_ids = forward.label_ids[EXPLAINED]
         whole = forward.values(EXPLAINED).detach()[places, 0]
-        without = EXPLAINED.values(logits, None if label_ids is None else label_ids[places])[:, 0]
+        without = forward.values_of(EXPLAINED, logits, None if label_ids is None else label_ids[places])[:, 0]
         scores = torch.zeros(mask.shape, dtype=whole.dtype, device=whole.device)
         scores[places, tokens] = whole - without
         return scores

@@ -64,4 +64,4 @@ class Shapley:
         logits = forward.erase(torch.as_tensor(gone, device=forward.logits.device), examples)
         label_ids = forward.label_ids[EXPLAINED]
         labels = None if label_ids is None else label_ids[examples]
-        return EXPLAINED.values(logits, labels)[:, 0].double().cpu().numpy()
+        return forward.values_of(EXPLAINED, logits, labels)[:, 0].double().cpu().numpy()

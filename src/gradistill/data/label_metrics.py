@@ -1,0 +1,110 @@
+"""Metrics of tasks with several labels a row, and a threshold for each label chosen on rows with labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy.special import expit
+from sklearn.metrics import accuracy_score, average_precision_score, f1_score
+
+from gradistill.errors import DataError
+
+HALF = 0.5
+"""The threshold of a label for which none is chosen."""
+
+
+def _f1(average: str) -> Callable[[np.ndarray, np.ndarray, np.ndarray], float]:
+    def score(flags: np.ndarray, predicted: np.ndarray, _: np.ndarray) -> float:
+        return float(f1_score(flags, predicted, average=average, zero_division=0.0))  # pyright: ignore
+
+    return score
+
+
+def _average_precision(flags: np.ndarray, _: np.ndarray, logits: np.ndarray) -> float:
+    """The mean over the labels that some row has; 0 where none has any."""
+    there = flags.any(axis=0)
+    if not there.any():
+        return 0.0
+    return float(average_precision_score(flags[:, there], logits[:, there], average="macro"))
+
+
+MULTI_LABEL_METRICS: Mapping[str, Callable[[np.ndarray, np.ndarray, np.ndarray], float]] = MappingProxyType(
+    {
+        "micro_f1": _f1("micro"),
+        "macro_f1": _f1("macro"),
+        "average_precision": _average_precision,
+        "exact_match": lambda flags, predicted, _: float(accuracy_score(flags, predicted)),
+    }
+)
+"""Each of gold flags, predicted flags and logits, all ``(row, label)``; between 0 and 1, the larger the better."""
+
+
+def assigned(
+    logits: Float[np.ndarray, "*row label"], thresholds: Float[np.ndarray, " label"] | None = None
+) -> Bool[np.ndarray, "*row label"]:
+    """The labels that are predicted: where σ(z) is above the label's threshold, ½ for every label by default.
+
+    Example: ``assigned(np.array([[0.3, -2.0]]))[0].tolist()``
+    """
+    limits = np.full(np.shape(logits)[-1], HALF) if thresholds is None else np.asarray(thresholds, np.float64)
+    return np.asarray(expit(np.asarray(logits, np.float64)) > limits)
+
+
+def choose_thresholds(
+    logits: Float[np.ndarray, "row label"], flags: Float[np.ndarray, "_ _"]
+) -> Float[np.ndarray, " label"]:
+    """For each label the threshold of σ(z) that has the highest F1 on these rows.
+
+    It lies half way between two probabilities of rows, and of equal F1 the one nearest to ½ is taken. A label that no
+    row has keeps ½. Chosen on few rows a threshold is a rough one, and F1 on the same rows flatters the model.
+
+    Parameters:
+        ``logits``: of the model.
+        ``flags``: which labels the rows have, 0 or 1; rows of NaN have no known labels and are left out.
+
+    Raises DataError where the shapes differ.
+
+    Example: ``choose_thresholds(np.array([[-3.0], [-1.0], [2.0]]), np.array([[0.0], [1.0], [1.0]]))``
+    """
+    if np.shape(logits) != np.shape(flags):
+        raise DataError(
+            f"The logits have shape {np.shape(logits)}, the labels {np.shape(flags)}.",
+            expected="one number for each row and label, in both",
+        )
+    known = np.isfinite(flags).all(axis=1)
+    probabilities, gold = expit(np.asarray(logits, np.float64)[known]), np.asarray(flags)[known] > 0
+    return np.array([_best(probabilities[:, k], gold[:, k]) for k in range(gold.shape[1])])
+
+
+def _best(probabilities: np.ndarray, gold: np.ndarray) -> float:
+    if not gold.any():
+        return HALF
+    values, places = np.unique(probabilities, return_inverse=True)
+    right = np.bincount(places, weights=gold, minlength=len(values))[::-1].cumsum()[::-1]
+    above = np.bincount(places, minlength=len(values))[::-1].cumsum()[::-1]
+    f1 = 2 * right / (above + gold.sum())  # of a threshold just below each value
+    between = np.concatenate([[values[0] / 2], (values[:-1] + values[1:]) / 2])
+    best = between[np.isclose(f1, f1.max(), rtol=1e-12, atol=0)]
+    return float(best[np.abs(best - HALF).argmin()])
+
+
+def no_better_than_some_labels(
+    names: tuple[str, ...], predicted: np.ndarray, flags: np.ndarray
+) -> str | None:
+    """What is wrong with predicted flags whose micro F1 is no higher than that of the same labels for every row."""
+    known = np.isfinite(flags).all(axis=1)
+    flags, predicted = flags[known] > 0, np.asarray(predicted)[known] > 0
+    if not flags.any() or flags.all():
+        return None
+    counts = np.sort(flags.sum(axis=0))[::-1].cumsum()
+    constant = 2 * counts / (len(flags) * np.arange(1, len(counts) + 1) + counts[-1])
+    best = int(constant.argmax())
+    value = 2 * (flags & predicted).sum() / (flags.sum() + predicted.sum())
+    if value > constant[best]:
+        return None
+    usual = names[int(flags.sum(axis=0).argmax())]
+    same = repr(usual) if not best else f"the same {best + 1} labels"
+    return f"its micro F1 is {value:.3f}, and {same} for every row gives {constant[best]:.3f}"
