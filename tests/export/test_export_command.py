@@ -217,3 +217,19 @@ def test_without_the_packages_the_extra_is_named(
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(ModelError, match=r"(?s)needs onnxscript, which is.*pip install gradistill\[export\]"):
         gradistill.export_model(str(small.teachers["two"]), tmp_path / "out")
+
+
+def test_without_rows_parity_is_checked_on_made_ids_alone(small: Any, tmp_path: Path) -> None:
+    found = gradistill.export_model(small.teachers["two"], tmp_path / "export", ExportChoice(timing=False))
+    assert {*found["parity"]} == {"made"}
+    assert "made rows." in (tmp_path / "export" / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_model_of_several_labels_a_row_is_refused(small: Any, tmp_path: Path) -> None:
+    folder = small.teachers["two"]
+    pair = gradistill.load_classifier(folder)[0], gradistill.load_tokenizer(folder)
+    pair[0].config.problem_type = "multi_label_classification"
+    with pytest.raises(ModelError, match="several labels to a text"):
+        gradistill.export_model(pair, tmp_path / "no")
+    with pytest.raises(ModelError, match="several labels to a text"):
+        gradistill.load_predictor(pair)

@@ -112,8 +112,12 @@ def test_the_data_section():
         "rows": {"train": 3576, "validation": 500},
         "text_columns": ["a", "b"],
     }
-    text = model_card(_facts(data=data, texts={"max_length": 128}))
-    assert "mrpc, text from a and b. Rows: train 3,576, validation 500. Texts are cut at 128 tokens." in text
+    texts = {"max_length": 128, "train": {"rows": 64}, "validation": {"rows": 500}}
+    text = model_card(_facts(data=data, texts=texts))
+    assert (
+        "mrpc, text from a and b. Rows: train 64 of 3,576, validation 500. Texts are cut at 128 tokens."
+        in text
+    )
     assert "jane" not in text
 
 

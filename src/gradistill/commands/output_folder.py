@@ -65,7 +65,7 @@ def check_output(output: Path, kind: FolderKind, *, overwrite: bool = True) -> N
         if present and not is_ours(output, kind):
             raise RecipeError(
                 f"{output} holds files that are no {kind.name} of ours: {', '.join(present[:5])}",
-                expected=f"a new or empty folder, or one that gradistill wrote for a {kind.name}",
+                expected=f"a new or empty folder, or one of an earlier {kind.name}",
                 remedy="choose another --output",
             )
         if kind.finished and kind.finished in present:

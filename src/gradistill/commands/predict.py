@@ -26,6 +26,7 @@ from gradistill.data.row_texts import (
     choose_text_columns,
     first_rows,
     refuse_faults,
+    sound_rows,
     texts_of,
 )
 from gradistill.data.tokenization import Cut
@@ -39,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 PIPE = "-"
 """In the place of a path: stdin, or stdout."""
-PIPED_ROWS = 256
+PIPED_ROWS = 32
 """Lines of a pipe that are read before they are predicted; one where a person types them."""
 LABEL, SCORE, PROBABILITY, CUT = "predicted_label", "predicted_score", "probability_", "text_cut"
 _FORMAT = 1
@@ -109,8 +110,10 @@ class _Job:
         """Raises DataError for rows of a pipe that cannot be used, and for a file that somebody writes meanwhile."""
         if self.checked is None:
             for chunk in self.stream.chunks(1 if sys.stdin.isatty() else PIPED_ROWS):
+                sound = sound_rows(chunk, self.text_columns)
+                if len(sound):
+                    yield sound
                 refuse_faults(chunk, self.text_columns)
-                yield chunk
             return
         before = _state(self.stream.path)
         for chunk in self.stream.chunks(CHUNK_ROWS):

@@ -67,8 +67,8 @@ def push(
     except Exception as error:  # of whatever library the hub's client sends by
         raise ModelError(
             f"{folder} could not be sent to {repo}: {str(error).strip().splitlines()[0]}",
-            expected="a repository that you may write, and the network",
-            remedy="log in by `hf auth login`, or set HF_TOKEN, and give the same command again",
+            expected="the network, and a repository that you may write",
+            remedy="check the connection, log in by `hf auth login` or set HF_TOKEN, and give the same command again",
         ) from error
     return found
 
@@ -76,11 +76,12 @@ def push(
 def _check_name(repo: str) -> None:
     try:
         validate_repo_id(repo)
+        known = repo.count("/") == 1
     except HFValidationError:
-        repo = ""
-    if repo.count("/") != 1:
+        known = False
+    if not known:
         raise RecipeError(
-            "The repository has a name that the hub does not take.",
+            f"{repo!r} is no name that the hub takes.",
             expected="owner/name, of letters, digits, -, _ and .",
             remedy="write it so: gradistill push runs/student me/student",
         )
@@ -88,6 +89,10 @@ def _check_name(repo: str) -> None:
 
 def _files(folder: Path) -> list[Path]:
     """What is sent of a folder. Raises ModelError where it is no finished model with a card."""
+    if not folder.is_dir():
+        raise ModelError(
+            f"there is no folder {folder}", expected="a run folder, or an export", remedy="check the path"
+        )
     exported = (folder / "onnx").is_dir() and (folder / "config.json").is_file()
     if not exported:
         locate(str(folder))  # raises for a folder without a model, or with an unfinished run

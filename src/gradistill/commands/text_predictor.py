@@ -62,6 +62,11 @@ class TextPredictor:
     max_length: int
     text_columns: tuple[str, ...] | None = None
 
+    def __repr__(self) -> str:
+        labels = "a score" if self.labels is None else ", ".join(self.labels[:5])
+        more = f" and {len(self.labels) - 5} more" if self.labels and len(self.labels) > 5 else ""
+        return f"TextPredictor({self.model.name}: {labels}{more}; {self.max_length} tokens)"
+
     @property
     def labels(self) -> tuple[str, ...] | None:
         """The names of the columns that a call returns, from ``id2label`` in ``config.json``; None in a regression."""

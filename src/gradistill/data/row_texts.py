@@ -10,7 +10,13 @@ from gradistill.data.raw_words import Texts
 from gradistill.data.row_output import Columns
 from gradistill.data.row_stream import REMEDY, Chunk, RowStream
 from gradistill.data.table import Table, with_fields
-from gradistill.data.text_columns import SAMPLE, find_text_columns, label_candidates
+from gradistill.data.text_columns import (
+    SAMPLE,
+    TEXT_COLUMNS,
+    find_text_columns,
+    holds_text,
+    label_candidates,
+)
 from gradistill.data.validation import missing_columns, text_fault
 from gradistill.errors import DataError, Problem
 
@@ -50,7 +56,8 @@ def choose_text_columns(
     """The one or two columns of texts.
 
     Those that are ``named``; or else those that the model's own training read, where the table has them all; or else
-    the only one or two that hold texts (``data.text_columns``). A column of ``labels``, which the model predicts, or
+    those that are called like texts, if they are as many as the model reads; or else the only one or two that hold
+    texts (``data.text_columns``). A column of ``labels``, which the model predicts, or
     one that is called like a label is none. Raises DataError for named columns that are missing, and in doubt.
     """
     if named:
@@ -66,7 +73,22 @@ def choose_text_columns(
     known = {label.casefold() for label in labels}
     hidden = {*label_candidates(table.columns), *(name for name in table.columns if _are(table, name, known))}
     rest = {name: cells for name, cells in table.columns.items() if name not in hidden}
-    return find_text_columns(replace(table, columns=rest), "").texts
+    called = tuple(name for name in rest if name.casefold() in TEXT_COLUMNS and holds_text(table, name))
+    if recorded and len(called) == len(recorded):  # what the model reads is known to be one text, or two
+        return called
+    texts = find_text_columns(replace(table, columns=rest), "").texts
+    if recorded and len(texts) != len(recorded):
+        raise DataError(
+            f"{table.file} has {_counted(len(texts))} of text ({', '.join(texts)}), and the model reads "
+            f"{_counted(len(recorded))}: {', '.join(recorded)}.",
+            expected="as many texts a row as the model was trained on",
+            remedy="name the text columns with --text-columns (text_columns= in Python)",
+        )
+    return texts
+
+
+def _counted(columns: int) -> str:
+    return f"{columns} column{'s' if columns > 1 else ''}"
 
 
 def texts_of(chunk: Chunk, columns: tuple[str, ...]) -> list[Texts]:
@@ -107,6 +129,17 @@ def refuse_faults(chunk: Chunk, columns: tuple[str, ...]) -> None:
     """Raise DataError for what is wrong with a chunk that nobody could look at before."""
     if problems := faults(chunk, columns):
         raise _refused(chunk.table.file, problems)
+
+
+def sound_rows(chunk: Chunk, columns: tuple[str, ...]) -> Chunk:
+    """The rows of a chunk before the first one at fault."""
+    places = [problem.row for problem in faults(chunk, columns) if problem.row is not None]
+    if not places:
+        return chunk
+    kept = sum(line < min(places) for line in chunk.table.lines)
+    cells = {name: values[:kept] for name, values in chunk.table.columns.items()}
+    table = replace(chunk.table, columns=cells, lines=chunk.table.lines[:kept], problems=())
+    return replace(chunk, table=table, lines=None if chunk.lines is None else chunk.lines[:kept])
 
 
 def _refused(file: str, problems: Sequence[Problem]) -> DataError:

@@ -146,7 +146,7 @@ def _no_choice(
     no_texts = "".join(f"\n  - {shown(name)}: {reason}" for name, reason in reasons.items())
     return DataError(
         f"{table.file} has {found}.{' No texts are:' + no_texts if no_texts else ''}",
-        expected=f"one or two beside the label {label_column!r}, among the columns "
+        expected=f"one or two{f' beside the label {label_column!r}' if label_column else ''}, among the columns "
         + ", ".join(map(shown, table.columns)),
         remedy=NAME_TEXTS,
     )

@@ -17,6 +17,8 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from gradistill.printing import write
+
 
 def peak_memory_mb(model: Path, columns: Mapping[str, np.ndarray], threads: int = 1) -> float | None:
     """Peak memory in MB of a fresh process that loads ``model`` and predicts one batch; None where it fails.
@@ -72,7 +74,7 @@ def main() -> None:
         columns = {name: stored[name] for name in stored.files}
     predict = _predict_with_onnx if model.endswith(".onnx") else _predict_with_torch
     predict(model, columns, int(threads))
-    print(f"{_peak_mb():.1f}")
+    write(f"{_peak_mb():.1f}")
 
 
 if __name__ == "__main__":

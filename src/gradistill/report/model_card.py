@@ -231,11 +231,19 @@ def _results(facts: Mapping[str, Any], scores: Mapping[str, float]) -> list[dict
     return [{"name": name, "results": [result]}]
 
 
+def _of_split(split: str, there: int, read: Mapping[str, Any] | None) -> str:
+    """How many rows a split has, and how many of them were read, where that is a part (``max_train_rows``)."""
+    own = (read or {}).get("rows", there)
+    return f"{split} {own:,} of {there:,}" if own < there else f"{split} {there:,}"
+
+
 def _data(data: Mapping[str, Any] | None, texts: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """Where the rows are from and how many there are of each split, and the length at which texts are cut."""
     if not data:
         return None
-    rows = ", ".join(f"{split} {count:,}" for split, count in (data.get("rows") or {}).items())
+    rows = ", ".join(
+        _of_split(split, count, (texts or {}).get(split)) for split, count in (data.get("rows") or {}).items()
+    )
     columns = " and ".join(data.get("text_columns") or ())
     length = (texts or {}).get("max_length")
     return {"source": data.get("source"), "rows": rows, "columns": columns, "max_length": length}
