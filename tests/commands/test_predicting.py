@@ -163,7 +163,7 @@ def test_an_onnx_folder_predicts_too(small: Any, tmp_path: Path) -> None:
     assert np.array(out) == pytest.approx(expected, abs=1e-6)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"problem_type": "multi_label_classification"}))
-    with pytest.raises(ModelError, match="multi-label"):
+    with pytest.raises(ModelError, match="several labels a row"):
         load_predictor(str(folder))
 
 
@@ -463,3 +463,31 @@ def test_packed_files_and_lines_of_text_are_read(small: Any, tmp_path: Path) -> 
     for name in ("rows.txt", "rows.csv.gz"):
         predict(str(small.teachers["two"]), tmp_path / name, tmp_path / f"{name}.csv")
         assert [row["text"] for row in read(tmp_path / f"{name}.csv")] == ["a fine film", "a poor film"]
+
+
+@pytest.mark.parametrize("thresholds", [None, [0.0, 1.0, 0.5]])
+def test_several_labels_a_row(thresholds: list[float] | None, small: Any, tmp_path: Path) -> None:
+    """Against the sigmoid of the model's own logits; the file's column is a list that the readers of data take."""
+    model, _ = load_classifier(small.teachers["three"])
+    tokenizer = load_tokenizer(small.teachers["three"])
+    model.config.problem_type, model.config.thresholds = "multi_label_classification", thresholds
+    pairs = [("a fine film", "a dull one"), ("poor", "very fine")]
+    predictor = load_predictor((model, tokenizer))
+    values, names = predictor(pairs), predictor.labels or ()
+    encoded = tokenizer(*map(list, zip(*pairs, strict=True)), return_tensors="pt", padding=True)
+    with torch.no_grad():
+        expected = model.eval()(**encoded).logits.sigmoid().numpy()
+    assert values == pytest.approx(expected, abs=1e-6)
+    limits = np.array([0.5, 0.5, 0.5] if thresholds is None else thresholds)
+    chosen = [[name for name, p, t in zip(names, row, limits, strict=True) if p >= t] for row in expected]
+    assert predictor.predict(pairs) == chosen
+    rows = [{"text": a, "other": b} for a, b in pairs]
+    predict(
+        (model, tokenizer),
+        write(tmp_path / "in.csv", rows),
+        tmp_path / "out.csv",
+        text_columns=["text", "other"],
+    )
+    out = read(tmp_path / "out.csv")
+    assert [json.loads(row["predicted_labels"]) for row in out] == chosen
+    assert "predicted_label" not in out[0]

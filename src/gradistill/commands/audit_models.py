@@ -71,7 +71,7 @@ class AuditModel:
             home = model_folder_of(file)
             if is_multi_label_folder(str(home)):
                 raise ModelError(
-                    f"{name} is an ONNX model of several labels a row, which an audit does not read yet.",
+                    f"{name} is an ONNX model of several labels a row, which gradistill does not read yet.",
                     expected="the PyTorch folder that it was exported from",
                     remedy=f"name that folder in place of {folder}",
                 )

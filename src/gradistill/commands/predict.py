@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from collections.abc import Iterator, Sequence
@@ -42,7 +43,8 @@ PIPE = "-"
 """In the place of a path: stdin, or stdout."""
 PIPED_ROWS = 32
 """Lines of a pipe that are read before they are predicted; one where a person types them."""
-LABEL, SCORE, PROBABILITY, CUT = "predicted_label", "predicted_score", "probability_", "text_cut"
+LABEL, LABELS, SCORE = "predicted_label", "predicted_labels", "predicted_score"
+PROBABILITY, CUT = "probability_", "text_cut"
 _FORMAT = 1
 
 
@@ -57,10 +59,11 @@ def predict(
 ) -> dict[str, Any]:
     """Write the rows of a file with a classifier's predictions behind their columns.
 
-    The new columns are ``predicted_label`` and ``probability_<label>`` for each label (in a regression
-    ``predicted_score``), and ``text_cut``, which is true where the model did not read all of a text. Rows stream
-    through memory a chunk at a time. A process that is killed loses one chunk at most: the same call goes on, and ends
-    with the same bytes (docs/predict.md).
+    The new columns are ``predicted_label`` (of several labels a row ``predicted_labels``, a JSON list as text),
+    ``probability_<label>`` for each label (in a regression ``predicted_score`` instead of both), and ``text_cut``,
+    which is true where the model did not read all of a text. Rows stream through memory a chunk
+    at a time. A process that is killed loses one chunk at most: the same call goes on, and ends with the same
+    bytes (docs/predict.md).
 
     Parameters:
         ``model``: a folder (PyTorch or ONNX), a hub id, or a pair ``(model, tokenizer)``.
@@ -178,7 +181,7 @@ def _streamed(job: _Job, predictor: TextPredictor) -> _Counts:
         for chunk in job.chunks():
             found = predictor.predicted(texts_of(chunk, job.text_columns), advance)
             counts.add(found, chunk.table.lines, computed=True)
-            write_lines(json_lines(chunk, _added(found, predictor.labels)))
+            write_lines(json_lines(chunk, _added(found, predictor)))
     return counts
 
 
@@ -192,7 +195,7 @@ def _written(job: _Job, predictor: TextPredictor, target: Path, overwrite: bool)
         _refuse_present(target, overwrite=overwrite)  # another process may have finished meanwhile
         work.begin()
         counts = _Counts()
-        shown = _added(predictor.predicted([]), predictor.labels)
+        shown = _added(predictor.predicted([]), predictor)
         with (
             closing(writer_of(work.draft, job.stream, job.columns, shown)) as writer,
             _progress(job) as advance,
@@ -205,7 +208,7 @@ def _written(job: _Job, predictor: TextPredictor, target: Path, overwrite: bool)
                 else:
                     advance(len(chunk))
                 counts.add(found, chunk.table.lines, computed=kept is None)
-                writer.write(chunk, _added(found, predictor.labels))
+                writer.write(chunk, _added(found, predictor))
         work.finish()
     return counts
 
@@ -218,12 +221,16 @@ def _progress(job: _Job) -> Iterator[OnProgress]:
         yield lambda done: progress.advance(bar, done)
 
 
-def _added(found: Predicted, labels: tuple[str, ...] | None) -> dict[str, np.ndarray]:
+def _added(found: Predicted, predictor: TextPredictor) -> dict[str, np.ndarray]:
     """The columns that are written behind those of the input."""
+    labels = predictor.labels
     if labels is None:
         return {SCORE: found.values[:, 0], CUT: found.cut}
     names = np.array(labels, dtype=object)
     probabilities = {f"{PROBABILITY}{label}": found.values[:, k] for k, label in enumerate(labels)}
+    if predictor.multi_label:
+        lists = [json.dumps(chosen, ensure_ascii=False) for chosen in predictor.chosen(found.values)]
+        return {LABELS: np.array(lists, dtype=object), **probabilities, CUT: found.cut}
     return {LABEL: names[found.values.argmax(-1)], **probabilities, CUT: found.cut}
 
 
@@ -307,7 +314,7 @@ def _refuse_present(target: Path, *, overwrite: bool) -> None:
 
 
 def _refuse_taken(job: _Job, predictor: TextPredictor) -> None:
-    taken = [name for name in _added(predictor.predicted([]), predictor.labels) if name in job.columns.types]
+    taken = [name for name in _added(predictor.predicted([]), predictor) if name in job.columns.types]
     if taken:
         raise DataError(
             f"{job.stream.path} has columns of the names that predictions are written under: {', '.join(taken)}",

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.special import softmax
+from scipy.special import expit, softmax
 
 from gradistill.auditing.predictor import OnProgress
 from gradistill.commands.audit_models import AuditModel, AuditModels
@@ -21,7 +21,7 @@ from gradistill.data.row_stream import CHUNK_ROWS
 from gradistill.data.tokenization import Losses, losses, refuse_no_room
 from gradistill.data.validation import text_fault
 from gradistill.errors import DataError, ModelError
-from gradistill.models.loading import refuse_multi_label
+from gradistill.models.facts import is_multi_label, thresholds_of
 from gradistill.models.model_source import ModelSource, model_name
 
 CHARACTERS_AT_ONCE = 2_000_000
@@ -75,8 +75,9 @@ class TextPredictor:
     def __call__(self, texts: AnyTexts) -> Float[np.ndarray, "text label"]:
         """The probabilities of the labels ``(text, label)``, float32, in the order of ``labels``; each row sums to 1.
 
-        In a regression the scores, ``(text, 1)``. The texts may be as many as memory holds; texts of like length
-        share a forward pass. They are the numbers that ``gradistill predict`` writes for the same rows.
+        Of a model of several labels a row each is a probability of its own. In a regression the scores, ``(text, 1)``.
+        The texts may be as many as memory holds; texts of like length share a forward pass. They are the
+        numbers that ``gradistill predict`` writes for the same rows.
 
         Parameters:
             ``texts``: a list of texts, or of pairs ``(first, second)``.
@@ -85,11 +86,28 @@ class TextPredictor:
         """
         return self.predicted(_checked(texts, self.text_columns)).values
 
-    def predict(self, texts: AnyTexts) -> list[str] | list[float]:
-        """The predicted label of each text, or in a regression its score. ``texts`` are as for a call."""
+    def predict(self, texts: AnyTexts) -> list[str] | list[list[str]] | list[float]:
+        """The predicted label of each text, or in a regression its score. ``texts`` are as for a call.
+
+        Of a model of several labels a row the list of those above their thresholds (½ where none were saved).
+        """
         values = self(texts)
         labels = self.labels
-        return values[:, 0].tolist() if labels is None else [labels[k] for k in values.argmax(-1)]
+        if labels is None:
+            return values[:, 0].tolist()
+        return self.chosen(values) if self.multi_label else [labels[k] for k in values.argmax(-1)]
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether a text may have several labels, or none."""
+        return is_multi_label(self.model.model)
+
+    def chosen(self, values: Float[np.ndarray, "text label"]) -> list[list[str]]:
+        """The labels of each text whose probability reaches its threshold."""
+        thresholds = thresholds_of(self.model.model)
+        above = values >= (0.5 if thresholds is None else thresholds)
+        labels = self.labels or ()
+        return [[labels[k] for k in np.flatnonzero(row)] for row in above]
 
     def predicted(self, texts: Sequence[Texts], on_progress: OnProgress = lambda done: None) -> Predicted:
         """The predictions of texts that have been checked, each a tuple of one or two."""
@@ -105,12 +123,17 @@ class TextPredictor:
             )
             self._refuse_unknown_tokens(lost)
             (logits,) = predictor.logits([Copy(pair) for pair in some])
-            values = logits if self.labels is None else softmax(logits, axis=-1)
+            values = self._probabilities(logits)
             found.append(Predicted(values.astype(np.float32), lost.cut, lost.blank, lost.longest))
         values, cut, blank = (
             np.concatenate([getattr(part, name) for part in found]) for name in ("values", "cut", "blank")
         )
         return Predicted(values, cut, blank, max(part.longest for part in found))
+
+    def _probabilities(self, logits: Float[np.ndarray, "text label"]) -> Float[np.ndarray, "text label"]:
+        if self.labels is None:
+            return logits
+        return expit(logits) if self.multi_label else softmax(logits, axis=-1)
 
     def _refuse_unknown_tokens(self, lost: Losses) -> None:
         """An id without a row in the embedding matrix would end in an IndexError of torch."""
@@ -144,8 +167,6 @@ def load_predictor(model: ModelSource, *, max_length: int | None = None) -> Text
         print(dict(zip(predictor.labels, probabilities[0])))
     """
     loaded = AuditModel.load(model, "model", model_name(model))
-    if loaded.model is not None:
-        refuse_multi_label(loaded.name, loaded.model.config, "predict")
     if loaded.reader is None and max_length is None:
         max_length = trained_length(loaded.folder)
     length = AuditModels(loaded, []).text_length(max_length)

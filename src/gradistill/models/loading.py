@@ -331,7 +331,7 @@ def refuse_multi_label(name: str | Path, config: Any, command: str) -> None:
         raise ModelError(
             f"{name} gives several labels to a text, which gradistill {command} does not take yet",
             expected="one label a text, or a regression",
-            remedy="use transformers for this model: the sigmoid of each logit is the label's probability",
+            remedy="run the PyTorch folder: gradistill predict",
         )
 
 
