@@ -479,7 +479,7 @@ def test_several_labels_a_row(thresholds: list[float] | None, small: Any, tmp_pa
         expected = model.eval()(**encoded).logits.sigmoid().numpy()
     assert values == pytest.approx(expected, abs=1e-6)
     limits = np.array([0.5, 0.5, 0.5] if thresholds is None else thresholds)
-    chosen = [[name for name, p, t in zip(names, row, limits, strict=True) if p >= t] for row in expected]
+    chosen = [[name for name, p, t in zip(names, row, limits, strict=True) if p > t] for row in expected]
     assert predictor.predict(pairs) == chosen
     rows = [{"text": a, "other": b} for a, b in pairs]
     predict(

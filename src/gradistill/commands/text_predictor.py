@@ -16,6 +16,7 @@ from gradistill.commands.audit_models import AuditModel, AuditModels
 from gradistill.commands.run_folder import record_of
 from gradistill.commands.text_lengths import trained_length
 from gradistill.data.changed_copies import Copy
+from gradistill.data.label_metrics import HALF
 from gradistill.data.raw_words import Texts
 from gradistill.data.row_stream import CHUNK_ROWS
 from gradistill.data.tokenization import Losses, losses, refuse_no_room
@@ -103,9 +104,9 @@ class TextPredictor:
         return is_multi_label(self.model.model)
 
     def chosen(self, values: Float[np.ndarray, "text label"]) -> list[list[str]]:
-        """The labels of each text whose probability reaches its threshold."""
+        """The labels of each text whose probability is above its threshold."""
         thresholds = thresholds_of(self.model.model)
-        above = values >= (0.5 if thresholds is None else thresholds)
+        above = values > (HALF if thresholds is None else thresholds)
         labels = self.labels or ()
         return [[labels[k] for k in np.flatnonzero(row)] for row in above]
 
