@@ -19,6 +19,10 @@ FLOOR_NOTE = (
 )
 
 
+COLUMNS_OF_METRICS = 2
+"""Metrics that stand beside a model's sizes; more have a table of their own, which fits 80 columns."""
+
+
 def role_of(metrics: Mapping[str, Any]) -> str:
     """What the trained model is called: without a teacher it is nobody's student."""
     return "student" if metrics.get("teacher") else "model"
@@ -30,19 +34,26 @@ def run_table(metrics: Mapping[str, Any]) -> RenderableType:
         ("teacher", metrics["teacher"], metrics["teacher_eval"]),
         (role_of(metrics), metrics["student"], metrics["eval"]),
     )
-    rows = [
-        {
-            "model": role,
-            "name": model["name"],
-            "layers": model["layers"],
-            "parameters": model["parameters"],
-            **{metric_title(name, metrics.get("positive")): value for name, value in scores.items()},
-        }
+    found = [
+        (
+            {
+                "model": role,
+                "name": model["name"],
+                "layers": model["layers"],
+                "parameters": model["parameters"],
+            },
+            {metric_title(name, metrics.get("positive")): value for name, value in scores.items()},
+        )
         for role, model, scores in models
         if model is not None
     ]
     title = f"{metrics['method']} on {metrics['task']}, seed {metrics['seed']}"
-    parts: list[RenderableType] = [results_table(rows, title=title)]
+    wide = len(found[0][1]) > COLUMNS_OF_METRICS
+    parts: list[RenderableType] = [
+        results_table([about if wide else about | scores for about, scores in found], title=title)
+    ]
+    if wide:
+        parts.append(results_table([{"model": about["model"]} | scores for about, scores in found]))
     tested = (("teacher", metrics.get("teacher_test")), (role_of(metrics), metrics.get("test")))
     if rows := [
         {"on the test split": role} | {metric_title(n, metrics.get("positive")): v for n, v in scores.items()}
