@@ -136,7 +136,8 @@ def test_which_columns_are_texts(tmp_path: Path) -> None:
     assert choose_text_columns(table, None, None, ("No", "Yes")) == ("body", "remark")
     assert choose_text_columns(table, None, ("remark",), ()) == ("remark",)
     assert choose_text_columns(table, ("body",), ("remark",), ()) == ("body",)
-    assert choose_text_columns(table, None, ("sentence",), ("no", "yes")) == ("body", "remark")
+    assert choose_text_columns(table, None, ("sentence",), ("no", "yes")) == ("body",)  # it reads one text
+    assert choose_text_columns(table, None, ("sentence", "other"), ("no", "yes")) == ("body", "remark")
     with pytest.raises(DataError, match="did you mean 'body'"):
         choose_text_columns(table, ("bdy",), None, ())
 

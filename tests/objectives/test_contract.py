@@ -74,7 +74,7 @@ def applies(name: str, family: str) -> bool:
     return not (name in OF_EVERY_TOKEN and family == "funnel")
 
 
-OF_PREDICTIONS_ALONE = {"coalition_matching", "noise_matching", "counterfactual_effects"}
+OF_PREDICTIONS_ALONE = {"coalition_matching", "noise_matching", "counterfactual_effects", "interchange"}
 """Objectives on several predictions of a model, of whose inside they see nothing."""
 
 SOME = ("bert", "deberta_v2", "modernbert", "qwen3")

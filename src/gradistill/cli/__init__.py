@@ -66,7 +66,7 @@ def _refuse_usage(error: Any, message: Callable[[], str]) -> NoReturn:
 
 def _stop(*, interrupted: bool) -> NoReturn:
     if interrupted:
-        write("stopped. Give the same command again: it goes on from what was saved.", error=True)
+        write("stopped. The same command goes on from what was saved.", error=True)
         sys.exit(_INTERRUPTED)
     write("aborted", error=True)
     sys.exit(1)
