@@ -410,3 +410,8 @@ def test_tokenizers_that_cut_or_pad_on_other_sides_are_refused(side: str) -> Non
 def test_no_rows_are_no_difference() -> None:
     rows, task = rows_of()
     check_same_rows(tokenizer(), tokenizer(), rows, task, max_length=8)
+
+
+def test_a_name_that_is_no_folder_is_called_so() -> None:
+    with pytest.raises(ModelError, match="there is no folder nowhere, and as a name on the hub"):
+        load_classifier("nowhere")

@@ -366,8 +366,9 @@ def _explained(name: str | Path, what: str) -> Iterator[None]:
         raise
     except Exception as error:
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        where = "" if Path(name).exists() else f"there is no folder {name}, and as a name on the hub "
         raise ModelError(
-            f"the {what} {name} cannot be loaded: {first_line}",
+            f"{where}the {what} {name} cannot be loaded: {first_line}",
             expected="a folder with config.json, tokenizer files and safetensors, or a hub id",
             remedy="check the path or id, that its files are whole, and that the hub can be reached",
         ) from error
