@@ -24,7 +24,6 @@ from gradistill.cli.options import (
     Teacher,
     one_of,
     output_option,
-    write_result,
 )
 from gradistill.cli.predict_command import predict
 from gradistill.cli.pretrain_command import pretrain
@@ -165,19 +164,15 @@ def methods(
 ) -> None:
     """The methods there are and what a step of each costs; of one also its objectives, signals and source."""
     from gradistill.cli.options import DEFAULT_METHOD
-    from gradistill.errors import RecipeError, nearest
-    from gradistill.recipe.catalogue import catalogue, measured_costs
+    from gradistill.recipe.catalogue import catalogue, entry_of, measured_costs
     from gradistill.report.terminal import results_table
 
-    entries = {entry.method: entry for entry in catalogue()}
-    if name is not None and name not in entries:
-        raise RecipeError(f"There is no method {name!r}.", remedy=nearest(name, entries))
     if name is None:
-        rows = [{"method": e.method, "step": e.cost, "what it does": e.summary} for e in entries.values()]
+        rows = [{"method": e.method, "step": e.cost, "what it does": e.summary} for e in catalogue()]
         show(results_table(rows))
         write(f"Default: {DEFAULT_METHOD}. All about one: gradistill methods NAME")
     else:
-        entry = entries[name]
+        entry = entry_of(name)
         parts = {
             "title": entry.title,
             "what it does": entry.summary,
@@ -216,6 +211,4 @@ def _report(metrics: dict[str, Any], output: Path, log: PrintOptions) -> None:
     from gradistill.report.run_summary import run_table
 
     if metrics:  # of several processes the first one has them
-        show(run_table(metrics))
-        write_result(f"written to {output}")
-        log.write_json(metrics)
+        log.report(run_table(metrics), f"written to {output}", metrics)

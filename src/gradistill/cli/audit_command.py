@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gradistill.cli.options import Overwrite, PrintOptions, TeacherData, one_of, output_option
-from gradistill.printing import show, write
 
 if TYPE_CHECKING:  # what is loaded when the command runs
     from gradistill.commands.audit import AuditChoice
@@ -176,22 +175,13 @@ def audit(
     """Show whether students decide as their teacher does, and for the same reasons."""
     log.set_up()
     from gradistill.commands.audit import audit as audited
+    from gradistill.report.run_summary import audit_view
 
     choice = options.choice()
     models = [resolved(name) for name in (teacher, *student)]
     found = audited(models[0], models[1:], data.choice(), folder.output, choice, overwrite=folder.overwrite)
-    _report(found, folder.output, log)
-
-
-def _report(found: dict[str, Any], output: Path, log: PrintOptions) -> None:
-    """The table; exit code 1 where a figure is below its limit."""
-    from gradistill.report.run_summary import audit_view
-
-    show(audit_view(found))
-    write(f"written to {output}: open {output / 'audit.html'} in a browser")
-    log.write_json(found)
-    if found["failed"]:
-        raise typer.Exit(1)
+    page = folder.output / "audit.html"
+    log.report(audit_view(found), f"written to {folder.output}: open {page} in a browser", found)
 
 
 def resolved(name: str) -> Any:

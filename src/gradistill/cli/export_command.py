@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,7 +18,6 @@ from gradistill.cli.options import (
     TableOptions,
     output_option,
 )
-from gradistill.printing import show, write
 
 if TYPE_CHECKING:  # what is loaded when the command runs
     from gradistill.commands.export_choice import ExportChoice
@@ -125,20 +124,10 @@ def export(
     """Write a student as an ONNX model, checked against what it was made from."""
     log.set_up()
     from gradistill.commands.export import export_model
+    from gradistill.report.export_tables import export_view
 
     judge = None if teacher is None else resolved(teacher)
     found = export_model(
         student, folder.output, options.choice(), data=data.given(), teacher=judge, overwrite=folder.overwrite
     )
-    _report(found, folder.output, log)
-
-
-def _report(found: dict[str, Any], output: Path, log: PrintOptions) -> None:
-    """The tables; exit code 1 where a figure is below its limit."""
-    from gradistill.report.export_tables import export_view
-
-    show(export_view(found))
-    write(f"written to {output}: its README.md shows how to run it")
-    log.write_json(found)
-    if found["failed"]:
-        raise typer.Exit(1)
+    log.report(export_view(found), f"written to {folder.output}: its README.md shows how to run it", found)

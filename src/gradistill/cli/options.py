@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from gradistill.printing import LOGGER, write
+from gradistill.printing import LOGGER, show, write
 
 if TYPE_CHECKING:  # what is loaded when a command runs
+    from rich.console import RenderableType
+
     from gradistill.commands.signal_stores import StoreChoice
     from gradistill.data import DataChoice
     from gradistill.recipe import Recipe
@@ -313,10 +315,17 @@ class PrintOptions(LogOptions):
         bool, typer.Option("--json", help="End with the result as one line of JSON, for other programs.")
     ] = False
 
-    def write_json(self, result: Mapping[str, Any]) -> None:
-        """The last line of a command, if it was asked for."""
+    def report(self, view: RenderableType, line: str, result: Mapping[str, Any]) -> None:
+        """The end of a command: tables, a line, and the result as JSON if that was asked for.
+
+        Raises typer.Exit with code 1 where a figure is below its limit (``failed``).
+        """
+        show(view)
+        write_result(line)
         if self.as_json:
             write_result(json.dumps(result))
+        if result.get("failed"):
+            raise typer.Exit(1)
 
 
 def is_first_process() -> bool:

@@ -30,7 +30,7 @@ class Entry:
 
 def catalogue() -> list[Entry]:
     """All shipped methods by name."""
-    return [_entry(name) for name in shipped_methods()]
+    return [entry_of(name) for name in shipped_methods()]
 
 
 @cache
@@ -40,7 +40,8 @@ def measured_costs() -> dict[str, Any]:
     return json.loads(text)
 
 
-def _entry(name: str) -> Entry:
+def entry_of(name: str) -> Entry:
+    """One shipped method. Raises RecipeError for another name, with the nearest one."""
     recipe = load_recipe(name)
     of_teacher = {
         type(signal)
