@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +22,7 @@ from gradistill.commands.text_lengths import MOST, USUAL, LoadedModel, task_leng
 from gradistill.data import Task
 from gradistill.data.labels import Match, match_names, match_numbers, numbers_of
 from gradistill.errors import DataError, ModelError, RecipeError
-from gradistill.models.facts import is_multi_label, set_thresholds, thresholds_of
+from gradistill.models.facts import MULTI_LABEL, is_multi_label, set_thresholds, thresholds_of
 from gradistill.models.loading import (
     label_names,
     load_classifier,
@@ -69,14 +68,15 @@ class AuditModel:
         folder = model_folder(given)
         if not isinstance(given, tuple) and (file := onnx_file(folder)) is not None:
             home = model_folder_of(file)
-            if is_multi_label_folder(str(home)):
+            config = load_config(home)
+            if config.problem_type == MULTI_LABEL:
                 raise ModelError(
                     f"{name} is an ONNX model of several labels a row, which gradistill does not read yet.",
                     expected="the PyTorch folder that it was exported from",
                     remedy=f"name that folder in place of {folder}",
                 )
             onnx = OnnxPredictor.load(file)
-            refuse_other_tasks(folder, load_config(home))
+            refuse_other_tasks(folder, config)
             logger.info(f"{owner}: {file.name} of {home.name or home}")
             return cls(owner, name, str(home), onnx.labels, onnx)
         tokenizer, model = load_tokenizer(given), load_classifier(given)[0]
@@ -376,12 +376,3 @@ def _reorder(model: PreTrainedModel, order: Sequence[int]) -> None:
     if (limits := thresholds_of(model)) is not None:
         set_thresholds(model, limits[list(order)])
     model.register_forward_hook(reordered)
-
-
-def is_multi_label_folder(folder: str) -> bool:
-    """Whether the configuration in a folder is that of a model of several labels a row; False where it has none."""
-    try:
-        config = json.loads((Path(folder) / "config.json").read_bytes())
-    except (OSError, ValueError):
-        return False
-    return isinstance(config, dict) and config.get("problem_type") == "multi_label_classification"

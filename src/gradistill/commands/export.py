@@ -34,7 +34,7 @@ from gradistill.export.parity import check_batches, compared, made_batches
 from gradistill.export.quantization import REDUCED_RANGE, quantize
 from gradistill.export.vocabulary import trim_vocabulary
 from gradistill.io import checksum_of
-from gradistill.models.loading import refuse_multi_label
+from gradistill.models.facts import is_multi_label
 from gradistill.models.model_source import ModelSource
 from gradistill.report.export_card import export_card
 
@@ -159,7 +159,12 @@ def _loaded_student(source: ModelSource, choice: ExportChoice) -> tuple[AuditMod
             expected="a PyTorch classifier",
             remedy="name the folder it was made from",
         )
-    refuse_multi_label(own.name, _model(own).config, "export")
+    if is_multi_label(_model(own)):
+        raise ModelError(
+            f"{own.name} gives several labels to a text, which gradistill export does not take yet",
+            expected="one label a text, or a regression",
+            remedy="run the PyTorch folder: gradistill predict",
+        )
     check_tokenizer(own.tokenizer)
     _model(own).to("cpu").eval()
     return own, task_length(choice.max_length, own.tokenizer, [own.reader])

@@ -16,7 +16,7 @@ from gradistill.commands.audit_models import AuditModel, AuditModels
 from gradistill.commands.run_folder import record_of
 from gradistill.commands.text_lengths import trained_length
 from gradistill.data.changed_copies import Copy
-from gradistill.data.label_metrics import HALF
+from gradistill.data.label_metrics import above
 from gradistill.data.raw_words import Texts
 from gradistill.data.row_stream import CHUNK_ROWS
 from gradistill.data.tokenization import Losses, losses, refuse_no_room
@@ -105,10 +105,9 @@ class TextPredictor:
 
     def chosen(self, values: Float[np.ndarray, "text label"]) -> list[list[str]]:
         """The labels of each text whose probability is above its threshold."""
-        thresholds = thresholds_of(self.model.model)
-        above = values > (HALF if thresholds is None else thresholds)
         labels = self.labels or ()
-        return [[labels[k] for k in np.flatnonzero(row)] for row in above]
+        predicted = above(values, thresholds_of(self.model.model))
+        return [[labels[k] for k in np.flatnonzero(row)] for row in predicted]
 
     def predicted(self, texts: Sequence[Texts], on_progress: OnProgress = lambda done: None) -> Predicted:
         """The predictions of texts that have been checked, each a tuple of one or two."""

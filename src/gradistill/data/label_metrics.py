@@ -49,8 +49,14 @@ def assigned(
 
     Example: ``assigned(np.array([[0.3, -2.0]]))[0].tolist()``
     """
-    limits = np.full(np.shape(logits)[-1], HALF) if thresholds is None else np.asarray(thresholds, np.float64)
-    return np.asarray(expit(np.asarray(logits, np.float64)) > limits)
+    return above(expit(np.asarray(logits, np.float64)), thresholds)
+
+
+def above(
+    probabilities: Float[np.ndarray, "*row label"], thresholds: Float[np.ndarray, " label"] | None
+) -> Bool[np.ndarray, "*row label"]:
+    """Which labels are predicted, from their probabilities: see ``assigned``."""
+    return np.asarray(probabilities > (HALF if thresholds is None else np.asarray(thresholds, np.float64)))
 
 
 def choose_thresholds(

@@ -7,6 +7,9 @@ from typing import Any
 
 import numpy as np
 
+MULTI_LABEL = "multi_label_classification"
+"""The ``problem_type`` of transformers for any number of labels a row."""
+
 
 @dataclass(frozen=True)
 class ModelFacts:
@@ -30,7 +33,7 @@ class ModelFacts:
 def is_multi_label(model: Any) -> bool:
     """Whether a model of transformers predicts any number of labels a row: its logits are log-odds, one a label."""
     kind = getattr(getattr(model, "config", None), "problem_type", None)
-    return kind == "multi_label_classification"
+    return kind == MULTI_LABEL
 
 
 def thresholds_of(model: Any) -> np.ndarray | None:

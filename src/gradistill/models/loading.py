@@ -325,16 +325,6 @@ def refuse_other_tasks(name: str | Path, config: PreTrainedConfig) -> None:
             )
 
 
-def refuse_multi_label(name: str | Path, config: Any, command: str) -> None:
-    """Raise ModelError for a model that gives several labels to a text, where a command takes none yet."""
-    if config.problem_type == "multi_label_classification":
-        raise ModelError(
-            f"{name} gives several labels to a text, which gradistill {command} does not take yet",
-            expected="one label a text, or a regression",
-            remedy="run the PyTorch folder: gradistill predict",
-        )
-
-
 def _align(model: PreTrainedModel) -> None:
     """Have every weight begin where torch would have put it. In a file they begin anywhere, and some processors add up
     a product's terms in another order then: the same weights would not predict the same, bit for bit."""
