@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gradistill.data.row_stream import RowStream
-from gradistill.data.row_texts import choose_text_columns, first_rows, sound_rows
+from gradistill.data.row_texts import choose_text_columns, first_rows, sound_parts
 from gradistill.data.table import Table
 from gradistill.errors import DataError
 
@@ -51,7 +51,10 @@ def test_the_rows_before_a_faulty_one_are_sound() -> None:
         Path("stdin"), ".txt", line_columns=("a", "b"), given=iter(["1 a\tb", "one", "2 a\tb"])
     )
     (chunk,) = stream.chunks(10)
-    assert len(sound_rows(chunk, ("a", "b"))) == 1
+    parts = sound_parts(chunk, ("a", "b"))
+    assert len(next(parts)) == 1
+    with pytest.raises(DataError, match="row 2"):
+        next(parts)
     assert first_rows(RowStream(Path("x"), ".txt", line_columns=("a",), given=iter(["b"]))).columns == {
         "a": ["b"]
     }

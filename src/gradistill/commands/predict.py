@@ -26,8 +26,7 @@ from gradistill.data.row_texts import (
     check_rows,
     choose_text_columns,
     first_rows,
-    refuse_faults,
-    sound_rows,
+    sound_parts,
     texts_of,
 )
 from gradistill.data.tokenization import Cut
@@ -113,10 +112,7 @@ class _Job:
         """Raises DataError for rows of a pipe that cannot be used, and for a file that somebody writes meanwhile."""
         if self.checked is None:
             for chunk in self.stream.chunks(1 if sys.stdin.isatty() else PIPED_ROWS):
-                sound = sound_rows(chunk, self.text_columns)
-                if len(sound):
-                    yield sound
-                refuse_faults(chunk, self.text_columns)
+                yield from sound_parts(chunk, self.text_columns)
             return
         before = _state(self.stream.path)
         for chunk in self.stream.chunks(CHUNK_ROWS):

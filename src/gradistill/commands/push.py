@@ -14,6 +14,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from gradistill.errors import ModelError, RecipeError
 from gradistill.models.loading import locate
+from gradistill.report.model_card import yaml_text
 
 CARD = "README.md"
 SENT = (
@@ -115,4 +116,4 @@ def _with_license(card: str, license: str | None) -> str:
     if license is None or front is None:
         return card
     matter = {**(yaml.safe_load(front[1]) or {}), "license": license}
-    return f"---\n{yaml.safe_dump(matter, sort_keys=False, allow_unicode=True)}---\n{card[front.end() :]}"
+    return f"---\n{yaml_text(matter)}\n---\n{card[front.end() :]}"

@@ -31,7 +31,7 @@ class TrainingProgress(TrainerCallback):
         self._bars: Any = None
         self._training: Any = None
         self._evaluating: Any = None
-        self._begun = self._line = self._paused = 0.0
+        self._begun = self._line = self._since = self._paused = 0.0
         self._first = 0
         self._logged: dict[str, float] = {}
 
@@ -89,7 +89,7 @@ class TrainingProgress(TrainerCallback):
         if self._bars is None or loader is None:
             return
         if self._evaluating is None:
-            self._paused -= perf_counter()
+            self._since = perf_counter()
             self._evaluating = self._bars.add_task("evaluating", total=len(loader), speed="")
         self._bars.advance(self._evaluating)
 
@@ -106,7 +106,7 @@ class TrainingProgress(TrainerCallback):
         if self._evaluating is not None:
             self._bars.remove_task(self._evaluating)
             self._evaluating = None
-            self._paused += perf_counter()
+            self._paused += perf_counter() - self._since
         figures = [
             f"{name.removeprefix('eval_')} {value:.3f}"
             for name, value in (metrics or {}).items()
@@ -144,8 +144,7 @@ class TrainingProgress(TrainerCallback):
     def _pace(self, args: TrainingArguments, state: TrainerState) -> tuple[str, str]:
         """Rows a second while training, and the time left, both since this process began."""
         steps = state.global_step - self._first
-        evaluating = perf_counter() if self._evaluating is not None else 0.0
-        seconds = max(perf_counter() - self._begun - self._paused - evaluating, 1e-9)
+        seconds = max(perf_counter() - self._begun - self._paused, 1e-9)
         if not steps:
             return "", ""
         rows = steps * args.train_batch_size * args.gradient_accumulation_steps * args.world_size

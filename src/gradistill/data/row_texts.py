@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -125,15 +125,18 @@ def faults(chunk: Chunk, columns: tuple[str, ...]) -> list[Problem]:
     return problems
 
 
-def refuse_faults(chunk: Chunk, columns: tuple[str, ...]) -> None:
-    """Raise DataError for what is wrong with a chunk that nobody could look at before."""
-    if problems := faults(chunk, columns):
+def sound_parts(chunk: Chunk, columns: tuple[str, ...]) -> Iterator[Chunk]:
+    """A chunk that nobody could look at before, up to the first row at fault; then DataError, if there is one."""
+    problems = faults(chunk, columns)
+    sound = _before(chunk, [problem.row for problem in problems if problem.row is not None])
+    if len(sound):
+        yield sound
+    if problems:
         raise _refused(chunk.table.file, problems)
 
 
-def sound_rows(chunk: Chunk, columns: tuple[str, ...]) -> Chunk:
-    """The rows of a chunk before the first one at fault."""
-    places = [problem.row for problem in faults(chunk, columns) if problem.row is not None]
+def _before(chunk: Chunk, places: Sequence[int]) -> Chunk:
+    """The rows of a chunk before the first of these places; all, where there is none."""
     if not places:
         return chunk
     kept = sum(line < min(places) for line in chunk.table.lines)

@@ -63,12 +63,14 @@ class CounterfactualEffects(Objective):
         )
         labels = teacher["logits"].argmax(-1, keepdim=True)
 
-        def log_odds(logits: Tensor) -> Tensor:
-            single = logits.shape[1] == 1
-            return logits if single else _LOG_ODDS.values(logits, None, multi_label=batch.multi_label)
-
         effects = [
-            (log_odds(of_model["logits"]) - log_odds(of_model["edited"])).gather(1, labels)[:, 0]
+            (_log_odds(of_model["logits"], batch) - _log_odds(of_model["edited"], batch)).gather(1, labels)[
+                :, 0
+            ]
             for of_model in (student, teacher)
         ]
         return answers[:, 0] + self.effect * (effects[0] - effects[1]).square()
+
+
+def _log_odds(logits: Float[Tensor, "batch label"], batch: Batch) -> Float[Tensor, "batch label"]:
+    return _LOG_ODDS.values(logits, None, multi_label=batch.multi_label)
