@@ -15,7 +15,7 @@ from gradistill.batch import Batch
 from gradistill.data.changed_copies import COARSE, coalitions_by_rate
 from gradistill.signals.drawn_logits import DrawnLogits
 from gradistill.signals.forward_pass import ForwardPass, Needs
-from gradistill.signals.word_replacement import Replacement, known_words, stand_ins
+from gradistill.signals.word_replacement import Replacement, known_words, own_words, stand_ins
 
 Sizes = Literal["rate", "shapley"]
 
@@ -70,10 +70,9 @@ class CopyLogits(DrawnLogits):
         pool: Int[np.ndarray, " pool"],
     ) -> Int[np.ndarray, "copy token"]:
         """The copies of one row in one set. All is drawn for the row's own tokens, so padding decides nothing."""
-        own = np.flatnonzero(words >= 0)
-        there, places = np.unique(words[own], return_inverse=True)  # a text that was cut has lost some
+        own, count, places = own_words(words)
         generator = self.generator(token_ids[own], number)
-        kept = self.coalitions(len(there), generator)
+        kept = self.coalitions(count, generator)
         others = pool[generator.integers(len(pool), size=(self.copies, len(own)))]
         if self.replacement != "tokens":
             masks = (generator.random((self.copies, 1)) < 0.5) | (self.replacement == "mask")

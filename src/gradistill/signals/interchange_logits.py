@@ -15,7 +15,7 @@ from gradistill.batch import Batch
 from gradistill.data.changed_copies import COARSE, coalitions_by_rate
 from gradistill.signals.drawn_logits import DrawnLogits
 from gradistill.signals.forward_pass import ForwardPass, Needs
-from gradistill.signals.word_replacement import known_words, stand_ins
+from gradistill.signals.word_replacement import known_words, own_words, stand_ins
 
 
 @dataclass(frozen=True)
@@ -60,12 +60,11 @@ class InterchangeLogits(DrawnLogits):
         taken = np.zeros(sources.shape, dtype=bool)
         layers = np.zeros(sources.shape[:2], dtype=np.int64)
         for row, of_row in enumerate(words):
-            own = np.flatnonzero(of_row >= 0)
-            there, places = np.unique(of_row[own], return_inverse=True)  # a text that was cut has lost some
+            own, count, places = own_words(of_row)
             for place, number in enumerate(sets):
                 some = slice(place * self.copies, (place + 1) * self.copies)
                 generator = self.generator(ids[row][own], number)
-                kept = coalitions_by_rate(len(there), self.copies, self.keep, generator)
+                kept = coalitions_by_rate(count, self.copies, self.keep, generator)
                 layers[row, some] = generator.integers(len(self.layers), size=self.copies)
                 sources[row, some, own] = pool[generator.integers(len(pool), size=(len(own), self.copies))]
                 taken[row, some, own] = ~kept[:, places].T

@@ -48,6 +48,16 @@ def known_words(batch: Batch) -> Int[Tensor, "batch token"]:
     return batch.word_ids
 
 
+def own_words(
+    word_ids: Int[np.ndarray, " token"],
+) -> tuple[Int[np.ndarray, " own"], int, Int[np.ndarray, " own"]]:
+    """Of one row: the places of tokens that belong to words, how many words are left, and which of them, counted from
+    0, each such token belongs to. A text that was cut has lost some."""
+    own = np.flatnonzero(word_ids >= 0)
+    there, places = np.unique(word_ids[own], return_inverse=True)
+    return own, len(there), places
+
+
 def row_generator(seed: int, number: int, token_ids: Int[np.ndarray, " token"]) -> np.random.Generator:
     """That of a row, known by its own tokens: other rows of a batch, and padding, decide nothing."""
     return np.random.default_rng([seed, number, crc32(token_ids.astype(np.int64).tobytes())])
