@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -49,6 +49,7 @@ class RandomDraws:
         return RandomDraws(self.place[at], self.label[at], self.signs[at], self.epoch)
 
 
+@runtime_checkable
 class TextReader(Protocol):
     """The raw texts of the rows by their numbers, words that may stand in for others, and how a model reads copies."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from datasets import Dataset
@@ -50,6 +50,7 @@ class Asked:
                     yield row, (number, place), copy
 
 
+@runtime_checkable
 class AnswerSource(Protocol):
     """A teacher that needs nothing of the student: its facts, its signals for training rows, its predictions.
 
