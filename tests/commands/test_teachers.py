@@ -146,7 +146,7 @@ def test_what_needs_more_than_outputs_is_refused(small: Any, answer: Any, tmp_pa
         distill(answer, data, tmp_path / "no", recipe_for("kd", small.base, "student.layers=4"))
     answer_of_others = lambda pairs: [[0.5, 0.5]] * len(pairs)  # noqa: E731
     answer_of_others.labels = ("good", "bad")  # pyright: ignore[reportFunctionMemberAccess]
-    with pytest.raises(DataError, match="names the labels good, bad"):
+    with pytest.raises(DataError, match="function has 2 outputs .good, bad., the data have 3 labels"):
         distill(answer_of_others, data, tmp_path / "no", recipe_for("kd", small.base))
 
 

@@ -22,9 +22,7 @@ from gradistill.commands.answer_sources import (
 )
 from gradistill.data import Task
 from gradistill.data.changed_copies import Copy
-from gradistill.data.labels import match_names
 from gradistill.data.raw_words import Texts
-from gradistill.errors import DataError
 from gradistill.models.facts import ModelFacts
 from gradistill.signals import Signal
 
@@ -62,20 +60,8 @@ class FunctionSource:
 
     @classmethod
     def of(cls, function: PredictFunction, name: str, task: Task) -> FunctionSource:
-        """Raises DataError where the function names other labels than the task."""
-        own: Any = getattr(function, "labels", task.labels)
-        own = None if own is None else tuple(map(str, own))
-        match = None if own is None or task.labels is None else match_names(task.labels, own)
-        if (own is None) != (task.labels is None) or (own is not None and match is None):
-            shown = [", ".join(names) if names else "a score" for names in (own, task.labels)]
-            raise DataError(
-                f"{name} names the labels {shown[0]}, and the data have {shown[1]}.",
-                expected="the same names, in any order",
-                remedy="correct the function's attribute labels",
-            )
-        order = None if match is None or match.is_identity else match.positions
-        inner = FunctionPredictor(function, own, order, task.multi_label)
-        return cls(name, Remembering(inner))
+        """The columns that the function returns must be in the order of the task's labels."""
+        return cls(name, Remembering(FunctionPredictor(function, task.labels, None, task.multi_label)))
 
     def facts(self, task: Task) -> ModelFacts:
         return facts_of_outputs(task)

@@ -131,6 +131,14 @@ def _source(teacher: AnyTeacher, data: DataChoice, optional: tuple[str, ...]) ->
         splits = with_positive(splits, data.positive)
         return FileSource.of(given, files, splits), splits
     if is_function(given):
+        if (own := getattr(given, "labels", None)) is not None:
+            names = dict(enumerate(map(str, own)))
+            splits = align_labels(splits, names, "function", label_map=data.label_map)
+        elif splits.task.labels is not None:
+            logger.info(
+                f"the function's columns are taken for {', '.join(splits.task.labels)}, in this order; "
+                "its attribute labels would name them"
+            )
         splits = with_positive(splits, data.positive)
         return FunctionSource.of(given, function_name(given), splits.task), splits
     tokenizer, (model, _) = load_tokenizer(given), load_classifier(given)
