@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from byte_level import byte_level
 from families import build
 from gradistill.batch import Batch
+from gradistill.cli.options import TeacherOptions
 from gradistill.commands.distill import distill
 from gradistill.commands.prepared_run import prepared_run
 from gradistill.commands.signal_stores import StoreChoice, build_missing_shards
@@ -200,6 +201,25 @@ def test_a_function_is_named_on_the_command_line_alone(small: Any, tmp_path: Pat
     """A string that looks like one is a model's name wherever it does not come from there."""
     with pytest.raises(GradistillError, match="python:os:getcwd"):
         distill("python:os:getcwd", small.choice("two"), tmp_path / "run", load_recipe("kd"))
+
+
+def test_one_teacher_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_teacher.py").write_text("def predict(texts):\n    return [[0.5, 0.5]] * len(texts)\n")
+    monkeypatch.chdir(tmp_path)
+    given = TeacherOptions(teacher="python:my_teacher:predict").choice()
+    assert given(["a"]) == [[0.5, 0.5]]
+    assert TeacherOptions(teacher="runs/teacher").choice() == "runs/teacher"
+    files = Path("a.csv"), Path("b.csv")
+    assert TeacherOptions(teacher_answers=files[0], validation_answers=files[1]).choice() == TeacherAnswers(
+        *files
+    )
+    for options, message in (
+        ({}, "neither was given"),
+        ({"teacher": "t", "teacher_answers": files[0]}, "both were given"),
+        ({"teacher": "t", "validation_answers": files[1]}, "--teacher answers the validation rows itself"),
+    ):
+        with pytest.raises(RecipeError, match=message):
+            TeacherOptions(**options).choice()
 
 
 def test_ids_name_the_text() -> None:

@@ -88,9 +88,9 @@ class TeacherOptions:
         from gradistill.errors import RecipeError
 
         if (self.teacher is None) == (self.teacher_answers is None):
-            given = "both" if self.teacher else "neither"
+            given = "both were" if self.teacher else "neither was"
             raise RecipeError(
-                f"Of --teacher and --teacher-answers {given} was given.",
+                f"Of --teacher and --teacher-answers {given} given.",
                 expected="one of them",
                 remedy="name a model (--teacher), or a file of its answers (--teacher-answers)",
             )

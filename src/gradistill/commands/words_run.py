@@ -16,10 +16,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArgum
 
 from gradistill.auditing import Predictions, loyalty, predict_rows
 from gradistill.auditing.loyalty_measures import Loyalty
-from gradistill.auditing.predictor import ClassifierPredictor
+from gradistill.auditing.predictor import ClassifierPredictor, Predictor
 from gradistill.auditing.statistics import Estimate
 from gradistill.auditing.word_maps import row_texts
 from gradistill.commands.answer_sources import AnswerSource, Asked
+from gradistill.commands.function_source import Remembering
 from gradistill.commands.live_source import LiveSource, word_maps
 from gradistill.commands.loyalty_sample import FLOOR_ROWS, response_of
 from gradistill.commands.row_sample import POOL_ROWS, drawn_rows
@@ -156,12 +157,18 @@ class WordsRun(TaskRun):
         student, teacher = replace(student, maps=maps[0]), replace(teacher, maps=maps[1])
         return loyalty(student, teacher, method="gradient_x_input, |sum| by word")
 
+    @cached_property
+    def _teacher_once(self) -> Predictor | None:
+        """The teacher for response loyalty: what it predicted before training holds after it too."""
+        return None if self.source.predictor is None else Remembering(self.source.predictor)
+
     def response(self) -> Estimate | None:
-        if self.source.predictor is None:
+        teacher = self._teacher_once
+        if teacher is None:
             return None
         own = ClassifierPredictor(self.models.student.model, self.tokenizer, self.max_length)
         rows, _, _ = self._validation
-        return response_of(self.source.predictor, own, rows, self.task, self.recipe.training.seed)
+        return response_of(teacher, own, rows, self.task, self.recipe.training.seed)
 
     def tested(self, test: Dataset | None) -> dict[str, Any]:
         found = super().tested(test)
