@@ -76,8 +76,8 @@ class FileSource:
         numbers, texts = asked.numbers, asked.texts
         places, how = self.train.of_rows("train", numbers, texts, asked.task, total=self.totals["train"])
         if missing := [k for k, place in enumerate(places) if place is None]:
-            self._refuse_missing(
-                [f"row {numbers[k]}, {_shown(texts[k])}" for k in missing], how, "train rows"
+            _refuse_missing(
+                self.train, [f"row {numbers[k]}, {_shown(texts[k])}" for k in missing], how, "train rows"
             )
         self.notes["matched"] = how
         return {
@@ -97,22 +97,8 @@ class FileSource:
             else:
                 found.setdefault(row, []).append(self.train.logits[place].astype(np.float32))
         if missing:
-            self._refuse_missing(missing, "by id", "changed copies of rows")
+            _refuse_missing(self.train, missing, "by id", "changed copies of rows")
         return {row: np.stack(arrays) for row, arrays in found.items()}
-
-    def _refuse_missing(self, missing: Sequence[str], how: str, what: str) -> None:
-        file = self.train.table.file
-        remedy = {
-            "by id": "write the texts with the same data, method and settings (gradistill signals --write-texts), "
-            "and have each answered; an id ends with a mark of its text",
-            "by their texts": "have them answered, or take the file of this data",
-        }
-        raise DataError(
-            f"{file} has no answer to {len(missing)} {what}, looked up {how}:",
-            problems=[Problem(file, f"no answer to {each}") for each in missing],
-            expected="an answer to each",
-            remedy=remedy.get(how, "have the unlabelled rows answered too, found by their texts or ids"),
-        )
 
     def predictions(self, rows: Dataset, task: Task, split: str) -> Predictions | None:
         own = split == "validation" and self.validation is not None
@@ -123,8 +109,8 @@ class FileSource:
         places, how = answers.of_rows(split, numbers, texts, task, total=self.totals[split])
         missing = [k for k, place in enumerate(places) if place is None]
         if own and missing:
-            self._refuse_missing(
-                [f"row {numbers[k]}, {_shown(texts[k])}" for k in missing], how, f"{split} rows"
+            _refuse_missing(
+                answers, [f"row {numbers[k]}, {_shown(texts[k])}" for k in missing], how, f"{split} rows"
             )
         if missing:
             return None
@@ -135,3 +121,18 @@ class FileSource:
 def _shown(texts: Texts) -> str:
     text = " | ".join(texts)
     return f"{text[:60]!r}{'…' if len(text) > 60 else ''}"
+
+
+def _refuse_missing(answers: Answers, missing: Sequence[str], how: str, what: str) -> None:
+    file = answers.table.file
+    remedy = {
+        "by id": "write the texts with the same data, method and settings (gradistill signals --write-texts), "
+        "and have each answered; an id ends with a mark of its text",
+        "by their texts": "have them answered, or take the file of this data",
+    }
+    raise DataError(
+        f"{file} has no answer to {len(missing)} {what}, looked up {how}:",
+        problems=[Problem(file, f"no answer to {each}") for each in missing],
+        expected="an answer to each",
+        remedy=remedy.get(how, "have the unlabelled rows answered too, found by their texts or ids"),
+    )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from datasets import Dataset
@@ -20,7 +20,7 @@ from gradistill.auditing.predictor import ClassifierPredictor, Predictor
 from gradistill.auditing.statistics import Estimate
 from gradistill.auditing.word_maps import row_texts
 from gradistill.commands.answer_sources import AnswerSource, Asked
-from gradistill.commands.function_source import Remembering
+from gradistill.commands.function_source import FunctionSource, Remembering
 from gradistill.commands.live_source import LiveSource, word_maps
 from gradistill.commands.loyalty_sample import FLOOR_ROWS, response_of
 from gradistill.commands.row_sample import POOL_ROWS, drawn_rows
@@ -49,11 +49,14 @@ class WordsRun(TaskRun):
 
     source: AnswerSource
 
+    @property
+    def _words(self) -> Literal["whole", False]:
+        """Whether rows know the words of their tokens: where both models have maps of them."""
+        return "whole" if isinstance(self.source, LiveSource) else False
+
     def encode(self) -> EncodedRows:
-        """With the words of the tokens, where both models have maps of them."""
-        words = "whole" if isinstance(self.source, LiveSource) else False
         splits = ("train", "validation", *(("test",) if "test" in self.splits.rows else ()))
-        found = {split: self.encoded(split, words=words) for split in splits}
+        found = {split: self.encoded(split, words=self._words) for split in splits}
         return EncodedRows(
             {split: one.dataset for split, one in found.items()},
             {split: one.cut for split, one in found.items()},
@@ -66,6 +69,12 @@ class WordsRun(TaskRun):
         assert pair is not None
         refuse_what_cannot_cross(self.terms, pair)
         self.required_signals()
+        if isinstance(self.source, FunctionSource) and processes().num_processes > 1:
+            raise RecipeError(
+                f"{processes().num_processes} processes train, and each would ask the function for all answers",
+                expected="one process, or a file of answers",
+                remedy="start without torchrun, or write the texts (gradistill signals --write-texts) and use a file",
+            )
         if self.source.predictor is None and self.source.predictions(*self._validation) is None:
             logger.warning(
                 f"{self.source.name} has no answers to the validation rows, so no loyalty is measured: give them by "
@@ -132,15 +141,10 @@ class WordsRun(TaskRun):
         taught = self.source.predictions(rows, self.task, "validation")
         if taught is None:
             return {}
-        own = self.encoded_rows(rows)
+        own = encode(rows, self.tokenizer, self.task, max_length=self.max_length, words=self._words).dataset
         student = predict_rows(self.models.student.model, own, Collator(self.tokenizer), labels=taught.labels)
         figures = {**self.compared(student, taught, own).figures, "response": self.response()}
         return {name: figure.value for name, figure in figures.items() if figure is not None and figure.n}
-
-    def encoded_rows(self, rows: Dataset) -> Dataset:
-        """Rows as the student reads them, with words where the teacher has maps."""
-        words = "whole" if isinstance(self.source, LiveSource) else False
-        return encode(rows, self.tokenizer, self.task, max_length=self.max_length, words=words).dataset
 
     def reference(
         self, rows: Dataset, inputs: Mapping[str, str], done: Callable[[int], object]
