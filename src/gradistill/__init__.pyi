@@ -28,6 +28,7 @@ from gradistill.data.splits import Splits as Splits
 from gradistill.data.splits import load_splits as load_splits
 from gradistill.data.tasks import TASKS as TASKS
 from gradistill.data.tasks import Task as Task
+from gradistill.data.teacher_answers import TeacherAnswers as TeacherAnswers
 from gradistill.data.tokenization import Encoded as Encoded
 from gradistill.data.tokenization import encode as encode
 from gradistill.errors import GradistillError as GradistillError

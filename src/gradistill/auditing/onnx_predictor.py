@@ -17,13 +17,13 @@ from gradistill.auditing.predictor import (
     TOKENS_AT_ONCE,
     OnProgress,
     checked_logits,
-    encoded_copies,
     in_order,
     refused_heads,
 )
 from gradistill.data import Collator
 from gradistill.data.batching import in_row_order
 from gradistill.data.changed_copies import Copy
+from gradistill.data.text_reader import encoded_copies
 from gradistill.errors import ModelError
 from gradistill.models.loading import load_config, load_tokenizer, names_in
 

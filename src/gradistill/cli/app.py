@@ -21,7 +21,7 @@ from gradistill.cli.options import (
     PrintOptions,
     RunFolder,
     SignalOptions,
-    Teacher,
+    TeacherOptions,
     one_of,
     output_option,
 )
@@ -90,7 +90,7 @@ def finetune(
 @app.command()
 @with_option_groups
 def distill(
-    teacher: Teacher,
+    teacher: TeacherOptions,
     data: DistillationData,
     recipe: DistillationRecipe,
     signals: SignalOptions,
@@ -103,7 +103,7 @@ def distill(
 
     resolved = recipe.load_for(data.task)
     metrics = command.distill(
-        teacher, data.choice(), folder.output, resolved,
+        teacher.choice(), data.choice(), folder.output, resolved,
         signals=signals.choice(), overwrite=folder.overwrite,
     )  # fmt: skip
     _report(metrics, folder.output, log)

@@ -54,6 +54,58 @@ DATA = typer.Option(
 )
 TEACHER = typer.Option("--teacher", help="A fine-tuned classifier: folder or hub id.")
 Teacher = Annotated[str, TEACHER]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherOptions:
+    """A teacher: a model, files of its answers, or a function."""
+
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            "--teacher", help="A fine-tuned classifier: folder or hub id; or python:module:function."
+        ),
+    ] = None
+    teacher_answers: Annotated[
+        Path | None,
+        typer.Option(
+            "--teacher-answers",
+            help="In place of a teacher, a file of its answers: probability_<label> and the texts of each row.",
+        ),
+    ] = None
+    validation_answers: Annotated[
+        Path | None,
+        typer.Option(
+            "--validation-answers", help="Its answers to the validation rows, in a file of their own."
+        ),
+    ] = None
+
+    def choice(self) -> Any:
+        """The teacher. The function that ``python:module:function`` names is imported here and nowhere else: nothing
+        that a file holds may name one. Raises RecipeError for none, and for two."""
+        from gradistill.auditing.function_predictor import PREFIX, function_at
+        from gradistill.data.teacher_answers import TeacherAnswers
+        from gradistill.errors import RecipeError
+
+        if (self.teacher is None) == (self.teacher_answers is None):
+            given = "both were" if self.teacher else "neither was"
+            raise RecipeError(
+                f"Of --teacher and --teacher-answers {given} given.",
+                expected="one of them",
+                remedy="name a model (--teacher), or a file of its answers (--teacher-answers)",
+            )
+        if self.teacher is not None:
+            if self.validation_answers is not None:
+                raise RecipeError(
+                    "--validation-answers was given, and --teacher answers the validation rows itself.",
+                    expected="it beside --teacher-answers only",
+                    remedy="leave --validation-answers out",
+                )
+            return function_at(self.teacher) if self.teacher.startswith(PREFIX) else self.teacher
+        assert self.teacher_answers is not None
+        return TeacherAnswers(self.teacher_answers, self.validation_answers)
+
+
 TextColumns = Annotated[
     str | None, typer.Option("--text-columns", help="One or two, with a comma between; body.text in objects.")
 ]

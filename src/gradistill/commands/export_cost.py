@@ -14,13 +14,13 @@ from transformers import PreTrainedTokenizerBase
 
 from gradistill.auditing.function_predictor import FunctionPredictor
 from gradistill.auditing.onnx_predictor import OnnxPredictor
-from gradistill.auditing.predictor import encoded_copies
 from gradistill.batch import NOT_MODEL_INPUTS
 from gradistill.commands.audit_models import AuditModel
 from gradistill.commands.export_figures import ExportRows
 from gradistill.data import Collator
 from gradistill.data.changed_copies import Copy
 from gradistill.data.raw_words import Texts
+from gradistill.data.text_reader import encoded_copies
 from gradistill.export.cost import (
     BATCH,
     SINGLE,

@@ -98,7 +98,7 @@ class Run(ABC):
                 "task": self.task_name,
                 "method": self.recipe.method,
                 "seed": self.recipe.training.seed,
-                **self._described(output),
+                **self.described(output),
                 "texts": {
                     "max_length": self.max_length,
                     **{name: cut.as_dict() for name, cut in encoded.cut.items()},
@@ -159,7 +159,7 @@ class Run(ABC):
         return DistillationTrainer(
             self.models.student.model,
             arguments,
-            Collator(self.tokenizer, pad_to=self.padded_length()),
+            self.collator(),
             encoded.rows["train"],
             encoded.rows.get("validation"),
             processing_class=self.tokenizer,
@@ -171,6 +171,10 @@ class Run(ABC):
             shared_embeddings=pair.shared_embeddings if pair else True,
             compute=self.recipe.compute,
         )
+
+    def collator(self) -> Collator:
+        """What makes batches of the training rows."""
+        return Collator(self.tokenizer, pad_to=self.padded_length())
 
     def padded_length(self) -> int | None:
         """The length that every batch is padded to; None for that of its longest text."""
@@ -212,7 +216,7 @@ class Run(ABC):
         assert self.recipe.training.max_length is not None
         return self.recipe.training.max_length
 
-    def _described(self, output: Path) -> dict[str, Any]:
+    def described(self, output: Path) -> dict[str, Any]:
         """Name and size of both models; the teacher is None where there is none."""
         names = {"student": output.name, "teacher": "", **self.names}
         found: dict[str, Any] = {"student": None, "teacher": None}

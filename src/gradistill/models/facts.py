@@ -28,6 +28,10 @@ class ModelFacts:
     """Whether each label is a yes or no of its own, as transformers' ``problem_type`` has it."""
     replaceable_states: bool = True
     """Whether the state after each layer but the last is what a module returns, and can be replaced there."""
+    own_texts: bool = False
+    """Of a teacher: whether it reads the raw texts by itself, with another tokenizer than the student or with none."""
+    outputs_only: bool = False
+    """Of such a teacher: whether nothing of it is known but its outputs."""
 
 
 def is_multi_label(model: Any) -> bool:
