@@ -14,7 +14,6 @@ from jaxtyping import Float
 from transformers import PreTrainedTokenizerBase
 
 from gradistill.auditing.predictor import (
-    TOKENS_AT_ONCE,
     OnProgress,
     checked_logits,
     in_order,
@@ -87,7 +86,6 @@ class OnnxPredictor:
             encoded_copies(copies, self.tokenizer, self.max_length),
             Collator(self.tokenizer),
             torch.device("cpu"),
-            tokens_at_once=TOKENS_AT_ONCE,
             on_progress=self.on_progress,
         )
         return in_order(checked_logits(found, self.labels, "the ONNX model", copies), self.order)[None]

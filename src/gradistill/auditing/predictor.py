@@ -24,9 +24,6 @@ from gradistill.models.probe import ProbedModel
 from gradistill.models.random_head import has_head, head_logits, stacked_heads
 from gradistill.signals.forward_pass import widened
 
-TOKENS_AT_ONCE = 8192
-"""Tokens, padding included, that share a forward pass."""
-
 SHOWN = 60
 """Characters of a text that a message shows."""
 
@@ -179,7 +176,6 @@ class ClassifierPredictor:
                 encoded_copies(copies, self.tokenizer, self.max_length),
                 Collator(self.tokenizer),
                 device,
-                tokens_at_once=TOKENS_AT_ONCE,
                 on_progress=self.on_progress,
             )
         return found.swapaxes(0, 1).astype(np.float64)

@@ -28,9 +28,6 @@ from gradistill.signals.word_replacement import known_words
 from gradistill.signals.word_scores import share_outside_words
 from gradistill.store.fingerprint import of_model, of_tokenizer
 
-TOKENS_AT_ONCE = 2048
-"""Tokens, padding included, that share a forward pass of a teacher and its gradient."""
-
 
 @dataclass(frozen=True, eq=False)
 class LiveSource:
@@ -73,7 +70,7 @@ class LiveSource:
         extra = [AttributionScores(scored.target, scored.steps, scored.rule, signed=True)] if scored else []
         model, device = self.reader.model, self.reader.probed.device
         with frozen_eval(model):
-            for some in row_batches(encoded, Collator(self.tokenizer), device, tokens_at_once=TOKENS_AT_ONCE):
+            for some in row_batches(encoded, Collator(self.tokenizer), device):
                 probe = self.reader.probed.verified(some.batch)
                 values = compute_signals(model, probe, some.batch, [*signals, *extra], create_graph=False)
                 words = known_words(some.batch)
