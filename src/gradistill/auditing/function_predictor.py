@@ -55,6 +55,7 @@ class FunctionPredictor:
 
     has_head = False
     can_mask = False
+    multi_label = False
 
     @property
     def name(self) -> str:

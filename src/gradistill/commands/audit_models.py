@@ -22,7 +22,7 @@ from gradistill.commands.text_lengths import MOST, USUAL, LoadedModel, task_leng
 from gradistill.data import Task
 from gradistill.data.labels import Match, match_names, match_numbers, numbers_of
 from gradistill.errors import DataError, ModelError, RecipeError
-from gradistill.models.facts import MULTI_LABEL, is_multi_label, set_thresholds, thresholds_of
+from gradistill.models.facts import MULTI_LABEL, set_thresholds, thresholds_of
 from gradistill.models.loading import (
     label_names,
     load_classifier,
@@ -68,15 +68,8 @@ class AuditModel:
         folder = model_folder(given)
         if not isinstance(given, tuple) and (file := onnx_file(folder)) is not None:
             home = model_folder_of(file)
-            config = load_config(home)
-            if config.problem_type == MULTI_LABEL:
-                raise ModelError(
-                    f"{name} is an ONNX model of several labels a row, which gradistill does not read yet.",
-                    expected="the PyTorch folder that it was exported from",
-                    remedy=f"name that folder in place of {folder}",
-                )
             onnx = OnnxPredictor.load(file)
-            refuse_other_tasks(folder, config)
+            refuse_other_tasks(folder, load_config(home))
             logger.info(f"{owner}: {file.name} of {home.name or home}")
             return cls(owner, name, str(home), onnx.labels, onnx)
         tokenizer, model = load_tokenizer(given), load_classifier(given)[0]
@@ -101,7 +94,7 @@ class AuditModel:
     @property
     def multi_label(self) -> bool:
         """Whether it predicts any number of labels a row."""
-        return is_multi_label(self.model)
+        return self.predictor.multi_label
 
     @property
     def kind(self) -> str:
@@ -171,7 +164,7 @@ class AuditModels:
             if not model.multi_label:
                 raise ModelError(
                     f"{model.name} is {model.kind} of one label a row, and the teacher predicts several.",
-                    expected="PyTorch models with problem_type multi_label_classification",
+                    expected=f"models with the problem_type {MULTI_LABEL} in config.json",
                     remedy="take a student of the same task",
                 )
 

@@ -18,7 +18,7 @@ from gradistill.auditing.predictor import ClassifierPredictor
 from gradistill.commands.audit_models import AnyModel, AuditModel, source_name
 from gradistill.commands.export_choice import TO_TEACHER, ExportChoice, figure_of
 from gradistill.commands.export_cost import CostedModel, measured_costs
-from gradistill.commands.export_figures import ExportRows, ModelFigures, onnx_loyalty
+from gradistill.commands.export_figures import ExportRows, ModelFigures, loyalty_of, row_logits
 from gradistill.commands.output_folder import FolderKind, check_output, draft_folder, held, put_in_place
 from gradistill.commands.run_record import described, versions
 from gradistill.commands.text_lengths import LoadedModel, task_length
@@ -34,7 +34,7 @@ from gradistill.export.parity import check_batches, compared, made_batches
 from gradistill.export.quantization import REDUCED_RANGE, quantize
 from gradistill.export.vocabulary import trim_vocabulary
 from gradistill.io import checksum_of
-from gradistill.models.facts import is_multi_label
+from gradistill.models.facts import thresholds_of
 from gradistill.models.model_source import ModelSource
 from gradistill.report.export_card import export_card
 
@@ -95,11 +95,15 @@ def export_model(
         )
         predictors["student"] = original.predicting(max_length, _ignore)
         predictors["onnx"] = _predictor(file, own, max_length)
-        parity = _parity(own, predictors["onnx"], rows, graph["inputs"])
+        logits: dict[str, np.ndarray] = {}
+        parity = _parity(own, predictors["onnx"], rows, graph["inputs"], logits)
+        if own is original and "source" in logits:
+            logits["student"] = logits["source"]
         layers = None
         if choice.quantize:
-            layers = _quantized(file, own, rows, choice, max_length)
-            predictors["int8"] = _predictor(file.with_name(QUANTIZED), own, max_length)
+            layers = _quantized(predictors["onnx"], rows, choice, logits)
+            predictors["int8"] = _of_file(predictors["onnx"], file.with_name(QUANTIZED))
+        limits = thresholds_of(_model(own))
         costed = [CostedModel.of("teacher", judge)] if judge is not None else []
         costed += [CostedModel.of("student", original)]
         costed += [
@@ -112,11 +116,13 @@ def export_model(
             if judge is None
             else {"name": Path(judge.name).name, "kind": judge.kind.split(" ", 1)[1]},
             "labels": list(own.labels) if own.labels else None,
+            "multi_label": own.multi_label,
+            "thresholds": None if limits is None else [float(limit) for limit in limits],
             "data": None if rows is None else rows.about(choice.split),
             "onnx": graph | _identity(file),
             "int8": None if layers is None else _int8(file.with_name(QUANTIZED), layers),
             "parity": parity,
-            **_compared(predictors, rows, choice),
+            **_compared(predictors, rows, choice, logits),
             "costs": measured_costs([c for c in costed if c], rows, max_length, timing=choice.timing),
             "max_length": max_length,
             "versions": versions() | {name: version(name) for name in PACKAGES},
@@ -159,12 +165,6 @@ def _loaded_student(source: ModelSource, choice: ExportChoice) -> tuple[AuditMod
             expected="a PyTorch classifier",
             remedy="name the folder it was made from",
         )
-    if is_multi_label(_model(own)):
-        raise ModelError(
-            f"{own.name} gives several labels to a text, which gradistill export does not take yet",
-            expected="one label a text, or a regression",
-            remedy="run the PyTorch folder: gradistill predict",
-        )
     check_tokenizer(own.tokenizer)
     _model(own).to("cpu").eval()
     return own, task_length(choice.max_length, own.tokenizer, [own.reader])
@@ -197,15 +197,21 @@ def _loaded_teacher(source: AnyModel, student: AuditModel) -> AuditModel:
 
 
 def _parity(
-    own: AuditModel, onnx: OnnxPredictor, rows: ExportRows | None, inputs: list[str]
+    own: AuditModel,
+    onnx: OnnxPredictor,
+    rows: ExportRows | None,
+    inputs: list[str],
+    logits: dict[str, np.ndarray],
 ) -> dict[str, Any]:
-    """Both models on made token ids and on the rows. Raises ModelError where they differ."""
+    """Both models on made token ids and on the rows, whose ``logits`` are kept: those of the graph as ``onnx``, those
+    of the model that it was made from as ``source``. Raises ModelError where they differ."""
     batches = made_batches(_model(own), onnx.tokenizer, onnx.max_length, inputs)
     found = {"made": check_batches(_model(own), lambda c: onnx.session.run([OUTPUT], dict(c))[0], batches)}
     if rows is not None:
-        theirs = own.predicting(onnx.max_length, _ignore).logits(rows.copies)[0]
-        ours = onnx.logits(rows.copies)[0]
-        found["data"] = compared(ours, theirs, "the data", [" | ".join(texts) for texts in rows.texts])
+        logits["source"] = row_logits(own.predicting(onnx.max_length, _ignore), rows)
+        logits["onnx"] = row_logits(onnx, rows)
+        texts = [" | ".join(parts) for parts in rows.texts]
+        found["data"] = compared(logits["onnx"], logits["source"], "the data", texts)
     shown = ", ".join(
         f"{part['largest_difference']:.1e} on {part['rows']} rows ({of})" for of, part in found.items()
     )
@@ -214,32 +220,42 @@ def _parity(
 
 
 def _quantized(
-    file: Path, own: AuditModel, rows: ExportRows | None, choice: ExportChoice, max_length: int
+    source: OnnxPredictor, rows: ExportRows | None, choice: ExportChoice, logits: dict[str, np.ndarray]
 ) -> QuantizedModel | None:
-    """Write the INT8 model; with rows, as many layers in float as the limit needs."""
+    """Write the INT8 model of a graph beside it; with rows, as many layers in float as the limit needs, and its
+    ``logits`` are kept."""
+    file = source.file
+    assert file is not None
     target = file.with_name(QUANTIZED)
     if rows is None:
         quantize(file, target)
         return None
-    wanted = own.predicting(max_length, _ignore).logits(rows.copies)[0]
-    sample = rows.copies[:SEARCH_ROWS]
+    wanted, sample, task = logits["source"], rows.copies[:SEARCH_ROWS], rows.task
 
     def difference(made: Path) -> float:
-        return float(
-            np.abs(_predictor(made, own, max_length).logits(sample)[0] - wanted[: len(sample)]).mean()
-        )
+        return float(np.abs(_of_file(source, made).logits(sample)[0] - wanted[: len(sample)]).mean())
 
-    def loyal(made: Path) -> float:
-        return onnx_loyalty(_predictor(made, own, max_length), rows, wanted)
+    def loyal(made: Path) -> float:  # the last file that is asked for is the one that stays
+        logits["int8"] = row_logits(_of_file(source, made), rows)
+        return loyalty_of(logits["int8"], wanted, task, source.thresholds)
 
     return quantized_within(file, target, loyal, difference, choice.least_loyalty)
 
 
-def _compared(predictors: Mapping[str, Any], rows: ExportRows | None, choice: ExportChoice) -> dict[str, Any]:
-    """Metrics of all models, and loyalties to the student and to the teacher."""
+def _compared(
+    predictors: Mapping[str, Any],
+    rows: ExportRows | None,
+    choice: ExportChoice,
+    logits: Mapping[str, np.ndarray],
+) -> dict[str, Any]:
+    """Metrics of all models, and loyalties to the student and to the teacher. ``logits`` are those known already."""
     if rows is None:
         return {"metrics": {}, "loyalty": {}}
-    figures = ModelFigures(predictors, rows, choice.seed)
+    every = {
+        name: logits[name] if name in logits else row_logits(predictor, rows)
+        for name, predictor in predictors.items()
+    }
+    figures = ModelFigures(predictors, rows, every, choice.seed)
     exported = [name for name in ("onnx", "int8") if name in predictors]
     found = {"student": figures.loyalties("student", exported)}
     if "teacher" in predictors:
@@ -291,7 +307,15 @@ def _identity(file: Path) -> dict[str, Any]:
 
 def _predictor(file: Path, own: AuditModel, max_length: int) -> OnnxPredictor:
     assert own.tokenizer is not None
-    return OnnxPredictor(onnx_session(file), own.tokenizer, own.labels, max_length, file=file)
+    return OnnxPredictor(
+        onnx_session(file), own.tokenizer, own.labels, max_length, file=file, multi_label=own.multi_label,
+        saved_thresholds=thresholds_of(_model(own)),
+    )  # fmt: skip
+
+
+def _of_file(predictor: OnnxPredictor, file: Path) -> OnnxPredictor:
+    """The predictor with another graph."""
+    return replace(predictor, session=onnx_session(file), file=file)
 
 
 def _described(own: AuditModel) -> dict[str, Any] | None:

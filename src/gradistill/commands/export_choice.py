@@ -11,8 +11,9 @@ from gradistill.errors import RecipeError, nearest
 
 QUANTIZATIONS = ("int8",)
 
-LOYALTIES = ("label", "probability", "prediction", "response")
-"""Figures of an exported model, compared with the student it was made from."""
+LOYALTIES = ("label", "exact_match", "probability", "prediction", "response")
+"""Figures of an exported model, compared with the student it was made from. ``exact_match`` exists where a row may have
+several labels."""
 
 TO_TEACHER = "teacher_"
 """Begins the names of the same figures compared with the teacher."""
