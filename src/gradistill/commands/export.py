@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -18,20 +18,18 @@ from gradistill.auditing.predictor import ClassifierPredictor
 from gradistill.commands.audit_models import AnyModel, AuditModel, source_name
 from gradistill.commands.export_choice import TO_TEACHER, ExportChoice, figure_of
 from gradistill.commands.export_cost import CostedModel, measured_costs
-from gradistill.commands.export_figures import ExportRows, ModelFigures, loyalty_of, row_logits
+from gradistill.commands.export_figures import ExportRows, ModelFigures, row_logits
+from gradistill.commands.export_quantization import counted_texts, quantized_export
 from gradistill.commands.output_folder import FolderKind, check_output, draft_folder, held, put_in_place
 from gradistill.commands.run_record import described, versions
 from gradistill.commands.text_lengths import LoadedModel, task_length
 from gradistill.data import DataChoice
 from gradistill.data.data_source import Source
-from gradistill.data.unlabelled_texts import load_texts
 from gradistill.errors import ModelError, RecipeError
-from gradistill.export.layer_search import QuantizedModel, quantized_within
 from gradistill.export.model_files import check_tokenizer, write_model_files
 from gradistill.export.onnx_export import OUTPUT, write_onnx
 from gradistill.export.packages import PACKAGES, check_packages
 from gradistill.export.parity import check_batches, compared, made_batches
-from gradistill.export.quantization import REDUCED_RANGE, quantize
 from gradistill.export.vocabulary import trim_vocabulary
 from gradistill.io import checksum_of
 from gradistill.models.facts import thresholds_of
@@ -43,9 +41,6 @@ logger = logging.getLogger(__name__)
 FIGURES, CARD = "export.json", "README.md"
 EXPORT = FolderKind("export", finished=FIGURES)
 DEFAULT_CHOICE = ExportChoice()
-
-SEARCH_ROWS = 200
-"""Rows on which each layer alone is tried in float."""
 
 
 def export_model(
@@ -82,7 +77,8 @@ def export_model(
     original, max_length = _loaded_student(student, choice)
     judge = None if teacher is None else _loaded_teacher(teacher, original)
     rows = None if rows_from is None else ExportRows.read(rows_from, choice, original)
-    own, vocabulary = _with_vocabulary(original, choice, rows, rows_from)
+    texts = counted_texts(choice, rows, rows_from)
+    own, vocabulary = _with_vocabulary(original, choice, texts)
     tokenizer: Any = own.tokenizer
     with held(output, EXPORT), draft_folder(output) as draft:
         check_output(output, EXPORT, overwrite=overwrite)  # another process may have finished meanwhile
@@ -99,10 +95,9 @@ def export_model(
         parity = _parity(own, predictors["onnx"], rows, graph["inputs"], logits)
         if own is original and "source" in logits:
             logits["student"] = logits["source"]
-        layers = None
+        int8 = None
         if choice.quantize:
-            layers = _quantized(predictors["onnx"], rows, choice, logits)
-            predictors["int8"] = _of_file(predictors["onnx"], file.with_name(QUANTIZED))
+            predictors["int8"], int8 = quantized_export(predictors["onnx"], rows, choice, texts, logits)
         limits = thresholds_of(_model(own))
         costed = [CostedModel.of("teacher", judge)] if judge is not None else []
         costed += [CostedModel.of("student", original)]
@@ -120,7 +115,7 @@ def export_model(
             "thresholds": None if limits is None else [float(limit) for limit in limits],
             "data": None if rows is None else rows.about(choice.split),
             "onnx": graph | _identity(file),
-            "int8": None if layers is None else _int8(file.with_name(QUANTIZED), layers),
+            "int8": int8 and int8 | _identity(file.with_name(QUANTIZED)),
             "parity": parity,
             **_compared(predictors, rows, choice, logits),
             "costs": measured_costs([c for c in costed if c], rows, max_length, timing=choice.timing),
@@ -171,15 +166,13 @@ def _loaded_student(source: ModelSource, choice: ExportChoice) -> tuple[AuditMod
 
 
 def _with_vocabulary(
-    own: AuditModel, choice: ExportChoice, rows: ExportRows | None, data: DataChoice | None
+    own: AuditModel, choice: ExportChoice, texts: Sequence[str]
 ) -> tuple[AuditModel, dict[str, int] | None]:
-    """The student with the tokens that the texts need, and how many; the student itself where no texts are named."""
+    """The student with the tokens that the texts need, and how many; the student itself where it keeps all."""
     if choice.trim_vocabulary is None:
         return own, None
-    columns = rows.task.text_columns if rows is not None else data.columns if data is not None else None
-    texts = load_texts([choice.trim_vocabulary], text_columns=columns)["text"][:]
     assert own.tokenizer is not None
-    found = trim_vocabulary(_model(own), own.tokenizer, texts)
+    found = trim_vocabulary(_model(own), own.tokenizer, texts, choice.vocabulary_size)
     logger.info(f"vocabulary: {len(found.kept)} of {found.before} tokens, for {len(texts)} texts")
     smaller = replace(
         own, predictor=ClassifierPredictor(found.model, found.tokenizer),
@@ -217,29 +210,6 @@ def _parity(
     )
     logger.info(f"parity: logits differ by at most {shown}")
     return found
-
-
-def _quantized(
-    source: OnnxPredictor, rows: ExportRows | None, choice: ExportChoice, logits: dict[str, np.ndarray]
-) -> QuantizedModel | None:
-    """Write the INT8 model of a graph beside it; with rows, as many layers in float as the limit needs, and its
-    ``logits`` are kept."""
-    file = source.file
-    assert file is not None
-    target = file.with_name(QUANTIZED)
-    if rows is None:
-        quantize(file, target)
-        return None
-    wanted, sample, task = logits["source"], rows.copies[:SEARCH_ROWS], rows.task
-
-    def difference(made: Path) -> float:
-        return float(np.abs(_of_file(source, made).logits(sample)[0] - wanted[: len(sample)]).mean())
-
-    def loyal(made: Path) -> float:  # the last file that is asked for is the one that stays
-        logits["int8"] = row_logits(_of_file(source, made), rows)
-        return loyalty_of(logits["int8"], wanted, task, source.thresholds)
-
-    return quantized_within(file, target, loyal, difference, choice.least_loyalty)
 
 
 def _compared(
@@ -283,22 +253,15 @@ def _warnings(found: Mapping[str, Any], choice: ExportChoice) -> list[str]:
         return []
     if found["data"] is None:
         return ["the INT8 model was not compared with the student: give --data"]
-    layers = found["int8"]["layers"]
+    layers, told = found["int8"]["layers"], list[str]()
+    if found["int8"]["embedding_bits"] > choice.embedding_bits:
+        told.append("embeddings have eight bits: with four, loyalty to the student was below --least-loyalty")
     if layers["loyalty"] < choice.least_loyalty:
-        return [
+        told.append(
             f"the INT8 model's loyalty to the student is {layers['loyalty']:.3f}, below {choice.least_loyalty:g}, with "
             "every layer in float that could be"
-        ]
-    return []
-
-
-def _int8(file: Path, layers: QuantizedModel | None) -> dict[str, Any]:
-    settings = {
-        "weights": "int8, a scale a channel",
-        "embeddings": "int8, a scale a row",
-        "reduce_range": REDUCED_RANGE,
-    }
-    return settings | _identity(file) | {"layers": None if layers is None else layers.as_dict()}
+        )
+    return told
 
 
 def _identity(file: Path) -> dict[str, Any]:
@@ -311,11 +274,6 @@ def _predictor(file: Path, own: AuditModel, max_length: int) -> OnnxPredictor:
         onnx_session(file), own.tokenizer, own.labels, max_length, file=file, multi_label=own.multi_label,
         saved_thresholds=thresholds_of(_model(own)),
     )  # fmt: skip
-
-
-def _of_file(predictor: OnnxPredictor, file: Path) -> OnnxPredictor:
-    """The predictor with another graph."""
-    return replace(predictor, session=onnx_session(file), file=file)
 
 
 def _described(own: AuditModel) -> dict[str, Any] | None:
