@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 import gradistill
 from families import build
@@ -158,11 +158,22 @@ def test_an_onnx_model_needs_no_torch_in_memory(exported: tuple[Path, Any, str])
 def test_an_audit_takes_the_folder_and_the_file(
     exported: tuple[Path, Any, str], small: Any, tmp_path: Path
 ) -> None:
-    parts = gradistill.AuditChoice(response_rows=2, shapley_rows=0, faithfulness_rows=0, perturbed_rows=0)
+    parts = gradistill.AuditChoice(
+        response_rows=2, shapley_rows=0, faithfulness_rows=0, perturbed_rows=0, costs=True
+    )
     students = [str(exported[0]), str(exported[0] / "onnx" / "model.onnx")]
     found = gradistill.audit(str(small.teachers["two"]), students, small.choice("two"), tmp_path / "a", parts)
     files = [student["file"] for student in found["students"]]
     assert files == ["model_quantized.onnx", "model.onnx"]
+    names = [student["name"] for student in found["students"]]
+    assert list(found["costs"]) == ["teacher", *names]
+    speed = found["costs"]["teacher"]["cores"]["1"]
+    assert speed["p95_ms"] >= speed["p50_ms"] > 0
+    assert speed["times"] == 1
+    assert found["costs"]["teacher"]["embeddings"] > 0
+    table, page = ((tmp_path / "a" / name).read_text(encoding="utf-8") for name in ("audit.md", "audit.html"))
+    assert re.search(r"\| model \| MB \| times smaller \|.*\n\|---.*\n\| teacher \| 0\.\d \| 1\.0", table)
+    assert "Speed of the models" in page
 
 
 def test_nothing_is_left_where_the_graph_computes_something_else(
@@ -227,6 +238,22 @@ def test_without_rows_parity_is_checked_on_made_ids_alone(small: Any, tmp_path: 
     found = gradistill.export_model(small.teachers["two"], tmp_path / "export", ExportChoice(timing=False))
     assert {*found["parity"]} == {"made"}
     assert "made rows." in (tmp_path / "export" / "README.md").read_text(encoding="utf-8")
+
+
+def test_two_factors_of_the_embeddings_stay_apart_in_the_graph(small: Any, tmp_path: Path) -> None:
+    """The run's folder is a plain model of transformers, and that of its export computes the same."""
+    small.distilled("kd", "two", tmp_path / "student", "student.embedding_rank=4")
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "student")
+    table = model.get_input_embeddings().weight.detach().numpy()
+    assert np.linalg.matrix_rank(table, tol=1e-5) == model.config.embedding_rank == 4
+    choice = ExportChoice(quantize="int8", timing=False, embedding_bits=4, response_rows=0, least_loyalty=0.0)
+    found = gradistill.export_model(tmp_path / "student", tmp_path / "out", choice, data=small.choice("two"))
+    assert found["parity"]["data"]["largest_difference"] < 1e-4
+    stored = onnx.load(tmp_path / "out" / "onnx" / "model.onnx").graph.initializer
+    shapes = {part.name.split(".embeddings.")[-1]: tuple(part.dims) for part in stored}
+    assert shapes["word_embeddings.factor.weight"] == (len(table), 4)
+    assert "word_embeddings.weight" not in shapes
+    assert found["int8"]["embedding_bits"] == 4
 
 
 LABELS = ("long", "negative", "positive")

@@ -32,6 +32,7 @@ from gradistill.export.packages import PACKAGES, check_packages
 from gradistill.export.parity import check_batches, compared, made_batches
 from gradistill.export.vocabulary import trim_vocabulary
 from gradistill.io import checksum_of
+from gradistill.models.factorized_embedding import with_factors
 from gradistill.models.facts import thresholds_of
 from gradistill.models.model_source import ModelSource
 from gradistill.report.export_card import export_card
@@ -84,7 +85,7 @@ def export_model(
         check_output(output, EXPORT, overwrite=overwrite)  # another process may have finished meanwhile
         file = draft / GRAPHS / MODEL
         logger.info(f"exporting {own.name}, texts of at most {max_length} tokens")
-        graph = write_onnx(_model(own), tokenizer, file)
+        graph = write_onnx(with_factors(_model(own)), tokenizer, file)
         write_model_files(_model(own), tokenizer, draft, max_length)
         predictors: dict[str, Any] = (
             {} if judge is None else {"teacher": judge.predicting(max_length, _ignore)}
@@ -118,7 +119,9 @@ def export_model(
             "int8": int8 and int8 | _identity(file.with_name(QUANTIZED)),
             "parity": parity,
             **_compared(predictors, rows, choice, logits),
-            "costs": measured_costs([c for c in costed if c], rows, max_length, timing=choice.timing),
+            "costs": measured_costs(
+                [c for c in costed if c], rows.texts if rows and choice.timing else (), max_length
+            ),
             "max_length": max_length,
             "versions": versions() | {name: version(name) for name in PACKAGES},
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
