@@ -348,3 +348,21 @@ def test_the_card_of_several_labels_lists_those_above_their_thresholds(
     )
     assert done.returncode == 0, done.stderr
     assert eval(done.stdout) == gradistill.load_predictor(output).predict(["a fine film", "a dull one"])
+
+
+def test_models_of_one_label_and_of_several_are_not_compared(
+    several: tuple[Path, Path, dict[str, Any]], small: Any, tmp_path: Path
+) -> None:
+    """Log-probabilities of a function would be read as log-odds."""
+    model, output, _ = several
+    with pytest.raises(ModelError, match="predicts one of them"):
+        gradistill.export_model(
+            model,
+            tmp_path / "out",
+            data={"validation": ROWS},
+            teacher=lambda texts: [[0.2, 0.3, 0.5]] * len(texts),
+        )
+    with pytest.raises(
+        ModelError, match="an ONNX model of several labels a row, and two predicts one of them"
+    ):
+        gradistill.audit(str(small.teachers["two"]), [str(output)], small.choice("two"), tmp_path / "audit")

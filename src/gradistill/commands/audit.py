@@ -248,8 +248,8 @@ def _splits(data: DataChoice, choice: AuditChoice, models: AuditModels) -> Split
     marks = Marks(choice.rationale, units) if choice.rationale else None
     labels = models.teacher.labels
     names = None if labels == () else labels or ("LABEL_0",)
+    models.refuse_other_kinds()
     if models.teacher.multi_label:
-        models.refuse_other_kinds()
         data = replace(data, kind=data.kind or "multi_label")
     splits = read_splits(data, wanted, marks=marks, outputs=names, carried=choice.slices)
     refuse_other_kind_of_model(splits.task, models.teacher.multi_label, "teacher")

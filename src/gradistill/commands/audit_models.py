@@ -158,15 +158,11 @@ class AuditModels:
     reference: AuditModel | None = None
 
     def refuse_other_kinds(self) -> None:
-        """Raise ModelError where the teacher predicts any number of labels a row, and another model does not, or cannot
-        be known to."""
-        for model in (*self.students, *([self.reference] if self.reference else [])):
-            if not model.multi_label:
-                raise ModelError(
-                    f"{model.name} is {model.kind} of one label a row, and the teacher predicts several.",
-                    expected=f"models with the problem_type {MULTI_LABEL} in config.json",
-                    remedy="take a student of the same task",
-                )
+        """Raise ModelError where one model predicts any number of labels a row, and another one of them, or cannot be
+        known to predict more."""
+        for model in self.compared:
+            if model.multi_label != self.teacher.multi_label:
+                raise other_kind(model, self.teacher)
 
     notes: tuple[str, ...] = ()
 
@@ -306,6 +302,16 @@ class AuditModels:
                 "has no masks" if blind[0].tokenizer is None else "has a tokenizer without character offsets"
             )
             yield f"figures on masked words are left out: the {blind[0].owner} {why}"
+
+
+def other_kind(model: AuditModel, teacher: AuditModel) -> ModelError:
+    """What is wrong with two models of which one predicts several labels a row, and the other one of them."""
+    kinds = ("one label a row", "several") if teacher.multi_label else ("several labels a row", "one of them")
+    return ModelError(
+        f"{model.name} is {model.kind} of {kinds[0]}, and {teacher.name} predicts {kinds[1]}.",
+        expected=f"models of one kind: with the problem_type {MULTI_LABEL} in config.json, or without it",
+        remedy="take models of the same task",
+    )
 
 
 def is_function(source: Any) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 
 from gradistill.auditing.onnx_predictor import GRAPHS, MODEL, QUANTIZED, OnnxPredictor, onnx_session
 from gradistill.auditing.predictor import ClassifierPredictor
-from gradistill.commands.audit_models import AnyModel, AuditModel, source_name
+from gradistill.commands.audit_models import AnyModel, AuditModel, other_kind, source_name
 from gradistill.commands.export_choice import TO_TEACHER, ExportChoice, figure_of
 from gradistill.commands.export_cost import CostedModel, measured_costs
 from gradistill.commands.export_figures import ExportRows, ModelFigures, row_logits
@@ -186,7 +186,10 @@ def _with_vocabulary(
 
 def _loaded_teacher(source: AnyModel, student: AuditModel) -> AuditModel:
     """The teacher on the CPU, its outputs in the order of the student's labels."""
-    judge = AuditModel.load(source, "teacher", source_name(source)).ordered(student.labels)
+    judge = AuditModel.load(source, "teacher", source_name(source))
+    if judge.multi_label != student.multi_label:
+        raise other_kind(student, judge)
+    judge = judge.ordered(student.labels)
     if judge.model is not None:
         judge.model.to("cpu").eval()  # pyright: ignore[reportArgumentType]
     return judge

@@ -42,8 +42,7 @@ def counted_texts(choice: ExportChoice, rows: ExportRows | None, data: DataChoic
             expected="data with training rows, or texts",
             remedy="give --data, or --trim-vocabulary TEXTS",
         )
-    given = None if data is None or data.text_columns is None else tuple(data.text_columns)
-    columns = rows.task.text_columns if rows is not None else given
+    columns = rows.task.text_columns if rows is not None else data.columns if data is not None else None
     return load_texts([source], text_columns=columns)["text"][:]
 
 
@@ -97,7 +96,7 @@ def _quantization(source: OnnxPredictor, choice: ExportChoice, texts: Sequence[s
         names = [given.name for given in source.session.get_inputs()]
         batches = []
         for k in drawn:
-            columns = model_inputs([(texts[k],)], source.tokenizer, source.max_length)
+            columns = model_inputs([(texts[int(k)],)], source.tokenizer, source.max_length)
             batches.append({name: columns[name] for name in names})
     return Quantization(frequent, batches)
 
