@@ -363,6 +363,6 @@ def test_models_of_one_label_and_of_several_are_not_compared(
             teacher=lambda texts: [[0.2, 0.3, 0.5]] * len(texts),
         )
     with pytest.raises(
-        ModelError, match="an ONNX model of several labels a row, and two predicts one of them"
+        ModelError, match="an ONNX model of several labels a row, and the teacher predicts one of them"
     ):
         gradistill.audit(str(small.teachers["two"]), [str(output)], small.choice("two"), tmp_path / "audit")

@@ -308,7 +308,7 @@ def other_kind(model: AuditModel, teacher: AuditModel) -> ModelError:
     """What is wrong with two models of which one predicts several labels a row, and the other one of them."""
     kinds = ("one label a row", "several") if teacher.multi_label else ("several labels a row", "one of them")
     return ModelError(
-        f"{model.name} is {model.kind} of {kinds[0]}, and {teacher.name} predicts {kinds[1]}.",
+        f"{model.name} is {model.kind} of {kinds[0]}, and the {teacher.owner} predicts {kinds[1]}.",
         expected=f"models of one kind: with the problem_type {MULTI_LABEL} in config.json, or without it",
         remedy="take models of the same task",
     )
