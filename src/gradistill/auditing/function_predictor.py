@@ -52,6 +52,7 @@ class FunctionPredictor:
 
     has_head = False
     can_mask = False
+    multi_label = False
 
     @property
     def name(self) -> str:

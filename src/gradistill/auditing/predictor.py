@@ -19,7 +19,7 @@ from gradistill.data.raw_words import Kept
 from gradistill.data.text_reader import encoded_copies
 from gradistill.errors import GradistillError, ModelError
 from gradistill.models.eval_mode import frozen_eval
-from gradistill.models.facts import thresholds_of
+from gradistill.models.facts import is_multi_label, thresholds_of
 from gradistill.models.probe import ProbedModel
 from gradistill.models.random_head import has_head, head_logits, stacked_heads
 from gradistill.signals.forward_pass import widened
@@ -148,6 +148,11 @@ class ClassifierPredictor:
     @property
     def can_mask(self) -> bool:
         return bool(self.tokenizer.is_fast)
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether a row may have several labels."""
+        return is_multi_label(self.model)
 
     @property
     def thresholds(self) -> np.ndarray | None:

@@ -15,6 +15,7 @@ from gradistill.commands.text_lengths import LoadedModel, task_length
 from gradistill.data import DataChoice, Splits, align_labels, load_unlabelled, read_splits
 from gradistill.errors import RecipeError
 from gradistill.models.device_map import DeviceMap
+from gradistill.models.factorized_embedding import factorize_embeddings
 from gradistill.models.facts import is_multi_label
 from gradistill.models.loading import label_names, load_classifier, load_tokenizer, set_padding
 from gradistill.models.model_source import ModelSource, model_folder, model_name
@@ -149,6 +150,19 @@ def build_student(
             model = narrow_student(teacher.model, layers, settings.width, dropout=settings.dropout)
     set_padding(model, tokenizer)
     share_embeddings(model, teacher.model, settings.embeddings)
+    if getattr(model.config, "embedding_rank", None) is not None:
+        model.config.embedding_rank = None  # the teacher's, or a checkpoint's: training does not keep it
+    if settings.embedding_rank is not None:
+        if settings.embeddings != "own":
+            raise RecipeError(
+                f"student.embedding_rank is set, and student.embeddings is {settings.embeddings}",
+                expected="embeddings of the student's own: a copy of the teacher's has its rank",
+                remedy="set student.embeddings to own, or leave the rank out",
+            )
+        lost = factorize_embeddings(model, settings.embedding_rank)
+        logger.info(
+            f"embeddings of rank {settings.embedding_rank}: {lost:.0%} of their norm is lost at first"
+        )
     student = LoadedModel("student", "", model)
     if settings.dropout == "not_in_embeddings":
         silence_embedding_dropout(model, student.probe)

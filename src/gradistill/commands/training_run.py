@@ -26,6 +26,7 @@ from gradistill.commands.model_pair import ModelPair
 from gradistill.commands.run_folder import close_run, opened_run
 from gradistill.commands.run_record import described, timing, versions
 from gradistill.data import Collator, Cut
+from gradistill.models.factorized_embedding import merge_embeddings
 from gradistill.models.loading import set_padding
 from gradistill.objectives import Term
 from gradistill.recipe import Recipe
@@ -91,6 +92,7 @@ class Run(ABC):
             if checkpoint:
                 logger.info(f"going on from {checkpoint}")
             seconds = trained(trainer, checkpoint)
+            merge_embeddings(student)
             if not processes().is_main_process:
                 return {}
 
