@@ -116,7 +116,8 @@ def plan_store(
     columns = columns_for((Logits(), *signals), teacher.probe, encoding)
     purpose = made_for(teacher.model, read.tokenizer, read.rows, columns, max_length=read.max_length)
     place = folder or cache_folder() / digest(purpose)[:24]
-    tokens = most_tokens(processes().device)
+    device: Any = processes().device
+    tokens = most_tokens(device)
     return Build(place, read.rows, columns, purpose, {**about, "encoding": encoding}, tokens_at_once=tokens)
 
 
