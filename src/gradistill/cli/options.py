@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
+from gradistill.commands.defaults import DEFAULT_METHOD
 from gradistill.printing import LOGGER, show, write
 
 if TYPE_CHECKING:  # what is loaded when a command runs
@@ -20,9 +21,6 @@ if TYPE_CHECKING:  # what is loaded when a command runs
     from gradistill.commands.signal_stores import StoreChoice
     from gradistill.data import DataChoice
     from gradistill.recipe import Recipe
-
-DEFAULT_METHOD = "coalition"
-"""Of a student whose method is not named: the best measured in answers, and near the best in reasons."""
 
 RECIPE_FIELDS = {
     "epochs": "training.epochs",

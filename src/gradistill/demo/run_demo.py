@@ -31,7 +31,8 @@ from gradistill.commands.text_lengths import USUAL, trained_length
 from gradistill.data import Collator, DataChoice, encode, load_splits
 from gradistill.demo.corpus import Review, make_corpus, write_corpus
 from gradistill.io import read_object, write_whole
-from gradistill.models.loading import PACKAGED, load_classifier, load_tokenizer, packaged_model
+from gradistill.models.loading import load_classifier, load_tokenizer
+from gradistill.models.packaged import PACKAGED, packaged_model
 from gradistill.printing import progress_bars
 from gradistill.recipe import Recipe, load_recipe
 from gradistill.report.terminal import heat_map, results_table
