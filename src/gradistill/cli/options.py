@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
+from gradistill.cli.cpu_load import settle_openmp
 from gradistill.commands.defaults import DEFAULT_METHOD
 from gradistill.printing import LOGGER, show, write
 
@@ -292,7 +293,10 @@ class LogOptions:
     ] = False
 
     def set_up(self) -> None:
-        """Have the package log as wished; of the processes that torchrun started the first one alone logs."""
+        """Have the package log as wished; of the processes that torchrun started the first one alone logs.
+
+        How threads wait is settled as well: this is the first that a command does.
+        """
         from gradistill.errors import RecipeError
 
         if self.quiet and self.verbose:
@@ -303,6 +307,7 @@ class LogOptions:
             )
         level = logging.WARNING if self.quiet else logging.DEBUG if self.verbose else logging.INFO
         LOGGER.setLevel(level if is_first_process() else logging.CRITICAL + 1)
+        settle_openmp()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -72,9 +72,11 @@ def _headline(found: Mapping[str, Any]) -> str:
     if name is None:
         return ""
     sizes = [(student.get(role) or {}).get("parameters") for role in ("student", "teacher")]
-    smaller = f" with {sizes[0] / sizes[1]:.0%} of its parameters" if all(sizes) else ""
     title = metric_title(name, student.get("positive"))
-    return f"The student has {title} {decimal(ours[name])}, its teacher {decimal(theirs[name])}{smaller}."
+    sentence = f"the student has {title} {decimal(ours[name])}, its teacher {decimal(theirs[name])}."
+    return capital(
+        f"with {sizes[0] / sizes[1]:.0%} of the parameters, {sentence}" if all(sizes) else sentence
+    )
 
 
 def _models(found: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -132,7 +134,7 @@ def _exported(export: Mapping[str, Any] | None) -> list[dict[str, Any]]:
         return []
     tables = (
         ("Size", size_rows(export)),
-        ("Speed", speed_rows(export)),
+        ("Speed", [{"model": row["model"], **row} for row in speed_rows(export)]),
         ("Agreement with the student", loyalty_rows(export, "student")),
     )
     return [
