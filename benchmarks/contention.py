@@ -4,7 +4,7 @@
 
 A child process for each way trains one small model (3 layers × 384, 16 texts of 32 tokens), a few steps at a time, in
 turns: all but one sleep. Beside them run as many busy processes as ``--busy`` says. Printed are ratios to the default,
-round by round: the median, with the lowest and highest. The load that the machine has anyway is printed with them, for a
+round by round: the median, with the lowest and highest. The load that the machine has anyway is printed too, for a
 ratio holds for the load that it was measured beside. What gradistill chooses is ``gradistill.cli.cpu_load``.
 """
 

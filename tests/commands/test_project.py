@@ -17,6 +17,7 @@ from gradistill.commands.project_file import read_project
 from gradistill.commands.run import run
 from gradistill.errors import RecipeError
 from small import logged, texts, write_table
+from typed_command import exit_code
 
 PROJECT = """
 output: out
@@ -194,3 +195,21 @@ def test_what_init_writes_is_what_run_reads(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="is there already"):
         init(str(tmp_path / "tickets.csv"), file)
     init(str(tmp_path / "tickets.csv"), file, force=True)
+
+
+def test_the_commands_of_a_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_table(tmp_path / "rows.csv", texts("two", 20))
+    assert exit_code(monkeypatch, ("run",)) == 2
+    assert "To do: gradistill init my_rows.csv" in capsys.readouterr().err
+    assert exit_code(monkeypatch, ("init", "rows.csv", "--model", "owner/name")) == 0
+    assert capsys.readouterr().out.endswith("then: gradistill run\n")
+    assert "source: rows.csv" in (tmp_path / "gradistill.yaml").read_text()
+    assert exit_code(monkeypatch, ("init", "rows.csv")) == 2
+    assert "give --force" in capsys.readouterr().err
+    assert exit_code(monkeypatch, ("init", "rows.csv", "--force", "--text-columns", "texts")) == 2
+    assert "texts" in capsys.readouterr().err
+    assert exit_code(monkeypatch, ("distill", "--data", "rows.csv")) == 2
+    assert "gradistill init FILE proposes teacher" in capsys.readouterr().err

@@ -1,7 +1,7 @@
 """How OpenMP waits, by the load that there is: settled before torch is imported, which reads these variables once.
 
-Threads of OpenMP spin while they wait for each other. On a quiet machine that is the fastest way. Beside other processes
-a spinning thread takes the core from the one that it waits for, and a step takes a multiple of its time.
+Threads of OpenMP spin while they wait for each other. On a quiet machine that is the fastest way. Beside other
+processes a spinning thread takes the core from the one that it waits for, and a step takes a multiple of its time.
 """
 
 from __future__ import annotations

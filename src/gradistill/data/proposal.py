@@ -14,7 +14,7 @@ from typing import Any
 
 from gradistill.data.data_choice import DataChoice
 from gradistill.data.data_source import is_path, path_text
-from gradistill.data.file_readers import ending_of
+from gradistill.data.file_readers import ending_of, stem_of
 from gradistill.data.several_labels import joined_labels, several_labels, with_flag_columns
 from gradistill.data.split_tables import Wanted, read_source
 from gradistill.data.splits import Splits, read_splits, with_problems
@@ -112,7 +112,7 @@ def _table_source(given: DataChoice) -> tuple[Any, dict[str, str]]:
         return given.source, {}
     files = [file for file in sorted(path.iterdir()) if file.is_file() and ending_of(file)]
     names = ("train", "validation", "dev", "val", "valid", "test")
-    if len(files) == 1 and not files[0].name.startswith(names):
+    if len(files) == 1 and stem_of(files[0]).partition("-")[0] not in names:
         return str(files[0]), {"source": "the only table in the folder"}
     return given.source, {}
 

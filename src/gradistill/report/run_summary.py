@@ -120,7 +120,7 @@ def audit_view(audit: Mapping[str, Any]) -> RenderableType:
 def project_view(found: Mapping[str, Any]) -> RenderableType:
     """What ``commands.run`` returns, as tables: the student, and what became of each stage."""
     rows = [
-        {"stage": name, "outcome": entry["outcome"], "seconds": entry.get("seconds"), "": entry.get("reason")}
+        {"stage": name, "outcome": entry["outcome"], "seconds": entry.get("seconds")}
         for name, entry in found["stages"].items()
     ]
     audit, failed = found.get("audit") or {}, found["failed"]
