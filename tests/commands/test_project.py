@@ -144,6 +144,17 @@ def test_a_whole_project_with_an_export_that_has_no_packages(
     assert 'href="teacher' not in page
 
 
+def test_one_column_and_a_number_need_no_brackets_and_no_quotes(project: Path) -> None:
+    changed(
+        project,
+        "text_columns: [text], label_column: label",
+        "text_columns: text, positive: 1, unlabelled: rows.csv",
+    )
+    choice = read_project(project).data
+    assert (choice.columns, choice.positive) == (("text",), "1")
+    assert choice.paths == (str(project.parent / "rows.csv"),) * 2
+
+
 def test_changed_rows_and_a_stranger_in_the_folder(project: Path, tmp_path: Path) -> None:
     before = read_project(project)
     assert module._data_needs(before.data) == json.loads(json.dumps(module._data_needs(before.data)))

@@ -32,7 +32,12 @@ from gradistill.recipe.strict_yaml import yaml_lines
 
 Place = tuple[str | int, ...]
 """The path of a key in the file."""
-Changes = tuple[str, ...]
+Texts = Annotated[
+    tuple[str, ...], BeforeValidator(lambda given: [given] if isinstance(given, str) else given)
+]
+"""One text, or a list of them."""
+Label = Annotated[str, BeforeValidator(lambda given: str(given) if type(given) is int else given)]
+"""The name of a label, which may be a number."""
 
 
 class ProjectData(Strict):
@@ -41,13 +46,13 @@ class ProjectData(Strict):
     source: str = Field(min_length=1, description="a file, a folder of files, or a hub id")
     task: str | None = None
     label_column: str | None = None
-    text_columns: tuple[str, ...] | None = Field(default=None, min_length=1, max_length=2)
+    text_columns: Texts | None = Field(default=None, min_length=1, max_length=2)
     unlabelled: str | None = None
     kind: LabelKind | None = None
     validation_share: float | None = Field(default=None, gt=0, lt=1)
     validation_seed: int = Field(default=0, ge=0)
-    positive: str | None = None
-    label_columns: tuple[str, ...] | None = None
+    positive: Label | None = None
+    label_columns: Texts | None = None
     label_separator: str | None = None
     label_map: dict[str, str] | None = Field(
         default=None, description="with teacher.fine_tuned: its output of each label, where names differ"
@@ -62,7 +67,7 @@ class Training(Strict):
     batch_size: int | None = None
     max_length: int | None = None
     max_train_rows: int | None = None
-    set: Changes = Field(default=(), description="changes of the recipe: training.arguments.bf16=true")
+    set: Texts = Field(default=(), description="changes of the recipe: training.arguments.bf16=true")
 
     def changes(self, seed: int, *more: str) -> list[str]:
         """As ``load_recipe`` takes them; ``set`` comes last."""
