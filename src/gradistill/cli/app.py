@@ -27,6 +27,7 @@ from gradistill.cli.options import (
 )
 from gradistill.cli.predict_command import predict
 from gradistill.cli.pretrain_command import pretrain
+from gradistill.cli.project_commands import init, run
 from gradistill.cli.push_command import push
 from gradistill.cli.signals_command import signals
 from gradistill.cli.tune_command import tune
@@ -39,6 +40,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+app.command()(with_option_groups(init))
+app.command()(with_option_groups(run))
 app.command()(with_option_groups(augment))
 app.command()(with_option_groups(signals))
 app.command()(with_option_groups(audit))
@@ -163,7 +166,7 @@ def methods(
     name: Annotated[str | None, typer.Argument(help="Show all about this one.")] = None,
 ) -> None:
     """The methods there are and what a step of each costs; of one also its objectives, signals and source."""
-    from gradistill.cli.options import DEFAULT_METHOD
+    from gradistill.commands.defaults import DEFAULT_METHOD
     from gradistill.recipe.catalogue import catalogue, entry_of, measured_costs
     from gradistill.report.terminal import results_table
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
+from gradistill.cli.cpu_load import settle_openmp
+from gradistill.commands.defaults import DEFAULT_METHOD
 from gradistill.printing import LOGGER, show, write
 
 if TYPE_CHECKING:  # what is loaded when a command runs
@@ -20,9 +22,6 @@ if TYPE_CHECKING:  # what is loaded when a command runs
     from gradistill.commands.signal_stores import StoreChoice
     from gradistill.data import DataChoice
     from gradistill.recipe import Recipe
-
-DEFAULT_METHOD = "coalition"
-"""Of a student whose method is not named: the best measured in answers, and near the best in reasons."""
 
 RECIPE_FIELDS = {
     "epochs": "training.epochs",
@@ -346,7 +345,10 @@ class LogOptions:
     ] = False
 
     def set_up(self) -> None:
-        """Have the package log as wished; of the processes that torchrun started the first one alone logs."""
+        """Have the package log as wished; of the processes that torchrun started the first one alone logs.
+
+        How threads wait is settled as well: this is the first that a command does.
+        """
         from gradistill.errors import RecipeError
 
         if self.quiet and self.verbose:
@@ -357,6 +359,7 @@ class LogOptions:
             )
         level = logging.WARNING if self.quiet else logging.DEBUG if self.verbose else logging.INFO
         LOGGER.setLevel(level if is_first_process() else logging.CRITICAL + 1)
+        settle_openmp()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,6 +36,7 @@ from gradistill.commands.identity import data_files, model_identity
 from gradistill.commands.output_folder import FolderKind, check_output, draft_folder, held, put_in_place
 from gradistill.commands.row_sample import drawn_rows
 from gradistill.commands.run_record import described, versions
+from gradistill.commands.run_result import AuditResult
 from gradistill.data import DataChoice, Splits, align_labels, read_splits
 from gradistill.data.data_source import Source
 from gradistill.data.label_metrics import MULTI_LABEL_METRICS
@@ -80,7 +81,7 @@ def audit(
     choice: AuditChoice = DEFAULT_CHOICE,
     *,
     overwrite: bool = False,
-) -> dict[str, Any]:
+) -> AuditResult:
     """Compare students with their teacher on data neither was fitted to; returns what ``audit.json`` holds.
 
     Parameters:
@@ -168,7 +169,7 @@ def audit(
         (draft / TABLE).write_bytes(audit_table(found).encode("utf-8", "backslashreplace"))
         (draft / FIGURES).write_text(json.dumps(found, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         put_in_place(draft, output, AUDIT)
-    return found
+    return AuditResult(found, output, PAGE)
 
 
 def _task_metrics(audited: Audited, splits: Splits) -> dict[str, Any]:

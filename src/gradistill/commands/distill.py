@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from transformers import TrainerCallback
 
@@ -18,6 +17,7 @@ from gradistill.commands.prepared_words_run import (
     teacher_paths,
 )
 from gradistill.commands.run_folder import check_run
+from gradistill.commands.run_result import RunResult
 from gradistill.commands.signal_stores import (
     AUTO,
     StoreChoice,
@@ -38,8 +38,8 @@ def distill(  # noqa: PLR0913 (public; callbacks are the Trainer's own keyword)
     signals: StoreChoice = AUTO,
     callbacks: Sequence[TrainerCallback] = (),
     overwrite: bool = False,
-) -> dict[str, Any]:
-    """Distil a fine-tuned teacher into a student; returns what ``metrics.json`` holds.
+) -> RunResult:
+    """Distil a fine-tuned teacher into a student; returns what ``metrics.json`` holds, with the student.
 
     Parameters:
         ``teacher``: a folder, a hub id, or a pair ``(model, tokenizer)``, which is left as it is; ``TeacherAnswers``,
@@ -54,7 +54,7 @@ def distill(  # noqa: PLR0913 (public; callbacks are the Trainer's own keyword)
 
     Raises GradistillError before any work for what cannot be trained, and leaves no folder then.
 
-    Example: ``distill("runs/teacher", DataChoice("DATA/mrpc"), "runs/student", load_recipe("adkd"))``
+    Example: ``distill("runs/teacher", DataChoice("DATA/mrpc"), "runs/student", load_recipe("adkd")).student``
     """
     choice = DataChoice.of(data)
     reads = (*teacher_paths(teacher), *model_paths(recipe.student.checkpoint), *choice.paths)
@@ -67,4 +67,4 @@ def distill(  # noqa: PLR0913 (public; callbacks are the Trainer's own keyword)
     else:
         run = prepared_run(given, choice, recipe, optional=TEST)
     run = replace(run, signals=signals, callbacks=callbacks)
-    return run.train(Path(output), overwrite=overwrite)
+    return RunResult(run.train(Path(output), overwrite=overwrite), Path(output))
