@@ -52,9 +52,7 @@ def main() -> None:
     for name, run in predict.items():
         seconds = alternating({str(t): partial(timed, t, run) for t in TOKENS}, given.rounds)
         for row in found:
-            row[f"{name}, times as fast"] = shown(
-                ratio(seconds[str(TOKENS[0])], seconds[str(row["tokens"])])
-            )
+            row[f"{name}, times as fast"] = shown(ratio(seconds[str(TOKENS[0])], seconds[str(row["tokens"])]))
     command = f"python benchmarks/batch_tokens.py MODEL DATA {given.task} --rows {given.rows} --rounds {given.rounds}"
     publish("batch_tokens", markdown(found), found, command=command)
 

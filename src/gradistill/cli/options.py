@@ -91,7 +91,8 @@ class TeacherOptions:
             raise RecipeError(
                 f"Of --teacher and --teacher-answers {given} given.",
                 expected="one of them",
-                remedy="name a model (--teacher), or a file of its answers (--teacher-answers)",
+                remedy="name a model (--teacher) or a file of its answers (--teacher-answers); where there is neither, "
+                "gradistill init FILE proposes how to make a teacher",
             )
         if self.teacher is not None:
             if self.validation_answers is not None:

@@ -129,7 +129,7 @@ def _plain(value: Any) -> str:
 def project_text(found: Proposal, model: str, folder: Path) -> str:
     """The file: a proposal as commented YAML, with paths relative to ``folder``."""
     splits = found.splits
-    rows, task = len(splits.rows["train"]), splits.task
+    rows = len(splits.rows["train"])
     name = data_name(found.choice.source)
     head = [
         f"What gradistill does with {printable(name)}, proposed by gradistill init. Change what does not fit.",
@@ -147,13 +147,8 @@ def project_text(found: Proposal, model: str, folder: Path) -> str:
     export = [
         _Line("quantize", "int8", "a second file with weights in 8 bits; null leaves it out"),
     ]
-    if task.multi_label:
-        sections.append([
-            "# Several labels a row cannot be exported to ONNX yet.", *_Line("export", False).lines("")
-        ])  # fmt: skip
-    else:
-        what = "The student as ONNX, for onnxruntime and transformers.js. Needs the extra gradistill[export]."
-        sections.append(_section("export", f"{what} 'export: no' leaves it out.", export))
+    what = "The student as ONNX, for onnxruntime and transformers.js. Needs the extra gradistill[export]."
+    sections.append(_section("export", f"{what} 'export: no' leaves it out.", export))
     top = [
         *_Line("output", f"runs/{name}", "one folder for all: models, audit, export, summary.html").lines(""),
         *_Line("seed", 0, "of what is drawn, of initialisation and order").lines(""),

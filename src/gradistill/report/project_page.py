@@ -71,12 +71,11 @@ def _headline(found: Mapping[str, Any]) -> str:
     name = next((metric for metric in ours if metric in theirs), None)
     if name is None:
         return ""
-    sizes = [(student.get(role) or {}).get("parameters") for role in ("student", "teacher")]
+    ours_size, theirs_size = ((student.get(role) or {}).get("parameters") for role in ("student", "teacher"))
     title = metric_title(name, student.get("positive"))
     sentence = f"the student has {title} {decimal(ours[name])}, its teacher {decimal(theirs[name])}."
-    return capital(
-        f"with {sizes[0] / sizes[1]:.0%} of the parameters, {sentence}" if all(sizes) else sentence
-    )
+    known = ours_size and theirs_size
+    return capital(f"with {ours_size / theirs_size:.0%} of the parameters, {sentence}" if known else sentence)
 
 
 def _models(found: Mapping[str, Any]) -> list[dict[str, Any]]:
