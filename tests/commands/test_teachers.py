@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,14 @@ def test_what_needs_more_than_outputs_is_refused(small: Any, answer: Any, tmp_pa
         write_texts(data, tmp_path / "texts.jsonl", load_recipe("adkd"))
     with pytest.raises(RecipeError, match="near words"):
         distill(answer, data, tmp_path / "no", recipe_for("kd", small.base, "training.augment=2"))
+    mapped = replace(data, label_map={"no": "no"})
+    unnamed = lambda pairs: [[0.5, 0.25, 0.25]] * len(pairs)  # noqa: E731
+    with pytest.raises(RecipeError, match="names no labels"):
+        distill(unnamed, mapped, tmp_path / "no", recipe_for("kd", small.base))
+    with pytest.raises(GradistillError, match="without its tokenizer"):
+        distill(build("bert"), data, tmp_path / "no", recipe_for("kd", small.base))  # pyright: ignore[reportArgumentType]
+    with pytest.raises(GradistillError, match="no model folder"):
+        distill(str(tmp_path / "none"), data, tmp_path / "no", recipe_for("kd", small.base))
     with pytest.raises(RecipeError, match="names a store"):
         distill(answer, data, tmp_path / "no", recipe_for("kd", small.base), signals=StoreChoice("stores"))
     with pytest.raises(RecipeError, match=r"4 layers, and the checkpoint .* has 3"):

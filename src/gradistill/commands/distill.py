@@ -16,6 +16,7 @@ from gradistill.commands.prepared_words_run import (
     prepared_words_run,
     refuse_store,
     teacher_paths,
+    with_student,
 )
 from gradistill.commands.run_folder import check_run
 from gradistill.commands.run_result import RunResult
@@ -58,10 +59,11 @@ def distill(  # noqa: PLR0913 (public; callbacks are the Trainer's own keyword)
     Example: ``distill("runs/teacher", DataChoice("DATA/mrpc"), "runs/student", load_recipe("adkd")).student``
     """
     choice = DataChoice.of(data)
+    given: Any = teacher
+    recipe = with_student(given, recipe)
     reads = (*teacher_paths(teacher), *model_paths(recipe.student.checkpoint), *choice.paths)
     check_run(Path(output), recipe, overwrite=overwrite, reads=reads)
     check_training(recipe)
-    given: Any = teacher
     if is_apart(given, recipe.student):
         refuse_store(signals)
         run = prepared_words_run(given, choice, recipe, optional=TEST)

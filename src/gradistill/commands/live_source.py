@@ -24,8 +24,8 @@ from gradistill.data.batching import row_batches
 from gradistill.models.eval_mode import frozen_eval
 from gradistill.models.facts import ModelFacts
 from gradistill.signals import AttributionScores, Signal, WordScores, compute_signals
+from gradistill.signals.word_attributions import share_outside_words
 from gradistill.signals.word_replacement import known_words
-from gradistill.signals.word_scores import share_outside_words
 from gradistill.store.fingerprint import of_model, of_tokenizer
 
 

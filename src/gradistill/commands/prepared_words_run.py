@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from os import PathLike
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase, set_seed
 
 from gradistill.auditing.function_predictor import PredictFunction
 from gradistill.commands.answer_sources import AnswerSource
+from gradistill.commands.audit_models import is_function
 from gradistill.commands.data_warnings import log_splits, refuse_other_kind_of_model, with_positive
 from gradistill.commands.file_source import FileSource
 from gradistill.commands.function_source import FunctionSource, function_name
@@ -53,8 +55,9 @@ def is_apart(teacher: AnyTeacher, settings: StudentSettings) -> bool:
         return True
     if settings.checkpoint is None:
         return False
+    student, own = load_tokenizer(settings.checkpoint), load_tokenizer(given)
     try:
-        check_same_tokens(load_tokenizer(settings.checkpoint), load_tokenizer(given))
+        check_same_tokens(student, own)
     except ModelError as error:
         lines = error.what.split("\n")
         logger.info(
@@ -83,9 +86,23 @@ def teacher_paths(teacher: AnyTeacher) -> tuple[str, ...]:
     return () if is_function(given) else model_paths(given)
 
 
-def is_function(teacher: Any) -> bool:
-    """Whether a teacher is a function from texts to probabilities."""
-    return callable(teacher) and not isinstance(teacher, str | tuple)
+def with_student(teacher: AnyTeacher, recipe: Recipe) -> Recipe:
+    """The recipe with ``minilm-l6`` as student, where it names none and there is no teacher to cut one from."""
+    settings = recipe.student
+    if (
+        settings.checkpoint is not None
+        or isinstance(teacher, str | PathLike)
+        or not is_apart(teacher, settings)
+    ):
+        return recipe
+    if settings.width is not None:
+        raise RecipeError(
+            "A student's width is given, and there is no teacher to make a narrower one of.",
+            expected="a checkpoint of its own width",
+            remedy="drop student.width, and give --student CHECKPOINT",
+        )
+    logger.info(f"student: {PACKAGED}, as no --student was given and there is no teacher to cut one from")
+    return recipe.model_copy(update={"student": settings.model_copy(update={"checkpoint": PACKAGED})})
 
 
 def prepared_words_run(
@@ -94,7 +111,7 @@ def prepared_words_run(
     """The run of a teacher for which ``is_apart`` holds, with a new student, and with those of the ``optional`` splits
     that exist.
 
-    Without a checkpoint the student is one of ``minilm-l6``: there is no teacher to take layers of.
+    The recipe names the student's checkpoint (``with_student``).
     """
     source, splits = _source(teacher, data, optional)
     log_splits(splits)
@@ -105,7 +122,7 @@ def prepared_words_run(
         if given:
             refuse_gold_scores(recipe, splits, rows)
     set_seed(recipe.training.seed)
-    student, tokenizer, recipe = _student(recipe, splits)
+    student, tokenizer = _student(recipe.student, splits)
     usual = source.max_length if isinstance(source, LiveSource) else None
     recipe = recipe.with_length(apart_length(recipe.training.max_length, student, usual))
     return WordsRun(
@@ -128,13 +145,17 @@ def _source(teacher: AnyTeacher, data: DataChoice, optional: tuple[str, ...]) ->
         if files[0].labels is not None:
             names = dict(enumerate(files[0].labels))
             splits = align_labels(splits, names, "file of answers", label_map=data.label_map)
+        else:
+            _refuse_label_map(data, "the file's answers are the labels themselves, or scores")
         splits = with_positive(splits, data.positive)
         return FileSource.of(given, files, splits), splits
     if is_function(given):
         if (own := getattr(given, "labels", None)) is not None:
             names = dict(enumerate(map(str, own)))
             splits = align_labels(splits, names, "function", label_map=data.label_map)
-        elif splits.task.labels is not None:
+        else:
+            _refuse_label_map(data, "the function names no labels (its attribute labels)")
+        if own is None and splits.task.labels is not None:
             logger.info(
                 f"the function's columns are taken for {', '.join(splits.task.labels)}, in this order; "
                 "its attribute labels would name them"
@@ -150,19 +171,17 @@ def _source(teacher: AnyTeacher, data: DataChoice, optional: tuple[str, ...]) ->
     return LiveSource(reader, tokenizer, task_length(None, tokenizer, [reader])), splits
 
 
-def _student(recipe: Recipe, splits: Splits) -> tuple[LoadedModel, PreTrainedTokenizerBase, Recipe]:
-    """The student of a checkpoint, its tokenizer, and the recipe with the checkpoint's name."""
-    settings = recipe.student
-    if settings.checkpoint is None:
-        if settings.width is not None:
-            raise RecipeError(
-                "A student's width is given, and there is no teacher to make a narrower one of.",
-                expected="a checkpoint of its own width",
-                remedy="drop student.width, and give --student CHECKPOINT",
-            )
-        logger.info(f"student: {PACKAGED}, as no --student was given and there is no teacher to cut one from")
-        settings = settings.model_copy(update={"checkpoint": PACKAGED})
-        recipe = recipe.model_copy(update={"student": settings})
+def _refuse_label_map(data: DataChoice, why: str) -> None:
+    if data.label_map is not None:
+        raise RecipeError(
+            f"A label map was given, and {why}.",
+            expected="a teacher with a name for each output",
+            remedy="leave --label-map out",
+        )
+
+
+def _student(settings: StudentSettings, splits: Splits) -> tuple[LoadedModel, PreTrainedTokenizerBase]:
+    """The student of the checkpoint, and its tokenizer."""
     refuse_width_of_checkpoint(settings)
     if settings.embeddings != "own":
         raise RecipeError(
@@ -178,4 +197,4 @@ def _student(recipe: Recipe, splits: Splits) -> tuple[LoadedModel, PreTrainedTok
     student = LoadedModel("student", settings.checkpoint, model)
     if settings.dropout == "not_in_embeddings":
         silence_embedding_dropout(model, student.probe)
-    return student, tokenizer, recipe
+    return student, tokenizer

@@ -13,8 +13,8 @@ from gradistill.signals.interchange_logits import InterchangeLogits
 from gradistill.signals.logits import Logits
 from gradistill.signals.noise_logits import NoiseLogits
 from gradistill.signals.states import ClsStates, States
+from gradistill.signals.word_attributions import WordScores, WordsRead
 from gradistill.signals.word_copy_logits import WordCopyLogits
-from gradistill.signals.word_scores import WordScores, WordsRead
 
 SIGNALS = (
     Logits,

@@ -14,8 +14,8 @@ from gradistill.batch import Batch
 from gradistill.errors import DataError
 from gradistill.signals.base import Signal
 from gradistill.signals.compute import SignalValues
+from gradistill.signals.word_attributions import WordScores, WordsRead
 from gradistill.signals.word_replacement import known_words
-from gradistill.signals.word_scores import WordScores, WordsRead
 
 
 @dataclass(frozen=True, eq=False)

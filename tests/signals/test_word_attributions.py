@@ -19,7 +19,7 @@ from gradistill.data.tasks import inferred_task
 from gradistill.models.probe import Probe
 from gradistill.objectives import AttributionMap, Moment
 from gradistill.signals import WordScores, WordsRead, compute_signals
-from gradistill.signals.word_scores import share_outside_words, summed_by_word
+from gradistill.signals.word_attributions import share_outside_words, summed_by_word
 
 ROWS = [("the film  was unfathomably fine", "isn't it?"), ("dull", "a naïve, over-long one")]
 TASK = inferred_task(("text", "other"), ("no", "maybe", "yes"), "")
