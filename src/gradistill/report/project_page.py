@@ -74,8 +74,9 @@ def _headline(found: Mapping[str, Any]) -> str:
     ours_size, theirs_size = ((student.get(role) or {}).get("parameters") for role in ("student", "teacher"))
     title = metric_title(name, student.get("positive"))
     sentence = f"the student has {title} {decimal(ours[name])}, its teacher {decimal(theirs[name])}."
-    known = ours_size and theirs_size
-    return capital(f"with {ours_size / theirs_size:.0%} of the parameters, {sentence}" if known else sentence)
+    if ours_size and theirs_size:
+        sentence = f"with {ours_size / theirs_size:.0%} of the parameters, {sentence}"
+    return capital(sentence)
 
 
 def _models(found: Mapping[str, Any]) -> list[dict[str, Any]]:
