@@ -110,6 +110,7 @@ def answers_and_reasons(task: str) -> str:
             _point(axes, students[name], name, marker=STYLES[name][0], color=STYLES[name][1])
         if "second" in students:
             _point(axes, students["second"], "second teacher", marker="*", color=INK, markersize=9)
+        axes.set_title(task)
         axes.set_xlabel(f"{TASKS[task]} (answers)")
         axes.set_ylabel("response loyalty (reasons)")
 
@@ -141,6 +142,7 @@ def cost_against_gain(figure: str, title: str) -> str:
                 [cost["median"]], [gain], xerr=across, marker=marker, color=colour, label=name,
                 linestyle="none", markersize=7, elinewidth=0.9, capsize=2,
             )  # fmt: skip
+        axes.set_title(title)
         axes.set_xlabel("time of a step, in plain ones")
         axes.set_ylabel("gain over kd")
 
@@ -181,6 +183,7 @@ def suite_gain(figure: str, title: str) -> str:
                 [costs[name]["median"]], [value], yerr=[[value - low], [high - value]], marker=marker, color=colour,
                 label=name, linestyle="none", markersize=6, elinewidth=0.9, capsize=2,
             )  # fmt: skip
+        axes.set_title(title)
         axes.set_xlabel("time of a step, in plain ones")
         axes.set_ylabel("gain over kd")
 
@@ -204,6 +207,7 @@ def size_against_latency(speed: str, of: str) -> str:
                 [cost["bytes"] / 1e6 for cost in costs], [1 / cost["cores"]["1"][speed] for cost in costs],
                 marker="osD^"[number], color=COLOURS[number], linestyle="none", markersize=6, label=label,
             )  # fmt: skip
+        axes.set_title(of)
         axes.set_xlim(left=0)
         axes.set_ylim(bottom=0)
         axes.set_xlabel("size, MB")

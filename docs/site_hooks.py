@@ -44,7 +44,9 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     root = {page: source for source, page in PAGES.items()}.get(str(here))
 
     def moved(found: re.Match[str]) -> str:
-        at = normpath(str((PurePosixPath("docs") / here.parent if root is None else PurePosixPath()) / found[2]))
+        at = normpath(
+            str((PurePosixPath("docs") / here.parent if root is None else PurePosixPath()) / found[2])
+        )
         if at in PAGES:
             target = PAGES[at]
         elif at.startswith("benchmarks/results/"):
@@ -68,7 +70,9 @@ def on_page_content(html: str, page: Any, **_: Any) -> str:
         return convert(found[3], display="inline" if inline else "block")
 
     html = re.sub(r'<img[^>]*src="([^"]*plots/[^"]+\.svg)"[^>]*>', drawn, html)
-    return re.sub(r'(?s)<(?:span|div) class="arithmatex">(\\([(\[]))(.*?)\\[)\]]</(?:span|div)>', formula, html)
+    return re.sub(
+        r'(?s)<(?:span|div) class="arithmatex">(\\([(\[]))(.*?)\\[)\]]</(?:span|div)>', formula, html
+    )
 
 
 def on_post_build(config: Any) -> None:

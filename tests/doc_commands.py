@@ -18,7 +18,17 @@ NEEDS = ("real data", "a GPU", "the hub", "the package index", "several processe
 """What may keep a test from running a block."""
 
 FENCE = re.compile(r"(?ms)^(?:<!-- (?P<mark>[^\n]*?) -->\n)?```(?P<kind>\w*)\n(?P<text>.*?)^```$")
-PROGRAMS = ("gradistill", "make", "pip", "python", "torchrun", "sbatch", "accelerate", "benchmarks/", "NODES=")
+PROGRAMS = (
+    "gradistill",
+    "make",
+    "pip",
+    "python",
+    "torchrun",
+    "sbatch",
+    "accelerate",
+    "benchmarks/",
+    "NODES=",
+)
 
 
 @dataclass(frozen=True)

@@ -137,9 +137,9 @@ def test_every_page_is_in_the_navigation() -> None:
 
 
 def test_the_prose_gets_no_worse() -> None:
-    """Long sentences, long lines and words of DESIGN 6, a page; lower a number of prose_limits.json, never raise it."""
+    """Long sentences, long lines and words to avoid; ``python tests/prose.py --write`` keeps what was mended."""
     limits = json.loads((Path(__file__).parent / "prose_limits.json").read_text(encoding="utf-8"))
-    for page in LINKED:
+    for page in [*PAGES, ROOT / "SECURITY.md"]:
         name = page.relative_to(ROOT).as_posix()
         found = counts(page.read_text(encoding="utf-8"))
         allowed = limits.get(name, {})
