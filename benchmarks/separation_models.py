@@ -9,7 +9,7 @@ DATA holds one folder a task with train.csv and validation.csv. For each task OU
     longer           the teacher after 50 more steps
     bits_8 … bits_2  the teacher with matrices rounded to so many bits, symmetrically, a scale for each output
     layers_5         a student of 5 of its 6 layers, by kd, on 2,500 rows
-    kd rationale coalition coalition_rationale minilm adkd      students of 3 layers, on 2,500 rows
+    kd rationale minilm adkd coalition coalition_rationale      students of 3 layers, on 2,500 rows
     counterfactual_effects interchange noise_matching           the same: kd with the objective of this name
     cut              every second layer of the teacher under the teacher's head, not trained
     random_head      the same under a random head
@@ -36,7 +36,7 @@ from transformers import PreTrainedModel, set_seed
 from gradistill import load_classifier, load_tokenizer, student_from_teacher
 from gradistill.models.random_head import randomised_head
 
-METHODS = ("kd", "rationale", "coalition_rationale", "minilm", "coalition", "adkd")
+METHODS = ("kd", "rationale", "minilm", "adkd", "coalition", "coalition_rationale")
 BESIDE_KD = ("counterfactual_effects", "interchange", "noise_matching")
 BITS = (8, 6, 5, 4, 3, 2)
 STUDENT_LAYERS, STUDENT_ROWS, STUDENT_EPOCHS = 3, 2500, 4

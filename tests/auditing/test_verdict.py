@@ -133,7 +133,7 @@ def test_figures_at_their_floor_have_a_line() -> None:
     loyalty = {"saliency": figure(0.72, 0.69, floor=0.7), "flips": figure(0.8, 0.75, floor=0.2)}
     found = of(student(loyalty=loyalty))
     assert found["assessment"]["notes"] == [
-        "the interval of saliency loyalty reaches the floor: a student with a random head has as much"
+        "within its interval of the floor, as a student with a random head would be: saliency loyalty"
     ]
     assert found["assessment"]["outcome"] == "pass", "the figure says nothing, for or against"
 

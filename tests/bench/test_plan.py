@@ -47,6 +47,17 @@ def test_changes_come_in_the_order_bench_task_method(tmp_path: Path) -> None:
     assert epochs == {("sst2", "kd"): 2, ("sst2", "kd, long"): 3, ("mrpc", "kd"): 1, ("mrpc", "kd, long"): 3}
 
 
+def test_a_task_may_change_single_methods_last(tmp_path: Path) -> None:
+    change = "training.epochs={}".format
+    tasks = {"sst2": {"set": [change(2)], "method_set": {"adkd": change(5)}}, "mrpc": {}}
+    methods = {"kd": None, "adkd": {"set": change(3)}}
+    plan = read_plan(written(tmp_path, tasks=tasks, methods=methods, seeds=[0]))
+    epochs = {(c.task, c.method): c.recipe.training.epochs for c in cells(plan)}
+    assert epochs["sst2", "adkd"] == 5
+    assert epochs["mrpc", "adkd"] == 3
+    assert epochs["sst2", "kd"] == 2
+
+
 def test_a_method_may_be_for_some_tasks_alone(tmp_path: Path) -> None:
     methods = {"kd": None, "adkd": {"tasks": ["mrpc"]}}
     plan = read_plan(written(tmp_path, methods=methods, seeds=[0]))
@@ -56,6 +67,7 @@ def test_a_method_may_be_for_some_tasks_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        ({"tasks": {"mrpc": {"method_set": {"adk": "a=1"}}}}, r"(?s)changes the method 'adk'.*'adkd'"),
         ({"tasks": {"mrpc": {"dat": "x"}}}, r"(?s)unknown key 'tasks.mrpc.dat'.*did you mean 'data'"),
         (
             {"methods": {"kd": {"methd": "kd"}}},

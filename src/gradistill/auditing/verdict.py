@@ -208,7 +208,7 @@ def _notes(student: Mapping[str, Any], figures: Mapping[str, Mapping[str, Any]])
     notes = []
     if at_floor:
         notes.append(
-            f"the interval of {_listed(at_floor)} reaches the floor: a student with a random head has as much"
+            f"within its interval of the floor, as a student with a random head would be: {_listed(at_floor)}"
         )
     small = [
         f"{part['label']!r} ({part['n']})"

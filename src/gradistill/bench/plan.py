@@ -98,6 +98,9 @@ class TaskPlan(Strict):
     validation_rows: int | None = Field(default=None, ge=1)
     set: Changes = ()
     teacher_set: Changes = Field(default=(), description="changes of its teacher's recipe")
+    method_set: dict[str, Changes] = Field(
+        default_factory=dict, description="changes of single methods on this task, by their names"
+    )
 
     @property
     def choice(self) -> DataChoice:
@@ -211,18 +214,18 @@ def cells(plan: BenchPlan) -> Iterator[Cell]:
             for method, chosen in plan.methods.items():
                 here = rank < len(layers) and (chosen.tasks is None or name in chosen.tasks)
                 if here and seed in (chosen.seeds or plan.seeds):
-                    recipe = recipe_of(plan, name, chosen, layers[rank], seed)
+                    recipe = recipe_of(plan, name, method, layers[rank], seed)
                     yield Cell(name, method, layers[rank], seed, recipe)
 
 
-def recipe_of(plan: BenchPlan, name: str, method: MethodPlan, layers: int, seed: int) -> Recipe:
-    authors = plan.settings == "authors"
+def recipe_of(plan: BenchPlan, name: str, chosen: str, layers: int, seed: int) -> Recipe:
+    method, authors = plan.methods[chosen], plan.settings == "authors"
     own = (*(() if authors else KEEP_LAST), f"training.seed={seed}", f"student.layers={layers}")
     task = plan.tasks[name]
     recipe = load_recipe(
         method.method,
         task=task.task,
-        changes=(*own, *plan.set, *task.set, *method.set),
+        changes=(*own, *plan.set, *task.set, *method.set, *task.method_set.get(chosen, ())),
         authors_settings=authors,
     )
     if recipe.training.seed != seed or recipe.student.layers not in (layers, None):
@@ -277,6 +280,7 @@ def _refuse_secrets(plan: BenchPlan) -> None:
     for change in (
         *own,
         *(change for task in plan.tasks.values() for change in (*task.set, *task.teacher_set)),
+        *(c for task in plan.tasks.values() for changes in task.method_set.values() for c in changes),
     ):
         if without_secrets(change) != change:
             raise RecipeError(
@@ -300,6 +304,9 @@ def _check_names(plan: BenchPlan) -> None:
             f"the bench's baseline is {plan.baseline!r}, which it does not run",
             remedy=nearest(plan.baseline, plan.methods),
         )
+    for name in dict.fromkeys(name for task in plan.tasks.values() for name in task.method_set):
+        if name not in plan.methods:
+            raise RecipeError(f"a task changes the method {name!r}", remedy=nearest(name, plan.methods))
     unknown = [t for method in plan.methods.values() for t in method.tasks or () if t not in plan.tasks]
     if unknown:
         raise RecipeError(f"a method names the task {unknown[0]!r}", remedy=nearest(unknown[0], plan.tasks))
