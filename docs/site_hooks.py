@@ -94,6 +94,8 @@ def _page_of(notebook: dict[str, Any], name: str) -> str:
         parts.append(f"```python\n{text}\n```")
         for output in cell["outputs"]:
             shown = output.get("text") or output.get("data", {}).get("text/plain") or ""
-            parts.append("```text\n" + "".join(shown).rstrip() + "\n```")
+            parts.append(
+                '<div class="output" markdown>\n\n```python\n' + "".join(shown).rstrip() + "\n```\n\n</div>"
+            )
     parts.insert(1, parts.pop(0))  # the title first
     return "\n\n".join(parts)

@@ -16,7 +16,7 @@ NOTEBOOKS = sorted((Path(__file__).parents[1] / "docs" / "notebooks").glob("*.ip
 def test_a_notebook_runs(notebook: Path, small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     cells = code_cells(notebook)
-    smaller = {'"minilm-l6"': repr(str(small.base)), "ROWS = 240": "ROWS = 30", "epochs=3": "epochs=1"}
+    smaller = {'"minilm-l6"': repr(str(small.base)), "ROWS = 300": "ROWS = 30", "epochs=5": "epochs=1"}
     sources = ["".join(cell["source"]) for cell in cells]
     for whole, part in smaller.items():
         assert any(whole in source for source in sources)
