@@ -52,7 +52,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         elif at.startswith("benchmarks/results/"):
             target = at.replace("benchmarks/results/", "data/")
         else:
-            target = relpath(at, "docs")
+            target = relpath(at, "docs").replace(".ipynb", ".md")  # its page
         return found[1] + relpath(target, str(here.parent))
 
     return LINK.sub(moved, markdown)
@@ -85,7 +85,7 @@ def on_post_build(config: Any) -> None:
 
 def _page_of(notebook: dict[str, Any], name: str) -> str:
     """The cells of a notebook as Markdown: code in fences, and what it printed below."""
-    parts = [f"[Download this notebook]({name})"]
+    parts = [f'<a href="{name}" download>Download this notebook</a>']
     for cell in notebook["cells"]:
         text = "".join(cell["source"])
         if cell["cell_type"] == "markdown":

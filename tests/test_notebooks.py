@@ -23,4 +23,6 @@ def test_a_notebook_runs(notebook: Path, small: Any, tmp_path: Path, monkeypatch
         sources = [source.replace(whole, part) for source in sources]
     found = list(run_cells(sources, notebook.name))
     kinds = [[output["output_type"] for output in outputs] for outputs in found]
-    assert kinds == [[output["output_type"] for output in cell["outputs"]] for cell in cells]
+    shown = [[output["output_type"] for output in cell["outputs"]] for cell in cells]
+    if any(shown):  # a notebook may be committed before somebody ran it with the real model
+        assert kinds == shown
