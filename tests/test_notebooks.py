@@ -24,5 +24,7 @@ def test_a_notebook_runs(notebook: Path, small: Any, tmp_path: Path, monkeypatch
     found = list(run_cells(sources, notebook.name))
     kinds = [[output["output_type"] for output in outputs] for outputs in found]
     shown = [[output["output_type"] for output in cell["outputs"]] for cell in cells]
-    for here, committed in zip(kinds, shown, strict=True):  # a model that learnt nothing also prints a warning
+    for here, committed in zip(
+        kinds, shown, strict=True
+    ):  # a model that learnt nothing also prints a warning
         assert set(committed) <= set(here)
