@@ -5,15 +5,16 @@
     python benchmarks/export_table.py --show
 
 ``MODELS/TASK/teacher`` and ``MODELS/TASK/kd`` are run folders, ``DATA/TASK`` the data. A result line a task goes to
-``results/export.jsonl`` as soon as it is there, and tasks with a line are left out. ``--trim`` adds INT8 with the
-tokens of the training rows alone, untimed. ``--show`` writes the table to docs/export.md. Models take turns, so ratios
-hold on a busy machine; milliseconds do not.
+``results/export.jsonl`` as soon as it is there, and tasks with a line are left out. ``--trim`` adds INT8 with a
+smaller vocabulary and embeddings in four bits. ``--show`` writes the table to docs/export.md. Models take turns, so
+ratios hold on a busy machine; milliseconds do not. ``--max-rows 50`` only shows that all works: it keeps no line.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -29,6 +30,10 @@ COLUMNS: dict[str, dict[str, Any]] = {
 }
 """How the data of a task that is not known by name are read."""
 
+ROWS = 1000
+SMALL = {"sst2": 26_500}
+"""Tokens that stay with ``--trim``: as many as are 8 times smaller than the teacher. All that occur for other tasks."""
+
 TASKS = ("sst2", "mrpc", "snli", "stsb", "banking77")
 
 
@@ -40,21 +45,33 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--tasks", default=",".join(TASKS))
     parser.add_argument("--trim", action="store_true")
+    parser.add_argument(
+        "--max-rows", type=int, default=ROWS, help="fewer only show that all works: no line is kept"
+    )
     parser.add_argument("--show", action="store_true")
     given = parser.parse_args()
     if not given.show:
         for task in given.tasks.split(","):
-            if (task, given.trim) not in {(line["task"], "vocabulary" in line) for line in _lines()}:
-                _append(_exported(task, given.models / task, given.data / task, trim=given.trim))
-    _publish()
+            if given.max_rows != ROWS:
+                line = _exported(task, given, rows=given.max_rows)
+                print(markdown(_rows(line)))
+            elif (task, given.trim) not in {(line["task"], _is_trimmed(line)) for line in _lines()}:
+                _append(_exported(task, given, rows=ROWS))
+    if given.max_rows == ROWS:
+        _publish()
 
 
-def _exported(task: str, models: Path, data: Path, *, trim: bool) -> dict[str, Any]:
-    rows = DataChoice(str(data), **COLUMNS.get(task, {"task": task}))
-    choice = ExportChoice(quantize="int8", timing=not trim, trim_vocabulary=str(data) if trim else None)
+def _exported(task: str, given: argparse.Namespace, *, rows: int) -> dict[str, Any]:
+    models, data = given.models / task, given.data / task
+    source = DataChoice(str(data), **COLUMNS.get(task, {"task": task}))
+    choice = ExportChoice(quantize="int8", max_rows=rows)
+    if given.trim:
+        choice = replace(
+            choice, trim_vocabulary=str(data), vocabulary_size=SMALL.get(task), embedding_bits=4
+        )  # fmt: skip
     with TemporaryDirectory() as folder:
         output, teacher = Path(folder) / "out", str(models / "teacher")
-        found = export_model(str(models / "kd"), output, choice, data=rows, teacher=teacher)
+        found = export_model(str(models / "kd"), output, choice, data=source, teacher=teacher)
     kept = (
         "data",
         "parity",
@@ -63,7 +80,7 @@ def _exported(task: str, models: Path, data: Path, *, trim: bool) -> dict[str, A
         "costs",
         "int8",
         "versions",
-        *(["vocabulary"] if trim else []),
+        *(["vocabulary"] if given.trim else []),
     )
     return {"task": task, "machine": machine(), **{name: found[name] for name in kept}}
 
@@ -80,7 +97,7 @@ def _append(line: dict[str, Any]) -> None:
 
 
 def _publish() -> None:
-    lines = sorted(_lines(), key=lambda line: (TASKS.index(line["task"]), "vocabulary" in line))
+    lines = sorted(_lines(), key=lambda line: (TASKS.index(line["task"]), _is_trimmed(line)))
     rows = [row for line in lines for row in _rows(line)]
     figures = {row["task"] + " " + row["model"]: row for row in rows}
     command = "python benchmarks/export_table.py --models MODELS --data DATA"
@@ -90,14 +107,15 @@ def _publish() -> None:
 
 def _rows(line: dict[str, Any]) -> list[dict[str, Any]]:
     """A row a model: sizes and times as multiples of the teacher's. Of a trimmed export only INT8 is shown."""
-    loyal, costs, trimmed = line["loyalty"], line["costs"], "vocabulary" in line
+    loyal, costs, trimmed = line["loyalty"], line["costs"], _is_trimmed(line)
+    bits = "4-bit embeddings, " if line["int8"].get("embedding_bits") == 4 else ""
     found = []
     for name in ["int8"] if trimmed else costs:
         cost, one = costs[name], costs[name].get("cores", {}).get("1")
         to_student = loyal["student"].get(name, {})
         to_teacher = loyal["teacher"].get(name, {})
         found.append({
-            "task": line["task"], "model": f"{name}, trimmed" if trimmed else name,
+            "task": line["task"], "model": f"{name}, {bits}trimmed" if trimmed else name,
             "MB": f"{cost['bytes'] / 1e6:.1f}",
             "smaller": f"{costs['teacher']['bytes'] / cost['bytes']:.1f} ×",
             "batch 1": f"{one['times']:.1f} ×" if one else "", "batch 32": f"{one['times_batch']:.1f} ×" if one else "",
@@ -107,6 +125,10 @@ def _rows(line: dict[str, Any]) -> list[dict[str, Any]]:
             "label, teacher": _main(to_teacher), "response, teacher": _shown(to_teacher.get("response")),
         })  # fmt: skip
     return found
+
+
+def _is_trimmed(line: dict[str, Any]) -> bool:
+    return "vocabulary" in line
 
 
 def _main(figures: dict[str, Any]) -> str:

@@ -22,7 +22,7 @@ from distilling import arguments, distilled, figures, precision, rows_over_seeds
 from measuring import markdown, publish
 
 from gradistill.bench.plan import KEEP_LAST
-from gradistill.models.loading import PACKAGED
+from gradistill.models.packaged import PACKAGED
 
 SEEDS = (0, 1, 2)
 METHODS = ("kd", "adkd")

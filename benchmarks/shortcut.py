@@ -26,7 +26,7 @@ from gradistill.commands.finetune import finetune
 from gradistill.commands.run_folder import finished_run
 from gradistill.demo.corpus import make_corpus, write_corpus
 from gradistill.demo.run_demo import CORPUS, STUDENT_ROWS, corpus_choice, measured_model, unseen_rows
-from gradistill.models.loading import PACKAGED
+from gradistill.models.packaged import PACKAGED
 from gradistill.recipe import load_recipe
 
 METHODS = ("finetune", "kd", "gkd", "adkd", "rationale")

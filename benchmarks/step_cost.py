@@ -29,7 +29,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from gradistill.data import Collator
-from gradistill.models.loading import PACKAGED, Head, load_classifier, load_tokenizer
+from gradistill.models.loading import Head, load_classifier, load_tokenizer
+from gradistill.models.packaged import PACKAGED
 from gradistill.models.probe import Probe
 from gradistill.models.student import student_from_teacher
 from gradistill.objectives import Pair

@@ -13,7 +13,8 @@ from transformers import BertConfig, BertForSequenceClassification
 from gradistill.commands.finetune import finetune
 from gradistill.data import DataChoice
 from gradistill.demo.corpus import LABELS, make_reviews
-from gradistill.models.loading import PACKAGED, load_tokenizer
+from gradistill.models.loading import load_tokenizer
+from gradistill.models.packaged import PACKAGED
 from gradistill.recipe import load_recipe
 
 ROWS = {"train": 160, "validation": 24}

@@ -96,28 +96,6 @@ def test_a_file_system_without_locks_counts_as_unlocked(
         assert had
 
 
-def test_no_module_needs_what_only_unix_has() -> None:
-    """Every module is imported where ``fcntl`` and ``resource`` do not exist, as on Windows.
-
-    The libraries are imported before that: they look at the system themselves.
-    """
-    program = """
-import importlib, pkgutil, sys
-import accelerate, datasets, filelock, matplotlib.figure, optuna, psutil, rich.progress, scipy.stats
-import sklearn.metrics, torch, transformers.trainer, typer
-for name in ("fcntl", "resource", "pwd", "grp", "termios"):
-    sys.modules[name] = None
-import gradistill
-for module in pkgutil.walk_packages(gradistill.__path__, "gradistill."):
-    if not module.name.endswith("__main__"):
-        importlib.import_module(module.name)
-print(sum(name.startswith("gradistill.") for name in sys.modules))
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > 100
-
-
 def test_the_system_gives_a_reason_or_the_error_does() -> None:
     assert (
         io.system_reason(OSError(errno.ENOENT, "No such file or directory", "a"))

@@ -14,8 +14,12 @@ from gradistill.commands.explain import explain as explain
 from gradistill.commands.export import export_model as export_model
 from gradistill.commands.export_choice import ExportChoice as ExportChoice
 from gradistill.commands.finetune import finetune as finetune
+from gradistill.commands.init import init as init
 from gradistill.commands.predict import predict as predict
 from gradistill.commands.pretrain import pretrain as pretrain
+from gradistill.commands.run import run as run
+from gradistill.commands.run_result import AuditResult as AuditResult
+from gradistill.commands.run_result import RunResult as RunResult
 from gradistill.commands.signal_stores import StoreChoice as StoreChoice
 from gradistill.commands.signal_stores import StoreSettings as StoreSettings
 from gradistill.commands.store_signals import store_signals as store_signals
@@ -28,6 +32,7 @@ from gradistill.data.splits import Splits as Splits
 from gradistill.data.splits import load_splits as load_splits
 from gradistill.data.tasks import TASKS as TASKS
 from gradistill.data.tasks import Task as Task
+from gradistill.data.teacher_answers import TeacherAnswers as TeacherAnswers
 from gradistill.data.tokenization import Encoded as Encoded
 from gradistill.data.tokenization import encode as encode
 from gradistill.errors import GradistillError as GradistillError

@@ -8,9 +8,9 @@ embedding output, ``label`` classes (1 for regression), ``view`` scalars that ar
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -49,6 +49,21 @@ class RandomDraws:
         return RandomDraws(self.place[at], self.label[at], self.signs[at], self.epoch)
 
 
+@runtime_checkable
+class TextReader(Protocol):
+    """The raw texts of the rows by their numbers, words that may stand in for others, and how a model reads copies."""
+
+    @property
+    def texts(self) -> Mapping[int, tuple[str, ...]]: ...
+
+    @property
+    def pool(self) -> Sequence[str]: ...
+
+    def inputs(self, copies: Sequence[Any]) -> Mapping[str, Tensor]:
+        """The padded columns of changed copies of texts."""
+        ...
+
+
 @dataclass(frozen=True)
 class Batch:
     """One collated batch, split into what the model reads and what we know about it.
@@ -65,7 +80,8 @@ class Batch:
     ``token_pool`` holds token ids of the data, as often as they occur there: what replaces words at random.
     ``word_ids`` is the number of each token's word in the raw text, −1 for tokens of none. ``edited_ids`` are the token
     ids of each text after the edit that turns the teacher (``signals/counterfactual.py``). ``multi_label``: each label
-    is a yes or no of its own; ``labels`` are then 0 or 1 for each (float, NaN in rows without labels).
+    is a yes or no of its own; ``labels`` are then 0 or 1 for each (float, NaN in rows without labels). ``reader`` knows
+    the raw texts of the rows, where copies of them are read whole.
     """
 
     inputs: Mapping[str, Tensor]
@@ -81,6 +97,7 @@ class Batch:
     word_ids: Int[Tensor, "batch token"] | None = None
     edited_ids: Int[Tensor, "batch token"] | None = None
     multi_label: bool = False
+    reader: TextReader | None = None
 
     @classmethod
     def of(cls, collated: Mapping[str, Any], **known: Any) -> Batch:
@@ -146,6 +163,7 @@ class Batch:
             word_ids=None if self.word_ids is None else self.word_ids[at],
             edited_ids=None if self.edited_ids is None else self.edited_ids[at],
             multi_label=self.multi_label,
+            reader=self.reader,
         )
 
 

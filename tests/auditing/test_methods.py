@@ -14,11 +14,10 @@ from captum.attr import LayerGradientXActivation
 from datasets import Dataset
 
 from families import build
-from gradistill.auditing import predictions
 from gradistill.auditing.methods import all_methods, method, token_scores
 from gradistill.auditing.predictions import predict_rows
 from gradistill.batch import Batch
-from gradistill.data import Collator
+from gradistill.data import Collator, batching
 from gradistill.data.batching import row_batches
 from gradistill.errors import ModelError, RecipeError
 from gradistill.models.eval_mode import frozen_eval
@@ -197,7 +196,7 @@ def test_company_and_order_change_nothing(name: str, family: str, monkeypatch: p
     for place, row in enumerate(rows):
         apart = predict_rows(model, Dataset.from_list([row]), collate, method=method(name))
         np.testing.assert_allclose(apart.maps[0], together.maps[place], rtol=1e-5, atol=1e-8)
-    monkeypatch.setattr(predictions, "TOKENS_AT_ONCE", 14)
+    monkeypatch.setattr(batching, "ON_CPU", 14)
     turned = predict_rows(model, rows.select([2, 0, 1]), collate, method=method(name))
     for place, scores in zip((2, 0, 1), turned.maps, strict=True):
         np.testing.assert_allclose(scores, together.maps[place], rtol=1e-5, atol=1e-8)

@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gradistill.auditing.metric_intervals import metric_estimates, resampled_metric
-from gradistill.data.tasks import Task, metrics_of
+from gradistill.auditing.metric_intervals import metric_estimates, resampled_metric, weighted_metrics
+from gradistill.data.label_metrics import assigned
+from gradistill.data.tasks import Task, compute_metrics, metrics_of
 
 TWO = Task("two", ("text",), ("no", "yes"), ("accuracy", "f1", "macro_f1", "matthews_correlation"), "f1")
 THREE = replace(TWO, labels=("a", "b", "c"))
@@ -41,3 +42,25 @@ def test_intervals_hold_their_values() -> None:
     found = metric_estimates(TWO, logits, gold)
     assert {name: e.value for name, e in found.items()} == metrics_of(TWO, logits.argmax(axis=1), gold)
     assert all(e.low < e.value < e.high and e.n == 60 for e in found.values())
+
+
+def test_several_labels_a_row_have_the_metrics_of_scikit_learn_on_repeated_rows() -> None:
+    """A row that is drawn twice is two rows. Scores are rounded, so that some are equal."""
+    draw = np.random.default_rng(2)
+    metrics = ("micro_f1", "macro_f1", "average_precision", "exact_match")
+    task = replace(THREE, metrics=metrics, select="micro_f1", multi_label=True)
+    gold = draw.random((15, 3)) < [0.5, 0.2, 0.05]
+    logits = np.round(draw.normal(size=(15, 3)) + gold, 1)
+    thresholds = np.array([0.4, 0.5, 0.7])
+    weights = draw.multinomial(15, np.full(15, 1 / 15), 20)
+    found = weighted_metrics(logits, assigned(logits, thresholds), gold, weights.astype(float))
+    for k, counts in enumerate(weights):
+        rows = np.repeat(np.arange(15), counts)
+        wanted = compute_metrics(task, logits[rows], gold[rows], thresholds)
+        assert {name: values[k] for name, values in found.items()} == pytest.approx(
+            {name: wanted[name] for name in metrics[:3]}
+        )
+    estimates = metric_estimates(task, logits, gold.astype(float), thresholds=thresholds)
+    for name, value in compute_metrics(task, logits, gold, thresholds).items():
+        assert estimates[name].value == pytest.approx(value)
+        assert estimates[name].low <= value <= estimates[name].high

@@ -14,10 +14,11 @@ import pytest
 import torch
 
 from families import build
-from gradistill.auditing.function_predictor import LEAST, FunctionPredictor, function_at
+from gradistill.auditing.function_predictor import FunctionPredictor, function_at
 from gradistill.auditing.onnx_predictor import OnnxPredictor, onnx_file
 from gradistill.auditing.predictor import ClassifierPredictor, Predictor
 from gradistill.data.changed_copies import Copy
+from gradistill.data.probabilities import LEAST
 from gradistill.errors import GradistillError, ModelError, RecipeError
 from onnx_models import exported
 from small import WORDS

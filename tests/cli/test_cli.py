@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradistill import __version__
-from gradistill.cli.options import DEFAULT_METHOD, FinetuningData, RecipeOptions
+from gradistill.cli.options import FinetuningData, RecipeOptions
 from gradistill.cli.tune_command import next_command, trial_row
 from gradistill.commands import distill
+from gradistill.commands.defaults import DEFAULT_METHOD
 from gradistill.data import TASKS
 from gradistill.errors import GradistillError
 from gradistill.recipe import load_recipe, shipped_methods

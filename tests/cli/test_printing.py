@@ -201,25 +201,32 @@ def test_a_stream_that_cannot_show_a_character_gets_another(
 
 
 def test_commands_run_in_an_ascii_terminal(small: Any, tmp_path: Path) -> None:
-    """In processes of their own, as C locales and old Windows consoles start them."""
+    """In a process of its own, as C locales and old Windows consoles start them."""
     environment = {**os.environ, "PYTHONIOENCODING": "ascii", "LANG": "C", "LC_ALL": "C"}
     environment["PYTHONPATH"] = str(Path(gradistill.__file__).parents[1])
     data = ("--data", str(small.tables["two"]), "--label-column", "label", "--text-columns", "text")
     teacher = str(small.teachers["two"])
-    for arguments in (
+    commands = (
         ("methods",),
         ("explain", "--model", teacher, "the film – was fine … 日本語 ."),
         ("explain", "--model", "./größe日本", "fine"),
         ("audit", "--teacher", teacher, "--student", teacher, *data, "--output", str(tmp_path / "audit"),
          "--faithfulness-rows", "0", "--perturbed-rows", "2", "--response-rows", "0", "--shapley-rows", "0",
          "--floor-rows", "0", "--max-rows", "4"),
-    ):  # fmt: skip
-        done = subprocess.run(
-            [sys.executable, "-m", "gradistill", *arguments],
-            capture_output=True,
-            env=environment,
-            check=False,
-        )
-        assert done.returncode == (2 if "./größe日本" in arguments else 0), done.stderr
-        (done.stdout + done.stderr).decode("ascii")
-        assert not re.search(rb"UnicodeEncodeError|Traceback", done.stderr)
+    )  # fmt: skip
+    program = f"""
+import sys
+from gradistill.cli import main
+for arguments in {commands!a}:
+    sys.argv = ["gradistill", *arguments]
+    code = 0
+    try:
+        main()
+    except SystemExit as ended:
+        code = ended.code or 0
+    print("ended with", code)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, env=environment, check=False)
+    shown = (done.stdout + done.stderr).decode("ascii")
+    assert re.findall(r"ended with (\d)", shown) == ["0", "0", "2", "0"], shown
+    assert not re.search("UnicodeEncodeError|Traceback", shown)

@@ -278,7 +278,7 @@ def test_half_of_the_chosen_examples_disagree_most(tmp_path: Path) -> None:
 
 
 def test_more_rows_need_no_more_memory(small: Any, monkeypatch: Any) -> None:
-    """Beyond a few numbers a row: 240 rows against 80 in blocks of 20."""
+    """Beyond a few numbers a row: 120 rows against 40 in blocks of 20."""
     monkeypatch.setattr(evaluate, "BLOCK", 20)
     model, _ = load_classifier(str(small.teachers["two"]))
     source = small.choice("two")
@@ -295,9 +295,9 @@ def test_more_rows_need_no_more_memory(small: Any, monkeypatch: Any) -> None:
         tracemalloc.stop()
         return most
 
-    peak(80)  # what is made once and kept
-    most = min(peak(240), peak(240))  # a table of Python that grows meanwhile grows once
-    assert most < 1.2 * peak(80) + 50_000  # a row kept whole takes a kilobyte or two
+    peak(40)  # what is made once and kept
+    most = min(peak(120), peak(120))  # a table of Python that grows meanwhile grows once
+    assert most < 1.2 * peak(40) + 50_000  # a row kept whole takes a kilobyte or two
 
 
 @pytest.mark.parametrize("kind", ["two", "three", "score"])

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from gradistill.commands.finetune import finetune
-from gradistill.errors import GradistillError, ModelError, RecipeError
+from gradistill.errors import GradistillError, RecipeError
 from gradistill.models.input_limits import Limits
 from gradistill.models.loading import load_classifier, load_tokenizer
 from gradistill.models.probe import Probe
@@ -129,14 +129,16 @@ def test_what_cannot_be_a_student_is_refused_before_training(small: Any, tmp_pat
     from wordpiece import tokenizer
 
     with pytest.raises(
-        RecipeError, match=r"(?s)A student checkpoint is given, and a number.*drop --student-layers"
+        RecipeError, match=r"(?s)A student checkpoint is given, and a width.*drop student.width"
     ):
-        small.distilled("kd", "two", tmp_path / "a", f"student.checkpoint={small.base}", "student.layers=1")
+        small.distilled("kd", "two", tmp_path / "a", f"student.checkpoint={small.base}", "student.width=8")
     other = tmp_path / "other"
     load_classifier(small.teachers["two"])[0].save_pretrained(other)
     tokenizer().save_pretrained(other)
-    with pytest.raises(ModelError, match=r"(?s)read different tokens.*only the student knows"):
-        small.distilled("kd", "two", tmp_path / "b", f"student.checkpoint={other}")
+    with pytest.raises(
+        RecipeError, match=r"(?s)\[CLS\] states cannot be compared.*some of attribution_map, "
+    ):
+        small.distilled("pkd", "two", tmp_path / "b", f"student.checkpoint={other}")
     with pytest.raises(GradistillError, match=r"(?s)5.*3"):
         small.distilled("kd", "two", tmp_path / "c", "student.layers=5", "student.layer_map=skip")
     assert not any((tmp_path / name).exists() for name in "abc")

@@ -41,17 +41,21 @@ def test_the_whole_way_once_and_not_twice(
     with logged(heard):
         first = shown(demo(tmp_path))
     assert "training on 12 of 24 rows" in heard
-    heads = ["model", "params", "acc.", "chall.", "label", "prob.", "sal.", "short.", "ms"]
+    heads = ["model", "params", "acc.", "chall.", "label", "prob.", "short.", "resp.", "floor", "ms"]
     assert heads in [line.split() for line in first.splitlines()]  # none is broken at 80 columns
     figures = json.loads((tmp_path / "demo.json").read_text())
     assert list(figures["models"]) == ["teacher", *room.METHODS]
     for name, found in figures["models"].items():
-        assert {key for key, entry in found.items() if isinstance(entry, dict)} == FIGURES
+        assert {key for key, entry in found.items() if isinstance(entry, dict)} - {
+            "response loyalty"
+        } == FIGURES
+        assert ("floor" in found.get("response loyalty", {})) == (name != "teacher")
         assert all(
             found[key]["n"] == 9 and 0 <= found[key]["value"] <= 1 for key in ("accuracy", "shortcut share")
         )
         assert any(line.split()[:1] == [name] for line in first.splitlines())
         assert (f"{name} predicts" in first) == (name in room.SEEN)
+    assert first.rstrip().endswith("gradistill init my_rows.csv\n  gradistill run")
     assert figures["models"]["teacher"]["label loyalty"]["value"] == 1
     monkeypatch.setattr(room, "finetune", None)
     monkeypatch.setattr(room, "distill", None)

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 import gradistill
+from families import build
 from gradistill.auditing.onnx_predictor import OnnxPredictor
 from gradistill.auditing.predictor import ClassifierPredictor
 from gradistill.commands import export as command
@@ -25,7 +26,10 @@ from gradistill.data.changed_copies import Copy
 from gradistill.errors import ModelError, RecipeError
 from gradistill.export.onnx_export import OPSET
 from gradistill.export.peak_memory import peak_memory_mb
+from gradistill.models.facts import set_thresholds
+from small import WORDS
 from typed_command import exit_code
+from wordpiece import tokenizer
 
 FILES = {
     "README.md", "config.json", "export.json", "onnx/model.onnx", "onnx/model_quantized.onnx",
@@ -154,11 +158,22 @@ def test_an_onnx_model_needs_no_torch_in_memory(exported: tuple[Path, Any, str])
 def test_an_audit_takes_the_folder_and_the_file(
     exported: tuple[Path, Any, str], small: Any, tmp_path: Path
 ) -> None:
-    parts = gradistill.AuditChoice(response_rows=2, shapley_rows=0, faithfulness_rows=0, perturbed_rows=0)
+    parts = gradistill.AuditChoice(
+        response_rows=2, shapley_rows=0, faithfulness_rows=0, perturbed_rows=0, costs=True
+    )
     students = [str(exported[0]), str(exported[0] / "onnx" / "model.onnx")]
     found = gradistill.audit(str(small.teachers["two"]), students, small.choice("two"), tmp_path / "a", parts)
     files = [student["file"] for student in found["students"]]
     assert files == ["model_quantized.onnx", "model.onnx"]
+    names = [student["name"] for student in found["students"]]
+    assert list(found["costs"]) == ["teacher", *names]
+    speed = found["costs"]["teacher"]["cores"]["1"]
+    assert speed["p95_ms"] >= speed["p50_ms"] > 0
+    assert speed["times"] == 1
+    assert found["costs"]["teacher"]["embeddings"] > 0
+    table, page = ((tmp_path / "a" / name).read_text(encoding="utf-8") for name in ("audit.md", "audit.html"))
+    assert re.search(r"\| model \| MB \| times smaller \|.*\n\|---.*\n\| teacher \| 0\.\d \| 1\.0", table)
+    assert "Speed of the models" in page
 
 
 def test_nothing_is_left_where_the_graph_computes_something_else(
@@ -198,6 +213,9 @@ def test_choices_that_cannot_be() -> None:
         ({"quantize": "int4"}, "quantize is 'int4'"),
         ({"limits": {"lable_loyalty": 1.0}}, "did you mean 'label_loyalty'"),
         ({"least_loyalty": 2.0}, "least_loyalty is 2.0"),
+        ({"embedding_bits": 2}, "embedding_bits is 2"),
+        ({"embedding_bits": 4}, "nothing is quantised"),
+        ({"vocabulary_size": 9}, "no texts whose tokens stay"),
     ):
         with pytest.raises(RecipeError, match=message):
             ExportChoice(**fields)
@@ -225,9 +243,126 @@ def test_without_rows_parity_is_checked_on_made_ids_alone(small: Any, tmp_path: 
     assert "made rows." in (tmp_path / "export" / "README.md").read_text(encoding="utf-8")
 
 
-def test_a_model_of_several_labels_a_row_is_refused(small: Any, tmp_path: Path) -> None:
-    folder = small.teachers["two"]
-    pair = gradistill.load_classifier(folder)[0], gradistill.load_tokenizer(folder)
-    pair[0].config.problem_type = "multi_label_classification"
-    with pytest.raises(ModelError, match="several labels to a text"):
-        gradistill.export_model(pair, tmp_path / "no")
+def test_two_factors_of_the_embeddings_stay_apart_in_the_graph(small: Any, tmp_path: Path) -> None:
+    """The run's folder is a plain model of transformers, and that of its export computes the same."""
+    small.distilled("kd", "two", tmp_path / "student", "student.embedding_rank=4")
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "student")
+    table = model.get_input_embeddings().weight.detach().numpy()
+    assert np.linalg.matrix_rank(table, tol=1e-5) == model.config.embedding_rank == 4
+    choice = ExportChoice(quantize="int8", timing=False, embedding_bits=4, response_rows=0, least_loyalty=0.0)
+    found = gradistill.export_model(tmp_path / "student", tmp_path / "out", choice, data=small.choice("two"))
+    assert found["parity"]["data"]["largest_difference"] < 1e-4
+    stored = onnx.load(tmp_path / "out" / "onnx" / "model.onnx").graph.initializer
+    shapes = {part.name.split(".embeddings.")[-1]: tuple(part.dims) for part in stored}
+    assert shapes["word_embeddings.factor.weight"] == (len(table), 4)
+    assert "word_embeddings.weight" not in shapes
+    assert found["int8"]["embedding_bits"] == 4
+
+
+LABELS = ("long", "negative", "positive")
+ROWS = [
+    {
+        "text": f"the film was {'very ' * (k % 4)}{('dull', 'fine')[k % 2]} .",
+        "labels": [LABELS[1 + k % 2], *(["long"] if k % 4 == 3 else [])],
+    }
+    for k in range(10)
+]
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[str, Any]]:
+    """A model of several labels a row with thresholds far apart, and its export with INT8: both folders, figures."""
+    folder = tmp_path_factory.mktemp("several")
+    model = build("bert", initializer_range=0.5, id2label=dict(enumerate(LABELS)))
+    model.config.problem_type = "multi_label_classification"
+    tokens = tokenizer(WORDS)
+    logits = ClassifierPredictor(model, tokens).logits([Copy((row["text"],)) for row in ROWS])[0]
+    set_thresholds(model, 1 / (1 + np.exp(-np.quantile(logits, 0.45, axis=0))))
+    model.save_pretrained(folder / "model")
+    tokens.save_pretrained(folder / "model")
+    choice = ExportChoice(quantize="int8", timing=False, response_rows=4, least_loyalty=0.5)
+    found = gradistill.export_model(folder / "model", folder / "out", choice, data={"validation": ROWS})
+    return folder / "model", folder / "out", found
+
+
+def test_several_labels_a_row_are_exported_with_their_thresholds(
+    several: tuple[Path, Path, dict[str, Any]],
+) -> None:
+    model, output, found = several
+    figures = found["loyalty"]["student"]["onnx"]
+    for name in ("label", "exact_match", "probability"):
+        assert figures[name]["value"] == pytest.approx(1, abs=1e-3), name
+    assert found["loyalty"]["student"]["int8"].keys() == {"label", "exact_match", "probability", "response"}
+    assert found["metrics"]["int8"].keys() == {"micro_f1", "macro_f1", "average_precision", "exact_match"}
+    texts = [row["text"] for row in ROWS]
+    whole, smaller, plain = (
+        gradistill.load_predictor(source) for source in (output / "onnx" / "model.onnx", output, model)
+    )
+    assert whole.multi_label
+    assert smaller.multi_label
+    assert whole.predict(texts) == plain.predict(texts)
+    assert whole(texts) == pytest.approx(plain(texts), abs=1e-4)
+    chosen: Any = plain.predict(texts)
+    assert {len(labels) for labels in chosen} != {1}, "thresholds that decide something"
+    assert chosen != [[LABELS[k] for k in np.flatnonzero(row > 0.5)] for row in plain(texts)]
+    other: Any = smaller.predict(texts)
+    same = [[(name in a) == (name in b) for name in LABELS] for a, b in zip(chosen, other, strict=True)]
+    assert found["loyalty"]["student"]["int8"]["label"]["value"] == pytest.approx(np.mean(same))
+
+
+def test_an_audit_compares_several_labels_with_the_graph(
+    several: tuple[Path, Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    """The labels of the graph stand in another order, and its thresholds with them."""
+    model, output, _ = several
+    parts = gradistill.AuditChoice(response_rows=3, shapley_rows=0, faithfulness_rows=0, perturbed_rows=0)
+    turned = shutil.copytree(output, tmp_path / "turned")
+    config = json.loads((turned / "config.json").read_text())
+    graph = onnx.load(turned / "onnx" / "model.onnx")
+    output_name = graph.graph.output[0].name
+    for node in graph.graph.node:
+        node.output[:] = ["plain" if name == output_name else name for name in node.output]
+    order = onnx.numpy_helper.from_array(np.array([2, 0, 1]), "order")
+    graph.graph.initializer.append(order)
+    graph.graph.node.append(onnx.helper.make_node("Gather", ["plain", "order"], [output_name], axis=1))
+    onnx.save(graph, turned / "onnx" / "model.onnx")
+    (turned / "onnx" / "model_quantized.onnx").unlink()
+    config["id2label"] = {str(k): LABELS[old] for k, old in enumerate((2, 0, 1))}
+    config["label2id"] = {name: int(k) for k, name in config["id2label"].items()}
+    config["thresholds"] = [config["thresholds"][old] for old in (2, 0, 1)]
+    (turned / "config.json").write_text(json.dumps(config))
+    found = gradistill.audit(str(model), [str(turned)], {"validation": ROWS}, tmp_path / "audit", parts)
+    loyalty = found["students"][0]["figures"]["loyalty"]
+    for name in ("label", "exact_match", "response"):
+        assert loyalty[name]["value"] == pytest.approx(1, abs=1e-3), name
+    assert found["metrics"]["turned"] == pytest.approx(found["metrics"]["teacher"])
+
+
+def test_the_card_of_several_labels_lists_those_above_their_thresholds(
+    several: tuple[Path, Path, dict[str, Any]],
+) -> None:
+    _, output, _ = several
+    (block,) = re.findall(r"(?s)```python\n(.*?)```", (output / "README.md").read_text())
+    done = subprocess.run(
+        [sys.executable, "-c", block], cwd=output, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert eval(done.stdout) == gradistill.load_predictor(output).predict(["a fine film", "a dull one"])
+
+
+def test_models_of_one_label_and_of_several_are_not_compared(
+    several: tuple[Path, Path, dict[str, Any]], small: Any, tmp_path: Path
+) -> None:
+    """Log-probabilities of a function would be read as log-odds."""
+    model, output, _ = several
+    with pytest.raises(ModelError, match="predicts one of them"):
+        gradistill.export_model(
+            model,
+            tmp_path / "out",
+            data={"validation": ROWS},
+            teacher=lambda texts: [[0.2, 0.3, 0.5]] * len(texts),
+        )
+    with pytest.raises(
+        ModelError, match="an ONNX model of several labels a row, and the teacher predicts one of them"
+    ):
+        gradistill.audit(str(small.teachers["two"]), [str(output)], small.choice("two"), tmp_path / "audit")

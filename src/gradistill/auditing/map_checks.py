@@ -36,8 +36,6 @@ NOISE = 0.1
 SAMPLES = 10
 """Noisy copies of a row of which the farthest counts."""
 
-TOKENS_AT_ONCE = 1024
-
 UNCHANGED = 0.7
 """From this Spearman's ρ on, a map hardly changes under random weights: it shares half of the variance of its ranks
 with a map that cannot rest on what they held."""
@@ -75,9 +73,7 @@ def check_columns(model: ProbedModel, method: Method, checked: CheckedRows) -> C
     """
     found: dict[str, np.ndarray] = {}
     with frozen_eval(model.model):
-        for some in row_batches(
-            checked.rows, checked.collate, model.device, tokens_at_once=TOKENS_AT_ONCE, labels=checked.labels
-        ):
+        for some in row_batches(checked.rows, checked.collate, model.device, labels=checked.labels):
             forward = explained_pass(model, some.batch)
             for name, values in _of_batch(forward, method, some, checked).items():
                 column = found.setdefault(name, np.full(len(checked.rows), np.nan))

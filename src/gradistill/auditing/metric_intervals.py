@@ -1,6 +1,8 @@
-"""A task's metrics with their intervals: the same values as ``data.tasks.metrics_of``, and a bootstrap over rows.
+"""A task's metrics with their intervals: the same values as ``data.tasks.compute_metrics``, and a bootstrap over rows.
 
 Metrics are computed for all resamples at once where a closed form allows it, as scikit-learn needs milliseconds each.
+Where a row may have several labels, a resample is how often it draws each row, and metrics are sums over rows weighted
+by that.
 """
 
 from __future__ import annotations
@@ -9,27 +11,34 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Float
 from scipy.stats import rankdata
 
 from gradistill.auditing.loyalty_measures import pearson
 from gradistill.auditing.predicted_labels import macro_f1
 from gradistill.auditing.statistics import Estimate, bootstrap_statistic, wilson_share
-from gradistill.data.tasks import Task, metrics_of
+from gradistill.data.label_metrics import assigned
+from gradistill.data.tasks import Task, compute_metrics, metrics_of
 
 RESAMPLES = 1000
+AT_ONCE = 100
+"""Resamples of rows with several labels that are in memory at a time."""
 
 Statistic = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def metric_estimates(
-    task: Task, logits: np.ndarray, gold: np.ndarray, *, seed: int = 0
+    task: Task, logits: np.ndarray, gold: np.ndarray, *, thresholds: np.ndarray | None = None, seed: int = 0
 ) -> dict[str, Estimate]:
-    """The metrics of ``task`` with 95 % intervals: Wilson's for accuracy, the bootstrap's for all else.
+    """The metrics of ``task`` with 95 % intervals: Wilson's for accuracy and exact match, the bootstrap's for all else.
 
-    ``logits`` has one row an example, ``gold`` the class id or score of each.
+    ``logits`` has one row an example, ``gold`` the class id or score of each, or its flags where a row may have several
+    labels; these are predicted above their ``thresholds`` (½ by default).
 
     Example: ``metric_estimates(task, logits, labels)["accuracy"].low``
     """
+    if task.multi_label:
+        return _of_several_labels(task, logits, gold > 0, thresholds, seed)
     predicted = logits[:, 0] if task.labels is None else logits.argmax(axis=1)
     values, found = metrics_of(task, predicted, gold), dict[str, Estimate]()
     ours, theirs = predicted.astype(np.float64), gold.astype(np.float64)
@@ -72,3 +81,62 @@ def _f1(ours: np.ndarray, gold: np.ndarray) -> np.ndarray:
 def _zero_for_nan(statistic: Statistic) -> Statistic:
     """Without spread there is no correlation; the metrics of a task call that 0."""
     return lambda ours, gold: np.nan_to_num(statistic(ours, gold))
+
+
+def _of_several_labels(
+    task: Task, logits: np.ndarray, gold: np.ndarray, thresholds: np.ndarray | None, seed: int
+) -> dict[str, Estimate]:
+    flags, count = assigned(logits, thresholds), len(gold)
+    values = compute_metrics(task, logits, gold, thresholds)
+    draw, drawn = np.random.default_rng(seed), list[dict[str, np.ndarray]]()
+    for _ in range(0, RESAMPLES if count > 1 else 0, AT_ONCE):
+        weights = draw.multinomial(count, np.full(count, 1 / count), AT_ONCE).astype(np.float64)
+        drawn.append(weighted_metrics(logits, flags, gold, weights))
+    found = {}
+    for name in task.metrics:
+        if name == "exact_match":
+            interval = wilson_share((flags == gold).all(axis=1))
+            low, high = interval.low, interval.high
+        else:
+            spread = np.concatenate([part[name] for part in drawn]) if drawn else np.full(1, np.nan)
+            low, high = np.quantile(spread, [0.025, 0.975])
+        found[name] = Estimate(values[name], float(low), float(high), count)
+    return found
+
+
+def weighted_metrics(
+    logits: Float[np.ndarray, "row label"],
+    flags: Bool[np.ndarray, "_ _"],
+    gold: Bool[np.ndarray, "_ _"],
+    weights: Float[np.ndarray, "resample _"],
+) -> dict[str, Float[np.ndarray, " resample"]]:
+    """Micro F1, macro F1 and average precision of rows that count ``weights`` times each; as scikit-learn has them.
+
+    Example: ``weighted_metrics(logits, logits > 0, gold, np.ones((1, len(gold))))["micro_f1"][0]``
+    """
+    both, sizes = weights @ (flags & gold), weights @ flags + weights @ gold
+    f1 = np.divide(2 * both, sizes, out=np.zeros_like(sizes), where=sizes > 0)
+    micro = _ratio(2 * both.sum(axis=1), sizes.sum(axis=1))
+    precisions = [_average_precision(logits[:, k], gold[:, k], weights) for k in range(gold.shape[1])]
+    there = weights @ gold > 0
+    averaged = _ratio((np.stack(precisions, axis=1) * there).sum(axis=1), there.sum(axis=1))
+    return {"micro_f1": micro, "macro_f1": f1.mean(axis=1), "average_precision": averaged}
+
+
+def _average_precision(
+    scores: Float[np.ndarray, " row"],
+    gold: Bool[np.ndarray, " row"],
+    weights: Float[np.ndarray, "resample row"],
+) -> Float[np.ndarray, " resample"]:
+    """The mean over the rows with the label of the precision down to that row; rows of equal score count together."""
+    order = np.argsort(-scores, kind="stable")
+    ends = np.searchsorted(-scores[order], -scores[order], side="right") - 1
+    ordered = weights[:, order]
+    right, every = np.cumsum(ordered * gold[order], axis=1), np.cumsum(ordered, axis=1)
+    precision = _ratio(right[:, ends], every[:, ends])
+    return _ratio((precision * ordered * gold[order]).sum(axis=1), right[:, -1])
+
+
+def _ratio(of: np.ndarray, to: np.ndarray) -> np.ndarray:
+    """The quotient, 0 where there is nothing to divide by."""
+    return np.divide(of, to, out=np.zeros(np.shape(of)), where=to > 0)

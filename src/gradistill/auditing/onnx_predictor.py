@@ -14,17 +14,17 @@ from jaxtyping import Float
 from transformers import PreTrainedTokenizerBase
 
 from gradistill.auditing.predictor import (
-    TOKENS_AT_ONCE,
     OnProgress,
     checked_logits,
-    encoded_copies,
     in_order,
     refused_heads,
 )
 from gradistill.data import Collator
 from gradistill.data.batching import in_row_order
 from gradistill.data.changed_copies import Copy
+from gradistill.data.text_reader import encoded_copies
 from gradistill.errors import ModelError
+from gradistill.models.facts import has_several_labels, thresholds_in
 from gradistill.models.loading import load_config, load_tokenizer, names_in
 
 MODEL, QUANTIZED = "model.onnx", "model_quantized.onnx"
@@ -38,7 +38,8 @@ class OnnxPredictor:
 
     ``session`` is an ``onnxruntime.InferenceSession`` of ``file``. ``labels`` are the names of its outputs, None for a
     score (a regression). ``order`` holds for each label that is returned the place of the output; without it outputs
-    stay as they are. ``OnnxPredictor.load`` makes one.
+    stay as they are. ``multi_label``: each output is the log-odds of a label of its own, which is predicted above its
+    one of ``saved_thresholds`` (½ without them), in the order of the file. ``OnnxPredictor.load`` makes one.
     """
 
     session: Any
@@ -48,6 +49,8 @@ class OnnxPredictor:
     order: tuple[int, ...] | None = None
     on_progress: OnProgress = lambda done: None
     file: Path | None = None
+    multi_label: bool = False
+    saved_thresholds: np.ndarray | None = None
 
     has_head = False
 
@@ -69,11 +72,28 @@ class OnnxPredictor:
         tokenizer, config = load_tokenizer(folder), load_config(folder)
         labels = tuple(names_in(config).values())
         regression = config.problem_type == "regression" or len(labels) == 1
-        return cls(onnx_session(file), tokenizer, None if regression else labels, file=file)
+        several = has_several_labels(config)
+        if several and len(labels) == 1:
+            raise ModelError(
+                f"{source} has one label, and its problem_type is that of any number of labels a row",
+                expected="two labels or more",
+                remedy="correct problem_type or id2label in config.json",
+            )
+        return cls(
+            onnx_session(file), tokenizer, None if regression else labels, file=file, multi_label=several,
+            saved_thresholds=thresholds_in(config),
+        )  # fmt: skip
 
     @property
     def can_mask(self) -> bool:
         return bool(self.tokenizer.is_fast)
+
+    @property
+    def thresholds(self) -> np.ndarray | None:
+        """Of the probability of each label that is returned, where a row may have several; None for ½."""
+        if self.saved_thresholds is None or self.order is None:
+            return self.saved_thresholds
+        return self.saved_thresholds[list(self.order)]
 
     def logits(
         self, copies: Sequence[Copy], *, heads: Sequence[int] = ()
@@ -87,7 +107,6 @@ class OnnxPredictor:
             encoded_copies(copies, self.tokenizer, self.max_length),
             Collator(self.tokenizer),
             torch.device("cpu"),
-            tokens_at_once=TOKENS_AT_ONCE,
             on_progress=self.on_progress,
         )
         return in_order(checked_logits(found, self.labels, "the ONNX model", copies), self.order)[None]

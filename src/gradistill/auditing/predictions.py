@@ -21,9 +21,6 @@ from gradistill.models.probe import ProbedModel
 from gradistill.signals.explained import explained_pass
 from gradistill.signals.forward_pass import widened
 
-TOKENS_AT_ONCE = 4096
-"""Tokens, padding included, that share a forward pass and its gradient."""
-
 
 @dataclass(frozen=True)
 class Predictions:
@@ -60,8 +57,7 @@ def predict_rows(
 ) -> Predictions:
     """The predictions of a model for encoded rows, in their order, and a map of token scores for each.
 
-    The model computes in eval mode and is left as it was. Rows of like length, at most ``TOKENS_AT_ONCE`` tokens of
-    them with their padding, share a forward pass.
+    The model computes in eval mode and is left as it was. Rows of like length share a forward pass.
 
     Parameters:
         ``model``: a sequence classifier; with its probe, where that is known already.
@@ -78,7 +74,7 @@ def predict_rows(
     signed: list[Any] = [None] * len(rows)
     probed = ProbedModel.of(model)
     with frozen_eval(probed.model):
-        for some in row_batches(rows, collate, probed.device, tokens_at_once=TOKENS_AT_ONCE, labels=labels):
+        for some in row_batches(rows, collate, probed.device, labels=labels):
             forward = explained_pass(probed, some.batch)
             scores, directed = token_scores(method, forward)
             predicted, own = forward.logits.detach().cpu().numpy(), some.own_tokens
@@ -99,7 +95,6 @@ def predict_logits(
     rows: Rows,
     collate: Collate,
     *,
-    tokens_at_once: int = 8192,
     on_progress: Callable[[int], object] = lambda done: None,
 ) -> np.ndarray:
     """The logits ``(rows, label)`` of encoded rows, in their order, without attributions; the model stays as it was.
@@ -112,6 +107,4 @@ def predict_logits(
 
     device = next(model.parameters()).device
     with frozen_eval(model), torch.no_grad():
-        return in_row_order(
-            logits, rows, collate, device, tokens_at_once=tokens_at_once, on_progress=on_progress
-        )
+        return in_row_order(logits, rows, collate, device, on_progress=on_progress)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -15,17 +15,14 @@ from transformers import PreTrainedTokenizerBase
 from gradistill.data import Collator
 from gradistill.data.batching import RowBatch, in_row_order
 from gradistill.data.changed_copies import Copy
-from gradistill.data.raw_words import Kept, Texts, mask_tokens, token_words
-from gradistill.data.tokenization import tokenized
+from gradistill.data.raw_words import Kept
+from gradistill.data.text_reader import encoded_copies
 from gradistill.errors import GradistillError, ModelError
 from gradistill.models.eval_mode import frozen_eval
-from gradistill.models.facts import thresholds_of
+from gradistill.models.facts import is_multi_label, thresholds_of
 from gradistill.models.probe import ProbedModel
 from gradistill.models.random_head import has_head, head_logits, stacked_heads
 from gradistill.signals.forward_pass import widened
-
-TOKENS_AT_ONCE = 8192
-"""Tokens, padding included, that share a forward pass."""
 
 SHOWN = 60
 """Characters of a text that a message shows."""
@@ -124,43 +121,6 @@ def shown_text(copies: Sequence[Copy], row: int) -> str:
     return f"row {row} of the texts, {text[:SHOWN]!r}{'…' if len(text) > SHOWN else ''}"
 
 
-def encoded_copies(
-    copies: Sequence[Copy], tokenizer: PreTrainedTokenizerBase, max_length: int
-) -> list[Mapping[str, Any]]:
-    """The columns of every copy: token ids, masked where words are. A text that several copies mask is tokenized once.
-
-    Raises GradistillError for masked words and a tokenizer without character offsets.
-    """
-    masked = any(copy.kept is not None for copy in copies)
-    if masked and not tokenizer.is_fast:
-        raise GradistillError(
-            f"{type(tokenizer).__name__} has no character offsets, so words cannot be masked.",
-            expected="a fast tokenizer",
-            remedy="replace words by others instead, or save the model with its tokenizer.json",
-        )
-    texts: dict[Texts, int] = {}
-    for copy in copies:
-        texts.setdefault(copy.texts, len(texts))
-    columns = [list(column) for column in zip(*texts, strict=True)]
-    encoded = tokenized(tokenizer, columns, max_length, offsets=masked)
-    names = [name for name in encoded if name not in ("offset_mapping", "special_tokens_mask")]
-    blank = Collator(tokenizer).mask_token_id
-    words: dict[int, np.ndarray] = {}
-    found: list[Mapping[str, Any]] = []
-    for copy in copies:
-        place = texts[copy.texts]
-        row = {name: encoded[name][place] for name in names}
-        if copy.kept is not None:
-            if place not in words:
-                words[place] = token_words(
-                    copy.texts, encoded["offset_mapping"][place], encoded.sequence_ids(place)
-                )
-            ids = mask_tokens(np.asarray(row["input_ids"]), words[place], copy.kept[None], blank)
-            row["input_ids"] = ids[0].tolist()
-        found.append(row)
-    return found
-
-
 @dataclass(frozen=True)
 class ClassifierPredictor:
     """A PyTorch classifier with its tokenizer; it computes in eval mode and is left as it was.
@@ -190,6 +150,11 @@ class ClassifierPredictor:
         return bool(self.tokenizer.is_fast)
 
     @property
+    def multi_label(self) -> bool:
+        """Whether a row may have several labels."""
+        return is_multi_label(self.model)
+
+    @property
     def thresholds(self) -> np.ndarray | None:
         """Of the probability of each label, where a row may have several; None for ½."""
         return thresholds_of(self.model)
@@ -216,7 +181,6 @@ class ClassifierPredictor:
                 encoded_copies(copies, self.tokenizer, self.max_length),
                 Collator(self.tokenizer),
                 device,
-                tokens_at_once=TOKENS_AT_ONCE,
                 on_progress=self.on_progress,
             )
         return found.swapaxes(0, 1).astype(np.float64)

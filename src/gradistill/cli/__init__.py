@@ -60,8 +60,19 @@ def _refuse_usage(error: Any, message: Callable[[], str]) -> NoReturn:
     """A command line that typer cannot read, without its frame: an option's value is shown as text."""
     if type(error).__name__ != "NoArgsIsHelpError":  # which has printed the help
         place = error.ctx.command_path if getattr(error, "ctx", None) else "gradistill"
-        write(f"error: {message()}\nTo do: see {place} --help", error=True)
+        write(f"error: {message()}\nTo do: see {place} --help{_first_steps(error, place)}", error=True)
     sys.exit(error.exit_code)
+
+
+def _first_steps(error: Any, place: str) -> str:
+    """Where somebody has data and no teacher: how to begin."""
+    lacks = getattr(getattr(error, "param", None), "name", None)
+    if not place.endswith(" distill") or lacks != "teacher":
+        return ""
+    return (
+        ", or begin with your file alone: gradistill init FILE proposes teacher, student and settings, and gradistill "
+        "run carries them through"
+    )
 
 
 def _stop(*, interrupted: bool) -> NoReturn:

@@ -21,12 +21,13 @@ from gradistill.cli.options import (
     PrintOptions,
     RunFolder,
     SignalOptions,
-    Teacher,
+    TeacherOptions,
     one_of,
     output_option,
 )
 from gradistill.cli.predict_command import predict
 from gradistill.cli.pretrain_command import pretrain
+from gradistill.cli.project_commands import init, run
 from gradistill.cli.push_command import push
 from gradistill.cli.signals_command import signals
 from gradistill.cli.tune_command import tune
@@ -39,6 +40,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+app.command()(with_option_groups(init))
+app.command()(with_option_groups(run))
 app.command()(with_option_groups(augment))
 app.command()(with_option_groups(signals))
 app.command()(with_option_groups(audit))
@@ -90,7 +93,7 @@ def finetune(
 @app.command()
 @with_option_groups
 def distill(
-    teacher: Teacher,
+    teacher: TeacherOptions,
     data: DistillationData,
     recipe: DistillationRecipe,
     signals: SignalOptions,
@@ -103,7 +106,7 @@ def distill(
 
     resolved = recipe.load_for(data.task)
     metrics = command.distill(
-        teacher, data.choice(), folder.output, resolved,
+        teacher.choice(), data.choice(), folder.output, resolved,
         signals=signals.choice(), overwrite=folder.overwrite,
     )  # fmt: skip
     _report(metrics, folder.output, log)
@@ -163,7 +166,7 @@ def methods(
     name: Annotated[str | None, typer.Argument(help="Show all about this one.")] = None,
 ) -> None:
     """The methods there are and what a step of each costs; of one also its objectives, signals and source."""
-    from gradistill.cli.options import DEFAULT_METHOD
+    from gradistill.commands.defaults import DEFAULT_METHOD
     from gradistill.recipe.catalogue import catalogue, entry_of, measured_costs
     from gradistill.report.terminal import results_table
 

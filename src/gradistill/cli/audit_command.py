@@ -120,6 +120,9 @@ class AuditOptions:
         str | None,
         typer.Option("--reference", help=f"A second teacher, of another seed: {NAMED}."),
     ] = None
+    costs: Annotated[
+        bool, typer.Option("--costs", help="Also time all models on the CPU: latency, throughput, size.")
+    ] = False
     cascade: Annotated[
         bool,
         typer.Option(

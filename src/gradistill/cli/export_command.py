@@ -60,7 +60,11 @@ class ExportOptions:
     """What is written and measured. Fields have the names that ``ExportChoice`` has for them."""
 
     quantize: Annotated[
-        str | None, typer.Option("--quantize", help="int8: also write onnx/model_quantized.onnx.")
+        str | None,
+        typer.Option(
+            "--quantize",
+            help="Also write onnx/model_quantized.onnx: int8, or int8-static, whose ranges training texts set.",
+        ),
     ] = None
     split: Annotated[str, typer.Option("--split", help="The split to check on.")] = "validation"
     max_rows: Annotated[
@@ -96,6 +100,19 @@ class ExportOptions:
             help="Texts, such as the training data: tokens that do not occur in them go (WordPiece only).",
         ),
     ] = None
+    vocabulary_size: Annotated[
+        int | None,
+        typer.Option(
+            "--vocabulary-size", min=1, help="With --trim-vocabulary: tokens that stay, frequent ones first."
+        ),
+    ] = None
+    embedding_bits: Annotated[
+        int,
+        typer.Option(
+            "--embedding-bits",
+            help="Of embeddings in INT8: 8, or 4, where the 1,000 tokens most frequent in training texts keep 8.",
+        ),
+    ] = 8
     timing: Annotated[
         bool, typer.Option("--timing/--no-timing", help="Time the models on the rows, and measure memory.")
     ] = True

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
+from gradistill.cli.cpu_load import settle_openmp
+from gradistill.commands.defaults import DEFAULT_METHOD
 from gradistill.printing import LOGGER, show, write
 
 if TYPE_CHECKING:  # what is loaded when a command runs
@@ -20,9 +22,6 @@ if TYPE_CHECKING:  # what is loaded when a command runs
     from gradistill.commands.signal_stores import StoreChoice
     from gradistill.data import DataChoice
     from gradistill.recipe import Recipe
-
-DEFAULT_METHOD = "coalition"
-"""Of a student whose method is not named: the best measured in answers, and near the best in reasons."""
 
 RECIPE_FIELDS = {
     "epochs": "training.epochs",
@@ -54,6 +53,58 @@ DATA = typer.Option(
 )
 TEACHER = typer.Option("--teacher", help="A fine-tuned classifier: folder or hub id.")
 Teacher = Annotated[str, TEACHER]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherOptions:
+    """A teacher: a model, files of its answers, or a function."""
+
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            "--teacher", help="A fine-tuned classifier: folder or hub id; or python:module:function."
+        ),
+    ] = None
+    teacher_answers: Annotated[
+        Path | None,
+        typer.Option(
+            "--teacher-answers",
+            help="In place of a teacher, a file of its answers: probability_<label> and the texts of each row.",
+        ),
+    ] = None
+    validation_answers: Annotated[
+        Path | None,
+        typer.Option(
+            "--validation-answers", help="Its answers to the validation rows, in a file of their own."
+        ),
+    ] = None
+
+    def choice(self) -> Any:
+        """The teacher. The function that ``python:module:function`` names is imported here and nowhere else: nothing
+        that a file holds may name one. Raises RecipeError for none, and for two."""
+        from gradistill.auditing.function_predictor import PREFIX, function_at
+        from gradistill.data.teacher_answers import TeacherAnswers
+        from gradistill.errors import RecipeError
+
+        if (self.teacher is None) == (self.teacher_answers is None):
+            given = "both were" if self.teacher else "neither was"
+            raise RecipeError(
+                f"Of --teacher and --teacher-answers {given} given.",
+                expected="one of them",
+                remedy="name a model (--teacher), or a file of its answers (--teacher-answers)",
+            )
+        if self.teacher is not None:
+            if self.validation_answers is not None:
+                raise RecipeError(
+                    "--validation-answers was given, and --teacher answers the validation rows itself.",
+                    expected="it beside --teacher-answers only",
+                    remedy="leave --validation-answers out",
+                )
+            return function_at(self.teacher) if self.teacher.startswith(PREFIX) else self.teacher
+        assert self.teacher_answers is not None
+        return TeacherAnswers(self.teacher_answers, self.validation_answers)
+
+
 TextColumns = Annotated[
     str | None, typer.Option("--text-columns", help="One or two, with a comma between; body.text in objects.")
 ]
@@ -294,7 +345,10 @@ class LogOptions:
     ] = False
 
     def set_up(self) -> None:
-        """Have the package log as wished; of the processes that torchrun started the first one alone logs."""
+        """Have the package log as wished; of the processes that torchrun started the first one alone logs.
+
+        How threads wait is settled as well: this is the first that a command does.
+        """
         from gradistill.errors import RecipeError
 
         if self.quiet and self.verbose:
@@ -305,6 +359,7 @@ class LogOptions:
             )
         level = logging.WARNING if self.quiet else logging.DEBUG if self.verbose else logging.INFO
         LOGGER.setLevel(level if is_first_process() else logging.CRITICAL + 1)
+        settle_openmp()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,6 +21,10 @@ from gradistill.cli.options import (
     output_option,
 )
 from gradistill.printing import confirmed, show, write
+
+if TYPE_CHECKING:  # what is loaded when a command runs
+    from gradistill.data import DataChoice
+    from gradistill.recipe import Recipe
 
 DEVICE_MAPS = ("auto", "balanced", "sequential", "cpu")
 
@@ -41,9 +45,16 @@ class StoreAction:
 
 @dataclass(frozen=True, kw_only=True)
 class StoreOutput:
-    """How a store is written, and where."""
+    """How a store is written, and where; or the texts, in its place."""
 
     output: Annotated[Path | None, output_option("The store's folder (default: in the cache).")] = None
+    write_texts: Annotated[
+        Path | None,
+        typer.Option(
+            "--write-texts",
+            help="Write no store but a .jsonl file of the texts that a teacher must answer (--teacher-answers).",
+        ),
+    ] = None
     encoding: Encoding = None
     repair: Annotated[
         bool, typer.Option("--repair", help="Write damaged shards of a finished store again.")
@@ -75,6 +86,8 @@ def signals(
     resolved = recipe.load_for(data.task)
     _given("--data", data.data)
     choice = data.choice()
+    if written.write_texts is not None:
+        return _write_texts(choice, written, resolved, teacher)
     source = _given("--teacher", teacher)
     settings = StoreSettings(
         device_map=_known(written.device_map),
@@ -82,6 +95,24 @@ def signals(
         repair=written.repair,
     )
     return _print(command.store_signals(source, choice, written.output, resolved, settings=settings))
+
+
+def _write_texts(choice: DataChoice, written: StoreOutput, recipe: Recipe, teacher: str | None) -> None:
+    from gradistill.commands.write_texts import write_texts
+    from gradistill.errors import RecipeError
+
+    idle = {"--teacher": teacher, "--output": written.output, "--encoding": written.encoding}
+    idle |= {"--repair": written.repair or None, "--device-map": written.device_map}
+    if given := [name for name, value in idle.items() if value is not None]:
+        raise RecipeError(
+            f"{given[0]} was given with --write-texts, which writes texts and asks no teacher",
+            expected="--data, --method and settings of the recipe",
+            remedy=f"leave {given[0]} out",
+        )
+    assert written.write_texts is not None
+    counts = write_texts(choice, written.write_texts, recipe)
+    parts = ", ".join(f"{count:,} {name}" for name, count in counts.items())
+    write(f"written to {written.write_texts}: {parts}")
 
 
 def _known(device_map: str | None) -> str | None:

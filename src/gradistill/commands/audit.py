@@ -20,6 +20,7 @@ from gradistill.auditing.per_example import GROUPS
 from gradistill.auditing.shown_examples import chosen_examples
 from gradistill.auditing.summary import Audited, summed_up
 from gradistill.auditing.verdict import judged
+from gradistill.auditing.word_maps import row_texts
 from gradistill.commands.audit_choice import AuditChoice
 from gradistill.commands.audit_models import AnyModel, AuditModel, AuditModels, check_students
 from gradistill.commands.data_warnings import (
@@ -30,10 +31,12 @@ from gradistill.commands.data_warnings import (
     with_positive,
 )
 from gradistill.commands.examination import EXAMPLES, AuditRows, Examination
+from gradistill.commands.export_cost import audit_costs
 from gradistill.commands.identity import data_files, model_identity
 from gradistill.commands.output_folder import FolderKind, check_output, draft_folder, held, put_in_place
 from gradistill.commands.row_sample import drawn_rows
 from gradistill.commands.run_record import described, versions
+from gradistill.commands.run_result import AuditResult
 from gradistill.data import DataChoice, Splits, align_labels, read_splits
 from gradistill.data.data_source import Source
 from gradistill.data.label_metrics import MULTI_LABEL_METRICS
@@ -78,7 +81,7 @@ def audit(
     choice: AuditChoice = DEFAULT_CHOICE,
     *,
     overwrite: bool = False,
-) -> dict[str, Any]:
+) -> AuditResult:
     """Compare students with their teacher on data neither was fitted to; returns what ``audit.json`` holds.
 
     Parameters:
@@ -156,6 +159,8 @@ def audit(
         for warning in random:
             logger.warning(warning)
         found |= {"created": _now(), "reason": choice.reason}
+        if choice.costs:
+            found["costs"] = audit_costs(models, row_texts(rows, splits.task), length)
         found |= {"overlap": overlap, **_task_metrics(audited, splits), "doubts": doubts}
         found["warnings"] = [*splits.warnings, *warnings, *random, *doubts]
         found = judged(found, choice.limits)
@@ -164,7 +169,7 @@ def audit(
         (draft / TABLE).write_bytes(audit_table(found).encode("utf-8", "backslashreplace"))
         (draft / FIGURES).write_text(json.dumps(found, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         put_in_place(draft, output, AUDIT)
-    return found
+    return AuditResult(found, output, PAGE)
 
 
 def _task_metrics(audited: Audited, splits: Splits) -> dict[str, Any]:
@@ -244,8 +249,8 @@ def _splits(data: DataChoice, choice: AuditChoice, models: AuditModels) -> Split
     marks = Marks(choice.rationale, units) if choice.rationale else None
     labels = models.teacher.labels
     names = None if labels == () else labels or ("LABEL_0",)
+    models.refuse_other_kinds()
     if models.teacher.multi_label:
-        models.refuse_other_kinds()
         data = replace(data, kind=data.kind or "multi_label")
     splits = read_splits(data, wanted, marks=marks, outputs=names, carried=choice.slices)
     refuse_other_kind_of_model(splits.task, models.teacher.multi_label, "teacher")

@@ -28,9 +28,10 @@ class AuditChoice:
     ``map_checks`` adds infidelity and max-sensitivity of both models' maps, on the rows for faithfulness.
 
     ``reference`` is a second teacher, trained like the first with another seed: how far it agrees with the first is
-    shown beside the students. ``cascade`` adds the figures while the student's blocks are randomised from the top. The
-    page shows ``examples`` of the examples, half of them those on which the models disagree most. ``reason`` is why
-    the model changes, for the report.
+    shown beside the students. ``costs`` adds size, parameters, latency and throughput of all models on the CPU.
+    ``cascade`` adds the figures while the student's blocks are randomised from the top. The page shows ``examples`` of
+    the examples, half of them those on which the models disagree most. ``reason`` is why the model changes, for the
+    report.
     """
 
     split: str = "validation"
@@ -51,6 +52,7 @@ class AuditChoice:
     shapley_pairs: int = 2
     floor_rows: int = 200
     reference: ModelSource | PredictFunction | None = None
+    costs: bool = False
     cascade: bool = False
     examples: int = 400
     reason: str | None = None

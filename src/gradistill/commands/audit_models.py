@@ -22,7 +22,7 @@ from gradistill.commands.text_lengths import MOST, USUAL, LoadedModel, task_leng
 from gradistill.data import Task
 from gradistill.data.labels import Match, match_names, match_numbers, numbers_of
 from gradistill.errors import DataError, ModelError, RecipeError
-from gradistill.models.facts import MULTI_LABEL, is_multi_label, set_thresholds, thresholds_of
+from gradistill.models.facts import MULTI_LABEL, set_thresholds, thresholds_of
 from gradistill.models.loading import (
     label_names,
     load_classifier,
@@ -68,15 +68,8 @@ class AuditModel:
         folder = model_folder(given)
         if not isinstance(given, tuple) and (file := onnx_file(folder)) is not None:
             home = model_folder_of(file)
-            config = load_config(home)
-            if config.problem_type == MULTI_LABEL:
-                raise ModelError(
-                    f"{name} is an ONNX model of several labels a row, which gradistill does not read yet.",
-                    expected="the PyTorch folder that it was exported from",
-                    remedy=f"name that folder in place of {folder}",
-                )
             onnx = OnnxPredictor.load(file)
-            refuse_other_tasks(folder, config)
+            refuse_other_tasks(folder, load_config(home))
             logger.info(f"{owner}: {file.name} of {home.name or home}")
             return cls(owner, name, str(home), onnx.labels, onnx)
         tokenizer, model = load_tokenizer(given), load_classifier(given)[0]
@@ -101,7 +94,7 @@ class AuditModel:
     @property
     def multi_label(self) -> bool:
         """Whether it predicts any number of labels a row."""
-        return is_multi_label(self.model)
+        return self.predictor.multi_label
 
     @property
     def kind(self) -> str:
@@ -165,15 +158,11 @@ class AuditModels:
     reference: AuditModel | None = None
 
     def refuse_other_kinds(self) -> None:
-        """Raise ModelError where the teacher predicts any number of labels a row, and another model does not, or cannot
-        be known to."""
-        for model in (*self.students, *([self.reference] if self.reference else [])):
-            if not model.multi_label:
-                raise ModelError(
-                    f"{model.name} is {model.kind} of one label a row, and the teacher predicts several.",
-                    expected="PyTorch models with problem_type multi_label_classification",
-                    remedy="take a student of the same task",
-                )
+        """Raise ModelError where one model predicts any number of labels a row, and another one of them, or cannot be
+        known to predict more."""
+        for model in self.compared:
+            if model.multi_label != self.teacher.multi_label:
+                raise other_kind(model, self.teacher)
 
     notes: tuple[str, ...] = ()
 
@@ -313,6 +302,16 @@ class AuditModels:
                 "has no masks" if blind[0].tokenizer is None else "has a tokenizer without character offsets"
             )
             yield f"figures on masked words are left out: the {blind[0].owner} {why}"
+
+
+def other_kind(model: AuditModel, teacher: AuditModel) -> ModelError:
+    """What is wrong with two models of which one predicts several labels a row, and the other one of them."""
+    kinds = ("one label a row", "several") if teacher.multi_label else ("several labels a row", "one of them")
+    return ModelError(
+        f"{model.name} is {model.kind} of {kinds[0]}, and the {teacher.owner} predicts {kinds[1]}.",
+        expected=f"models of one kind: with the problem_type {MULTI_LABEL} in config.json, or without it",
+        remedy="take models of the same task",
+    )
 
 
 def is_function(source: Any) -> bool:

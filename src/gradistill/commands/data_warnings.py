@@ -53,7 +53,7 @@ def positive_of_run(folder: str | Path) -> str | None:
 def weak_teacher_warning(teacher: nn.Module, encoded: Dataset, collate: Collate, task: Task) -> str | None:
     """A warning where a teacher predicts no better than one prediction for every row, on some of the encoded rows."""
     some = encoded if len(encoded) <= ROWS else encoded.shuffle(seed=0).select(range(ROWS))
-    logits = predict_logits(teacher, some, collate, tokens_at_once=4096)
+    logits = predict_logits(teacher, some, collate)
     predicted = task.predicted(logits, thresholds_of(teacher))
     return teacher_warning(task, predicted, np.asarray(some["labels"][:]))
 

@@ -5,25 +5,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from transformers import TrainerCallback
 
 from gradistill.commands.prepared_run import TEST, prepared_run
+from gradistill.commands.prepared_words_run import (
+    AnyTeacher,
+    is_apart,
+    prepared_words_run,
+    refuse_store,
+    teacher_paths,
+)
 from gradistill.commands.run_folder import check_run
+from gradistill.commands.run_result import RunResult
 from gradistill.commands.signal_stores import (
     AUTO,
     StoreChoice,
 )
 from gradistill.data import DataChoice
 from gradistill.data.data_source import Source
-from gradistill.models.model_source import ModelSource, model_paths
+from gradistill.models.model_source import model_paths
 from gradistill.recipe import Recipe
 from gradistill.training.arguments import check_training
 
 
 def distill(  # noqa: PLR0913 (public; callbacks are the Trainer's own keyword)
-    teacher: ModelSource,
+    teacher: AnyTeacher,
     data: DataChoice | Source,
     output: str | Path,
     recipe: Recipe,
@@ -31,11 +38,13 @@ def distill(  # noqa: PLR0913 (public; callbacks are the Trainer's own keyword)
     signals: StoreChoice = AUTO,
     callbacks: Sequence[TrainerCallback] = (),
     overwrite: bool = False,
-) -> dict[str, Any]:
-    """Distil a fine-tuned teacher into a student; returns what ``metrics.json`` holds.
+) -> RunResult:
+    """Distil a fine-tuned teacher into a student; returns what ``metrics.json`` holds, with the student.
 
     Parameters:
-        ``teacher``: a folder, a hub id, or a pair ``(model, tokenizer)``, which is left as it is.
+        ``teacher``: a folder, a hub id, or a pair ``(model, tokenizer)``, which is left as it is; ``TeacherAnswers``,
+            files of answers; or a function from a list of texts (or pairs) to probabilities. What can be learned from
+            the last two, and from a model that reads other tokens than the student: docs/teachers.md.
         ``data``: a ``DataChoice``, or what its ``source`` may be: a path, a ``Dataset``, a frame, a list of dicts.
         ``output``: the run folder. An unfinished run of the same recipe and data in it goes on.
         ``recipe``: of ``load_recipe``; it also describes the student.
@@ -45,12 +54,17 @@ def distill(  # noqa: PLR0913 (public; callbacks are the Trainer's own keyword)
 
     Raises GradistillError before any work for what cannot be trained, and leaves no folder then.
 
-    Example: ``distill("runs/teacher", DataChoice("DATA/mrpc"), "runs/student", load_recipe("adkd"))``
+    Example: ``distill("runs/teacher", DataChoice("DATA/mrpc"), "runs/student", load_recipe("adkd")).student``
     """
     choice = DataChoice.of(data)
-    reads = (*model_paths(teacher, recipe.student.checkpoint), *choice.paths)
+    reads = (*teacher_paths(teacher), *model_paths(recipe.student.checkpoint), *choice.paths)
     check_run(Path(output), recipe, overwrite=overwrite, reads=reads)
     check_training(recipe)
-    run = prepared_run(teacher, choice, recipe, optional=TEST)
+    given: Any = teacher
+    if is_apart(given, recipe.student):
+        refuse_store(signals)
+        run = prepared_words_run(given, choice, recipe, optional=TEST)
+    else:
+        run = prepared_run(given, choice, recipe, optional=TEST)
     run = replace(run, signals=signals, callbacks=callbacks)
-    return run.train(Path(output), overwrite=overwrite)
+    return RunResult(run.train(Path(output), overwrite=overwrite), Path(output))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -15,26 +15,25 @@ import numpy as np
 
 from gradistill.auditing.onnx_predictor import GRAPHS, MODEL, QUANTIZED, OnnxPredictor, onnx_session
 from gradistill.auditing.predictor import ClassifierPredictor
-from gradistill.commands.audit_models import AnyModel, AuditModel, source_name
+from gradistill.commands.audit_models import AnyModel, AuditModel, other_kind, source_name
 from gradistill.commands.export_choice import TO_TEACHER, ExportChoice, figure_of
 from gradistill.commands.export_cost import CostedModel, measured_costs
-from gradistill.commands.export_figures import ExportRows, ModelFigures, onnx_loyalty
+from gradistill.commands.export_figures import ExportRows, ModelFigures, row_logits
+from gradistill.commands.export_quantization import counted_texts, quantized_export
 from gradistill.commands.output_folder import FolderKind, check_output, draft_folder, held, put_in_place
 from gradistill.commands.run_record import described, versions
 from gradistill.commands.text_lengths import LoadedModel, task_length
 from gradistill.data import DataChoice
 from gradistill.data.data_source import Source
-from gradistill.data.unlabelled_texts import load_texts
 from gradistill.errors import ModelError, RecipeError
-from gradistill.export.layer_search import QuantizedModel, quantized_within
 from gradistill.export.model_files import check_tokenizer, write_model_files
 from gradistill.export.onnx_export import OUTPUT, write_onnx
 from gradistill.export.packages import PACKAGES, check_packages
 from gradistill.export.parity import check_batches, compared, made_batches
-from gradistill.export.quantization import REDUCED_RANGE, quantize
 from gradistill.export.vocabulary import trim_vocabulary
 from gradistill.io import checksum_of
-from gradistill.models.facts import is_multi_label
+from gradistill.models.factorized_embedding import with_factors
+from gradistill.models.facts import thresholds_of
 from gradistill.models.model_source import ModelSource
 from gradistill.report.export_card import export_card
 
@@ -43,9 +42,6 @@ logger = logging.getLogger(__name__)
 FIGURES, CARD = "export.json", "README.md"
 EXPORT = FolderKind("export", finished=FIGURES)
 DEFAULT_CHOICE = ExportChoice()
-
-SEARCH_ROWS = 200
-"""Rows on which each layer alone is tried in float."""
 
 
 def export_model(
@@ -82,24 +78,28 @@ def export_model(
     original, max_length = _loaded_student(student, choice)
     judge = None if teacher is None else _loaded_teacher(teacher, original)
     rows = None if rows_from is None else ExportRows.read(rows_from, choice, original)
-    own, vocabulary = _with_vocabulary(original, choice, rows, rows_from)
+    texts = counted_texts(choice, rows, rows_from)
+    own, vocabulary = _with_vocabulary(original, choice, texts)
     tokenizer: Any = own.tokenizer
     with held(output, EXPORT), draft_folder(output) as draft:
         check_output(output, EXPORT, overwrite=overwrite)  # another process may have finished meanwhile
         file = draft / GRAPHS / MODEL
         logger.info(f"exporting {own.name}, texts of at most {max_length} tokens")
-        graph = write_onnx(_model(own), tokenizer, file)
+        graph = write_onnx(with_factors(_model(own)), tokenizer, file)
         write_model_files(_model(own), tokenizer, draft, max_length)
         predictors: dict[str, Any] = (
             {} if judge is None else {"teacher": judge.predicting(max_length, _ignore)}
         )
         predictors["student"] = original.predicting(max_length, _ignore)
         predictors["onnx"] = _predictor(file, own, max_length)
-        parity = _parity(own, predictors["onnx"], rows, graph["inputs"])
-        layers = None
+        logits: dict[str, np.ndarray] = {}
+        parity = _parity(own, predictors["onnx"], rows, graph["inputs"], logits)
+        if own is original and "source" in logits:
+            logits["student"] = logits["source"]
+        int8 = None
         if choice.quantize:
-            layers = _quantized(file, own, rows, choice, max_length)
-            predictors["int8"] = _predictor(file.with_name(QUANTIZED), own, max_length)
+            predictors["int8"], int8 = quantized_export(predictors["onnx"], rows, choice, texts, logits)
+        limits = thresholds_of(_model(own))
         costed = [CostedModel.of("teacher", judge)] if judge is not None else []
         costed += [CostedModel.of("student", original)]
         costed += [
@@ -112,12 +112,16 @@ def export_model(
             if judge is None
             else {"name": Path(judge.name).name, "kind": judge.kind.split(" ", 1)[1]},
             "labels": list(own.labels) if own.labels else None,
+            "multi_label": own.multi_label,
+            "thresholds": None if limits is None else [float(limit) for limit in limits],
             "data": None if rows is None else rows.about(choice.split),
             "onnx": graph | _identity(file),
-            "int8": None if layers is None else _int8(file.with_name(QUANTIZED), layers),
+            "int8": int8 and int8 | _identity(file.with_name(QUANTIZED)),
             "parity": parity,
-            **_compared(predictors, rows, choice),
-            "costs": measured_costs([c for c in costed if c], rows, max_length, timing=choice.timing),
+            **_compared(predictors, rows, choice, logits),
+            "costs": measured_costs(
+                [c for c in costed if c], rows.texts if rows and choice.timing else (), max_length
+            ),
             "max_length": max_length,
             "versions": versions() | {name: version(name) for name in PACKAGES},
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -159,27 +163,19 @@ def _loaded_student(source: ModelSource, choice: ExportChoice) -> tuple[AuditMod
             expected="a PyTorch classifier",
             remedy="name the folder it was made from",
         )
-    if is_multi_label(_model(own)):
-        raise ModelError(
-            f"{own.name} gives several labels to a text, which gradistill export does not take yet",
-            expected="one label a text, or a regression",
-            remedy="run the PyTorch folder: gradistill predict",
-        )
     check_tokenizer(own.tokenizer)
     _model(own).to("cpu").eval()
     return own, task_length(choice.max_length, own.tokenizer, [own.reader])
 
 
 def _with_vocabulary(
-    own: AuditModel, choice: ExportChoice, rows: ExportRows | None, data: DataChoice | None
+    own: AuditModel, choice: ExportChoice, texts: Sequence[str]
 ) -> tuple[AuditModel, dict[str, int] | None]:
-    """The student with the tokens that the texts need, and how many; the student itself where no texts are named."""
+    """The student with the tokens that the texts need, and how many; the student itself where it keeps all."""
     if choice.trim_vocabulary is None:
         return own, None
-    columns = rows.task.text_columns if rows is not None else data.columns if data is not None else None
-    texts = load_texts([choice.trim_vocabulary], text_columns=columns)["text"][:]
     assert own.tokenizer is not None
-    found = trim_vocabulary(_model(own), own.tokenizer, texts)
+    found = trim_vocabulary(_model(own), own.tokenizer, texts, choice.vocabulary_size)
     logger.info(f"vocabulary: {len(found.kept)} of {found.before} tokens, for {len(texts)} texts")
     smaller = replace(
         own, predictor=ClassifierPredictor(found.model, found.tokenizer),
@@ -190,22 +186,31 @@ def _with_vocabulary(
 
 def _loaded_teacher(source: AnyModel, student: AuditModel) -> AuditModel:
     """The teacher on the CPU, its outputs in the order of the student's labels."""
-    judge = AuditModel.load(source, "teacher", source_name(source)).ordered(student.labels)
+    judge = AuditModel.load(source, "teacher", source_name(source))
+    if judge.multi_label != student.multi_label:
+        raise other_kind(student, judge)
+    judge = judge.ordered(student.labels)
     if judge.model is not None:
         judge.model.to("cpu").eval()  # pyright: ignore[reportArgumentType]
     return judge
 
 
 def _parity(
-    own: AuditModel, onnx: OnnxPredictor, rows: ExportRows | None, inputs: list[str]
+    own: AuditModel,
+    onnx: OnnxPredictor,
+    rows: ExportRows | None,
+    inputs: list[str],
+    logits: dict[str, np.ndarray],
 ) -> dict[str, Any]:
-    """Both models on made token ids and on the rows. Raises ModelError where they differ."""
+    """Both models on made token ids and on the rows, whose ``logits`` are kept: those of the graph as ``onnx``, those
+    of the model that it was made from as ``source``. Raises ModelError where they differ."""
     batches = made_batches(_model(own), onnx.tokenizer, onnx.max_length, inputs)
     found = {"made": check_batches(_model(own), lambda c: onnx.session.run([OUTPUT], dict(c))[0], batches)}
     if rows is not None:
-        theirs = own.predicting(onnx.max_length, _ignore).logits(rows.copies)[0]
-        ours = onnx.logits(rows.copies)[0]
-        found["data"] = compared(ours, theirs, "the data", [" | ".join(texts) for texts in rows.texts])
+        logits["source"] = row_logits(own.predicting(onnx.max_length, _ignore), rows)
+        logits["onnx"] = row_logits(onnx, rows)
+        texts = [" | ".join(parts) for parts in rows.texts]
+        found["data"] = compared(logits["onnx"], logits["source"], "the data", texts)
     shown = ", ".join(
         f"{part['largest_difference']:.1e} on {part['rows']} rows ({of})" for of, part in found.items()
     )
@@ -213,33 +218,20 @@ def _parity(
     return found
 
 
-def _quantized(
-    file: Path, own: AuditModel, rows: ExportRows | None, choice: ExportChoice, max_length: int
-) -> QuantizedModel | None:
-    """Write the INT8 model; with rows, as many layers in float as the limit needs."""
-    target = file.with_name(QUANTIZED)
-    if rows is None:
-        quantize(file, target)
-        return None
-    wanted = own.predicting(max_length, _ignore).logits(rows.copies)[0]
-    sample = rows.copies[:SEARCH_ROWS]
-
-    def difference(made: Path) -> float:
-        return float(
-            np.abs(_predictor(made, own, max_length).logits(sample)[0] - wanted[: len(sample)]).mean()
-        )
-
-    def loyal(made: Path) -> float:
-        return onnx_loyalty(_predictor(made, own, max_length), rows, wanted)
-
-    return quantized_within(file, target, loyal, difference, choice.least_loyalty)
-
-
-def _compared(predictors: Mapping[str, Any], rows: ExportRows | None, choice: ExportChoice) -> dict[str, Any]:
-    """Metrics of all models, and loyalties to the student and to the teacher."""
+def _compared(
+    predictors: Mapping[str, Any],
+    rows: ExportRows | None,
+    choice: ExportChoice,
+    logits: Mapping[str, np.ndarray],
+) -> dict[str, Any]:
+    """Metrics of all models, and loyalties to the student and to the teacher. ``logits`` are those known already."""
     if rows is None:
         return {"metrics": {}, "loyalty": {}}
-    figures = ModelFigures(predictors, rows, choice.seed)
+    every = {
+        name: logits[name] if name in logits else row_logits(predictor, rows)
+        for name, predictor in predictors.items()
+    }
+    figures = ModelFigures(predictors, rows, every, choice.seed)
     exported = [name for name in ("onnx", "int8") if name in predictors]
     found = {"student": figures.loyalties("student", exported)}
     if "teacher" in predictors:
@@ -267,22 +259,15 @@ def _warnings(found: Mapping[str, Any], choice: ExportChoice) -> list[str]:
         return []
     if found["data"] is None:
         return ["the INT8 model was not compared with the student: give --data"]
-    layers = found["int8"]["layers"]
+    layers, told = found["int8"]["layers"], list[str]()
+    if found["int8"]["embedding_bits"] > choice.embedding_bits:
+        told.append("embeddings have eight bits: with four, loyalty to the student was below --least-loyalty")
     if layers["loyalty"] < choice.least_loyalty:
-        return [
+        told.append(
             f"the INT8 model's loyalty to the student is {layers['loyalty']:.3f}, below {choice.least_loyalty:g}, with "
             "every layer in float that could be"
-        ]
-    return []
-
-
-def _int8(file: Path, layers: QuantizedModel | None) -> dict[str, Any]:
-    settings = {
-        "weights": "int8, a scale a channel",
-        "embeddings": "int8, a scale a row",
-        "reduce_range": REDUCED_RANGE,
-    }
-    return settings | _identity(file) | {"layers": None if layers is None else layers.as_dict()}
+        )
+    return told
 
 
 def _identity(file: Path) -> dict[str, Any]:
@@ -291,7 +276,10 @@ def _identity(file: Path) -> dict[str, Any]:
 
 def _predictor(file: Path, own: AuditModel, max_length: int) -> OnnxPredictor:
     assert own.tokenizer is not None
-    return OnnxPredictor(onnx_session(file), own.tokenizer, own.labels, max_length, file=file)
+    return OnnxPredictor(
+        onnx_session(file), own.tokenizer, own.labels, max_length, file=file, multi_label=own.multi_label,
+        saved_thresholds=thresholds_of(_model(own)),
+    )  # fmt: skip
 
 
 def _described(own: AuditModel) -> dict[str, Any] | None:

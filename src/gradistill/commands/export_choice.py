@@ -9,10 +9,11 @@ from math import isfinite
 from gradistill.data.data_source import Source
 from gradistill.errors import RecipeError, nearest
 
-QUANTIZATIONS = ("int8",)
+QUANTIZATIONS = ("int8", "int8-static")
 
-LOYALTIES = ("label", "probability", "prediction", "response")
-"""Figures of an exported model, compared with the student it was made from."""
+LOYALTIES = ("label", "exact_match", "probability", "prediction", "response")
+"""Figures of an exported model, compared with the student it was made from. ``exact_match`` exists where a row may have
+several labels."""
 
 TO_TEACHER = "teacher_"
 """Begins the names of the same figures compared with the teacher."""
@@ -22,12 +23,16 @@ TO_TEACHER = "teacher_"
 class ExportChoice:
     """What is written and measured.
 
-    ``quantize`` is ``int8`` or None. ``split`` names the rows to compare on, ``max_rows`` of them at most, drawn by
-    ``seed``; ``response_rows`` of these are used for response loyalty. ``max_length`` tokens a text count, by default
-    as many as the student was trained with. ``least_loyalty`` is the label loyalty to the unquantised student (the
-    correlation in a regression) below which layers are kept in float. ``limits`` are those of ``--fail-under``.
-    ``timing``: whether models are timed and their memory is measured. ``trim_vocabulary`` names texts (a file, a folder
-    with training rows, an object): tokens that do not occur in them go, but for single characters.
+    ``quantize`` is ``int8``, ``int8-static`` or None. ``split`` names the rows to compare on, ``max_rows`` of them at
+    most, drawn by ``seed``; ``response_rows`` of these are used for response loyalty. ``max_length`` tokens a text
+    count, by default as many as the student was trained with. ``least_loyalty`` is the label loyalty to the unquantised
+    student (the correlation in a regression) below which layers are kept in float. ``limits`` are those of
+    ``--fail-under``. ``timing``: whether models are timed and their memory is measured.
+
+    ``trim_vocabulary`` names texts (a file, a folder with training rows, an object): tokens that do not occur in them
+    go, but for single characters; with a ``vocabulary_size`` so many tokens stay. ``embedding_bits`` is 8, or 4: then
+    only the tokens that are frequent in these texts, or without them in the training rows of the data, keep 8. The same
+    texts calibrate ``int8-static``.
 
     Raises RecipeError for values that cannot be.
 
@@ -43,6 +48,8 @@ class ExportChoice:
     limits: Mapping[str, float] = field(default_factory=dict)
     timing: bool = True
     trim_vocabulary: Source = None
+    vocabulary_size: int | None = None
+    embedding_bits: int = 8
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -51,6 +58,22 @@ class ExportChoice:
                 f"quantize is {self.quantize!r}",
                 expected=" or ".join(QUANTIZATIONS),
                 remedy="choose one of them",
+            )
+        if self.embedding_bits not in (4, 8):
+            raise RecipeError(
+                f"embedding_bits is {self.embedding_bits}", expected="4 or 8", remedy="choose one of them"
+            )
+        if self.embedding_bits == 4 and self.quantize is None:
+            raise RecipeError(
+                "embedding_bits is 4, and nothing is quantised",
+                expected="an INT8 model",
+                remedy="give --quantize int8, or leave it out",
+            )
+        if self.vocabulary_size is not None and self.trim_vocabulary is None:
+            raise RecipeError(
+                "a vocabulary size was given, and no texts whose tokens stay",
+                expected="texts, such as the training data",
+                remedy="give --trim-vocabulary TEXTS, or leave it out",
             )
         if not (isfinite(self.least_loyalty) and 0 <= self.least_loyalty <= 1):
             raise RecipeError(
@@ -66,6 +89,15 @@ class ExportChoice:
                     expected="a figure of the export",
                     remedy=nearest(name, [f"{figure}_loyalty" for figure in known]),
                 )
+
+
+def needs_texts(choice: ExportChoice) -> bool:
+    """Whether something is counted or calibrated on texts."""
+    return (
+        choice.trim_vocabulary is not None
+        or choice.embedding_bits == 4
+        or choice.quantize == QUANTIZATIONS[1]
+    )
 
 
 def figure_of(limit: str) -> str:

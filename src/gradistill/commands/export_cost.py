@@ -14,13 +14,12 @@ from transformers import PreTrainedTokenizerBase
 
 from gradistill.auditing.function_predictor import FunctionPredictor
 from gradistill.auditing.onnx_predictor import OnnxPredictor
-from gradistill.auditing.predictor import encoded_copies
 from gradistill.batch import NOT_MODEL_INPUTS
-from gradistill.commands.audit_models import AuditModel
-from gradistill.commands.export_figures import ExportRows
+from gradistill.commands.audit_models import AuditModel, AuditModels
 from gradistill.data import Collator
 from gradistill.data.changed_copies import Copy
 from gradistill.data.raw_words import Texts
+from gradistill.data.text_reader import encoded_copies
 from gradistill.export.cost import (
     BATCH,
     SINGLE,
@@ -90,23 +89,35 @@ class CostedModel:
 
 
 def measured_costs(
-    models: Sequence[CostedModel], rows: ExportRows | None, max_length: int, *, timing: bool
+    models: Sequence[CostedModel], texts: Sequence[Texts], max_length: int, *, memory: bool = True
 ) -> dict[str, Any]:
     """What each model costs, by its name; ``times`` compares it with the first one.
 
-    Without ``rows`` there is nothing to time: sizes alone are known.
+    Without ``texts`` there is nothing to time: sizes alone are known. ``memory``: whether a process a model measures
+    its peak, which takes seconds.
     """
     found: dict[str, Any] = {model.name: model.size() for model in models}
-    if rows is None or not timing:
+    if not texts or not models:
         return found
-    logger.info(f"timing {len(models)} models on {min(len(rows.texts), TIMED_ROWS[BATCH])} rows")
-    measured = [model.timed(rows.texts, max_length) for model in models]
+    logger.info(f"timing {len(models)} models on {min(len(texts), TIMED_ROWS[BATCH])} rows")
+    measured = [model.timed(texts, max_length) for model in models]
     for cores in core_counts():
         for name, figures in timed(measured, cores).items():
             found[name].setdefault("cores", {})[str(cores)] = figures
-    for model, ready in zip(models, measured, strict=True):
+    for model, ready in zip(models, measured, strict=True) if memory else ():
         found[model.name]["peak_mb"] = model.memory(ready.batches[BATCH][0])
     return found
+
+
+def audit_costs(models: AuditModels, texts: Sequence[Texts], max_length: int) -> dict[str, Any]:
+    """What the models of an audit cost on the CPU, where they stay from now on; functions are left out."""
+    costed = []
+    for name, model in (("teacher", models.teacher), *zip(models.names, models.students, strict=True)):
+        if model.model is not None:
+            model.model.to("cpu").eval()  # pyright: ignore[reportArgumentType]
+        if (measured := CostedModel.of(name, model)) is not None:
+            costed.append(measured)
+    return measured_costs(costed, texts, max_length, memory=False)
 
 
 def model_inputs(

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from gradistill.auditing.loyalty_measures import label_agreement, loyalty, pearson
 from gradistill.auditing.metric_intervals import metric_estimates
-from gradistill.auditing.onnx_predictor import OnnxPredictor
 from gradistill.auditing.per_example import estimates, flat
 from gradistill.auditing.predictions import Predictions
-from gradistill.auditing.predictor import Predictor
+from gradistill.auditing.predictor import Predictor, limits_of
 from gradistill.auditing.statistics import Estimate
 from gradistill.auditing.word_examiner import TextRows, WordExaminer
 from gradistill.auditing.word_maps import row_texts
 from gradistill.commands.audit_models import AuditModel
-from gradistill.commands.data_warnings import log_splits, with_positive
+from gradistill.commands.data_warnings import log_splits, refuse_other_kind_of_model, with_positive
 from gradistill.commands.export_choice import LOYALTIES, ExportChoice
 from gradistill.commands.row_sample import POOL_ROWS, drawn_rows
 from gradistill.data import DataChoice, Task, align_labels, read_splits
 from gradistill.data.changed_copies import Copy
+from gradistill.data.label_metrics import assigned
 from gradistill.data.raw_words import Texts, word_pool
 
 
@@ -42,7 +41,10 @@ class ExportRows:
     def read(cls, data: DataChoice, choice: ExportChoice, student: AuditModel) -> ExportRows:
         """The rows of the split, their labels in the student's order. Raises DataError for what does not fit."""
         names = student.labels or ("LABEL_0",)
+        if student.multi_label:
+            data = replace(data, kind=data.kind or "multi_label")
         splits = read_splits(data, (choice.split,), outputs=names)
+        refuse_other_kind_of_model(splits.task, student.multi_label, "student")
         splits = align_labels(splits, dict(enumerate(names)), label_map=data.label_map)
         splits = with_positive(splits, data.positive, [student.folder])
         log_splits(splits)
@@ -72,16 +74,17 @@ class ExportRows:
 
 @dataclass(frozen=True)
 class ModelFigures:
-    """Figures of several ``predictors`` by name, on the same rows; each is asked once."""
+    """Figures of several ``predictors`` by name, on the same rows. ``logits`` are those of the rows by each model, as
+    ``row_logits`` returns them."""
 
     predictors: Mapping[str, Predictor]
     rows: ExportRows
+    logits: Mapping[str, np.ndarray]
     seed: int = 0
 
-    @cached_property
-    def logits(self) -> dict[str, np.ndarray]:
-        """Those of every row by every model."""
-        return {name: predictor.logits(self.rows.copies)[0] for name, predictor in self.predictors.items()}
+    def _predictions(self, name: str) -> Predictions:
+        limits = limits_of(self.predictors[name])
+        return Predictions(self.logits[name], multi_label=self.rows.task.multi_label, thresholds=limits)
 
     def loyalties(self, reference: str, names: Sequence[str]) -> dict[str, dict[str, Any]]:
         """Label, probability, prediction and response loyalty of models to a reference, by model; each as in an audit:
@@ -89,9 +92,8 @@ class ModelFigures:
         found = {}
         responses = self._responses(reference, names)
         for name in names:
-            figures = loyalty(
-                Predictions(self.logits[name]), Predictions(self.logits[reference]), seed=self.seed
-            ).figures
+            compared = self._predictions(name), self._predictions(reference)
+            figures = loyalty(*compared, seed=self.seed).figures
             figures["response"] = responses.get(name)
             known = {figure: figures[figure] for figure in LOYALTIES}
             found[name] = {figure: value.as_dict() for figure, value in known.items() if value is not None}
@@ -101,7 +103,9 @@ class ModelFigures:
         if not self.rows.response.texts or not names:
             return {}
         students = [self.predictors[name] for name in names]
-        examiner = WordExaminer(self.predictors[reference], students, self.rows.pool, seed=self.seed)
+        several = self.rows.task.multi_label
+        judge = self.predictors[reference]
+        examiner = WordExaminer(judge, students, self.rows.pool, seed=self.seed, multi_label=several)
         found = examiner.response(self.rows.response, masked=False)
         return {
             name: flat(estimates(one.columns, ["response"], seed=self.seed)).get("response")
@@ -113,19 +117,28 @@ class ModelFigures:
         gold, task = self.rows.gold, self.rows.task
         if gold is None:
             return {}
-        known = np.isfinite(gold) if task.labels is None else gold >= 0
+        known = task.labelled(gold)
         if not known.any():
             return {}
         found = {
-            name: metric_estimates(task, values[known], gold[known], seed=self.seed)
+            name: metric_estimates(
+                task, values[known], gold[known], thresholds=limits_of(self.predictors[name]), seed=self.seed
+            )
             for name, values in self.logits.items()
         }
         return {name: {k: e.as_dict() for k, e in estimate.items()} for name, estimate in found.items()}
 
 
-def onnx_loyalty(predictor: OnnxPredictor, rows: ExportRows, student: np.ndarray) -> float:
-    """The share of rows for which an ONNX model predicts the student's label; the correlation in a regression."""
-    own = predictor.logits(rows.copies)[0]
-    if rows.task.labels is None:
+def row_logits(predictor: Predictor, rows: ExportRows) -> np.ndarray:
+    """The logits ``(row, label)`` of a model for every row."""
+    return predictor.logits(rows.copies)[0]
+
+
+def loyalty_of(own: np.ndarray, student: np.ndarray, task: Task, thresholds: np.ndarray | None) -> float:
+    """The share of rows for which two models' logits mean the same label; of labels where a row may have several; the
+    correlation in a regression."""
+    if task.labels is None:
         return float(pearson(own[:, 0], student[:, 0]))
+    if task.multi_label:
+        return float((assigned(own, thresholds) == assigned(student, thresholds)).mean())
     return float(label_agreement(own, student).mean())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from transformers import set_seed
@@ -12,6 +11,7 @@ from gradistill.commands.data_warnings import log_splits, with_positive
 from gradistill.commands.model_pair import ModelPair
 from gradistill.commands.prepared_run import TEST
 from gradistill.commands.run_folder import check_run
+from gradistill.commands.run_result import RunResult
 from gradistill.commands.task_run import TaskRun
 from gradistill.commands.text_lengths import LoadedModel, new_length
 from gradistill.data import DataChoice, read_splits
@@ -31,8 +31,8 @@ def finetune(
     recipe: Recipe,
     *,
     overwrite: bool = False,
-) -> dict[str, Any]:
-    """Fine-tune a pre-trained model into a teacher; returns what ``metrics.json`` holds.
+) -> RunResult:
+    """Fine-tune a pre-trained model into a teacher; returns what ``metrics.json`` holds, with the model.
 
     Where there is a ``test`` split with labels, it is evaluated at the end.
 
@@ -82,4 +82,4 @@ def finetune(
         names=names,
         splits=splits,
     )
-    return run.train(Path(output), overwrite=overwrite)
+    return RunResult(run.train(Path(output), overwrite=overwrite), Path(output))

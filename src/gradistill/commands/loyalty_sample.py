@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from gradistill.auditing.loyalty_measures import loyalty
 from gradistill.auditing.per_example import estimates, flat
 from gradistill.auditing.predictions import predict_rows
-from gradistill.auditing.predictor import ClassifierPredictor
+from gradistill.auditing.predictor import ClassifierPredictor, Predictor
 from gradistill.auditing.statistics import Estimate
 from gradistill.auditing.word_examiner import TextRows, WordExaminer
 from gradistill.auditing.word_maps import row_texts
@@ -48,11 +48,18 @@ class LoyaltySample:
 
     def response(self, student: nn.Module) -> Estimate | None:
         """Response loyalty by replaced words; None where no text has words enough."""
-        rows, pool = (drawn_rows(self.rows, count, self.seed) for count in (RESPONSE_ROWS, POOL_ROWS))
         teacher, own = (
             ClassifierPredictor(model, self.tokenizer, self.max_length) for model in (self.teacher, student)
         )
-        words, several = word_pool(row_texts(pool, self.task)), self.task.multi_label
-        examiner = WordExaminer(teacher, [own], words, seed=self.seed, multi_label=several)
-        (found,) = examiner.response(TextRows(row_texts(rows, self.task), rows["index"][:]), masked=False)
-        return flat(estimates(found.columns, ["response"])).get("response")
+        return response_of(teacher, own, self.rows, self.task, self.seed)
+
+
+def response_of(
+    teacher: Predictor, student: Predictor, rows: Dataset, task: Task, seed: int
+) -> Estimate | None:
+    """Response loyalty by replaced words on a sample of ``rows``; None where no text has words enough."""
+    some, pool = (drawn_rows(rows, count, seed) for count in (RESPONSE_ROWS, POOL_ROWS))
+    words = word_pool(row_texts(pool, task))
+    examiner = WordExaminer(teacher, [student], words, seed=seed, multi_label=task.multi_label)
+    (found,) = examiner.response(TextRows(row_texts(some, task), some["index"][:]), masked=False)
+    return flat(estimates(found.columns, ["response"])).get("response")

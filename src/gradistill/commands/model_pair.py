@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from gradistill.commands.text_lengths import LoadedModel
-from gradistill.objectives import Pair
+from gradistill.objectives import ModelFacts, Pair
 from gradistill.recipe import Recipe
 from gradistill.signals.teacher import OnlineTeacher
 from gradistill.training.trainer import online_teacher
@@ -17,13 +17,15 @@ from gradistill.training.trainer import online_teacher
 class ModelPair:
     """A student and its teacher, if there is one, for a recipe.
 
-    ``shared_embeddings``: whether the student's embedding layer is a copy of the teacher's.
+    ``shared_embeddings``: whether the student's embedding layer is a copy of the teacher's. ``apart`` holds the facts
+    of a teacher that reads the texts by itself (``answer_sources``); ``teacher`` is None then.
     """
 
     student: LoadedModel
     teacher: LoadedModel | None
     recipe: Recipe
     shared_embeddings: bool = True
+    apart: ModelFacts | None = None
 
     @classmethod
     def of(cls, student: LoadedModel, teacher: LoadedModel, recipe: Recipe) -> ModelPair:
@@ -41,6 +43,8 @@ class ModelPair:
     @property
     def facts(self) -> Pair | None:
         """What objectives know of the two models; None without a teacher."""
+        if self.apart is not None:
+            return Pair(self.student.probe, self.apart, shared_embeddings=False)
         if self.teacher is None:
             return None
         return Pair(self.student.probe, self.teacher.probe, self.shared_embeddings)

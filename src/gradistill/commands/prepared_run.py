@@ -6,7 +6,7 @@ import logging
 from dataclasses import replace
 
 from datasets import Dataset
-from transformers import PreTrainedTokenizerBase, set_seed
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from gradistill.commands.data_warnings import log_splits, refuse_other_kind_of_model, with_positive
 from gradistill.commands.model_pair import ModelPair
@@ -15,6 +15,7 @@ from gradistill.commands.text_lengths import LoadedModel, task_length
 from gradistill.data import DataChoice, Splits, align_labels, load_unlabelled, read_splits
 from gradistill.errors import RecipeError
 from gradistill.models.device_map import DeviceMap
+from gradistill.models.factorized_embedding import factorize_embeddings
 from gradistill.models.facts import is_multi_label
 from gradistill.models.loading import label_names, load_classifier, load_tokenizer, set_padding
 from gradistill.models.model_source import ModelSource, model_folder, model_name
@@ -53,7 +54,7 @@ def prepared_run(
     splits = with_positive(splits, data.positive, [model_folder(teacher)])
     log_splits(splits)
     if recipe.training.augment:
-        _refuse_gold_scores(recipe, splits, "copies that --augment makes")
+        refuse_gold_scores(recipe, splits, "copies that --augment makes")
     set_seed(recipe.training.seed)
     reader = LoadedModel("teacher", model_folder(teacher), teacher_model)
     student = build_student(reader, tokenizer, recipe.student)
@@ -72,11 +73,11 @@ def prepared_run(
         tokenizer=tokenizer,
         names={"teacher": model_name(teacher), "data": data.name},
         splits=replace(splits, warnings=(*splits.warnings, *warnings)),
-        unlabelled=_unlabelled(data, recipe, splits),
+        unlabelled=unlabelled_rows(data, recipe, splits),
     )
 
 
-def _unlabelled(data: DataChoice, recipe: Recipe, splits: Splits) -> Dataset | None:
+def unlabelled_rows(data: DataChoice, recipe: Recipe, splits: Splits) -> Dataset | None:
     """The rows without labels, numbered behind those of the training split."""
     if data.unlabelled is None:
         return None
@@ -86,13 +87,13 @@ def _unlabelled(data: DataChoice, recipe: Recipe, splits: Splits) -> Dataset | N
             expected="a method with a teacher",
             remedy="see gradistill methods",
         )
-    _refuse_gold_scores(recipe, splits, "unlabelled rows")
+    refuse_gold_scores(recipe, splits, "unlabelled rows")
     rows = load_unlabelled(data.unlabelled, splits.task, first_index=len(splits.rows["train"]))
     logger.info(f"unlabelled: {len(rows)} rows, which learn from the teacher alone")
     return rows
 
 
-def _refuse_gold_scores(recipe: Recipe, splits: Splits, rows: str) -> None:
+def refuse_gold_scores(recipe: Recipe, splits: Splits, rows: str) -> None:
     gold = [t.name for t in recipe.objectives.values() if getattr(t.objective, "target", None) == "gold_loss"]
     if gold and (splits.task.labels is None or splits.task.multi_label):
         what = "loss of the gold labels" if splits.task.labels else "distance from the gold score"
@@ -104,19 +105,41 @@ def _refuse_gold_scores(recipe: Recipe, splits: Splits, rows: str) -> None:
         )
 
 
+def refuse_width_of_checkpoint(settings: StudentSettings) -> None:
+    """Raise RecipeError for a checkpoint and a width, which it has itself."""
+    if settings.width is not None:
+        raise RecipeError(
+            "A student checkpoint is given, and a width too.",
+            expected="one of them",
+            remedy="drop student.width: a checkpoint has its own (--student-layers cuts its layers)",
+        )
+
+
+def cut_checkpoint(model: PreTrainedModel, settings: StudentSettings) -> PreTrainedModel:
+    """A checkpoint with as many of its own layers as the settings want; all of them where they leave it open."""
+    if settings.layers is None:
+        return model
+    depth = model.config.num_hidden_layers
+    if settings.layers > depth:
+        raise RecipeError(
+            f"The student is to have {settings.layers} layers, and the checkpoint {settings.checkpoint} has {depth}.",
+            expected=f"at most {depth}",
+            remedy="lower --student-layers, or take another checkpoint",
+        )
+    return student_from_teacher(
+        model, settings.layers, layer_map=settings.layer_map, dropout=settings.dropout
+    )
+
+
 def build_student(
     teacher: LoadedModel, tokenizer: PreTrainedTokenizerBase, settings: StudentSettings
 ) -> LoadedModel:
     """The student that the settings describe; without a depth or a checkpoint, half of the teacher's layers."""
     if settings.checkpoint is not None:
-        if settings.layers is not None or settings.width is not None:
-            raise RecipeError(
-                "A student checkpoint is given, and a number of student layers or a width too.",
-                expected="one of them",
-                remedy="drop --student-layers and student.width: a checkpoint has its own",
-            )
+        refuse_width_of_checkpoint(settings)
         check_same_tokens(load_tokenizer(settings.checkpoint), tokenizer)
         model = student_from_checkpoint(settings.checkpoint, teacher.model, dropout=settings.dropout)
+        model = cut_checkpoint(model, settings)
     else:
         layers = settings.layers or max(1, teacher.model.config.num_hidden_layers // 2)
         if settings.width is None:
@@ -127,6 +150,19 @@ def build_student(
             model = narrow_student(teacher.model, layers, settings.width, dropout=settings.dropout)
     set_padding(model, tokenizer)
     share_embeddings(model, teacher.model, settings.embeddings)
+    if getattr(model.config, "embedding_rank", None) is not None:
+        model.config.embedding_rank = None  # the teacher's, or a checkpoint's: training does not keep it
+    if settings.embedding_rank is not None:
+        if settings.embeddings != "own":
+            raise RecipeError(
+                f"student.embedding_rank is set, and student.embeddings is {settings.embeddings}",
+                expected="embeddings of the student's own: a copy of the teacher's has its rank",
+                remedy="set student.embeddings to own, or leave the rank out",
+            )
+        lost = factorize_embeddings(model, settings.embedding_rank)
+        logger.info(
+            f"embeddings of rank {settings.embedding_rank}: {lost:.0%} of their norm is lost at first"
+        )
     student = LoadedModel("student", "", model)
     if settings.dropout == "not_in_embeddings":
         silence_embedding_dropout(model, student.probe)

@@ -191,7 +191,7 @@ def _distances(trainer: DistillationTrainer, rows: Dataset) -> dict[str, float]:
     step = replace(trainer.step, terms=[replace(term, share=1.0) for term in trainer.step.terms])
     sums = dict.fromkeys((term.name for term in step.terms), 0.0)
     with evaluating(student), torch.no_grad():
-        for some in row_batches(rows, collate, student.device, tokens_at_once=2048):
+        for some in row_batches(rows, collate, student.device):
             step.student.verified(some.batch)
             for name, values in step.distances(student, some.batch, Moment())[0].items():
                 sums[name] += float(values.sum())

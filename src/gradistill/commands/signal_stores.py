@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from gradistill.data import Collator
+from gradistill.data.batching import most_tokens
 from gradistill.errors import StoreError
 from gradistill.io import discard, system_reason
 from gradistill.models.device_map import DeviceMap, placed
@@ -115,7 +116,9 @@ def plan_store(
     columns = columns_for((Logits(), *signals), teacher.probe, encoding)
     purpose = made_for(teacher.model, read.tokenizer, read.rows, columns, max_length=read.max_length)
     place = folder or cache_folder() / digest(purpose)[:24]
-    return Build(place, read.rows, columns, purpose, {**about, "encoding": encoding})
+    device: Any = processes().device
+    tokens = most_tokens(device)
+    return Build(place, read.rows, columns, purpose, {**about, "encoding": encoding}, tokens_at_once=tokens)
 
 
 def stored_teacher(

@@ -7,14 +7,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from datasets import Dataset, concatenate_datasets
 from torch import nn
-from transformers import EvalPrediction, TrainingArguments
+from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
 from gradistill.auditing import Predictions, loyalty, predict_logits, predict_rows
+from gradistill.auditing.loyalty_measures import Loyalty
+from gradistill.auditing.statistics import Estimate
 from gradistill.commands.augment import transfer_rows_of
 from gradistill.commands.cached_predictions import cached_predictions
 from gradistill.commands.data_warnings import teacher_warning, weak_teacher_warning
@@ -97,16 +99,16 @@ class TaskRun(Run):
             {split: one.cut for split, one in found.items()},
         )
 
-    def encoded(self, split: str, *, words: bool = False) -> Encoded:
+    def encoded(self, split: str, *, words: bool | Literal["whole"] = False) -> Encoded:
         """The rows of one split as the models read them; those of training with all that is added to them. ``words``:
         with the word of each token."""
-        rows = self._training_rows() if split == "train" else self.splits.rows[split]
+        rows = self.training_rows() if split == "train" else self.splits.rows[split]
         encoded = encode(rows, self.tokenizer, self.task, max_length=self.max_length, words=words)
         if encoded.truncated:
             logger.info(f"{split}: {encoded.cut}")
         return encoded
 
-    def _training_rows(self) -> Dataset:
+    def training_rows(self) -> Dataset:
         parts = [self.labelled]
         if self.unlabelled is not None:
             parts.append(self.unlabelled)
@@ -119,21 +121,21 @@ class TaskRun(Run):
     @cached_property
     def labelled(self) -> Dataset:
         """The rows of the training split, no more than ``max_train_rows``."""
-        rows, wanted = self.splits.rows["train"], self.recipe.training.max_train_rows
-        if wanted is None or wanted >= len(rows):
-            return rows
-        logger.info(f"training on {wanted} of {len(rows)} rows")
-        return rows.shuffle(seed=self.recipe.training.seed).select(range(wanted))
+        return labelled_rows(self.splits, self.recipe.training)
 
     @cached_property
     def copies(self) -> TransferRows | None:
         """Changed copies of those rows; the same whatever the seed, so that one store serves all seeds."""
         if not self.recipe.training.augment:
             return None
-        teacher = self.models.teacher
-        assert teacher is not None  # the recipe has an objective that needs one
-        read = (teacher.model, self.tokenizer)
-        return transfer_rows_of(self.labelled, self.task, read, times=self.recipe.training.augment)
+        return transfer_rows_of(
+            self.labelled, self.task, self.near_words_of(), times=self.recipe.training.augment
+        )
+
+    def near_words_of(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """The model whose embeddings say which words are near, with its tokenizer."""
+        assert self.models.teacher is not None  # the recipe has an objective that needs one
+        return self.models.teacher.model, self.tokenizer
 
     def check(self, encoded: EncodedRows) -> None:
         """Also for objectives that do not apply to the pair; and warn of a teacher that does not know the task."""
@@ -214,7 +216,7 @@ class TaskRun(Run):
         """Metrics and, where there is a teacher, its metrics and the student's loyalty to it."""
         return {
             **self._validated(encoded.rows["validation"], inputs, before),
-            **self._tested(encoded.rows.get("test")),
+            **self.tested(encoded.rows.get("test")),
         }
 
     def measure(self, trainer: DistillationTrainer, encoded: EncodedRows) -> dict[str, float]:
@@ -236,26 +238,24 @@ class TaskRun(Run):
     def _validated(
         self, validation: Dataset, inputs: Mapping[str, str], before: Mapping[str, float]
     ) -> dict[str, Any]:
-        student, teacher = self.models.student.model, self.models.teacher
+        student = self.models.student.model
         with progress_bars() as progress:
-            bar = progress.add_task("evaluating", total=len(validation) * (1 if teacher is None else 2))
+            taught = self.models.facts is not None
+            bar = progress.add_task("evaluating", total=len(validation) * (2 if taught else 1))
 
             def done(rows: int) -> None:
                 progress.advance(bar, rows)
 
-            reference = None
-            if teacher is not None:
-                judge: Any = teacher.model
-                reference = self._reference(judge.to(student.device), validation, inputs, done)
+            reference = self.reference(validation, inputs, done)
             labels = reference.labels if reference else None
             predictions = predict_rows(
                 student, validation, Collator(self.tokenizer), labels=labels, on_progress=done
             )
         predictions = self._with_thresholds(predictions, validation)
         loyal = None
-        if teacher is not None and reference is not None:
-            response = self._sample(teacher.model).response(student)
-            loyal = replace(loyalty(predictions, reference), response=response, floors=before).as_dict()
+        if reference is not None:
+            found = self.compared(predictions, reference, validation)
+            loyal = replace(found, response=self.response(), floors=before).as_dict()
         chosen = {} if predictions.thresholds is None else {"thresholds": self._thresholds(predictions)}
         return {
             **chosen,
@@ -279,10 +279,24 @@ class TaskRun(Run):
         assert predictions.thresholds is not None
         return dict(zip(self.task.labels or (), predictions.thresholds.tolist(), strict=True))
 
-    def _reference(
-        self, teacher: nn.Module, rows: Dataset, inputs: Mapping[str, str], done: Callable[[int], object]
-    ) -> Predictions:
-        """The teacher's outputs, from the cache where it has them."""
+    def compared(self, student: Predictions, teacher: Predictions, validation: Dataset) -> Loyalty:
+        """The loyalties of predictions for the encoded rows."""
+        return loyalty(student, teacher)
+
+    def response(self) -> Estimate | None:
+        """Response loyalty on a sample of the validation rows; None where it cannot be measured."""
+        assert self.models.teacher is not None  # there is a reference
+        return self._sample(self.models.teacher.model).response(self.models.student.model)
+
+    def reference(
+        self, rows: Dataset, inputs: Mapping[str, str], done: Callable[[int], object]
+    ) -> Predictions | None:
+        """The teacher's outputs for encoded validation rows, from the cache where it has them; None without a
+        teacher."""
+        if self.models.teacher is None:
+            return None
+        teacher: Any = self.models.teacher.model
+        teacher.to(self.models.student.model.device)
         if self.signals.where == "online":
             return predict_rows(teacher, rows, Collator(self.tokenizer), on_progress=done)
         hashes = {
@@ -292,8 +306,8 @@ class TaskRun(Run):
         }
         return cached_predictions(teacher, self.tokenizer, rows, hashes, done)
 
-    def _tested(self, test: Dataset | None) -> dict[str, Any]:
-        """The metrics of both models on the test split, which nothing was chosen by; None where there is none."""
+    def tested(self, test: Dataset | None) -> dict[str, Any]:
+        """The metrics of the models on the test split, which nothing was chosen by; None where there is none."""
         found: dict[str, Any] = {"test": None, "teacher_test": None}
         if test is None:
             return found
@@ -336,6 +350,15 @@ class TaskRun(Run):
             "positive": self.task.positive_label,
             "overlap": self.splits.overlap,
         }  # fmt: skip
+
+
+def labelled_rows(splits: Splits, settings: TrainingSettings) -> Dataset:
+    """The rows of the training split that a recipe trains on: all, or ``max_train_rows`` drawn by the seed."""
+    rows, wanted = splits.rows["train"], settings.max_train_rows
+    if wanted is None or wanted >= len(rows):
+        return rows
+    logger.info(f"training on {wanted} of {len(rows)} rows")
+    return rows.shuffle(seed=settings.seed).select(range(wanted))
 
 
 def replaces_words(signals: Iterable[Signal]) -> bool:

@@ -91,6 +91,12 @@ def task_length(
     return chosen
 
 
+def apart_length(wanted: int | None, student: LoadedModel, usual: int | None) -> int:
+    """The length for a student that reads other tokens than its teacher: what it was trained with, else the ``usual``
+    one, which is the teacher's, else ``USUAL``. Raises ModelError as ``task_length`` does."""
+    return _within(wanted, trained_length(student.name) or usual or USUAL, [student])
+
+
 def new_length(wanted: int | None, readers: Sequence[LoadedModel]) -> int:
     """The length for a model that is yet to be trained on a task: what its folder records, else ``USUAL``.
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.special import expit, softmax
 
-from gradistill.auditing.predictor import OnProgress
+from gradistill.auditing.predictor import OnProgress, limits_of
 from gradistill.commands.audit_models import AuditModel, AuditModels
 from gradistill.commands.run_folder import record_of
 from gradistill.commands.text_lengths import trained_length
@@ -22,7 +22,6 @@ from gradistill.data.row_stream import CHUNK_ROWS
 from gradistill.data.tokenization import Losses, losses, refuse_no_room
 from gradistill.data.validation import text_fault
 from gradistill.errors import DataError, ModelError
-from gradistill.models.facts import is_multi_label, thresholds_of
 from gradistill.models.model_source import ModelSource, model_name
 
 CHARACTERS_AT_ONCE = 2_000_000
@@ -101,12 +100,12 @@ class TextPredictor:
     @property
     def multi_label(self) -> bool:
         """Whether a text may have several labels, or none."""
-        return is_multi_label(self.model.model)
+        return self.model.multi_label
 
     def chosen(self, values: Float[np.ndarray, "text label"]) -> list[list[str]]:
         """The labels of each text whose probability is above its threshold."""
         labels = self.labels or ()
-        predicted = above(values, thresholds_of(self.model.model))
+        predicted = above(values, limits_of(self.model.predictor))
         return [[labels[k] for k in np.flatnonzero(row)] for row in predicted]
 
     def predicted(self, texts: Sequence[Texts], on_progress: OnProgress = lambda done: None) -> Predicted:

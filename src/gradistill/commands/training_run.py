@@ -26,6 +26,7 @@ from gradistill.commands.model_pair import ModelPair
 from gradistill.commands.run_folder import close_run, opened_run
 from gradistill.commands.run_record import described, timing, versions
 from gradistill.data import Collator, Cut
+from gradistill.models.factorized_embedding import merge_embeddings
 from gradistill.models.loading import set_padding
 from gradistill.objectives import Term
 from gradistill.recipe import Recipe
@@ -91,6 +92,7 @@ class Run(ABC):
             if checkpoint:
                 logger.info(f"going on from {checkpoint}")
             seconds = trained(trainer, checkpoint)
+            merge_embeddings(student)
             if not processes().is_main_process:
                 return {}
 
@@ -98,7 +100,7 @@ class Run(ABC):
                 "task": self.task_name,
                 "method": self.recipe.method,
                 "seed": self.recipe.training.seed,
-                **self._described(output),
+                **self.described(output),
                 "texts": {
                     "max_length": self.max_length,
                     **{name: cut.as_dict() for name, cut in encoded.cut.items()},
@@ -159,7 +161,7 @@ class Run(ABC):
         return DistillationTrainer(
             self.models.student.model,
             arguments,
-            Collator(self.tokenizer, pad_to=self.padded_length()),
+            self.collator(),
             encoded.rows["train"],
             encoded.rows.get("validation"),
             processing_class=self.tokenizer,
@@ -171,6 +173,10 @@ class Run(ABC):
             shared_embeddings=pair.shared_embeddings if pair else True,
             compute=self.recipe.compute,
         )
+
+    def collator(self) -> Collator:
+        """What makes batches of the training rows."""
+        return Collator(self.tokenizer, pad_to=self.padded_length())
 
     def padded_length(self) -> int | None:
         """The length that every batch is padded to; None for that of its longest text."""
@@ -212,7 +218,7 @@ class Run(ABC):
         assert self.recipe.training.max_length is not None
         return self.recipe.training.max_length
 
-    def _described(self, output: Path) -> dict[str, Any]:
+    def described(self, output: Path) -> dict[str, Any]:
         """Name and size of both models; the teacher is None where there is none."""
         names = {"student": output.name, "teacher": "", **self.names}
         found: dict[str, Any] = {"student": None, "teacher": None}

@@ -1,12 +1,31 @@
-"""Tasks, rows and batches: what is read, how it is checked, and what a model gets of it."""
+"""Tasks, rows and batches: what is read, how it is checked, and what a model gets of it.
 
-from gradistill.data.collator import Collator
-from gradistill.data.data_choice import DataChoice
-from gradistill.data.labels import align_labels
-from gradistill.data.splits import Splits, load_splits, read_splits
-from gradistill.data.tasks import TASKS, Task, compute_metrics, get_task
-from gradistill.data.tokenization import Cut, Encoded, encode
-from gradistill.data.unlabelled_texts import load_texts, load_unlabelled
+The names load on first use: what only looks at rows does not wait for torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gradistill.data.collator import Collator
+    from gradistill.data.data_choice import DataChoice
+    from gradistill.data.labels import align_labels
+    from gradistill.data.splits import Splits, load_splits, read_splits
+    from gradistill.data.tasks import TASKS, Task, compute_metrics, get_task
+    from gradistill.data.tokenization import Cut, Encoded, encode
+    from gradistill.data.unlabelled_texts import load_texts, load_unlabelled
+
+_HOMES = {
+    "collator": ("Collator",),
+    "data_choice": ("DataChoice",),
+    "labels": ("align_labels",),
+    "splits": ("Splits", "load_splits", "read_splits"),
+    "tasks": ("TASKS", "Task", "compute_metrics", "get_task"),
+    "tokenization": ("Cut", "Encoded", "encode"),
+    "unlabelled_texts": ("load_texts", "load_unlabelled"),
+}
 
 __all__ = [
     "TASKS",
@@ -25,3 +44,12 @@ __all__ = [
     "load_unlabelled",
     "read_splits",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _HOMES.items():
+        if name in names:
+            value = getattr(import_module(f"{__name__}.{module}"), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

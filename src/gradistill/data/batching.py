@@ -34,20 +34,33 @@ class RowBatch:
         return (self.columns["attention_mask"] * (1 - self.columns["special_tokens_mask"])).bool()
 
 
+ON_CPU, ON_ACCELERATOR = 1024, 8192
+
+
+def most_tokens(device: torch.device) -> int:
+    """How many tokens, padding included, share a forward pass that nothing is learned from.
+
+    A CPU computes few at a time faster: their states stay in its caches (docs/performance.md). An accelerator wants
+    to be filled.
+    """
+    return ON_CPU if device.type == "cpu" else ON_ACCELERATOR
+
+
 def row_batches(
     rows: Rows,
     collate: Collate,
     device: torch.device,
     *,
-    tokens_at_once: int,
+    tokens_at_once: int | None = None,
     labels: Sequence[int] | np.ndarray | None = None,
 ) -> Iterator[RowBatch]:
-    """Rows of like length together, the longest first, at most ``tokens_at_once`` tokens with their padding.
+    """Rows of like length together, the longest first, at most ``tokens_at_once`` tokens with their padding
+    (``most_tokens`` of the device, unless given).
 
     ``labels``, one for each row, become the ``teacher_labels`` of its batch.
     """
     lengths = rows["length"][:] if isinstance(rows, Dataset) else [len(row["input_ids"]) for row in rows]
-    for places in by_length(lengths, tokens_at_once):
+    for places in by_length(lengths, tokens_at_once or most_tokens(device)):
         columns = collate([rows[place] for place in places])
         chosen = None
         if labels is not None:
@@ -66,7 +79,6 @@ def in_row_order(
     collate: Collate,
     device: torch.device,
     *,
-    tokens_at_once: int,
     on_progress: Callable[[int], object],
 ) -> Float[np.ndarray, "_ ..."]:
     """What ``compute`` returns for the batches of ``row_batches``, one entry a row, in the order of the rows.
@@ -74,7 +86,7 @@ def in_row_order(
     ``on_progress`` is called with the number of rows done.
     """
     found: list[Any] = [None] * len(rows)
-    for some in row_batches(rows, collate, device, tokens_at_once=tokens_at_once):
+    for some in row_batches(rows, collate, device):
         for place, values in zip(some.places, compute(some), strict=True):
             found[place] = values
         on_progress(len(some.places))

@@ -27,6 +27,18 @@ class Copy(NamedTuple):
     kept: Bool[np.ndarray, " word"] | None = None
 
 
+MASK_TEXT = "[MASK]"
+"""What stands in a text for a word that is masked, where whoever answers knows no mask token."""
+
+
+def as_texts(copy: Copy) -> Texts:
+    """The texts of a copy, with ``MASK_TEXT`` in the place of each word that is masked."""
+    if copy.kept is None:
+        return copy.texts
+    masks = [[MASK_TEXT] * len(copy.kept)]
+    return substitute_words(copy.texts, copy.kept[None], masks)[0]
+
+
 def draw_coalitions(
     words: Sequence[int],
     *,

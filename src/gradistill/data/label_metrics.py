@@ -8,7 +8,6 @@ from types import MappingProxyType
 import numpy as np
 from jaxtyping import Bool, Float
 from scipy.special import expit
-from sklearn.metrics import accuracy_score, average_precision_score, f1_score
 
 from gradistill.errors import DataError
 
@@ -18,6 +17,8 @@ HALF = 0.5
 
 def _f1(average: str) -> Callable[[np.ndarray, np.ndarray, np.ndarray], float]:
     def score(flags: np.ndarray, predicted: np.ndarray, _: np.ndarray) -> float:
+        from sklearn.metrics import f1_score  # loads when something is measured
+
         return float(f1_score(flags, predicted, average=average, zero_division=0.0))  # pyright: ignore
 
     return score
@@ -25,10 +26,18 @@ def _f1(average: str) -> Callable[[np.ndarray, np.ndarray, np.ndarray], float]:
 
 def _average_precision(flags: np.ndarray, _: np.ndarray, logits: np.ndarray) -> float:
     """The mean over the labels that some row has; 0 where none has any."""
+    from sklearn.metrics import average_precision_score
+
     there = flags.any(axis=0)
     if not there.any():
         return 0.0
     return float(average_precision_score(flags[:, there], logits[:, there], average="macro"))
+
+
+def _exact_match(flags: np.ndarray, predicted: np.ndarray, _: np.ndarray) -> float:
+    from sklearn.metrics import accuracy_score
+
+    return float(accuracy_score(flags, predicted))
 
 
 MULTI_LABEL_METRICS: Mapping[str, Callable[[np.ndarray, np.ndarray, np.ndarray], float]] = MappingProxyType(
@@ -36,7 +45,7 @@ MULTI_LABEL_METRICS: Mapping[str, Callable[[np.ndarray, np.ndarray, np.ndarray],
         "micro_f1": _f1("micro"),
         "macro_f1": _f1("macro"),
         "average_precision": _average_precision,
-        "exact_match": lambda flags, predicted, _: float(accuracy_score(flags, predicted)),
+        "exact_match": _exact_match,
     }
 )
 """Each of gold flags, predicted flags and logits, all ``(row, label)``; between 0 and 1, the larger the better."""

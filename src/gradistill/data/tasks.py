@@ -10,10 +10,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
-from scipy.stats import pearsonr, spearmanr
-from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
-from gradistill.batch import UNLABELLED
 from gradistill.data.label_metrics import MULTI_LABEL_METRICS, assigned, no_better_than_some_labels
 from gradistill.errors import DataError, RecipeError, nearest
 
@@ -125,6 +122,8 @@ class Task:
     @property
     def no_label(self) -> Any:
         """The ``label`` of a row that has none: ``UNLABELLED``, or NaN for scores and for each of several labels."""
+        from gradistill.batch import UNLABELLED  # torch, for which whoever looks at columns need not wait
+
         if self.multi_label:
             return [math.nan] * self.num_labels
         return math.nan if self.labels is None else UNLABELLED
@@ -165,12 +164,43 @@ def metric_title(name: str, positive: object) -> str:
     return name if name != "f1" or positive is None else f"f1 ({positive})"
 
 
+# scipy.stats and sklearn load when something is measured: whoever looks at columns need not wait for them.
+
+
 def _f1(labels: np.ndarray, predicted: np.ndarray, task: Task) -> float:
+    from sklearn.metrics import f1_score
+
     found = f1_score(labels, predicted, labels=[task.positive], average=None, zero_division=0.0)  # pyright: ignore[reportArgumentType]
     return float(np.asarray(found)[0])
 
 
+def _accuracy(labels: np.ndarray, predicted: np.ndarray, _: Task) -> float:
+    from sklearn.metrics import accuracy_score
+
+    return float(accuracy_score(labels, predicted))
+
+
+def _matthews(labels: np.ndarray, predicted: np.ndarray, _: Task) -> float:
+    from sklearn.metrics import matthews_corrcoef
+
+    return float(matthews_corrcoef(labels, predicted))
+
+
+def _spearman(labels: np.ndarray, scores: np.ndarray) -> float:
+    from scipy.stats import spearmanr
+
+    return _correlation(spearmanr, labels, scores)
+
+
+def _pearson(labels: np.ndarray, scores: np.ndarray) -> float:
+    from scipy.stats import pearsonr
+
+    return _correlation(pearsonr, labels, scores)
+
+
 def _macro_f1(labels: np.ndarray, predicted: np.ndarray, _: Task) -> float:
+    from sklearn.metrics import f1_score
+
     return float(f1_score(labels, predicted, zero_division=0.0, average="macro"))  # pyright: ignore[reportArgumentType]
 
 
@@ -182,16 +212,16 @@ def _correlation(of: Callable[..., tuple[float, float]], labels: np.ndarray, sco
 
 CLASS_METRICS: Mapping[str, Callable[[np.ndarray, np.ndarray, Task], float]] = MappingProxyType(
     {
-        "accuracy": lambda labels, predicted, _: float(accuracy_score(labels, predicted)),
+        "accuracy": _accuracy,
         "f1": _f1,
         "macro_f1": _macro_f1,
-        "matthews_correlation": lambda labels, predicted, _: float(matthews_corrcoef(labels, predicted)),
+        "matthews_correlation": _matthews,
     }
 )
 SCORE_METRICS: Mapping[str, Callable[[np.ndarray, np.ndarray], float]] = MappingProxyType(
     {
-        "spearman": lambda labels, scores: _correlation(spearmanr, labels, scores),
-        "pearson": lambda labels, scores: _correlation(pearsonr, labels, scores),
+        "spearman": _spearman,
+        "pearson": _pearson,
     }
 )
 

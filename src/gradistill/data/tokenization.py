@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from datasets import Dataset
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from gradistill.data.raw_words import token_words
@@ -64,7 +64,7 @@ def encode(
     task: Task,
     *,
     max_length: int = 128,
-    words: bool = False,
+    words: bool | Literal["whole"] = False,
 ) -> Encoded:
     """Token ids of every row of a prepared split, cut to ``max_length`` tokens.
 
@@ -75,6 +75,7 @@ def encode(
         ``max_length``: tokens a row at most, special ones included.
         ``words``: whether to add ``word_ids``, the number of each token's word in the raw text (−1 for none), which
             objectives on texts with words replaced read. Without them every token but special ones counts as a word.
+            With ``"whole"`` the tokens of a word that is cut off belong to none.
 
     Returns the data set with ``input_ids``, ``attention_mask``, ``special_tokens_mask``, ``token_type_ids`` if the
     tokenizer makes them, ``labels``, ``index`` and ``length``, and how many texts were cut. A pair loses tokens from
@@ -103,7 +104,7 @@ def encode(
     _refuse_tokenless(columns["special_tokens_mask"], rows, task)
     columns["length"] = [len(ids) for ids in columns["input_ids"]]
     if words:
-        columns["word_ids"] = _word_ids(rows, tokenizer, task, max_length)
+        columns["word_ids"] = _word_ids(rows, tokenizer, task, max_length, whole=words == "whole")
     dataset = Dataset.from_dict({**columns, "labels": rows["label"][:], "index": rows["index"][:]})
     return Encoded(dataset, truncated, longest, max_length)
 
@@ -131,9 +132,9 @@ class TokenPlaces:
 
 
 def token_places(
-    rows: Dataset, tokenizer: PreTrainedTokenizerBase, task: Task, *, max_length: int = 128
+    rows: Dataset, tokenizer: PreTrainedTokenizerBase, task: Task, *, max_length: int | None = 128
 ) -> list[TokenPlaces]:
-    """The characters behind the tokens of each row of a prepared split, cut as ``encode`` cuts them.
+    """The characters behind the tokens of each row of a prepared split, cut as ``encode`` cuts them; None cuts nothing.
 
     Raises RecipeError for a tokenizer without offsets (one that is not of the fast kind).
     """
@@ -154,14 +155,29 @@ def token_places(
 
 
 def _word_ids(
-    rows: Dataset, tokenizer: PreTrainedTokenizerBase, task: Task, max_length: int
+    rows: Dataset, tokenizer: PreTrainedTokenizerBase, task: Task, max_length: int, *, whole: bool
 ) -> list[list[int]]:
-    texts = zip(*(rows[name][:] for name in task.text_columns), strict=True)
+    texts = list(zip(*(rows[name][:] for name in task.text_columns), strict=True))
     places = token_places(rows, tokenizer, task, max_length=max_length)
-    return [
-        token_words(row, place.offsets, place.segments).tolist()
-        for row, place in zip(texts, places, strict=True)
+    found = [
+        token_words(row, place.offsets, place.segments) for row, place in zip(texts, places, strict=True)
     ]
+    full = [row for row, words in enumerate(found) if len(words) >= max_length] if whole else []
+    if full:  # the others are not cut
+        some = token_places(rows.select(full), tokenizer, task, max_length=None)
+        for row, place in zip(full, some, strict=True):
+            found[row] = _without_cut_words(
+                found[row], token_words(texts[row], place.offsets, place.segments)
+            )
+    return [words.tolist() for words in found]
+
+
+def _without_cut_words(
+    words: Int[np.ndarray, " token"], before: Int[np.ndarray, " whole"]
+) -> Int[np.ndarray, " token"]:
+    """The words of a text's tokens, −1 for tokens of a word that had more of them ``before`` it was cut."""
+    left, all_of_them = (np.bincount(of + 1, minlength=int(before.max()) + 2) for of in (words, before))
+    return np.where((left == all_of_them)[words + 1], words, -1)
 
 
 def _pieces(rows: Dataset, task: Task) -> Iterator[list[list[str]]]:

@@ -25,13 +25,14 @@ from gradistill.commands.distill import distill
 from gradistill.commands.explain import explain
 from gradistill.commands.finetune import finetune
 from gradistill.commands.output_folder import FolderKind, held, is_ours
-from gradistill.commands.run_folder import RUN, finished_run
+from gradistill.commands.run_folder import RUN, finished_run, record_of
 from gradistill.commands.signal_stores import StoreChoice
 from gradistill.commands.text_lengths import USUAL, trained_length
 from gradistill.data import Collator, DataChoice, encode, load_splits
 from gradistill.demo.corpus import Review, make_corpus, write_corpus
 from gradistill.io import read_object, write_whole
-from gradistill.models.loading import PACKAGED, load_classifier, load_tokenizer, packaged_model
+from gradistill.models.loading import load_classifier, load_tokenizer
+from gradistill.models.packaged import PACKAGED, packaged_model
 from gradistill.printing import progress_bars
 from gradistill.recipe import Recipe, load_recipe
 from gradistill.report.terminal import heat_map, results_table
@@ -78,6 +79,8 @@ class Figures:
     over_reviews: Mapping[str, Estimate]
     parameters: int
     milliseconds: float
+    response: Mapping[str, Any] | None = None
+    """Response loyalty with its floor, as the run measured it on validation rows; a teacher has none."""
 
 
 def demo(output: Path, *, seed: int = 0, quick: bool = False) -> RenderableType:
@@ -184,7 +187,8 @@ def measured_model(
     }
     known = {name: figure for name, figure in figures.items() if figure is not None}
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    return Figures(known, parameters, _milliseconds(model, unseen, collate)), predictions
+    response = (record_of(folder).get("loyalty") or {}).get("response") if taught else None
+    return Figures(known, parameters, _milliseconds(model, unseen, collate), response), predictions
 
 
 def shortcut_shares(
@@ -219,6 +223,7 @@ def _write(file: Path, measured: Mapping[str, Figures], seed: int) -> None:
     models = {
         name: {
             **{key: estimate.as_dict() for key, estimate in figures.over_reviews.items()},
+            **({"response loyalty": dict(figures.response)} if figures.response else {}),
             "parameters": figures.parameters,
             "milliseconds": figures.milliseconds,
         }
@@ -229,12 +234,15 @@ def _write(file: Path, measured: Mapping[str, Figures], seed: int) -> None:
 
 
 def _table(measured: Mapping[str, Figures], seed: int) -> RenderableType:
-    heads = ("acc.", "chall.", "label", "prob.", "sal.", "short.")  # 80 columns are enough for these
+    heads = {"acc.": "accuracy", "chall.": "challenge accuracy", "label": "label loyalty",
+             "prob.": "probability loyalty", "short.": "shortcut share"}  # fmt: skip
     rows = [
         {
             "model": name,
-            "params": f"{figures.parameters / 1e6:.1f}M",
-            **{h: e.value for h, e in zip(heads, figures.over_reviews.values(), strict=True)},
+            "params": f"{figures.parameters / 1e6:.1f}M",  # 80 columns are enough for these
+            **{head: figures.over_reviews[key].value for head, key in heads.items()},
+            "resp.": (figures.response or {}).get("value"),
+            "floor": (figures.response or {}).get("floor"),
             "ms": f"{figures.milliseconds:.1f}",
         }
         for name, figures in measured.items()
@@ -242,10 +250,11 @@ def _table(measured: Mapping[str, Figures], seed: int) -> RenderableType:
     n = measured["teacher"].over_reviews["accuracy"].n
     note = (
         f"Seed {seed}, n = {n} unseen reviews a split; 95 % intervals stand in demo.json. acc. and the loyalties "
-        "label, prob.(ability) and sal.(iency): clean reviews. chall.: accuracy on the same reviews with the weekday "
+        "label and prob.(ability): clean reviews. chall.: accuracy on the same reviews with the weekday "
         f"of another label; weekday and label agreed in {RATE:.0%} of the students' training rows, and never for "
         "the teacher. short.: share of the attribution (gradient × input, teacher's label) that the challenge's "
-        "weekday takes. ms: one text at a time."
+        "weekday takes. resp.: response loyalty on validation rows, floor: that of the untrained student. ms: one "
+        "text at a time."
     )
     return results_table(rows, title="gradistill demo", note=note)
 
@@ -264,4 +273,5 @@ def _seen(models: Mapping[str, Path], text: str) -> RenderableType:
     parts.append(
         Text(f'\nAsk for any other: gradistill explain --model {models["rationale"]} "a text of yours"')
     )
+    parts.append(Text("\nNow with your own file:\n  gradistill init my_rows.csv\n  gradistill run"))
     return Group(*parts)

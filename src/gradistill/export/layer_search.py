@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gradistill.export.cost import file_bytes
-from gradistill.export.quantization import quantize, quantized_layers
+from gradistill.export.quantization import PLAIN, Quantization, quantize, quantized_layers
 
 logger = logging.getLogger(__name__)
 
@@ -34,17 +34,23 @@ class QuantizedModel:
     in_float: tuple[str, ...] = ()
     tried: dict[str, float] = field(default_factory=dict)
     before: dict[str, float] | None = None
+    embedding_bits: int = 8
 
     def as_dict(self) -> dict[str, Any]:
         """The form of ``layers`` in ``export.json``."""
         return {
             "in_float": list(self.in_float), "all_int8": self.before, "loyalty": self.loyalty,
-            "bytes": file_bytes(self.file), "difference_saved": self.tried,
+            "bytes": file_bytes(self.file), "difference_saved": self.tried, "embedding_bits": self.embedding_bits,
         }  # fmt: skip
 
 
 def quantized_within(
-    source: Path, target: Path, loyalty: Measured, difference: Measured, least: float
+    source: Path,
+    target: Path,
+    loyalty: Measured,
+    difference: Measured,
+    least: float,
+    how: Quantization = PLAIN,
 ) -> QuantizedModel:
     """Write the INT8 form of ``source`` whose ``loyalty`` is at least ``least``, with as few layers in float as needed.
 
@@ -54,13 +60,22 @@ def quantized_within(
         ``loyalty``: of a file to the unquantised student, on all rows; 1 is complete.
         ``difference``: of a file's logits to the student's, on a sample of rows.
         ``least``: the limit. Where no choice of layers reaches it, all of them are in float.
+        ``how``: the graph is quantised. Embeddings in four bits have eight, where loyalty is below the limit with four.
 
     Example: ``quantized_within(file, Path("model_quantized.onnx"), loyalty, difference, 0.98).in_float``
     """
-    quantize(source, target)
+    quantize(source, target, how=how)
     first = loyalty(target)
+    if first < least and how.frequent is not None:
+        logger.info(
+            f"INT8: loyalty to the student {first:.3f} with embeddings in four bits, so they have eight"
+        )
+        how = replace(how, frequent=None)
+        quantize(source, target, how=how)
+        first = loyalty(target)
+    bits = 8 if how.frequent is None else 4
     if first >= least:
-        return QuantizedModel(target, first)
+        return QuantizedModel(target, first, embedding_bits=bits)
     before = {"loyalty": first, "bytes": file_bytes(target)}
     layers = list(quantized_layers(source))
     logger.info(
@@ -68,13 +83,13 @@ def quantized_within(
     )
     all_int8, tried = difference(target), dict[str, float]()
     for layer in layers:
-        quantize(source, target, in_float=[layer])
+        quantize(source, target, in_float=[layer], how=how)
         tried[layer] = all_int8 - difference(target)
     ordered = sorted(layers, key=lambda layer: -tried[layer])
     count = 1
     while True:
         kept = tuple(ordered[:count])
-        quantize(source, target, in_float=kept)
+        quantize(source, target, in_float=kept, how=how)
         reached = loyalty(target)
         if reached >= least or count >= len(layers):
             break

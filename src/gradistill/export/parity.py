@@ -2,7 +2,8 @@
 
 The tolerance is 1e-4 for logits up to 1 in size, and 1e-4 of the largest logit of the row beyond: float32 has seven
 digits, however large the number. Labels must be equal, but where two logits of the PyTorch model are nearer to each
-other than twice the tolerance: rounding decides there.
+other than twice the tolerance: rounding decides there. Where a row may have several labels, the tolerance alone sees to
+that: a logit that is further than it from the threshold of its label stays on its side.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
-"""An ONNX graph in INT8: weights in eight bits, activations quantised while it runs (dynamic quantisation).
+"""An ONNX graph in INT8: weights in eight bits, activations quantised while it runs (dynamic quantisation), or
+by ranges that calibration rows gave (static quantisation).
 
 Products with constant weights go through ``onnxruntime.quantization.quantize_dynamic``, one scale a channel. Its form
 for embeddings (``Gather``) has one scale for the whole table, which the longest vector sets. Here each row of a table
 has its own scale (absolute maximum / 127, no zero point): ``Gather`` of int8 rows, ``Cast``, ``Mul`` by the scale. That
-costs four bytes a row and uses plain ONNX operators only.
+costs four bytes a row and uses plain ONNX operators only. The table of tokens may have four bits a value
+(``four_bits``).
 
 Attention scores (products of two activations) stay in float: ``MatMulConstBOnly``. Shape inference beforehand
 (``quant_pre_process``) is for static quantisation: the exporter has folded constants already.
@@ -11,21 +13,37 @@ Attention scores (products of two activations) stay in float: ``MatMulConstBOnly
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gradistill.errors import ModelError
+from gradistill.export.four_bits import FLOAT, is_token_table, lookup_nodes
 from gradistill.export.onnx_export import LARGEST, load_graph, quiet_libraries, save_graph
 
 REDUCED_RANGE = True
 """Weights of products have seven bits of the eight. Processors without VNNI add pairs of products in 16 bits, which
 eight would overflow: the same file would predict otherwise there (onnxruntime issue 5849)."""
 
-FLOAT = 1
-"""``onnx.TensorProto.FLOAT``."""
+
+@dataclass(frozen=True)
+class Quantization:
+    """How a graph is quantised.
+
+    ``frequent``: the embeddings of tokens have four bits a value, but for the tokens of these ids, which have eight;
+    None: all have eight. ``calibration`` holds batches whose activations set the ranges of static quantisation (QDQ);
+    None: dynamic quantisation.
+    """
+
+    frequent: Sequence[int] | None = None
+    calibration: Sequence[Mapping[str, np.ndarray]] | None = None
+
+
+PLAIN = Quantization()
 
 
 def quantized_layers(file: Path) -> dict[str, int]:
@@ -40,13 +58,16 @@ def quantized_layers(file: Path) -> dict[str, int]:
     return found
 
 
-def quantize(source: Path, target: Path, *, in_float: Collection[str] = ()) -> None:
+def quantize(
+    source: Path, target: Path, *, in_float: Collection[str] = (), how: Quantization = PLAIN
+) -> None:
     """Write the INT8 form of an ONNX file.
 
     Parameters:
         ``source``: a file that ``write_onnx`` wrote.
         ``target``: the file to write.
         ``in_float``: names of nodes (``quantized_layers``) that stay in float32.
+        ``how``: dynamic or static, and the bits of embeddings.
 
     Example: ``quantize(Path("onnx/model.onnx"), Path("onnx/model_quantized.onnx"))``
     """
@@ -55,14 +76,20 @@ def quantize(source: Path, target: Path, *, in_float: Collection[str] = ()) -> N
     excluded = [
         name for layer in in_float for name in (layer, f"{layer}_MatMul")
     ]  # Gemm becomes MatMul and Add
+    shared: dict[str, Any] = {
+        "per_channel": True, "reduce_range": REDUCED_RANGE, "weight_type": runtime.QuantType.QInt8,
+        "nodes_to_exclude": excluded, "use_external_data_format": large, "extra_options": {"MatMulConstBOnly": True},
+    }  # fmt: skip
     with quiet_libraries():
-        runtime.quantize_dynamic(
-            str(source), str(target), op_types_to_quantize=["MatMul"], per_channel=True,
-            reduce_range=REDUCED_RANGE, weight_type=runtime.QuantType.QInt8, nodes_to_exclude=excluded,
-            use_external_data_format=large, extra_options={"MatMulConstBOnly": True},
-        )  # fmt: skip
+        if how.calibration is None:
+            runtime.quantize_dynamic(str(source), str(target), op_types_to_quantize=["MatMul"], **shared)
+        else:
+            runtime.quantize_static(
+                str(source), str(target), _reader(runtime, how.calibration), quant_format=runtime.QuantFormat.QDQ,
+                op_types_to_quantize=["MatMul", "Gemm"], **shared,
+            )  # fmt: skip
     graph = load_graph(target)
-    _quantize_embeddings(graph.graph, frozenset(in_float))
+    _quantize_embeddings(graph.graph, frozenset(in_float), how.frequent)
     for beside in target.parent.glob(f"{target.name}?data"):
         beside.unlink()
     save_graph(graph, target, large=large)
@@ -81,8 +108,20 @@ def _is_embedding(node: Any, graph: Any) -> bool:
     return table is not None and len(table.dims) == 2 and table.data_type == FLOAT
 
 
-def _quantize_embeddings(graph: Any, in_float: Collection[str]) -> None:
-    """Replace each lookup of a float table by that of int8 rows and their scales."""
+def _reader(runtime: Any, batches: Sequence[Mapping[str, np.ndarray]]) -> Any:
+    """What onnxruntime asks for one batch after the other."""
+    left = iter(batches)
+
+    class Reader(runtime.CalibrationDataReader):
+        def get_next(self) -> Any:
+            return next(left, None)
+
+    return Reader()
+
+
+def _quantize_embeddings(graph: Any, in_float: Collection[str], frequent: Sequence[int] | None) -> None:
+    """Replace each lookup of a float table by that of rows in few bits and their scales."""
+    in_four = False
     onnx = import_module("onnx")
     make, tables = onnx.helper.make_node, dict[str, tuple[str, str]]()
     nodes = []
@@ -91,18 +130,28 @@ def _quantize_embeddings(graph: Any, in_float: Collection[str]) -> None:
             nodes.append(node)
             continue
         name, ids, out = node.input[0], node.input[1], node.output[0]
+        table = next(part for part in graph.initializer if part.name == name)
+        if frequent is not None and is_token_table(node, table.dims[1]):
+            tables[name], in_four = ("", ""), True
+            nodes += lookup_nodes(graph, node, onnx.numpy_helper.to_array(table), frequent)
+            continue
         if name not in tables:
-            table = next(part for part in graph.initializer if part.name == name)
             tables[name] = _add_rows(
                 graph, name, onnx.numpy_helper.to_array(table), onnx.numpy_helper.from_array
             )
         rows, scales = tables[name]
         nodes += [
             make("Gather", [rows, ids], [f"{out}_int8"], name=f"{node.name}_int8", axis=0),
-            make("Gather", [scales, ids], [f"{out}_scale"], name=f"{node.name}_scale", axis=0),
+            make("Gather", [scales, ids], [f"{out}_row_scale"], name=f"{node.name}_row_scale", axis=0),
             make("Cast", [f"{out}_int8"], [f"{out}_float"], name=f"{node.name}_cast", to=FLOAT),
-            make("Mul", [f"{out}_float", f"{out}_scale"], [out], name=f"{node.name}_scaled"),
+            make("Mul", [f"{out}_float", f"{out}_row_scale"], [out], name=f"{node.name}_scaled"),
         ]
+    if frequent is not None and not in_four:
+        raise ModelError(
+            "no embedding table of even width is looked up by input_ids itself, so none can have four bits a value",
+            expected="a family such as BERT",
+            remedy="leave --embedding-bits out",
+        )
     del graph.node[:]
     graph.node.extend(nodes)
     used = {name for node in graph.node for name in node.input}
@@ -114,8 +163,8 @@ def _quantize_embeddings(graph: Any, in_float: Collection[str]) -> None:
 def _add_rows(graph: Any, name: str, table: np.ndarray, from_array: Any) -> tuple[str, str]:
     """Add the int8 rows of a table and their scales; returns the names of both."""
     rows, scales = int8_rows(table)
-    graph.initializer.extend([from_array(rows, f"{name}_int8"), from_array(scales, f"{name}_scale")])
-    return f"{name}_int8", f"{name}_scale"
+    graph.initializer.extend([from_array(rows, f"{name}_int8"), from_array(scales, f"{name}_row_scale")])
+    return f"{name}_int8", f"{name}_row_scale"
 
 
 def int8_rows(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -3,12 +3,16 @@
 A WordPiece tokenizer takes the longest token of its vocabulary that fits, again and again. So without tokens that never
 occur in the texts it splits these texts as before: the tokens that were longest are still there. Other texts may be
 split into smaller pieces. Every single character stays, so no word becomes unknown that was known.
+
+With a ``size`` other tokens stay too, those of low ids first: a vocabulary that was counted on texts is in the order of
+frequency. Placeholders such as ``[unused7]`` are the last.
 """
 
 from __future__ import annotations
 
 import copy
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,17 +46,21 @@ class TrimmedModel:
 
 
 def trim_vocabulary(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], size: int | None = None
 ) -> TrimmedModel:
-    """A copy of a classifier without the tokens that neither occur in ``texts`` nor are single characters or special.
+    """A copy of a classifier without the tokens that neither occur in ``texts`` nor are single characters or special;
+    with a ``size`` other tokens fill the vocabulary up to so many.
 
-    Raises ModelError for a tokenizer other than WordPiece, and where the texts are not split as before.
+    Raises ModelError for a tokenizer other than WordPiece, where the texts are not split as before, and where they need
+    more tokens than ``size``.
 
     Example: ``trim_vocabulary(model, tokenizer, training_texts).tokenizer``
     """
     state = _state(tokenizer)
     table: Any = model.get_input_embeddings()
     kept = _kept(tokenizer, state, texts, len(table.weight))
+    if size is not None:
+        kept = _filled(kept, state, size, len(table.weight))
     new_ids = {old: new for new, old in enumerate(kept)}
     trimmed = TrimmedModel(
         _with_rows(model, kept, new_ids),
@@ -90,6 +98,34 @@ def _kept(
         encoded = tokenizer(list(texts[start : start + AT_ONCE]), add_special_tokens=False, truncation=False)
         kept.update(k for ids in encoded["input_ids"] for k in ids)  # pyright: ignore[reportAttributeAccessIssue]
     return sorted(k for k in kept if k < rows)
+
+
+def _filled(kept: Sequence[int], state: Mapping[str, Any], size: int, rows: int) -> list[int]:
+    """The token ids that stay, and others up to ``size``: of low ids first, placeholders last."""
+    if len(kept) > size:
+        raise ModelError(
+            f"the texts need {len(kept):,} tokens, with single characters and special ones, and {size:,} were to stay",
+            expected=f"a vocabulary of {len(kept):,} tokens or more",
+            remedy="set a larger --vocabulary-size",
+        )
+    others = {k: token for token, k in state["model"]["vocab"].items() if k < rows}
+    for k in kept:
+        others.pop(k, None)
+    ordered = sorted(others, key=lambda k: (others[k].startswith("["), k))
+    return sorted([*kept, *ordered[: size - len(kept)]])
+
+
+def frequent_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], most: int) -> list[int]:
+    """The ids of the tokens that occur most often in texts, special ones included; ``most`` of them at most.
+
+    Example: ``frequent_tokens(tokenizer, ["a fine film"], 1000)``
+    """
+    counts = Counter[int]()
+    for start in range(0, len(texts), AT_ONCE):
+        encoded: Any = tokenizer(list(texts[start : start + AT_ONCE]), truncation=False)["input_ids"]
+        for ids in encoded:
+            counts.update(ids)
+    return [token for token, _ in counts.most_common(most)]
 
 
 def _with_rows(model: PreTrainedModel, kept: Sequence[int], new_ids: Mapping[int, int]) -> PreTrainedModel:

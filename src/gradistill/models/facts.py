@@ -28,18 +28,31 @@ class ModelFacts:
     """Whether each label is a yes or no of its own, as transformers' ``problem_type`` has it."""
     replaceable_states: bool = True
     """Whether the state after each layer but the last is what a module returns, and can be replaced there."""
+    own_texts: bool = False
+    """Of a teacher: whether it reads the raw texts by itself, with another tokenizer than the student or with none."""
+    outputs_only: bool = False
+    """Of such a teacher: whether nothing of it is known but its outputs."""
 
 
 def is_multi_label(model: Any) -> bool:
     """Whether a model of transformers predicts any number of labels a row: its logits are log-odds, one a label."""
-    kind = getattr(getattr(model, "config", None), "problem_type", None)
-    return kind == MULTI_LABEL
+    return has_several_labels(getattr(model, "config", None))
+
+
+def has_several_labels(config: Any) -> bool:
+    """Whether a configuration is that of a model of any number of labels a row."""
+    return getattr(config, "problem_type", None) == MULTI_LABEL
 
 
 def thresholds_of(model: Any) -> np.ndarray | None:
     """The threshold of each label's probability that a model of several labels a row was saved with; None for ½."""
-    found = getattr(getattr(model, "config", None), "thresholds", None)
-    return None if found is None or not is_multi_label(model) else np.asarray(found, np.float64)
+    return thresholds_in(getattr(model, "config", None))
+
+
+def thresholds_in(config: Any) -> np.ndarray | None:
+    """The thresholds that a configuration holds; None for ½."""
+    found = getattr(config, "thresholds", None)
+    return None if found is None or not has_several_labels(config) else np.asarray(found, np.float64)
 
 
 def set_thresholds(model: Any, thresholds: np.ndarray | None) -> None:

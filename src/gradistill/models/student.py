@@ -90,16 +90,27 @@ def student_from_checkpoint(
     where its names and shapes fit, else newly initialised."""
     names: dict[int, str] = label_names(teacher)
     labels = tuple(names.values()) if len(names) > 1 else None
-    changes: dict[str, Any] = {}
-    if dropout == "none":
-        changes = dict.fromkeys(_dropout_fields(load_config(name)), 0.0)
-    head = Head(labels, is_multi_label(teacher))
-    student, missing = load_classifier(name, head=head, new_head=True, config_changes=changes)
+    student, missing = _loaded(name, Head(labels, is_multi_label(teacher)), dropout)
     theirs = weights_of(teacher)
     own = student.state_dict()
     fitting = {key: theirs[key] for key in missing if key in theirs and theirs[key].shape == own[key].shape}
     student.load_state_dict(fitting, strict=False)
     return student
+
+
+def student_for_labels(name: str | Path, head: Head, *, dropout: Dropout = "keep") -> PreTrainedModel:
+    """A pre-trained model of its own width and depth with the given labels; a head that it lacks is newly initialised.
+
+    Example: ``student_for_labels("minilm-l6", Head(("no", "yes")))``
+    """
+    return _loaded(name, head, dropout)[0]
+
+
+def _loaded(name: str | Path, head: Head, dropout: Dropout) -> tuple[PreTrainedModel, tuple[str, ...]]:
+    changes: dict[str, Any] = {}
+    if dropout == "none":
+        changes = dict.fromkeys(_dropout_fields(load_config(name)), 0.0)
+    return load_classifier(name, head=head, new_head=True, config_changes=changes)
 
 
 def pair_warnings(

@@ -13,8 +13,10 @@ from gradistill.attribution.normalization import unit_maps
 from gradistill.attribution.quadrature import Rule
 from gradistill.attribution.targets import Target, TargetKind, View
 from gradistill.batch import Batch
+from gradistill.errors import RecipeError
 from gradistill.objectives.base import Moment, Objective, Pair, Role, Signals, objective
-from gradistill.signals import AttributionScores, Signal
+from gradistill.objectives.compatibility import compared
+from gradistill.signals import AttributionScores, Signal, WordScores, WordsRead
 
 
 @objective
@@ -25,6 +27,9 @@ class AttributionMap(Objective):
     authors' code does; their text concatenates them); the default target is the log-odds of each label, which
     gives the authors' maps (``label_nll`` in all views, ``gold_loss`` in one) without their saturation.
     Maps have unit length and scores are not negative, so a view's L2 distance summed over tokens is in 0..2.
+
+    Between models that read different tokens the maps are of words: |Σ signed attributions| over the tokens of each
+    (``WordScores``), of the words that both read whole; ``average: tokens`` is over such words of a batch then.
     """
 
     name: ClassVar[str] = "attribution_map"
@@ -63,18 +68,34 @@ class AttributionMap(Objective):
 
     def check(self, pair: Pair) -> None:
         self._differentiated.check(pair.student.labels, multi_label=pair.student.multi_label)
+        if pair.by_words and self.keep < 1:
+            raise RecipeError(
+                f"attribution_map.keep is {self.keep}, and the models read different tokens: of the signed sums over a "
+                "word's tokens no share of the entries can be kept",
+                expected="keep: 1",
+                remedy="--set objectives.attribution_map.keep=1, or --settings default",
+            )
 
     def signals(self, pair: Pair, role: Role) -> dict[str, Signal]:
+        if pair.by_words:
+            return {
+                "scores": WordScores(self._differentiated, self.steps, self.rule),
+                "words": WordsRead(),
+            }
         keep = self.keep if role == "teacher" else 1.0
         return {"scores": AttributionScores(self._differentiated, self.steps, self.rule, keep)}
 
     def distance(
         self, student: Signals, teacher: Signals, batch: Batch, moment: Moment
     ) -> Float[Tensor, " batch"]:
-        mask = batch.mask.unsqueeze(1)
+        mask = compared(student, teacher, batch).unsqueeze(1)
         apart = unit_maps(student["scores"], mask, self.norm) - unit_maps(teacher["scores"], mask, self.norm)
         summed = _DISTANCES[self.distance_by](apart).sum((1, 2))
-        return batch.per_token(summed) if self.average == "tokens" else summed
+        if self.average == "examples":
+            return summed
+        return (
+            summed * len(batch) / mask.sum().clamp(min=1) if "words" in student else batch.per_token(summed)
+        )
 
 
 _DISTANCES = {

@@ -38,6 +38,11 @@ class Pair:
     shared_embeddings: bool = True
 
     @property
+    def by_words(self) -> bool:
+        """Whether the two read different tokens, so that they are compared by whole texts and their words."""
+        return self.teacher.own_texts
+
+    @property
     def regression(self) -> bool:
         return self.student.labels == 1 and not self.student.multi_label
 
@@ -75,6 +80,8 @@ class Objective(ABC):
     source: ClassVar[str]
     answers: ClassVar[bool] = False
     """Whether it is about the student's answers to the texts, and so goes first (``training/answers_first.py``)."""
+    crosses_with: ClassVar[str] = ""
+    """The setting with which it compares models that read different tokens, where its own default cannot."""
 
     @property
     def second_order(self) -> bool:

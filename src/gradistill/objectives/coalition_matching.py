@@ -12,7 +12,7 @@ from gradistill.batch import Batch
 from gradistill.errors import RecipeError
 from gradistill.objectives.base import Moment, Objective, Pair, Role, Signals, objective
 from gradistill.objectives.label_distributions import copy_distances
-from gradistill.signals import CopyLogits, Signal
+from gradistill.signals import CopyLogits, Signal, WordCopyLogits
 from gradistill.signals.copy_logits import Sizes
 from gradistill.signals.word_replacement import Replacement
 
@@ -27,7 +27,8 @@ class CoalitionMatching(Objective):
     which are linear in a model's predictions of them (Lundberg and Lee 2017). Of first order: it needs predictions of
     both models alone. The idea of training on the teacher's answers to perturbed inputs is that of Srinivas and Fleuret
     2018 (arXiv 1803.00443), for noise; of a model that stays accurate on coalitions that of Jethani et al. 2022
-    (FastSHAP, arXiv 2107.07436).
+    (FastSHAP, arXiv 2107.07436). A teacher with another tokenizer, or without one, reads copies of the raw text
+    (``WordCopyLogits``); words of the data stand in for ``tokens`` there.
     """
 
     name: ClassVar[str] = "coalition_matching"
@@ -76,8 +77,9 @@ class CoalitionMatching(Objective):
             )
 
     def signals(self, pair: Pair, role: Role) -> dict[str, Signal]:
+        kind = WordCopyLogits if pair.by_words else CopyLogits
         return {
-            "copies": CopyLogits(
+            "copies": kind(
                 self.copies, self.sets, self.seed,
                 keep=self.keep, sizes=self.sizes, replacement=self.replacement,
             )

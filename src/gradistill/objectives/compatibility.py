@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from jaxtyping import Bool
+from torch import Tensor
+
+from gradistill.batch import Batch
 from gradistill.errors import RecipeError
-from gradistill.objectives.base import Pair
+from gradistill.objectives.base import Pair, Signals
 
 
 def refuse_other_widths(name: str, pair: Pair) -> None:
@@ -36,3 +40,10 @@ def refuse_other_inputs(name: str, pair: Pair) -> None:
             expected="student.embeddings: frozen (Gradient KD's setting) or copied",
             remedy="set student.embeddings to frozen, or use attribution_map",
         )
+
+
+def compared(student: Signals, teacher: Signals, batch: Batch) -> Bool[Tensor, "batch place"]:
+    """What the maps of two models are compared at: all real tokens, or the words that both models read whole."""
+    if "words" not in student:
+        return batch.mask
+    return (student["words"] > 0) & (teacher["words"] > 0)

@@ -15,8 +15,8 @@ from gradistill.batch import Batch
 from gradistill.errors import RecipeError
 from gradistill.models.facts import ModelFacts
 from gradistill.objectives.base import Moment, Objective, Pair, Role, Signals, objective
-from gradistill.objectives.compatibility import refuse_other_inputs
-from gradistill.signals import AttributionScores, InputGradient, Logits, Signal
+from gradistill.objectives.compatibility import compared, refuse_other_inputs
+from gradistill.signals import AttributionScores, InputGradient, Logits, Signal, WordScores, WordsRead
 
 
 @objective
@@ -27,12 +27,14 @@ class Rationale(Objective):
     unit length, as the rows of Jacobian matching are, from the same inner gradient. With ``unit="token"`` each token's
     gradient has unit length, as Gradient KD has it, and the second part is ``direction · mean_i ‖Ĝ_t,i − Ĝ_s,i‖²``. The
     cosine is that of e²KD's signed maps. The view ``teacher`` takes one gradient alone, of the label that the teacher
-    chose, and with the target ``margin`` of that label against its runner-up (contrastive).
+    chose, and with the target ``margin`` of that label against its runner-up (contrastive). Models that read different
+    tokens are compared by words (``WordScores``), and without directions.
     """
 
     name: ClassVar[str] = "rationale"
     title: ClassVar[str] = "Rationale: attribution maps and gradient directions"
     source: ClassVar[str] = "gradistill (from Wu et al. 2023 and Wang, Li, Sun 2022)"
+    crosses_with: ClassVar[str] = "direction: 0"
 
     target: TargetKind | Literal["auto"] = Field(
         default="auto",
@@ -77,12 +79,14 @@ class Rationale(Objective):
             refuse_other_inputs("rationale with direction > 0", pair)
 
     def signals(self, pair: Pair, role: Role) -> dict[str, Signal]:
-        target = self._differentiated(pair.student)
-        wanted: dict[str, Signal] = {"scores": AttributionScores(target, self.steps)}
+        target, kind = self._differentiated(pair.student), WordScores if pair.by_words else AttributionScores
+        wanted: dict[str, Signal] = {"scores": kind(target, self.steps)}
+        if pair.by_words:
+            wanted["words"] = WordsRead()
         if self.direction:
             wanted["gradient"] = InputGradient(target)
         if self.sign:
-            wanted["signed"] = AttributionScores(target, self.steps, signed=True)
+            wanted["signed"] = kind(target, self.steps, signed=True)
         if self.confidence and role == "teacher":
             wanted["logits"] = Logits()
         return wanted
@@ -90,7 +94,7 @@ class Rationale(Objective):
     def distance(
         self, student: Signals, teacher: Signals, batch: Batch, moment: Moment
     ) -> Float[Tensor, " batch"]:
-        mask = batch.mask.unsqueeze(1)
+        mask = compared(student, teacher, batch).unsqueeze(1)
         ours, theirs = (unit_maps(signals["scores"], mask) for signals in (student, teacher))
         total = self.magnitude * (ours - theirs).square().sum(-1)
         if self.direction:

@@ -44,6 +44,11 @@ class StudentSettings(Strict):
     embeddings: Embeddings = Field(
         default="own", description="own, copied from the teacher, or frozen (copied and fixed)"
     )
+    embedding_rank: int | None = Field(
+        default=None,
+        ge=1,
+        description="rank of the embedding matrix, which is learnt as two factors; an export keeps them apart",
+    )
     dropout: Dropout = Field(default="keep", description="keep, none, or not_in_embeddings")
 
 

@@ -45,6 +45,32 @@ def load_yaml(content: str | bytes) -> Any:
             loader.dispose()
 
 
+def yaml_lines(content: str) -> dict[tuple[str | int, ...], int]:
+    """The line, counted from 1, of each key and list entry of a text that ``load_yaml`` reads, by its path.
+
+    Example: ``yaml_lines("a: {b: 1}")[("a", "b")] == 1``
+    """
+    loader: Any = _Loader(content)
+    try:
+        found: dict[tuple[str | int, ...], int] = {}
+        _note_lines(loader.get_single_node(), (), found)
+        return found
+    finally:
+        loader.dispose()
+
+
+def _note_lines(node: Any, path: tuple[str | int, ...], found: dict[tuple[str | int, ...], int]) -> None:
+    if isinstance(node, yaml.MappingNode):
+        inside = [(key.value, key, value) for key, value in node.value if isinstance(key, yaml.ScalarNode)]
+    elif isinstance(node, yaml.SequenceNode):
+        inside = [(place, part, part) for place, part in enumerate(node.value)]
+    else:
+        return
+    for name, mark, value in inside:
+        found[*path, name] = mark.start_mark.line + 1
+        _note_lines(value, (*path, name), found)
+
+
 def read_yaml(file: Path) -> Any:
     """The value of a YAML file, of which no more is read than ``load_yaml`` takes. Raises YamlError and OSError."""
     if file.exists() and not file.is_file() and not file.is_dir():

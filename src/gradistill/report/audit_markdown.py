@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gradistill.report.audit_tables import TableCell, figure_groups, student_names
+from gradistill.report.export_tables import cost_tables
 from gradistill.report.model_card import NO_VALUE, Ready, audit_warnings, markdown_template
 from gradistill.report.run_summary import audit_metrics, verdict_rows
 
@@ -26,6 +27,7 @@ def audit_table(audit: Mapping[str, Any]) -> str:
         data=audit.get("data") or {},
         attribution=audit.get("attribution") or {},
         metrics=audit_metrics(audit),
+        costs=cost_tables(audit),
         warnings=audit_warnings(audit),
     )
 

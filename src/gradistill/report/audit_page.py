@@ -38,6 +38,7 @@ from gradistill.report.change_report import (
     watch_list,
     worst_parts,
 )
+from gradistill.report.export_tables import SPEED_NOTE, cost_tables
 from gradistill.report.html import asset, page_template, policy
 from gradistill.report.model_card import audit_warnings, public_name
 from gradistill.report.number_text import count, decimal, finite
@@ -98,6 +99,8 @@ def audit_page(audit: Mapping[str, Any], examples: Sequence[Mapping[str, Any]]) 
         data=_facts({name: value for name, value in data.items() if name != "files"}),
         reason=audit.get("reason"),
         metrics=_metrics(audit, names),
+        costs=_costs(audit, names),
+        speed_note=SPEED_NOTE,
         attribution=audit.get("attribution") or {},
         outputs=_figures(outputs, students),
         reasons=_figures(reasons, students),
@@ -182,6 +185,21 @@ def _metrics(audit: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, An
         for model, scores in found.items()
     ]
     return {"heads": [capital(title_of(metric_title(name, positive))) for name in heads], "rows": rows}
+
+
+def _costs(audit: Mapping[str, Any], names: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Size and speed of the models, a table each; none where they were not measured."""
+    found = []
+    for rows in cost_tables(audit):
+        shown = [
+            (names.get(row["model"], public_name(row["model"])), [v for k, v in row.items() if k != "model"])
+            for row in rows
+        ]
+        found.append({
+            "title": "Speed" if "cores" in rows[0] else "Size",
+            "heads": [capital(head) for head in rows[0] if head != "model"], "rows": shown,
+        })  # fmt: skip
+    return found
 
 
 def _facts(

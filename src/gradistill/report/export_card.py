@@ -32,6 +32,8 @@ def export_card(found: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) ->
         name=(found["student"] or {}).get("name") or "Text classifier",
         teacher=found["teacher"],
         labels=found["labels"],
+        multi_label=found["multi_label"],
+        thresholds=found["thresholds"],
         graph=found["onnx"],
         int8=found["int8"],
         data=found["data"],
@@ -63,12 +65,16 @@ def running_lines(found: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) 
         "'", '"'
     )
     file = (found["int8"] or found["onnx"])["file"]
-    shown = (
-        'names = json.load(open("config.json", encoding="utf-8"))["id2label"]\n'
-        "print([names[str(k)] for k in logits.argmax(axis=1)])"
-        if found["labels"]
-        else "print(logits[:, 0])"
-    )
+    config, names = 'json.load(open("config.json", encoding="utf-8"))', 'names = config["id2label"]'
+    if found["multi_label"]:
+        shown = (
+            f'config = {config}\n{names}\nabove = 1 / (1 + np.exp(-logits)) > (config.get("thresholds") or 0.5)\n'
+            "print([[names[str(k)] for k in np.flatnonzero(row)] for row in above])"
+        )
+    elif found["labels"]:
+        shown = f'names = {config}["id2label"]\nprint([names[str(k)] for k in logits.argmax(axis=1)])'
+    else:
+        shown = "print(logits[:, 0])"
     return f"""import json
 
 import numpy as np

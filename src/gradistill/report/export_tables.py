@@ -23,11 +23,11 @@ SPEED_NOTE = (
 
 def size_rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A row a model: MB on disk, how many times smaller than the first, parameters, peak memory."""
-    costs = found["costs"]
+    costs = found.get("costs") or {}
     first = next(iter(costs.values()))["bytes"] if costs else 0
     rows = []
     for name, cost in costs.items():
-        row: dict[str, Any] = {"model": NAMES[name], "MB": f"{cost['bytes'] / 1e6:.1f}"}
+        row: dict[str, Any] = {"model": NAMES.get(name, name), "MB": f"{cost['bytes'] / 1e6:.1f}"}
         row["times smaller"] = f"{first / cost['bytes']:.1f}" if cost["bytes"] else None
         if "parameters" in cost:
             row["parameters"] = f"{cost['parameters'] / 1e6:.2f} M"
@@ -40,23 +40,33 @@ def size_rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def speed_rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A row a model and number of cores: latency, throughput, and how many times as fast as the first."""
-    rows = []
-    for cores in dict.fromkeys(k for cost in found["costs"].values() for k in cost.get("cores", {})):
-        for name, cost in found["costs"].items():
+    costs, rows = found.get("costs") or {}, []
+    for cores in dict.fromkeys(k for cost in costs.values() for k in cost.get("cores", {})):
+        for name, cost in costs.items():
             part = cost["cores"][cores]
             rows.append({
-                "cores": cores, "model": NAMES[name], "p50 ms": f"{part['p50_ms']:.2f}",
+                "cores": cores, "model": NAMES.get(name, name), "p50 ms": f"{part['p50_ms']:.2f}",
                 "p95 ms": f"{part['p95_ms']:.2f}", "times": f"{part['times']:.1f}",
                 "rows/s, 32": f"{part['rows_per_s']:.0f}", "times, 32": f"{part['times_batch']:.1f}",
             })  # fmt: skip
     return rows
 
 
+def cost_tables(found: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
+    """Size and speed as tables whose rows all have the same cells; none where nothing was measured."""
+    tables = []
+    for rows in (size_rows(found), speed_rows(found)):
+        heads = ["model", *(key for key in dict.fromkeys(k for row in rows for k in row) if key != "model")]
+        if rows:
+            tables.append([{head: row.get(head) for head in heads} for row in rows])
+    return tables
+
+
 def metric_rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A row a model: the task's metrics with their intervals."""
     positive = (found.get("data") or {}).get("positive")
     return [
-        {"model": NAMES[name]} | {metric_title(k, positive): _figure(v) for k, v in metrics.items()}
+        {"model": NAMES.get(name, name)} | {metric_title(k, positive): _figure(v) for k, v in metrics.items()}
         for name, metrics in found["metrics"].items()
     ]
 
@@ -64,7 +74,7 @@ def metric_rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
 def loyalty_rows(found: Mapping[str, Any], reference: str) -> list[dict[str, Any]]:
     """A row a model: its loyalties to the student or the teacher with their intervals."""
     return [
-        {"model": NAMES[name]} | {k: _figure(v) for k, v in figures.items()}
+        {"model": NAMES.get(name, name)} | {k: _figure(v) for k, v in figures.items()}
         for name, figures in found["loyalty"].get(reference, {}).items()
     ]
 

@@ -117,6 +117,22 @@ def audit_view(audit: Mapping[str, Any]) -> RenderableType:
     return Group(*parts, Text(printable(audit["verdict"])), *_warnings(audit))
 
 
+def project_view(found: Mapping[str, Any]) -> RenderableType:
+    """What ``commands.run`` returns, as tables: the student, and what became of each stage."""
+    rows = [
+        {"stage": name, "outcome": entry["outcome"], "seconds": entry.get("seconds")}
+        for name, entry in found["stages"].items()
+    ]
+    audit, failed = found.get("audit") or {}, found["failed"]
+    verdict = [Text(printable(audit["verdict"]))] if audit.get("verdict") else []
+    return Group(
+        run_table(found["student"]),
+        results_table(rows, title="stages"),
+        *verdict,
+        *(Text(printable(f"FAILED: {sentence}")) for sentence in failed),
+    )
+
+
 def _figure(name: str, figure: Mapping[str, Any]) -> dict[str, Any]:
     reference = figure.get("reference")
     return {

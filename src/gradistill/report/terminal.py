@@ -57,6 +57,15 @@ class Explanation:
     signed: bool = True
     cut: tuple[int, int] | None = None
 
+    def _repr_html_(self) -> str:
+        from gradistill.report.notebook import explanation_html
+
+        value = "" if self.probabilities is None else f" ({self.probabilities.get(self.label, 0.0):.2f})"
+        title = (
+            f"{self.label}: {self.prediction:.3f}" if self.prediction is not None else f"{self.label}{value}"
+        )
+        return explanation_html(title, self.words, self.texts, self.signed)
+
 
 @dataclass(frozen=True)
 class HeatMap:

@@ -13,10 +13,14 @@ from gradistill.signals.interchange_logits import InterchangeLogits
 from gradistill.signals.logits import Logits
 from gradistill.signals.noise_logits import NoiseLogits
 from gradistill.signals.states import ClsStates, States
+from gradistill.signals.word_copy_logits import WordCopyLogits
+from gradistill.signals.word_scores import WordScores, WordsRead
 
 SIGNALS = (
     Logits,
     CopyLogits,
+    WordCopyLogits,
+    WordsRead,
     NoiseLogits,
     InterchangeLogits,
     EditedLogits,
@@ -28,6 +32,7 @@ SIGNALS = (
     InputGradient,
     ClsGradient,
     AttributionScores,
+    WordScores,
 )
 
 __all__ = [
@@ -52,5 +57,8 @@ __all__ = [
     "SignalValues",
     "States",
     "TargetSignal",
+    "WordCopyLogits",
+    "WordScores",
+    "WordsRead",
     "compute_signals",
 ]

@@ -35,11 +35,18 @@ class Signal(ABC):
     """A frozen dataclass: equal fields, equal signal. ``title`` is what people call it.
 
     ``replaces_words``: whether it is of texts with words replaced, for which a batch must know its words and what may
-    stand in for them.
+    stand in for them. ``crosses``: whether it is of whole texts or their words, so that models with different
+    tokenizers and widths can be compared by it.
     """
 
     title: ClassVar[str]
     replaces_words: ClassVar[bool] = False
+    crosses: ClassVar[bool] = False
+
+    @property
+    def of_outputs(self) -> bool:
+        """Whether it can be had from a model that is only a function of whole texts."""
+        return self.crosses and self.needs() == Needs()
 
     @abstractmethod
     def needs(self) -> Needs:

@@ -213,6 +213,17 @@ class ForwardPass:
             lambda ids, batch: _recorded(self.model, self.probe, _with_ids(batch, ids), Needs()).logits,
         )
 
+    def of_inputs(self, columns: Mapping[str, Tensor]) -> Float[Tensor, "row label"]:
+        """Logits of other texts, given as padded columns; with their graph where gradients are enabled."""
+        device = self.batch.mask.device
+        count, width = columns["input_ids"].shape
+        some = max(1, TOKENS_AT_ONCE // width)
+        parts = [
+            Batch.of({name: tensor[start : start + some].to(device) for name, tensor in columns.items()})
+            for start in range(0, count, some)
+        ]
+        return torch.cat([_recorded(self.model, self.probe, part, Needs()).logits for part in parts])
+
     def with_embeddings(
         self, embeddings: Float[Tensor, "row token hidden"], examples: Int[Tensor, " row"]
     ) -> Float[Tensor, "row label"]:

@@ -18,6 +18,7 @@ class Logits(Signal):
     """``(batch, label)`` in float32 or wider."""
 
     title: ClassVar[str] = "logits"
+    crosses: ClassVar[bool] = True
 
     def needs(self) -> Needs:
         return Needs()

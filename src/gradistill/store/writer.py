@@ -17,6 +17,7 @@ from datasets import Dataset
 from torch import Tensor
 
 from gradistill.batch import Batch
+from gradistill.data.batching import ON_ACCELERATOR, by_length
 from gradistill.data.collator import mask_token_id_of
 from gradistill.data.token_pool import token_pool
 from gradistill.errors import StoreError
@@ -55,7 +56,8 @@ class Build:
     columns: tuple[Column, ...]
     made_for: dict[str, Any]
     about: dict[str, Any]
-    batch_size: int = 64
+    tokens_at_once: int = ON_ACCELERATOR
+    """Of one teacher pass, padding included; the numbers do not depend on it but for rounding."""
     begun_with: int | None = None
     """Rows a shard of the store that is there already, whatever this version would choose."""
 
@@ -251,10 +253,8 @@ def _write_shard(plan: Build, number: int, teacher: TeacherSignals, collate: Col
     rows = plan.rows_of(number)
     packed_rows: list[dict[str, bytes]] = [{} for _ in rows]
     lengths = plan.lengths[rows.start : rows.stop]
-    order = np.argsort(-lengths, kind="stable")
     pool = token_pool(plan.rows) if any(column.signal.replaces_words for column in plan.columns) else None
-    for start in range(0, len(order), plan.batch_size):
-        places = order[start : start + plan.batch_size].tolist()
+    for places in by_length(lengths.tolist(), plan.tokens_at_once):
         columns = collate([plan.rows[rows.start + place] for place in places])
         batch = Batch.of(columns, mask_token_id=mask_token_id_of(collate), token_pool=pool)
         for place, row in zip(places, _signals_by_row(plan.columns, teacher, batch), strict=True):

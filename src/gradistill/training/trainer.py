@@ -27,6 +27,7 @@ from gradistill.errors import TrainingError
 from gradistill.models.attention import second_order_attention
 from gradistill.models.probe import Probe, ProbedModel
 from gradistill.objectives import ModelFacts, Moment, Pair, Term
+from gradistill.objectives.crossing import refuse_what_cannot_cross
 from gradistill.objectives.term import refuse_no_conflict
 from gradistill.recipe import ComputeSettings
 from gradistill.signals.teacher import OnlineTeacher, TeacherSignals
@@ -167,6 +168,7 @@ class DistillationTrainer(Trainer):
         probed = ProbedModel.of(student, trim_last_block=plan.compute.trim_last_block)
         pair = Pair(probed.probe, plan.teacher_facts or probed.probe, plan.shared_embeddings)
         refuse_other_pair(pair)
+        refuse_what_cannot_cross(plan.terms, pair)
         for term in plan.terms:
             term.objective.check(pair)
         if pair.regression or pair.student.multi_label:
@@ -324,6 +326,7 @@ class DistillationTrainer(Trainer):
         return {
             "mask_token_id": mask_token_id_of(self.data_collator),
             "token_pool": None if pool is None else pool.to(self.args.device),
+            "reader": getattr(self.data_collator, "reader", None),
         }
 
     def training_step(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:

@@ -1,0 +1,110 @@
+"""A teacher in memory that reads texts with a tokenizer of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from gradistill.auditing.predictions import Predictions, predict_rows
+from gradistill.auditing.predictor import ClassifierPredictor, Predictor
+from gradistill.commands.answer_sources import (
+    Asked,
+    Values,
+    predicted_values,
+)
+from gradistill.commands.text_lengths import LoadedModel
+from gradistill.data import Collator, Task, encode
+from gradistill.data.batching import row_batches
+from gradistill.models.eval_mode import frozen_eval
+from gradistill.models.facts import ModelFacts
+from gradistill.signals import AttributionScores, Signal, WordScores, compute_signals
+from gradistill.signals.word_replacement import known_words
+from gradistill.signals.word_scores import share_outside_words
+from gradistill.store.fingerprint import of_model, of_tokenizer
+
+
+@dataclass(frozen=True, eq=False)
+class LiveSource:
+    """A classifier that reads texts with a tokenizer of its own, cut at ``max_length`` tokens."""
+
+    reader: LoadedModel
+    tokenizer: PreTrainedTokenizerBase
+    max_length: int
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    kind = "a model with another tokenizer"
+
+    @property
+    def name(self) -> str:
+        return self.reader.name
+
+    @property
+    def predictor(self) -> Predictor:
+        return ClassifierPredictor(self.reader.probed, self.tokenizer, self.max_length)
+
+    def facts(self, task: Task) -> ModelFacts:
+        known = {name: getattr(self.reader.probe, name) for name in ModelFacts.__dataclass_fields__}
+        return replace(ModelFacts(**known), own_texts=True)
+
+    def hashes(self) -> dict[str, str]:
+        return {"teacher": of_model(self.reader.model), "teacher_tokenizer": of_tokenizer(self.tokenizer)}
+
+    def values(self, asked: Asked, signals: Sequence[Signal]) -> Values:
+        found = predicted_values(self.predictor, asked, signals)
+        if rest := [signal for signal in signals if signal not in found]:
+            found |= self._of_words(asked, rest)
+        return found
+
+    def _of_words(self, asked: Asked, signals: Sequence[Signal]) -> Values:
+        encoded = encode(
+            asked.rows, self.tokenizer, asked.task, max_length=self.max_length, words="whole"
+        ).dataset
+        numbers, found, shares = asked.numbers, {signal: {} for signal in signals}, []
+        scored = next((signal for signal in signals if isinstance(signal, WordScores)), None)
+        extra = [AttributionScores(scored.target, scored.steps, scored.rule, signed=True)] if scored else []
+        model, device = self.reader.model, self.reader.probed.device
+        with frozen_eval(model):
+            for some in row_batches(encoded, Collator(self.tokenizer), device):
+                probe = self.reader.probed.verified(some.batch)
+                values = compute_signals(model, probe, some.batch, [*signals, *extra], create_graph=False)
+                words = known_words(some.batch)
+                counts = (words.max(1).values + 1).tolist()
+                for signal in signals:
+                    for place, count, array in zip(
+                        some.places, counts, values[signal].cpu().numpy(), strict=True
+                    ):
+                        found[signal][numbers[place]] = array[..., : max(count, 1)]
+                for each in extra:
+                    shares.append(share_outside_words(values[each], words, some.batch.mask))
+        if shares:
+            self.notes["attribution_outside_words"] = round(float(torch.cat(shares).mean()), 4)
+        return found
+
+    def predictions(self, rows: Dataset, task: Task, split: str) -> Predictions:
+        """With signed maps of words (``word_map``)."""
+        encoded = encode(rows, self.tokenizer, task, max_length=self.max_length, words="whole").dataset
+        found = predict_rows(self.reader.probed, encoded, Collator(self.tokenizer))
+        return replace(found, maps=(), signed=word_maps(found.signed, encoded))
+
+
+def word_maps(signed: Sequence[np.ndarray], encoded: Dataset) -> tuple[np.ndarray, ...]:
+    """Signed scores of tokens, special ones taken out, summed to words; NaN for a word that is not read whole.
+
+    ``encoded`` are the rows with ``word_ids`` (``encode(…, words="whole")``).
+    """
+    maps = []
+    for scores, words, special in zip(
+        signed, encoded["word_ids"][:], encoded["special_tokens_mask"][:], strict=True
+    ):
+        own = np.asarray(words)[np.asarray(special) == 0]
+        sums = np.full(int(own.max(initial=-1)) + 1, np.nan)
+        for word in np.unique(own[own >= 0]):
+            sums[word] = scores[own == word].sum(dtype=np.float64)
+        maps.append(sums)
+    return tuple(maps)

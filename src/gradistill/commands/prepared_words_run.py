@@ -1,0 +1,181 @@
+"""From a teacher that reads the texts by itself, and names, to a training run."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase, set_seed
+
+from gradistill.auditing.function_predictor import PredictFunction
+from gradistill.commands.answer_sources import AnswerSource
+from gradistill.commands.data_warnings import log_splits, refuse_other_kind_of_model, with_positive
+from gradistill.commands.file_source import FileSource
+from gradistill.commands.function_source import FunctionSource, function_name
+from gradistill.commands.live_source import LiveSource
+from gradistill.commands.model_pair import ModelPair
+from gradistill.commands.prepared_run import (
+    cut_checkpoint,
+    refuse_gold_scores,
+    refuse_width_of_checkpoint,
+    unlabelled_rows,
+)
+from gradistill.commands.signal_stores import StoreChoice
+from gradistill.commands.text_lengths import LoadedModel, apart_length, task_length
+from gradistill.commands.words_run import WordsRun
+from gradistill.data import DataChoice, Splits, align_labels, read_splits
+from gradistill.data.teacher_answers import AnswerFile, TeacherAnswers
+from gradistill.errors import ModelError, RecipeError
+from gradistill.models.facts import is_multi_label
+from gradistill.models.loading import (
+    PACKAGED,
+    Head,
+    label_names,
+    load_classifier,
+    load_tokenizer,
+    set_padding,
+)
+from gradistill.models.model_source import ModelSource, model_folder, model_paths
+from gradistill.models.student import silence_embedding_dropout, student_for_labels
+from gradistill.models.tokenizers import check_same_tokens
+from gradistill.recipe import Recipe, StudentSettings
+
+logger = logging.getLogger(__name__)
+
+AnyTeacher = ModelSource | TeacherAnswers | PredictFunction
+"""A classifier, files of answers, or a function from texts to probabilities."""
+
+
+def is_apart(teacher: AnyTeacher, settings: StudentSettings) -> bool:
+    """Whether a teacher reads the texts by itself: it is no model, or the student's checkpoint reads other tokens."""
+    given: Any = teacher
+    if isinstance(given, TeacherAnswers) or is_function(given):
+        return True
+    if settings.checkpoint is None:
+        return False
+    try:
+        check_same_tokens(load_tokenizer(settings.checkpoint), load_tokenizer(given))
+    except ModelError as error:
+        lines = error.what.split("\n")
+        logger.info(
+            f"teacher and student are compared by words: {lines[0].rstrip(':')} ({lines[-1].strip(' -')})"
+        )
+        return True
+    return False
+
+
+def refuse_store(signals: StoreChoice) -> None:
+    """Raise RecipeError for a store of signals, which such a teacher has none of."""
+    if signals.folder is not None:
+        raise RecipeError(
+            f"--signals {signals.where} names a store, and signals of a teacher that reads other tokens than the "
+            "student, or of a file or a function, are kept in memory",
+            expected="--signals auto",
+            remedy="leave --signals out",
+        )
+
+
+def teacher_paths(teacher: AnyTeacher) -> tuple[str, ...]:
+    """The paths, or ids, that a teacher is read from."""
+    given: Any = teacher
+    if isinstance(given, TeacherAnswers):
+        return tuple(str(file) for file in (given.file, given.validation) if file is not None)
+    return () if is_function(given) else model_paths(given)
+
+
+def is_function(teacher: Any) -> bool:
+    """Whether a teacher is a function from texts to probabilities."""
+    return callable(teacher) and not isinstance(teacher, str | tuple)
+
+
+def prepared_words_run(
+    teacher: AnyTeacher, data: DataChoice, recipe: Recipe, *, optional: tuple[str, ...] = ()
+) -> WordsRun:
+    """The run of a teacher for which ``is_apart`` holds, with a new student, and with those of the ``optional`` splits
+    that exist.
+
+    Without a checkpoint the student is one of ``minilm-l6``: there is no teacher to take layers of.
+    """
+    source, splits = _source(teacher, data, optional)
+    log_splits(splits)
+    for rows, given in (
+        ("copies that --augment makes", recipe.training.augment),
+        ("unlabelled rows", data.unlabelled),
+    ):
+        if given:
+            refuse_gold_scores(recipe, splits, rows)
+    set_seed(recipe.training.seed)
+    student, tokenizer, recipe = _student(recipe, splits)
+    usual = source.max_length if isinstance(source, LiveSource) else None
+    recipe = recipe.with_length(apart_length(recipe.training.max_length, student, usual))
+    return WordsRun(
+        recipe=recipe,
+        models=ModelPair(student, None, recipe, shared_embeddings=False, apart=source.facts(splits.task)),
+        tokenizer=tokenizer,
+        names={"teacher": source.name, "data": data.name},
+        splits=splits,
+        unlabelled=unlabelled_rows(data, recipe, splits),
+        source=source,
+    )
+
+
+def _source(teacher: AnyTeacher, data: DataChoice, optional: tuple[str, ...]) -> tuple[AnswerSource, Splits]:
+    """The teacher, and the rows with their labels in its order."""
+    given: Any = teacher
+    splits = read_splits(data, optional=optional)
+    if isinstance(given, TeacherAnswers):
+        files = [AnswerFile.read(file) for file in (given.file, given.validation) if file is not None]
+        if files[0].labels is not None:
+            names = dict(enumerate(files[0].labels))
+            splits = align_labels(splits, names, "file of answers", label_map=data.label_map)
+        splits = with_positive(splits, data.positive)
+        return FileSource.of(given, files, splits), splits
+    if is_function(given):
+        if (own := getattr(given, "labels", None)) is not None:
+            names = dict(enumerate(map(str, own)))
+            splits = align_labels(splits, names, "function", label_map=data.label_map)
+        elif splits.task.labels is not None:
+            logger.info(
+                f"the function's columns are taken for {', '.join(splits.task.labels)}, in this order; "
+                "its attribute labels would name them"
+            )
+        splits = with_positive(splits, data.positive)
+        return FunctionSource.of(given, function_name(given), splits.task), splits
+    tokenizer, (model, _) = load_tokenizer(given), load_classifier(given)
+    splits = align_labels(splits, label_names(model), label_map=data.label_map)
+    refuse_other_kind_of_model(splits.task, is_multi_label(model), "teacher")
+    splits = with_positive(splits, data.positive, [model_folder(given)])
+    set_padding(model, tokenizer)
+    reader = LoadedModel("teacher", model_folder(given), model)
+    return LiveSource(reader, tokenizer, task_length(None, tokenizer, [reader])), splits
+
+
+def _student(recipe: Recipe, splits: Splits) -> tuple[LoadedModel, PreTrainedTokenizerBase, Recipe]:
+    """The student of a checkpoint, its tokenizer, and the recipe with the checkpoint's name."""
+    settings = recipe.student
+    if settings.checkpoint is None:
+        if settings.width is not None:
+            raise RecipeError(
+                "A student's width is given, and there is no teacher to make a narrower one of.",
+                expected="a checkpoint of its own width",
+                remedy="drop student.width, and give --student CHECKPOINT",
+            )
+        logger.info(f"student: {PACKAGED}, as no --student was given and there is no teacher to cut one from")
+        settings = settings.model_copy(update={"checkpoint": PACKAGED})
+        recipe = recipe.model_copy(update={"student": settings})
+    refuse_width_of_checkpoint(settings)
+    if settings.embeddings != "own":
+        raise RecipeError(
+            f"student.embeddings is {settings.embeddings}, and the student reads other tokens than its teacher",
+            expected="own",
+            remedy="--set student.embeddings=own",
+        )
+    assert settings.checkpoint is not None
+    tokenizer = load_tokenizer(settings.checkpoint)
+    head = Head(splits.task.labels, splits.task.multi_label)
+    model = cut_checkpoint(student_for_labels(settings.checkpoint, head, dropout=settings.dropout), settings)
+    set_padding(model, tokenizer)
+    student = LoadedModel("student", settings.checkpoint, model)
+    if settings.dropout == "not_in_embeddings":
+        silence_embedding_dropout(model, student.probe)
+    return student, tokenizer, recipe

@@ -1,0 +1,280 @@
+"""The project file ``gradistill.yaml``: its schema, and from it the data, the recipes and what is looked at.
+
+Every key is checked before any work, and a message names the file, the line and the key. A file may come from somebody
+else: it holds no secrets, and names no code to run (``python:module:function``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+from pydantic import BeforeValidator, Field
+
+from gradistill.auditing.function_predictor import PREFIX
+from gradistill.batch import MOST_SEED
+from gradistill.commands.audit_choice import AuditChoice
+from gradistill.commands.defaults import DEFAULT_METHOD
+from gradistill.commands.export_choice import ExportChoice
+from gradistill.data import DataChoice
+from gradistill.data.data_choice import LabelKind
+from gradistill.errors import GradistillError, RecipeError
+from gradistill.models.packaged import PACKAGED
+from gradistill.recipe import Recipe, load_recipe
+from gradistill.recipe.recipe_files import read_keys
+from gradistill.recipe.schema import Strict, refusal
+from gradistill.recipe.secrets import redacted
+from gradistill.recipe.strict_yaml import yaml_lines
+
+Place = tuple[str | int, ...]
+"""The path of a key in the file."""
+Texts = Annotated[
+    tuple[str, ...], BeforeValidator(lambda given: [given] if isinstance(given, str) else given)
+]
+"""One text, or a list of them."""
+Label = Annotated[str, BeforeValidator(lambda given: str(given) if type(given) is int else given)]
+"""The name of a label, which may be a number."""
+
+
+class ProjectData(Strict):
+    """The fields of ``DataChoice`` that a file can hold."""
+
+    source: str = Field(min_length=1, description="a file, a folder of files, or a hub id")
+    task: str | None = None
+    label_column: str | None = None
+    text_columns: Texts | None = Field(default=None, min_length=1, max_length=2)
+    unlabelled: str | None = None
+    kind: LabelKind | None = None
+    validation_share: float | None = Field(default=None, gt=0, lt=1)
+    validation_seed: int = Field(default=0, ge=0)
+    positive: Label | None = None
+    label_columns: Texts | None = None
+    label_separator: str | None = None
+    label_map: dict[str, str] | None = Field(
+        default=None, description="with teacher.fine_tuned: its output of each label, where names differ"
+    )
+
+
+class Training(Strict):
+    """What is usually changed of a recipe; ``set`` changes the rest, as ``--set`` does."""
+
+    epochs: float | None = None
+    learning_rate: float | None = None
+    batch_size: int | None = None
+    max_length: int | None = None
+    max_train_rows: int | None = None
+    set: Texts = Field(default=(), description="changes of the recipe: training.arguments.bf16=true")
+
+    def changes(self, seed: int, *more: str) -> list[str]:
+        """As ``load_recipe`` takes them; ``set`` comes last."""
+        names = ("epochs", "learning_rate", "batch_size", "max_length", "max_train_rows")
+        given = {name: getattr(self, name) for name in names}
+        set_here = [f"training.{name}={value}" for name, value in given.items() if value is not None]
+        return [f"training.seed={seed}", *set_here, *more, *self.set]
+
+
+class TeacherStage(Training):
+    """A model to fine-tune, or one that is fine-tuned already."""
+
+    model: str = PACKAGED
+    fine_tuned: str | None = None
+
+
+class StudentStage(Training):
+    """The method, and what the student is made of."""
+
+    method: str = DEFAULT_METHOD
+    layers: int | None = None
+    checkpoint: str | None = None
+
+
+class AuditStage(Strict):
+    """What the audit looks at."""
+
+    split: str = "validation"
+    max_rows: int | None = Field(default=500, ge=1)
+    fail_under: dict[str, float] = Field(default_factory=dict)
+
+
+class ExportStage(Strict):
+    """What is written as ONNX."""
+
+    quantize: Literal["int8"] | None = "int8"
+    max_rows: int = Field(default=1000, ge=1)
+    fail_under: dict[str, float] = Field(default_factory=dict)
+
+
+def _left_out(given: Any) -> Any:
+    """``no`` leaves a stage out; a bare ``audit:`` is one without changes."""
+    return None if given is False else {} if given is None else given
+
+
+class ProjectFile(Strict):
+    """The whole file."""
+
+    output: str = Field(min_length=1)
+    seed: int = Field(default=0, ge=0, le=MOST_SEED)
+    data: ProjectData
+    teacher: TeacherStage = TeacherStage()
+    student: StudentStage = StudentStage()
+    audit: Annotated[AuditStage | None, BeforeValidator(_left_out)] = AuditStage()
+    export: Annotated[ExportStage | None, BeforeValidator(_left_out)] = ExportStage()
+
+
+@dataclass(frozen=True)
+class Project:
+    """A project file that was read and checked: what each stage takes. Paths are resolved."""
+
+    file: Path
+    output: Path
+    data: DataChoice
+    teacher: str | None
+    """A teacher that is fine-tuned already."""
+    model: str
+    finetuning: Recipe
+    distillation: Recipe
+    audit: AuditChoice | None
+    export: ExportChoice | None
+
+
+def read_project(file: Path) -> Project:
+    """Read and check a project file. Its paths are relative to its own folder.
+
+    Raises RecipeError for anything that cannot be carried out, with the line and the key.
+    """
+    raw = read_keys(file, "project", "keys such as data, teacher, student, audit, export")
+    lines = yaml_lines(file.read_text(encoding="utf-8"))
+    _refuse_unsafe(file, raw, lines)
+    try:
+        plan = ProjectFile.model_validate(raw)
+    except pydantic.ValidationError as error:
+        place = tuple(error.errors()[0]["loc"])
+        raise _placed(refusal(error, ProjectFile, kind="project"), file, place, lines) from error
+    base = file.parent
+
+    with _at(file, ("data",), lines):
+        fields = plan.data.model_dump(exclude={"source", "unlabelled"})
+        unlabelled = plan.data.unlabelled
+        data = DataChoice(
+            _resolved(plan.data.source, base),
+            unlabelled=None if unlabelled is None else _resolved(unlabelled, base),
+            **fields,
+        )
+    if plan.teacher.fine_tuned is not None:
+        _refuse_idle(file, raw, lines)
+    with _at(file, ("teacher",), lines):
+        finetuning = load_recipe("finetune", changes=plan.teacher.changes(plan.seed), authors_settings=False)
+    with _at(file, ("student",), lines):
+        student = plan.student
+        layers = [] if student.layers is None else [f"student.layers={student.layers}"]
+        changes = student.changes(plan.seed, *layers)
+        distillation = load_recipe(student.method, changes=changes, authors_settings=False)
+        if student.checkpoint is not None:
+            checkpoint = _resolved(student.checkpoint, base)
+            settings = distillation.student.model_copy(update={"checkpoint": checkpoint})
+            distillation = distillation.model_copy(update={"student": settings})
+    with _at(file, ("audit",), lines):
+        audit = None if plan.audit is None else AuditChoice(
+            split=plan.audit.split, max_rows=plan.audit.max_rows, limits=plan.audit.fail_under, seed=plan.seed
+        )  # fmt: skip
+    with _at(file, ("export",), lines):
+        export = None if plan.export is None else ExportChoice(
+            quantize=plan.export.quantize, max_rows=plan.export.max_rows, limits=plan.export.fail_under,
+            seed=plan.seed,
+        )  # fmt: skip
+    teacher = plan.teacher.fine_tuned
+    return Project(
+        file=file,
+        output=base / plan.output,
+        data=data,
+        teacher=None if teacher is None else _resolved(teacher, base),
+        model=_resolved(plan.teacher.model, base),
+        finetuning=finetuning,
+        distillation=distillation,
+        audit=audit,
+        export=export,
+    )
+
+
+def _resolved(name: str, base: Path) -> str:
+    """A path as seen from the file's folder; a hub id, and a name that is nothing there, as it is."""
+    there = base / name
+    return str(there) if there.exists() or name.startswith(("./", "../")) else name
+
+
+def _refuse_unsafe(file: Path, raw: Mapping[Any, Any], lines: Mapping[Place, int]) -> None:
+    for place, value in _texts(raw):
+        if value.strip().startswith(PREFIX) or f"={PREFIX}" in value:
+            error = RecipeError(
+                f"{_named(place)} names code to run: {value!r}",
+                expected="a model folder or hub id: a project file runs no code of its own",
+                remedy=f"give {PREFIX}… on the command line of gradistill audit or distill",
+            )
+            raise _placed(error, file, place, lines)
+    for place, value in _texts(raw):
+        parent: Any = {place[-1]: value}
+        change = value.partition("=")
+        named = {change[0].rpartition(".")[2]: change[2]} if change[1] else {}
+        if redacted(parent) != parent or redacted(named) != named:
+            error = RecipeError(
+                f"{_named(place)} holds what looks like a secret",
+                expected="no tokens and no passwords: a project file is read by others",
+                remedy="remove it, and set HF_TOKEN in the environment",
+            )
+            raise _placed(error, file, place, lines)
+
+
+def _texts(content: Any, place: Place = ()) -> Iterator[tuple[Place, str]]:
+    if isinstance(content, Mapping):
+        for key, value in content.items():
+            yield from _texts(value, (*place, key))
+    elif isinstance(content, list):
+        for number, value in enumerate(content):
+            yield from _texts(value, (*place, number))
+    elif isinstance(content, str):
+        yield place, content
+
+
+def _refuse_idle(file: Path, raw: Mapping[Any, Any], lines: Mapping[Place, int]) -> None:
+    """A teacher that is there already is not trained: what would train it would be ignored."""
+    if idle := [name for name in raw["teacher"] if name != "fine_tuned"]:
+        error = RecipeError(
+            f"teacher.{idle[0]} is given, and teacher.fine_tuned too, which is trained already",
+            expected="one of them",
+            remedy=f"remove teacher.{idle[0]}, or teacher.fine_tuned",
+        )
+        raise _placed(error, file, ("teacher", idle[0]), lines)
+
+
+def _named(place: Place) -> str:
+    return ".".join(map(str, place))
+
+
+@contextmanager
+def _at(file: Path, place: Place, lines: Mapping[Place, int]) -> Iterator[None]:
+    """Errors inside the block name the line of the key, or that of the part of the file which they are about."""
+    try:
+        yield
+    except GradistillError as error:
+        inside = [p for p in lines if p[: len(place)] == place and len(p) > len(place)]
+        named = next((p for p in inside if _is_about(error.what, p)), place)
+        raise _placed(error, file, named, lines) from error
+
+
+def _is_about(message: str, place: Place) -> bool:
+    """Whether a message names a key, by the recipe's name for it or its own."""
+    key = str(place[-1])
+    return any(f"{part}{key} " in f"{message} " for part in (".", "--", "'s ")) or message.startswith(
+        f"{key} "
+    )
+
+
+def _placed(error: GradistillError, file: Path, place: Place, lines: Mapping[Place, int]) -> RecipeError:
+    known = next((place[:n] for n in range(len(place), 0, -1) if place[:n] in lines), None)
+    where = f"{file}, line {lines[known]}" if known is not None else str(file)
+    key = f" ({_named(place)})" if place and _named(place) not in error.what else ""
+    return RecipeError(f"{where}{key}: {error.what}", expected=error.expected, remedy=error.remedy)

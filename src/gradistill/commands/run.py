@@ -1,0 +1,296 @@
+"""``gradistill run``: a project file carried through, stage by stage: teacher, student, audit, export, one page."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from gradistill.commands.audit import FIGURES as AUDIT_FIGURES
+from gradistill.commands.audit import PAGE as AUDIT_PAGE
+from gradistill.commands.audit import audit
+from gradistill.commands.defaults import PROJECT_FILE
+from gradistill.commands.distill import distill
+from gradistill.commands.export import CARD as EXPORT_CARD
+from gradistill.commands.export import FIGURES as EXPORT_FIGURES
+from gradistill.commands.export import export_model
+from gradistill.commands.finetune import finetune
+from gradistill.commands.output_folder import FolderKind, held
+from gradistill.commands.project_file import Project, read_project
+from gradistill.commands.run_folder import CARD, METRICS, record_of
+from gradistill.data import DataChoice
+from gradistill.data.data_source import path_text
+from gradistill.data.file_readers import ending_of
+from gradistill.errors import ModelError
+from gradistill.export.packages import check_packages
+from gradistill.io import checksum_of, differences, read_object, write_whole
+from gradistill.report.audit_tables import failures
+from gradistill.report.project_page import project_page
+
+logger = logging.getLogger(__name__)
+
+STAGES, SUMMARY = "stages.json", "summary.html"
+TEACHER, STUDENT, AUDIT, EXPORT = "teacher", "student", "audit", "export"
+PROJECT = FolderKind("project")
+SHOWN = 5
+"""Differences that a message lists."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a project. It is current while what it ``needs`` is what it was made from, and its result stands.
+
+    ``result`` is the file that is there once it is finished. ``make`` replaces an earlier result, and goes on with an
+    unfinished one.
+    """
+
+    name: str
+    result: Path
+    needs: Mapping[str, Any]
+    make: Callable[[], Any]
+
+
+@dataclass
+class Ledger:
+    """What each finished stage was made from, on disk: a stage is entered when it ends."""
+
+    file: Path
+    stages: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, file: Path) -> Ledger:
+        """The ledger in a file; an empty one where there is none, or a damaged one: then stages are made again."""
+        try:
+            found = read_object(file)
+        except (OSError, ValueError):
+            found = {}
+        return cls(file, {name: entry for name, entry in found.items() if isinstance(entry, dict)})
+
+    def enter(self, stage: Stage, seconds: float) -> None:
+        self.stages[stage.name] = {"needs": stage.needs, "seconds": round(seconds, 1)}
+        self._write()
+
+    def strike(self, stage: Stage) -> None:
+        """Before a stage is made again: half of an old one and half of a new one must not pass for either."""
+        if self.stages.pop(stage.name, None) is not None:
+            self._write()
+
+    def _write(self) -> None:
+        write_whole(self.file, (json.dumps(self.stages, indent=1) + "\n").encode())
+
+
+def run(project: str | Path = PROJECT_FILE) -> dict[str, Any]:
+    """Carry a project file through: fine-tune, distil, audit, export, and one page ``summary.html`` about it all.
+
+    The same call goes on with what was stopped. A finished stage is kept, unless something that it was made from has
+    changed: a setting, a row, or the weights of an earlier stage. An export without its packages is left out, and the
+    result says so.
+
+    Parameters:
+        ``project``: the file that ``init`` writes.
+
+    Returns ``teacher`` and ``student`` (as ``metrics.json``), ``audit`` and ``export`` (as their JSON files, None where
+    left out), ``stages`` (outcome and seconds of each), ``failed`` (sentences about figures below their limits), and
+    ``page``, the path of the page.
+
+    Raises RecipeError for a file that cannot be carried out, with its line and key, and what the stages raise.
+
+    Example: ``gradistill.run("gradistill.yaml")["student"]["loyalty"]["response"]``
+    """
+    plan = read_project(Path(project))
+    if plan.export is not None and (reason := _missing_packages()):
+        logger.info(f"export: will be left out: {reason}")
+    with held(plan.output, PROJECT):
+        return _carried_through(plan)
+
+
+def _carried_through(plan: Project) -> dict[str, Any]:
+    ledger = Ledger.read(plan.output / STAGES)
+    data = _data_needs(plan.data)
+    stages: dict[str, Any] = {}
+
+    if plan.teacher is None:
+        _carry(_teacher_stage(plan, data), ledger, stages)
+    teacher = plan.teacher or str(plan.output / TEACHER)
+    weights = weights_of(teacher)
+    _carry(_student_stage(plan, data, teacher, weights), ledger, stages)
+    student = str(plan.output / STUDENT)
+    both = {TEACHER: weights, STUDENT: weights_of(student)}
+    if plan.audit is not None:
+        _carry(_audit_stage(plan, data, both, teacher), ledger, stages)
+    if plan.export is not None:
+        if reason := _missing_packages():
+            stages[EXPORT] = {"outcome": "left out", "reason": reason}
+            logger.warning(f"export: left out: {reason}")
+        else:
+            _carry(_export_stage(plan, data, both, teacher), ledger, stages)
+
+    found = {
+        "stages": stages,
+        TEACHER: record_of(teacher) or None,
+        STUDENT: record_of(student),
+        AUDIT: read_object(plan.output / AUDIT / AUDIT_FIGURES) if AUDIT in stages else None,
+        EXPORT: _export_figures(plan, stages),
+    }
+    below = [f"{f['figure']} is {f['value']}, below {f['limit']}" for f in failures(found[AUDIT] or {})]
+    found["failed"] = [*below, *((found[EXPORT] or {}).get("failed") or ())]
+    page = plan.output / SUMMARY
+    content = project_page(found, plan.output.name, _links(plan, stages), _settings(plan))
+    write_whole(page, content.encode("utf-8", "backslashreplace"))
+    return {**found, "page": str(page)}
+
+
+def _carry(stage: Stage, ledger: Ledger, stages: dict[str, Any]) -> None:
+    """Make a stage, or keep it where it is current; say which, and why."""
+    before = ledger.stages.get(stage.name)
+    finished = stage.result.is_file()
+    if before is not None and finished and before.get("needs") == stage.needs:
+        logger.info(f"{stage.name}: finished, kept")
+        stages[stage.name] = {"outcome": "kept", "seconds": before.get("seconds")}
+        return
+    logger.info(f"{stage.name}: {_why(before, finished, stage)}")
+    ledger.strike(stage)
+    start = perf_counter()
+    stage.make()
+    seconds = perf_counter() - start
+    ledger.enter(stage, seconds)
+    stages[stage.name] = {"outcome": "made", "seconds": round(seconds, 1)}
+
+
+def _why(before: Mapping[str, Any] | None, finished: bool, stage: Stage) -> str:
+    if before is None:
+        return "made again: it is not known what it was made from" if finished else "begins, or goes on"
+    if not finished:
+        return f"made again: {stage.result.name} is gone"
+    changed = list(differences(before.get("needs"), dict(stage.needs)))
+    shown = [
+        f"{path} changed" if _is_hash(old) or _is_hash(new) else f"{path} was {old!r}, is {new!r}"
+        for path, old, new in changed[:SHOWN]
+    ]
+    more = f", and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
+    return f"made again: {'; '.join(shown)}{more}"
+
+
+def _is_hash(value: Any) -> bool:
+    return isinstance(value, str) and len(value) == 64 and not set(value) - set("0123456789abcdef")
+
+
+def _teacher_stage(plan: Project, data: Mapping[str, Any]) -> Stage:
+    folder, rows = plan.output / TEACHER, replace(plan.data, unlabelled=None)
+    needs = {"recipe": plan.finetuning.as_written(), "model": weights_of(plan.model), "data": data}
+    return Stage(
+        TEACHER, folder / METRICS, needs, lambda: finetune(plan.model, rows, folder, plan.finetuning, overwrite=True)
+    )  # fmt: skip
+
+
+def _student_stage(plan: Project, data: Mapping[str, Any], teacher: str, weights: str) -> Stage:
+    folder, recipe = plan.output / STUDENT, plan.distillation
+    needs = {"recipe": recipe.as_written(), TEACHER: weights, "data": data}
+    if recipe.student.checkpoint:
+        needs["checkpoint"] = weights_of(recipe.student.checkpoint)
+    return Stage(
+        STUDENT, folder / METRICS, needs, lambda: distill(teacher, plan.data, folder, recipe, overwrite=True)
+    )
+
+
+def _audit_stage(plan: Project, data: Mapping[str, Any], both: Mapping[str, str], teacher: str) -> Stage:
+    assert plan.audit is not None
+    folder, choice, rows = plan.output / AUDIT, plan.audit, replace(plan.data, unlabelled=None)
+    settings = {"split": choice.split, "max_rows": choice.max_rows, "fail_under": dict(choice.limits)}
+    needs = {AUDIT: {**settings, "seed": choice.seed}, **both, "data": data}
+
+    def make() -> None:
+        audit(teacher, [str(plan.output / STUDENT)], rows, folder, choice, overwrite=True)
+
+    return Stage(AUDIT, folder / AUDIT_FIGURES, needs, make)
+
+
+def _export_stage(plan: Project, data: Mapping[str, Any], both: Mapping[str, str], teacher: str) -> Stage:
+    assert plan.export is not None
+    folder, choice, rows = plan.output / EXPORT, plan.export, replace(plan.data, unlabelled=None)
+    settings = {
+        "quantize": choice.quantize, "max_rows": choice.max_rows, "fail_under": dict(choice.limits),
+        "seed": choice.seed,
+    }  # fmt: skip
+    needs = {EXPORT: settings, **both, "data": data}
+
+    def make() -> None:
+        student = str(plan.output / STUDENT)
+        export_model(student, folder, choice, data=rows, teacher=teacher, overwrite=True)
+
+    return Stage(EXPORT, folder / EXPORT_FIGURES, needs, make)
+
+
+def _data_needs(choice: DataChoice) -> dict[str, Any]:
+    """How rows are read, and the hashes of the files that hold them; a hub id stands for itself."""
+    how = {f.name: getattr(choice, f.name) for f in fields(choice) if f.name not in ("source", "unlabelled")}
+    written: dict[str, Any] = json.loads(json.dumps(how))  # as the ledger holds it: tuples are lists there
+    files = {}
+    for source in (choice.source, choice.unlabelled):
+        if source is not None:
+            files |= _hashes(Path(path_text(source)))
+    return {**{name: value for name, value in written.items() if value is not None}, "files": files}
+
+
+def _hashes(place: Path) -> dict[str, str]:
+    if place.is_file():
+        return {place.name: checksum_of(place)}
+    if not place.is_dir():
+        return {str(place): "hub"}
+    files = [path for path in sorted(place.rglob("*")) if path.is_file()]
+    kept = [path for path in files if ending_of(path) or path.suffix == ".arrow"]
+    return {path.relative_to(place).as_posix(): checksum_of(path) for path in kept}
+
+
+def weights_of(model: str) -> str:
+    """What tells a model from another of the same name: a hash of its weights; of one on the hub its id."""
+    files = sorted(Path(model).glob("*.safetensors"))
+    return "+".join(map(checksum_of, files)) or model
+
+
+def _missing_packages() -> str:
+    """Why there can be no export; blank where there can."""
+    try:
+        check_packages()
+    except ModelError as error:
+        return f"{error.what}. {error.remedy}"
+    return ""
+
+
+def _export_figures(plan: Project, stages: Mapping[str, Any]) -> dict[str, Any] | None:
+    made = stages.get(EXPORT, {}).get("outcome") in ("made", "kept")
+    return read_object(plan.output / EXPORT / EXPORT_FIGURES) if made else None
+
+
+def _links(plan: Project, stages: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What the page links to, as seen from it."""
+    parts = {
+        "Audit: examples, figures, change report": f"{AUDIT}/{AUDIT_PAGE}",
+        "Model card of the student": f"{STUDENT}/{CARD}",
+        "Model card of the teacher": f"{TEACHER}/{CARD}",
+        "Card of the export": f"{EXPORT}/{EXPORT_CARD}",
+    }
+    left_out = {
+        name
+        for name in (AUDIT, EXPORT, TEACHER)
+        if stages.get(name, {}).get("outcome") not in ("made", "kept")
+    }
+    return [(title, link) for title, link in parts.items() if link.partition("/")[0] not in left_out]
+
+
+def _settings(plan: Project) -> dict[str, Any]:
+    return {
+        "data": plan.data.name,
+        "columns of text": ", ".join(plan.data.columns or ()),
+        "label": plan.data.label,
+        "teacher made from": plan.teacher or plan.model,
+        "method": plan.distillation.method,
+        "student's layers": plan.distillation.student.layers,
+        "epochs of the teacher": None if plan.teacher else plan.finetuning.training.epochs,
+        "epochs of the student": plan.distillation.training.epochs,
+        "seed": plan.distillation.training.seed,
+    }

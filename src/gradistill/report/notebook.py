@@ -1,0 +1,98 @@
+"""What a notebook shows of a run, an audit and an explanation: small tables, escaped, without scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup, escape
+
+from gradistill.auditing.figure_titles import title_of
+from gradistill.data.tasks import metric_title
+from gradistill.data.word_scores import WordScore
+from gradistill.printing import printable
+from gradistill.report.number_text import between, count, decimal
+from gradistill.report.run_summary import role_of
+
+BLUE, ORANGE = "74, 144, 217", "217, 115, 13"
+"""Words for the label, and against it, as in the terminal."""
+
+
+def metrics_html(metrics: Mapping[str, Any]) -> str:
+    """What ``metrics.json`` holds: the models with their metrics, and the loyalties with their floors."""
+    if not metrics:
+        return "<p>no metrics</p>"
+    models = [
+        {"model": role, "layers": count(own.get("layers")), "parameters": count(own.get("parameters"))}
+        | {metric_title(k, metrics.get("positive")): decimal(v) for k, v in (scores or {}).items()}
+        for role, own, scores in (
+            ("teacher", metrics.get("teacher"), metrics.get("teacher_eval")),
+            (role_of(metrics), metrics.get("student"), metrics.get("eval")),
+        )
+        if own
+    ]
+    title = f"{metrics.get('method')} on {metrics.get('task')}, seed {metrics.get('seed')}"
+    loyalty = _agreement(metrics.get("loyalty") or {}, "loyalty")
+    return _table(models, title) + (_table(loyalty) if loyalty else "")
+
+
+def audit_html(audit: Mapping[str, Any]) -> str:
+    """What ``audit.json`` holds: the verdict, and the loyalties of each student."""
+    parts = [Markup("<p><strong>{}</strong></p>").format(_text(audit.get("verdict") or ""))]
+    for student in audit.get("students") or []:
+        figures = (student.get("figures") or {}).get("loyalty") or {}
+        parts.append(Markup(_table(_agreement(figures, "loyalty"), str(student.get("name")))))
+    return "".join(parts)
+
+
+def explanation_html(
+    title: str, words: Sequence[WordScore], texts: Sequence[str], signed: bool = True
+) -> str:
+    """Texts whose words are shaded by their scores: blue for the label, orange against it, with the score as a hint."""
+    top = max((abs(word.score) for word in words), default=0.0) or 1.0
+    parts = [Markup("<p><strong>{}</strong></p>").format(_text(title))]
+    for segment, text in enumerate(texts):
+        shown, place = Markup(), 0
+        for word in sorted((w for w in words if w.segment == segment), key=lambda w: w.start):
+            colour = ORANGE if signed and word.score < 0 else BLUE
+            shade = f"background: rgba({colour}, {0.6 * abs(word.score) / top:.2f})"
+            shown += escape(_text(text[place : word.start]))
+            shown += Markup('<span style="{}" title="{}">{}</span>').format(
+                shade, f"{word.score:+.3f}", _text(text[word.start : word.end])
+            )
+            place = word.end
+        parts.append(Markup("<p>{}{}</p>").format(shown, _text(text[place:])))
+    return "".join(parts)
+
+
+def _agreement(figures: Mapping[str, Any], head: str) -> list[dict[str, Any]]:
+    rows = []
+    for name, figure in figures.items():
+        if isinstance(figure, Mapping):
+            low, high = decimal(figure.get("low")), decimal(figure.get("high"))
+            interval = None if low is None or high is None else between(low, high)
+            rows.append(
+                {head: title_of(name), "value": decimal(figure.get("value")), "95 % interval": interval}
+                | {"n": count(figure.get("n")), "floor": decimal(figure.get("floor"))}
+            )
+    return rows
+
+
+def _table(rows: Sequence[Mapping[str, Any]], title: str = "") -> str:
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    head = Markup().join(Markup("<th>{}</th>").format(_text(column)) for column in columns)
+    body = Markup().join(
+        Markup("<tr>{}</tr>").format(
+            Markup().join(Markup("<td>{}</td>").format(_text(row.get(column))) for column in columns)
+        )
+        for row in rows
+    )
+    caption = Markup("<caption>{}</caption>").format(_text(title)) if title else Markup()
+    return str(
+        Markup("<table>{}<thead><tr>{}</tr></thead><tbody>{}</tbody></table>").format(caption, head, body)
+    )
+
+
+def _text(value: Any) -> str:
+    """A value as text in which nothing can mislead a reader."""
+    return "–" if value is None else printable(str(value))

@@ -1,0 +1,165 @@
+"""The summary of a project: one HTML page about teacher, student, audit and export, with links to the whole of each.
+
+As on the page of an audit, text from outside is text and never markup, and nothing is loaded from anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from gradistill.auditing.figure_titles import title_of
+from gradistill.data.tasks import metric_title
+from gradistill.report.audit_tables import capital
+from gradistill.report.change_report import verdict_view
+from gradistill.report.export_tables import NAMES, loyalty_rows, size_rows, speed_rows
+from gradistill.report.html import asset, page_template, policy
+from gradistill.report.model_card import audit_warnings, public_name
+from gradistill.report.number_text import between, count, decimal
+from gradistill.report.run_summary import role_of
+
+HEADLINES = ("response", "flips", "shapley", "label", "kappa", "probability", "prediction", "saliency")
+"""Figures of an audit that are shown, reasons first; all are on the page of the audit."""
+
+
+def project_page(
+    found: Mapping[str, Any], name: str, links: Sequence[tuple[str, str]], settings: Mapping[str, Any]
+) -> str:
+    """The whole HTML file.
+
+    Parameters:
+        ``found``: ``teacher``, ``student``, ``audit``, ``export``, ``stages`` and ``failed``, as ``commands.run`` has
+            them; what is None is left out.
+        ``name``: of the project.
+        ``links``: titles and addresses as seen from the page.
+        ``settings``: what was chosen, by name.
+
+    Example: ``project_page(found, "tickets", [("Audit", "audit/audit.html")], {"method": "coalition"})``
+    """
+    style = asset("page.css")
+    student, audit = found["student"], found.get("audit")
+    models = _models(found)
+    return page_template("project.html.j2").render(
+        policy=policy(style),
+        style=Markup(style),
+        name=name,
+        task=student.get("task"),
+        headline=_headline(found),
+        judged=None if audit is None else verdict_view(audit),
+        failed=found.get("failed") or [],
+        warnings=[public_name(text) for text in _warnings(found)],
+        models=models,
+        metrics=list(dict.fromkeys(title for model in models for title in model["metrics"])),
+        figures=_figures(found),
+        exported=_exported(found.get("export")),
+        stages=[_stage(stage, entry) for stage, entry in found["stages"].items()],
+        links=links,
+        settings=[
+            (key, public_name(str(value))) for key, value in settings.items() if value not in (None, "")
+        ],
+        rows=_rows(student),
+        versions=list((student.get("versions") or {}).items()),
+    )
+
+
+def _headline(found: Mapping[str, Any]) -> str:
+    """Student and teacher in one sentence."""
+    student = found["student"]
+    ours, theirs = student.get("eval") or {}, student.get("teacher_eval") or {}
+    name = next((metric for metric in ours if metric in theirs), None)
+    if name is None:
+        return ""
+    sizes = [(student.get(role) or {}).get("parameters") for role in ("student", "teacher")]
+    title = metric_title(name, student.get("positive"))
+    sentence = f"the student has {title} {decimal(ours[name])}, its teacher {decimal(theirs[name])}."
+    return capital(
+        f"with {sizes[0] / sizes[1]:.0%} of the parameters, {sentence}" if all(sizes) else sentence
+    )
+
+
+def _models(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A row a model: what it is, and its metrics on the validation and test rows."""
+    student = found["student"]
+    rows = []
+    for role, own, scores, tested in (
+        ("teacher", student.get("teacher"), student.get("teacher_eval"), student.get("teacher_test")),
+        (role_of(student), student["student"], student.get("eval"), student.get("test")),
+    ):
+        if own is None:
+            continue
+        metrics = {metric_title(k, student.get("positive")): decimal(v) for k, v in (scores or {}).items()}
+        metrics |= {
+            f"{metric_title(k, student.get('positive'))}, test": decimal(v) for k, v in (tested or {}).items()
+        }
+        about = {"layers": count(own.get("layers")), "parameters": count(own.get("parameters"))}
+        rows.append({"role": role, **about, "metrics": metrics})
+    return rows
+
+
+def _figures(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Figures of agreement with interval, n, floor and gain: of the audit, or else of the training run."""
+    audit = found.get("audit")
+    if audit is not None and audit.get("students"):
+        groups = audit["students"][0].get("figures") or {}
+        known = {name: figure for group in groups.values() for name, figure in group.items()}
+        data, meanings = audit.get("data") or {}, audit.get("meanings") or {}
+        source = f"of the audit, on the {data.get('split')} rows"
+    else:
+        known, meanings = found["student"].get("loyalty") or {}, {}
+        source = "of the training run, on validation rows"
+    rows = [
+        _figure(name, known[name], meanings.get(name)) for name in HEADLINES if isinstance(known.get(name), Mapping)
+    ]  # fmt: skip
+    return {"source": source, "rows": rows}
+
+
+def _figure(name: str, figure: Mapping[str, Any], meaning: str | None) -> dict[str, Any]:
+    low, high = decimal(figure.get("low")), decimal(figure.get("high"))
+    return {
+        "title": title_of(name),
+        "meaning": meaning,
+        "value": decimal(figure.get("value")),
+        "interval": None if low is None or high is None else between(low, high),
+        "n": count(figure.get("n")),
+        "floor": decimal(figure.get("floor")),
+        "gain": decimal(figure.get("gain")),
+    }
+
+
+def _exported(export: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """Tables of the export, each with its columns and a row a model."""
+    if export is None:
+        return []
+    tables = (
+        ("Size", size_rows(export)),
+        ("Speed", [{"model": row["model"], **row} for row in speed_rows(export)]),
+        ("Agreement with the student", loyalty_rows(export, "student")),
+    )
+    return [
+        {"title": title, "columns": list(dict.fromkeys(key for row in rows for key in row)), "rows": rows}
+        for title, rows in tables
+        if rows
+    ]
+
+
+def _stage(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
+    seconds = entry.get("seconds")
+    return {"name": NAMES.get(name, name), "outcome": entry["outcome"], "reason": entry.get("reason"),
+            "seconds": None if seconds is None else f"{seconds:,.0f} s"}  # fmt: skip
+
+
+def _rows(student: Mapping[str, Any]) -> list[tuple[str, str | None]]:
+    return [(split, count(rows)) for split, rows in ((student.get("data") or {}).get("rows") or {}).items()]
+
+
+def _warnings(found: Mapping[str, Any]) -> list[str]:
+    """Those of all stages, each once."""
+    warnings = [
+        *(found["student"].get("warnings") or ()),
+        *(audit_warnings(found["audit"]) if found.get("audit") else ()),
+        *((found.get("export") or {}).get("warnings") or ()),
+        *(f"{name} was left out: {entry['reason']}" for name, entry in found["stages"].items() if entry.get("reason")),
+    ]  # fmt: skip
+    return [capital(str(text)) for text in dict.fromkeys(warnings)]

@@ -1,0 +1,226 @@
+"""A project: from one's own file to a folder with everything; what is finished stays, what changed is made again."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gradistill.commands import project_file
+from gradistill.commands import run as module
+from gradistill.commands.audit_choice import AuditChoice
+from gradistill.commands.init import init
+from gradistill.commands.project_file import read_project
+from gradistill.commands.run import run
+from gradistill.errors import RecipeError
+from small import logged, texts, write_table
+from typed_command import exit_code
+
+PROJECT = """
+output: out
+data: {{source: rows.csv, text_columns: [text], label_column: label, validation_share: 0.3}}
+teacher: {{model: {model}, epochs: 2, learning_rate: 0.02}}
+student: {{method: kd, layers: 1, epochs: 1, learning_rate: 0.01}}
+audit: {{max_rows: 4}}
+export: no
+"""
+
+
+@pytest.fixture
+def project(small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    write_table(tmp_path / "rows.csv", texts("two", 24))
+    file = tmp_path / "gradistill.yaml"
+    file.write_text(PROJECT.format(model=small.base))
+    return file
+
+
+class StandIns:
+    """In the place of the commands: each writes what its stage ends with. ``weights`` are those of the next model."""
+
+    def __init__(self) -> None:
+        self.made: list[str] = []
+        self.weights = "first"
+
+    def trained(self, _: Any, __: Any, folder: Path, recipe: Any, *, overwrite: bool) -> None:
+        assert overwrite  # what is unfinished goes on, what is finished is replaced
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "model.safetensors").write_text(f"{self.weights} {folder.name}")
+        (folder / "metrics.json").write_text("{}")
+        self.made.append(folder.name)
+
+    def audited(self, _: Any, __: Any, ___: Any, folder: Path, choice: Any, *, overwrite: bool) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "audit.json").write_text("{}")
+        self.made.append("audit")
+
+
+@pytest.fixture
+def stages(monkeypatch: pytest.MonkeyPatch) -> StandIns:
+    own = StandIns()
+    for name in ("finetune", "distill"):
+        monkeypatch.setattr(module, name, own.trained)
+    monkeypatch.setattr(module, "audit", own.audited)
+    monkeypatch.setattr(module, "project_page", lambda *_: "page")
+    return own
+
+
+def changed(project: Path, before: str, now: str) -> Path:
+    assert before in project.read_text()
+    project.write_text(project.read_text().replace(before, now))
+    return project
+
+
+def test_what_is_finished_stays_and_what_depends_on_a_change_is_made_again(
+    project: Path, stages: StandIns
+) -> None:
+    def made(*change: str) -> list[str]:
+        stages.made.clear()
+        run(changed(project, *change) if change else project)
+        return list(stages.made)
+
+    lines: list[str] = []
+    with logged(lines):
+        assert made() == ["teacher", "student", "audit"]
+        assert made() == []
+        assert made("max_rows: 4", "max_rows: 5") == ["audit"]
+        assert "audit: made again: audit.max_rows was 4, is 5" in lines
+        stages.weights = "second"
+        assert made("layers: 1, epochs: 1", "layers: 1, epochs: 2") == ["student", "audit"]
+        assert "student: made again: recipe.training.epochs was 1.0, is 2.0" in lines
+        assert "audit: made again: student changed" in lines
+        assert made("layers: 1, epochs: 2", "layers: 1, epochs: 3") == ["student"]  # of the same weights
+        (project.parent / "out" / "audit" / "audit.json").unlink()
+        assert made() == ["audit"]
+        assert made("label_column: label", "label_column: label, positive: negative") == [
+            "teacher", "student", "audit"
+        ]  # fmt: skip
+
+
+def test_a_killed_run_goes_on_with_the_stage_that_it_was_in(
+    project: Path, stages: StandIns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "distill", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(project)
+    found = run(project)
+    assert stages.made == ["teacher", "student", "audit"]
+    assert {name: entry["outcome"] for name, entry in found["stages"].items()} == {
+        "teacher": "kept", "student": "made", "audit": "made"
+    }  # fmt: skip
+
+
+def test_a_whole_project_with_an_export_that_has_no_packages(
+    project: Path, small: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = partial(
+        AuditChoice, faithfulness_rows=0, perturbed_rows=0, shapley_rows=0, response_rows=3, floor_rows=0
+    )
+    monkeypatch.setattr(project_file, "AuditChoice", quick)
+    monkeypatch.setattr(module, "_missing_packages", lambda: "an export needs <onnx>")
+    changed(project, "export: no", "export: {quantize: null}")
+    changed(
+        project,
+        f"model: {small.base}, epochs: 2, learning_rate: 0.02",
+        f"fine_tuned: {small.teachers['two']}",
+    )
+    found = run(project)
+    assert {name: entry["outcome"] for name, entry in found["stages"].items()} == {
+        "student": "made", "audit": "made", "export": "left out"
+    }  # fmt: skip
+    page = Path(found["page"]).read_text()
+    assert "Export was left out: an export needs &lt;onnx&gt;" in page
+    assert 'href="audit/audit.html"' in page
+    assert 'href="student/README.md"' in page
+    assert "Response loyalty" in page
+    assert str(project.parent) not in page
+    assert 'href="export' not in page
+    assert 'href="teacher' not in page
+
+
+def test_one_column_and_a_number_need_no_brackets_and_no_quotes(project: Path) -> None:
+    changed(
+        project,
+        "text_columns: [text], label_column: label",
+        "text_columns: text, positive: 1, unlabelled: rows.csv",
+    )
+    choice = read_project(project).data
+    assert (choice.columns, choice.positive) == (("text",), "1")
+    assert choice.paths == (str(project.parent / "rows.csv"),) * 2
+
+
+def test_changed_rows_and_a_stranger_in_the_folder(project: Path, tmp_path: Path) -> None:
+    before = read_project(project)
+    assert module._data_needs(before.data) == json.loads(json.dumps(module._data_needs(before.data)))
+    first = module._data_needs(before.data)
+    write_table(tmp_path / "rows.csv", texts("two", 26))
+    assert module._data_needs(before.data)["files"] != first["files"]
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("mine")
+    with pytest.raises(RecipeError, match=r"no project of ours: thesis\.txt"):
+        run(project)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "message"),
+    [
+        ("max_rows: 4", "maxrows: 4", r"line 6: the project has an unknown key 'audit\.maxrows'"),
+        ("epochs: 2", "epochs: lots", r"line 4: .*teacher\.epochs"),
+        ("epochs: 2", "epochs: -2", r"line 4 .*training\.epochs"),
+        ("method: kd", "method: kdd", r"line 5 .*there is no method 'kdd'"),
+        ("method: kd", "set: [training.epoch=3]", r"(?s)line 5.*training\.epoch"),
+        ("source: rows.csv", "source: rows.csv, validation_share: 0.2", r"stands twice, in line 3"),
+        ("model: ", "model: python:os:system, set: [], x: ", r"line 4: teacher\.model names code to run"),
+        ("method: kd", "method: kd, set: [training.arguments.hub_token=hf_abcdefghijkl]", r"line 5.*secret"),
+        ("model: ", "fine_tuned: ./t, model: ", r"line 4.*teacher\.model is given, and teacher\.fine_tuned too"),
+    ],
+)  # fmt: skip
+def test_messages_of_the_file_name_line_and_key(project: Path, before: str, now: str, message: str) -> None:
+    project.write_text(project.read_text().replace(before, now, 1))
+    with pytest.raises(RecipeError, match=message) as refused:
+        run(project)
+    assert "hf_abc" not in str(refused.value)
+    assert not (project.parent / "out").exists()
+
+
+def test_what_init_writes_is_what_run_reads(tmp_path: Path) -> None:
+    rows = [
+        {"ticket": f"please {'refund' if k % 2 else 'log in'} number {k}", "category": "a b"[k % 2 * 2]}
+        for k in range(40)
+    ]
+    write_table(tmp_path / "tickets.csv", rows)
+    file = init(str(tmp_path / "tickets.csv"), tmp_path / "deep" / "gradistill.yaml", model="owner/name")
+    text = file.read_text()
+    assert "# not certain: no column is called like a label, and this one has 2 values in 40 rows" in text
+    project = read_project(file)
+    assert project.data.label_column == "category"
+    assert project.data.columns == ("ticket",)
+    assert project.model == "owner/name"
+    assert project.distillation.method == "coalition"
+    with pytest.raises(RecipeError, match="is there already"):
+        init(str(tmp_path / "tickets.csv"), file)
+    init(str(tmp_path / "tickets.csv"), file, force=True)
+
+
+def test_the_commands_of_a_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_table(tmp_path / "rows.csv", texts("two", 20))
+    assert exit_code(monkeypatch, ("run",)) == 2
+    assert "To do: gradistill init my_rows.csv" in capsys.readouterr().err
+    assert exit_code(monkeypatch, ("init", "rows.csv", "--model", "owner/name")) == 0
+    assert capsys.readouterr().out.endswith("then: gradistill run\n")
+    assert "source: rows.csv" in (tmp_path / "gradistill.yaml").read_text()
+    assert exit_code(monkeypatch, ("init", "rows.csv")) == 2
+    assert "give --force" in capsys.readouterr().err
+    assert exit_code(monkeypatch, ("init", "rows.csv", "--force", "--text-columns", "texts")) == 2
+    assert "texts" in capsys.readouterr().err
+    assert exit_code(monkeypatch, ("distill", "--data", "rows.csv")) == 2
+    assert "gradistill init FILE proposes teacher" in capsys.readouterr().err

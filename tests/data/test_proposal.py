@@ -1,0 +1,109 @@
+"""Columns that are proposed, and the doubts that come with them; looking at them imports no torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gradistill.data.data_choice import DataChoice
+from gradistill.data.proposal import propose
+from gradistill.errors import DataError
+from small import write_table
+
+WORDS = (
+    "the film was {} indeed",
+    "I found the plot {} today",
+    "what a {} evening it was",
+    "they say it is {} now",
+)
+
+
+def text(k: int) -> str:
+    return f"{WORDS[k % 4].format(('dull', 'great')[k % 2])} take {k}"
+
+
+def rows(**columns: Callable[[int], Any]) -> list[dict[str, Any]]:
+    return [{name: cell(k) for name, cell in columns.items()} for k in range(40)]
+
+
+def proposed(tables: list[dict[str, Any]], **given: Any) -> Any:
+    return propose(DataChoice(tables, **given))
+
+
+def test_a_label_without_a_usual_name_is_proposed_with_a_reason() -> None:
+    found = proposed(rows(ticket=text, category=lambda k: ("refund", "login")[k % 2]))
+    assert (found.choice.label_column, found.choice.columns) == ("category", ("ticket",))
+    assert found.choice.validation_share == 0.2
+    assert "this one has 2 values in 40 rows" in found.reasons["label_column"]
+    assert "no validation split" in found.reasons["validation_share"]
+    assert len(found.splits.rows["validation"]) == 8
+
+
+def test_what_is_named_is_kept() -> None:
+    table = rows(
+        a=text, b=lambda k: f"{text(k)} more", topic=lambda k: "xy"[k % 2], area=lambda k: "pqr"[k % 3]
+    )
+    found = proposed(table, text_columns=("b",), label_column="area", validation_share=0.5)
+    assert (found.choice.label_column, found.choice.columns, found.choice.validation_share) == (
+        "area",
+        ("b",),
+        0.5,
+    )
+    assert "label_column" not in found.reasons
+
+
+@pytest.mark.parametrize(
+    ("columns", "wanted", "doubt"),
+    [
+        ({"text": text, "label": lambda k: k % 5 + 1}, {"kind": "classes"}, ("kind", "scores where their order")),
+        ({"text": text, "score": lambda k: k % 5 + 1}, {"kind": "scores"}, ("kind", "in a column of this name")),
+        ({"text": text, "label": lambda k: k % 3}, {"kind": "classes", "label_column": "label"}, None),
+        ({"text": text, "label": lambda k: k / 8}, {"kind": "scores"}, None),
+        ({"text": text, "labels": lambda k: ["a", "b"][: k % 2 + 1]}, {"kind": "multi_label"}, None),
+        ({"text": text, "label": lambda k: ("a", "b", "a|b")[k % 3]}, {"label_separator": "|", "kind": None},
+         ("label_separator", "'a|b' looks like several labels")),
+        ({"text": text, "rude": lambda k: k % 2, "spam": lambda k: k // 2 % 2, "odd": lambda k: k // 4 % 2},
+         {"label_columns": ("rude", "spam", "odd"), "kind": "multi_label"}, ("label_columns", "holds 0 or 1")),
+        ({"text": text, "label": lambda k: ["no", "yes"][k % 2], "target": lambda k: k // 4 % 2},
+         {"label_column": "label"}, ("label_column", "'target' may be the label too")),
+        ({"text": text, "product": lambda k: ("tea", "tin", "toy")[k // 2 % 3], "label": lambda k: "ab"[k % 2]},
+         {"text_columns": ("text",)}, ("text_columns", "half of a pair")),
+        ({"premise": text, "hypothesis": lambda k: f"well {text(k + 1)}", "label": lambda k: "ab"[k % 2]},
+         {"text_columns": ("premise", "hypothesis")}, ("text_columns", "read as a pair")),
+        ({"review_id": lambda k: f"r-{k}", "text": text, "label": lambda k: "ab"[k % 2]},
+         {"text_columns": ("text",)}, ("left_out", "'review_id' (ids or codes)")),
+        ({"body": lambda k: {"text": text(k)}, "meta": lambda k: {"id": k, "label": "ab"[k % 2]}},
+         {"text_columns": ("body.text",), "label_column": "meta.label"}, None),
+    ],
+)  # fmt: skip
+def test_kinds_of_tables(columns: Any, wanted: dict[str, Any], doubt: tuple[str, str] | None) -> None:
+    found = proposed(rows(**columns))
+    assert {name: getattr(found.choice, name) for name in wanted} == wanted
+    if doubt:
+        assert doubt[1] in found.reasons[doubt[0]]
+    else:
+        assert not {"kind", "label_column", "text_columns"} & found.reasons.keys()
+
+
+def test_the_only_table_of_a_folder_and_what_cannot_be_proposed(tmp_path: Path) -> None:
+    write_table(tmp_path / "only" / "tickets.csv", rows(ticket=text, intent=lambda k: "ab"[k % 2]))
+    found = propose(DataChoice(str(tmp_path / "only")))
+    assert found.choice.source == str(tmp_path / "only" / "tickets.csv")
+    with pytest.raises(DataError, match=r"no column looks like a label\. Its columns: 'one', 'two'"):
+        proposed(rows(one=text, two=lambda k: f"also {text(k)}"))
+    with pytest.raises(DataError, match="missing label"):
+        proposed(rows(text=text, label=lambda k: "ab"[k % 2] if k else None))
+
+
+def test_looking_at_columns_imports_no_torch() -> None:
+    program = (
+        "import sys, gradistill.commands.init; "
+        "print([m for m in ('torch', 'transformers', 'sklearn.metrics') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
