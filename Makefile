@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 DATA ?= data
 OUTPUT ?= runs/bench
 
-.PHONY: demo test lint types bench clean
+.PHONY: demo test lint types docs bench clean
 .NOTPARALLEL: # they share one environment
 
 demo: $(VENV)/.demo
@@ -18,9 +18,13 @@ test: $(VENV)/.dev
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 
 types: $(VENV)/.dev
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+docs: $(VENV)/.dev # site/index.html; to search in it, $(BIN)/python -m http.server --directory site
+	PATH=$(abspath $(BIN)):$$PATH NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: $(VENV)/.dev # DATA=FOLDER with sst2, mrpc and snli
 	PATH=$(abspath $(BIN)):$$PATH benchmarks/all.sh $(DATA) $(OUTPUT)
@@ -32,4 +36,4 @@ $(VENV)/.%: pyproject.toml constraints.txt # installed with an extra
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs build dist src/*.egg-info
+	rm -rf $(VENV) runs build dist site src/*.egg-info

@@ -1,5 +1,5 @@
 #!/bin/sh
-# The main job on real data: the teachers of docs/benchmarks.md, and the students that docs/results.md audits.
+# The main job on real data: the teachers of docs/benchmarks.md, and the students that docs/results/audits.md shows.
 #
 #   benchmarks/main_job.sh DATA OUTPUT [TASK ...]      (tasks: mrpc stsb snli sst2 cola; the first four if none is named)
 #

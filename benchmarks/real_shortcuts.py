@@ -105,7 +105,7 @@ def main() -> None:
 
 {markdown(table)}"""
     publish("real_shortcuts", text, found, command="python benchmarks/real_shortcuts.py MODELS DATA",
-            page=PAGE.with_name("results.md"))  # fmt: skip
+            page=PAGE.parent / "results" / "shortcuts.md")  # fmt: skip
 
 
 def predictor(folder: Path) -> Any:

@@ -32,7 +32,7 @@ from gradistill.recipe import load_recipe
 METHODS = ("finetune", "kd", "gkd", "adkd", "rationale")
 ALIKE = ["training.learning_rate=1e-4", "training.batch_size=16"]
 FIGURES = ("accuracy", "challenge accuracy", "label loyalty", "saliency loyalty", "shortcut share")
-RESULTS = PAGE.with_name("results.md")
+RESULTS = PAGE.parent / "results" / "shortcuts.md"
 
 
 def main() -> None:

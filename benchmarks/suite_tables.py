@@ -1,10 +1,10 @@
-"""What a suite found, where people read it: a page of all its figures, the tables of docs/results.md, its lines.
+"""What a suite found, where people read it: a page of all its figures, its tables by task, its lines.
 
     gradistill bench benchmarks/suite.yaml --data DATA --output OUTPUT
     python benchmarks/suite_tables.py OUTPUT [--suite suite]
 
-Writes docs/SUITE.md, the sections SUITE (and SUITE_2 for students of 2 layers, …) of docs/results.md, and
-benchmarks/results/SUITE.jsonl.
+Writes docs/results/SUITE_figures.md, the sections SUITE (and SUITE_2 for students of 2 layers, …) of
+docs/results/suite_by_task.md, and benchmarks/results/SUITE.jsonl.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from measuring import PAGE, markdown, publish
 from gradistill.bench.result_lines import RESULTS, read_lines, write_lines
 
 HERE = Path(__file__).parent
+PAGES = PAGE.parent / "results"
 TITLES = {
     "metric": "The task's metric (Matthews correlation on cola, f1 on mrpc, Spearman's correlation on stsb, "
     "accuracy elsewhere)",
@@ -48,8 +49,8 @@ def main() -> None:
         panels = [panel for panel in found["panels"] if panel["layers"] == layers]
         text = "\n\n".join((*by_task(panels), stars(found), over_tasks(tables, layers)))
         name = given.suite if layers == found["panels"][0]["layers"] else f"{given.suite}_{layers}"
-        publish(name, text, retention(panels), command=command, page=PAGE.with_name("results.md"))
-    page = PAGE.with_name(f"{given.suite}.md")
+        publish(name, text, retention(panels), command=command, page=PAGES / "suite_by_task.md")
+    page = PAGES / f"{given.suite}_figures.md"
     page.write_text(f"<!-- {command}: OUTPUT/bench.md -->\n{tables}", encoding="utf-8")
     compared = {row["method"] for panel in found["panels"] for row in panel["rows"]}
     lines = [line for line in read_lines(given.output / RESULTS).values() if line["method"] in compared]

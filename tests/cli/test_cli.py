@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import shlex
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
@@ -99,18 +97,6 @@ def test_a_command_leaves_the_other_processes_before_it_ends(
     typed("tasks")
     typed("explain", "--model", "nowhere", "a text")
     assert left == [True, True]
-
-
-def test_the_main_job_by_the_installed_command(small: Any, tmp_path: Path) -> None:
-    """Fine-tune in a process of its own: the entry point, real pipes, nothing patched."""
-    command = [
-        sys.executable, "-m", "gradistill", "finetune", "--model", str(small.base), "--data", str(folder_of(small)),
-        "--epochs", "1", "--label-column", "label", "--text-columns", "text", "--output", str(tmp_path / "teacher"),
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert f"written to {tmp_path / 'teacher'}" in done.stdout.replace("\n", "")
-    assert (tmp_path / "teacher" / "metrics.json").is_file()
 
 
 def test_distil_and_explain(small: Any, tmp_path: Path, typed: Type) -> None:

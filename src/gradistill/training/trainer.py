@@ -82,15 +82,23 @@ class DistillationTrainer(Trainer):
     """Trains ``model`` to be near ``teacher`` by ``objectives``; everything else is the Trainer's own.
 
     The first parameters are the Trainer's, in its order: ``model``, ``args``, ``data_collator``, ``train_dataset``, and
-    so on. ``docs/training.md`` lists what differs. These are keywords:
+    so on. ``docs/training.md`` lists what differs.
 
-    ``teacher`` is a sequence classifier (set to eval mode and taken out of every graph) or anything that returns
-    signals (``TeacherSignals``, then with ``teacher_facts``); None where no objective needs one.
-    ``objectives`` are ``Term(objective, weight)`` or bare objectives of weight 1. The loss is the sum of the weighted
-    distances, each averaged over all examples of the optimizer step: accumulated batches and all processes. Rows
-    without a label (-100) do not count in the average of ``hard_label``.
+    Parameters:
+        ``model``: the student, a sequence classifier.
+        ``teacher``: a sequence classifier (set to eval mode and taken out of every graph) or anything that returns
+            signals (``TeacherSignals``, then with ``teacher_facts``); None where no objective needs one.
+        ``objectives``: ``Term(objective, weight)`` or bare objectives of weight 1.
+        ``teacher_facts``: what is known of a teacher that is no model.
+        ``shared_embeddings``: whether both models have one embedding layer, copied from teacher to student.
+        ``compute``: how the same thing is computed (``ComputeSettings`` of ``gradistill.recipe``).
+
+    The loss is the sum of the weighted distances, each averaged over all examples of the optimizer step: accumulated
+    batches and all processes. Rows without a label (-100) do not count in the average of ``hard_label``.
+
     A ``Term(…, every=k)`` runs where ``global_step`` is a multiple of k. Learning rate and betas of an Adam that the
     Trainer creates are then corrected (``correct_for_lazy_terms``); an optimizer that is handed in is not touched.
+
     Projections that objectives learn are part of the training (optimizer, checkpoints), and not of the student.
     Evaluation is the plain model's. While a gradient objective is on, the student has eager attention and its
     second-order gradient is checked before the first step.

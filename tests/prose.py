@@ -1,0 +1,74 @@
+"""What plain English forbids, counted: sentences of more than 25 words, lines over 100 columns, words to avoid.
+
+``python tests/prose.py [FILES]`` prints the counts of each page, and ``--write`` makes them the limits of the test.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+MOST_WORDS, WIDTH = 25, 100
+AVOIDED = re.compile(
+    r"\b(says?|said|saying|tells?|told|hears?|heard|speaks?|spoke|spoken|remembers?|remembered|unasked|beside|"
+    r"are there|takes no notice)\b",
+    re.IGNORECASE,
+)
+"""Models and programs compute; they do not speak. The rest has a plainer word."""
+SENTENCE = re.compile(r"(?<=[.!?:])\s+(?=[A-Z0-9α-ω(\"]|gradistill|onnxruntime|accelerate|e²KD)")
+
+
+def counts(text: str) -> dict[str, list[str]]:
+    """The sentences, lines and words that break the rules. Fences, tables and generated sections do not count."""
+    prose = _prose(text)
+    paragraphs = re.split(r"\n\s*\n|\n(?=\s*(?:[-*] |\d+\. |#))", prose)
+    sentences = [s for p in paragraphs for s in SENTENCE.split(_plain(p))]
+    return {
+        "sentences": [s for s in sentences if len(s.split()) > MOST_WORDS],
+        "lines": [line for line in prose.splitlines() if len(line) > WIDTH and " " in line[:WIDTH].strip()],
+        "words": AVOIDED.findall(_plain(prose)),
+    }
+
+
+def _prose(text: str) -> str:
+    text = re.sub(r"(?ms)^<!-- (\w+) -->$.*?^<!-- end of \1 -->$", "", text)
+    text = re.sub(r"(?ms)^\s*```.*?^\s*```$", "", text)
+    text = re.sub(r"(?ms)^\$\$.*?^\$\$$", "", text)
+    return "\n".join(
+        line for line in text.splitlines() if not line.lstrip().startswith(("|", "<", ":::", "!["))
+    )
+
+
+def _plain(text: str) -> str:
+    text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)
+    text = re.sub(r"`[^`]*`", "Code", text.replace("*", ""))
+    return re.sub(r"^\s*(?:-|\d+\.|#+)\s+", "", text, flags=re.MULTILINE)
+
+
+def main() -> None:
+    root = Path(__file__).parents[1]
+    named = [Path(word).resolve() for word in sys.argv[1:] if word != "--write"]
+    pages = named or [
+        *(root / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
+        *sorted((root / "docs").rglob("*.md")),
+    ]
+    found = {page.relative_to(root).as_posix(): counts(page.read_text(encoding="utf-8")) for page in pages}
+    numbers = {name: {kind: len(of) for kind, of in each.items() if of} for name, each in found.items()}
+    for name, each in numbers.items():
+        print(f"{name:40}", each)
+    print(
+        "all",
+        {kind: sum(len(each[kind]) for each in found.values()) for kind in ("sentences", "lines", "words")},
+    )
+    if named:
+        for each in found.values():
+            print(*(f"{kind}: {one}" for kind, of in each.items() for one in of), sep="\n")
+    if "--write" in sys.argv:
+        kept = {name: each for name, each in numbers.items() if each}
+        (root / "tests" / "prose_limits.json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
