@@ -161,10 +161,6 @@ def test_an_onnx_folder_predicts_too(small: Any, tmp_path: Path) -> None:
     labels = load_predictor(str(folder)).labels or ()
     out = [[row[f"probability_{label}"] for label in labels] for row in read(tmp_path / "out.jsonl")]
     assert np.array(out) == pytest.approx(expected, abs=1e-6)
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"problem_type": "multi_label_classification"}))
-    with pytest.raises(ModelError, match="several labels a row"):
-        load_predictor(str(folder))
 
 
 def test_an_onnx_model_that_is_no_classifier_is_refused(small: Any, tmp_path: Path) -> None:
@@ -335,7 +331,10 @@ def test_killed_at_any_moment_it_goes_on_and_writes_the_same_bytes(
         os.kill(process, signal.SIGKILL)
         os.waitpid(process, 0)
         assert not output.exists() or output.read_bytes() == whole  # never a part of it
-        if not output.exists() or folder_of(output).exists():
+        if output.exists() and folder_of(output).exists() and not [*folder_of(output).glob("*.json")]:
+            with pytest.raises(RecipeError, match="exists"):  # it was finished, and all but removed
+                predict(model, data, output)
+        elif not output.exists() or folder_of(output).exists():
             found = predict(model, data, output)
             went_on += 0 < found["computed"] < 60
         assert output.read_bytes() == whole

@@ -40,7 +40,7 @@ def stored(method: str, student: Any, teacher: Any, data: Dataset, folder: Path)
     asked = (Logits(), *signals_of(METHODS[method], pair, "teacher"))
     columns = columns_for(asked, pair.teacher, "float32")
     made_for = {"for": method, "signals": [column.as_dict() for column in columns]}
-    plan = Build(folder, data, columns, made_for, {}, batch_size=3)
+    plan = Build(folder, data, columns, made_for, {}, tokens_at_once=24)
     build(plan, online, padded)
     return StoredTeacher.open(folder, plan.made_for, columns, data["index"])
 
