@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -23,14 +25,19 @@ def shipped_methods() -> tuple[str, ...]:
 def shipped(method: str) -> dict[str, Any]:
     if method not in shipped_methods():
         raise RecipeError(f"there is no method {method!r}", remedy=nearest(method, shipped_methods()))
-    text = (resources.files("gradistill.recipe") / "shipped" / f"{method}.yaml").read_text(encoding="utf-8")
-    raw = load_yaml(text)
+    raw = deepcopy(_as_written(method))
     if "base" not in raw:
         return raw
     base = shipped(raw["base"])
     if not raw.get("inherit_tasks", True):
         base.pop("tasks", None)
     return merged(base, raw)
+
+
+@cache
+def _as_written(method: str) -> dict[str, Any]:
+    text = (resources.files("gradistill.recipe") / "shipped" / f"{method}.yaml").read_text(encoding="utf-8")
+    return load_yaml(text)
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
