@@ -33,6 +33,7 @@ def test_the_whole_way_once_and_not_twice(
     small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(room, "CORPUS", {"train": 24, "validation": 9, "test": 9})
+    monkeypatch.setattr(room, "METHODS", ("kd", "rationale"))
     monkeypatch.setattr(room, "STUDENT_ROWS", 12)
     monkeypatch.setattr(room, "STUDENT_LAYERS", 2)
     monkeypatch.setattr(room, "PACKAGED", str(small.base))
