@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import TrainerCallback
 
+from gradistill.commands.distill import distill
 from gradistill.commands.finetune import finetune
 from gradistill.errors import GradistillError, RecipeError
 from gradistill.models.input_limits import Limits
@@ -180,3 +182,31 @@ def test_a_command_probes_each_model_once(
     assert sorted((kind, layers) for kind, _, layers in found) == [
         ("Limits", 2), ("Limits", 3), ("Probe", 2), ("Probe", 3),
     ]  # fmt: skip
+
+
+class _Tracker(TrainerCallback):
+    """Keeps what a run logs, and a file where TensorBoard has its own."""
+
+    def __init__(self) -> None:
+        self.logged: dict[str, float] = {}
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        self.logged |= logs
+        folder = Path(args.output_dir) / "runs" / "today"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "events").write_text("\n".join(sorted(self.logged)))
+
+
+def test_trackers_get_terms_and_loyalties_and_their_files_stay(small: Any, tmp_path: Path) -> None:
+    tracker, output = _Tracker(), tmp_path / "run"
+    recipe = load_recipe(
+        "kd", changes=["student.layers=2", "training.epochs=1", "training.arguments.logging_steps=1"]
+    )
+    metrics = distill(str(small.teachers["two"]), small.choice("two"), output, recipe, callbacks=[tracker])
+    response = metrics["loyalty"]["response"]
+    assert tracker.logged["eval_response_loyalty"] == response["value"]
+    assert tracker.logged["eval_response_loyalty_floor"] == response["floor"]
+    assert {"raw/soft_label", "weighted/soft_label", "eval_accuracy"} <= tracker.logged.keys()
+    assert "eval_label_loyalty" in (output / "runs" / "today" / "events").read_text().splitlines()
+    distill(str(small.teachers["two"]), small.choice("two"), output, recipe, overwrite=True)
+    assert not (output / "runs" / "today" / "events").exists(), "a log of the run that was replaced"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
@@ -36,12 +37,14 @@ from gradistill.training.checkpoints import has_seal, last_whole
 from gradistill.training.distributed import processes
 
 RECIPE, INPUTS, METRICS, CARD = "recipe.yaml", "inputs.json", "metrics.json", "README.md"
+LOGS = "runs"
+"""Where TensorBoard writes, in ``checkpoints`` and then in the folder itself."""
 _DRAFT, _UNFINISHED_DRAFT = "finished", "finishing"
 _IN_CHECKPOINTS = re.compile(
-    rf"checkpoint-\d+|{RECIPE}|{INPUTS}|{_DRAFT}|{_UNFINISHED_DRAFT}|runs|"
+    rf"checkpoint-\d+|{RECIPE}|{INPUTS}|{_DRAFT}|{_UNFINISHED_DRAFT}|{LOGS}|"
     + draft_of(f"{RECIPE}|{INPUTS}").pattern
 )
-"""Names in ``checkpoints``; the Trainer's loggers write into ``runs``."""
+"""Names in ``checkpoints``."""
 _METRICS_KEYS = {"task", "method", "seed", "student", "teacher", "timing", "versions", "inputs"}
 _INPUTS_KEYS = {"student", "tokenizer", "train"}
 _RECIPE_KEYS = {"method", "task", "student", "training", "objectives"}
@@ -112,7 +115,7 @@ def close_run(
     output: Path, save: Callable[[Path], object], recipe: Recipe, metrics: Mapping[str, Any], card: str
 ) -> None:
     """Put the model that ``save`` writes, the recipe, the card and the metrics in their place, each file whole, the
-    metrics last; then remove the checkpoints: the folder itself is the best model."""
+    metrics last; then remove the checkpoints: the folder itself is the best model. What TensorBoard logged stays."""
     work = output / CHECKPOINTS
     draft, done = work / _UNFINISHED_DRAFT, work / _DRAFT
     for earlier in (draft, done):
@@ -123,6 +126,8 @@ def close_run(
     text = json.dumps(metrics, indent=2, allow_nan=False) + "\n"
     for name, content in ((RECIPE, recipe.as_yaml()), (CARD, card), (METRICS, text)):
         (draft / name).write_text(content, encoding="utf-8")
+    if (work / LOGS).is_dir():
+        shutil.copytree(work / LOGS, draft / LOGS)
     draft.rename(done)
     put_in_place(done, output, RUN)
     discard(work)

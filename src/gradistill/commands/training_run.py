@@ -41,6 +41,19 @@ from gradistill.training.weight_average import WeightAverage
 logger = logging.getLogger(__name__)
 
 
+def loyalties_of(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The loyalties of a finished run with their floors, under the names that experiment trackers group by.
+
+    Example: ``{"eval_response_loyalty": 0.81, "eval_response_loyalty_floor": 0.02}``
+    """
+    figures = {
+        name: entry for name, entry in (metrics.get("loyalty") or {}).items() if isinstance(entry, dict)
+    }
+    found = {f"eval_{name}_loyalty": entry.get("value") for name, entry in figures.items()}
+    found |= {f"eval_{name}_loyalty_floor": entry.get("floor") for name, entry in figures.items()}
+    return {name: value for name, value in found.items() if value is not None}
+
+
 @dataclass(frozen=True)
 class EncodedRows:
     """The encoded rows of a run, by split, and how many of their texts are cut."""
@@ -112,6 +125,7 @@ class Run(ABC):
                 "versions": versions(),
                 **self.about(encoded, inputs),
             }
+            trainer.log(loyalties_of(metrics))
             card = model_card({**metrics, "recipe": self.recipe.as_dict()})
             close_run(output, saving(self.saved_model(), self.tokenizer), self.recipe, metrics, card)
         return metrics
