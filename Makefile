@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 DATA ?= data
 OUTPUT ?= runs/bench
 
-.PHONY: demo test lint types docs bench clean
+.PHONY: demo test lint types docs wheel bench clean
 .NOTPARALLEL: # they share one environment
 
 demo: $(VENV)/.demo
@@ -25,6 +25,16 @@ types: $(VENV)/.dev
 
 docs: $(VENV)/.dev # site/index.html; to search in it, $(BIN)/python -m http.server --directory site
 	PATH=$(abspath $(BIN)):$$PATH NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# The built wheel, installed without this folder: what others get. Packages that it needs are those of $(VENV).
+wheel: $(VENV)/.dev
+	rm -rf dist build/wheel
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	$(PYTHON) -m venv --without-pip build/wheel
+	$(BIN)/python -m pip --python build/wheel/bin/python install --quiet --no-deps --no-index dist/*.whl
+	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
+	    > $$(build/wheel/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/others.pth
+	cd build/wheel && bin/python ../../tests/installed_wheel.py ../../src/gradistill && bin/gradistill --version
 
 bench: $(VENV)/.dev # DATA=FOLDER with sst2, mrpc and snli
 	PATH=$(abspath $(BIN)):$$PATH benchmarks/all.sh $(DATA) $(OUTPUT)
