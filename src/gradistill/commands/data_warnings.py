@@ -17,7 +17,7 @@ from gradistill.commands.run_folder import record_of
 from gradistill.data import DataChoice, Splits, Task
 from gradistill.data.batching import Collate
 from gradistill.data.data_source import is_path, path_text
-from gradistill.data.overlap import overlap, texts_of
+from gradistill.data.overlap import as_text, overlap, texts_of
 from gradistill.data.split_tables import Wanted, read_source
 from gradistill.data.table import with_fields
 from gradistill.data.tasks import label_key, no_better_than_constant
@@ -126,5 +126,5 @@ def overlap_with_training(splits: Splits, split: str, choice: DataChoice) -> dic
     table = with_fields(tables["train"], columns) if "train" in tables else None
     if table is None or not all(name in table.columns for name in columns):
         return None
-    training = {name: list(map(str, table.columns[name])) for name in columns}
+    training = {name: list(map(as_text, table.columns[name])) for name in columns}
     return overlap(texts_of(splits.rows[split], columns), training)
