@@ -68,8 +68,20 @@ def teacher_warning(
     return f"the {owner} is no better than a constant answer: {problem}. Check the labels and the data"
 
 
-def refuse_other_kind_of_model(task: Task, multi_label: bool, owner: str) -> None:
-    """Raise DataError where the rows may have several labels and the model predicts one, or the other way round."""
+def refuse_other_kind_of_model(task: Task, multi_label: bool, owner: str, tokens: bool = False) -> None:
+    """Raise DataError where the rows may have several labels and the model predicts one, or the other way round; or
+    where words have labels and the model is not one of ``tokens``, or the other way round."""
+    if task.token_labels != tokens:
+        kinds = (
+            ("a tag for each word", "one label for a text")
+            if task.token_labels
+            else ("one label for a text", "a tag for each word")
+        )
+        raise DataError(
+            f"The data have {kinds[0]}, and the {owner} predicts {kinds[1]}.",
+            expected=f"a {owner} of the same kind of task",
+            remedy=f"take another {owner}, or other columns (--text-columns, --label-column)",
+        )
     if task.multi_label == multi_label:
         return
     kinds = (

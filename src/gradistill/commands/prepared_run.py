@@ -12,10 +12,11 @@ from gradistill.commands.data_warnings import log_splits, refuse_other_kind_of_m
 from gradistill.commands.model_pair import ModelPair
 from gradistill.commands.task_run import TaskRun
 from gradistill.commands.text_lengths import LoadedModel, task_length
-from gradistill.data import DataChoice, Splits, align_labels, load_unlabelled, read_splits
+from gradistill.commands.token_run import task_run_of
+from gradistill.data import DataChoice, Splits, Task, align_labels, load_unlabelled, read_splits
 from gradistill.errors import RecipeError
 from gradistill.models.device_map import DeviceMap
-from gradistill.models.facts import is_multi_label
+from gradistill.models.facts import is_multi_label, is_token_classifier
 from gradistill.models.loading import label_names, load_classifier, load_tokenizer, set_padding
 from gradistill.models.model_source import ModelSource, model_folder, model_name
 from gradistill.models.student import (
@@ -45,14 +46,14 @@ def prepared_run(
 ) -> TaskRun:
     """The run with its teacher and a new student, and with those of the ``optional`` splits that exist."""
     tokenizer = load_tokenizer(teacher)
-    teacher_model, _ = load_classifier(teacher, device_map=device_map)
-    splits = align_labels(
-        read_splits(data, optional=optional), label_names(teacher_model), label_map=data.label_map
-    )
-    refuse_other_kind_of_model(splits.task, is_multi_label(teacher_model), "teacher")
+    teacher_model, _ = load_classifier(teacher, device_map=device_map, tokens=True)
+    splits, tokens = read_splits(data, optional=optional), is_token_classifier(teacher_model)
+    refuse_other_kind_of_model(splits.task, is_multi_label(teacher_model), "teacher", tokens)
+    splits = align_labels(splits, label_names(teacher_model), label_map=data.label_map)
     splits = with_positive(splits, data.positive, [model_folder(teacher)])
     log_splits(splits)
     if recipe.training.augment:
+        refuse_words(splits.task, "copies that --augment makes")
         refuse_gold_scores(recipe, splits, "copies that --augment makes")
     set_seed(recipe.training.seed)
     reader = LoadedModel("teacher", model_folder(teacher), teacher_model)
@@ -66,7 +67,7 @@ def prepared_run(
     warnings = pair_warnings(reader.model, student.model, layers=(reader.probe.layers, student.probe.layers))
     for warning in warnings:
         logger.warning(warning)
-    return TaskRun(
+    return task_run_of(splits.task)(
         recipe=recipe,
         models=ModelPair.of(student, reader, recipe),
         tokenizer=tokenizer,
@@ -80,6 +81,7 @@ def unlabelled_rows(data: DataChoice, recipe: Recipe, splits: Splits) -> Dataset
     """The rows without labels, numbered behind those of the training split."""
     if data.unlabelled is None:
         return None
+    refuse_words(splits.task, "unlabelled rows")
     if not recipe.needs_teacher:
         raise RecipeError(
             f"unlabelled rows are given for {recipe.method!r}, which learns from labels alone",
@@ -90,6 +92,16 @@ def unlabelled_rows(data: DataChoice, recipe: Recipe, splits: Splits) -> Dataset
     rows = load_unlabelled(data.unlabelled, splits.task, first_index=len(splits.rows["train"]))
     logger.info(f"unlabelled: {len(rows)} rows, which learn from the teacher alone")
     return rows
+
+
+def refuse_words(task: Task, what: str) -> None:
+    """Raise RecipeError for what is not made, or read, where each word has a label."""
+    if task.token_labels:
+        raise RecipeError(
+            f"{what} are wanted, and the task {task.name!r} has a tag for each word",
+            expected="rows of words and tags alone",
+            remedy="leave them out",
+        )
 
 
 def refuse_gold_scores(recipe: Recipe, splits: Splits, rows: str) -> None:

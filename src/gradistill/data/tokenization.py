@@ -39,11 +39,12 @@ class Cut:
         return Cut(self.max_length, self.truncated + other.truncated, rows, longest, words)
 
     def __str__(self) -> str:
-        return (
+        unread = f"no token stands for {self.words} words, which are left out" if self.words else ""
+        cut = (
             f"{self.truncated} of {self.rows} texts are cut at {self.max_length} tokens "
             f"(the longest has {self.longest})"
-            + (f"; no token stands for {self.words} words, which are left out" if self.words else "")
         )
+        return unread if unread and not self.truncated else f"{cut}; {unread}" if unread else cut
 
     def as_dict(self) -> dict[str, int]:
         """The form of ``texts`` in ``metrics.json``."""
