@@ -10,10 +10,16 @@ import numpy as np
 import pytest
 import torch
 
+from gradistill.commands.audit import audit
+from gradistill.commands.audit_choice import AuditChoice
 from gradistill.commands.distill import distill
 from gradistill.commands.finetune import finetune
+from gradistill.commands.predict import predict
 from gradistill.commands.signal_stores import StoreChoice
+from gradistill.commands.text_predictor import load_predictor
+from gradistill.commands.token_predictor import TokenPredictor
 from gradistill.data import DataChoice
+from gradistill.data.span_metrics import token_metrics
 from gradistill.errors import DataError, ModelError, RecipeError
 from gradistill.models.loading import load_classifier
 from gradistill.recipe import load_recipe
@@ -89,11 +95,6 @@ def test_a_store_and_the_live_teacher_give_the_same_student(runs: Path) -> None:
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
-def test_states_of_every_token_can_be_taught_too(runs: Path) -> None:
-    found = student(runs, "hidden", "kd", "objectives.hidden_states={}")
-    assert np.isfinite(found["eval"]["accuracy"])
-
-
 def test_methods_without_meaning_are_refused_by_name(runs: Path) -> None:
     with pytest.raises(RecipeError, match="the objective attribution_map is of .* every word has a label"):
         student(runs, "adkd", "adkd")
@@ -113,3 +114,95 @@ def test_models_of_another_kind_are_refused(runs: Path, small: Any) -> None:
         distill(str(runs / "teacher"), small.choice("two"), runs / "no", load_recipe("kd"))
     with pytest.raises(ModelError, match="BertForTokenClassification: it labels the tokens of a text"):
         load_classifier(runs / "teacher")
+
+
+@pytest.fixture(scope="module")
+def audited(runs: Path) -> dict[str, Any]:
+    if not (runs / "kd").exists():
+        student(runs, "kd")
+    return audit(runs / "teacher", [runs / "kd"], DATA, runs / "audit", AuditChoice(examples=10))
+
+
+def test_an_audit_has_figures_of_words_and_spans(runs: Path, audited: dict[str, Any]) -> None:
+    (found,) = audited["students"]
+    loyal, quality = found["figures"]["loyalty"], found["figures"]["quality"]
+    assert list(loyal) == ["label", "probability", "span"]
+    assert all(entry["n"] == 16 and entry["floor"] is not None for entry in loyal.values())
+    assert loyal["label"]["value"] > loyal["label"]["floor"]
+    own = record(runs / "kd")
+    assert loyal["span"]["value"] == pytest.approx(own["loyalty"]["span"]["value"])
+    assert quality["student_span_f1"]["value"] == pytest.approx(own["eval"]["span_f1"])
+    assert audited["metrics"]["kd"] == pytest.approx(own["eval"])
+    assert audited["metrics"]["teacher"] == pytest.approx(record(runs / "teacher")["eval"])
+    assert sum(pair["n"] for pair in found["confusion"]) == 107  # words
+    assert {part["label"] for part in found["by_label"]} <= set(NAMES)
+    checks = {check["figure"] for check in found["assessment"]["checks"]}
+    assert "span" in checks
+    assert not {"kappa", "response", "prediction"} & checks
+    assert any("words have a label each" in warning for warning in audited["warnings"])
+
+
+def test_the_page_shows_spans_in_place_of_labels(runs: Path, audited: dict[str, Any]) -> None:
+    page = (runs / "audit" / "audit.html").read_text(encoding="utf-8")
+    assert "Span loyalty (F1)" in page
+    examples = [
+        json.loads(line) for line in (runs / "audit" / "examples.jsonl").read_text("utf-8").splitlines()
+    ]
+    assert len(examples) == 16
+    first = examples[0]
+    assert first["texts"] == [" ".join(DATA["validation"][0]["tokens"])]
+    assert first["gold"] == "great fine (good); poor dull (bad)" or "(good)" in first["gold"]
+    apart = [example["students"][0]["disagreement"] for example in examples]
+    assert max(apart) > min(apart)
+
+
+def test_an_audit_reads_rows_without_tags_and_refuses_parts_of_one_label(runs: Path, small: Any) -> None:
+    bare = {"validation": [{"tokens": row["tokens"]} for row in DATA["validation"]]}
+    found = audit(runs / "teacher", [runs / "kd"], bare, runs / "bare")
+    assert "quality" not in found["students"][0]["figures"]
+    assert found["students"][0]["figures"]["loyalty"]["span"]["n"] == 16
+    with pytest.raises(RecipeError, match="cascade cannot be measured where each word has a label"):
+        audit(runs / "teacher", [runs / "kd"], DATA, runs / "no", AuditChoice(cascade=True))
+    with pytest.raises(ModelError, match="labels the words of a text, and the student"):
+        audit(runs / "teacher", [small.teachers["two"]], DATA, runs / "no")
+
+
+def test_predictions_are_tags_and_spans(runs: Path, tmp_path: Path) -> None:
+    file, output = tmp_path / "words.jsonl", tmp_path / "out.jsonl"
+    file.write_text("".join(json.dumps({"id": k, **row}) + "\n" for k, row in enumerate(DATA["validation"])))
+    assert predict(str(runs / "teacher"), file, output)["rows"] == 16
+    found = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+    predictor = load_predictor(str(runs / "teacher"))
+    assert isinstance(predictor, TokenPredictor)
+    words = [row["tokens"] for row in DATA["validation"]]
+    assert [row["predicted_tags"] for row in found] == predictor(words) == predictor.predict(words)
+    gold = [[NAMES.index(tag) for tag in row["tags"]] for row in DATA["validation"]]
+    ours = [np.array([NAMES.index(tag) for tag in row["predicted_tags"]]) for row in found]
+    scores = token_metrics(NAMES, ours, [np.array(row) for row in gold])
+    assert scores == pytest.approx(record(runs / "teacher")["eval"])
+    assert [row["predicted_spans"] for row in found] == predictor.spans(words)
+    first = next(row for row in found if row["predicted_spans"])
+    span = first["predicted_spans"][0]
+    assert span["text"] == " ".join(first["tokens"][span["start"] : span["end"]])
+    assert first["predicted_tags"][span["start"]][2:] == span["kind"]
+
+
+def test_words_that_are_not_read_have_no_tag(runs: Path) -> None:
+    predictor = load_predictor(str(runs / "teacher"), max_length=5)
+    assert isinstance(predictor, TokenPredictor)
+    (tags,) = predictor([["the", "film", "was", "fine", "."]])
+    assert tags[3:] == [None, None]
+    assert None not in tags[:3]
+    assert predictor([]) == []
+    with pytest.raises(DataError, match=r"Row 0 \(from 0\): word 2: the text is empty"):
+        predictor([["a", " "]])
+
+
+def test_files_without_words_or_for_lists_are_refused(runs: Path, tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps({"tokens": ["a", " "]}) + "\n")
+    with pytest.raises(DataError, match="rows that cannot be used(?s:.)*word 2: the text is empty"):
+        predict(str(runs / "teacher"), file, tmp_path / "out.jsonl")
+    with pytest.raises(RecipeError, match="a kind that holds no lists of tags"):
+        predict(str(runs / "teacher"), file, tmp_path / "out.csv")
+    assert not (tmp_path / "out.jsonl").exists()

@@ -249,7 +249,12 @@ PARTS = ("label", "exact_match", "probability", "span", "prediction", "saliency"
 
 def by_label(columns: Columns, names: Sequence[str]) -> dict[str, Columns]:
     """The examples by the teacher's label; of several labels a row those to which it assigns the label, with the
-    agreement on that label alone."""
+    agreement on that label alone. Where words have labels, the rows in which the teacher gives it to a word, with these
+    words alone."""
+    if "label_sum_each" in columns:
+        sums, counts = columns["label_sum_each"], columns["label_count_each"]
+        parts = {name: {"label_sum": sums[:, k], "label_count": counts[:, k]} for k, name in enumerate(names)}
+        return {n: where(p, p["label_count"] > 0) for n, p in parts.items() if p["label_count"].any()}
     if "teacher_flags" in columns:
         flags = columns["teacher_flags"]
         parts = {name: where(columns, flags[:, k]) for k, name in enumerate(names)}

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Float
 
 from gradistill.auditing.loyalty_measures import Loyalty, probability_agreement
-from gradistill.auditing.per_example import Columns, estimates, flat
+from gradistill.auditing.per_example import Columns, confidence, estimates, flat
 from gradistill.auditing.statistics import Estimate
 from gradistill.auditing.token_predictions import TokenPredictions
 from gradistill.data.span_metrics import TOKEN_METRICS, span_counts
@@ -45,6 +46,7 @@ def token_columns(
         "label_count": counts,
         "probability_count": counts,
         "words": counts,
+        **_by_tag(same, np.concatenate(teacher.labels), counts, len(names)),
     }
     both, ours, theirs = span_counts(names, student.labels, teacher.labels).T
     found |= {"span_sum": 2 * both, "span_count": ours + theirs}
@@ -52,6 +54,38 @@ def token_columns(
         for owner, model in (("teacher", teacher), ("student", student)):
             found |= _quality(owner, model, names, gold)
     return found
+
+
+def _by_tag(same: np.ndarray, tags: np.ndarray, counts: np.ndarray, labels: int) -> Columns:
+    """Of each row and tag: the words to which the teacher gives it, and those of them on which both models agree."""
+    places = np.repeat(np.arange(len(counts)), counts) * labels + tags
+    shape = (len(counts), labels)
+    both = (
+        np.bincount(places, weights=w, minlength=len(counts) * labels) for w in (same, np.ones(len(same)))
+    )
+    agreed, there = (found.reshape(shape) for found in both)
+    return {"label_sum_each": agreed, "label_count_each": there}
+
+
+def on_common_words(
+    student: TokenPredictions, teacher: TokenPredictions
+) -> tuple[TokenPredictions, TokenPredictions]:
+    """Both models' predictions of the words that both read: all of them, where they share a tokenizer.
+
+    Example: ``on_common_words(student, teacher)[0].counts``
+    """
+    kept = [np.intersect1d(ours, theirs) for ours, theirs in zip(student.words, teacher.words, strict=True)]
+
+    def of(model: TokenPredictions) -> TokenPredictions:
+        rows = zip(model.logits, model.words, kept, strict=True)
+        return TokenPredictions(tuple(row[np.isin(words, k)] for row, words, k in rows), tuple(kept))
+
+    return of(student), of(teacher)
+
+
+def word_confidence(model: TokenPredictions) -> Float[np.ndarray, " word"]:
+    """The probability of the predicted label of each word, those of all rows one behind the other."""
+    return confidence(model.flat)
 
 
 def _quality(

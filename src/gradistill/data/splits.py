@@ -395,6 +395,12 @@ def _task_of_outputs(table: Table, choice: DataChoice, outputs: Sequence[str]) -
     named = choice.label or next(iter(label_candidates(table.columns)), "")
     if choice.columns and (problems := missing_columns(table, choice.columns)):
         raise DataError(f"{table.file} lacks columns that were named.", problems=problems)
+    if choice.kind == "tokens":
+        words = find_words(table, choice.columns)
+        if words is None:
+            raise _no_words(table, choice)
+        task = inferred_task((words,), tuple(outputs), choice.name, token_labels=True)
+        return Inferred(replace(task, name=data_name(choice.source)), named, {})
     rest = replace(table, columns={k: v for k, v in table.columns.items() if k != named})
     chosen = None if choice.columns else find_text_columns(rest, named)
     texts = choice.columns or (chosen.texts if chosen else ())
@@ -408,6 +414,14 @@ def _task_of_outputs(table: Table, choice: DataChoice, outputs: Sequence[str]) -
     task = replace(task, name=data_name(choice.source))
     _refuse_other_kind(choice, task)
     return Inferred(task, named, chosen.left_out if chosen else {})
+
+
+def _no_words(table: Table, choice: DataChoice) -> DataError:
+    return DataError(
+        f"{table.file} has no column of lists of words{f' called {choice.columns[0]}' if choice.columns else ''}.",
+        expected="a list of words (tokens) in every row",
+        remedy="name it with --text-columns (text_columns= in Python)",
+    )
 
 
 def _refuse_possible_labels(table: Table, doubtful: Sequence[str]) -> None:
