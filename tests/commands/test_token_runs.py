@@ -12,10 +12,12 @@ import torch
 
 from gradistill.commands.audit import audit
 from gradistill.commands.audit_choice import AuditChoice
+from gradistill.commands.augment import augment
 from gradistill.commands.distill import distill
 from gradistill.commands.finetune import finetune
 from gradistill.commands.predict import predict
 from gradistill.commands.signal_stores import StoreChoice
+from gradistill.commands.store_signals import store_signals
 from gradistill.commands.text_predictor import load_predictor
 from gradistill.commands.token_predictor import TokenPredictor
 from gradistill.data import DataChoice
@@ -101,6 +103,20 @@ def test_methods_without_meaning_are_refused_by_name(runs: Path) -> None:
     assert not (runs / "adkd").exists()
     with pytest.raises(RecipeError, match="a tag for each word"):
         student(runs, "unlabelled", data=DataChoice(DATA, unlabelled=[{"tokens": ["a"]}]))
+
+
+def test_a_store_on_disk_serves_a_student(runs: Path, tmp_path: Path) -> None:
+    store_signals(str(runs / "teacher"), DATA, tmp_path / "store", load_recipe("kd"))
+    found = student(runs, "stored", signals=StoreChoice(str(tmp_path / "store")))
+    assert found["loyalty"]["span"] == record(runs / "kd")["loyalty"]["span"]
+
+
+def test_jobs_that_do_not_read_words_refuse_them(tmp_path: Path) -> None:
+    with pytest.raises(
+        RecipeError, match="gradistill augment cannot be used: the task 'data' has a tag for each word"
+    ):
+        augment(DataChoice(DATA), tmp_path / "copies.jsonl")
+    assert not (tmp_path / "copies.jsonl").exists()
 
 
 def test_models_of_another_kind_are_refused(runs: Path, small: Any) -> None:

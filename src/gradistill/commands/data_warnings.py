@@ -21,7 +21,7 @@ from gradistill.data.overlap import as_text, overlap, texts_of
 from gradistill.data.split_tables import Wanted, read_source
 from gradistill.data.table import with_fields
 from gradistill.data.tasks import label_key, no_better_than_constant
-from gradistill.errors import DataError
+from gradistill.errors import DataError, RecipeError
 from gradistill.models.facts import thresholds_of
 from gradistill.printing import NO_PREFIX, log_line
 
@@ -92,6 +92,16 @@ def refuse_other_kind_of_model(task: Task, multi_label: bool, owner: str, tokens
         expected=f"a {owner} of the same kind of task (problem_type in its config.json)",
         remedy=f"take another {owner}, or read the labels otherwise (--label-separator, --label-columns, --kind)",
     )
+
+
+def refuse_words(task: Task, what: str) -> None:
+    """Raise RecipeError for an option or a command that does not read words with a tag each."""
+    if task.token_labels:
+        raise RecipeError(
+            f"{what} cannot be used: the task {task.name!r} has a tag for each word",
+            expected="finetune, distill, signals, predict or audit, on rows of words and tags (docs/tokens.md)",
+            remedy="leave it out",
+        )
 
 
 def log_splits(splits: Splits) -> None:

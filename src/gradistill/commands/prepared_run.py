@@ -8,12 +8,17 @@ from dataclasses import replace
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
-from gradistill.commands.data_warnings import log_splits, refuse_other_kind_of_model, with_positive
+from gradistill.commands.data_warnings import (
+    log_splits,
+    refuse_other_kind_of_model,
+    refuse_words,
+    with_positive,
+)
 from gradistill.commands.model_pair import ModelPair
 from gradistill.commands.task_run import TaskRun
 from gradistill.commands.text_lengths import LoadedModel, task_length
 from gradistill.commands.token_run import task_run_of
-from gradistill.data import DataChoice, Splits, Task, align_labels, load_unlabelled, read_splits
+from gradistill.data import DataChoice, Splits, align_labels, load_unlabelled, read_splits
 from gradistill.errors import RecipeError
 from gradistill.models.device_map import DeviceMap
 from gradistill.models.facts import is_multi_label, is_token_classifier
@@ -53,7 +58,7 @@ def prepared_run(
     splits = with_positive(splits, data.positive, [model_folder(teacher)])
     log_splits(splits)
     if recipe.training.augment:
-        refuse_words(splits.task, "copies that --augment makes")
+        refuse_words(splits.task, "--augment")
         refuse_gold_scores(recipe, splits, "copies that --augment makes")
     set_seed(recipe.training.seed)
     reader = LoadedModel("teacher", model_folder(teacher), teacher_model)
@@ -81,7 +86,7 @@ def unlabelled_rows(data: DataChoice, recipe: Recipe, splits: Splits) -> Dataset
     """The rows without labels, numbered behind those of the training split."""
     if data.unlabelled is None:
         return None
-    refuse_words(splits.task, "unlabelled rows")
+    refuse_words(splits.task, "--unlabelled")
     if not recipe.needs_teacher:
         raise RecipeError(
             f"unlabelled rows are given for {recipe.method!r}, which learns from labels alone",
@@ -92,16 +97,6 @@ def unlabelled_rows(data: DataChoice, recipe: Recipe, splits: Splits) -> Dataset
     rows = load_unlabelled(data.unlabelled, splits.task, first_index=len(splits.rows["train"]))
     logger.info(f"unlabelled: {len(rows)} rows, which learn from the teacher alone")
     return rows
-
-
-def refuse_words(task: Task, what: str) -> None:
-    """Raise RecipeError for what is not made, or read, where each word has a label."""
-    if task.token_labels:
-        raise RecipeError(
-            f"{what} are wanted, and the task {task.name!r} has a tag for each word",
-            expected="rows of words and tags alone",
-            remedy="leave them out",
-        )
 
 
 def refuse_gold_scores(recipe: Recipe, splits: Splits, rows: str) -> None:
