@@ -64,6 +64,11 @@ def test_ids_with_names_are_read_and_ids_without_are_refused() -> None:
     found = load_splits(rows, splits=("train",))
     assert found.task.labels == NAMES
     assert found.rows["train"]["label"][0] == [3, 0]
+    again = load_splits(rows, splits=("train",), task=found.task)
+    assert again.rows["train"].to_dict() == found.rows["train"].to_dict()
+    speech = rows.cast_column("ner_tags", List(ClassLabel(names=["NN", "VB", "DT", "IN"])))
+    with pytest.raises(DataError, match="declares the tag 'NN'. This is no tag of BIO2"):
+        load_splits(speech, splits=("train",))
     with pytest.raises(DataError, match=r"row 1, column 'tags': the tag of word 1 is '3', whose name"):
         load_splits([{"tokens": ["Rome", "!"], "tags": [3, 0]}], splits=("train",))
 

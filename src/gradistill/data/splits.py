@@ -240,7 +240,8 @@ def read_splits(
     if given is None and outputs is not None and first.columns and _lacks_labels(first, choice):
         inferred = _task_of_outputs(first, choice, outputs)
     elif given is not None:
-        inferred = Inferred(given, choice.label or _label_of(first), {})
+        tags = _tags_of(first, choice) if given.token_labels else None
+        inferred = Inferred(given, choice.label or tags or _label_of(first), {})
         if outputs is not None and _lacks_labels(first, choice) and choice.columns is None:
             others = [c for c in first.columns if c not in (*given.text_columns, inferred.label_column)]
             _refuse_possible_labels(first, [name for name in others if _are_outputs(first, name, outputs)])

@@ -62,8 +62,14 @@ def bio_names(table: Table, column: str) -> tuple[str, ...]:
 
     Raises DataError for numbers without names, and for tags of another scheme.
     """
-    if column in table.class_names:
-        return table.class_names[column]
+    if declared := table.class_names.get(column):
+        if odd := next((name for name in declared if _scheme_fault(name)), None):
+            raise DataError(
+                f"{table.file}, column {column!r} declares the tag {shown(odd)}. {_scheme_fault(odd)}",
+                expected="BIO2 tags: O, B-x for the first word of a span, I-x for its others",
+                remedy=f"convert them to BIO2, or {_WHERE}",
+            )
+        return declared
     kinds: set[str] = set()
     for row, cell in enumerate(table.columns[column]):
         for place, tag in enumerate(cell or ()):
