@@ -1,6 +1,6 @@
 """Whether the installed package has every file of the source, and its commands start.
 
-    python tests/installed_wheel.py SOURCE        (by ``make wheel``, in the environment of the wheel)
+python tests/installed_wheel.py SOURCE        (by ``make wheel``, in the environment of the wheel)
 """
 
 from __future__ import annotations
@@ -24,4 +24,6 @@ if INSTALLED == SOURCE:
 if missing := sorted(files(SOURCE) ^ files(INSTALLED)):
     sys.exit(f"source and wheel differ in {', '.join(missing)}")
 for command in (["methods", "adkd"], ["tasks"], ["distill", "--help"]):
-    subprocess.run([str(Path(sys.executable).parent / "gradistill"), *command], check=True, capture_output=True)
+    subprocess.run(
+        [str(Path(sys.executable).parent / "gradistill"), *command], check=True, capture_output=True
+    )

@@ -36,7 +36,7 @@ def recipes_and_commands(data_folder: str, teacher_folder: str, output: str) -> 
     gradistill.audit(teacher_folder, [f"{output}/student"], data, f"{output}/audit")
     print(gradistill.explain(teacher_folder, ["a lovely film"]).words[0].score)
     predictor = gradistill.load_predictor(teacher_folder)
-    assert_type(predictor, gradistill.TextPredictor)
+    assert_type(predictor, gradistill.TextPredictor | gradistill.TokenPredictor)
     print(dict(zip(predictor.labels or (), predictor(["a lovely film"])[0], strict=True)))
     gradistill.predict(teacher_folder, f"{data_folder}/validation.csv", f"{output}/predicted.jsonl")
 

@@ -25,6 +25,7 @@ from gradistill.commands.signal_stores import StoreSettings as StoreSettings
 from gradistill.commands.store_signals import store_signals as store_signals
 from gradistill.commands.text_predictor import TextPredictor as TextPredictor
 from gradistill.commands.text_predictor import load_predictor as load_predictor
+from gradistill.commands.token_predictor import TokenPredictor as TokenPredictor
 from gradistill.data.collator import Collator as Collator
 from gradistill.data.data_choice import DataChoice as DataChoice
 from gradistill.data.labels import align_labels as align_labels

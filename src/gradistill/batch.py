@@ -80,8 +80,10 @@ class Batch:
     ``token_pool`` holds token ids of the data, as often as they occur there: what replaces words at random.
     ``word_ids`` is the number of each token's word in the raw text, −1 for tokens of none. ``edited_ids`` are the token
     ids of each text after the edit that turns the teacher (``signals/counterfactual.py``). ``multi_label``: each label
-    is a yes or no of its own; ``labels`` are then 0 or 1 for each (float, NaN in rows without labels). ``reader`` knows
-    the raw texts of the rows, where copies of them are read whole.
+    is a yes or no of its own; ``labels`` are then 0 or 1 for each (float, NaN in rows without labels).
+    ``token_labels``: each word has a label, at its first token; ``labels`` are then ``(batch, token)``, −100 elsewhere,
+    and logits ``(batch, token, label)``. ``reader`` knows the raw texts of the rows, where copies of them are
+    read whole.
     """
 
     inputs: Mapping[str, Tensor]
@@ -91,12 +93,13 @@ class Batch:
     tokens_per_example: Float[Tensor, ""] | None = None
     labels_per_example: Float[Tensor, ""] | None = None
     drawn: RandomDraws | None = None
-    teacher_labels: Int[Tensor, " batch"] | None = None
+    teacher_labels: Int[Tensor, "batch ..."] | None = None
     mask_token_id: int | None = None
     token_pool: Int[Tensor, " pool"] | None = None
     word_ids: Int[Tensor, "batch token"] | None = None
     edited_ids: Int[Tensor, "batch token"] | None = None
     multi_label: bool = False
+    token_labels: bool = False
     reader: TextReader | None = None
 
     @classmethod
@@ -117,6 +120,19 @@ class Batch:
         """The number of each token's word, −1 for tokens of none. Where no words are known every token is one."""
         return _numbered(self.mask) if self.word_ids is None else self.word_ids
 
+    @property
+    def first_tokens(self) -> Bool[Tensor, "batch token"]:
+        """The first token of each word."""
+        words = self.word_numbers
+        before = torch.nn.functional.pad(words[:, :-1], (1, 0), value=-1)
+        return (words >= 0) & (words != before)
+
+    def over_words(
+        self, values: Float[Tensor, "batch token"], known: Bool[Tensor, "batch token"]
+    ) -> Float[Tensor, " batch"]:
+        """The mean over the tokens of a row that are ``known``; 0 where none is."""
+        return torch.where(known, values, 0.0).sum(1) / known.sum(1).clamp(min=1)
+
     def per_token(self, summed_over_tokens: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """Values whose mean over examples is the mean over tokens of what was summed."""
         if self.tokens_per_example is None:
@@ -127,8 +143,8 @@ class Batch:
         """Which rows have a label."""
         if self.labels is None:
             return torch.zeros_like(self.mask[:, 0])
-        gold = self.labels.reshape(len(self), -1)[:, 0]
-        return ~gold.isnan() if gold.is_floating_point() else gold != UNLABELLED
+        gold = self.labels.reshape(len(self), -1)
+        return (~gold.isnan() if gold.is_floating_point() else gold != UNLABELLED).any(1)
 
     def per_label(self, values: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """Values whose mean over examples is the mean over labelled rows; those of the others are 0."""
@@ -163,6 +179,7 @@ class Batch:
             word_ids=None if self.word_ids is None else self.word_ids[at],
             edited_ids=None if self.edited_ids is None else self.edited_ids[at],
             multi_label=self.multi_label,
+            token_labels=self.token_labels,
             reader=self.reader,
         )
 

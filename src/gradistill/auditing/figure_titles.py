@@ -6,6 +6,7 @@ TITLES = {
     "label": "label loyalty",
     "kappa": "label agreement beyond chance (κ)",
     "probability": "probability loyalty",
+    "span": "span loyalty (F1)",
     "prediction": "prediction loyalty",
     "saliency": "saliency loyalty",
     "flips": "flip agreement",
@@ -22,6 +23,11 @@ TITLES = {
     "kendall_tau": "Kendall’s τ",
     "teacher_token_f1": "teacher token F1",
     "student_token_f1": "student token F1",
+    **{
+        f"{owner}{part}": f"{owner.replace('_', ' ')}span {title}"
+        for owner in ("", "teacher_", "student_")
+        for part, title in (("span_f1", "F1"), ("span_precision", "precision"), ("span_recall", "recall"))
+    },
     "macro_f1": "macro F1",
     "teacher_macro_f1": "teacher macro F1",
     "student_macro_f1": "student macro F1",

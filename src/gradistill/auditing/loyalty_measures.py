@@ -33,7 +33,7 @@ MIN_PAIRS = 4
 
 ROWS_NAMED = 10
 
-NAMES = ("label", "exact_match", "probability", "prediction", "response", "saliency")
+NAMES = ("label", "exact_match", "probability", "span", "prediction", "response", "saliency")
 """The loyalties, in the order in which they are shown."""
 
 Maps = Sequence[np.ndarray]
@@ -46,9 +46,10 @@ class Loyalty:
 
     ``label`` and ``probability`` exist for classification, ``prediction`` for regression, ``saliency`` wherever
     maps were given. ``exact_match`` exists where a row may have several labels; ``label`` and ``probability`` are then
-    means over the labels. ``skipped`` counts the examples with fewer than four tokens. ``response`` is measured on
-    changed texts (``auditing.response``), so ``loyalty`` leaves it out. ``floors`` are values of a student that cannot
-    have learnt to agree, by the names of the figures.
+    means over the labels. ``span`` exists where each word has a label (``auditing.token_loyalty``). ``skipped`` counts
+    the examples with fewer than four tokens. ``response`` is measured on changed texts (``auditing.response``), so
+    ``loyalty`` leaves it out. ``floors`` are values of a student that cannot have learnt to agree, by the names of the
+    figures.
     """
 
     label: Estimate | None
@@ -60,6 +61,7 @@ class Loyalty:
     response: Estimate | None = None
     floors: Mapping[str, float] = field(default_factory=dict)
     exact_match: Estimate | None = None
+    span: Estimate | None = None
 
     @property
     def figures(self) -> dict[str, Estimate | None]:
@@ -77,6 +79,8 @@ class Loyalty:
         out: dict[str, Any] = {name: part and part.as_dict() for name, part in self.figures.items()}
         if self.exact_match is None:
             del out["exact_match"]  # of several labels a row alone
+        if self.span is None:
+            del out["span"]  # of words with a label each alone
         if self.saliency is not None:
             out["saliency"] |= {"skipped": self.skipped, "method": self.saliency_method}
         return out

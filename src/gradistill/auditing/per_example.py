@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -18,13 +18,20 @@ from gradistill.auditing.loyalty_measures import (
 from gradistill.auditing.map_agreement import map_agreement
 from gradistill.auditing.predicted_labels import kappa, macro_f1
 from gradistill.auditing.predictions import Predictions
-from gradistill.auditing.statistics import Bounds, Estimate, bootstrap_statistic, mean_estimate, ratio
+from gradistill.auditing.statistics import (
+    Bounds,
+    Estimate,
+    bootstrap_share,
+    bootstrap_statistic,
+    mean_estimate,
+    ratio,
+)
 
 Columns = dict[str, np.ndarray]
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "loyalty": (
-        "label", "exact_match", "kappa", "probability", "prediction", "response", "response_masked", "flips",
+        "label", "exact_match", "kappa", "probability", "span", "prediction", "response", "response_masked", "flips",
         "flips_masked", "kept", "kept_masked", "shapley", "saliency",
     ),
     "agreement": (
@@ -33,7 +40,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "quality": (
         "teacher_accuracy", "student_accuracy", "teacher_macro_f1", "student_macro_f1",
-        "teacher_correlation", "student_correlation",
+        "teacher_correlation", "student_correlation", "teacher_span_f1", "student_span_f1",
+        "teacher_span_precision", "student_span_precision", "teacher_span_recall", "student_span_recall",
     ),
     "faithfulness": (
         "teacher_comprehensiveness", "student_comprehensiveness", "teacher_sufficiency", "student_sufficiency",
@@ -58,7 +66,8 @@ RATIOS = {
     "teacher_infidelity": ("teacher_infidelity_error", "teacher_infidelity_change"),
     "student_infidelity": ("student_infidelity_error", "student_infidelity_change"),
 }
-"""Figures that are the sum of one column divided by that of another."""
+"""Figures that are the sum of one column divided by that of another. So is any figure of which there are two columns,
+``…_sum`` and ``…_count``: over words or spans of rows that have several (``token_loyalty``)."""
 
 OF_LABELS = {
     "kappa": ("student_label", "teacher_label"),
@@ -167,8 +176,10 @@ def _estimate(columns: Columns, name: str, resamples: int, seed: int) -> Estimat
         return None
     if name in CORRELATIONS:
         return correlation(*values, resamples=resamples, seed=seed)
-    if name in STATISTICS:
-        return bootstrap_statistic(STATISTICS[name], *values, resamples=resamples, seed=seed)
+    if _sums(name)[0] in columns:
+        return bootstrap_share(*values, resamples=resamples, seed=seed)
+    if (statistic := _statistic(columns, name)) is not None:
+        return bootstrap_statistic(statistic, *values, resamples=resamples, seed=seed)
     return mean_estimate(values[0], bounds=bounds_of(name), resamples=resamples, seed=seed)
 
 
@@ -177,8 +188,8 @@ def value_of(columns: Columns, name: str) -> float:
     values = _measured(columns, name)
     if values is None or not len(values[0]):
         return float("nan")
-    if name in STATISTICS:
-        return float(STATISTICS[name](*(column[None] for column in values))[0])
+    if (statistic := _statistic(columns, name)) is not None:
+        return float(statistic(*(column[None] for column in values))[0])
     return float(values[0].mean())
 
 
@@ -198,6 +209,7 @@ def mean_values(drawn: Sequence[Columns]) -> dict[str, float]:
 def _measured(columns: Columns, name: str) -> list[np.ndarray] | None:
     """The columns of a figure, on the examples where it exists."""
     names = CORRELATIONS.get(name) or RATIOS.get(name) or OF_LABELS.get(name) or (name,)
+    names = _sums(name) if _sums(name)[0] in columns else names
     if any(column not in columns for column in names):
         return None
     values = [columns[column] for column in names]
@@ -206,6 +218,15 @@ def _measured(columns: Columns, name: str) -> list[np.ndarray] | None:
     known = np.isfinite(np.stack([np.asarray(column, dtype=np.float64) for column in values])).all(axis=0)
     kept = [np.asarray(column[known], dtype=np.float64) for column in values]
     return [column.astype(bool) for column in kept] if name in SHARES else kept
+
+
+def _sums(name: str) -> tuple[str, str]:
+    return f"{name}_sum", f"{name}_count"
+
+
+def _statistic(columns: Columns, name: str) -> Callable[..., np.ndarray] | None:
+    """What computes a figure from several columns; None for the mean of one."""
+    return ratio if _sums(name)[0] in columns else STATISTICS.get(name)
 
 
 def bounds_of(figure: str) -> Bounds:
@@ -222,13 +243,18 @@ def where(columns: Columns, rows: np.ndarray) -> Columns:
     return {name: values[rows] for name, values in columns.items()}
 
 
-PARTS = ("label", "exact_match", "probability", "prediction", "saliency", "top_k_overlap")
+PARTS = ("label", "exact_match", "probability", "span", "prediction", "saliency", "top_k_overlap")
 """The figures that are shown for parts of the examples too."""
 
 
 def by_label(columns: Columns, names: Sequence[str]) -> dict[str, Columns]:
     """The examples by the teacher's label; of several labels a row those to which it assigns the label, with the
-    agreement on that label alone."""
+    agreement on that label alone. Where words have labels, the rows in which the teacher gives it to a word, with these
+    words alone."""
+    if "label_sum_each" in columns:
+        sums, counts = columns["label_sum_each"], columns["label_count_each"]
+        parts = {name: {"label_sum": sums[:, k], "label_count": counts[:, k]} for k, name in enumerate(names)}
+        return {n: where(p, p["label_count"] > 0) for n, p in parts.items() if p["label_count"].any()}
     if "teacher_flags" in columns:
         flags = columns["teacher_flags"]
         parts = {name: where(columns, flags[:, k]) for k, name in enumerate(names)}

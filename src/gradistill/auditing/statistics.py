@@ -119,6 +119,30 @@ def bootstrap_mean(
     found = bootstrap_statistic(_mean, values, level=level, resamples=resamples, seed=seed)
     if bounds is None or found.n < 2 or np.ptp(values.astype(np.float64)) > EQUAL:
         return found
+    return _within(found, bounds, level)
+
+
+def bootstrap_share(
+    above: Float[np.ndarray, " batch"],
+    below: Float[np.ndarray, " batch"],
+    *,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Estimate:
+    """A sum over examples divided by another, no smaller one, with its percentile interval: a share of what examples
+    hold several of. Where all resamples agree the interval is that of ``bootstrap_mean`` for equal values.
+
+    Example: ``bootstrap_share(np.array([3.0, 1.0, 2.0]), np.array([4.0, 1.0, 5.0]))``
+    """
+    found = bootstrap_statistic(ratio, above, below, level=level, resamples=resamples, seed=seed)
+    return found if isfinite(found.low) or not isfinite(found.value) else _within(found, (0.0, 1.0), level)
+
+
+def _within(found: Estimate, bounds: Bounds, level: float) -> Estimate:
+    """The interval of equal values: Wilson's share of examples may differ from them, as far as bounds allow."""
+    if found.n < 2:
+        return found
     value, others = float(np.clip(found.value, *bounds)), _z(level) ** 2 / (found.n + _z(level) ** 2)
     return Estimate(
         found.value, value - others * (value - bounds[0]), value + others * (bounds[1] - value), found.n

@@ -75,6 +75,17 @@ MEANINGS = {
     "correlation": "Pearson's r of predictions and scores",
 }
 
+OF_WORDS = {
+    "label": "share of words to which both models give the same tag",
+    "probability": "1 − √JS of the two models' probabilities of a word's tags, mean over all words",
+    "span": "F1 of the student's spans against the teacher's; a span counts where type, first and last word agree",
+    "accuracy": "share of words with the right tag",
+    "span_f1": "F1 of the spans against those of the data, over all rows",
+    "span_precision": "share of the predicted spans that are in the data",
+    "span_recall": "share of the spans of the data that are predicted",
+}
+"""Meanings where each word has a label."""
+
 
 @dataclass(frozen=True)
 class Changed:
@@ -92,7 +103,8 @@ class Audited:
     ``words``: the figures on changed words, parts of several rows each. ``floors``: those of the figures that come from
     ``columns``. ``reference``: how far a second teacher agrees with the first. ``cascade``: the figures of agreement
     with the head random, then with the last block too, and so on. ``slices``: the values of columns of the data, one a
-    row. ``when_random``: how far the teacher's maps agree with those under random weights.
+    row. ``tables``: the tables of labels of each student, where they do not follow from ``columns``. ``when_random``:
+    how far the teacher's maps agree with those under random weights.
     """
 
     names: list[str]
@@ -106,6 +118,7 @@ class Audited:
     cascade: list[list[dict[str, float]]] | None = None
     slices: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
     when_random: Mapping[str, Estimate] = field(default_factory=dict)
+    tables: list[dict[str, Any]] = field(default_factory=list)
 
     def floor(self, k: int) -> dict[str, float]:
         """The floors of the k-th student's figures of agreement."""
@@ -151,7 +164,7 @@ def summed_up(
         "students": students,
         "calibration": _calibration(audited),
         "comparisons": [entry.as_dict() for entry in compared(students_of, seed=seed)],
-        "meanings": MEANINGS,
+        "meanings": MEANINGS | OF_WORDS if task.token_labels else MEANINGS,
     }
 
 
@@ -229,7 +242,7 @@ def _parts(audited: Audited, k: int, task: Task, seed: int) -> dict[str, Any]:
         ],
     }
     found["worst_slices"] = worst_slices(found)
-    return found | _label_tables(own, task)
+    return found | (audited.tables[k] if audited.tables else _label_tables(own, task))
 
 
 def _label_tables(own: Columns, task: Task) -> dict[str, Any]:
@@ -266,7 +279,10 @@ def _under(
 
 def _verdict(figures: Mapping[str, Estimate]) -> str:
     parts = []
-    if "exact_match" in figures:
+    if "span" in figures:
+        parts.append(f"gives {figures['label'].value:.0%} of the words the tag of its teacher")
+        parts.append(f"finds its spans with an F1 of {figures['span'].value:.2f}")
+    elif "exact_match" in figures:
         parts.append(
             f"assigns the labels of its teacher on {figures['exact_match'].value:.0%} of the examples"
         )

@@ -40,6 +40,9 @@ LIMITS = (
     Limit("kappa", "label agreement beyond chance (kappa)", 0.80, 0.60,
           "above 0.80 is almost perfect agreement, to 0.60 no more than moderate (Landis and Koch 1977)",
           required=True),
+    Limit("span", "agreement on spans (F1)", 0.80, 0.60,
+          "where most words are in no span, F1 is what kappa tends to (Hripcsak and Rothschild 2005): its limits hold",
+          required=True),
     Limit("prediction", "correlation of the predictions", 0.90, 0.70,
           "below r = 0.7 the teacher explains less than half of the variance of the student", required=True),
     Limit("worst_class", "agreement on the worst class", 0.80, 0.50,
@@ -103,11 +106,14 @@ def _of_student(student: Mapping[str, Any], limits: Mapping[str, float]) -> dict
         if isinstance(figure, Mapping)
     }
     measured = figures | _derived(student)
-    other = "kappa" if "prediction" in figures else "prediction"
+    if "span" in figures:
+        other = ("kappa", "prediction", "response")
+    else:
+        other = ("span", "kappa" if "prediction" in figures else "prediction")
     checks = [
         check
         for limit in LIMITS
-        if limit.figure != other
+        if limit.figure not in other
         for check in [_checked(limit, measured.get(limit.figure))]
         if check
     ]

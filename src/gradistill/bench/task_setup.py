@@ -13,7 +13,7 @@ from datasets import Dataset
 
 from gradistill.bench.plan import BenchPlan, Cell
 from gradistill.bench.process_pool import Command
-from gradistill.commands.data_warnings import NewWarnings, with_positive
+from gradistill.commands.data_warnings import NewWarnings, refuse_words, with_positive
 from gradistill.commands.run_folder import finished_run, recorded_metrics
 from gradistill.commands.signal_stores import delete
 from gradistill.commands.store_signals import store_signals
@@ -64,6 +64,7 @@ def prepared_rows(plan: BenchPlan, name: str, output: Path) -> Rows:
     task = plan.tasks[name]
     assert task.data is not None  # read_plan has settled it
     splits = with_positive(read_splits(task.choice), task.positive, [task.teacher] if task.teacher else [])
+    refuse_words(splits.task, "gradistill bench")
     limits = {
         "train": task.train_rows or plan.train_rows,
         "validation": task.validation_rows or plan.validation_rows,

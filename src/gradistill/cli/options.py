@@ -173,7 +173,8 @@ class TableOptions:
     kind: Annotated[
         str | None,
         typer.Option(
-            "--kind", help="What labels are: classes, scores, or multi_label (any number of them a row)."
+            "--kind",
+            help="What labels are: classes, scores, multi_label (any number a row), or tokens (a tag a word).",
         ),
     ] = None
     label_columns: Annotated[

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from math import isfinite
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 
 from gradistill.auditing.map_checks import random_map_warnings
 from gradistill.auditing.onnx_predictor import OnnxPredictor
-from gradistill.auditing.per_example import GROUPS
+from gradistill.auditing.per_example import GROUPS, value_of
 from gradistill.auditing.shown_examples import chosen_examples
 from gradistill.auditing.summary import Audited, summed_up
 from gradistill.auditing.verdict import judged
@@ -37,10 +38,12 @@ from gradistill.commands.output_folder import FolderKind, check_output, draft_fo
 from gradistill.commands.row_sample import drawn_rows
 from gradistill.commands.run_record import described, versions
 from gradistill.commands.run_result import AuditResult
+from gradistill.commands.token_examination import NOT_DEFINED, TokenExamination
 from gradistill.data import DataChoice, Splits, align_labels, read_splits
 from gradistill.data.data_source import Source
 from gradistill.data.label_metrics import MULTI_LABEL_METRICS
 from gradistill.data.overlap import overlap_line
+from gradistill.data.span_metrics import without_spans
 from gradistill.data.splits import CARRIED, Marks
 from gradistill.data.tasks import Task, metrics_of
 from gradistill.errors import RecipeError, nearest
@@ -114,11 +117,15 @@ def audit(
     start = perf_counter()
     models = AuditModels.load(teacher, students, choice.reference)
     folders = [model.folder for model in (models.teacher, *models.students)]
+    of_words = models.token_labels
     splits = with_positive(_splits(data, choice, models), data.positive, folders)
     length = models.text_length(choice.max_length)
     choice = replace(choice, max_length=length)
     models = models.ordered(splits.task).sharing_tokens(splits.rows, splits.task, length)
-    examination = Examination(models, splits.task, AuditRows.of(splits, choice), choice)
+    if of_words:
+        examination = TokenExamination(models, splits.task, splits, choice)
+    else:
+        examination = Examination(models, splits.task, AuditRows.of(splits, choice), choice)
     cut = examination.check()
     examination.seconds["loading"] = perf_counter() - start
     log_splits(splits)
@@ -159,8 +166,10 @@ def audit(
         for warning in random:
             logger.warning(warning)
         found |= {"created": _now(), "reason": choice.reason}
-        if choice.costs:
+        if choice.costs and not of_words:
             found["costs"] = audit_costs(models, row_texts(rows, splits.task), length)
+        if of_words:
+            del found["attribution"]
         found |= {"overlap": overlap, **_task_metrics(audited, splits), "doubts": doubts}
         found["warnings"] = [*splits.warnings, *warnings, *random, *doubts]
         found = judged(found, choice.limits)
@@ -174,6 +183,8 @@ def audit(
 
 def _task_metrics(audited: Audited, splits: Splits) -> dict[str, Any]:
     """The task's own metrics of every model, on the rows that have a label."""
+    if splits.task.token_labels:
+        return {"metrics": _metrics_of_words(audited, splits.task)}
     gold = audited.columns[0].get("gold")
     if gold is None:
         return {"metrics": {}}
@@ -186,6 +197,22 @@ def _task_metrics(audited: Audited, splits: Splits) -> dict[str, Any]:
         return {"metrics": {}}
     order = dict.fromkeys(("teacher", *models))
     return {"metrics": {name: metrics_of(splits.task, models[name][known], gold[known]) for name in order}}
+
+
+def _metrics_of_words(audited: Audited, task: Task) -> dict[str, dict[str, float]]:
+    """The metrics of words and spans of every model, from the sums of the rows; none without labels."""
+    if not any(name.startswith("teacher_") for name in audited.columns[0]):
+        return {}
+    owners = {"teacher": (0, "teacher")} | {name: (k, "student") for k, name in enumerate(audited.names)}
+    return {
+        name: {m: _or_zero(value_of(audited.columns[k], f"{role}_{m}")) for m in task.metrics}
+        for name, (k, role) in owners.items()
+    }
+
+
+def _or_zero(value: float) -> float:
+    """A figure of spans of which there are none is 0."""
+    return value if isfinite(value) else 0.0
 
 
 def _metrics_of_several(audited: Audited, splits: Splits, gold: np.ndarray) -> dict[str, dict[str, float]]:
@@ -201,7 +228,9 @@ def _metrics_of_several(audited: Audited, splits: Splits, gold: np.ndarray) -> d
 
 
 def _left_out(task: Task, choice: AuditChoice) -> list[str]:
-    """What an audit of several labels a row does not measure yet, in a sentence."""
+    """What an audit of several labels a row, or of words, does not measure, in a sentence."""
+    if task.token_labels:
+        return [NOT_DEFINED, *(["costs of token classifiers are not measured"] if choice.costs else ())]
     if not task.multi_label or not choice.response_rows:
         return []
     return ["flips are not measured where a row may have several labels"]
@@ -215,6 +244,10 @@ def _predicted(audited: Audited, k: int, role: str) -> np.ndarray:
 
 
 def _doubts(audited: Audited, splits: Splits) -> list[str]:
+    if splits.task.token_labels:
+        metrics = _metrics_of_words(audited, splits.task).get("teacher")
+        problem = metrics and without_spans(metrics)
+        return [f"the teacher finds nothing: {problem}. Check the tags and the data"] if problem else []
     gold = audited.columns[0].get("gold")
     if gold is None:
         return []
@@ -252,8 +285,12 @@ def _splits(data: DataChoice, choice: AuditChoice, models: AuditModels) -> Split
     models.refuse_other_kinds()
     if models.teacher.multi_label:
         data = replace(data, kind=data.kind or "multi_label")
+    elif models.teacher.token_labels:
+        data = replace(data, kind=data.kind or "tokens")
     splits = read_splits(data, wanted, marks=marks, outputs=names, carried=choice.slices)
-    refuse_other_kind_of_model(splits.task, models.teacher.multi_label, "teacher")
+    refuse_other_kind_of_model(
+        splits.task, models.teacher.multi_label, "teacher", models.teacher.token_labels
+    )
     if names is not None:
         splits = align_labels(splits, dict(enumerate(names)), label_map=data.label_map)
     elif data.label_map:

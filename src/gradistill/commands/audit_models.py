@@ -22,7 +22,12 @@ from gradistill.commands.text_lengths import MOST, USUAL, LoadedModel, task_leng
 from gradistill.data import Task
 from gradistill.data.labels import Match, match_names, match_numbers, numbers_of
 from gradistill.errors import DataError, ModelError, RecipeError
-from gradistill.models.facts import MULTI_LABEL, set_thresholds, thresholds_of
+from gradistill.models.facts import (
+    MULTI_LABEL,
+    is_token_classifier,
+    set_thresholds,
+    thresholds_of,
+)
 from gradistill.models.loading import (
     label_names,
     load_classifier,
@@ -58,8 +63,8 @@ class AuditModel:
     reader: LoadedModel | None = None
 
     @classmethod
-    def load(cls, source: AnyModel, owner: str, name: str) -> AuditModel:
-        """Raises ModelError for a model that cannot be loaded."""
+    def load(cls, source: AnyModel, owner: str, name: str, *, tokens: bool = False) -> AuditModel:
+        """A classifier, or with ``tokens`` a token classifier too. Raises ModelError for what cannot be loaded."""
         given: Any = source
         if is_function(given):
             labels = getattr(given, "labels", ())
@@ -72,7 +77,7 @@ class AuditModel:
             refuse_other_tasks(folder, load_config(home))
             logger.info(f"{owner}: {file.name} of {home.name or home}")
             return cls(owner, name, str(home), onnx.labels, onnx)
-        tokenizer, model = load_tokenizer(given), load_classifier(given)[0]
+        tokenizer, model = load_tokenizer(given), load_classifier(given, tokens=tokens)[0]
         device: Any = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
         model.to(device)
         set_padding(model, tokenizer)
@@ -95,6 +100,11 @@ class AuditModel:
     def multi_label(self) -> bool:
         """Whether it predicts any number of labels a row."""
         return self.predictor.multi_label
+
+    @property
+    def token_labels(self) -> bool:
+        """Whether it labels the words of a text."""
+        return is_token_classifier(self.model)
 
     @property
     def kind(self) -> str:
@@ -164,6 +174,21 @@ class AuditModels:
             if model.multi_label != self.teacher.multi_label:
                 raise other_kind(model, self.teacher)
 
+    @property
+    def token_labels(self) -> bool:
+        """Whether they label the words of a text. Raises ModelError where only some of them do."""
+        kinds = [model.token_labels for model in self.every]
+        if any(kinds) and not all(kinds):
+            owners = [
+                next(m for m, of in zip(self.every, kinds, strict=True) if of is k) for k in (True, False)
+            ]
+            raise ModelError(
+                f"The {owners[0].owner} labels the words of a text, and the {owners[1].owner} whole texts.",
+                expected="models of one task",
+                remedy="take other models",
+            )
+        return all(kinds)
+
     notes: tuple[str, ...] = ()
 
     @classmethod
@@ -173,12 +198,14 @@ class AuditModels:
         """Raises ModelError for models that cannot be loaded."""
         names = _short_names([source_name(student) for student in students])
         return cls(
-            AuditModel.load(teacher, "teacher", source_name(teacher)),
+            AuditModel.load(teacher, "teacher", source_name(teacher), tokens=True),
             [
-                AuditModel.load(source, f"student {name}", name)
+                AuditModel.load(source, f"student {name}", name, tokens=True)
                 for source, name in zip(students, names, strict=True)
             ],
-            None if reference is None else AuditModel.load(reference, "reference", source_name(reference)),
+            None
+            if reference is None
+            else AuditModel.load(reference, "reference", source_name(reference), tokens=True),
         )
 
     @property
@@ -369,7 +396,7 @@ def _reorder(model: PreTrainedModel, order: Sequence[int]) -> None:
     """Have a model return its outputs in another order from now on."""
 
     def reordered(_model: Any, _inputs: Any, outputs: Any) -> Any:
-        outputs["logits"] = outputs["logits"][:, list(order)]
+        outputs["logits"] = outputs["logits"][..., list(order)]
         return outputs
 
     if (limits := thresholds_of(model)) is not None:

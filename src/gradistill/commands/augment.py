@@ -11,7 +11,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gradistill.batch import MOST_SEED
-from gradistill.commands.data_warnings import log_splits
+from gradistill.commands.data_warnings import log_splits, refuse_words
 from gradistill.commands.output_folder import FolderKind, check_output, draft_folder, held, put_in_place
 from gradistill.commands.run_record import versions
 from gradistill.data import DataChoice, Splits, Task, read_splits
@@ -64,6 +64,7 @@ def augment(
     _refuse_idle_fields(choice)
     check_output(folder, AUGMENTED, overwrite=overwrite)
     splits = read_splits(choice, ("train",))
+    refuse_words(splits.task, "gradistill augment")
     log_splits(splits)
     rows, task = splits.rows["train"], splits.task
     read = None if teacher is None else (load_classifier(teacher, new_head=True)[0], load_tokenizer(teacher))

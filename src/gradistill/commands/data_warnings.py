@@ -17,11 +17,11 @@ from gradistill.commands.run_folder import record_of
 from gradistill.data import DataChoice, Splits, Task
 from gradistill.data.batching import Collate
 from gradistill.data.data_source import is_path, path_text
-from gradistill.data.overlap import overlap, texts_of
+from gradistill.data.overlap import as_text, overlap, texts_of
 from gradistill.data.split_tables import Wanted, read_source
 from gradistill.data.table import with_fields
 from gradistill.data.tasks import label_key, no_better_than_constant
-from gradistill.errors import DataError
+from gradistill.errors import DataError, RecipeError
 from gradistill.models.facts import thresholds_of
 from gradistill.printing import NO_PREFIX, log_line
 
@@ -68,8 +68,20 @@ def teacher_warning(
     return f"the {owner} is no better than a constant answer: {problem}. Check the labels and the data"
 
 
-def refuse_other_kind_of_model(task: Task, multi_label: bool, owner: str) -> None:
-    """Raise DataError where the rows may have several labels and the model predicts one, or the other way round."""
+def refuse_other_kind_of_model(task: Task, multi_label: bool, owner: str, tokens: bool = False) -> None:
+    """Raise DataError where the rows may have several labels and the model predicts one, or the other way round; or
+    where words have labels and the model is not one of ``tokens``, or the other way round."""
+    if task.token_labels != tokens:
+        kinds = (
+            ("a tag for each word", "one label for a text")
+            if task.token_labels
+            else ("one label for a text", "a tag for each word")
+        )
+        raise DataError(
+            f"The data have {kinds[0]}, and the {owner} predicts {kinds[1]}.",
+            expected=f"a {owner} of the same kind of task",
+            remedy=f"take another {owner}, or other columns (--text-columns, --label-column)",
+        )
     if task.multi_label == multi_label:
         return
     kinds = (
@@ -80,6 +92,16 @@ def refuse_other_kind_of_model(task: Task, multi_label: bool, owner: str) -> Non
         expected=f"a {owner} of the same kind of task (problem_type in its config.json)",
         remedy=f"take another {owner}, or read the labels otherwise (--label-separator, --label-columns, --kind)",
     )
+
+
+def refuse_words(task: Task, what: str) -> None:
+    """Raise RecipeError for an option or a command that does not read words with a tag each."""
+    if task.token_labels:
+        raise RecipeError(
+            f"{what} cannot be used: the task {task.name!r} has a tag for each word",
+            expected="finetune, distill, signals, predict or audit, on rows of words and tags (docs/tokens.md)",
+            remedy="leave it out",
+        )
 
 
 def log_splits(splits: Splits) -> None:
@@ -126,5 +148,5 @@ def overlap_with_training(splits: Splits, split: str, choice: DataChoice) -> dic
     table = with_fields(tables["train"], columns) if "train" in tables else None
     if table is None or not all(name in table.columns for name in columns):
         return None
-    training = {name: list(map(str, table.columns[name])) for name in columns}
+    training = {name: list(map(as_text, table.columns[name])) for name in columns}
     return overlap(texts_of(splits.rows[split], columns), training)

@@ -12,8 +12,8 @@ from gradistill.commands.model_pair import ModelPair
 from gradistill.commands.prepared_run import TEST
 from gradistill.commands.run_folder import check_run
 from gradistill.commands.run_result import RunResult
-from gradistill.commands.task_run import TaskRun
 from gradistill.commands.text_lengths import LoadedModel, new_length
+from gradistill.commands.token_run import task_run_of
 from gradistill.data import DataChoice, read_splits
 from gradistill.data.data_source import Source
 from gradistill.errors import RecipeError
@@ -68,14 +68,15 @@ def finetune(
     log_splits(splits)
     set_seed(recipe.training.seed)
     tokenizer = load_tokenizer(model)
-    loaded, _ = load_classifier(model, head=Head(splits.task.labels, splits.task.multi_label), new_head=True)
+    head = Head(splits.task.labels, splits.task.multi_label, splits.task.token_labels)
+    loaded, _ = load_classifier(model, head=head, new_head=True)
     if splits.task.multi_label:
         flags = np.asarray(splits.rows["train"]["label"][:])
         start_at_prior(loaded, flags.mean(axis=0).tolist(), len(flags))
     student = LoadedModel("model", model_folder(model), loaded)
     recipe = recipe.with_length(new_length(recipe.training.max_length, [student]))
     names = {"student": model_name(model), "data": choice.name}
-    run = TaskRun(
+    run = task_run_of(splits.task)(
         recipe=recipe,
         models=ModelPair(student, None, recipe),
         tokenizer=tokenizer,

@@ -18,6 +18,7 @@ from gradistill.auditing.onnx_predictor import model_folder_of
 from gradistill.auditing.predictor import OnProgress
 from gradistill.commands.run_record import versions
 from gradistill.commands.text_predictor import Predicted, TextPredictor, check_number, load_predictor
+from gradistill.commands.token_predictor import TokenPredictor, predict_words
 from gradistill.commands.unfinished_predictions import folder_of, unfinished_predictions
 from gradistill.data.row_output import OUTPUTS, Columns, json_lines, writer_of
 from gradistill.data.row_stream import CHUNK_ROWS, Chunk, RowStream, decoded_lines, format_of
@@ -62,7 +63,8 @@ def predict(
     ``probability_<label>`` for each label (in a regression ``predicted_score`` instead of both), and ``text_cut``,
     which is true where the model did not read all of a text. Rows stream through memory a chunk
     at a time. A process that is killed loses one chunk at most: the same call goes on, and ends with the same
-    bytes (docs/predict.md).
+    bytes (docs/predict.md). A token classifier reads lists of words (JSONL, Parquet) and writes JSON lines with
+    ``predicted_tags`` and ``predicted_spans``; stopped, it starts anew (docs/tokens.md).
 
     Parameters:
         ``model``: a folder (PyTorch or ONNX), a hub id, or a pair ``(model, tokenizer)``.
@@ -86,6 +88,9 @@ def predict(
         predictor = load_predictor(model, max_length=max_length)
         began = perf_counter()
         named = _named(text_columns)
+        if isinstance(predictor, TokenPredictor):
+            found = predict_words(predictor, source, target, named, overwrite=overwrite)
+            return found | {"seconds": perf_counter() - began}
         job = _pipe_job(predictor, named) if source is None else _file_job(source, predictor, named)
         check_number(len(job.text_columns), predictor.text_columns)
         _refuse_taken(job, predictor)

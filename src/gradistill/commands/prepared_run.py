@@ -8,15 +8,21 @@ from dataclasses import replace
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
-from gradistill.commands.data_warnings import log_splits, refuse_other_kind_of_model, with_positive
+from gradistill.commands.data_warnings import (
+    log_splits,
+    refuse_other_kind_of_model,
+    refuse_words,
+    with_positive,
+)
 from gradistill.commands.model_pair import ModelPair
 from gradistill.commands.task_run import TaskRun
 from gradistill.commands.text_lengths import LoadedModel, task_length
+from gradistill.commands.token_run import task_run_of
 from gradistill.data import DataChoice, Splits, align_labels, load_unlabelled, read_splits
 from gradistill.errors import RecipeError
 from gradistill.models.device_map import DeviceMap
 from gradistill.models.factorized_embedding import factorize_embeddings
-from gradistill.models.facts import is_multi_label
+from gradistill.models.facts import is_multi_label, is_token_classifier
 from gradistill.models.loading import label_names, load_classifier, load_tokenizer, set_padding
 from gradistill.models.model_source import ModelSource, model_folder, model_name
 from gradistill.models.student import (
@@ -46,14 +52,14 @@ def prepared_run(
 ) -> TaskRun:
     """The run with its teacher and a new student, and with those of the ``optional`` splits that exist."""
     tokenizer = load_tokenizer(teacher)
-    teacher_model, _ = load_classifier(teacher, device_map=device_map)
-    splits = align_labels(
-        read_splits(data, optional=optional), label_names(teacher_model), label_map=data.label_map
-    )
-    refuse_other_kind_of_model(splits.task, is_multi_label(teacher_model), "teacher")
+    teacher_model, _ = load_classifier(teacher, device_map=device_map, tokens=True)
+    splits, tokens = read_splits(data, optional=optional), is_token_classifier(teacher_model)
+    refuse_other_kind_of_model(splits.task, is_multi_label(teacher_model), "teacher", tokens)
+    splits = align_labels(splits, label_names(teacher_model), label_map=data.label_map)
     splits = with_positive(splits, data.positive, [model_folder(teacher)])
     log_splits(splits)
     if recipe.training.augment:
+        refuse_words(splits.task, "--augment")
         refuse_gold_scores(recipe, splits, "copies that --augment makes")
     set_seed(recipe.training.seed)
     reader = LoadedModel("teacher", model_folder(teacher), teacher_model)
@@ -67,7 +73,7 @@ def prepared_run(
     warnings = pair_warnings(reader.model, student.model, layers=(reader.probe.layers, student.probe.layers))
     for warning in warnings:
         logger.warning(warning)
-    return TaskRun(
+    return task_run_of(splits.task)(
         recipe=recipe,
         models=ModelPair.of(student, reader, recipe),
         tokenizer=tokenizer,
@@ -81,6 +87,7 @@ def unlabelled_rows(data: DataChoice, recipe: Recipe, splits: Splits) -> Dataset
     """The rows without labels, numbered behind those of the training split."""
     if data.unlabelled is None:
         return None
+    refuse_words(splits.task, "--unlabelled")
     if not recipe.needs_teacher:
         raise RecipeError(
             f"unlabelled rows are given for {recipe.method!r}, which learns from labels alone",

@@ -11,7 +11,12 @@ from transformers import PreTrainedTokenizerBase, set_seed
 from gradistill.auditing.function_predictor import PredictFunction
 from gradistill.commands.answer_sources import AnswerSource
 from gradistill.commands.audit_models import is_function
-from gradistill.commands.data_warnings import log_splits, refuse_other_kind_of_model, with_positive
+from gradistill.commands.data_warnings import (
+    log_splits,
+    refuse_other_kind_of_model,
+    refuse_words,
+    with_positive,
+)
 from gradistill.commands.file_source import FileSource
 from gradistill.commands.function_source import FunctionSource, function_name
 from gradistill.commands.live_source import LiveSource
@@ -140,6 +145,7 @@ def _source(teacher: AnyTeacher, data: DataChoice, optional: tuple[str, ...]) ->
     """The teacher, and the rows with their labels in its order."""
     given: Any = teacher
     splits = read_splits(data, optional=optional)
+    refuse_words(splits.task, "a teacher that reads the texts by itself")
     if isinstance(given, TeacherAnswers):
         files = [AnswerFile.read(file) for file in (given.file, given.validation) if file is not None]
         if files[0].labels is not None:

@@ -104,7 +104,7 @@ class TaskRun(Run):
         with the word of each token."""
         rows = self.training_rows() if split == "train" else self.splits.rows[split]
         encoded = encode(rows, self.tokenizer, self.task, max_length=self.max_length, words=words)
-        if encoded.truncated:
+        if encoded.truncated or encoded.words_unread:
             logger.info(f"{split}: {encoded.cut}")
         return encoded
 

@@ -15,6 +15,7 @@ from gradistill.auditing.predictor import OnProgress, limits_of
 from gradistill.commands.audit_models import AuditModel, AuditModels
 from gradistill.commands.run_folder import record_of
 from gradistill.commands.text_lengths import trained_length
+from gradistill.commands.token_predictor import TokenPredictor
 from gradistill.data.changed_copies import Copy
 from gradistill.data.label_metrics import above
 from gradistill.data.raw_words import Texts
@@ -146,8 +147,8 @@ class TextPredictor:
             )
 
 
-def load_predictor(model: ModelSource, *, max_length: int | None = None) -> TextPredictor:
-    """A fine-tuned classifier as a function from texts to probabilities.
+def load_predictor(model: ModelSource, *, max_length: int | None = None) -> TextPredictor | TokenPredictor:
+    """A fine-tuned classifier as a function from texts to probabilities, a token classifier as one from words to tags.
 
     Parameters:
         ``model``: a folder (PyTorch, or ONNX as ``gradistill export`` writes it), a hub id, or a pair
@@ -155,7 +156,8 @@ def load_predictor(model: ModelSource, *, max_length: int | None = None) -> Text
         ``max_length``: tokens of a text that are read at most, special ones included; by default as the model was
             trained (``commands.text_lengths``).
 
-    Returns a ``TextPredictor``. A PyTorch model computes on the accelerator, if there is one; an ONNX model on the CPU.
+    Returns a ``TextPredictor``, or of a token classifier a ``TokenPredictor``. A PyTorch model computes on the
+    accelerator, if there is one; an ONNX model on the CPU.
 
     Raises ModelError for a model that cannot be loaded or is no classifier.
 
@@ -165,11 +167,13 @@ def load_predictor(model: ModelSource, *, max_length: int | None = None) -> Text
         probabilities = predictor([("The company rose 3 %.", "Shares fell."), ("One.", "Two.")])
         print(dict(zip(predictor.labels, probabilities[0])))
     """
-    loaded = AuditModel.load(model, "model", model_name(model))
+    loaded = AuditModel.load(model, "model", model_name(model), tokens=True)
     if loaded.reader is None and max_length is None:
         max_length = trained_length(loaded.folder)
     length = AuditModels(loaded, []).text_length(max_length)
     columns = record_of(loaded.folder).get("data", {}).get("text_columns")
+    if loaded.token_labels:
+        return TokenPredictor(loaded, length, tuple(map(str, columns)) if columns else None)
     predictor = TextPredictor(loaded, length, tuple(map(str, columns)) if columns else None)
     predictor.predicted([("a",)])  # an ONNX file may be anything: its outputs are checked before any work
     if predictor.labels is not None and len(set(predictor.labels)) < len(predictor.labels):

@@ -18,7 +18,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from gradistill.commands.data_warnings import NewWarnings
+from gradistill.commands.data_warnings import NewWarnings, refuse_words
 from gradistill.commands.distill import distill
 from gradistill.commands.output_folder import FolderKind, check_output, held
 from gradistill.commands.prepared_run import prepared_run
@@ -105,6 +105,7 @@ def tune(
     if not (folder / DATABASE).is_file():  # a teacher or data that cannot be read leave nothing behind
         with log_filter(lambda record: False):  # the first trial logs the same lines
             run = prepared_run(teacher, choice, tuning.resolve(()))
+        refuse_words(run.task, "gradistill tune")
         run.required_signals()
     with held(folder, SEARCH):
         about = {

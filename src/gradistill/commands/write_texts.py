@@ -10,7 +10,7 @@ from datasets import concatenate_datasets
 
 from gradistill.auditing.word_maps import row_texts
 from gradistill.commands.answer_sources import Asked, facts_of_outputs
-from gradistill.commands.data_warnings import log_splits
+from gradistill.commands.data_warnings import log_splits, refuse_words
 from gradistill.commands.prepared_run import unlabelled_rows
 from gradistill.commands.task_run import labelled_rows
 from gradistill.commands.words_run import copy_words
@@ -50,6 +50,7 @@ def write_texts(data: DataChoice | Source, output: str | Path, recipe: Recipe) -
     _refuse_output(file)
     choice = DataChoice.of(data)
     splits = read_splits(choice)
+    refuse_words(splits.task, "--write-texts")
     log_splits(splits)
     facts = facts_of_outputs(splits.task)
     pair = Pair(facts, facts, shared_embeddings=False)

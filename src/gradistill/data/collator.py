@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from gradistill.batch import UNLABELLED
 from gradistill.errors import DataError, ModelError
 
 
@@ -17,7 +18,8 @@ from gradistill.errors import DataError, ModelError
 class Collator:
     """Pads encoded rows to the longest of the batch, or to ``pad_to`` tokens, on the tokenizer's side.
 
-    The width is rounded up to ``pad_to_multiple_of``. Labels become int64 class ids or float32 scores.
+    The width is rounded up to ``pad_to_multiple_of``. Labels become int64 class ids or float32 scores; a list of ids is
+    a label a token, and is padded too.
     Columns other than those that ``encode`` makes are left out. Raises ModelError if the tokenizer has no
     pad token. A call raises DataError if a row is longer than ``pad_to``.
     """
@@ -58,6 +60,10 @@ class Collator:
         }
         for name in ("labels", "index", "length"):
             if name in features[0]:
+                if _is_ragged(features[0][name]):
+                    width = batch["input_ids"].shape[1]
+                    batch[name] = self._padded([feature[name] for feature in features], UNLABELLED, width)
+                    continue
                 values = torch.as_tensor([feature[name] for feature in features])
                 batch[name] = values.float() if values.is_floating_point() else values.long()
         return batch
@@ -79,6 +85,11 @@ class Collator:
             start = width - len(row) if self.tokenizer.padding_side == "left" else 0
             padded[i, start : start + len(row)] = torch.as_tensor(row, dtype=torch.long)
         return padded
+
+
+def _is_ragged(label: Any) -> bool:
+    """Whether a row's label is a list of ids, one for each of its tokens."""
+    return isinstance(label, list | tuple) and all(isinstance(part, int) for part in label)
 
 
 def mask_token_id_of(collate: Any) -> int | None:

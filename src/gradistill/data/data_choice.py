@@ -12,8 +12,9 @@ from gradistill.data.data_source import Source, described_source, is_path, path_
 from gradistill.data.tasks import Task
 from gradistill.errors import RecipeError
 
-LabelKind = Literal["classes", "scores", "multi_label"]
-"""What the labels are: names or numbers of classes, numbers to be predicted, or any number of labels a row."""
+LabelKind = Literal["classes", "scores", "multi_label", "tokens"]
+"""What the labels are: names or numbers of classes, numbers to be predicted, any number of labels a row, or a tag for
+each word of a row."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,8 @@ class DataChoice:
     a field of the column ``body``. ``kind`` settles whether numeric labels are ``classes`` or ``scores``.
 
     Several labels a row are lists in the label column, or else ``label_columns`` names the columns that hold a 0 or 1
-    for the label of their name, or ``label_separator`` what stands between labels in a text.
+    for the label of their name, or ``label_separator`` what stands between labels in a text. Words with a BIO2 tag each
+    are lists of words in the text column and lists of tags in the label column.
 
     ``unlabelled`` is a source of more rows without labels (``load_unlabelled``). ``validation_share`` (between 0 and
     1) takes the validation rows out of the training rows, drawn by ``validation_seed``: for one file without splits.
@@ -54,7 +56,7 @@ class DataChoice:
         if self.kind is not None and self.kind not in get_args(LabelKind):
             raise RecipeError(
                 f"kind is {self.kind!r}",
-                expected="classes, scores or multi_label",
+                expected="classes, scores, multi_label or tokens",
                 remedy="choose one of them",
             )
         self._check_several()

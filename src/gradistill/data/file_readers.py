@@ -1,4 +1,4 @@
-"""Files as columns: CSV, TSV, JSON, JSONL and Parquet read as they are, each row with its place in the file.
+"""Files as columns: CSV, TSV, JSON, JSONL, CoNLL and Parquet read as they are, each row with its place in the file.
 
 Nothing is converted or guessed here: a CSV cell is text even where it looks like a number or like "NA". (The one
 exception: decimal commas in a file with semicolons.) What cannot be read is collected as problems, so that all files
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from gradistill.data.arrow_tables import Expanding, most_bytes, read_parquet
+from gradistill.data.conll import read_conll
 from gradistill.data.delimited import read_csv, read_tsv
 from gradistill.data.json_rows import read_json, read_jsonl
 from gradistill.data.table import Table
@@ -28,7 +29,7 @@ NO_GZIP = (gzip.BadGzipFile, EOFError, zlib.error)
 """What reading a broken gzip file raises."""
 
 TEXT_FORMATS: dict[str, Callable[[str, str], Table]] = {
-    ".csv": read_csv, ".tsv": read_tsv, ".jsonl": read_jsonl, ".json": read_json,
+    ".csv": read_csv, ".tsv": read_tsv, ".jsonl": read_jsonl, ".json": read_json, ".conll": read_conll,
 }  # fmt: skip
 """Formats of text, which may be packed by gzip as well."""
 FORMATS = (*TEXT_FORMATS, ".parquet")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from datasets import Dataset
+from datasets import Dataset, List
 
 from gradistill.data.splits import Splits
 from gradistill.data.tasks import Task, label_key
@@ -229,6 +229,9 @@ def _other_names(
 
 def _renumbered(rows: Dataset, new_ids: np.ndarray) -> Dataset:
     columns = {name: rows[name][:] for name in rows.column_names}
+    if isinstance(rows.features["label"], List) and rows.features["label"].length == -1:  # tags
+        columns["label"] = [new_ids[tags].tolist() for tags in columns["label"]]
+        return Dataset.from_dict(columns, features=rows.features)
     ids = np.asarray(columns["label"])  # of a row without a label it is negative, and stays so
     if ids.ndim == 2:  # a flag for each label: its column moves
         columns["label"] = ids[:, np.argsort(new_ids)].tolist()

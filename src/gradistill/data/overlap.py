@@ -49,7 +49,7 @@ def overlap_line(
     if not found or not found["normalised"]:
         return None
     row = rows[found["example"]["row"]]
-    text = " | ".join(row[name] for name in columns)
+    text = " | ".join(as_text(row[name]) for name in columns)
     shown = printable(text if len(text) <= 60 else text[:59] + "…")
     return (
         f"overlap: {found['normalised']} of {found['rows']} {printable(split)} rows are training rows too "
@@ -58,7 +58,13 @@ def overlap_line(
 
 
 def texts_of(rows: Dataset, columns: Sequence[str]) -> dict[str, Sequence[str]]:
-    return {name: rows[name][:] for name in columns}
+    """The columns of texts; words of a list with blanks between."""
+    return {name: [as_text(cell) for cell in rows[name][:]] for name in columns}
+
+
+def as_text(cell: object) -> str:
+    """A cell as one text: the words of a list with blanks between."""
+    return " ".join(map(str, cell)) if isinstance(cell, list | tuple) else str(cell)
 
 
 def normalised(text: str) -> str:

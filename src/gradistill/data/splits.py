@@ -32,6 +32,7 @@ from gradistill.data.text_columns import (
     label_dependence,
     wordless,
 )
+from gradistill.data.token_labels import find_tags, find_words, tag_ids, word_problems
 from gradistill.data.validation import (
     UNKNOWN_LABEL,
     class_ids,
@@ -76,7 +77,8 @@ class _LabelColumn:
 class Splits:
     """Checked rows by split. Each has the task's text columns, ``label`` and ``index``.
 
-    ``label`` is a class id (int64), a score (float32), or a 0 or 1 for each of several labels (a list of float32);
+    ``label`` is a class id (int64), a score (float32), a 0 or 1 for each of several labels (a list of float32), or the
+    ids of the tags of the row's words (a list of int64), whose text is a list of words;
     ``index`` is the row number from 0. ``label_column`` is what the label is called at the source. ``skipped`` counts
     rows left out by ``task.skip_unlabelled``. In the splits ``without_labels`` the label is ``task.no_label``.
     ``notes`` are what else people should read about a split: where it comes from, if that is not obvious. ``left_out``
@@ -103,6 +105,7 @@ class Splits:
         task = self.task
         kind = "regression" if task.labels is None else f"classification, {task.num_labels} classes"
         kind = f"{task.num_labels} labels, any number of them a row" if task.multi_label else kind
+        kind = f"words with one of {task.num_labels} tags each" if task.token_labels else kind
         lines = [
             f"task: {task.name} ({kind}{', inferred from the data' if self.inferred else ''}{self._other_kind()})",
             f"text: {', '.join(map(printable, task.text_columns))}",
@@ -143,6 +146,8 @@ class Splits:
     def _label_summary(self, split: str, rows: Dataset) -> str:
         if split in self.without_labels:
             return "no labels: accuracy and other figures that need them are left out"
+        if self.task.token_labels:
+            return self._tag_summary(rows)
         labels = np.asarray(rows.with_format("numpy")["label"])
         if self.task.labels is None:
             return f"scores from {labels.min():g} to {labels.max():g}"
@@ -155,6 +160,14 @@ class Splits:
         more = f" and {len(named) - 10} {what} more" if len(named) > 10 else ""
         bare = int((labels.sum(axis=1) == 0).sum()) if self.task.multi_label else 0
         return ", ".join(named[:10]) + more + (f"; {bare} rows with no label" if bare else "")
+
+    def _tag_summary(self, rows: Dataset) -> str:
+        """The words, and the spans of each type: those that a tag begins, the tags being BIO2."""
+        counts = np.bincount(np.concatenate(rows["label"][:]), minlength=self.task.num_labels)
+        named = zip(self.task.labels or (), counts, strict=True)
+        kinds = [f"{printable(name[2:])}: {n}" for name, n in named if name[:2] == "B-"]
+        more = f" and {len(kinds) - 10} types more" if len(kinds) > 10 else ""
+        return f"{counts.sum()} words; spans of {', '.join(kinds[:10])}{more}"
 
 
 def load_splits(
@@ -227,7 +240,8 @@ def read_splits(
     if given is None and outputs is not None and first.columns and _lacks_labels(first, choice):
         inferred = _task_of_outputs(first, choice, outputs)
     elif given is not None:
-        inferred = Inferred(given, choice.label or _label_of(first), {})
+        tags = _tags_of(first, choice) if given.token_labels else None
+        inferred = Inferred(given, choice.label or tags or _label_of(first), {})
         if outputs is not None and _lacks_labels(first, choice) and choice.columns is None:
             others = [c for c in first.columns if c not in (*given.text_columns, inferred.label_column)]
             _refuse_possible_labels(first, [name for name in others if _are_outputs(first, name, outputs)])
@@ -298,7 +312,7 @@ def _rarer(rows: Dataset) -> int:
 
 def _doubts(table: Table, task: Task, label: str) -> Iterator[str]:
     """What may be wrong with the columns that were chosen or named."""
-    for column in task.text_columns:
+    for column in task.text_columns if not task.token_labels else ():
         if reason := label_dependence(table, column, label):
             yield (
                 f"the text column {column!r} may give the label away: {reason}. A model that reads it learns nothing "
@@ -306,7 +320,7 @@ def _doubts(table: Table, task: Task, label: str) -> Iterator[str]:
             )
         elif reason := wordless(table.columns[column]):
             yield f"the text column {column!r} holds no words: {reason}"
-    if not task.multi_label and task.labels and (joined := joined_labels(table, label)):
+    if task.kind == "classes" and (joined := joined_labels(table, label)):
         yield (
             f"the label {joined[0]!r} looks like several labels in one, and is taken as a class of its own. With "
             f"--label-separator {joined[1]!r} (label_separator= in Python) it is several labels of a row"
@@ -344,6 +358,8 @@ def _set_apart(
             notes[split] = f"from {Path(table.file).name}"
     for split in set(optional).intersection(tables):
         table = tables[split]
+        if _tags_of(table, choice):
+            continue
         if choice.label or task is not None:
             names = [choice.label or _label_of(table)]
         else:
@@ -363,7 +379,16 @@ def _lacks_labels(table: Table, choice: DataChoice) -> bool:
     """Whether a split has no label to compare with; a column that was named must be there."""
     if choice.label is not None and choice.label not in table.columns:
         return False
+    if _tags_of(table, choice):
+        return False
     return _is_unlabelled(table, [choice.label] if choice.label else label_candidates(table.columns))
+
+
+def _tags_of(table: Table, choice: DataChoice) -> str | None:
+    """The column of the words' tags, where the table has words."""
+    if choice.kind not in (None, "tokens") or (words := find_words(table, choice.columns)) is None:
+        return None
+    return find_tags(table, words, choice.label)
 
 
 def _task_of_outputs(table: Table, choice: DataChoice, outputs: Sequence[str]) -> Inferred:
@@ -371,6 +396,12 @@ def _task_of_outputs(table: Table, choice: DataChoice, outputs: Sequence[str]) -
     named = choice.label or next(iter(label_candidates(table.columns)), "")
     if choice.columns and (problems := missing_columns(table, choice.columns)):
         raise DataError(f"{table.file} lacks columns that were named.", problems=problems)
+    if choice.kind == "tokens":
+        words = find_words(table, choice.columns)
+        if words is None:
+            raise _no_words(table, choice)
+        task = inferred_task((words,), tuple(outputs), choice.name, token_labels=True)
+        return Inferred(replace(task, name=data_name(choice.source)), named, {})
     rest = replace(table, columns={k: v for k, v in table.columns.items() if k != named})
     chosen = None if choice.columns else find_text_columns(rest, named)
     texts = choice.columns or (chosen.texts if chosen else ())
@@ -384,6 +415,14 @@ def _task_of_outputs(table: Table, choice: DataChoice, outputs: Sequence[str]) -
     task = replace(task, name=data_name(choice.source))
     _refuse_other_kind(choice, task)
     return Inferred(task, named, chosen.left_out if chosen else {})
+
+
+def _no_words(table: Table, choice: DataChoice) -> DataError:
+    return DataError(
+        f"{table.file} has no column of lists of words{f' called {choice.columns[0]}' if choice.columns else ''}.",
+        expected="a list of words (tokens) in every row",
+        remedy="name it with --text-columns (text_columns= in Python)",
+    )
 
 
 def _refuse_possible_labels(table: Table, doubtful: Sequence[str]) -> None:
@@ -414,6 +453,7 @@ def _with_share(found: Splits, choice: DataChoice, splits: Sequence[str]) -> Spl
     train, validation = divided(whole, found.task, share, seed)
     how = "" if found.task.labels is None else " with the shares of the classes"
     how = " with the shares of each row's rarest label" if found.task.multi_label else how
+    how = " with the shares of each row's rarest tag" if found.task.token_labels else how
     note = f"of {len(whole)} rows, drawn by seed {seed}{how} (--validation-share {share:g})"
     bare = found.without_labels | ({"validation"} if "train" in found.without_labels else frozenset())
     return replace(
@@ -536,7 +576,8 @@ def _checked(
     needed = task.text_columns if label_column is None else (*task.text_columns, label_column)
     problems = missing_columns(table, needed)
     present = [name for name in task.text_columns if name in table.columns]
-    problems += [problem for name in present for problem in text_problems(table, name)]
+    checked = word_problems if task.token_labels else text_problems
+    problems += [problem for name in present for problem in checked(table, name)]
     if label_column is None:
         labels: Sequence[Any] = [task.no_label] * len(table.lines)
     elif label is not None and label_column in table.columns:
@@ -557,12 +598,16 @@ def _checked(
 
 
 def _read_labels(table: Table, label: _LabelColumn, task: Task) -> tuple[Sequence[Any], list[Problem]]:
+    if task.token_labels:
+        return tag_ids(table, task.text_columns[0], label.name, task)
     if task.multi_label:
         return label_flags(table, label.name, task, label.separator)
     return scores(table, label.name) if task.labels is None else class_ids(table, label.name, task)
 
 
 def _label_feature(task: Task) -> Any:
+    if task.token_labels:
+        return List(Value("int64"))
     if task.multi_label:
         return List(Value("float32"), length=task.num_labels)
     return Value("float32" if task.labels is None else "int64")
@@ -571,7 +616,7 @@ def _label_feature(task: Task) -> Any:
 def prepared(columns: dict[str, list[Any]], task: Task, first_index: int = 0) -> Dataset:
     """Columns of texts and ``label`` as the rows of a prepared split, numbered from ``first_index``."""
     features = Features(
-        {name: Value("string") for name in task.text_columns}
+        {name: List(Value("string")) if task.token_labels else Value("string") for name in task.text_columns}
         | {"label": _label_feature(task), "index": Value("int64")}
         | ({"spans": List(List(Value("int64")))} if "spans" in columns else {})
         | {name: Value("string") for name in columns if name.startswith(CARRIED)}

@@ -11,6 +11,7 @@ from gradistill.data.several_labels import flag_names, flat_labels, several_labe
 from gradistill.data.table import Table
 from gradistill.data.tasks import Task, inferred_task, label_key
 from gradistill.data.text_columns import LABEL_COLUMNS, TextChoice, find_text_columns, label_candidates
+from gradistill.data.token_labels import bio_names, find_tags, find_words
 from gradistill.data.validation import is_missing, missing_columns, number, shown
 from gradistill.errors import DataError
 
@@ -31,6 +32,11 @@ def infer_task(table: Table, choice: DataChoice) -> Inferred:
     named = (*(choice.columns or ()), *((choice.label,) if choice.label else ()))
     if problems := missing_columns(table, named):
         raise DataError(f"{table.file} lacks columns that were named.", problems=problems)
+    if (tagged := _words_and_tags(table, choice)) is not None:
+        words, tags = tagged
+        left_out = {name: "neither words nor their tags" for name in table.columns if name not in tagged}
+        task = inferred_task((words,), bio_names(table, tags), choice.name, token_labels=True)
+        return Inferred(task, tags, left_out)
     label_column = choice.label or find_label_column(table)
     if choice.kind in ("classes", "scores"):
         refuse_other_kind(table, label_column, choice.kind)
@@ -40,6 +46,24 @@ def infer_task(table: Table, choice: DataChoice) -> Inferred:
     texts = TextChoice(choice.columns, {}) if choice.columns else find_text_columns(table, label_column)
     task = inferred_task(texts.texts, labels, choice.name, multi_label=several)
     return Inferred(task, label_column, texts.left_out)
+
+
+def _words_and_tags(table: Table, choice: DataChoice) -> tuple[str, str] | None:
+    """The columns of words and of their tags; None for another kind of task."""
+    if choice.kind not in (None, "tokens"):
+        return None
+    words = find_words(table, choice.columns)
+    tags = None if words is None else find_tags(table, words, choice.label)
+    if words is not None and tags is not None:
+        return words, tags
+    if choice.kind == "tokens":
+        raise DataError(
+            f"{table.file} has no column of {'tags' if words else 'lists of words'}. Its columns: "
+            f"{', '.join(map(shown, table.columns))}.",
+            expected="a list of words (tokens) and a list of as many tags (tags) in every row",
+            remedy="name them with --text-columns and --label-column (text_columns= and label_column= in Python)",
+        )
+    return None
 
 
 def _names_of_several(table: Table, column: str, choice: DataChoice) -> tuple[str, ...] | None:
@@ -74,7 +98,7 @@ def find_label_column(table: Table) -> str:
 
 def refuse_other_kind(table: Table, column: str, kind: str) -> None:
     """Raises DataError for lists of labels where one label, or a score, is wanted: of the ``kind`` of the task."""
-    if kind == "multi_label" or (parts := several_labels(table, column)) is None:
+    if kind in ("multi_label", "tokens") or (parts := several_labels(table, column)) is None:
         return
     row = next(row for row, cell in enumerate(parts.cells) if isinstance(cell, tuple))
     cell = table.columns[column][row]

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from gradistill.data.label_metrics import MULTI_LABEL_METRICS, assigned, no_better_than_some_labels
+from gradistill.data.span_metrics import SPAN_F1, TOKEN_METRICS, token_metrics
 from gradistill.errors import DataError, RecipeError, nearest
 
 RESERVED = frozenset({"label", "labels", "index"})
@@ -38,7 +39,8 @@ class Task:
     ``positive`` is the class id whose F1 the metric ``f1`` is, of two classes. Of more, ``f1`` is another name of
     ``macro_f1``, the mean over the classes. ``skip_unlabelled`` leaves rows out whose label is -1 or "-" (SNLI's mark
     for annotators who disagree) instead of refusing them. ``multi_label``: a row has any number of the labels, none
-    included; each label is a yes or no of its own.
+    included; each label is a yes or no of its own. ``token_labels``: the text is a list of words, each with a label, a
+    BIO2 tag.
 
     Raises RecipeError if the fields contradict each other.
     """
@@ -53,6 +55,7 @@ class Task:
     positive: int = 1
     skip_unlabelled: bool = False
     multi_label: bool = False
+    token_labels: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "metrics", tuple(map(self.metric, self.metrics)))
@@ -62,8 +65,11 @@ class Task:
             raise self._refused(f"text columns {texts}", "one column, or two different ones")
         if taken := RESERVED.intersection(texts):
             raise self._refused(f"a text column called {min(taken)!r}", "a name that the label does not use")
-        if labels is None and self.multi_label:
-            raise self._refused("several labels a row, and no labels", "the names of its labels")
+        if labels is None and (self.multi_label or self.token_labels):
+            kind = "a label a word" if self.token_labels else "several labels a row"
+            raise self._refused(f"{kind}, and no labels", "the names of its labels")
+        if self.token_labels and (self.multi_label or len(texts) != 1):
+            raise self._refused("a label a word, and several labels a row or texts", "one list of words")
         if labels is not None and (len(labels) < 2 or len({label_key(x) for x in labels}) < len(labels)):
             raise self._refused(f"labels {labels}", "two or more, which differ in more than letter case")
         if unknown := [metric for metric in self.metrics if metric not in self._possible_metrics()]:
@@ -72,20 +78,22 @@ class Task:
             raise self._refused(f"select {self.select!r}", f"one of its metrics: {', '.join(self.metrics)}")
 
     def metric(self, name: str) -> str:
-        """The name of a metric here: ``f1`` of more than two classes is ``macro_f1``."""
+        """The name of a metric here: ``f1`` of more than two classes is ``macro_f1``, of words' tags ``span_f1``."""
+        if self.token_labels:
+            return SPAN_F1 if name == "f1" else name
         return "macro_f1" if name == "f1" and (self.num_labels > 2 or self.multi_label) else name
 
     @property
     def positive_label(self) -> str | None:
         """The class whose F1 the metric ``f1`` is; None where there are not two classes."""
-        two = self.labels is not None and len(self.labels) == 2 and not self.multi_label
+        two = self.kind == "classes" and self.num_labels == 2
         return self.labels[self.positive] if two and self.labels else None
 
     def with_positive(self, label: str) -> Task:
         """The task with another positive class. Raises DataError where there is no such class, or not two."""
-        if self.labels is None or len(self.labels) != 2 or self.multi_label:
+        if self.labels is None or self.positive_label is None:
             kind = "scores" if self.labels is None else f"{len(self.labels)} classes"
-            kind = "several labels a row" if self.multi_label else kind
+            kind = {"multi_label": "several labels a row", "tokens": "a tag a word"}.get(self.kind, kind)
             raise DataError(
                 f"The positive class {label!r} was named, but the task {self.name!r} has {kind}.",
                 expected="a task of two classes: the F1 of more is the mean over all of them (macro_f1)",
@@ -99,8 +107,8 @@ class Task:
         return replace(self, positive=keys.index(label_key(label)))
 
     def _possible_metrics(self) -> tuple[str, ...]:
-        if self.multi_label:
-            return tuple(MULTI_LABEL_METRICS)
+        if self.multi_label or self.token_labels:
+            return tuple(MULTI_LABEL_METRICS) if self.multi_label else TOKEN_METRICS
         return tuple(CLASS_METRICS if self.labels is not None else SCORE_METRICS)
 
     def _refused(self, what: str, expected: str) -> RecipeError:
@@ -115,21 +123,28 @@ class Task:
         return "regression" if self.labels is None else "single_label_classification"
 
     @property
-    def kind(self) -> Literal["classes", "scores", "multi_label"]:
+    def kind(self) -> Literal["classes", "scores", "multi_label", "tokens"]:
         """What the labels are: a ``LabelKind`` of ``DataChoice``."""
+        if self.token_labels:
+            return "tokens"
         return "multi_label" if self.multi_label else "scores" if self.labels is None else "classes"
 
     @property
     def no_label(self) -> Any:
-        """The ``label`` of a row that has none: ``UNLABELLED``, or NaN for scores and for each of several labels."""
+        """The ``label`` of a row that has none: ``UNLABELLED``, NaN for scores and for each of several labels, or no
+        tag at all."""
         from gradistill.batch import UNLABELLED  # torch, for which whoever looks at columns need not wait
 
+        if self.token_labels:
+            return []
         if self.multi_label:
             return [math.nan] * self.num_labels
         return math.nan if self.labels is None else UNLABELLED
 
     def labelled(self, labels: Any) -> np.ndarray:
         """Which rows have a label, of a column ``label`` of prepared rows: ``(row,)`` of truth values."""
+        if self.token_labels:
+            return np.array([len(tags) > 0 for tags in labels], dtype=bool)
         values = np.asarray(labels)
         if self.multi_label:
             return np.asarray(np.isfinite(values.reshape(-1, self.num_labels)).all(axis=1))
@@ -149,9 +164,18 @@ class Task:
 
 
 def inferred_task(
-    text_columns: tuple[str, ...], labels: tuple[str, ...] | None, source: str, *, multi_label: bool = False
+    text_columns: tuple[str, ...],
+    labels: tuple[str, ...] | None,
+    source: str,
+    *,
+    multi_label: bool = False,
+    token_labels: bool = False,
 ) -> Task:
     """A task that nobody named, with the usual metrics of its kind."""
+    if token_labels:
+        return Task(
+            "inferred", text_columns, labels, TOKEN_METRICS, SPAN_F1, source=source, token_labels=True
+        )
     if multi_label:
         metrics = tuple(MULTI_LABEL_METRICS)
         return Task("inferred", text_columns, labels, metrics, metrics[0], source=source, multi_label=True)
@@ -236,9 +260,14 @@ def compute_metrics(
     is 0.0, where scipy returns nan: a constant prediction must lose against any other.
     Scores that are nan stay nan.
 
+    Of words with a tag each, ``logits`` are (examples, words, labels) and ``labels`` are (examples, words), −100 where
+    there is none.
+
     Of several labels a row, ``labels`` are flags (examples, labels), and a label is predicted above its one of
     ``thresholds``, ½ by default. ``average_precision`` is the mean over the labels that some row has.
     """
+    if task.token_labels:
+        return token_metrics(task.labels or (), logits.argmax(-1), labels)
     if task.multi_label:
         flags, predicted = np.asarray(labels) > 0, assigned(logits, thresholds)
         return {name: MULTI_LABEL_METRICS[name](flags, predicted, logits) for name in task.metrics}

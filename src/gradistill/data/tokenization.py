@@ -12,6 +12,7 @@ from jaxtyping import Bool, Int
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from gradistill.data.raw_words import token_words
+from gradistill.data.tagged_words import TaggedWords
 from gradistill.data.tasks import Task
 from gradistill.errors import DataError, RecipeError
 
@@ -21,26 +22,34 @@ _AT_ONCE = 1000
 
 @dataclass(frozen=True)
 class Cut:
-    """How many of so many ``rows`` lost tokens to ``max_length``; ``longest`` is a length before that, in tokens."""
+    """How many of so many ``rows`` lost tokens to ``max_length``; ``longest`` is a length before that, in tokens.
+
+    ``words`` is how many words no token stands for, where each has a label: cut off, or of invisible characters.
+    """
 
     max_length: int
     truncated: int = 0
     rows: int = 0
     longest: int = 0
+    words: int = 0
 
     def __add__(self, other: Cut) -> Cut:
         longest = max(self.longest, other.longest)
-        return Cut(self.max_length, self.truncated + other.truncated, self.rows + other.rows, longest)
+        rows, words = self.rows + other.rows, self.words + other.words
+        return Cut(self.max_length, self.truncated + other.truncated, rows, longest, words)
 
     def __str__(self) -> str:
-        return (
+        unread = f"no token stands for {self.words} words, which are left out" if self.words else ""
+        cut = (
             f"{self.truncated} of {self.rows} texts are cut at {self.max_length} tokens "
             f"(the longest has {self.longest})"
         )
+        return unread if unread and not self.truncated else f"{cut}; {unread}" if unread else cut
 
     def as_dict(self) -> dict[str, int]:
         """The form of ``texts`` in ``metrics.json``."""
-        return {"cut": self.truncated, "rows": self.rows, "longest": self.longest}
+        words = {"words": self.words} if self.words else {}
+        return {"cut": self.truncated, "rows": self.rows, "longest": self.longest, **words}
 
 
 @dataclass(frozen=True)
@@ -51,11 +60,12 @@ class Encoded:
     truncated: int
     longest: int
     max_length: int = 128
+    words_unread: int = 0
 
     @property
     def cut(self) -> Cut:
         """The same numbers with that of all rows, to be printed and added up."""
-        return Cut(self.max_length, self.truncated, len(self.dataset), self.longest)
+        return Cut(self.max_length, self.truncated, len(self.dataset), self.longest, self.words_unread)
 
 
 def encode(
@@ -79,7 +89,8 @@ def encode(
 
     Returns the data set with ``input_ids``, ``attention_mask``, ``special_tokens_mask``, ``token_type_ids`` if the
     tokenizer makes them, ``labels``, ``index`` and ``length``, and how many texts were cut. A pair loses tokens from
-    its longer text first.
+    its longer text first. Where words have labels (``task.token_labels``) there are always ``word_ids``, and ``labels``
+    is a list: the label of each word at its first token, −100 at all others.
 
     Raises RecipeError if ``max_length`` leaves no room for a token of the text, and DataError for rows of which the
     tokenizer makes no token.
@@ -87,6 +98,8 @@ def encode(
     Example: ``rows = encode(splits.rows["train"], tokenizer, splits.task, max_length=128).dataset``
     """
     refuse_no_room(tokenizer, len(task.text_columns), max_length)
+    if task.token_labels:
+        return _encoded_words(rows, tokenizer, task, max_length)
     columns: dict[str, list[Any]] = {}
     truncated = longest = 0
     for texts in _pieces(rows, task):
@@ -107,6 +120,18 @@ def encode(
         columns["word_ids"] = _word_ids(rows, tokenizer, task, max_length, whole=words == "whole")
     dataset = Dataset.from_dict({**columns, "labels": rows["label"][:], "index": rows["index"][:]})
     return Encoded(dataset, truncated, longest, max_length)
+
+
+def _encoded_words(rows: Dataset, tokenizer: PreTrainedTokenizerBase, task: Task, max_length: int) -> Encoded:
+    found = TaggedWords(tokenizer, max_length)
+    for start in range(0, len(rows), _AT_ONCE):
+        piece = rows[start : start + _AT_ONCE]
+        found.add(piece[task.text_columns[0]], piece["label"])
+    columns = found.columns
+    _refuse_tokenless(columns["special_tokens_mask"], rows, task)
+    columns["length"] = [len(ids) for ids in columns["input_ids"]]
+    dataset = Dataset.from_dict({**columns, "index": rows["index"][:]})
+    return Encoded(dataset, found.truncated, found.longest, max_length, found.words_unread)
 
 
 def refuse_no_room(tokenizer: PreTrainedTokenizerBase, texts: int, max_length: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from datasets import Dataset
 
+from gradistill.data.overlap import texts_of
 from gradistill.data.tasks import Task
 from gradistill.errors import DataError
 
@@ -14,7 +15,7 @@ def divided(rows: Dataset, task: Task, share: float, seed: int) -> tuple[Dataset
 
     Rows of the same texts (letter case and white space aside) stay together. Of each class, ``share`` of the rows
     are drawn, as nearly as those groups allow; of every class that has two groups or more, at least one. Of several
-    labels a row, the rarest one of a row stands for its class. Raises DataError if one side would be empty.
+    labels a row, or of tags, the rarest one of a row stands for its class. Raises DataError if one side would be empty.
     """
     generator = np.random.default_rng(seed)
     labels = _strata(rows, task)
@@ -37,6 +38,9 @@ def _strata(rows: Dataset, task: Task) -> np.ndarray:
     """The class of each row; 0 for scores, and of several labels the rarest that the row has, −1 for none."""
     if task.labels is None:
         return np.zeros(len(rows))
+    if task.token_labels:
+        counts = np.bincount(np.concatenate([[0], *rows["label"][:]]).astype(int))
+        return np.array([min(tags, key=lambda tag: counts[tag], default=-1) for tags in rows["label"][:]])
     labels = np.asarray(rows["label"][:])
     if not task.multi_label:
         return labels
@@ -46,7 +50,7 @@ def _strata(rows: Dataset, task: Task) -> np.ndarray:
 
 
 def _groups(rows: Dataset, task: Task) -> list[list[int]]:
-    columns = [rows[name][:] for name in task.text_columns]
+    columns = texts_of(rows, task.text_columns).values()
     found: dict[tuple[str, ...], list[int]] = {}
     for row, texts in enumerate(zip(*columns, strict=True)):
         found.setdefault(tuple(" ".join(text.casefold().split()) for text in texts), []).append(row)

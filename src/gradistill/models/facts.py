@@ -10,10 +10,13 @@ import numpy as np
 MULTI_LABEL = "multi_label_classification"
 """The ``problem_type`` of transformers for any number of labels a row."""
 
+TOKEN_CLASSIFIER = "ForTokenClassification"
+"""How the names of transformers' classes end that label the tokens of a text."""
+
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """Sizes of a sequence classifier. ``labels`` is 1 in a regression."""
+    """Sizes of a classifier of texts, or of their tokens. ``labels`` is 1 in a regression."""
 
     layers: int
     width: int
@@ -26,6 +29,8 @@ class ModelFacts:
     """Whether every layer has a state for every token."""
     multi_label: bool = False
     """Whether each label is a yes or no of its own, as transformers' ``problem_type`` has it."""
+    token_labels: bool = False
+    """Whether it has logits for every token: a token classifier."""
     replaceable_states: bool = True
     """Whether the state after each layer but the last is what a module returns, and can be replaced there."""
     own_texts: bool = False
@@ -42,6 +47,11 @@ def is_multi_label(model: Any) -> bool:
 def has_several_labels(config: Any) -> bool:
     """Whether a configuration is that of a model of any number of labels a row."""
     return getattr(config, "problem_type", None) == MULTI_LABEL
+
+
+def is_token_classifier(model: Any) -> bool:
+    """Whether a model of transformers labels the tokens of a text: its logits are ``(batch, token, label)``."""
+    return type(model).__name__.endswith(TOKEN_CLASSIFIER)
 
 
 def thresholds_of(model: Any) -> np.ndarray | None:

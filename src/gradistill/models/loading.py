@@ -16,6 +16,7 @@ import transformers
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
@@ -27,13 +28,14 @@ from gradistill.data.file_readers import not_a_file
 from gradistill.errors import ModelError
 from gradistill.io import system_reason
 from gradistill.models.device_map import DeviceMap, weights_of
+from gradistill.models.facts import TOKEN_CLASSIFIER
 from gradistill.models.model_source import ModelSource, given_tokenizer, model_name, on_disk
 from gradistill.models.packaged import PACKAGED, packaged_model
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _ADAPTER = "adapter_config.json"
 _OTHER_TASKS = {
-    "TokenClassification": "it labels the tokens of a text, which is not supported yet",
+    "TokenClassification": "it labels the tokens of a text",
     "QuestionAnswering": "it finds the span that answers a question",
     "MultipleChoice": "it chooses among several texts",
     "NextSentencePrediction": "it decides whether one sentence follows another",
@@ -46,11 +48,12 @@ _OTHER_TASKS = {
 class Head:
     """What the classification head must predict: label names, or None for one score (regression).
 
-    ``multi_label``: any number of the labels for a row.
+    ``multi_label``: any number of the labels for a row. ``token_labels``: one for each token.
     """
 
     labels: tuple[str, ...] | None
     multi_label: bool = False
+    token_labels: bool = False
 
     def config_fields(self) -> dict[str, Any]:
         if self.labels is None:
@@ -58,7 +61,9 @@ class Head:
         return {
             "id2label": dict(enumerate(self.labels)),
             "label2id": {label: k for k, label in enumerate(self.labels)},
-            "problem_type": "multi_label_classification"
+            "problem_type": None
+            if self.token_labels  # transformers has no word for it
+            else "multi_label_classification"
             if self.multi_label
             else "single_label_classification",
         }
@@ -154,6 +159,7 @@ def load_classifier(
     new_head: bool = False,
     config_changes: dict[str, Any] | None = None,
     device_map: DeviceMap | None = None,
+    tokens: bool = False,
 ) -> tuple[PreTrainedModel, tuple[str, ...]]:
     """A sequence classifier in float32, and the names of weights that the checkpoint did not hold.
 
@@ -166,6 +172,7 @@ def load_classifier(
         ``config_changes``: fields of the configuration to change before the model is built.
         ``device_map``: ``auto``, ``balanced``, ``sequential``, ``cpu``, or a device for each part; accelerate spreads
             the model over the devices there are.
+        ``tokens``: accept a token classifier too, which a checkpoint is where its configuration names one.
 
     Raises ModelError with the cause; without ``new_head`` also for a checkpoint that lacks any weight.
 
@@ -179,24 +186,31 @@ def load_classifier(
         config = load_config(given, **fields)
         with _quiet(), _explained(name, "model"):
             _refuse_strange_weights(name, _folder_of(place), getattr(config, "transformers_weights", None))
+        labels_tokens = head.token_labels if head else tokens and names_token_classifier(config)
+        kind = AutoModelForTokenClassification if labels_tokens else AutoModelForSequenceClassification
         with _quiet(), _explained(name, "model"):
-            model, info = AutoModelForSequenceClassification.from_pretrained(
+            model, info = kind.from_pretrained(
                 place, config=config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False,
                 ignore_mismatched_sizes=new_head, output_loading_info=True, device_map=device_map,
             )  # fmt: skip
-    if not new_head:
+    if not new_head and not labels_tokens:
         refuse_other_tasks(name, config)
     missing = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
     if missing and not new_head:
         raise ModelError(
             f"{name} lacks weights of a {type(model).__name__}: {_some(missing)}",
-            expected="a fine-tuned sequence classifier",
+            expected=f"a fine-tuned {'token' if labels_tokens else 'sequence'} classifier",
             remedy="fine-tune it first: gradistill finetune",
         )
     _refuse_non_finite(name, model)
     if device_map is None:
         _align(model)
     return model, tuple(missing)
+
+
+def names_token_classifier(config: PreTrainedConfig) -> bool:
+    """Whether a configuration is that of a model that labels the tokens of a text."""
+    return any(str(name).endswith(TOKEN_CLASSIFIER) for name in config.architectures or ())
 
 
 def label_names(model: PreTrainedModel) -> dict[int, str]:
@@ -293,7 +307,8 @@ def refuse_other_tasks(name: str | Path, config: PreTrainedConfig) -> None:
         if (task := re.search(r"For(\w+)$", str(architecture))) and task[1] in _OTHER_TASKS:
             raise ModelError(
                 f"{name} is a {architecture}: {_OTHER_TASKS[task[1]]}",
-                expected="a sequence classifier, which gives one label or score to a whole text",
+                expected="a sequence classifier, which gives one label or score to a whole text (finetune, distill, "
+                "signals, predict and audit can use a token classifier too)",
                 remedy="name a fine-tuned sequence classifier, or fine-tune this model into one: gradistill finetune "
                 f"--model {name}",
             )

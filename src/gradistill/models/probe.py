@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from gradistill.batch import Batch
 from gradistill.errors import ModelError
 from gradistill.models.attention import Heads, attending
-from gradistill.models.facts import ModelFacts, is_multi_label
+from gradistill.models.facts import ModelFacts, is_multi_label, is_token_classifier
 from gradistill.models.last_block import Reads, Trim, find_trim
 from gradistill.models.tracing import (
     ModuleCall,
@@ -72,7 +72,8 @@ class Probe(ModelFacts):
             logits, mask = outputs.logits, batch["attention_mask"]
             seen = _alike_in_every_layer(met, len(states) - 1, mask.shape[1])
             blocks = _block_calls(calls, states)
-            reads = _position_read(logits, states[-1], mask)
+            tokens = is_token_classifier(inner)  # every token is read
+            reads = "first" if tokens else _position_read(logits, states[-1], mask)
             return cls(
                 embedding=name,
                 embedding_parameters=_upstream_parameters(inner, states[0]),
@@ -80,8 +81,9 @@ class Probe(ModelFacts):
                 width=states[0].shape[-1],
                 labels=logits.shape[-1],
                 multi_label=is_multi_label(inner),
+                token_labels=tokens,
                 reads=reads,
-                trim=find_trim(calls, logits, mask, reads),
+                trim=None if tokens else find_trim(calls, logits, mask, reads),
                 heads=met[0][0].shape[1] if seen else 0,
                 attention_width=met[0][0].shape[1] * met[0][0].shape[3] if seen else 0,
                 full_length=all(state.shape[1] == mask.shape[1] for state in states),

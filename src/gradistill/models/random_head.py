@@ -115,10 +115,15 @@ def head_logits(
     return vmap(lambda head: functional_call(unwrapped(model), head, kwargs=dict(inputs)).logits)(dict(heads))
 
 
+FIRST_SEED = 1_000_003
+"""Behind it the seeds of random parameters begin. A run of seed 0 may draw a new head from its seed first of all, and
+fine-tuning hardly moves a head: with the same seed here, the random head would be the student's own."""
+
+
 def _drawn(model: nn.Module, parameters: Mapping[str, nn.Parameter], seed: int) -> dict[str, Tensor]:
     config = getattr(unwrapped(model), "config", None)
     spread = getattr(config, "initializer_range", None) or USUAL_SPREAD
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(FIRST_SEED + seed)
     return {name: _new_values(name, p.shape, spread, generator) for name, p in parameters.items()}
 
 

@@ -13,7 +13,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from gradistill.errors import ModelError
 from gradistill.models.device_map import is_spread, weights_of
-from gradistill.models.facts import is_multi_label
+from gradistill.models.facts import is_multi_label, is_token_classifier
 from gradistill.models.layer_map import LayerMap, map_layers
 from gradistill.models.loading import Head, label_names, load_classifier, load_config
 from gradistill.models.probe import Probe
@@ -90,7 +90,9 @@ def student_from_checkpoint(
     where its names and shapes fit, else newly initialised."""
     names: dict[int, str] = label_names(teacher)
     labels = tuple(names.values()) if len(names) > 1 else None
-    student, missing = _loaded(name, Head(labels, is_multi_label(teacher)), dropout)
+    student, missing = _loaded(
+        name, Head(labels, is_multi_label(teacher), is_token_classifier(teacher)), dropout
+    )
     theirs = weights_of(teacher)
     own = student.state_dict()
     fitting = {key: theirs[key] for key in missing if key in theirs and theirs[key].shape == own[key].shape}

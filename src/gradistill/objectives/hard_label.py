@@ -19,6 +19,8 @@ from gradistill.signals import Logits, Signal
 class HardLabel(Objective):
     """``−log p_gold`` for each example (fine-tuning's loss), or ``(z − y)²`` in a regression.
 
+    Where each word has a label, the mean over the words of a row that have one.
+
     Of several labels a row the mean over the labels of the binary cross-entropy, as transformers has it.
 
     Rows without a label are 0 and do not count in the average: its mean over examples is that over labelled rows.
@@ -45,6 +47,16 @@ class HardLabel(Objective):
         if logits.shape[1] == 1:
             scores, gold = logits.squeeze(1), batch.labels.to(logits).view(-1)
             return batch.per_label((scores - torch.where(gold.isnan(), scores, gold)).square())
-        return batch.per_label(
-            functional.cross_entropy(logits, batch.labels, reduction="none", ignore_index=UNLABELLED)
-        )
+        return batch.per_label(cross_entropy(logits, batch))
+
+
+def cross_entropy(
+    logits: Float[Tensor, "batch *token label"], batch: Batch, smoothing: float = 0.0
+) -> Float[Tensor, " batch"]:
+    """``−log p_gold`` of each row, or the mean over its words that have a label; 0 in rows without any."""
+    assert batch.labels is not None  # the trainer refuses data without labels
+    losses = functional.cross_entropy(
+        logits.flatten(0, -2), batch.labels.flatten(), reduction="none", ignore_index=UNLABELLED,
+        label_smoothing=smoothing,
+    ).view_as(batch.labels)  # fmt: skip
+    return batch.over_words(losses, batch.labels != UNLABELLED) if batch.token_labels else losses

@@ -57,4 +57,6 @@ class SoftLabel(Objective):
             multi_label=batch.multi_label,
             by=self.divergence,
         )
+        if batch.token_labels:
+            distances = batch.over_words(distances, batch.first_tokens)
         return distances * temperature**2 if self.times_temperature_squared else distances

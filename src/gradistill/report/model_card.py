@@ -45,6 +45,9 @@ class Ready(str):
     """Text made here, for the template to print as it is."""
 
 
+TOKEN_TASK = "token-classification"
+
+
 def model_card(facts: Mapping[str, Any]) -> str:
     """The card as Markdown with the hub's YAML front matter.
 
@@ -77,6 +80,7 @@ def model_card(facts: Mapping[str, Any]) -> str:
         data=_data(facts.get("data"), facts.get("texts")),
         loyalty=[_loyalty_row(name, part) for name, part in loyalty.items()],
         label_loyalty="label" in loyalty,
+        of_words=_hub_task(facts) == TOKEN_TASK,
         saliency=_saliency_note(loyalty.get("saliency")),
         prediction="prediction" in loyalty,
         response="response" in loyalty,
@@ -197,11 +201,16 @@ def _named(facts: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     return [{"name": name, "value": value} for name, value in (facts or {}).items() if value is not None]
 
 
+def _hub_task(facts: Mapping[str, Any]) -> str:
+    """The hub's name of the task: that of words with a tag each has metrics of spans."""
+    return TOKEN_TASK if "span_f1" in (facts.get("eval") or {}) else "text-classification"
+
+
 def _front_matter(facts: Mapping[str, Any]) -> str:
     """What the hub reads. Written by the YAML library, so no text can end it or add a key."""
     matter: dict[str, Any] = {
         "library_name": "transformers",
-        "pipeline_tag": "text-classification",
+        "pipeline_tag": _hub_task(facts),
         "tags": ["knowledge-distillation", "gradistill", _one_line(facts["method"])],
     }
     matter["license"] = _one_line(facts.get("license") or "unknown")
@@ -223,7 +232,7 @@ def _results(facts: Mapping[str, Any], scores: Mapping[str, float]) -> list[dict
     """The hub's ``model-index``: the metrics of the validation split."""
     data = _one_line((facts.get("data") or {}).get("source") or facts["task"])
     result = {
-        "task": {"type": "text-classification", "name": _one_line(facts["task"])},
+        "task": {"type": _hub_task(facts), "name": _one_line(facts["task"])},
         "dataset": {"name": data, "type": data, "split": "validation"},
         "metrics": [{"type": name, "value": round(value, 4), "name": name} for name, value in scores.items()],
     }

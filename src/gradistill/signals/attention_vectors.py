@@ -23,6 +23,7 @@ class AttentionVectors(Signal):
     the scores (after rotary positions; key heads that queries share, repeated)."""
 
     title: ClassVar[str] = "self-attention"
+    of_tokens: ClassVar[bool] = True
 
     part: Part
     layers: tuple[int, ...]

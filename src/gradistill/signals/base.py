@@ -36,12 +36,15 @@ class Signal(ABC):
 
     ``replaces_words``: whether it is of texts with words replaced, for which a batch must know its words and what may
     stand in for them. ``crosses``: whether it is of whole texts or their words, so that models with different
-    tokenizers and widths can be compared by it.
+    tokenizers and widths can be compared by it. ``of_tokens``: whether it has a meaning where each token has a label.
+    ``tokens_first``: whether tokens are the first axis of what it has for each of them, and not the second.
     """
 
     title: ClassVar[str]
     replaces_words: ClassVar[bool] = False
     crosses: ClassVar[bool] = False
+    of_tokens: ClassVar[bool] = False
+    tokens_first: ClassVar[bool] = False
 
     @property
     def of_outputs(self) -> bool:

@@ -61,7 +61,7 @@ class Recorded:
     logits. ``hidden_states`` are those that it returns, of which a loss must be made.
     """
 
-    logits: Float[Tensor, "batch label"]
+    logits: Float[Tensor, "batch *token label"]
     hidden_states: tuple[Tensor, ...] = ()
     sites: tuple[Tensor, ...] = ()
     attention: Sequence[Heads] = ()
@@ -106,8 +106,8 @@ class ForwardPass:
         return cls(model, probe, batch, needs, recorded, label_ids, create_graph, share_views)
 
     @property
-    def logits(self) -> Float[Tensor, "batch label"]:
-        """In float32 at least, with their graph."""
+    def logits(self) -> Float[Tensor, "batch *token label"]:
+        """In float32 at least, with their graph; of a token classifier those of every token."""
         return self.recorded.logits
 
     @property

@@ -15,16 +15,18 @@ from gradistill.signals.forward_pass import ForwardPass, Needs
 
 @dataclass(frozen=True)
 class Logits(Signal):
-    """``(batch, label)`` in float32 or wider."""
+    """``(batch, label)`` in float32 or wider; of a token classifier ``(batch, token, label)``."""
 
     title: ClassVar[str] = "logits"
     crosses: ClassVar[bool] = True
+    of_tokens: ClassVar[bool] = True
+    tokens_first: ClassVar[bool] = True
 
     def needs(self) -> Needs:
         return Needs()
 
-    def compute(self, forward: ForwardPass) -> Float[Tensor, "batch label"]:
+    def compute(self, forward: ForwardPass) -> Float[Tensor, "batch *token label"]:
         return forward.logits
 
     def layout(self, model: ModelFacts) -> Layout:
-        return Layout((model.labels,), vectors=False)
+        return Layout((model.labels,), per_token=model.token_labels, vectors=False)

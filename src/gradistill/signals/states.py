@@ -38,6 +38,7 @@ class States(Signal):
     """``(batch, layer, token, hidden)``: hidden states of ``layers``; 0 is the embedding output."""
 
     title: ClassVar[str] = "hidden states"
+    of_tokens: ClassVar[bool] = True
 
     layers: tuple[int, ...]
 

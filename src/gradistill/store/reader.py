@@ -114,7 +114,7 @@ class StoredTeacher:
             return torch.from_numpy(np.stack(rows)).to(batch.mask.device)
         full = torch.zeros(*mask.shape, *column.shape)
         full[mask] = torch.from_numpy(np.concatenate(rows))
-        return full.movedim(1, 2).to(batch.mask.device)
+        return (full if column.signal.tokens_first else full.movedim(1, 2)).to(batch.mask.device)
 
     def _opened(self, number: int) -> MappedShard:
         return open_shelf(self.folder / self.manifest.shards[number].file)

@@ -272,15 +272,16 @@ def _signals_by_row(
     mask = batch.mask.cpu().numpy()
     for k in range(len(batch)):
         yield {
-            column.name: packed(_tokens_first(arrays[column][k], mask[k]) if column.per_token else arrays[column][k],
-                                column.encoding)
+            column.name: packed(_stored(column, arrays[column][k], mask[k]), column.encoding)
             for column in columns
         }  # fmt: skip
 
 
-def _tokens_first(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """``(view, token, …)`` with padding to ``(real token, view, …)``."""
-    return np.moveaxis(values[:, mask], 1, 0)
+def _stored(column: Column, values: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The values of an example; those of tokens from ``(view, token, …)`` with padding to ``(real token, view, …)``."""
+    if not column.per_token:
+        return values
+    return values[mask] if column.signal.tokens_first else np.moveaxis(values[:, mask], 1, 0)
 
 
 def _arrow(

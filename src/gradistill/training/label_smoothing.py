@@ -7,12 +7,11 @@ from dataclasses import replace
 
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional
 
-from gradistill.batch import UNLABELLED, Batch
+from gradistill.batch import Batch
 from gradistill.objectives import Moment, Term
 from gradistill.objectives.base import Signals, objective
-from gradistill.objectives.hard_label import HardLabel
+from gradistill.objectives.hard_label import HardLabel, cross_entropy
 
 
 @objective
@@ -27,15 +26,7 @@ class SmoothedHardLabel(HardLabel):
     def distance(
         self, student: Signals, teacher: Signals, batch: Batch, moment: Moment
     ) -> Float[Tensor, " batch"]:
-        assert batch.labels is not None  # the trainer refuses data without labels
-        smoothed = functional.cross_entropy(
-            student["logits"],
-            batch.labels,
-            reduction="none",
-            ignore_index=UNLABELLED,
-            label_smoothing=self.smoothing,
-        )
-        return batch.per_label(smoothed)
+        return batch.per_label(cross_entropy(student["logits"], batch, self.smoothing))
 
 
 def smoothed(terms: Sequence[Term], factor: float) -> list[Term]:

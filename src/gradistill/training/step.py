@@ -69,7 +69,7 @@ class Step:
 
     def distances(
         self, model: nn.Module, batch: Batch, moment: Moment, terms: Sequence[Term] | None = None
-    ) -> tuple[dict[str, Float[Tensor, " batch"]], Float[Tensor, "batch label"]]:
+    ) -> tuple[dict[str, Float[Tensor, " batch"]], Float[Tensor, "batch *token label"]]:
         """Unweighted distances by objective, one value per example each, and the student's logits.
 
         ``terms`` are those that run, all of them by default. ``model`` is the student, or what wraps it. Where
@@ -102,7 +102,8 @@ class Step:
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Of rows that all these terms see."""
         teacher: SignalValues = {}
-        batch = replace(batch, multi_label=self.pair.student.multi_label)
+        facts = self.pair.student
+        batch = replace(batch, multi_label=facts.multi_label, token_labels=facts.token_labels)
         if self.teacher is not None and (wanted := self.signals("teacher", terms)):
             teacher = self.teacher(batch, dict.fromkeys((Logits(), *wanted)))
             batch = replace(

@@ -28,6 +28,7 @@ from gradistill.models.attention import second_order_attention
 from gradistill.models.probe import Probe, ProbedModel
 from gradistill.objectives import ModelFacts, Moment, Pair, Term
 from gradistill.objectives.crossing import refuse_what_cannot_cross
+from gradistill.objectives.labelled_tokens import refuse_what_labels_no_tokens
 from gradistill.objectives.term import refuse_no_conflict
 from gradistill.recipe import ComputeSettings
 from gradistill.signals.teacher import OnlineTeacher, TeacherSignals
@@ -169,6 +170,7 @@ class DistillationTrainer(Trainer):
         pair = Pair(probed.probe, plan.teacher_facts or probed.probe, plan.shared_embeddings)
         refuse_other_pair(pair)
         refuse_what_cannot_cross(plan.terms, pair)
+        refuse_what_labels_no_tokens(plan.terms, pair)
         for term in plan.terms:
             term.objective.check(pair)
         if pair.regression or pair.student.multi_label:

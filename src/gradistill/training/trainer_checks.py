@@ -10,7 +10,7 @@ from transformers import TrainingArguments
 
 from gradistill.batch import Batch
 from gradistill.errors import TrainingError
-from gradistill.models.facts import ModelFacts
+from gradistill.models.facts import ModelFacts, is_token_classifier
 from gradistill.objectives import Objective, Pair, Term
 from gradistill.objectives.term import refuse_idle_steps
 
@@ -96,6 +96,8 @@ def _term(each: Any) -> Term:
 
 def refuse_kind(role: str, model: Any) -> None:
     """Raise TrainingError for a model of a task that objectives do not train: several scores."""
+    if is_token_classifier(model):
+        return
     config = getattr(model, "config", None)
     kind, labels = getattr(config, "problem_type", None), getattr(config, "num_labels", None)
     if kind is None or labels is None:
@@ -119,6 +121,13 @@ def refuse_other_pair(pair: Pair) -> None:
             expected="two models of one kind",
             remedy=f"correct config.problem_type of the {owners[1]}, or choose models of one task",
         )
+    if pair.student.token_labels != pair.teacher.token_labels:
+        owners = ("student", "teacher") if pair.student.token_labels else ("teacher", "student")
+        raise TrainingError(
+            f"The {owners[0]} labels the tokens of a text, and the {owners[1]} whole texts.",
+            expected="two models of one kind",
+            remedy="choose models of one task",
+        )
 
 
 def refuse_labels(batch: Batch, student: ModelFacts) -> None:
@@ -138,6 +147,15 @@ def refuse_labels(batch: Batch, student: ModelFacts) -> None:
                 f"{tuple(gold.shape)}, and the student has problem_type 'multi_label_classification'.",
                 expected=f"a 0.0 or 1.0 for each of {labels} labels",
                 remedy="make them with gradistill.data.encode, or write such lists",
+            )
+        return
+    if student.token_labels:
+        if gold.shape != batch.mask.shape or gold.is_floating_point():
+            raise TrainingError(
+                f"The labels of a batch are {str(gold.dtype).removeprefix('torch.')}s of the shape "
+                f"{tuple(gold.shape)}, and the student labels the tokens of a text.",
+                expected=f"a class id for each of the {batch.mask.shape[1]} tokens, -100 where there is none",
+                remedy="make them with gradistill.data.encode",
             )
         return
     if gold.ndim > 1 and not (labels == 1 and gold.shape[1:] == (1,)):

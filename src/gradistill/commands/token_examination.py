@@ -1,0 +1,225 @@
+"""What an audit measures where each word has a label: figures over words and spans, tags, examples as spans."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+
+from gradistill.auditing.evaluate import FLOOR_SEEDS
+from gradistill.auditing.per_example import AGREEMENT, Columns, estimates, flat, mean_values
+from gradistill.auditing.predicted_labels import disagreements, label_pairs
+from gradistill.auditing.summary import Audited
+from gradistill.auditing.token_loyalty import on_common_words, token_columns, word_confidence
+from gradistill.auditing.token_predictions import TokenPredictions, predict_tokens
+from gradistill.commands.audit_choice import AuditChoice
+from gradistill.commands.audit_models import AuditModel, AuditModels
+from gradistill.commands.examination import EXAMPLES
+from gradistill.commands.row_sample import drawn_rows
+from gradistill.data import Collator, Cut, Splits, Task, encode
+from gradistill.data.overlap import as_text
+from gradistill.data.span_metrics import find_spans
+from gradistill.errors import RecipeError
+from gradistill.models.random_head import has_head, randomised_head
+from gradistill.printing import progress_bars
+
+NOT_DEFINED = (
+    "words have a label each: response loyalty, flips, Shapley values, maps, faithfulness, perturbations, calibration "
+    "and tests between students belong to the one label of a text, and are left out"
+)
+"""What an audit of words with labels does not measure, in a sentence."""
+
+
+@dataclass(frozen=True)
+class TokenExamination:
+    """Measures ``models`` on the rows of ``splits``; ``seconds`` gets the time of each part.
+
+    Models are compared on the words that both read, whatever their tokenizers.
+    """
+
+    models: AuditModels
+    task: Task
+    splits: Splits
+    choice: AuditChoice
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def check(self) -> dict[str, Cut]:
+        """How many texts of each split are cut. Raises RecipeError for parts that are not defined, and ModelError for
+        rows that a model cannot read."""
+        wanted = {
+            "rationale": self.choice.rationale is not None,
+            "watched": bool(self.choice.watched),
+            "map_checks": self.choice.map_checks,
+            "cascade": self.choice.cascade,
+        }
+        if asked := [name for name, on in wanted.items() if on]:
+            raise RecipeError(
+                f"{' and '.join(asked)} cannot be measured where each word has a label: they are of the one label of "
+                "a text",
+                expected="an audit of words without them",
+                remedy=f"leave {' and '.join(asked)} out",
+            )
+        found: dict[str, Cut] = {}
+        for model in reversed(self.models.every):  # the teacher's counts stay
+            for name, rows in self.splits.rows.items():
+                encoded = self._encoded(model, rows)
+                assert model.reader is not None
+                assert model.tokenizer is not None
+                model.reader.limits.check(encoded.dataset, model.tokenizer, owner=model.owner)
+                found[name] = encoded.cut
+        return found
+
+    def audited(self, output: Path) -> Audited:
+        """Figures, tags and examples of each student; every example goes to a file in ``output``."""
+        rows = self.splits.rows[self.choice.split]
+        some = drawn_rows(rows, self.choice.floor_rows, self.choice.seed)
+        challenge = self.splits.rows[self.choice.challenge] if self.choice.challenge else None
+        with self._part("predictions"):
+            teacher, *students = (
+                self._predicted(m, rows) for m in (self.models.teacher, *self.models.students)
+            )
+            columns = [self._columns(student, teacher, rows) for student in students]
+        with self._part("floors"):
+            floors = [self._floors(student, some) for student in self.models.students]
+        changed = None
+        if challenge is not None:
+            with self._part("challenge"):
+                theirs = self._predicted(self.models.teacher, challenge)
+                changed = [
+                    self._columns(self._predicted(student, challenge), theirs, challenge)
+                    for student in self.models.students
+                ]
+        with (output / EXAMPLES).open("w", encoding="utf-8", errors="backslashreplace") as stream:
+            for k, row in enumerate(rows):
+                stream.write(json.dumps(self._example(dict(row), k, teacher, students)) + "\n")
+        return Audited(
+            self.models.names, columns, None, changed, [], floors=floors,
+            reference=self._reference(rows, teacher), tables=[self._tables(own, teacher) for own in students],
+        )  # fmt: skip
+
+    def _encoded(self, model: AuditModel, rows: Dataset) -> Any:
+        assert self.choice.max_length is not None  # settled before
+        assert model.tokenizer is not None
+        return encode(rows, model.tokenizer, self.task, max_length=self.choice.max_length)
+
+    def _predicted(self, model: AuditModel, rows: Dataset) -> TokenPredictions:
+        assert model.model is not None
+        assert model.tokenizer is not None
+        return predict_tokens(model.model, self._encoded(model, rows).dataset, Collator(model.tokenizer))
+
+    def _columns(self, student: TokenPredictions, teacher: TokenPredictions, rows: Dataset) -> Columns:
+        student, teacher = on_common_words(student, teacher)
+        tags = rows["label"][:]
+        known = all(len(row) for row in tags)
+        gold = (
+            [np.asarray(row)[words] for row, words in zip(tags, teacher.words, strict=True)]
+            if known
+            else None
+        )
+        return token_columns(student, teacher, self.task.labels or (), gold)
+
+    def _floors(self, student: AuditModel, rows: Dataset) -> dict[str, float]:
+        """The figures of a student under a random head, the mean over several; none where its head is not known."""
+        if not len(rows) or student.model is None or not has_head(student.model):
+            return {}
+        teacher, drawn = self._predicted(self.models.teacher, rows), []
+        for seed in FLOOR_SEEDS:
+            with randomised_head(student.model, seed):
+                drawn.append(self._columns(self._predicted(student, rows), teacher, rows))
+        return mean_values(drawn)
+
+    def _reference(self, rows: Dataset, teacher: TokenPredictions) -> dict[str, Any] | None:
+        if self.models.reference is None:
+            return None
+        columns = self._columns(self._predicted(self.models.reference, rows), teacher, rows)
+        return dict(flat(estimates(columns, AGREEMENT, seed=self.choice.seed)))
+
+    def _tables(self, student: TokenPredictions, teacher: TokenPredictions) -> dict[str, Any]:
+        """The confusion of tags, and where words with another tag lie by the teacher's confidence."""
+        student, teacher = on_common_words(student, teacher)
+        ours, theirs = np.concatenate(student.labels), np.concatenate(teacher.labels)
+        return {
+            "confusion": label_pairs(ours, theirs, self.task.labels or ()),
+            "disagreements": disagreements(ours == theirs, word_confidence(teacher)),
+        }
+
+    def _example(
+        self, row: dict[str, Any], k: int, teacher: TokenPredictions, students: Sequence[TokenPredictions]
+    ) -> dict[str, Any]:
+        """One row as the page shows it, its spans in the place of a label."""
+        names: Sequence[str] = self.task.labels or ()
+        words: Sequence[str] = row[self.task.text_columns[0]]
+        tags: Sequence[int] = row["label"]
+        found = {
+            "index": row["index"],
+            "gold": shown_spans(words, [names[int(tag)] for tag in tags]) if len(tags) else None,
+            "texts": [as_text(words)],
+            "teacher": self._shown(teacher, k, words),
+            "students": [],
+            "words": _places(words, students=len(students)),
+        }
+        for student in students:
+            ours, theirs = on_common_words(_row(student, k), _row(teacher, k))
+            columns = token_columns(ours, theirs, names)
+            other = columns["label_count"][0] - columns["label_sum"][0]
+            apart = columns["probability_count"][0] - columns["probability_sum"][0]
+            found["students"].append({
+                **self._shown(student, k, words), "agreement": None, "same_label": bool(other == 0),
+                "disagreement": round(float(2 * other + apart), 4),
+            })  # fmt: skip
+        return found
+
+    def _shown(self, model: TokenPredictions, k: int, words: Sequence[str]) -> dict[str, Any]:
+        names = self.task.labels or ()
+        tags = word_tags(model.labels[k], model.words[k], len(words), names)
+        sure = float(word_confidence(_row(model, k)).min()) if len(model.words[k]) else None
+        label = shown_spans(words, [tag or "O" for tag in tags])
+        return {"label": label, "confidence": sure and round(sure, 4), "prediction": None}
+
+    @contextmanager
+    def _part(self, name: str) -> Iterator[None]:
+        """A bar for a part, and its seconds."""
+        start = perf_counter()
+        with progress_bars() as progress:
+            progress.add_task(name, total=None)
+            yield
+        self.seconds[name] = perf_counter() - start
+
+
+def word_tags(
+    labels: Sequence[int] | np.ndarray, words: Sequence[int] | np.ndarray, count: int, names: Sequence[str]
+) -> list[str | None]:
+    """The tag of each of so many words; None for those that no token stands for."""
+    found: list[str | None] = [None] * count
+    for word, label in zip(words, labels, strict=True):
+        found[int(word)] = names[int(label)]
+    return found
+
+
+def shown_spans(words: Sequence[str], tags: Sequence[str]) -> str:
+    """The spans of a row as people read them: "Empire State Building (location)"."""
+    spans = [f"{' '.join(words[s.start : s.end])} ({s.kind})" for s in find_spans(tags)]
+    return "; ".join(spans) or "(no span)"
+
+
+def _row(model: TokenPredictions, k: int) -> TokenPredictions:
+    return TokenPredictions((model.logits[k],), (model.words[k],))
+
+
+def _places(words: Sequence[str], students: int) -> list[Mapping[str, Any]]:
+    """The characters of each word in the text that is shown, without shares of a map."""
+    found, start = [], 0
+    for word in words:
+        end = start + len(word)
+        found.append(
+            {"segment": 0, "start": start, "end": end, "teacher": None, "students": [None] * students}
+        )
+        start = end + 1
+    return found

@@ -1,0 +1,212 @@
+"""A token classifier as a function of words, and its predictions for every row of a file."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+
+from gradistill.auditing.token_predictions import predict_tokens
+from gradistill.commands.audit_models import AuditModel
+from gradistill.commands.token_examination import word_tags
+from gradistill.data import Collator, Task, encode
+from gradistill.data.row_stream import CHUNK_ROWS, Chunk, RowStream
+from gradistill.data.span_metrics import find_spans
+from gradistill.data.tasks import inferred_task
+from gradistill.data.token_labels import WORD_COLUMNS, find_words, word_problems, words_fault
+from gradistill.errors import DataError, Problem, RecipeError
+from gradistill.io import draft_beside, sync_folder
+from gradistill.printing import progress_bars, write_lines
+
+logger = logging.getLogger(__name__)
+
+TAGS, SPANS = "predicted_tags", "predicted_spans"
+
+
+@dataclass(frozen=True)
+class TokenPredictor:
+    """A token classifier that is called with lists of words and returns the tag of each word.
+
+    ``labels`` are its tags. ``max_length`` is how many tokens of a row it reads, special ones included.
+    ``load_predictor`` makes one.
+
+    Example::
+
+        predictor = gradistill.load_predictor("runs/ner")
+        predictor([["Ada", "saw", "Rome"]])  # [["B-person", "O", "B-location"]]
+        predictor.spans([["Ada", "saw", "Rome"]])[0]  # [{"kind": "person", "start": 0, "end": 1, "text": "Ada"}, …]
+    """
+
+    model: AuditModel
+    max_length: int
+    text_columns: tuple[str, ...] | None = None
+
+    def __repr__(self) -> str:
+        return f"TokenPredictor({self.model.name}: {', '.join(self.labels[:5])}, …; {self.max_length} tokens)"
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Its tags, from ``id2label`` in ``config.json``."""
+        return self.model.labels or ()
+
+    def __call__(self, rows: Sequence[Sequence[str]]) -> list[list[str | None]]:
+        """The tag of each word of each row; None for words that no token stands for, such as those that are cut off.
+
+        Raises DataError for what is no list of words, with its place.
+        """
+        for place, words in enumerate(rows):
+            if fault := words_fault(list(words) if isinstance(words, tuple) else words):
+                raise DataError(
+                    f"Row {place} (from 0): {fault}",
+                    expected="lists of words",
+                    remedy="split the text into words",
+                )
+        if not rows:
+            return []
+        assert self.model.model is not None
+        assert self.model.tokenizer is not None
+        columns = {
+            "tokens": list(map(list, rows)),
+            "label": [[]] * len(rows),
+            "index": list(range(len(rows))),
+        }
+        encoded = encode(
+            Dataset.from_dict(columns), self.model.tokenizer, self._task, max_length=self.max_length
+        )
+        found = predict_tokens(self.model.model, encoded.dataset, Collator(self.model.tokenizer))
+        return [
+            word_tags(labels, words, len(row), self.labels)
+            for labels, words, row in zip(found.labels, found.words, rows, strict=True)
+        ]
+
+    def predict(self, rows: Sequence[Sequence[str]]) -> list[list[str | None]]:
+        """The tag of each word: what a call returns."""
+        return self(rows)
+
+    def spans(self, rows: Sequence[Sequence[str]]) -> list[list[dict[str, Any]]]:
+        """The spans of each row: ``kind``, ``start`` and ``end`` (not included) in words from 0, and ``text``."""
+        return [spans_of(words, tags) for words, tags in zip(rows, self(rows), strict=True)]
+
+    @property
+    def _task(self) -> Task:
+        return inferred_task(("tokens",), self.labels, "", token_labels=True)
+
+
+def spans_of(words: Sequence[str], tags: Sequence[str | None]) -> list[dict[str, Any]]:
+    """The spans that tags mark, with their words; a word without a tag ends a span."""
+    return [
+        {
+            "kind": span.kind,
+            "start": span.start,
+            "end": span.end,
+            "text": " ".join(words[span.start : span.end]),
+        }
+        for span in find_spans([tag or "O" for tag in tags])
+    ]
+
+
+def predict_words(
+    predictor: TokenPredictor,
+    data: Path | None,
+    output: Path | None,
+    named: tuple[str, ...] | None,
+    *,
+    overwrite: bool,
+) -> dict[str, Any]:
+    """Write the rows of a JSONL or Parquet file with ``predicted_tags`` and ``predicted_spans``, as JSON lines.
+
+    Rows stream through memory a chunk at a time; a file is whole or not there. Raises DataError with every row that
+    cannot be used, before any work, and RecipeError for another kind of file.
+    """
+    if data is None or not data.name.lower().endswith((".jsonl", ".jsonl.gz", ".parquet")):
+        raise RecipeError(
+            f"{data or 'stdin'} holds no lists of words",
+            expected="a .jsonl or .parquet file whose rows have a list of words (tokens)",
+            remedy='write the words so: {"tokens": ["Ada", "saw", "Rome"]}',
+        )
+    if output is not None and (
+        not output.name.lower().endswith(".jsonl") or (output.exists() and not overwrite)
+    ):
+        there = output.exists()
+        raise RecipeError(
+            f"{output} exists" if there else f"{output} is of a kind that holds no lists of tags",
+            expected="a new file that ends in .jsonl, or - for stdout",
+            remedy="choose another --output" + (", or give --overwrite to replace it" if there else ""),
+        )
+    stream = RowStream.of(data, line_columns=("text",))
+    column = _checked_column(stream, named, predictor)
+    logger.info(f"words: {column}")
+    rows = unread = 0
+    with _lines_to(output) as write, progress_bars(error=True) as progress:
+        bar = progress.add_task("predictions", total=None)
+        for chunk in stream.chunks(CHUNK_ROWS):
+            lines, lost = _predicted_lines(chunk, column, predictor)
+            rows, unread = rows + len(lines), unread + lost
+            write("".join(lines).encode("utf-8", "backslashreplace"))
+            progress.advance(bar, len(lines))
+    if unread:
+        logger.warning(
+            f"no token stands for {unread} words (cut off at {predictor.max_length} tokens, or of invisible "
+            "characters); their tag is null"
+        )
+    return {"rows": rows, "computed": rows, "cut": unread}
+
+
+@contextmanager
+def _lines_to(output: Path | None) -> Iterator[Callable[[bytes], object]]:
+    """What writes lines to a file, whole or not at all, or to stdout."""
+    if output is None:
+        yield write_lines
+        return
+    draft = draft_beside(output)
+    try:
+        with draft.open("wb") as stream:
+            yield stream.write
+        draft.replace(output)
+    finally:
+        draft.unlink(missing_ok=True)
+    sync_folder(output.parent)
+
+
+def _checked_column(stream: RowStream, named: tuple[str, ...] | None, predictor: TokenPredictor) -> str:
+    """The column of words; every row is looked at. Raises DataError with all faults."""
+    column, problems = None, list[Problem]()
+    for chunk in stream.chunks(CHUNK_ROWS):
+        if column is None:
+            column = find_words(chunk.table, named or predictor.text_columns) or find_words(chunk.table)
+            if column is None:
+                raise DataError(
+                    f"{stream.path} has no column of lists of words.",
+                    expected=f"a column {' or '.join(WORD_COLUMNS)}, or the one that is named",
+                    remedy="name it with --text-columns (text_columns= in Python)",
+                )
+            if taken := [name for name in (TAGS, SPANS) if name in chunk.table.columns]:
+                raise DataError(
+                    f"{stream.path} has columns of the names that predictions are written under: {', '.join(taken)}",
+                    expected="other names",
+                    remedy="rename or remove these columns",
+                )
+        problems += [*chunk.table.problems, *word_problems(chunk.table, column)]
+    if problems or column is None:
+        raise DataError(
+            f"{stream.path} has rows that cannot be used:", problems=problems, remedy="correct them"
+        )
+    return column
+
+
+def _predicted_lines(chunk: Chunk, column: str, predictor: TokenPredictor) -> tuple[list[str], int]:
+    words = chunk.table.columns[column]
+    tags = predictor(words)
+    unread = sum(tag is None for row in tags for tag in row)
+    rows: Iterator[Any] = zip(chunk.rows(), words, tags, strict=True)
+    lines = [
+        json.dumps({**row, TAGS: found, SPANS: spans_of(own, found)}, ensure_ascii=False, default=str) + "\n"
+        for row, own, found in rows
+    ]
+    return lines, unread

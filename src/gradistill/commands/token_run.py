@@ -1,0 +1,115 @@
+"""Training a token classifier on words with a label each. What differs from a classifier of texts stands here."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from datasets import Dataset
+from torch import nn
+
+from gradistill.auditing.loyalty_measures import Loyalty
+from gradistill.auditing.token_loyalty import token_loyalty
+from gradistill.auditing.token_predictions import TokenPredictions, predict_tokens, word_labels
+from gradistill.commands.loyalty_sample import FLOOR_ROWS
+from gradistill.commands.row_sample import drawn_rows
+from gradistill.commands.task_run import TaskRun
+from gradistill.data import Collator, Task, encode
+from gradistill.data.span_metrics import token_metrics, without_spans
+from gradistill.models.device_map import placed
+from gradistill.objectives.labelled_tokens import refuse_what_labels_no_tokens
+from gradistill.printing import progress_bars
+from gradistill.training.distributed import processes
+
+logger = logging.getLogger(__name__)
+
+
+def task_run_of(task: Task) -> type[TaskRun]:
+    """The kind of run that trains on the rows of a task."""
+    return TokenRun if task.token_labels else TaskRun
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenRun(TaskRun):
+    """A run on rows of words with a label each, with or without a teacher.
+
+    Metrics and loyalties are over words and spans. Loyalties of reasons are not measured: an explanation is of one
+    word's label, and there is no measure yet.
+    """
+
+    def required_signals(self) -> Any:
+        pair = self.models.facts
+        assert pair is not None
+        refuse_what_labels_no_tokens(self.terms, pair)
+        return super().required_signals()
+
+    def warn_of_weak_teacher(self, validation: Dataset) -> None:
+        assert self.models.teacher is not None
+        teacher = placed(self.models.teacher.model, processes().device)
+        some = drawn_rows(validation, FLOOR_ROWS, 0)
+        if warning := self._doubt(self._metrics_of(self._predicted(teacher, some), some), "teacher"):
+            logger.warning(warning)
+
+    def measure(self, trainer: Any, encoded: Any) -> dict[str, float]:
+        """The loyalties of the untrained student on a sample: the floors."""
+        if self.models.teacher is None or not processes().is_main_process:
+            return {}
+        teacher: Any = self.models.teacher.model
+        before = next(teacher.parameters()).device
+        rows = drawn_rows(self.splits.rows["validation"], FLOOR_ROWS, self.recipe.training.seed)
+        some = encode(rows, self.tokenizer, self.task, max_length=self.max_length).dataset
+        taught = self._predicted(placed(teacher, processes().device), some)
+        found = self._loyalty(self._predicted(self.models.student.model, some), taught)
+        placed(teacher, before)
+        return {name: figure.value for name, figure in found.figures.items() if figure is not None}
+
+    def _validated(
+        self, validation: Dataset, inputs: Mapping[str, str], before: Mapping[str, float]
+    ) -> dict[str, Any]:
+        found: dict[str, TokenPredictions] = {}
+        with progress_bars() as progress:
+            readers = dict(self.models.readers())
+            bar = progress.add_task("evaluating", total=len(validation) * len(readers))
+            for owner, reader in readers.items():
+                model = placed(reader.model, processes().device)
+                found[owner] = predict_tokens(
+                    model,
+                    validation,
+                    Collator(self.tokenizer),
+                    on_progress=lambda rows: progress.advance(bar, rows),
+                )
+        metrics = {owner: self._metrics_of(predictions, validation) for owner, predictions in found.items()}
+        loyal = None
+        if "teacher" in found:
+            loyal = replace(self._loyalty(found["student"], found["teacher"]), floors=before).as_dict()
+        judged = "teacher" if "teacher" in found else "student"
+        doubt = self._doubt(metrics[judged], judged if loyal else "model")
+        return {
+            "eval": metrics["student"],
+            "teacher_eval": metrics.get("teacher"),
+            "loyalty": loyal,
+            "warnings": [*self.splits.warnings, *([doubt] if doubt else [])],
+        }
+
+    def tested(self, test: Dataset | None) -> dict[str, Any]:
+        found: dict[str, Any] = {"test": None, "teacher_test": None}
+        if test is not None:
+            names = {"student": "test", "teacher": "teacher_test"}
+            for owner, reader in self.models.readers():
+                found[names[owner]] = self._metrics_of(self._predicted(reader.model, test), test)
+        return found
+
+    def _predicted(self, model: nn.Module, encoded: Dataset) -> TokenPredictions:
+        return predict_tokens(model, encoded, Collator(self.tokenizer))
+
+    def _metrics_of(self, predictions: TokenPredictions, encoded: Dataset) -> dict[str, float]:
+        return token_metrics(self.task.labels or (), predictions.labels, word_labels(encoded))
+
+    def _loyalty(self, student: TokenPredictions, teacher: TokenPredictions) -> Loyalty:
+        return token_loyalty(student, teacher, self.task.labels or ())
+
+    def _doubt(self, metrics: Mapping[str, float], owner: str) -> str | None:
+        problem = without_spans(metrics)
+        return f"the {owner} finds nothing: {problem}. Check the tags and the data" if problem else None

@@ -1,0 +1,41 @@
+"""CoNLL files as columns: a word and its tag a line, a blank line between sentences."""
+
+from __future__ import annotations
+
+from gradistill.data.json_rows import rows_table
+from gradistill.data.span_metrics import OUTSIDE
+from gradistill.data.table import Table
+from gradistill.errors import Problem
+
+_DOCUMENT = "-DOCSTART-"
+"""The word of a line that begins a document, in the files of CoNLL-2003."""
+
+
+def read_conll(file: str, text: str) -> Table:
+    """The columns ``tokens`` and ``tags``, lists of words and of their tags; a row is named by its first line.
+
+    The word is the first field of a line, its tag the last: what stands between (parts of speech) is left out. Fields
+    are separated by tabs where there are any, or else by blanks.
+    """
+    rows: list[dict[str, list[str]]] = []
+    lines: list[int] = []
+    problems: list[Problem] = []
+    words: list[str] = []
+    tags: list[str] = []
+    for number, line in enumerate([*text.split("\n"), ""], start=1):
+        fields = line.rstrip("\r").strip("\t ")
+        if not fields or fields.startswith(_DOCUMENT):
+            if words:
+                rows.append({"tokens": words, "tags": tags})
+                lines.append(number - len(words))
+                words, tags = [], []
+            continue
+        parts = fields.split("\t") if "\t" in fields else fields.split()
+        if len(parts) < 2:
+            problems.append(
+                Problem(file, "a word without a tag: expected a word, a tab or blank, and a tag", number)
+            )
+            parts.append(OUTSIDE)
+        words.append(parts[0].strip())
+        tags.append(parts[-1].strip())
+    return rows_table(file, rows, lines, problems)

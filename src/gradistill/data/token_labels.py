@@ -1,0 +1,158 @@
+"""Words with a tag each: lists of words and of BIO2 tags, checked row by row, and their columns inferred."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from gradistill.data.span_metrics import OUTSIDE
+from gradistill.data.table import Table
+from gradistill.data.tasks import Task
+from gradistill.data.validation import UNKNOWN_LABEL, is_missing, known_list, shown, text_fault
+from gradistill.errors import DataError, Problem
+
+WORD_COLUMNS = ("tokens", "words")
+TAG_COLUMNS = ("tags", "ner_tags", "labels", "label")
+"""Names of the columns of words and of tags, the likeliest first."""
+
+_WHERE = "name the words with --text-columns, the tags with --label-column (text_columns= and label_column= in Python)"
+_OTHER_SCHEMES = frozenset("SELU")
+
+
+def holds_lists(values: Iterable[object]) -> bool:
+    """Whether a column holds lists, of words or of their tags; cells may be missing, others must be lists."""
+    there = [value for value in values if not is_missing(value)]
+    return bool(there) and all(isinstance(value, list | tuple) for value in there)
+
+
+def find_words(table: Table, named: Sequence[str] | None = None) -> str | None:
+    """The column of lists of words: the one ``named``, or one that is called so; None where there is none."""
+    names = named or [name for name in table.columns if name.casefold() in WORD_COLUMNS]
+    found = [
+        name
+        for name in names
+        if holds_lists(cells := table.columns.get(name, ())) and _first(cells, str) is not None
+    ]
+    return found[0] if len(found) == 1 else None
+
+
+def find_tags(table: Table, words: str, named: str | None = None) -> str | None:
+    """The column of a tag for each of the words: the one ``named``, or one that is called so and has as many tags as
+    words in half of the rows; None where there is none."""
+    by_name = {name.casefold(): name for name in table.columns}
+    names = [named] if named else [by_name[name] for name in TAG_COLUMNS if name in by_name]
+    lists = [name for name in names if name != words and holds_lists(table.columns.get(name, ()))]
+    if named:
+        return lists[0] if lists else None
+    return next((name for name in lists if _as_long(table.columns[words], table.columns[name])), None)
+
+
+def _as_long(words: Sequence[Any], tags: Sequence[Any]) -> bool:
+    """Whether lists are as long as those of another column in half of the rows or more."""
+    same = [len(a or ()) == len(b or ()) for a, b in zip(words, tags, strict=True)]
+    return 2 * sum(same) >= len(same)
+
+
+def _first(cells: Iterable[Any], kind: type) -> Any:
+    return next((part for cell in cells if cell for part in cell if isinstance(part, kind)), None)
+
+
+def bio_names(table: Table, column: str) -> tuple[str, ...]:
+    """``O``, and ``B-`` and ``I-`` of every type that the column holds, in alphabetical order; or as it declares them.
+
+    Raises DataError for numbers without names, and for tags of another scheme.
+    """
+    if declared := table.class_names.get(column):
+        if odd := next((name for name in declared if _scheme_fault(name)), None):
+            raise DataError(
+                f"{table.file}, column {column!r} declares the tag {shown(odd)}. {_scheme_fault(odd)}",
+                expected="BIO2 tags: O, B-x for the first word of a span, I-x for its others",
+                remedy=f"convert them to BIO2, or {_WHERE}",
+            )
+        return declared
+    kinds: set[str] = set()
+    for row, cell in enumerate(table.columns[column]):
+        for place, tag in enumerate(cell or ()):
+            if not isinstance(tag, str):
+                raise DataError(
+                    f"{table.file}, row {table.lines[row]}, column {column!r}: the tag of word {place + 1} is "
+                    f"{shown(tag)}, whose name is not known.",
+                    expected="names of tags, such as B-person",
+                    remedy="write the names, or give a data set whose column declares them (ClassLabel)",
+                )
+            if fault := _scheme_fault(tag):
+                raise DataError(
+                    f"{table.file}, row {table.lines[row]}, column {column!r}: the tag of word {place + 1} is "
+                    f"{shown(tag)}. {fault}",
+                    expected="BIO2 tags: O, B-x for the first word of a span, I-x for its others",
+                    remedy=f"convert them to BIO2, or {_WHERE}",
+                )
+            if tag != OUTSIDE:
+                kinds.add(tag[2:])
+    if not kinds:
+        raise DataError(
+            f"{table.file}, column {column!r}: no word has a tag but O.",
+            expected="BIO2 tags of spans",
+            remedy=_WHERE,
+        )
+    return (OUTSIDE, *(f"{prefix}-{kind}" for kind in sorted(kinds) for prefix in "BI"))
+
+
+def _scheme_fault(tag: str) -> str:
+    if tag == OUTSIDE or (tag[:2] in ("B-", "I-") and len(tag) > 2):
+        return ""
+    if len(tag) > 2 and tag[1] == "-" and tag[0] in _OTHER_SCHEMES:
+        return "This is BIOES (or BILOU), which is not read."
+    return "This is no tag of BIO2."
+
+
+def word_problems(table: Table, column: str) -> list[Problem]:
+    """Lists of words that are missing or empty, or that hold what is no word."""
+    return [
+        table.problem(row, fault, column)
+        for row, cell in enumerate(table.columns[column])
+        if (fault := words_fault(cell))
+    ]
+
+
+def words_fault(cell: object) -> str:
+    """Why a cell is no list of words; blank where it is one."""
+    if is_missing(cell) or not isinstance(cell, list | tuple):
+        return "the words are missing" if is_missing(cell) else f"{shown(cell)} where a list of words belongs"
+    if not cell:
+        return "the list of words is empty"
+    faults = ((place, text_fault(word)) for place, word in enumerate(cell))
+    return next((f"word {place + 1}: {fault}" for place, fault in faults if fault), "")
+
+
+def tag_ids(
+    table: Table, words: str, column: str, task: Task
+) -> tuple[list[list[int] | None], list[Problem]]:
+    """The tag id of every word of each row; None, and a problem, where they are missing or no BIO2."""
+    names = task.labels or ()
+    ids = {name: k for k, name in enumerate(names)}
+    found: list[list[int] | None] = []
+    problems = []
+    for row, (cell, text) in enumerate(zip(table.columns[column], table.columns[words], strict=True)):
+        if fault := _tags_fault(cell, text, ids):
+            problems.append(table.problem(row, fault, column))
+        found.append(None if fault else [ids[tag] for tag in cell])
+    return found, problems
+
+
+def _tags_fault(cell: Any, words: Any, ids: dict[str, int]) -> str:
+    if is_missing(cell) or not isinstance(cell, list | tuple):
+        return "the tags are missing" if is_missing(cell) else f"{shown(cell)} where a list of tags belongs"
+    if isinstance(words, list | tuple) and len(cell) != len(words):
+        return f"{len(cell)} tags for {len(words)} words"
+    before = OUTSIDE
+    for place, tag in enumerate(cell):
+        if tag not in ids:
+            return f"{UNKNOWN_LABEL} {shown(tag)} of word {place + 1}; known: {known_list(tuple(ids))}"
+        if tag[:2] == "I-" and before[2:] != tag[2:]:
+            return (
+                f"the tag of word {place + 1} is {tag} behind {before}, where BIO2 has B-{tag[2:]}; spans that begin "
+                "with I- are IOB1, which is not read: convert it"
+            )
+        before = tag
+    return ""

@@ -1,0 +1,224 @@
+"""Words with a tag each through whole jobs: a teacher, students."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from gradistill.commands.audit import audit
+from gradistill.commands.audit_choice import AuditChoice
+from gradistill.commands.augment import augment
+from gradistill.commands.distill import distill
+from gradistill.commands.finetune import finetune
+from gradistill.commands.predict import predict
+from gradistill.commands.signal_stores import StoreChoice
+from gradistill.commands.store_signals import store_signals
+from gradistill.commands.text_predictor import load_predictor
+from gradistill.commands.token_predictor import TokenPredictor
+from gradistill.data import DataChoice
+from gradistill.data.span_metrics import token_metrics
+from gradistill.errors import DataError, ModelError, RecipeError
+from gradistill.models.loading import load_classifier
+from gradistill.recipe import load_recipe
+from small import BAD, GOOD
+
+NAMES = ("O", "B-bad", "I-bad", "B-good", "I-good")
+
+
+def rows(count: int, first: int = 0) -> list[dict[str, Any]]:
+    """Opinion words are spans, of one word or of two."""
+    found = []
+    for k in range(first, first + count):
+        words, tags = ["the", "film", "was", *["very"] * (k % 3)], ["O"] * (3 + k % 3)
+        for kind, opinions, there in (("good", GOOD, k % 2), ("bad", BAD, k // 2 % 2)):
+            if there:
+                words += [opinions[k % 3], *[opinions[(k + 1) % 3]] * (k % 2)]
+                tags += [f"B-{kind}", *[f"I-{kind}"] * (k % 2)]
+        found.append({"tokens": [*words, "."], "tags": [*tags, "O"]})
+    return found
+
+
+DATA = {"train": rows(48), "validation": rows(16, 3), "test": rows(8, 7)}
+
+
+@pytest.fixture(scope="module")
+def runs(small: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tokens")
+    quick = ["training.epochs=10", "training.batch_size=8", "training.learning_rate=0.02"]
+    finetune(str(small.base), DATA, folder / "teacher", load_recipe("finetune", changes=quick))
+    return folder
+
+
+def record(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+
+
+def student(runs: Path, name: str, method: str = "kd", *changes: str, **options: Any) -> dict[str, Any]:
+    quick = ("training.epochs=2", "training.batch_size=16", "student.layers=2", *changes)
+    data = options.pop("data", DATA)
+    return distill(str(runs / "teacher"), data, runs / name, load_recipe(method, changes=quick), **options)
+
+
+def test_a_teacher_has_metrics_of_spans_and_words(runs: Path) -> None:
+    found = record(runs / "teacher")
+    assert list(found["eval"]) == ["span_f1", "span_precision", "span_recall", "accuracy"]
+    assert found["eval"]["span_f1"] > 0.6
+    assert found["test"]["span_f1"] > 0.4
+    model, _ = load_classifier(runs / "teacher", tokens=True)
+    assert type(model).__name__ == "BertForTokenClassification"
+    assert tuple(model.config.id2label.values()) == NAMES
+
+
+def test_a_student_has_loyalties_of_words_and_spans_with_floors(runs: Path) -> None:
+    found = student(runs, "kd")
+    loyal = found["loyalty"]
+    for name in ("label", "probability", "span"):
+        assert loyal[name]["n"] == 16  # rows are resampled, not words
+        assert loyal[name]["low"] <= loyal[name]["value"] <= loyal[name]["high"]
+        assert loyal[name]["floor"] is not None
+    assert loyal["response"] is None
+    assert loyal["saliency"] is None
+    assert found["test"]["span_f1"] >= 0
+    assert "teacher_test" in found
+    card = (runs / "kd" / "README.md").read_text(encoding="utf-8")
+    assert "pipeline_tag: token-classification" in card
+    assert "AutoModelForTokenClassification.from_pretrained" in card
+    assert "F1 of the student's spans against the teacher's" in card
+
+
+def test_a_store_and_the_live_teacher_give_the_same_student(runs: Path) -> None:
+    student(runs, "online", signals=StoreChoice("online"))
+    weights = [load_classifier(runs / name, tokens=True)[0].state_dict() for name in ("kd", "online")]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def test_methods_without_meaning_are_refused_by_name(runs: Path) -> None:
+    with pytest.raises(RecipeError, match="the objective attribution_map is of .* every word has a label"):
+        student(runs, "adkd", "adkd")
+    assert not (runs / "adkd").exists()
+    with pytest.raises(RecipeError, match="a tag for each word"):
+        student(runs, "unlabelled", data=DataChoice(DATA, unlabelled=[{"tokens": ["a"]}]))
+
+
+def test_a_store_on_disk_serves_a_student(runs: Path, tmp_path: Path) -> None:
+    store_signals(str(runs / "teacher"), DATA, tmp_path / "store", load_recipe("kd"))
+    found = student(runs, "stored", signals=StoreChoice(str(tmp_path / "store")))
+    assert found["loyalty"]["span"] == record(runs / "kd")["loyalty"]["span"]
+
+
+def test_jobs_that_do_not_read_words_refuse_them(tmp_path: Path) -> None:
+    with pytest.raises(
+        RecipeError, match="gradistill augment cannot be used: the task 'data' has a tag for each word"
+    ):
+        augment(DataChoice(DATA), tmp_path / "copies.jsonl")
+    assert not (tmp_path / "copies.jsonl").exists()
+
+
+def test_models_of_another_kind_are_refused(runs: Path, small: Any) -> None:
+    with pytest.raises(
+        DataError, match="The data have a tag for each word, and the teacher predicts one label"
+    ):
+        distill(str(small.teachers["two"]), DATA, runs / "no", load_recipe("kd"))
+    with pytest.raises(
+        DataError, match="The data have one label for a text, and the teacher predicts a tag for each"
+    ):
+        distill(str(runs / "teacher"), small.choice("two"), runs / "no", load_recipe("kd"))
+    with pytest.raises(ModelError, match="BertForTokenClassification: it labels the tokens of a text"):
+        load_classifier(runs / "teacher")
+
+
+@pytest.fixture(scope="module")
+def audited(runs: Path) -> dict[str, Any]:
+    if not (runs / "kd").exists():
+        student(runs, "kd")
+    return audit(runs / "teacher", [runs / "kd"], DATA, runs / "audit", AuditChoice(examples=10))
+
+
+def test_an_audit_has_figures_of_words_and_spans(runs: Path, audited: dict[str, Any]) -> None:
+    (found,) = audited["students"]
+    loyal, quality = found["figures"]["loyalty"], found["figures"]["quality"]
+    assert list(loyal) == ["label", "probability", "span"]
+    assert all(entry["n"] == 16 and entry["floor"] is not None for entry in loyal.values())
+    assert loyal["label"]["value"] > loyal["label"]["floor"]
+    own = record(runs / "kd")
+    assert loyal["span"]["value"] == pytest.approx(own["loyalty"]["span"]["value"])
+    assert quality["student_span_f1"]["value"] == pytest.approx(own["eval"]["span_f1"])
+    assert audited["metrics"]["kd"] == pytest.approx(own["eval"])
+    assert audited["metrics"]["teacher"] == pytest.approx(record(runs / "teacher")["eval"])
+    assert sum(pair["n"] for pair in found["confusion"]) == 107  # words
+    assert {part["label"] for part in found["by_label"]} <= set(NAMES)
+    checks = {check["figure"] for check in found["assessment"]["checks"]}
+    assert "span" in checks
+    assert not {"kappa", "response", "prediction"} & checks
+    assert any("words have a label each" in warning for warning in audited["warnings"])
+
+
+def test_the_page_shows_spans_in_place_of_labels(runs: Path, audited: dict[str, Any]) -> None:
+    page = (runs / "audit" / "audit.html").read_text(encoding="utf-8")
+    assert "Span loyalty (F1)" in page
+    examples = [
+        json.loads(line) for line in (runs / "audit" / "examples.jsonl").read_text("utf-8").splitlines()
+    ]
+    assert len(examples) == 16
+    first = examples[0]
+    assert first["texts"] == [" ".join(DATA["validation"][0]["tokens"])]
+    assert first["gold"] == "great fine (good); poor dull (bad)" or "(good)" in first["gold"]
+    apart = [example["students"][0]["disagreement"] for example in examples]
+    assert max(apart) > min(apart)
+
+
+def test_an_audit_reads_rows_without_tags_and_refuses_parts_of_one_label(runs: Path, small: Any) -> None:
+    bare = {"validation": [{"tokens": row["tokens"]} for row in DATA["validation"]]}
+    found = audit(runs / "teacher", [runs / "kd"], bare, runs / "bare")
+    assert "quality" not in found["students"][0]["figures"]
+    assert found["students"][0]["figures"]["loyalty"]["span"]["n"] == 16
+    with pytest.raises(RecipeError, match="cascade cannot be measured where each word has a label"):
+        audit(runs / "teacher", [runs / "kd"], DATA, runs / "no", AuditChoice(cascade=True))
+    with pytest.raises(ModelError, match="labels the words of a text, and the student"):
+        audit(runs / "teacher", [small.teachers["two"]], DATA, runs / "no")
+
+
+def test_predictions_are_tags_and_spans(runs: Path, tmp_path: Path) -> None:
+    file, output = tmp_path / "words.jsonl", tmp_path / "out.jsonl"
+    file.write_text("".join(json.dumps({"id": k, **row}) + "\n" for k, row in enumerate(DATA["validation"])))
+    assert predict(str(runs / "teacher"), file, output)["rows"] == 16
+    found = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+    predictor = load_predictor(str(runs / "teacher"))
+    assert isinstance(predictor, TokenPredictor)
+    words = [row["tokens"] for row in DATA["validation"]]
+    assert [row["predicted_tags"] for row in found] == predictor(words) == predictor.predict(words)
+    gold = [[NAMES.index(tag) for tag in row["tags"]] for row in DATA["validation"]]
+    ours = [np.array([NAMES.index(tag) for tag in row["predicted_tags"]]) for row in found]
+    scores = token_metrics(NAMES, ours, [np.array(row) for row in gold])
+    assert scores == pytest.approx(record(runs / "teacher")["eval"])
+    assert [row["predicted_spans"] for row in found] == predictor.spans(words)
+    first = next(row for row in found if row["predicted_spans"])
+    span = first["predicted_spans"][0]
+    assert span["text"] == " ".join(first["tokens"][span["start"] : span["end"]])
+    assert first["predicted_tags"][span["start"]][2:] == span["kind"]
+
+
+def test_words_that_are_not_read_have_no_tag(runs: Path) -> None:
+    predictor = load_predictor(str(runs / "teacher"), max_length=5)
+    assert isinstance(predictor, TokenPredictor)
+    (tags,) = predictor([["the", "film", "was", "fine", "."]])
+    assert tags[3:] == [None, None]
+    assert None not in tags[:3]
+    assert predictor([]) == []
+    with pytest.raises(DataError, match=r"Row 0 \(from 0\): word 2: the text is empty"):
+        predictor([["a", " "]])
+
+
+def test_files_without_words_or_for_lists_are_refused(runs: Path, tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps({"tokens": ["a", " "]}) + "\n")
+    with pytest.raises(DataError, match="rows that cannot be used(?s:.)*word 2: the text is empty"):
+        predict(str(runs / "teacher"), file, tmp_path / "out.jsonl")
+    with pytest.raises(RecipeError, match="a kind that holds no lists of tags"):
+        predict(str(runs / "teacher"), file, tmp_path / "out.csv")
+    assert not (tmp_path / "out.jsonl").exists()
