@@ -161,6 +161,8 @@ def test_an_audit_has_figures_of_words_and_spans(runs: Path, audited: dict[str, 
 def test_the_page_shows_spans_in_place_of_labels(runs: Path, audited: dict[str, Any]) -> None:
     page = (runs / "audit" / "audit.html").read_text(encoding="utf-8")
     assert "Span loyalty (F1)" in page
+    assert 'value="alike"' in page
+    assert 'value="reasons"' not in page, "words with a label each have none"
     examples = [
         json.loads(line) for line in (runs / "audit" / "examples.jsonl").read_text("utf-8").splitlines()
     ]

@@ -42,7 +42,7 @@ from gradistill.report.export_tables import SPEED_NOTE, cost_tables
 from gradistill.report.html import asset, page_template, policy
 from gradistill.report.model_card import audit_warnings, public_name
 from gradistill.report.number_text import count, decimal, finite
-from gradistill.report.page_examples import browser_data, embedded, has_labels
+from gradistill.report.page_examples import browser_data, embedded, has_labels, has_reasons
 from gradistill.report.svg import Plot
 
 SLICES = (
@@ -124,6 +124,7 @@ def audit_page(audit: Mapping[str, Any], examples: Sequence[Mapping[str, Any]]) 
         seconds=_seconds(audit.get("seconds")),
         examples=len(examples),
         labelled=has_labels(examples),
+        reasoned=has_reasons(examples),
         browser=Markup(embedded(browser_data(examples, students))),
     )
 

@@ -32,6 +32,11 @@ def has_labels(examples: Sequence[Mapping[str, Any]]) -> bool:
     return any(s.get("same_label") is not None for e in examples for s in e.get("students") or [])
 
 
+def has_reasons(examples: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether words have shares in a decision: not where each word has a label of its own."""
+    return any(word.get("teacher") is not None for e in examples for word in e.get("words") or [])
+
+
 def embedded(value: Any) -> str:
     """The value as JSON for a ``<script type="application/json">``.
 

@@ -25,6 +25,7 @@
   const KINDS = {
     all: () => true,
     label: (answer) => answer.same === false,
+    alike: (answer) => answer.same !== false,
     reasons: (answer) => answer.same !== false && answer.agreement !== null && answer.agreement < SAME_REASONS,
     same: (answer) => answer.same !== false && answer.agreement !== null && answer.agreement >= SAME_REASONS,
   };
