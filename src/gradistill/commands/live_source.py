@@ -23,7 +23,7 @@ from gradistill.data import Collator, Task, encode
 from gradistill.data.batching import row_batches
 from gradistill.models.eval_mode import frozen_eval
 from gradistill.models.facts import ModelFacts
-from gradistill.signals import AttributionScores, Signal, WordScores, compute_signals
+from gradistill.signals import Signal, WordScores, compute_signals
 from gradistill.signals.word_attributions import share_outside_words
 from gradistill.signals.word_replacement import known_words
 from gradistill.store.fingerprint import of_model, of_tokenizer
@@ -66,22 +66,24 @@ class LiveSource:
             asked.rows, self.tokenizer, asked.task, max_length=self.max_length, words="whole"
         ).dataset
         numbers, found, shares = asked.numbers, {signal: {} for signal in signals}, []
-        scored = next((signal for signal in signals if isinstance(signal, WordScores)), None)
-        extra = [AttributionScores(scored.target, scored.steps, scored.rule, signed=True)] if scored else []
+        scored = [signal for signal in signals if isinstance(signal, WordScores)]
+        computed = [signal for signal in signals if signal not in scored] + [s.token_scores for s in scored]
         model, device = self.reader.model, self.reader.probed.device
         with frozen_eval(model):
             for some in row_batches(encoded, Collator(self.tokenizer), device):
                 probe = self.reader.probed.verified(some.batch)
-                values = compute_signals(model, probe, some.batch, [*signals, *extra], create_graph=False)
+                values = dict(compute_signals(model, probe, some.batch, computed, create_graph=False))
                 words = known_words(some.batch)
+                values |= {signal: signal.of_words(values[signal.token_scores], words) for signal in scored}
                 counts = (words.max(1).values + 1).tolist()
                 for signal in signals:
                     for place, count, array in zip(
                         some.places, counts, values[signal].cpu().numpy(), strict=True
                     ):
                         found[signal][numbers[place]] = array[..., : max(count, 1)]
-                for each in extra:
-                    shares.append(share_outside_words(values[each], words, some.batch.mask))
+                if scored:
+                    tokens = values[scored[0].token_scores]
+                    shares.append(share_outside_words(tokens, words, some.batch.mask))
         if shares:
             self.notes["attribution_outside_words"] = round(float(torch.cat(shares).mean()), 4)
         return found

@@ -36,12 +36,19 @@ class WordScores(TargetSignal):
     signed: bool = False
 
     def compute(self, forward: ForwardPass) -> Float[Tensor, "batch view word"]:
-        sums = summed_by_word(self.of_tokens(forward), known_words(forward.batch))
-        return sums if self.signed else sums.abs()
+        return self.of_words(self.token_scores.compute(forward), known_words(forward.batch))
 
-    def of_tokens(self, forward: ForwardPass) -> Float[Tensor, "batch view token"]:
+    @property
+    def token_scores(self) -> AttributionScores:
         """The signed scores of the tokens."""
-        return AttributionScores(self.target, self.steps, self.rule, signed=True).compute(forward)
+        return AttributionScores(self.target, self.steps, self.rule, signed=True)
+
+    def of_words(
+        self, scores: Float[Tensor, "batch view token"], words: Int[Tensor, "batch token"]
+    ) -> Float[Tensor, "batch view word"]:
+        """What follows from the scores of the tokens (``token_scores``); ``words`` are their numbers, −1 for none."""
+        sums = summed_by_word(scores, words)
+        return sums if self.signed else sums.abs()
 
     def layout(self, model: ModelFacts) -> Layout:
         raise _not_stored()
