@@ -15,9 +15,6 @@ from gradistill.data.batching import Collate, Rows, row_batches
 from gradistill.models.eval_mode import frozen_eval
 from gradistill.signals.forward_pass import widened
 
-TOKENS_AT_ONCE = 4096
-"""Tokens, padding included, that share a forward pass."""
-
 
 @dataclass(frozen=True)
 class TokenPredictions:
@@ -64,7 +61,7 @@ def predict_tokens(
     words: list[Any] = [None] * len(rows)
     device = next(model.parameters()).device
     with frozen_eval(model), torch.no_grad():
-        for some in row_batches(rows, collate, device, tokens_at_once=TOKENS_AT_ONCE):
+        for some in row_batches(rows, collate, device):
             found = widened(model(**some.batch.inputs).logits).cpu()
             first, numbers = some.batch.first_tokens.cpu(), some.batch.word_numbers.cpu()
             for k, place in enumerate(some.places):

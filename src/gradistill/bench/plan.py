@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -218,19 +218,18 @@ def cells(plan: BenchPlan) -> Iterator[Cell]:
                     yield Cell(name, method, layers[rank], seed, recipe)
 
 
-def recipe_of(plan: BenchPlan, name: str, chosen: str, layers: int, seed: int) -> Recipe:
-    method, authors = plan.methods[chosen], plan.settings == "authors"
+def recipe_of(plan: BenchPlan, task_name: str, method_name: str, layers: int, seed: int) -> Recipe:
+    task, method, authors = plan.tasks[task_name], plan.methods[method_name], plan.settings == "authors"
     own = (*(() if authors else KEEP_LAST), f"training.seed={seed}", f"student.layers={layers}")
-    task = plan.tasks[name]
     recipe = load_recipe(
         method.method,
         task=task.task,
-        changes=(*own, *plan.set, *task.set, *method.set, *task.method_set.get(chosen, ())),
+        changes=(*own, *plan.set, *task.set, *method.set, *task.method_set.get(method_name, ())),
         authors_settings=authors,
     )
     if recipe.training.seed != seed or recipe.student.layers not in (layers, None):
         raise RecipeError(
-            f"the changes of {method.method!r} on {name!r} settle its seed or its depth",
+            f"the changes of {method.method!r} on {task_name!r} settle its seed or its depth",
             expected="seeds and layers of the bench, or student.layers=null for a checkpoint",
             remedy="leave training.seed and student.layers out of set",
         )
@@ -272,16 +271,9 @@ def _slug(method: str) -> str:
 
 def _refuse_secrets(plan: BenchPlan) -> None:
     """A bench writes the recipes of its students into files, from which other processes read them."""
-    own = (
-        *plan.set,
-        *plan.teacher.set,
-        *(change for method in plan.methods.values() for change in method.set),
-    )
-    for change in (
-        *own,
-        *(change for task in plan.tasks.values() for change in (*task.set, *task.teacher_set)),
-        *(c for task in plan.tasks.values() for changes in task.method_set.values() for c in changes),
-    ):
+    of_tasks = [(task.set, task.teacher_set, *task.method_set.values()) for task in plan.tasks.values()]
+    of_methods = [method.set for method in plan.methods.values()]
+    for change in chain(plan.set, plan.teacher.set, *of_methods, *chain(*of_tasks)):
         if without_secrets(change) != change:
             raise RecipeError(
                 f"the bench sets a secret: {without_secrets(change)}",

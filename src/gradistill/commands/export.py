@@ -259,15 +259,17 @@ def _warnings(found: Mapping[str, Any], choice: ExportChoice) -> list[str]:
         return []
     if found["data"] is None:
         return ["the INT8 model was not compared with the student: give --data"]
-    layers, told = found["int8"]["layers"], list[str]()
+    layers, short = found["int8"]["layers"], list[str]()
     if found["int8"]["embedding_bits"] > choice.embedding_bits:
-        told.append("embeddings have eight bits: with four, loyalty to the student was below --least-loyalty")
+        short.append(
+            "embeddings have eight bits: with four, loyalty to the student was below --least-loyalty"
+        )
     if layers["loyalty"] < choice.least_loyalty:
-        told.append(
+        short.append(
             f"the INT8 model's loyalty to the student is {layers['loyalty']:.3f}, below {choice.least_loyalty:g}, with "
             "every layer in float that could be"
         )
-    return told
+    return short
 
 
 def _identity(file: Path) -> dict[str, Any]:
