@@ -12,7 +12,7 @@ from typing import Any
 
 from gradistill.auditing.figure_titles import title_of
 from gradistill.report.model_card import public_name
-from gradistill.report.number_text import between, count, decimal
+from gradistill.report.number_text import count, decimal, interval
 
 UP, DOWN = "↑", "↓"
 DIRECTIONS = {
@@ -74,14 +74,12 @@ def cell(estimate: Any, limit: Any = None) -> TableCell | None:
     """An estimate (``value``, ``low``, ``high``, ``n``) as text, ``None`` where it is none."""
     if not isinstance(estimate, Mapping):
         return None
-    low, high = decimal(estimate.get("low")), decimal(estimate.get("high"))
+    shown = interval(estimate)
     reference = estimate.get("reference")
     skipped = count(estimate.get("skipped"))
     return TableCell(
         value=decimal(estimate.get("value")),
-        interval=None
-        if low is None or high is None
-        else between(low, high) + CLIPPED * bool(estimate.get("clipped")),
+        interval=shown and shown + CLIPPED * bool(estimate.get("clipped")),
         n=count(estimate.get("n")),
         skipped=None if skipped == "0" else skipped,
         limit=decimal(limit),

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from gradistill.data.tasks import metric_title
 from gradistill.printing import printable
-from gradistill.report.number_text import between, decimal
+from gradistill.report.number_text import decimal, interval
 from gradistill.report.terminal import results_table
 
 NAMES = {"teacher": "teacher", "student": "student", "onnx": "ONNX", "int8": "INT8"}
@@ -127,7 +127,5 @@ def layer_line(found: Mapping[str, Any]) -> str | None:
 
 
 def _figure(figure: Mapping[str, Any]) -> str | None:
-    value, low, high = (decimal(figure.get(key)) for key in ("value", "low", "high"))
-    if value is None:
-        return None
-    return value if low is None or high is None else f"{value} ({between(low, high)})"
+    value, within = decimal(figure.get("value")), interval(figure)
+    return value if value is None or within is None else f"{value} ({within})"

@@ -8,11 +8,11 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from gradistill.auditing.figure_titles import title_of
-from gradistill.data.tasks import metric_title
 from gradistill.data.word_scores import WordScore
 from gradistill.printing import printable
-from gradistill.report.number_text import between, count, decimal
-from gradistill.report.run_summary import role_of
+from gradistill.report.audit_tables import cell
+from gradistill.report.number_text import count, decimal
+from gradistill.report.run_summary import run_models
 
 BLUE, ORANGE = "74, 144, 217", "217, 115, 13"
 """Words for the label, and against it, as in the terminal."""
@@ -23,13 +23,13 @@ def metrics_html(metrics: Mapping[str, Any]) -> str:
     if not metrics:
         return "<p>no metrics</p>"
     models = [
-        {"model": role, "layers": count(own.get("layers")), "parameters": count(own.get("parameters"))}
-        | {metric_title(k, metrics.get("positive")): decimal(v) for k, v in (scores or {}).items()}
-        for role, own, scores in (
-            ("teacher", metrics.get("teacher"), metrics.get("teacher_eval")),
-            (role_of(metrics), metrics.get("student"), metrics.get("eval")),
-        )
-        if own
+        {
+            "model": m.role,
+            "layers": count(m.about.get("layers")),
+            "parameters": count(m.about.get("parameters")),
+        }
+        | {title: decimal(value) for title, value in m.scores.items()}
+        for m in run_models(metrics)
     ]
     title = f"{metrics.get('method')} on {metrics.get('task')}, seed {metrics.get('seed')}"
     loyalty = _agreement(metrics.get("loyalty") or {}, "loyalty")
@@ -66,16 +66,12 @@ def explanation_html(
 
 
 def _agreement(figures: Mapping[str, Any], head: str) -> list[dict[str, Any]]:
-    rows = []
-    for name, figure in figures.items():
-        if isinstance(figure, Mapping):
-            low, high = decimal(figure.get("low")), decimal(figure.get("high"))
-            interval = None if low is None or high is None else between(low, high)
-            rows.append(
-                {head: title_of(name), "value": decimal(figure.get("value")), "95 % interval": interval}
-                | {"n": count(figure.get("n")), "floor": decimal(figure.get("floor"))}
-            )
-    return rows
+    cells = {name: cell(figure) for name, figure in figures.items()}
+    return [
+        {head: title_of(name), "value": c.value, "95 % interval": c.interval, "n": c.n, "floor": c.floor}
+        for name, c in cells.items()
+        if c is not None
+    ]
 
 
 def _table(rows: Sequence[Mapping[str, Any]], title: str = "") -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import isfinite
 from numbers import Real
 from typing import Any
@@ -28,3 +29,9 @@ def count(value: Any) -> str | None:
 def between(low: str, high: str) -> str:
     """A dash beside a minus sign would be misread."""
     return f"{low} to {high}" if "-" in low + high else f"{low}–{high}"
+
+
+def interval(figure: Mapping[str, Any]) -> str | None:
+    """A figure's ``low`` and ``high``, ``None`` where one of them is no finite number."""
+    low, high = decimal(figure.get("low")), decimal(figure.get("high"))
+    return None if low is None or high is None else between(low, high)

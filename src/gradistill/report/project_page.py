@@ -12,13 +12,13 @@ from markupsafe import Markup
 
 from gradistill.auditing.figure_titles import title_of
 from gradistill.data.tasks import metric_title
-from gradistill.report.audit_tables import capital
+from gradistill.report.audit_tables import capital, cell
 from gradistill.report.change_report import verdict_view
 from gradistill.report.export_tables import NAMES, loyalty_rows, size_rows, speed_rows
 from gradistill.report.html import asset, page_template, policy
 from gradistill.report.model_card import audit_warnings, public_name
-from gradistill.report.number_text import between, count, decimal
-from gradistill.report.run_summary import role_of
+from gradistill.report.number_text import count, decimal
+from gradistill.report.run_summary import run_models
 
 HEADLINES = ("response", "flips", "shapley", "label", "kappa", "probability", "prediction", "saliency")
 """Figures of an audit that are shown, reasons first; all are on the page of the audit."""
@@ -81,21 +81,16 @@ def _headline(found: Mapping[str, Any]) -> str:
 
 def _models(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A row a model: what it is, and its metrics on the validation and test rows."""
-    student = found["student"]
-    rows = []
-    for role, own, scores, tested in (
-        ("teacher", student.get("teacher"), student.get("teacher_eval"), student.get("teacher_test")),
-        (role_of(student), student["student"], student.get("eval"), student.get("test")),
-    ):
-        if own is None:
-            continue
-        metrics = {metric_title(k, student.get("positive")): decimal(v) for k, v in (scores or {}).items()}
-        metrics |= {
-            f"{metric_title(k, student.get('positive'))}, test": decimal(v) for k, v in (tested or {}).items()
+    return [
+        {
+            "role": model.role,
+            "layers": count(model.about.get("layers")),
+            "parameters": count(model.about.get("parameters")),
+            "metrics": {title: decimal(value) for title, value in model.scores.items()}
+            | {f"{title}, test": decimal(value) for title, value in model.tested.items()},
         }
-        about = {"layers": count(own.get("layers")), "parameters": count(own.get("parameters"))}
-        rows.append({"role": role, **about, "metrics": metrics})
-    return rows
+        for model in run_models(found["student"])
+    ]
 
 
 def _figures(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,16 +111,7 @@ def _figures(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _figure(name: str, figure: Mapping[str, Any], meaning: str | None) -> dict[str, Any]:
-    low, high = decimal(figure.get("low")), decimal(figure.get("high"))
-    return {
-        "title": title_of(name),
-        "meaning": meaning,
-        "value": decimal(figure.get("value")),
-        "interval": None if low is None or high is None else between(low, high),
-        "n": count(figure.get("n")),
-        "floor": decimal(figure.get("floor")),
-        "gain": decimal(figure.get("gain")),
-    }
+    return {"title": title_of(name), "meaning": meaning, "cell": cell(figure)}
 
 
 def _exported(export: Mapping[str, Any] | None) -> list[dict[str, Any]]:

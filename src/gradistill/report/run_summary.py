@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -10,7 +11,7 @@ from rich.text import Text
 
 from gradistill.data.tasks import metric_title
 from gradistill.printing import printable
-from gradistill.report.number_text import between, decimal
+from gradistill.report.number_text import interval
 from gradistill.report.terminal import results_table
 
 FLOOR_NOTE = (
@@ -28,42 +29,52 @@ def role_of(metrics: Mapping[str, Any]) -> str:
     return "student" if metrics.get("teacher") else "model"
 
 
+@dataclass(frozen=True)
+class RunModel:
+    """One model of a run: its role, what ``metrics.json`` holds of it, and its metrics by the names that people read,
+    on the validation and on the test rows."""
+
+    role: str
+    about: Mapping[str, Any]
+    scores: Mapping[str, float]
+    tested: Mapping[str, float]
+
+
+def run_models(metrics: Mapping[str, Any]) -> list[RunModel]:
+    """The teacher, if there is one, and the trained model."""
+
+    def titled(scores: Mapping[str, float] | None) -> dict[str, float]:
+        return {metric_title(name, metrics.get("positive")): value for name, value in (scores or {}).items()}
+
+    return [
+        RunModel(role, about, titled(metrics.get(scores)), titled(metrics.get(tested)))
+        for role, about, scores, tested in (
+            ("teacher", metrics.get("teacher"), "teacher_eval", "teacher_test"),
+            (role_of(metrics), metrics.get("student"), "eval", "test"),
+        )
+        if about
+    ]
+
+
 def run_table(metrics: Mapping[str, Any]) -> RenderableType:
     """What ``metrics.json`` holds, as tables."""
-    models = (
-        ("teacher", metrics["teacher"], metrics["teacher_eval"]),
-        (role_of(metrics), metrics["student"], metrics["eval"]),
-    )
+    models = run_models(metrics)
     found = [
-        (
-            {
-                "model": role,
-                "name": model["name"],
-                "layers": model["layers"],
-                "parameters": model["parameters"],
-            },
-            {metric_title(name, metrics.get("positive")): value for name, value in scores.items()},
-        )
-        for role, model, scores in models
-        if model is not None
+        ({"model": m.role} | {name: m.about[name] for name in ("name", "layers", "parameters")}, m.scores)
+        for m in models
     ]
     title = f"{metrics['method']} on {metrics['task']}, seed {metrics['seed']}"
     wide = len(found[0][1]) > COLUMNS_OF_METRICS
     parts: list[RenderableType] = [
-        results_table([about if wide else about | scores for about, scores in found], title=title)
+        results_table([about if wide else {**about, **scores} for about, scores in found], title=title)
     ]
     if wide:
-        parts.append(results_table([{"model": about["model"]} | scores for about, scores in found]))
-    tested = (("teacher", metrics.get("teacher_test")), (role_of(metrics), metrics.get("test")))
-    if rows := [
-        {"on the test split": role} | {metric_title(n, metrics.get("positive")): v for n, v in scores.items()}
-        for role, scores in tested
-        if scores
-    ]:
+        parts.append(results_table([{"model": m.role, **m.scores} for m in models]))
+    if rows := [{"on the test split": m.role, **m.tested} for m in models if m.tested]:
         parts.append(results_table(rows))
     if metrics["loyalty"]:
         loyal = [
-            {"loyalty": name, "value": entry["value"], "95 % CI": _interval(entry), "n": entry["n"]}
+            {"loyalty": name, "value": entry["value"], "95 % CI": interval(entry), "n": entry["n"]}
             | {key: entry[key] for key in ("floor", "gain") if entry.get(key) is not None}
             for name, entry in metrics["loyalty"].items()
             if isinstance(entry, Mapping)
@@ -138,7 +149,7 @@ def _figure(name: str, figure: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "figure": name,
         "value": figure["value"],
-        "95 % CI": _interval(figure),
+        "95 % CI": interval(figure),
         "n": figure["n"],
         **{key: figure[key] for key in ("floor", "gain") if key in figure},
         **({"reference": reference["value"]} if reference else {}),
@@ -167,8 +178,3 @@ def audit_metrics(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
         {"model": model, **{metric_title(name, positive): value for name, value in scores.items()}}
         for model, scores in (audit.get("metrics") or {}).items()
     ]
-
-
-def _interval(entry: Mapping[str, Any]) -> str | None:
-    low, high = decimal(entry["low"]), decimal(entry["high"])
-    return None if low is None or high is None else between(low, high)
