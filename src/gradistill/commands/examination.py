@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -239,14 +239,18 @@ class Examination:
         words = {word for texts in row_texts(self.rows.response, self.task) for word in words_of(texts)}
         return nearest_words(teacher.model, teacher.tokenizer, words, self.rows.pool)
 
-    @contextmanager
-    def _part(self, name: str, total: int | None = None) -> Iterator[OnProgress]:
-        """A bar for a part, and its seconds."""
-        start = perf_counter()
-        with progress_bars() as progress:
-            bar = progress.add_task(name, total=total)
-            yield lambda rows: progress.advance(bar, rows)
-        self.seconds[name] = perf_counter() - start
+    def _part(self, name: str, total: int | None = None) -> AbstractContextManager[OnProgress]:
+        return timed_part(self.seconds, name, total)
+
+
+@contextmanager
+def timed_part(seconds: dict[str, float], name: str, total: int | None = None) -> Iterator[OnProgress]:
+    """A bar for a part of an audit, which its block moves on; its seconds are entered under its name."""
+    start = perf_counter()
+    with progress_bars() as progress:
+        bar = progress.add_task(name, total=total)
+        yield lambda rows: progress.advance(bar, rows)
+    seconds[name] = perf_counter() - start
 
 
 def _by_number(flips: Sequence[Flip], rows: Dataset, task: Task, students: int) -> dict[int, dict[str, Any]]:

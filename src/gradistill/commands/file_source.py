@@ -76,9 +76,7 @@ class FileSource:
         numbers, texts = asked.numbers, asked.texts
         places, how = self.train.of_rows("train", numbers, texts, asked.task, total=self.totals["train"])
         if missing := [k for k, place in enumerate(places) if place is None]:
-            _refuse_missing(
-                self.train, [f"row {numbers[k]}, {_shown(texts[k])}" for k in missing], how, "train rows"
-            )
+            _refuse_rows(self.train, {numbers[k]: texts[k] for k in missing}, how, "train")
         self.notes["matched"] = how
         return {
             number: self.train.logits[place].astype(np.float32)
@@ -101,17 +99,15 @@ class FileSource:
         return {row: np.stack(arrays) for row, arrays in found.items()}
 
     def predictions(self, rows: Dataset, task: Task, split: str) -> Predictions | None:
-        own = split == "validation" and self.validation is not None
-        answers = self.validation if own and self.validation is not None else self.train
+        of_file = self.validation if split == "validation" else None
+        own, answers = of_file is not None, of_file or self.train
         texts, numbers = row_texts(rows, task), list(map(int, rows["index"][:]))
         if not own and answers.order_alone(task):
             return None  # in the order of the training rows
         places, how = answers.of_rows(split, numbers, texts, task, total=self.totals[split])
         missing = [k for k, place in enumerate(places) if place is None]
         if own and missing:
-            _refuse_missing(
-                answers, [f"row {numbers[k]}, {_shown(texts[k])}" for k in missing], how, f"{split} rows"
-            )
+            _refuse_rows(answers, {numbers[k]: texts[k] for k in missing}, how, split)
         if missing:
             return None
         logits = answers.logits[np.array(places, dtype=np.int64)].astype(np.float32)
@@ -121,6 +117,11 @@ class FileSource:
 def _shown(texts: Texts) -> str:
     text = " | ".join(texts)
     return f"{text[:60]!r}{'…' if len(text) > 60 else ''}"
+
+
+def _refuse_rows(answers: Answers, missing: Mapping[int, Texts], how: str, split: str) -> None:
+    rows = [f"row {number}, {_shown(texts)}" for number, texts in missing.items()]
+    _refuse_missing(answers, rows, how, f"{split} rows")
 
 
 def _refuse_missing(answers: Answers, missing: Sequence[str], how: str, what: str) -> None:

@@ -20,7 +20,7 @@ from gradistill.commands.run_record import versions
 from gradistill.commands.text_predictor import Predicted, TextPredictor, check_number, load_predictor
 from gradistill.commands.token_predictor import TokenPredictor, predict_words
 from gradistill.commands.unfinished_predictions import folder_of, unfinished_predictions
-from gradistill.data.row_output import OUTPUTS, Columns, json_lines, writer_of
+from gradistill.data.row_output import OUTPUTS, Columns, json_lines, refuse_taken_names, writer_of
 from gradistill.data.row_stream import CHUNK_ROWS, Chunk, RowStream, decoded_lines, format_of
 from gradistill.data.row_texts import (
     CheckedRows,
@@ -89,7 +89,9 @@ def predict(
         began = perf_counter()
         named = _named(text_columns)
         if isinstance(predictor, TokenPredictor):
-            found = predict_words(predictor, source, target, named, overwrite=overwrite)
+            if target is not None:
+                _refuse_present(target, overwrite=overwrite)
+            found = predict_words(predictor, source, target, named)
             return found | {"seconds": perf_counter() - began}
         job = _pipe_job(predictor, named) if source is None else _file_job(source, predictor, named)
         check_number(len(job.text_columns), predictor.text_columns)
@@ -315,10 +317,4 @@ def _refuse_present(target: Path, *, overwrite: bool) -> None:
 
 
 def _refuse_taken(job: _Job, predictor: TextPredictor) -> None:
-    taken = [name for name in _added(predictor.predicted([]), predictor) if name in job.columns.types]
-    if taken:
-        raise DataError(
-            f"{job.stream.path} has columns of the names that predictions are written under: {', '.join(taken)}",
-            expected="other names",
-            remedy="rename or remove these columns",
-        )
+    refuse_taken_names(job.stream.path, job.columns.types, _added(predictor.predicted([]), predictor))

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -21,14 +19,13 @@ from gradistill.auditing.token_loyalty import on_common_words, token_columns, wo
 from gradistill.auditing.token_predictions import TokenPredictions, predict_tokens
 from gradistill.commands.audit_choice import AuditChoice
 from gradistill.commands.audit_models import AuditModel, AuditModels
-from gradistill.commands.examination import EXAMPLES
+from gradistill.commands.examination import EXAMPLES, timed_part
 from gradistill.commands.row_sample import drawn_rows
 from gradistill.data import Collator, Cut, Splits, Task, encode
 from gradistill.data.overlap import as_text
 from gradistill.data.span_metrics import find_spans
 from gradistill.errors import RecipeError
 from gradistill.models.random_head import has_head, randomised_head
-from gradistill.printing import progress_bars
 
 NOT_DEFINED = (
     "words have a label each: response loyalty, flips, Shapley values, maps, faithfulness, perturbations, calibration "
@@ -81,16 +78,16 @@ class TokenExamination:
         rows = self.splits.rows[self.choice.split]
         some = drawn_rows(rows, self.choice.floor_rows, self.choice.seed)
         challenge = self.splits.rows[self.choice.challenge] if self.choice.challenge else None
-        with self._part("predictions"):
+        with timed_part(self.seconds, "predictions"):
             teacher, *students = (
                 self._predicted(m, rows) for m in (self.models.teacher, *self.models.students)
             )
             columns = [self._columns(student, teacher, rows) for student in students]
-        with self._part("floors"):
+        with timed_part(self.seconds, "floors"):
             floors = [self._floors(student, some) for student in self.models.students]
         changed = None
         if challenge is not None:
-            with self._part("challenge"):
+            with timed_part(self.seconds, "challenge"):
                 theirs = self._predicted(self.models.teacher, challenge)
                 changed = [
                     self._columns(self._predicted(student, challenge), theirs, challenge)
@@ -182,15 +179,6 @@ class TokenExamination:
         sure = float(word_confidence(_row(model, k)).min()) if len(model.words[k]) else None
         label = shown_spans(words, [tag or "O" for tag in tags])
         return {"label": label, "confidence": sure and round(sure, 4), "prediction": None}
-
-    @contextmanager
-    def _part(self, name: str) -> Iterator[None]:
-        """A bar for a part, and its seconds."""
-        start = perf_counter()
-        with progress_bars() as progress:
-            progress.add_task(name, total=None)
-            yield
-        self.seconds[name] = perf_counter() - start
 
 
 def word_tags(

@@ -16,6 +16,7 @@ from gradistill.auditing.token_predictions import predict_tokens
 from gradistill.commands.audit_models import AuditModel
 from gradistill.commands.token_examination import word_tags
 from gradistill.data import Collator, Task, encode
+from gradistill.data.row_output import refuse_taken_names
 from gradistill.data.row_stream import CHUNK_ROWS, Chunk, RowStream
 from gradistill.data.span_metrics import find_spans
 from gradistill.data.tasks import inferred_task
@@ -116,8 +117,6 @@ def predict_words(
     data: Path | None,
     output: Path | None,
     named: tuple[str, ...] | None,
-    *,
-    overwrite: bool,
 ) -> dict[str, Any]:
     """Write the rows of a JSONL or Parquet file with ``predicted_tags`` and ``predicted_spans``, as JSON lines.
 
@@ -130,14 +129,11 @@ def predict_words(
             expected="a .jsonl or .parquet file whose rows have a list of words (tokens)",
             remedy='write the words so: {"tokens": ["Ada", "saw", "Rome"]}',
         )
-    if output is not None and (
-        not output.name.lower().endswith(".jsonl") or (output.exists() and not overwrite)
-    ):
-        there = output.exists()
+    if output is not None and not output.name.lower().endswith(".jsonl"):
         raise RecipeError(
-            f"{output} exists" if there else f"{output} is of a kind that holds no lists of tags",
-            expected="a new file that ends in .jsonl, or - for stdout",
-            remedy="choose another --output" + (", or give --overwrite to replace it" if there else ""),
+            f"{output} is of a kind that holds no lists of tags",
+            expected="a file that ends in .jsonl, or - for stdout",
+            remedy="choose another --output",
         )
     stream = RowStream.of(data, line_columns=("text",))
     column = _checked_column(stream, named, predictor)
@@ -186,12 +182,7 @@ def _checked_column(stream: RowStream, named: tuple[str, ...] | None, predictor:
                     expected=f"a column {' or '.join(WORD_COLUMNS)}, or the one that is named",
                     remedy="name it with --text-columns (text_columns= in Python)",
                 )
-            if taken := [name for name in (TAGS, SPANS) if name in chunk.table.columns]:
-                raise DataError(
-                    f"{stream.path} has columns of the names that predictions are written under: {', '.join(taken)}",
-                    expected="other names",
-                    remedy="rename or remove these columns",
-                )
+            refuse_taken_names(stream.path, chunk.table.columns, (TAGS, SPANS))
         problems += [*chunk.table.problems, *word_problems(chunk.table, column)]
     if problems or column is None:
         raise DataError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gradistill.data.row_stream import Chunk, RowStream
+from gradistill.errors import DataError
 
 OUTPUTS = (".csv", ".tsv", ".jsonl", ".parquet")
 """Endings of files that can be written."""
@@ -55,6 +56,17 @@ class Columns:
                 _type_of(cell) for cell in cells if cell is not None
             }
         return cls(found)
+
+
+def refuse_taken_names(file: Path, present: Iterable[str], added: Iterable[str]) -> None:
+    """Raise DataError where a file has columns of the names that will be added."""
+    there = set(present)
+    if taken := [name for name in added if name in there]:
+        raise DataError(
+            f"{file} has columns of the names that predictions are written under: {', '.join(taken)}",
+            expected="other names",
+            remedy="rename or remove these columns",
+        )
 
 
 def writer_of(file: Path, stream: RowStream, columns: Columns, added: Added) -> RowWriter:
