@@ -48,9 +48,11 @@ DATA = {"train": rows(48), "validation": rows(16, 3), "test": rows(8, 7)}
 
 @pytest.fixture(scope="module")
 def runs(small: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a ``teacher`` and its student ``kd``."""
     folder = tmp_path_factory.mktemp("tokens")
     quick = ["training.epochs=10", "training.batch_size=8", "training.learning_rate=0.02"]
     finetune(str(small.base), DATA, folder / "teacher", load_recipe("finetune", changes=quick))
+    student(folder, "kd")
     return folder
 
 
@@ -75,7 +77,7 @@ def test_a_teacher_has_metrics_of_spans_and_words(runs: Path) -> None:
 
 
 def test_a_student_has_loyalties_of_words_and_spans_with_floors(runs: Path) -> None:
-    found = student(runs, "kd")
+    found = record(runs / "kd")
     loyal = found["loyalty"]
     for name in ("label", "probability", "span"):
         assert loyal[name]["n"] == 16  # rows are resampled, not words
@@ -134,8 +136,6 @@ def test_models_of_another_kind_are_refused(runs: Path, small: Any) -> None:
 
 @pytest.fixture(scope="module")
 def audited(runs: Path) -> dict[str, Any]:
-    if not (runs / "kd").exists():
-        student(runs, "kd")
     return audit(runs / "teacher", [runs / "kd"], DATA, runs / "audit", AuditChoice(examples=10))
 
 
