@@ -107,3 +107,18 @@ def test_looking_at_columns_imports_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(("words", "tags", "certain"), [("tokens", "ner_tags", True), ("w", "bio", False)])
+def test_words_with_tags_are_proposed_as_such(words: str, tags: str, certain: bool) -> None:
+    table = [{words: ["the", "film", str(k)], tags: ["O", "B-x", "I-x"], "id": k} for k in range(20)]
+    found = proposed(table)
+    assert (found.choice.columns, found.choice.label_column, found.choice.kind) == ((words,), tags, "tokens")
+    assert found.tags_words
+    assert ("not certain" in found.reasons.get("label_column", "")) is not certain
+
+
+def test_lists_of_labels_are_no_tags() -> None:
+    found = proposed(rows(text=text, labels=lambda k: [["joy"], ["fear", "joy"], ["anger"]][k % 3]))
+    assert found.choice.kind == "multi_label"
+    assert not found.tags_words

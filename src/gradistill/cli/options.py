@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 from gradistill.cli.cpu_load import settle_openmp
-from gradistill.commands.defaults import DEFAULT_METHOD
+from gradistill.commands.defaults import DEFAULT_METHOD, TOKEN_METHOD, default_method
 from gradistill.printing import LOGGER, show, write
 
 if TYPE_CHECKING:  # what is loaded when a command runs
@@ -293,7 +293,11 @@ class StudentRecipe(RecipeOptions):
     """The recipe of a student, as far as a store depends on it."""
 
     method: Annotated[
-        str | None, typer.Option("--method", help=f"See gradistill methods. Default: {DEFAULT_METHOD}.")
+        str | None,
+        typer.Option(
+            "--method",
+            help=f"See gradistill methods. Default: {DEFAULT_METHOD}; {TOKEN_METHOD} for tags of words.",
+        ),
     ] = None
     student: Annotated[str | None, typer.Option("--student", help="A pre-trained student checkpoint.")] = None
     student_layers: StudentLayers = None
@@ -306,9 +310,11 @@ class StudentRecipe(RecipeOptions):
         ),
     ] = None
 
-    def load_for(self, task: str | None, changes: Sequence[str] = ()) -> Recipe:
-        """The recipe of the student; that of the default method, where neither a method nor a file is given."""
-        return self.load(self.method or (None if self.recipe else DEFAULT_METHOD), task, changes)
+    def load_for(
+        self, task: str | None, changes: Sequence[str] = (), *, teacher: str | None = None
+    ) -> Recipe:
+        """The recipe of the student; the default one of the teacher, where neither a method nor a file is given."""
+        return self.load(self.method or (None if self.recipe else default_method(teacher)), task, changes)
 
 
 @dataclass(frozen=True, kw_only=True)

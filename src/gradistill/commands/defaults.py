@@ -1,6 +1,27 @@
-"""What holds where nobody names anything else. Nothing is imported, so that ``--help`` is quick."""
+"""What holds where nobody names anything else. Nothing heavy is imported, so that ``--help`` is quick."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
 
 DEFAULT_METHOD = "coalition"
 """Of a student whose method is not named: the best measured in answers, and near the best in reasons."""
+TOKEN_METHOD = "kd"
+"""The same of a student that tags words, which no changed copies and no attributions are defined for."""
 PROJECT_FILE = "gradistill.yaml"
 """What ``gradistill init`` writes and ``gradistill run`` reads."""
+
+
+def default_method(teacher: str | None) -> str:
+    """The method of a student of this teacher, where none is named."""
+    return TOKEN_METHOD if tags_words(teacher) else DEFAULT_METHOD
+
+
+def tags_words(model: str | None) -> bool:
+    """Whether the configuration in a folder is that of a token classifier; what is no folder is taken for another."""
+    try:
+        config = json.loads((Path(model or "") / "config.json").read_text(encoding="utf-8"))
+        return any(str(name).endswith("ForTokenClassification") for name in config["architectures"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from gradistill.commands.defaults import DEFAULT_METHOD, PROJECT_FILE
+from gradistill.commands.defaults import DEFAULT_METHOD, PROJECT_FILE, TOKEN_METHOD
 from gradistill.data.data_choice import DataChoice
 from gradistill.data.data_source import Source, data_name, is_path, path_text
 from gradistill.data.overlap import overlap_line
@@ -136,19 +136,16 @@ def project_text(found: Proposal, model: str, folder: Path) -> str:
         "Carry it through, or go on after a stop or a change, with: gradistill run",
         "Lines marked with 'not certain' need your eye.",
     ]
+    learnt = "answers" if found.tags_words else "answers and its reasons"
     sections = [
         _section("data", "Where the rows are, and how to read them.", _data(found, folder)),
         _section("teacher", "A model of its own for this task, fine-tuned.", _teacher(found, model, rows)),
-        _section("student", "A small model that learns the teacher's answers and its reasons.",
-                 _student(model, rows)),
+        _section("student", f"A small model that learns the teacher's {learnt}.",
+                 _student(found, model, rows)),
         _section("audit", "Does the student decide as its teacher does? 'audit: no' leaves it out.",
-                 _audit("test" in splits.rows)),
+                 _audit(found)),
+        _export(found),
     ]  # fmt: skip
-    export = [
-        _Line("quantize", "int8", "a second file with weights in 8 bits; null leaves it out"),
-    ]
-    what = "The student as ONNX, for onnxruntime and transformers.js. Needs the extra gradistill[export]."
-    sections.append(_section("export", f"{what} 'export: no' leaves it out.", export))
     top = [
         *_Line("output", f"runs/{name}", "one folder for all: models, audit, export, summary.html").lines(""),
         *_Line("seed", 0, "of what is drawn, of initialisation and order").lines(""),
@@ -168,6 +165,14 @@ def project_text(found: Proposal, model: str, folder: Path) -> str:
 def _section(name: str, comment: str, lines: list[_Line]) -> list[str]:
     wrapped = [f"# {part}" for part in textwrap.wrap(comment, WIDTH - 2)]
     return [*wrapped, f"{name}:", *(part for line in lines for part in line.lines())]
+
+
+def _export(found: Proposal) -> list[str]:
+    if found.tags_words:
+        return ["# Students that tag words are not exported to ONNX yet.", "export: no"]
+    what = "The student as ONNX, for onnxruntime and transformers.js. Needs the extra gradistill[export]."
+    lines = [_Line("quantize", "int8", "a second file with weights in 8 bits; null leaves it out")]
+    return _section("export", f"{what} 'export: no' leaves it out.", lines)
 
 
 def _data(found: Proposal, folder: Path) -> list[_Line]:
@@ -224,10 +229,11 @@ def _teacher(found: Proposal, model: str, rows: int) -> list[_Line]:
     return lines
 
 
-def _student(model: str, rows: int) -> list[_Line]:
+def _student(found: Proposal, model: str, rows: int) -> list[_Line]:
     small = model in (PACKAGED, ON_THE_HUB)
+    method = TOKEN_METHOD if found.tags_words else DEFAULT_METHOD
     lines = [
-        _Line("method", DEFAULT_METHOD, "the others: gradistill methods"),
+        _Line("method", method, "the others: gradistill methods"),
         _Line("layers", 3, "blocks taken from the teacher; it has 6")
         if small
         else _Line("layers", 3, "blocks taken from the teacher (default: half of them)", hint=True),
@@ -240,13 +246,15 @@ def _student(model: str, rows: int) -> list[_Line]:
     return lines
 
 
-def _audit(tested: bool) -> list[_Line]:
+def _audit(found: Proposal) -> list[_Line]:
+    tested = "test" in found.splits.rows
+    limit = {"span_loyalty": 0.5} if found.tags_words else {"response_loyalty": 0.5}
     split = "test" if tested else "validation"
     why = "" if tested else "there is no test split; the best epoch was chosen on these rows"
     return [
         _Line("split", split, why),
         _Line("max_rows", 500, "rows that are looked at, drawn by the seed"),
-        _Line("fail_under", {"response_loyalty": 0.5}, "exit code 1 below any of these", hint=True),
+        _Line("fail_under", limit, "exit code 1 below any of these", hint=True),
     ]
 
 
@@ -261,7 +269,8 @@ def _length(found: Proposal) -> tuple[int, float]:
     counts = [0.0] * len(rows)
     for name in columns:
         counts = [
-            n + TOKENS_PER_WORD * len(text.split()) for n, text in zip(counts, rows[name][:], strict=True)
+            n + TOKENS_PER_WORD * len(text.split() if isinstance(text, str) else text)
+            for n, text in zip(counts, rows[name][:], strict=True)
         ]
     counts.sort()
     wanted = counts[int(LONG_TEXTS * (len(counts) - 1))]

@@ -13,7 +13,7 @@ from typing import Any
 from gradistill.commands.audit import FIGURES as AUDIT_FIGURES
 from gradistill.commands.audit import PAGE as AUDIT_PAGE
 from gradistill.commands.audit import audit
-from gradistill.commands.defaults import PROJECT_FILE
+from gradistill.commands.defaults import PROJECT_FILE, tags_words
 from gradistill.commands.distill import distill
 from gradistill.commands.export import CARD as EXPORT_CARD
 from gradistill.commands.export import FIGURES as EXPORT_FIGURES
@@ -123,7 +123,7 @@ def _carried_through(plan: Project) -> dict[str, Any]:
     if plan.audit is not None:
         _carry(_audit_stage(plan, data, both, teacher), ledger, stages)
     if plan.export is not None:
-        if reason := _missing_packages():
+        if reason := _no_export_of(student) or _missing_packages():
             stages[EXPORT] = {"outcome": "left out", "reason": reason}
             logger.warning(f"export: left out: {reason}")
         else:
@@ -250,6 +250,11 @@ def weights_of(model: str) -> str:
     """What tells a model from another of the same name: a hash of its weights; of one on the hub its id."""
     files = sorted(Path(model).glob("*.safetensors"))
     return "+".join(map(checksum_of, files)) or model
+
+
+def _no_export_of(student: str) -> str:
+    """Why a student is not exported; blank where it can be."""
+    return "students that tag words are not exported yet. Write export: no" if tags_words(student) else ""
 
 
 def _missing_packages() -> str:

@@ -19,7 +19,7 @@ from gradistill.data.several_labels import joined_labels, several_labels, with_f
 from gradistill.data.split_tables import Wanted, read_source
 from gradistill.data.splits import Splits, read_splits, with_problems
 from gradistill.data.table import Table, nested_names, with_fields
-from gradistill.data.task_inference import MOST_CLASSES
+from gradistill.data.task_inference import MOST_CLASSES, words_and_tags
 from gradistill.data.tasks import label_key
 from gradistill.data.text_columns import (
     IGNORED_COLUMNS,
@@ -31,6 +31,7 @@ from gradistill.data.text_columns import (
     label_dependence,
     wordless,
 )
+from gradistill.data.token_labels import are_tags, holds_lists
 from gradistill.data.validation import is_missing, number, shown
 from gradistill.errors import DataError
 
@@ -71,6 +72,11 @@ class Proposal:
     reasons: Mapping[str, str]
     splits: Splits
 
+    @property
+    def tags_words(self) -> bool:
+        """Whether each word has a tag, so that a student tags words too."""
+        return self.splits.task.kind == "tokens"
+
 
 def propose(given: DataChoice) -> Proposal:
     """What ``given`` leaves open, filled in; what it names is kept.
@@ -87,7 +93,10 @@ def propose(given: DataChoice) -> Proposal:
         problems = [*problems, *(p for table in tables.values() for p in table.problems)]
         raise with_problems(f"The data of {choice.name} has", problems, "correct these and start again")
     table = _flat(tables["train"])
-    if choice.task is None:
+    if choice.task is None and (tagged := _tagged_words(choice, table)):
+        choice, more = tagged
+        reasons |= more
+    elif choice.task is None:
         choice, more = _with_label(choice, table)
         reasons |= more
         choice, more = _with_texts(choice, table)
@@ -126,6 +135,31 @@ def _flat(table: Table) -> Table:
         if not any(isinstance(cell, Mapping) for cell in cells)
     }
     return replace(found, columns=columns)
+
+
+def _tagged_words(choice: DataChoice, table: Table) -> tuple[DataChoice, dict[str, str]] | None:
+    """Lists of words with a tag each; None for another kind of data."""
+    found = words_and_tags(table, choice) if choice.kind != "tokens" else None
+    reasons = {}
+    if found is None and choice.kind in (None, "tokens"):
+        found = _likely_tags(table, choice)
+        reasons = {"label_column": "not certain: no column is called like one, but its lists hold BIO2 tags"}
+    if found is None:
+        return None
+    words, tags = found
+    return replace(choice, text_columns=(words,), label_column=tags, kind="tokens"), reasons
+
+
+def _likely_tags(table: Table, choice: DataChoice) -> tuple[str, str] | None:
+    """A column of lists of tags, and one of as many words; columns that are named must be these."""
+    lists = {name: cells for name, cells in table.columns.items() if holds_lists(cells)}
+    tagged = [name for name in lists if choice.label in (None, name) and all(map(are_tags, lists[name]))]
+    possible = [name for name in choice.columns or lists if name in lists and name not in tagged]
+
+    def as_long(words: str, tags: str) -> bool:
+        return all(len(a or ()) == len(b or ()) for a, b in zip(lists[words], lists[tags], strict=True))
+
+    return next(((words, tags) for tags in tagged for words in possible if as_long(words, tags)), None)
 
 
 def _with_label(choice: DataChoice, table: Table) -> tuple[DataChoice, dict[str, str]]:

@@ -32,7 +32,7 @@ def infer_task(table: Table, choice: DataChoice) -> Inferred:
     named = (*(choice.columns or ()), *((choice.label,) if choice.label else ()))
     if problems := missing_columns(table, named):
         raise DataError(f"{table.file} lacks columns that were named.", problems=problems)
-    if (tagged := _words_and_tags(table, choice)) is not None:
+    if (tagged := words_and_tags(table, choice)) is not None:
         words, tags = tagged
         left_out = {name: "neither words nor their tags" for name in table.columns if name not in tagged}
         task = inferred_task((words,), bio_names(table, tags), choice.name, token_labels=True)
@@ -48,7 +48,7 @@ def infer_task(table: Table, choice: DataChoice) -> Inferred:
     return Inferred(task, label_column, texts.left_out)
 
 
-def _words_and_tags(table: Table, choice: DataChoice) -> tuple[str, str] | None:
+def words_and_tags(table: Table, choice: DataChoice) -> tuple[str, str] | None:
     """The columns of words and of their tags; None for another kind of task."""
     if choice.kind not in (None, "tokens"):
         return None

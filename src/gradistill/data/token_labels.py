@@ -106,6 +106,14 @@ def _scheme_fault(tag: str) -> str:
     return "This is no tag of BIO2."
 
 
+def are_tags(cell: object) -> bool:
+    """Whether a cell is a list of BIO2 tags, or missing."""
+    return is_missing(cell) or (
+        isinstance(cell, list | tuple)
+        and all(isinstance(tag, str) and not _scheme_fault(tag) for tag in cell)
+    )
+
+
 def word_problems(table: Table, column: str) -> list[Problem]:
     """Lists of words that are missing or empty, or that hold what is no word."""
     return [

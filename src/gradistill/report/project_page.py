@@ -20,7 +20,17 @@ from gradistill.report.model_card import audit_warnings, public_name
 from gradistill.report.number_text import count, decimal
 from gradistill.report.run_summary import run_models
 
-HEADLINES = ("response", "flips", "shapley", "label", "kappa", "probability", "prediction", "saliency")
+HEADLINES = (
+    "response",
+    "span",
+    "flips",
+    "shapley",
+    "label",
+    "kappa",
+    "probability",
+    "prediction",
+    "saliency",
+)
 """Figures of an audit that are shown, reasons first; all are on the page of the audit."""
 
 
