@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from datasets import Dataset
 
+from gradistill.data.data_choice import DataChoice
+from gradistill.data.label_names import Outputs
 from gradistill.data.labels import align_labels
-from gradistill.data.splits import Splits
+from gradistill.data.splits import Splits, read_splits
 from gradistill.data.tasks import TASKS, Task, compute_metrics
 from gradistill.errors import DataError
 
@@ -156,3 +160,46 @@ def test_other_names_are_refused_with_both_lists() -> None:
 def test_another_count_is_refused(ours: tuple[str, ...] | None, theirs: dict[int, str], said: str) -> None:
     with pytest.raises(DataError, match=said):
         align_labels(splits_of(ours), theirs)
+
+
+def read_for(labels: list[object], outputs: Outputs, column: str = "label", **given: Any) -> Splits:
+    """Two rows a label, read for a model."""
+    texts = [f"the film number {k} was seen" for k in range(2 * len(labels))]
+    rows = [{"text": text, column: label} for text, label in zip(texts, labels * 2, strict=True)]
+    splits = read_splits(DataChoice({"validation": rows}, **given), ("validation",), outputs=outputs)
+    return align_labels(splits, dict(enumerate(outputs.names)), label_map=given.get("label_map"))
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "ids"),
+    [
+        (["refund", "Login"], ("login", "delivery", "refund"), [2, 0]),
+        (["refund"], ("login", "delivery", "refund"), [2]),
+        (["not-sure", "no"], ("yes", "no", "Not sure"), [2, 1]),
+        (["no", "yes"], ("yes", "no"), [1, 0]),
+        ([1, 3], ("1", "2", "3"), [0, 2]),
+        ([1, 3], ("score",), [1.0, 3.0]),  # whole numbers, but the model predicts a score
+        ([["fear"], ["fear", "joy"]], ("anger", "fear", "joy"), [[0, 1, 0], [0, 1, 1]]),
+    ],
+)
+def test_rows_for_a_model_need_not_have_all_its_classes(
+    labels: list[object], names: tuple[str, ...], ids: list[object]
+) -> None:
+    """As a sample of new rows has them: of 77 classes it may hold 20."""
+    splits = read_for(labels, Outputs(names))
+    assert splits.rows["validation"]["label"][:] == ids * 2
+    assert splits.task.num_labels == len(names)
+
+
+def test_a_label_map_may_leave_classes_out() -> None:
+    names, pairs = ("LABEL_0", "LABEL_1", "LABEL_2"), {"refund": "LABEL_2", "login": "LABEL_0"}
+    splits = read_for(["login", "refund"], Outputs(names, pairs), label_map=pairs)
+    assert splits.rows["validation"]["label"][:] == [0, 2, 0, 2]
+    assert splits.task.labels == ("login", "LABEL_1", "refund")
+
+
+@pytest.mark.parametrize("labels", [["refund", "other"], [0, 1], ["LABEL_0", "1"]])
+def test_labels_that_no_output_is_called_like_are_refused(labels: list[object]) -> None:
+    """Two class ids may be those of another task: that they are two of three is a guess."""
+    with pytest.raises(DataError, match="3 outputs"):
+        read_for(labels, Outputs(("login", "delivery", "refund")))

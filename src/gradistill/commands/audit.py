@@ -42,6 +42,7 @@ from gradistill.commands.token_examination import NOT_DEFINED, TokenExamination
 from gradistill.data import DataChoice, Splits, align_labels, read_splits
 from gradistill.data.data_source import Source
 from gradistill.data.label_metrics import MULTI_LABEL_METRICS
+from gradistill.data.label_names import Outputs
 from gradistill.data.overlap import overlap_line
 from gradistill.data.span_metrics import without_spans
 from gradistill.data.splits import CARRIED, Marks
@@ -287,7 +288,8 @@ def _splits(data: DataChoice, choice: AuditChoice, models: AuditModels) -> Split
         data = replace(data, kind=data.kind or "multi_label")
     elif models.teacher.token_labels:
         data = replace(data, kind=data.kind or "tokens")
-    splits = read_splits(data, wanted, marks=marks, outputs=names, carried=choice.slices)
+    outputs = None if names is None else Outputs(names, data.label_map or {})
+    splits = read_splits(data, wanted, marks=marks, outputs=outputs, carried=choice.slices)
     refuse_other_kind_of_model(
         splits.task, models.teacher.multi_label, "teacher", models.teacher.token_labels
     )

@@ -20,7 +20,7 @@ from gradistill.auditing.onnx_predictor import OnnxPredictor, model_folder_of, o
 from gradistill.auditing.predictor import ClassifierPredictor, OnProgress, Predictor
 from gradistill.commands.text_lengths import MOST, USUAL, LoadedModel, task_length
 from gradistill.data import Task
-from gradistill.data.labels import Match, match_names, match_numbers, numbers_of
+from gradistill.data.label_names import Match, match_names, match_numbers, numbers_of
 from gradistill.errors import DataError, ModelError, RecipeError
 from gradistill.models.facts import (
     MULTI_LABEL,

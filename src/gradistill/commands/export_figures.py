@@ -23,6 +23,7 @@ from gradistill.commands.row_sample import POOL_ROWS, drawn_rows
 from gradistill.data import DataChoice, Task, align_labels, read_splits
 from gradistill.data.changed_copies import Copy
 from gradistill.data.label_metrics import assigned
+from gradistill.data.label_names import Outputs
 from gradistill.data.raw_words import Texts, word_pool
 
 
@@ -43,7 +44,7 @@ class ExportRows:
         names = student.labels or ("LABEL_0",)
         if student.multi_label:
             data = replace(data, kind=data.kind or "multi_label")
-        splits = read_splits(data, (choice.split,), outputs=names)
+        splits = read_splits(data, (choice.split,), outputs=Outputs(names, data.label_map or {}))
         refuse_other_kind_of_model(splits.task, student.multi_label, "student")
         splits = align_labels(splits, dict(enumerate(names)), label_map=data.label_map)
         splits = with_positive(splits, data.positive, [student.folder])

@@ -19,6 +19,7 @@ from gradistill.commands.task_run import TaskRun
 from gradistill.commands.text_lengths import LoadedModel, task_length
 from gradistill.commands.token_run import task_run_of
 from gradistill.data import DataChoice, Splits, align_labels, load_unlabelled, read_splits
+from gradistill.data.label_names import Outputs
 from gradistill.errors import RecipeError
 from gradistill.models.device_map import DeviceMap
 from gradistill.models.factorized_embedding import factorize_embeddings
@@ -53,9 +54,11 @@ def prepared_run(
     """The run with its teacher and a new student, and with those of the ``optional`` splits that exist."""
     tokenizer = load_tokenizer(teacher)
     teacher_model, _ = load_classifier(teacher, device_map=device_map, tokens=True)
-    splits, tokens = read_splits(data, optional=optional), is_token_classifier(teacher_model)
+    names, tokens = label_names(teacher_model), is_token_classifier(teacher_model)
+    outputs = Outputs(tuple(names.values()), data.label_map or {}, labelled=True)
+    splits = read_splits(data, optional=optional, outputs=outputs)
     refuse_other_kind_of_model(splits.task, is_multi_label(teacher_model), "teacher", tokens)
-    splits = align_labels(splits, label_names(teacher_model), label_map=data.label_map)
+    splits = align_labels(splits, names, label_map=data.label_map)
     splits = with_positive(splits, data.positive, [model_folder(teacher)])
     log_splits(splits)
     if recipe.training.augment:

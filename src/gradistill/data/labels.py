@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from datasets import Dataset, List
 
+from gradistill.data.label_names import Match, match_names, match_numbers, numbers_of, shortened
 from gradistill.data.splits import Splits
 from gradistill.data.tasks import Task, label_key
 from gradistill.errors import DataError, nearest
 
-_NUMBERED = re.compile(r"(?:label[-_ ]?)?([+-]?\d+)", re.IGNORECASE)
 _SHOWN = 20
-_SHORTEST = 3
-"""Letters that a shortened name has at least: NEG for negative."""
-
-
-@dataclass(frozen=True)
-class Match:
-    """``positions[k]`` is the place among a model's outputs of the data's class k; ``note`` is what was assumed."""
-
-    positions: tuple[int, ...]
-    note: str = ""
-
-    @property
-    def is_identity(self) -> bool:
-        return self.positions == tuple(range(len(self.positions)))
 
 
 def align_labels(
@@ -82,29 +67,6 @@ def align_labels(
     )
 
 
-def match_names(ours: Sequence[str], theirs: Sequence[str]) -> Match | None:
-    """Which of ``theirs`` each of ``ours`` is, by name alone; None unless every name has one partner."""
-    for key in _SPELLINGS:
-        places = {key(name): place for place, name in enumerate(theirs)}
-        names = [key(name) for name in ours]
-        if len(places) == len(theirs) and len(set(names)) == len(names) and set(names) == set(places):
-            return Match(tuple(places[name] for name in names))
-    return _by_short_forms(ours, theirs)
-
-
-def numbers_of(names: Sequence[str]) -> list[int] | None:
-    """The numbers of names that only count (``LABEL_0``, ``1``); None for others."""
-    found = [_NUMBERED.fullmatch(name.strip()) for name in names]
-    return [int(match[1]) for match in found if match] if all(found) else None
-
-
-def match_numbers(ours: Sequence[int] | None, theirs: Sequence[int] | None) -> Match | None:
-    """Which of ``theirs`` each of ``ours`` is, where both only count their classes and count the same."""
-    if ours is None or theirs is None or sorted(ours) != sorted(theirs) or len(set(ours)) < len(ours):
-        return None
-    return Match(tuple(theirs.index(number) for number in ours))
-
-
 def _matched_classes(splits: Splits, theirs: Sequence[str], owner: str) -> Match:
     ours = splits.task.labels or ()
     if (match := match_names(ours, theirs)) is not None:
@@ -115,12 +77,12 @@ def _matched_classes(splits: Splits, theirs: Sequence[str], owner: str) -> Match
             return match
         pairs = ", ".join(f"{mine} = {name}" for mine, name in zip(ours, theirs, strict=True))
         return Match(
-            tuple(positions), f"class ids of the data are taken for the {owner}'s: {_shortened(pairs)}"
+            tuple(positions), f"class ids of the data are taken for the {owner}'s: {shortened(pairs)}"
         )
     if numbers_of(theirs) is not None and numbers_of(ours) is None and not splits.alphabetical:
         pairs = ", ".join(f"{name} = {mine}" for mine, name in zip(ours, theirs, strict=True))
         of = f"the task {splits.task.name}" if not splits.inferred else "the data set"
-        note = f"the {owner} only numbers its classes; the order of {of} is assumed: {_shortened(pairs)}"
+        note = f"the {owner} only numbers its classes; the order of {of} is assumed: {shortened(pairs)}"
         return Match(tuple(positions), note)
     raise _other_names(ours, theirs, owner, {})
 
@@ -154,43 +116,6 @@ def _mapped(
     return tuple(found[place] for place in range(len(ours)))
 
 
-def _letters(name: str) -> str:
-    return re.sub(r"[\W_]+", "", name.casefold())
-
-
-_SPELLINGS: tuple[Callable[[str], str], ...] = (
-    label_key,
-    lambda name: re.sub(r"[-_\s]+", " ", name.casefold()).strip(),
-    _letters,
-)
-"""Two names are one where they are alike in one of these, the strictest first."""
-
-
-def _by_short_forms(ours: Sequence[str], theirs: Sequence[str]) -> Match | None:
-    """Where each name begins with one name of the other side, and with no other: POS and positive."""
-    mine, others = list(map(_letters, ours)), list(map(_letters, theirs))
-    positions = []
-    for name in mine:
-        fits = [
-            place
-            for place, other in enumerate(others)
-            if min(len(name), len(other)) >= _SHORTEST and (name.startswith(other) or other.startswith(name))
-        ]
-        if len(fits) != 1 or numbers_of([name]) is not None:
-            return None
-        positions += fits
-    if len(ours) != len(theirs) or len(set(positions)) < len(theirs):
-        return None
-    pairs = ", ".join(f"{name} = {theirs[place]}" for name, place in zip(ours, positions, strict=True))
-    return Match(
-        tuple(positions), f"classes are matched by the beginning of their names: {_shortened(pairs)}"
-    )
-
-
-def _shortened(text: str, most: int = 300) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
-
-
 def _unknown(what: str, name: str, known: Sequence[str]) -> DataError:
     return DataError(
         f"--label-map: {what}.",
@@ -200,11 +125,15 @@ def _unknown(what: str, name: str, known: Sequence[str]) -> DataError:
 
 
 def _other_count(task: Task, theirs: Sequence[str], owner: str) -> DataError:
-    ours = f"{task.num_labels} labels ({', '.join(task.labels)})" if task.labels else "scores (one output)"
+    ours = (
+        f"{task.num_labels} labels ({shortened(', '.join(task.labels))})"
+        if task.labels
+        else "scores (one output)"
+    )
     return DataError(
-        f"The {owner} has {len(theirs)} outputs ({', '.join(theirs)}), the data have {ours}.",
-        expected="as many outputs as the data have labels",
-        remedy=f"take a {owner} of this task, or name the --task that the data are",
+        f"The {owner} has {len(theirs)} outputs ({shortened(', '.join(theirs))}), the data have {ours}.",
+        expected=f"as many outputs as the data have labels, or labels called like outputs of the {owner}",
+        remedy=f"take a {owner} of this task, name the --task that the data are, or pair the labels with --label-map",
     )
 
 

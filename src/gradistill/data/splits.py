@@ -12,6 +12,7 @@ from datasets import Dataset, Features, List, Value
 
 from gradistill.data.data_choice import DataChoice
 from gradistill.data.data_source import Source, data_name
+from gradistill.data.label_names import Outputs
 from gradistill.data.marked_spans import Units, spans
 from gradistill.data.overlap import overlap, overlap_line, texts_of
 from gradistill.data.several_labels import joined_labels, label_flags, with_flag_columns
@@ -159,7 +160,10 @@ class Splits:
         what = "labels" if self.task.multi_label else "classes"
         more = f" and {len(named) - 10} {what} more" if len(named) > 10 else ""
         bare = int((labels.sum(axis=1) == 0).sum()) if self.task.multi_label else 0
-        return ", ".join(named[:10]) + more + (f"; {bare} rows with no label" if bare else "")
+        absent = int((counts == 0).sum())
+        notes = (f"; no row has {absent} of the {len(counts)} {what}" if absent else "",
+                 f"; {bare} rows with no label" if bare else "")  # fmt: skip
+        return ", ".join(named[:10]) + more + "".join(notes)
 
     def _tag_summary(self, rows: Dataset) -> str:
         """The words, and the spans of each type: those that a tag begins, the tags being BIO2."""
@@ -215,13 +219,14 @@ def read_splits(
     *,
     optional: tuple[str, ...] = (),
     marks: Marks | None = None,
-    outputs: Sequence[str] | None = None,
+    outputs: Outputs | None = None,
     carried: Sequence[str] = (),
 ) -> Splits:
     """The rows that ``choice`` describes.
 
     ``optional`` splits are read where they are there with labels; without labels, a note lists them as left out.
-    ``outputs`` are the names of a model's outputs: with them, splits without labels are read as well, for that model.
+    ``outputs`` are those of a model that the rows are read for: they need not have all of its classes, and where it
+    allows that, splits without labels are read as well.
     ``carried`` columns are taken for no text; the rows have their values as text, or None, under ``CARRIED`` and the
     name. Raises as ``load_splits`` does.
     """
@@ -237,23 +242,24 @@ def read_splits(
     notes = _set_apart(choice, tables, optional, given)
     problems += [problem for table in tables.values() for problem in table.problems]
     first = tables.get("train" if "train" in tables else splits[0], Table(choice.name))
-    if given is None and outputs is not None and first.columns and _lacks_labels(first, choice):
-        inferred = _task_of_outputs(first, choice, outputs)
+    unlabelled = None if outputs is None or outputs.labelled else outputs.names
+    if given is None and unlabelled is not None and first.columns and _lacks_labels(first, choice):
+        inferred = _task_of_outputs(first, choice, unlabelled)
     elif given is not None:
         tags = _tags_of(first, choice) if given.token_labels else None
         inferred = Inferred(given, choice.label or tags or _label_of(first), {})
-        if outputs is not None and _lacks_labels(first, choice) and choice.columns is None:
+        if unlabelled is not None and _lacks_labels(first, choice) and choice.columns is None:
             others = [c for c in first.columns if c not in (*given.text_columns, inferred.label_column)]
-            _refuse_possible_labels(first, [name for name in others if _are_outputs(first, name, outputs)])
+            _refuse_possible_labels(first, [name for name in others if _are_outputs(first, name, unlabelled)])
     else:
-        inferred = _inferred(first, choice, problems)
+        inferred = _inferred(first, choice, problems, outputs)
         problems += _other_columns(first, {k: t for k, t in tables.items() if k not in optional})
     task, label = inferred.task, inferred.label_column
     for table in tables.values():
         refuse_other_kind(table, label, task.kind)
     if label in task.text_columns:
         raise DataError(f"The column {label!r} is named both as the label and as a text.", remedy=_REMEDY)
-    bare = frozenset(k for k, t in tables.items() if outputs is not None and _lacks_labels(t, choice))
+    bare = frozenset(k for k, t in tables.items() if unlabelled is not None and _lacks_labels(t, choice))
     way = _LabelColumn(label, choice.label_separator)
     checked = {
         k: _checked(t, task, None if k in bare else way, marks, carrying[k]) for k, t in tables.items()
@@ -527,11 +533,11 @@ def _label_of(table: Table) -> str:
     return candidates[0] if len(candidates) == 1 else "label"
 
 
-def _inferred(table: Table, choice: DataChoice, problems: list[Problem]) -> Inferred:
+def _inferred(table: Table, choice: DataChoice, problems: list[Problem], outputs: Outputs | None) -> Inferred:
     if not table.columns:
         raise _refused(choice.name, problems)
     try:
-        found = infer_task(table, choice)
+        found = infer_task(table, choice, outputs)
         return replace(found, task=replace(found.task, name=data_name(choice.source)))
     except DataError as doubt:
         together = [*doubt.problems, *problems]

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from gradistill.data.data_choice import DataChoice, LabelKind
+from gradistill.data.label_names import Outputs
 from gradistill.data.several_labels import flag_names, flat_labels, several_labels
 from gradistill.data.table import Table
 from gradistill.data.tasks import Task, inferred_task, label_key
@@ -27,22 +28,23 @@ class Inferred:
     left_out: Mapping[str, str]
 
 
-def infer_task(table: Table, choice: DataChoice) -> Inferred:
-    """The task that ``table`` holds. Raises DataError where there is doubt."""
+def infer_task(table: Table, choice: DataChoice, outputs: Outputs | None = None) -> Inferred:
+    """The task that ``table`` holds; rows for a model need not have all of its classes. Raises DataError where there
+    is doubt."""
     named = (*(choice.columns or ()), *((choice.label,) if choice.label else ()))
     if problems := missing_columns(table, named):
         raise DataError(f"{table.file} lacks columns that were named.", problems=problems)
     if (tagged := words_and_tags(table, choice)) is not None:
         words, tags = tagged
         left_out = {name: "neither words nor their tags" for name in table.columns if name not in tagged}
-        task = inferred_task((words,), bio_names(table, tags), choice.name, token_labels=True)
+        task = inferred_task((words,), bio_names(table, tags, outputs), choice.name, token_labels=True)
         return Inferred(task, tags, left_out)
     label_column = choice.label or find_label_column(table)
     if choice.kind in ("classes", "scores"):
         refuse_other_kind(table, label_column, choice.kind)
-    labels = _names_of_several(table, label_column, choice)
+    labels = _names_of_several(table, label_column, choice, outputs)
     several = labels is not None
-    labels = labels or find_labels(table, label_column, choice.kind)
+    labels = labels or find_labels(table, label_column, choice.kind, outputs)
     texts = TextChoice(choice.columns, {}) if choice.columns else find_text_columns(table, label_column)
     task = inferred_task(texts.texts, labels, choice.name, multi_label=several)
     return Inferred(task, label_column, texts.left_out)
@@ -66,7 +68,9 @@ def words_and_tags(table: Table, choice: DataChoice) -> tuple[str, str] | None:
     return None
 
 
-def _names_of_several(table: Table, column: str, choice: DataChoice) -> tuple[str, ...] | None:
+def _names_of_several(
+    table: Table, column: str, choice: DataChoice, outputs: Outputs | None
+) -> tuple[str, ...] | None:
     """The names of the labels of a column that holds several a row; None for one a row."""
     parts = several_labels(table, column, choice.label_separator)
     if parts is None:
@@ -79,7 +83,7 @@ def _names_of_several(table: Table, column: str, choice: DataChoice) -> tuple[st
         return None
     if parts.flags:
         return flag_names(table, column, parts)
-    return find_labels(flat_labels(table, column, parts), column, "classes")
+    return find_labels(flat_labels(table, column, parts), column, "classes", outputs)
 
 
 def find_label_column(table: Table) -> str:
@@ -111,12 +115,17 @@ def refuse_other_kind(table: Table, column: str, kind: str) -> None:
     )
 
 
-def find_labels(table: Table, column: str, kind: LabelKind | None = None) -> tuple[str, ...] | None:
+def find_labels(
+    table: Table, column: str, kind: LabelKind | None = None, outputs: Outputs | None = None
+) -> tuple[str, ...] | None:
     """The class names in the order of their ids, or None for scores; raises DataError if there is doubt.
 
     With one number that is no whole number, the labels are scores. Whole numbers are classes in ascending
     order, words are classes in alphabetical order. A column mostly of numbers, or of scores, is one of numbers:
     what else stands there is the fault of its row. With a ``kind`` numbers are that, whatever they look like.
+
+    Of rows that are read for a model's ``outputs``, numbers are scores where it predicts a score, and its other classes
+    are added to those of the data, which may even have only one.
     """
     if kind == "scores":
         return None
@@ -130,7 +139,11 @@ def find_labels(table: Table, column: str, kind: LabelKind | None = None) -> tup
         return None
     words = not finite or 2 * len(numbers) <= len(present) or not whole
     counted = tuple(str(int(n)) for n in sorted(set(finite)))
+    if outputs is not None and outputs.score and kind is None and not words:
+        return None
     labels = _words(table, column, present) if words else counted
+    if outputs is not None and labels and (every := outputs.completed(labels)):
+        return every if len(every) > len(labels) else labels
     _refuse_doubtful(table, column, labels, len(present), words=words or kind is not None)
     return labels
 

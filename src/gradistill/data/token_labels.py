@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from gradistill.data.label_names import Outputs
 from gradistill.data.span_metrics import OUTSIDE
 from gradistill.data.table import Table
 from gradistill.data.tasks import Task
@@ -57,8 +58,10 @@ def _first(cells: Iterable[Any], kind: type) -> Any:
     return next((part for cell in cells if cell for part in cell if isinstance(part, kind)), None)
 
 
-def bio_names(table: Table, column: str) -> tuple[str, ...]:
+def bio_names(table: Table, column: str, outputs: Outputs | None = None) -> tuple[str, ...]:
     """``O``, and ``B-`` and ``I-`` of every type that the column holds, in alphabetical order; or as it declares them.
+
+    Of rows that are read for a model's ``outputs``, its other tags are added.
 
     Raises DataError for numbers without names, and for tags of another scheme.
     """
@@ -89,13 +92,16 @@ def bio_names(table: Table, column: str) -> tuple[str, ...]:
                 )
             if tag != OUTSIDE:
                 kinds.add(tag[2:])
+    found = (OUTSIDE, *(f"{prefix}-{kind}" for kind in sorted(kinds) for prefix in "BI"))
+    if outputs is not None and (every := outputs.completed(found)):
+        return every if len(every) > len(found) else found
     if not kinds:
         raise DataError(
             f"{table.file}, column {column!r}: no word has a tag but O.",
             expected="BIO2 tags of spans",
             remedy=_WHERE,
         )
-    return (OUTSIDE, *(f"{prefix}-{kind}" for kind in sorted(kinds) for prefix in "BI"))
+    return found
 
 
 def _scheme_fault(tag: str) -> str:

@@ -1,0 +1,121 @@
+"""Names of classes: which of a model's outputs is meant by a name in the data, and which classes data may lack."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from gradistill.data.tasks import label_key
+
+_NUMBERED = re.compile(r"(?:label[-_ ]?)?([+-]?\d+)", re.IGNORECASE)
+_SHORTEST = 3
+"""Letters that a shortened name has at least: NEG for negative."""
+
+
+@dataclass(frozen=True)
+class Match:
+    """``positions[k]`` is the place among a model's outputs of the data's class k; ``note`` is what was assumed."""
+
+    positions: tuple[int, ...]
+    note: str = ""
+
+    @property
+    def is_identity(self) -> bool:
+        return self.positions == tuple(range(len(self.positions)))
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """A model's outputs, by ``names``: rows that are read for it need not have all of its classes.
+
+    ``label_map`` names the output of classes that the data call otherwise. With ``labelled`` a split without labels is
+    refused; otherwise it is read too.
+    """
+
+    names: tuple[str, ...]
+    label_map: Mapping[str, str] = field(default_factory=dict)
+    labelled: bool = False
+
+    @property
+    def score(self) -> bool:
+        """Whether the one output is a score, as in a regression."""
+        return len(self.names) == 1
+
+    def completed(self, labels: Sequence[str]) -> tuple[str, ...] | None:
+        """The names of all classes, by those of the data where these have them; None where a label is no output's.
+
+        Class ids (0, 2) name no class: what they are in a model with more classes than they count is not certain.
+
+        Example: ``Outputs(("neg", "neutral", "pos")).completed(["POS"])``
+        """
+        renamed = {self._place(output): name for name, output in self.label_map.items()}
+        known = [renamed.get(place, name) for place, name in enumerate(self.names)]
+        for key in _SPELLINGS:
+            ours, theirs = {key(name): name for name in labels}, [key(name) for name in known]
+            if len(ours) == len(labels) and len({*theirs}) == len(theirs) and ours.keys() <= {*theirs}:
+                return tuple(ours.get(spelled, name) for spelled, name in zip(theirs, known, strict=True))
+        return None
+
+    def _place(self, output: str) -> int | None:
+        keys = {str(place): place for place in range(len(self.names))}
+        keys |= {label_key(name): place for place, name in enumerate(self.names)}
+        return keys.get(label_key(output))
+
+
+def match_names(ours: Sequence[str], theirs: Sequence[str]) -> Match | None:
+    """Which of ``theirs`` each of ``ours`` is, by name alone; None unless every name has one partner."""
+    for key in _SPELLINGS:
+        places = {key(name): place for place, name in enumerate(theirs)}
+        names = [key(name) for name in ours]
+        if len(places) == len(theirs) and len(set(names)) == len(names) and set(names) == set(places):
+            return Match(tuple(places[name] for name in names))
+    return _by_short_forms(ours, theirs)
+
+
+def numbers_of(names: Sequence[str]) -> list[int] | None:
+    """The numbers of names that only count (``LABEL_0``, ``1``); None for others."""
+    found = [_NUMBERED.fullmatch(name.strip()) for name in names]
+    return [int(match[1]) for match in found if match] if all(found) else None
+
+
+def match_numbers(ours: Sequence[int] | None, theirs: Sequence[int] | None) -> Match | None:
+    """Which of ``theirs`` each of ``ours`` is, where both only count their classes and count the same."""
+    if ours is None or theirs is None or sorted(ours) != sorted(theirs) or len(set(ours)) < len(ours):
+        return None
+    return Match(tuple(theirs.index(number) for number in ours))
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[\W_]+", "", name.casefold())
+
+
+_SPELLINGS: tuple[Callable[[str], str], ...] = (
+    label_key,
+    lambda name: re.sub(r"[-_\s]+", " ", name.casefold()).strip(),
+    _letters,
+)
+"""Two names are one where they are alike in one of these, the strictest first."""
+
+
+def _by_short_forms(ours: Sequence[str], theirs: Sequence[str]) -> Match | None:
+    """Where each name begins with one name of the other side, and with no other: POS and positive."""
+    mine, others = list(map(_letters, ours)), list(map(_letters, theirs))
+    positions = []
+    for name in mine:
+        fits = [
+            place
+            for place, other in enumerate(others)
+            if min(len(name), len(other)) >= _SHORTEST and (name.startswith(other) or other.startswith(name))
+        ]
+        if len(fits) != 1 or numbers_of([name]) is not None:
+            return None
+        positions += fits
+    if len(ours) != len(theirs) or len(set(positions)) < len(theirs):
+        return None
+    pairs = ", ".join(f"{name} = {theirs[place]}" for name, place in zip(ours, positions, strict=True))
+    return Match(tuple(positions), f"classes are matched by the beginning of their names: {shortened(pairs)}")
+
+
+def shortened(text: str, most: int = 300) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
