@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import re
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,8 @@ def publish(name: str, text: str, figures: Any, *, command: str, page: Path = PA
     RESULTS.mkdir(exist_ok=True)
     whole = {"command": command, "machine": machine(), "figures": figures}
     (RESULTS / f"{name}.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
-    section = f"<!-- {name} -->\n{text}\n\n`{command}` on {machine()}\n<!-- end of {name} -->"
+    source = textwrap.fill(f"`{command}` on {machine()}", 100, break_long_words=False, break_on_hyphens=False)
+    section = f"<!-- {name} -->\n{text}\n\n{source}\n<!-- end of {name} -->"
     whole_page = page.read_text(encoding="utf-8")
     found = re.search(rf"<!-- {name} -->.*<!-- end of {name} -->", whole_page, re.DOTALL)
     if found:
