@@ -209,6 +209,14 @@ def test_what_init_writes_is_what_run_reads(tmp_path: Path) -> None:
     init(str(tmp_path / "tickets.csv"), file, force=True)
 
 
+def test_an_export_may_be_smaller_still(project: Path) -> None:
+    smaller = "{quantize: int8-static, embedding_bits: 4, trim_vocabulary: yes, vocabulary_size: 500}"
+    choice = read_project(changed(project, "export: no", f"export: {smaller}")).export
+    assert choice is not None
+    assert (choice.quantize, choice.embedding_bits, choice.vocabulary_size) == ("int8-static", 4, 500)
+    assert str(choice.trim_vocabulary).endswith("rows.csv")
+
+
 def test_words_with_tags_are_proposed_with_a_method_that_reads_them(tmp_path: Path) -> None:
     rows = [{"tokens": ["saw", f"Rome {k}"], "tags": ["O", "B-place"]} for k in range(40)]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))

@@ -103,7 +103,10 @@ class AuditStage(Strict):
 class ExportStage(Strict):
     """What is written as ONNX."""
 
-    quantize: Literal["int8"] | None = "int8"
+    quantize: Literal["int8", "int8-static"] | None = "int8"
+    embedding_bits: Literal[4, 8] = 8
+    trim_vocabulary: bool = Field(default=False, description="leave tokens out that no training text has")
+    vocabulary_size: int | None = Field(default=None, ge=1)
     max_rows: int = Field(default=1000, ge=1)
     fail_under: dict[str, float] = Field(default_factory=dict)
 
@@ -184,7 +187,8 @@ def read_project(file: Path) -> Project:
     with _at(file, ("export",), lines):
         export = None if plan.export is None else ExportChoice(
             quantize=plan.export.quantize, max_rows=plan.export.max_rows, limits=plan.export.fail_under,
-            seed=plan.seed,
+            seed=plan.seed, embedding_bits=plan.export.embedding_bits, vocabulary_size=plan.export.vocabulary_size,
+            trim_vocabulary=data.source if plan.export.trim_vocabulary else None,
         )  # fmt: skip
     teacher = plan.teacher.fine_tuned
     return Project(

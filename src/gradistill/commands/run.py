@@ -216,6 +216,14 @@ def _export_stage(plan: Project, data: Mapping[str, Any], both: Mapping[str, str
         "quantize": choice.quantize, "max_rows": choice.max_rows, "fail_under": dict(choice.limits),
         "seed": choice.seed,
     }  # fmt: skip
+    smaller = {
+        "embedding_bits": choice.embedding_bits, "vocabulary_size": choice.vocabulary_size,
+        "trim_vocabulary": choice.trim_vocabulary is not None,
+    }  # fmt: skip
+    usual = {"embedding_bits": 8, "vocabulary_size": None, "trim_vocabulary": False}
+    settings |= {
+        name: value for name, value in smaller.items() if value != usual[name]
+    }  # as earlier versions wrote
     needs = {EXPORT: settings, **both, "data": data}
 
     def make() -> None:
