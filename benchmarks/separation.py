@@ -42,7 +42,8 @@ LINES = RESULTS / "separation.jsonl"
 YARDSTICK = PAGE.with_name("yardstick.md")
 CHOICE = AuditChoice(max_rows=300, response_rows=60, shapley_rows=30, faithfulness_rows=0, perturbed_rows=0)
 VARIANT_ROWS, MOST_COPIES, AT_ONCE = 40, 64, 4
-UNTRAINED, UPPER = ("random", "random_head", "cut"), ("layers_5", "longer", "bits_8")
+UNTRAINED, UPPER = ("random", "random_head", "cut"), ("longer", "bits_8")
+FIVE = "layers_5"
 HEADLINE = ("response", "response_masked", "flips", "flips_masked", "kept", "shapley", "shapley_sign", "saliency",
             "top_k_overlap", "cosine", "label", "probability", "prediction")  # fmt: skip
 
@@ -245,6 +246,7 @@ def _models_table(task: str, lines: Mapping[str, Mapping[str, Any]]) -> str:
         *(f"bits_{bits}" for bits in reversed(BITS[1:])),
         *METHODS,
         "second",
+        FIVE,
         *UPPER,
     ]
     named = [*filter(lines.__contains__, order), *(name for name in lines if name not in order)]
@@ -283,11 +285,13 @@ def fitness(found: Sequence[Mapping[str, Any]], tasks: Sequence[str]) -> list[di
                 "a random head under .25": entries.get("random_head", {}).get("value", 0) < 0.25,
                 "untrained apart from trained": max(_end(e, "high") for e in low)
                 < min(_end(e, "low") for e in high),
-                "upper end over .9": all(entries[k]["value"] > 0.9 for k in UPPER if k in entries),
+                "8 bits and 50 more steps over .9": all(entries[k]["value"] > 0.9 for k in UPPER if k in entries),
                 "bits in order": _in_order(
                     [entries[f"bits_{b}"]["value"] for b in BITS if f"bits_{b}" in entries]
                 ),
             }
+            if FIVE in entries:
+                tests["5 layers over .9"] = entries[FIVE]["value"] > 0.9
             if "second" in entries:
                 tests["second teacher apart from untrained"] = max(_end(e, "high") for e in low) < _end(
                     entries["second"], "low"
