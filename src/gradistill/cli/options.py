@@ -32,6 +32,7 @@ RECIPE_FIELDS = {
     "student_layers": "student.layers",
     "layer_map": "student.layer_map",
     "student_width": "student.width",
+    "student_size": "student.size",
 }
 """The field of a recipe that an option sets."""
 
@@ -132,6 +133,10 @@ Settings = Annotated[
 ]
 StudentLayers = Annotated[
     int | None, typer.Option("--student-layers", help="Blocks taken from the teacher (default: half).")
+]
+StudentWidth = Annotated[
+    int | None,
+    typer.Option("--student-width", help="A narrower student with random weights to start from."),
 ]
 LayerMap = Annotated[
     str | None, typer.Option("--layer-map", help="uniform, skip, first, last, or a list such as 1,3,6.")
@@ -272,8 +277,9 @@ class RecipeOptions:
     def _short_options(self) -> list[str]:
         """The options that stand for a field of the recipe, as changes of it."""
         given = {name: getattr(self, name, None) for name in RECIPE_FIELDS}
-        if checkpoint := given["student"]:
-            given["student"] = json.dumps(checkpoint)  # a folder may be called 12
+        for name in ("student", "student_size"):
+            if text := given[name]:
+                given[name] = json.dumps(text)  # a folder may be called 12
         if (layers := given["layer_map"]) and layers[0].isdigit():
             given["layer_map"] = f"[{layers}]"
         given["student"] = given["student"] or None
@@ -297,6 +303,14 @@ class StudentRecipe(RecipeOptions):
     ] = None
     student: Annotated[str | None, typer.Option("--student", help="A pre-trained student checkpoint.")] = None
     student_layers: StudentLayers = None
+    student_width: StudentWidth = None
+    student_size: Annotated[
+        str | None,
+        typer.Option(
+            "--student-size",
+            help="A budget, which finds layers, rank and width: 60MB of model.safetensors, or 9.5M parameters.",
+        ),
+    ] = None
     layer_map: LayerMap = None
     settings: Settings = "authors"
     augment: Annotated[

@@ -15,6 +15,7 @@ from gradistill.commands.data_warnings import (
     with_positive,
 )
 from gradistill.commands.model_pair import ModelPair
+from gradistill.commands.student_budget import on_budget
 from gradistill.commands.task_run import TaskRun
 from gradistill.commands.text_lengths import LoadedModel, task_length
 from gradistill.commands.token_run import task_run_of
@@ -61,8 +62,9 @@ def prepared_run(
     if recipe.training.augment:
         refuse_words(splits.task, "--augment")
         refuse_gold_scores(recipe, splits, "copies that --augment makes")
-    set_seed(recipe.training.seed)
     reader = LoadedModel("teacher", model_folder(teacher), teacher_model)
+    recipe = on_budget(recipe, teacher_model)
+    set_seed(recipe.training.seed)
     student = build_student(reader, tokenizer, recipe.student)
     set_padding(teacher_model, tokenizer)
     length = task_length(recipe.training.max_length, tokenizer, [reader, student])

@@ -74,6 +74,12 @@ def pretrain(
             expected="texts as they are",
             remedy="leave it out, and name more --texts",
         )
+    if recipe.student.size is not None:
+        raise RecipeError(
+            f"student.size is {recipe.student.size}, and pre-training writes no classifier that could be counted",
+            expected="layers or a width",
+            remedy="give --student-layers or --student-width; distill takes the size",
+        )
     set_seed(
         recipe.training.seed
     )  # a teacher without a head gets one, and its hash is among the run's inputs

@@ -6,6 +6,7 @@ else: it holds no secrets, and names no code to run (``python:module:function``)
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -89,7 +90,16 @@ class StudentStage(Training):
 
     method: str = DEFAULT_METHOD
     layers: int | None = None
+    width: int | None = None
+    size: str | None = Field(
+        default=None, description="a budget: 60MB of model.safetensors, or 9.5M parameters"
+    )
     checkpoint: str | None = None
+
+    def made_of(self) -> list[str]:
+        """What the student is made of, as changes of a recipe."""
+        given = {"layers": self.layers, "width": self.width, "size": self.size and json.dumps(self.size)}
+        return [f"student.{name}={value}" for name, value in given.items() if value is not None]
 
 
 class AuditStage(Strict):
@@ -170,8 +180,7 @@ def read_project(file: Path) -> Project:
         finetuning = load_recipe("finetune", changes=plan.teacher.changes(plan.seed), authors_settings=False)
     with _at(file, ("student",), lines):
         student = plan.student
-        layers = [] if student.layers is None else [f"student.layers={student.layers}"]
-        changes = student.changes(plan.seed, *layers)
+        changes = student.changes(plan.seed, *student.made_of())
         distillation = load_recipe(student.method, changes=changes, authors_settings=False)
         if student.checkpoint is not None:
             checkpoint = _resolved(student.checkpoint, base)

@@ -16,6 +16,7 @@ from gradistill.batch import MOST_SEED
 from gradistill.errors import RecipeError, nearest
 from gradistill.models.layer_map import LayerMap
 from gradistill.models.student import Dropout, Embeddings
+from gradistill.models.student_size import Budget
 from gradistill.objectives import Term, all_objectives
 from gradistill.objectives.term import refuse_idle_steps, refuse_no_conflict
 from gradistill.recipe.recipe_files import shipped, shipped_methods
@@ -50,6 +51,22 @@ class StudentSettings(Strict):
         description="rank of the embedding matrix, which is learnt as two factors; an export keeps them apart",
     )
     dropout: Dropout = Field(default="keep", description="keep, none, or not_in_embeddings")
+    size: str | None = Field(
+        default=None,
+        description="a budget: 60MB of model.safetensors, or 9.5M parameters; layers, rank and width are found",
+    )
+
+    @pydantic.field_validator("size")
+    @classmethod
+    def _is_a_size(cls, given: str | None) -> str | None:
+        if given is not None:
+            Budget.of(given)
+        return given
+
+    @property
+    def budget(self) -> Budget | None:
+        """What ``size`` means; None without one."""
+        return None if self.size is None else Budget.of(self.size)
 
 
 class TrainingSettings(Strict):
@@ -134,11 +151,15 @@ class ComputeSettings(Strict):
 
 
 LATER = {
+    "student": ("size",),
     "training": ("augment", "average_weights", "thresholds"),
     "compute": ("gradient_conflict", "gradient_cap"),
 }
 """Settings that earlier versions did not have. At their defaults recipes leave them out: runs and benches of those
 versions, which are known by their recipes, go on."""
+
+SETTLED_BY_SIZE = ("layers", "width", "embedding_rank")
+"""Settings of the student that a budget settles where they are left open."""
 
 BESIDE = tuple(field.name for field in dataclasses.fields(Term) if field.name != "objective")
 """Keys that stand beside the fields of every objective."""
@@ -187,16 +208,27 @@ class Recipe(Strict):
             update={"training": self.training.model_copy(update={"max_length": max_length})}
         )
 
-    def with_length_of(self, written: Any) -> Recipe:
-        """The same recipe with the length of a run's written recipe, where this one leaves it to the models."""
-        training = written.get("training") if isinstance(written, Mapping) else None
-        length = training.get("max_length") if isinstance(training, Mapping) else None
-        if self.training.max_length is not None or not isinstance(length, int):
-            return self
-        return self.with_length(length)
+    def settled_by(self, written: Any) -> Recipe:
+        """The same recipe with what a run's written recipe holds where this one leaves it to the models: the length of
+        texts, and what a student on a budget is made of."""
+        student, training = (_part(written, name) for name in ("student", "training"))
+        found, length = self, training.get("max_length")
+        if self.training.max_length is None and isinstance(length, int):
+            found = self.with_length(length)
+        if self.student.size is None or student.get("size") != self.student.size:
+            return found
+        left_open = [name for name in SETTLED_BY_SIZE if getattr(self.student, name) is None]
+        settled = {name: n for name in left_open if isinstance(n := student.get(name), int)}
+        return found.model_copy(update={"student": self.student.model_copy(update=settled)})
 
     def as_yaml(self) -> str:
         return yaml.safe_dump(self.as_written(), sort_keys=False, allow_unicode=True)
+
+
+def _part(written: Any, name: str) -> Mapping[str, Any]:
+    """A part of a written recipe; an empty one where there is none."""
+    part = written.get(name) if isinstance(written, Mapping) else None
+    return part if isinstance(part, Mapping) else {}
 
 
 def validated(raw: dict[str, Any]) -> Recipe:
