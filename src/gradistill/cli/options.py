@@ -25,6 +25,8 @@ if TYPE_CHECKING:  # what is loaded when a command runs
 
 RECIPE_FIELDS = {
     "epochs": "training.epochs",
+    "windows": "training.windows",
+    "window_overlap": "training.window_overlap",
     "seed": "training.seed",
     "max_train_rows": "training.max_train_rows",
     "augment": "training.augment",
@@ -128,6 +130,16 @@ Unlabelled = Annotated[
     typer.Option("--unlabelled", help="A file with more rows, without labels: the teacher labels them."),
 ]
 Epochs = Annotated[float | None, typer.Option("--epochs", help="Short for --set training.epochs=…")]
+Windows = Annotated[
+    str | None,
+    typer.Option(
+        "--windows", help="Read texts longer than max_length in windows: mean or max of them, or off (cut)."
+    ),
+]
+WindowOverlap = Annotated[
+    int | None,
+    typer.Option("--window-overlap", help="Tokens that two windows share (default: 64, or max_length / 4)."),
+]
 Settings = Annotated[
     str, typer.Option("--settings", help="authors: the papers' settings for the task, if any; default: ours.")
 ]
@@ -291,6 +303,8 @@ class FinetuningRecipe(RecipeOptions):
     """The recipe of a teacher."""
 
     epochs: Epochs = None
+    windows: Windows = None
+    window_overlap: WindowOverlap = None
     settings: Settings = "authors"
 
 
@@ -312,6 +326,8 @@ class StudentRecipe(RecipeOptions):
         ),
     ] = None
     layer_map: LayerMap = None
+    windows: Windows = None
+    window_overlap: WindowOverlap = None
     settings: Settings = "authors"
     augment: Annotated[
         int | None,

@@ -17,7 +17,7 @@ from gradistill.commands.data_warnings import (
 from gradistill.commands.model_pair import ModelPair
 from gradistill.commands.student_budget import on_budget
 from gradistill.commands.task_run import TaskRun
-from gradistill.commands.text_lengths import LoadedModel, task_length
+from gradistill.commands.text_lengths import LoadedModel, task_length, task_windows
 from gradistill.commands.token_run import task_run_of
 from gradistill.data import DataChoice, Splits, align_labels, load_unlabelled, read_splits
 from gradistill.errors import RecipeError
@@ -69,6 +69,7 @@ def prepared_run(
     set_padding(teacher_model, tokenizer)
     length = task_length(recipe.training.max_length, tokenizer, [reader, student])
     recipe = recipe.with_length(length)
+    recipe = recipe.with_windows(task_windows(recipe.training, splits.task, tokenizer, [reader, student]))
     if recipe.student.checkpoint is not None:
         own = load_tokenizer(recipe.student.checkpoint)
         check_same_rows(own, tokenizer, splits.rows["train"], splits.task, max_length=length)

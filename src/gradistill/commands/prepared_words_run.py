@@ -127,6 +127,12 @@ def prepared_words_run(
     ):
         if given:
             refuse_gold_scores(recipe, splits, rows)
+    if recipe.training.windows not in (None, "off"):
+        raise RecipeError(
+            f"windows are {recipe.training.windows}, and a teacher that reads the texts by itself has other ones",
+            expected="a teacher with the student's tokens",
+            remedy="leave --windows out: long texts are cut",
+        )
     recipe = on_budget_apart(recipe, Head(splits.task.labels, splits.task.multi_label))
     set_seed(recipe.training.seed)
     student, tokenizer = _student(recipe.student, splits)

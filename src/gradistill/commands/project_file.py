@@ -27,7 +27,7 @@ from gradistill.errors import GradistillError, RecipeError
 from gradistill.models.packaged import PACKAGED
 from gradistill.recipe import Recipe, load_recipe
 from gradistill.recipe.recipe_files import read_keys
-from gradistill.recipe.schema import Strict, refusal
+from gradistill.recipe.schema import Pooling, Strict, refusal
 from gradistill.recipe.secrets import redacted
 from gradistill.recipe.strict_yaml import yaml_lines
 
@@ -67,12 +67,22 @@ class Training(Strict):
     learning_rate: float | None = None
     batch_size: int | None = None
     max_length: int | None = None
+    windows: Pooling | None = None
+    window_overlap: int | None = None
     max_train_rows: int | None = None
     set: Texts = Field(default=(), description="changes of the recipe: training.arguments.bf16=true")
 
     def changes(self, seed: int, *more: str) -> list[str]:
         """As ``load_recipe`` takes them; ``set`` comes last."""
-        names = ("epochs", "learning_rate", "batch_size", "max_length", "max_train_rows")
+        names = (
+            "epochs",
+            "learning_rate",
+            "batch_size",
+            "max_length",
+            "max_train_rows",
+            "windows",
+            "window_overlap",
+        )
         given = {name: getattr(self, name) for name in names}
         set_here = [f"training.{name}={value}" for name, value in given.items() if value is not None]
         return [f"training.seed={seed}", *set_here, *more, *self.set]

@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from gradistill.batch import MOST_SEED
+from gradistill.data.windows import Windows
 from gradistill.errors import RecipeError, nearest
 from gradistill.models.layer_map import LayerMap
 from gradistill.models.student import Dropout, Embeddings
@@ -69,6 +70,12 @@ class StudentSettings(Strict):
         return None if self.size is None else Budget.of(self.size)
 
 
+Pooling = Annotated[
+    Literal["off", "mean", "max"],
+    BeforeValidator(lambda value: "off" if value is False else value),  # as YAML reads a bare off
+]
+
+
 class TrainingSettings(Strict):
     """What goes to ``TrainingArguments``, under the names that the papers use, and how much data."""
 
@@ -79,6 +86,14 @@ class TrainingSettings(Strict):
         default=None,
         ge=4,
         description="tokens after which a text is truncated; unset: as the teacher (or the model itself) was trained",
+    )
+    windows: Pooling | None = Field(
+        default=None,
+        description="texts longer than max_length in windows, whose probabilities are pooled: mean, max, or off (cut); "
+        "unset: as the teacher was trained",
+    )
+    window_overlap: int | None = Field(
+        default=None, ge=0, description="tokens that two windows share; unset: 64, or a quarter of max_length"
     )
     seed: int = Field(
         default=0, ge=0, le=MOST_SEED, description="of initialisation, order, dropout and subset"
@@ -152,7 +167,7 @@ class ComputeSettings(Strict):
 
 LATER = {
     "student": ("size",),
-    "training": ("augment", "average_weights", "thresholds"),
+    "training": ("augment", "average_weights", "thresholds", "windows", "window_overlap"),
     "compute": ("gradient_conflict", "gradient_cap"),
 }
 """Settings that earlier versions did not have. At their defaults recipes leave them out: runs and benches of those
@@ -208,13 +223,28 @@ class Recipe(Strict):
             update={"training": self.training.model_copy(update={"max_length": max_length})}
         )
 
+    @property
+    def windows(self) -> Windows | None:
+        """The windows of texts that are longer than the length; None where these are cut."""
+        return Windows.of(self.training.model_dump())
+
+    def with_windows(self, windows: Windows | None) -> Recipe:
+        """The same recipe with these windows; without any it stays as it is."""
+        if windows is None:
+            return self
+        return self.model_copy(update={"training": self.training.model_copy(update=windows.as_dict())})
+
     def settled_by(self, written: Any) -> Recipe:
         """The same recipe with what a run's written recipe holds where this one leaves it to the models: the length of
-        texts, and what a student on a budget is made of."""
+        texts, their windows, and what a student on a budget is made of."""
         student, training = (_part(written, name) for name in ("student", "training"))
         found, length = self, training.get("max_length")
         if self.training.max_length is None and isinstance(length, int):
             found = self.with_length(length)
+        if self.training.windows in (None, training.get("windows")) and self.training.window_overlap in (
+            None, training.get("window_overlap"),
+        ):  # fmt: skip
+            found = found.with_windows(Windows.of(training))
         if self.student.size is None or student.get("size") != self.student.size:
             return found
         left_open = [name for name in SETTLED_BY_SIZE if getattr(self.student, name) is None]
