@@ -140,10 +140,8 @@ def test_predictions_are_the_means_of_a_loop(long: Any, tmp_path: Path) -> None:
     assert "True" not in (tmp_path / "out.csv").read_text()
     fitting = [text for text in texts if len(text.split()) <= LENGTH - 2]
     cutting = ClassifierPredictor(load_classifier(folder)[0], load_tokenizer(folder), LENGTH)
-    both = [
-        one.logits([Copy((t,)) for t in fitting])
-        for one in (cutting, WindowedPredictor(cutting, predictor.windows))
-    ]  # pyright: ignore
+    whole = WindowedPredictor(cutting, Windows("mean", OVERLAP))
+    both = [one.logits([Copy((text,)) for text in fitting]) for one in (cutting, whole)]
     assert both[0].tobytes() == both[1].tobytes(), "what fits is predicted as before"
 
 

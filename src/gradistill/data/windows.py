@@ -141,7 +141,7 @@ def _pooled(logits: np.ndarray, pool: Pool, multi_label: bool) -> np.ndarray:
         return logits.mean(-2, keepdims=True)
     wide = logits.astype(np.float64)
     if multi_label:  # the mean's odds: the sums of both probabilities have one divisor
-        yes, no = (logsumexp(-np.logaddexp(0, sign * wide), axis=-2, keepdims=True) for sign in (-1, 1))
+        yes, no = (np.asarray(logsumexp(-np.logaddexp(0, s * wide), axis=-2, keepdims=True)) for s in (-1, 1))
         return yes - no
     logarithms = log_softmax(wide, axis=-1)
     if pool == "mean":
