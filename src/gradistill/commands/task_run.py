@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 from datasets import Dataset, concatenate_datasets
@@ -223,7 +223,15 @@ class TaskRun(Run):
         metrics = partial(_metrics_of, task=self.task, choose=self.chooses_thresholds)
         if window_counts(rows) is None:
             return metrics
-        return partial(metrics, of_texts=partial(self.of_texts, rows=rows), labels=text_labels(rows))
+        labels = text_labels(rows)
+
+        def of_texts(prediction: EvalPrediction) -> dict[str, float]:
+            logits = _logits_of(prediction)
+            if len(logits) != len(rows):  # a check of the metrics' names, with a few zeros
+                return metrics(prediction)
+            return metrics(EvalPrediction(self.of_texts(logits, rows), labels))
+
+        return of_texts
 
     @property
     def chooses_thresholds(self) -> bool:
@@ -402,21 +410,12 @@ def replaces_words(signals: Iterable[Signal]) -> bool:
     return any(signal.replaces_words for signal in signals)
 
 
-def _metrics_of(
-    prediction: EvalPrediction,
-    task: Task,
-    *,
-    choose: bool = False,
-    of_texts: Callable[[np.ndarray], np.ndarray] | None = None,
-    labels: Any = None,
-) -> dict[str, float]:
-    """``choose``: with the threshold of each label that these rows have the highest F1 with. ``of_texts`` pools the
-    logits of windows, and ``labels`` are then those of the texts."""
-    logits = (
-        prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
-    )
-    if of_texts is None:
-        labels = prediction.label_ids
-    else:
-        logits = of_texts(np.asarray(logits))
+def _logits_of(prediction: EvalPrediction) -> np.ndarray:
+    found = prediction.predictions
+    return np.asarray(found[0] if isinstance(found, tuple) else found)
+
+
+def _metrics_of(prediction: EvalPrediction, task: Task, *, choose: bool = False) -> dict[str, float]:
+    """``choose``: with the threshold of each label that these rows have the highest F1 with."""
+    logits, labels = _logits_of(prediction), cast("Any", prediction.label_ids)
     return compute_metrics(task, logits, labels, choose_thresholds(logits, labels) if choose else None)
