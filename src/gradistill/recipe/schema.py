@@ -57,11 +57,11 @@ class StudentSettings(Strict):
         description="a budget: 60MB of model.safetensors, or 9.5M parameters; layers, rank and width are found",
     )
 
-    @pydantic.field_validator("size")
+    @pydantic.field_validator("size", mode="before")
     @classmethod
-    def _is_a_size(cls, given: str | None) -> str | None:
+    def _is_a_size(cls, given: Any) -> Any:
         if given is not None:
-            Budget.of(given)
+            Budget.of(str(given))  # YAML reads a size without its unit as a number
         return given
 
     @property
@@ -324,7 +324,9 @@ def refusal(
         return RecipeError(f"the {kind} lacks {path!r}", remedy=f"add {path}")
     # The members of a union each list what they would have taken.
     expected = dict.fromkeys(fault["msg"] for other, _, fault in found if other == own)
-    shown = " or ".join(message.removeprefix("Input should be ") for message in expected)
+    shown = " or ".join(
+        message.removeprefix("Input should be ").removeprefix("Value error, ") for message in expected
+    )
     choices = re.findall(r"'([^']+)'", shown)
     hint = f"; {nearest(first['input'], choices)}" if choices and isinstance(first["input"], str) else ""
     return RecipeError(
