@@ -111,7 +111,8 @@ def test_distillation_and_stores_take_the_length_of_the_teacher(late: Any, tmp_p
         metrics = distill(teacher, data, tmp_path / "own", own, signals=StoreChoice("online"))
     assert metrics["texts"]["max_length"] == 20
     assert f"max_length 20, as set; the teacher was trained with {LONG}" in said
-    assert "validation: 40 of 40 texts are cut at 20 tokens (the longest has 41)" in said
+    cut = "validation: 40 of 40 texts are cut at 20 tokens (the longest has 41)"
+    assert f"{cut}; --windows mean reads them whole" in said
 
 
 def test_an_unfinished_run_goes_on_whether_its_length_is_named_or_not(late: Any, tmp_path: Path) -> None:

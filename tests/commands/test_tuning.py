@@ -56,7 +56,7 @@ def test_the_best_trial_its_recipe_and_its_student_are_kept_and_no_other(done: A
     (kept,) = (folder / "trials").iterdir()
     written = yaml.safe_load((kept / "recipe.yaml").read_text())
     assert recipe.training.max_length is None  # the teacher's, whoever it will be
-    assert written == recipe.with_length_of(written).as_dict()
+    assert written == recipe.settled_by(written).as_dict()
 
 
 def test_the_same_call_searches_on(done: Any, small: Any) -> None:

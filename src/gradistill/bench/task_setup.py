@@ -173,6 +173,9 @@ def store_of(task: Taught, cells: Sequence[Cell], folder: Path) -> str:
         return "auto"
     training = cells[0].recipe.training
     changes = [f"training.{name}={getattr(training, name)}" for name in ("max_length", "augment", "seed")]
+    for name in ("windows", "window_overlap"):
+        if (value := getattr(training, name)) is not None:
+            changes.append(f"training.{name}={value}")
     if training.max_train_rows is not None:
         changes.append(f"training.max_train_rows={training.max_train_rows}")
     first = load_recipe("kd", changes=changes)  # needs logits, which every teacher has
@@ -209,6 +212,8 @@ def variant_of(cell: Cell) -> str:
     rows are drawn, how many and by which seed."""
     training = cell.recipe.training
     parts = [str(training.max_length)]
+    if training.windows is not None:
+        parts.append(f"{training.windows}-{training.window_overlap}")
     if training.augment:
         parts.append(f"augment-{training.augment}")
     if training.max_train_rows is not None:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:  # what is loaded when a command runs
 
 RECIPE_FIELDS = {
     "epochs": "training.epochs",
+    "windows": "training.windows",
+    "window_overlap": "training.window_overlap",
     "seed": "training.seed",
     "max_train_rows": "training.max_train_rows",
     "augment": "training.augment",
@@ -32,6 +34,7 @@ RECIPE_FIELDS = {
     "student_layers": "student.layers",
     "layer_map": "student.layer_map",
     "student_width": "student.width",
+    "student_size": "student.size",
 }
 """The field of a recipe that an option sets."""
 
@@ -127,11 +130,25 @@ Unlabelled = Annotated[
     typer.Option("--unlabelled", help="A file with more rows, without labels: the teacher labels them."),
 ]
 Epochs = Annotated[float | None, typer.Option("--epochs", help="Short for --set training.epochs=…")]
+Windows = Annotated[
+    str | None,
+    typer.Option(
+        "--windows", help="Read texts longer than max_length in windows: mean or max of them, or off (cut)."
+    ),
+]
+WindowOverlap = Annotated[
+    int | None,
+    typer.Option("--window-overlap", help="Tokens that two windows share (default: 64, or max_length / 4)."),
+]
 Settings = Annotated[
     str, typer.Option("--settings", help="authors: the papers' settings for the task, if any; default: ours.")
 ]
 StudentLayers = Annotated[
     int | None, typer.Option("--student-layers", help="Blocks taken from the teacher (default: half).")
+]
+StudentWidth = Annotated[
+    int | None,
+    typer.Option("--student-width", help="A narrower student with random weights to start from."),
 ]
 LayerMap = Annotated[
     str | None, typer.Option("--layer-map", help="uniform, skip, first, last, or a list such as 1,3,6.")
@@ -272,8 +289,9 @@ class RecipeOptions:
     def _short_options(self) -> list[str]:
         """The options that stand for a field of the recipe, as changes of it."""
         given = {name: getattr(self, name, None) for name in RECIPE_FIELDS}
-        if checkpoint := given["student"]:
-            given["student"] = json.dumps(checkpoint)  # a folder may be called 12
+        for name in ("student", "student_size"):
+            if text := given[name]:
+                given[name] = json.dumps(text)  # a folder may be called 12
         if (layers := given["layer_map"]) and layers[0].isdigit():
             given["layer_map"] = f"[{layers}]"
         given["student"] = given["student"] or None
@@ -285,6 +303,8 @@ class FinetuningRecipe(RecipeOptions):
     """The recipe of a teacher."""
 
     epochs: Epochs = None
+    windows: Windows = None
+    window_overlap: WindowOverlap = None
     settings: Settings = "authors"
 
 
@@ -301,7 +321,17 @@ class StudentRecipe(RecipeOptions):
     ] = None
     student: Annotated[str | None, typer.Option("--student", help="A pre-trained student checkpoint.")] = None
     student_layers: StudentLayers = None
+    student_width: StudentWidth = None
+    student_size: Annotated[
+        str | None,
+        typer.Option(
+            "--student-size",
+            help="A budget, which finds layers, rank and width: 60MB of model.safetensors, or 9.5M parameters.",
+        ),
+    ] = None
     layer_map: LayerMap = None
+    windows: Windows = None
+    window_overlap: WindowOverlap = None
     settings: Settings = "authors"
     augment: Annotated[
         int | None,

@@ -14,6 +14,7 @@ from gradistill.cli.options import (
     RecipeOptions,
     RunFolder,
     StudentLayers,
+    StudentWidth,
     TextColumns,
     listed,
     write_result,
@@ -36,10 +37,7 @@ class PretrainingRecipe(RecipeOptions):
     """The recipe of an encoder."""
 
     student_layers: StudentLayers = None
-    student_width: Annotated[
-        int | None,
-        typer.Option("--student-width", help="A narrower student with random weights to start from."),
-    ] = None
+    student_width: StudentWidth = None
     layer_map: LayerMap = None
     epochs: Epochs = None
 

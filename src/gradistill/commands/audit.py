@@ -61,6 +61,14 @@ LIMIT_NAMES = {f"{name}_loyalty": name for name in GROUPS["loyalty"]}
 PAGE, FIGURES, TABLE = "audit.html", "audit.json", "audit.md"
 
 
+IN_WINDOWS = "saliency loyalty and other figures of maps are left out: texts of several windows have no map"
+
+
+def _windows(examination: Any) -> dict[str, Any]:
+    windows = getattr(examination, "windows", None)
+    return {} if windows is None else windows.as_dict()
+
+
 def _is_audit(output: Path) -> bool:
     """Whether an earlier version wrote the folder: by its figures, with nothing of others beside them."""
     try:
@@ -126,8 +134,13 @@ def audit(
     if of_words:
         examination = TokenExamination(models, splits.task, splits, choice)
     else:
-        examination = Examination(models, splits.task, AuditRows.of(splits, choice), choice)
+        windows = None if len(splits.task.text_columns) > 1 else models.windows
+        examination = Examination(models, splits.task, AuditRows.of(splits, choice), choice, windows=windows)
     cut = examination.check()
+    long = any(part.windowed for part in cut.values())
+    cut = {name: part for name, part in cut.items() if name in splits.rows}
+    if isinstance(examination, Examination):
+        examination = replace(examination, long_texts=long)
     examination.seconds["loading"] = perf_counter() - start
     log_splits(splits)
     overlap = overlap_with_training(splits, choice.split, data)
@@ -140,7 +153,8 @@ def audit(
         *models.warnings(),
         *_left_out(splits.task, choice),
         *(models.without_cascade() if choice.cascade else ()),
-        *(f"{name}: {part}" for name, part in cut.items() if part.truncated),
+        *(f"{name}: {part}" for name, part in cut.items() if part.truncated or part.windowed),
+        *([IN_WINDOWS] if long else ()),
     ]
     for warning in warnings:
         logger.warning(warning)
@@ -157,7 +171,8 @@ def audit(
             "students": [_described(student) for student in models.students],
             "reference": None if models.reference is None else _described(models.reference),
             "settings": _settings(choice),
-            "texts": {"max_length": length, **{name: part.as_dict() for name, part in cut.items()}},
+            "texts": {"max_length": length, **_windows(examination),
+                      **{name: part.as_dict() for name, part in cut.items()}},
             "versions": versions(),
             "seconds": {part: round(taken, 2) for part, taken in examination.seconds.items()},
         }  # fmt: skip

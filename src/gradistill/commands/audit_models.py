@@ -18,9 +18,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from gradistill.auditing.function_predictor import PREFIX, FunctionPredictor, PredictFunction
 from gradistill.auditing.onnx_predictor import OnnxPredictor, model_folder_of, onnx_file
 from gradistill.auditing.predictor import ClassifierPredictor, OnProgress, Predictor
-from gradistill.commands.text_lengths import MOST, USUAL, LoadedModel, task_length
+from gradistill.auditing.windowed_predictor import WindowedPredictor
+from gradistill.commands.text_lengths import MOST, USUAL, LoadedModel, task_length, trained_windows
 from gradistill.data import Task
 from gradistill.data.label_names import Match, match_names, match_numbers, numbers_of
+from gradistill.data.windows import Windows
 from gradistill.errors import DataError, ModelError, RecipeError
 from gradistill.models.facts import (
     MULTI_LABEL,
@@ -116,14 +118,19 @@ class AuditModel:
         }
         return kinds[type(self.predictor)]
 
-    def predicting(self, max_length: int, on_progress: OnProgress) -> Predictor:
-        """The predictor, for texts of so many tokens."""
+    def predicting(
+        self, max_length: int, on_progress: OnProgress, windows: Windows | None = None
+    ) -> Predictor:
+        """The predictor, for texts of so many tokens; with ``windows`` of longer ones too. A function reads all of a
+        text."""
         if isinstance(self.predictor, FunctionPredictor):
             return replace(self.predictor, on_progress=on_progress)
         shared = {"max_length": max_length, "on_progress": on_progress}
         if isinstance(self.predictor, ClassifierPredictor) and self.reader is not None:
-            return replace(self.predictor, classifier=self.reader.probed, **shared)
-        return replace(self.predictor, **shared)
+            cutting = replace(self.predictor, classifier=self.reader.probed, **shared)
+        else:
+            cutting = replace(self.predictor, **shared)
+        return cutting if windows is None else WindowedPredictor(cutting, windows)
 
     def ordered(self, labels: tuple[str, ...] | None) -> AuditModel:
         """The model with its outputs in the order of ``labels``. Raises DataError for other labels."""
@@ -242,6 +249,17 @@ class AuditModels:
             return task_length(wanted, first, readers)
         lengths = [min(tokenizer.model_max_length, MOST) for tokenizer in self.tokenizers]
         return wanted or min(lengths, default=USUAL)
+
+    @property
+    def windows(self) -> Windows | None:
+        """The windows in which all read long texts: those that the first model that has a record was trained with."""
+        own = [(model, trained_windows(model.folder)) for model in self.every if model.tokenizer is not None]
+        for model, windows in own[1:]:
+            if windows != own[0][1]:
+                logger.info(
+                    f"windows are those of the {own[0][0].owner}; the {model.owner} was trained with others"
+                )
+        return own[0][1] if own else None
 
     def ordered(self, task: Task) -> AuditModels:
         """All models with their outputs in the order of the teacher's labels, or of the data's where only these are

@@ -27,6 +27,7 @@ from gradistill.commands.audit_models import AuditModel, AuditModels
 from gradistill.commands.row_sample import POOL_ROWS, drawn_rows
 from gradistill.data import Cut, Splits, Task, encode
 from gradistill.data.raw_words import word_pool, words_of
+from gradistill.data.windows import Windows
 from gradistill.models.random_head import cascade_parameters, randomised
 from gradistill.models.word_neighbours import nearest_words
 from gradistill.printing import progress_bars
@@ -70,18 +71,24 @@ class AuditRows:
 
 @dataclass(frozen=True)
 class Examination:
-    """Measures ``models`` on ``rows``; ``seconds`` gets the time of each part."""
+    """Measures ``models`` on ``rows``; ``seconds`` gets the time of each part.
+
+    With ``windows`` texts are read whole; what needs gradients is left out where there are ``long_texts``, with more
+    than one window.
+    """
 
     models: AuditModels
     task: Task
     rows: AuditRows
     choice: AuditChoice
     seconds: dict[str, float] = field(default_factory=dict)
+    windows: Windows | None = None
+    long_texts: bool = False
 
     def check(self) -> dict[str, Cut]:
-        """How many texts of each split are cut for the teacher, or else for the first model with a tokenizer. Raises
-        ModelError for rows that a model cannot read, and for a cascade through a model whose blocks are not known
-        apart."""
+        """How many texts of each split, and of each perturbation, are cut (or read in windows) for the teacher, or else
+        for the first model with a tokenizer. Raises ModelError for rows that a model cannot read, and for a cascade
+        through a model whose blocks are not known apart."""
         found: dict[str, Cut] = {}
         for student in self.models.students if self.choice.cascade else ():
             if student.model is not None:
@@ -99,8 +106,8 @@ class Examination:
                 encoded = encode(block, tokenizer, self.task, max_length=self.max_length)
                 for owner, of_one in limits:
                     of_one.check(encoded.dataset, tokenizer, owner=owner)
-                if name in self.rows.splits:
-                    found[name] = found.get(name, Cut(self.max_length)) + encoded.cut
+                cut = encoded.cut if self.windows is None else encoded.cut.in_windows
+                found[name] = found.get(name, Cut(self.max_length)) + cut
         return found
 
     @property
@@ -181,7 +188,7 @@ class Examination:
         columns = [part[-1].columns for part in words]
         if len(self.rows.floor):
             with self._part("reference", 2 * len(self.rows.floor)) as done:
-                own = reference.predicting(self.max_length, done)
+                (own,) = self._predictors([reference], done, self.long_texts)
                 columns += replace(self._examiner(done), students=[own]).agreement(self.rows.floor)
         return {
             name: e for part in columns for name, e in flat(estimates(part, AGREEMENT, seed=seed)).items()
@@ -201,7 +208,8 @@ class Examination:
         words = replace(self._word_examiner(done), students=[examiner.students[k]])
         found = []
         for parameters in cascade_parameters(student.model):
-            figures = examiner.when_randomised(k, floor, parameters, seeds=(0,)) if len(floor) else {}
+            by_maps = len(floor) and not self.long_texts
+            figures = examiner.when_randomised(k, floor, parameters, seeds=(0,)) if by_maps else {}
             if len(self.rows.response):
                 with randomised(student.model, parameters, seed=0):
                     (own,) = words.response(self._texts(self.rows.response))
@@ -213,11 +221,15 @@ class Examination:
         return TextRows(row_texts(rows, self.task), rows["index"][:])
 
     def _examiner(self, done: OnProgress) -> Examiner:
-        teacher, *students = self._predictors([self.models.teacher, *self.models.students], done)
+        models = [self.models.teacher, *self.models.students]
+        teacher, *students = self._predictors(models, done, self.long_texts)
         return Examiner(teacher, students, self.task, self.choice.method, self.choice.watched)
 
-    def _predictors(self, models: Sequence[AuditModel], done: OnProgress) -> list[Predictor]:
-        return [model.predicting(self.max_length, done) for model in models]
+    def _predictors(
+        self, models: Sequence[AuditModel], done: OnProgress, in_windows: bool = True
+    ) -> list[Predictor]:
+        windows = self.windows if in_windows else None
+        return [model.predicting(self.max_length, done, windows) for model in models]
 
     def _word_examiner(self, done: OnProgress) -> WordExaminer:
         teacher, *compared = self._predictors(self.models.every, done)

@@ -22,7 +22,7 @@ from gradistill.commands.export_figures import ExportRows, ModelFigures, row_log
 from gradistill.commands.export_quantization import counted_texts, quantized_export
 from gradistill.commands.output_folder import FolderKind, check_output, draft_folder, held, put_in_place
 from gradistill.commands.run_record import described, versions
-from gradistill.commands.text_lengths import LoadedModel, task_length
+from gradistill.commands.text_lengths import LoadedModel, task_length, trained_windows
 from gradistill.data import DataChoice
 from gradistill.data.data_source import Source
 from gradistill.errors import ModelError, RecipeError
@@ -78,6 +78,7 @@ def export_model(
     original, max_length = _loaded_student(student, choice)
     judge = None if teacher is None else _loaded_teacher(teacher, original)
     rows = None if rows_from is None else ExportRows.read(rows_from, choice, original)
+    windows = trained_windows(original.folder) if rows is None or len(rows.task.text_columns) == 1 else None
     texts = counted_texts(choice, rows, rows_from)
     own, vocabulary = _with_vocabulary(original, choice, texts)
     tokenizer: Any = own.tokenizer
@@ -123,6 +124,7 @@ def export_model(
                 [c for c in costed if c], rows.texts if rows and choice.timing else (), max_length
             ),
             "max_length": max_length,
+            **({} if windows is None else {"texts": windows.as_dict()}),
             "versions": versions() | {name: version(name) for name in PACKAGES},
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         }
@@ -255,11 +257,13 @@ def _below_limits(found: Mapping[str, Any], choice: ExportChoice) -> list[str]:
 
 def _warnings(found: Mapping[str, Any], choice: ExportChoice) -> list[str]:
     """What was not checked, and what fell short of what was asked for."""
+    cut = [f"figures are of texts cut at {found['max_length']} tokens; predict and audit read windows of it"]
+    whole = cut if found["data"] is not None and "texts" in found else []
     if found["int8"] is None:
-        return []
+        return whole
     if found["data"] is None:
         return ["the INT8 model was not compared with the student: give --data"]
-    layers, short = found["int8"]["layers"], list[str]()
+    layers, short = found["int8"]["layers"], whole
     if found["int8"]["embedding_bits"] > choice.embedding_bits:
         short.append(
             "embeddings have eight bits: with four, loyalty to the student was below --least-loyalty"

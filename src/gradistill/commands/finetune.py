@@ -12,7 +12,7 @@ from gradistill.commands.model_pair import ModelPair
 from gradistill.commands.prepared_run import TEST
 from gradistill.commands.run_folder import check_run
 from gradistill.commands.run_result import RunResult
-from gradistill.commands.text_lengths import LoadedModel, new_length
+from gradistill.commands.text_lengths import LoadedModel, new_length, task_windows
 from gradistill.commands.token_run import task_run_of
 from gradistill.data import DataChoice, read_splits
 from gradistill.data.data_source import Source
@@ -75,6 +75,7 @@ def finetune(
         start_at_prior(loaded, flags.mean(axis=0).tolist(), len(flags))
     student = LoadedModel("model", model_folder(model), loaded)
     recipe = recipe.with_length(new_length(recipe.training.max_length, [student]))
+    recipe = recipe.with_windows(task_windows(recipe.training, splits.task, tokenizer, [student]))
     names = {"student": model_name(model), "data": choice.name}
     run = task_run_of(splits.task)(
         recipe=recipe,

@@ -10,14 +10,18 @@ from transformers import PreTrainedTokenizerBase
 
 from gradistill.auditing.loyalty_measures import loyalty
 from gradistill.auditing.per_example import estimates, flat
-from gradistill.auditing.predictions import predict_rows
+from gradistill.auditing.predictions import Predictions, predict_rows
 from gradistill.auditing.predictor import ClassifierPredictor, Predictor
 from gradistill.auditing.statistics import Estimate
+from gradistill.auditing.windowed_predictor import WindowedPredictor
 from gradistill.auditing.word_examiner import TextRows, WordExaminer
 from gradistill.auditing.word_maps import row_texts
 from gradistill.commands.row_sample import POOL_ROWS, drawn_rows
 from gradistill.data import Collator, Task, encode
+from gradistill.data.changed_copies import Copy
 from gradistill.data.raw_words import word_pool
+from gradistill.data.windows import Windows
+from gradistill.models.facts import thresholds_of
 
 FLOOR_ROWS = 200
 """Rows on which the student is compared with its teacher before its first step."""
@@ -36,22 +40,40 @@ class LoyaltySample:
     rows: Dataset
     max_length: int
     seed: int = 0
+    windows: Windows | None = None
 
     def initial(self, student: nn.Module) -> dict[str, float]:
         """The loyalties of an untrained student by name: the floors of those of the trained one."""
         rows = drawn_rows(self.rows, FLOOR_ROWS, self.seed)
+        if self.windows is not None:
+            copies = [Copy(texts) for texts in row_texts(rows, self.task)]
+            own, taught = (
+                Predictions(
+                    self._predictor(model).logits(copies)[0],
+                    multi_label=self.task.multi_label,
+                    thresholds=thresholds_of(model),
+                )
+                for model in (student, self.teacher)
+            )
+            return self._values(own, taught, student)
         encoded = encode(rows, self.tokenizer, self.task, max_length=self.max_length).dataset
         taught = predict_rows(self.teacher, encoded, Collator(self.tokenizer))
         own = predict_rows(student, encoded, Collator(self.tokenizer), labels=taught.labels)
+        return self._values(own, taught, student)
+
+    def _values(self, own: Predictions, taught: Predictions, student: nn.Module) -> dict[str, float]:
         figures = {**loyalty(own, taught).figures, "response": self.response(student)}
         return {name: figure.value for name, figure in figures.items() if figure is not None and figure.n}
 
     def response(self, student: nn.Module) -> Estimate | None:
         """Response loyalty by replaced words; None where no text has words enough."""
-        teacher, own = (
-            ClassifierPredictor(model, self.tokenizer, self.max_length) for model in (self.teacher, student)
-        )
+        teacher, own = (self._predictor(model) for model in (self.teacher, student))
         return response_of(teacher, own, self.rows, self.task, self.seed)
+
+    def _predictor(self, model: nn.Module) -> Predictor:
+        """The model for whole texts."""
+        cutting = ClassifierPredictor(model, self.tokenizer, self.max_length)
+        return cutting if self.windows is None else WindowedPredictor(cutting, self.windows)
 
 
 def response_of(

@@ -97,7 +97,9 @@ def predict(
         check_number(len(job.text_columns), predictor.text_columns)
         _refuse_taken(job, predictor)
         done = _streamed(job, predictor) if target is None else _written(job, predictor, target, overwrite)
-        done.warn(predictor.max_length)
+        done.warn(predictor)
+    if predictor.windows is not None:
+        return done.as_dict() | {"cut": 0, "windowed": done.cut, "seconds": perf_counter() - began}
     return done.as_dict() | {"seconds": perf_counter() - began}
 
 
@@ -152,8 +154,12 @@ class _Counts:
     def as_dict(self) -> dict[str, Any]:
         return {"rows": self.rows, "computed": self.computed, "cut": self.cut}
 
-    def warn(self, max_length: int) -> None:
-        if self.cut:
+    def warn(self, predictor: TextPredictor) -> None:
+        max_length = predictor.max_length
+        if self.cut and predictor.windows is not None:
+            pool = predictor.windows.pool
+            logger.info(f"{Cut(max_length, self.cut, self.rows, self.longest).in_windows}; {pool} over them")
+        elif self.cut:
             logger.warning(
                 f"{Cut(max_length, self.cut, self.rows, self.longest)}; the column {CUT} marks them"
             )
@@ -227,14 +233,15 @@ def _progress(job: _Job) -> Iterator[OnProgress]:
 def _added(found: Predicted, predictor: TextPredictor) -> dict[str, np.ndarray]:
     """The columns that are written behind those of the input."""
     labels = predictor.labels
+    cut = found.cut if predictor.windows is None else np.zeros_like(found.cut)
     if labels is None:
-        return {SCORE: found.values[:, 0], CUT: found.cut}
+        return {SCORE: found.values[:, 0], CUT: cut}
     names = np.array(labels, dtype=object)
     probabilities = {f"{PROBABILITY}{label}": found.values[:, k] for k, label in enumerate(labels)}
     if predictor.multi_label:
         lists = [json.dumps(chosen, ensure_ascii=False) for chosen in predictor.chosen(found.values)]
-        return {LABELS: np.array(lists, dtype=object), **probabilities, CUT: found.cut}
-    return {LABEL: names[found.values.argmax(-1)], **probabilities, CUT: found.cut}
+        return {LABELS: np.array(lists, dtype=object), **probabilities, CUT: cut}
+    return {LABEL: names[found.values.argmax(-1)], **probabilities, CUT: cut}
 
 
 def _purpose(job: _Job, predictor: TextPredictor) -> dict[str, Any]:
@@ -250,6 +257,7 @@ def _purpose(job: _Job, predictor: TextPredictor) -> dict[str, Any]:
         "read_as": job.stream.format,
         "text_columns": list(job.text_columns),
         "max_length": predictor.max_length,
+        **({} if predictor.windows is None else predictor.windows.as_dict()),
         "chunk_rows": CHUNK_ROWS,
         "device": device,
         "versions": versions(),

@@ -15,8 +15,9 @@ from gradistill.commands.data_warnings import (
     with_positive,
 )
 from gradistill.commands.model_pair import ModelPair
+from gradistill.commands.student_budget import on_budget
 from gradistill.commands.task_run import TaskRun
-from gradistill.commands.text_lengths import LoadedModel, task_length
+from gradistill.commands.text_lengths import LoadedModel, task_length, task_windows
 from gradistill.commands.token_run import task_run_of
 from gradistill.data import DataChoice, Splits, align_labels, load_unlabelled, read_splits
 from gradistill.data.label_names import Outputs
@@ -64,12 +65,14 @@ def prepared_run(
     if recipe.training.augment:
         refuse_words(splits.task, "--augment")
         refuse_gold_scores(recipe, splits, "copies that --augment makes")
-    set_seed(recipe.training.seed)
     reader = LoadedModel("teacher", model_folder(teacher), teacher_model)
+    recipe = on_budget(recipe, teacher_model)
+    set_seed(recipe.training.seed)
     student = build_student(reader, tokenizer, recipe.student)
     set_padding(teacher_model, tokenizer)
     length = task_length(recipe.training.max_length, tokenizer, [reader, student])
     recipe = recipe.with_length(length)
+    recipe = recipe.with_windows(task_windows(recipe.training, splits.task, tokenizer, [reader, student]))
     if recipe.student.checkpoint is not None:
         own = load_tokenizer(recipe.student.checkpoint)
         check_same_rows(own, tokenizer, splits.rows["train"], splits.task, max_length=length)

@@ -28,6 +28,7 @@ from gradistill.commands.prepared_run import (
     unlabelled_rows,
 )
 from gradistill.commands.signal_stores import StoreChoice
+from gradistill.commands.student_budget import on_budget_apart
 from gradistill.commands.text_lengths import LoadedModel, apart_length, task_length
 from gradistill.commands.words_run import WordsRun
 from gradistill.data import DataChoice, Splits, align_labels, read_splits
@@ -126,6 +127,13 @@ def prepared_words_run(
     ):
         if given:
             refuse_gold_scores(recipe, splits, rows)
+    if recipe.training.windows not in (None, "off"):
+        raise RecipeError(
+            f"windows are {recipe.training.windows}, and a teacher that reads the texts by itself has other ones",
+            expected="a teacher with the student's tokens",
+            remedy="leave --windows out: long texts are cut",
+        )
+    recipe = on_budget_apart(recipe, Head(splits.task.labels, splits.task.multi_label))
     set_seed(recipe.training.seed)
     student, tokenizer = _student(recipe.student, splits)
     usual = source.max_length if isinstance(source, LiveSource) else None

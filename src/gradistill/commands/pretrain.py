@@ -74,6 +74,18 @@ def pretrain(
             expected="texts as they are",
             remedy="leave it out, and name more --texts",
         )
+    if recipe.training.windows not in (None, "off"):
+        raise RecipeError(
+            f"training.windows is {recipe.training.windows}, and pre-training predicts nothing that could be pooled",
+            expected="texts that are cut at max_length",
+            remedy="leave it out here, and give it to finetune and distill",
+        )
+    if recipe.student.size is not None:
+        raise RecipeError(
+            f"student.size is {recipe.student.size}, and pre-training writes no classifier that could be counted",
+            expected="layers or a width",
+            remedy="give --student-layers or --student-width; distill takes the size",
+        )
     set_seed(
         recipe.training.seed
     )  # a teacher without a head gets one, and its hash is among the run's inputs

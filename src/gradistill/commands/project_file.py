@@ -6,6 +6,7 @@ else: it holds no secrets, and names no code to run (``python:module:function``)
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from gradistill.errors import GradistillError, RecipeError
 from gradistill.models.packaged import PACKAGED
 from gradistill.recipe import Recipe, load_recipe
 from gradistill.recipe.recipe_files import read_keys
-from gradistill.recipe.schema import Strict, refusal
+from gradistill.recipe.schema import Pooling, Strict, refusal
 from gradistill.recipe.secrets import redacted
 from gradistill.recipe.strict_yaml import yaml_lines
 
@@ -66,12 +67,22 @@ class Training(Strict):
     learning_rate: float | None = None
     batch_size: int | None = None
     max_length: int | None = None
+    windows: Pooling | None = None
+    window_overlap: int | None = None
     max_train_rows: int | None = None
     set: Texts = Field(default=(), description="changes of the recipe: training.arguments.bf16=true")
 
     def changes(self, seed: int, *more: str) -> list[str]:
         """As ``load_recipe`` takes them; ``set`` comes last."""
-        names = ("epochs", "learning_rate", "batch_size", "max_length", "max_train_rows")
+        names = (
+            "epochs",
+            "learning_rate",
+            "batch_size",
+            "max_length",
+            "max_train_rows",
+            "windows",
+            "window_overlap",
+        )
         given = {name: getattr(self, name) for name in names}
         set_here = [f"training.{name}={value}" for name, value in given.items() if value is not None]
         return [f"training.seed={seed}", *set_here, *more, *self.set]
@@ -89,7 +100,16 @@ class StudentStage(Training):
 
     method: str = DEFAULT_METHOD
     layers: int | None = None
+    width: int | None = None
+    size: str | None = Field(
+        default=None, description="a budget: 60MB of model.safetensors, or 9.5M parameters"
+    )
     checkpoint: str | None = None
+
+    def made_of(self) -> list[str]:
+        """What the student is made of, as changes of a recipe."""
+        given = {"layers": self.layers, "width": self.width, "size": self.size and json.dumps(self.size)}
+        return [f"student.{name}={value}" for name, value in given.items() if value is not None]
 
 
 class AuditStage(Strict):
@@ -173,8 +193,7 @@ def read_project(file: Path) -> Project:
         finetuning = load_recipe("finetune", changes=plan.teacher.changes(plan.seed), authors_settings=False)
     with _at(file, ("student",), lines):
         student = plan.student
-        layers = [] if student.layers is None else [f"student.layers={student.layers}"]
-        changes = student.changes(plan.seed, *layers)
+        changes = student.changes(plan.seed, *student.made_of())
         distillation = load_recipe(student.method, changes=changes, authors_settings=False)
         if student.checkpoint is not None:
             checkpoint = _resolved(student.checkpoint, base)

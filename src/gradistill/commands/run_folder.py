@@ -150,7 +150,7 @@ def record_of(folder: str | Path) -> dict[str, Any]:
 def finished_run(output: Path, recipe: Recipe) -> bool:
     """Whether a run of this very recipe stands there, done."""
     before = _recipe_in(output)
-    return recorded_metrics(output) is not None and before == recipe.with_length_of(before).as_written()
+    return recorded_metrics(output) is not None and before == recipe.settled_by(before).as_written()
 
 
 def _is_run(output: Path) -> bool:
@@ -240,7 +240,7 @@ def _recipe_in(folder: Path) -> dict[str, Any]:
 def _differences_of_recipe(output: Path, recipe: Recipe) -> list[str]:
     before = _recipe_in(output / CHECKPOINTS)
     return (
-        _differences(before, recipe.with_length_of(before).as_written())
+        _differences(before, recipe.settled_by(before).as_written())
         if before
         else [f"{RECIPE}: missing or damaged"]
     )

@@ -15,6 +15,7 @@ from gradistill.commands.signal_stores import (
     build_missing_shards,
     repair_damaged_shards,
 )
+from gradistill.commands.student_budget import on_budget
 from gradistill.commands.task_run import TaskRun, replaces_words
 from gradistill.commands.text_lengths import LoadedModel
 from gradistill.data import DataChoice
@@ -82,6 +83,7 @@ def _signals_of_others(run: TaskRun, teacher: LoadedModel, others: Sequence[Reci
     """The signals that further recipes need; one that cannot learn from this teacher is left out, with a warning."""
     for other in others:
         try:
+            other = on_budget(other, teacher.model)
             student = build_student(teacher, run.tokenizer, other.student)
             yield from replace(
                 run, recipe=other, models=ModelPair.of(student, teacher, other)

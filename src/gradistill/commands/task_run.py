@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 from datasets import Dataset, concatenate_datasets
@@ -26,6 +26,7 @@ from gradistill.commands.training_run import EncodedRows, Run
 from gradistill.data import Collator, Encoded, Splits, Task, compute_metrics, encode
 from gradistill.data.label_metrics import choose_thresholds
 from gradistill.data.transfer_rows import TransferRows
+from gradistill.data.windows import encode_windows, pooled, text_labels, window_counts
 from gradistill.models.device_map import placed
 from gradistill.models.facts import set_thresholds, thresholds_of
 from gradistill.objectives.base import ANY_PAIR
@@ -103,10 +104,29 @@ class TaskRun(Run):
         """The rows of one split as the models read them; those of training with all that is added to them. ``words``:
         with the word of each token."""
         rows = self.training_rows() if split == "train" else self.splits.rows[split]
+        if (windows := self.recipe.windows) is not None:
+            encoded = encode_windows(
+                rows, self.tokenizer, self.task, windows, max_length=self.max_length, words=bool(words)
+            )
+            more = f"; {len(encoded.dataset)} windows, overlap {windows.overlap}, {windows.pool}"
+            logger.info(f"{split}: {encoded.cut}{more}" if encoded.windowed else f"{split}: every text fits")
+            return encoded
         encoded = encode(rows, self.tokenizer, self.task, max_length=self.max_length, words=words)
         if encoded.truncated or encoded.words_unread:
-            logger.info(f"{split}: {encoded.cut}")
+            hint = "; --windows mean reads them whole" if encoded.truncated and self._may_have_windows else ""
+            logger.info(f"{split}: {encoded.cut}{hint}")
         return encoded
+
+    @property
+    def _may_have_windows(self) -> bool:
+        return len(self.task.text_columns) == 1 and not self.task.token_labels
+
+    def of_texts(self, logits: np.ndarray, rows: Dataset) -> np.ndarray:
+        """Logits of encoded rows as logits of texts: those of a text's windows are pooled."""
+        windows, counts = self.recipe.windows, window_counts(rows)
+        if windows is None or counts is None:
+            return logits
+        return pooled(logits, counts, windows, multi_label=self.task.multi_label)
 
     def training_rows(self) -> Dataset:
         parts = [self.labelled]
@@ -198,8 +218,20 @@ class TaskRun(Run):
     def padded_length(self) -> int | None:
         return self.max_length if self.recipe.compute.pad_to_max_length else None
 
-    def metric_function(self) -> Callable[[EvalPrediction], dict[str, float]]:
-        return partial(_metrics_of, task=self.task, choose=self.chooses_thresholds)
+    def metric_function(self, encoded: EncodedRows) -> Callable[[EvalPrediction], dict[str, float]]:
+        rows = encoded.rows["validation"]
+        metrics = partial(_metrics_of, task=self.task, choose=self.chooses_thresholds)
+        if window_counts(rows) is None:
+            return metrics
+        labels = text_labels(rows)
+
+        def of_texts(prediction: EvalPrediction) -> dict[str, float]:
+            logits = _logits_of(prediction)
+            if len(logits) != len(rows):  # a check of the metrics' names, with a few zeros
+                return metrics(prediction)
+            return metrics(EvalPrediction(self.of_texts(logits, rows), labels))
+
+        return of_texts
 
     @property
     def chooses_thresholds(self) -> bool:
@@ -233,7 +265,8 @@ class TaskRun(Run):
         """The validation rows on which loyalty is measured before training, and response loyalty behind it."""
         rows, seed = self.splits.rows["validation"], self.recipe.training.seed
         teacher = placed(teacher, processes().device)
-        return LoyaltySample(teacher, self.tokenizer, self.task, rows, self.max_length, seed)
+        windows = self.recipe.windows
+        return LoyaltySample(teacher, self.tokenizer, self.task, rows, self.max_length, seed, windows)
 
     def _validated(
         self, validation: Dataset, inputs: Mapping[str, str], before: Mapping[str, float]
@@ -248,9 +281,7 @@ class TaskRun(Run):
 
             reference = self.reference(validation, inputs, done)
             labels = reference.labels if reference else None
-            predictions = predict_rows(
-                student, validation, Collator(self.tokenizer), labels=labels, on_progress=done
-            )
+            predictions = self._predictions(student, validation, labels, done)
         predictions = self._with_thresholds(predictions, validation)
         loyal = None
         if reference is not None:
@@ -265,11 +296,20 @@ class TaskRun(Run):
             "warnings": [*self.splits.warnings, *self._doubts(predictions, reference, validation)],
         }
 
+    def _predictions(
+        self, model: nn.Module, rows: Dataset, labels: np.ndarray | None, done: Callable[[int], object]
+    ) -> Predictions:
+        """The predictions of encoded rows, with maps where each text is one row."""
+        if max(window_counts(rows) or [1]) == 1:
+            return predict_rows(model, rows, Collator(self.tokenizer), labels=labels, on_progress=done)
+        logits = self.of_texts(predict_logits(model, rows, Collator(self.tokenizer), on_progress=done), rows)
+        return Predictions(logits, multi_label=self.task.multi_label, thresholds=thresholds_of(model))
+
     def _with_thresholds(self, predictions: Predictions, validation: Dataset) -> Predictions:
         """The student's predictions with the threshold of each label, which go into its configuration too."""
         if not self.task.multi_label:
             return predictions
-        labels, chosen = np.asarray(validation["labels"][:]), None
+        labels, chosen = text_labels(validation), None
         if self.chooses_thresholds:
             chosen = choose_thresholds(predictions.logits, labels)
         set_thresholds(self.models.student.model, chosen)
@@ -297,8 +337,11 @@ class TaskRun(Run):
             return None
         teacher: Any = self.models.teacher.model
         teacher.to(self.models.student.model.device)
-        if self.signals.where == "online":
-            return predict_rows(teacher, rows, Collator(self.tokenizer), on_progress=done)
+        several = max(window_counts(rows) or [1]) > 1
+        if several:
+            logger.info("saliency loyalty is left out: a text of several windows has no map")
+        if several or self.signals.where == "online":
+            return self._predictions(teacher, rows, None, done)
         hashes = {
             "teacher": inputs["teacher"],
             "tokenizer": inputs["tokenizer"],
@@ -313,11 +356,12 @@ class TaskRun(Run):
             return found
         names = {"student": "test", "teacher": "teacher_test"}
         models = {names[owner]: reader.model for owner, reader in self.models.readers()}
-        labels, collate = np.asarray(test["labels"][:]), Collator(self.tokenizer)
+        labels, collate = text_labels(test), Collator(self.tokenizer)
         with progress_bars() as progress:
             bar = progress.add_task("testing", total=len(test) * len(models))
             for name, model in models.items():
                 logits = predict_logits(model, test, collate, on_progress=lambda n: progress.advance(bar, n))
+                logits = self.of_texts(logits, test)
                 found[name] = compute_metrics(self.task, logits, labels, thresholds_of(model))
         return found
 
@@ -327,11 +371,11 @@ class TaskRun(Run):
         """What is wrong with the teacher, or without one with the model that may become one."""
         judged, owner = (predictions, "model") if reference is None else (reference, "teacher")
         predicted = self.task.predicted(judged.logits, judged.thresholds)
-        warning = teacher_warning(self.task, predicted, np.asarray(validation["labels"][:]), owner)
+        warning = teacher_warning(self.task, predicted, text_labels(validation), owner)
         return [warning] if warning else []
 
     def _metrics(self, predictions: Predictions, validation: Dataset) -> dict[str, float]:
-        labels = np.asarray(validation["labels"][:])
+        labels = text_labels(validation)
         return compute_metrics(self.task, predictions.logits, labels, predictions.thresholds)
 
     def about(self, encoded: EncodedRows, inputs: Mapping[str, str]) -> dict[str, Any]:
@@ -366,10 +410,12 @@ def replaces_words(signals: Iterable[Signal]) -> bool:
     return any(signal.replaces_words for signal in signals)
 
 
+def _logits_of(prediction: EvalPrediction) -> np.ndarray:
+    found = prediction.predictions
+    return np.asarray(found[0] if isinstance(found, tuple) else found)
+
+
 def _metrics_of(prediction: EvalPrediction, task: Task, *, choose: bool = False) -> dict[str, float]:
     """``choose``: with the threshold of each label that these rows have the highest F1 with."""
-    logits = (
-        prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
-    )
-    labels: Any = prediction.label_ids
+    logits, labels = _logits_of(prediction), cast("Any", prediction.label_ids)
     return compute_metrics(task, logits, labels, choose_thresholds(logits, labels) if choose else None)

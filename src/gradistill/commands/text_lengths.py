@@ -12,13 +12,19 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gradistill.commands.run_folder import RECIPE, record_of
+from gradistill.data import Task
+from gradistill.data.windows import OVERLAP, Windows
 from gradistill.errors import ModelError, RecipeError
+from gradistill.io import read_object
 from gradistill.models.input_limits import Limits
 from gradistill.models.probe import Probe, ProbedModel
+from gradistill.recipe import TrainingSettings
 from gradistill.recipe.recipe_files import read_keys
 
 logger = logging.getLogger(__name__)
 
+EXPORT = "export.json"
+"""What an export records, beside its model."""
 USUAL, MOST = 128, 512
 """Tokens for a model that is yet to be trained on a task, and at most for one whose training nobody recorded."""
 
@@ -58,6 +64,65 @@ def trained_length(name: str | Path) -> int | None:
     else:  # no run, or one of an earlier version; a model that lies in no folder has no name
         found = _of_recipe(Path(name) / RECIPE) if str(name) else None
     return found if isinstance(found, int) and found > 0 else None
+
+
+def trained_windows(name: str | Path) -> Windows | None:
+    """The windows of long texts that a run, or an export, recorded in the model's folder; None where it cuts them."""
+    texts = record_of(name).get("texts")
+    if not isinstance(texts, dict):
+        try:
+            texts = read_object(Path(name) / EXPORT).get("texts") if str(name) else None
+        except (OSError, ValueError):
+            return None
+    return Windows.of(texts) if isinstance(texts, dict) else None
+
+
+def task_windows(
+    settings: TrainingSettings, task: Task, tokenizer: PreTrainedTokenizerBase, readers: Sequence[LoadedModel]
+) -> Windows | None:
+    """The windows of texts longer than the length, which is settled: as set, or as the first reader was trained.
+
+    Raises RecipeError for rows that have no windows, and for an overlap that leaves no room.
+    """
+    first, length = readers[0], settings.max_length
+    assert length is not None
+    recorded = trained_windows(first.name)
+    pool = settings.windows or (recorded.pool if recorded else "off")
+    overlap = settings.window_overlap
+    if pool == "off":
+        if overlap is not None:
+            raise RecipeError(
+                f"window_overlap is {overlap}, and long texts are cut",
+                expected="windows: mean or max",
+                remedy="give --windows mean, or leave --window-overlap out",
+            )
+        if recorded:
+            logger.info(f"windows off, as set; the {first.owner} was trained with {recorded.pool}")
+        return None
+    if len(task.text_columns) != 1 or task.token_labels or not tokenizer.is_fast:
+        what = "words with a tag each" if task.token_labels else "pairs of texts"
+        what = what if tokenizer.is_fast else "a tokenizer without character offsets"
+        raise RecipeError(
+            f"windows are {pool}, and there are none for {what}",
+            expected="one text a row, and a fast tokenizer",
+            remedy="leave --windows out: long texts are cut",
+        )
+    if overlap is None:
+        overlap = recorded.overlap if recorded else min(OVERLAP, length // 4)
+    room = length - tokenizer.num_special_tokens_to_add()
+    if overlap >= room:
+        raise RecipeError(
+            f"window_overlap is {overlap}, and a window has room for {room} tokens of the text",
+            expected=f"at most {room - 1}; a quarter of max_length is usual",
+            remedy="lower --window-overlap, or raise max_length",
+        )
+    found = Windows(pool, overlap)
+    if recorded != found and recorded is not None:
+        trained = f"{recorded.pool}, overlap {recorded.overlap}"
+        logger.info(
+            f"windows {pool}, overlap {overlap}, as set; the {first.owner} was trained with {trained}"
+        )
+    return found
 
 
 def _of_recipe(file: Path) -> Any:

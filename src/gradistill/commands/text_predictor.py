@@ -14,7 +14,7 @@ from scipy.special import expit, softmax
 from gradistill.auditing.predictor import OnProgress, limits_of
 from gradistill.commands.audit_models import AuditModel, AuditModels
 from gradistill.commands.run_folder import record_of
-from gradistill.commands.text_lengths import trained_length
+from gradistill.commands.text_lengths import trained_length, trained_windows
 from gradistill.commands.token_predictor import TokenPredictor
 from gradistill.data.changed_copies import Copy
 from gradistill.data.label_metrics import above
@@ -22,6 +22,7 @@ from gradistill.data.raw_words import Texts
 from gradistill.data.row_stream import CHUNK_ROWS
 from gradistill.data.tokenization import Losses, losses, refuse_no_room
 from gradistill.data.validation import text_fault
+from gradistill.data.windows import Windows
 from gradistill.errors import DataError, ModelError
 from gradistill.models.model_source import ModelSource, model_name
 
@@ -35,8 +36,8 @@ AnyTexts = Sequence[str] | Sequence[Sequence[str]]
 @dataclass(frozen=True)
 class Predicted:
     """What a model predicts for some texts: probabilities ``(text, label)``, or in a regression scores ``(text, 1)``,
-    in float32; which texts are ``cut`` at the model's length, and which are ``blank``: without a token of their own.
-    ``longest`` is a length before cutting, in tokens."""
+    in float32; which texts are ``cut`` at the model's length (or read in windows of it), and which are ``blank``:
+    without a token of their own. ``longest`` is a length before cutting, in tokens."""
 
     values: Float[np.ndarray, "text label"]
     cut: Bool[np.ndarray, " text"]
@@ -50,7 +51,8 @@ class TextPredictor:
 
     ``labels`` are the names of its outputs, None in a regression. ``max_length`` is how many tokens of a text it
     reads, special ones included. ``text_columns`` are the columns that its own training run read, if that is recorded.
-    ``load_predictor`` makes one.
+    With ``windows`` longer texts are read whole, as the model was trained (docs/long_texts.md). ``load_predictor``
+    makes one.
 
     Example::
 
@@ -62,6 +64,7 @@ class TextPredictor:
     model: AuditModel
     max_length: int
     text_columns: tuple[str, ...] | None = None
+    windows: Windows | None = None
 
     def __repr__(self) -> str:
         labels = "a score" if self.labels is None else ", ".join(self.labels[:5])
@@ -111,7 +114,8 @@ class TextPredictor:
 
     def predicted(self, texts: Sequence[Texts], on_progress: OnProgress = lambda done: None) -> Predicted:
         """The predictions of texts that have been checked, each a tuple of one or two."""
-        predictor: Any = self.model.predicting(self.max_length, on_progress)
+        windows = self.windows if texts and len(texts[0]) == 1 else None
+        predictor: Any = self.model.predicting(self.max_length, on_progress, windows)
         width = 1 if self.labels is None else len(self.labels)
         none = np.zeros(0, bool)
         if texts:
@@ -174,7 +178,8 @@ def load_predictor(model: ModelSource, *, max_length: int | None = None) -> Text
     columns = record_of(loaded.folder).get("data", {}).get("text_columns")
     if loaded.token_labels:
         return TokenPredictor(loaded, length, tuple(map(str, columns)) if columns else None)
-    predictor = TextPredictor(loaded, length, tuple(map(str, columns)) if columns else None)
+    columns = tuple(map(str, columns)) if columns else None
+    predictor = TextPredictor(loaded, length, columns, trained_windows(loaded.folder))
     predictor.predicted([("a",)])  # an ONNX file may be anything: its outputs are checked before any work
     if predictor.labels is not None and len(set(predictor.labels)) < len(predictor.labels):
         raise ModelError(

@@ -116,6 +116,7 @@ class Run(ABC):
                 **self.described(output),
                 "texts": {
                     "max_length": self.max_length,
+                    **({} if self.recipe.windows is None else self.recipe.windows.as_dict()),
                     **{name: cut.as_dict() for name, cut in encoded.cut.items()},
                 },
                 **self.evaluate(trainer, encoded, inputs, before),
@@ -179,7 +180,7 @@ class Run(ABC):
             encoded.rows["train"],
             encoded.rows.get("validation"),
             processing_class=self.tokenizer,
-            compute_metrics=self.metric_function(),
+            compute_metrics=self.metric_function(encoded),
             callbacks=[*averaging, sealing(self.recipe.training), *self.callbacks],
             teacher=teacher,
             objectives=self.terms,
@@ -196,7 +197,7 @@ class Run(ABC):
         """The length that every batch is padded to; None for that of its longest text."""
         return None
 
-    def metric_function(self) -> Callable[[EvalPrediction], dict[str, float]] | None:
+    def metric_function(self, encoded: EncodedRows) -> Callable[[EvalPrediction], dict[str, float]] | None:
         """The task's metrics, for evaluations while the run trains."""
         return None
 

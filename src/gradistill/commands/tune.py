@@ -170,7 +170,7 @@ def _study(optuna: Any, folder: Path, about: Mapping[str, Any], recipe: Recipe) 
     )  # fmt: skip
     before = study.user_attrs.get("about")
     if before is not None:  # earlier versions wrote the length down before it was known from the teacher
-        length = recipe.with_length_of(before.get("recipe"))
+        length = recipe.settled_by(before.get("recipe"))
         about = {**about, "recipe": length.as_written()}
     if before is not None and before != dict(about):
         other = next(key for key in about if before.get(key) != about[key])

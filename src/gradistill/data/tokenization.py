@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -25,6 +25,7 @@ class Cut:
     """How many of so many ``rows`` lost tokens to ``max_length``; ``longest`` is a length before that, in tokens.
 
     ``words`` is how many words no token stands for, where each has a label: cut off, or of invisible characters.
+    ``windowed`` is how many texts are read in several windows (``data.windows``).
     """
 
     max_length: int
@@ -32,13 +33,25 @@ class Cut:
     rows: int = 0
     longest: int = 0
     words: int = 0
+    windowed: int = 0
 
     def __add__(self, other: Cut) -> Cut:
         longest = max(self.longest, other.longest)
-        rows, words = self.rows + other.rows, self.words + other.words
-        return Cut(self.max_length, self.truncated + other.truncated, rows, longest, words)
+        names = ("truncated", "rows", "words", "windowed")
+        sums = {name: getattr(self, name) + getattr(other, name) for name in names}
+        return Cut(self.max_length, longest=longest, **sums)
+
+    @property
+    def in_windows(self) -> Cut:
+        """The same texts, where those that would be cut are read in windows."""
+        return replace(self, truncated=0, windowed=self.truncated)
 
     def __str__(self) -> str:
+        if self.windowed:
+            return (
+                f"{self.windowed} of {self.rows} texts have more than one window of {self.max_length} tokens "
+                f"(the longest has {self.longest})"
+            )
         unread = f"no token stands for {self.words} words, which are left out" if self.words else ""
         cut = (
             f"{self.truncated} of {self.rows} texts are cut at {self.max_length} tokens "
@@ -48,24 +61,30 @@ class Cut:
 
     def as_dict(self) -> dict[str, int]:
         """The form of ``texts`` in ``metrics.json``."""
-        words = {"words": self.words} if self.words else {}
-        return {"cut": self.truncated, "rows": self.rows, "longest": self.longest, **words}
+        more = {name: n for name in ("words", "windowed") if (n := getattr(self, name))}
+        return {"cut": self.truncated, "rows": self.rows, "longest": self.longest, **more}
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """``dataset`` holds token ids; ``truncated`` rows lost tokens; ``longest`` is a length before that, in tokens."""
+    """``dataset`` holds token ids; ``truncated`` rows lost tokens; ``longest`` is a length before that, in tokens.
+
+    ``windowed`` of so many ``texts`` take several rows (``data.windows``); without windows each is a row.
+    """
 
     dataset: Dataset
     truncated: int
     longest: int
     max_length: int = 128
     words_unread: int = 0
+    windowed: int = 0
+    texts: int | None = None
 
     @property
     def cut(self) -> Cut:
         """The same numbers with that of all rows, to be printed and added up."""
-        return Cut(self.max_length, self.truncated, len(self.dataset), self.longest, self.words_unread)
+        rows = len(self.dataset) if self.texts is None else self.texts
+        return Cut(self.max_length, self.truncated, rows, self.longest, self.words_unread, self.windowed)
 
 
 def encode(

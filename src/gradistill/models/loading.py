@@ -208,6 +208,14 @@ def load_classifier(
     return model, tuple(missing)
 
 
+def empty_classifier(name: str | Path, head: Head) -> PreTrainedModel:
+    """A checkpoint's classifier on torch's ``meta`` device: shapes without weights. Raises ModelError."""
+    config = load_config(name, **head.config_fields())
+    kind = AutoModelForTokenClassification if head.token_labels else AutoModelForSequenceClassification
+    with _quiet(), _explained(name, "model"), torch.device("meta"):
+        return kind.from_config(config, trust_remote_code=False)
+
+
 def names_token_classifier(config: PreTrainedConfig) -> bool:
     """Whether a configuration is that of a model that labels the tokens of a text."""
     return any(str(name).endswith(TOKEN_CLASSIFIER) for name in config.architectures or ())

@@ -40,7 +40,7 @@ def student_from_teacher(
     """
     depth = teacher.config.num_hidden_layers
     taken = map_layers(layer_map, layers, depth)
-    config = _shallower(teacher.config, taken)
+    config = shallow_config(teacher.config, taken)
     _set_dropout(config, dropout)
     student = type(teacher)(config)
     weights = _with_layers(teacher, student, taken)
@@ -57,12 +57,19 @@ def student_from_teacher(
 def narrow_student(
     teacher: PreTrainedModel, layers: int, width: int, *, dropout: Dropout = "keep"
 ) -> PreTrainedModel:
-    """A new model of the teacher's family, of its own depth and width, with random weights.
+    """A new model of the teacher's family, of its own depth and width, with random weights; see ``narrow_config``."""
+    config = narrow_config(teacher.config, layers, width)
+    _set_dropout(config, dropout)
+    return type(teacher)(config)
+
+
+def narrow_config(config: PreTrainedConfig, layers: int, width: int) -> PreTrainedConfig:
+    """The configuration of a model of the same family, of its own depth and width.
 
     Its heads are as wide as the teacher's, and its feed-forward layers as many times wider than itself. Raises
     ModelError for a width that holds no whole number of heads, and for families that call their sizes otherwise.
     """
-    config = copy.deepcopy(teacher.config)
+    config = copy.deepcopy(config)
     sizes = ("hidden_size", "num_attention_heads", "intermediate_size", "num_hidden_layers")
     if not all(isinstance(getattr(config, name, None), int) for name in sizes):
         raise ModelError(
@@ -79,8 +86,7 @@ def narrow_student(
         )
     config.intermediate_size = config.intermediate_size * width // config.hidden_size
     config.num_attention_heads, config.hidden_size, config.num_hidden_layers = width // part, width, layers
-    _set_dropout(config, dropout)
-    return type(teacher)(config)
+    return config
 
 
 def student_from_checkpoint(
@@ -186,7 +192,7 @@ def _set_dropout(config: PreTrainedConfig, dropout: Dropout) -> None:
             setattr(config, key, 0.0)
 
 
-def _shallower(config: PreTrainedConfig, taken: tuple[int, ...]) -> PreTrainedConfig:
+def shallow_config(config: PreTrainedConfig, taken: tuple[int, ...]) -> PreTrainedConfig:
     """A copy of the configuration with the taken layers only, per-layer lists (layer_types) cut alike."""
     depth = config.num_hidden_layers
     shallow = copy.deepcopy(config)

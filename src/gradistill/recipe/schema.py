@@ -13,9 +13,11 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from gradistill.batch import MOST_SEED
+from gradistill.data.windows import Windows
 from gradistill.errors import RecipeError, nearest
 from gradistill.models.layer_map import LayerMap
 from gradistill.models.student import Dropout, Embeddings
+from gradistill.models.student_size import Budget
 from gradistill.objectives import Term, all_objectives
 from gradistill.objectives.term import refuse_idle_steps, refuse_no_conflict
 from gradistill.recipe.recipe_files import shipped, shipped_methods
@@ -50,6 +52,28 @@ class StudentSettings(Strict):
         description="rank of the embedding matrix, which is learnt as two factors; an export keeps them apart",
     )
     dropout: Dropout = Field(default="keep", description="keep, none, or not_in_embeddings")
+    size: str | None = Field(
+        default=None,
+        description="a budget: 60MB of model.safetensors, or 9.5M parameters; layers, rank and width are found",
+    )
+
+    @pydantic.field_validator("size", mode="before")
+    @classmethod
+    def _is_a_size(cls, given: Any) -> Any:
+        if given is not None:
+            Budget.of(str(given))  # YAML reads a size without its unit as a number
+        return given
+
+    @property
+    def budget(self) -> Budget | None:
+        """What ``size`` means; None without one."""
+        return None if self.size is None else Budget.of(self.size)
+
+
+Pooling = Annotated[
+    Literal["off", "mean", "max"],
+    BeforeValidator(lambda value: "off" if value is False else value),  # as YAML reads a bare off
+]
 
 
 class TrainingSettings(Strict):
@@ -62,6 +86,14 @@ class TrainingSettings(Strict):
         default=None,
         ge=4,
         description="tokens after which a text is truncated; unset: as the teacher (or the model itself) was trained",
+    )
+    windows: Pooling | None = Field(
+        default=None,
+        description="texts longer than max_length in windows, whose probabilities are pooled: mean, max, or off (cut); "
+        "unset: as the teacher was trained",
+    )
+    window_overlap: int | None = Field(
+        default=None, ge=0, description="tokens that two windows share; unset: 64, or a quarter of max_length"
     )
     seed: int = Field(
         default=0, ge=0, le=MOST_SEED, description="of initialisation, order, dropout and subset"
@@ -134,11 +166,15 @@ class ComputeSettings(Strict):
 
 
 LATER = {
-    "training": ("augment", "average_weights", "thresholds"),
+    "student": ("size",),
+    "training": ("augment", "average_weights", "thresholds", "windows", "window_overlap"),
     "compute": ("gradient_conflict", "gradient_cap"),
 }
 """Settings that earlier versions did not have. At their defaults recipes leave them out: runs and benches of those
 versions, which are known by their recipes, go on."""
+
+SETTLED_BY_SIZE = ("layers", "width", "embedding_rank")
+"""Settings of the student that a budget settles where they are left open."""
 
 BESIDE = tuple(field.name for field in dataclasses.fields(Term) if field.name != "objective")
 """Keys that stand beside the fields of every objective."""
@@ -187,16 +223,42 @@ class Recipe(Strict):
             update={"training": self.training.model_copy(update={"max_length": max_length})}
         )
 
-    def with_length_of(self, written: Any) -> Recipe:
-        """The same recipe with the length of a run's written recipe, where this one leaves it to the models."""
-        training = written.get("training") if isinstance(written, Mapping) else None
-        length = training.get("max_length") if isinstance(training, Mapping) else None
-        if self.training.max_length is not None or not isinstance(length, int):
+    @property
+    def windows(self) -> Windows | None:
+        """The windows of texts that are longer than the length; None where these are cut."""
+        return Windows.of(self.training.model_dump())
+
+    def with_windows(self, windows: Windows | None) -> Recipe:
+        """The same recipe with these windows; without any it stays as it is."""
+        if windows is None:
             return self
-        return self.with_length(length)
+        return self.model_copy(update={"training": self.training.model_copy(update=windows.as_dict())})
+
+    def settled_by(self, written: Any) -> Recipe:
+        """The same recipe with what a run's written recipe holds where this one leaves it to the models: the length of
+        texts, their windows, and what a student on a budget is made of."""
+        student, training = (_part(written, name) for name in ("student", "training"))
+        found, length = self, training.get("max_length")
+        if self.training.max_length is None and isinstance(length, int):
+            found = self.with_length(length)
+        if self.training.windows in (None, training.get("windows")) and self.training.window_overlap in (
+            None, training.get("window_overlap"),
+        ):  # fmt: skip
+            found = found.with_windows(Windows.of(training))
+        if self.student.size is None or student.get("size") != self.student.size:
+            return found
+        left_open = [name for name in SETTLED_BY_SIZE if getattr(self.student, name) is None]
+        settled = {name: n for name in left_open if isinstance(n := student.get(name), int)}
+        return found.model_copy(update={"student": self.student.model_copy(update=settled)})
 
     def as_yaml(self) -> str:
         return yaml.safe_dump(self.as_written(), sort_keys=False, allow_unicode=True)
+
+
+def _part(written: Any, name: str) -> Mapping[str, Any]:
+    """A part of a written recipe; an empty one where there is none."""
+    part = written.get(name) if isinstance(written, Mapping) else None
+    return part if isinstance(part, Mapping) else {}
 
 
 def validated(raw: dict[str, Any]) -> Recipe:
@@ -262,7 +324,9 @@ def refusal(
         return RecipeError(f"the {kind} lacks {path!r}", remedy=f"add {path}")
     # The members of a union each list what they would have taken.
     expected = dict.fromkeys(fault["msg"] for other, _, fault in found if other == own)
-    shown = " or ".join(message.removeprefix("Input should be ") for message in expected)
+    shown = " or ".join(
+        message.removeprefix("Input should be ").removeprefix("Value error, ") for message in expected
+    )
     choices = re.findall(r"'([^']+)'", shown)
     hint = f"; {nearest(first['input'], choices)}" if choices and isinstance(first["input"], str) else ""
     return RecipeError(

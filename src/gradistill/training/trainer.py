@@ -23,6 +23,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from gradistill.batch import Batch, RandomDraws
 from gradistill.data.collator import mask_token_id_of
 from gradistill.data.token_pool import token_pool
+from gradistill.data.windows import TEXT
 from gradistill.errors import TrainingError
 from gradistill.models.attention import second_order_attention
 from gradistill.models.probe import Probe, ProbedModel
@@ -290,6 +291,17 @@ class DistillationTrainer(Trainer):
         if not hasattr(sampler, "generator"):
             return sampler
         return SeededByEpoch(sampler, seed, lambda: int(self.state.epoch or 0))
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+        """Windows of a text in their order: their predictions are pooled where metrics are computed."""
+        rows = self.eval_dataset if eval_dataset is None else eval_dataset
+        if TEXT not in (getattr(rows, "column_names", None) or ()):
+            return super().get_eval_dataloader(eval_dataset)
+        before, self.args.train_sampling_strategy = self.args.train_sampling_strategy, "sequential"
+        try:
+            return super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.args.train_sampling_strategy = before
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
         """The batches of one optimizer step, and how many examples, real tokens and labels they hold in all."""

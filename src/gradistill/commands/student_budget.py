@@ -1,0 +1,74 @@
+"""The recipe of a student on a budget: what its size settles, found and printed before any work."""
+
+from __future__ import annotations
+
+import logging
+
+from transformers import PreTrainedModel
+
+from gradistill.errors import RecipeError
+from gradistill.models.facts import is_multi_label, is_token_classifier
+from gradistill.models.loading import Head, empty_classifier, label_names
+from gradistill.models.student_size import Fitting, Student
+from gradistill.recipe import Recipe, StudentSettings
+
+logger = logging.getLogger(__name__)
+
+
+def on_budget(recipe: Recipe, teacher: PreTrainedModel) -> Recipe:
+    """The recipe with the layers, the rank and the width that fit into ``student.size``; without one as it is.
+
+    Raises RecipeError where nothing fits, with the smallest student that would.
+    """
+    settings = recipe.student
+    if settings.size is None:
+        return recipe
+    model, usual = teacher, max(1, teacher.config.num_hidden_layers // 2)
+    if settings.checkpoint is not None:
+        names = label_names(teacher)
+        labels = tuple(names.values()) if len(names) > 1 else None
+        head = Head(labels, is_multi_label(teacher), is_token_classifier(teacher))
+        model = empty_classifier(settings.checkpoint, head)
+    own = settings.embeddings == "own"
+    widths = own and settings.checkpoint is None and settings.embedding_rank is None
+    source = settings.checkpoint or "the teacher"
+    return _fitted(recipe, Fitting(model, _given(settings), source, ranks=own, widths=widths, usual=usual))
+
+
+def on_budget_apart(recipe: Recipe, head: Head) -> Recipe:
+    """``on_budget`` for a checkpoint that reads other tokens than its teacher: its depth alone is found."""
+    settings = recipe.student
+    if settings.size is None:
+        return recipe
+    assert settings.checkpoint is not None
+    model = empty_classifier(settings.checkpoint, head)
+    return _fitted(recipe, Fitting(model, _given(settings), settings.checkpoint, ranks=False, widths=False))
+
+
+def _given(settings: StudentSettings) -> Student:
+    named = settings.layer_map if isinstance(settings.layer_map, tuple) else ()
+    return Student(settings.layers or len(named) or None, settings.width, settings.embedding_rank)
+
+
+def _fitted(recipe: Recipe, fitting: Fitting) -> Recipe:
+    settings, budget = recipe.student, recipe.student.budget
+    assert budget is not None
+    depth = fitting.model.config.num_hidden_layers
+    if settings.checkpoint is not None and (settings.layers or 0) > depth:
+        raise RecipeError(
+            f"The student is to have {settings.layers} layers, and the checkpoint {fitting.source} has {depth}.",
+            expected=f"at most {depth}",
+            remedy="lower --student-layers, or take another checkpoint",
+        )
+    found, size = fitting.fitted(budget)
+    logger.info(f"student.size {settings.size}: {found.of(fitting.source)}; {budget.shown(size)}")
+    if found.width is not None and settings.width is None:
+        counted = (
+            "" if budget.parameters else ", or count what an INT8 export holds: about a byte a parameter"
+        )
+        logger.warning(
+            f"no student of {fitting.source}'s width fits into {settings.size}, so this one starts from random "
+            f"weights: pre-train it first (gradistill pretrain), raise the size{counted}"
+        )
+    settled = {"layers": found.layers, "width": found.width, "embedding_rank": found.rank}
+    return recipe.model_copy(update={"student": settings.model_copy(update=settled)})
