@@ -14,6 +14,7 @@ from gradistill.data.split_tables import split_names
 from gradistill.data.tasks import Task
 from gradistill.errors import RecipeError
 from gradistill.io import checksum_of
+from gradistill.models.adapters import ADAPTER_WEIGHTS, is_adapter
 from gradistill.recipe.recipe_files import read_keys
 from gradistill.report.model_card import public_recipe
 from gradistill.store.fingerprint import of_model
@@ -31,7 +32,7 @@ def model_identity(model: nn.Module, folder: str) -> dict[str, Any]:
     Example: ``model_identity(model, "runs/student")["sha256"]``
     """
     place = Path(folder) if folder else None
-    weights = place / WEIGHTS if place else None
+    weights = place / (ADAPTER_WEIGHTS if is_adapter(place) else WEIGHTS) if place else None
     return {
         "fingerprint": of_model(model),
         "sha256": checksum_of(weights) if weights and weights.is_file() else None,
