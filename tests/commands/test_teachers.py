@@ -215,17 +215,18 @@ def test_a_function_is_named_on_the_command_line_alone(small: Any, tmp_path: Pat
 def test_one_teacher_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_teacher.py").write_text("def predict(texts):\n    return [[0.5, 0.5]] * len(texts)\n")
     monkeypatch.chdir(tmp_path)
-    given = TeacherOptions(teacher="python:my_teacher:predict").choice()
+    given = TeacherOptions(teacher=["python:my_teacher:predict"]).choice()
     assert given(["a"]) == [[0.5, 0.5]]
-    assert TeacherOptions(teacher="runs/teacher").choice() == "runs/teacher"
+    assert TeacherOptions(teacher=["runs/teacher"]).choice() == "runs/teacher"
+    assert TeacherOptions(teacher=["a", "b"]).choice() == ["a", "b"]
     files = Path("a.csv"), Path("b.csv")
     assert TeacherOptions(teacher_answers=files[0], validation_answers=files[1]).choice() == TeacherAnswers(
         *files
     )
     for options, message in (
         ({}, "neither was given"),
-        ({"teacher": "t", "teacher_answers": files[0]}, "both were given"),
-        ({"teacher": "t", "validation_answers": files[1]}, "--teacher answers the validation rows itself"),
+        ({"teacher": ["t"], "teacher_answers": files[0]}, "both were given"),
+        ({"teacher": ["t"], "validation_answers": files[1]}, "--teacher answers the validation rows itself"),
     ):
         with pytest.raises(RecipeError, match=message):
             TeacherOptions(**options).choice()

@@ -57,12 +57,13 @@ Teacher = Annotated[str, TEACHER]
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherOptions:
-    """A teacher: a model, files of its answers, or a function."""
+    """A teacher: a model, files of its answers, a function, or several models and functions."""
 
     teacher: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            "--teacher", help="A fine-tuned classifier: folder or hub id; or python:module:function."
+            "--teacher",
+            help="A fine-tuned classifier: folder or hub id; or python:module:function. Several are averaged.",
         ),
     ] = None
     teacher_answers: Annotated[
@@ -86,7 +87,7 @@ class TeacherOptions:
         from gradistill.data.teacher_answers import TeacherAnswers
         from gradistill.errors import RecipeError
 
-        if (self.teacher is None) == (self.teacher_answers is None):
+        if bool(self.teacher) == (self.teacher_answers is not None):
             given = "both were" if self.teacher else "neither was"
             raise RecipeError(
                 f"Of --teacher and --teacher-answers {given} given.",
@@ -94,14 +95,15 @@ class TeacherOptions:
                 remedy="name a model (--teacher) or a file of its answers (--teacher-answers); where there is neither, "
                 "gradistill init FILE proposes how to make a teacher",
             )
-        if self.teacher is not None:
+        if self.teacher:
             if self.validation_answers is not None:
                 raise RecipeError(
                     "--validation-answers was given, and --teacher answers the validation rows itself.",
                     expected="it beside --teacher-answers only",
                     remedy="leave --validation-answers out",
                 )
-            return function_at(self.teacher) if self.teacher.startswith(PREFIX) else self.teacher
+            every = [function_at(name) if name.startswith(PREFIX) else name for name in self.teacher]
+            return every[0] if len(every) == 1 else every
         assert self.teacher_answers is not None
         return TeacherAnswers(self.teacher_answers, self.validation_answers)
 

@@ -20,6 +20,7 @@ from gradistill.commands.data_warnings import (
 from gradistill.commands.file_source import FileSource
 from gradistill.commands.function_source import FunctionSource, function_name
 from gradistill.commands.live_source import LiveSource
+from gradistill.commands.mean_source import mean_source
 from gradistill.commands.model_pair import ModelPair
 from gradistill.commands.prepared_run import (
     cut_checkpoint,
@@ -49,14 +50,14 @@ from gradistill.recipe import Recipe, StudentSettings
 
 logger = logging.getLogger(__name__)
 
-AnyTeacher = ModelSource | TeacherAnswers | PredictFunction
-"""A classifier, files of answers, or a function from texts to probabilities."""
+AnyTeacher = ModelSource | TeacherAnswers | PredictFunction | list[ModelSource | PredictFunction]
+"""A classifier, files of answers, a function from texts to probabilities, or several classifiers and functions."""
 
 
 def is_apart(teacher: AnyTeacher, settings: StudentSettings) -> bool:
     """Whether a teacher reads the texts by itself: it is no model, or the student's checkpoint reads other tokens."""
     given: Any = teacher
-    if isinstance(given, TeacherAnswers) or is_function(given):
+    if isinstance(given, TeacherAnswers | list) or is_function(given):
         return True
     if settings.checkpoint is None:
         return False
@@ -88,6 +89,8 @@ def teacher_paths(teacher: AnyTeacher) -> tuple[str, ...]:
     given: Any = teacher
     if isinstance(given, TeacherAnswers):
         return tuple(str(file) for file in (given.file, given.validation) if file is not None)
+    if isinstance(given, list):
+        return model_paths(*(each for each in given if not is_function(each)))
     return () if is_function(given) else model_paths(given)
 
 
@@ -155,6 +158,8 @@ def _source(teacher: AnyTeacher, data: DataChoice, optional: tuple[str, ...]) ->
             _refuse_label_map(data, "the file's answers are the labels themselves, or scores")
         splits = with_positive(splits, data.positive)
         return FileSource.of(given, files, splits), splits
+    if isinstance(given, list):
+        return mean_source(given, data, splits)
     if is_function(given):
         if (own := getattr(given, "labels", None)) is not None:
             names = dict(enumerate(map(str, own)))
