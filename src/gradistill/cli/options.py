@@ -80,10 +80,19 @@ class TeacherOptions:
         ),
     ] = None
 
+    teacher_template: Annotated[
+        str | None,
+        typer.Option(
+            "--teacher-template",
+            help="A prompt that the teacher reads each row in, text columns in braces: 'Review: {text}\\nIs it good?'",
+        ),
+    ] = None
+
     def choice(self) -> Any:
         """The teacher. The function that ``python:module:function`` names is imported here and nowhere else: nothing
         that a file holds may name one. Raises RecipeError for none, and for two."""
         from gradistill.auditing.function_predictor import PREFIX, function_at
+        from gradistill.data.prompt_template import PromptedTeacher
         from gradistill.data.teacher_answers import TeacherAnswers
         from gradistill.errors import RecipeError
 
@@ -103,7 +112,16 @@ class TeacherOptions:
                     remedy="leave --validation-answers out",
                 )
             every = [function_at(name) if name.startswith(PREFIX) else name for name in self.teacher]
-            return every[0] if len(every) == 1 else every
+            if self.teacher_template is None:
+                return every[0] if len(every) == 1 else every
+            if len(every) == 1 and isinstance(every[0], str):
+                return PromptedTeacher(every[0], self.teacher_template.replace("\\n", "\n"))
+        if self.teacher_template is not None:
+            raise RecipeError(
+                "--teacher-template was given, and the teacher is no single model.",
+                expected="it beside one --teacher that is a folder or a hub id",
+                remedy="leave --teacher-template out",
+            )
         assert self.teacher_answers is not None
         return TeacherAnswers(self.teacher_answers, self.validation_answers)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
@@ -76,7 +77,7 @@ class MeanSource:
 
     @property
     def name(self) -> str:
-        return ", ".join(member.name for member in self.members)
+        return "mean of " + ", ".join(Path(member.name).name for member in self.members)
 
     @property
     def calls_a_function(self) -> bool:
