@@ -22,6 +22,7 @@ from gradistill.commands.prepared_run import prepared_run
 from gradistill.commands.signal_stores import StoreChoice, build_missing_shards
 from gradistill.commands.write_texts import write_texts
 from gradistill.data import Collator
+from gradistill.data.prompt_template import PromptedTeacher
 from gradistill.data.teacher_answers import TeacherAnswers, row_id
 from gradistill.errors import DataError, GradistillError, RecipeError
 from gradistill.recipe import Recipe, load_recipe
@@ -199,8 +200,14 @@ def test_a_decoder_teaches_an_encoder(small: Any, tmp_path: Path) -> None:
     model.config.id2label = {0: "no", 1: "maybe", 2: "yes"}
     model.save_pretrained(teacher)
     tokenizer.save_pretrained(teacher)
-    metrics = distill(str(teacher), small.choice("three"), tmp_path / "run", recipe_for("adkd", small.base))
+    prompted = PromptedTeacher(str(teacher), "{text} / {other}\nIs it?")
+    metrics = distill(prompted, small.choice("three"), tmp_path / "run", recipe_for("adkd", small.base))
     assert metrics["loyalty"]["saliency"]["n"] > 0
+    assert metrics["teacher_source"]["template"] == prompted.template
+    assert metrics["teacher_source"]["attribution_outside_words"] > 0
+    wrong = PromptedTeacher(str(teacher), "{text}")
+    with pytest.raises(RecipeError, match="does not fit the data"):
+        distill(wrong, small.choice("three"), tmp_path / "no", recipe_for("kd", small.base))
     gkd = recipe_for("gkd", small.base, "student.embeddings=own")
     with pytest.raises(GradistillError, match=r"(?s)input gradients cannot be compared.*attribution_map, "):
         distill(str(teacher), small.choice("three"), tmp_path / "no", gkd)
@@ -215,17 +222,21 @@ def test_a_function_is_named_on_the_command_line_alone(small: Any, tmp_path: Pat
 def test_one_teacher_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_teacher.py").write_text("def predict(texts):\n    return [[0.5, 0.5]] * len(texts)\n")
     monkeypatch.chdir(tmp_path)
-    given = TeacherOptions(teacher="python:my_teacher:predict").choice()
+    given = TeacherOptions(teacher=["python:my_teacher:predict"]).choice()
     assert given(["a"]) == [[0.5, 0.5]]
-    assert TeacherOptions(teacher="runs/teacher").choice() == "runs/teacher"
+    assert TeacherOptions(teacher=["runs/teacher"]).choice() == "runs/teacher"
+    assert TeacherOptions(teacher=["a", "b"]).choice() == ["a", "b"]
+    prompt = TeacherOptions(teacher=["a"], teacher_template="A: {text}\\nB").choice()
+    assert prompt == PromptedTeacher("a", "A: {text}\nB")
     files = Path("a.csv"), Path("b.csv")
     assert TeacherOptions(teacher_answers=files[0], validation_answers=files[1]).choice() == TeacherAnswers(
         *files
     )
     for options, message in (
         ({}, "neither was given"),
-        ({"teacher": "t", "teacher_answers": files[0]}, "both were given"),
-        ({"teacher": "t", "validation_answers": files[1]}, "--teacher answers the validation rows itself"),
+        ({"teacher": ["t"], "teacher_answers": files[0]}, "both were given"),
+        ({"teacher": ["t", "u"], "teacher_template": "{text}"}, "no single model"),
+        ({"teacher": ["t"], "validation_answers": files[1]}, "--teacher answers the validation rows itself"),
     ):
         with pytest.raises(RecipeError, match=message):
             TeacherOptions(**options).choice()

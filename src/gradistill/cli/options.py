@@ -60,12 +60,13 @@ Teacher = Annotated[str, TEACHER]
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherOptions:
-    """A teacher: a model, files of its answers, or a function."""
+    """A teacher: a model, files of its answers, a function, or several models and functions."""
 
     teacher: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            "--teacher", help="A fine-tuned classifier: folder or hub id; or python:module:function."
+            "--teacher",
+            help="A fine-tuned classifier: folder or hub id; or python:module:function. Several are averaged.",
         ),
     ] = None
     teacher_answers: Annotated[
@@ -82,14 +83,23 @@ class TeacherOptions:
         ),
     ] = None
 
+    teacher_template: Annotated[
+        str | None,
+        typer.Option(
+            "--teacher-template",
+            help="A prompt that the teacher reads each row in, text columns in braces: 'Review: {text}\\nIs it good?'",
+        ),
+    ] = None
+
     def choice(self) -> Any:
         """The teacher. The function that ``python:module:function`` names is imported here and nowhere else: nothing
         that a file holds may name one. Raises RecipeError for none, and for two."""
         from gradistill.auditing.function_predictor import PREFIX, function_at
+        from gradistill.data.prompt_template import PromptedTeacher
         from gradistill.data.teacher_answers import TeacherAnswers
         from gradistill.errors import RecipeError
 
-        if (self.teacher is None) == (self.teacher_answers is None):
+        if bool(self.teacher) == (self.teacher_answers is not None):
             given = "both were" if self.teacher else "neither was"
             raise RecipeError(
                 f"Of --teacher and --teacher-answers {given} given.",
@@ -97,14 +107,24 @@ class TeacherOptions:
                 remedy="name a model (--teacher) or a file of its answers (--teacher-answers); where there is neither, "
                 "gradistill init FILE proposes how to make a teacher",
             )
-        if self.teacher is not None:
+        if self.teacher:
             if self.validation_answers is not None:
                 raise RecipeError(
                     "--validation-answers was given, and --teacher answers the validation rows itself.",
                     expected="it beside --teacher-answers only",
                     remedy="leave --validation-answers out",
                 )
-            return function_at(self.teacher) if self.teacher.startswith(PREFIX) else self.teacher
+            every = [function_at(name) if name.startswith(PREFIX) else name for name in self.teacher]
+            if self.teacher_template is None:
+                return every[0] if len(every) == 1 else every
+            if len(every) == 1 and isinstance(every[0], str):
+                return PromptedTeacher(every[0], self.teacher_template.replace("\\n", "\n"))
+        if self.teacher_template is not None:
+            raise RecipeError(
+                "--teacher-template was given, and the teacher is no single model.",
+                expected="it beside one --teacher that is a folder or a hub id",
+                remedy="leave --teacher-template out",
+            )
         assert self.teacher_answers is not None
         return TeacherAnswers(self.teacher_answers, self.validation_answers)
 

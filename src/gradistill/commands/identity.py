@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from gradistill.auditing.onnx_predictor import model_folder_of
 from gradistill.commands.run_folder import RECIPE
 from gradistill.data.data_source import Source, is_path, path_text
 from gradistill.data.file_readers import ending_of, stem_of
@@ -14,9 +15,10 @@ from gradistill.data.split_tables import split_names
 from gradistill.data.tasks import Task
 from gradistill.errors import RecipeError
 from gradistill.io import checksum_of
+from gradistill.models.adapters import ADAPTER_WEIGHTS, is_adapter
 from gradistill.recipe.recipe_files import read_keys
 from gradistill.report.model_card import public_recipe
-from gradistill.store.fingerprint import of_model
+from gradistill.store.fingerprint import digest, of_model
 
 WEIGHTS = "model.safetensors"
 
@@ -31,12 +33,19 @@ def model_identity(model: nn.Module, folder: str) -> dict[str, Any]:
     Example: ``model_identity(model, "runs/student")["sha256"]``
     """
     place = Path(folder) if folder else None
-    weights = place / WEIGHTS if place else None
+    weights = place / (ADAPTER_WEIGHTS if is_adapter(place) else WEIGHTS) if place else None
     return {
         "fingerprint": of_model(model),
         "sha256": checksum_of(weights) if weights and weights.is_file() else None,
         "recipe": _recipe(place / RECIPE) if place else None,
     }
+
+
+def of_onnx(predictor: Any) -> str:
+    """Of an ONNX file, of the files beside it that hold its weights, and of the configuration with the labels."""
+    file = predictor.file
+    files = [*sorted(file.parent.glob(f"{file.name}*")), model_folder_of(file) / "config.json"]
+    return digest([[path.name, checksum_of(path)] for path in files])
 
 
 def data_files(source: Source, split: str, task: Task) -> list[dict[str, str]]:

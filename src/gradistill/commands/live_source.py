@@ -21,12 +21,13 @@ from gradistill.commands.answer_sources import (
 from gradistill.commands.text_lengths import LoadedModel
 from gradistill.data import Collator, Task, encode
 from gradistill.data.batching import row_batches
+from gradistill.data.prompt_template import template_of
 from gradistill.models.eval_mode import frozen_eval
 from gradistill.models.facts import ModelFacts
 from gradistill.signals import Signal, WordScores, compute_signals
 from gradistill.signals.word_attributions import share_outside_words
 from gradistill.signals.word_replacement import known_words
-from gradistill.store.fingerprint import of_model, of_tokenizer
+from gradistill.store.fingerprint import digest, of_model, of_tokenizer
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +39,10 @@ class LiveSource:
     max_length: int
     notes: dict[str, Any] = field(default_factory=dict)
 
-    kind = "a model with another tokenizer"
+    @property
+    def kind(self) -> str:
+        prompted = template_of(self.tokenizer) is not None
+        return "a model that reads texts in a prompt" if prompted else "a model with another tokenizer"
 
     @property
     def name(self) -> str:
@@ -53,7 +57,12 @@ class LiveSource:
         return replace(ModelFacts(**known), own_texts=True)
 
     def hashes(self) -> dict[str, str]:
-        return {"teacher": of_model(self.reader.model), "teacher_tokenizer": of_tokenizer(self.tokenizer)}
+        template = template_of(self.tokenizer)
+        prompt = (
+            {} if template is None else {"teacher_template": digest([template.literals, template.places])}
+        )
+        own = {"teacher": of_model(self.reader.model), "teacher_tokenizer": of_tokenizer(self.tokenizer)}
+        return own | prompt
 
     def values(self, asked: Asked, signals: Sequence[Signal]) -> Values:
         found = predicted_values(self.predictor, asked, signals)

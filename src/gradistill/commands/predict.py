@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from gradistill.auditing.onnx_predictor import model_folder_of
 from gradistill.auditing.predictor import OnProgress
+from gradistill.commands.identity import of_onnx
 from gradistill.commands.run_record import versions
 from gradistill.commands.text_predictor import Predicted, TextPredictor, check_number, load_predictor
 from gradistill.commands.token_predictor import TokenPredictor, predict_words
@@ -35,7 +35,7 @@ from gradistill.errors import DataError, RecipeError
 from gradistill.io import checksum_of
 from gradistill.models.model_source import ModelSource
 from gradistill.printing import log_on_stderr, progress_bars, write_lines
-from gradistill.store.fingerprint import digest, of_model, of_tokenizer
+from gradistill.store.fingerprint import of_model, of_tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -251,7 +251,7 @@ def _purpose(job: _Job, predictor: TextPredictor) -> dict[str, Any]:
     device = "cpu" if model.model is None else model.model.device.type
     return {
         "format": _FORMAT,
-        "model": _of_onnx(model.predictor) if model.model is None else of_model(model.model),
+        "model": of_onnx(model.predictor) if model.model is None else of_model(model.model),
         "tokenizer": of_tokenizer(model.tokenizer),
         "data": checksum_of(job.stream.path),
         "read_as": job.stream.format,
@@ -262,13 +262,6 @@ def _purpose(job: _Job, predictor: TextPredictor) -> dict[str, Any]:
         "device": device,
         "versions": versions(),
     }
-
-
-def _of_onnx(predictor: Any) -> str:
-    """Of an ONNX file, of the files beside it that hold its weights, and of the configuration with the labels."""
-    file = predictor.file
-    files = [*sorted(file.parent.glob(f"{file.name}*")), model_folder_of(file) / "config.json"]
-    return digest([[path.name, checksum_of(path)] for path in files])
 
 
 def _state(path: Path) -> tuple[int, int]:

@@ -20,6 +20,7 @@ from gradistill.commands.data_warnings import (
 from gradistill.commands.file_source import FileSource
 from gradistill.commands.function_source import FunctionSource, function_name
 from gradistill.commands.live_source import LiveSource
+from gradistill.commands.mean_source import mean_source
 from gradistill.commands.model_pair import ModelPair
 from gradistill.commands.prepared_run import (
     cut_checkpoint,
@@ -32,6 +33,7 @@ from gradistill.commands.student_budget import on_budget_apart
 from gradistill.commands.text_lengths import LoadedModel, apart_length, task_length
 from gradistill.commands.words_run import WordsRun
 from gradistill.data import DataChoice, Splits, align_labels, read_splits
+from gradistill.data.prompt_template import PromptedTeacher, PromptTemplate, set_template
 from gradistill.data.teacher_answers import AnswerFile, TeacherAnswers
 from gradistill.errors import ModelError, RecipeError
 from gradistill.models.facts import is_multi_label
@@ -50,14 +52,16 @@ from gradistill.recipe import Recipe, StudentSettings
 
 logger = logging.getLogger(__name__)
 
-AnyTeacher = ModelSource | TeacherAnswers | PredictFunction
-"""A classifier, files of answers, or a function from texts to probabilities."""
+AnyTeacher = (
+    ModelSource | PromptedTeacher | TeacherAnswers | PredictFunction | list[ModelSource | PredictFunction]
+)
+"""A classifier, files of answers, a function from texts to probabilities, or several classifiers and functions."""
 
 
 def is_apart(teacher: AnyTeacher, settings: StudentSettings) -> bool:
     """Whether a teacher reads the texts by itself: it is no model, or the student's checkpoint reads other tokens."""
     given: Any = teacher
-    if isinstance(given, TeacherAnswers) or is_function(given):
+    if isinstance(given, TeacherAnswers | PromptedTeacher | list) or is_function(given):
         return True
     if settings.checkpoint is None:
         return False
@@ -89,6 +93,10 @@ def teacher_paths(teacher: AnyTeacher) -> tuple[str, ...]:
     given: Any = teacher
     if isinstance(given, TeacherAnswers):
         return tuple(str(file) for file in (given.file, given.validation) if file is not None)
+    if isinstance(given, PromptedTeacher):
+        return model_paths(given.model)
+    if isinstance(given, list):
+        return model_paths(*(each for each in given if not is_function(each)))
     return () if is_function(given) else model_paths(given)
 
 
@@ -163,6 +171,8 @@ def _source(teacher: AnyTeacher, data: DataChoice, optional: tuple[str, ...]) ->
             _refuse_label_map(data, "the file's answers are the labels themselves, or scores")
         splits = with_positive(splits, data.positive)
         return FileSource.of(given, files, splits), splits
+    if isinstance(given, list):
+        return mean_source(given, data, splits)
     if is_function(given):
         if (own := getattr(given, "labels", None)) is not None:
             names = dict(enumerate(map(str, own)))
@@ -176,13 +186,21 @@ def _source(teacher: AnyTeacher, data: DataChoice, optional: tuple[str, ...]) ->
             )
         splits = with_positive(splits, data.positive)
         return FunctionSource.of(given, function_name(given), splits.task), splits
+    template = None
+    if isinstance(given, PromptedTeacher):
+        template = PromptTemplate.of(given.template, splits.task.text_columns)
+        notes, given = {"template": given.template}, given.model
+    else:
+        notes = {}
     tokenizer, (model, _) = load_tokenizer(given), load_classifier(given)
+    if template is not None:
+        set_template(tokenizer, template)
     splits = align_labels(splits, label_names(model), label_map=data.label_map)
     refuse_other_kind_of_model(splits.task, is_multi_label(model), "teacher")
     splits = with_positive(splits, data.positive, [model_folder(given)])
     set_padding(model, tokenizer)
     reader = LoadedModel("teacher", model_folder(given), model)
-    return LiveSource(reader, tokenizer, task_length(None, tokenizer, [reader])), splits
+    return LiveSource(reader, tokenizer, task_length(None, tokenizer, [reader]), notes), splits
 
 
 def _refuse_label_map(data: DataChoice, why: str) -> None:

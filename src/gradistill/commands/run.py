@@ -28,6 +28,7 @@ from gradistill.data.file_readers import ending_of
 from gradistill.errors import ModelError
 from gradistill.export.packages import check_packages
 from gradistill.io import checksum_of, differences, read_object, write_whole
+from gradistill.models.adapters import Adapter, adapter_files, is_adapter
 from gradistill.report.audit_tables import failures
 from gradistill.report.project_page import project_page
 
@@ -255,7 +256,10 @@ def _hashes(place: Path) -> dict[str, str]:
 
 
 def weights_of(model: str) -> str:
-    """What tells a model from another of the same name: a hash of its weights; of one on the hub its id."""
+    """What tells a model from another of the same name: a hash of its weights, of an adapter those of its base too; of
+    one on the hub its id."""
+    if is_adapter(model):
+        return "+".join([*adapter_files(model), weights_of(Adapter.read(model).base)])
     files = sorted(Path(model).glob("*.safetensors"))
     return "+".join(map(checksum_of, files)) or model
 

@@ -23,6 +23,7 @@ from gradistill.commands.answer_sources import AnswerSource, Asked
 from gradistill.commands.function_source import FunctionSource, Remembering
 from gradistill.commands.live_source import LiveSource, word_maps
 from gradistill.commands.loyalty_sample import FLOOR_ROWS, response_of
+from gradistill.commands.mean_source import MeanSource
 from gradistill.commands.row_sample import POOL_ROWS, drawn_rows
 from gradistill.commands.run_record import described
 from gradistill.commands.task_run import TaskRun
@@ -69,7 +70,10 @@ class WordsRun(TaskRun):
         assert pair is not None
         refuse_what_cannot_cross(self.terms, pair)
         self.required_signals()
-        if isinstance(self.source, FunctionSource) and processes().num_processes > 1:
+        asks = isinstance(self.source, FunctionSource) or (
+            isinstance(self.source, MeanSource) and self.source.calls_a_function
+        )
+        if asks and processes().num_processes > 1:
             raise RecipeError(
                 f"{processes().num_processes} processes train, and each would ask the function for all answers",
                 expected="one process, or a file of answers",

@@ -11,6 +11,7 @@ from datasets import Dataset
 from jaxtyping import Bool, Int
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
+from gradistill.data.prompt_template import template_of, tokenized_prompts
 from gradistill.data.raw_words import token_words
 from gradistill.data.tagged_words import TaggedWords
 from gradistill.data.tasks import Task
@@ -131,6 +132,7 @@ def encode(
                     whole[name][i] = value
         truncated += len(long)
         longest = max(longest, *lengths)
+        whole.pop("offset_mapping", None)
         for name, values in whole.items():
             columns.setdefault(name, []).extend(values)
     _refuse_tokenless(columns["special_tokens_mask"], rows, task)
@@ -155,10 +157,16 @@ def _encoded_words(rows: Dataset, tokenizer: PreTrainedTokenizerBase, task: Task
 
 def refuse_no_room(tokenizer: PreTrainedTokenizerBase, texts: int, max_length: int) -> None:
     """Raise RecipeError if ``max_length`` leaves no room for a token of each of so many texts."""
-    room = tokenizer.num_special_tokens_to_add(pair=texts == 2)
+    template = template_of(tokenizer)
+    room = (
+        tokenizer.num_special_tokens_to_add(pair=texts == 2)
+        if template is None
+        else template.tokens(tokenizer)
+    )
     if max_length < room + texts:
         raise RecipeError(
-            f"max_length {max_length} leaves no room for text: {room} tokens are special ones.",
+            f"max_length {max_length} leaves no room for text: {room} tokens are special ones"
+            f"{' or of the prompt' if template else ''}.",
             expected=f"at least {room + texts}",
             remedy="raise max_length (128 suits most tasks)",
         )
@@ -206,7 +214,8 @@ def _word_ids(
     found = [
         token_words(row, place.offsets, place.segments) for row, place in zip(texts, places, strict=True)
     ]
-    full = [row for row, words in enumerate(found) if len(words) >= max_length] if whole else []
+    shortest = 0 if template_of(tokenizer) else max_length  # a prompt that was cut may have fewer
+    full = [row for row, words in enumerate(found) if len(words) >= shortest] if whole else []
     if full:  # the others are not cut
         some = token_places(rows.select(full), tokenizer, task, max_length=None)
         for row, place in zip(full, some, strict=True):
@@ -239,8 +248,11 @@ def tokenized(
 ) -> BatchEncoding:
     """Token ids of one or two columns of ``texts``, unpadded, cut to ``max_length`` where it is given.
 
-    With ``offsets`` also the characters that each token stands for, which a fast tokenizer has.
+    With ``offsets`` also the characters that each token stands for, which a fast tokenizer has. A template of the
+    tokenizer (``prompt_template``) is around the texts.
     """
+    if (template := template_of(tokenizer)) is not None:
+        return tokenized_prompts(tokenizer, template, texts, max_length)
     return tokenizer(
         texts[0],
         text_pair=texts[1] if len(texts) == 2 else None,

@@ -5,9 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +26,14 @@ from transformers.utils.hub import cached_file
 from gradistill.data.file_readers import not_a_file
 from gradistill.errors import ModelError
 from gradistill.io import system_reason
+from gradistill.models.adapters import ADAPTER, Adapter, is_adapter
 from gradistill.models.device_map import DeviceMap, weights_of
-from gradistill.models.facts import TOKEN_CLASSIFIER
+from gradistill.models.facts import TOKEN_CLASSIFIER, set_thresholds, thresholds_in, thresholds_of
+from gradistill.models.head import Head, names_in, some
 from gradistill.models.model_source import ModelSource, given_tokenizer, model_name, on_disk
 from gradistill.models.packaged import PACKAGED, packaged_model
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
-_ADAPTER = "adapter_config.json"
 _OTHER_TASKS = {
     "TokenClassification": "it labels the tokens of a text",
     "QuestionAnswering": "it finds the span that answers a question",
@@ -42,31 +42,6 @@ _OTHER_TASKS = {
     "ImageClassification": "it labels images",
     "AudioClassification": "it labels recordings",
 }
-
-
-@dataclass(frozen=True)
-class Head:
-    """What the classification head must predict: label names, or None for one score (regression).
-
-    ``multi_label``: any number of the labels for a row. ``token_labels``: one for each token.
-    """
-
-    labels: tuple[str, ...] | None
-    multi_label: bool = False
-    token_labels: bool = False
-
-    def config_fields(self) -> dict[str, Any]:
-        if self.labels is None:
-            return {"num_labels": 1, "problem_type": "regression"}
-        return {
-            "id2label": dict(enumerate(self.labels)),
-            "label2id": {label: k for k, label in enumerate(self.labels)},
-            "problem_type": None
-            if self.token_labels  # transformers has no word for it
-            else "multi_label_classification"
-            if self.multi_label
-            else "single_label_classification",
-        }
 
 
 def locate(name: str | Path) -> str:
@@ -94,8 +69,9 @@ def locate(name: str | Path) -> str:
             )
         return str(name)
     if not (folder / "config.json").is_file():
-        if (folder / _ADAPTER).is_file():
-            raise _adapter(name)
+        if is_adapter(folder):
+            _refuse_pipes(folder)
+            return str(folder)
         if (folder / "checkpoints").is_dir():
             raise ModelError(
                 f"{name} holds no config.json, but checkpoints: its run has not ended",
@@ -132,6 +108,9 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
         return copy.deepcopy(given)
     name = model_name(source)
     place = locate(name)
+    if is_adapter(place) and not (adapter := Adapter.read(place)).has_tokenizer:
+        with _base_of(adapter):
+            return load_tokenizer(adapter.base)
     with _quiet(), _explained(name, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
     if len(tokenizer) <= len(
@@ -146,8 +125,15 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
 
 
 def load_config(name: str | Path, **fields: Any) -> PreTrainedConfig:
-    """The configuration that belongs to a model, ``fields`` changed. Raises ModelError with the cause."""
+    """The configuration that belongs to a model, ``fields`` changed; of an adapter its base model's.
+
+    Raises ModelError with the cause.
+    """
     place = locate(name)
+    if is_adapter(place):
+        adapter = Adapter.read(place)
+        with _base_of(adapter):
+            return load_config(adapter.base, **fields)
     with _quiet(), _explained(name, "model"):
         return AutoConfig.from_pretrained(place, trust_remote_code=False, **fields)
 
@@ -166,7 +152,8 @@ def load_classifier(
     Only safetensors are read, no remote code runs.
 
     Parameters:
-        ``source``: a folder, a hub id, ``minilm-l6``, or a pair ``(model, tokenizer)``, which stays as it is.
+        ``source``: a folder, a hub id, ``minilm-l6``, or a pair ``(model, tokenizer)``, which stays as it is. A folder
+            with an adapter of peft is its base model with the adapter merged into it.
         ``head``: the labels of the head; without it the checkpoint's own are kept.
         ``new_head``: accept a checkpoint that lacks weights, which then start at random.
         ``config_changes``: fields of the configuration to change before the model is built.
@@ -181,6 +168,15 @@ def load_classifier(
     name = model_name(source)
     with on_disk(source) as given:
         place = locate(given)
+        if is_adapter(place):
+            _refuse_spread(name, device_map)
+            return _load_adapted(
+                Adapter.read(place),
+                head=head,
+                new_head=new_head,
+                config_changes=config_changes or {},
+                tokens=tokens,
+            )
         _refuse_pickles(Path(place))
         fields = {**(head.config_fields() if head else {}), **(config_changes or {})}
         config = load_config(given, **fields)
@@ -198,7 +194,7 @@ def load_classifier(
     missing = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
     if missing and not new_head:
         raise ModelError(
-            f"{name} lacks weights of a {type(model).__name__}: {_some(missing)}",
+            f"{name} lacks weights of a {type(model).__name__}: {some(missing)}",
             expected=f"a fine-tuned {'token' if labels_tokens else 'sequence'} classifier",
             remedy="fine-tune it first: gradistill finetune",
         )
@@ -226,16 +222,19 @@ def label_names(model: PreTrainedModel) -> dict[int, str]:
     return names_in(model.config)
 
 
-def names_in(config: PreTrainedConfig) -> dict[int, str]:
-    """``label_names`` of the model that a configuration describes."""
-    names = {int(k): str(name) for k, name in (config.id2label or {}).items()}
-    return dict(sorted(names.items()))
-
-
 def set_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Set which token pads, where a model's configuration does not (decoders): it must know padding from text."""
     if model.config.pad_token_id is None:
         model.config.pad_token_id = tokenizer.pad_token_id
+
+
+def _refuse_spread(name: str | Path, device_map: DeviceMap | None) -> None:
+    if device_map is not None:
+        raise ModelError(
+            f"{name} is an adapter, which is merged in the memory of one device",
+            expected="a whole model for a device map",
+            remedy="merge it: model.merge_and_unload().save_pretrained(folder), and tokenizer.save_pretrained(folder)",
+        )
 
 
 def _refuse_pickles(folder: Path) -> None:
@@ -250,11 +249,71 @@ def _refuse_pickles(folder: Path) -> None:
 
 
 def _adapter(name: str | Path) -> ModelError:
+    """Of an adapter beside a model, or on the hub."""
     return ModelError(
-        f"{name} holds an adapter ({_ADAPTER})",
-        expected="a whole model: an adapter's weights may be a pickle, and its base model is elsewhere",
-        remedy="merge it: model.merge_and_unload().save_pretrained(folder), and tokenizer.save_pretrained(folder)",
+        f"{name} holds an adapter ({ADAPTER})",
+        expected="a whole model, or a folder of this machine with an adapter alone",
+        remedy="remove one of the two from it; download one of the hub first: hf download ID --local-dir FOLDER",
     )
+
+
+@contextmanager
+def _base_of(adapter: Adapter) -> Iterator[None]:
+    """Say of which adapter a model is the base that cannot be loaded."""
+    try:
+        yield
+    except ModelError as error:
+        raise ModelError(
+            f"{error.what} (the base model of the adapter {adapter.folder})",
+            expected=error.expected,
+            remedy=f"{error.remedy}; or write where the base model is as base_model_name_or_path into "
+            f"{adapter.folder / ADAPTER}",
+        ) from error
+
+
+def _load_adapted(
+    adapter: Adapter,
+    *,
+    head: Head | None,
+    new_head: bool,
+    config_changes: dict[str, Any],
+    tokens: bool,
+) -> tuple[PreTrainedModel, tuple[str, ...]]:
+    """``load_classifier`` of an adapter: its base model with the adapter merged into it."""
+    thresholds = None
+    if head is None:
+        adapter.refuse_other_task(tokens=tokens)
+        config = _config_of_labels(adapter)
+        head = adapter.head(config)
+        thresholds = thresholds_in(config) if head.multi_label else None
+    with _base_of(adapter):
+        model, missing = load_classifier(
+            adapter.base, head=head, new_head=True, config_changes=config_changes
+        )
+    if thresholds is not None or thresholds_of(model) is not None:
+        set_thresholds(model, thresholds)
+    with _quiet():
+        model, random = adapter.merged_into(model, missing, new_head=new_head)
+    if random and not new_head:
+        raise ModelError(
+            f"neither the adapter {adapter.folder} nor its base model {adapter.base} holds weights of a "
+            f"{type(model).__name__}: {some(random)}",
+            expected="an adapter saved with its head (modules_to_save), as peft does for the task type SEQ_CLS",
+            remedy="train it with modules_to_save for these, or fine-tune it: gradistill finetune --model "
+            f"{adapter.folder}",
+        )
+    _refuse_non_finite(adapter.folder, model)
+    _align(model)
+    return model.eval(), random
+
+
+def _config_of_labels(adapter: Adapter) -> PreTrainedConfig:
+    """The configuration that names the labels: beside the adapter, or else the base's."""
+    if adapter.has_config:
+        with _quiet(), _explained(adapter.folder, "configuration of"):
+            return AutoConfig.from_pretrained(str(adapter.folder), trust_remote_code=False)
+    with _base_of(adapter):
+        return load_config(adapter.base)
 
 
 def _folder_of(place: str) -> Path:
@@ -262,7 +321,7 @@ def _folder_of(place: str) -> Path:
     if Path(place).is_dir():
         return Path(place)
     found = str(cached_file(place, "config.json"))
-    for name in (_WEIGHTS[1], _ADAPTER):
+    for name in (_WEIGHTS[1], ADAPTER):
         cached_file(
             place,
             name,
@@ -278,7 +337,7 @@ def _refuse_strange_weights(name: str | Path, folder: Path, explicit: object) ->
     An index of shards, and ``transformers_weights`` in config.json, name files; with peft installed an adapter is
     loaded beside the weights, from a pickle too.
     """
-    if (folder / _ADAPTER).exists():
+    if (folder / ADAPTER).exists():
         raise _adapter(name)
     named = {"config.json": [explicit]} if explicit is not None else {}
     for index in sorted(folder.glob("*.safetensors.index.json")):
@@ -333,15 +392,10 @@ def _refuse_non_finite(name: str | Path, model: PreTrainedModel) -> None:
     broken = [key for key, tensor in weights_of(model).items() if not bool(tensor.isfinite().all())]
     if broken:
         raise ModelError(
-            f"{name} holds weights that are NaN or infinite: {_some(broken)}",
+            f"{name} holds weights that are NaN or infinite: {some(broken)}",
             expected="finite numbers",
             remedy="take a checkpoint from before its training went wrong, or load the model again from its source",
         )
-
-
-def _some(names: Sequence[str], shown: int = 4) -> str:
-    rest = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + rest
 
 
 @contextmanager

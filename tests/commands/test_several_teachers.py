@@ -1,0 +1,121 @@
+"""Several teachers as one: the average of what each predicts, their labels paired by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from byte_level import byte_level
+from families import build
+from gradistill.auditing.mean_predictor import MeanPredictor
+from gradistill.commands.distill import distill
+from gradistill.commands.mean_source import mean_source
+from gradistill.commands.text_predictor import load_predictor
+from gradistill.data import read_splits
+from gradistill.data.changed_copies import Copy
+from gradistill.errors import GradistillError, RecipeError
+from gradistill.recipe import load_recipe
+
+
+@pytest.fixture(scope="module")
+def decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A decoder with another tokenizer, whose outputs are in another order than the small teacher's."""
+    folder = tmp_path_factory.mktemp("decoder")
+    model = build("qwen3", vocab_size=300, pad_token_id=1, bos_token_id=0, eos_token_id=2)
+    model.config.id2label = {0: "yes", 1: "no", 2: "maybe"}
+    model.save_pretrained(folder)
+    byte_level().save_pretrained(folder)
+    return folder
+
+
+def softly(pairs: list[Any]) -> Any:
+    return [[0.5, 0.25, 0.25] if "very" in pair[0] else [0.25, 0.25, 0.5] for pair in pairs]
+
+
+softly.labels = ("no", "maybe", "yes")  # pyright: ignore[reportFunctionMemberAccess]
+
+
+def test_the_mean_is_that_of_each_ones_own_predictions(small: Any, decoder: Path) -> None:
+    """Against ``gradistill predict`` of each model, whose columns carry the names of the labels."""
+    models: list[Any] = [str(small.teachers["three"]), str(decoder), softly]
+    splits = read_splits(small.choice("three"))
+    source, aligned = mean_source(models, small.choice("three"), splits)
+    rows = aligned.rows["validation"]
+    pairs = list(zip(rows["text"][:], rows["other"][:], strict=True))
+    every = []
+    for model in models[:2]:
+        predictor: Any = load_predictor(model)
+        columns = dict(zip(predictor.labels, predictor(pairs).T, strict=True))
+        every.append([columns[label] for label in aligned.task.labels or ()])
+    own = dict(zip(softly.labels, np.array(softly(pairs)).T, strict=True))  # pyright: ignore[reportFunctionMemberAccess]
+    every.append([own[label] for label in aligned.task.labels or ()])
+    expected = sum(np.array(one) for one in every).T / 3
+    found = source.predictions(rows, aligned.task, "validation").logits
+    np.testing.assert_allclose(np.exp(found), expected, rtol=1e-5)
+    np.testing.assert_allclose(np.exp(found).sum(1), 1.0, rtol=1e-6)
+
+
+class Fixed:
+    """A predictor that returns what it was made with."""
+
+    has_head = False
+
+    def __init__(self, logits: list[list[float]], can_mask: bool = True) -> None:
+        self.found, self.can_mask = np.array(logits), can_mask
+
+    def logits(self, copies: Any, *, heads: Any = ()) -> Any:
+        return self.found[None]
+
+
+def test_probabilities_of_several_labels_and_scores_are_averaged_one_by_one() -> None:
+    one, other = Fixed([[0.0, 2.0]]), Fixed([[1.0, -1.0]], can_mask=False)
+    copies = [Copy(("a",))]
+    orders = ((0, 1), (1, 0))
+    several = MeanPredictor((one, other), orders, "multi_label").logits(copies)[0, 0]
+    sigmoid = lambda x: 1 / (1 + np.exp(-x))  # noqa: E731
+    mean = np.array([(sigmoid(0.0) + sigmoid(-1.0)) / 2, (sigmoid(2.0) + sigmoid(1.0)) / 2])
+    np.testing.assert_allclose(sigmoid(several), mean)
+    scores = MeanPredictor((Fixed([[1.0]]), Fixed([[4.0]])), ((0,), (0,)), "scores")
+    assert scores.logits(copies).tolist() == [[[2.5]]]
+    assert scores.can_mask
+    assert not MeanPredictor((one, other), orders).can_mask
+    with pytest.raises(GradistillError, match="no head to randomise"):
+        scores.logits(copies, heads=[0])
+
+
+def test_a_student_learns_from_several_teachers(small: Any, decoder: Path, tmp_path: Path) -> None:
+    quick = [
+        "training.epochs=1",
+        "training.batch_size=8",
+        f"student.checkpoint={small.base}",
+        "student.layers=1",
+    ]
+    teachers: list[Any] = [str(small.teachers["three"]), str(decoder)]
+    data, recipe = small.choice("three"), load_recipe("coalition", changes=quick)
+    metrics = distill(teachers, data, tmp_path / "run", recipe)
+    assert metrics["teacher_source"]["kind"] == "the mean of several teachers"
+    assert metrics["teacher_source"]["teachers"] == teachers
+    assert metrics["loyalty"]["response"]["n"] > 0
+    assert metrics["loyalty"]["saliency"] is None
+    for wrong, message in (
+        ([teachers[0]], "the list of teachers holds 1"),
+        ([teachers[0], teachers[0] + "/"], "is named twice"),
+        ([teachers[0], str(small.teachers["two"])], r"(?s)teacher .*two has 2 outputs"),
+        ([teachers[0], str(small.teachers["score"])], r"teacher .*score has 1 output"),
+        ([teachers[0], str(tmp_path / "none")], "there is no model folder"),
+    ):
+        with pytest.raises(GradistillError, match=message):
+            distill(wrong, data, tmp_path / "no", recipe)
+    for method in ("adkd", "gkd"):
+        with pytest.raises(RecipeError, match=r"(?s)known by its outputs alone.*some of coalition_matching"):
+            distill(
+                teachers,
+                data,
+                tmp_path / "no",
+                load_recipe(method, changes=[*quick, "student.embeddings=own"]),
+            )
+    with pytest.raises(RecipeError, match="the teacher is the mean of several teachers"):
+        distill(teachers, data, tmp_path / "no", load_recipe("kd", changes=[*quick, "training.augment=2"]))
