@@ -285,7 +285,9 @@ def fitness(found: Sequence[Mapping[str, Any]], tasks: Sequence[str]) -> list[di
                 "a random head under .25": entries.get("random_head", {}).get("value", 0) < 0.25,
                 "untrained apart from trained": max(_end(e, "high") for e in low)
                 < min(_end(e, "low") for e in high),
-                "8 bits and 50 more steps over .9": all(entries[k]["value"] > 0.9 for k in UPPER if k in entries),
+                "8 bits and 50 more steps over .9": all(
+                    entries[k]["value"] > 0.9 for k in UPPER if k in entries
+                ),
                 "bits in order": _in_order(
                     [entries[f"bits_{b}"]["value"] for b in BITS if f"bits_{b}" in entries]
                 ),

@@ -104,7 +104,7 @@ def distill(
     log.set_up()
     from gradistill.commands import distill as command
 
-    resolved = recipe.load_for(data.task, teacher=teacher.teacher)
+    resolved = recipe.load_for(data.task, teacher=teacher.first)
     metrics = command.distill(
         teacher.choice(), data.choice(), folder.output, resolved,
         signals=signals.choice(), overwrite=folder.overwrite,

@@ -91,6 +91,11 @@ class TeacherOptions:
         ),
     ] = None
 
+    @property
+    def first(self) -> str | None:
+        """The first model or function that is named."""
+        return self.teacher[0] if self.teacher else None
+
     def choice(self) -> Any:
         """The teacher. The function that ``python:module:function`` names is imported here and nowhere else: nothing
         that a file holds may name one. Raises RecipeError for none, and for two."""
