@@ -63,6 +63,27 @@ def test_every_command_has_help(command: str, typed: Type) -> None:
     assert f" {command} [OPTIONS]" in said.out
 
 
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [(("audit", "--teacher", "a", "--data", "d", "--teacher=b"), "--teacher"),
+     (("predict", "--model", "m", "--data", "d", "--data", "e"), "--data")],
+)  # fmt: skip
+def test_an_option_of_one_value_is_not_given_twice(
+    arguments: tuple[str, ...], option: str, typed: Type
+) -> None:
+    said = typed(*arguments)
+    assert said.code == 2
+    assert f"'{option}': it was given 2 times" in said.err
+
+
+def test_a_shell_completes_commands_and_options(typed: Type, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_GRADISTILL_COMPLETE", "complete_bash")
+    for words, expected in (("gradistill dis", "distill"), ("gradistill distill --layer-", "--layer-map")):
+        monkeypatch.setenv("COMP_WORDS", words)
+        monkeypatch.setenv("COMP_CWORD", str(words.count(" ")))
+        assert typed().out.split() == [expected]
+
+
 def test_the_version_and_what_there_is(typed: Type) -> None:
     assert typed("--version").out == f"gradistill {__version__}\n"
     methods = typed("methods").out

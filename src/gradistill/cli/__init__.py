@@ -21,7 +21,7 @@ def main() -> None:
 
     guard_terminal()
     try:
-        code = app(standalone_mode=False)
+        code = app(standalone_mode=False, prog_name="gradistill")
     except GradistillError as error:
         _refuse(str(error))
     except Abort as error:

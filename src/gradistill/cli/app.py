@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,27 +31,28 @@ from gradistill.cli.pretrain_command import pretrain
 from gradistill.cli.project_commands import init, run
 from gradistill.cli.push_command import push
 from gradistill.cli.signals_command import signals
+from gradistill.cli.strict_command import StrictCommand
 from gradistill.cli.tune_command import tune
 from gradistill.printing import show, write
 
 app = typer.Typer(
     help="Distil a fine-tuned transformer into a small one that decides for the same reasons, and prove it.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
-app.command()(with_option_groups(init))
-app.command()(with_option_groups(run))
-app.command()(with_option_groups(augment))
-app.command()(with_option_groups(signals))
-app.command()(with_option_groups(audit))
-app.command()(with_option_groups(predict))
-app.command()(with_option_groups(pretrain))
-app.command()(with_option_groups(bench))
-app.command()(with_option_groups(tune))
-app.command()(push)
-app.command()(with_option_groups(export))
+subcommand = partial(app.command, cls=StrictCommand)
+subcommand()(with_option_groups(init))
+subcommand()(with_option_groups(run))
+subcommand()(with_option_groups(augment))
+subcommand()(with_option_groups(signals))
+subcommand()(with_option_groups(audit))
+subcommand()(with_option_groups(predict))
+subcommand()(with_option_groups(pretrain))
+subcommand()(with_option_groups(bench))
+subcommand()(with_option_groups(tune))
+subcommand()(push)
+subcommand()(with_option_groups(export))
 
 
 def _print_version(wanted: bool) -> bool:
@@ -72,7 +74,7 @@ def version(
     pass
 
 
-@app.command()
+@subcommand()
 @with_option_groups
 def finetune(
     model: Annotated[str, typer.Option("--model", help="A pre-trained model: folder, hub id, or minilm-l6.")],
@@ -90,7 +92,7 @@ def finetune(
     _report(metrics, folder.output, log)
 
 
-@app.command()
+@subcommand()
 @with_option_groups
 def distill(
     teacher: TeacherOptions,
@@ -112,7 +114,7 @@ def distill(
     _report(metrics, folder.output, log)
 
 
-@app.command()
+@subcommand()
 def explain(
     texts: Annotated[list[str], typer.Argument(help="One text, or the two of a pair.")],
     model: Annotated[str, typer.Option("--model", help="A fine-tuned classifier: folder or hub id.")],
@@ -142,7 +144,7 @@ def explain(
     show(render(found))
 
 
-@app.command()
+@subcommand()
 @with_option_groups
 def demo(
     log: LogOptions,
@@ -161,7 +163,7 @@ def demo(
     show(demonstrated(output, seed=seed, quick=quick))
 
 
-@app.command()
+@subcommand()
 def methods(
     name: Annotated[str | None, typer.Argument(help="Show all about this one.")] = None,
 ) -> None:
@@ -190,7 +192,7 @@ def methods(
     )
 
 
-@app.command()
+@subcommand()
 def tasks() -> None:
     """The tasks that are known by name."""
     from gradistill.data import TASKS

@@ -163,6 +163,15 @@ def build_student(
             model = narrow_student(teacher.model, layers, settings.width, dropout=settings.dropout)
     set_padding(model, tokenizer)
     share_embeddings(model, teacher.model, settings.embeddings)
+    set_embedding_rank(model, settings)
+    student = LoadedModel("student", "", model)
+    if settings.dropout == "not_in_embeddings":
+        silence_embedding_dropout(model, student.probe)
+    return student
+
+
+def set_embedding_rank(model: PreTrainedModel, settings: StudentSettings) -> None:
+    """Divide the student's embeddings into two factors, where the settings have a rank for them."""
     if getattr(model.config, "embedding_rank", None) is not None:
         model.config.embedding_rank = None  # the teacher's, or a checkpoint's: training does not keep it
     if settings.embedding_rank is not None:
@@ -176,7 +185,3 @@ def build_student(
         logger.info(
             f"embeddings of rank {settings.embedding_rank}: {lost:.0%} of their norm is lost at first"
         )
-    student = LoadedModel("student", "", model)
-    if settings.dropout == "not_in_embeddings":
-        silence_embedding_dropout(model, student.probe)
-    return student

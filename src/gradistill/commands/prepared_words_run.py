@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from os import PathLike
 from typing import Any
 
@@ -26,6 +27,7 @@ from gradistill.commands.prepared_run import (
     cut_checkpoint,
     refuse_gold_scores,
     refuse_width_of_checkpoint,
+    set_embedding_rank,
     unlabelled_rows,
 )
 from gradistill.commands.signal_stores import StoreChoice
@@ -33,6 +35,7 @@ from gradistill.commands.student_budget import on_budget_apart
 from gradistill.commands.text_lengths import LoadedModel, apart_length, task_length
 from gradistill.commands.words_run import WordsRun
 from gradistill.data import DataChoice, Splits, align_labels, read_splits
+from gradistill.data.label_names import Outputs
 from gradistill.data.prompt_template import PromptedTeacher, PromptTemplate, set_template
 from gradistill.data.teacher_answers import AnswerFile, TeacherAnswers
 from gradistill.errors import ModelError, RecipeError
@@ -115,7 +118,7 @@ def with_student(teacher: AnyTeacher, recipe: Recipe) -> Recipe:
             expected="a checkpoint of its own width",
             remedy="drop student.width, and give --student CHECKPOINT",
         )
-    logger.info(f"student: {PACKAGED}, as no --student was given and there is no teacher to cut one from")
+    logger.info(f"student: {PACKAGED}, as no --student was given and none is cut from such a teacher")
     return recipe.model_copy(update={"student": settings.model_copy(update={"checkpoint": PACKAGED})})
 
 
@@ -160,25 +163,20 @@ def prepared_words_run(
 def _source(teacher: AnyTeacher, data: DataChoice, optional: tuple[str, ...]) -> tuple[AnswerSource, Splits]:
     """The teacher, and the rows with their labels in its order."""
     given: Any = teacher
-    splits = read_splits(data, optional=optional)
-    refuse_words(splits.task, "a teacher that reads the texts by itself")
     if isinstance(given, TeacherAnswers):
         files = [AnswerFile.read(file) for file in (given.file, given.validation) if file is not None]
-        if files[0].labels is not None:
-            names = dict(enumerate(files[0].labels))
-            splits = align_labels(splits, names, "file of answers", label_map=data.label_map)
-        else:
+        if files[0].labels is None:
             _refuse_label_map(data, "the file's answers are the labels themselves, or scores")
+        splits = _rows(data, optional, files[0].labels, "file of answers")
         splits = with_positive(splits, data.positive)
         return FileSource.of(given, files, splits), splits
     if isinstance(given, list):
-        return mean_source(given, data, splits)
+        return mean_source(given, data, _rows(data, optional))
     if is_function(given):
-        if (own := getattr(given, "labels", None)) is not None:
-            names = dict(enumerate(map(str, own)))
-            splits = align_labels(splits, names, "function", label_map=data.label_map)
-        else:
+        own = getattr(given, "labels", None)
+        if own is None:
             _refuse_label_map(data, "the function names no labels (its attribute labels)")
+        splits = _rows(data, optional, None if own is None else [*map(str, own)], "function")
         if own is None and splits.task.labels is not None:
             logger.info(
                 f"the function's columns are taken for {', '.join(splits.task.labels)}, in this order; "
@@ -186,21 +184,31 @@ def _source(teacher: AnyTeacher, data: DataChoice, optional: tuple[str, ...]) ->
             )
         splits = with_positive(splits, data.positive)
         return FunctionSource.of(given, function_name(given), splits.task), splits
-    template = None
+    template, notes = None, {}
     if isinstance(given, PromptedTeacher):
-        template = PromptTemplate.of(given.template, splits.task.text_columns)
-        notes, given = {"template": given.template}, given.model
-    else:
-        notes = {}
+        template, given = given.template, given.model
+        notes = {"template": template}
     tokenizer, (model, _) = load_tokenizer(given), load_classifier(given)
+    splits = _rows(data, optional, [*label_names(model).values()])
     if template is not None:
-        set_template(tokenizer, template)
-    splits = align_labels(splits, label_names(model), label_map=data.label_map)
+        set_template(tokenizer, PromptTemplate.of(template, splits.task.text_columns))
     refuse_other_kind_of_model(splits.task, is_multi_label(model), "teacher")
     splits = with_positive(splits, data.positive, [model_folder(given)])
     set_padding(model, tokenizer)
     reader = LoadedModel("teacher", model_folder(given), model)
     return LiveSource(reader, tokenizer, task_length(None, tokenizer, [reader]), notes), splits
+
+
+def _rows(
+    data: DataChoice, optional: tuple[str, ...], names: Sequence[str] | None = None, owner: str = "teacher"
+) -> Splits:
+    """The rows, with their labels in the order of the teacher's ``names``, where it has some."""
+    outputs = None if names is None else Outputs(tuple(names), data.label_map or {}, labelled=True)
+    splits = read_splits(data, optional=optional, outputs=outputs)
+    refuse_words(splits.task, "a teacher that reads the texts by itself")
+    if names is None:
+        return splits
+    return align_labels(splits, dict(enumerate(names)), owner, label_map=data.label_map)
 
 
 def _refuse_label_map(data: DataChoice, why: str) -> None:
@@ -226,6 +234,7 @@ def _student(settings: StudentSettings, splits: Splits) -> tuple[LoadedModel, Pr
     head = Head(splits.task.labels, splits.task.multi_label)
     model = cut_checkpoint(student_for_labels(settings.checkpoint, head, dropout=settings.dropout), settings)
     set_padding(model, tokenizer)
+    set_embedding_rank(model, settings)
     student = LoadedModel("student", settings.checkpoint, model)
     if settings.dropout == "not_in_embeddings":
         silence_embedding_dropout(model, student.probe)
