@@ -39,7 +39,14 @@ from gradistill.data.changed_copies import (
 from gradistill.data.raw_words import count_words, word_pool
 
 LINES = RESULTS / "separation.jsonl"
-YARDSTICK = PAGE.with_name("yardstick.md")
+YARDSTICK, METHOD_PAGE = PAGE.with_name("yardstick.md"), PAGE.with_name("coalition_matching.md")
+COMPARED = (
+    ("metric", ()),
+    ("labels (stsb: r of the predictions)", ("label", "prediction")),
+    ("response", ("response",)),
+    ("Shapley", ("shapley",)),
+    ("gradient × input", ("saliency",)),
+)
 CHOICE = AuditChoice(max_rows=300, response_rows=60, shapley_rows=30, faithfulness_rows=0, perturbed_rows=0)
 VARIANT_ROWS, MOST_COPIES, AT_ONCE = 40, 64, 4
 UNTRAINED, UPPER = ("random", "random_head", "cut"), ("longer", "bits_8")
@@ -206,6 +213,31 @@ def show(found: Sequence[Mapping[str, Any]]) -> None:
     command = "python benchmarks/separation.py show"
     for name, text in parts.items():
         publish(name, text, _summary(found, name), command=command, page=YARDSTICK)
+    tables = "\n\n".join(_method_table(found, tasks, title, name) for title, name in COMPARED)
+    publish("separation_methods", tables, _summary(found, "methods"), command=command, page=METHOD_PAGE)
+
+
+def _method_table(
+    found: Sequence[Mapping[str, Any]], tasks: Sequence[str], title: str, figure: tuple[str, ...]
+) -> str:
+    """A figure of each method by task, with the mean over the tasks that all these methods have."""
+    lines = {task: _of(found, task) for task in tasks}
+    students = [name for name in (*METHODS, "second") if any(name in own for own in lines.values())]
+    common = [task for task in tasks if all(name in lines[task] for name in students)]
+    rows = []
+    for name in students:
+        values = {task: _value(lines[task][name], figure) for task in tasks if name in lines[task]}
+        mean = f"{np.mean([values[task] for task in common]):.3f}" if common else "–"
+        shown = {task: f"{values[task]:.3f}" if task in values else "–" for task in tasks}
+        rows.append({title: "second teacher" if name == "second" else f"`{name}`", **shown, "mean": mean})
+    return markdown(rows)
+
+
+def _value(line: Mapping[str, Any], figures: tuple[str, ...]) -> float:
+    """The first of the figures that the line has; without figures the task's metric."""
+    if not figures:
+        return float(next(iter(line["metrics"].values())))
+    return float(next(entry["value"] for name in figures if (entry := _figure(line, name))))
 
 
 def _summary(found: Sequence[Mapping[str, Any]], name: str) -> Any:

@@ -10,6 +10,7 @@ DATA holds one folder a task with train.csv and validation.csv. For each task OU
     bits_8 … bits_2  the teacher with matrices rounded to so many bits, symmetrically, a scale for each output
     layers_5         a student of 5 of its 6 layers, by kd, on 2,500 rows
     kd rationale minilm adkd coalition coalition_rationale      students of 3 layers, on 2,500 rows
+    coalition_minilm                                       the same: minilm with the copies of coalition
     counterfactual_effects interchange noise_matching           the same: kd with the objective of this name
     cut              every second layer of the teacher under the teacher's head, not trained
     random_head      the same under a random head
@@ -36,7 +37,9 @@ from transformers import PreTrainedModel, set_seed
 from gradistill import load_classifier, load_tokenizer, student_from_teacher
 from gradistill.models.random_head import randomised_head
 
-METHODS = ("kd", "rationale", "minilm", "adkd", "coalition", "coalition_rationale")
+METHODS = ("kd", "rationale", "minilm", "adkd", "coalition", "coalition_minilm", "coalition_rationale")
+ADDED = {"coalition_minilm": ("minilm", "coalition_matching")}
+"""Students of a method and one more objective."""
 BESIDE_KD = ("counterfactual_effects", "interchange", "noise_matching")
 BITS = (8, 6, 5, 4, 3, 2)
 STUDENT_LAYERS, STUDENT_ROWS, STUDENT_EPOCHS = 3, 2500, 4
@@ -106,7 +109,7 @@ def _make(data: Path, output: Path, task: str, *, bf16: bool) -> Iterator[None]:
     distil("layers_5", "kd", 5)
     yield
     for method in METHODS:
-        distil(method, method, STUDENT_LAYERS)
+        distil(method, *ADDED.get(method, (method,))[:1], STUDENT_LAYERS, *ADDED.get(method, ())[1:])
         yield
     for objective in BESIDE_KD:
         distil(objective, "kd", STUDENT_LAYERS, objective)
