@@ -109,7 +109,8 @@ def _make(data: Path, output: Path, task: str, *, bf16: bool) -> Iterator[None]:
     distil("layers_5", "kd", 5)
     yield
     for method in METHODS:
-        distil(method, *ADDED.get(method, (method,))[:1], STUDENT_LAYERS, *ADDED.get(method, ())[1:])
+        base_method, *objective = ADDED.get(method, (method,))
+        distil(method, base_method, STUDENT_LAYERS, *objective)
         yield
     for objective in BESIDE_KD:
         distil(objective, "kd", STUDENT_LAYERS, objective)
