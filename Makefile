@@ -23,7 +23,7 @@ lint: $(VENV)/.dev
 types: $(VENV)/.dev
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-docs: $(VENV)/.dev # site/index.html; to search in it, $(BIN)/python -m http.server --directory site
+docs: $(VENV)/.dev # site/index.html, to be opened in a browser
 	PATH=$(abspath $(BIN)):$$PATH NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # The built wheel, installed without this folder: what others get. Packages that it needs are those of $(VENV).
