@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradistill import __version__
-from gradistill.cli.options import FinetuningData, RecipeOptions
+from gradistill.cli.options import FinetuningData, FinetuningRecipe, RecipeOptions, StudentRecipe
 from gradistill.cli.tune_command import next_command, trial_row
 from gradistill.commands import distill
 from gradistill.commands.defaults import DEFAULT_METHOD
@@ -74,6 +74,23 @@ def test_an_option_of_one_value_is_not_given_twice(
     said = typed(*arguments)
     assert said.code == 2
     assert f"'{option}': it was given 2 times" in said.err
+
+
+def test_a_field_of_the_recipe_is_not_set_twice() -> None:
+    twice = (
+        FinetuningRecipe(epochs=1.0, change=["training.epochs=2"]),
+        FinetuningRecipe(change=["training.epochs=1", " training.epochs =1"]),
+    )
+    for options in twice:
+        with pytest.raises(GradistillError, match=r"(?s)training.epochs is set 2 times.*or --epochs"):
+            options.load("kd")
+
+
+def test_names_of_digits_stay_names() -> None:
+    assert StudentRecipe(student="12").load("kd").student.checkpoint == "12"
+    with pytest.raises(GradistillError, match="student.size is '12'"):
+        StudentRecipe(student_size="12").load("kd")
+    assert FinetuningRecipe(windows="off").load("finetune").training.windows == "off"
 
 
 def test_a_shell_completes_commands_and_options(typed: Type, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -119,6 +119,11 @@ def test_the_data_section():
         in text
     )
     assert "jane" not in text
+    windows = model_card(_facts(data=data, texts=texts | {"windows": "max", "window_overlap": 16}))
+    assert "read in windows of 128 tokens that share 16 at most; figures are of the maximum" in windows
+    assert "cut at" not in windows
+    prompt = model_card(_facts(teacher_source={"kind": "", "template": "Review: {text}\nGood?"}))
+    assert "distilled from owner/teacher, which read each row in the prompt: Review: {text} Good?\n" in prompt
 
 
 def test_tables():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -298,16 +299,18 @@ class RecipeOptions:
     def load(self, method: str | None, task: str | None = None, changes: Sequence[str] = ()) -> Recipe:
         """The recipe of the file or the ``method`` for a ``task``; the options come first, ``changes`` last.
 
-        Raises RecipeError for a recipe, a method or a field that does not exist.
+        Raises RecipeError for a recipe, a method or a field that does not exist, and for a field that is set twice.
         """
         from gradistill.recipe import load_recipe
 
+        given = [*self._short_options(), *(self.change or [])]
+        _refuse_a_field_twice(given)
         settings = one_of("--settings", getattr(self, "settings", "default"), ("authors", "default"))
         return load_recipe(
             method,
             task=task,
             file=self.recipe,
-            changes=[*self._short_options(), *(self.change or []), *changes],
+            changes=[*given, *changes],
             authors_settings=settings == "authors",
         )
 
@@ -321,6 +324,23 @@ class RecipeOptions:
             given["layer_map"] = f"[{layers}]"
         given["student"] = given["student"] or None
         return [f"{RECIPE_FIELDS[name]}={value}" for name, value in given.items() if value is not None]
+
+
+def _refuse_a_field_twice(changes: Sequence[str]) -> None:
+    """Where the same field is set twice, by ``--set`` or an option that is short for it, one would be ignored."""
+    from gradistill.errors import RecipeError
+
+    keys = [change.partition("=")[0].strip() for change in changes if "=" in change]
+    for key, times in Counter(keys).items():
+        if times > 1:
+            short = next(
+                (name.replace("_", "-") for name, field in RECIPE_FIELDS.items() if field == key), None
+            )
+            raise RecipeError(
+                f"{key} is set {times} times on the command line",
+                expected=f"one value, by --set {key}=…" + (f" or --{short}" if short else ""),
+                remedy="leave the others out",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

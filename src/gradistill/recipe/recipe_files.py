@@ -111,7 +111,8 @@ def parsed_change(change: str) -> dict[str, Any]:
         raise RecipeError(
             f"--set {without_secrets(change)!r}: the value is not YAML: {error}", remedy="quote it"
         ) from error
-    if isinstance(value, str) and _is_number(value):  # YAML 1.1 takes 5e-5 for a text
+    quoted = text.lstrip().startswith(('"', "'"))
+    if isinstance(value, str) and not quoted and _is_number(value):  # YAML 1.1 takes 5e-5 for a text
         value = float(value)
     nested: Any = value
     for key in reversed(path.strip().split(".")):

@@ -71,6 +71,7 @@ def model_card(facts: Mapping[str, Any]) -> str:
         method=facts["method"],
         seed=facts.get("seed"),
         teacher=_model("teacher", teacher) if teacher else None,
+        template=(facts.get("teacher_source") or {}).get("template"),
         columns=[_model(r, m) for r, m in ((role_of(facts), student), ("teacher", teacher)) if m],
         role=role_of(facts),
         metrics=_metric_rows(facts.get("eval") or {}, facts.get("teacher_eval") or {}, facts.get("positive")),
@@ -247,15 +248,28 @@ def _of_split(split: str, there: int, read: Mapping[str, Any] | None) -> str:
 
 
 def _data(data: Mapping[str, Any] | None, texts: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Where the rows are from and how many there are of each split, and the length at which texts are cut."""
+    """Where the rows are from and how many there are of each split, and how long ones are read."""
     if not data:
         return None
     rows = ", ".join(
         _of_split(split, count, (texts or {}).get(split)) for split, count in (data.get("rows") or {}).items()
     )
     columns = " and ".join(data.get("text_columns") or ())
-    length = (texts or {}).get("max_length")
-    return {"source": data.get("source"), "rows": rows, "columns": columns, "max_length": length}
+    return {"source": data.get("source"), "rows": rows, "columns": columns, "reading": _reading(texts or {})}
+
+
+def _reading(texts: Mapping[str, Any]) -> Ready | None:
+    """A sentence about texts that are longer than a model reads."""
+    length, overlap = texts.get("max_length"), texts.get("window_overlap")
+    if length is None:
+        return None
+    pool = {"mean": "mean", "max": "maximum"}.get(str(texts.get("windows")))
+    if pool is None:
+        return Ready(f"Texts are cut at {_number(length)} tokens.")
+    return Ready(
+        f"Longer texts are read in windows of {_number(length)} tokens that share {_number(overlap or 0)} at most; "
+        f"figures are of the {pool} over a text's windows, as `gradistill predict` has it."
+    )
 
 
 def _one_line(value: Any) -> str:
