@@ -14,7 +14,7 @@ class StrictCommand(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """As click has it. Raises BadParameter for an option that is given twice."""
-        order = self.make_parser(ctx).parse_args(args=list(args))[2]
+        order: Any = self.make_parser(ctx).parse_args(args=list(args))[2]
         single = [
             part for part in order
             if part.param_type_name == "option" and not (part.multiple or part.is_flag or part.count)

@@ -260,14 +260,14 @@ def _data(data: Mapping[str, Any] | None, texts: Mapping[str, Any] | None) -> di
 
 def _reading(texts: Mapping[str, Any]) -> Ready | None:
     """A sentence about texts that are longer than a model reads."""
-    length, overlap = texts.get("max_length"), texts.get("window_overlap")
+    length, overlap = texts.get("max_length"), texts.get("window_overlap", 0)
     if length is None:
         return None
     pool = {"mean": "mean", "max": "maximum"}.get(str(texts.get("windows")))
     if pool is None:
         return Ready(f"Texts are cut at {_number(length)} tokens.")
     return Ready(
-        f"Longer texts are read in windows of {_number(length)} tokens that share {_number(overlap or 0)} at most; "
+        f"Longer texts are read in windows of {_number(length)} tokens that share {_number(texts.get('window_overlap', 0))} at most; "
         f"figures are of the {pool} over a text's windows, as `gradistill predict` has it."
     )
 
