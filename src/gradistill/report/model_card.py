@@ -267,7 +267,7 @@ def _reading(texts: Mapping[str, Any]) -> Ready | None:
     if pool is None:
         return Ready(f"Texts are cut at {_number(length)} tokens.")
     return Ready(
-        f"Longer texts are read in windows of {_number(length)} tokens that share {_number(texts.get('window_overlap', 0))} at most; "
+        f"Longer texts are read in windows of {_number(length)} tokens that share {_number(overlap)} at most; "
         f"figures are of the {pool} over a text's windows, as `gradistill predict` has it."
     )
 
