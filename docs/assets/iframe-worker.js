@@ -1,5 +1,5 @@
 // Search from a disk. Browsers start no Worker on a page of file://, so there the search script runs in a hidden frame
-// of the page's own origin, and messages go to and fro as a Worker would send them.
+// of the page's own origin, and messages pass as a Worker would send them.
 if (location.protocol === "file:") {
   window.Worker = class extends EventTarget {
     constructor(address) {
