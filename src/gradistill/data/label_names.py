@@ -45,6 +45,8 @@ class Outputs:
     def completed(self, labels: Sequence[str]) -> tuple[str, ...] | None:
         """The names of all classes, by those of the data where these have them; None where a label is no output's.
 
+        Labels that lack no class keep their order.
+
         Class ids (0, 2) name no class: what they are in a model with more classes than they count is not certain.
 
         Example: ``Outputs(("neg", "neutral", "pos")).completed(["POS"])``
@@ -54,6 +56,8 @@ class Outputs:
         for key in _SPELLINGS:
             ours, theirs = {key(name): name for name in labels}, [key(name) for name in known]
             if len(ours) == len(labels) and len({*theirs}) == len(theirs) and ours.keys() <= {*theirs}:
+                if len(labels) == len(known):
+                    return tuple(labels)
                 return tuple(ours.get(spelled, name) for spelled, name in zip(theirs, known, strict=True))
         return None
 

@@ -143,7 +143,7 @@ def find_labels(
         return None
     labels = _words(table, column, present) if words else counted
     if outputs is not None and labels and (every := outputs.completed(labels)):
-        return every if len(every) > len(labels) else labels
+        return every
     _refuse_doubtful(table, column, labels, len(present), words=words or kind is not None)
     return labels
 

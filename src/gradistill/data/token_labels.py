@@ -94,7 +94,7 @@ def bio_names(table: Table, column: str, outputs: Outputs | None = None) -> tupl
                 kinds.add(tag[2:])
     found = (OUTSIDE, *(f"{prefix}-{kind}" for kind in sorted(kinds) for prefix in "BI"))
     if outputs is not None and (every := outputs.completed(found)):
-        return every if len(every) > len(found) else found
+        return every
     if not kinds:
         raise DataError(
             f"{table.file}, column {column!r}: no word has a tag but O.",
