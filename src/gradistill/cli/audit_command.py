@@ -21,10 +21,17 @@ NAMED = "folder (PyTorch or ONNX), hub id, or python:module:function"
 
 @dataclass(frozen=True, kw_only=True)
 class AuditFolder:
-    """Where an audit is written."""
+    """Where an audit is written and sent."""
 
     output: Annotated[Path, output_option("Where audit.html, audit.json and audit.md go.")]
     overwrite: Overwrite = False
+    report_to: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--report-to",
+            help="Also send figures and page to tensorboard, trackio, wandb or mlflow; may be repeated.",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,12 +186,16 @@ def audit(
     log.set_up()
     from gradistill.commands.audit import audit as audited
     from gradistill.report.run_summary import audit_view
+    from gradistill.report.trackers import check_trackers
 
+    trackers = list(dict.fromkeys(folder.report_to or ()))
+    check_trackers(trackers)
     choice = options.choice()
     models = [resolved(name) for name in (teacher, *student)]
     found = audited(models[0], models[1:], data.choice(), folder.output, choice, overwrite=folder.overwrite)
-    page = folder.output / "audit.html"
-    log.report(audit_view(found), f"written to {folder.output}: open {page} in a browser", found)
+    found.send_to(*trackers)
+    sent = f"; sent to {', '.join(trackers)}" if trackers else ""
+    log.report(audit_view(found), f"written to {folder.output}: open {found.page} in a browser{sent}", found)
 
 
 def resolved(name: str) -> Any:

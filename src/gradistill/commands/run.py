@@ -31,6 +31,7 @@ from gradistill.io import checksum_of, differences, read_object, write_whole
 from gradistill.models.adapters import Adapter, adapter_files, is_adapter
 from gradistill.report.audit_tables import failures
 from gradistill.report.project_page import project_page
+from gradistill.report.trackers import known_trackers
 
 logger = logging.getLogger(__name__)
 
@@ -205,7 +206,8 @@ def _audit_stage(plan: Project, data: Mapping[str, Any], both: Mapping[str, str]
     needs = {AUDIT: {**settings, "seed": choice.seed}, **both, "data": data}
 
     def make() -> None:
-        audit(teacher, [str(plan.output / STUDENT)], rows, folder, choice, overwrite=True)
+        found = audit(teacher, [str(plan.output / STUDENT)], rows, folder, choice, overwrite=True)
+        found.send_to(*known_trackers(plan.distillation.training.arguments.get("report_to")))
 
     return Stage(AUDIT, folder / AUDIT_FIGURES, needs, make)
 

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from gradistill.models.loading import load_classifier
 from gradistill.report.notebook import audit_html, metrics_html
+from gradistill.report.trackers import send_audit
 
 
 class RunResult(dict[str, Any]):
@@ -51,6 +52,13 @@ class AuditResult(dict[str, Any]):
         super().__init__(found)
         self.path = path
         self.page = path / page
+
+    def send_to(self, *trackers: str) -> None:
+        """Send figures and page to experiment trackers (``report.trackers``).
+
+        Example: ``audit(…).send_to("trackio")``
+        """
+        send_audit(self, self.page, trackers)
 
     def _repr_html_(self) -> str:
         return audit_html(self)

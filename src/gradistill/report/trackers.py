@@ -1,0 +1,135 @@
+"""Sends an audit to experiment trackers: its figures as numbers, its page as an artefact."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from gradistill.errors import RecipeError, nearest
+
+PROJECT = "huggingface"
+"""Where transformers puts the runs of its Trainer, unless a variable of the tracker names another project."""
+ARTEFACT = "audit"
+"""The artefact's type; its name is that of the folder of the audit."""
+REFUSED_IN_ARTEFACTS = re.compile(r"[^\w\-.]")
+"""Characters that the name of no artefact may have, such as spaces."""
+REFUSED_BY_MLFLOW = re.compile(r"[^\w\-./: ]")
+"""Characters that no metric of mlflow may have, such as brackets in the name of a student."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What is sent of one audit: ``numbers`` by name, the ``page`` (HTML) and the ``table`` (Markdown), as files."""
+
+    name: str
+    numbers: Mapping[str, float]
+    page: Path
+    table: Path
+
+    @property
+    def artefact(self) -> str:
+        return REFUSED_IN_ARTEFACTS.sub("_", self.name)
+
+
+def send_audit(audit: Mapping[str, Any], page: Path, report_to: Sequence[str]) -> None:
+    """Send what ``audit.json`` holds to each of these trackers.
+
+    Every figure becomes ``audit/STUDENT/FIGURE`` and its floor ``audit/STUDENT/FIGURE_floor``. The page becomes an
+    artefact of trackio, wandb and mlflow. TensorBoard has none, so it gets the Markdown table as text.
+
+    Parameters:
+        ``audit``: what ``audit.json`` holds.
+        ``page``: its ``audit.html``, with ``audit.md`` beside it. Their folder names the run.
+        ``report_to``: any of ``tensorboard``, ``trackio``, ``wandb`` and ``mlflow``.
+
+    Raises RecipeError for another tracker, or one whose package is missing (``check_trackers``).
+
+    Example: ``send_audit(found, Path("runs/audit/audit.html"), ["trackio"])``
+    """
+    check_trackers(report_to)
+    report = Report(page.resolve().parent.name, dict(_numbers(audit)), page, page.with_suffix(".md"))
+    for name in report_to:
+        SENDERS[name](report)
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Raises RecipeError for a name that is no tracker, and for one whose package is not installed."""
+    for name in names:
+        if name not in SENDERS:
+            raise RecipeError(f"{name!r} is no experiment tracker.", remedy=nearest(name, SENDERS))
+        if find_spec(name) is None:
+            raise RecipeError(
+                f"The audit is to be sent to {name}, which is not installed.",
+                expected=f"the package {name}",
+                remedy=f"pip install {name}",
+            )
+
+
+def known_trackers(report_to: str | Sequence[str] | None) -> list[str]:
+    """Of what a Trainer reports to (``TrainingArguments.report_to``) the trackers that an audit can be sent to.
+
+    Example: ``known_trackers("tensorboard") == ["tensorboard"]``
+    """
+    names = [report_to] if isinstance(report_to, str) else report_to or ()
+    return [name for name in names if name in SENDERS]
+
+
+def _numbers(audit: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    for student in audit.get("students") or ():
+        for figures in (student.get("figures") or {}).values():
+            for figure, found in figures.items():
+                for key, ending in (("value", ""), ("floor", "_floor")):
+                    if (number := (found or {}).get(key)) is not None:
+                        yield f"audit/{student['name']}/{figure}{ending}", number
+
+
+def _to_tensorboard(report: Report) -> None:
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(report.page.parent / "tensorboard")) as writer:
+        for name, number in report.numbers.items():
+            writer.add_scalar(name, number)
+        writer.add_text(ARTEFACT, report.table.read_text(encoding="utf-8"))
+
+
+def _to_trackio(report: Report) -> None:
+    import trackio
+
+    trackio.init(project=os.environ.get("TRACKIO_PROJECT", PROJECT), name=report.name)
+    try:
+        trackio.log(dict(report.numbers))
+        trackio.log_artifact(str(report.page), name=report.artefact, type=ARTEFACT)
+    finally:
+        trackio.finish()
+
+
+def _to_wandb(report: Report) -> None:
+    import wandb
+
+    with wandb.init(project=os.environ.get("WANDB_PROJECT", PROJECT), name=report.name) as run:
+        run.log(dict(report.numbers))
+        run.log_artifact(str(report.page), name=report.artefact, type=ARTEFACT)
+
+
+def _to_mlflow(report: Report) -> None:
+    import mlflow
+
+    if experiment := os.environ.get("MLFLOW_EXPERIMENT_NAME"):
+        mlflow.set_experiment(experiment)
+    with mlflow.start_run(run_name=report.name):
+        mlflow.log_metrics({REFUSED_BY_MLFLOW.sub(" ", name): n for name, n in report.numbers.items()})
+        mlflow.log_artifact(str(report.page), artifact_path=ARTEFACT)
+
+
+SENDERS: Mapping[str, Callable[[Report], None]] = {
+    "tensorboard": _to_tensorboard,
+    "trackio": _to_trackio,
+    "wandb": _to_wandb,
+    "mlflow": _to_mlflow,
+}
+"""How a report is sent, by tracker, under the names of transformers' ``report_to``."""
