@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
@@ -153,9 +154,11 @@ def test_distil_and_explain(small: Any, tmp_path: Path, typed: Type) -> None:
     assert again.code == 0, again.err
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("student", "b")]
     assert weights[0] == weights[1]
-    shown = typed("explain", "--model", tmp_path / "student", "the film was great .").out
+    shown = typed("explain", "--model", tmp_path / "student", "the film was great .", "--json").out
     assert "Strongest words" in shown
     assert "Completeness" in shown
+    explained = json.loads(shown.splitlines()[-1])
+    assert [word["text"] for word in explained["words"]] == ["the", "film", "was", "great", "."]
 
 
 def bad_csv(at: Path) -> Path:

@@ -11,6 +11,7 @@ import typer
 from gradistill.cli.audit_command import audit
 from gradistill.cli.augment_command import augment
 from gradistill.cli.bench_command import bench
+from gradistill.cli.explain_command import explain
 from gradistill.cli.export_command import export
 from gradistill.cli.option_groups import with_option_groups
 from gradistill.cli.options import (
@@ -23,7 +24,6 @@ from gradistill.cli.options import (
     RunFolder,
     SignalOptions,
     TeacherOptions,
-    one_of,
     output_option,
 )
 from gradistill.cli.predict_command import predict
@@ -47,6 +47,7 @@ subcommand()(with_option_groups(run))
 subcommand()(with_option_groups(augment))
 subcommand()(with_option_groups(signals))
 subcommand()(with_option_groups(audit))
+subcommand()(with_option_groups(explain))
 subcommand()(with_option_groups(predict))
 subcommand()(with_option_groups(pretrain))
 subcommand()(with_option_groups(bench))
@@ -112,36 +113,6 @@ def distill(
         signals=signals.choice(), overwrite=folder.overwrite,
     )  # fmt: skip
     _report(metrics, folder.output, log)
-
-
-@subcommand()
-def explain(
-    texts: Annotated[list[str], typer.Argument(help="One text, or the two of a pair.")],
-    model: Annotated[str, typer.Option("--model", help="A fine-tuned classifier: folder or hub id.")],
-    label: Annotated[
-        str | None, typer.Option("--label", help="Explain this label, not the predicted one.")
-    ] = None,
-    steps: Annotated[
-        int | None,
-        typer.Option(
-            "--steps", min=1, help="Steps of Integrated Gradients (default: as many as needed, to 400)."
-        ),
-    ] = None,
-    baseline: Annotated[
-        str, typer.Option("--baseline", help="Where the path starts: padding or zero.")
-    ] = "padding",
-    max_length: Annotated[
-        int | None,
-        typer.Option("--max-length", min=3, help="Tokens read at most (default: as the model was trained)."),
-    ] = None,
-) -> None:
-    """Show which words a prediction rests on."""
-    from gradistill.commands.explain import explain as explained
-    from gradistill.report.terminal import render
-
-    start: Any = one_of("--baseline", baseline, ("padding", "zero"))
-    found = explained(model, texts, label=label, steps=steps, baseline=start, max_length=max_length)
-    show(render(found))
 
 
 @subcommand()

@@ -453,13 +453,14 @@ class PrintOptions(LogOptions):
         bool, typer.Option("--json", help="End with the result as one line of JSON, for other programs.")
     ] = False
 
-    def report(self, view: RenderableType, line: str, result: Mapping[str, Any]) -> None:
-        """The end of a command: tables, a line, and the result as JSON if that was asked for.
+    def report(self, view: RenderableType, line: str | None, result: Mapping[str, Any]) -> None:
+        """The end of a command: tables, a line if there is one, and the result as JSON if that was asked for.
 
         Raises typer.Exit with code 1 where a figure is below its limit (``failed``).
         """
         show(view)
-        write_result(line)
+        if line is not None:
+            write_result(line)
         if self.as_json:
             write_result(json.dumps(result))
         if result.get("failed"):

@@ -40,7 +40,7 @@ class Explanation:
     ``label`` is the label that is explained; it need not be the predicted one, which is the most probable.
     ``words`` holds positive scores for what supports ``label`` (or for a higher ``prediction``), negative ones
     for what opposes it. With ``signed=False`` the scores are sizes without a direction. ``probabilities`` is
-    for classification, ``prediction`` for regression. ``residual`` is the completeness residual of IntegrationResult
+    for classification, ``prediction`` for regression. ``residual`` is the completeness residual of Integrated
     Gradients as a share of ``|F(E) − F(baseline)|``, ``None`` where the method has none. ``cut`` holds the number of
     tokens that the model read and that of the whole text, where it read only a part.
     """
