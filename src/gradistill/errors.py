@@ -9,6 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+REMEDY = "To do: "
+"""What the line of an error begins with that says what to do."""
+
 
 class GradistillError(Exception):
     """Base of the family: ``what`` is wrong, what was ``expected`` instead, and the ``remedy``."""
@@ -19,7 +22,7 @@ class GradistillError(Exception):
         if expected:
             parts.append(f"Expected: {expected}")
         if remedy:
-            parts.append(f"To do: {remedy}")
+            parts.append(f"{REMEDY}{remedy}")
         super().__init__("\n".join(parts))
 
 

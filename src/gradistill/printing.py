@@ -12,7 +12,9 @@ from __future__ import annotations
 import codecs
 import logging
 import os
+import shutil
 import sys
+import textwrap
 import traceback
 import unicodedata
 import warnings
@@ -20,6 +22,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
+
+from gradistill.errors import REMEDY
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -58,16 +62,37 @@ def printable(text: str) -> str:
     )
 
 
-def write(*parts: object, error: bool = False) -> None:
-    """Print text, line by line, everything but its line ends shown as text; on stderr where it is an ``error``."""
-    text = "\n".join(printable(line) for line in " ".join(map(str, parts)).split("\n"))
-    print(_encodable(text, sys.stderr if error else sys.stdout), file=sys.stderr if error else sys.stdout)
+def write(*parts: object, error: bool = False, fold: bool = True) -> None:
+    """Print text, line by line, everything but its line ends shown as text; on stderr where it is an ``error``.
+
+    A terminal breaks long lines within words, so there they are folded between words first. Nothing is folded that
+    somebody may copy (``fold=False``, and what is to be done about an error) or that another program reads.
+    """
+    stream = sys.stderr if error else sys.stdout
+    lines = [printable(line) for line in " ".join(map(str, parts)).split("\n")]
+    if fold and stream.isatty():
+        width = shutil.get_terminal_size().columns
+        lines = [line if line.startswith(REMEDY) else _folded(line, width) for line in lines]
+    print(_encodable("\n".join(lines), stream), file=stream)
+
+
+def _folded(line: str, width: int) -> str:
+    """The line on lines of this width, the second and later ones indented. A longer word stays whole."""
+    begin = line[: len(line) - len(line.lstrip())]
+    wrapper = textwrap.TextWrapper(
+        width,
+        initial_indent=begin,
+        subsequent_indent=f"{begin}  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return "\n".join(wrapper.wrap(line.strip()))
 
 
 def write_lines(lines: bytes) -> None:
     """Lines of UTF-8 on stdout, for another program to read; on a terminal as ``write`` shows them."""
     if sys.stdout.isatty():
-        write(lines.decode().removesuffix("\n"))
+        write(lines.decode().removesuffix("\n"), fold=False)
         return
     sys.stdout.buffer.write(lines)
     sys.stdout.buffer.flush()
@@ -237,4 +262,4 @@ def _safe_warning(
 
 
 def _print_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    write("".join(traceback.format_exception(kind, error, trace)).rstrip("\n"), error=True)
+    write("".join(traceback.format_exception(kind, error, trace)).rstrip("\n"), error=True, fold=False)

@@ -13,15 +13,18 @@ import sys
 import unicodedata
 import warnings
 from collections.abc import Iterator
-from io import BytesIO, TextIOWrapper
+from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.text import Text
 
 import gradistill
 from gradistill import printing
+from gradistill.errors import DataError
 from hostile import HOSTILE
 from small import write_table
 from typed_command import exit_code
@@ -198,6 +201,36 @@ def test_a_stream_that_cannot_show_a_character_gets_another(
     if encoding == "ascii":
         assert shown.startswith("a - b x c ... ")
         assert "rho = 0.5" in shown
+
+
+class _Terminal(StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@given(st.lists(st.text("ab –", min_size=1, max_size=30), max_size=12), st.integers(5, 60))
+def test_a_terminal_gets_lines_that_end_between_words(words: list[str], columns: int) -> None:
+    text = "train: " + " ".join(words)
+    with pytest.MonkeyPatch.context() as patch:
+        terminal, pipe = _Terminal(), StringIO()
+        patch.setenv("COLUMNS", str(columns))
+        patch.setattr(sys, "stdout", terminal)
+        printing.write(text)
+        patch.setattr(sys, "stdout", pipe)
+        printing.write(text)
+    lines = terminal.getvalue().rstrip("\n").split("\n")
+    assert pipe.getvalue() == text + "\n"
+    assert " ".join(lines).split() == text.split()
+    assert all(len(line) <= columns or len(line.split()) == 1 for line in lines)
+
+
+def test_what_is_copied_is_never_folded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    monkeypatch.setattr(sys, "stderr", terminal := _Terminal())
+    command = "gradistill finetune --model minilm-l6"
+    printing.write(DataError("no column has this name", remedy=command), error=True)
+    printing.write(command, error=True, fold=False)
+    assert terminal.getvalue() == f"no column has this\n  name\nTo do: {command}\n{command}\n"
 
 
 def test_commands_run_in_an_ascii_terminal(small: Any, tmp_path: Path) -> None:

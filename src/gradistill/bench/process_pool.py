@@ -82,7 +82,7 @@ def run_all(
     """
     waiting, running = list(commands), dict[subprocess.Popen[bytes], tuple[Command, float]]()
     spent, done = 0.0, 0
-    with _bar(len(commands)) as advance:
+    with run_bar(len(commands)) as advance:
         try:
             while waiting or running:
                 while (
@@ -146,7 +146,8 @@ def _free() -> float:
 
 
 @contextmanager
-def _bar(total: int) -> Iterator[Callable[[float], None]]:
+def run_bar(total: int) -> Iterator[Callable[[float], None]]:
+    """A bar over so many commands; call what it yields, with the seconds left, after each."""
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
         TextColumn("{task.fields[left]}"),

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from gradistill.bench.cluster import Cluster
 from gradistill.bench.plan import BenchPlan, Cell, cells, fingerprint
 from gradistill.bench.process_pool import FIRST_GUESS, Command, Ended, Width, duration, run_all
 from gradistill.bench.result_lines import RESULTS, Key, done, failed, read_lines, write_lines
@@ -39,6 +40,8 @@ from gradistill.report.bench_page import bench_page, bench_tables
 logger = logging.getLogger(__name__)
 
 PLAN, SUMMARY, PAGE, TABLES = "bench.yaml", "bench.json", "bench.html", "bench.md"
+JOBS = "jobs"
+"""The folder for the files of a cluster's jobs."""
 
 
 def _is_bench(output: Path) -> bool:
@@ -49,15 +52,20 @@ def _is_bench(output: Path) -> bool:
         return False
     if not isinstance(plan, dict) or plan.keys() != BenchPlan.model_fields.keys():
         return False
-    known = {PLAN, SUMMARY, PAGE, TABLES, RESULTS, "cache", "predictions", *plan["tasks"]}
+    known = {PLAN, SUMMARY, PAGE, TABLES, RESULTS, JOBS, "cache", "predictions", *plan["tasks"]}
     return all(path.name in known or draft_of(".+").fullmatch(path.name) for path in output.iterdir())
 
 
 BENCH = FolderKind("bench", _is_bench)
 
 
-def bench(plan: BenchPlan, output: str | Path, *, at_once: int | None = None) -> dict[str, Any]:
+def bench(
+    plan: BenchPlan, output: str | Path, *, at_once: int | None = None, cluster: Cluster | None = None
+) -> dict[str, Any]:
     """Run what of the plan is not done yet, ``at_once`` students at a time; returns what ``bench.json`` holds.
+
+    Teachers and students are processes of this machine, or jobs of a ``cluster``, where each student keeps a store of
+    its own: the machine that sends jobs computes nothing.
 
     Each student is a run of its own below ``output``; ``results.jsonl`` has a line for each, and one that failed has
     why and is tried again the next time. Whatever stops the bench, the same call goes on with it. Raises RecipeError
@@ -68,7 +76,7 @@ def bench(plan: BenchPlan, output: str | Path, *, at_once: int | None = None) ->
         remove_drafts(folder, below=True)
         content = yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
         write_whole(folder / PLAN, content.encode())
-        return Bench(plan, folder, Width.of_this_machine(at_once)).run()
+        return Bench(plan, folder, Width.of_this_machine(at_once), cluster).run()
 
 
 @dataclass
@@ -78,6 +86,7 @@ class Bench:
     plan: BenchPlan
     output: Path
     width: Width
+    cluster: Cluster | None = None
     lines: dict[Key, dict[str, Any]] = field(default_factory=dict)
     marks: dict[Key, str] = field(default_factory=dict)
     tasks: dict[str, Taught] = field(default_factory=dict)
@@ -126,7 +135,11 @@ class Bench:
         # The signals of all methods, those included that are done: so a store of the call before will do.
         for name, task in self.tasks.items():
             for texts, group in by_texts(cell for cell in wanted if cell.task == name).items():
-                if (name, texts) in waiting:
+                if (name, texts) not in waiting:
+                    continue
+                if self.cluster is not None:
+                    stores[name, texts] = "auto"
+                else:
                     logger.info(f"{name}: computing teacher signals for all rows, for the store")
                     folder = self.output / name / f"store-{texts}"
                     stores[name, texts] = store_of(task, group, folder)
@@ -146,7 +159,10 @@ class Bench:
     def _run(self, commands: Sequence[Command], on_end: Callable[[Ended, float], None]) -> None:
         if commands:
             cache = {"GRADISTILL_CACHE": str((self.output / "cache").resolve())}
-            run_all(commands, self.width, cache, self._needed, on_end)
+            if self.cluster is not None:
+                self.cluster.run(commands, cache, on_end)
+            else:
+                run_all(commands, self.width, cache, self._needed, on_end)
 
     def _needed(self) -> float:
         """Bytes that the largest student so far took."""
@@ -157,7 +173,8 @@ class Bench:
         folder, mark = self.output / cell.folder, self.marks[cell.key]
         metrics = recorded_metrics(folder) if ended.code == 0 else None
         if metrics is not None:
-            line = done(cell, mark, metrics, self.tasks[cell.task].rows.task.select, self.width.at_once)
+            beside = 1 if self.cluster is not None else self.width.at_once
+            line = done(cell, mark, metrics, self.tasks[cell.task].rows.task.select, beside)
         else:
             line = failed(cell, mark, ended.message or f"it ended with code {ended.code}")
         self.lines[cell.key] = line

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from gradistill.errors import REMEDY, GradistillError
 from gradistill.printing import guard_terminal, write
 
 _INTERRUPTED = 130
@@ -16,7 +17,6 @@ def main() -> None:
     from typer import Abort
 
     from gradistill.cli.app import app
-    from gradistill.errors import GradistillError
     from gradistill.io import reason_of_the_disk
 
     guard_terminal()
@@ -60,7 +60,7 @@ def _refuse_usage(error: Any, message: Callable[[], str]) -> NoReturn:
     """A command line that typer cannot read, without its frame: an option's value is shown as text."""
     if type(error).__name__ != "NoArgsIsHelpError":  # which has printed the help
         place = error.ctx.command_path if getattr(error, "ctx", None) else "gradistill"
-        write(f"error: {message()}\nTo do: see {place} --help{_first_steps(place)}", error=True)
+        write(f"error: {message()}\n{REMEDY}see {place} --help{_first_steps(place)}", error=True)
     sys.exit(error.exit_code)
 
 

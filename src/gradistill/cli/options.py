@@ -462,7 +462,7 @@ class PrintOptions(LogOptions):
         if line is not None:
             write_result(line)
         if self.as_json:
-            write_result(json.dumps(result))
+            write_result(json.dumps(result), fold=False)
         if result.get("failed"):
             raise typer.Exit(1)
 
@@ -472,10 +472,10 @@ def is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def write_result(text: str) -> None:
+def write_result(text: str, *, fold: bool = True) -> None:
     """Print a line of the result; of the processes that torchrun started the first one alone does."""
     if is_first_process():
-        write(text)
+        write(text, fold=fold)
 
 
 def one_of(option: str, given: str, known: tuple[str, ...]) -> Any:

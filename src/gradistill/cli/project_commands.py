@@ -41,7 +41,7 @@ def init(
     from gradistill.commands.init import init as initiated
 
     file = initiated(data.choice(), output, model=model, force=force)
-    write(file.read_text(encoding="utf-8").rstrip("\n"))
+    write(file.read_text(encoding="utf-8").rstrip("\n"), fold=False)
     name = "" if str(file) == PROJECT_FILE else f" {shlex.quote(str(file))}"
     write(f"\nwritten to {file}. Read it, change what does not fit, then: gradistill run{name}")
 

@@ -102,7 +102,8 @@ def _report(found: dict[str, Any], output: Path, command: str) -> None:
         return write_result("no trial has ended yet; the same command goes on")
     rows = [trial_row(trial) for trial in found["trials"]]
     show(results_table(rows[:10], title=f"{len(rows)} trials, {found['pruned']} stopped early"))
-    return write_result(f"the best recipe is {output / BEST}. To distil with it:\n{command}")
+    write_result(f"the best recipe is {output / BEST}. To distil with it:")
+    return write_result(command, fold=False)
 
 
 def trial_row(trial: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,138 @@
+"""A bench's commands as jobs: sent, followed by a later call, sent again where they are lost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
+
+import pytest
+import submitit
+from submitit.core.utils import UncompletedJobError
+
+from gradistill.bench import cluster as clusters
+from gradistill.bench.cluster import RECORD, TRIES, Cluster, Job
+from gradistill.bench.process_pool import Command, Ended
+from gradistill.errors import RecipeError
+from typed_command import exit_code
+
+
+class FakeJob:
+    """A job whose end a test decides: a code, or None for one that leaves no result."""
+
+    ends: ClassVar[dict[str, int | None]] = {}
+    state = "NODE_FAIL"
+
+    def __init__(self, folder: Path, job_id: str) -> None:
+        self.job_id, self.paths = job_id, SimpleNamespace(stderr=f"{job_id}.err")
+
+    def done(self) -> bool:
+        return self.job_id in self.ends
+
+    def result(self) -> tuple[int, float]:
+        if (code := self.ends[self.job_id]) is None:
+            raise UncompletedJobError
+        return code, 1.0
+
+
+class FakeExecutor:
+    job_class = FakeJob
+
+    def __init__(self) -> None:
+        self.sent: list[Job] = []
+
+    def submit_array(self, jobs: Sequence[Job]) -> list[FakeJob]:
+        self.sent += jobs
+        first = len(self.sent) - len(jobs)
+        return [FakeJob(Path(), str(first + place)) for place in range(len(jobs))]
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clusters, "POLL", 0.01)
+    monkeypatch.setattr(FakeJob, "ends", {})
+
+
+def run(cluster: Cluster, folder: Path, *arguments: Sequence[str]) -> list[Ended]:
+    ended: list[Ended] = []
+    commands = [Command(" ".join(words), words, folder / f"{k}.log") for k, words in enumerate(arguments)]
+    cluster.run(commands, {"GRADISTILL_CACHE": str(folder)}, lambda end, left: ended.append(end))
+    return ended
+
+
+def test_real_jobs_end_with_their_code_and_their_message(tmp_path: Path) -> None:
+    executor = submitit.LocalExecutor(tmp_path / "jobs")
+    ended = run(Cluster(executor, tmp_path / "jobs"), tmp_path, ["--version"], ["audit", "--nonsense"])
+    assert {end.command.name: end.code for end in ended} == {"--version": 0, "audit --nonsense": 2}
+    assert next(end.message for end in ended if end.code).startswith("error: ")
+    assert json.loads((tmp_path / "jobs" / RECORD).read_text()) == {}, "no job is in flight"
+
+
+def test_no_more_than_so_many_are_sent_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    executor = FakeExecutor()
+
+    def all_end(_: float) -> None:
+        sizes.append(len(executor.sent))
+        FakeJob.ends |= {str(k): 0 for k in range(len(executor.sent))}
+
+    sizes: list[int] = []
+    monkeypatch.setattr(clusters, "sleep", all_end)
+    assert len(run(Cluster(executor, tmp_path, at_once=2), tmp_path, *[[str(k)] for k in range(5)])) == 5
+    assert sizes == [2, 4, 5]
+
+
+def test_a_lost_job_is_sent_again_and_then_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    executor = FakeExecutor()
+    monkeypatch.setattr(clusters, "sleep", lambda _: FakeJob.ends.update({str(len(executor.sent) - 1): None}))
+    (end,) = run(Cluster(executor, tmp_path), tmp_path, ["distill"])
+    assert len(executor.sent) == TRIES
+    assert end.code == -1
+    assert "job 2 was lost (NODE_FAIL)" in end.message
+
+
+def test_a_later_call_follows_the_jobs_of_an_earlier_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_: float) -> None:
+        raise KeyboardInterrupt
+
+    executor = FakeExecutor()
+    cluster = Cluster(executor, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(clusters, "sleep", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(cluster, tmp_path, ["one"], ["two"])
+    FakeJob.ends = {"0": 0, "1": 0, "2": 0}
+    ended = run(cluster, tmp_path, ["one"], ["two", "--changed"])
+    assert [end.command.name for end in ended] == ["one", "two --changed"]
+    assert [job.arguments for job in executor.sent] == [("one",), ("two",), ("two", "--changed")]
+
+
+def test_slurm_is_refused_where_there_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(RecipeError, match="no command srun"):
+        Cluster.slurm(tmp_path, {})
+    plan = tmp_path / "bench.yaml"
+    plan.write_text("tasks: [mrpc]\nmethods: [kd]\n")
+    for wrong, message in (
+        (["--launcher", "slurmy"], "--launcher"),
+        (["--slurm", "partition=gpu"], "the launcher is local"),
+        (["--launcher", "slurm", "--slurm", "partition"], "NAME=VALUE"),
+        (["--launcher", "slurm"], "no command srun"),
+    ):
+        assert exit_code(monkeypatch, ("bench", plan, *wrong, "--output", tmp_path / "out")) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_options_reach_sbatch_under_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submitit.SlurmExecutor, "affinity", classmethod(lambda cls: 1))
+    monkeypatch.setattr("shutil.which", lambda name: f"/bin/{name}")
+    cluster = Cluster.slurm(tmp_path, {"partition": "gpu", "gpus_per_node": "1"}, at_once=7)
+    assert cluster.at_once == 7
+    assert cluster.executor.parameters["partition"] == "gpu"
+    assert cluster.executor.parameters["gpus_per_node"] == 1
+    with pytest.raises(RecipeError, match="--slurm partitoin"):
+        Cluster.slurm(tmp_path, {"partitoin": "gpu"})
