@@ -69,7 +69,8 @@ def recorded(command: Sequence[str]) -> list[str]:
         stream.feed(sent)
         return sent
 
-    os.environ |= {"COLUMNS": str(COLUMNS), "LINES": str(LINES), "TERM": "xterm-256color"}
+    size = {"COLUMNS": str(COLUMNS), "LINES": str(LINES)}
+    os.environ |= {**size, "TERM": "xterm-256color", "GRADISTILL_CACHE": "cache"}
     status = os.waitstatus_to_exitcode(pty.spawn(list(command), read))
     if status:
         sys.exit(f"{shlex.join(command)} ended with {status}")
