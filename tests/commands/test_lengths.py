@@ -54,6 +54,18 @@ def late(small: Any) -> tuple[str, DataChoice]:
     return str(folder / "teacher"), choice
 
 
+class Stop(Exception):
+    pass
+
+
+class Stopping(TrainerCallback):
+    """Stops a run where its second epoch begins."""
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.epoch and state.epoch >= 1:
+            raise Stop
+
+
 def test_a_run_records_its_length_and_how_many_texts_are_cut(late: Any, tmp_path: Path) -> None:
     metrics = json.loads((Path(late[0]) / "metrics.json").read_text())
     assert metrics["texts"]["max_length"] == LONG
@@ -117,15 +129,6 @@ def test_distillation_and_stores_take_the_length_of_the_teacher(late: Any, tmp_p
 
 def test_an_unfinished_run_goes_on_whether_its_length_is_named_or_not(late: Any, tmp_path: Path) -> None:
     teacher, data = late
-
-    class Stop(Exception):
-        pass
-
-    class Stopping(TrainerCallback):
-        def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            if state.epoch and state.epoch >= 1:
-                raise Stop
-
     recipe = load_recipe("kd", changes=["training.epochs=2"])
     with pytest.raises(Stop):
         distill(teacher, data, tmp_path / "s", recipe, callbacks=[Stopping()])
@@ -133,6 +136,23 @@ def test_an_unfinished_run_goes_on_whether_its_length_is_named_or_not(late: Any,
     with logged(said):
         distill(teacher, data, tmp_path / "s", recipe)
     assert any(line.startswith("going on from") for line in said)
+
+
+def test_a_run_within_a_budget_and_in_windows_ends_where_an_uninterrupted_one_does(
+    late: Any, tmp_path: Path
+) -> None:
+    teacher, data = late
+    changes = ("epochs=2", "max_length=20", "windows=mean", "window_overlap=4")
+    recipe = load_recipe("kd", changes=["student.size=12k", *(f"training.{change}" for change in changes)])
+    distill(teacher, data, tmp_path / "whole", recipe)
+    with pytest.raises(Stop):
+        distill(teacher, data, tmp_path / "stopped", recipe, callbacks=[Stopping()])
+    said: list[str] = []
+    with logged(said):
+        distill(teacher, data, tmp_path / "stopped", recipe)
+    assert any(line.startswith("going on from") for line in said)
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "stopped")]
+    assert weights[0] == weights[1]
 
 
 def test_explain_reads_as_much_as_the_model_was_trained_with(late: Any) -> None:
