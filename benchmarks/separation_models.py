@@ -12,6 +12,7 @@ DATA holds one folder a task with train.csv and validation.csv. For each task OU
     kd rationale minilm adkd coalition coalition_rationale      students of 3 layers, on 2,500 rows
     coalition_minilm                                       the same: minilm with the copies of coalition
     counterfactual_effects interchange noise_matching           the same: kd with the objective of this name
+    adkd_sampled jacobian    of banking77 alone, the same: ways to look at 77 labels (adkd looks at the teacher's)
     cut              every second layer of the teacher under the teacher's head, not trained
     random_head      the same under a random head
     random           the same shape with random weights
@@ -49,7 +50,11 @@ TEACHER_ROWS = {"sst2": 20_000}
 COLUMNS = {"banking77": ["--label-column", "category", "--text-columns", "text"]}
 """How the rows of a task that gradistill does not know are read."""
 
+MANY_LABELS = {"banking77": {"adkd_sampled": "adkd", "jacobian": "jacobian"}}
+"""Students of a task with many labels, and their methods."""
+
 CHANGES = {
+    ("banking77", "adkd_sampled"): "objectives.attribution_map.view=sampled",
     ("banking77", "adkd"): "objectives.attribution_map.view=teacher",
     ("banking77", "rationale"): "objectives.rationale.view=teacher",
     ("banking77", "coalition_rationale"): "objectives.rationale.view=teacher",
@@ -88,7 +93,7 @@ def _make(data: Path, output: Path, task: str, *, bf16: bool) -> Iterator[None]:
             )  # fmt: skip
 
     def distil(name: str, method: str, layers: int, objective: str | None = None) -> None:
-        change = f"objectives.{objective}.weight=1" if objective else CHANGES.get((task, method))
+        change = f"objectives.{objective}.weight=1" if objective else CHANGES.get((task, name))
         run(output / name, "distill", "--teacher", str(teacher), "--method", method, "--signals", "online",
             "--student-layers", str(layers), "--max-train-rows", str(STUDENT_ROWS),
             *(("--set", change) if change else ()), epochs=STUDENT_EPOCHS)  # fmt: skip
@@ -111,6 +116,9 @@ def _make(data: Path, output: Path, task: str, *, bf16: bool) -> Iterator[None]:
     for method in METHODS:
         base_method, *objective = ADDED.get(method, (method,))
         distil(method, base_method, STUDENT_LAYERS, *objective)
+        yield
+    for name, method in MANY_LABELS.get(task, {}).items():
+        distil(name, method, STUDENT_LAYERS)
         yield
     for objective in BESIDE_KD:
         distil(objective, "kd", STUDENT_LAYERS, objective)
