@@ -25,10 +25,11 @@ from gradistill.bench.runner import bench
 from gradistill.commands.finetune import finetune
 from gradistill.commands.run_folder import finished_run
 from gradistill.demo.corpus import make_corpus, write_corpus
-from gradistill.demo.run_demo import CORPUS, STUDENT_ROWS, corpus_choice, measured_model, unseen_rows
+from gradistill.demo.run_demo import CORPUS, corpus_choice, measured_model, unseen_rows
 from gradistill.models.packaged import PACKAGED
 from gradistill.recipe import load_recipe
 
+STUDENT_ROWS = 600
 METHODS = ("finetune", "kd", "gkd", "adkd", "rationale")
 ALIKE = ["training.learning_rate=1e-4", "training.batch_size=16"]
 FIGURES = ("accuracy", "challenge accuracy", "label loyalty", "saliency loyalty", "shortcut share")

@@ -33,15 +33,15 @@ def test_the_whole_way_once_and_not_twice(
     small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(room, "CORPUS", {"train": 24, "validation": 9, "test": 9})
-    monkeypatch.setattr(room, "METHODS", ("kd", "rationale"))
-    monkeypatch.setattr(room, "STUDENT_ROWS", 12)
+    monkeypatch.setattr(room, "METHODS", ("kd", "coalition"))
+    monkeypatch.setattr(room, "STUDENT_EPOCHS", 1)
     monkeypatch.setattr(room, "STUDENT_LAYERS", 2)
     monkeypatch.setattr(room, "PACKAGED", str(small.base))
     monkeypatch.setattr(room, "packaged_model", lambda: small.base)
     heard: list[str] = []
     with logged(heard):
         first = shown(demo(tmp_path))
-    assert "training on 12 of 24 rows" in heard
+    assert any("coalition: 2 layers" in line for line in heard)
     heads = ["model", "params", "acc.", "chall.", "label", "prob.", "short.", "resp.", "floor", "ms"]
     assert heads in [line.split() for line in first.splitlines()]  # none is broken at 80 columns
     figures = json.loads((tmp_path / "demo.json").read_text())

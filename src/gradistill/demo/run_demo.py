@@ -1,6 +1,6 @@
 """The demonstration: does a student learn a shortcut that its teacher does not use?
 
-A teacher learns clean reviews; four students are distilled from it on the same reviews with a neutral weekday that
+A teacher learns clean reviews; three students are distilled from it on the same reviews with a neutral weekday that
 agrees with the label most of the time. On the challenge split the weekday always points elsewhere.
 """
 
@@ -39,13 +39,13 @@ from gradistill.report.terminal import heat_map, results_table
 
 logger = logging.getLogger(__name__)
 
-METHODS = ("kd", "gkd", "adkd", "rationale")
-SEEN = ("teacher", "kd", "rationale")
+METHODS = ("kd", "adkd", "coalition")
+SEEN = ("teacher", "kd", "coalition")
 """Whose explanations are shown."""
 RATE = 0.9
 STUDENT_LAYERS = 3
 CORPUS = {"train": 1200, "validation": 400, "test": 400}
-STUDENT_ROWS = 600
+STUDENT_EPOCHS, STUDENT_RATE = 8, 3e-4
 QUICK = 10
 """By how much ``quick`` divides these sizes."""
 
@@ -95,19 +95,19 @@ def demo(output: Path, *, seed: int = 0, quick: bool = False) -> RenderableType:
 
 def _demo(output: Path, seed: int, quick: bool) -> RenderableType:
     sizes = {split: rows // (QUICK if quick else 1) for split, rows in CORPUS.items()}
-    student_rows = STUDENT_ROWS // (QUICK if quick else 1)
     corpus = make_corpus(**sizes, seed=seed, shortcut_rate=RATE)
     clean, shortcut = output / "corpus" / "clean", output / "corpus" / "shortcut"
     write_corpus({name: corpus[name] for name in ("train", "validation", "test", "challenge")}, clean)
     write_corpus({name: corpus[f"{name}_shortcut"] for name in ("train", "validation")}, shortcut)
-    recipe = _recipe("finetune", seed, sizes["train"], "training.epochs=4")
+    recipe = _recipe("finetune", seed, "training.epochs=4", "training.learning_rate=1e-4")
     logger.info(f"teacher: the packaged model, fine-tuned on clean reviews\n{'-' * 60}")
     rows = corpus_choice(clean)
     models = {"teacher": _once(output / "teacher", recipe, lambda at: finetune(PACKAGED, rows, at, recipe))}
     rows = corpus_choice(shortcut)
     for method in METHODS:
         logger.info(f"\n{method}: {STUDENT_LAYERS} layers, on reviews with the shortcut\n{'-' * 60}")
-        recipe = _recipe(method, seed, student_rows, f"student.layers={STUDENT_LAYERS}")
+        long = (f"training.epochs={STUDENT_EPOCHS}", f"training.learning_rate={STUDENT_RATE}")
+        recipe = _recipe(method, seed, *long, f"student.layers={STUDENT_LAYERS}")
         models[method] = _once(
             output / method,
             recipe,
@@ -126,10 +126,8 @@ def _demo(output: Path, seed: int, quick: bool) -> RenderableType:
     return Group(_table(measured, seed), Text(), _seen(models, unseen.reviews["challenge"][0].text))
 
 
-def _recipe(method: str, seed: int, rows: int, *changes: str) -> Recipe:
-    training = {"seed": seed, "max_train_rows": rows, "epochs": 2, "batch_size": 16, "learning_rate": 1e-4}
-    common = [f"training.{key}={value}" for key, value in training.items()]
-    return load_recipe(method, changes=[*common, *changes])
+def _recipe(method: str, seed: int, *changes: str) -> Recipe:
+    return load_recipe(method, changes=[f"training.seed={seed}", "training.batch_size=16", *changes])
 
 
 def corpus_choice(folder: Path) -> DataChoice:
@@ -271,7 +269,7 @@ def _seen(models: Mapping[str, Path], text: str) -> RenderableType:
             heat_map(explanation.words, [text], toward=explanation.label),
         ]
     parts.append(
-        Text(f'\nAsk for any other: gradistill explain --model {models["rationale"]} "a text of yours"')
+        Text(f'\nAsk for any other: gradistill explain --model {models[SEEN[-1]]} "a text of yours"')
     )
     parts.append(Text("\nNow with your own file:\n  gradistill init my_rows.csv\n  gradistill run"))
     return Group(*parts)
