@@ -15,13 +15,13 @@ from gradistill.cli.export_command import export
 from gradistill.cli.option_groups import with_option_groups
 from gradistill.cli.options import (
     DistillationData,
-    DistillationRecipe,
     FinetuningData,
     FinetuningRecipe,
     LogOptions,
     PrintOptions,
     RunFolder,
     SignalOptions,
+    TaughtRecipe,
     TeacherOptions,
     one_of,
     output_option,
@@ -97,7 +97,7 @@ def finetune(
 def distill(
     teacher: TeacherOptions,
     data: DistillationData,
-    recipe: DistillationRecipe,
+    recipe: TaughtRecipe,
     signals: SignalOptions,
     folder: RunFolder,
     log: PrintOptions,

@@ -97,8 +97,9 @@ def audit(
     """Compare students with their teacher on data neither was fitted to; returns what ``audit.json`` holds.
 
     Parameters:
-        ``teacher``: a folder, a hub id, a pair ``(model, tokenizer)``, an ONNX model (folder or file), or a function.
-            It takes a list of texts (or of pairs) and returns probabilities ``(row, label)``, or scores ``(row,)``. Its
+        ``teacher``: a folder, a hub id, a pair ``(model, tokenizer)``, an ONNX model (folder or file), a function, or a
+            ``PromptedTeacher``; or a list of these, whose probabilities are averaged (docs/teachers.md). A function
+            takes a list of texts (or of pairs) and returns probabilities ``(row, label)``, or scores ``(row,)``. Its
             columns are in the order of its attribute ``labels``, of the teacher's labels, or of the data's.
         ``students``: one or more, given alike; any classifiers over the same labels. What needs gradients is measured
             between PyTorch classifiers only, and on words where they read different tokens.
@@ -170,7 +171,7 @@ def audit(
             "teacher": _described(models.teacher),
             "students": [_described(student) for student in models.students],
             "reference": None if models.reference is None else _described(models.reference),
-            "settings": _settings(choice),
+            "settings": _settings(choice, models),
             "texts": {"max_length": length, **_windows(examination),
                       **{name: part.as_dict() for name, part in cut.items()}},
             "versions": versions(),
@@ -279,9 +280,13 @@ def _now() -> str:
 def _described(model: AuditModel) -> dict[str, Any]:
     if model.reader is not None:
         reader = model.reader
-        return described(reader.model, model.name, reader.probe) | model_identity(reader.model, reader.name)
+        prompt = {} if model.template is None else {"template": model.template}
+        known = described(reader.model, model.name, reader.probe) | model_identity(reader.model, reader.name)
+        return known | prompt
     file = model.predictor.file if isinstance(model.predictor, OnnxPredictor) else None
     found = {"name": Path(model.name).name, "kind": model.kind.split(" ", 1)[1]}
+    if model.members:
+        return found | {"models": [_described(member) for member in model.members]}
     return found | ({} if file is None else {"file": file.name, "sha256": checksum_of(file)})
 
 
@@ -320,8 +325,9 @@ def _splits(data: DataChoice, choice: AuditChoice, models: AuditModels) -> Split
     return replace(splits, rows=rows)
 
 
-def _settings(choice: AuditChoice) -> dict[str, Any]:
+def _settings(choice: AuditChoice, models: AuditModels) -> dict[str, Any]:
     named = {
+        "prompt of the teacher": models.teacher.template,
         "split": choice.split, "seed": choice.seed, "max_length": choice.max_length, "rationale": choice.rationale,
         "challenge": choice.challenge, "watched words": ", ".join(choice.watched) or None,
         "slices": ", ".join(choice.slices) or None,

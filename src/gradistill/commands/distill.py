@@ -24,6 +24,7 @@ from gradistill.commands.signal_stores import (
     AUTO,
     StoreChoice,
 )
+from gradistill.commands.teacher_prompt import settled_prompt
 from gradistill.data import DataChoice
 from gradistill.data.data_source import Source
 from gradistill.models.model_source import model_paths
@@ -60,7 +61,8 @@ def distill(  # noqa: PLR0913 (public; callbacks are the Trainer's own keyword)
     Example: ``distill("runs/teacher", DataChoice("DATA/mrpc"), "runs/student", load_recipe("adkd")).student``
     """
     choice = DataChoice.of(data)
-    given: Any = teacher
+    given: Any
+    given, recipe = settled_prompt(teacher, recipe)
     recipe = with_student(given, recipe)
     reads = (*teacher_paths(teacher), *model_paths(recipe.student.checkpoint), *choice.paths)
     check_run(Path(output), recipe, overwrite=overwrite, reads=reads)

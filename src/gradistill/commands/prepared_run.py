@@ -17,6 +17,7 @@ from gradistill.commands.data_warnings import (
 from gradistill.commands.model_pair import ModelPair
 from gradistill.commands.student_budget import on_budget
 from gradistill.commands.task_run import TaskRun
+from gradistill.commands.teacher_prompt import refuse_prompt
 from gradistill.commands.text_lengths import LoadedModel, task_length, task_windows
 from gradistill.commands.token_run import task_run_of
 from gradistill.data import DataChoice, Splits, align_labels, load_unlabelled, read_splits
@@ -53,6 +54,7 @@ def prepared_run(
     device_map: DeviceMap | None = None,
 ) -> TaskRun:
     """The run with its teacher and a new student, and with those of the ``optional`` splits that exist."""
+    refuse_prompt(recipe, "this command")
     tokenizer = load_tokenizer(teacher)
     teacher_model, _ = load_classifier(teacher, device_map=device_map, tokens=True)
     names, tokens = label_names(teacher_model), is_token_classifier(teacher_model)

@@ -9,9 +9,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase, set_seed
 
-from gradistill.auditing.function_predictor import PredictFunction
 from gradistill.commands.answer_sources import AnswerSource
-from gradistill.commands.audit_models import is_function
+from gradistill.commands.audit_models import OneModel, is_function
 from gradistill.commands.data_warnings import (
     log_splits,
     refuse_other_kind_of_model,
@@ -21,7 +20,7 @@ from gradistill.commands.data_warnings import (
 from gradistill.commands.file_source import FileSource
 from gradistill.commands.function_source import FunctionSource, function_name
 from gradistill.commands.live_source import LiveSource
-from gradistill.commands.mean_source import mean_source
+from gradistill.commands.mean_source import MeanSource, mean_source
 from gradistill.commands.model_pair import ModelPair
 from gradistill.commands.prepared_run import (
     cut_checkpoint,
@@ -48,16 +47,14 @@ from gradistill.models.loading import (
     load_tokenizer,
     set_padding,
 )
-from gradistill.models.model_source import ModelSource, model_folder, model_paths
+from gradistill.models.model_source import model_folder, model_paths
 from gradistill.models.student import silence_embedding_dropout, student_for_labels
 from gradistill.models.tokenizers import check_same_tokens
 from gradistill.recipe import Recipe, StudentSettings
 
 logger = logging.getLogger(__name__)
 
-AnyTeacher = (
-    ModelSource | PromptedTeacher | TeacherAnswers | PredictFunction | list[ModelSource | PredictFunction]
-)
+AnyTeacher = OneModel | TeacherAnswers | list[OneModel]
 """A classifier, files of answers, a function from texts to probabilities, or several classifiers and functions."""
 
 
@@ -99,7 +96,7 @@ def teacher_paths(teacher: AnyTeacher) -> tuple[str, ...]:
     if isinstance(given, PromptedTeacher):
         return model_paths(given.model)
     if isinstance(given, list):
-        return model_paths(*(each for each in given if not is_function(each)))
+        return tuple(path for each in given for path in teacher_paths(each))
     return () if is_function(given) else model_paths(given)
 
 
@@ -171,7 +168,7 @@ def _source(teacher: AnyTeacher, data: DataChoice, optional: tuple[str, ...]) ->
         splits = with_positive(splits, data.positive)
         return FileSource.of(given, files, splits), splits
     if isinstance(given, list):
-        return mean_source(given, data, _rows(data, optional))
+        return _several(given, data, optional)
     if is_function(given):
         own = getattr(given, "labels", None)
         if own is None:
@@ -197,6 +194,15 @@ def _source(teacher: AnyTeacher, data: DataChoice, optional: tuple[str, ...]) ->
     set_padding(model, tokenizer)
     reader = LoadedModel("teacher", model_folder(given), model)
     return LiveSource(reader, tokenizer, task_length(None, tokenizer, [reader]), notes), splits
+
+
+def _several(given: list[OneModel], data: DataChoice, optional: tuple[str, ...]) -> tuple[MeanSource, Splits]:
+    def rows_for(names: Sequence[str] | None) -> Splits:
+        if names is None:
+            _refuse_label_map(data, "the functions name no labels (their attribute labels)")
+        return _rows(data, optional, names)
+
+    return mean_source(given, data, rows_for)
 
 
 def _rows(
