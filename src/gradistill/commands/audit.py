@@ -38,6 +38,7 @@ from gradistill.commands.output_folder import FolderKind, check_output, draft_fo
 from gradistill.commands.row_sample import drawn_rows
 from gradistill.commands.run_record import described, versions
 from gradistill.commands.run_result import AuditResult
+from gradistill.commands.teacher_prompt import refuse_other_columns
 from gradistill.commands.token_examination import NOT_DEFINED, TokenExamination
 from gradistill.data import DataChoice, Splits, align_labels, read_splits
 from gradistill.data.data_source import Source
@@ -124,13 +125,14 @@ def audit(
     check_output(output, AUDIT, overwrite=overwrite)
     choice = replace(choice, limits=_figure_limits(choice.limits))
     _check_parts(choice)
+    refuse_other_columns(teacher, data)
     start = perf_counter()
     models = AuditModels.load(teacher, students, choice.reference)
     folders = [model.folder for model in (models.teacher, *models.students)]
     of_words = models.token_labels
-    splits = with_positive(_splits(data, choice, models), data.positive, folders)
     length = models.text_length(choice.max_length)
     choice = replace(choice, max_length=length)
+    splits = with_positive(_splits(data, choice, models), data.positive, folders)
     models = models.ordered(splits.task).sharing_tokens(splits.rows, splits.task, length)
     if of_words:
         examination = TokenExamination(models, splits.task, splits, choice)
@@ -304,6 +306,7 @@ def _splits(data: DataChoice, choice: AuditChoice, models: AuditModels) -> Split
     labels = models.teacher.labels
     names = None if labels == () else labels or ("LABEL_0",)
     models.refuse_other_kinds()
+    models.refuse_other_labels()
     if models.teacher.multi_label:
         data = replace(data, kind=data.kind or "multi_label")
     elif models.teacher.token_labels:

@@ -353,6 +353,11 @@ class AuditModels:
                 )
         return own[0][1] if own else None
 
+    def refuse_other_labels(self) -> None:
+        """Raise DataError for models of other labels than the teacher's, where these are known without the data."""
+        for model in self.compared if self.teacher.labels != () else ():
+            model.refuse_other_labels(self.teacher.labels, "teacher")
+
     def ordered(self, task: Task) -> AuditModels:
         """All models with their outputs in the order of the teacher's labels, or of the data's where only these are
         known. Raises DataError for models of other labels."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from gradistill.commands.audit_models import refuse_prompt_of
-from gradistill.data.prompt_template import PromptedTeacher
+from gradistill.data import TASKS, DataChoice
+from gradistill.data.prompt_template import PromptedTeacher, PromptTemplate
 from gradistill.data.teacher_answers import TeacherAnswers
 from gradistill.errors import RecipeError
 from gradistill.recipe import Recipe
@@ -48,6 +49,15 @@ def settled_prompt(teacher: Any, recipe: Recipe) -> tuple[Any, Recipe]:
         )
     refuse_prompt_of(teacher.model)
     return teacher, recipe.with_template(teacher.template)
+
+
+def refuse_other_columns(teacher: Any, data: DataChoice) -> None:
+    """Raise RecipeError for a prompt without the text columns, where options name them or the task does."""
+    task = TASKS.get(data.task) if isinstance(data.task, str) else data.task
+    columns = data.columns or (task.text_columns if task is not None else None)
+    for each in teacher if isinstance(teacher, list) else [teacher]:
+        if columns is not None and isinstance(each, PromptedTeacher):
+            PromptTemplate.of(each.template, columns)
 
 
 def refuse_prompt(recipe: Recipe, what: str) -> None:
