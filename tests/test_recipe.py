@@ -63,6 +63,16 @@ def test_what_builds_below_shares_the_settings(method: str, task: str) -> None:
         assert recipe.objectives["soft_label"] == adkd.objectives["soft_label"]
 
 
+def test_a_prompt_of_the_teacher_survives_a_round_trip(tmp_path: Path) -> None:
+    template = "Review: {text}\n  {{is}} it: 'good'?\n"
+    recipe = load_recipe("kd").with_template(template)
+    again = load_recipe(file=written(tmp_path, recipe.as_yaml()))
+    assert (again, again.teacher.template) == (recipe, template)
+    assert "teacher" not in load_recipe("kd").as_dict()  # as earlier versions wrote it
+    with pytest.raises(RecipeError, match="it holds no field"):
+        load_recipe("kd", changes=["teacher.template=Is it good?"])
+
+
 @pytest.mark.parametrize("method", ["gkd", "gkd_cls"])
 @pytest.mark.parametrize("task", [None, "sst2", "qqp", "qnli", "mnli"])
 def test_gradient_kd_has_its_own_defaults(method: str, task: str | None) -> None:

@@ -15,6 +15,7 @@ from scipy.special import softmax
 from scipy.stats import spearmanr
 from typer.testing import CliRunner
 
+from byte_level import byte_level
 from families import build
 from gradistill.auditing.evaluate import Examiner
 from gradistill.auditing.methods import method
@@ -22,8 +23,10 @@ from gradistill.auditing.predictions import predict_rows
 from gradistill.auditing.predictor import ClassifierPredictor
 from gradistill.cli.app import app
 from gradistill.commands.audit import AuditChoice, audit
+from gradistill.commands.text_predictor import load_predictor
 from gradistill.data import Collator, DataChoice, encode, load_splits
 from gradistill.data.changed_copies import Copy
+from gradistill.data.prompt_template import PromptedTeacher
 from gradistill.errors import DataError, ModelError, RecipeError
 from gradistill.models.loading import load_classifier, load_tokenizer
 from onnx_models import exported
@@ -303,3 +306,62 @@ def test_a_cascade_that_a_student_cannot_have_is_named(small: Any, tmp_path: Pat
     found = audit(both[0], both, small.choice("two"), tmp_path / "out", replace(CHOICE, cascade=True))
     assert "the cascade of predict is left out: a function has no blocks to randomise" in found["warnings"]
     assert [bool(student["cascade"]) for student in found["students"]] == [True, False]
+
+
+FEW = replace(CHOICE, faithfulness_rows=0, perturbed_rows=0, response_rows=2, shapley_rows=0, floor_rows=0)
+
+
+@pytest.fixture(scope="module")
+def decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A decoder whose outputs are in another order than those of the small teacher of two labels."""
+    folder = tmp_path_factory.mktemp("decoder")
+    model = build("qwen3", vocab_size=300, pad_token_id=1, bos_token_id=0, eos_token_id=2, num_labels=2)
+    model.config.id2label = {0: "positive", 1: "negative"}
+    model.save_pretrained(folder)
+    byte_level().save_pretrained(folder)
+    return folder
+
+
+def test_a_teacher_in_a_prompt(small: Any, decoder: Path, tmp_path: Path) -> None:
+    """Against a function that makes the prompt itself."""
+    template, ask = "Review: {text}\nGood?", function_of(decoder)
+
+    def filled(texts: list[str]) -> np.ndarray:
+        return ask([template.format(text=text) for text in texts])
+
+    filled.labels = ("positive", "negative")  # pyright: ignore[reportFunctionMemberAccess]
+    student, data = str(small.teachers["two"]), small.choice("two")
+    found = audit(PromptedTeacher(str(decoder), template), [student], data, tmp_path / "out", FEW)
+    ours, theirs = figures(found), figures(audit(filled, [student], data, tmp_path / "function", FEW))
+    for name in ("label", "probability", "response", "teacher_accuracy"):
+        assert ours[name]["value"] == pytest.approx(theirs[name]["value"], abs=1e-6), name
+    assert ours["saliency"]["n"] > 0
+    assert found["teacher"]["template"] == found["settings"]["prompt of the teacher"] == template
+    (row, *_) = examples(tmp_path / "out")
+    assert [row["texts"][0][w["start"] : w["end"]] for w in row["words"]] == row["texts"][0].split()
+    predicted = load_predictor(PromptedTeacher(student, "{text} . a film"))(["a very dull one"])
+    assert predicted.tolist() == load_predictor(student)(["a very dull one . a film"]).tolist()
+    with pytest.raises(RecipeError, match=r"cannot be used: it holds \{words\}"):
+        audit(PromptedTeacher(student, "{words}"), [student], data, tmp_path / "no", FEW)
+
+
+def test_several_teachers_are_one_in_an_audit(small: Any, decoder: Path, tmp_path: Path) -> None:
+    """Against a function that returns the mean, its labels in the order of the first."""
+    student, data = str(small.teachers["two"]), small.choice("two")
+    one, other = function_of(Path(student)), function_of(decoder)
+
+    def mean(texts: list[str]) -> np.ndarray:
+        return (np.asarray(one(texts)) + np.asarray(other(texts))[:, ::-1]) / 2
+
+    mean.labels = ("negative", "positive")  # pyright: ignore[reportFunctionMemberAccess]
+    found = audit([student, str(decoder)], [student], data, tmp_path / "out", FEW)
+    ours, theirs = figures(found), figures(audit(mean, [student], data, tmp_path / "function", FEW))
+    for name in ("label", "probability", "response", "teacher_accuracy"):
+        assert ours[name]["value"] == pytest.approx(theirs[name]["value"], abs=1e-6), name
+    assert "response_masked" in ours  # each hides words behind its own mask token
+    assert "saliency" not in ours
+    assert [model["name"] for model in found["teacher"]["models"]] == [Path(student).name, decoder.name]
+    assert found["teacher"]["kind"] == "mean of several models"
+    silent = function_of(Path(student))
+    with pytest.raises(RecipeError, match="a function without labels, and the teacher"):
+        audit([student, silent], [student], data, tmp_path / "no", FEW)

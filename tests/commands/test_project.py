@@ -16,6 +16,7 @@ from gradistill.commands.defaults import default_method
 from gradistill.commands.init import init
 from gradistill.commands.project_file import read_project
 from gradistill.commands.run import run
+from gradistill.data.prompt_template import PromptedTeacher
 from gradistill.errors import RecipeError
 from small import logged, texts, write_table
 from typed_command import exit_code
@@ -180,6 +181,8 @@ def test_changed_rows_and_a_stranger_in_the_folder(project: Path, tmp_path: Path
         ("model: ", "model: python:os:system, set: [], x: ", r"line 4: teacher\.model names code to run"),
         ("method: kd", "method: kd, set: [training.arguments.hub_token=hf_abcdefghijkl]", r"line 5.*secret"),
         ("model: ", "fine_tuned: ./t, model: ", r"line 4.*teacher\.model is given, and teacher\.fine_tuned too"),
+        ("epochs: 2", "template: 'R: {text}'", r"line 4.*teacher\.template is given without teacher\.fine_tuned"),
+        ("{model: ", "{template: 'Good?', fine_tuned: x}  #", r"line 4.*'Good\?' cannot be used: it holds no field"),
     ],
 )  # fmt: skip
 def test_messages_of_the_file_name_line_and_key(project: Path, before: str, now: str, message: str) -> None:
@@ -188,6 +191,38 @@ def test_messages_of_the_file_name_line_and_key(project: Path, before: str, now:
         run(project)
     assert "hf_abc" not in str(refused.value)
     assert not (project.parent / "out").exists()
+
+
+def test_several_teachers_that_read_a_prompt(project: Path, stages: StandIns) -> None:
+    asked: dict[str, Any] = {}
+
+    def kept(stage: Any, make: Any) -> Any:
+        return lambda teacher, *rest, **options: (
+            asked.update({stage: teacher}),
+            make(teacher, *rest, **options),
+        )
+
+    module.distill, module.audit = kept("student", stages.trained), kept("audit", stages.audited)  # pyright: ignore
+    for name in ("one", "two"):
+        stages.trained(0, 0, project.parent / name, 0, overwrite=True)
+    lines = project.read_text().splitlines()
+    lines[3] = 'teacher: {fine_tuned: [one, two], template: "Review: {text}\\nGood?"}'
+    project.write_text("\n".join(lines))
+    template = "Review: {text}\nGood?"
+    stages.made.clear()
+    run(project)
+    paths = [str(project.parent / name) for name in ("one", "two")]
+    assert asked == {"student": paths, "audit": [PromptedTeacher(path, template) for path in paths]}
+    assert read_project(project).distillation.teacher.template == template
+    run(project)
+    assert stages.made == ["student", "audit"]
+    changed(project, "Good?", "Is it?")
+    run(project)
+    assert stages.made == ["student", "audit"] * 2  # the audit too, though the student's weights are the same
+    stages.weights = "second"
+    stages.trained(0, 0, project.parent / "two", 0, overwrite=True)
+    run(project)
+    assert stages.made == ["student", "audit", "student", "audit", "two", "student", "audit"]
 
 
 def test_what_init_writes_is_what_run_reads(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,14 @@ from families import build
 from gradistill.auditing.mean_predictor import MeanPredictor
 from gradistill.commands.distill import distill
 from gradistill.commands.mean_source import mean_source
+from gradistill.commands.prepared_words_run import prepared_words_run
 from gradistill.commands.text_predictor import load_predictor
-from gradistill.data import read_splits
+from gradistill.data import DataChoice, align_labels, read_splits
 from gradistill.data.changed_copies import Copy
+from gradistill.data.label_names import Outputs
 from gradistill.errors import GradistillError, RecipeError
 from gradistill.recipe import load_recipe
+from small import texts, write_table
 
 
 @pytest.fixture(scope="module")
@@ -38,11 +42,16 @@ def softly(pairs: list[Any]) -> Any:
 softly.labels = ("no", "maybe", "yes")  # pyright: ignore[reportFunctionMemberAccess]
 
 
+def rows_of(choice: DataChoice) -> Any:
+    return lambda names: align_labels(
+        read_splits(choice, outputs=Outputs(names, labelled=True)), dict(enumerate(names))
+    )
+
+
 def test_the_mean_is_that_of_each_ones_own_predictions(small: Any, decoder: Path) -> None:
     """Against ``gradistill predict`` of each model, whose columns carry the names of the labels."""
     models: list[Any] = [str(small.teachers["three"]), str(decoder), softly]
-    splits = read_splits(small.choice("three"))
-    source, aligned = mean_source(models, small.choice("three"), splits)
+    source, aligned = mean_source(models, small.choice("three"), rows_of(small.choice("three")))
     rows = aligned.rows["validation"]
     pairs = list(zip(rows["text"][:], rows["other"][:], strict=True))
     every = []
@@ -58,6 +67,19 @@ def test_the_mean_is_that_of_each_ones_own_predictions(small: Any, decoder: Path
     np.testing.assert_allclose(np.exp(found).sum(1), 1.0, rtol=1e-6)
 
 
+def test_rows_may_lack_classes_of_several_teachers(small: Any, decoder: Path, tmp_path: Path) -> None:
+    """As they may for one teacher."""
+    for split in ("train", "validation"):
+        some = [row for row in texts("three", 12) if row["label"] != "maybe"]
+        write_table(tmp_path / f"{split}.csv", some)
+    data = replace(small.choice("three"), source=str(tmp_path))
+    recipe = load_recipe("kd", changes=[f"student.checkpoint={small.base}"])
+    run = prepared_words_run([str(small.teachers["three"]), str(decoder)], data, recipe)
+    assert run.task.labels == ("maybe", "no", "yes")
+    assert run.models.student.model.config.num_labels == 3
+    assert set(run.splits.rows["train"]["label"][:]) == {1, 2}
+
+
 class Fixed:
     """A predictor that returns what it was made with."""
 
@@ -71,17 +93,16 @@ class Fixed:
 
 
 def test_probabilities_of_several_labels_and_scores_are_averaged_one_by_one() -> None:
-    one, other = Fixed([[0.0, 2.0]]), Fixed([[1.0, -1.0]], can_mask=False)
+    one, other = Fixed([[0.0, 2.0]]), Fixed([[-1.0, 1.0]], can_mask=False)
     copies = [Copy(("a",))]
-    orders = ((0, 1), (1, 0))
-    several = MeanPredictor((one, other), orders, "multi_label").logits(copies)[0, 0]
+    several = MeanPredictor((one, other), "multi_label").logits(copies)[0, 0]
     sigmoid = lambda x: 1 / (1 + np.exp(-x))  # noqa: E731
     mean = np.array([(sigmoid(0.0) + sigmoid(-1.0)) / 2, (sigmoid(2.0) + sigmoid(1.0)) / 2])
     np.testing.assert_allclose(sigmoid(several), mean)
-    scores = MeanPredictor((Fixed([[1.0]]), Fixed([[4.0]])), ((0,), (0,)), "scores")
+    scores = MeanPredictor((Fixed([[1.0]]), Fixed([[4.0]])), "scores")
     assert scores.logits(copies).tolist() == [[[2.5]]]
     assert scores.can_mask
-    assert not MeanPredictor((one, other), orders).can_mask
+    assert not MeanPredictor((one, other)).can_mask
     with pytest.raises(GradistillError, match="no head to randomise"):
         scores.logits(copies, heads=[0])
 
@@ -103,8 +124,8 @@ def test_a_student_learns_from_several_teachers(small: Any, decoder: Path, tmp_p
     for wrong, message in (
         ([teachers[0]], "the list of teachers holds 1"),
         ([teachers[0], teachers[0] + "/"], "is named twice"),
-        ([teachers[0], str(small.teachers["two"])], r"(?s)teacher .*two has 2 outputs"),
-        ([teachers[0], str(small.teachers["score"])], r"teacher .*score has 1 output"),
+        ([teachers[0], str(small.teachers["two"])], r"(?s)labels of the teacher .*three and of .*two differ"),
+        ([teachers[0], str(small.teachers["score"])], r"(?s)score differ.*score: a score"),
         ([teachers[0], str(tmp_path / "none")], "there is no model folder"),
     ):
         with pytest.raises(GradistillError, match=message):

@@ -20,6 +20,7 @@ from gradistill.cli.options import TeacherOptions
 from gradistill.commands.distill import distill
 from gradistill.commands.prepared_run import prepared_run
 from gradistill.commands.signal_stores import StoreChoice, build_missing_shards
+from gradistill.commands.teacher_prompt import prompted, settled_prompt
 from gradistill.commands.write_texts import write_texts
 from gradistill.data import Collator
 from gradistill.data.prompt_template import PromptedTeacher
@@ -200,13 +201,21 @@ def test_a_decoder_teaches_an_encoder(small: Any, tmp_path: Path) -> None:
     model.config.id2label = {0: "no", 1: "maybe", 2: "yes"}
     model.save_pretrained(teacher)
     tokenizer.save_pretrained(teacher)
-    prompted = PromptedTeacher(str(teacher), "{text} / {other}\nIs it?")
-    metrics = distill(prompted, small.choice("three"), tmp_path / "run", recipe_for("adkd", small.base))
+    asked = PromptedTeacher(str(teacher), "{text} / {other}\nIs it?")
+    metrics = distill(asked, small.choice("three"), tmp_path / "run", recipe_for("adkd", small.base))
     assert metrics["loyalty"]["saliency"]["n"] > 0
-    assert metrics["teacher_source"]["template"] == prompted.template
+    assert metrics["teacher_source"]["template"] == asked.template
     assert metrics["teacher_source"]["attribution_outside_words"] > 0
+    written = load_recipe(file=tmp_path / "run" / "recipe.yaml")
+    assert settled_prompt(str(teacher), written) == (asked, written)  # the run again, from its recipe alone
+    with pytest.raises(
+        RecipeError, match=r"The teacher has the prompt .*and the recipe's teacher\.template is"
+    ):
+        distill(
+            PromptedTeacher(str(teacher), "{text} {other}"), small.choice("three"), tmp_path / "no", written
+        )
     wrong = PromptedTeacher(str(teacher), "{text}")
-    with pytest.raises(RecipeError, match="does not fit the data"):
+    with pytest.raises(RecipeError, match="cannot be used: it holds"):
         distill(wrong, small.choice("three"), tmp_path / "no", recipe_for("kd", small.base))
     gkd = recipe_for("gkd", small.base, "student.embeddings=own")
     with pytest.raises(GradistillError, match=r"(?s)input gradients cannot be compared.*attribution_map, "):
@@ -226,8 +235,6 @@ def test_one_teacher_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert given(["a"]) == [[0.5, 0.5]]
     assert TeacherOptions(teacher=["runs/teacher"]).choice() == "runs/teacher"
     assert TeacherOptions(teacher=["a", "b"]).choice() == ["a", "b"]
-    prompt = TeacherOptions(teacher=["a"], teacher_template="A: {text}\\nB").choice()
-    assert prompt == PromptedTeacher("a", "A: {text}\nB")
     files = Path("a.csv"), Path("b.csv")
     assert TeacherOptions(teacher_answers=files[0], validation_answers=files[1]).choice() == TeacherAnswers(
         *files
@@ -235,11 +242,31 @@ def test_one_teacher_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     for options, message in (
         ({}, "neither was given"),
         ({"teacher": ["t"], "teacher_answers": files[0]}, "both were given"),
-        ({"teacher": ["t", "u"], "teacher_template": "{text}"}, "no single model"),
         ({"teacher": ["t"], "validation_answers": files[1]}, "--teacher answers the validation rows itself"),
     ):
         with pytest.raises(RecipeError, match=message):
             TeacherOptions(**options).choice()
+
+
+def test_a_prompt_is_for_models(small: Any, answer: Any, tmp_path: Path) -> None:
+    """Wherever it was given: of several models it is around the texts of each."""
+    assert prompted(["a", "b"], "{text}") == [PromptedTeacher("a", "{text}"), PromptedTeacher("b", "{text}")]
+    recipe = recipe_for("kd", small.base, "teacher.template='{text} {other}'")
+    for teacher, message in (
+        (answer, "around the texts of function"),
+        (["a", answer], "around the texts of function"),
+        (TeacherAnswers(tmp_path / "answers.csv"), "a file of answers, which were answered already"),
+        ([PromptedTeacher("a", "{text}"), "b"], "a model in a prompt"),
+    ):
+        with pytest.raises(RecipeError, match=message):
+            distill(teacher, small.choice("three"), tmp_path / "no", recipe)
+    data, folder = small.choice("three"), str(small.teachers["three"])
+    with pytest.raises(RecipeError, match=r"teacher\.template is set, and this command"):
+        prepared_run(folder, data, recipe)
+    with pytest.raises(RecipeError, match="--write-texts"):
+        write_texts(data, tmp_path / "texts.jsonl", recipe)
+    with pytest.raises(RecipeError, match=r"(?s)'finetune' learns from labels alone.*no teacher"):
+        load_recipe("finetune", changes=["teacher.template='{text}'"])
 
 
 def test_ids_name_the_text() -> None:

@@ -77,13 +77,14 @@ def test_a_hidden_word_is_hidden_in_the_prompt(tokenizer: Any) -> None:
 def test_templates_that_do_not_fit_are_refused() -> None:
     for template, message in (
         ("Is it good?", "it holds no field"),
-        ("{text} {other} {text}", r"it holds \{text\}, \{other\}, \{text\}"),
+        ("{text} {other} {text}", r"it holds \{text\} twice"),
         ("{text}", r"(?s)it holds \{text\}.*\{text\} and \{other\}, once each"),
         ("{text} {label} {other}", "label"),
         ("{text:>9} {other}", "a field has a format"),
         ("{text!r} {other}", "a field has a format"),
-        ("{text", "does not fit"),
-        ("{} {}", "does not fit"),
+        ("{text", "cannot be used"),
+        ("{} {other}", "a field has no name"),
+        ("{text} {other} {more}", "it names 3 columns"),
     ):
         with pytest.raises(RecipeError, match=message):
             PromptTemplate.of(template, TASK.text_columns)

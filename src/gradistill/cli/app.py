@@ -16,13 +16,13 @@ from gradistill.cli.export_command import export
 from gradistill.cli.option_groups import with_option_groups
 from gradistill.cli.options import (
     DistillationData,
-    DistillationRecipe,
     FinetuningData,
     FinetuningRecipe,
     LogOptions,
     PrintOptions,
     RunFolder,
     SignalOptions,
+    TaughtRecipe,
     TeacherOptions,
     output_option,
 )
@@ -98,7 +98,7 @@ def finetune(
 def distill(
     teacher: TeacherOptions,
     data: DistillationData,
-    recipe: DistillationRecipe,
+    recipe: TaughtRecipe,
     signals: SignalOptions,
     folder: RunFolder,
     log: PrintOptions,

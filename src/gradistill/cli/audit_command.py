@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gradistill.cli.options import Overwrite, PrintOptions, TeacherData, one_of, output_option
+from gradistill.cli.options import (
+    Overwrite,
+    PrintOptions,
+    TeacherData,
+    TeacherTemplate,
+    one_of,
+    output_option,
+    prompt_of,
+)
 
 if TYPE_CHECKING:  # what is loaded when the command runs
     from gradistill.commands.audit import AuditChoice
@@ -17,6 +25,20 @@ if TYPE_CHECKING:  # what is loaded when the command runs
 
 NAMED = "folder (PyTorch or ONNX), hub id, or python:module:function"
 """How a model of an audit is named."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditedTeacher:
+    """The reference, and how it reads the texts."""
+
+    teacher: Annotated[
+        list[str], typer.Option("--teacher", help=f"The reference: {NAMED}. Several are averaged.")
+    ]
+    teacher_template: TeacherTemplate = None
+
+    def choice(self) -> Any:
+        """The teacher. Raises RecipeError for a prompt of what reads none."""
+        return reference_of(self.teacher, self.teacher_template)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +195,7 @@ class AuditOptions:
 
 
 def audit(
-    teacher: Annotated[str, typer.Option("--teacher", help=f"The reference: {NAMED}.")],
+    teacher: AuditedTeacher,
     student: Annotated[
         list[str], typer.Option("--student", help=f"The classifier to audit: {NAMED}; may be repeated.")
     ],
@@ -191,8 +213,10 @@ def audit(
     trackers = list(dict.fromkeys(folder.report_to or ()))
     check_trackers(trackers)
     choice = options.choice()
-    models = [resolved(name) for name in (teacher, *student)]
-    found = audited(models[0], models[1:], data.choice(), folder.output, choice, overwrite=folder.overwrite)
+    models = [resolved(name) for name in student]
+    found = audited(
+        teacher.choice(), models, data.choice(), folder.output, choice, overwrite=folder.overwrite
+    )
     found.send_to(*trackers)
     sent = f"; sent to {', '.join(trackers)}" if trackers else ""
     log.report(audit_view(found), f"written to {folder.output}: open {found.page} in a browser{sent}", found)
@@ -203,6 +227,15 @@ def resolved(name: str) -> Any:
     from gradistill.auditing.function_predictor import PREFIX, function_at
 
     return function_at(name) if name.startswith(PREFIX) else name
+
+
+def reference_of(names: list[str], template: str | None) -> Any:
+    """The model, or the list of several, that others are compared with. Raises RecipeError for a prompt of what reads
+    none."""
+    from gradistill.commands.teacher_prompt import prompted
+
+    every = [resolved(name) for name in names]
+    return prompted(every[0] if len(every) == 1 else every, prompt_of(template))
 
 
 def steps_of(given: str) -> int | str:

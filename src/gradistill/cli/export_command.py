@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gradistill.cli.audit_command import NAMED, limits_of, resolved
+from gradistill.cli.audit_command import NAMED, limits_of, reference_of
 from gradistill.cli.options import (
     DATA,
     LabelMap,
@@ -16,6 +16,7 @@ from gradistill.cli.options import (
     Positive,
     PrintOptions,
     TableOptions,
+    TeacherTemplate,
     output_option,
 )
 
@@ -128,23 +129,44 @@ class ExportOptions:
         return ExportChoice(limits=limits_of(given.pop("fail_under")), **given)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ComparedTeacher:
+    """A model that the results are compared with, too."""
+
+    teacher: Annotated[
+        list[str] | None,
+        typer.Option("--teacher", help=f"Also compare with this model: {NAMED}. Several are averaged."),
+    ] = None
+    teacher_template: TeacherTemplate = None
+
+    def choice(self) -> Any:
+        """The teacher, None without one. Raises RecipeError for a prompt of none."""
+        from gradistill.errors import RecipeError
+
+        if self.teacher:
+            return reference_of(self.teacher, self.teacher_template)
+        if self.teacher_template is not None:
+            raise RecipeError(
+                "--teacher-template was given without --teacher", expected="both", remedy="leave it out"
+            )
+        return None
+
+
 def export(
     student: Annotated[str, typer.Option("--student", help="The PyTorch classifier: folder or hub id.")],
     data: ExportData,
     options: ExportOptions,
     folder: ExportFolder,
     log: PrintOptions,
-    teacher: Annotated[
-        str | None, typer.Option("--teacher", help=f"Also compare with this model: {NAMED}.")
-    ] = None,
+    compared: ComparedTeacher,
 ) -> None:
     """Write a student as an ONNX model, checked against what it was made from."""
     log.set_up()
     from gradistill.commands.export import export_model
     from gradistill.report.export_tables import export_view
 
-    judge = None if teacher is None else resolved(teacher)
     found = export_model(
-        student, folder.output, options.choice(), data=data.given(), teacher=judge, overwrite=folder.overwrite
-    )
+        student, folder.output, options.choice(),
+        data=data.given(), teacher=compared.choice(), overwrite=folder.overwrite,
+    )  # fmt: skip
     log.report(export_view(found), f"written to {folder.output}: its README.md shows how to run it", found)

@@ -36,6 +36,7 @@ RECIPE_FIELDS = {
     "layer_map": "student.layer_map",
     "student_width": "student.width",
     "student_size": "student.size",
+    "teacher_template": "teacher.template",
 }
 """The field of a recipe that an option sets."""
 
@@ -84,14 +85,6 @@ class TeacherOptions:
         ),
     ] = None
 
-    teacher_template: Annotated[
-        str | None,
-        typer.Option(
-            "--teacher-template",
-            help="A prompt that the teacher reads each row in, text columns in braces: 'Review: {text}\\nIs it good?'",
-        ),
-    ] = None
-
     @property
     def first(self) -> str | None:
         """The first model or function that is named."""
@@ -101,7 +94,6 @@ class TeacherOptions:
         """The teacher. The function that ``python:module:function`` names is imported here and nowhere else: nothing
         that a file holds may name one. Raises RecipeError for none, and for two."""
         from gradistill.auditing.function_predictor import PREFIX, function_at
-        from gradistill.data.prompt_template import PromptedTeacher
         from gradistill.data.teacher_answers import TeacherAnswers
         from gradistill.errors import RecipeError
 
@@ -121,20 +113,18 @@ class TeacherOptions:
                     remedy="leave --validation-answers out",
                 )
             every = [function_at(name) if name.startswith(PREFIX) else name for name in self.teacher]
-            if self.teacher_template is None:
-                return every[0] if len(every) == 1 else every
-            if len(every) == 1 and isinstance(every[0], str):
-                return PromptedTeacher(every[0], self.teacher_template.replace("\\n", "\n"))
-        if self.teacher_template is not None:
-            raise RecipeError(
-                "--teacher-template was given, and the teacher is no single model.",
-                expected="it beside one --teacher that is a folder or a hub id",
-                remedy="leave --teacher-template out",
-            )
+            return every[0] if len(every) == 1 else every
         assert self.teacher_answers is not None
         return TeacherAnswers(self.teacher_answers, self.validation_answers)
 
 
+TeacherTemplate = Annotated[
+    str | None,
+    typer.Option(
+        "--teacher-template",
+        help="A prompt that the teacher reads each row in, text columns in braces: 'Review: {text}\\nIs it good?'",
+    ),
+]
 TextColumns = Annotated[
     str | None, typer.Option("--text-columns", help="One or two, with a comma between; body.text in objects.")
 ]
@@ -317,7 +307,8 @@ class RecipeOptions:
     def _short_options(self) -> list[str]:
         """The options that stand for a field of the recipe, as changes of it."""
         given = {name: getattr(self, name, None) for name in RECIPE_FIELDS}
-        for name in ("student", "student_size"):
+        given["teacher_template"] = prompt_of(given["teacher_template"])
+        for name in ("student", "student_size", "teacher_template"):
             if text := given[name]:
                 given[name] = json.dumps(text)  # a folder may be called 12
         if (layers := given["layer_map"]) and layers[0].isdigit():
@@ -397,6 +388,13 @@ class DistillationRecipe(StudentRecipe):
     """The recipe of a student."""
 
     epochs: Epochs = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaughtRecipe(DistillationRecipe):
+    """The recipe of a student, and how its teacher reads the texts."""
+
+    teacher_template: TeacherTemplate = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -520,6 +518,11 @@ def label_pairs(given: str | None) -> dict[str, str] | None:
             remedy='correct it; labels with a comma or an = need JSON: \'{"a, b": "LABEL_0"}\'',
         )
     return found
+
+
+def prompt_of(given: str | None) -> str | None:
+    """A prompt as a shell passes it: ``\\n`` in it is a new line."""
+    return None if given is None else given.replace("\\n", "\n")
 
 
 def listed(names: str | None) -> tuple[str, ...] | None:

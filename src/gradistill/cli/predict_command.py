@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gradistill.cli.options import LogOptions, Overwrite, TextColumns, listed, output_option
+from gradistill.cli.options import LogOptions, Overwrite, TextColumns, listed, output_option, prompt_of
 from gradistill.printing import close_stdout, progress_shown, write
 
 _PIPE_CLOSED = 141
@@ -34,6 +34,13 @@ class PredictedRows:
         ),
     ]
     text_columns: TextColumns = None
+    template: Annotated[
+        str | None,
+        typer.Option(
+            "--template",
+            help="A prompt that the model reads each row in, text columns in braces: 'Review: {text}\\nIs it good?'",
+        ),
+    ] = None
     max_length: Annotated[
         int | None,
         typer.Option("--max-length", min=3, help="Tokens read at most (default: as the model was trained)."),
@@ -52,11 +59,13 @@ def predict(
     log.set_up()
     from gradistill.commands.predict import PIPE
     from gradistill.commands.predict import predict as predicted
+    from gradistill.commands.teacher_prompt import prompted
 
+    read: Any = prompted(model, prompt_of(rows.template))
     piped = str(rows.output) == PIPE
     try:
         found = predicted(
-            model, rows.data, rows.output,
+            read, rows.data, rows.output,
             text_columns=listed(rows.text_columns), max_length=rows.max_length, overwrite=rows.overwrite,
         )  # fmt: skip
     except BrokenPipeError:  # whoever read stdout has enough, as head has

@@ -38,6 +38,7 @@ from gradistill.commands.output_folder import FolderKind, check_output, draft_fo
 from gradistill.commands.row_sample import drawn_rows
 from gradistill.commands.run_record import described, versions
 from gradistill.commands.run_result import AuditResult
+from gradistill.commands.teacher_prompt import refuse_other_columns
 from gradistill.commands.token_examination import NOT_DEFINED, TokenExamination
 from gradistill.data import DataChoice, Splits, align_labels, read_splits
 from gradistill.data.data_source import Source
@@ -97,8 +98,9 @@ def audit(
     """Compare students with their teacher on data neither was fitted to; returns what ``audit.json`` holds.
 
     Parameters:
-        ``teacher``: a folder, a hub id, a pair ``(model, tokenizer)``, an ONNX model (folder or file), or a function.
-            It takes a list of texts (or of pairs) and returns probabilities ``(row, label)``, or scores ``(row,)``. Its
+        ``teacher``: a folder, a hub id, a pair ``(model, tokenizer)``, an ONNX model (folder or file), a function, or a
+            ``PromptedTeacher``; or a list of these, whose probabilities are averaged (docs/teachers.md). A function
+            takes a list of texts (or of pairs) and returns probabilities ``(row, label)``, or scores ``(row,)``. Its
             columns are in the order of its attribute ``labels``, of the teacher's labels, or of the data's.
         ``students``: one or more, given alike; any classifiers over the same labels. What needs gradients is measured
             between PyTorch classifiers only, and on words where they read different tokens.
@@ -123,13 +125,14 @@ def audit(
     check_output(output, AUDIT, overwrite=overwrite)
     choice = replace(choice, limits=_figure_limits(choice.limits))
     _check_parts(choice)
+    refuse_other_columns(teacher, data)
     start = perf_counter()
     models = AuditModels.load(teacher, students, choice.reference)
     folders = [model.folder for model in (models.teacher, *models.students)]
     of_words = models.token_labels
-    splits = with_positive(_splits(data, choice, models), data.positive, folders)
     length = models.text_length(choice.max_length)
     choice = replace(choice, max_length=length)
+    splits = with_positive(_splits(data, choice, models), data.positive, folders)
     models = models.ordered(splits.task).sharing_tokens(splits.rows, splits.task, length)
     if of_words:
         examination = TokenExamination(models, splits.task, splits, choice)
@@ -170,7 +173,7 @@ def audit(
             "teacher": _described(models.teacher),
             "students": [_described(student) for student in models.students],
             "reference": None if models.reference is None else _described(models.reference),
-            "settings": _settings(choice),
+            "settings": _settings(choice, models),
             "texts": {"max_length": length, **_windows(examination),
                       **{name: part.as_dict() for name, part in cut.items()}},
             "versions": versions(),
@@ -279,9 +282,13 @@ def _now() -> str:
 def _described(model: AuditModel) -> dict[str, Any]:
     if model.reader is not None:
         reader = model.reader
-        return described(reader.model, model.name, reader.probe) | model_identity(reader.model, reader.name)
+        prompt = {} if model.template is None else {"template": model.template}
+        known = described(reader.model, model.name, reader.probe) | model_identity(reader.model, reader.name)
+        return known | prompt
     file = model.predictor.file if isinstance(model.predictor, OnnxPredictor) else None
     found = {"name": Path(model.name).name, "kind": model.kind.split(" ", 1)[1]}
+    if model.members:
+        return found | {"models": [_described(member) for member in model.members]}
     return found | ({} if file is None else {"file": file.name, "sha256": checksum_of(file)})
 
 
@@ -299,6 +306,7 @@ def _splits(data: DataChoice, choice: AuditChoice, models: AuditModels) -> Split
     labels = models.teacher.labels
     names = None if labels == () else labels or ("LABEL_0",)
     models.refuse_other_kinds()
+    models.refuse_other_labels()
     if models.teacher.multi_label:
         data = replace(data, kind=data.kind or "multi_label")
     elif models.teacher.token_labels:
@@ -320,8 +328,9 @@ def _splits(data: DataChoice, choice: AuditChoice, models: AuditModels) -> Split
     return replace(splits, rows=rows)
 
 
-def _settings(choice: AuditChoice) -> dict[str, Any]:
+def _settings(choice: AuditChoice, models: AuditModels) -> dict[str, Any]:
     named = {
+        "prompt of the teacher": models.teacher.template,
         "split": choice.split, "seed": choice.seed, "max_length": choice.max_length, "rationale": choice.rationale,
         "challenge": choice.challenge, "watched words": ", ".join(choice.watched) or None,
         "slices": ", ".join(choice.slices) or None,

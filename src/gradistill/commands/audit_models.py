@@ -16,12 +16,22 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gradistill.auditing.function_predictor import PREFIX, FunctionPredictor, PredictFunction
+from gradistill.auditing.mean_predictor import MeanPredictor
 from gradistill.auditing.onnx_predictor import OnnxPredictor, model_folder_of, onnx_file
 from gradistill.auditing.predictor import ClassifierPredictor, OnProgress, Predictor
 from gradistill.auditing.windowed_predictor import WindowedPredictor
-from gradistill.commands.text_lengths import MOST, USUAL, LoadedModel, task_length, trained_windows
+from gradistill.commands.run_folder import record_of
+from gradistill.commands.text_lengths import (
+    MOST,
+    USUAL,
+    LoadedModel,
+    task_length,
+    trained_length,
+    trained_windows,
+)
 from gradistill.data import Task
 from gradistill.data.label_names import Match, match_names, match_numbers, numbers_of
+from gradistill.data.prompt_template import PromptedTeacher, PromptTemplate, set_template
 from gradistill.data.windows import Windows
 from gradistill.errors import DataError, ModelError, RecipeError
 from gradistill.models.facts import (
@@ -45,8 +55,12 @@ from gradistill.models.tokenizers import check_same_rows, check_same_tokens
 
 logger = logging.getLogger(__name__)
 
-AnyModel = ModelSource | PredictFunction
-"""A PyTorch classifier, an ONNX model (its folder or file), or a function from texts to probabilities."""
+OneModel = ModelSource | PredictFunction | PromptedTeacher
+"""A PyTorch classifier, an ONNX model (its folder or file), a function from texts to probabilities, or a model in a
+prompt."""
+
+AnyModel = OneModel | list[OneModel]
+"""One model, or several: the mean of their probabilities."""
 
 
 @dataclass(frozen=True)
@@ -55,19 +69,28 @@ class AuditModel:
 
     ``labels`` are the names of its outputs, None for a score (a regression), and ``()`` where only the data know them.
     ``predictor`` reads texts with the model's own tokenizer. ``reader`` holds a PyTorch classifier, None for others.
+    ``template`` is the prompt that it reads texts in (``reading``). ``members`` are those that a mean is of; its
+    ``folder`` is that of the first one with a folder.
     """
 
     owner: str
     name: str
     folder: str
     labels: tuple[str, ...] | None
-    predictor: ClassifierPredictor | OnnxPredictor | FunctionPredictor
+    predictor: ClassifierPredictor | OnnxPredictor | FunctionPredictor | MeanPredictor
     reader: LoadedModel | None = None
+    template: str | None = None
+    members: tuple[AuditModel, ...] = ()
 
     @classmethod
     def load(cls, source: AnyModel, owner: str, name: str, *, tokens: bool = False) -> AuditModel:
         """A classifier, or with ``tokens`` a token classifier too. Raises ModelError for what cannot be loaded."""
         given: Any = source
+        if isinstance(given, list):
+            return cls._mean(given, owner, name)
+        if isinstance(given, PromptedTeacher):
+            refuse_prompt_of(given.model)
+            return replace(cls.load(given.model, owner, name), template=given.template)
         if is_function(given):
             labels = getattr(given, "labels", ())
             known = None if labels is None else tuple(map(str, labels))
@@ -88,6 +111,42 @@ class AuditModel:
         predictor = ClassifierPredictor(model, tokenizer)
         return cls(owner, name, folder, known, predictor, LoadedModel(owner, folder, model))
 
+    @classmethod
+    def _mean(cls, given: Sequence[OneModel], owner: str, name: str) -> AuditModel:
+        """The labels are those of the first that names any. Raises RecipeError for no list of several models, and
+        DataError for other labels."""
+        refuse_other_lists(given)
+        found = [cls.load(each, f"{owner} {source_name(each)}", source_name(each)) for each in given]
+        classifiers = [model for model in found if not isinstance(model.predictor, FunctionPredictor)]
+        several = any(model.multi_label for model in classifiers)
+        for model in classifiers[1:]:
+            if model.multi_label != classifiers[0].multi_label:
+                raise other_kind(model, classifiers[0])
+        first = next((model for model in found if model.labels != ()), found[0])
+        for model in found:
+            if model.labels == () and first.labels:
+                raise RecipeError(
+                    f"the {model.owner} is a function without labels, and the {first.owner} has "
+                    f"{', '.join(first.labels)}",
+                    expected="names of its columns, to be paired with those of other models",
+                    remedy=f"give the function an attribute labels: {model.name}.labels = (…)",
+                )
+            model.refuse_other_labels(first.labels, first.owner)
+        members = tuple(model.of_several_labels() if several else model for model in found)
+        kind = "multi_label" if several else "scores" if first.labels is None else "classes"
+        predictor = MeanPredictor(tuple(model.predictor for model in members), kind)
+        templates, folders = {model.template for model in found}, [model.folder for model in classifiers]
+        return cls(
+            owner, name, (folders or [""])[0], first.labels, predictor,
+            template=templates.pop() if len(templates) == 1 else None, members=members,
+        )  # fmt: skip
+
+    def of_several_labels(self) -> AuditModel:
+        """The model, a function as one that returns a probability of its own for each label."""
+        if isinstance(self.predictor, FunctionPredictor):
+            return replace(self, predictor=replace(self.predictor, multi_label=True))
+        return self
+
     @property
     def model(self) -> PreTrainedModel | None:
         """A PyTorch classifier; None for other models."""
@@ -95,8 +154,10 @@ class AuditModel:
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase | None:
-        """What it reads texts with; a function reads the texts themselves."""
-        return None if isinstance(self.predictor, FunctionPredictor) else self.predictor.tokenizer
+        """What it reads texts with; a function reads the texts themselves, and a mean has several."""
+        if isinstance(self.predictor, FunctionPredictor | MeanPredictor):
+            return None
+        return self.predictor.tokenizer
 
     @property
     def multi_label(self) -> bool:
@@ -115,6 +176,7 @@ class AuditModel:
             ClassifierPredictor: "a PyTorch model",
             OnnxPredictor: "an ONNX model",
             FunctionPredictor: "a function",
+            MeanPredictor: "the mean of several models",
         }
         return kinds[type(self.predictor)]
 
@@ -122,8 +184,8 @@ class AuditModel:
         self, max_length: int, on_progress: OnProgress, windows: Windows | None = None
     ) -> Predictor:
         """The predictor, for texts of so many tokens; with ``windows`` of longer ones too. A function reads all of a
-        text."""
-        if isinstance(self.predictor, FunctionPredictor):
+        text, and each member of a mean as much as it was trained with."""
+        if isinstance(self.predictor, FunctionPredictor | MeanPredictor):
             return replace(self.predictor, on_progress=on_progress)
         shared = {"max_length": max_length, "on_progress": on_progress}
         if isinstance(self.predictor, ClassifierPredictor) and self.reader is not None:
@@ -132,16 +194,46 @@ class AuditModel:
             cutting = replace(self.predictor, **shared)
         return cutting if windows is None else WindowedPredictor(cutting, windows)
 
-    def ordered(self, labels: tuple[str, ...] | None) -> AuditModel:
-        """The model with its outputs in the order of ``labels``. Raises DataError for other labels."""
+    def reading(self, columns: Sequence[str], *, multi_label: bool = False) -> AuditModel:
+        """The model as it reads rows with these text columns; a mean has its members' predictors, in their order.
+
+        Raises RecipeError for a prompt without these columns.
+        """
+        if self.template is not None and self.tokenizer is not None:
+            set_template(self.tokenizer, PromptTemplate.of(self.template, columns))
+        if not isinstance(self.predictor, MeanPredictor):
+            return self.of_several_labels() if multi_label else self
+        members = tuple(member.reading(columns, multi_label=multi_label) for member in self.members)
+        predictors = tuple(member._as_trained(windows=len(columns) == 1) for member in members)
+        kind = "multi_label" if multi_label else self.predictor.kind
+        return replace(
+            self, members=members, predictor=replace(self.predictor, predictors=predictors, kind=kind)
+        )
+
+    def _as_trained(self, *, windows: bool) -> Predictor:
+        """The predictor, for texts of as many tokens as it was trained with, and in its windows."""
+        length = AuditModels(self, []).text_length(None if self.reader else trained_length(self.folder))
+        return self.predicting(length, lambda done: None, trained_windows(self.folder) if windows else None)
+
+    def refuse_other_labels(self, labels: tuple[str, ...] | None, reference: str) -> Match:
+        """Which of its outputs each of ``labels`` is. Raises DataError for other labels."""
         match = self._match(labels)
         if match is None:
             shown = [", ".join(names) if names else "a score" for names in (labels, self.labels)]
             raise DataError(
-                f"The labels of the teacher and of {self.name} differ.\n"
-                f"  teacher: {shown[0]}\n  {self.name}: {shown[1]}",
+                f"The labels of the {reference} and of {self.name} differ.\n"
+                f"  {reference}: {shown[0]}\n  {self.name}: {shown[1]}",
                 expected="the same names, in any order",
                 remedy="take two models of one task, or correct id2label in config.json",
+            )
+        return match
+
+    def ordered(self, labels: tuple[str, ...] | None) -> AuditModel:
+        """The model with its outputs in the order of ``labels``. Raises DataError for other labels."""
+        match = self.refuse_other_labels(labels, "teacher")
+        if self.members:
+            return replace(
+                self, labels=labels, members=tuple(member.ordered(labels) for member in self.members)
             )
         order = None if match.is_identity else match.positions
         if isinstance(self.predictor, FunctionPredictor):
@@ -261,11 +353,16 @@ class AuditModels:
                 )
         return own[0][1] if own else None
 
+    def refuse_other_labels(self) -> None:
+        """Raise DataError for models of other labels than the teacher's, where these are known without the data."""
+        for model in self.compared if self.teacher.labels != () else ():
+            model.refuse_other_labels(self.teacher.labels, "teacher")
+
     def ordered(self, task: Task) -> AuditModels:
         """All models with their outputs in the order of the teacher's labels, or of the data's where only these are
         known. Raises DataError for models of other labels."""
         labels = task.labels if self.teacher.labels == () else self.teacher.labels
-        teacher, *compared = (model.ordered(labels) for model in self.every)
+        teacher, *compared = (model.ordered(labels).reading(task.text_columns) for model in self.every)
         return self._with(teacher, compared)
 
     def sharing_tokens(self, splits: Mapping[str, Dataset], task: Task, max_length: int) -> AuditModels:
@@ -274,6 +371,13 @@ class AuditModels:
         for model in self.compared:
             if model.tokenizer is None or teacher.tokenizer is None:
                 compared.append(model)
+                continue
+            if model.template != teacher.template:
+                compared.append(model)
+                if model.reader is not None and teacher.reader is not None:
+                    notes.append(
+                        f"the {model.owner} reads no prompt around its texts, so {_on_words(model, teacher)}"
+                    )
                 continue
             try:
                 check_same_tokens(model.tokenizer, teacher.tokenizer)
@@ -284,7 +388,7 @@ class AuditModels:
                 if model.reader is not None and teacher.reader is not None:
                     notes.append(_other_tokens(model, teacher, error))
             else:
-                assert not isinstance(model.predictor, FunctionPredictor)
+                assert isinstance(model.predictor, ClassifierPredictor | OnnxPredictor)
                 shared = replace(model.predictor, tokenizer=teacher.tokenizer)
                 compared.append(replace(model, predictor=shared))
         return replace(self._with(teacher, compared), notes=tuple(notes))
@@ -298,7 +402,7 @@ class AuditModels:
 
     def warnings(self) -> list[str]:
         """What makes the figures of a pair mean less than they seem to, and what is left out."""
-        return [*self._alike(), *self.notes, *self._left_out()]
+        return [*self._other_prompts(), *self._alike(), *self.notes, *self._left_out()]
 
     def without_cascade(self) -> list[str]:
         """The students that have no blocks to randomise."""
@@ -307,6 +411,18 @@ class AuditModels:
             for student in self.students
             if student.reader is None
         ]
+
+    def _other_prompts(self) -> Iterator[str]:
+        """Of students whose run had this teacher read its texts in another prompt, or in one at all."""
+        for student in self.students:
+            record = record_of(student.folder)
+            of_teacher = (record.get("teacher") or {}).get("name") == Path(self.teacher.name).name
+            prompt = (record.get("teacher_source") or {}).get("template")
+            if of_teacher and prompt not in (None, self.teacher.template):
+                yield (
+                    f"{student.name} was distilled from the teacher in the prompt {prompt!r}, which is not the one "
+                    "that it reads here: give it as --teacher-template"
+                )
 
     def _alike(self) -> Iterator[str]:
         classifiers = [model for model in self.students if model.reader is not None]
@@ -371,15 +487,46 @@ def source_name(source: AnyModel) -> str:
     """What messages and reports call a model. Raises RecipeError for the name of a function, which only the command
     line may bring."""
     given: Any = source
+    if isinstance(given, list):
+        return "mean of " + ", ".join(Path(source_name(each)).name for each in given)
+    if isinstance(given, PromptedTeacher):
+        given = given.model
     if is_function(given):
         return FunctionPredictor(given).name
-    if isinstance(source, str) and source.startswith(PREFIX):
+    if isinstance(given, str) and given.startswith(PREFIX):
         raise RecipeError(
-            f"{source} names a function, whose module would be run",
+            f"{given} names a function, whose module would be run",
             expected="such a name on the command line only",
             remedy="pass the function itself",
         )
     return model_name(given)
+
+
+def refuse_prompt_of(given: Any) -> None:
+    """Raise RecipeError for what reads texts in no prompt: a function, or what has one already."""
+    if isinstance(given, list | PromptedTeacher) or is_function(given):
+        kind = "several models" if isinstance(given, list) else "a model in a prompt"
+        raise RecipeError(
+            f"a prompt was given around the texts of {source_name(given) if is_function(given) else kind}",
+            expected="a folder, a hub id, or a pair (model, tokenizer) in each prompt",
+            remedy="leave the prompt out: a function can make its own",
+        )
+
+
+def refuse_other_lists(given: Sequence[Any]) -> None:
+    """Raise RecipeError for fewer than two models, or the same twice (in the same prompt)."""
+    if len(given) < 2:
+        raise RecipeError(
+            f"the list of teachers holds {len(given) or 'none'}",
+            expected="two teachers or more",
+            remedy="name one teacher without a list, or several",
+        )
+    parts = [(e.model, e.template) if isinstance(e, PromptedTeacher) else (e, None) for e in given]
+    paths = [(os.path.realpath(model), t) for model, t in parts if isinstance(model, str | os.PathLike)]
+    if twice := [path for k, (path, template) in enumerate(paths) if (path, template) in paths[:k]]:
+        raise RecipeError(
+            f"the teacher {twice[0]} is named twice", expected="each teacher once", remedy="leave one out"
+        )
 
 
 def _same(one: AuditModel, other: AuditModel) -> bool:
@@ -388,9 +535,13 @@ def _same(one: AuditModel, other: AuditModel) -> bool:
 
 def _other_tokens(model: AuditModel, teacher: AuditModel, error: ModelError) -> str:
     first = next((line.strip(" -") for line in error.what.split("\n")[1:]), "")
+    return f"the {model.owner} reads other tokens than the teacher, so {_on_words(model, teacher)} ({first})"
+
+
+def _on_words(model: AuditModel, teacher: AuditModel) -> str:
+    """How maps of models with other tokens are compared."""
     fast = all(m.tokenizer is not None and m.tokenizer.is_fast for m in (model, teacher))
-    then = "maps are compared on words" if fast else "maps are not compared: words need a fast tokenizer"
-    return f"the {model.owner} reads other tokens than the teacher, so {then} ({first})"
+    return "maps are compared on words" if fast else "maps are not compared: words need a fast tokenizer"
 
 
 def check_students(students: Any) -> None:

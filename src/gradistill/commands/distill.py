@@ -24,6 +24,7 @@ from gradistill.commands.signal_stores import (
     AUTO,
     StoreChoice,
 )
+from gradistill.commands.teacher_prompt import refuse_other_columns, settled_prompt
 from gradistill.data import DataChoice
 from gradistill.data.data_source import Source
 from gradistill.models.model_source import model_paths
@@ -60,7 +61,9 @@ def distill(  # noqa: PLR0913 (public; callbacks are the Trainer's own keyword)
     Example: ``distill("runs/teacher", DataChoice("DATA/mrpc"), "runs/student", load_recipe("adkd")).student``
     """
     choice = DataChoice.of(data)
-    given: Any = teacher
+    given: Any
+    given, recipe = settled_prompt(teacher, recipe)
+    refuse_other_columns(given, choice)
     recipe = with_student(given, recipe)
     reads = (*teacher_paths(teacher), *model_paths(recipe.student.checkpoint), *choice.paths)
     check_run(Path(output), recipe, overwrite=overwrite, reads=reads)
@@ -69,6 +72,7 @@ def distill(  # noqa: PLR0913 (public; callbacks are the Trainer's own keyword)
         refuse_store(signals)
         run = prepared_words_run(given, choice, recipe, optional=TEST)
     else:
+        signals.check()
         run = prepared_run(given, choice, recipe, optional=TEST)
     run = replace(run, signals=signals, callbacks=callbacks)
     return RunResult(run.train(Path(output), overwrite=overwrite), Path(output))

@@ -15,7 +15,7 @@ import numpy as np
 
 from gradistill.auditing.onnx_predictor import GRAPHS, MODEL, QUANTIZED, OnnxPredictor, onnx_session
 from gradistill.auditing.predictor import ClassifierPredictor
-from gradistill.commands.audit_models import AnyModel, AuditModel, other_kind, source_name
+from gradistill.commands.audit_models import AnyModel, AuditModel, AuditModels, other_kind, source_name
 from gradistill.commands.export_choice import TO_TEACHER, ExportChoice, figure_of
 from gradistill.commands.export_cost import CostedModel, measured_costs
 from gradistill.commands.export_figures import ExportRows, ModelFigures, row_logits
@@ -78,6 +78,8 @@ def export_model(
     original, max_length = _loaded_student(student, choice)
     judge = None if teacher is None else _loaded_teacher(teacher, original)
     rows = None if rows_from is None else ExportRows.read(rows_from, choice, original)
+    if judge is not None and rows is not None:
+        judge = judge.reading(rows.task.text_columns)
     windows = trained_windows(original.folder) if rows is None or len(rows.task.text_columns) == 1 else None
     texts = counted_texts(choice, rows, rows_from)
     own, vocabulary = _with_vocabulary(original, choice, texts)
@@ -88,9 +90,9 @@ def export_model(
         logger.info(f"exporting {own.name}, texts of at most {max_length} tokens")
         graph = write_onnx(with_factors(_model(own)), tokenizer, file)
         write_model_files(_model(own), tokenizer, draft, max_length)
-        predictors: dict[str, Any] = (
-            {} if judge is None else {"teacher": judge.predicting(max_length, _ignore)}
-        )
+        predictors: dict[str, Any] = {}
+        if judge is not None:
+            predictors["teacher"] = judge.predicting(_length_of(judge, max_length), _ignore)
         predictors["student"] = original.predicting(max_length, _ignore)
         predictors["onnx"] = _predictor(file, own, max_length)
         logits: dict[str, np.ndarray] = {}
@@ -195,6 +197,11 @@ def _loaded_teacher(source: AnyModel, student: AuditModel) -> AuditModel:
     if judge.model is not None:
         judge.model.to("cpu").eval()  # pyright: ignore[reportArgumentType]
     return judge
+
+
+def _length_of(teacher: AuditModel, max_length: int) -> int:
+    """Texts are cut alike for both models; a teacher with a prompt reads as much as it was trained with."""
+    return max_length if teacher.template is None else AuditModels(teacher, []).text_length(None)
 
 
 def _parity(

@@ -13,6 +13,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from gradistill.auditing.function_predictor import FunctionPredictor
+from gradistill.auditing.mean_predictor import MeanPredictor
 from gradistill.auditing.onnx_predictor import OnnxPredictor
 from gradistill.batch import NOT_MODEL_INPUTS
 from gradistill.commands.audit_models import AuditModel, AuditModels
@@ -52,9 +53,9 @@ class CostedModel:
 
     @classmethod
     def of(cls, name: str, given: AuditModel) -> CostedModel | None:
-        """That of a loaded model; None for a function, which has no size and runs elsewhere."""
+        """That of a loaded model; None for a function, which has no size and runs elsewhere, and for a mean."""
         predictor = given.predictor
-        if isinstance(predictor, FunctionPredictor):
+        if isinstance(predictor, FunctionPredictor | MeanPredictor):
             return None
         file = predictor.file if isinstance(predictor, OnnxPredictor) else None
         return cls(name, predictor.tokenizer, given.model, file)
@@ -110,7 +111,7 @@ def measured_costs(
 
 
 def audit_costs(models: AuditModels, texts: Sequence[Texts], max_length: int) -> dict[str, Any]:
-    """What the models of an audit cost on the CPU, where they stay from now on; functions are left out."""
+    """What the models of an audit cost on the CPU, where they stay from now on; functions and means are left out."""
     costed = []
     for name, model in (("teacher", models.teacher), *zip(models.names, models.students, strict=True)):
         if model.model is not None:

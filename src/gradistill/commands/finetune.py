@@ -12,7 +12,13 @@ from gradistill.commands.model_pair import ModelPair
 from gradistill.commands.prepared_run import TEST
 from gradistill.commands.run_folder import check_run
 from gradistill.commands.run_result import RunResult
-from gradistill.commands.text_lengths import LoadedModel, new_length, task_windows
+from gradistill.commands.text_lengths import (
+    LoadedModel,
+    new_length,
+    refuse_idle_overlap,
+    refuse_windows,
+    task_windows,
+)
 from gradistill.commands.token_run import task_run_of
 from gradistill.data import DataChoice, read_splits
 from gradistill.data.data_source import Source
@@ -64,10 +70,11 @@ def finetune(
     reads = (*model_paths(model), *choice.paths)
     check_run(Path(output), recipe, overwrite=overwrite, reads=reads)
     check_training(recipe)
+    refuse_idle_overlap(recipe.training, model_folder(model))
+    tokenizer = load_tokenizer(model)
     splits = with_positive(read_splits(choice, optional=TEST), choice.positive)
     log_splits(splits)
     set_seed(recipe.training.seed)
-    tokenizer = load_tokenizer(model)
     head = Head(splits.task.labels, splits.task.multi_label, splits.task.token_labels)
     loaded, _ = load_classifier(model, head=head, new_head=True)
     if splits.task.multi_label:
@@ -75,7 +82,8 @@ def finetune(
         start_at_prior(loaded, flags.mean(axis=0).tolist(), len(flags))
     student = LoadedModel("model", model_folder(model), loaded)
     recipe = recipe.with_length(new_length(recipe.training.max_length, [student]))
-    recipe = recipe.with_windows(task_windows(recipe.training, splits.task, tokenizer, [student]))
+    recipe = recipe.with_windows(task_windows(recipe.training, tokenizer, student))
+    refuse_windows(recipe.windows, splits.task)
     names = {"student": model_name(model), "data": choice.name}
     run = task_run_of(splits.task)(
         recipe=recipe,

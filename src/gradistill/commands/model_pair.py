@@ -9,7 +9,9 @@ from functools import cached_property
 from gradistill.commands.text_lengths import LoadedModel
 from gradistill.objectives import ModelFacts, Pair
 from gradistill.recipe import Recipe
+from gradistill.signals import Signal
 from gradistill.signals.teacher import OnlineTeacher
+from gradistill.training.step import signals_of
 from gradistill.training.trainer import online_teacher
 
 
@@ -48,6 +50,14 @@ class ModelPair:
         if self.teacher is None:
             return None
         return Pair(self.student.probe, self.teacher.probe, self.shared_embeddings)
+
+    def required_signals(self) -> tuple[Signal, ...]:
+        """The teacher signals that the objectives need. Raises RecipeError where one cannot apply to the pair."""
+        pair, terms = self.facts, list(self.recipe.objectives.values())
+        assert pair is not None
+        for term in terms:
+            term.objective.check(pair)
+        return signals_of(terms, pair, "teacher")
 
     def readers(self) -> Iterator[tuple[str, LoadedModel]]:
         """The models by role, the student first."""

@@ -7,7 +7,7 @@ import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -20,6 +20,7 @@ from gradistill.commands.run_record import versions
 from gradistill.commands.text_predictor import Predicted, TextPredictor, check_number, load_predictor
 from gradistill.commands.token_predictor import TokenPredictor, predict_words
 from gradistill.commands.unfinished_predictions import folder_of, unfinished_predictions
+from gradistill.data.prompt_template import PromptedTeacher
 from gradistill.data.row_output import OUTPUTS, Columns, json_lines, refuse_taken_names, writer_of
 from gradistill.data.row_stream import CHUNK_ROWS, Chunk, RowStream, decoded_lines, format_of
 from gradistill.data.row_texts import (
@@ -49,7 +50,7 @@ _FORMAT = 1
 
 
 def predict(
-    model: ModelSource,
+    model: ModelSource | PromptedTeacher,
     data: str | Path,
     output: str | Path,
     *,
@@ -67,7 +68,8 @@ def predict(
     ``predicted_tags`` and ``predicted_spans``; stopped, it starts anew (docs/tokens.md).
 
     Parameters:
-        ``model``: a folder (PyTorch or ONNX), a hub id, or a pair ``(model, tokenizer)``.
+        ``model``: a folder (PyTorch or ONNX), a hub id, or a pair ``(model, tokenizer)``; in a prompt as
+            ``PromptedTeacher(model, template)``.
         ``data``: a file of rows: ``.csv``, ``.tsv``, ``.jsonl``, ``.parquet``, or ``.txt`` with one text a line;
             those of text also with ``.gz``. ``-`` is stdin, one text a line.
         ``output``: a file that ends in ``.csv``, ``.tsv``, ``.jsonl`` or ``.parquet``; ``-`` is stdout, one JSON object
@@ -95,6 +97,8 @@ def predict(
             return found | {"seconds": perf_counter() - began}
         job = _pipe_job(predictor, named) if source is None else _file_job(source, predictor, named)
         check_number(len(job.text_columns), predictor.text_columns)
+        if predictor.model.template is not None:  # the rows' columns may stand in another order
+            predictor = replace(predictor, model=predictor.model.reading(job.text_columns))
         _refuse_taken(job, predictor)
         done = _streamed(job, predictor) if target is None else _written(job, predictor, target, overwrite)
         done.warn(predictor)
@@ -258,6 +262,7 @@ def _purpose(job: _Job, predictor: TextPredictor) -> dict[str, Any]:
         "text_columns": list(job.text_columns),
         "max_length": predictor.max_length,
         **({} if predictor.windows is None else predictor.windows.as_dict()),
+        **({} if model.template is None else {"template": model.template}),
         "chunk_rows": CHUNK_ROWS,
         "device": device,
         "versions": versions(),

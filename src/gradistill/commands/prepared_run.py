@@ -15,12 +15,20 @@ from gradistill.commands.data_warnings import (
     with_positive,
 )
 from gradistill.commands.model_pair import ModelPair
-from gradistill.commands.student_budget import on_budget
+from gradistill.commands.student_budget import on_budget, refuse_more_layers
 from gradistill.commands.task_run import TaskRun
-from gradistill.commands.text_lengths import LoadedModel, task_length, task_windows
+from gradistill.commands.teacher_prompt import refuse_prompt
+from gradistill.commands.text_lengths import (
+    LoadedModel,
+    refuse_idle_overlap,
+    refuse_windows,
+    task_length,
+    task_windows,
+)
 from gradistill.commands.token_run import task_run_of
 from gradistill.data import DataChoice, Splits, align_labels, load_unlabelled, read_splits
 from gradistill.data.label_names import Outputs
+from gradistill.data.split_tables import refuse_missing
 from gradistill.errors import RecipeError
 from gradistill.models.device_map import DeviceMap
 from gradistill.models.factorized_embedding import factorize_embeddings
@@ -52,27 +60,38 @@ def prepared_run(
     optional: tuple[str, ...] = (),
     device_map: DeviceMap | None = None,
 ) -> TaskRun:
-    """The run with its teacher and a new student, and with those of the ``optional`` splits that exist."""
+    """The run with its teacher and a new student, and with those of the ``optional`` splits that exist.
+
+    What options and models decide is decided before the rows are read.
+    """
+    refuse_prompt(recipe, "this command")
+    refuse_idle_rows(data, recipe)
     tokenizer = load_tokenizer(teacher)
     teacher_model, _ = load_classifier(teacher, device_map=device_map, tokens=True)
-    names, tokens = label_names(teacher_model), is_token_classifier(teacher_model)
-    outputs = Outputs(tuple(names.values()), data.label_map or {}, labelled=True)
-    splits = read_splits(data, optional=optional, outputs=outputs)
-    refuse_other_kind_of_model(splits.task, is_multi_label(teacher_model), "teacher", tokens)
-    splits = align_labels(splits, names, label_map=data.label_map)
-    splits = with_positive(splits, data.positive, [model_folder(teacher)])
-    log_splits(splits)
-    if recipe.training.augment:
-        refuse_words(splits.task, "--augment")
-        refuse_gold_scores(recipe, splits, "copies that --augment makes")
     reader = LoadedModel("teacher", model_folder(teacher), teacher_model)
+    refuse_idle_overlap(recipe.training, reader.name)
     recipe = on_budget(recipe, teacher_model)
     set_seed(recipe.training.seed)
     student = build_student(reader, tokenizer, recipe.student)
     set_padding(teacher_model, tokenizer)
     length = task_length(recipe.training.max_length, tokenizer, [reader, student])
     recipe = recipe.with_length(length)
-    recipe = recipe.with_windows(task_windows(recipe.training, splits.task, tokenizer, [reader, student]))
+    recipe = recipe.with_windows(task_windows(recipe.training, tokenizer, reader))
+    models = ModelPair.of(student, reader, recipe)
+    names, tokens = label_names(teacher_model), is_token_classifier(teacher_model)
+    if not tokens:  # those of words are checked by their own run
+        models.required_signals()
+
+    outputs = Outputs(tuple(names.values()), data.label_map or {}, labelled=True)
+    splits = read_splits(data, optional=optional, outputs=outputs)
+    refuse_other_kind_of_model(splits.task, is_multi_label(teacher_model), "teacher", tokens)
+    refuse_windows(recipe.windows, splits.task)
+    splits = align_labels(splits, names, label_map=data.label_map)
+    splits = with_positive(splits, data.positive, [model_folder(teacher)])
+    log_splits(splits)
+    if recipe.training.augment:
+        refuse_words(splits.task, "--augment")
+        refuse_gold_scores(recipe, splits, "copies that --augment makes")
     if recipe.student.checkpoint is not None:
         own = load_tokenizer(recipe.student.checkpoint)
         check_same_rows(own, tokenizer, splits.rows["train"], splits.task, max_length=length)
@@ -81,7 +100,7 @@ def prepared_run(
         logger.warning(warning)
     return task_run_of(splits.task)(
         recipe=recipe,
-        models=ModelPair.of(student, reader, recipe),
+        models=models,
         tokenizer=tokenizer,
         names={"teacher": model_name(teacher), "data": data.name},
         splits=replace(splits, warnings=(*splits.warnings, *warnings)),
@@ -89,17 +108,24 @@ def prepared_run(
     )
 
 
-def unlabelled_rows(data: DataChoice, recipe: Recipe, splits: Splits) -> Dataset | None:
-    """The rows without labels, numbered behind those of the training split."""
+def refuse_idle_rows(data: DataChoice, recipe: Recipe) -> None:
+    """Raise an error for unlabelled rows that nothing learns from, or whose file is not there."""
     if data.unlabelled is None:
-        return None
-    refuse_words(splits.task, "--unlabelled")
+        return
     if not recipe.needs_teacher:
         raise RecipeError(
             f"unlabelled rows are given for {recipe.method!r}, which learns from labels alone",
             expected="a method with a teacher",
             remedy="see gradistill methods",
         )
+    refuse_missing(data.unlabelled)
+
+
+def unlabelled_rows(data: DataChoice, recipe: Recipe, splits: Splits) -> Dataset | None:
+    """The rows without labels, numbered behind those of the training split."""
+    if data.unlabelled is None:
+        return None
+    refuse_words(splits.task, "--unlabelled")
     refuse_gold_scores(recipe, splits, "unlabelled rows")
     rows = load_unlabelled(data.unlabelled, splits.task, first_index=len(splits.rows["train"]))
     logger.info(f"unlabelled: {len(rows)} rows, which learn from the teacher alone")
@@ -132,13 +158,7 @@ def cut_checkpoint(model: PreTrainedModel, settings: StudentSettings) -> PreTrai
     """A checkpoint with as many of its own layers as the settings want; all of them where they leave it open."""
     if settings.layers is None:
         return model
-    depth = model.config.num_hidden_layers
-    if settings.layers > depth:
-        raise RecipeError(
-            f"The student is to have {settings.layers} layers, and the checkpoint {settings.checkpoint} has {depth}.",
-            expected=f"at most {depth}",
-            remedy="lower --student-layers, or take another checkpoint",
-        )
+    refuse_more_layers(settings, model.config)
     return student_from_teacher(
         model, settings.layers, layer_map=settings.layer_map, dropout=settings.dropout
     )
@@ -170,17 +190,22 @@ def build_student(
     return student
 
 
+def refuse_rank(settings: StudentSettings) -> None:
+    """Raise RecipeError for a rank of embeddings that are the teacher's."""
+    if settings.embedding_rank is not None and settings.embeddings != "own":
+        raise RecipeError(
+            f"student.embedding_rank is set, and student.embeddings is {settings.embeddings}",
+            expected="embeddings of the student's own: a copy of the teacher's has its rank",
+            remedy="set student.embeddings to own, or leave the rank out",
+        )
+
+
 def set_embedding_rank(model: PreTrainedModel, settings: StudentSettings) -> None:
     """Divide the student's embeddings into two factors, where the settings have a rank for them."""
     if getattr(model.config, "embedding_rank", None) is not None:
         model.config.embedding_rank = None  # the teacher's, or a checkpoint's: training does not keep it
     if settings.embedding_rank is not None:
-        if settings.embeddings != "own":
-            raise RecipeError(
-                f"student.embedding_rank is set, and student.embeddings is {settings.embeddings}",
-                expected="embeddings of the student's own: a copy of the teacher's has its rank",
-                remedy="set student.embeddings to own, or leave the rank out",
-            )
+        refuse_rank(settings)
         lost = factorize_embeddings(model, settings.embedding_rank)
         logger.info(
             f"embeddings of rank {settings.embedding_rank}: {lost:.0%} of their norm is lost at first"

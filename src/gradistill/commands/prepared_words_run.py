@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase, set_seed
 
-from gradistill.auditing.function_predictor import PredictFunction
 from gradistill.commands.answer_sources import AnswerSource
-from gradistill.commands.audit_models import is_function
+from gradistill.commands.audit_models import OneModel, is_function
 from gradistill.commands.data_warnings import (
     log_splits,
     refuse_other_kind_of_model,
@@ -21,19 +21,20 @@ from gradistill.commands.data_warnings import (
 from gradistill.commands.file_source import FileSource
 from gradistill.commands.function_source import FunctionSource, function_name
 from gradistill.commands.live_source import LiveSource
-from gradistill.commands.mean_source import mean_source
+from gradistill.commands.mean_source import MeanSource, mean_source
 from gradistill.commands.model_pair import ModelPair
 from gradistill.commands.prepared_run import (
     cut_checkpoint,
     refuse_gold_scores,
+    refuse_idle_rows,
     refuse_width_of_checkpoint,
     set_embedding_rank,
     unlabelled_rows,
 )
 from gradistill.commands.signal_stores import StoreChoice
-from gradistill.commands.student_budget import on_budget_apart
-from gradistill.commands.text_lengths import LoadedModel, apart_length, task_length
-from gradistill.commands.words_run import WordsRun
+from gradistill.commands.student_budget import on_budget_apart, refuse_budget_apart, refuse_more_layers
+from gradistill.commands.text_lengths import LoadedModel, apart_length, refuse_idle_overlap, task_length
+from gradistill.commands.words_run import WordsRun, no_near_words
 from gradistill.data import DataChoice, Splits, align_labels, read_splits
 from gradistill.data.label_names import Outputs
 from gradistill.data.prompt_template import PromptedTeacher, PromptTemplate, set_template
@@ -45,19 +46,20 @@ from gradistill.models.loading import (
     Head,
     label_names,
     load_classifier,
+    load_config,
     load_tokenizer,
     set_padding,
 )
-from gradistill.models.model_source import ModelSource, model_folder, model_paths
+from gradistill.models.model_source import model_folder, model_paths
 from gradistill.models.student import silence_embedding_dropout, student_for_labels
 from gradistill.models.tokenizers import check_same_tokens
+from gradistill.objectives.base import ANY_PAIR, Pair
+from gradistill.objectives.crossing import refuse_what_cannot_cross
 from gradistill.recipe import Recipe, StudentSettings
 
 logger = logging.getLogger(__name__)
 
-AnyTeacher = (
-    ModelSource | PromptedTeacher | TeacherAnswers | PredictFunction | list[ModelSource | PredictFunction]
-)
+AnyTeacher = OneModel | TeacherAnswers | list[OneModel]
 """A classifier, files of answers, a function from texts to probabilities, or several classifiers and functions."""
 
 
@@ -99,7 +101,7 @@ def teacher_paths(teacher: AnyTeacher) -> tuple[str, ...]:
     if isinstance(given, PromptedTeacher):
         return model_paths(given.model)
     if isinstance(given, list):
-        return model_paths(*(each for each in given if not is_function(each)))
+        return tuple(path for each in given for path in teacher_paths(each))
     return () if is_function(given) else model_paths(given)
 
 
@@ -128,9 +130,11 @@ def prepared_words_run(
     """The run of a teacher for which ``is_apart`` holds, with a new student, and with those of the ``optional`` splits
     that exist.
 
-    The recipe names the student's checkpoint (``with_student``).
+    The recipe names the student's checkpoint (``with_student``). What options and models decide is decided before the
+    rows are read.
     """
-    source, splits = _source(teacher, data, optional)
+    _refuse_options(teacher, data, recipe)
+    source, splits = _source(teacher, TeacherRows(data, optional, recipe.student))
     log_splits(splits)
     for rows, given in (
         ("copies that --augment makes", recipe.training.augment),
@@ -138,12 +142,6 @@ def prepared_words_run(
     ):
         if given:
             refuse_gold_scores(recipe, splits, rows)
-    if recipe.training.windows not in (None, "off"):
-        raise RecipeError(
-            f"windows are {recipe.training.windows}, and a teacher that reads the texts by itself has other ones",
-            expected="a teacher with the student's tokens",
-            remedy="leave --windows out: long texts are cut",
-        )
     recipe = on_budget_apart(recipe, Head(splits.task.labels, splits.task.multi_label))
     set_seed(recipe.training.seed)
     student, tokenizer = _student(recipe.student, splits)
@@ -160,23 +158,59 @@ def prepared_words_run(
     )
 
 
-def _source(teacher: AnyTeacher, data: DataChoice, optional: tuple[str, ...]) -> tuple[AnswerSource, Splits]:
+def _refuse_options(teacher: AnyTeacher, data: DataChoice, recipe: Recipe) -> None:
+    """Raise an error for settings that no rows could make right."""
+    given: Any = teacher
+    kind = _kind_of_outputs(given)
+    settings, training = recipe.student, recipe.training
+    assert settings.checkpoint is not None
+    refuse_idle_rows(data, recipe)
+    if training.windows not in (None, "off"):
+        raise RecipeError(
+            f"windows are {training.windows}, and a teacher that reads the texts by itself has other ones",
+            expected="a teacher with the student's tokens",
+            remedy="leave --windows out: long texts are cut",
+        )
+    refuse_idle_overlap(training, "")
+    if training.augment and kind is not None:
+        raise no_near_words(kind)
+    facts = replace(ANY_PAIR.teacher, own_texts=True, outputs_only=kind is not None)
+    refuse_what_cannot_cross(recipe.objectives.values(), Pair(ANY_PAIR.student, facts))
+    _refuse_student(settings)
+    refuse_more_layers(settings, load_config(settings.checkpoint))
+
+
+def _kind_of_outputs(teacher: Any) -> str | None:
+    """What a teacher is of which outputs alone are known; None for a model."""
+    if isinstance(teacher, TeacherAnswers):
+        return FileSource.kind
+    return (
+        MeanSource.kind
+        if isinstance(teacher, list)
+        else FunctionSource.kind
+        if is_function(teacher)
+        else None
+    )
+
+
+def _source(teacher: AnyTeacher, rows: TeacherRows) -> tuple[AnswerSource, Splits]:
     """The teacher, and the rows with their labels in its order."""
     given: Any = teacher
+    data = rows.data
     if isinstance(given, TeacherAnswers):
         files = [AnswerFile.read(file) for file in (given.file, given.validation) if file is not None]
         if files[0].labels is None:
             _refuse_label_map(data, "the file's answers are the labels themselves, or scores")
-        splits = _rows(data, optional, files[0].labels, "file of answers")
+        splits = rows.read(files[0].labels, "file of answers")
         splits = with_positive(splits, data.positive)
         return FileSource.of(given, files, splits), splits
     if isinstance(given, list):
-        return mean_source(given, data, _rows(data, optional))
+        return mean_source(given, data, rows.of_several)
     if is_function(given):
         own = getattr(given, "labels", None)
         if own is None:
             _refuse_label_map(data, "the function names no labels (its attribute labels)")
-        splits = _rows(data, optional, None if own is None else [*map(str, own)], "function")
+        splits = rows.read(None if own is None else [*map(str, own)], "function")
         if own is None and splits.task.labels is not None:
             logger.info(
                 f"the function's columns are taken for {', '.join(splits.task.labels)}, in this order; "
@@ -189,7 +223,7 @@ def _source(teacher: AnyTeacher, data: DataChoice, optional: tuple[str, ...]) ->
         template, given = given.template, given.model
         notes = {"template": template}
     tokenizer, (model, _) = load_tokenizer(given), load_classifier(given)
-    splits = _rows(data, optional, [*label_names(model).values()])
+    splits = rows.read([*label_names(model).values()])
     if template is not None:
         set_template(tokenizer, PromptTemplate.of(template, splits.task.text_columns))
     refuse_other_kind_of_model(splits.task, is_multi_label(model), "teacher")
@@ -199,16 +233,31 @@ def _source(teacher: AnyTeacher, data: DataChoice, optional: tuple[str, ...]) ->
     return LiveSource(reader, tokenizer, task_length(None, tokenizer, [reader]), notes), splits
 
 
-def _rows(
-    data: DataChoice, optional: tuple[str, ...], names: Sequence[str] | None = None, owner: str = "teacher"
-) -> Splits:
-    """The rows, with their labels in the order of the teacher's ``names``, where it has some."""
-    outputs = None if names is None else Outputs(tuple(names), data.label_map or {}, labelled=True)
-    splits = read_splits(data, optional=optional, outputs=outputs)
-    refuse_words(splits.task, "a teacher that reads the texts by itself")
-    if names is None:
-        return splits
-    return align_labels(splits, dict(enumerate(names)), owner, label_map=data.label_map)
+@dataclass(frozen=True)
+class TeacherRows:
+    """How the rows are read for a teacher, once it is known which labels it has; and the settings of its student."""
+
+    data: DataChoice
+    optional: tuple[str, ...]
+    student: StudentSettings
+
+    def read(self, names: Sequence[str] | None = None, owner: str = "teacher") -> Splits:
+        """The rows, with their labels in the order of the teacher's ``names``, where it has some."""
+        data, outputs = self.data, None
+        if names is not None:
+            refuse_budget_apart(self.student, Head(tuple(names) if len(names) > 1 else None))
+            outputs = Outputs(tuple(names), data.label_map or {}, labelled=True)
+        splits = read_splits(data, optional=self.optional, outputs=outputs)
+        refuse_words(splits.task, "a teacher that reads the texts by itself")
+        if names is None:
+            return splits
+        return align_labels(splits, dict(enumerate(names)), owner, label_map=data.label_map)
+
+    def of_several(self, names: Sequence[str] | None) -> Splits:
+        """The rows for several teachers; ``names`` are None where they are functions without labels."""
+        if names is None:
+            _refuse_label_map(self.data, "the functions name no labels (their attribute labels)")
+        return self.read(names)
 
 
 def _refuse_label_map(data: DataChoice, why: str) -> None:
@@ -220,8 +269,7 @@ def _refuse_label_map(data: DataChoice, why: str) -> None:
         )
 
 
-def _student(settings: StudentSettings, splits: Splits) -> tuple[LoadedModel, PreTrainedTokenizerBase]:
-    """The student of the checkpoint, and its tokenizer."""
+def _refuse_student(settings: StudentSettings) -> None:
     refuse_width_of_checkpoint(settings)
     if settings.embeddings != "own":
         raise RecipeError(
@@ -229,6 +277,10 @@ def _student(settings: StudentSettings, splits: Splits) -> tuple[LoadedModel, Pr
             expected="own",
             remedy="--set student.embeddings=own",
         )
+
+
+def _student(settings: StudentSettings, splits: Splits) -> tuple[LoadedModel, PreTrainedTokenizerBase]:
+    """The student of the checkpoint, and its tokenizer."""
     assert settings.checkpoint is not None
     tokenizer = load_tokenizer(settings.checkpoint)
     head = Head(splits.task.labels, splits.task.multi_label)

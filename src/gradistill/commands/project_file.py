@@ -23,6 +23,7 @@ from gradistill.commands.defaults import DEFAULT_METHOD
 from gradistill.commands.export_choice import ExportChoice
 from gradistill.data import DataChoice
 from gradistill.data.data_choice import LabelKind
+from gradistill.data.prompt_template import named_fields
 from gradistill.errors import GradistillError, RecipeError
 from gradistill.models.packaged import PACKAGED
 from gradistill.recipe import Recipe, load_recipe
@@ -92,7 +93,12 @@ class TeacherStage(Training):
     """A model to fine-tune, or one that is fine-tuned already."""
 
     model: str = PACKAGED
-    fine_tuned: str | None = None
+    fine_tuned: Texts | None = Field(
+        default=None, min_length=1, description="one model, or several whose probabilities are averaged"
+    )
+    template: str | None = Field(
+        default=None, description="a prompt around the texts that teacher.fine_tuned reads"
+    )
 
 
 class StudentStage(Training):
@@ -155,8 +161,8 @@ class Project:
     file: Path
     output: Path
     data: DataChoice
-    teacher: str | None
-    """A teacher that is fine-tuned already."""
+    teachers: tuple[str, ...]
+    """Those that are fine-tuned already: one, several as one, or none."""
     model: str
     finetuning: Recipe
     distillation: Recipe
@@ -189,6 +195,13 @@ def read_project(file: Path) -> Project:
         )
     if plan.teacher.fine_tuned is not None:
         _refuse_idle(file, raw, lines)
+    elif plan.teacher.template is not None:
+        error = RecipeError(
+            "teacher.template is given without teacher.fine_tuned, and teachers are fine-tuned without a prompt",
+            expected="a model that was fine-tuned with this prompt",
+            remedy="name it as teacher.fine_tuned, or remove teacher.template",
+        )
+        raise _placed(error, file, ("teacher", "template"), lines)
     with _at(file, ("teacher",), lines):
         finetuning = load_recipe("finetune", changes=plan.teacher.changes(plan.seed), authors_settings=False)
     with _at(file, ("student",), lines):
@@ -199,6 +212,9 @@ def read_project(file: Path) -> Project:
             checkpoint = _resolved(student.checkpoint, base)
             settings = distillation.student.model_copy(update={"checkpoint": checkpoint})
             distillation = distillation.model_copy(update={"student": settings})
+    if plan.teacher.template is not None:
+        with _at(file, ("teacher", "template"), lines):
+            distillation = _with_prompt(distillation, plan.teacher.template)
     with _at(file, ("audit",), lines):
         audit = None if plan.audit is None else AuditChoice(
             split=plan.audit.split, max_rows=plan.audit.max_rows, limits=plan.audit.fail_under, seed=plan.seed
@@ -209,18 +225,29 @@ def read_project(file: Path) -> Project:
             seed=plan.seed, embedding_bits=plan.export.embedding_bits, vocabulary_size=plan.export.vocabulary_size,
             trim_vocabulary=data.source if plan.export.trim_vocabulary else None,
         )  # fmt: skip
-    teacher = plan.teacher.fine_tuned
     return Project(
         file=file,
         output=base / plan.output,
         data=data,
-        teacher=None if teacher is None else _resolved(teacher, base),
+        teachers=tuple(_resolved(name, base) for name in plan.teacher.fine_tuned or ()),
         model=_resolved(plan.teacher.model, base),
         finetuning=finetuning,
         distillation=distillation,
         audit=audit,
         export=export,
     )
+
+
+def _with_prompt(recipe: Recipe, template: str) -> Recipe:
+    """The student's recipe with the prompt that its teacher reads."""
+    named_fields(template)
+    if recipe.teacher.template is not None:
+        raise RecipeError(
+            "teacher.template is given, and student.set changes it",
+            expected="one prompt",
+            remedy="leave it out of student.set",
+        )
+    return recipe.with_template(template)
 
 
 def _resolved(name: str, base: Path) -> str:
@@ -264,7 +291,7 @@ def _texts(content: Any, place: Place = ()) -> Iterator[tuple[Place, str]]:
 
 def _refuse_idle(file: Path, raw: Mapping[Any, Any], lines: Mapping[Place, int]) -> None:
     """A teacher that is there already is not trained: what would train it would be ignored."""
-    if idle := [name for name in raw["teacher"] if name != "fine_tuned"]:
+    if idle := [name for name in raw["teacher"] if name not in ("fine_tuned", "template")]:
         error = RecipeError(
             f"teacher.{idle[0]} is given, and teacher.fine_tuned too, which is trained already",
             expected="one of them",

@@ -20,8 +20,10 @@ from gradistill.commands.export import FIGURES as EXPORT_FIGURES
 from gradistill.commands.export import export_model
 from gradistill.commands.finetune import finetune
 from gradistill.commands.output_folder import FolderKind, held
+from gradistill.commands.prepared_words_run import AnyTeacher
 from gradistill.commands.project_file import Project, read_project
 from gradistill.commands.run_folder import CARD, METRICS, record_of
+from gradistill.commands.teacher_prompt import prompted
 from gradistill.data import DataChoice
 from gradistill.data.data_source import path_text
 from gradistill.data.file_readers import ending_of
@@ -115,10 +117,11 @@ def _carried_through(plan: Project) -> dict[str, Any]:
     data = _data_needs(plan.data)
     stages: dict[str, Any] = {}
 
-    if plan.teacher is None:
+    if not plan.teachers:
         _carry(_teacher_stage(plan, data), ledger, stages)
-    teacher = plan.teacher or str(plan.output / TEACHER)
-    weights = weights_of(teacher)
+    teachers = list(plan.teachers) or [str(plan.output / TEACHER)]
+    weights = "+".join(map(weights_of, teachers))
+    teacher: Any = teachers if len(teachers) > 1 else teachers[0]
     _carry(_student_stage(plan, data, teacher, weights), ledger, stages)
     student = str(plan.output / STUDENT)
     both = {TEACHER: weights, STUDENT: weights_of(student)}
@@ -133,7 +136,7 @@ def _carried_through(plan: Project) -> dict[str, Any]:
 
     found = {
         "stages": stages,
-        TEACHER: record_of(teacher) or None,
+        TEACHER: None if isinstance(teacher, list) else record_of(teacher) or None,
         STUDENT: record_of(student),
         AUDIT: read_object(plan.output / AUDIT / AUDIT_FIGURES) if AUDIT in stages else None,
         EXPORT: _export_figures(plan, stages),
@@ -189,7 +192,7 @@ def _teacher_stage(plan: Project, data: Mapping[str, Any]) -> Stage:
     )  # fmt: skip
 
 
-def _student_stage(plan: Project, data: Mapping[str, Any], teacher: str, weights: str) -> Stage:
+def _student_stage(plan: Project, data: Mapping[str, Any], teacher: AnyTeacher, weights: str) -> Stage:
     folder, recipe = plan.output / STUDENT, plan.distillation
     needs = {"recipe": recipe.as_written(), TEACHER: weights, "data": data}
     if recipe.student.checkpoint:
@@ -199,20 +202,25 @@ def _student_stage(plan: Project, data: Mapping[str, Any], teacher: str, weights
     )
 
 
-def _audit_stage(plan: Project, data: Mapping[str, Any], both: Mapping[str, str], teacher: str) -> Stage:
+def _audit_stage(
+    plan: Project, data: Mapping[str, Any], both: Mapping[str, str], teacher: AnyTeacher
+) -> Stage:
     assert plan.audit is not None
     folder, choice, rows = plan.output / AUDIT, plan.audit, replace(plan.data, unlabelled=None)
     settings = {"split": choice.split, "max_rows": choice.max_rows, "fail_under": dict(choice.limits)}
-    needs = {AUDIT: {**settings, "seed": choice.seed}, **both, "data": data}
+    needs = {AUDIT: {**settings, "seed": choice.seed}, **both, **_prompt_of(plan), "data": data}
 
     def make() -> None:
-        found = audit(teacher, [str(plan.output / STUDENT)], rows, folder, choice, overwrite=True)
+        judge = prompted(teacher, plan.distillation.teacher.template)
+        found = audit(judge, [str(plan.output / STUDENT)], rows, folder, choice, overwrite=True)
         found.send_to(*known_trackers(plan.distillation.training.arguments.get("report_to")))
 
     return Stage(AUDIT, folder / AUDIT_FIGURES, needs, make)
 
 
-def _export_stage(plan: Project, data: Mapping[str, Any], both: Mapping[str, str], teacher: str) -> Stage:
+def _export_stage(
+    plan: Project, data: Mapping[str, Any], both: Mapping[str, str], teacher: AnyTeacher
+) -> Stage:
     assert plan.export is not None
     folder, choice, rows = plan.output / EXPORT, plan.export, replace(plan.data, unlabelled=None)
     settings = {
@@ -227,13 +235,19 @@ def _export_stage(plan: Project, data: Mapping[str, Any], both: Mapping[str, str
     settings |= {
         name: value for name, value in smaller.items() if value != usual[name]
     }  # as earlier versions wrote
-    needs = {EXPORT: settings, **both, "data": data}
+    needs = {EXPORT: settings, **both, **_prompt_of(plan), "data": data}
 
     def make() -> None:
-        student = str(plan.output / STUDENT)
-        export_model(student, folder, choice, data=rows, teacher=teacher, overwrite=True)
+        student, judge = str(plan.output / STUDENT), prompted(teacher, plan.distillation.teacher.template)
+        export_model(student, folder, choice, data=rows, teacher=judge, overwrite=True)
 
     return Stage(EXPORT, folder / EXPORT_FIGURES, needs, make)
+
+
+def _prompt_of(plan: Project) -> dict[str, str]:
+    """The prompt around the teacher's texts, where there is one."""
+    template = plan.distillation.teacher.template
+    return {} if template is None else {"template": template}
 
 
 def _data_needs(choice: DataChoice) -> dict[str, Any]:
@@ -306,10 +320,11 @@ def _settings(plan: Project) -> dict[str, Any]:
         "data": plan.data.name,
         "columns of text": ", ".join(plan.data.columns or ()),
         "label": plan.data.label,
-        "teacher made from": plan.teacher or plan.model,
+        "teacher made from": ", ".join(plan.teachers) or plan.model,
+        "prompt of the teacher": plan.distillation.teacher.template,
         "method": plan.distillation.method,
         "student's layers": plan.distillation.student.layers,
-        "epochs of the teacher": None if plan.teacher else plan.finetuning.training.epochs,
+        "epochs of the teacher": None if plan.teachers else plan.finetuning.training.epochs,
         "epochs of the student": plan.distillation.training.epochs,
         "seed": plan.distillation.training.seed,
     }

@@ -67,6 +67,11 @@ class StoreChoice:
     def folder(self) -> Path | None:
         return None if self.where in ("auto", "online") else Path(self.where)
 
+    def check(self) -> None:
+        """Raise StoreError for a folder that holds no finished store."""
+        if self.folder is not None:
+            Manifest.read(self.folder)
+
     @property
     def written_as(self) -> Encoding:
         if self.encoding is None and self.folder is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from gradistill.errors import RecipeError
 from gradistill.models.facts import is_multi_label, is_token_classifier
@@ -38,11 +38,30 @@ def on_budget(recipe: Recipe, teacher: PreTrainedModel) -> Recipe:
 def on_budget_apart(recipe: Recipe, head: Head) -> Recipe:
     """``on_budget`` for a checkpoint that reads other tokens than its teacher: its depth alone is found."""
     settings = recipe.student
-    if settings.size is None:
-        return recipe
+    return recipe if settings.size is None else _fitted(recipe, _apart(settings, head))
+
+
+def refuse_budget_apart(settings: StudentSettings, head: Head) -> None:
+    """Raise RecipeError where no student of the checkpoint fits."""
+    if settings.budget is not None:
+        _apart(settings, head).fitted(settings.budget)
+
+
+def _apart(settings: StudentSettings, head: Head) -> Fitting:
     assert settings.checkpoint is not None
     model = empty_classifier(settings.checkpoint, head)
-    return _fitted(recipe, Fitting(model, _given(settings), settings.checkpoint, ranks=False, widths=False))
+    return Fitting(model, _given(settings), settings.checkpoint, ranks=False, widths=False)
+
+
+def refuse_more_layers(settings: StudentSettings, checkpoint: PreTrainedConfig) -> None:
+    """Raise RecipeError for more layers than the checkpoint with this configuration has."""
+    depth = checkpoint.num_hidden_layers
+    if (settings.layers or 0) > depth:
+        raise RecipeError(
+            f"The student is to have {settings.layers} layers, and the checkpoint {settings.checkpoint} has {depth}.",
+            expected=f"at most {depth}",
+            remedy="lower --student-layers, or take another checkpoint",
+        )
 
 
 def _given(settings: StudentSettings) -> Student:
@@ -53,13 +72,8 @@ def _given(settings: StudentSettings) -> Student:
 def _fitted(recipe: Recipe, fitting: Fitting) -> Recipe:
     settings, budget = recipe.student, recipe.student.budget
     assert budget is not None
-    depth = fitting.model.config.num_hidden_layers
-    if settings.checkpoint is not None and (settings.layers or 0) > depth:
-        raise RecipeError(
-            f"The student is to have {settings.layers} layers, and the checkpoint {fitting.source} has {depth}.",
-            expected=f"at most {depth}",
-            remedy="lower --student-layers, or take another checkpoint",
-        )
+    if settings.checkpoint is not None:
+        refuse_more_layers(settings, fitting.model.config)
     found, size = fitting.fitted(budget)
     logger.info(f"student.size {settings.size}: {found.of(fitting.source)}; {budget.shown(size)}")
     if found.width is not None and settings.width is None:

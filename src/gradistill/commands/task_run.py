@@ -174,11 +174,7 @@ class TaskRun(Run):
 
     def required_signals(self) -> tuple[Signal, ...]:
         """The teacher signals that the objectives need. Raises RecipeError where one cannot apply to the pair."""
-        pair = self.models.facts
-        assert pair is not None
-        for term in self.terms:
-            term.objective.check(pair)
-        return tuple(signals_of(self.terms, pair, "teacher"))
+        return self.models.required_signals()
 
     def plan(
         self, signals: Sequence[Signal], training: Dataset, encoding: Encoding, folder: Path | None

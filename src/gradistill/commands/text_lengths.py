@@ -78,35 +78,23 @@ def trained_windows(name: str | Path) -> Windows | None:
 
 
 def task_windows(
-    settings: TrainingSettings, task: Task, tokenizer: PreTrainedTokenizerBase, readers: Sequence[LoadedModel]
+    settings: TrainingSettings, tokenizer: PreTrainedTokenizerBase, first: LoadedModel
 ) -> Windows | None:
     """The windows of texts longer than the length, which is settled: as set, or as the first reader was trained.
 
-    Raises RecipeError for rows that have no windows, and for an overlap that leaves no room.
+    Raises RecipeError for a tokenizer that finds none, and for an overlap that leaves no room.
     """
-    first, length = readers[0], settings.max_length
+    length, recorded = settings.max_length, trained_windows(first.name)
     assert length is not None
-    recorded = trained_windows(first.name)
     pool = settings.windows or (recorded.pool if recorded else "off")
     overlap = settings.window_overlap
     if pool == "off":
-        if overlap is not None:
-            raise RecipeError(
-                f"window_overlap is {overlap}, and long texts are cut",
-                expected="windows: mean or max",
-                remedy="give --windows mean, or leave --window-overlap out",
-            )
+        refuse_idle_overlap(settings, first.name)
         if recorded:
             logger.info(f"windows off, as set; the {first.owner} was trained with {recorded.pool}")
         return None
-    if len(task.text_columns) != 1 or task.token_labels or not tokenizer.is_fast:
-        what = "words with a tag each" if task.token_labels else "pairs of texts"
-        what = what if tokenizer.is_fast else "a tokenizer without character offsets"
-        raise RecipeError(
-            f"windows are {pool}, and there are none for {what}",
-            expected="one text a row, and a fast tokenizer",
-            remedy="leave --windows out: long texts are cut",
-        )
+    if not tokenizer.is_fast:
+        raise _no_windows(pool, "a tokenizer without character offsets")
     if overlap is None:
         overlap = recorded.overlap if recorded else min(OVERLAP, length // 4)
     room = length - tokenizer.num_special_tokens_to_add()
@@ -123,6 +111,33 @@ def task_windows(
             f"windows {pool}, overlap {overlap}, as set; the {first.owner} was trained with {trained}"
         )
     return found
+
+
+def refuse_idle_overlap(settings: TrainingSettings, folder: str) -> None:
+    """Raise RecipeError for an overlap where the settings, and the record in the first reader's folder, have no
+    windows."""
+    if settings.window_overlap is None:
+        return
+    if settings.windows == "off" or (settings.windows is None and trained_windows(folder) is None):
+        raise RecipeError(
+            f"window_overlap is {settings.window_overlap}, and long texts are cut",
+            expected="windows: mean or max",
+            remedy="give --windows mean, or leave --window-overlap out",
+        )
+
+
+def refuse_windows(windows: Windows | None, task: Task) -> None:
+    """Raise RecipeError for rows that have no windows."""
+    if windows is not None and (len(task.text_columns) != 1 or task.token_labels):
+        raise _no_windows(windows.pool, "words with a tag each" if task.token_labels else "pairs of texts")
+
+
+def _no_windows(pool: str, what: str) -> RecipeError:
+    return RecipeError(
+        f"windows are {pool}, and there are none for {what}",
+        expected="one text a row, and a fast tokenizer",
+        remedy="leave --windows out: long texts are cut",
+    )
 
 
 def _of_recipe(file: Path) -> Any:

@@ -12,19 +12,20 @@ from jaxtyping import Bool, Float
 from scipy.special import expit, softmax
 
 from gradistill.auditing.predictor import OnProgress, limits_of
-from gradistill.commands.audit_models import AuditModel, AuditModels
+from gradistill.commands.audit_models import AuditModel, AuditModels, source_name
 from gradistill.commands.run_folder import record_of
 from gradistill.commands.text_lengths import trained_length, trained_windows
 from gradistill.commands.token_predictor import TokenPredictor
 from gradistill.data.changed_copies import Copy
 from gradistill.data.label_metrics import above
+from gradistill.data.prompt_template import PromptedTeacher, named_fields
 from gradistill.data.raw_words import Texts
 from gradistill.data.row_stream import CHUNK_ROWS
 from gradistill.data.tokenization import Losses, losses, refuse_no_room
 from gradistill.data.validation import text_fault
 from gradistill.data.windows import Windows
 from gradistill.errors import DataError, ModelError
-from gradistill.models.model_source import ModelSource, model_name
+from gradistill.models.model_source import ModelSource
 
 CHARACTERS_AT_ONCE = 2_000_000
 """Characters of texts, at most, that are tokenized together; one text is never divided."""
@@ -151,12 +152,14 @@ class TextPredictor:
             )
 
 
-def load_predictor(model: ModelSource, *, max_length: int | None = None) -> TextPredictor | TokenPredictor:
+def load_predictor(
+    model: ModelSource | PromptedTeacher, *, max_length: int | None = None
+) -> TextPredictor | TokenPredictor:
     """A fine-tuned classifier as a function from texts to probabilities, a token classifier as one from words to tags.
 
     Parameters:
         ``model``: a folder (PyTorch, or ONNX as ``gradistill export`` writes it), a hub id, or a pair
-            ``(model, tokenizer)``.
+            ``(model, tokenizer)``; in a prompt as ``PromptedTeacher(model, template)``.
         ``max_length``: tokens of a text that are read at most, special ones included; by default as the model was
             trained (``commands.text_lengths``).
 
@@ -171,7 +174,7 @@ def load_predictor(model: ModelSource, *, max_length: int | None = None) -> Text
         probabilities = predictor([("The company rose 3 %.", "Shares fell."), ("One.", "Two.")])
         print(dict(zip(predictor.labels, probabilities[0])))
     """
-    loaded = AuditModel.load(model, "model", model_name(model), tokens=True)
+    loaded = AuditModel.load(model, "model", source_name(model), tokens=True)
     if loaded.reader is None and max_length is None:
         max_length = trained_length(loaded.folder)
     length = AuditModels(loaded, []).text_length(max_length)
@@ -179,8 +182,14 @@ def load_predictor(model: ModelSource, *, max_length: int | None = None) -> Text
     if loaded.token_labels:
         return TokenPredictor(loaded, length, tuple(map(str, columns)) if columns else None)
     columns = tuple(map(str, columns)) if columns else None
+    if loaded.template is not None:
+        columns = columns or tuple(named_fields(loaded.template))
+        loaded = loaded.reading(columns)
     predictor = TextPredictor(loaded, length, columns, trained_windows(loaded.folder))
-    predictor.predicted([("a",)])  # an ONNX file may be anything: its outputs are checked before any work
+    texts = 1 if loaded.template is None else len(columns or ())
+    predictor.predicted(
+        [("a",) * texts]
+    )  # an ONNX file may be anything: its outputs are checked before any work
     if predictor.labels is not None and len(set(predictor.labels)) < len(predictor.labels):
         raise ModelError(
             f"Two labels of {loaded.name} have the same name: {', '.join(predictor.labels)}",

@@ -130,12 +130,7 @@ class WordsRun(TaskRun):
     def near_words_of(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         if isinstance(self.source, LiveSource):
             return self.source.reader.model, self.source.tokenizer
-        raise RecipeError(
-            "--augment makes copies with near words of the teacher's embeddings, and the teacher is "
-            f"{self.source.kind}.",
-            expected="a model as teacher",
-            remedy="write the copies to a file (gradistill augment), have them answered, and give it as --unlabelled",
-        )
+        raise no_near_words(self.source.kind)
 
     def measure(self, trainer: Any, encoded: EncodedRows) -> dict[str, float]:
         """The loyalties of the untrained student on a sample: the floors."""
@@ -202,6 +197,15 @@ class WordsRun(TaskRun):
             reader = self.source.reader
             return found | {"teacher": described(reader.model, name, reader.probe)}
         return found | {"teacher": {"name": name, "layers": None, "hidden": None, "parameters": None}}
+
+
+def no_near_words(kind: str) -> RecipeError:
+    """Of a teacher whose embeddings are not known."""
+    return RecipeError(
+        f"--augment makes copies with near words of the teacher's embeddings, and the teacher is {kind}.",
+        expected="a model as teacher",
+        remedy="write the copies to a file (gradistill augment), have them answered, and give it as --unlabelled",
+    )
 
 
 def copy_words(rows: Dataset, task: Any) -> list[str]:

@@ -13,6 +13,7 @@ from gradistill.commands.answer_sources import Asked, facts_of_outputs
 from gradistill.commands.data_warnings import log_splits, refuse_words
 from gradistill.commands.prepared_run import unlabelled_rows
 from gradistill.commands.task_run import labelled_rows
+from gradistill.commands.teacher_prompt import refuse_prompt
 from gradistill.commands.words_run import copy_words
 from gradistill.data import DataChoice, Task, read_splits
 from gradistill.data.changed_copies import as_texts
@@ -48,6 +49,7 @@ def write_texts(data: DataChoice | Source, output: str | Path, recipe: Recipe) -
     """
     file = Path(output)
     _refuse_output(file)
+    refuse_prompt(recipe, "--write-texts")
     choice = DataChoice.of(data)
     splits = read_splits(choice)
     refuse_words(splits.task, "--write-texts")

@@ -11,6 +11,8 @@ from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from gradistill.errors import RecipeError
 
+MOST_TEXTS = 2
+"""Texts of a row, at most."""
 _KEPT_AS = "gradistill_prompt_template"
 
 
@@ -18,13 +20,17 @@ _KEPT_AS = "gradistill_prompt_template"
 class PromptedTeacher:
     """A classifier that reads each row in a prompt: ``template`` names the text columns in braces.
 
-    ``model`` is a folder, a hub id, or a pair ``(model, tokenizer)``. Doubled braces stand for themselves.
+    ``model`` is a folder, a hub id, or a pair ``(model, tokenizer)``. Doubled braces stand for themselves. Raises
+    RecipeError for a template that names no column.
 
     Example: ``PromptedTeacher("runs/qwen", "Review: {text}\\nIs it good?")``
     """
 
     model: Any
     template: str
+
+    def __post_init__(self) -> None:
+        named_fields(self.template)
 
 
 @dataclass(frozen=True)
@@ -41,18 +47,12 @@ class PromptTemplate:
     def of(cls, template: str, columns: Sequence[str]) -> PromptTemplate:
         """Raises RecipeError for a template that does not hold each of the text columns once."""
         expected = " and ".join(f"{{{name}}}" for name in columns) + ", once each"
-        try:
-            parts = list(Formatter().parse(template))
-        except ValueError as error:
-            raise _bad_template(template, str(error), expected) from error
-        named = [name for _, name, _, _ in parts if name is not None]
-        if any(spec or conversion for _, name, spec, conversion in parts if name is not None):
-            raise _bad_template(template, "a field has a format", expected)
+        named = named_fields(template, expected)
         if sorted(named) != sorted(columns):
-            shown = ", ".join(f"{{{name}}}" for name in named) or "no field"
+            shown = ", ".join(f"{{{name}}}" for name in named)
             raise _bad_template(template, f"it holds {shown}", expected)
         literals, last = [], ""
-        for literal, name, _, _ in parts:
+        for literal, name, _, _ in Formatter().parse(template):
             last += literal
             if name is not None:
                 literals.append(last)
@@ -72,6 +72,26 @@ class PromptTemplate:
     def tokens(self, tokenizer: PreTrainedTokenizerBase) -> int:
         """How many tokens there are beside those of the texts, special ones included."""
         return len(_encoded(tokenizer, [self.filled([""] * len(self.places))[0]])["input_ids"][0])
+
+
+def named_fields(template: str, expected: str = "each text column in braces, once: {text}") -> list[str]:
+    """The columns that a template names, in its order. Raises RecipeError for a template that can fit no rows."""
+    try:
+        parts = [(name, spec or conversion) for _, name, spec, conversion in Formatter().parse(template)]
+    except ValueError as error:
+        raise _bad_template(template, str(error), expected) from error
+    named = [name for name, _ in parts if name is not None]
+    if any(form for name, form in parts if name is not None):
+        raise _bad_template(template, "a field has a format", expected)
+    if not named:
+        raise _bad_template(template, "it holds no field", expected)
+    if twice := [name for k, name in enumerate(named) if name in named[:k]]:
+        raise _bad_template(template, f"it holds {{{twice[0]}}} twice", expected)
+    if not all(named):
+        raise _bad_template(template, "a field has no name", expected)
+    if len(named) > MOST_TEXTS:
+        raise _bad_template(template, f"it names {len(named)} columns", "one text column, or two of a pair")
+    return named
 
 
 class PromptEncoding(BatchEncoding):
@@ -168,7 +188,7 @@ def _shorten(
 
 def _bad_template(template: str, why: str, expected: str) -> RecipeError:
     return RecipeError(
-        f"the template {template!r} does not fit the data: {why}",
+        f"the template {template!r} cannot be used: {why}",
         expected=expected,
         remedy="name each text column in braces; a brace of the prompt itself is doubled: {{",
     )

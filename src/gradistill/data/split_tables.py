@@ -81,14 +81,21 @@ def _opened(source: Source, wanted: Wanted) -> _Shelf | Callable[[], Table]:
             return _file(path)
     except (OSError, ValueError) as error:
         raise DataError(f"{source!r} cannot be opened: {error}") from None
-    if ending_of(path) or not _HUB_ID.fullmatch(source):
+    refuse_missing(source)
+    return _hub(source)
+
+
+def refuse_missing(source: Source) -> None:
+    """Raise DataError for the path of nothing that is there, which is no hub id either."""
+    if not is_path(source) or Path(text := path_text(source)).exists():
+        return
+    if ending_of(Path(text)) or not _HUB_ID.fullmatch(text):
         raise DataError(
-            f"There is no file or folder {source!r}.",
+            f"There is no file or folder {text!r}.",
             expected=f"a folder with train and validation files ({LISTED}), one such file, a folder of "
             "save_to_disk, or a hub id such as glue/sst2 or owner/name:config",
             remedy="check the path",
         )
-    return _hub(source)
 
 
 def _taken(shelf: _Shelf, wanted: Wanted, task: Task | None) -> tuple[dict[str, Table], list[Problem]]:

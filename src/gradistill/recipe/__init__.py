@@ -2,12 +2,19 @@
 
 from gradistill.recipe.recipe_files import shipped_methods
 from gradistill.recipe.resolver import load_recipe
-from gradistill.recipe.schema import ComputeSettings, Recipe, StudentSettings, TrainingSettings
+from gradistill.recipe.schema import (
+    ComputeSettings,
+    Recipe,
+    StudentSettings,
+    TeacherSettings,
+    TrainingSettings,
+)
 
 __all__ = [
     "ComputeSettings",
     "Recipe",
     "StudentSettings",
+    "TeacherSettings",
     "TrainingSettings",
     "load_recipe",
     "shipped_methods",

@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from gradistill.batch import MOST_SEED
+from gradistill.data.prompt_template import named_fields
 from gradistill.data.windows import Windows
 from gradistill.errors import RecipeError, nearest
 from gradistill.models.layer_map import LayerMap
@@ -68,6 +69,22 @@ class StudentSettings(Strict):
     def budget(self) -> Budget | None:
         """What ``size`` means; None without one."""
         return None if self.size is None else Budget.of(self.size)
+
+
+class TeacherSettings(Strict):
+    """How the teacher reads the texts. Which teacher it is, a recipe does not say."""
+
+    template: str | None = Field(
+        default=None,
+        description='a prompt that the teacher reads each row in, text columns in braces: "Review: {text}\\nGood?"',
+    )
+
+    @pydantic.field_validator("template")
+    @classmethod
+    def _is_a_template(cls, given: str | None) -> str | None:
+        if given is not None:
+            named_fields(given)
+        return given
 
 
 Pooling = Annotated[
@@ -166,6 +183,7 @@ class ComputeSettings(Strict):
 
 
 LATER = {
+    "teacher": ("template",),
     "student": ("size",),
     "training": ("augment", "average_weights", "thresholds", "windows", "window_overlap"),
     "compute": ("gradient_conflict", "gradient_cap"),
@@ -188,6 +206,7 @@ class Recipe(Strict):
     summary: str = ""
     source: str = ""
     task: str | None = None
+    teacher: TeacherSettings = TeacherSettings()
     student: StudentSettings = StudentSettings()
     training: TrainingSettings = TrainingSettings()
     compute: ComputeSettings = ComputeSettings()
@@ -204,6 +223,8 @@ class Recipe(Strict):
             for name in names:
                 if flat[part][name] == type(getattr(self, part)).model_fields[name].default:
                     del flat[part][name]
+        if not flat["teacher"]:
+            del flat["teacher"]
         whole = shipped(self.method)["objectives"] if self.method in shipped_methods() else {}
         left_out = dict.fromkeys(name for name in whole if name not in self.objectives)
         flat["objectives"] = left_out | {
@@ -216,6 +237,10 @@ class Recipe(Strict):
     def as_written(self) -> dict[str, Any]:
         """The recipe as it is written to files, cards and messages: plain values, secrets left out."""
         return redacted(self.as_dict())
+
+    def with_template(self, template: str | None) -> Recipe:
+        """The same recipe with the prompt that the teacher reads each row in; None for none."""
+        return self.model_copy(update={"teacher": TeacherSettings(template=template)})
 
     def with_length(self, max_length: int) -> Recipe:
         """The same recipe with the length at which texts are cut."""
@@ -278,6 +303,12 @@ def validated(raw: dict[str, Any]) -> Recipe:
     refuse_no_conflict(built.values(), recipe.compute.gradient_conflict)
     refuse_redacted(recipe.training.arguments, "training.arguments")
     _refuse_unanswered_copies(recipe)
+    if recipe.teacher.template is not None and not recipe.needs_teacher:
+        raise RecipeError(
+            f"teacher.template is set, and {recipe.method!r} learns from labels alone: there is no teacher",
+            expected="a method with a teacher",
+            remedy="leave teacher.template out, or see gradistill methods",
+        )
     return recipe
 
 
