@@ -124,7 +124,7 @@ def audit(
     choice = replace(choice, limits=_figure_limits(choice.limits))
     _check_parts(choice)
     start = perf_counter()
-    models = AuditModels.load(teacher, students, choice.reference)
+    models = AuditModels.load(teacher, students, choice.reference, choice.loading)
     folders = [model.folder for model in (models.teacher, *models.students)]
     of_words = models.token_labels
     splits = with_positive(_splits(data, choice, models), data.positive, folders)

@@ -22,7 +22,6 @@ from gradistill.commands.token_run import task_run_of
 from gradistill.data import DataChoice, Splits, align_labels, load_unlabelled, read_splits
 from gradistill.data.label_names import Outputs
 from gradistill.errors import RecipeError
-from gradistill.models.device_map import DeviceMap
 from gradistill.models.factorized_embedding import factorize_embeddings
 from gradistill.models.facts import is_multi_label, is_token_classifier
 from gradistill.models.loading import label_names, load_classifier, load_tokenizer, set_padding
@@ -35,6 +34,7 @@ from gradistill.models.student import (
     student_from_checkpoint,
     student_from_teacher,
 )
+from gradistill.models.teacher_loading import AS_IT_IS, TeacherLoading
 from gradistill.models.tokenizers import check_same_rows, check_same_tokens
 from gradistill.recipe import Recipe, StudentSettings
 
@@ -50,11 +50,11 @@ def prepared_run(
     recipe: Recipe,
     *,
     optional: tuple[str, ...] = (),
-    device_map: DeviceMap | None = None,
+    loading: TeacherLoading = AS_IT_IS,
 ) -> TaskRun:
     """The run with its teacher and a new student, and with those of the ``optional`` splits that exist."""
     tokenizer = load_tokenizer(teacher)
-    teacher_model, _ = load_classifier(teacher, device_map=device_map, tokens=True)
+    teacher_model, _ = load_classifier(teacher, loading=loading, tokens=True)
     names, tokens = label_names(teacher_model), is_token_classifier(teacher_model)
     outputs = Outputs(tuple(names.values()), data.label_map or {}, labelled=True)
     splits = read_splits(data, optional=optional, outputs=outputs)

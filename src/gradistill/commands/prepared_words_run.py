@@ -50,6 +50,7 @@ from gradistill.models.loading import (
 )
 from gradistill.models.model_source import ModelSource, model_folder, model_paths
 from gradistill.models.student import silence_embedding_dropout, student_for_labels
+from gradistill.models.teacher_loading import AS_IT_IS, TeacherLoading
 from gradistill.models.tokenizers import check_same_tokens
 from gradistill.recipe import Recipe, StudentSettings
 
@@ -123,14 +124,19 @@ def with_student(teacher: AnyTeacher, recipe: Recipe) -> Recipe:
 
 
 def prepared_words_run(
-    teacher: AnyTeacher, data: DataChoice, recipe: Recipe, *, optional: tuple[str, ...] = ()
+    teacher: AnyTeacher,
+    data: DataChoice,
+    recipe: Recipe,
+    *,
+    optional: tuple[str, ...] = (),
+    loading: TeacherLoading = AS_IT_IS,
 ) -> WordsRun:
     """The run of a teacher for which ``is_apart`` holds, with a new student, and with those of the ``optional`` splits
     that exist.
 
     The recipe names the student's checkpoint (``with_student``).
     """
-    source, splits = _source(teacher, data, optional)
+    source, splits = _source(teacher, data, optional, loading)
     log_splits(splits)
     for rows, given in (
         ("copies that --augment makes", recipe.training.augment),
@@ -160,9 +166,13 @@ def prepared_words_run(
     )
 
 
-def _source(teacher: AnyTeacher, data: DataChoice, optional: tuple[str, ...]) -> tuple[AnswerSource, Splits]:
+def _source(
+    teacher: AnyTeacher, data: DataChoice, optional: tuple[str, ...], loading: TeacherLoading
+) -> tuple[AnswerSource, Splits]:
     """The teacher, and the rows with their labels in its order."""
     given: Any = teacher
+    if isinstance(given, TeacherAnswers | list) or is_function(given):
+        loading.refuse("a teacher that is no model, or is several")
     if isinstance(given, TeacherAnswers):
         files = [AnswerFile.read(file) for file in (given.file, given.validation) if file is not None]
         if files[0].labels is None:
@@ -188,7 +198,7 @@ def _source(teacher: AnyTeacher, data: DataChoice, optional: tuple[str, ...]) ->
     if isinstance(given, PromptedTeacher):
         template, given = given.template, given.model
         notes = {"template": template}
-    tokenizer, (model, _) = load_tokenizer(given), load_classifier(given)
+    tokenizer, (model, _) = load_tokenizer(given), load_classifier(given, loading=loading)
     splits = _rows(data, optional, [*label_names(model).values()])
     if template is not None:
         set_template(tokenizer, PromptTemplate.of(template, splits.task.text_columns))
