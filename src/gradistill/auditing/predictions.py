@@ -71,13 +71,13 @@ def predict_rows(
 
     Example: ``teacher = predict_rows(model, rows, Collator(tokenizer))``
     """
-    logits: list[Any] = [None] * len(rows)
-    maps: list[Any] = [None] * len(rows)
-    signed: list[Any] = [None] * len(rows)
     network = model.model if isinstance(model, ProbedModel) else model
     if is_narrow(network):
         found = predict_logits(network, rows, collate, on_progress=on_progress)
         return Predictions(found, multi_label=is_multi_label(network), thresholds=thresholds_of(network))
+    logits: list[Any] = [None] * len(rows)
+    maps: list[Any] = [None] * len(rows)
+    signed: list[Any] = [None] * len(rows)
     probed = ProbedModel.of(model)
     with frozen_eval(probed.model):
         for some in row_batches(rows, collate, probed.device, labels=labels):

@@ -66,5 +66,5 @@ AS_IT_IS = TeacherLoading()
 
 
 def is_narrow(model: nn.Module) -> bool:
-    """Whether a model computes in a type narrower than float32."""
-    return torch.finfo(next(model.parameters()).dtype).bits < 32
+    """Whether a model computes in a floating point type narrower than float32."""
+    return any(parameter.dtype in (torch.bfloat16, torch.float16) for parameter in model.parameters())
