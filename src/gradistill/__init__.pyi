@@ -41,6 +41,7 @@ from gradistill.errors import GradistillError as GradistillError
 from gradistill.models.loading import load_classifier as load_classifier
 from gradistill.models.loading import load_tokenizer as load_tokenizer
 from gradistill.models.student import student_from_teacher as student_from_teacher
+from gradistill.models.teacher_loading import TeacherLoading as TeacherLoading
 from gradistill.objectives.term import Term as Term
 from gradistill.recipe.resolver import load_recipe as load_recipe
 from gradistill.recipe.schema import Recipe as Recipe

@@ -133,6 +133,15 @@ class Batch:
         """The mean over the tokens of a row that are ``known``; 0 where none is."""
         return torch.where(known, values, 0.0).sum(1) / known.sum(1).clamp(min=1)
 
+    def over_explained(self, values: Float[Tensor, "batch view"], words: int) -> Float[Tensor, " batch"]:
+        """The sum over the views of a row. Where each word has a label, the mean over those that are explained: the
+        views are those of ``words`` words, or of all of a shorter text and then of nothing."""
+        if not self.token_labels:
+            return values.sum(1)
+        of_word = values.unflatten(1, (words, -1)).sum(2)
+        explained = torch.arange(words, device=values.device) < self.first_tokens.sum(1, keepdim=True)
+        return self.over_words(of_word, explained)
+
     def per_token(self, summed_over_tokens: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """Values whose mean over examples is the mean over tokens of what was summed."""
         if self.tokens_per_example is None:

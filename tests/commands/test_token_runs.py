@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from gradistill.commands.audit import audit
 from gradistill.commands.audit_choice import AuditChoice
@@ -94,15 +93,26 @@ def test_a_student_has_loyalties_of_words_and_spans_with_floors(runs: Path) -> N
 
 
 def test_a_store_and_the_live_teacher_give_the_same_student(runs: Path) -> None:
-    student(runs, "online", signals=StoreChoice("online"))
-    weights = [load_classifier(runs / name, tokens=True)[0].state_dict() for name in ("kd", "online")]
-    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+    """With maps of words too, of other words in each epoch."""
+    of_maps = ("objectives.attribution_map.view=sampled", "objectives.attribution_map.words=2")
+    student(runs, "adkd", "adkd", *of_maps)
+    student(runs, "online", "adkd", *of_maps, signals=StoreChoice("online"))
+    kd, *weights = (
+        load_classifier(runs / name, tokens=True)[0].state_dict() for name in ("kd", "adkd", "online")
+    )
+    apart, by_maps = (
+        max(float((weights[0][key] - other[key]).abs().max()) for key in kd) for other in (weights[1], kd)
+    )
+    # A store is computed in other batches, so scores differ in their last digits.
+    assert apart < 0.1 * by_maps
 
 
 def test_methods_without_meaning_are_refused_by_name(runs: Path) -> None:
-    with pytest.raises(RecipeError, match="the objective attribution_map is of .* every word has a label"):
-        student(runs, "adkd", "adkd")
-    assert not (runs / "adkd").exists()
+    with pytest.raises(RecipeError, match="similarity is of .* every word has a label(?s:.)*attribution_map"):
+        student(runs, "e2kd", "e2kd")
+    with pytest.raises(RecipeError, match=r"rationale.confidence is set, and each word has a label"):
+        student(runs, "e2kd", "rationale", "objectives.rationale.confidence=true")
+    assert not (runs / "e2kd").exists()
     with pytest.raises(RecipeError, match="a tag for each word"):
         student(runs, "unlabelled", data=DataChoice(DATA, unlabelled=[{"tokens": ["a"]}]))
 

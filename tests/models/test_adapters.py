@@ -18,6 +18,7 @@ from gradistill.commands.identity import model_identity
 from gradistill.commands.run import weights_of
 from gradistill.errors import ModelError
 from gradistill.models.loading import Head, label_names, load_classifier, load_tokenizer
+from gradistill.models.teacher_loading import TeacherLoading
 from gradistill.store.fingerprint import of_model
 from small import WORDS
 from wordpiece import tokenizer
@@ -176,7 +177,7 @@ def test_what_cannot_be_merged_is_refused(base: Path, adapted: Any, tmp_path: Pa
     with pytest.raises(ModelError, match="PROMPT_TUNING, which cannot be merged"):
         load_classifier(tmp_path / "prompts")
     with pytest.raises(ModelError, match="merged in the memory of one device"):
-        load_classifier(folder, device_map="auto")
+        load_classifier(folder, loading=TeacherLoading(device_map="auto"))
     named = changed(folder, tmp_path / "named")
     config = build("bert", labels=2).config
     config.id2label = {0: "no", 1: "yes"}

@@ -12,6 +12,7 @@ from gradistill.commands.signal_stores import StoreSettings
 from gradistill.commands.store_signals import store_signals
 from gradistill.models.device_map import is_spread, placed, weights_of
 from gradistill.models.loading import load_classifier
+from gradistill.models.teacher_loading import TeacherLoading
 from gradistill.recipe import load_recipe
 from gradistill.store.fingerprint import of_model
 from gradistill.store.manifest import Manifest
@@ -28,7 +29,7 @@ PARTS = {
 
 def test_weights_that_lie_elsewhere_are_read_back(small: Any) -> None:
     whole, _ = load_classifier(small.teachers["two"])
-    parts, _ = load_classifier(small.teachers["two"], device_map=PARTS)
+    parts, _ = load_classifier(small.teachers["two"], loading=TeacherLoading(device_map=PARTS))
     assert is_spread(parts)
     assert not is_spread(whole)
     assert any(tensor.is_meta for tensor in parts.state_dict().values())
@@ -44,7 +45,7 @@ def test_its_store_is_the_same(method: str, small: Any, tmp_path: Path) -> None:
     stores = [
         store_signals(
             str(small.teachers["two"]), small.choice("two"), tmp_path / name, recipe,
-            settings=StoreSettings(device_map=device_map),
+            settings=StoreSettings(loading=TeacherLoading(device_map=device_map)),
         )
         for name, device_map in (("whole", None), ("cpu", "cpu"), ("parts", PARTS))
     ]  # fmt: skip

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from families import build
 from gradistill.models.loading import load_classifier
+from gradistill.models.teacher_loading import TeacherLoading
 from gradistill.models.word_neighbours import near_words
 from wordpiece import tokenizer
 
@@ -115,7 +116,7 @@ def test_the_words_asked_for_and_threads_make_no_difference(small: Any) -> None:
 def test_an_embedding_on_disk_is_read_back(small: Any) -> None:
     pieces = tr.AutoTokenizer.from_pretrained(small.teachers["two"])
     whole, _ = load_classifier(small.teachers["two"])
-    parts, _ = load_classifier(small.teachers["two"], device_map=PARTS)
+    parts, _ = load_classifier(small.teachers["two"], loading=TeacherLoading(device_map=PARTS))
     embedding: Any = parts.get_input_embeddings()
     assert embedding.weight.is_meta
     assert near_words(parts, pieces, ["film"]) == near_words(whole, pieces, ["film"])

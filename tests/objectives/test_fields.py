@@ -28,6 +28,9 @@ from gradistill.signals import (
     States,
 )
 
+OF_WORDS: dict[str, Any] = {"each word": "has a label"}
+"""In the place of settings: the field has a meaning for such models alone."""
+
 CHANGES: dict[str, list[tuple[dict[str, Any], str, Any]]] = {
     "hard_label": [],
     "soft_label": [
@@ -120,6 +123,7 @@ CHANGES: dict[str, list[tuple[dict[str, Any], str, Any]]] = {
         ({"unit": "token"}, "focus", True),
         ({}, "unit", "token"),
         ({}, "confidence", True),
+        (OF_WORDS, "words", 2),
     ],
     "gradient_alignment": [
         ({}, "target", "confidence"),
@@ -137,6 +141,7 @@ CHANGES: dict[str, list[tuple[dict[str, Any], str, Any]]] = {
         ({}, "norm", 1),
         ({}, "distance_by", "l1"),
         ({}, "average", "tokens"),
+        (OF_WORDS, "words", 2),
     ],
 }
 
@@ -147,12 +152,14 @@ def test_every_field_is_used(name: str) -> None:
     kind = all_objectives()[name]
     assert {field for _, field, _ in CHANGES[name]} == {field.name for field in dataclasses.fields(kind)}
     for given, field, value in CHANGES[name]:
-        before, after = kind(**given), kind(**given, **{field: value})
-        assert _fingerprint(before) != _fingerprint(after), f"{name}.{field} = {value!r} does nothing"
+        own, of_words = (given, False) if given is not OF_WORDS else ({}, True)
+        before, after = (_fingerprint(kind(**own, **changed), of_words) for changed in ({}, {field: value}))
+        assert before != after, f"{name}.{field} = {value!r} does nothing"
 
 
-def _fingerprint(objective: Objective) -> tuple[object, ...]:
-    pair = Pair(*(Probe.find(build("bert", num_hidden_layers=k)) for k in (2, 4)))
+def _fingerprint(objective: Objective, of_words: bool) -> tuple[object, ...]:
+    probes = (Probe.find(build("bert", num_hidden_layers=k)) for k in (2, 4))
+    pair = Pair(*(dataclasses.replace(probe, token_labels=of_words) for probe in probes))
     asked = tuple(tuple(objective.signals(pair, role).items()) for role in ("student", "teacher"))
     torch.manual_seed(0)
     said = [{key: torch.rand(_shape(request)) for key, request in role} for role in asked]

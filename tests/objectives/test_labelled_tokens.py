@@ -11,14 +11,31 @@ import pytest
 import torch
 import transformers as tr
 
+from computed import path_of, run_of
 from families import FAMILIES, build, collated
+from gradistill.attribution.quadrature import integrated_gradients
+from gradistill.attribution.word_targets import WordTarget
 from gradistill.batch import UNLABELLED, Batch
 from gradistill.errors import RecipeError, TrainingError
+from gradistill.models.attention import second_order_attention
 from gradistill.models.probe import Probe, ProbedModel
-from gradistill.objectives import HardLabel, Moment, Pair, SoftLabel, Term, all_objectives
+from gradistill.objectives import (
+    AttributionMap,
+    HardLabel,
+    Moment,
+    Pair,
+    Rationale,
+    SoftLabel,
+    Term,
+    all_objectives,
+)
 from gradistill.objectives.labelled_tokens import objectives_of_tokens, refuse_what_labels_no_tokens
+from gradistill.signals import AttributionScores, compute_signals
+from gradistill.signals.explained_words import drawn_places
 from gradistill.signals.teacher import OnlineTeacher
+from gradistill.training.gradient_check import check_second_order
 from gradistill.training.label_smoothing import SmoothedHardLabel
+from gradistill.training.lazy_terms import drawn_for
 from gradistill.training.step import Step
 from gradistill.training.trainer_checks import refuse_labels, refuse_other_pair
 
@@ -50,10 +67,12 @@ def step_of(objective: Any, family: str = "bert") -> tuple[Step, Any]:
     return Step([Term(objective)], pair, ProbedModel(student, own), online), student
 
 
-def distances(objective: Any, family: str = "bert") -> tuple[torch.Tensor, Any]:
+def distances(objective: Any, family: str = "bert", **known: Any) -> tuple[torch.Tensor, Any]:
     step, student = step_of(objective, family)
-    (values,) = step.distances(student, batch(), Moment())[0].values()
-    return values, student
+    with second_order_attention(student):
+        (values,) = step.distances(student, replace(batch(), **known), Moment())[0].values()
+        values.sum().backward()
+    return values.detach(), student
 
 
 def test_the_probe_knows_token_classifiers() -> None:
@@ -69,7 +88,6 @@ def test_every_objective_works_or_is_refused_with_those_that_do(name: str) -> No
         values, student = distances(objective)
         assert values.shape == (3,)
         assert bool(values.isfinite().all())
-        values.sum().backward()
         assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in student.parameters())
     else:
         with pytest.raises(
@@ -79,17 +97,16 @@ def test_every_objective_works_or_is_refused_with_those_that_do(name: str) -> No
 
 
 def test_those_of_the_labels_and_of_every_tokens_states_can_be_used() -> None:
-    assert {"hard_label", "soft_label", "hidden_states", "self_attention_relations"} <= {
-        *objectives_of_tokens()
-    }
-    refused = {"attribution_map", "rationale", "coalition_matching", "gradient_alignment", "patience"}
+    some = {"hard_label", "soft_label", "attribution_map", "rationale", "self_attention_relations"}
+    assert some <= {*objectives_of_tokens()}
+    refused = {"coalition_matching", "gradient_alignment", "jacobian_matching", "patience"}
     assert not refused & {*objectives_of_tokens()}
 
 
 @pytest.mark.parametrize("family", ["bert", "distilbert", "modernbert", "qwen2"])
-def test_token_classifiers_of_several_families_learn(family: str) -> None:
-    values, student = distances(SoftLabel(), family)
-    values.sum().backward()
+@pytest.mark.parametrize("objective", [SoftLabel(), Rationale(words=2)], ids=str)
+def test_token_classifiers_of_several_families_learn(family: str, objective: Any) -> None:
+    values, student = distances(objective, family)
     assert values[:2].min() > 0
     assert next(p for n, p in student.named_parameters() if "embed" in n).grad.abs().sum() > 0
 
@@ -132,6 +149,109 @@ def test_distances_equal_naive_loops() -> None:
     ):
         values = objective.distance(student, teacher, of_tokens, Moment())
         torch.testing.assert_close(values, expected, rtol=1e-12, atol=1e-12)
+
+
+@cache
+def unit_map_of(seed: int, row: int, place: int, label: int) -> torch.Tensor:
+    """By its definition: ``‖E_i · ∂F/∂E_i‖`` of the label's log-odds at one token, at unit length over real tokens."""
+    model, probe = copy.deepcopy(found(seed)[0]).double(), found(seed)[1]
+    one = batch().rows(torch.tensor([row]))
+    with torch.no_grad():
+        embedding = model(**one.inputs, output_hidden_states=True).hidden_states[0]
+    embedding.requires_grad_()
+    logits = run_of(model, probe, one)(embedding, torch.tensor([0]))[0, place]
+    others = torch.cat([logits[:label], logits[label + 1 :]])
+    (logits[label] - others.exp().sum().log()).backward()
+    assert embedding.grad is not None
+    scores = (embedding.detach() * embedding.grad)[0].norm(dim=-1)[one.mask[0]]
+    return scores / scores.norm()
+
+
+@pytest.mark.parametrize("view", ["all", "teacher", "gold", "sampled"])
+@pytest.mark.parametrize("kind", [AttributionMap, Rationale])
+def test_maps_of_words_equal_a_naive_loop(kind: Any, view: str) -> None:
+    """Of both words that are drawn of each row, all labels or one; the mean over the words."""
+    objective = kind(
+        view=view, words=2, **({"direction": 0.0, "target": "log_odds"} if kind is Rationale else {})
+    )
+    step, student = step_of(objective)
+    student.double(), step.teacher.model.double()  # pyright: ignore[reportOptionalMemberAccess]
+    draws = drawn_for(batch(), 3, 5, epoch=1)
+    (values,) = step.distances(student, replace(batch(), drawn=draws), Moment())[0].values()
+    predicted = logits_of(2).argmax(-1)
+    places = drawn_places(batch(), predicted, 2, [1]).tolist()
+    expected = []
+    for row, of_row in enumerate(places):
+        words = [place for place in of_row if place]
+        total = 0.0
+        for place in words:
+            tag = int(TAGS[row, place])
+            chosen = {
+                "all": [0, 1, 2], "teacher": [int(predicted[row, place])],
+                "gold": [tag if tag >= 0 else int(predicted[row, place])], "sampled": [int(draws.label[row])],
+            }[view]  # fmt: skip
+            for label in chosen:
+                ours, theirs = (unit_map_of(seed, row, place, label) for seed in (1, 2))
+                total += float(sum((a - b) ** 2 for a, b in zip(ours, theirs, strict=True)))
+        expected.append(total / len(words) * (3 if view == "sampled" else 1))
+    assert [len([p for p in of_row if p]) for of_row in places] == [2, 2, 1]
+    torch.testing.assert_close(
+        values.detach(), torch.tensor(expected, dtype=torch.float64), rtol=1e-10, atol=1e-12
+    )
+
+
+def test_integrated_gradients_of_words_keep_to_their_tokens() -> None:
+    """Three steps, signed: the same as along the path of a function that returns each word's logits alone."""
+    model, probe = copy.deepcopy(found(2)[0]).double(), found(2)[1]
+    target = WordTarget("log_odds", "all", words=1)
+    wanted = AttributionScores(target, 3, "gauss_legendre", signed=True)
+    scores = compute_signals(model, probe, batch(), [wanted], create_graph=False)[wanted]
+    places = drawn_places(batch(), logits_of(2).argmax(-1), 1, [0])[:, 0]
+    run = run_of(model, probe, batch())
+    with torch.no_grad():
+        embedding = model(**batch().inputs, output_hidden_states=True).hidden_states[0]
+    path = path_of(
+        lambda rows, examples: run(rows, examples)[torch.arange(len(rows)), places[examples]],
+        embedding, target.plain, None,
+    )  # fmt: skip
+    naive = integrated_gradients(path, steps=3).sum(-1).masked_fill(~batch().mask.unsqueeze(1), 0.0)
+    torch.testing.assert_close(scores, naive, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", [AttributionMap, Rationale])
+def test_maps_of_words_have_the_right_second_derivative(kind: Any) -> None:
+    step, student = step_of(kind(view="teacher"))
+    student.double(), step.teacher.model.double()  # pyright: ignore[reportOptionalMemberAccess]
+    with second_order_attention(student):
+        readings = check_second_order(student, step.student.probe, batch(), step.signals("student"))
+    assert readings
+    assert all(reading.agrees for reading in readings)
+
+
+@pytest.mark.parametrize("kind", [AttributionMap, Rationale])
+def test_padding_changes_no_map_of_a_word(kind: Any) -> None:
+    pads = {"input_ids": 0, "attention_mask": 0, "labels": -100, "word_ids": -1}
+    columns = {**collated(), "labels": TAGS, "word_ids": WORDS}
+    wide = {
+        key: torch.nn.functional.pad(value, (0, 3), value=pads[key]) if key in pads else value
+        for key, value in columns.items()
+    }
+    step, student = step_of(kind(words=2))
+    found = []
+    for one in (columns, wide):
+        with second_order_attention(student):
+            found.append(step.distances(student, Batch.of(one), Moment())[0][kind.name].detach())
+    torch.testing.assert_close(found[0], found[1], rtol=1e-3, atol=1e-5)  # float32, as in test_contract.py
+
+
+def test_settings_of_the_other_kind_of_labels_are_refused() -> None:
+    texts = Probe.find(build("bert"))
+    with pytest.raises(
+        RecipeError, match=r"attribution_map.words is 2, and the models predict one label for a"
+    ):
+        AttributionMap(words=2).check(Pair(texts, texts))
+    with pytest.raises(RecipeError, match=r"rationale.confidence is set, and each word has a label"):
+        step_of(Rationale(confidence=True))
 
 
 def test_rows_with_a_label_are_counted_and_first_tokens_found() -> None:

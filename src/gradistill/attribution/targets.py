@@ -109,6 +109,15 @@ class Target:
         """The target whose values hold those of this one, whatever label is drawn."""
         return replace(self, view="all") if self.view in DRAWN else self
 
+    def from_whole(self, stored: Tensor, drawn: RandomDraws | None) -> Tensor:
+        """What is drawn, ``(batch, view, …)``, of the same for all views: whatever is differentiated linearly."""
+        if stored.shape[1] == 1:  # a regression has one view
+            return stored
+        given = self._given(drawn, "drawn labels")
+        if self.view == "projected":
+            return torch.einsum("bv...,bv->b...", stored, given.signs.to(stored)).unsqueeze(1)
+        return stored[torch.arange(len(stored), device=stored.device), given.label].unsqueeze(1)
+
     def stands_for(self, drawn: RandomDraws | None) -> int:
         """How many views each one stands for in a sum over views."""
         return self._given(drawn, "drawn labels").labels if self.view == "sampled" else 1

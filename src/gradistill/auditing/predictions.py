@@ -16,8 +16,9 @@ from gradistill.auditing.methods.gradient_x_input import GradientXInput
 from gradistill.data.batching import Collate, RowBatch, Rows, in_row_order, row_batches
 from gradistill.data.label_metrics import assigned
 from gradistill.models.eval_mode import frozen_eval
-from gradistill.models.facts import thresholds_of
+from gradistill.models.facts import is_multi_label, thresholds_of
 from gradistill.models.probe import ProbedModel
+from gradistill.models.teacher_loading import is_narrow
 from gradistill.signals.explained import explained_pass
 from gradistill.signals.forward_pass import widened
 
@@ -57,7 +58,8 @@ def predict_rows(
 ) -> Predictions:
     """The predictions of a model for encoded rows, in their order, and a map of token scores for each.
 
-    The model computes in eval mode and is left as it was. Rows of like length share a forward pass.
+    The model computes in eval mode and is left as it was. Rows of like length share a forward pass. A model in a
+    type narrower than float32 has no maps.
 
     Parameters:
         ``model``: a sequence classifier; with its probe, where that is known already.
@@ -69,6 +71,10 @@ def predict_rows(
 
     Example: ``teacher = predict_rows(model, rows, Collator(tokenizer))``
     """
+    network = model.model if isinstance(model, ProbedModel) else model
+    if is_narrow(network):
+        found = predict_logits(network, rows, collate, on_progress=on_progress)
+        return Predictions(found, multi_label=is_multi_label(network), thresholds=thresholds_of(network))
     logits: list[Any] = [None] * len(rows)
     maps: list[Any] = [None] * len(rows)
     signed: list[Any] = [None] * len(rows)

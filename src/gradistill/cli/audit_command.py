@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gradistill.cli.options import (
+    LoadingOptions,
     Overwrite,
     PrintOptions,
     TeacherData,
@@ -57,7 +58,7 @@ class AuditFolder:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AuditOptions:
+class AuditOptions(LoadingOptions):
     """What an audit looks at. Fields that ``AuditChoice`` has too are handed on under their names."""
 
     split: Annotated[
@@ -185,12 +186,13 @@ class AuditOptions:
         if self.attribution == SmoothGrad.name:
             options["seed"] = self.seed
         given = asdict(self)
-        for name in ("attribution", "steps", "watch", "fail_under", "slices"):
+        for name in ("attribution", "steps", "watch", "fail_under", "slices", "teacher_dtype", "device_map"):
             del given[name]
         given["reference"] = None if self.reference is None else resolved(self.reference)
         return AuditChoice(
             method=method(self.attribution, **options), limits=limits_of(self.fail_under),
-            watched=words_of(self.watch), slices=tuple(dict.fromkeys(self.slices or ())), **given,
+            watched=words_of(self.watch), slices=tuple(dict.fromkeys(self.slices or ())),
+            loading=self.loading(), **given,
         )  # fmt: skip
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # what is loaded when a command runs
 
     from gradistill.commands.signal_stores import StoreChoice
     from gradistill.data import DataChoice
+    from gradistill.models.teacher_loading import TeacherLoading
     from gradistill.recipe import Recipe
 
 RECIPE_FIELDS = {
@@ -398,8 +399,39 @@ class TaughtRecipe(DistillationRecipe):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SignalOptions:
-    """Where the teacher's signals come from."""
+class LoadingOptions:
+    """How a large teacher is held."""
+
+    teacher_dtype: Annotated[
+        str | None,
+        typer.Option(
+            "--teacher-dtype",
+            help="Type of the teacher's weights: float32 or bfloat16 (half the memory; no gradients of it).",
+        ),
+    ] = None
+    device_map: Annotated[
+        str | None,
+        typer.Option(
+            "--device-map", help="Spread a large teacher by accelerate: auto, balanced, sequential or cpu."
+        ),
+    ] = None
+
+    @property
+    def held(self) -> dict[str, str | None]:
+        """What was given for each option."""
+        return {"--teacher-dtype": self.teacher_dtype, "--device-map": self.device_map}
+
+    def loading(self) -> TeacherLoading:
+        """What the commands take. Raises RecipeError for unknown values."""
+        from gradistill.models.teacher_loading import DEVICE_MAPS, TeacherLoading
+
+        dtype: Any = one_of("--teacher-dtype", self.teacher_dtype or "float32", ("float32", "bfloat16"))
+        return TeacherLoading(dtype, self.device_map and one_of("--device-map", self.device_map, DEVICE_MAPS))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignalOptions(LoadingOptions):
+    """Where the teacher's signals come from, and how it is held."""
 
     signals: Signals = "auto"
     encoding: Encoding = None

@@ -11,6 +11,7 @@ import typer
 from gradistill.cli.options import (
     TEACHER,
     Encoding,
+    LoadingOptions,
     LogOptions,
     StoreData,
     StudentRecipe,
@@ -25,8 +26,6 @@ from gradistill.printing import confirmed, show, write
 if TYPE_CHECKING:  # what is loaded when a command runs
     from gradistill.data import DataChoice
     from gradistill.recipe import Recipe
-
-DEVICE_MAPS = ("auto", "balanced", "sequential", "cpu")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +43,7 @@ class StoreAction:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StoreOutput:
+class StoreOutput(LoadingOptions):
     """How a store is written, and where; or the texts, in its place."""
 
     output: Annotated[Path | None, output_option("The store's folder (default: in the cache).")] = None
@@ -59,12 +58,6 @@ class StoreOutput:
     repair: Annotated[
         bool, typer.Option("--repair", help="Write damaged shards of a finished store again.")
     ] = False
-    device_map: Annotated[
-        str | None,
-        typer.Option(
-            "--device-map", help="Spread a large teacher by accelerate: auto, balanced, sequential or cpu."
-        ),
-    ] = None
 
 
 def signals(
@@ -87,22 +80,24 @@ def signals(
     _given("--data", data.data)
     choice = data.choice()
     if written.write_texts is not None:
-        return _write_texts(choice, written, resolved, teacher)
+        return _write_texts(choice, written, resolved, {"--teacher": teacher, **written.held})
     source = _given("--teacher", teacher)
     settings = StoreSettings(
-        device_map=_known(written.device_map),
+        loading=written.loading(),
         encoding=known_encoding(written.encoding or DEFAULT_ENCODING),
         repair=written.repair,
     )
     return _print(command.store_signals(source, choice, written.output, resolved, settings=settings))
 
 
-def _write_texts(choice: DataChoice, written: StoreOutput, recipe: Recipe, teacher: str | None) -> None:
+def _write_texts(
+    choice: DataChoice, written: StoreOutput, recipe: Recipe, of_teacher: dict[str, str | None]
+) -> None:
     from gradistill.commands.write_texts import write_texts
     from gradistill.errors import RecipeError
 
-    idle = {"--teacher": teacher, "--output": written.output, "--encoding": written.encoding}
-    idle |= {"--repair": written.repair or None, "--device-map": written.device_map}
+    idle = {**of_teacher, "--output": written.output, "--encoding": written.encoding}
+    idle |= {"--repair": written.repair or None}
     if given := [name for name, value in idle.items() if value is not None]:
         raise RecipeError(
             f"{given[0]} was given with --write-texts, which writes texts and asks no teacher",
@@ -113,10 +108,6 @@ def _write_texts(choice: DataChoice, written: StoreOutput, recipe: Recipe, teach
     counts = write_texts(choice, written.write_texts, recipe)
     parts = ", ".join(f"{count:,} {name}" for name, count in counts.items())
     write(f"written to {written.write_texts}: {parts}")
-
-
-def _known(device_map: str | None) -> str | None:
-    return device_map and one_of("--device-map", device_map, DEVICE_MAPS)
 
 
 def _given(option: str, value: str | None) -> str:

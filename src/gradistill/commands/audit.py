@@ -127,7 +127,7 @@ def audit(
     _check_parts(choice)
     refuse_other_columns(teacher, data)
     start = perf_counter()
-    models = AuditModels.load(teacher, students, choice.reference)
+    models = AuditModels.load(teacher, students, choice.reference, choice.loading)
     folders = [model.folder for model in (models.teacher, *models.students)]
     of_words = models.token_labels
     length = models.text_length(choice.max_length)

@@ -10,6 +10,7 @@ from gradistill.auditing.function_predictor import PredictFunction
 from gradistill.auditing.methods import Method
 from gradistill.auditing.methods.gradient_x_input import GradientXInput
 from gradistill.models.model_source import ModelSource
+from gradistill.models.teacher_loading import AS_IT_IS, TeacherLoading
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class AuditChoice:
     shown beside the students. ``costs`` adds size, parameters, latency and throughput of all models on the CPU.
     ``cascade`` adds the figures while the student's blocks are randomised from the top. The page shows ``examples`` of
     the examples, half of them those on which the models disagree most. ``reason`` is why the model changes, for the
-    report.
+    report. ``loading``: how a large teacher is held.
     """
 
     split: str = "validation"
@@ -56,5 +57,6 @@ class AuditChoice:
     cascade: bool = False
     examples: int = 400
     reason: str | None = None
+    loading: TeacherLoading = AS_IT_IS
     limits: Mapping[str, float] = field(default_factory=dict)
     seed: int = 0

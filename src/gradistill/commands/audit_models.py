@@ -34,6 +34,7 @@ from gradistill.data.label_names import Match, match_names, match_numbers, numbe
 from gradistill.data.prompt_template import PromptedTeacher, PromptTemplate, set_template
 from gradistill.data.windows import Windows
 from gradistill.errors import DataError, ModelError, RecipeError
+from gradistill.models.device_map import placed
 from gradistill.models.facts import (
     MULTI_LABEL,
     is_token_classifier,
@@ -51,6 +52,7 @@ from gradistill.models.loading import (
 from gradistill.models.model_source import ModelSource, model_folder, model_name
 from gradistill.models.random_head import has_head
 from gradistill.models.student import pair_warnings, same_weights
+from gradistill.models.teacher_loading import AS_IT_IS, TeacherLoading, is_narrow
 from gradistill.models.tokenizers import check_same_rows, check_same_tokens
 
 logger = logging.getLogger(__name__)
@@ -83,8 +85,19 @@ class AuditModel:
     members: tuple[AuditModel, ...] = ()
 
     @classmethod
-    def load(cls, source: AnyModel, owner: str, name: str, *, tokens: bool = False) -> AuditModel:
-        """A classifier, or with ``tokens`` a token classifier too. Raises ModelError for what cannot be loaded."""
+    def load(
+        cls,
+        source: AnyModel,
+        owner: str,
+        name: str,
+        *,
+        tokens: bool = False,
+        loading: TeacherLoading = AS_IT_IS,
+    ) -> AuditModel:
+        """A classifier, or with ``tokens`` a token classifier too, held as ``loading`` says.
+
+        Raises ModelError for what cannot be loaded.
+        """
         given: Any = source
         if isinstance(given, list):
             return cls._mean(given, owner, name)
@@ -92,24 +105,32 @@ class AuditModel:
             refuse_prompt_of(given.model)
             return replace(cls.load(given.model, owner, name), template=given.template)
         if is_function(given):
+            loading.refuse("a function")
             labels = getattr(given, "labels", ())
             known = None if labels is None else tuple(map(str, labels))
             return cls(owner, name, "", known, FunctionPredictor(given, known))
         folder = model_folder(given)
         if not isinstance(given, tuple) and (file := onnx_file(folder)) is not None:
+            loading.refuse("an ONNX model")
             home = model_folder_of(file)
             onnx = OnnxPredictor.load(file)
             refuse_other_tasks(folder, load_config(home))
             logger.info(f"{owner}: {file.name} of {home.name or home}")
             return cls(owner, name, str(home), onnx.labels, onnx)
-        tokenizer, model = load_tokenizer(given), load_classifier(given, tokens=tokens)[0]
+        tokenizer = load_tokenizer(given)
+        model, _ = load_classifier(given, loading=loading, tokens=tokens)
         device: Any = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
-        model.to(device)
+        placed(model, device)
         set_padding(model, tokenizer)
         names = tuple(label_names(model).values())
         known = names if len(names) > 1 else None
         predictor = ClassifierPredictor(model, tokenizer)
-        return cls(owner, name, folder, known, predictor, LoadedModel(owner, folder, model))
+        blind = is_narrow(model) and not is_token_classifier(
+            model
+        )  # no figure on tokens' labels needs gradients
+        return cls(
+            owner, name, folder, known, predictor, None if blind else LoadedModel(owner, folder, model)
+        )
 
     @classmethod
     def _mean(cls, given: Sequence[OneModel], owner: str, name: str) -> AuditModel:
@@ -173,7 +194,7 @@ class AuditModel:
     def kind(self) -> str:
         """What it is, with its article."""
         kinds = {
-            ClassifierPredictor: "a PyTorch model",
+            ClassifierPredictor: "a PyTorch model" if self.reader else "a PyTorch model in bfloat16",
             OnnxPredictor: "an ONNX model",
             FunctionPredictor: "a function",
             MeanPredictor: "the mean of several models",
@@ -292,12 +313,16 @@ class AuditModels:
 
     @classmethod
     def load(
-        cls, teacher: AnyModel, students: Sequence[AnyModel], reference: AnyModel | None = None
+        cls,
+        teacher: AnyModel,
+        students: Sequence[AnyModel],
+        reference: AnyModel | None = None,
+        loading: TeacherLoading = AS_IT_IS,
     ) -> AuditModels:
         """Raises ModelError for models that cannot be loaded."""
         names = _short_names([source_name(student) for student in students])
         return cls(
-            AuditModel.load(teacher, "teacher", source_name(teacher), tokens=True),
+            AuditModel.load(teacher, "teacher", source_name(teacher), tokens=True, loading=loading),
             [
                 AuditModel.load(source, f"student {name}", name, tokens=True)
                 for source, name in zip(students, names, strict=True)
@@ -442,7 +467,7 @@ class AuditModels:
         maps = "saliency loyalty, the other figures of maps and their floors"
         if self.teacher.reader is None:
             yield f"{maps} are left out: they need gradients, and the teacher is {self.teacher.kind}"
-            yield "flips replace words by drawn ones: only a PyTorch teacher knows the nearest words"
+            yield "flips replace words by drawn ones: only a PyTorch teacher in float32 knows the nearest words"
         for student in self.students:
             if student.reader is None:
                 if self.teacher.reader is not None:

@@ -24,6 +24,7 @@ from gradistill.data.batching import row_batches
 from gradistill.data.prompt_template import template_of
 from gradistill.models.eval_mode import frozen_eval
 from gradistill.models.facts import ModelFacts
+from gradistill.models.teacher_loading import is_narrow
 from gradistill.signals import Signal, WordScores, compute_signals
 from gradistill.signals.word_attributions import share_outside_words
 from gradistill.signals.word_replacement import known_words
@@ -54,7 +55,7 @@ class LiveSource:
 
     def facts(self, task: Task) -> ModelFacts:
         known = {name: getattr(self.reader.probe, name) for name in ModelFacts.__dataclass_fields__}
-        return replace(ModelFacts(**known), own_texts=True)
+        return replace(ModelFacts(**known), own_texts=True, outputs_only=is_narrow(self.reader.model))
 
     def hashes(self) -> dict[str, str]:
         template = template_of(self.tokenizer)
@@ -98,10 +99,10 @@ class LiveSource:
         return found
 
     def predictions(self, rows: Dataset, task: Task, split: str) -> Predictions:
-        """With signed maps of words (``word_map``)."""
+        """With signed maps of words (``word_map``), but of a model in a narrow type, which has none."""
         encoded = encode(rows, self.tokenizer, task, max_length=self.max_length, words="whole").dataset
         found = predict_rows(self.reader.probed, encoded, Collator(self.tokenizer))
-        return replace(found, maps=(), signed=word_maps(found.signed, encoded))
+        return replace(found, maps=(), signed=word_maps(found.signed, encoded)) if found.signed else found
 
 
 def word_maps(signed: Sequence[np.ndarray], encoded: Dataset) -> tuple[np.ndarray, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from datasets import Dataset
 from torch import nn
@@ -62,6 +62,7 @@ class LoyaltySample:
         return self._values(own, taught, student)
 
     def _values(self, own: Predictions, taught: Predictions, student: nn.Module) -> dict[str, float]:
+        own = own if taught.maps else replace(own, maps=())
         figures = {**loyalty(own, taught).figures, "response": self.response(student)}
         return {name: figure.value for name, figure in figures.items() if figure is not None and figure.n}
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from gradistill.commands.text_lengths import LoadedModel
+from gradistill.models.teacher_loading import is_narrow
 from gradistill.objectives import ModelFacts, Pair
+from gradistill.objectives.narrow_teacher import refuse_narrow_gradients
 from gradistill.recipe import Recipe
 from gradistill.signals import Signal
 from gradistill.signals.teacher import OnlineTeacher
@@ -57,6 +59,8 @@ class ModelPair:
         assert pair is not None
         for term in terms:
             term.objective.check(pair)
+        if self.teacher is not None and is_narrow(self.teacher.model):
+            refuse_narrow_gradients(terms, pair, self.teacher.model.dtype)
         return signals_of(terms, pair, "teacher")
 
     def readers(self) -> Iterator[tuple[str, LoadedModel]]:

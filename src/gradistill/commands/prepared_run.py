@@ -30,7 +30,6 @@ from gradistill.data import DataChoice, Splits, align_labels, load_unlabelled, r
 from gradistill.data.label_names import Outputs
 from gradistill.data.split_tables import refuse_missing
 from gradistill.errors import RecipeError
-from gradistill.models.device_map import DeviceMap
 from gradistill.models.factorized_embedding import factorize_embeddings
 from gradistill.models.facts import is_multi_label, is_token_classifier
 from gradistill.models.loading import label_names, load_classifier, load_tokenizer, set_padding
@@ -43,6 +42,7 @@ from gradistill.models.student import (
     student_from_checkpoint,
     student_from_teacher,
 )
+from gradistill.models.teacher_loading import AS_IT_IS, TeacherLoading
 from gradistill.models.tokenizers import check_same_rows, check_same_tokens
 from gradistill.recipe import Recipe, StudentSettings
 
@@ -58,7 +58,7 @@ def prepared_run(
     recipe: Recipe,
     *,
     optional: tuple[str, ...] = (),
-    device_map: DeviceMap | None = None,
+    loading: TeacherLoading = AS_IT_IS,
 ) -> TaskRun:
     """The run with its teacher and a new student, and with those of the ``optional`` splits that exist.
 
@@ -67,7 +67,7 @@ def prepared_run(
     refuse_prompt(recipe, "this command")
     refuse_idle_rows(data, recipe)
     tokenizer = load_tokenizer(teacher)
-    teacher_model, _ = load_classifier(teacher, device_map=device_map, tokens=True)
+    teacher_model, _ = load_classifier(teacher, loading=loading, tokens=True)
     reader = LoadedModel("teacher", model_folder(teacher), teacher_model)
     refuse_idle_overlap(recipe.training, reader.name)
     recipe = on_budget(recipe, teacher_model)

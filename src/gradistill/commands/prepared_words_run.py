@@ -52,6 +52,7 @@ from gradistill.models.loading import (
 )
 from gradistill.models.model_source import model_folder, model_paths
 from gradistill.models.student import silence_embedding_dropout, student_for_labels
+from gradistill.models.teacher_loading import AS_IT_IS, TeacherLoading
 from gradistill.models.tokenizers import check_same_tokens
 from gradistill.objectives.base import ANY_PAIR, Pair
 from gradistill.objectives.crossing import refuse_what_cannot_cross
@@ -125,7 +126,12 @@ def with_student(teacher: AnyTeacher, recipe: Recipe) -> Recipe:
 
 
 def prepared_words_run(
-    teacher: AnyTeacher, data: DataChoice, recipe: Recipe, *, optional: tuple[str, ...] = ()
+    teacher: AnyTeacher,
+    data: DataChoice,
+    recipe: Recipe,
+    *,
+    optional: tuple[str, ...] = (),
+    loading: TeacherLoading = AS_IT_IS,
 ) -> WordsRun:
     """The run of a teacher for which ``is_apart`` holds, with a new student, and with those of the ``optional`` splits
     that exist.
@@ -134,7 +140,7 @@ def prepared_words_run(
     rows are read.
     """
     _refuse_options(teacher, data, recipe)
-    source, splits = _source(teacher, TeacherRows(data, optional, recipe.student))
+    source, splits = _source(teacher, TeacherRows(data, optional, recipe.student), loading)
     log_splits(splits)
     for rows, given in (
         ("copies that --augment makes", recipe.training.augment),
@@ -193,10 +199,12 @@ def _kind_of_outputs(teacher: Any) -> str | None:
     )
 
 
-def _source(teacher: AnyTeacher, rows: TeacherRows) -> tuple[AnswerSource, Splits]:
+def _source(teacher: AnyTeacher, rows: TeacherRows, loading: TeacherLoading) -> tuple[AnswerSource, Splits]:
     """The teacher, and the rows with their labels in its order."""
     given: Any = teacher
     data = rows.data
+    if isinstance(given, TeacherAnswers | list) or is_function(given):
+        loading.refuse("a teacher that is no model, or is several")
     if isinstance(given, TeacherAnswers):
         files = [AnswerFile.read(file) for file in (given.file, given.validation) if file is not None]
         if files[0].labels is None:
@@ -222,7 +230,8 @@ def _source(teacher: AnyTeacher, rows: TeacherRows) -> tuple[AnswerSource, Split
     if isinstance(given, PromptedTeacher):
         template, given = given.template, given.model
         notes = {"template": template}
-    tokenizer, (model, _) = load_tokenizer(given), load_classifier(given)
+    tokenizer = load_tokenizer(given)
+    model, _ = load_classifier(given, loading=loading)
     splits = rows.read([*label_names(model).values()])
     if template is not None:
         set_template(tokenizer, PromptTemplate.of(template, splits.task.text_columns))

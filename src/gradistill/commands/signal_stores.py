@@ -19,7 +19,8 @@ from gradistill.data import Collator
 from gradistill.data.batching import most_tokens
 from gradistill.errors import StoreError
 from gradistill.io import discard, system_reason
-from gradistill.models.device_map import DeviceMap, placed
+from gradistill.models.device_map import placed
+from gradistill.models.teacher_loading import AS_IT_IS, TeacherLoading
 from gradistill.printing import progress_bars
 from gradistill.signals import Logits, Signal
 from gradistill.signals.teacher import OnlineTeacher
@@ -87,13 +88,13 @@ AUTO = StoreChoice()
 class StoreSettings:
     """How a store is written.
 
-    With ``repair`` damaged shards of a finished store are written again, and no others. With a ``device_map``
-    accelerate spreads a large teacher over the devices there are.
+    With ``repair`` damaged shards of a finished store are written again, and no others. ``loading`` says how a large
+    teacher is held.
     """
 
     encoding: Encoding = DEFAULT_ENCODING
     repair: bool = False
-    device_map: DeviceMap | None = None
+    loading: TeacherLoading = AS_IT_IS
 
 
 DEFAULT_SETTINGS = StoreSettings()

@@ -47,7 +47,7 @@ def store_signals(
         ``recipe``: whose signals are needed.
         ``others``: further recipes that the store is to serve: they read the same rows, cut at the same length. One
             that cannot learn from this teacher is left out, with a warning.
-        ``settings``: how numbers are written, whether damaged shards are repaired, how a large teacher is spread.
+        ``settings``: how numbers are written, whether damaged shards are repaired, how a large teacher is loaded.
 
     Raises RecipeError for a recipe without a teacher, StoreError for a folder that holds something else.
 
@@ -59,7 +59,7 @@ def store_signals(
             expected="a method with a teacher",
             remedy="see gradistill methods",
         )
-    run = prepared_run(teacher, DataChoice.of(data), recipe, device_map=settings.device_map)
+    run = prepared_run(teacher, DataChoice.of(data), recipe, loading=settings.loading)
     reader, online = run.models.teacher, run.models.online
     assert reader is not None
     assert online is not None

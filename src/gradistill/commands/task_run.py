@@ -29,6 +29,7 @@ from gradistill.data.transfer_rows import TransferRows
 from gradistill.data.windows import encode_windows, pooled, text_labels, window_counts
 from gradistill.models.device_map import placed
 from gradistill.models.facts import set_thresholds, thresholds_of
+from gradistill.models.teacher_loading import is_narrow
 from gradistill.objectives.base import ANY_PAIR
 from gradistill.printing import progress_bars
 from gradistill.recipe import TrainingSettings
@@ -196,7 +197,7 @@ class TaskRun(Run):
         if online is None:
             return None
         stored = self._stored(encoded.rows["train"]) if self.recipe.needs_teacher else None
-        online.model.to("cpu" if stored else arguments.device)
+        placed(online.model, "cpu" if stored else arguments.device)
         return (stored or online) if self.recipe.needs_teacher else None
 
     def _stored(self, training: Dataset) -> StoredTeacher | None:
@@ -317,7 +318,7 @@ class TaskRun(Run):
 
     def compared(self, student: Predictions, teacher: Predictions, validation: Dataset) -> Loyalty:
         """The loyalties of predictions for the encoded rows."""
-        return loyalty(student, teacher)
+        return loyalty(student if teacher.maps else replace(student, maps=()), teacher)
 
     def response(self) -> Estimate | None:
         """Response loyalty on a sample of the validation rows; None where it cannot be measured."""
@@ -332,11 +333,12 @@ class TaskRun(Run):
         if self.models.teacher is None:
             return None
         teacher: Any = self.models.teacher.model
-        teacher.to(self.models.student.model.device)
-        several = max(window_counts(rows) or [1]) > 1
-        if several:
-            logger.info("saliency loyalty is left out: a text of several windows has no map")
-        if several or self.signals.where == "online":
+        placed(teacher, self.models.student.model.device)
+        several, narrow = max(window_counts(rows) or [1]) > 1, is_narrow(teacher)
+        if several or narrow:
+            why = f"the teacher is in {teacher.dtype}" if narrow else "a text of several windows has no map"
+            logger.info(f"saliency loyalty is left out: {why.replace('torch.', '')}")
+        if several or narrow or self.signals.where == "online":
             return self._predictions(teacher, rows, None, done)
         hashes = {
             "teacher": inputs["teacher"],

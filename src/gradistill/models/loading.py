@@ -32,6 +32,7 @@ from gradistill.models.facts import TOKEN_CLASSIFIER, set_thresholds, thresholds
 from gradistill.models.head import Head, names_in, some
 from gradistill.models.model_source import ModelSource, given_tokenizer, model_name, on_disk
 from gradistill.models.packaged import PACKAGED, packaged_model
+from gradistill.models.teacher_loading import AS_IT_IS, TeacherLoading
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _OTHER_TASKS = {
@@ -144,10 +145,10 @@ def load_classifier(
     head: Head | None = None,
     new_head: bool = False,
     config_changes: dict[str, Any] | None = None,
-    device_map: DeviceMap | None = None,
+    loading: TeacherLoading = AS_IT_IS,
     tokens: bool = False,
 ) -> tuple[PreTrainedModel, tuple[str, ...]]:
-    """A sequence classifier in float32, and the names of weights that the checkpoint did not hold.
+    """A sequence classifier, and the names of weights that the checkpoint did not hold.
 
     Only safetensors are read, no remote code runs.
 
@@ -157,8 +158,8 @@ def load_classifier(
         ``head``: the labels of the head; without it the checkpoint's own are kept.
         ``new_head``: accept a checkpoint that lacks weights, which then start at random.
         ``config_changes``: fields of the configuration to change before the model is built.
-        ``device_map``: ``auto``, ``balanced``, ``sequential``, ``cpu``, or a device for each part; accelerate spreads
-            the model over the devices there are.
+        ``loading``: the type of its weights (float32), in which it computes, and how accelerate spreads them. An
+            adapter is merged in float32 first, and is not spread.
         ``tokens``: accept a token classifier too, which a checkpoint is where its configuration names one.
 
     Raises ModelError with the cause; without ``new_head`` also for a checkpoint that lacks any weight.
@@ -169,14 +170,15 @@ def load_classifier(
     with on_disk(source) as given:
         place = locate(given)
         if is_adapter(place):
-            _refuse_spread(name, device_map)
-            return _load_adapted(
+            _refuse_spread(name, loading.device_map)
+            model, random = _load_adapted(
                 Adapter.read(place),
                 head=head,
                 new_head=new_head,
                 config_changes=config_changes or {},
                 tokens=tokens,
             )
+            return model.to(loading.torch_dtype), random  # pyright: ignore[reportArgumentType]
         _refuse_pickles(Path(place))
         fields = {**(head.config_fields() if head else {}), **(config_changes or {})}
         config = load_config(given, **fields)
@@ -186,8 +188,8 @@ def load_classifier(
         kind = AutoModelForTokenClassification if labels_tokens else AutoModelForSequenceClassification
         with _quiet(), _explained(name, "model"):
             model, info = kind.from_pretrained(
-                place, config=config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False,
-                ignore_mismatched_sizes=new_head, output_loading_info=True, device_map=device_map,
+                place, config=config, dtype=loading.torch_dtype, use_safetensors=True, trust_remote_code=False,
+                ignore_mismatched_sizes=new_head, output_loading_info=True, device_map=loading.device_map,
             )  # fmt: skip
     if not new_head and not labels_tokens:
         refuse_other_tasks(name, config)
@@ -199,7 +201,7 @@ def load_classifier(
             remedy="fine-tune it first: gradistill finetune",
         )
     _refuse_non_finite(name, model)
-    if device_map is None:
+    if loading.device_map is None:
         _align(model)
     return model, tuple(missing)
 

@@ -20,6 +20,8 @@ from gradistill.models.probe import Probe
 
 Embeddings = Literal["own", "copied", "frozen"]
 Dropout = Literal["keep", "none", "not_in_embeddings"]
+STUDENT_DTYPE = torch.float32
+"""In which a student is made, whatever its teacher was loaded in."""
 
 
 def student_from_teacher(
@@ -70,6 +72,7 @@ def narrow_config(config: PreTrainedConfig, layers: int, width: int) -> PreTrain
     ModelError for a width that holds no whole number of heads, and for families that call their sizes otherwise.
     """
     config = copy.deepcopy(config)
+    config.dtype = STUDENT_DTYPE
     sizes = ("hidden_size", "num_attention_heads", "intermediate_size", "num_hidden_layers")
     if not all(isinstance(getattr(config, name, None), int) for name in sizes):
         raise ModelError(
@@ -140,7 +143,9 @@ def same_weights(one: PreTrainedModel, other: PreTrainedModel) -> bool:
     """Whether two models hold the same tensors under the same names."""
     ours, theirs = weights_of(one), weights_of(other)
     return ours.keys() == theirs.keys() and all(
-        ours[key].shape == theirs[key].shape and torch.equal(ours[key].cpu(), theirs[key].cpu())
+        ours[key].shape == theirs[key].shape
+        and ours[key].dtype == theirs[key].dtype
+        and torch.equal(ours[key].cpu(), theirs[key].cpu())
         for key in ours
     )
 
@@ -196,6 +201,7 @@ def shallow_config(config: PreTrainedConfig, taken: tuple[int, ...]) -> PreTrain
     """A copy of the configuration with the taken layers only, per-layer lists (layer_types) cut alike."""
     depth = config.num_hidden_layers
     shallow = copy.deepcopy(config)
+    shallow.dtype = STUDENT_DTYPE
     for key, value in config.to_dict().items():
         if isinstance(value, list) and len(value) == depth and "layer" in key:
             setattr(shallow, key, [value[k - 1] for k in taken])

@@ -14,8 +14,9 @@ from gradistill.attribution.quadrature import Rule
 from gradistill.attribution.targets import Target, TargetKind, View
 from gradistill.batch import Batch
 from gradistill.errors import RecipeError
+from gradistill.models.facts import ModelFacts
 from gradistill.objectives.base import Moment, Objective, Pair, Role, Signals, objective
-from gradistill.objectives.compatibility import compared
+from gradistill.objectives.compatibility import compared, refuse_words, target_of
 from gradistill.signals import AttributionScores, Signal, WordScores, WordsRead
 
 
@@ -30,6 +31,9 @@ class AttributionMap(Objective):
 
     Between models that read different tokens the maps are of words: |Σ signed attributions| over the tokens of each
     (``WordScores``), of the words that both read whole; ``average: tokens`` is over such words of a batch then.
+
+    Where each word has a label, an example is one word's label with respect to all tokens: the mean over ``words``
+    words of each row, drawn in turns of the teacher's labels (``drawn_places``).
     """
 
     name: ClassVar[str] = "attribution_map"
@@ -61,13 +65,19 @@ class AttributionMap(Objective):
         default="examples",
         description="average the token distances over real tokens (authors), or sum them per example",
     )
+    words: int = Field(
+        default=1,
+        ge=1,
+        description="where each word has a label: how many words of a row are explained at a time",
+    )
 
-    @property
-    def _differentiated(self) -> Target:
-        return Target(self.target, self.view)
+    def _differentiated(self, model: ModelFacts) -> Target:
+        return target_of(Target(self.target, self.view), model, self.words)
 
     def check(self, pair: Pair) -> None:
-        self._differentiated.check(pair.student.labels, multi_label=pair.student.multi_label)
+        own = pair.student
+        self._differentiated(own).check(own.labels, multi_label=own.multi_label)
+        refuse_words(self.name, self.words, pair)
         if pair.by_words and self.keep < 1:
             raise RecipeError(
                 f"attribution_map.keep is {self.keep}, and the models read different tokens: of the signed sums over a "
@@ -77,20 +87,18 @@ class AttributionMap(Objective):
             )
 
     def signals(self, pair: Pair, role: Role) -> dict[str, Signal]:
+        target = self._differentiated(pair.student)
         if pair.by_words:
-            return {
-                "scores": WordScores(self._differentiated, self.steps, self.rule),
-                "words": WordsRead(),
-            }
+            return {"scores": WordScores(target, self.steps, self.rule), "words": WordsRead()}
         keep = self.keep if role == "teacher" else 1.0
-        return {"scores": AttributionScores(self._differentiated, self.steps, self.rule, keep)}
+        return {"scores": AttributionScores(target, self.steps, self.rule, keep)}
 
     def distance(
         self, student: Signals, teacher: Signals, batch: Batch, moment: Moment
     ) -> Float[Tensor, " batch"]:
         mask = compared(student, teacher, batch).unsqueeze(1)
         apart = unit_maps(student["scores"], mask, self.norm) - unit_maps(teacher["scores"], mask, self.norm)
-        summed = _DISTANCES[self.distance_by](apart).sum((1, 2))
+        summed = batch.over_explained(_DISTANCES[self.distance_by](apart).sum(2), self.words)
         if self.average == "examples":
             return summed
         return (

@@ -5,8 +5,11 @@ from __future__ import annotations
 from jaxtyping import Bool
 from torch import Tensor
 
+from gradistill.attribution.targets import Target
+from gradistill.attribution.word_targets import WordTarget
 from gradistill.batch import Batch
 from gradistill.errors import RecipeError
+from gradistill.models.facts import ModelFacts
 from gradistill.objectives.base import Pair, Signals
 
 
@@ -39,6 +42,21 @@ def refuse_other_inputs(name: str, pair: Pair) -> None:
             f"{name} needs one input space, and the student keeps embeddings of its own",
             expected="student.embeddings: frozen (Gradient KD's setting) or copied",
             remedy="set student.embeddings to frozen, or use attribution_map",
+        )
+
+
+def target_of(target: Target, model: ModelFacts, words: int) -> Target:
+    """The target; of a token classifier that of ``words`` words of each text."""
+    return WordTarget(target.kind, target.view, words) if model.token_labels else target
+
+
+def refuse_words(name: str, words: int, pair: Pair) -> None:
+    """Raise RecipeError where several words are to be explained, and a text has one label."""
+    if words > 1 and not pair.student.token_labels:
+        raise RecipeError(
+            f"{name}.words is {words}, and the models predict one label for a text, not one for each word",
+            expected="words: 1, or models that label tokens",
+            remedy=f"leave {name}.words out",
         )
 
 

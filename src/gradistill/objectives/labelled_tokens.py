@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
+from gradistill.attribution.word_targets import WordTarget
 from gradistill.errors import RecipeError
 from gradistill.objectives import all_objectives
 from gradistill.objectives.base import ANY_PAIR, Objective, Pair
 from gradistill.objectives.term import Term
+from gradistill.signals import Signal, TargetSignal
+
+_ANY_TOKENS = replace(
+    ANY_PAIR,
+    student=replace(ANY_PAIR.student, token_labels=True),
+    teacher=replace(ANY_PAIR.teacher, token_labels=True),
+)
 
 
 def refuse_what_labels_no_tokens(terms: Iterable[Term], pair: Pair) -> None:
     """Raise RecipeError for an objective on signals of a whole text's label, with those that can be used.
 
-    A pair that labels whole texts passes. What an objective can do follows from its signals (``Signal.of_tokens``).
+    A pair that labels whole texts passes. What an objective can do follows from its signals: those of tokens
+    (``Signal.of_tokens``), and those that differentiate a ``WordTarget``.
     """
     if not pair.student.token_labels:
         return
     for term in terms:
-        lacking = [s for s in term.objective.signals(ANY_PAIR, "student").values() if not s.of_tokens]
-        if lacking:
+        if lacking := _lacking(term.objective):
             names = " and ".join(dict.fromkeys(signal.title for signal in lacking))
             raise RecipeError(
                 f"the objective {term.name} is of {names}, which belong to the one label of a text, and here every "
@@ -31,8 +40,14 @@ def refuse_what_labels_no_tokens(terms: Iterable[Term], pair: Pair) -> None:
 
 def objectives_of_tokens() -> list[str]:
     """The names of the objectives that can be used where each token has a label, in their default form."""
-    return [name for name, kind in all_objectives().items() if _of_tokens(kind())]
+    return [name for name, kind in all_objectives().items() if not _lacking(kind())]
 
 
-def _of_tokens(objective: Objective) -> bool:
-    return all(signal.of_tokens for signal in objective.signals(ANY_PAIR, "student").values())
+def _lacking(objective: Objective) -> list[Signal]:
+    """The signals that belong to a whole text's label."""
+    wanted = objective.signals(_ANY_TOKENS, "student").values()
+    return [signal for signal in wanted if not (signal.of_tokens or _of_words(signal))]
+
+
+def _of_words(signal: Signal) -> bool:
+    return isinstance(signal, TargetSignal) and isinstance(signal.target, WordTarget)

@@ -15,7 +15,7 @@ from gradistill.batch import Batch
 from gradistill.errors import RecipeError
 from gradistill.models.facts import ModelFacts
 from gradistill.objectives.base import Moment, Objective, Pair, Role, Signals, objective
-from gradistill.objectives.compatibility import compared, refuse_other_inputs
+from gradistill.objectives.compatibility import compared, refuse_other_inputs, refuse_words, target_of
 from gradistill.signals import AttributionScores, InputGradient, Logits, Signal, WordScores, WordsRead
 
 
@@ -28,7 +28,8 @@ class Rationale(Objective):
     gradient has unit length, as Gradient KD has it, and the second part is ``direction · mean_i ‖Ĝ_t,i − Ĝ_s,i‖²``. The
     cosine is that of e²KD's signed maps. The view ``teacher`` takes one gradient alone, of the label that the teacher
     chose, and with the target ``margin`` of that label against its runner-up (contrastive). Models that read different
-    tokens are compared by words (``WordScores``), and without directions.
+    tokens are compared by words (``WordScores``), and without directions. Where each word has a label it is the mean
+    over ``words`` words of a row, as in ``AttributionMap``.
     """
 
     name: ClassVar[str] = "rationale"
@@ -61,10 +62,17 @@ class Rationale(Objective):
         description="weight the directions by the teacher's map, so that tokens that matter count",
     )
     confidence: bool = Field(default=False, description="weight examples by the teacher's confidence")
+    words: int = Field(
+        default=1,
+        ge=1,
+        description="where each word has a label: how many words of a row are explained at a time",
+    )
 
     def _differentiated(self, model: ModelFacts) -> Target:
         plain = "logit" if model.labels > 2 and not model.multi_label else "log_odds"
-        return Target(plain if self.target == "auto" else self.target, self.view)
+        return target_of(
+            Target(plain if self.target == "auto" else self.target, self.view), model, self.words
+        )
 
     def check(self, pair: Pair) -> None:
         own = pair.student
@@ -74,6 +82,14 @@ class Rationale(Objective):
                 "rationale.focus is set with unit: text, where tokens have no weights of their own.",
                 expected="unit: token, or no focus",
                 remedy="drop one of them",
+            )
+        refuse_words(self.name, self.words, pair)
+        if self.confidence and own.token_labels:
+            raise RecipeError(
+                "rationale.confidence is set, and each word has a label: it weights texts by the confidence in their "
+                "one label",
+                expected="no confidence",
+                remedy="--set objectives.rationale.confidence=false",
             )
         if self.direction:
             refuse_other_inputs("rationale with direction > 0", pair)
@@ -104,7 +120,7 @@ class Rationale(Objective):
         if self.sign:
             alike = (unit_maps(student["signed"], mask) * unit_maps(teacher["signed"], mask)).sum(-1)
             total = total + self.sign * (1 - alike)
-        summed = total.sum(1)
+        summed = batch.over_explained(total, self.words)
         if not self.confidence:
             return summed
         return summed * _confidence(teacher["logits"], multi_label=batch.multi_label)

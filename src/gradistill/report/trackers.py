@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,7 @@ def _to_tensorboard(report: Report) -> None:
 
 
 def _to_trackio(report: Report) -> None:
-    import trackio
+    trackio: Any = import_module("trackio")
 
     trackio.init(project=os.environ.get("TRACKIO_PROJECT", PROJECT), name=report.name)
     try:
@@ -109,7 +110,7 @@ def _to_trackio(report: Report) -> None:
 
 
 def _to_wandb(report: Report) -> None:
-    import wandb
+    wandb: Any = import_module("wandb")
 
     with wandb.init(project=os.environ.get("WANDB_PROJECT", PROJECT), name=report.name) as run:
         run.log(dict(report.numbers))
@@ -117,7 +118,7 @@ def _to_wandb(report: Report) -> None:
 
 
 def _to_mlflow(report: Report) -> None:
-    import mlflow
+    mlflow: Any = import_module("mlflow")
 
     if experiment := os.environ.get("MLFLOW_EXPERIMENT_NAME"):
         mlflow.set_experiment(experiment)

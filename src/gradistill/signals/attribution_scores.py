@@ -33,7 +33,7 @@ class AttributionScores(TargetSignal):
     keep: float = 1.0
     signed: bool = False
 
-    def compute(self, forward: ForwardPass) -> Float[Tensor, "batch view token"]:
+    def of_text(self, forward: ForwardPass) -> Float[Tensor, "batch view token"]:
         attributions, mask = self._attributions(forward), forward.batch.mask.unsqueeze(1)
         if self.signed:
             return signed_scores(attributions, mask)

@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from gradistill.attribution.targets import Target
+from gradistill.attribution.word_targets import WordTarget
 from gradistill.batch import Batch
 from gradistill.models.facts import ModelFacts
+from gradistill.signals.explained_words import passes_of_words
 from gradistill.signals.forward_pass import ForwardPass, Needs
 
 
@@ -94,14 +96,20 @@ class TargetSignal(Signal):
     def needs(self) -> Needs:
         return Needs(targets=(self.target,))
 
+    @abstractmethod
+    def of_text(self, forward: ForwardPass) -> Tensor:
+        """The signal, ``(batch, view, …)``, of a model with one label a text, or of one word of each text."""
+
+    def compute(self, forward: ForwardPass) -> Tensor:
+        """Of a ``WordTarget`` that of each drawn word, one behind the other."""
+        if not isinstance(self.target, WordTarget):
+            return self.of_text(forward)
+        of_word = replace(self, target=self.target.plain)
+        return torch.cat([of_word.of_text(one) for one in passes_of_words(forward, self.target)], dim=1)
+
     def stored_as(self) -> Signal:
-        """All views: a label that is drawn at every step can be any."""
+        """All views, of all words that are drawn: a label that is drawn at every step can be any."""
         return replace(self, target=self.target.whole)
 
     def from_stored(self, stored: Tensor, batch: Batch) -> Tensor:
-        if self.stored_as() == self or stored.shape[1] == 1:  # a regression has one view
-            return stored
-        assert batch.drawn is not None  # the trainer draws for every batch
-        if self.target.view == "projected":
-            return torch.einsum("bv...,bv->b...", stored, batch.drawn.signs.to(stored)).unsqueeze(1)
-        return stored[torch.arange(len(batch), device=stored.device), batch.drawn.label].unsqueeze(1)
+        return stored if self.stored_as() == self else self.target.from_whole(stored, batch.drawn)

@@ -25,7 +25,7 @@ class ClsGradient(TargetSignal):
     def needs(self) -> Needs:
         return Needs(layers=self.layers, targets=(self.target,), gradient_layers=self.layers)
 
-    def compute(self, forward: ForwardPass) -> Float[Tensor, "batch view layer hidden"]:
+    def of_text(self, forward: ForwardPass) -> Float[Tensor, "batch view layer hidden"]:
         rows, position = forward.text_positions
         gradients = [forward.gradients(self.target, layer) for layer in self.layers]
         return torch.stack([gradient[rows, :, position] for gradient in gradients], dim=2)

@@ -67,6 +67,11 @@ class Recorded:
     attention: Sequence[Heads] = ()
     embedding: Float[Tensor, "batch token hidden"] | None = None
 
+    def at(self, place: Int[Tensor, " batch"]) -> Recorded:
+        """The same with the logits of one token of each text, ``(batch, label)``, as those of the text."""
+        rows = torch.arange(len(place), device=place.device)
+        return replace(self, logits=self.logits[rows, place])
+
 
 @dataclass(frozen=True, eq=False)
 class ForwardPass:
@@ -74,7 +79,8 @@ class ForwardPass:
 
     ``label_ids`` holds what each target is differentiated at (``Target.resolve``); it is settled at the input itself,
     so that changed inputs keep to the same label. With ``create_graph`` everything keeps its graph. Without
-    ``share_views`` every view takes an inner gradient of its own, as the papers' code does.
+    ``share_views`` every view takes an inner gradient of its own, as the papers' code does. ``place`` is the token of
+    each text whose logits stand for its own, where a word of a token classifier is explained (``passes_of_words``).
     """
 
     model: nn.Module
@@ -85,6 +91,7 @@ class ForwardPass:
     label_ids: Mapping[Target, Tensor | None] = field(default_factory=dict)
     create_graph: bool = False
     share_views: bool = True
+    place: Int[Tensor, " batch"] | None = None
 
     @classmethod
     def run(
@@ -102,7 +109,7 @@ class ForwardPass:
         Gradients must be enabled where ``needs`` has targets.
         """
         recorded = _recorded(model, probe, batch, needs)
-        label_ids = _label_ids(needs.targets, recorded.logits, batch)
+        label_ids = {} if probe.token_labels else label_ids_of(needs.targets, recorded.logits, batch)
         return cls(model, probe, batch, needs, recorded, label_ids, create_graph, share_views)
 
     @property
@@ -168,12 +175,15 @@ class ForwardPass:
         batch, needs = self.batch.rows(examples), Needs(targets=(target,))
         embeddings = embeddings if self.create_graph else embeddings.detach()
         label_ids = self.label_ids[target]
+        place = None if self.place is None else self.place[examples]
+        recorded = _recorded(self.model, self.probe, batch, needs, embeddings)
         return replace(
             self,
             batch=batch,
             needs=needs,
-            recorded=_recorded(self.model, self.probe, batch, needs, embeddings),
+            recorded=recorded if place is None else recorded.at(place),
             label_ids={target: None if label_ids is None else label_ids[examples]},
+            place=place,
         )
 
     def path(self, target: Target, baseline: Float[Tensor, "batch token hidden"] | None = None) -> Path:
@@ -316,7 +326,7 @@ def _recorded(
     return Recorded(widened(outputs.logits), states, sites, attention, taps[-1] if taps else None)
 
 
-def _label_ids(targets: Sequence[Target], logits: Tensor, batch: Batch) -> dict[Target, Tensor | None]:
+def label_ids_of(targets: Sequence[Target], logits: Tensor, batch: Batch) -> dict[Target, Tensor | None]:
     """Rows without a label of their own take the teacher's; where no teacher is known, this model is the teacher."""
     teacher, gold = batch.teacher_labels, batch.labels
     if teacher is None:

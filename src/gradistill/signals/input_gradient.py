@@ -19,7 +19,7 @@ class InputGradient(TargetSignal):
 
     title: ClassVar[str] = "input gradients"
 
-    def compute(self, forward: ForwardPass) -> Float[Tensor, "batch view token hidden"]:
+    def of_text(self, forward: ForwardPass) -> Float[Tensor, "batch view token hidden"]:
         return forward.gradients(self.target)
 
     def layout(self, model: ModelFacts) -> Layout:

@@ -12,6 +12,7 @@ from gradistill.batch import Batch
 from gradistill.models.probe import Probe, ProbedModel
 from gradistill.signals.base import Signal
 from gradistill.signals.compute import SignalValues, compute_signals
+from gradistill.signals.forward_pass import widened
 
 
 @runtime_checkable
@@ -22,7 +23,10 @@ class TeacherSignals(Protocol):
 
 
 class OnlineTeacher:
-    """A teacher that computes its signals anew for each batch, in eval mode, its weights out of every graph."""
+    """A teacher that computes its signals anew for each batch, in eval mode, its weights out of every graph.
+
+    Whatever it computes in, its signals are in float32 at least.
+    """
 
     def __init__(self, model: nn.Module | ProbedModel, *, share_views: bool = True) -> None:
         self.share_views = share_views
@@ -42,4 +46,4 @@ class OnlineTeacher:
             self.model, probe, batch, signals, create_graph=False, share_views=self.share_views
         )
         self.seconds += perf_counter() - start
-        return values
+        return {signal: widened(value) for signal, value in values.items()}

@@ -35,7 +35,7 @@ class WordScores(TargetSignal):
     rule: Rule = "right_riemann"
     signed: bool = False
 
-    def compute(self, forward: ForwardPass) -> Float[Tensor, "batch view word"]:
+    def of_text(self, forward: ForwardPass) -> Float[Tensor, "batch view word"]:
         return self.of_words(self.token_scores.compute(forward), known_words(forward.batch))
 
     @property

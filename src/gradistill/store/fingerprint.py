@@ -14,8 +14,10 @@ from datasets import Dataset
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from gradistill.attribution.word_targets import WordTarget
 from gradistill.models.device_map import weights_of
 from gradistill.models.model_source import NAME_OR_PATH
+from gradistill.signals.base import Signal, TargetSignal
 from gradistill.store.columns import Column
 
 FORMAT = 1
@@ -43,9 +45,16 @@ def made_for(
         "data": of_rows(rows),
         "max_length": max_length,
         "signals": [column.as_dict() for column in columns],
-        **({"words": of_words(rows)} if any(column.signal.replaces_words for column in columns) else {}),
+        **({"words": of_words(rows)} if any(_depends_on_words(column.signal) for column in columns) else {}),
         "versions": {name: version(name) for name in ("torch", "transformers")},
     }
+
+
+def _depends_on_words(signal: Signal) -> bool:
+    """Whether it replaces words, or explains some of them."""
+    return signal.replaces_words or (
+        isinstance(signal, TargetSignal) and isinstance(signal.target, WordTarget)
+    )
 
 
 def digest(content: Any) -> str:

@@ -1,0 +1,23 @@
+"""Which objectives a teacher in a narrow type of numbers can serve: those that do not differentiate it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from gradistill.errors import RecipeError
+from gradistill.objectives.base import Pair
+from gradistill.objectives.term import Term
+
+
+def refuse_narrow_gradients(terms: Iterable[Term], pair: Pair, dtype: object) -> None:
+    """Raise RecipeError for an objective that needs gradients of a teacher which computes in ``dtype``."""
+    for term in terms:
+        signals = term.objective.signals(pair, "teacher").values()
+        if wanted := [signal for signal in signals if signal.needs().targets]:
+            names = " and ".join(dict.fromkeys(signal.title for signal in wanted))
+            raise RecipeError(
+                f"the objective {term.name} is of {names} of the teacher, which computes in "
+                f"{str(dtype).removeprefix('torch.')}: too coarse for gradients",
+                expected="a teacher in float32, or a method of outputs and states, such as kd or coalition",
+                remedy="leave --teacher-dtype out (--device-map spreads large weights), or choose --method kd",
+            )
