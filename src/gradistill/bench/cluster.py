@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -89,12 +90,17 @@ class Cluster:
                 expected="a login node of the cluster",
                 remedy="give the command there, or leave --launcher out",
             ) from error
-        known = executor._valid_parameters()
-        for name in options:
-            if name not in known:
-                raise RecipeError(f"--slurm {name}: no option that is known", remedy=nearest(name, known))
         numbers = {name: int(value) if value.isdecimal() else value for name, value in options.items()}
-        executor.update_parameters(**{"time": MINUTES, "job_name": "gradistill", **numbers})
+        try:
+            executor.update_parameters(**{"time": MINUTES, "job_name": "gradistill", **numbers})
+        except ValueError as error:
+            known = re.findall(r"- (\w+) \(default", str(error))
+            wrong = next((name for name in options if name not in known), None)
+            raise RecipeError(
+                f"--slurm {wrong}: no option that is known" if wrong else f"--slurm: {error}",
+                expected="an option of sbatch, by submitit's name",
+                remedy=nearest(wrong, known) if wrong else "correct it",
+            ) from error
         return cls(executor, folder, at_once or MOST_JOBS)
 
     def run(
