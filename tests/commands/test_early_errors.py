@@ -48,9 +48,9 @@ def test_settings_of_a_teacher_with_the_students_tokens(small: Any, tmp_path: Pa
         with pytest.raises(GradistillError, match=message):
             distill(teacher, data, tmp_path / "run", load_recipe(method, changes=changes))
     recipe = load_recipe("kd")
+    more = replace(data, unlabelled="./nothing.csv")
     with pytest.raises(GradistillError, match="no file or folder"):
-        from_file = replace(data, unlabelled="./nothing.csv")
-        distill(teacher, from_file, tmp_path / "run", recipe)
+        distill(teacher, more, tmp_path / "run", recipe)
     with pytest.raises(GradistillError, match="holds no manifest"):
         distill(teacher, data, tmp_path / "run", recipe, signals=StoreChoice(str(tmp_path / "none")))
     for model, changes in (("./nothing", []), (str(small.base), ["training.window_overlap=4"])):
