@@ -12,14 +12,19 @@ import pytest
 from byte_level import byte_level
 from families import build
 from gradistill.auditing.mean_predictor import MeanPredictor
+from gradistill.cli.options import teachers_of
+from gradistill.commands.audit_models import AuditModel
 from gradistill.commands.distill import distill
 from gradistill.commands.mean_source import mean_source
 from gradistill.commands.prepared_words_run import prepared_words_run
+from gradistill.commands.teacher_prompt import prompted
 from gradistill.commands.text_predictor import load_predictor
 from gradistill.data import DataChoice, align_labels, read_splits
 from gradistill.data.changed_copies import Copy
 from gradistill.data.label_names import Outputs
+from gradistill.data.prompt_template import PromptedTeacher
 from gradistill.errors import GradistillError, RecipeError
+from gradistill.models.loading import load_tokenizer
 from gradistill.recipe import load_recipe
 from small import texts, write_table
 
@@ -140,3 +145,35 @@ def test_a_student_learns_from_several_teachers(small: Any, decoder: Path, tmp_p
             )
     with pytest.raises(RecipeError, match="the teacher is the mean of several teachers"):
         distill(teachers, data, tmp_path / "no", load_recipe("kd", changes=[*quick, "training.augment=2"]))
+
+
+def test_one_teacher_a_label(small: Any, tmp_path: Path) -> None:
+    """Against ``gradistill predict`` of each: a label's probability is its own teacher's of yes."""
+    folders, template = {}, "Is it so: {text}"
+    for seed, (label, names) in enumerate({"odd": ("yes", "no"), "dull": ("other", "Dull")}.items()):
+        model = build("bert", labels=2, seed=seed)
+        model.config.id2label = dict(enumerate(names))
+        model.save_pretrained(tmp_path / label)
+        load_tokenizer(small.base).save_pretrained(tmp_path / label)
+        folders[label] = str(tmp_path / label)
+    every = [["odd"], [], ["dull", "odd"], ["dull"]]
+    rows = [{"text": f"the film was fine {k}", "labels": every[k % 4]} for k in range(8)]
+    data = DataChoice({"train": rows, "validation": rows}, kind="multi_label")
+    recipe = load_recipe("kd", changes=[f"student.checkpoint={small.base}"]).with_template(template)
+    run = prepared_words_run(prompted(folders, template), data, recipe)
+    assert run.task.labels == ("odd", "dull")
+    assert run.models.student.model.config.problem_type == "multi_label_classification"
+    found = run.source.predictions(run.splits.rows["validation"], run.task, "validation")
+    texts = [row["text"] for row in rows]
+    for k, (label, yes) in enumerate({"odd": "yes", "dull": "Dull"}.items()):
+        predictor: Any = load_predictor(PromptedTeacher(folders[label], template))
+        expected = predictor(texts)[:, predictor.labels.index(yes)]
+        np.testing.assert_allclose(1 / (1 + np.exp(-found.logits[:, k])), expected, rtol=1e-5)
+    with pytest.raises(GradistillError, match=r"(?s)predicts maybe, no, yes, .* the label 'odd'"):
+        AuditModel.load({"odd": str(small.teachers["three"]), "dull": folders["dull"]}, "teacher", "both")
+    with pytest.raises(GradistillError, match="for the label odd alone"):
+        AuditModel.load({"odd": folders["odd"]}, "teacher", "one")
+    assert teachers_of(["odd=a", "dull = b"]) == {"odd": "a", "dull": "b"}
+    for wrong in (["odd=a", "b"], ["odd=a", "odd=b"], ["=a", "odd=b"]):
+        with pytest.raises(RecipeError, match="not every one has a label of its own"):
+            teachers_of(wrong)

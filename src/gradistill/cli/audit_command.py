@@ -18,6 +18,8 @@ from gradistill.cli.options import (
     one_of,
     output_option,
     prompt_of,
+    resolved,
+    teachers_of,
 )
 
 if TYPE_CHECKING:  # what is loaded when the command runs
@@ -224,20 +226,12 @@ def audit(
     log.report(audit_view(found), f"written to {folder.output}: open {found.page} in a browser{sent}", found)
 
 
-def resolved(name: str) -> Any:
-    """The function that ``python:module:function`` names; any other name as it is."""
-    from gradistill.auditing.function_predictor import PREFIX, function_at
-
-    return function_at(name) if name.startswith(PREFIX) else name
-
-
 def reference_of(names: list[str], template: str | None) -> Any:
     """The model, or the list of several, that others are compared with. Raises RecipeError for a prompt of what reads
     none."""
     from gradistill.commands.teacher_prompt import prompted
 
-    every = [resolved(name) for name in names]
-    return prompted(every[0] if len(every) == 1 else every, prompt_of(template))
+    return prompted(teachers_of(names), prompt_of(template))
 
 
 def steps_of(given: str) -> int | str:

@@ -69,7 +69,8 @@ class TeacherOptions:
         list[str] | None,
         typer.Option(
             "--teacher",
-            help="A fine-tuned classifier: folder or hub id; or python:module:function. Several are averaged.",
+            help="A fine-tuned classifier: folder or hub id; or python:module:function. Several are averaged; "
+            "as LABEL=FOLDER each tells whether a row has that label.",
         ),
     ] = None
     teacher_answers: Annotated[
@@ -94,7 +95,6 @@ class TeacherOptions:
     def choice(self) -> Any:
         """The teacher. The function that ``python:module:function`` names is imported here and nowhere else: nothing
         that a file holds may name one. Raises RecipeError for none, and for two."""
-        from gradistill.auditing.function_predictor import PREFIX, function_at
         from gradistill.data.teacher_answers import TeacherAnswers
         from gradistill.errors import RecipeError
 
@@ -113,8 +113,7 @@ class TeacherOptions:
                     expected="it beside --teacher-answers only",
                     remedy="leave --validation-answers out",
                 )
-            every = [function_at(name) if name.startswith(PREFIX) else name for name in self.teacher]
-            return every[0] if len(every) == 1 else every
+            return teachers_of(self.teacher)
         assert self.teacher_answers is not None
         return TeacherAnswers(self.teacher_answers, self.validation_answers)
 
@@ -550,6 +549,43 @@ def label_pairs(given: str | None) -> dict[str, str] | None:
             remedy='correct it; labels with a comma or an = need JSON: \'{"a, b": "LABEL_0"}\'',
         )
     return found
+
+
+def resolved(name: str) -> Any:
+    """The function that ``python:module:function`` names; any other name as it is.
+
+    The module is imported here and nowhere else: nothing that a file holds may name one.
+    """
+    from gradistill.auditing.function_predictor import PREFIX, function_at
+
+    return function_at(name) if name.startswith(PREFIX) else name
+
+
+def teachers_of(names: list[str]) -> Any:
+    """The model, the list of several, or by label those that are named ``LABEL=FOLDER``.
+
+    A path that is there is a path, also with ``=`` in it. Raises RecipeError for a label that is given twice, or to
+    some of them only.
+    """
+    from gradistill.errors import RecipeError
+
+    parted = [_parted(name) for name in names]
+    labels = [label for label, _ in parted]
+    if not any(label is not None for label in labels):
+        return resolved(names[0]) if len(names) == 1 else list(map(resolved, names))
+    if not all(labels) or len({*labels}) < len(labels):
+        raise RecipeError(
+            f"--teacher {' --teacher '.join(names)}: not every one has a label of its own before =",
+            expected="--teacher LABEL=FOLDER for each label, or folders alone, which are averaged",
+            remedy="name the label of each, once",
+        )
+    return {label: resolved(path) for label, path in parted}
+
+
+def _parted(name: str) -> tuple[str | None, str]:
+    """The label before =, None without one, and the model behind it."""
+    label, equals, path = name.partition("=")
+    return (label.strip(), path.strip()) if equals and not Path(name).exists() else (None, name)
 
 
 def prompt_of(given: str | None) -> str | None:

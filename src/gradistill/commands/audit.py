@@ -99,7 +99,8 @@ def audit(
 
     Parameters:
         ``teacher``: a folder, a hub id, a pair ``(model, tokenizer)``, an ONNX model (folder or file), a function, or a
-            ``PromptedTeacher``; or a list of these, whose probabilities are averaged (docs/teachers.md). A function
+            ``PromptedTeacher``; or several:
+            a list, whose probabilities are averaged, or a dictionary with one a label (docs/teachers.md). A function
             takes a list of texts (or of pairs) and returns probabilities ``(row, label)``, or scores ``(row,)``. Its
             columns are in the order of its attribute ``labels``, of the teacher's labels, or of the data's.
         ``students``: one or more, given alike; any classifiers over the same labels. What needs gradients is measured

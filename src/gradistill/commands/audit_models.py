@@ -16,6 +16,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gradistill.auditing.function_predictor import PREFIX, FunctionPredictor, PredictFunction
+from gradistill.auditing.label_predictor import LabelPredictor, no_and_yes
 from gradistill.auditing.mean_predictor import MeanPredictor
 from gradistill.auditing.onnx_predictor import OnnxPredictor, model_folder_of, onnx_file
 from gradistill.auditing.predictor import ClassifierPredictor, OnProgress, Predictor
@@ -61,8 +62,8 @@ OneModel = ModelSource | PredictFunction | PromptedTeacher
 """A PyTorch classifier, an ONNX model (its folder or file), a function from texts to probabilities, or a model in a
 prompt."""
 
-AnyModel = OneModel | list[OneModel]
-"""One model, or several: the mean of their probabilities."""
+AnyModel = OneModel | list[OneModel] | dict[str, OneModel]
+"""One model; several, the mean of their probabilities; or by label one that tells whether a row has it."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class AuditModel:
     name: str
     folder: str
     labels: tuple[str, ...] | None
-    predictor: ClassifierPredictor | OnnxPredictor | FunctionPredictor | MeanPredictor
+    predictor: ClassifierPredictor | OnnxPredictor | FunctionPredictor | MeanPredictor | LabelPredictor
     reader: LoadedModel | None = None
     template: str | None = None
     members: tuple[AuditModel, ...] = ()
@@ -101,6 +102,8 @@ class AuditModel:
         given: Any = source
         if isinstance(given, list):
             return cls._mean(given, owner, name)
+        if isinstance(given, dict):
+            return cls._by_label(given, owner, name)
         if isinstance(given, PromptedTeacher):
             refuse_prompt_of(given.model)
             return replace(cls.load(given.model, owner, name), template=given.template)
@@ -162,6 +165,26 @@ class AuditModel:
             template=templates.pop() if len(templates) == 1 else None, members=members,
         )  # fmt: skip
 
+    @classmethod
+    def _by_label(cls, given: Mapping[str, OneModel], owner: str, name: str) -> AuditModel:
+        """Raises RecipeError for fewer than two labels, and DataError for what does not tell yes from no."""
+        if len(given) < 2:
+            raise RecipeError(
+                f"a model was given for the label {', '.join(given) or '(none)'} alone",
+                expected="one for each of two labels or more",
+                remedy="name the others: --teacher LABEL=FOLDER",
+            )
+        members = []
+        for label, each in given.items():
+            model = cls.load(each, f"{owner} of {label}", source_name(each))
+            members.append(model.ordered(no_and_yes(label, model.labels, model.owner)))
+        folders = [model.folder for model in members if model.folder]
+        templates = {model.template for model in members}
+        return cls(
+            owner, name, (folders or [""])[0], tuple(given), LabelPredictor(tuple(m.predictor for m in members)),
+            template=templates.pop() if len(templates) == 1 else None, members=tuple(members),
+        )  # fmt: skip
+
     def of_several_labels(self) -> AuditModel:
         """The model, a function as one that returns a probability of its own for each label."""
         if isinstance(self.predictor, FunctionPredictor):
@@ -176,7 +199,7 @@ class AuditModel:
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase | None:
         """What it reads texts with; a function reads the texts themselves, and a mean has several."""
-        if isinstance(self.predictor, FunctionPredictor | MeanPredictor):
+        if isinstance(self.predictor, FunctionPredictor | MeanPredictor | LabelPredictor):
             return None
         return self.predictor.tokenizer
 
@@ -198,6 +221,7 @@ class AuditModel:
             OnnxPredictor: "an ONNX model",
             FunctionPredictor: "a function",
             MeanPredictor: "the mean of several models",
+            LabelPredictor: "a set of models, one a label",
         }
         return kinds[type(self.predictor)]
 
@@ -205,8 +229,8 @@ class AuditModel:
         self, max_length: int, on_progress: OnProgress, windows: Windows | None = None
     ) -> Predictor:
         """The predictor, for texts of so many tokens; with ``windows`` of longer ones too. A function reads all of a
-        text, and each member of a mean as much as it was trained with."""
-        if isinstance(self.predictor, FunctionPredictor | MeanPredictor):
+        text, and each of several models as much as it was trained with."""
+        if isinstance(self.predictor, FunctionPredictor | MeanPredictor | LabelPredictor):
             return replace(self.predictor, on_progress=on_progress)
         shared = {"max_length": max_length, "on_progress": on_progress}
         if isinstance(self.predictor, ClassifierPredictor) and self.reader is not None:
@@ -222,10 +246,13 @@ class AuditModel:
         """
         if self.template is not None and self.tokenizer is not None:
             set_template(self.tokenizer, PromptTemplate.of(self.template, columns))
-        if not isinstance(self.predictor, MeanPredictor):
+        if not isinstance(self.predictor, MeanPredictor | LabelPredictor):
             return self.of_several_labels() if multi_label else self
-        members = tuple(member.reading(columns, multi_label=multi_label) for member in self.members)
+        each = multi_label and isinstance(self.predictor, MeanPredictor)
+        members = tuple(member.reading(columns, multi_label=each) for member in self.members)
         predictors = tuple(member._as_trained(windows=len(columns) == 1) for member in members)
+        if isinstance(self.predictor, LabelPredictor):
+            return replace(self, members=members, predictor=replace(self.predictor, predictors=predictors))
         kind = "multi_label" if multi_label else self.predictor.kind
         return replace(
             self, members=members, predictor=replace(self.predictor, predictors=predictors, kind=kind)
@@ -252,6 +279,8 @@ class AuditModel:
     def ordered(self, labels: tuple[str, ...] | None) -> AuditModel:
         """The model with its outputs in the order of ``labels``. Raises DataError for other labels."""
         match = self.refuse_other_labels(labels, "teacher")
+        if isinstance(self.predictor, LabelPredictor):
+            return replace(self, labels=labels, members=tuple(self.members[k] for k in match.positions))
         if self.members:
             return replace(
                 self, labels=labels, members=tuple(member.ordered(labels) for member in self.members)
@@ -512,8 +541,10 @@ def source_name(source: AnyModel) -> str:
     """What messages and reports call a model. Raises RecipeError for the name of a function, which only the command
     line may bring."""
     given: Any = source
-    if isinstance(given, list):
-        return "mean of " + ", ".join(Path(source_name(each)).name for each in given)
+    if isinstance(given, list | dict):
+        every = given.values() if isinstance(given, dict) else given
+        start = "one a label: " if isinstance(given, dict) else "mean of "
+        return start + ", ".join(Path(source_name(each)).name for each in every)
     if isinstance(given, PromptedTeacher):
         given = given.model
     if is_function(given):
@@ -529,8 +560,8 @@ def source_name(source: AnyModel) -> str:
 
 def refuse_prompt_of(given: Any) -> None:
     """Raise RecipeError for what reads texts in no prompt: a function, or what has one already."""
-    if isinstance(given, list | PromptedTeacher) or is_function(given):
-        kind = "several models" if isinstance(given, list) else "a model in a prompt"
+    if isinstance(given, list | dict | PromptedTeacher) or is_function(given):
+        kind = "several models" if isinstance(given, list | dict) else "a model in a prompt"
         raise RecipeError(
             f"a prompt was given around the texts of {source_name(given) if is_function(given) else kind}",
             expected="a folder, a hub id, or a pair (model, tokenizer) in each prompt",

@@ -48,9 +48,9 @@ def distill(  # noqa: PLR0913 (public; callbacks are the Trainer's own keyword)
 
     Parameters:
         ``teacher``: a folder, a hub id, or a pair ``(model, tokenizer)``, which is left as it is; ``TeacherAnswers``,
-            files of answers; a function from a list of texts (or pairs) to probabilities; or a list of models and
-            functions, whose probabilities are averaged; or a ``PromptedTeacher``. What can be learned from these, and
-            from a model that reads other tokens than the student: docs/teachers.md.
+            files of answers; a function from a list of texts (or pairs) to probabilities; a ``PromptedTeacher``;
+            several of these: a list, whose probabilities are averaged, or a dictionary with one a label. What can be
+            learned from these, and from a model that reads other tokens than the student: docs/teachers.md.
         ``data``: a ``DataChoice``, or what its ``source`` may be: a path, a ``Dataset``, a frame, a list of dicts.
         ``output``: the run folder. An unfinished run of the same recipe and data in it goes on.
         ``recipe``: of ``load_recipe``; it also describes the student.

@@ -13,6 +13,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from gradistill.auditing.function_predictor import FunctionPredictor
+from gradistill.auditing.label_predictor import LabelPredictor
 from gradistill.auditing.mean_predictor import MeanPredictor
 from gradistill.auditing.onnx_predictor import OnnxPredictor
 from gradistill.batch import NOT_MODEL_INPUTS
@@ -55,7 +56,7 @@ class CostedModel:
     def of(cls, name: str, given: AuditModel) -> CostedModel | None:
         """That of a loaded model; None for a function, which has no size and runs elsewhere, and for a mean."""
         predictor = given.predictor
-        if isinstance(predictor, FunctionPredictor | MeanPredictor):
+        if isinstance(predictor, FunctionPredictor | MeanPredictor | LabelPredictor):
             return None
         file = predictor.file if isinstance(predictor, OnnxPredictor) else None
         return cls(name, predictor.tokenizer, given.model, file)

@@ -1,4 +1,4 @@
-"""A teacher that is several classifiers: the average of their probabilities."""
+"""A teacher that is several classifiers: the average of their probabilities, or one a label."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from datasets import Dataset
 
 from gradistill.auditing.function_predictor import FunctionPredictor
+from gradistill.auditing.label_predictor import LabelPredictor
 from gradistill.auditing.mean_predictor import MeanPredictor
 from gradistill.auditing.predictions import Predictions
 from gradistill.auditing.predictor import Predictor
@@ -32,15 +33,17 @@ TeacherRows = Callable[[Sequence[str] | None], Splits]
 """Reads the rows, with their labels in the order of a teacher's outputs, where it names them."""
 
 
+MEAN, ONE_A_LABEL = "the mean of several teachers", "one teacher a label"
+
+
 @dataclass(frozen=True, eq=False)
 class MeanSource:
-    """Several classifiers, each with a tokenizer of its own, as one ``model``: the average of their probabilities."""
+    """Several classifiers, each with a tokenizer of its own, as one ``model``."""
 
     model: AuditModel
     predictor: Predictor
     notes: dict[str, Any] = field(default_factory=dict)
-
-    kind = "the mean of several teachers"
+    kind: str = MEAN
 
     @property
     def name(self) -> str:
@@ -54,7 +57,10 @@ class MeanSource:
         return facts_of_outputs(task)
 
     def hashes(self) -> dict[str, str]:
-        return {"teacher": " ".join(map(_identity, self.model.members))}
+        found = list(map(_identity, self.model.members))
+        if self.kind == ONE_A_LABEL:
+            found = [f"{label}={one}" for label, one in zip(self.model.labels or (), found, strict=True)]
+        return {"teacher": " ".join(found)}
 
     def values(self, asked: Asked, signals: Sequence[Signal]) -> Values:
         return predicted_values(self.predictor, asked, signals)
@@ -64,30 +70,32 @@ class MeanSource:
 
 
 def mean_source(
-    given: Sequence[OneModel], data: DataChoice, rows_for: TeacherRows
+    given: list[OneModel] | dict[str, OneModel], data: DataChoice, rows_for: TeacherRows
 ) -> tuple[MeanSource, Splits]:
-    """The teachers as one, and the rows with their labels in the order of the first that names any.
+    """The teachers as one, and the rows with their labels in the order of the first that names any, or of the keys.
 
     The rows are read for the outputs of the teachers (``label_names.Outputs``), as for one teacher. A function is asked
     each text once. Raises RecipeError for fewer than two, or one twice, ModelError for what cannot be loaded, and
     DataError for one whose labels are not those of the others, or of the data.
     """
-    every = list(given)
-    model = AuditModel.load(every, "teacher", source_name(every))
+    model = AuditModel.load(given, "teacher", source_name(given))
     splits = rows_for(None if model.labels == () else model.labels or ("LABEL_0",))
     task = splits.task
-    for member in model.members:
+    by_label = isinstance(model.predictor, LabelPredictor)
+    for member in (model,) if by_label else model.members:
         if not isinstance(member.predictor, FunctionPredictor):
             refuse_other_kind_of_model(task, member.multi_label, member.owner)
     model = model.ordered(model.labels or task.labels)
     model = model.reading(task.text_columns, multi_label=task.multi_label)
-    assert isinstance(model.predictor, MeanPredictor)
+    assert isinstance(model.predictor, MeanPredictor | LabelPredictor)
     asking = [_once(predictor) for predictor in model.predictor.predictors]
     predictor = replace(model.predictor, predictors=tuple(asking))
-    notes = {"teachers": [_full_name(member) for member in model.members]}
+    names = list(map(_full_name, model.members))
+    notes = {"teachers": dict(zip(model.labels or (), names, strict=True)) if by_label else names}
     templates = [member.template for member in model.members]
     splits = with_positive(splits, data.positive, [m.folder for m in model.members if m.folder])
-    return MeanSource(model, predictor, notes | _templates(templates)), splits
+    kind = ONE_A_LABEL if by_label else MEAN
+    return MeanSource(model, predictor, notes | _templates(templates), kind), splits
 
 
 def _once(predictor: Predictor) -> Predictor:

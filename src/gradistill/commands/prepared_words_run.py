@@ -21,7 +21,7 @@ from gradistill.commands.data_warnings import (
 from gradistill.commands.file_source import FileSource
 from gradistill.commands.function_source import FunctionSource, function_name
 from gradistill.commands.live_source import LiveSource
-from gradistill.commands.mean_source import MeanSource, mean_source
+from gradistill.commands.mean_source import MEAN, ONE_A_LABEL, mean_source
 from gradistill.commands.model_pair import ModelPair
 from gradistill.commands.prepared_run import (
     cut_checkpoint,
@@ -60,14 +60,14 @@ from gradistill.recipe import Recipe, StudentSettings
 
 logger = logging.getLogger(__name__)
 
-AnyTeacher = OneModel | TeacherAnswers | list[OneModel]
+AnyTeacher = OneModel | TeacherAnswers | list[OneModel] | dict[str, OneModel]
 """A classifier, files of answers, a function from texts to probabilities, or several classifiers and functions."""
 
 
 def is_apart(teacher: AnyTeacher, settings: StudentSettings) -> bool:
     """Whether a teacher reads the texts by itself: it is no model, or the student's checkpoint reads other tokens."""
     given: Any = teacher
-    if isinstance(given, TeacherAnswers | PromptedTeacher | list) or is_function(given):
+    if isinstance(given, TeacherAnswers | PromptedTeacher | list | dict) or is_function(given):
         return True
     if settings.checkpoint is None:
         return False
@@ -101,8 +101,9 @@ def teacher_paths(teacher: AnyTeacher) -> tuple[str, ...]:
         return tuple(str(file) for file in (given.file, given.validation) if file is not None)
     if isinstance(given, PromptedTeacher):
         return model_paths(given.model)
-    if isinstance(given, list):
-        return tuple(path for each in given for path in teacher_paths(each))
+    if isinstance(given, list | dict):
+        every = given.values() if isinstance(given, dict) else given
+        return tuple(path for each in every for path in teacher_paths(each))
     return () if is_function(given) else model_paths(given)
 
 
@@ -190,13 +191,9 @@ def _kind_of_outputs(teacher: Any) -> str | None:
     """What a teacher is of which outputs alone are known; None for a model."""
     if isinstance(teacher, TeacherAnswers):
         return FileSource.kind
-    return (
-        MeanSource.kind
-        if isinstance(teacher, list)
-        else FunctionSource.kind
-        if is_function(teacher)
-        else None
-    )
+    if isinstance(teacher, list | dict):
+        return ONE_A_LABEL if isinstance(teacher, dict) else MEAN
+    return FunctionSource.kind if is_function(teacher) else None
 
 
 def _source(teacher: AnyTeacher, rows: TeacherRows, loading: TeacherLoading) -> tuple[AnswerSource, Splits]:
@@ -212,7 +209,7 @@ def _source(teacher: AnyTeacher, rows: TeacherRows, loading: TeacherLoading) -> 
         splits = rows.read(files[0].labels, "file of answers")
         splits = with_positive(splits, data.positive)
         return FileSource.of(given, files, splits), splits
-    if isinstance(given, list):
+    if isinstance(given, list | dict):
         return mean_source(given, data, rows.of_several)
     if is_function(given):
         own = getattr(given, "labels", None)

@@ -23,6 +23,8 @@ def prompted(teacher: Any, template: str | None) -> Any:
         return teacher
     if isinstance(teacher, list):
         return [prompted(each, template) for each in teacher]
+    if isinstance(teacher, dict):
+        return {label: prompted(each, template) for label, each in teacher.items()}
     if isinstance(teacher, TeacherAnswers):
         raise RecipeError(
             "a prompt was given around the texts of a file of answers, which were answered already",
@@ -55,7 +57,8 @@ def refuse_other_columns(teacher: Any, data: DataChoice) -> None:
     """Raise RecipeError for a prompt without the text columns, where options name them or the task does."""
     task = TASKS.get(data.task) if isinstance(data.task, str) else data.task
     columns = data.columns or (task.text_columns if task is not None else None)
-    for each in teacher if isinstance(teacher, list) else [teacher]:
+    every = list(teacher.values()) if isinstance(teacher, dict) else teacher
+    for each in every if isinstance(every, list) else [every]:
         if columns is not None and isinstance(each, PromptedTeacher):
             PromptTemplate.of(each.template, columns)
 

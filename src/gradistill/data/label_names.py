@@ -77,6 +77,11 @@ def match_names(ours: Sequence[str], theirs: Sequence[str]) -> Match | None:
     return _by_short_forms(ours, theirs)
 
 
+def spelled_alike(one: str, other: str) -> bool:
+    """Whether two names are one, letter case, punctuation and spaces aside."""
+    return any(key(one) == key(other) != "" for key in _SPELLINGS)
+
+
 def numbers_of(names: Sequence[str]) -> list[int] | None:
     """The numbers of names that only count (``LABEL_0``, ``1``); None for others."""
     found = [_NUMBERED.fullmatch(name.strip()) for name in names]

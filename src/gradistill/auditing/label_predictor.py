@@ -1,0 +1,67 @@
+"""A classifier for each label of rows that may have several, as one predictor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from gradistill.auditing.predictor import OnProgress, Predictor, refused_heads
+from gradistill.data.changed_copies import Copy
+from gradistill.data.label_names import spelled_alike
+from gradistill.errors import DataError
+
+_YES = ("1", "LABEL_1", "yes", "true", "positive")
+"""Names of an output that stands for "has the label", where it is not called like the label itself."""
+
+
+@dataclass(frozen=True, eq=False)
+class LabelPredictor:
+    """Classifiers of two classes, one a label: whether a row has it. Each has its outputs in the order no, yes.
+
+    A label's logit is the difference of the two, its log-odds. The labels are decided one by one (binary relevance:
+    Zhang and Zhou 2014, doi 10.1109/TKDE.2013.39). Words can be masked where each predictor can mask them.
+
+    Example: ``LabelPredictor((is_joy, is_anger)).logits([Copy(("a fine film",))])[0]``
+    """
+
+    predictors: tuple[Predictor, ...]
+    on_progress: OnProgress = lambda done: None
+
+    has_head = False
+    multi_label = True
+
+    @property
+    def can_mask(self) -> bool:
+        return all(predictor.can_mask for predictor in self.predictors)
+
+    def logits(
+        self, copies: Sequence[Copy], *, heads: Sequence[int] = ()
+    ) -> Float[np.ndarray, "head copy label"]:
+        """See ``Predictor``."""
+        refused_heads(heads, "one model a label")
+        pairs = [predictor.logits(copies)[0] for predictor in self.predictors]
+        self.on_progress(len(copies))
+        return np.stack([pair[:, 1] - pair[:, 0] for pair in pairs], axis=-1)[None]
+
+
+def no_and_yes(label: str, names: Sequence[str] | None, owner: str) -> tuple[str, str]:
+    """The outputs of a label's classifier: without the label, with it. The second is called like the label, or yes,
+    true, positive, 1, LABEL_1.
+
+    Raises DataError for anything but two outputs of which one is that.
+
+    Example: ``no_and_yes("joy", ("joy", "other"), "teacher of joy")`` is ``("other", "joy")``
+    """
+    names = tuple(names or ())
+    for wanted in ((label,), _YES):
+        found = [name for name in names if any(spelled_alike(name, one) for one in wanted)]
+        if len(names) == 2 and len(found) == 1:
+            return next(name for name in names if name != found[0]), found[0]
+    raise DataError(
+        f"The {owner} predicts {', '.join(names) or 'a score'}, and is to tell whether a row has the label {label!r}.",
+        expected=f"two classes, of which one is called {label}, yes, true, positive or 1",
+        remedy="take a classifier of that label alone, or correct id2label in config.json",
+    )
