@@ -114,7 +114,7 @@ def test_an_audit_leaves_the_gradients_of_such_a_teacher_out(
 ) -> None:
     rows, student = texts("two", 8), student_from_teacher(load_classifier(decoders["qwen2"])[0], 2)
     pair = (student, load_tokenizer(decoders["qwen2"]))
-    few = {"faithfulness_rows": 2, "perturbed_rows": 4, "response_rows": 4, "shapley_rows": 0}
+    few = {"faithfulness_rows": 0, "perturbed_rows": 0, "response_rows": 0, "shapley_rows": 0}
     choice = AuditChoice(loading=BF16, floor_rows=4, examples=4, **few)
     found = audit(str(decoders["qwen2"]), [pair], {"validation": rows}, tmp_path / "audit", choice)
     figures = found["students"][0]["figures"]["loyalty"]
