@@ -200,7 +200,7 @@ def _source(teacher: AnyTeacher, rows: TeacherRows, loading: TeacherLoading) -> 
     """The teacher, and the rows with their labels in its order."""
     given: Any = teacher
     data = rows.data
-    if isinstance(given, TeacherAnswers | list) or is_function(given):
+    if isinstance(given, TeacherAnswers | list | dict) or is_function(given):
         loading.refuse("a teacher that is no model, or is several")
     if isinstance(given, TeacherAnswers):
         files = [AnswerFile.read(file) for file in (given.file, given.validation) if file is not None]
