@@ -66,7 +66,7 @@ def test_every_command_has_help(command: str, typed: Type) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "option"),
-    [(("audit", "--teacher", "a", "--data", "d", "--teacher=b"), "--teacher"),
+    [(("audit", "--split", "a", "--data", "d", "--split=b"), "--split"),
      (("predict", "--model", "m", "--data", "d", "--data", "e"), "--data")],
 )  # fmt: skip
 def test_an_option_of_one_value_is_not_given_twice(

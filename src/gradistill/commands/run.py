@@ -213,7 +213,8 @@ def _audit_stage(
     def make() -> None:
         judge = prompted(teacher, plan.distillation.teacher.template)
         found = audit(judge, [str(plan.output / STUDENT)], rows, folder, choice, overwrite=True)
-        found.send_to(*known_trackers(plan.distillation.training.arguments.get("report_to")))
+        if trackers := known_trackers(plan.distillation.training.arguments.get("report_to")):
+            found.send_to(*trackers)
 
     return Stage(AUDIT, folder / AUDIT_FIGURES, needs, make)
 
