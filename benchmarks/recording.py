@@ -1,6 +1,6 @@
 """What the terminal shows: finetune, distil and audit banking77 in a terminal of 80 columns and 24 lines.
 
-    python benchmarks/recording.py DATA OUTPUT [--rows 2500] [--epochs 2]
+    python benchmarks/recording.py DATA OUTPUT [--rows 3000] [--epochs 4]
 
 Needs the package pyte, which reads what a program sends to a terminal as a terminal does: a bar that is drawn again and
 again is one line in the end. DATA/banking77 holds train.csv and validation.csv. OUTPUT gets the runs. The texts go to
@@ -32,15 +32,16 @@ def main() -> None:
     )
     parser.add_argument("data", type=Path)
     parser.add_argument("output", type=Path)
-    parser.add_argument("--rows", type=int, default=2500)
-    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--rows", type=int, default=3000)
+    parser.add_argument("--epochs", type=int, default=4)
     given = parser.parse_args()
+    rows = (given.data / "banking77").resolve()
     given.output.mkdir(parents=True, exist_ok=True)
     os.chdir(given.output)  # what is shown has the paths that a reader would type
-    if not Path("data").exists():
-        Path("data").symlink_to((given.data / "banking77").resolve())
-    size = f"--max-train-rows {given.rows} --epochs {given.epochs}"
-    named = "--data data --label-column category"
+    if not Path("banking77").exists():
+        Path("banking77").symlink_to(rows)
+    size = f"--max-train-rows {given.rows} --epochs {given.epochs} --set training.learning_rate=2e-4"
+    named = "--data banking77 --label-column category"
     commands = [
         f"gradistill finetune --model minilm-l6 {named} {size} --output runs/teacher",
         f"gradistill distill --teacher runs/teacher {named} --student-layers 3 {size} --output runs/student",

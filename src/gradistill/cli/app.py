@@ -127,7 +127,7 @@ def demo(
         bool, typer.Option("--quick", help="A tenth of the data: shows the way, not the result.")
     ] = False,
 ) -> None:
-    """Teacher, three students and a shortcut, on a corpus of our own; no network, no data of yours."""
+    """Teacher, two students and a shortcut, on a corpus of our own; no network, no data of yours."""
     log.set_up()
     from gradistill.demo.run_demo import demo as demonstrated
 

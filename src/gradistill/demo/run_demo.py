@@ -1,6 +1,6 @@
 """The demonstration: does a student learn a shortcut that its teacher does not use?
 
-A teacher learns clean reviews; three students are distilled from it on the same reviews with a neutral weekday that
+A teacher learns clean reviews; two students are distilled from it on the same reviews with a neutral weekday that
 agrees with the label most of the time. On the challenge split the weekday always points elsewhere.
 """
 
@@ -39,7 +39,7 @@ from gradistill.report.terminal import heat_map, results_table
 
 logger = logging.getLogger(__name__)
 
-METHODS = ("kd", "adkd", "coalition")
+METHODS = ("kd", "coalition")
 SEEN = ("teacher", "kd", "coalition")
 """Whose explanations are shown."""
 RATE = 0.9
@@ -84,7 +84,7 @@ class Figures:
 
 
 def demo(output: Path, *, seed: int = 0, quick: bool = False) -> RenderableType:
-    """Fine-tune, distil three times, measure; returns the table and one challenge review as each model sees it.
+    """Fine-tune, distil twice, measure; returns the table and one challenge review as each model sees it.
 
     Finished runs in ``output`` are used again and an unfinished one goes on, if seed and size are the same.
     """
@@ -127,7 +127,18 @@ def _demo(output: Path, seed: int, quick: bool) -> RenderableType:
 
 
 def _recipe(method: str, seed: int, *changes: str) -> Recipe:
-    return load_recipe(method, changes=[f"training.seed={seed}", "training.batch_size=16", *changes])
+    common = [f"training.seed={seed}", "training.batch_size=16"]
+    if _has_fast_bfloat16():
+        common.append("training.arguments.bf16=true")
+    return load_recipe(method, changes=[*common, *changes])
+
+
+def _has_fast_bfloat16() -> bool:
+    """Whether this processor multiplies in bfloat16, which takes half the time; others only imitate it, slowly."""
+    if torch.accelerator.is_available():
+        return False
+    known = getattr(torch.cpu, "get_capabilities", dict)()  # not in every version of torch
+    return any(known.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
 
 def corpus_choice(folder: Path) -> DataChoice:
