@@ -20,8 +20,9 @@ from measuring import publish
 from gradistill import distill, finetune, load_predictor, load_recipe
 from gradistill.data.label_metrics import MULTI_LABEL_METRICS
 
-SETTINGS = ["learning_rate=2e-4", "batch_size=32", "epochs=3", "max_length=40", "arguments.bf16=true"]
+SETTINGS = ["batch_size=32", "epochs=3", "max_length=40", "arguments.bf16=true"]
 ROWS = {"teacher": 8000, "student": 4000}
+RATES = {"teacher": 1e-4, "student": 2e-4}
 
 
 def main() -> None:
@@ -59,6 +60,7 @@ def _one_label(row: dict[str, Any]) -> dict[str, Any]:
 def _recipe(method: str, role: str, seed: int) -> Any:
     changes = [f"training.{setting}" for setting in SETTINGS]
     changes += [f"training.seed={seed}", f"training.max_train_rows={ROWS[role]}"]
+    changes.append(f"training.learning_rate={RATES[role]}")
     return load_recipe(method, changes=[*changes, *(["student.layers=3"] if role == "student" else [])])
 
 
