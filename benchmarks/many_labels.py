@@ -1,11 +1,11 @@
 """What 77 labels cost: forms that look at one label, or at a projection of all, and what each keeps on banking77.
 
-    python benchmarks/many_labels.py [--layers 3] [--length 32] [--rounds 5]
+    python benchmarks/many_labels.py MODELS [--layers 3] [--length 32] [--rounds 5]
 
 Time is that of a step, in plain steps, taken in turns as in ``step_cost.py``: random rows of 77 labels, trimmed, in
-float32, teacher signals stored. All views of a row would take 76 inner gradients. What a form keeps is read from
-results/separation.jsonl (separation_models.py, separation.py): students of 3 layers, 2,500 rows, 4 epochs, one seed,
-figures of 300 validation rows.
+float32, teacher signals stored. All views of a row would take 76 inner gradients. What a form keeps is what the run of
+its student measured (MODELS/banking77, of separation_models.py): 3 layers, 2,500 rows, 4 epochs, one seed; figures of
+1,500 validation rows, of response loyalty 50.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from measuring import RESULTS, alternating, markdown, publish, ratio, shown
+from measuring import alternating, markdown, publish, ratio, shown
 from step_cost import Bench, timed
 
 from gradistill.objectives import Term
@@ -40,6 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("models", type=Path)
     parser.add_argument("--layers", type=int, default=3)
     parser.add_argument("--length", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=5)
@@ -63,20 +64,22 @@ def main() -> None:
         for name, (method, *_) in FORMS.items():
             asked[name] = timed(bench.distilling(method, terms=terms[name]))
         seconds = alternating(asked, given.rounds)
-    kept = _kept()
+    kept = {student: _kept(given.models / "banking77" / student) for *_, student in FORMS.values()}
     found = {
-        name: {"plain steps": ratio(seconds[name], seconds["plain"]), **kept.get(student, {})}
+        name: {"plain steps": ratio(seconds[name], seconds["plain"]), **kept[student]}
         for name, (*_, student) in FORMS.items()
     }
     rows = [
         {
             "form": name, "plain steps": shown(cell["plain steps"]),
-            **{key: f"{cell[key]:.3f}" if key in cell else "–" for key in ("accuracy", "label", "response")},
+            **{key: f"{cell[key]:.3f}" for key in ("accuracy", "label", "response")},
         }
         for name, cell in found.items()
     ]  # fmt: skip
     options = f"--layers {given.layers} --length {given.length} --rounds {given.rounds}"
-    publish("many_labels", markdown(rows), found, command=f"python benchmarks/many_labels.py {options}")
+    publish(
+        "many_labels", markdown(rows), found, command=f"python benchmarks/many_labels.py MODELS {options}"
+    )
 
 
 def _terms(method: str, objective: str, change: Mapping[str, Any]) -> list[Term]:
@@ -87,18 +90,11 @@ def _terms(method: str, objective: str, change: Mapping[str, Any]) -> list[Term]
     ]
 
 
-def _kept() -> dict[str, dict[str, float]]:
-    """Accuracy, and loyalties, of the students of banking77."""
-    lines = (RESULTS / "separation.jsonl").read_text(encoding="utf-8").splitlines()
-    found = {}
-    for line in map(json.loads, lines):
-        if line["task"] == "banking77" and "figures" in line:
-            loyalty = line["figures"]["loyalty"]
-            found[line["student"]] = {
-                "accuracy": line["metrics"]["accuracy"],
-                **{name: loyalty[name]["value"] for name in ("label", "response")},
-            }
-    return found
+def _kept(run: Path) -> dict[str, float]:
+    """Accuracy, and loyalties, that a student's run recorded."""
+    found = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    loyalties = {name: found["loyalty"][name]["value"] for name in ("label", "response")}
+    return {"accuracy": found["eval"]["accuracy"], **loyalties}
 
 
 if __name__ == "__main__":
