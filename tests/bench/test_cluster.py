@@ -110,6 +110,20 @@ def test_a_later_call_follows_the_jobs_of_an_earlier_one(
     assert [job.arguments for job in executor.sent] == [("one",), ("two",), ("two", "--changed")]
 
 
+def test_fewer_at_once_than_an_earlier_call_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: float) -> None:
+        raise KeyboardInterrupt
+
+    executor, words = FakeExecutor(), [[str(k)] for k in range(6)]
+    with monkeypatch.context() as patch:
+        patch.setattr(clusters, "sleep", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(Cluster(executor, tmp_path, at_once=3), tmp_path, *words[:3])
+        with pytest.raises(KeyboardInterrupt):
+            run(Cluster(executor, tmp_path, at_once=1), tmp_path, *words)
+    assert len(executor.sent) == 3
+
+
 def test_slurm_is_refused_where_there_is_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

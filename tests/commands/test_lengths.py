@@ -22,7 +22,7 @@ from gradistill.commands.store_signals import store_signals
 from gradistill.commands.text_lengths import MOST, LoadedModel, new_length, task_length, trained_length
 from gradistill.data import DataChoice
 from gradistill.errors import ModelError, RecipeError
-from gradistill.recipe import load_recipe
+from gradistill.recipe import Recipe, load_recipe
 from small import BAD, GOOD, WORDS, logged, write_table
 from wordpiece import tokenizer
 
@@ -127,30 +127,26 @@ def test_distillation_and_stores_take_the_length_of_the_teacher(late: Any, tmp_p
     assert f"{cut}; --windows mean reads them whole" in said
 
 
-def test_an_unfinished_run_goes_on_whether_its_length_is_named_or_not(late: Any, tmp_path: Path) -> None:
-    teacher, data = late
-    recipe = load_recipe("kd", changes=["training.epochs=2"])
+def stopped_and_gone_on_with(late: tuple[str, DataChoice], folder: Path, recipe: Recipe) -> None:
     with pytest.raises(Stop):
-        distill(teacher, data, tmp_path / "s", recipe, callbacks=[Stopping()])
+        distill(*late, folder, recipe, callbacks=[Stopping()])
     said: list[str] = []
     with logged(said):
-        distill(teacher, data, tmp_path / "s", recipe)
+        distill(*late, folder, recipe)
     assert any(line.startswith("going on from") for line in said)
+
+
+def test_an_unfinished_run_goes_on_whether_its_length_is_named_or_not(late: Any, tmp_path: Path) -> None:
+    stopped_and_gone_on_with(late, tmp_path / "s", load_recipe("kd", changes=["training.epochs=2"]))
 
 
 def test_a_run_within_a_budget_and_in_windows_ends_where_an_uninterrupted_one_does(
     late: Any, tmp_path: Path
 ) -> None:
-    teacher, data = late
     changes = ("epochs=2", "max_length=20", "windows=mean", "window_overlap=4")
     recipe = load_recipe("kd", changes=["student.size=12k", *(f"training.{change}" for change in changes)])
-    distill(teacher, data, tmp_path / "whole", recipe)
-    with pytest.raises(Stop):
-        distill(teacher, data, tmp_path / "stopped", recipe, callbacks=[Stopping()])
-    said: list[str] = []
-    with logged(said):
-        distill(teacher, data, tmp_path / "stopped", recipe)
-    assert any(line.startswith("going on from") for line in said)
+    distill(*late, tmp_path / "whole", recipe)
+    stopped_and_gone_on_with(late, tmp_path / "stopped", recipe)
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "stopped")]
     assert weights[0] == weights[1]
 

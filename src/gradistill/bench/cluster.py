@@ -136,13 +136,12 @@ class _Queue:
     def empty(self, waiting: list[Command]) -> None:
         waiting = self._found_again(waiting)
         while waiting or self.flying:
-            free = self.cluster.at_once - len(self.flying)
+            free = max(0, self.cluster.at_once - len(self.flying))  # an earlier call may have sent more
             self._send([(command, 1) for command in waiting[:free]])
             waiting = waiting[free:]
             again: list[tuple[Command, int]] = []
-            for sent in list(self.flying):
-                if not sent.job.done():
-                    continue
+            over = [sent for sent in self.flying if sent.job.done()]
+            for sent in over:
                 self.flying.remove(sent)
                 ended = _ended(sent)
                 if ended is None and sent.tries < TRIES:
@@ -153,7 +152,8 @@ class _Queue:
                 else:
                     self._report(ended or _lost(sent), len(waiting))
             self._send(again)
-            self._record()
+            if over:
+                self._record()
             if self.flying:
                 sleep(POLL)
 

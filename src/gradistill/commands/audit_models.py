@@ -100,13 +100,13 @@ class AuditModel:
         Raises ModelError for what cannot be loaded.
         """
         given: Any = source
-        if isinstance(given, list):
-            return cls._mean(given, owner, name)
-        if isinstance(given, dict):
-            return cls._by_label(given, owner, name)
+        if isinstance(given, list | dict):
+            loading.refuse("a set of several models")
+            several = cls._mean if isinstance(given, list) else cls._by_label
+            return several(given, owner, name)
         if isinstance(given, PromptedTeacher):
             refuse_prompt_of(given.model)
-            return replace(cls.load(given.model, owner, name), template=given.template)
+            return replace(cls.load(given.model, owner, name, loading=loading), template=given.template)
         if is_function(given):
             loading.refuse("a function")
             labels = getattr(given, "labels", ())
