@@ -128,6 +128,9 @@ def test_an_audit_leaves_the_gradients_of_such_a_teacher_out(
         audit(
             lambda texts: np.full((len(texts), 2), 0.5), [pair], {"validation": rows}, tmp_path / "no", choice
         )
+    both = [str(decoders["qwen2"])] * 2
+    with pytest.raises(RecipeError, match="is given for a set of several models"):
+        audit(both, [pair], {"validation": rows}, tmp_path / "no", choice)
 
 
 def test_other_values_and_adapters_are_refused() -> None:

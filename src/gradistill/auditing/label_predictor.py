@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from gradistill.auditing.predictor import OnProgress, Predictor, refused_heads
-from gradistill.data.changed_copies import Copy
+from gradistill.auditing.several_predictors import SeveralPredictors
 from gradistill.data.label_names import spelled_alike
 from gradistill.errors import DataError
 
@@ -18,33 +17,21 @@ _YES = ("1", "LABEL_1", "yes", "true", "positive")
 
 
 @dataclass(frozen=True, eq=False)
-class LabelPredictor:
+class LabelPredictor(SeveralPredictors):
     """Classifiers of two classes, one a label: whether a row has it. Each has its outputs in the order no, yes.
 
     A label's logit is the difference of the two, its log-odds. The labels are decided one by one (binary relevance:
-    Zhang and Zhou 2014, doi 10.1109/TKDE.2013.39). Words can be masked where each predictor can mask them.
+    Zhang and Zhou 2014, doi 10.1109/TKDE.2013.39).
 
     Example: ``LabelPredictor((is_joy, is_anger)).logits([Copy(("a fine film",))])[0]``
     """
 
-    predictors: tuple[Predictor, ...]
-    on_progress: OnProgress = lambda done: None
-
-    has_head = False
     multi_label = True
+    title = "one model a label"
 
-    @property
-    def can_mask(self) -> bool:
-        return all(predictor.can_mask for predictor in self.predictors)
-
-    def logits(
-        self, copies: Sequence[Copy], *, heads: Sequence[int] = ()
-    ) -> Float[np.ndarray, "head copy label"]:
-        """See ``Predictor``."""
-        refused_heads(heads, "one model a label")
-        pairs = [predictor.logits(copies)[0] for predictor in self.predictors]
-        self.on_progress(len(copies))
-        return np.stack([pair[:, 1] - pair[:, 0] for pair in pairs], axis=-1)[None]
+    def combined(self, logits: Sequence[Float[np.ndarray, "copy _"]]) -> Float[np.ndarray, "copy label"]:
+        """See ``SeveralPredictors``."""
+        return np.stack([pair[:, 1] - pair[:, 0] for pair in logits], axis=-1)
 
 
 def no_and_yes(label: str, names: Sequence[str] | None, owner: str) -> tuple[str, str]:

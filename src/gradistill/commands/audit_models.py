@@ -20,6 +20,7 @@ from gradistill.auditing.label_predictor import LabelPredictor, no_and_yes
 from gradistill.auditing.mean_predictor import MeanPredictor
 from gradistill.auditing.onnx_predictor import OnnxPredictor, model_folder_of, onnx_file
 from gradistill.auditing.predictor import ClassifierPredictor, OnProgress, Predictor
+from gradistill.auditing.several_predictors import SeveralPredictors
 from gradistill.auditing.windowed_predictor import WindowedPredictor
 from gradistill.commands.run_folder import record_of
 from gradistill.commands.text_lengths import (
@@ -102,8 +103,9 @@ class AuditModel:
         given: Any = source
         if isinstance(given, list | dict):
             loading.refuse("a set of several models")
-            several = cls._mean if isinstance(given, list) else cls._by_label
-            return several(given, owner, name)
+            if isinstance(given, dict):
+                return cls._by_label(given, owner, name)
+            return cls._mean(given, owner, name)
         if isinstance(given, PromptedTeacher):
             refuse_prompt_of(given.model)
             return replace(cls.load(given.model, owner, name, loading=loading), template=given.template)
@@ -199,7 +201,7 @@ class AuditModel:
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase | None:
         """What it reads texts with; a function reads the texts themselves, and a mean has several."""
-        if isinstance(self.predictor, FunctionPredictor | MeanPredictor | LabelPredictor):
+        if isinstance(self.predictor, FunctionPredictor | SeveralPredictors):
             return None
         return self.predictor.tokenizer
 
@@ -230,7 +232,7 @@ class AuditModel:
     ) -> Predictor:
         """The predictor, for texts of so many tokens; with ``windows`` of longer ones too. A function reads all of a
         text, and each of several models as much as it was trained with."""
-        if isinstance(self.predictor, FunctionPredictor | MeanPredictor | LabelPredictor):
+        if isinstance(self.predictor, FunctionPredictor | SeveralPredictors):
             return replace(self.predictor, on_progress=on_progress)
         shared = {"max_length": max_length, "on_progress": on_progress}
         if isinstance(self.predictor, ClassifierPredictor) and self.reader is not None:
@@ -246,7 +248,7 @@ class AuditModel:
         """
         if self.template is not None and self.tokenizer is not None:
             set_template(self.tokenizer, PromptTemplate.of(self.template, columns))
-        if not isinstance(self.predictor, MeanPredictor | LabelPredictor):
+        if not isinstance(self.predictor, SeveralPredictors):
             return self.of_several_labels() if multi_label else self
         each = multi_label and isinstance(self.predictor, MeanPredictor)
         members = tuple(member.reading(columns, multi_label=each) for member in self.members)
