@@ -20,6 +20,7 @@ import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,11 @@ LOGGER = logging.getLogger("gradistill")
 """The parent of every logger of the package."""
 NO_PREFIX = {"prefix": ""}
 """``extra`` of a warning that is shown without ``WARNING: `` in front."""
+
+PROGRESS = {"is_progress": True}
+"""``extra`` of a line that tells how far long work is: it is shown where the other lines of a job are not."""
+SECONDS_BETWEEN_LINES = 60.0
+"""Without a terminal, where there is no bar, a line comes at least so often."""
 
 JOINERS = "\u200c\u200d"
 """Zero-width (non-)joiner: format characters, but part of Persian words and of emoji, and harmless alone."""
@@ -115,25 +121,55 @@ def show(*renderables: RenderableType) -> None:
 
 
 def progress_bars(
-    *columns: Any, error: bool = False, note: Callable[[], str] = str, **options: Any
+    *columns: Any, error: bool = False, note: Callable[[], str] = str, lines: bool = True, **options: Any
 ) -> Progress:
-    """Bars that go when they are done; none where the package's logger shows warnings only, or without a terminal.
+    """Bars that go when they are done; none where the package's logger shows warnings only.
 
-    With ``error`` they are on stderr. ``note`` returns a line that stands below them.
+    Without a terminal there are no bars, and a plain line a minute tells how far the work is (``lines``). With
+    ``error`` bars are on stderr. ``note`` returns a line that stands below them.
     """
     from rich.progress import Progress
     from rich.text import Text
 
+    console = _console(error=error)
+    live = console.is_terminal or console.is_jupyter  # elsewhere rich would leave a blank line
+    disabled = options.pop("disable", False) or not progress_shown()
+    lines = lines and not live and not disabled
+
     class Bars(Progress):
+        last_line = perf_counter()
+
         def get_renderables(self) -> Iterable[Any]:
             yield from super().get_renderables()
             if text := note():
                 yield Text(printable(text), style="dim", no_wrap=True, overflow="ellipsis")
 
-    console = _console(error=error)
-    live = console.is_terminal or console.is_jupyter  # elsewhere rich would leave a blank line
-    disable = options.pop("disable", False) or not live or not progress_shown()
-    return Bars(*columns, console=console, transient=True, disable=disable, **options)
+        def advance(self, task_id: Any, advance: int | float = 1) -> None:
+            super().advance(task_id, advance)
+            if lines and perf_counter() - self.last_line >= SECONDS_BETWEEN_LINES:
+                LOGGER.info(_how_far(self.tasks[self.task_ids.index(task_id)]), extra=PROGRESS)
+                self.last_line = perf_counter()
+
+    return Bars(
+        *columns, console=console, transient=True, disable=disabled or not live, auto_refresh=live, **options
+    )
+
+
+def _how_far(task: Any) -> str:
+    done = f"{task.description}: {task.completed:,.0f}"
+    if task.total is None or not task.completed:
+        return done
+    left = (task.elapsed or 0.0) * (task.total - task.completed) / task.completed
+    return f"{done} of {task.total:,.0f}, {clock(left)} left"
+
+
+def clock(seconds: float) -> str:
+    """Hours, minutes and seconds.
+
+    Example: ``clock(3725)`` is ``"1:02:05"``
+    """
+    whole = int(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
 
 
 def progress_shown() -> bool:

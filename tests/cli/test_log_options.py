@@ -15,6 +15,7 @@ from rich.console import Console
 
 import gradistill
 from gradistill import printing
+from gradistill.commands.data_warnings import NewWarnings
 from gradistill.printing import LOGGER, NO_PREFIX, log_filter
 from small import logged
 from typed_command import exit_code
@@ -114,6 +115,32 @@ def test_bars_follow_the_level_of_the_logger_and_need_a_terminal(monkeypatch: py
     assert not printing.progress_bars().disable
     LOGGER.setLevel(logging.WARNING)
     assert printing.progress_bars().disable
+
+
+@pytest.mark.parametrize("tracked", [True, False])
+def test_without_a_terminal_lines_tell_how_far_work_is(
+    tracked: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work(**options: Any) -> str:
+        with printing.progress_bars(**options) as progress:
+            if tracked:
+                assert [*progress.track(range(2), description="rows")] == [0, 1]
+            else:
+                bar = progress.add_task("rows", total=2)
+                progress.advance(bar)
+                progress.advance(bar)
+        return capsys.readouterr().out
+
+    assert not work()
+    monkeypatch.setattr(printing, "SECONDS_BETWEEN_LINES", 0.0)
+    lines = "rows: 1 of 2, 0:00:00 left\nrows: 2 of 2, 0:00:00 left\n"
+    assert work() == lines
+    assert not work(lines=False)
+    assert not work(disable=True)
+    with log_filter(NewWarnings()):
+        assert work() == lines
+    LOGGER.setLevel(logging.WARNING)
+    assert not work()
 
 
 def test_a_filter_holds_inside_its_block_for_every_handler(capsys: pytest.CaptureFixture[str]) -> None:

@@ -116,7 +116,8 @@ def log_splits(splits: Splits) -> None:
 
 
 class NewWarnings:
-    """A filter for the log of a job that runs again and again: it keeps each warning once, and no other record.
+    """A filter for the log of a job that runs again and again: it keeps each warning once, how far long work is, and
+    no other record.
 
     Example: ``with log_filter(new_warnings): distill(…)``, with one ``new_warnings`` for all runs.
     """
@@ -129,7 +130,8 @@ class NewWarnings:
     def __call__(self, record: logging.LogRecord) -> bool:
         if record is not self._last:  # every handler filters it
             line = log_line(record)
-            self._kept = record.levelno >= logging.WARNING and line not in self._shown
+            new_warning = record.levelno >= logging.WARNING and line not in self._shown
+            self._kept = new_warning or getattr(record, "is_progress", False)
             self._shown.add(line)
             self._last = record
         return self._kept

@@ -9,12 +9,9 @@ from typing import Any
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from gradistill.printing import progress_bars
+from gradistill.printing import SECONDS_BETWEEN_LINES, clock, progress_bars
 
 logger = logging.getLogger(__name__)
-
-SECONDS_BETWEEN_LINES = 60.0
-"""Without a terminal, where there is no bar, a line comes at least so often."""
 
 _TERM = "weighted/"
 
@@ -46,7 +43,7 @@ class TrainingProgress(TrainerCallback):
             TaskProgressColumn(),
             TextColumn("{task.fields[speed]}"),
         )
-        self._bars = progress_bars(*columns, note=self._note)
+        self._bars = progress_bars(*columns, note=self._note, lines=False)
         self._bars.start()
         self._begun = self._line = perf_counter()
         self._first, self._paused, self._logged = state.global_step, 0.0, {}
@@ -148,9 +145,8 @@ class TrainingProgress(TrainerCallback):
         if not steps:
             return "", ""
         rows = steps * args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-        left = int((state.max_steps - state.global_step) * (perf_counter() - self._begun) / steps)
-        shown = f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02}"
-        return f"{rows / seconds:,.0f} rows/s", f"{shown} left"
+        left = (state.max_steps - state.global_step) * (perf_counter() - self._begun) / steps
+        return f"{rows / seconds:,.0f} rows/s", f"{clock(left)} left"
 
     def _note(self) -> str:
         """Loss, its weighted terms, and the learning rate as they were logged last."""
