@@ -11,6 +11,7 @@ import pytest
 from gradistill.commands.audit import AuditChoice, audit
 from gradistill.commands.distill import distill
 from gradistill.commands.finetune import finetune
+from gradistill.commands.prepared_run import prepared_run
 from gradistill.commands.signal_stores import StoreChoice
 from gradistill.data import splits
 from gradistill.data.prompt_template import PromptedTeacher
@@ -95,3 +96,19 @@ def test_settings_of_an_audit(small: Any, tmp_path: Path) -> None:
     ):
         with pytest.raises(GradistillError, match=message):
             audit(judge, [student], data, tmp_path / "audit", choice)
+
+
+@pytest.mark.parametrize(
+    ("view", "message"), [("all", "gradients of all 3 labels"), ("sampled", "one of 3"), ("teacher", None)]
+)
+def test_a_look_at_many_labels_is_warned_of(
+    view: str, message: str | None, small: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher, data = str(small.teachers["three"]), small.choice("three")
+    recipe = load_recipe("adkd", changes=[f"objectives.attribution_map.view={view}"])
+    assert not [line for line in prepared_run(teacher, data, recipe).splits.warnings if "view=" in line]
+    monkeypatch.setattr("gradistill.commands.prepared_run.MANY_LABELS", 2)
+    found = [line for line in prepared_run(teacher, data, recipe).splits.warnings if "view=" in line]
+    assert (
+        (message in found[0] and found[0].endswith("attribution_map.view=teacher")) if message else not found
+    )
