@@ -28,6 +28,7 @@ from small import NAMES, WORDS, logged, texts
 from wordpiece import tokenizer
 
 BF16 = TeacherLoading("bfloat16", {"": "cpu"})
+HELD = StoreChoice(loading=BF16)
 QUICK = ["training.epochs=1", "training.batch_size=8"]
 
 
@@ -75,8 +76,7 @@ def test_a_student_learns_from_a_store_of_bfloat16(
             data,
             tmp_path / "student",
             recipe,
-            signals=StoreChoice(str(tmp_path / "store")),
-            loading=BF16,
+            signals=StoreChoice(str(tmp_path / "store"), loading=BF16),
         )
     assert found["loyalty"]["label"]["n"] == 10
     assert found["loyalty"]["saliency"] is None
@@ -87,7 +87,7 @@ def test_a_student_learns_from_a_store_of_bfloat16(
     for method, title in (("adkd", "attributions"), ("gkd", "input gradients")):
         other = load_recipe(method, changes=[*QUICK, "student.layers=2"])
         with pytest.raises(RecipeError, match=f"of {title} of the teacher, which computes in bfloat16"):
-            distill(teacher, data, tmp_path / "no", other, loading=BF16)
+            distill(teacher, data, tmp_path / "no", other, signals=HELD)
     assert not (tmp_path / "no").exists()
 
 
@@ -99,14 +99,14 @@ def test_a_student_of_other_tokens_learns_its_outputs(
     tokenizer((*WORDS, "more")).save_pretrained(other)
     teacher, data = str(decoders["llama"]), small.choice("two")
     changes = [*QUICK, f"student.checkpoint={other}"]
-    found = distill(teacher, data, tmp_path / "student", load_recipe("kd", changes=changes), loading=BF16)
+    found = distill(teacher, data, tmp_path / "student", load_recipe("kd", changes=changes), signals=HELD)
     assert found["loyalty"]["label"]["n"] == 10
     assert found["loyalty"]["response"]["n"] > 0
     assert found["loyalty"]["saliency"] is None
     with pytest.raises(RecipeError, match="attribution_map: the teacher is known by its outputs alone"):
-        distill(teacher, data, tmp_path / "no", load_recipe("adkd", changes=changes), loading=BF16)
+        distill(teacher, data, tmp_path / "no", load_recipe("adkd", changes=changes), signals=HELD)
     with pytest.raises(RecipeError, match="is given for a teacher that is no model"):
-        distill([teacher, teacher], data, tmp_path / "no", load_recipe("kd", changes=changes), loading=BF16)
+        distill([teacher, teacher], data, tmp_path / "no", load_recipe("kd", changes=changes), signals=HELD)
 
 
 def test_an_audit_leaves_the_gradients_of_such_a_teacher_out(

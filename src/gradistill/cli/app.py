@@ -110,7 +110,7 @@ def distill(
     resolved = recipe.load_for(data.task, teacher=teacher.first)
     metrics = command.distill(
         teacher.choice(), data.choice(), folder.output, resolved,
-        signals=signals.choice(), loading=signals.loading(), overwrite=folder.overwrite,
+        signals=signals.choice(), overwrite=folder.overwrite,
     )  # fmt: skip
     _report(metrics, folder.output, log)
 

@@ -441,7 +441,7 @@ class SignalOptions(LoadingOptions):
         from gradistill.commands.signal_stores import StoreChoice
 
         known = known_encoding(self.encoding) if self.encoding else None
-        return StoreChoice(self.signals, known, known_verification(self.verify))
+        return StoreChoice(self.signals, known, known_verification(self.verify), self.loading())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,6 @@ from gradistill.commands.teacher_prompt import refuse_other_columns, settled_pro
 from gradistill.data import DataChoice
 from gradistill.data.data_source import Source
 from gradistill.models.model_source import model_paths
-from gradistill.models.teacher_loading import AS_IT_IS, TeacherLoading
 from gradistill.recipe import Recipe
 from gradistill.training.arguments import check_training
 
@@ -40,7 +39,6 @@ def distill(  # noqa: PLR0913 (public; callbacks are the Trainer's own keyword)
     recipe: Recipe,
     *,
     signals: StoreChoice = AUTO,
-    loading: TeacherLoading = AS_IT_IS,
     callbacks: Sequence[TrainerCallback] = (),
     overwrite: bool = False,
 ) -> RunResult:
@@ -54,8 +52,8 @@ def distill(  # noqa: PLR0913 (public; callbacks are the Trainer's own keyword)
         ``data``: a ``DataChoice``, or what its ``source`` may be: a path, a ``Dataset``, a frame, a list of dicts.
         ``output``: the run folder. An unfinished run of the same recipe and data in it goes on.
         ``recipe``: of ``load_recipe``; it also describes the student.
-        ``signals``: where teacher signals come from: a store in the cache, in a folder, or the teacher itself.
-        ``loading``: the type of a teacher's numbers, and the devices that it is spread over.
+        ``signals``: where teacher signals come from (a store in the cache, in a folder, or the teacher itself), and how
+            a large teacher is loaded.
         ``callbacks``: for the Trainer of transformers.
         ``overwrite``: replace an earlier run in that folder.
 
@@ -73,9 +71,9 @@ def distill(  # noqa: PLR0913 (public; callbacks are the Trainer's own keyword)
     check_training(recipe)
     if is_apart(given, recipe.student):
         refuse_store(signals)
-        run = prepared_words_run(given, choice, recipe, optional=TEST, loading=loading)
+        run = prepared_words_run(given, choice, recipe, optional=TEST, loading=signals.loading)
     else:
         signals.check()
-        run = prepared_run(given, choice, recipe, optional=TEST, loading=loading)
+        run = prepared_run(given, choice, recipe, optional=TEST, loading=signals.loading)
     run = replace(run, signals=signals, callbacks=callbacks)
     return RunResult(run.train(Path(output), overwrite=overwrite), Path(output))

@@ -57,12 +57,14 @@ def cache_folder() -> Path:
 class StoreChoice:
     """``where`` teacher signals come from: ``auto`` (a store in the cache), ``online`` (no store), or a folder.
 
-    Without an ``encoding`` a folder's own holds, and ``DEFAULT_ENCODING`` in the cache.
+    Without an ``encoding`` a folder's own holds, and ``DEFAULT_ENCODING`` in the cache. ``loading``: the type of a
+    teacher's numbers, and the devices that it is spread over.
     """
 
     where: str = "auto"
     encoding: Encoding | None = None
     verify: Verify = "full"
+    loading: TeacherLoading = AS_IT_IS
 
     @property
     def folder(self) -> Path | None:

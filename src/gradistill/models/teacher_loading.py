@@ -37,7 +37,7 @@ class TeacherLoading:
 
     Raises RecipeError for other values.
 
-    Example: ``distill("runs/decoder", data, "runs/student", recipe, loading=TeacherLoading("bfloat16", "auto"))``
+    Example: ``StoreChoice(loading=TeacherLoading("bfloat16", "auto"))``, the ``signals`` of ``distill``
     """
 
     dtype: Precision = "float32"
