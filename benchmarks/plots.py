@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import full_rows
 import numpy as np
 from scipy.stats import t as student_t
 
@@ -23,13 +24,17 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 RESULTS, PLOTS = ROOT / "benchmarks" / "results", ROOT / "docs" / "plots"
-READ = ("separation.jsonl", "coalition_means.json", "method_costs.json", "suite.jsonl", "export.jsonl")
+READ = (
+    "separation.jsonl", "coalition_means.json", "method_costs.json", "suite.jsonl", "export.jsonl", "suite_full.jsonl",
+    "suite_full_audits.jsonl", "suite_rows.jsonl",
+)  # fmt: skip
 
 TASKS = {"mrpc": "F1", "snli": "accuracy", "stsb": "Spearman", "sst2": "accuracy", "banking77": "accuracy"}
 STYLES = {
     "kd": ("o", COLOURS[0]), "minilm": ("s", COLOURS[1]), "rationale": ("^", COLOURS[2]),
     "coalition": ("D", COLOURS[3]), "coalition_rationale": ("P", COLOURS[4]), "adkd": ("v", COLOURS[4]),
     "tinybert": ("X", COLOURS[0]), "gkd": ("<", COLOURS[1]), "pkd": (">", COLOURS[2]), "finetune": ("h", COLOURS[3]),
+    "coalition_minilm": ("p", COLOURS[0]),
 }  # fmt: skip
 DOTTED = {"color": INK, "alpha": 0.45, "linewidth": 1, "linestyle": (0, (1, 2))}
 HEIGHT = 3.2  # inches of a plot, without its legend
@@ -47,7 +52,12 @@ def main() -> None:
 
 def inputs() -> dict[str, str]:
     """SHA-256 of each file that the plots depend on, by its path from the root."""
-    files = [*(RESULTS / name for name in READ), Path(__file__), Path(drawing.__file__)]
+    files = [
+        *(RESULTS / name for name in READ),
+        Path(__file__),
+        Path(full_rows.__file__),
+        Path(drawing.__file__),
+    ]
     return {
         str(file.relative_to(ROOT)): hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(files)
     }
@@ -55,6 +65,10 @@ def inputs() -> dict[str, str]:
 
 def plots() -> Iterator[tuple[str, str]]:
     """Name and SVG of every plot."""
+    yield "full_reasons", full_answers_and_reasons()
+    yield "full_cost", full_cost_and_gain()
+    yield "rows_metric", by_rows("metric", "accuracy of the student")
+    yield "rows_response", by_rows("response", "response loyalty")
     for task in TASKS:
         yield f"reasons_{task}", answers_and_reasons(task)
     yield "cost_reasons", cost_against_gain("integrated_gradients", "agreement by Integrated Gradients")
@@ -71,6 +85,72 @@ def read_lines(name: str) -> list[dict[str, Any]]:
 
 def read_figures(name: str) -> dict[str, Any]:
     return json.loads((RESULTS / name).read_text(encoding="utf-8"))["figures"]
+
+
+def full_answers_and_reasons() -> str:
+    """Students of all rows: what they keep of their teacher's metric against response loyalty, in means over tasks."""
+    columns, methods, tasks = full_rows.measured()
+    means = {
+        method: [
+            np.mean([columns[title][method][task] for task in tasks]) for title in ("metric kept", "response")
+        ]
+        for method in methods
+    }
+
+    def draw(axes: Axes) -> None:
+        floor = np.mean([columns["response"]["floor"][task] for task in tasks])
+        axes.axhline(floor, label="untrained", **DOTTED)
+        for method, (kept, response) in means.items():
+            marker, colour = STYLES.get(method, ("*", INK))
+            axes.plot(
+                [kept], [response], marker=marker, color=colour, label=method, linestyle="none", markersize=8
+            )
+        axes.set_title(f"mean of {len(tasks)} tasks")
+        axes.set_xlabel("share of the teacher's metric (answers)")
+        axes.set_ylabel("response loyalty (reasons)")
+
+    return svg(draw, "All rows, answers and reasons", HEIGHT, legend=len(means) + 1)
+
+
+def full_cost_and_gain() -> str:
+    """Students of all rows: what a step costs against the gain over KD in a figure that no method trains on."""
+    columns, methods, tasks = full_rows.measured()
+    costs = read_figures("method_costs.json")
+    agreement = columns["IG"]
+    shown = [name for name in methods if name in costs and name in agreement]
+
+    def draw(axes: Axes) -> None:
+        axes.axhline(0, **DOTTED)
+        for name in shown:
+            gains = [
+                agreement[name][task] - agreement["kd"][task] for task in tasks if task in agreement[name]
+            ]
+            marker, colour = STYLES[name]
+            axes.plot(
+                [costs[name]["median"]], [np.mean(gains)], marker=marker, color=colour, label=name, linestyle="none",
+                markersize=8,
+            )  # fmt: skip
+        axes.set_title("agreement by Integrated Gradients")
+        axes.set_xlabel("time of a step, in plain ones")
+        axes.set_ylabel("gain over kd")
+
+    return svg(draw, "All rows, cost and gain", HEIGHT, legend=len(shown))
+
+
+def by_rows(figure: str, title: str) -> str:
+    """How a figure of snli's students grows with their rows."""
+    found = full_rows.by_rows(figure)
+
+    def draw(axes: Axes) -> None:
+        for method, points in found.items():
+            marker, colour = STYLES[method]
+            axes.plot([*points], [*points.values()], marker=marker, color=colour, label=method, linewidth=1)
+        axes.set_xscale("log")
+        axes.set_title("snli")
+        axes.set_xlabel("rows of the student")
+        axes.set_ylabel(title)
+
+    return svg(draw, f"snli, {title} by rows", HEIGHT, legend=len(found))
 
 
 def students_of(task: str) -> dict[str, dict[str, Any]]:
