@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,9 +20,7 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
-from transformers.utils.hub import cached_file
 
-from gradistill.data.file_readers import not_a_file
 from gradistill.errors import ModelError
 from gradistill.io import system_reason
 from gradistill.models.adapters import ADAPTER, Adapter, is_adapter
@@ -33,8 +30,8 @@ from gradistill.models.head import Head, names_in, some
 from gradistill.models.model_source import ModelSource, given_tokenizer, model_name, on_disk
 from gradistill.models.packaged import PACKAGED, packaged_model
 from gradistill.models.teacher_loading import AS_IT_IS, TeacherLoading
+from gradistill.models.weight_files import folder_of, refuse_pickles, refuse_pipes, refuse_strange_weights
 
-_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _OTHER_TASKS = {
     "TokenClassification": "it labels the tokens of a text",
     "QuestionAnswering": "it finds the span that answers a question",
@@ -71,7 +68,7 @@ def locate(name: str | Path) -> str:
         return str(name)
     if not (folder / "config.json").is_file():
         if is_adapter(folder):
-            _refuse_pipes(folder)
+            refuse_pipes(folder)
             return str(folder)
         if (folder / "checkpoints").is_dir():
             raise ModelError(
@@ -84,15 +81,8 @@ def locate(name: str | Path) -> str:
             expected="a model folder as save_pretrained writes it",
             remedy="name the folder that holds config.json and model.safetensors",
         )
-    _refuse_pipes(folder)
+    refuse_pipes(folder)
     return str(folder)
-
-
-def _refuse_pipes(folder: Path) -> None:
-    """What is neither file nor folder: whoever reads a pipe waits for somebody to write."""
-    for path in sorted(folder.iterdir()):
-        if path.exists() and not path.is_dir() and (fault := not_a_file(path)):
-            raise ModelError(f"{path}: {fault}", expected="files only in a model folder", remedy="remove it")
 
 
 def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
@@ -179,11 +169,11 @@ def load_classifier(
                 tokens=tokens,
             )
             return model.to(loading.torch_dtype), random  # pyright: ignore[reportArgumentType]
-        _refuse_pickles(Path(place))
+        refuse_pickles(Path(place))
         fields = {**(head.config_fields() if head else {}), **(config_changes or {})}
         config = load_config(given, **fields)
         with _quiet(), _explained(name, "model"):
-            _refuse_strange_weights(name, _folder_of(place), getattr(config, "transformers_weights", None))
+            refuse_strange_weights(name, folder_of(place), getattr(config, "transformers_weights", None))
         labels_tokens = head.token_labels if head else tokens and names_token_classifier(config)
         kind = AutoModelForTokenClassification if labels_tokens else AutoModelForSequenceClassification
         with _quiet(), _explained(name, "model"):
@@ -237,26 +227,6 @@ def _refuse_spread(name: str | Path, device_map: DeviceMap | None) -> None:
             expected="a whole model for a device map",
             remedy="merge it: model.merge_and_unload().save_pretrained(folder), and tokenizer.save_pretrained(folder)",
         )
-
-
-def _refuse_pickles(folder: Path) -> None:
-    if not folder.is_dir() or any((folder / name).is_file() for name in _WEIGHTS):
-        return
-    found = sorted(p.name for p in folder.iterdir() if p.suffix in {".bin", ".pt", ".pth", ".ckpt", ".pkl"})
-    raise ModelError(
-        f"{folder} holds no model.safetensors" + (f", only {', '.join(found)}" if found else ""),
-        expected="weights as safetensors; a pickle can run code and is never opened",
-        remedy="save the model again with save_pretrained, which writes safetensors",
-    )
-
-
-def _adapter(name: str | Path) -> ModelError:
-    """Of an adapter beside a model, or on the hub."""
-    return ModelError(
-        f"{name} holds an adapter ({ADAPTER})",
-        expected="a whole model, or a folder of this machine with an adapter alone",
-        remedy="remove one of the two from it; download one of the hub first: hf download ID --local-dir FOLDER",
-    )
 
 
 @contextmanager
@@ -316,57 +286,6 @@ def _config_of_labels(adapter: Adapter) -> PreTrainedConfig:
             return AutoConfig.from_pretrained(str(adapter.folder), trust_remote_code=False)
     with _base_of(adapter):
         return load_config(adapter.base)
-
-
-def _folder_of(place: str) -> Path:
-    """The folder with a model's small files; for a hub id the snapshot in transformers' cache."""
-    if Path(place).is_dir():
-        return Path(place)
-    found = str(cached_file(place, "config.json"))
-    for name in (_WEIGHTS[1], ADAPTER):
-        cached_file(
-            place,
-            name,
-            _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=False,
-        )
-    return Path(found).parent
-
-
-def _refuse_strange_weights(name: str | Path, folder: Path, explicit: object) -> None:
-    """Raise ModelError for weights that ``from_pretrained`` would read from elsewhere, or from a pickle.
-
-    An index of shards, and ``transformers_weights`` in config.json, name files; with peft installed an adapter is
-    loaded beside the weights, from a pickle too.
-    """
-    if (folder / ADAPTER).exists():
-        raise _adapter(name)
-    named = {"config.json": [explicit]} if explicit is not None else {}
-    for index in sorted(folder.glob("*.safetensors.index.json")):
-        try:
-            named[index.name] = list(json.loads(index.read_bytes())["weight_map"].values())
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise ModelError(
-                f"{index} is damaged: {error}",
-                expected="an index of shards as save_pretrained writes it",
-                remedy="save the model again with save_pretrained",
-            ) from error
-    for file, shards in named.items():
-        for shard in dict.fromkeys(map(str, shards)):
-            if not (shard.endswith(".safetensors") and _lies_in(folder, shard)):
-                raise ModelError(
-                    f"{folder / file} names {shard!r} as weights",
-                    expected="files of the model's own folder that end in .safetensors; a pickle can run code",
-                    remedy="save the model again with save_pretrained, which writes safetensors",
-                )
-
-
-def _lies_in(folder: Path, name: str) -> bool:
-    """Whether a file is in a folder after its links are followed; the hub's cache links to its ``blobs``."""
-    whole = folder.resolve()
-    roots = [whole, *([whole.parents[1] / "blobs"] if whole.parent.name == "snapshots" else [])]
-    inside = not Path(name).is_absolute() and ".." not in Path(name).parts
-    return inside and any((folder / name).resolve().is_relative_to(root) for root in roots)
 
 
 def refuse_other_tasks(name: str | Path, config: PreTrainedConfig) -> None:
