@@ -16,6 +16,7 @@ from gradistill.commands.audit import audit
 from gradistill.commands.defaults import PROJECT_FILE, tags_words
 from gradistill.commands.distill import distill
 from gradistill.commands.export import CARD as EXPORT_CARD
+from gradistill.commands.export import DEFAULT_CHOICE as DEFAULT_EXPORT
 from gradistill.commands.export import FIGURES as EXPORT_FIGURES
 from gradistill.commands.export import export_model
 from gradistill.commands.finetune import finetune
@@ -228,14 +229,12 @@ def _export_stage(
         "quantize": choice.quantize, "max_rows": choice.max_rows, "fail_under": dict(choice.limits),
         "seed": choice.seed,
     }  # fmt: skip
-    smaller = {
-        "embedding_bits": choice.embedding_bits, "vocabulary_size": choice.vocabulary_size,
-        "trim_vocabulary": choice.trim_vocabulary is not None,
-    }  # fmt: skip
-    usual = {"embedding_bits": 8, "vocabulary_size": None, "trim_vocabulary": False}
-    settings |= {
-        name: value for name, value in smaller.items() if value != usual[name]
-    }  # as earlier versions wrote
+    if choice.trim_vocabulary is not None:
+        settings["trim_vocabulary"] = True
+    # Only what is changed, so that the ledgers of earlier versions stay valid.
+    for name in ("embedding_bits", "vocabulary_size"):
+        if (value := getattr(choice, name)) != getattr(DEFAULT_EXPORT, name):
+            settings[name] = value
     needs = {EXPORT: settings, **both, **_prompt_of(plan), "data": data}
 
     def make() -> None:
