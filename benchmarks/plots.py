@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import full_rows
 import numpy as np
+from full_rows import FLOOR, Comparison, audits, lines_of
 from scipy.stats import t as student_t
 
 from gradistill.report import svg as drawing
@@ -89,68 +90,68 @@ def read_figures(name: str) -> dict[str, Any]:
 
 def full_answers_and_reasons() -> str:
     """Students of all rows: what they keep of their teacher's metric against response loyalty, in means over tasks."""
-    columns, methods, tasks = full_rows.measured()
-    means = {
-        method: [
-            np.mean([columns[title][method][task] for task in tasks]) for title in ("metric kept", "response")
-        ]
-        for method in methods
-    }
+    found = Comparison(lines_of("suite_full"), [])
+    floor = found.mean("response", FLOOR)
 
     def draw(axes: Axes) -> None:
-        floor = np.mean([columns["response"]["floor"][task] for task in tasks])
-        axes.axhline(floor, label="untrained", **DOTTED)
-        for method, (kept, response) in means.items():
+        axes.axhline(floor, label="before training", **DOTTED)
+        for method in found.whole:
             marker, colour = STYLES.get(method, ("*", INK))
-            axes.plot(
-                [kept], [response], marker=marker, color=colour, label=method, linestyle="none", markersize=8
-            )
-        axes.set_title(f"mean of {len(tasks)} tasks")
+            place = [[found.mean(title, method)] for title in ("metric kept", "response")]
+            axes.plot(*place, marker=marker, color=colour, label=method, linestyle="none", markersize=8)
+        axes.set_title(f"mean of {len(found.tasks)} tasks")
         axes.set_xlabel("share of the teacher's metric (answers)")
         axes.set_ylabel("response loyalty (reasons)")
 
-    return svg(draw, "All rows, answers and reasons", HEIGHT, legend=len(means) + 1)
+    return svg(draw, "All rows, answers and reasons", HEIGHT, legend=len(found.whole) + 1)
 
 
 def full_cost_and_gain() -> str:
     """Students of all rows: what a step costs against the gain over KD in a figure that no method trains on."""
-    columns, methods, tasks = full_rows.measured()
+    found, title = Comparison(lines_of("suite_full"), audits()), "Integrated Gradients"
     costs = read_figures("method_costs.json")
-    agreement = columns["IG"]
-    shown = [name for name in methods if name in costs and name in agreement]
+    gains = {
+        name: value - base
+        for name in found.whole
+        if name in costs and (value := found.mean(title, name)) and (base := found.mean(title, "kd"))
+    }
 
     def draw(axes: Axes) -> None:
         axes.axhline(0, **DOTTED)
-        for name in shown:
-            gains = [
-                agreement[name][task] - agreement["kd"][task] for task in tasks if task in agreement[name]
-            ]
+        for name, gain in gains.items():
             marker, colour = STYLES[name]
             axes.plot(
-                [costs[name]["median"]], [np.mean(gains)], marker=marker, color=colour, label=name, linestyle="none",
+                [costs[name]["median"]], [gain], marker=marker, color=colour, label=name, linestyle="none",
                 markersize=8,
             )  # fmt: skip
         axes.set_title("agreement by Integrated Gradients")
         axes.set_xlabel("time of a step, in plain ones")
         axes.set_ylabel("gain over kd")
 
-    return svg(draw, "All rows, cost and gain", HEIGHT, legend=len(shown))
+    return svg(draw, "All rows, cost and gain", HEIGHT, legend=len(gains))
 
 
 def by_rows(figure: str, title: str) -> str:
-    """How a figure of snli's students grows with their rows."""
-    found = full_rows.by_rows(figure)
+    """How a figure of snli's students grows with their rows, in means over seeds."""
+    suites = {name: Comparison(lines_of(name), []).columns[figure] for name in ("suite_rows", "suite_full")}
+    tasks = {500: ("suite_rows", "snli_500"), 2000: ("suite_rows", "snli_2000"), 9842: ("suite_full", "snli")}
+    methods = [name for name in suites["suite_rows"] if name != FLOOR]
 
     def draw(axes: Axes) -> None:
-        for method, points in found.items():
+        for method in methods:
             marker, colour = STYLES[method]
+            points = {
+                rows: of[task]
+                for rows, (suite, task) in tasks.items()
+                if task in (of := suites[suite].get(method, {}))
+            }
             axes.plot([*points], [*points.values()], marker=marker, color=colour, label=method, linewidth=1)
         axes.set_xscale("log")
         axes.set_title("snli")
         axes.set_xlabel("rows of the student")
         axes.set_ylabel(title)
 
-    return svg(draw, f"snli, {title} by rows", HEIGHT, legend=len(found))
+    return svg(draw, f"snli, {title} by rows", HEIGHT, legend=len(methods))
 
 
 def students_of(task: str) -> dict[str, dict[str, Any]]:
