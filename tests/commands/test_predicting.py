@@ -259,7 +259,7 @@ def test_texts_of_a_call_are_checked(small: Any) -> None:
 
 
 def test_an_audit_takes_a_predictor_for_a_function(small: Any) -> None:
-    from gradistill.commands.audit_models import AuditModel
+    from gradistill.commands.audit_model import AuditModel
 
     predictor = load_predictor(str(small.teachers["two"]))
     audited = AuditModel.load(predictor, "student", "a predictor")

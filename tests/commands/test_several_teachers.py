@@ -13,7 +13,7 @@ from byte_level import byte_level
 from families import build
 from gradistill.auditing.mean_predictor import MeanPredictor
 from gradistill.cli.options import teachers_of
-from gradistill.commands.audit_models import AuditModel
+from gradistill.commands.audit_model import AuditModel
 from gradistill.commands.distill import distill
 from gradistill.commands.mean_source import mean_source
 from gradistill.commands.prepared_words_run import prepared_words_run

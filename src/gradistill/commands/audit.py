@@ -23,7 +23,8 @@ from gradistill.auditing.summary import Audited, summed_up
 from gradistill.auditing.verdict import judged
 from gradistill.auditing.word_maps import row_texts
 from gradistill.commands.audit_choice import AuditChoice
-from gradistill.commands.audit_models import AnyModel, AuditModel, AuditModels, check_students
+from gradistill.commands.audit_model import AnyModel, AuditModel
+from gradistill.commands.audit_models import AuditModels, check_students
 from gradistill.commands.data_warnings import (
     log_splits,
     overlap_with_training,

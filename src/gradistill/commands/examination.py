@@ -23,7 +23,8 @@ from gradistill.auditing.summary import Audited, Changed
 from gradistill.auditing.word_examiner import Flip, StudentWords, TextRows, WordExaminer
 from gradistill.auditing.word_maps import row_texts
 from gradistill.commands.audit_choice import AuditChoice
-from gradistill.commands.audit_models import AuditModel, AuditModels
+from gradistill.commands.audit_model import AuditModel
+from gradistill.commands.audit_models import AuditModels
 from gradistill.commands.row_sample import POOL_ROWS, drawn_rows
 from gradistill.data import Cut, Splits, Task, encode
 from gradistill.data.raw_words import word_pool, words_of

@@ -15,7 +15,8 @@ import numpy as np
 
 from gradistill.auditing.onnx_predictor import GRAPHS, MODEL, QUANTIZED, OnnxPredictor, onnx_session
 from gradistill.auditing.predictor import ClassifierPredictor
-from gradistill.commands.audit_models import AnyModel, AuditModel, AuditModels, other_kind, source_name
+from gradistill.commands.audit_model import AnyModel, AuditModel, other_kind, source_name
+from gradistill.commands.audit_models import AuditModels
 from gradistill.commands.export_choice import TO_TEACHER, ExportChoice, figure_of
 from gradistill.commands.export_cost import CostedModel, measured_costs
 from gradistill.commands.export_figures import ExportRows, ModelFigures, row_logits

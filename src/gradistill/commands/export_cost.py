@@ -17,7 +17,8 @@ from gradistill.auditing.label_predictor import LabelPredictor
 from gradistill.auditing.mean_predictor import MeanPredictor
 from gradistill.auditing.onnx_predictor import OnnxPredictor
 from gradistill.batch import NOT_MODEL_INPUTS
-from gradistill.commands.audit_models import AuditModel, AuditModels
+from gradistill.commands.audit_model import AuditModel
+from gradistill.commands.audit_models import AuditModels
 from gradistill.data import Collator
 from gradistill.data.changed_copies import Copy
 from gradistill.data.raw_words import Texts

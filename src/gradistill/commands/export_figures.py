@@ -16,7 +16,7 @@ from gradistill.auditing.predictor import Predictor, limits_of
 from gradistill.auditing.statistics import Estimate
 from gradistill.auditing.word_examiner import TextRows, WordExaminer
 from gradistill.auditing.word_maps import row_texts
-from gradistill.commands.audit_models import AuditModel
+from gradistill.commands.audit_model import AuditModel
 from gradistill.commands.data_warnings import log_splits, refuse_other_kind_of_model, with_positive
 from gradistill.commands.export_choice import LOYALTIES, ExportChoice
 from gradistill.commands.row_sample import POOL_ROWS, drawn_rows

@@ -20,7 +20,7 @@ from gradistill.commands.answer_sources import (
     predicted_values,
     predictions_of,
 )
-from gradistill.commands.audit_models import AuditModel, OneModel, source_name
+from gradistill.commands.audit_model import AuditModel, OneModel, source_name
 from gradistill.commands.data_warnings import refuse_other_kind_of_model, with_positive
 from gradistill.commands.function_source import Remembering, function_name
 from gradistill.commands.identity import of_onnx

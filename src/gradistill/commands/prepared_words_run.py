@@ -11,7 +11,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase, set_seed
 
 from gradistill.commands.answer_sources import AnswerSource
-from gradistill.commands.audit_models import OneModel, is_function
+from gradistill.commands.audit_model import OneModel, is_function
 from gradistill.commands.data_warnings import (
     log_splits,
     refuse_other_kind_of_model,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gradistill.commands.audit_models import refuse_prompt_of
+from gradistill.commands.audit_model import refuse_prompt_of
 from gradistill.data import TASKS, DataChoice
 from gradistill.data.prompt_template import PromptedTeacher, PromptTemplate
 from gradistill.data.teacher_answers import TeacherAnswers

@@ -12,7 +12,8 @@ from jaxtyping import Bool, Float
 from scipy.special import expit, softmax
 
 from gradistill.auditing.predictor import OnProgress, limits_of
-from gradistill.commands.audit_models import AuditModel, AuditModels, source_name
+from gradistill.commands.audit_model import AuditModel, source_name
+from gradistill.commands.audit_models import AuditModels
 from gradistill.commands.run_folder import record_of
 from gradistill.commands.text_lengths import trained_length, trained_windows
 from gradistill.commands.token_predictor import TokenPredictor

@@ -18,7 +18,8 @@ from gradistill.auditing.summary import Audited
 from gradistill.auditing.token_loyalty import on_common_words, token_columns, word_confidence
 from gradistill.auditing.token_predictions import TokenPredictions, predict_tokens
 from gradistill.commands.audit_choice import AuditChoice
-from gradistill.commands.audit_models import AuditModel, AuditModels
+from gradistill.commands.audit_model import AuditModel
+from gradistill.commands.audit_models import AuditModels
 from gradistill.commands.examination import EXAMPLES, timed_part
 from gradistill.commands.row_sample import drawn_rows
 from gradistill.data import Collator, Cut, Splits, Task, encode

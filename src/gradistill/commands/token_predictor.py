@@ -13,7 +13,7 @@ from typing import Any
 from datasets import Dataset
 
 from gradistill.auditing.token_predictions import predict_tokens
-from gradistill.commands.audit_models import AuditModel
+from gradistill.commands.audit_model import AuditModel
 from gradistill.commands.token_examination import word_tags
 from gradistill.data import Collator, Task, encode
 from gradistill.data.row_output import refuse_taken_names

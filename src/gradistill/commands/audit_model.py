@@ -1,0 +1,388 @@
+"""A model of an audit: whatever predicts over the labels, and what it reads."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from gradistill.auditing.function_predictor import PREFIX, FunctionPredictor, PredictFunction
+from gradistill.auditing.label_predictor import LabelPredictor, no_and_yes
+from gradistill.auditing.mean_predictor import MeanPredictor
+from gradistill.auditing.onnx_predictor import OnnxPredictor, model_folder_of, onnx_file
+from gradistill.auditing.predictor import ClassifierPredictor, OnProgress, Predictor
+from gradistill.auditing.several_predictors import SeveralPredictors
+from gradistill.auditing.windowed_predictor import WindowedPredictor
+from gradistill.commands.text_lengths import (
+    MOST,
+    USUAL,
+    LoadedModel,
+    task_length,
+    trained_length,
+    trained_windows,
+)
+from gradistill.data.label_names import Match, match_names, match_numbers, numbers_of
+from gradistill.data.prompt_template import PromptedTeacher, PromptTemplate, set_template
+from gradistill.data.windows import Windows
+from gradistill.errors import DataError, ModelError, RecipeError
+from gradistill.models.device_map import placed
+from gradistill.models.facts import (
+    MULTI_LABEL,
+    is_token_classifier,
+    set_thresholds,
+    thresholds_of,
+)
+from gradistill.models.loading import (
+    label_names,
+    load_classifier,
+    load_config,
+    load_tokenizer,
+    refuse_other_tasks,
+    set_padding,
+)
+from gradistill.models.model_source import ModelSource, model_folder, model_name
+from gradistill.models.teacher_loading import AS_IT_IS, TeacherLoading, is_narrow
+
+logger = logging.getLogger(__name__)
+
+OneModel = ModelSource | PredictFunction | PromptedTeacher
+"""A PyTorch classifier, an ONNX model (its folder or file), a function from texts to probabilities, or a model in a
+prompt."""
+
+AnyModel = OneModel | list[OneModel] | dict[str, OneModel]
+"""One model; several, the mean of their probabilities; or by label one that tells whether a row has it."""
+
+
+@dataclass(frozen=True)
+class AuditModel:
+    """One model of an audit; ``owner`` is what messages call it.
+
+    ``labels`` are the names of its outputs, None for a score (a regression), and ``()`` where only the data know them.
+    ``predictor`` reads texts with the model's own tokenizer. ``reader`` holds a PyTorch classifier, None for others.
+    ``template`` is the prompt that it reads texts in (``reading``). ``members`` are those that a mean is of; its
+    ``folder`` is that of the first one with a folder.
+    """
+
+    owner: str
+    name: str
+    folder: str
+    labels: tuple[str, ...] | None
+    predictor: ClassifierPredictor | OnnxPredictor | FunctionPredictor | MeanPredictor | LabelPredictor
+    reader: LoadedModel | None = None
+    template: str | None = None
+    members: tuple[AuditModel, ...] = ()
+
+    @classmethod
+    def load(
+        cls,
+        source: AnyModel,
+        owner: str,
+        name: str,
+        *,
+        tokens: bool = False,
+        loading: TeacherLoading = AS_IT_IS,
+    ) -> AuditModel:
+        """A classifier, or with ``tokens`` a token classifier too, held as ``loading`` says.
+
+        Raises ModelError for what cannot be loaded.
+        """
+        given: Any = source
+        if isinstance(given, list | dict):
+            loading.refuse("a set of several models")
+            if isinstance(given, dict):
+                return cls._by_label(given, owner, name)
+            return cls._mean(given, owner, name)
+        if isinstance(given, PromptedTeacher):
+            refuse_prompt_of(given.model)
+            return replace(cls.load(given.model, owner, name, loading=loading), template=given.template)
+        if is_function(given):
+            loading.refuse("a function")
+            labels = getattr(given, "labels", ())
+            known = None if labels is None else tuple(map(str, labels))
+            return cls(owner, name, "", known, FunctionPredictor(given, known))
+        folder = model_folder(given)
+        if not isinstance(given, tuple) and (file := onnx_file(folder)) is not None:
+            loading.refuse("an ONNX model")
+            home = model_folder_of(file)
+            onnx = OnnxPredictor.load(file)
+            refuse_other_tasks(folder, load_config(home))
+            logger.info(f"{owner}: {file.name} of {home.name or home}")
+            return cls(owner, name, str(home), onnx.labels, onnx)
+        tokenizer = load_tokenizer(given)
+        model, _ = load_classifier(given, loading=loading, tokens=tokens)
+        device: Any = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
+        placed(model, device)
+        set_padding(model, tokenizer)
+        names = tuple(label_names(model).values())
+        known = names if len(names) > 1 else None
+        predictor = ClassifierPredictor(model, tokenizer)
+        blind = is_narrow(model) and not is_token_classifier(
+            model
+        )  # no figure on tokens' labels needs gradients
+        return cls(
+            owner, name, folder, known, predictor, None if blind else LoadedModel(owner, folder, model)
+        )
+
+    @classmethod
+    def _mean(cls, given: Sequence[OneModel], owner: str, name: str) -> AuditModel:
+        """The labels are those of the first that names any. Raises RecipeError for no list of several models, and
+        DataError for other labels."""
+        refuse_other_lists(given)
+        found = [cls.load(each, f"{owner} {source_name(each)}", source_name(each)) for each in given]
+        classifiers = [model for model in found if not isinstance(model.predictor, FunctionPredictor)]
+        several = any(model.multi_label for model in classifiers)
+        for model in classifiers[1:]:
+            if model.multi_label != classifiers[0].multi_label:
+                raise other_kind(model, classifiers[0])
+        first = next((model for model in found if model.labels != ()), found[0])
+        for model in found:
+            if model.labels == () and first.labels:
+                raise RecipeError(
+                    f"the {model.owner} is a function without labels, and the {first.owner} has "
+                    f"{', '.join(first.labels)}",
+                    expected="names of its columns, to be paired with those of other models",
+                    remedy=f"give the function an attribute labels: {model.name}.labels = (…)",
+                )
+            model.refuse_other_labels(first.labels, first.owner)
+        members = tuple(model.of_several_labels() if several else model for model in found)
+        kind = "multi_label" if several else "scores" if first.labels is None else "classes"
+        predictor = MeanPredictor(tuple(model.predictor for model in members), kind)
+        templates, folders = {model.template for model in found}, [model.folder for model in classifiers]
+        return cls(
+            owner, name, (folders or [""])[0], first.labels, predictor,
+            template=templates.pop() if len(templates) == 1 else None, members=members,
+        )  # fmt: skip
+
+    @classmethod
+    def _by_label(cls, given: Mapping[str, OneModel], owner: str, name: str) -> AuditModel:
+        """Raises RecipeError for fewer than two labels, and DataError for what does not tell yes from no."""
+        if len(given) < 2:
+            raise RecipeError(
+                f"a model was given for the label {', '.join(given) or '(none)'} alone",
+                expected="one for each of two labels or more",
+                remedy="name the others: --teacher LABEL=FOLDER",
+            )
+        members = []
+        for label, each in given.items():
+            model = cls.load(each, f"{owner} of {label}", source_name(each))
+            members.append(model.ordered(no_and_yes(label, model.labels, model.owner)))
+        folders = [model.folder for model in members if model.folder]
+        templates = {model.template for model in members}
+        return cls(
+            owner, name, (folders or [""])[0], tuple(given), LabelPredictor(tuple(m.predictor for m in members)),
+            template=templates.pop() if len(templates) == 1 else None, members=tuple(members),
+        )  # fmt: skip
+
+    def of_several_labels(self) -> AuditModel:
+        """The model, a function as one that returns a probability of its own for each label."""
+        if isinstance(self.predictor, FunctionPredictor):
+            return replace(self, predictor=replace(self.predictor, multi_label=True))
+        return self
+
+    @property
+    def model(self) -> PreTrainedModel | None:
+        """A PyTorch classifier; None for other models."""
+        return None if self.reader is None else self.reader.model
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase | None:
+        """What it reads texts with; a function reads the texts themselves, and a mean has several."""
+        if isinstance(self.predictor, FunctionPredictor | SeveralPredictors):
+            return None
+        return self.predictor.tokenizer
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether it predicts any number of labels a row."""
+        return self.predictor.multi_label
+
+    @property
+    def token_labels(self) -> bool:
+        """Whether it labels the words of a text."""
+        return is_token_classifier(self.model)
+
+    @property
+    def kind(self) -> str:
+        """What it is, with its article."""
+        kinds = {
+            ClassifierPredictor: "a PyTorch model" if self.reader else "a PyTorch model in bfloat16",
+            OnnxPredictor: "an ONNX model",
+            FunctionPredictor: "a function",
+            MeanPredictor: "the mean of several models",
+            LabelPredictor: "a set of models, one a label",
+        }
+        return kinds[type(self.predictor)]
+
+    def predicting(
+        self, max_length: int, on_progress: OnProgress, windows: Windows | None = None
+    ) -> Predictor:
+        """The predictor, for texts of so many tokens; with ``windows`` of longer ones too. A function reads all of a
+        text, and each of several models as much as it was trained with."""
+        if isinstance(self.predictor, FunctionPredictor | SeveralPredictors):
+            return replace(self.predictor, on_progress=on_progress)
+        shared = {"max_length": max_length, "on_progress": on_progress}
+        if isinstance(self.predictor, ClassifierPredictor) and self.reader is not None:
+            cutting = replace(self.predictor, classifier=self.reader.probed, **shared)
+        else:
+            cutting = replace(self.predictor, **shared)
+        return cutting if windows is None else WindowedPredictor(cutting, windows)
+
+    def reading(self, columns: Sequence[str], *, multi_label: bool = False) -> AuditModel:
+        """The model as it reads rows with these text columns; a mean has its members' predictors, in their order.
+
+        Raises RecipeError for a prompt without these columns.
+        """
+        if self.template is not None and self.tokenizer is not None:
+            set_template(self.tokenizer, PromptTemplate.of(self.template, columns))
+        if not isinstance(self.predictor, SeveralPredictors):
+            return self.of_several_labels() if multi_label else self
+        each = multi_label and isinstance(self.predictor, MeanPredictor)
+        members = tuple(member.reading(columns, multi_label=each) for member in self.members)
+        predictors = tuple(member._as_trained(windows=len(columns) == 1) for member in members)
+        if isinstance(self.predictor, LabelPredictor):
+            return replace(self, members=members, predictor=replace(self.predictor, predictors=predictors))
+        kind = "multi_label" if multi_label else self.predictor.kind
+        return replace(
+            self, members=members, predictor=replace(self.predictor, predictors=predictors, kind=kind)
+        )
+
+    def _as_trained(self, *, windows: bool) -> Predictor:
+        """The predictor, for texts of as many tokens as it was trained with, and in its windows."""
+        length = text_length([self], None if self.reader else trained_length(self.folder))
+        return self.predicting(length, lambda done: None, trained_windows(self.folder) if windows else None)
+
+    def refuse_other_labels(self, labels: tuple[str, ...] | None, reference: str) -> Match:
+        """Which of its outputs each of ``labels`` is. Raises DataError for other labels."""
+        match = self._match(labels)
+        if match is None:
+            shown = [", ".join(names) if names else "a score" for names in (labels, self.labels)]
+            raise DataError(
+                f"The labels of the {reference} and of {self.name} differ.\n"
+                f"  {reference}: {shown[0]}\n  {self.name}: {shown[1]}",
+                expected="the same names, in any order",
+                remedy="take two models of one task, or correct id2label in config.json",
+            )
+        return match
+
+    def ordered(self, labels: tuple[str, ...] | None) -> AuditModel:
+        """The model with its outputs in the order of ``labels``. Raises DataError for other labels."""
+        match = self.refuse_other_labels(labels, "teacher")
+        if isinstance(self.predictor, LabelPredictor):
+            return replace(self, labels=labels, members=tuple(self.members[k] for k in match.positions))
+        if self.members:
+            return replace(
+                self, labels=labels, members=tuple(member.ordered(labels) for member in self.members)
+            )
+        order = None if match.is_identity else match.positions
+        if isinstance(self.predictor, FunctionPredictor):
+            own = labels if self.labels == () else self.labels
+            return replace(self, labels=labels, predictor=replace(self.predictor, labels=own, order=order))
+        if isinstance(self.predictor, OnnxPredictor):
+            return replace(self, predictor=replace(self.predictor, order=order))
+        if order is not None and self.model is not None:
+            _reorder(self.model, order)
+        return self
+
+    def _match(self, labels: tuple[str, ...] | None) -> Match | None:
+        if labels is None or not self.labels:
+            same = self.labels == labels or self.labels == ()
+            return Match(tuple(range(len(labels or (0,))))) if same else None
+        if len(labels) != len(self.labels):
+            return None
+        return match_names(labels, self.labels) or match_numbers(numbers_of(labels), numbers_of(self.labels))
+
+
+def text_length(models: Sequence[AuditModel], wanted: int | None) -> int:
+    """Tokens a text at most, for all of these models: as ``task_length`` has it where there are PyTorch classifiers."""
+    readers = [model.reader for model in models if model.reader is not None]
+    if readers:
+        first = next(model.tokenizer for model in models if model.reader is not None)
+        assert first is not None
+        return task_length(wanted, first, readers)
+    lengths = [min(t.model_max_length, MOST) for model in models if (t := model.tokenizer) is not None]
+    return wanted or min(lengths, default=USUAL)
+
+
+def other_kind(model: AuditModel, teacher: AuditModel) -> ModelError:
+    """What is wrong with two models of which one predicts several labels a row, and the other one of them."""
+    kinds = ("one label a row", "several") if teacher.multi_label else ("several labels a row", "one of them")
+    return ModelError(
+        f"{model.name} is {model.kind} of {kinds[0]}, and the {teacher.owner} predicts {kinds[1]}.",
+        expected=f"models of one kind: with the problem_type {MULTI_LABEL} in config.json, or without it",
+        remedy="take models of the same task",
+    )
+
+
+def is_function(source: Any) -> bool:
+    """Whether a model is given as a function from texts to probabilities.
+
+    A network or a tokenizer alone is none, though both can be called.
+    """
+    return callable(source) and not isinstance(source, nn.Module | PreTrainedTokenizerBase | os.PathLike)
+
+
+def source_name(source: AnyModel) -> str:
+    """What messages and reports call a model. Raises RecipeError for the name of a function, which only the command
+    line may bring."""
+    given: Any = source
+    if isinstance(given, list | dict):
+        every = given.values() if isinstance(given, dict) else given
+        start = "one a label: " if isinstance(given, dict) else "mean of "
+        return start + ", ".join(Path(source_name(each)).name for each in every)
+    if isinstance(given, PromptedTeacher):
+        given = given.model
+    if is_function(given):
+        return FunctionPredictor(given).name
+    if isinstance(given, str) and given.startswith(PREFIX):
+        raise RecipeError(
+            f"{given} names a function, whose module would be run",
+            expected="such a name on the command line only",
+            remedy="pass the function itself",
+        )
+    return model_name(given)
+
+
+def refuse_prompt_of(given: Any) -> None:
+    """Raise RecipeError for what reads texts in no prompt: a function, or what has one already."""
+    if isinstance(given, list | dict | PromptedTeacher) or is_function(given):
+        kind = "several models" if isinstance(given, list | dict) else "a model in a prompt"
+        raise RecipeError(
+            f"a prompt was given around the texts of {source_name(given) if is_function(given) else kind}",
+            expected="a folder, a hub id, or a pair (model, tokenizer) in each prompt",
+            remedy="leave the prompt out: a function can make its own",
+        )
+
+
+def refuse_other_lists(given: Sequence[Any]) -> None:
+    """Raise RecipeError for fewer than two models, or the same twice (in the same prompt)."""
+    if len(given) < 2:
+        raise RecipeError(
+            f"the list of teachers holds {len(given) or 'none'}",
+            expected="two teachers or more",
+            remedy="name one teacher without a list, or several",
+        )
+    parts = [(e.model, e.template) if isinstance(e, PromptedTeacher) else (e, None) for e in given]
+    paths = [(os.path.realpath(model), t) for model, t in parts if isinstance(model, str | os.PathLike)]
+    if twice := [path for k, (path, template) in enumerate(paths) if (path, template) in paths[:k]]:
+        raise RecipeError(
+            f"the teacher {twice[0]} is named twice", expected="each teacher once", remedy="leave one out"
+        )
+
+
+def _reorder(model: PreTrainedModel, order: Sequence[int]) -> None:
+    """Have a model return its outputs in another order from now on."""
+
+    def reordered(_model: Any, _inputs: Any, outputs: Any) -> Any:
+        outputs["logits"] = outputs["logits"][..., list(order)]
+        return outputs
+
+    if (limits := thresholds_of(model)) is not None:
+        set_thresholds(model, limits[list(order)])
+    model.register_forward_hook(reordered)
