@@ -75,12 +75,9 @@ def test_a_run_folder_holds_all_that_is_promised(method: str, kind: str, small: 
     assert "## Loyalty to the teacher" in (output / "README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("method", ["kd", "adkd"])
-def test_the_student_opens_without_gradistill_and_says_the_same(
-    method: str, small: Any, tmp_path: Path
-) -> None:
+def test_the_student_opens_without_gradistill_and_says_the_same(small: Any, tmp_path: Path) -> None:
     output, answer = tmp_path / "run", tmp_path / "logits.json"
-    small.distilled(method, "two", output)
+    small.distilled("adkd", "two", output)
     text = "the film was very great ."
     program = (
         "import json, sys\n"

@@ -69,7 +69,7 @@ def test_auto_builds_once_and_a_second_student_reads(small: Any, tmp_path: Path,
     assert timing["signals_s"] > 0
 
 
-@pytest.mark.parametrize("kind", ["two", "three", "score"])
+@pytest.mark.parametrize("kind", ["three", "score"])
 def test_one_store_serves_methods_that_look_from_different_views(
     kind: str, small: Any, tmp_path: Path
 ) -> None:
