@@ -39,7 +39,7 @@ CHOICE = AuditChoice(
 LAYERS = 3
 FLOOR, REFERENCE = "floor", "second teacher"
 ORDER = (
-    REFERENCE, "finetune", "kd", "kd, same time", "pkd", "tinybert", "gkd, view teacher", "adkd", "minilm", "rationale",
+    REFERENCE, "finetune", "kd", "kd_same_time", "pkd", "tinybert", "gkd, view teacher", "adkd", "minilm", "rationale",
     "coalition", "coalition_minilm", "coalition_rationale",
 )  # fmt: skip
 AUDITED = {"flips": "flips", "Shapley": "shapley", "Integrated Gradients": "signed"}
