@@ -2,8 +2,9 @@
 
     python benchmarks/real_shortcuts.py MODELS DATA [STUDENT ...]
 
-MODELS/snli holds the teacher and students of separation_models.py, DATA/snli the rows. Nothing is trained but a linear
-model of the words and word pairs of hypotheses.
+MODELS/snli holds folders of models, or links to them: the teacher of suite_full.yaml, its students of all rows by their
+methods, ``second`` for its second teacher, and ``random_head`` of separation_models.py. DATA/snli holds the rows.
+Nothing is trained but a linear model of the words and word pairs of hypotheses.
 
 Premises removed. Who wrote SNLI's hypotheses left traces of the label in them (Gururangan et al. 2018, arXiv
 1803.02324). Rows whose hypothesis alone gives the label to the linear model are *easy*, the others *hard*. For each
