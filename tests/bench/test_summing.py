@@ -13,7 +13,7 @@ from scipy import stats
 from gradistill.auditing.comparison import holm
 from gradistill.bench.plan import BenchPlan, read_plan
 from gradistill.bench.results import range_of, summary
-from gradistill.report.bench_page import bench_tables
+from gradistill.report.bench_page import bench_rows, bench_tables
 
 
 def plan_of(folder: Path) -> BenchPlan:
@@ -97,6 +97,14 @@ def test_ranks_and_retention_are_means_over_tasks(tmp_path: Path) -> None:
     assert over["gkd"]["figures"]["retention"] == pytest.approx(np.mean(means))
     more = np.mean(means) - over["kd"]["figures"]["retention"]
     assert over["gkd"]["gains"]["retention"]["value"] == pytest.approx(more)
+
+
+def test_the_terminal_has_no_figures_that_no_task_has(tmp_path: Path) -> None:
+    found = summary(LINES, [], {}, plan_of(tmp_path))
+    rows = bench_rows(found)
+    assert [row["method"] for row in rows] == ["kd", "adkd", "gkd"]
+    assert [*rows[0]] == ["method", "layers", "tasks", "step", "retention", "label", "sal.", "rank"]
+    assert bench_rows(summary([], [], {}, plan_of(tmp_path))) == []
 
 
 def test_tasks_that_lack_a_method_do_not_count_over_tasks_and_unpaired_seeds_in_no_difference(

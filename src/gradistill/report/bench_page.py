@@ -141,17 +141,21 @@ def _as_markdown(found: TableCell | None) -> Ready:
 
 
 def bench_rows(bench: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    """The methods over all tasks, for a table in the terminal: 80 columns are enough for these."""
+    """The methods over all tasks, for a table in the terminal: 80 columns are enough for these, without the figures
+    that no task has."""
+    over = bench["over_tasks"]
+    figures = [entry["figures"] for entry in over]
+    there = [name for name in (figures or [{}])[0] if any(of[name] is not None for of in figures)]
     return [
         {
             "method": entry["method"],
             "layers": entry["layers"],
             "tasks": len(entry["tasks"]),
             "step": entry["step"],
-            **{_shortened(name): value for name, value in entry["figures"].items()},
+            **{_shortened(name): entry["figures"][name] for name in there},
             "rank": entry["ranks"]["metric"],
         }
-        for entry in bench["over_tasks"]
+        for entry in over
     ]
 
 
