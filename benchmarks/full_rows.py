@@ -37,11 +37,15 @@ CHOICE = AuditChoice(
     perturbed_rows=0, floor_rows=100, examples=10,
 )  # fmt: skip
 LAYERS = 3
+ENOUGH = 4
+"""Tasks from which on an interval over tasks says something."""
 FLOOR, REFERENCE = "floor", "second teacher"
 ORDER = (
     REFERENCE, "finetune", "kd", "kd_same_time", "pkd", "tinybert", "gkd, view teacher", "adkd", "minilm", "rationale",
     "coalition", "coalition_minilm", "coalition_rationale",
 )  # fmt: skip
+MAIN = (REFERENCE, "kd", "minilm", "rationale", "coalition")
+"""Means are over the tasks that all of these have."""
 AUDITED = {"flips": "flips", "Shapley": "shapley", "Integrated Gradients": "signed"}
 """Columns and the audit's figures. Their floor is that of random heads."""
 Line = Mapping[str, Any]
@@ -128,12 +132,14 @@ def show() -> None:
     """Write the tables of both pages."""
     found, few = Comparison(lines_of("suite_full"), audits()), Comparison(lines_of("suite_rows"), [])
     of = {"lines": len(found.lines), "few": len(few.lines), "audits": len(audits())}
-    for name, page, text in (
+    parts = [
         ("suite_full", OVERVIEW, markdown([*found.over_tasks()])),
-        ("suite_full_gains", OVERVIEW, markdown([*found.gains()])),
         ("suite_full_tasks", DETAILS, found.tables("metric", "labels", "response", *AUDITED)),
         ("suite_rows", DETAILS, few.tables("metric", "labels", "response")),
-    ):
+    ]
+    if len(found.tasks) >= ENOUGH:
+        parts.append(("suite_full_gains", DETAILS, markdown([*found.gains()])))
+    for name, page, text in parts:
         publish(name, text, of, command="python benchmarks/full_rows.py show", page=page)
 
 
@@ -141,8 +147,8 @@ class Comparison:
     """Figures of a suite: ``columns`` holds each by its title. The floor is a method too."""
 
     def __init__(self, lines: Sequence[Line], audited: Sequence[Line]) -> None:
-        self.lines = lines
-        self.tasks = list(dict.fromkeys(line["task"] for line in lines))
+        self.lines, self.audited = lines, audited
+        self.every_task = list(dict.fromkeys(line["task"] for line in lines))
         there = {line["method"] for line in lines}
         self.methods = [name for name in ORDER if name in there]
         self.columns = {
@@ -158,8 +164,14 @@ class Comparison:
         }
 
     @property
+    def tasks(self) -> list[str]:
+        """Those that all of the main methods have."""
+        of = self.columns["metric"]
+        return [task for task in self.every_task if all(task in of.get(name, {}) for name in MAIN)]
+
+    @property
     def whole(self) -> list[str]:
-        """The methods that have students of every task."""
+        """The methods that have students of all these tasks."""
         return [name for name in self.methods if {*self.columns["metric"][name]} >= {*self.tasks}]
 
     def mean(self, title: str, method: str) -> float | None:
@@ -188,13 +200,38 @@ class Comparison:
         return "\n\n".join(markdown([*self.by_task(title)]) for title in titles if self.columns[title])
 
     def by_task(self, title: str) -> Iterator[dict[str, str]]:
-        """Of each method, with the range over seeds where there are several."""
+        """A row a method; the first of the metric is the teacher's."""
         if title == "metric":
             taught = {line["task"]: line["teacher_eval"][line["select"]] for line in self.lines}
-            yield {title: "teacher"} | {task: f"{taught[task]:.3f}" for task in self.tasks}
+            yield {title: "teacher"} | {task: f"{taught[task]:.3f}" for task in self.every_task}
         for method in (FLOOR, *self.methods):
-            if of := self.columns[title].get(method):
-                yield {title: shown_name(method)} | {task: shown(of.get(task)) for task in self.tasks}
+            if method in self.columns[title]:
+                yield {title: shown_name(method)} | {
+                    task: self.cell(title, method, task) for task in self.every_task
+                }
+
+    def cell(self, title: str, method: str, task: str) -> str:
+        """The mean over seeds; of one seed the value with its interval over examples, where it has one."""
+        value = self.columns[title][method].get(task)
+        ends = [
+            [bound(line, part) for part in ("low", "high")]
+            for line, bound in self.bounds(title)
+            if (line["method"], line["task"]) == (method, task)
+        ]
+        if value is None or len(ends) != 1 or None in ends[0]:
+            return shown(value)
+        low, high = (f"{end:.2f}".replace("0.", ".") for end in ends[0])
+        return f"{value:.3f} ({low} to {high})"
+
+    def bounds(self, title: str) -> Iterator[tuple[Line, Callable[[Line, str], float | None]]]:
+        """The lines of a figure, and what reads the ends of its interval from one."""
+        if title in AUDITED:
+            for line in self.audited:
+                yield line, lambda line, part: agreement(line, part, AUDITED[title])
+        elif title != "metric":
+            names = {"labels": ("label", "prediction")}.get(title, (title,))
+            for line in self.lines:
+                yield line, lambda line, part: loyalty(line, part, *names)
 
 
 def means(lines: Sequence[Line], measure: Callable[[Line], float | None]) -> Values:

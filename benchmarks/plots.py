@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import full_rows
 import numpy as np
-from full_rows import FLOOR, Comparison, audits, lines_of
+from full_rows import FLOOR, Comparison, lines_of
 from scipy.stats import t as student_t
 
 from gradistill.report import svg as drawing
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS, PLOTS = ROOT / "benchmarks" / "results", ROOT / "docs" / "plots"
 READ = (
     "separation.jsonl", "coalition_means.json", "method_costs.json", "suite.jsonl", "export.jsonl", "suite_full.jsonl",
-    "suite_full_audits.jsonl", "suite_rows.jsonl",
+    "suite_rows.jsonl",
 )  # fmt: skip
 
 TASKS = {"mrpc": "F1", "snli": "accuracy", "stsb": "Spearman", "sst2": "accuracy", "banking77": "accuracy"}
@@ -107,14 +107,10 @@ def full_answers_and_reasons() -> str:
 
 
 def full_cost_and_gain() -> str:
-    """Students of all rows: what a step costs against the gain over KD in a figure that no method trains on."""
-    found, title = Comparison(lines_of("suite_full"), audits()), "Integrated Gradients"
-    costs = read_figures("method_costs.json")
-    gains = {
-        name: value - base
-        for name in found.whole
-        if name in costs and (value := found.mean(title, name)) and (base := found.mean(title, "kd"))
-    }
+    """Students of all rows: what a step costs against the gain over KD in the teacher's labels."""
+    found, costs = Comparison(lines_of("suite_full"), []), read_figures("method_costs.json")
+    base = found.mean("labels", "kd") or 0.0
+    gains = {name: (found.mean("labels", name) or 0.0) - base for name in found.whole if name in costs}
 
     def draw(axes: Axes) -> None:
         axes.axhline(0, **DOTTED)
@@ -124,7 +120,7 @@ def full_cost_and_gain() -> str:
                 [costs[name]["median"]], [gain], marker=marker, color=colour, label=name, linestyle="none",
                 markersize=8,
             )  # fmt: skip
-        axes.set_title("agreement by Integrated Gradients")
+        axes.set_title(f"label loyalty, mean of {len(found.tasks)} tasks")
         axes.set_xlabel("time of a step, in plain ones")
         axes.set_ylabel("gain over kd")
 
@@ -147,6 +143,9 @@ def by_rows(figure: str, title: str) -> str:
             }
             axes.plot([*points], [*points.values()], marker=marker, color=colour, label=method, linewidth=1)
         axes.set_xscale("log")
+        there = sorted({rows for line in axes.lines for rows in line.get_xdata()})
+        axes.set_xticks(there, labels=[f"{rows:,}" for rows in there])
+        axes.minorticks_off()
         axes.set_title("snli")
         axes.set_xlabel("rows of the student")
         axes.set_ylabel(title)

@@ -1,11 +1,10 @@
 """Does a student learn a shortcut that its teacher does not use? By how far the shortcut agrees with the label.
 
-    python benchmarks/shortcut.py OUTPUT [--rates 0.7 0.9 1.0] [--seeds 0 1 2] [--jobs 2] [--bf16]
+    python benchmarks/shortcut.py OUTPUT [--rates 0.7 0.9 1.0] [--seeds 0 1 2] [--jobs 2]
 
-The demo at several rates, seeds and methods: one teacher of clean reviews, and students of 3 layers distilled on the
-same reviews with a weekday that agrees with the label at each rate, for as long as in the demo. Measured on 400 unseen
-reviews: clean ones, and the same with the weekday of another label (challenge). OUTPUT goes on with what it holds; the
-students are a bench of their own.
+The demo at several rates and seeds: one teacher of clean reviews, and students of 3 layers distilled on 600 of the same
+reviews with a weekday that agrees with the label at each rate. Measured on 400 unseen reviews: clean ones, and the same
+with the weekday of another label (challenge). OUTPUT goes on with what it holds; the students are a bench of their own.
 """
 
 from __future__ import annotations
@@ -26,18 +25,13 @@ from gradistill.bench.runner import bench
 from gradistill.commands.finetune import finetune
 from gradistill.commands.run_folder import finished_run
 from gradistill.demo.corpus import make_corpus, write_corpus
-from gradistill.demo.run_demo import (
-    CORPUS,
-    STUDENT_EPOCHS,
-    STUDENT_RATE,
-    corpus_choice,
-    measured_model,
-    unseen_rows,
-)  # fmt: skip
+from gradistill.demo.run_demo import CORPUS, corpus_choice, measured_model, unseen_rows
 from gradistill.models.packaged import PACKAGED
 from gradistill.recipe import load_recipe
 
-METHODS = ("kd", "coalition", "rationale", "adkd", "gkd", "minilm")
+STUDENT_ROWS = 600
+METHODS = ("finetune", "kd", "gkd", "adkd", "rationale")
+ALIKE = ["training.learning_rate=1e-4", "training.batch_size=16"]
 FIGURES = ("accuracy", "challenge accuracy", "label loyalty", "saliency loyalty", "shortcut share")
 RESULTS = PAGE.parent / "results" / "shortcuts.md"
 
@@ -50,21 +44,19 @@ def main() -> None:
     parser.add_argument("--rates", type=float, nargs="+", default=[0.7, 0.9, 1.0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--bf16", action="store_true", help="train in bfloat16")
     given = parser.parse_args()
     output = given.output.resolve()
     clean, teacher = output / "clean", output / "teacher"
     corpora = {rate: make_corpus(**CORPUS, shortcut_rate=rate) for rate in given.rates}
     first = corpora[given.rates[0]]
     write_corpus({name: first[name] for name in ("train", "validation", "test", "challenge")}, clean)
-    alike = ["training.batch_size=16", f"training.arguments.bf16={str(given.bf16).lower()}"]
-    recipe = load_recipe("finetune", changes=[*alike, "training.epochs=4", "training.learning_rate=1e-4"])
+    recipe = load_recipe("finetune", changes=[*ALIKE, "training.epochs=3"])
     if not finished_run(teacher, recipe):
         finetune(PACKAGED, corpus_choice(clean), teacher, recipe)
     for rate, corpus in corpora.items():
         biased = {name: corpus[f"{name}_shortcut"] for name in ("train", "validation")}
         write_corpus(biased, output / "rates" / f"{rate:g}")
-    plan, benched = planned(output, given.rates, given.seeds, alike), output / "bench"
+    plan, benched = planned(output, given.rates, given.seeds), output / "bench"
     bench(plan, benched, at_once=given.jobs)
 
     unseen = unseen_rows(teacher, clean, first)
@@ -91,11 +83,11 @@ def table(found: Mapping[str, Any]) -> list[dict[str, str]]:
     return rows + [row for rate in rates for row in of_rate(rate, found["students"])]
 
 
-def planned(output: Path, rates: Sequence[float], seeds: Sequence[int], alike: Sequence[str]) -> Any:
-    long = [f"training.epochs={STUDENT_EPOCHS}", f"training.learning_rate={STUDENT_RATE}"]
+def planned(output: Path, rates: Sequence[float], seeds: Sequence[int]) -> Any:
     plan = {
         "tasks": {f"{r:g}": {"data": f"rates/{r:g}", "teacher": "teacher"} for r in rates},
-        "methods": [*METHODS], "seeds": [*seeds], "layers": [3], "set": [*alike, *long],
+        "methods": [*METHODS], "seeds": [*seeds], "layers": [3], "train_rows": STUDENT_ROWS,
+        "set": [*ALIKE, "training.epochs=2"],
     }  # fmt: skip
     file = output / "bench.yaml"
     file.write_text(yaml.safe_dump(plan), encoding="utf-8")
