@@ -22,9 +22,9 @@ from typing import Any
 
 import numpy as np
 from measuring import PAGE, RESULTS, markdown, publish
-from scipy.stats import t
+from separation import data_of
 
-from gradistill import AuditChoice, DataChoice, audit
+from gradistill import AuditChoice, audit
 from gradistill.auditing.methods import IntegratedGradients
 from gradistill.bench.result_lines import read_lines, write_lines
 from gradistill.bench.results import figures_of
@@ -37,8 +37,6 @@ CHOICE = AuditChoice(
     perturbed_rows=0, floor_rows=100, examples=10,
 )  # fmt: skip
 LAYERS = 3
-ENOUGH = 4
-"""Tasks from which on an interval over tasks says something."""
 FLOOR, REFERENCE = "floor", "second teacher"
 ORDER = (
     REFERENCE, "finetune", "kd", "kd_same_time", "pkd", "tinybert", "gkd, view teacher", "adkd", "minilm", "rationale",
@@ -90,7 +88,8 @@ def audit_tasks(bench: Path, data: Path, tasks: Sequence[str]) -> None:
             str(folder): (line["method"], line["seed"])
             for line in read_lines(bench / "results.jsonl").values()
             if line["task"] == task and line["status"] == "done"
-            if (line["method"], line["seed"]) not in known and (folder := folder_of(bench, line)).is_dir()
+            if (line["method"], line["seed"]) not in known
+            if (folder := bench / task / f"{line['layers']}-layers" / line["student"]["name"]).is_dir()
         }
         if new:
             teacher = next((bench / task / "teachers").glob("*/config.json")).parent
@@ -106,17 +105,6 @@ def audit_tasks(bench: Path, data: Path, tasks: Sequence[str]) -> None:
                 for student, (method, seed) in zip(found["students"], new.values(), strict=True):
                     line = {"task": task, "method": method, "seed": seed, "figures": student["figures"]}
                     stream.write(json.dumps(line) + "\n")
-
-
-def folder_of(bench: Path, line: Line) -> Path:
-    name = line["method"].replace(", ", "-").replace(" ", "-")
-    return bench / line["task"] / f"{line['layers']}-layers" / f"{name}-{line['seed']}"
-
-
-def data_of(data: Path, task: str) -> DataChoice:
-    if task == "banking77":
-        return DataChoice(str(data / task), label_column="category", text_columns=("text",))
-    return DataChoice(str(data / task), task=task)
 
 
 def lines_of(suite: str) -> list[dict[str, Any]]:
@@ -137,8 +125,6 @@ def show() -> None:
         ("suite_full_tasks", DETAILS, found.tables("metric", "labels", "response", *AUDITED)),
         ("suite_rows", DETAILS, few.tables("metric", "labels", "response")),
     ]
-    if len(found.tasks) >= ENOUGH:
-        parts.append(("suite_full_gains", DETAILS, markdown([*found.gains()])))
     for name, page, text in parts:
         publish(name, text, of, command="python benchmarks/full_rows.py show", page=page)
 
@@ -185,16 +171,6 @@ class Comparison:
             row = {"method": shown_name(method), "step": f"{cost:.2f}" if (cost := steps.get(method)) else ""}
             titles = ("metric kept", "labels", "response", *AUDITED, "gradient × input")
             yield row | {title: shown(self.mean(title, method)) for title in titles}
-
-    def gains(self) -> Iterator[dict[str, str]]:
-        """What each method has more than KD, with t intervals over the tasks that both have."""
-        for method in self.methods:
-            if method not in ("kd", REFERENCE):
-                row = {"more than `kd`": shown_name(method)}
-                for title in ("metric kept", "labels", "response", "Integrated Gradients"):
-                    own, base = (self.columns[title].get(name, {}) for name in (method, "kd"))
-                    row[title] = interval([own[task] - base[task] for task in own if task in base])
-                yield row
 
     def tables(self, *titles: str) -> str:
         return "\n\n".join(markdown([*self.by_task(title)]) for title in titles if self.columns[title])
@@ -258,13 +234,6 @@ def loyalty(line: Line, part: str, *names: str) -> float | None:
 def agreement(line: Line, part: str, name: str) -> float | None:
     entry = line["figures"]["loyalty"].get(name) or line["figures"]["agreement"].get(name)
     return entry and entry.get(part)
-
-
-def interval(values: Sequence[float]) -> str:
-    if len(values) < 2:
-        return f"{values[0]:+.3f}, one task" if values else ""
-    half = t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
-    return f"{np.mean(values):+.3f} ± {half:.3f}"
 
 
 def shown(value: float | None) -> str:

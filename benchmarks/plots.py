@@ -109,8 +109,8 @@ def full_answers_and_reasons() -> str:
 def full_cost_and_gain() -> str:
     """Students of all rows: what a step costs against the gain over KD in the teacher's labels."""
     found, costs = Comparison(lines_of("suite_full"), []), read_figures("method_costs.json")
-    base = found.mean("labels", "kd") or 0.0
-    gains = {name: (found.mean("labels", name) or 0.0) - base for name in found.whole if name in costs}
+    labels = {name: found.mean("labels", name) for name in found.whole}
+    gains = {name: value - labels["kd"] for name, value in labels.items() if name in costs}
 
     def draw(axes: Axes) -> None:
         axes.axhline(0, **DOTTED)
