@@ -12,6 +12,7 @@ from gradistill.commands.audit import AuditChoice, audit
 from gradistill.commands.distill import distill
 from gradistill.commands.finetune import finetune
 from gradistill.commands.prepared_run import prepared_run
+from gradistill.commands.prepared_words_run import prepared_words_run
 from gradistill.commands.signal_stores import StoreChoice
 from gradistill.data import splits
 from gradistill.data.prompt_template import PromptedTeacher
@@ -112,3 +113,13 @@ def test_a_look_at_many_labels_is_warned_of(
     assert (
         (message in found[0] and found[0].endswith("attribution_map.view=teacher")) if message else not found
     )
+    apart = load_recipe(
+        "adkd",
+        changes=[
+            f"objectives.attribution_map.view={view}",
+            f"student.checkpoint={small.base}",
+            "student.layers=1",
+        ],
+    )
+    warnings = prepared_words_run(teacher, data, apart).splits.warnings
+    assert [line for line in warnings if "view=" in line] == found

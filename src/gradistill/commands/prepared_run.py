@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from datasets import Dataset
@@ -98,18 +98,15 @@ def prepared_run(
     if recipe.student.checkpoint is not None:
         own = load_tokenizer(recipe.student.checkpoint)
         check_same_rows(own, tokenizer, splits.rows["train"], splits.task, max_length=length)
-    warnings = [
-        *pair_warnings(reader.model, student.model, layers=(reader.probe.layers, student.probe.layers)),
-        *view_warnings(recipe, len(names)),
-    ]
-    for warning in warnings:
-        logger.warning(warning)
+    layers = reader.probe.layers, student.probe.layers
+    splits = warned(splits, pair_warnings(reader.model, student.model, layers=layers))
+    splits = warned(splits, view_warnings(recipe, len(names)))
     return task_run_of(splits.task)(
         recipe=recipe,
         models=models,
         tokenizer=tokenizer,
         names={"teacher": model_name(teacher), "data": data.name},
-        splits=replace(splits, warnings=(*splits.warnings, *warnings)),
+        splits=splits,
         unlabelled=unlabelled_rows(data, recipe, splits),
     )
 
@@ -148,6 +145,14 @@ def refuse_gold_scores(recipe: Recipe, splits: Splits, rows: str) -> None:
             remedy=f"--set objectives.{gold[0]}.target=log_odds --set objectives.{gold[0]}.view=all, "
             "or --settings default",
         )
+
+
+def warned(splits: Splits, warnings: Iterable[str]) -> Splits:
+    """The splits of a run with these warnings, which are logged."""
+    new = [*warnings]
+    for warning in new:
+        logger.warning(warning)
+    return replace(splits, warnings=(*splits.warnings, *new))
 
 
 def view_warnings(recipe: Recipe, labels: int) -> Iterator[str]:

@@ -30,6 +30,8 @@ from gradistill.commands.prepared_run import (
     refuse_width_of_checkpoint,
     set_embedding_rank,
     unlabelled_rows,
+    view_warnings,
+    warned,
 )
 from gradistill.commands.signal_stores import StoreChoice
 from gradistill.commands.student_budget import on_budget_apart, refuse_budget_apart, refuse_more_layers
@@ -149,6 +151,7 @@ def prepared_words_run(
     ):
         if given:
             refuse_gold_scores(recipe, splits, rows)
+    splits = warned(splits, view_warnings(recipe, len(splits.task.labels or ())))
     recipe = on_budget_apart(recipe, Head(splits.task.labels, splits.task.multi_label))
     set_seed(recipe.training.seed)
     student, tokenizer = _student(recipe.student, splits)
