@@ -154,11 +154,7 @@ class AuditModel:
         members = tuple(model.of_several_labels() if several else model for model in found)
         kind = "multi_label" if several else "scores" if first.labels is None else "classes"
         predictor = MeanPredictor(tuple(model.predictor for model in members), kind)
-        templates, folders = {model.template for model in found}, [model.folder for model in classifiers]
-        return cls(
-            owner, name, (folders or [""])[0], first.labels, predictor,
-            template=templates.pop() if len(templates) == 1 else None, members=members,
-        )  # fmt: skip
+        return cls._of_members(owner, name, first.labels, predictor, members)
 
     @classmethod
     def _by_label(cls, given: Mapping[str, OneModel], owner: str, name: str) -> AuditModel:
@@ -173,12 +169,23 @@ class AuditModel:
         for label, each in given.items():
             model = cls.load(each, f"{owner} of {label}", source_name(each))
             members.append(model.ordered(no_and_yes(label, model.labels, model.owner)))
-        folders = [model.folder for model in members if model.folder]
+        predictor = LabelPredictor(tuple(model.predictor for model in members))
+        return cls._of_members(owner, name, tuple(given), predictor, tuple(members))
+
+    @classmethod
+    def _of_members(
+        cls,
+        owner: str,
+        name: str,
+        labels: tuple[str, ...] | None,
+        predictor: MeanPredictor | LabelPredictor,
+        members: tuple[AuditModel, ...],
+    ) -> AuditModel:
+        """Several models as one: in the folder of the first that has one, and in the prompt that all share."""
+        folder = next((model.folder for model in members if model.folder), "")
         templates = {model.template for model in members}
-        return cls(
-            owner, name, (folders or [""])[0], tuple(given), LabelPredictor(tuple(m.predictor for m in members)),
-            template=templates.pop() if len(templates) == 1 else None, members=tuple(members),
-        )  # fmt: skip
+        template = templates.pop() if len(templates) == 1 else None
+        return cls(owner, name, folder, labels, predictor, template=template, members=members)
 
     def of_several_labels(self) -> AuditModel:
         """The model, a function as one that returns a probability of its own for each label."""

@@ -15,8 +15,7 @@ import numpy as np
 
 from gradistill.auditing.onnx_predictor import GRAPHS, MODEL, QUANTIZED, OnnxPredictor, onnx_session
 from gradistill.auditing.predictor import ClassifierPredictor
-from gradistill.commands.audit_model import AnyModel, AuditModel, other_kind, source_name
-from gradistill.commands.audit_models import AuditModels
+from gradistill.commands.audit_model import AnyModel, AuditModel, other_kind, source_name, text_length
 from gradistill.commands.export_choice import TO_TEACHER, ExportChoice, figure_of
 from gradistill.commands.export_cost import CostedModel, measured_costs
 from gradistill.commands.export_figures import ExportRows, ModelFigures, row_logits
@@ -202,7 +201,7 @@ def _loaded_teacher(source: AnyModel, student: AuditModel) -> AuditModel:
 
 def _length_of(teacher: AuditModel, max_length: int) -> int:
     """Texts are cut alike for both models; a teacher with a prompt reads as much as it was trained with."""
-    return max_length if teacher.template is None else AuditModels(teacher, []).text_length(None)
+    return max_length if teacher.template is None else text_length([teacher], None)
 
 
 def _parity(

@@ -12,8 +12,7 @@ from jaxtyping import Bool, Float
 from scipy.special import expit, softmax
 
 from gradistill.auditing.predictor import OnProgress, limits_of
-from gradistill.commands.audit_model import AuditModel, source_name
-from gradistill.commands.audit_models import AuditModels
+from gradistill.commands.audit_model import AuditModel, source_name, text_length
 from gradistill.commands.run_folder import record_of
 from gradistill.commands.text_lengths import trained_length, trained_windows
 from gradistill.commands.token_predictor import TokenPredictor
@@ -178,7 +177,7 @@ def load_predictor(
     loaded = AuditModel.load(model, "model", source_name(model), tokens=True)
     if loaded.reader is None and max_length is None:
         max_length = trained_length(loaded.folder)
-    length = AuditModels(loaded, []).text_length(max_length)
+    length = text_length([loaded], max_length)
     columns = record_of(loaded.folder).get("data", {}).get("text_columns")
     if loaded.token_labels:
         return TokenPredictor(loaded, length, tuple(map(str, columns)) if columns else None)
