@@ -13,7 +13,7 @@ demo: $(VENV)/.demo
 	$(BIN)/gradistill demo --output runs/demo
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n logical --maxprocesses 8
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

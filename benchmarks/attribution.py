@@ -82,7 +82,7 @@ class Bench:
             yield places, batch, torch.tensor([self.labels[place] for place in places])
 
     def ours(self, name: str = "integrated_gradients", **options: Any) -> Maps:
-        options = options or ({"steps": "auto"} if name == "integrated_gradients" else {})
+        options = options or ({"steps": "auto", "baseline": "zero"} if name == "integrated_gradients" else {})
         done = attribute(
             self.model, self.rows, self.collate, labels=self.labels, method=method(name, **options)
         )
@@ -121,7 +121,7 @@ class Bench:
             found |= unpadded(places, batch, maps)
         return found
 
-        steps_each = method("integrated_gradients", steps=steps)
+        steps_each = method("integrated_gradients", steps=steps, baseline="zero")
         done = attribute(self.model, self.rows, self.collate, labels=self.labels, method=steps_each)
         """Of the rows that so many Gauss–Legendre steps bring under the tolerance; the nodes are Captum's."""
         done = attribute(
@@ -129,7 +129,7 @@ class Bench:
             self.rows,
             self.collate,
             labels=self.labels,
-            method=method("integrated_gradients", steps=steps),
+            method=method("integrated_gradients", steps=steps, baseline="zero"),
         )
         return float(np.mean([abs(one.residual) <= TOLERANCE for one in done]))
 

@@ -5,11 +5,11 @@
     python benchmarks/full_rows.py collect suite_full BENCH ...   (adds to results/suite_full.jsonl: a line a student)
     python benchmarks/full_rows.py collect suite_rows FEWER ...   (the same for few rows)
     python benchmarks/full_rows.py audit BENCH DATA TASK ...      (adds to results/suite_full_audits.jsonl)
-    python benchmarks/full_rows.py show                           (docs/results.md, docs/results/full_rows.md)
+    python benchmarks/full_rows.py show                           (docs/results.md, full_rows.md, yardstick.md)
 
 Metric, labels and response loyalty are those of the bench, on the whole validation split (responses on some of it).
 The audits of the students that the bench kept add what no bench measures: flips, Shapley values of words, and signed
-Integrated Gradients, on which no method trains. A task counts by the mean of its seeds.
+Integrated Gradients along paths from three baselines. A task counts by the mean of its seeds.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +34,19 @@ from gradistill.recipe.catalogue import catalogue
 
 AUDITS = RESULTS / "suite_full_audits.jsonl"
 OVERVIEW, DETAILS = PAGE.with_name("results.md"), PAGE.parent / "results" / "full_rows.md"
-CHOICE = AuditChoice(
-    method=IntegratedGradients(steps=20), max_rows=200, response_rows=100, shapley_rows=40, faithfulness_rows=0,
-    perturbed_rows=0, floor_rows=100, examples=10,
-)  # fmt: skip
+YARDSTICK = PAGE.with_name("yardstick.md")
+WORDS = AuditChoice(
+    max_rows=200,
+    response_rows=100,
+    shapley_rows=40,
+    faithfulness_rows=0,
+    perturbed_rows=0,
+    floor_rows=0,
+    examples=10,
+)
+PATHS = replace(WORDS, max_rows=60, response_rows=0, shapley_rows=0, floor_rows=20)
+STEPS, BASELINES = 24, ("tokens", "mask", "zero")
+"""Of Integrated Gradients."""
 LAYERS = 3
 FLOOR, REFERENCE = "floor", "second teacher"
 ORDER = (
@@ -44,8 +55,15 @@ ORDER = (
 )  # fmt: skip
 MAIN = (REFERENCE, "kd", "minilm", "rationale", "coalition")
 """Means are over the tasks that all of these have."""
-AUDITED = {"flips": "flips", "Shapley": "shapley", "Integrated Gradients": "signed"}
-"""Columns and the audit's figures. Their floor is that of random heads."""
+AUDITED = {
+    "flips": ("flips", None),
+    "Shapley": ("shapley", None),
+    "Integrated Gradients": ("signed", "tokens"),
+    "from masks": ("signed", "mask"),
+    "from zero": ("signed", "zero"),
+}
+"""Columns, with the figures of the audits and their baselines. Their floor is that of random heads."""
+AUDITED_HERE = ("flips", "Shapley", "Integrated Gradients")
 Line = Mapping[str, Any]
 Values = dict[str, dict[str, float]]
 """Of a figure, by method and task."""
@@ -81,9 +99,17 @@ def collect(suite: str, benches: Sequence[Path]) -> None:
 
 
 def audit_tasks(bench: Path, data: Path, tasks: Sequence[str]) -> None:
-    """One audit a task, of all its students that have none yet."""
-    for task in tasks:
-        known = {(line["method"], line["seed"]) for line in audits() if line["task"] == task}
+    """Four audits a task, of all its students that have none yet: by changed words, and by paths from each baseline."""
+    choices = {None: WORDS} | {
+        baseline: replace(PATHS, method=IntegratedGradients(STEPS, baseline=baseline))
+        for baseline in BASELINES
+    }
+    for task, (baseline, choice) in product(tasks, choices.items()):
+        known = {
+            (line["method"], line["seed"])
+            for line in audits()
+            if (line["task"], line.get("baseline")) == (task, baseline)
+        }
         new = {
             str(folder): (line["method"], line["seed"])
             for line in read_lines(bench / "results.jsonl").values()
@@ -97,13 +123,14 @@ def audit_tasks(bench: Path, data: Path, tasks: Sequence[str]) -> None:
                 str(teacher),
                 [*new],
                 data_of(data, task),
-                bench.parent / f"{bench.name}_audits" / task,
-                CHOICE,
+                bench.parent / f"{bench.name}_audits" / f"{task}_{baseline or 'words'}",
+                choice,
                 overwrite=True,
             )
             with AUDITS.open("a", encoding="utf-8") as stream:
                 for student, (method, seed) in zip(found["students"], new.values(), strict=True):
-                    line = {"task": task, "method": method, "seed": seed, "figures": student["figures"]}
+                    line = {"task": task, "method": method, "seed": seed, "baseline": baseline}
+                    line["figures"] = student["figures"]
                     stream.write(json.dumps(line) + "\n")
 
 
@@ -122,8 +149,9 @@ def show() -> None:
     of = {"lines": len(found.lines), "few": len(few.lines), "audits": len(audits())}
     parts = [
         ("suite_full", OVERVIEW, markdown([*found.over_tasks()])),
-        ("suite_full_tasks", DETAILS, found.tables("metric", "labels", "response", *AUDITED)),
+        ("suite_full_tasks", DETAILS, found.tables("metric", "labels", "response", *AUDITED_HERE)),
         ("suite_rows", DETAILS, few.tables("metric", "labels", "response")),
+        ("suite_full_paths", YARDSTICK, found.tables("Integrated Gradients", "from masks", "from zero")),
     ]
     for name, page, text in parts:
         publish(name, text, of, command="python benchmarks/full_rows.py show", page=page)
@@ -144,8 +172,11 @@ class Comparison:
             "response": with_floor(lines, lambda line, part: loyalty(line, part, "response")),
             "gradient × input": with_floor(lines, lambda line, part: loyalty(line, part, "saliency")),
             **{
-                title: with_floor(audited, lambda line, part, name=name: agreement(line, part, name))
-                for title, name in AUDITED.items()
+                title: with_floor(
+                    [line for line in audited if line.get("baseline") == baseline],
+                    lambda line, part, name=name: agreement(line, part, name),
+                )
+                for title, (name, baseline) in AUDITED.items()
             },
         }
 
@@ -169,7 +200,7 @@ class Comparison:
         steps = {entry.method: entry.cost for entry in catalogue()}
         for method in (FLOOR, *self.whole):
             row = {"method": shown_name(method), "step": f"{cost:.2f}" if (cost := steps.get(method)) else ""}
-            titles = ("metric kept", "labels", "response", *AUDITED, "gradient × input")
+            titles = ("metric kept", "labels", "response", *AUDITED_HERE, "gradient × input")
             yield row | {title: shown(self.mean(title, method)) for title in titles}
 
     def tables(self, *titles: str) -> str:
@@ -202,8 +233,10 @@ class Comparison:
     def bounds(self, title: str) -> Iterator[tuple[Line, Callable[[Line, str], float | None]]]:
         """The lines of a figure, and what reads the ends of its interval from one."""
         if title in AUDITED:
+            name, baseline = AUDITED[title]
             for line in self.audited:
-                yield line, lambda line, part: agreement(line, part, AUDITED[title])
+                if line.get("baseline") == baseline:
+                    yield line, lambda line, part: agreement(line, part, name)
         elif title != "metric":
             names = {"labels": ("label", "prediction")}.get(title, (title,))
             for line in self.lines:

@@ -10,12 +10,23 @@ from typing import Any
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the commands that tests start, as well
 
+import jaxtyping
 import pytest
 import torch
 import transformers
 
 transformers.logging.set_verbosity_error()
 torch.set_num_threads(1)
+
+
+WHOLE_JOBS = {"bench", "cli", "commands", "demo", "export", "report"}
+"""Folders whose tests run whole jobs, as users run them. Shapes are checked in all other folders: a quarter of a job's
+time goes there."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    jaxtyping.config.update("jaxtyping_disable", item.path.parent.name in WHOLE_JOBS)
 
 
 @pytest.fixture(autouse=True)

@@ -86,6 +86,11 @@ def test_importing_is_quick_and_lazy() -> None:
     assert statistics.median(run["took"] for run in runs) < 0.3  # seconds beyond torch's own
 
 
+def test_a_job_of_a_cluster_waits_for_its_command_without_torch() -> None:
+    program = "import json, sys; import gradistill.bench.cluster; print(json.dumps('torch' in sys.modules))"
+    assert printed(program) is False
+
+
 def test_importing_opens_no_socket_and_sets_no_variable() -> None:
     program = """
 import json, os, socket

@@ -75,6 +75,12 @@ def checksum_of(file: Path) -> str:
     return found.hexdigest()
 
 
+def digest(content: Any) -> str:
+    """SHA-256 of JSON in one canonical form."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def draft_beside(place: Path, name: str | None = None) -> Path:
     """The name of a file or folder that is being written, or removed; ``remove_drafts`` knows it."""
     return place.with_name(f".gradistill-{os.getpid()}-{name or place.name}")

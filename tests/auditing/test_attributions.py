@@ -44,7 +44,7 @@ def model_of(labels: int = 3) -> Any:
 
 
 def ig(steps: Any, **options: Any) -> Any:
-    return method("integrated_gradients", steps=steps, **options)
+    return method("integrated_gradients", steps=steps, baseline="zero", **options)
 
 
 def by_place(found: Any) -> list[RowAttributions]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from hashlib import sha256
 from itertools import permutations
 from typing import Any
@@ -14,12 +15,12 @@ from captum.attr import LayerGradientXActivation
 from datasets import Dataset
 
 from families import build
-from gradistill.auditing.methods import all_methods, method, token_scores
+from gradistill.auditing.methods import IntegratedGradients, all_methods, method, token_scores
 from gradistill.auditing.predictions import predict_rows
 from gradistill.batch import Batch
 from gradistill.data import Collator, batching
 from gradistill.data.batching import row_batches
-from gradistill.errors import ModelError, RecipeError
+from gradistill.errors import DataError, ModelError, RecipeError
 from gradistill.models.eval_mode import frozen_eval
 from gradistill.models.probe import ProbedModel
 from gradistill.signals import ForwardPass
@@ -86,6 +87,10 @@ def gradient(model: Any, row: Any, at: torch.Tensor, label: int) -> torch.Tensor
     return found
 
 
+def named(name: str) -> Any:
+    return method(name, **({"baseline": "zero"} if name == "integrated_gradients" else {}))
+
+
 def by_hand(name: str, model: Any, row: Any, label: int) -> torch.Tensor:
     e = embedded(model, row)
     if name == "gradient_norm":
@@ -117,7 +122,7 @@ def test_each_method_is_what_it_says(name: str, labels: int) -> None:
     model, rows = model_of(labels=labels), rows_of()
     with frozen_eval(model):
         forward, own = forward_of(model, rows)
-        scores = method(name)(forward)
+        scores = named(name)(forward)
     by_length, labels_of = sorted(rows, key=lambda r: -r["length"]), explained_labels(forward)
     for row, at, label, mask in zip(by_length, scores, labels_of, forward.batch.mask, strict=True):
         torch.testing.assert_close(at[mask].detach(), by_hand(name, model, row, int(label)).detach(),
@@ -158,8 +163,8 @@ def test_signed_scores_are_those_of_the_vectors_summed(name: str) -> None:
     model, rows = model_of(), rows_of()
     with frozen_eval(model):
         forward, _ = forward_of(model, rows)
-        scores, signed = token_scores(method(name), forward)
-        alone = method(name)(forward)
+        scores, signed = token_scores(named(name), forward)
+        alone = named(name)(forward)
     torch.testing.assert_close(scores, alone)
     if name in ("gradient_norm", "smoothgrad"):
         assert signed is None
@@ -184,20 +189,82 @@ def test_smoothgrad_is_the_mean_of_noisy_gradients() -> None:
     torch.testing.assert_close(still_gradient, method("gradient_norm")(forward))
 
 
+@pytest.mark.parametrize("baseline", ["padding", "mask", "tokens"])
+def test_paths_of_integrated_gradients_start_at_texts_without_their_words(
+    baseline: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, rows, starts = model_of(), rows_of((8,)), []
+    embedding_of = ForwardPass.embedding_of
+
+    def seen(self: ForwardPass, ids: torch.Tensor) -> torch.Tensor:
+        starts.append(ids[0].tolist())
+        return embedding_of(self, ids)
+
+    monkeypatch.setattr(ForwardPass, "embedding_of", seen)
+    pool = torch.tensor([7, 11])
+    with frozen_eval(model):
+        batch = replace(forward_of(model, rows)[0].batch, token_pool=pool)
+        forward = explained_pass(ProbedModel.of(model), batch)
+        found = IntegratedGradients(24, baseline=baseline, draws=3).attributions(forward)
+    words = {"padding": {0}, "mask": {BLANK}, "tokens": set(pool.tolist())}[baseline]
+    assert len(starts) == (3 if baseline == "tokens" else 1)
+    assert {token for start in starts for token in start[1:-1]} == words
+    assert all((start[0], start[-1]) == (2, 3) for start in starts)  # special tokens stay
+    label, run = int(explained_labels(forward)[0]), CaptumIG(
+        lambda x: log_odds(store_lock(model, {**rows[0], "input_ids": [0] * x.shape[1]}, x), label)
+    )  # fmt: skip
+    expected: list[torch.Tensor] = []
+    for start in starts:
+        origin = embedded(model, {"input_ids": start})
+        at = run.attribute(
+            embedded(model, rows[0]), origin, n_steps=24 // len(starts), method="gausslegendre",
+            internal_batch_size=1,
+        )  # fmt: skip
+        expected.append(at)  # pyright: ignore[reportArgumentType]
+    torch.testing.assert_close(found.attributions, torch.stack(expected).mean(0), rtol=1e-6, atol=1e-9)
+    assert found.nodes.tolist() == [24]
+
+
+def test_a_baseline_that_cannot_be_is_refused() -> None:
+    with pytest.raises(RecipeError, match="0 draws"):
+        method("integrated_gradients", draws=0)
+    model, plain = model_of(), Collator(tokenizer(WORDS))
+    wordless = rows_of().remove_columns("special_tokens_mask")
+    for baseline, rows, match in (("mask", rows_of(), "mask token"), ("tokens", wordless, "know neither")):
+        with frozen_eval(model):
+            probed = ProbedModel.of(model)
+            (some,) = row_batches(rows, lambda r: plain(r), probed.device, tokens_at_once=4096)
+            with pytest.raises(DataError, match=match):
+                method("integrated_gradients", baseline=baseline)(explained_pass(probed, some.batch))
+
+
+def test_tokens_are_drawn_from_those_of_the_collator_or_else_of_the_rows() -> None:
+    model, rows, by_tokens = model_of(), rows_of(), IntegratedGradients(6)
+    ids = [token for row in rows for token in row["input_ids"][1:-1]]
+    own, given, other = (
+        predict_rows(model, rows, Collator(tokenizer(WORDS), token_pool=pool), method=by_tokens).maps
+        for pool in (None, torch.tensor(ids), torch.tensor([7]))
+    )
+    for one, same, changed in zip(own, given, other, strict=True):
+        np.testing.assert_array_equal(one, same)
+        assert not np.allclose(one, changed)
+
+
 @pytest.mark.parametrize("family", ["bert", "deberta_v2", "gpt2"])
-@pytest.mark.parametrize("name", all_methods())
+@pytest.mark.parametrize("name", [*all_methods(), "tokens"])
 def test_company_and_order_change_nothing(name: str, family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A row's map is the same alone and in a batch with longer rows, in any order and on either side's padding."""
     model, rows = model_of(family), rows_of()
-    collate = Collator(tokenizer(WORDS))
-    together = predict_rows(model, rows, collate, method=method(name))
+    collate = Collator(tokenizer(WORDS), token_pool=torch.arange(5, 12))
+    used = IntegratedGradients(6, draws=2) if name == "tokens" else named(name)
+    together = predict_rows(model, rows, collate, method=used)
     assert [len(m) for m in together.maps] == [n - 2 for n in LENGTHS]
     assert all((m >= 0).all() for m in together.maps)
     for place, row in enumerate(rows):
-        apart = predict_rows(model, Dataset.from_list([row]), collate, method=method(name))
+        apart = predict_rows(model, Dataset.from_list([row]), collate, method=used)
         np.testing.assert_allclose(apart.maps[0], together.maps[place], rtol=1e-5, atol=1e-8)
     monkeypatch.setattr(batching, "ON_CPU", 14)
-    turned = predict_rows(model, rows.select([2, 0, 1]), collate, method=method(name))
+    turned = predict_rows(model, rows.select([2, 0, 1]), collate, method=used)
     for place, scores in zip((2, 0, 1), turned.maps, strict=True):
         np.testing.assert_allclose(scores, together.maps[place], rtol=1e-5, atol=1e-8)
 

@@ -213,7 +213,7 @@ WRONG: dict[str, tuple[Callable[[Any, Path], list[object]], tuple[str, ...]]] = 
     ),
     "no baseline": (
         lambda s, t: ["explain", "--model", s.teachers["two"], "--baseline", "one", "fine"],
-        ("padding or zero",),
+        ("padding, mask or zero",),
     ),
     "no label": (
         lambda s, t: ["explain", "--model", s.teachers["two"], "--label", "maybe", "fine"],

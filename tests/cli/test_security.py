@@ -22,8 +22,8 @@ from gradistill.commands.store_signals import store_signals
 from gradistill.commands.tune import Tuning, tune
 from gradistill.data import load_splits
 from gradistill.errors import GradistillError, StoreError
+from gradistill.io import digest
 from gradistill.recipe import load_recipe
-from gradistill.store.fingerprint import digest
 from gradistill.store.manifest import MANIFEST, Manifest
 from gradistill.training.trainer import DistillationTrainer
 from small import logged

@@ -143,14 +143,24 @@ def test_rationales_challenge_and_two_students(bait: tuple[Path, Path], small: A
 
 def test_examples_and_figures_do_not_depend_on_blocks(small: Any, tmp_path: Path, monkeypatch: Any) -> None:
     student = small.distilled("kd", "three", tmp_path / "student") and str(tmp_path / "student")
-    found = []
+    found, by_drawn = [], replace(FEW, method=method("integrated_gradients", steps=6))
     for block in (1000, 3):
         monkeypatch.setattr(evaluate, "BLOCK", block)
         out = tmp_path / str(block)
-        audit(str(small.teachers["three"]), [student], small.choice("three"), out, FEW)
+        audit(str(small.teachers["three"]), [student], small.choice("three"), out, by_drawn)
         found.append(json.loads((out / "audit.json").read_text()))
     for name, value in figures(found[0]).items():
         assert figures(found[1])[name]["value"] == pytest.approx(value["value"], abs=1e-5), name
+    assert found[0]["attribution"]["settings"]["baseline"] == "tokens"
+    assert "baseline tokens" in (out / "audit.html").read_text()
+
+
+def test_an_unknown_baseline_is_refused_before_models_are_loaded(tmp_path: Path) -> None:
+    command = ["audit", "--teacher", "a", "--student", "b", "--data", "c", "--output", str(tmp_path / "out"),
+               "--attribution", "integrated_gradients", "--baseline"]  # fmt: skip
+    found = CliRunner().invoke(app, [*command, "pading"])
+    assert "did you mean 'padding'" in str(found.exception), found.output
+    assert "no folder a" in str(CliRunner().invoke(app, [*command, "padding"]).exception)
 
 
 def test_limits_end_the_command_with_1(bait: tuple[Path, Path], small: Any, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ def total(explanation: Any) -> float:
     return sum(word.score for word in explanation.words)
 
 
-@pytest.mark.parametrize("baseline", ["padding", "zero"])
+@pytest.mark.parametrize("baseline", ["padding", "mask", "zero"])
 def test_scores_and_probabilities_fit_the_model(baseline: Any, small: Any) -> None:
     found = explain(str(small.teachers["two"]), [TEXT], baseline=baseline)
     model, _ = load_classifier(small.teachers["two"])
@@ -51,6 +51,11 @@ def test_nodes_are_as_many_as_needed_or_as_given(small: Any, monkeypatch: pytest
     monkeypatch.setattr(room, "MAX_NODES", 9)
     assert nodes() == 9
     assert nodes(steps=7) == 7
+
+
+def test_tokens_of_the_data_are_no_baseline_of_one_text(small: Any) -> None:
+    with pytest.raises(RecipeError, match="(?s)the baseline 'tokens'.*Known: mask, padding, zero"):
+        explain(str(small.teachers["two"]), [TEXT], baseline="tokens")
 
 
 def test_two_labels_speak_against_each_other(small: Any) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gradistill.auditing.methods import Method, WithAttributions
+from gradistill.auditing.methods import Method, WithAttributions, draws_tokens
 from gradistill.auditing.methods.integrated_gradients import IntegratedGradients
 from gradistill.data.batching import Collate, Rows, row_batches
 from gradistill.errors import RecipeError
@@ -38,7 +38,7 @@ def attribute(
     rows: Rows,
     collate: Collate,
     *,
-    method: Method = IntegratedGradients("auto"),  # noqa: B008 (frozen)
+    method: Method = IntegratedGradients("auto", baseline="zero"),  # noqa: B008 (frozen)
     labels: Sequence[int] | None = None,
     tokens_at_once: int = 1024,
 ) -> Iterator[RowAttributions]:
@@ -51,7 +51,8 @@ def attribute(
         ``model``: a sequence classifier.
         ``rows``: encoded rows, with ``input_ids``.
         ``collate``: a ``Collator``, or another function from rows to a padded batch.
-        ``method``: ``IntegratedGradients`` from a zero baseline, or ``GradientXInput`` (``auditing.methods``).
+        ``method``: ``IntegratedGradients`` from a zero baseline or another, or ``GradientXInput``
+            (``auditing.methods``).
         ``labels``: the label to explain, one per row; by default the one that the model predicts.
         ``tokens_at_once``: no forward pass holds more tokens with their padding, but for a longer row alone.
 
@@ -82,7 +83,10 @@ def _attributions(
     # Nodes fill the forward passes of Integrated Gradients: few rows, of nearly equal length, share a batch.
     budget = tokens_at_once // 8 if method.reruns else tokens_at_once
     probed = ProbedModel.of(model)
-    for some in row_batches(rows, collate, probed.device, tokens_at_once=budget, labels=labels):
+    batches = row_batches(
+        rows, collate, probed.device, tokens_at_once=budget, labels=labels, draws=draws_tokens(method)
+    )
+    for some in batches:
         mask = some.batch.mask
         with frozen_eval(model):  # not around the yield: whoever stops iterating leaves the model as it was
             forward = explained_pass(probed, some.batch)

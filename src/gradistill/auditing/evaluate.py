@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 from scipy.special import expit
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from gradistill.auditing.faithfulness import WordScores
 from gradistill.auditing.loyalty_measures import Maps
 from gradistill.auditing.map_checks import CheckedRows, agreement_when_random, check_columns
-from gradistill.auditing.methods import Method
+from gradistill.auditing.methods import Method, draws_tokens
 from gradistill.auditing.per_example import Columns, columns_of, confidence, joined, mean_values, named_of
 from gradistill.auditing.plausibility import marked_tokens, plausibility
 from gradistill.auditing.predictions import Predictions, predict_rows
@@ -28,6 +28,7 @@ from gradistill.batch import UNLABELLED
 from gradistill.data import Collator, Task, encode
 from gradistill.data.changed_copies import Copy
 from gradistill.data.raw_words import count_words, word_places
+from gradistill.data.token_pool import word_tokens
 from gradistill.models.probe import ProbedModel
 from gradistill.models.random_head import head_parameters, randomised
 
@@ -87,7 +88,8 @@ class Examiner:
 
     Maps of two classifiers are compared token by token where both hold the very same tokenizer, and else on the words
     of the raw text: by ``|Σ|`` of the signed scores of a word's tokens, or their sum where the method knows no
-    direction. Words that one of them does not read are left out there.
+    direction. Words that one of them does not read are left out there. ``pool`` holds words of the data, for methods
+    that draw from them.
 
     Example: ``Examiner(ClassifierPredictor(teacher, tokenizer), [student], task, GradientXInput()).agreement(rows)``
     """
@@ -97,6 +99,7 @@ class Examiner:
     task: Task
     method: Method
     watched: Sequence[str] = ()
+    pool: Sequence[str] = ()
 
     @cached_property
     def _models(self) -> tuple[_Examined, ...]:
@@ -158,7 +161,7 @@ class Examiner:
     def _checked(self, model: _Examined, rows: Dataset, labels: np.ndarray, seed: int) -> CheckedRows:
         assert model.tokenizer is not None
         encoded, _ = self._encoded(model, rows)
-        return CheckedRows(encoded, Collator(model.tokenizer), labels, rows["index"][:], seed)
+        return CheckedRows(encoded, self._collator(model.tokenizer), labels, rows["index"][:], seed)
 
     def floors(self, rows: Dataset) -> list[dict[str, float]]:
         """Figures of agreement of each student under a random head, the mean over ``FLOOR_SEEDS``; none where its head
@@ -206,12 +209,24 @@ class Examiner:
         predictions = predict_rows(
             model.probed,
             encoded,
-            Collator(model.tokenizer),
+            self._collator(model.tokenizer),
             labels=labels,
             method=self.method,
             on_progress=_classifier(model).on_progress,
         )
         return _Outputs(model, predictions, reads)
+
+    def _collator(self, tokenizer: PreTrainedTokenizerBase) -> Collator:
+        if not draws_tokens(self.method):
+            return Collator(tokenizer)
+        if id(tokenizer) not in self._drawn_from:
+            self._drawn_from[id(tokenizer)] = word_tokens(self.pool, tokenizer)
+        return Collator(tokenizer, token_pool=self._drawn_from[id(tokenizer)])
+
+    @cached_property
+    def _drawn_from(self) -> dict[int, Tensor | None]:
+        """The tokens of ``pool`` by each tokenizer."""
+        return {}
 
     def _encoded(self, model: _Examined, rows: Dataset) -> tuple[Dataset, Sequence[TokenizedText]]:
         """The rows in a classifier's tokens, with the word of each token, and where the tokens lie in the texts."""

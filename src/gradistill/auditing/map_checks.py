@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from gradistill.auditing.map_agreement import map_agreement
-from gradistill.auditing.methods import Method, SignedMethod, WithAttributions
+from gradistill.auditing.methods import Method, SignedMethod, WithAttributions, draws_tokens
 from gradistill.auditing.per_example import Columns
 from gradistill.auditing.predictions import predict_rows
 from gradistill.auditing.statistics import Estimate, mean_estimate
@@ -73,7 +73,9 @@ def check_columns(model: ProbedModel, method: Method, checked: CheckedRows) -> C
     """
     found: dict[str, np.ndarray] = {}
     with frozen_eval(model.model):
-        for some in row_batches(checked.rows, checked.collate, model.device, labels=checked.labels):
+        for some in row_batches(
+            checked.rows, checked.collate, model.device, labels=checked.labels, draws=draws_tokens(method)
+        ):
             forward = explained_pass(model, some.batch)
             for name, values in _of_batch(forward, method, some, checked).items():
                 column = found.setdefault(name, np.full(len(checked.rows), np.nan))

@@ -11,7 +11,7 @@ import torch
 from datasets import Dataset
 from torch import nn
 
-from gradistill.auditing.methods import Method, token_scores
+from gradistill.auditing.methods import Method, draws_tokens, token_scores
 from gradistill.auditing.methods.gradient_x_input import GradientXInput
 from gradistill.data.batching import Collate, RowBatch, Rows, in_row_order, row_batches
 from gradistill.data.label_metrics import assigned
@@ -80,7 +80,7 @@ def predict_rows(
     signed: list[Any] = [None] * len(rows)
     probed = ProbedModel.of(model)
     with frozen_eval(probed.model):
-        for some in row_batches(rows, collate, probed.device, labels=labels):
+        for some in row_batches(rows, collate, probed.device, labels=labels, draws=draws_tokens(method)):
             forward = explained_pass(probed, some.batch)
             scores, directed = token_scores(method, forward)
             predicted, own = forward.logits.detach().cpu().numpy(), some.own_tokens

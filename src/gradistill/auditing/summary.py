@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from math import isfinite
 from typing import Any
 
@@ -128,6 +128,14 @@ class Audited:
         return found
 
 
+def _described(method: Method) -> dict[str, Any]:
+    settings = asdict(method) if is_dataclass(method) else {}
+    shown = "; ".join([method.source, *(f"{name} {value}" for name, value in settings.items())])
+    return {
+        "method": method.name, "title": method.title, "description": EXPLAINED + shown, "settings": settings,
+    }  # fmt: skip
+
+
 def summed_up(
     audited: Audited,
     about: Mapping[str, Any],
@@ -155,9 +163,7 @@ def summed_up(
         "verdict": _whole_verdict(students, failed, limits),
         "failed": failed,
         "attribution": {
-            "method": method.name,
-            "title": method.title,
-            "description": EXPLAINED + method.source,
+            **_described(method),
             "randomised": {part: estimate.as_dict() for part, estimate in audited.when_random.items()},
         },
         **{name: about[name] for name in ABOUT if about.get(name) is not None},

@@ -16,8 +16,7 @@ from typing import Any
 
 from gradistill.bench.process_pool import Command, Ended, run_bar
 from gradistill.errors import RecipeError, nearest
-from gradistill.io import read_object, write_whole
-from gradistill.store.fingerprint import digest
+from gradistill.io import digest, read_object, write_whole
 
 logger = logging.getLogger(__name__)
 

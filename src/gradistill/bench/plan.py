@@ -17,11 +17,11 @@ from gradistill.batch import MOST_SEED
 from gradistill.data import TASKS, DataChoice
 from gradistill.data.data_choice import LabelKind
 from gradistill.errors import RecipeError, nearest
+from gradistill.io import digest
 from gradistill.recipe import Recipe, load_recipe
 from gradistill.recipe.recipe_files import read_keys
 from gradistill.recipe.schema import Strict, refusal
 from gradistill.recipe.secrets import without_secrets
-from gradistill.store.fingerprint import digest
 
 KEEP_LAST = (
     "training.arguments.eval_strategy=no",

@@ -14,7 +14,6 @@ from time import monotonic, sleep
 from typing import Any
 
 import psutil
-import torch
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 
 from gradistill.printing import progress_bars
@@ -64,6 +63,8 @@ class Width:
         process: Any = psutil.Process()  # macOS has no affinity
         cores = len(process.cpu_affinity()) if hasattr(process, "cpu_affinity") else os.cpu_count() or 1
         if at_once is None:
+            import torch  # here: a job of a cluster waits for its command without it
+
             at_once = 1 if torch.accelerator.is_available() else max(min(2, cores), cores // 4)
         return cls(at_once, max(1, cores // at_once))
 

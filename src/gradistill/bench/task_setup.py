@@ -20,11 +20,11 @@ from gradistill.commands.store_signals import store_signals
 from gradistill.commands.text_lengths import USUAL, LoadedModel, task_length
 from gradistill.data import TASKS, DataChoice, Splits, Task, read_splits
 from gradistill.errors import GradistillError, StoreError, TrainingError
-from gradistill.io import write_whole
+from gradistill.io import digest, write_whole
 from gradistill.models.loading import load_classifier, load_tokenizer
 from gradistill.printing import log_filter
 from gradistill.recipe import Recipe, load_recipe
-from gradistill.store.fingerprint import digest, of_model
+from gradistill.store.fingerprint import of_model
 
 logger = logging.getLogger(__name__)
 

@@ -76,6 +76,13 @@ class AuditOptions(LoadingOptions):
     steps: Annotated[
         str | None, typer.Option("--steps", help="Of Integrated Gradients: a number (50), or auto.")
     ] = None
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            "--baseline",
+            help="Where paths of Integrated Gradients start: tokens (of the data), mask, padding or zero.",
+        ),
+    ] = None
     max_rows: Annotated[
         int | None, typer.Option("--max-rows", min=1, help="Look at so many rows, drawn by the seed.")
     ] = None
@@ -179,16 +186,27 @@ class AuditOptions(LoadingOptions):
 
     def choice(self) -> AuditChoice:
         """What ``commands.audit`` takes. Raises RecipeError for values that cannot be."""
-        from gradistill.auditing.methods import method
+        from gradistill.auditing.methods import IntegratedGradients, method
         from gradistill.auditing.methods.smoothgrad import SmoothGrad
         from gradistill.commands.audit import AuditChoice
 
         one_of("--rationale-units", self.rationale_units, ("characters", "words"))
         options: dict[str, Any] = {} if self.steps is None else {"steps": steps_of(self.steps)}
-        if self.attribution == SmoothGrad.name:
+        if self.baseline is not None:
+            options["baseline"] = self.baseline
+        if self.attribution in (SmoothGrad.name, IntegratedGradients.name):
             options["seed"] = self.seed
         given = asdict(self)
-        for name in ("attribution", "steps", "watch", "fail_under", "slices", "teacher_dtype", "device_map"):
+        for name in (
+            "attribution",
+            "steps",
+            "baseline",
+            "watch",
+            "fail_under",
+            "slices",
+            "teacher_dtype",
+            "device_map",
+        ):
             del given[name]
         given["reference"] = None if self.reference is None else resolved(self.reference)
         return AuditChoice(

@@ -23,9 +23,9 @@ class ExplainOptions:
             "--steps", min=1, help="Steps of Integrated Gradients (default: as many as needed, to 400)."
         ),
     ] = None
-    baseline: Annotated[str, typer.Option("--baseline", help="Where the path starts: padding or zero.")] = (
-        "padding"
-    )
+    baseline: Annotated[
+        str, typer.Option("--baseline", help="Where the path starts: padding, mask or zero.")
+    ] = "padding"
     max_length: Annotated[
         int | None,
         typer.Option("--max-length", min=3, help="Tokens read at most (default: as the model was trained)."),
@@ -44,6 +44,6 @@ def explain(
     from gradistill.report.terminal import render
 
     given: dict[str, Any] = asdict(options)
-    one_of("--baseline", options.baseline, ("padding", "zero"))
+    one_of("--baseline", options.baseline, ("padding", "mask", "zero"))
     found = explained(model, texts, **given)
     log.report(render(found), None, asdict(found))

@@ -20,9 +20,8 @@ from transformers import PreTrainedTokenizerBase
 from gradistill.auditing import Predictions, predict_rows
 from gradistill.commands.signal_stores import cache_folder
 from gradistill.data import Collator
-from gradistill.io import system_reason, write_whole
+from gradistill.io import digest, system_reason, write_whole
 from gradistill.models.facts import is_multi_label, thresholds_of
-from gradistill.store.fingerprint import digest
 
 logger = logging.getLogger(__name__)
 

@@ -224,7 +224,7 @@ class Examination:
     def _examiner(self, done: OnProgress) -> Examiner:
         models = [self.models.teacher, *self.models.students]
         teacher, *students = self._predictors(models, done, self.long_texts)
-        return Examiner(teacher, students, self.task, self.choice.method, self.choice.watched)
+        return Examiner(teacher, students, self.task, self.choice.method, self.choice.watched, self.rows.pool)
 
     def _predictors(
         self, models: Sequence[AuditModel], done: OnProgress, in_windows: bool = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from datasets import Dataset
@@ -16,6 +16,7 @@ from gradistill.attribution.quadrature import IntegrationResult, integrated_in_s
 from gradistill.batch import Batch
 from gradistill.commands.run_folder import record_of
 from gradistill.commands.text_lengths import LoadedModel, task_length
+from gradistill.data.collator import Collator
 from gradistill.data.word_scores import words_from_pieces
 from gradistill.errors import DataError, RecipeError
 from gradistill.models.eval_mode import frozen_eval
@@ -26,9 +27,8 @@ from gradistill.models.model_source import ModelSource, model_folder, model_name
 from gradistill.models.probe import ProbedModel
 from gradistill.printing import log_filter
 from gradistill.report.terminal import Explanation
+from gradistill.signals.baselines import IN_ONE_TEXT, Baseline, baseline_embeddings, check_baseline
 from gradistill.signals.explained import EXPLAINED, explained_labels, explained_pass
-
-Baseline = Literal["padding", "zero"]
 
 TOLERANCE, MAX_NODES = 1e-3, 400
 """Completeness residual, as a share of ``|F(E) − F(baseline)|``, that needs no more nodes, and where to stop trying."""
@@ -54,8 +54,8 @@ def explain(
         ``texts``: one text, or the two of a pair.
         ``label``: another label to explain.
         ``steps``: of Gauss–Legendre; by default as many as needed.
-        ``baseline``: where the path starts: the same text with ``padding`` in place of its words, or ``zero``
-            embeddings.
+        ``baseline``: where the path starts: the same text with ``padding`` or the ``mask`` token in place of its
+            words, or ``zero`` embeddings.
         ``max_length``: tokens read at most; by default as the model was trained (``commands.text_lengths``).
 
     Raises DataError for another number of texts, RecipeError for a label that the model does not have.
@@ -63,6 +63,7 @@ def explain(
     Example: ``explain("runs/student", ["The company rose 3 %.", "Shares fell."]).words``
     """
     _refuse_empty(texts)
+    check_baseline(baseline, IN_ONE_TEXT)
     _refuse_other_number(model_folder(model), len(texts))
     tokenizer = load_tokenizer(model)
     classifier, _ = load_classifier(model)
@@ -73,12 +74,10 @@ def explain(
     encoding, offsets, whole = _encoded(tokenizer, texts, length)
     columns = {key: encoding[key].tolist() for key in ("input_ids", "token_type_ids") if key in encoding}
     check_readable(classifier, Dataset.from_dict(columns), tokenizer)
-    batch, special = Batch.of(encoding), encoding["special_tokens_mask"][0]
-    wordless = batch.inputs["input_ids"].masked_fill(special == 0, classifier.config.pad_token_id or 0)
+    batch = Batch.of(encoding, mask_token_id=Collator(tokenizer).mask_token_id)
+    special = encoding["special_tokens_mask"][0]
     with frozen_eval(classifier):
-        found, logits, at = _attributed(
-            classifier, batch, wordless if baseline == "padding" else None, label, steps
-        )
+        found, logits, at = _attributed(classifier, batch, baseline, label, steps)
     rule = "adaptive Simpson nodes" if steps is None else "Gauss–Legendre steps"
     regression = len(logits) == 1
     names = list(label_names(classifier).values())
@@ -142,20 +141,15 @@ def _encoded(
 
 
 def _attributed(
-    model: PreTrainedModel, batch: Batch, wordless: Tensor | None, label: str | None, steps: int | None
+    model: PreTrainedModel, batch: Batch, baseline: Baseline, label: str | None, steps: int | None
 ) -> tuple[IntegrationResult, Tensor, int]:
-    """The attributions of the one text, logits ``(label,)``, and the explained label.
-
-    The path starts at the embedding output of the ids ``wordless``, or at zero.
-    """
+    """The attributions of the one text, logits ``(label,)``, and the explained label."""
     probed = ProbedModel.of(model)
     if label is not None:
         batch = replace(batch, teacher_labels=torch.tensor([_named_label(model, label)]))
-    forward, baseline = explained_pass(probed, batch), None
-    if wordless is not None:
-        inputs = {**batch.inputs, "input_ids": wordless}
-        baseline = explained_pass(probed, replace(batch, inputs=inputs)).embedding
-    path = forward.path(EXPLAINED, baseline)
+    forward = explained_pass(probed, batch)
+    (start,) = baseline_embeddings(forward, baseline, draws=1, seed=0)
+    path = forward.path(EXPLAINED, start)
     if steps is None:
         integrated = integrated_to_tolerance(path, tolerance=TOLERANCE, max_nodes=MAX_NODES)
     else:

@@ -14,11 +14,11 @@ from gradistill.data.file_readers import ending_of, stem_of
 from gradistill.data.split_tables import split_names
 from gradistill.data.tasks import Task
 from gradistill.errors import RecipeError
-from gradistill.io import checksum_of
+from gradistill.io import checksum_of, digest
 from gradistill.models.adapters import ADAPTER_WEIGHTS, is_adapter
 from gradistill.recipe.recipe_files import read_keys
 from gradistill.report.model_card import public_recipe
-from gradistill.store.fingerprint import digest, of_model
+from gradistill.store.fingerprint import of_model
 
 WEIGHTS = "model.safetensors"
 

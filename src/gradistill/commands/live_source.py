@@ -22,13 +22,14 @@ from gradistill.commands.text_lengths import LoadedModel
 from gradistill.data import Collator, Task, encode
 from gradistill.data.batching import row_batches
 from gradistill.data.prompt_template import template_of
+from gradistill.io import digest
 from gradistill.models.eval_mode import frozen_eval
 from gradistill.models.facts import ModelFacts
 from gradistill.models.teacher_loading import is_narrow
 from gradistill.signals import Signal, WordScores, compute_signals
 from gradistill.signals.word_attributions import share_outside_words
 from gradistill.signals.word_replacement import known_words
-from gradistill.store.fingerprint import digest, of_model, of_tokenizer
+from gradistill.store.fingerprint import of_model, of_tokenizer
 
 
 @dataclass(frozen=True, eq=False)

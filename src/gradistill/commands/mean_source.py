@@ -25,9 +25,10 @@ from gradistill.commands.data_warnings import refuse_other_kind_of_model, with_p
 from gradistill.commands.function_source import Remembering, function_name
 from gradistill.commands.identity import of_onnx
 from gradistill.data import DataChoice, Splits, Task
+from gradistill.io import digest
 from gradistill.models.facts import ModelFacts
 from gradistill.signals import Signal
-from gradistill.store.fingerprint import digest, of_model, of_tokenizer
+from gradistill.store.fingerprint import of_model, of_tokenizer
 
 TeacherRows = Callable[[Sequence[str] | None], Splits]
 """Reads the rows, with their labels in the order of a teacher's outputs, where it names them."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datasets import Dataset
 
-from gradistill.store.fingerprint import digest
+from gradistill.io import digest
 
 POOL_ROWS = 1000
 """Rows whose words stand in for others: so many keep memory small, and do not depend on how many rows are compared."""

@@ -18,14 +18,14 @@ from transformers import PreTrainedTokenizerBase
 from gradistill.data import Collator
 from gradistill.data.batching import most_tokens
 from gradistill.errors import StoreError
-from gradistill.io import discard, system_reason
+from gradistill.io import digest, discard, system_reason
 from gradistill.models.device_map import placed
 from gradistill.models.teacher_loading import AS_IT_IS, TeacherLoading
 from gradistill.printing import progress_bars
 from gradistill.signals import Logits, Signal
 from gradistill.signals.teacher import OnlineTeacher
 from gradistill.store.columns import Encoding, columns_for
-from gradistill.store.fingerprint import digest, made_for
+from gradistill.store.fingerprint import made_for
 from gradistill.store.manifest import MANIFEST, SHARD, Manifest, refuse_other
 from gradistill.store.reader import StoredTeacher, Verify, damaged, open_shelf, refuse_damaged
 from gradistill.store.writer import (

@@ -28,11 +28,11 @@ from gradistill.commands.signal_stores import AUTO, StoreChoice
 from gradistill.data import DataChoice, read_splits
 from gradistill.data.data_source import Source, is_path
 from gradistill.errors import DataError, GradistillError, ModelError, RecipeError, nearest
-from gradistill.io import discard, draft_of, write_whole
+from gradistill.io import digest, discard, draft_of, write_whole
 from gradistill.models.model_source import ModelSource, model_name
 from gradistill.printing import log_filter
 from gradistill.recipe import Recipe
-from gradistill.store.fingerprint import digest, of_model
+from gradistill.store.fingerprint import of_model
 from gradistill.training.arguments import check_training
 
 logger = logging.getLogger(__name__)

@@ -22,8 +22,15 @@ from safetensors.numpy import load, save
 from gradistill.commands.output_folder import MARK, FolderKind, held
 from gradistill.commands.text_predictor import Predicted
 from gradistill.errors import GradistillError
-from gradistill.io import checksum_of, differences, draft_beside, read_object, sync_folder, write_whole
-from gradistill.store.fingerprint import digest
+from gradistill.io import (
+    checksum_of,
+    differences,
+    digest,
+    draft_beside,
+    read_object,
+    sync_folder,
+    write_whole,
+)
 
 logger = logging.getLogger(__name__)
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gradistill.batch import Batch
 from gradistill.data.collator import mask_token_id_of
+from gradistill.data.token_pool import token_pool
 
 Rows = Dataset | Sequence[Mapping[str, Any]]
 """Encoded rows: with ``input_ids``."""
@@ -53,12 +54,17 @@ def row_batches(
     *,
     tokens_at_once: int | None = None,
     labels: Sequence[int] | np.ndarray | None = None,
+    draws: bool = False,
 ) -> Iterator[RowBatch]:
     """Rows of like length together, the longest first, at most ``tokens_at_once`` tokens with their padding
     (``most_tokens`` of the device, unless given).
 
-    ``labels``, one for each row, become the ``teacher_labels`` of its batch.
+    ``labels``, one for each row, become the ``teacher_labels`` of its batch. With ``draws`` batches know tokens of the
+    data: those that the collator has as ``token_pool``, or else those of the rows.
     """
+    pool = None
+    if draws:
+        pool = token_pool(rows) if (own := getattr(collate, "token_pool", None)) is None else own
     lengths = rows["length"][:] if isinstance(rows, Dataset) else [len(row["input_ids"]) for row in rows]
     for places in by_length(lengths, tokens_at_once or most_tokens(device)):
         columns = collate([rows[place] for place in places])
@@ -69,6 +75,7 @@ def row_batches(
             {name: tensor.to(device) for name, tensor in columns.items()},
             teacher_labels=chosen,
             mask_token_id=mask_token_id_of(collate),
+            token_pool=pool,
         )
         yield RowBatch(places, columns, batch)
 

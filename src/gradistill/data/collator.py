@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -20,13 +21,15 @@ class Collator:
 
     The width is rounded up to ``pad_to_multiple_of``. Labels become int64 class ids or float32 scores; a list of ids is
     a label a token, and is padded too.
-    Columns other than those that ``encode`` makes are left out. Raises ModelError if the tokenizer has no
+    Columns other than those that ``encode`` makes are left out. ``token_pool`` holds token ids of the data, for methods
+    that draw from them (``data.token_pool``). Raises ModelError if the tokenizer has no
     pad token. A call raises DataError if a row is longer than ``pad_to``.
     """
 
     tokenizer: PreTrainedTokenizerBase
     pad_to_multiple_of: int | None = None
     pad_to: int | None = None
+    token_pool: Int[Tensor, " pool"] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.tokenizer.pad_token_id is None:

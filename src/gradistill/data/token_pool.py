@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 POOL_ROWS = 2000
 """Rows whose tokens are enough: about 50,000 of them."""
@@ -33,4 +35,11 @@ def token_pool(rows: Any) -> Int[Tensor, " pool"] | None:
         for token_id, special in zip(row["input_ids"], row["special_tokens_mask"], strict=True)
         if not special
     ]
+    return torch.tensor(own) if own else None
+
+
+def word_tokens(words: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> Int[Tensor, " pool"] | None:
+    """The tokens of words that stand one after the other, without special ones; None where there is no token."""
+    of_words: Any = tokenizer
+    own = of_words(" ".join(words), add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
     return torch.tensor(own) if own else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from typing import Any
@@ -15,6 +14,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from gradistill.attribution.word_targets import WordTarget
+from gradistill.io import digest
 from gradistill.models.device_map import weights_of
 from gradistill.models.model_source import NAME_OR_PATH
 from gradistill.signals.base import Signal, TargetSignal
@@ -55,12 +55,6 @@ def _depends_on_words(signal: Signal) -> bool:
     return signal.replaces_words or (
         isinstance(signal, TargetSignal) and isinstance(signal.target, WordTarget)
     )
-
-
-def digest(content: Any) -> str:
-    """SHA-256 of JSON in one canonical form."""
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def of_model(model: nn.Module) -> str:

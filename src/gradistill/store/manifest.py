@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gradistill.errors import StoreError
-from gradistill.io import differences, write_whole
-from gradistill.store.fingerprint import digest
+from gradistill.io import differences, digest, write_whole
 
 MANIFEST = "manifest.json"
 SHARD = re.compile(r"shard-\d+\.arrow")

@@ -23,6 +23,7 @@ from gradistill.data.token_pool import token_pool
 from gradistill.errors import StoreError
 from gradistill.io import (
     checksum_of,
+    digest,
     draft_of,
     is_disk_full,
     locked,
@@ -33,7 +34,6 @@ from gradistill.io import (
 )
 from gradistill.signals.teacher import TeacherSignals
 from gradistill.store.columns import Column, packed
-from gradistill.store.fingerprint import digest
 from gradistill.store.manifest import MANIFEST, SHARD, Manifest, Shard, refuse_other
 from gradistill.store.reader import fault_of
 

@@ -9,6 +9,7 @@ from gradistill.auditing.methods.base import (
     SignedMethod,
     WithAttributions,
     all_methods,
+    draws_tokens,
     method,
     token_scores,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "SignedMethod",
     "WithAttributions",
     "all_methods",
+    "draws_tokens",
     "method",
     "token_scores",
 ]

@@ -43,6 +43,11 @@ class SignedMethod(Method, Protocol):
     def signed(self, forward: ForwardPass) -> Float[Tensor, "batch token"]: ...
 
 
+def draws_tokens(method: Method) -> bool:
+    """Whether a batch must know tokens of the data, from which the method draws."""
+    return getattr(method, "draws_tokens", False)
+
+
 def token_scores(
     method: Method, forward: ForwardPass
 ) -> tuple[Float[Tensor, "batch token"], Float[Tensor, "batch token"] | None]:

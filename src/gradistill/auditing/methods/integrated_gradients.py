@@ -1,16 +1,19 @@
-"""Integrated Gradients (Sundararajan et al. 2017) from a zero baseline."""
+"""Integrated Gradients (Sundararajan et al. 2017), and expected gradients (Erion et al. 2021)."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from gradistill.attribution.adaptive_quadrature import integrated_to_tolerance
-from gradistill.attribution.quadrature import IntegrationResult, integrated_in_steps
+from gradistill.attribution.quadrature import IntegrationResult, Path, integrated_in_steps
 from gradistill.errors import RecipeError
+from gradistill.signals.baselines import Baseline, baseline_embeddings, check_baseline
 from gradistill.signals.explained import EXPLAINED
 from gradistill.signals.forward_pass import ForwardPass
 
@@ -19,29 +22,58 @@ Steps = int | Literal["auto"]
 
 @dataclass(frozen=True)
 class IntegratedGradients:
-    """``‖A_i‖₂`` of the attributions. ``steps`` of Gauss–Legendre, or ``"auto"``: as many nodes as each row needs to
-    miss completeness by no more than ``tolerance`` (``attribution.adaptive_quadrature``)."""
+    """``‖A_i‖₂`` of the attributions along the path from a ``baseline`` (``signals.baselines``).
+
+    ``steps`` of Gauss–Legendre, or ``"auto"``: as many nodes as each row needs to miss completeness by no more than
+    ``tolerance`` (``attribution.adaptive_quadrature``). From ``tokens`` of the data start ``draws`` paths, which share
+    the steps; attributions are the mean over them. That is the default: two models are compared between texts. From
+    ``zero`` the path leads where no text is, and models of other depths part there (docs/yardstick.md).
+    """
 
     name: ClassVar[str] = "integrated_gradients"
     title: ClassVar[str] = "Integrated Gradients"
-    source: ClassVar[str] = "Sundararajan et al. 2017, arXiv 1703.01365"
+    source: ClassVar[str] = "Sundararajan et al. 2017, arXiv 1703.01365; tokens: Erion et al. 2021, arXiv 1906.10670"
     reruns: ClassVar[bool] = True
 
     steps: Steps = 50
     tolerance: float = 0.01
+    baseline: Baseline = "tokens"
+    draws: int = 6
+    seed: int = 0
 
     def __post_init__(self) -> None:
         if self.steps != "auto" and self.steps < 1:
             raise RecipeError(
                 f"{self.steps} steps of Integrated Gradients", expected="1 or more", remedy="50 is usual"
             )
+        check_baseline(self.baseline)
+        if self.draws < 1:
+            raise RecipeError(f"{self.draws} draws of a baseline", expected="1 or more", remedy="6 is usual")
+
+    @property
+    def draws_tokens(self) -> bool:
+        return self.baseline == "tokens"
 
     def attributions(self, forward: ForwardPass, *, rows_at_once: int | None = None) -> IntegrationResult:
-        """One vector a token, with completeness residuals and the number of nodes of each row."""
-        path, together = forward.path(EXPLAINED), rows_at_once or forward.rows_at_once
+        """One vector a token, with completeness residuals (of several paths the mean of their sizes) and the number of
+        nodes of each row."""
+        starts = baseline_embeddings(forward, self.baseline, draws=self.draws, seed=self.seed)
+        together = rows_at_once or forward.rows_at_once
+        return _mean([self._along(forward.path(EXPLAINED, start), together) for start in starts])
+
+    def _along(self, path: Path, together: int) -> IntegrationResult:
         if self.steps == "auto":
             return integrated_to_tolerance(path, tolerance=self.tolerance, rows_at_once=together)
-        return integrated_in_steps(path, steps=self.steps, rows_at_once=together)
+        each = max(1, self.steps // self.draws) if self.draws_tokens else self.steps
+        return integrated_in_steps(path, steps=each, rows_at_once=together)
 
     def __call__(self, forward: ForwardPass) -> Float[Tensor, "batch token"]:
         return self.attributions(forward).attributions.norm(dim=-1)
+
+
+def _mean(results: Sequence[IntegrationResult]) -> IntegrationResult:
+    """Over the paths; their nodes are added up."""
+    if len(results) == 1:
+        return results[0]
+    attributions, residuals, nodes = (torch.stack(part) for part in zip(*results, strict=True))
+    return IntegrationResult(attributions.mean(0), residuals.abs().mean(0), nodes.sum(0))

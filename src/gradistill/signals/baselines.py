@@ -1,0 +1,69 @@
+"""Where the path of Integrated Gradients starts: at zero, or at the same text without its words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from gradistill.errors import RecipeError, nearest
+from gradistill.models.tracing import unwrapped
+from gradistill.signals.forward_pass import ForwardPass
+from gradistill.signals.word_replacement import known_words, row_generator, stand_ins
+
+Baseline = Literal["zero", "padding", "mask", "tokens"]
+"""``zero`` embeddings (Sundararajan et al. 2017), or padding, masks or ``tokens`` of the data in place of the words
+(expected gradients, Erion et al. 2021, arXiv 1906.10670)."""
+
+
+IN_ONE_TEXT = ("padding", "mask", "zero")
+"""Those that need no other texts."""
+
+
+def check_baseline(baseline: str, known: Sequence[str] = get_args(Baseline)) -> None:
+    """Raise RecipeError for a baseline that is none of those ``known``."""
+    if baseline not in known:
+        raise RecipeError(
+            f"the baseline {baseline!r} of Integrated Gradients",
+            expected="one of those there are",
+            remedy=nearest(baseline, known),
+        )
+
+
+def baseline_embeddings(
+    forward: ForwardPass, baseline: Baseline, *, draws: int, seed: int
+) -> Iterator[Float[Tensor, "batch token hidden"]]:
+    """The embedding output at each start of a path: one, or ``draws`` of them where tokens are drawn.
+
+    Special tokens and padding stay. What is drawn depends on ``seed`` and on the tokens of the row alone. Raises
+    DataError for a batch that does not know its words, or what is to stand in for them.
+    """
+    if baseline == "zero":
+        yield torch.zeros_like(forward.embedding)
+        return
+    ids, words = forward.batch.inputs["input_ids"], known_words(forward.batch) >= 0
+    for number in range(draws if baseline == "tokens" else 1):
+        if baseline == "padding":
+            wordless = ids.masked_fill(words, unwrapped(forward.model).config.pad_token_id or 0)
+        elif baseline == "mask":
+            wordless = ids.masked_fill(words, stand_ins(forward.batch, "mask")[0])
+        else:
+            wordless = _drawn_tokens(forward, words, seed, number)
+        with torch.no_grad():
+            yield forward.embedding_of(wordless).detach()
+
+
+def _drawn_tokens(
+    forward: ForwardPass, words: Bool[Tensor, "batch token"], seed: int, number: int
+) -> Int[Tensor, "batch token"]:
+    """The token ids of the batch with tokens of the data, as often as they occur there, in place of its words."""
+    ids, (_, pool) = forward.batch.inputs["input_ids"], stand_ins(forward.batch, "tokens")
+    changed = ids.cpu().numpy().copy()
+    for row, own, real in zip(changed, words.cpu().numpy(), forward.batch.mask.cpu().numpy(), strict=True):
+        generator = row_generator(seed, number, row[real])
+        row[own] = pool[generator.integers(len(pool), size=np.count_nonzero(own))]
+    return torch.as_tensor(changed).to(ids)
