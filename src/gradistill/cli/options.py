@@ -511,7 +511,10 @@ def one_of(option: str, given: str, known: tuple[str, ...]) -> Any:
     from gradistill.errors import RecipeError
 
     if given not in known:
-        raise RecipeError(f"{option} {given!r}", expected=" or ".join(known), remedy="choose one of them")
+        *first, last = known
+        raise RecipeError(
+            f"{option} {given!r}", expected=f"{', '.join(first)} or {last}", remedy="choose one of them"
+        )
     return given
 
 

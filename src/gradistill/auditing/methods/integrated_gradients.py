@@ -32,7 +32,9 @@ class IntegratedGradients:
 
     name: ClassVar[str] = "integrated_gradients"
     title: ClassVar[str] = "Integrated Gradients"
-    source: ClassVar[str] = "Sundararajan et al. 2017, arXiv 1703.01365; tokens: Erion et al. 2021, arXiv 1906.10670"
+    source: ClassVar[str] = (
+        "Sundararajan et al. 2017, arXiv 1703.01365; tokens: Erion et al. 2021, arXiv 1906.10670"
+    )
     reruns: ClassVar[bool] = True
 
     steps: Steps = 50
