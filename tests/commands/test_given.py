@@ -250,8 +250,10 @@ def test_a_broken_row_of_the_test_split_is_refused_before_any_work(small: Any, t
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("kind", ["two", "three", "score"])
-@pytest.mark.parametrize("labels", ["no column", "blank"])
+@pytest.mark.parametrize(
+    ("kind", "labels"),
+    [("two", "no column"), ("three", "no column"), ("score", "no column"), ("score", "blank")],
+)
 def test_a_split_without_labels_is_audited(kind: str, labels: str, small: Any, tmp_path: Path) -> None:
     heard: list[str] = []
     teacher = small.teachers[kind]
