@@ -29,7 +29,7 @@ from separation import data_of
 from gradistill import AuditChoice, audit
 from gradistill.auditing.methods import IntegratedGradients
 from gradistill.bench.result_lines import read_lines, write_lines
-from gradistill.bench.results import figures_of
+from gradistill.bench.results import estimate, figures_of
 from gradistill.recipe.catalogue import catalogue
 
 AUDITS = RESULTS / "suite_full_audits.jsonl"
@@ -51,10 +51,13 @@ LAYERS = 3
 FLOOR, REFERENCE = "floor", "second teacher"
 ORDER = (
     REFERENCE, "finetune", "kd", "kd_same_time", "pkd", "tinybert", "gkd, view teacher", "adkd", "minilm", "rationale",
-    "coalition", "coalition_minilm", "coalition_rationale",
+    "coalition", "coalition, weight 0.33", "coalition, weight 3", "coalition, copies alone", "coalition_minilm",
+    "coalition_rationale",
 )  # fmt: skip
 MAIN = (REFERENCE, "kd", "minilm", "rationale", "coalition")
 """Means are over the tasks that all of these have."""
+HARDLY_LEARNT = ("cola",)
+"""In no mean: its teacher has a Matthews correlation of .25, so there is little to keep."""
 AUDITED = {
     "flips": ("flips", None),
     "Shapley": ("shapley", None),
@@ -64,6 +67,7 @@ AUDITED = {
 }
 """Columns, with the figures of the audits and their baselines. Their floor is that of random heads."""
 AUDITED_HERE = ("flips", "Shapley", "Integrated Gradients")
+COMPARED = ("metric kept", "labels", "response", *AUDITED_HERE)
 Line = Mapping[str, Any]
 Values = dict[str, dict[str, float]]
 """Of a figure, by method and task."""
@@ -150,6 +154,7 @@ def show() -> None:
     parts = [
         ("suite_full", OVERVIEW, markdown([*found.over_tasks()])),
         ("suite_full_tasks", DETAILS, found.tables("metric", "labels", "response", *AUDITED_HERE)),
+        ("suite_full_gains", DETAILS, markdown([*found.over_kd()])),
         ("suite_rows", DETAILS, few.tables("metric", "labels", "response")),
         ("suite_full_paths", YARDSTICK, found.tables("Integrated Gradients", "from masks", "from zero")),
     ]
@@ -183,25 +188,49 @@ class Comparison:
     @property
     def tasks(self) -> list[str]:
         """Those that all of the main methods have."""
-        of = self.columns["metric"]
-        return [task for task in self.every_task if all(task in of.get(name, {}) for name in MAIN)]
+        return self.tasks_of("metric")
+
+    def tasks_of(self, title: str) -> list[str]:
+        """Those in which all of the main methods have a figure: a regression has no flips."""
+        of = self.columns[title]
+        learnt = [task for task in self.every_task if task not in HARDLY_LEARNT]
+        return [task for task in learnt if all(task in of.get(name, {}) for name in MAIN)]
 
     @property
     def whole(self) -> list[str]:
         """The methods that have students of all these tasks."""
         return [name for name in self.methods if {*self.columns["metric"][name]} >= {*self.tasks}]
 
+    def of_tasks(self, title: str, method: str) -> list[float] | None:
+        """The figure in each of its tasks; None where the method lacks one."""
+        of, tasks = self.columns[title].get(method, {}), self.tasks_of(title)
+        return [of[task] for task in tasks] if tasks and {*of} >= {*tasks} else None
+
     def mean(self, title: str, method: str) -> float | None:
-        """Over all tasks; None where the method lacks one."""
-        of = self.columns[title].get(method, {})
-        return float(np.mean([of[task] for task in self.tasks])) if {*of} >= {*self.tasks} else None
+        """Over the tasks."""
+        return None if (values := self.of_tasks(title, method)) is None else float(np.mean(values))
 
     def over_tasks(self) -> Iterator[dict[str, str]]:
         steps = {entry.method: entry.cost for entry in catalogue()}
         for method in (FLOOR, *self.whole):
             row = {"method": shown_name(method), "step": f"{cost:.2f}" if (cost := steps.get(method)) else ""}
-            titles = ("metric kept", "labels", "response", *AUDITED_HERE, "gradient × input")
-            yield row | {title: shown(self.mean(title, method)) for title in titles}
+            yield row | {title: shown(self.mean(title, method)) for title in (*COMPARED, "gradient × input")}
+
+    def over_kd(self) -> Iterator[dict[str, str]]:
+        """What each method has more than KD, with the interval over tasks (Student's t)."""
+        for method in self.whole:
+            if method != "kd":
+                yield {"more than `kd`": shown_name(method)} | {
+                    title: self.gain(title, method) for title in COMPARED
+                }
+
+    def gain(self, title: str, method: str) -> str:
+        own, kd = (self.of_tasks(title, name) for name in (method, "kd"))
+        if own is None or kd is None:
+            return ""
+        gain = estimate([more - less for more, less in zip(own, kd, strict=True)])
+        half = "" if gain["low"] is None else f" ± {gain['value'] - gain['low']:.3f}"
+        return f"{gain['value']:+.3f}{half}"
 
     def tables(self, *titles: str) -> str:
         return "\n\n".join(markdown([*self.by_task(title)]) for title in titles if self.columns[title])

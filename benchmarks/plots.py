@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import full_rows
 import numpy as np
 from full_rows import FLOOR, Comparison, lines_of
-from scipy.stats import t as student_t
 
+from gradistill.bench.results import estimate
 from gradistill.report import svg as drawing
 from gradistill.report.svg import COLOURS, INK, svg
 
@@ -243,9 +243,9 @@ def suite_gains(figure: str) -> dict[str, tuple[float, float, float]]:
         for (name, task, seed), value in found.items():
             if name == method and ("kd", task, seed) in found:
                 tasks.setdefault(task, []).append(value - found["kd", task, seed])
-        means = np.array([np.mean(of) for of in tasks.values()])
-        half = student_t.ppf(0.975, len(means) - 1) * means.std(ddof=1) / np.sqrt(len(means))
-        gains[method] = (float(means.mean()), float(means.mean() - half), float(means.mean() + half))
+        gain = estimate([float(np.mean(of)) for of in tasks.values()])
+        value, low, high = (gain[part] for part in ("value", "low", "high"))
+        gains[method] = (value, value if low is None else low, value if high is None else high)
     return gains
 
 

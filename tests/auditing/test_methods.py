@@ -20,6 +20,7 @@ from gradistill.auditing.predictions import predict_rows
 from gradistill.batch import Batch
 from gradistill.data import Collator, batching
 from gradistill.data.batching import row_batches
+from gradistill.data.token_pool import word_tokens
 from gradistill.errors import DataError, ModelError, RecipeError
 from gradistill.models.eval_mode import frozen_eval
 from gradistill.models.probe import ProbedModel
@@ -225,12 +226,44 @@ def test_paths_of_integrated_gradients_start_at_texts_without_their_words(
     assert found.nodes.tolist() == [24]
 
 
+@pytest.mark.parametrize(
+    "family", ["roberta", "xlm_roberta", "camembert", "mpnet", "bert", "gpt2", "modernbert"]
+)
+@pytest.mark.parametrize("baseline", ["padding", "mask", "tokens"])
+def test_special_tokens_are_the_same_at_both_ends_of_a_path(family: str, baseline: Any) -> None:
+    """RoBERTa counts the tokens that are no padding: padding in the place of words must not move the others."""
+    model, rows = model_of(family), rows_of()
+    collate = Collator(tokenizer(WORDS), token_pool=torch.tensor([7, 11]))
+    with frozen_eval(model):
+        probed = ProbedModel.of(model)
+        (some,) = row_batches(rows, collate, probed.device, tokens_at_once=4096, draws=True)
+        forward = explained_pass(probed, some.batch)
+        found = IntegratedGradients(2, baseline=baseline).attributions(forward).attributions
+    assert not found[some.batch.word_numbers < 0].any()
+    assert found[some.batch.word_numbers >= 0].any()
+
+
+def test_a_pool_holds_no_special_tokens_and_none_that_a_model_cannot_read() -> None:
+    made = tokenizer(WORDS)
+    found = word_tokens(["[MASK]", "film", "[PAD]", "fine"], made)
+    assert found is not None
+    assert found.tolist() == made.convert_tokens_to_ids(["film", "fine"])
+    model, rows = model_of(), rows_of()
+    pool = torch.tensor([7, model.get_input_embeddings().num_embeddings])
+    predict_rows(
+        model, rows, Collator(made, token_pool=pool), method=IntegratedGradients(4, baseline="tokens")
+    )
+
+
 def test_a_baseline_that_cannot_be_is_refused() -> None:
     with pytest.raises(RecipeError, match="0 draws"):
         method("integrated_gradients", draws=0)
     model, plain = model_of(), Collator(tokenizer(WORDS))
     wordless = rows_of().remove_columns("special_tokens_mask")
-    for baseline, rows, match in (("mask", rows_of(), "mask token"), ("tokens", wordless, "know neither")):
+    for baseline, rows, match in (
+        ("mask", rows_of(), "'mask' needs words"),
+        ("tokens", wordless, "'tokens' needs words"),
+    ):
         with frozen_eval(model):
             probed = ProbedModel.of(model)
             (some,) = row_batches(rows, lambda r: plain(r), probed.device, tokens_at_once=4096)
@@ -239,7 +272,7 @@ def test_a_baseline_that_cannot_be_is_refused() -> None:
 
 
 def test_tokens_are_drawn_from_those_of_the_collator_or_else_of_the_rows() -> None:
-    model, rows, by_tokens = model_of(), rows_of(), IntegratedGradients(6)
+    model, rows, by_tokens = model_of(), rows_of(), IntegratedGradients(6, baseline="tokens")
     ids = [token for row in rows for token in row["input_ids"][1:-1]]
     own, given, other = (
         predict_rows(model, rows, Collator(tokenizer(WORDS), token_pool=pool), method=by_tokens).maps
@@ -256,7 +289,7 @@ def test_company_and_order_change_nothing(name: str, family: str, monkeypatch: p
     """A row's map is the same alone and in a batch with longer rows, in any order and on either side's padding."""
     model, rows = model_of(family), rows_of()
     collate = Collator(tokenizer(WORDS), token_pool=torch.arange(5, 12))
-    used = IntegratedGradients(6, draws=2) if name == "tokens" else named(name)
+    used = IntegratedGradients(6, baseline="tokens", draws=2) if name == "tokens" else named(name)
     if name == "smoothgrad":
         used = method(name, samples=4)
     together = predict_rows(model, rows, collate, method=used)

@@ -143,7 +143,7 @@ def test_rationales_challenge_and_two_students(bait: tuple[Path, Path], small: A
 
 def test_examples_and_figures_do_not_depend_on_blocks(small: Any, tmp_path: Path, monkeypatch: Any) -> None:
     student = small.distilled("kd", "three", tmp_path / "student") and str(tmp_path / "student")
-    found, by_drawn = [], replace(FEW, method=method("integrated_gradients", steps=6))
+    found, by_drawn = [], replace(FEW, method=method("integrated_gradients", steps=6, baseline="tokens"))
     for block in (1000, 3):
         monkeypatch.setattr(evaluate, "BLOCK", block)
         out = tmp_path / str(block)

@@ -80,7 +80,7 @@ class AuditOptions(LoadingOptions):
         str | None,
         typer.Option(
             "--baseline",
-            help="Where paths of Integrated Gradients start: tokens (of the data), mask, padding or zero.",
+            help="Where paths of Integrated Gradients start: mask, padding, tokens (of the data) or zero.",
         ),
     ] = None
     max_rows: Annotated[

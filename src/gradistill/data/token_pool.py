@@ -41,5 +41,7 @@ def token_pool(rows: Any) -> Int[Tensor, " pool"] | None:
 def word_tokens(words: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> Int[Tensor, " pool"] | None:
     """The tokens of words that stand one after the other, without special ones; None where there is no token."""
     of_words: Any = tokenizer
-    own = of_words(" ".join(words), add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+    found = of_words(" ".join(words), add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+    special = set(tokenizer.all_special_ids)
+    own = [token_id for token_id in found if token_id not in special]
     return torch.tensor(own) if own else None

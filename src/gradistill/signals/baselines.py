@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from gradistill.errors import RecipeError, nearest
+from gradistill.errors import DataError, RecipeError, nearest
 from gradistill.models.tracing import unwrapped
 from gradistill.signals.forward_pass import ForwardPass
-from gradistill.signals.word_replacement import known_words, row_generator, stand_ins
+from gradistill.signals.word_replacement import row_generator
 
 Baseline = Literal["zero", "padding", "mask", "tokens"]
 """``zero`` embeddings (Sundararajan et al. 2017), or padding, masks or ``tokens`` of the data in place of the words
@@ -45,12 +45,20 @@ def baseline_embeddings(
     if baseline == "zero":
         yield torch.zeros_like(forward.embedding)
         return
-    ids, words = forward.batch.inputs["input_ids"], known_words(forward.batch) >= 0
+    batch = forward.batch
+    known = {"mask": batch.mask_token_id, "tokens": batch.token_pool}.get(baseline, 0)
+    if known is None or batch.word_ids is None:
+        raise DataError(
+            f"The baseline {baseline!r} needs words, and what stands in for them; the rows or their collator lack it.",
+            expected="rows with special_tokens_mask or word_ids, and a collator with a tokenizer",
+            remedy="make the rows by gradistill.encode, and batches by gradistill.Collator(tokenizer)",
+        )
+    ids, words = batch.inputs["input_ids"], batch.word_ids >= 0
     for number in range(draws if baseline == "tokens" else 1):
         if baseline == "padding":
             wordless = ids.masked_fill(words, unwrapped(forward.model).config.pad_token_id or 0)
         elif baseline == "mask":
-            wordless = ids.masked_fill(words, stand_ins(forward.batch, "mask")[0])
+            wordless = ids.masked_fill(words, known)
         else:
             wordless = _drawn_tokens(forward, words, seed, number)
         with torch.no_grad():
@@ -61,7 +69,10 @@ def _drawn_tokens(
     forward: ForwardPass, words: Bool[Tensor, "batch token"], seed: int, number: int
 ) -> Int[Tensor, "batch token"]:
     """The token ids of the batch with tokens of the data, as often as they occur there, in place of its words."""
-    ids, (_, pool) = forward.batch.inputs["input_ids"], stand_ins(forward.batch, "tokens")
+    ids, pool = forward.batch.inputs["input_ids"], forward.batch.token_pool
+    assert pool is not None
+    readable = unwrapped(forward.model).get_input_embeddings().num_embeddings
+    pool = pool[pool < readable].cpu().numpy()
     changed = ids.cpu().numpy().copy()
     for row, own, real in zip(changed, words.cpu().numpy(), forward.batch.mask.cpu().numpy(), strict=True):
         generator = row_generator(seed, number, row[real])

@@ -266,8 +266,11 @@ class ForwardPass:
         return torch.cat(logits)
 
     def embedding_of(self, token_ids: Int[Tensor, "batch token"]) -> Float[Tensor, "batch token hidden"]:
-        """The embedding output of the batch with other token ids of the same number."""
-        recorded = _recorded(self.model, self.probe, _with_ids(self.batch, token_ids), Needs(embedding=True))
+        """The embedding output of the batch with other token ids of the same number, at the same positions."""
+        batch = _with_ids(self.batch, token_ids)
+        if (positions := _counted_positions(self.model, self.batch)) is not None:
+            batch = replace(batch, inputs={**batch.inputs, "position_ids": positions})
+        recorded = _recorded(self.model, self.probe, batch, Needs(embedding=True))
         assert recorded.embedding is not None
         return recorded.embedding
 
@@ -290,6 +293,19 @@ class ForwardPass:
 def widened(logits: Tensor) -> Tensor:
     """Logits in float32 at least: targets and losses are never computed in half precision."""
     return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def _counted_positions(model: nn.Module, batch: Batch) -> Int[Tensor, "batch token"] | None:
+    """The positions of the tokens in a model that counts those that are no padding, as RoBERTa does; None for others.
+
+    Padding in the place of a word would move all tokens behind it.
+    """
+    for part in unwrapped(model).modules():
+        pad = getattr(part, "padding_idx", None)
+        if pad is not None and any(name.startswith("create_position_ids") for name in dir(type(part))):
+            real = (batch.inputs["input_ids"] != pad).long()
+            return real.cumsum(1) * real + pad
+    return None
 
 
 def _with_ids(batch: Batch, token_ids: Tensor) -> Batch:

@@ -26,8 +26,9 @@ class IntegratedGradients:
 
     ``steps`` of Gauss–Legendre, or ``"auto"``: as many nodes as each row needs to miss completeness by no more than
     ``tolerance`` (``attribution.adaptive_quadrature``). From ``tokens`` of the data start ``draws`` paths, which share
-    the steps; attributions are the mean over them. That is the default: two models are compared between texts. From
-    ``zero`` the path leads where no text is, and models of other depths part there (docs/yardstick.md).
+    the steps; attributions are the mean over them. Models of one tokenizer share these draws, which makes their maps
+    more alike. From ``zero`` the path leads where no text is, and models of other depths part there
+    (docs/yardstick.md).
     """
 
     name: ClassVar[str] = "integrated_gradients"
@@ -39,7 +40,7 @@ class IntegratedGradients:
 
     steps: Steps = 50
     tolerance: float = 0.01
-    baseline: Baseline = "tokens"
+    baseline: Baseline = "mask"
     draws: int = 6
     seed: int = 0
 
@@ -57,8 +58,8 @@ class IntegratedGradients:
         return self.baseline == "tokens"
 
     def attributions(self, forward: ForwardPass, *, rows_at_once: int | None = None) -> IntegrationResult:
-        """One vector a token, with completeness residuals (of several paths the mean of their sizes) and the number of
-        nodes of each row."""
+        """One vector a token, with completeness residuals (of several paths the median of their sizes) and the number
+        of nodes of each row."""
         starts = baseline_embeddings(forward, self.baseline, draws=self.draws, seed=self.seed)
         together = rows_at_once or forward.rows_at_once
         return _mean([self._along(forward.path(EXPLAINED, start), together) for start in starts])
@@ -78,4 +79,4 @@ def _mean(results: Sequence[IntegrationResult]) -> IntegrationResult:
     if len(results) == 1:
         return results[0]
     attributions, residuals, nodes = (torch.stack(part) for part in zip(*results, strict=True))
-    return IntegrationResult(attributions.mean(0), residuals.abs().mean(0), nodes.sum(0))
+    return IntegrationResult(attributions.mean(0), residuals.abs().median(0).values, nodes.sum(0))
