@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -56,7 +56,7 @@ def baseline_embeddings(
     ids, words = batch.inputs["input_ids"], batch.word_ids >= 0
     for number in range(draws if baseline == "tokens" else 1):
         if baseline == "padding":
-            wordless = ids.masked_fill(words, unwrapped(forward.model).config.pad_token_id or 0)
+            wordless = ids.masked_fill(words, _network(forward).config.pad_token_id or 0)
         elif baseline == "mask":
             wordless = ids.masked_fill(words, known)
         else:
@@ -65,13 +65,17 @@ def baseline_embeddings(
             yield forward.embedding_of(wordless).detach()
 
 
+def _network(forward: ForwardPass) -> Any:
+    return unwrapped(forward.model)
+
+
 def _drawn_tokens(
     forward: ForwardPass, words: Bool[Tensor, "batch token"], seed: int, number: int
 ) -> Int[Tensor, "batch token"]:
     """The token ids of the batch with tokens of the data, as often as they occur there, in place of its words."""
     ids, pool = forward.batch.inputs["input_ids"], forward.batch.token_pool
     assert pool is not None
-    readable = unwrapped(forward.model).get_input_embeddings().num_embeddings
+    readable = _network(forward).get_input_embeddings().num_embeddings
     pool = pool[pool < readable].cpu().numpy()
     changed = ids.cpu().numpy().copy()
     for row, own, real in zip(changed, words.cpu().numpy(), forward.batch.mask.cpu().numpy(), strict=True):
