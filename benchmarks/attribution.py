@@ -121,16 +121,10 @@ class Bench:
             found |= unpadded(places, batch, maps)
         return found
 
-        steps_each = method("integrated_gradients", steps=steps, baseline="zero")
-        done = attribute(self.model, self.rows, self.collate, labels=self.labels, method=steps_each)
+    def share_within(self, steps: int) -> float:
         """Of the rows that so many Gauss–Legendre steps bring under the tolerance; the nodes are Captum's."""
-        done = attribute(
-            self.model,
-            self.rows,
-            self.collate,
-            labels=self.labels,
-            method=method("integrated_gradients", steps=steps, baseline="zero"),
-        )
+        in_steps = method("integrated_gradients", steps=steps, baseline="zero")
+        done = attribute(self.model, self.rows, self.collate, labels=self.labels, method=in_steps)
         return float(np.mean([abs(one.residual) <= TOLERANCE for one in done]))
 
 

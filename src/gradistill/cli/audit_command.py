@@ -197,16 +197,10 @@ class AuditOptions(LoadingOptions):
         if self.attribution in (SmoothGrad.name, IntegratedGradients.name):
             options["seed"] = self.seed
         given = asdict(self)
-        for name in (
-            "attribution",
-            "steps",
-            "baseline",
-            "watch",
-            "fail_under",
-            "slices",
-            "teacher_dtype",
-            "device_map",
-        ):
+        taken_apart = (
+            "attribution", "steps", "baseline", "watch", "fail_under", "slices", "teacher_dtype", "device_map",
+        )  # fmt: skip
+        for name in taken_apart:
             del given[name]
         given["reference"] = None if self.reference is None else resolved(self.reference)
         return AuditChoice(

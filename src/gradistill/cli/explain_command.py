@@ -42,8 +42,9 @@ def explain(
     log.set_up()
     from gradistill.commands.explain import explain as explained
     from gradistill.report.terminal import render
+    from gradistill.signals.baselines import IN_ONE_TEXT
 
     given: dict[str, Any] = asdict(options)
-    one_of("--baseline", options.baseline, ("padding", "mask", "zero"))
+    one_of("--baseline", options.baseline, IN_ONE_TEXT)
     found = explained(model, texts, **given)
     log.report(render(found), None, asdict(found))
