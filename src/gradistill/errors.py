@@ -75,6 +75,25 @@ class DataError(GradistillError):
         super().__init__("\n".join(lines), expected=expected, remedy=remedy)
 
 
+def check_whole_numbers(choice: object, **least: int) -> None:
+    """Raise RecipeError where an attribute of ``choice`` is no whole number, or less than the ``least`` it may be.
+
+    None is no error where the class has None as its default.
+
+    Example: ``check_whole_numbers(AuditChoice(), seed=0, beam=1)``
+    """
+    for name, low in least.items():
+        value = getattr(choice, name)
+        if value is None and getattr(type(choice), name, 0) is None:
+            continue
+        if not isinstance(value, int) or isinstance(value, bool) or value < low:
+            raise RecipeError(
+                f"{name} of {type(choice).__name__} is {value!r}",
+                expected=f"a whole number of {low} or more",
+                remedy=f"give such a number, or leave {name} out",
+            )
+
+
 def nearest(name: object, known: Iterable[str]) -> str:
     """A remedy for a name that is not known: the nearest one, and all there are."""
     known = sorted(known)

@@ -256,8 +256,6 @@ def test_a_pool_holds_no_special_tokens_and_none_that_a_model_cannot_read() -> N
 
 
 def test_a_baseline_that_cannot_be_is_refused() -> None:
-    with pytest.raises(RecipeError, match="0 draws"):
-        method("integrated_gradients", draws=0)
     model, plain = model_of(), Collator(tokenizer(WORDS))
     wordless = rows_of().remove_columns("special_tokens_mask")
     for baseline, rows, match in (
@@ -269,6 +267,19 @@ def test_a_baseline_that_cannot_be_is_refused() -> None:
             (some,) = row_batches(rows, lambda r: plain(r), probed.device, tokens_at_once=4096)
             with pytest.raises(DataError, match=match):
                 method("integrated_gradients", baseline=baseline)(explained_pass(probed, some.batch))
+
+
+def test_no_more_paths_start_than_there_are_steps() -> None:
+    rows, pool = rows_of((8,)), Collator(tokenizer(WORDS), token_pool=torch.tensor([7, 11]))
+    model = model_of()
+    with frozen_eval(model):
+        probed = ProbedModel.of(model)
+        (some,) = row_batches(rows, pool, probed.device, tokens_at_once=4096, draws=True)
+        for steps, nodes in ((1, 1), (4, 4), (15, 12)):
+            found = IntegratedGradients(steps, baseline="tokens").attributions(
+                explained_pass(probed, some.batch)
+            )
+            assert found.nodes.tolist() == [nodes]
 
 
 def test_tokens_are_drawn_from_those_of_the_collator_or_else_of_the_rows() -> None:
@@ -289,9 +300,12 @@ def test_company_and_order_change_nothing(name: str, family: str, monkeypatch: p
     """A row's map is the same alone and in a batch with longer rows, in any order and on either side's padding."""
     model, rows = model_of(family), rows_of()
     collate = Collator(tokenizer(WORDS), token_pool=torch.arange(5, 12))
-    used = IntegratedGradients(6, baseline="tokens", draws=2) if name == "tokens" else named(name)
-    if name == "smoothgrad":
-        used = method(name, samples=4)
+    smaller = {
+        "tokens": IntegratedGradients(6, baseline="tokens", draws=2),
+        "integrated_gradients": IntegratedGradients(6),
+        "smoothgrad": method("smoothgrad", samples=4),
+    }
+    used = smaller.get(name) or named(name)
     together = predict_rows(model, rows, collate, method=used)
     assert [len(m) for m in together.maps] == [n - 2 for n in LENGTHS]
     assert all((m >= 0).all() for m in together.maps)

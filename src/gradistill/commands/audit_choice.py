@@ -9,6 +9,7 @@ from gradistill.auditing.faithfulness import BEAM
 from gradistill.auditing.function_predictor import PredictFunction
 from gradistill.auditing.methods import Method
 from gradistill.auditing.methods.gradient_x_input import GradientXInput
+from gradistill.errors import check_whole_numbers
 from gradistill.models.model_source import ModelSource
 from gradistill.models.teacher_loading import AS_IT_IS, TeacherLoading
 
@@ -60,3 +61,8 @@ class AuditChoice:
     loading: TeacherLoading = AS_IT_IS
     limits: Mapping[str, float] = field(default_factory=dict)
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        counts = {"max_rows": 1, "max_length": 1, "beam": 1, "shapley_pairs": 1, "examples": 0, "seed": 0}
+        parts = ("faithfulness_rows", "perturbed_rows", "response_rows", "shapley_rows", "floor_rows")
+        check_whole_numbers(self, **counts, **dict.fromkeys(parts, 0))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from math import isfinite
 
 from gradistill.data.data_source import Source
-from gradistill.errors import RecipeError, nearest
+from gradistill.errors import RecipeError, check_whole_numbers, nearest
 
 QUANTIZATIONS = ("int8", "int8-static")
 
@@ -53,6 +53,7 @@ class ExportChoice:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_whole_numbers(self, max_rows=1, max_length=1, vocabulary_size=1, response_rows=0, seed=0)
         if self.quantize is not None and self.quantize not in QUANTIZATIONS:
             raise RecipeError(
                 f"quantize is {self.quantize!r}",

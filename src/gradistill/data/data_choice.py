@@ -10,7 +10,7 @@ from typing import Literal, get_args
 
 from gradistill.data.data_source import Source, described_source, is_path, path_text
 from gradistill.data.tasks import Task
-from gradistill.errors import RecipeError
+from gradistill.errors import RecipeError, check_whole_numbers
 
 LabelKind = Literal["classes", "scores", "multi_label", "tokens"]
 """What the labels are: names or numbers of classes, numbers to be predicted, any number of labels a row, or a tag for
@@ -77,8 +77,7 @@ class DataChoice:
                 expected="a mapping from each label of the data to the name of the teacher's output",
                 remedy='for example {"refund": "LABEL_2", "login": "LABEL_0"}',
             )
-        if not isinstance(seed, int) or seed < 0:
-            raise RecipeError(f"validation_seed is {seed!r}", expected="a whole number of 0 or more")
+        check_whole_numbers(self, validation_seed=0)
         if seed and share is None:
             raise RecipeError(
                 f"validation_seed is {seed}, and there is no validation_share",

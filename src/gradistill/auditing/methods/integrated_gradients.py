@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import ClassVar, Literal
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from gradistill.attribution.adaptive_quadrature import integrated_to_tolerance
 from gradistill.attribution.quadrature import IntegrationResult, Path, integrated_in_steps
-from gradistill.errors import RecipeError
+from gradistill.errors import RecipeError, check_whole_numbers
 from gradistill.signals.baselines import Baseline, baseline_embeddings, check_baseline
 from gradistill.signals.explained import EXPLAINED
 from gradistill.signals.forward_pass import ForwardPass
@@ -25,10 +26,10 @@ class IntegratedGradients:
     """``‖A_i‖₂`` of the attributions along the path from a ``baseline`` (``signals.baselines``).
 
     ``steps`` of Gauss–Legendre, or ``"auto"``: as many nodes as each row needs to miss completeness by no more than
-    ``tolerance`` (``attribution.adaptive_quadrature``). From ``tokens`` of the data start ``draws`` paths, which share
-    the steps; attributions are the mean over them. Models of one tokenizer share these draws, which makes their maps
-    more alike. From ``zero`` the path leads where no text is, and models of other depths part there
-    (docs/yardstick.md).
+    ``tolerance`` (``attribution.adaptive_quadrature``). From ``tokens`` of the data start ``draws`` paths, and no more
+    than there are steps, which they share; attributions are the mean over them. Models of one tokenizer share these
+    draws, which makes their maps more alike. From ``zero`` the path leads where no text is, and models of other depths
+    part there (docs/yardstick.md).
     """
 
     name: ClassVar[str] = "integrated_gradients"
@@ -45,13 +46,14 @@ class IntegratedGradients:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.steps != "auto" and self.steps < 1:
-            raise RecipeError(
-                f"{self.steps} steps of Integrated Gradients", expected="1 or more", remedy="50 is usual"
-            )
+        check_whole_numbers(self, **({} if self.steps == "auto" else {"steps": 1}), draws=1, seed=0)
         check_baseline(self.baseline)
-        if self.draws < 1:
-            raise RecipeError(f"{self.draws} draws of a baseline", expected="1 or more", remedy="6 is usual")
+        if not (isinstance(self.tolerance, int | float) and 0 < self.tolerance < inf):
+            raise RecipeError(
+                f"Integrated Gradients with a tolerance of {self.tolerance!r}",
+                expected="more than 0",
+                remedy="0.01 is usual",
+            )
 
     @property
     def draws_tokens(self) -> bool:
@@ -60,15 +62,21 @@ class IntegratedGradients:
     def attributions(self, forward: ForwardPass, *, rows_at_once: int | None = None) -> IntegrationResult:
         """One vector a token, with completeness residuals (of several paths the median of their sizes) and the number
         of nodes of each row."""
-        starts = baseline_embeddings(forward, self.baseline, draws=self.draws, seed=self.seed)
+        starts = baseline_embeddings(forward, self.baseline, draws=self._paths, seed=self.seed)
         together = rows_at_once or forward.rows_at_once
         return _mean([self._along(forward.path(EXPLAINED, start), together) for start in starts])
 
     def _along(self, path: Path, together: int) -> IntegrationResult:
         if self.steps == "auto":
             return integrated_to_tolerance(path, tolerance=self.tolerance, rows_at_once=together)
-        each = max(1, self.steps // self.draws) if self.draws_tokens else self.steps
-        return integrated_in_steps(path, steps=each, rows_at_once=together)
+        return integrated_in_steps(path, steps=self.steps // self._paths, rows_at_once=together)
+
+    @property
+    def _paths(self) -> int:
+        """From tokens one a draw, and no more than there are steps; else one."""
+        if not self.draws_tokens:
+            return 1
+        return self.draws if self.steps == "auto" else min(self.draws, self.steps)
 
     def __call__(self, forward: ForwardPass) -> Float[Tensor, "batch token"]:
         return self.attributions(forward).attributions.norm(dim=-1)

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gradistill.attribution.shapley_weights import ShapleyDesign, shapley_design
-from gradistill.errors import RecipeError
+from gradistill.errors import check_whole_numbers
 from gradistill.signals.explained import EXPLAINED
 from gradistill.signals.forward_pass import ForwardPass
 
@@ -32,10 +32,7 @@ class Shapley:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.pairs < 1:
-            raise RecipeError(
-                f"{self.pairs} pairs of permutations", expected="1 or more", remedy="4 is the default"
-            )
+        check_whole_numbers(self, pairs=1, seed=0)
 
     def __call__(self, forward: ForwardPass) -> Float[Tensor, "batch token"]:
         return self.signed(forward).abs()

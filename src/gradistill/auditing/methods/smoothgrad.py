@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from math import inf
 from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradistill.errors import RecipeError
+from gradistill.errors import RecipeError, check_whole_numbers
 from gradistill.signals.explained import EXPLAINED
 from gradistill.signals.forward_pass import ForwardPass
 
@@ -32,11 +33,10 @@ class SmoothGrad:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.samples < 1 or self.noise < 0:
+        check_whole_numbers(self, samples=1, seed=0)
+        if not (isinstance(self.noise, int | float) and 0 <= self.noise < inf):
             raise RecipeError(
-                f"SmoothGrad with {self.samples} samples and noise {self.noise}",
-                expected="1 sample or more, noise 0 or more",
-                remedy="25 samples and 0.15 are the paper's",
+                f"SmoothGrad with noise {self.noise!r}", expected="0 or more", remedy="0.15 is the paper's"
             )
 
     def __call__(self, forward: ForwardPass) -> Float[Tensor, "batch token"]:

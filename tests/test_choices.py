@@ -1,0 +1,51 @@
+"""Numbers that a user gives in Python: what is no number of its kind is refused where it is given."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from gradistill import AuditChoice, DataChoice, ExportChoice
+from gradistill.auditing.methods import IntegratedGradients
+from gradistill.auditing.methods.shapley import Shapley
+from gradistill.auditing.methods.smoothgrad import SmoothGrad
+from gradistill.errors import RecipeError, check_whole_numbers
+
+WRONG = [
+    *((AuditChoice, name, -1) for name in ("seed", "faithfulness_rows", "response_rows", "floor_rows", "examples")),
+    *((AuditChoice, name, 0) for name in ("max_rows", "max_length", "beam", "shapley_pairs")),
+    *((ExportChoice, name, -1) for name in ("seed", "response_rows", "max_rows", "vocabulary_size")),
+    (IntegratedGradients, "steps", 0),
+    (IntegratedGradients, "draws", 0),
+    (IntegratedGradients, "seed", -1),
+    *((IntegratedGradients, "tolerance", wrong) for wrong in (0.0, -0.1, float("nan"))),
+    (Shapley, "pairs", 0),
+    (Shapley, "seed", -1),
+    (SmoothGrad, "samples", 0),
+    *((SmoothGrad, "noise", wrong) for wrong in (-0.1, float("inf"))),
+    (DataChoice, "validation_seed", -1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "name", "wrong"), WRONG)
+def test_a_wrong_number_is_refused_where_it_is_given(kind: Any, name: str, wrong: Any) -> None:
+    needed = {"source": "folder"} if kind is DataChoice else {}
+    with pytest.raises(RecipeError) as refused:
+        kind(**needed, **{name: wrong})
+    assert name in str(refused.value)
+    assert str(wrong) in str(refused.value)
+    assert "Expected: " in str(refused.value)
+
+
+@pytest.mark.parametrize("wrong", [None, "60", 6.5, True, -1])
+def test_what_is_no_whole_number_is_refused(wrong: Any) -> None:
+    choice = SimpleNamespace(rows=wrong)  # fields of a dataclass are checked in these tests before it can
+    with pytest.raises(RecipeError, match=f"rows of SimpleNamespace is {wrong!r}"):
+        check_whole_numbers(choice, rows=0)
+
+
+def test_whole_numbers_and_none_by_default_pass() -> None:
+    check_whole_numbers(AuditChoice(max_rows=None, max_length=None), max_rows=1, max_length=1, seed=0)
+    assert IntegratedGradients("auto").steps == "auto"
