@@ -22,11 +22,17 @@ torch.set_num_threads(1)
 WHOLE_JOBS = {"bench", "cli", "commands", "demo", "export", "report"}
 """Folders whose tests run whole jobs, as users run them. Shapes are checked in all other folders: a quarter of a job's
 time goes there."""
+WHOLE_TRAININGS = {
+    "amortising", "answers_first", "distributed", "runs", "shares", "stored", "trainer_parity", "weight_average",
+}  # fmt: skip
+"""The same for whole trainings; those of test_trainer.py, of every method, are checked."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    jaxtyping.config.update("jaxtyping_disable", item.path.parent.name in WHOLE_JOBS)
+    folder, name = item.path.parent.name, item.path.stem.removeprefix("test_")
+    whole = folder in WHOLE_JOBS or (folder == "training" and name in WHOLE_TRAININGS)
+    jaxtyping.config.update("jaxtyping_disable", whole)
 
 
 @pytest.fixture(autouse=True)

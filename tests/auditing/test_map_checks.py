@@ -128,10 +128,8 @@ def test_a_row_does_not_depend_on_the_others(checked: CheckedRows) -> None:
 
 def test_each_method_has_what_it_can(checked: CheckedRows) -> None:
     few = replace(checked, rows=checked.rows.select(range(2)), labels=checked.labels[:2])
-    found = {
-        name: set(check_columns(model_of(), method(name), few))
-        for name in ("integrated_gradients", "smoothgrad", "occlusion")
-    }
+    methods = (method("integrated_gradients", steps=4), method("smoothgrad", samples=2), method("occlusion"))
+    found = {one.name: set(check_columns(model_of(), one, few)) for one in methods}
     assert found["integrated_gradients"] == {"infidelity_error", "infidelity_change", "max_sensitivity"}
     assert found["smoothgrad"] == {"max_sensitivity"}
     assert found["occlusion"] == set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 from functools import cache
+from itertools import product
 from typing import Any
 
 import pytest
@@ -165,11 +166,19 @@ def distances(step: Step, student: Any, batch: Batch) -> torch.Tensor:
 
 
 @on_families()
-@pytest.mark.parametrize(("attention", "dropout"), [(None, True), ("eager", False)], ids=str)
-def test_per_example_finite_and_never_into_the_teacher(
-    name: str, attention: str | None, family: str, dropout: bool
-) -> None:
-    """With the family's default attention, which the trainer makes differentiable twice, or eager from the start."""
+def test_per_example_finite_and_never_into_the_teacher(name: str, family: str) -> None:
+    """With the family's default attention, which the trainer makes differentiable twice."""
+    finite_per_example(name, family, attention=None, dropout=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "family"), [pair for pair in product(EVERY, SOME) if applies(*pair)], ids=lambda part: part
+)
+def test_the_same_with_eager_attention_from_the_start(name: str, family: str) -> None:
+    finite_per_example(name, family, attention="eager", dropout=False)
+
+
+def finite_per_example(name: str, family: str, *, attention: str | None, dropout: bool) -> None:
     step, student, teacher = step_of(EVERY[name], family, attention=attention)
     student.train(dropout)
     with second_order_attention(student):

@@ -34,7 +34,9 @@ def losses(trainer: Any) -> list[dict[str, float]]:
 
 @pytest.mark.parametrize("labels", [1, 2, 3])
 @pytest.mark.parametrize("method", shipped_methods())
-def test_every_method_trains(method: str, labels: int, kit: Any) -> None:
+def test_every_method_trains(method: str, labels: int, kit: Any, request: pytest.FixtureRequest) -> None:
+    if labels < 3:
+        request.getfixturevalue("unchecked")
     student, teacher = kit.models(labels, frozen=method.startswith("gkd"))
     before, teachers = bits(student), bits(teacher)
     trainer = kit.trainer(method, (student, teacher), data=Dataset.from_list(kit.rows(labels)))
