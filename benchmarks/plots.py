@@ -131,7 +131,7 @@ def by_rows(figure: str, title: str) -> str:
     """How a figure of snli's students grows with their rows, in means over seeds."""
     suites = {name: Comparison(lines_of(name), []).columns[figure] for name in ("suite_rows", "suite_full")}
     tasks = {500: ("suite_rows", "snli_500"), 2000: ("suite_rows", "snli_2000"), 9842: ("suite_full", "snli")}
-    methods = [name for name in suites["suite_rows"] if name != FLOOR]
+    methods = [name for name in suites["suite_rows"] if name in STYLES and name in suites["suite_full"]]
 
     def draw(axes: Axes) -> None:
         for method in methods:
