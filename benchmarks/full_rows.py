@@ -3,7 +3,7 @@
     gradistill bench benchmarks/suite_full.yaml --data DATA --output BENCH
     gradistill bench benchmarks/suite_rows.yaml --data DATA --output FEWER
     python benchmarks/full_rows.py collect suite_full BENCH ...   (adds to results/suite_full.jsonl: a line a student)
-    python benchmarks/full_rows.py collect suite_rows FEWER ...   (the same for few rows)
+    python benchmarks/full_rows.py collect suite_rows FEWER ...   (the same for few rows, and suite_base for base size)
     python benchmarks/full_rows.py audit BENCH DATA TASK ...      (adds to results/suite_full_audits.jsonl)
     python benchmarks/full_rows.py show                           (docs/results.md, full_rows.md, yardstick.md)
 
@@ -47,7 +47,8 @@ WORDS = AuditChoice(
 PATHS = replace(WORDS, max_rows=60, response_rows=0, shapley_rows=0, floor_rows=20)
 STEPS, BASELINES = 24, ("tokens", "mask", "zero")
 """Of Integrated Gradients."""
-LAYERS = 3
+LAYERS, BASE_LAYERS = 3, 6
+"""Of students of MiniLM (6 layers), and of MPNet of base size (12)."""
 FLOOR, REFERENCE = "floor", "second teacher"
 ORDER = (
     REFERENCE, "finetune", "kd", "kd_same_time", "pkd", "tinybert", "gkd, view teacher", "adkd", "minilm", "rationale",
@@ -79,7 +80,7 @@ def main() -> None:
     )
     commands = parser.add_subparsers(required=True)
     collecting = commands.add_parser("collect")
-    collecting.add_argument("suite", choices=("suite_full", "suite_rows"))
+    collecting.add_argument("suite", choices=("suite_full", "suite_rows", "suite_base"))
     collecting.add_argument("benches", type=Path, nargs="+")
     collecting.set_defaults(run=lambda given: collect(given.suite, given.benches))
     auditing = commands.add_parser("audit")
@@ -138,8 +139,8 @@ def audit_tasks(bench: Path, data: Path, tasks: Sequence[str]) -> None:
                     stream.write(json.dumps(line) + "\n")
 
 
-def lines_of(suite: str) -> list[dict[str, Any]]:
-    return [line for line in read_lines(RESULTS / f"{suite}.jsonl").values() if line["layers"] == LAYERS]
+def lines_of(suite: str, layers: int = LAYERS) -> list[dict[str, Any]]:
+    return [line for line in read_lines(RESULTS / f"{suite}.jsonl").values() if line["layers"] == layers]
 
 
 def audits() -> list[dict[str, Any]]:
@@ -150,12 +151,14 @@ def audits() -> list[dict[str, Any]]:
 def show() -> None:
     """Write the tables of both pages."""
     found, few = Comparison(lines_of("suite_full"), audits()), Comparison(lines_of("suite_rows"), [])
-    of = {"lines": len(found.lines), "few": len(few.lines), "audits": len(audits())}
+    base = Comparison(lines_of("suite_base", BASE_LAYERS), [])
+    of = {"lines": len(found.lines), "few": len(few.lines), "base": len(base.lines), "audits": len(audits())}
     parts = [
         ("suite_full", OVERVIEW, markdown([*found.over_tasks()])),
         ("suite_full_tasks", DETAILS, found.tables("metric", "labels", "response", *AUDITED_HERE)),
         ("suite_full_gains", DETAILS, markdown([*found.over_kd()])),
         ("suite_rows", DETAILS, few.tables("metric", "labels", "response")),
+        ("suite_base", DETAILS, base.tables("metric", "labels", "response", "gradient × input")),
         ("suite_full_paths", YARDSTICK, found.tables("Integrated Gradients", "from masks", "from zero")),
     ]
     for name, page, text in parts:
