@@ -50,7 +50,7 @@ def check_second_order(
     wanted = _at_fixed_labels(signals)
     with _in_float64(model), _one_random_state(batch.mask.device) as rewind:
         matrices = _matrices(model, probe)
-        projected = _projection(model, probe, _in_double(batch), wanted, rewind)
+        projected = _projection(model, probe, _in_double(_padding_last(batch)), wanted, rewind)
         try:
             gradients = torch.autograd.grad(projected(), list(matrices.values()), allow_unused=True)
         except (RuntimeError, NotImplementedError, ModelError) as error:
@@ -174,6 +174,27 @@ def _double(tensor: Tensor) -> Tensor:
 def _one_random_state(device: torch.device) -> Iterator[Callable[[], object]]:
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         yield partial(torch.manual_seed, 0)
+
+
+def _padding_last(batch: Batch) -> Batch:
+    """The rows with their padding behind them.
+
+    In front of a causal row it sees no token. Llama and its like take the softmax in float32, where the least number
+    of float64, which hides a token, is minus infinity: such a row would be NaN.
+    """
+    first = batch.mask.int().argmax(1)
+    if not first.any():
+        return batch
+    rows = torch.arange(len(batch), device=first.device).unsqueeze(1)
+    tokens = batch.mask.shape[1]
+    places = (torch.arange(tokens, device=first.device) + first.unsqueeze(1)) % tokens
+
+    def turned(value: Tensor) -> Tensor:
+        return value[rows, places] if value.shape[:2] == batch.mask.shape else value
+
+    names = ("mask", "word_ids", "edited_ids", *(("labels", "teacher_labels") if batch.token_labels else ()))
+    known = {name: turned(value) for name in names if (value := getattr(batch, name)) is not None}
+    return replace(batch, inputs={name: turned(value) for name, value in batch.inputs.items()}, **known)
 
 
 def _in_double(batch: Batch) -> Batch:
