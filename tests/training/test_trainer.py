@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import pytest
@@ -32,8 +33,14 @@ def losses(trainer: Any) -> list[dict[str, float]]:
     return [entry for entry in trainer.state.log_history if "loss" in entry]
 
 
-@pytest.mark.parametrize("labels", [1, 2, 3])
-@pytest.mark.parametrize("method", shipped_methods())
+OF_EVERY_KIND = ("kd", "adkd", "gkd", "jacobian", "rationale", "coalition")
+"""Methods that are trained with a regression and two labels, too."""
+
+
+@pytest.mark.parametrize(
+    ("method", "labels"),
+    [(name, 3) for name in shipped_methods()] + [*product(OF_EVERY_KIND, (1, 2))],
+)
 def test_every_method_trains(method: str, labels: int, kit: Any, request: pytest.FixtureRequest) -> None:
     if labels < 3:
         request.getfixturevalue("unchecked")
