@@ -47,8 +47,8 @@ WORDS = AuditChoice(
 PATHS = replace(WORDS, max_rows=60, response_rows=0, shapley_rows=0, floor_rows=20)
 STEPS, BASELINES = 24, ("tokens", "mask", "zero")
 """Of Integrated Gradients."""
-LAYERS, BASE_LAYERS = 3, 6
-"""Of students of MiniLM (6 layers), and of MPNet of base size (12)."""
+LAYERS = {"suite_full": 3, "suite_rows": 3, "suite_base": 6}
+"""Of the students of each suite: half of their teacher's."""
 FLOOR, REFERENCE = "floor", "second teacher"
 ORDER = (
     REFERENCE, "finetune", "kd", "kd_same_time", "pkd", "tinybert", "gkd, view teacher", "adkd", "minilm", "rationale",
@@ -80,7 +80,7 @@ def main() -> None:
     )
     commands = parser.add_subparsers(required=True)
     collecting = commands.add_parser("collect")
-    collecting.add_argument("suite", choices=("suite_full", "suite_rows", "suite_base"))
+    collecting.add_argument("suite", choices=LAYERS)
     collecting.add_argument("benches", type=Path, nargs="+")
     collecting.set_defaults(run=lambda given: collect(given.suite, given.benches))
     auditing = commands.add_parser("audit")
@@ -139,8 +139,9 @@ def audit_tasks(bench: Path, data: Path, tasks: Sequence[str]) -> None:
                     stream.write(json.dumps(line) + "\n")
 
 
-def lines_of(suite: str, layers: int = LAYERS) -> list[dict[str, Any]]:
-    return [line for line in read_lines(RESULTS / f"{suite}.jsonl").values() if line["layers"] == layers]
+def lines_of(suite: str) -> list[dict[str, Any]]:
+    lines = read_lines(RESULTS / f"{suite}.jsonl").values()
+    return [line for line in lines if line["layers"] == LAYERS[suite]]
 
 
 def audits() -> list[dict[str, Any]]:
@@ -151,7 +152,7 @@ def audits() -> list[dict[str, Any]]:
 def show() -> None:
     """Write the tables of both pages."""
     found, few = Comparison(lines_of("suite_full"), audits()), Comparison(lines_of("suite_rows"), [])
-    base = Comparison(lines_of("suite_base", BASE_LAYERS), [])
+    base = Comparison(lines_of("suite_base"), [])
     of = {"lines": len(found.lines), "few": len(few.lines), "base": len(base.lines), "audits": len(audits())}
     parts = [
         ("suite_full", OVERVIEW, markdown([*found.over_tasks()])),
