@@ -19,19 +19,19 @@ transformers.logging.set_verbosity_error()
 torch.set_num_threads(1)
 
 
-WHOLE_JOBS = {"bench", "cli", "commands", "demo", "export", "report"}
-"""Folders whose tests run whole jobs, as users run them. Shapes are checked in all other folders: a quarter of a job's
-time goes there."""
-WHOLE_TRAININGS = {
-    "amortising", "answers_first", "distributed", "runs", "shares", "stored", "trainer_parity", "weight_average",
+WHOLE_JOBS = {
+    "bench", "cli", "commands", "demo", "export", "report", "training/test_amortising", "training/test_answers_first",
+    "training/test_distributed", "training/test_runs", "training/test_shares", "training/test_stored",
+    "training/test_trainer_parity", "training/test_weight_average",
 }  # fmt: skip
-"""The same for whole trainings; those of test_trainer.py, of every method, are checked."""
+"""Folders and files whose tests run whole jobs or trainings, as users run them. Shapes are checked in all others, such
+as test_trainer.py with every method: a quarter of a job's time goes there."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    folder, name = item.path.parent.name, item.path.stem.removeprefix("test_")
-    whole = folder in WHOLE_JOBS or (folder == "training" and name in WHOLE_TRAININGS)
+    folder = item.path.parent.name
+    whole = not WHOLE_JOBS.isdisjoint({folder, f"{folder}/{item.path.stem}"})
     jaxtyping.config.update("jaxtyping_disable", whole)
 
 

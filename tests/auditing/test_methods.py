@@ -295,14 +295,15 @@ def test_tokens_are_drawn_from_those_of_the_collator_or_else_of_the_rows() -> No
 
 
 @pytest.mark.parametrize("family", ["bert", "deberta_v2", "gpt2"])
-@pytest.mark.parametrize("name", [*all_methods(), "tokens"])
+@pytest.mark.parametrize("name", [*all_methods(), "mask", "tokens"])
 def test_company_and_order_change_nothing(name: str, family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A row's map is the same alone and in a batch with longer rows, in any order and on either side's padding."""
     model, rows = model_of(family), rows_of()
     collate = Collator(tokenizer(WORDS), token_pool=torch.arange(5, 12))
     smaller = {
         "tokens": IntegratedGradients(6, baseline="tokens", draws=2),
-        "integrated_gradients": IntegratedGradients(6),
+        "mask": IntegratedGradients(6, baseline="mask"),
+        "integrated_gradients": IntegratedGradients(6, baseline="zero"),
         "smoothgrad": method("smoothgrad", samples=4),
     }
     used = smaller.get(name) or named(name)
