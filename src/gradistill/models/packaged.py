@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from importlib.util import find_spec
 from pathlib import Path
 
 from gradistill.errors import ModelError
+from gradistill.io import checksum_of
 
 PACKAGED = "minilm-l6"
 """The name of the packaged model: all-MiniLM-L6-v2, BERT architecture, 6 layers × 384, Apache-2.0."""
@@ -32,7 +32,7 @@ def packaged_model() -> Path:
             remedy="pip install 'gradistill[demo]', or name a model folder or hub id",
         )
     folder = Path(spec.submodule_search_locations[0]) / "model"
-    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    digest = checksum_of(folder / "model.safetensors")
     if digest != _PACKAGED_SHA256:
         raise ModelError(
             f"the packaged model's weights have SHA-256 {digest}",

@@ -46,7 +46,9 @@ class IntegratedGradients:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_whole_numbers(self, **({} if self.steps == "auto" else {"steps": 1}), draws=1, seed=0)
+        if self.steps != "auto":
+            check_whole_numbers(self, steps=1)
+        check_whole_numbers(self, draws=1, seed=0)
         check_baseline(self.baseline)
         if not (isinstance(self.tolerance, int | float) and 0 < self.tolerance < inf):
             raise RecipeError(
