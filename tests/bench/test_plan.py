@@ -114,6 +114,29 @@ def test_paths_are_relative_to_the_file_and_to_the_caller_where_the_command_line
     assert read_plan(file, "elsewhere").tasks["sst2"].data == "elsewhere/sst2"
 
 
+def test_models_are_relative_to_the_file_too_and_a_hub_id_stays(tmp_path: Path) -> None:
+    (tmp_path / "small").mkdir()
+    here = str(tmp_path / "small")
+    checkpoints = ["student.checkpoint=small", "student.layers=null"]
+    plan = read_plan(
+        written(
+            tmp_path,
+            tasks={"mrpc": {"method_set": {"of_task": checkpoints}}},
+            methods={
+                "kd": None,
+                "own": {"method": "kd", "set": checkpoints},
+                "hub": {"method": "kd", "set": ["student.checkpoint=owner/small", "student.layers=null"]},
+                "of_task": {"method": "kd"},
+            },
+            teacher={"model": "small"},
+            seeds=[0],
+        )
+    )
+    found = {cell.method: cell.recipe.student.checkpoint for cell in cells(plan)}
+    assert plan.teacher.model == here
+    assert found == {"kd": None, "own": here, "hub": "owner/small", "of_task": here}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -177,7 +177,10 @@ class Cell:
 
 
 def read_plan(file: Path, data: str | None = None) -> BenchPlan:
-    """The plan in a file; its paths are relative to the file's folder. ``data`` takes the place of its own.
+    """The plan in a file. ``data`` takes the place of its own.
+
+    Its paths (``data``, ``teacher``, ``teacher.model``, ``student.checkpoint`` in ``set``) are relative to the file's
+    folder; what is not there is taken as it is written: a hub id, or a path from the current folder.
 
     Raises RecipeError, with the nearest name for an unknown key, method or baseline.
     """
@@ -188,9 +191,22 @@ def read_plan(file: Path, data: str | None = None) -> BenchPlan:
         raise refusal(error, BenchPlan, kind="bench") from error
     home = file.resolve().parent
     tasks = {name: _settled(name, task, plan, home, data) for name, task in plan.tasks.items()}
+    methods = {
+        name: method.model_copy(update={"set": _changes_from(home, method.set)})
+        for name, method in plan.methods.items()
+    }
+    teacher = plan.teacher.model_copy(update={"model": _from(home, plan.teacher.model)})
     _check_names(plan)
     _refuse_secrets(plan)
-    return plan.model_copy(update={"tasks": tasks, "data": data or plan.data})
+    return plan.model_copy(
+        update={
+            "tasks": tasks,
+            "methods": methods,
+            "teacher": teacher,
+            "set": _changes_from(home, plan.set),
+            "data": data or plan.data,
+        }
+    )
 
 
 def suite(name: str) -> Path:
@@ -256,8 +272,25 @@ def _settled(name: str, task: TaskPlan, plan: BenchPlan, home: Path, data: str |
     )  # by the command line: relative to where that is typed
     place = source if from_command_line else _from(home, source)
     teacher = None if task.teacher is None else _from(home, task.teacher)
-    known = task.task or (name if name in TASKS else None)
-    return task.model_copy(update={"data": place, "teacher": teacher, "task": known})
+    return task.model_copy(
+        update={
+            "data": place,
+            "teacher": teacher,
+            "task": task.task or (name if name in TASKS else None),
+            "set": _changes_from(home, task.set),
+            "method_set": {of: _changes_from(home, changes) for of, changes in task.method_set.items()},
+        }
+    )
+
+
+def _changes_from(home: Path, changes: Changes) -> Changes:
+    """Changes of a recipe, in which a student's checkpoint is a path that the file means."""
+    found = []
+    for change in changes:
+        name, _, source = change.partition("=")
+        checkpoint = name.strip() == "student.checkpoint"
+        found.append(f"{name}={_from(home, source.strip())}" if checkpoint else change)
+    return tuple(found)
 
 
 def _from(home: Path, source: str) -> str:
