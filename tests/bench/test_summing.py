@@ -47,6 +47,14 @@ def of(panel: dict[str, Any], method: str) -> dict[str, Any]:
     return next(row for row in panel["rows"] if row["method"] == method)
 
 
+def test_a_constant_answer_stands_beside_the_teacher(tmp_path: Path) -> None:
+    lines = [row | {"constant_eval": {"accuracy": 0.55}} for row in LINES]
+    assert "Teacher: accuracy 0.900. Constant answer: accuracy 0.550." in bench_tables(
+        summary(lines, [], {}, plan_of(tmp_path))
+    )
+    assert "Constant" not in bench_tables(summary(LINES, [], {}, plan_of(tmp_path)))
+
+
 def test_the_floor_is_a_row_of_its_own(tmp_path: Path) -> None:
     """One untrained student a seed; the loyalties of methods that start alike are the same."""
     lines = [

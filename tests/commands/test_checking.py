@@ -108,8 +108,23 @@ def test_a_regression_that_does_not_rise_with_the_scores_is_warned_of(small: Any
     good = audit(str(teacher), [str(teacher)], small.choice("score"), tmp_path / "a", FEW)
     bad = audit(str(negated), [str(teacher)], small.choice("score"), tmp_path / "b", FEW)
     assert good["metrics"]["teacher"]["spearman"] == pytest.approx(-bad["metrics"]["teacher"]["spearman"])
-    weak = ["no better than a constant" in " ".join(found["warnings"]) for found in (good, bad)]
+    weak = ["teacher is no better than a constant" in " ".join(found["warnings"]) for found in (good, bad)]
     assert sorted(weak) == [False, True]
+
+
+def test_a_student_that_has_learnt_nothing_is_warned_of(small: Any, good: Path, tmp_path: Path) -> None:
+    """It gives every label the other's name; its teacher is right on all rows."""
+    useless = changed(good, tmp_path / "useless", order=[1, 0], labels=["negative", "positive"])
+    found = audit(str(good), [useless], small.choice("two"), tmp_path / "audit", FEW)
+    assert found["doubts"] == []
+    assert [w for w in found["warnings"] if "constant answer" in w] == [
+        "the student 'useless' is no better than a constant answer: its accuracy is 0.000, and 'negative' for every "
+        "row gives 0.500. Check the labels and the data, or train it for longer"
+    ]
+    assert found["metrics"]["useless"]["accuracy"] == 0.0
+    assert found["constant_metrics"]["accuracy"] == 0.5
+    page = (tmp_path / "audit" / "audit.md").read_text(encoding="utf-8")
+    assert "| constant answer | 0.500 |" in page
 
 
 def test_a_student_with_the_same_labels_in_another_order_is_audited_by_name(

@@ -17,7 +17,6 @@ from gradistill.data.tasks import (
     compute_metrics,
     get_task,
     label_key,
-    no_better_than_constant,
 )
 from gradistill.errors import DataError, RecipeError
 
@@ -133,15 +132,6 @@ def test_thresholds_have_the_highest_f1_of_all() -> None:
     assert thresholds[3] == 0.5
     unlabelled = np.vstack([gold, np.full((1, 4), np.nan)])
     np.testing.assert_array_equal(choose_thresholds(np.vstack([logits, logits[:1]]), unlabelled), thresholds)
-
-
-def test_predicted_labels_that_are_no_better_than_the_same_for_every_row() -> None:
-    gold = np.array([[1, 0, 0], [1, 1, 0], [1, 1, 0], [0, 0, 1]], float)
-    same = np.tile([True, True, False], (4, 1))
-    assert no_better_than_constant(THREE, gold > 0, gold) is None
-    # a and b for every row: 2 · 5 / (8 + 6)
-    assert "gives 0.714" in str(no_better_than_constant(THREE, same, gold))
-    assert no_better_than_constant(THREE, gold > 0, np.full((4, 3), np.nan)) is None
 
 
 def test_a_task_of_several_labels_has_its_own_metrics() -> None:

@@ -68,6 +68,15 @@ def _headings(text: str) -> list[str]:
     return [tokens[k + 1].content for k, token in enumerate(tokens) if token.type == "heading_open"]
 
 
+def test_a_constant_answer_has_a_column_where_it_was_measured():
+    known = _facts(
+        constant_eval={"accuracy": 0.684, "f1": 0.812}, test={"f1": 0.7}, constant_test={"f1": 0.8}
+    )
+    assert "| f1 | 0.870 | – | 0.812 |" in model_card(known)
+    assert "| f1 | 0.700 | – | 0.800 |" in model_card(known)
+    assert "constant" not in model_card(_facts())
+
+
 def test_front_matter():
     data = {"source": "mrpc", "rows": {"train": 3576}, "text_columns": ["a", "b"]}
     assert _front_matter(model_card(_facts(license="apache-2.0", data=data))) == {

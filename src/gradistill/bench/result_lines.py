@@ -24,6 +24,7 @@ def done(
     kept = (
         "eval",
         "teacher_eval",
+        "constant_eval",
         "loyalty",
         "timing",
         "student",

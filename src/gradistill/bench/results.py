@@ -69,6 +69,7 @@ def _panel(lines: Sequence[Line], plan: BenchPlan) -> dict[str, Any]:
         "select": first["select"],
         "positive": first.get("positive"),
         "teacher": first["teacher_eval"],
+        "constant": first.get("constant_eval"),
         "untrained": _untrained(lines),
         "rows": rows,
     }

@@ -26,10 +26,10 @@ from gradistill.commands.audit_choice import AuditChoice
 from gradistill.commands.audit_model import AnyModel, AuditModel
 from gradistill.commands.audit_models import AuditModels, check_students
 from gradistill.commands.data_warnings import (
+    constant_answer_warning,
     log_splits,
     overlap_with_training,
     refuse_other_kind_of_model,
-    teacher_warning,
     with_positive,
 )
 from gradistill.commands.examination import EXAMPLES, AuditRows, Examination
@@ -42,6 +42,7 @@ from gradistill.commands.run_result import AuditResult
 from gradistill.commands.teacher_prompt import refuse_other_columns
 from gradistill.commands.token_examination import NOT_DEFINED, TokenExamination
 from gradistill.data import DataChoice, Splits, align_labels, read_splits
+from gradistill.data.constant_answer import constant_metrics
 from gradistill.data.data_source import Source
 from gradistill.data.label_metrics import MULTI_LABEL_METRICS
 from gradistill.data.label_names import Outputs
@@ -192,7 +193,8 @@ def audit(
         if of_words:
             del found["attribution"]
         found |= {"overlap": overlap, **_task_metrics(audited, splits), "doubts": doubts}
-        found["warnings"] = [*splits.warnings, *warnings, *random, *doubts]
+        weak = [] if doubts else _weak_students(audited, splits)
+        found["warnings"] = [*splits.warnings, *warnings, *random, *doubts, *weak]
         found = judged(found, choice.limits)
         examples = chosen_examples(draft / EXAMPLES, choice.examples, seed=choice.seed)
         (draft / PAGE).write_bytes(audit_page(found, examples).encode("utf-8", "backslashreplace"))
@@ -209,15 +211,17 @@ def _task_metrics(audited: Audited, splits: Splits) -> dict[str, Any]:
     gold = audited.columns[0].get("gold")
     if gold is None:
         return {"metrics": {}}
+    constant = {"constant_metrics": constant_metrics(splits.task, gold)}
     if splits.task.multi_label:
-        return {"metrics": _metrics_of_several(audited, splits, gold)}
+        return constant | {"metrics": _metrics_of_several(audited, splits, gold)}
     students = {name: _predicted(audited, k, "student") for k, name in enumerate(audited.names)}
     models = students | {"teacher": _predicted(audited, 0, "teacher")}
     known = np.isfinite(gold) if splits.task.labels is None else gold >= 0
     if not known.any():
         return {"metrics": {}}
     order = dict.fromkeys(("teacher", *models))
-    return {"metrics": {name: metrics_of(splits.task, models[name][known], gold[known]) for name in order}}
+    metrics = {name: metrics_of(splits.task, models[name][known], gold[known]) for name in order}
+    return constant | {"metrics": metrics}
 
 
 def _metrics_of_words(audited: Audited, task: Task) -> dict[str, dict[str, float]]:
@@ -272,8 +276,20 @@ def _doubts(audited: Audited, splits: Splits) -> list[str]:
     gold = audited.columns[0].get("gold")
     if gold is None:
         return []
-    warning = teacher_warning(splits.task, _predicted(audited, 0, "teacher"), gold)
+    warning = constant_answer_warning(splits.task, _predicted(audited, 0, "teacher"), gold)
     return [warning] if warning else []
+
+
+def _weak_students(audited: Audited, splits: Splits) -> list[str]:
+    """Students that are no better than a constant answer, where their teacher is better."""
+    gold = audited.columns[0].get("gold")
+    if gold is None or splits.task.token_labels:
+        return []
+    found = [
+        constant_answer_warning(splits.task, _predicted(audited, k, "student"), gold, f"student {name!r}")
+        for k, name in enumerate(audited.names)
+    ]
+    return [*filter(None, found)]
 
 
 def _now() -> str:

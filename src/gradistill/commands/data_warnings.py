@@ -16,11 +16,12 @@ from gradistill.auditing import predict_logits
 from gradistill.commands.run_folder import record_of
 from gradistill.data import DataChoice, Splits, Task
 from gradistill.data.batching import Collate
+from gradistill.data.constant_answer import no_better_than_constant
 from gradistill.data.data_source import is_path, path_text
 from gradistill.data.overlap import as_text, overlap, texts_of
 from gradistill.data.split_tables import Wanted, read_source
 from gradistill.data.table import with_fields
-from gradistill.data.tasks import label_key, no_better_than_constant
+from gradistill.data.tasks import label_key
 from gradistill.errors import DataError, RecipeError
 from gradistill.models.facts import thresholds_of
 from gradistill.printing import NO_PREFIX, log_line
@@ -55,17 +56,18 @@ def weak_teacher_warning(teacher: nn.Module, encoded: Dataset, collate: Collate,
     some = encoded if len(encoded) <= ROWS else encoded.shuffle(seed=0).select(range(ROWS))
     logits = predict_logits(teacher, some, collate)
     predicted = task.predicted(logits, thresholds_of(teacher))
-    return teacher_warning(task, predicted, np.asarray(some["labels"][:]))
+    return constant_answer_warning(task, predicted, np.asarray(some["labels"][:]))
 
 
-def teacher_warning(
+def constant_answer_warning(
     task: Task, predicted: np.ndarray, labels: np.ndarray, owner: str = "teacher"
 ) -> str | None:
     """A warning where what ``Task.predicted`` returns is no better than one prediction for every row."""
     problem = no_better_than_constant(task, predicted, labels)
     if problem is None:
         return None
-    return f"the {owner} is no better than a constant answer: {problem}. Check the labels and the data"
+    remedy = "Check the labels and the data, or train it for longer"
+    return f"the {owner} is no better than a constant answer: {problem}. {remedy}"
 
 
 def refuse_other_kind_of_model(task: Task, multi_label: bool, owner: str, tokens: bool = False) -> None:

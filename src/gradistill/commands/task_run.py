@@ -19,11 +19,12 @@ from gradistill.auditing.loyalty_measures import Loyalty
 from gradistill.auditing.statistics import Estimate
 from gradistill.commands.augment import transfer_rows_of
 from gradistill.commands.cached_predictions import cached_predictions
-from gradistill.commands.data_warnings import teacher_warning, weak_teacher_warning
+from gradistill.commands.data_warnings import constant_answer_warning, weak_teacher_warning
 from gradistill.commands.loyalty_sample import LoyaltySample
 from gradistill.commands.signal_stores import AUTO, StoreChoice, StoreRows, plan_store, stored_teacher
 from gradistill.commands.training_run import EncodedRows, Run
 from gradistill.data import Collator, Encoded, Splits, Task, compute_metrics, encode
+from gradistill.data.constant_answer import constant_metrics
 from gradistill.data.label_metrics import choose_thresholds
 from gradistill.data.transfer_rows import TransferRows
 from gradistill.data.windows import encode_windows, pooled, text_labels, window_counts
@@ -289,6 +290,7 @@ class TaskRun(Run):
             **chosen,
             "eval": self._metrics(predictions, validation),
             "teacher_eval": self._metrics(reference, validation) if reference else None,
+            "constant_eval": constant_metrics(self.task, text_labels(validation)),
             "loyalty": loyal,
             "warnings": [*self.splits.warnings, *self._doubts(predictions, reference, validation)],
         }
@@ -349,9 +351,10 @@ class TaskRun(Run):
 
     def tested(self, test: Dataset | None) -> dict[str, Any]:
         """The metrics of the models on the test split, which nothing was chosen by; None where there is none."""
-        found: dict[str, Any] = {"test": None, "teacher_test": None}
+        found: dict[str, Any] = {"test": None, "teacher_test": None, "constant_test": None}
         if test is None:
             return found
+        found["constant_test"] = constant_metrics(self.task, text_labels(test))
         names = {"student": "test", "teacher": "teacher_test"}
         models = {names[owner]: reader.model for owner, reader in self.models.readers()}
         labels, collate = text_labels(test), Collator(self.tokenizer)
@@ -366,11 +369,16 @@ class TaskRun(Run):
     def _doubts(
         self, predictions: Predictions, reference: Predictions | None, validation: Dataset
     ) -> list[str]:
-        """What is wrong with the teacher, or without one with the model that may become one."""
-        judged, owner = (predictions, "model") if reference is None else (reference, "teacher")
-        predicted = self.task.predicted(judged.logits, judged.thresholds)
-        warning = teacher_warning(self.task, predicted, text_labels(validation), owner)
-        return [warning] if warning else []
+        """What is wrong with the teacher or, where nothing is, with the student; without a teacher with the model that
+        may become one."""
+        student = "student" if reference else "model"
+        for owner, judged in (("teacher", reference), (student, predictions)):
+            if judged is not None:
+                predicted = self.task.predicted(judged.logits, judged.thresholds)
+                warning = constant_answer_warning(self.task, predicted, text_labels(validation), owner)
+                if warning:
+                    return [warning]
+        return []
 
     def _metrics(self, predictions: Predictions, validation: Dataset) -> dict[str, float]:
         labels = text_labels(validation)

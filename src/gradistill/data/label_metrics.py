@@ -104,22 +104,3 @@ def _best(probabilities: np.ndarray, gold: np.ndarray) -> float:
     between = np.concatenate([[values[0] / 2], (values[:-1] + values[1:]) / 2])
     best = between[np.isclose(f1, f1.max(), rtol=1e-12, atol=0)]
     return float(best[np.abs(best - HALF).argmin()])
-
-
-def no_better_than_some_labels(
-    names: tuple[str, ...], predicted: np.ndarray, flags: np.ndarray
-) -> str | None:
-    """What is wrong with predicted flags whose micro F1 is no higher than that of the same labels for every row."""
-    known = np.isfinite(flags).all(axis=1)
-    flags, predicted = flags[known] > 0, np.asarray(predicted)[known] > 0
-    if not flags.any() or flags.all():
-        return None
-    counts = np.sort(flags.sum(axis=0))[::-1].cumsum()
-    constant = 2 * counts / (len(flags) * np.arange(1, len(counts) + 1) + counts[-1])
-    best = int(constant.argmax())
-    value = 2 * (flags & predicted).sum() / (flags.sum() + predicted.sum())
-    if value > constant[best]:
-        return None
-    usual = names[int(flags.sum(axis=0).argmax())]
-    same = repr(usual) if not best else f"the same {best + 1} labels"
-    return f"its micro F1 is {value:.3f}, and {same} for every row gives {constant[best]:.3f}"

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gradistill.data.label_metrics import MULTI_LABEL_METRICS, assigned, no_better_than_some_labels
+from gradistill.data.label_metrics import MULTI_LABEL_METRICS, assigned
 from gradistill.data.span_metrics import SPAN_F1, TOKEN_METRICS, token_metrics
 from gradistill.errors import DataError, RecipeError, nearest
 
@@ -207,7 +207,8 @@ def _accuracy(labels: np.ndarray, predicted: np.ndarray, _: Task) -> float:
 def _matthews(labels: np.ndarray, predicted: np.ndarray, _: Task) -> float:
     from sklearn.metrics import matthews_corrcoef
 
-    return float(matthews_corrcoef(labels, predicted))
+    one_sided = not np.ptp(labels) or not np.ptp(predicted)  # 0, where scikit-learn warns too
+    return 0.0 if one_sided else float(matthews_corrcoef(labels, predicted))
 
 
 def _spearman(labels: np.ndarray, scores: np.ndarray) -> float:
@@ -281,30 +282,6 @@ def metrics_of(task: Task, predicted: np.ndarray, labels: np.ndarray) -> dict[st
     truth = np.asarray(labels, np.float64).reshape(-1)
     scores = np.asarray(predicted, np.float64).reshape(-1)
     return {name: SCORE_METRICS[name](truth, scores) for name in task.metrics}
-
-
-def no_better_than_constant(task: Task, predicted: np.ndarray, labels: np.ndarray) -> str | None:
-    """What is wrong with predictions that are no better than one prediction for every row; None where they are.
-
-    ``predicted`` are class ids, scores, or flags of several labels. Rows without a label are left out; labels that do
-    not differ decide nothing.
-    """
-    labels = np.asarray(labels)
-    if task.multi_label:
-        return no_better_than_some_labels(task.labels or (), predicted, labels)
-    known = task.labelled(labels)
-    labels, predicted = labels[known], np.asarray(predicted).reshape(-1)[known]
-    if len(labels) < 2 or np.ptp(labels) == 0:
-        return None
-    if task.labels is None:
-        value = SCORE_METRICS["spearman"](labels, predicted)
-        return f"its predictions do not rise with the scores (Spearman {value:.3f})" if value <= 0 else None
-    counts = np.bincount(labels, minlength=len(task.labels))
-    usual, accuracy = int(counts.argmax()), float((predicted == labels).mean())
-    share = counts[usual] / len(labels)
-    if accuracy > share:
-        return None
-    return f"its accuracy is {accuracy:.3f}, and {task.labels[usual]!r} for every row gives {share:.3f}"
 
 
 _NLI = ("entailment", "neutral", "contradiction")

@@ -43,6 +43,7 @@ from gradistill.report.html import asset, page_template, policy
 from gradistill.report.model_card import audit_warnings, public_name
 from gradistill.report.number_text import count, decimal, finite
 from gradistill.report.page_examples import browser_data, embedded, has_labels, has_reasons
+from gradistill.report.run_summary import audit_scores
 from gradistill.report.svg import Plot
 
 SLICES = (
@@ -176,14 +177,14 @@ def _lines(row: Row, students: Sequence[str]) -> list[tuple[str, TableCell]]:
 
 def _metrics(audit: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any] | None:
     """The task's own metrics, a row a model."""
-    found: Mapping[str, Any] = audit.get("metrics") or {}
-    heads = ordered(found.values())
+    found = audit_scores(audit)
+    heads = ordered([scores for _, scores in found])
     if not heads:
         return None
     positive = (audit.get("data") or {}).get("positive")
     rows = [
         (names.get(model, public_name(model)), [decimal(scores.get(n)) for n in heads])
-        for model, scores in found.items()
+        for model, scores in found
     ]
     return {"heads": [capital(title_of(metric_title(name, positive))) for name in heads], "rows": rows}
 

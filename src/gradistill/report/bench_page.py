@@ -86,15 +86,19 @@ def _panel(panel: Mapping[str, Any], bench: Mapping[str, Any]) -> dict[str, Any]
         if any(row["apart"].values()):
             apart = [_signed(row["apart"].get(name)) for name in names]
             rows.append({"name": f"from {bench['baseline']}", "seeds": None, "cells": apart})
-    teacher = ", ".join(
-        f"{metric_title(name, panel.get('positive'))} {decimal(value)}"
-        for name, value in (panel["teacher"] or {}).items()
+    teacher, constant = (
+        ", ".join(
+            f"{metric_title(name, panel.get('positive'))} {decimal(value)}"
+            for name, value in (panel.get(owner) or {}).items()
+        )
+        for owner in ("teacher", "constant")
     )
     rows_of = (bench["teachers"].get(panel["task"]) or {}).get("rows") or {}
     return {
         "task": panel["task"],
         "layers": panel["layers"],
         "teacher": teacher,
+        "constant": constant,
         "rows_of": [(name, count(n)) for name, n in rows_of.items()],
         "heads": [capital(metric_title(name, panel.get("positive"))) for name in names],
         "rows": rows,

@@ -74,8 +74,8 @@ def model_card(facts: Mapping[str, Any]) -> str:
         template=(facts.get("teacher_source") or {}).get("template"),
         columns=[_model(r, m) for r, m in ((role_of(facts), student), ("teacher", teacher)) if m],
         role=role_of(facts),
-        metrics=_metric_rows(facts.get("eval") or {}, facts.get("teacher_eval") or {}, facts.get("positive")),
-        tested=_metric_rows(facts.get("test") or {}, facts.get("teacher_test") or {}, facts.get("positive")),
+        metrics=_metric_rows(facts, "eval"),
+        tested=_metric_rows(facts, "test"),
         warnings=list(facts.get("warnings") or ()),
         overlap=overlap_sentence(facts.get("overlap")),
         data=_data(facts.get("data"), facts.get("texts")),
@@ -161,13 +161,14 @@ def _model(role: str, model: Mapping[str, Any]) -> dict[str, Any]:
     return {"role": role} | {key: model.get(key) for key in ("name", "layers", "hidden", "parameters")}
 
 
-def _metric_rows(
-    student: Mapping[str, Any], teacher: Mapping[str, Any], positive: str | None
-) -> list[dict[str, Any]]:
-    names = dict.fromkeys([*student, *teacher])
+def _metric_rows(facts: Mapping[str, Any], split: str) -> list[dict[str, Any]]:
+    """A row a metric: of the student, the teacher and the constant answer."""
+    owners = {"student": split, "teacher": f"teacher_{split}", "constant": f"constant_{split}"}
+    scores = {owner: facts.get(key) or {} for owner, key in owners.items()}
     return [
-        {"name": metric_title(n, positive), "student": student.get(n), "teacher": teacher.get(n)}
-        for n in names
+        {"name": metric_title(name, facts.get("positive"))}
+        | {owner: of.get(name) for owner, of in scores.items()}
+        for name in dict.fromkeys([*scores["student"], *scores["teacher"]])
     ]
 
 

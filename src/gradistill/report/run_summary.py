@@ -20,6 +20,8 @@ FLOOR_NOTE = (
 )
 
 
+CONSTANT = "constant answer"
+"""The row of what the best of all constant answers reaches in each metric."""
 COLUMNS_OF_METRICS = 2
 """Metrics that stand beside a model's sizes; more have a table of their own, which fits 80 columns."""
 
@@ -32,7 +34,7 @@ def role_of(metrics: Mapping[str, Any]) -> str:
 @dataclass(frozen=True)
 class RunModel:
     """One model of a run: its role, what ``metrics.json`` holds of it, and its metrics by the names that people read,
-    on the validation and on the test rows."""
+    on the validation and on the test rows. The constant answer is one too, about which there is nothing more."""
 
     role: str
     about: Mapping[str, Any]
@@ -41,26 +43,29 @@ class RunModel:
 
 
 def run_models(metrics: Mapping[str, Any]) -> list[RunModel]:
-    """The teacher, if there is one, and the trained model."""
+    """The teacher, if there is one, the trained model, and the constant answer, if it was measured."""
 
-    def titled(scores: Mapping[str, float] | None) -> dict[str, float]:
-        return {metric_title(name, metrics.get("positive")): value for name, value in (scores or {}).items()}
+    def of(role: str, about: Mapping[str, Any] | None, scores: str, tested: str) -> RunModel:
+        named = [
+            {
+                metric_title(name, metrics.get("positive")): value
+                for name, value in (metrics.get(key) or {}).items()
+            }
+            for key in (scores, tested)
+        ]
+        return RunModel(role, about or {}, *named)
 
-    return [
-        RunModel(role, about, titled(metrics.get(scores)), titled(metrics.get(tested)))
-        for role, about, scores, tested in (
-            ("teacher", metrics.get("teacher"), "teacher_eval", "teacher_test"),
-            (role_of(metrics), metrics.get("student"), "eval", "test"),
-        )
-        if about
-    ]
+    teacher = of("teacher", metrics.get("teacher"), "teacher_eval", "teacher_test")
+    student = of(role_of(metrics), metrics.get("student"), "eval", "test")
+    constant = of(CONSTANT, None, "constant_eval", "constant_test")
+    return [m for m in (teacher, student, constant) if m.about or (m is constant and m.scores)]
 
 
 def run_table(metrics: Mapping[str, Any]) -> RenderableType:
     """What ``metrics.json`` holds, as tables."""
     models = run_models(metrics)
     found = [
-        ({"model": m.role} | {name: m.about[name] for name in ("name", "layers", "parameters")}, m.scores)
+        ({"model": m.role} | {name: m.about.get(name) for name in ("name", "layers", "parameters")}, m.scores)
         for m in models
     ]
     title = f"{metrics['method']} on {metrics['task']}, seed {metrics['seed']}"
@@ -176,5 +181,11 @@ def audit_metrics(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
     positive = (audit.get("data") or {}).get("positive")
     return [
         {"model": model, **{metric_title(name, positive): value for name, value in scores.items()}}
-        for model, scores in (audit.get("metrics") or {}).items()
+        for model, scores in audit_scores(audit)
     ]
+
+
+def audit_scores(audit: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """The task's metrics of each model of an audit, and last those of the constant answer."""
+    constant = audit.get("constant_metrics")
+    return [*(audit.get("metrics") or {}).items(), *([(CONSTANT, constant)] if constant else [])]
