@@ -240,10 +240,11 @@ class Comparison:
         return "\n\n".join(markdown([*self.by_task(title)]) for title in titles if self.columns[title])
 
     def by_task(self, title: str) -> Iterator[dict[str, str]]:
-        """A row a method; the first of the metric is the teacher's."""
+        """A row a method; the first of the metric are the constant answer's and the teacher's."""
         if title == "metric":
-            taught = {line["task"]: line["teacher_eval"][line["select"]] for line in self.lines}
-            yield {title: "teacher"} | {task: f"{taught[task]:.3f}" for task in self.every_task}
+            for owner, key in (("constant answer", "constant_eval"), ("teacher", "teacher_eval")):
+                of = {line["task"]: line[key][line["select"]] for line in self.lines}
+                yield {title: owner} | {task: shown(of[task]) for task in self.every_task}
         for method in (FLOOR, *self.methods):
             if method in self.columns[title]:
                 yield {title: shown_name(method)} | {
