@@ -11,7 +11,7 @@ from gradistill import AuditChoice, DataChoice, ExportChoice
 from gradistill.auditing.methods import IntegratedGradients
 from gradistill.auditing.methods.shapley import Shapley
 from gradistill.auditing.methods.smoothgrad import SmoothGrad
-from gradistill.errors import RecipeError, check_whole_numbers
+from gradistill.errors import RecipeError, check_number, check_whole_numbers
 
 WRONG = [
     *((AuditChoice, name, -1) for name in ("seed", "faithfulness_rows", "response_rows", "floor_rows", "examples")),
@@ -26,6 +26,8 @@ WRONG = [
     (SmoothGrad, "samples", 0),
     *((SmoothGrad, "noise", wrong) for wrong in (-0.1, float("inf"))),
     (DataChoice, "validation_seed", -1),
+    *((DataChoice, "validation_share", wrong) for wrong in (0.0, 1.0, float("nan"))),
+    *((ExportChoice, "least_loyalty", wrong) for wrong in (-0.1, 1.1, float("nan"))),
 ]  # fmt: skip
 
 
@@ -44,6 +46,19 @@ def test_what_is_no_whole_number_is_refused(wrong: Any) -> None:
     choice = SimpleNamespace(rows=wrong)  # fields of a dataclass are checked in these tests before it can
     with pytest.raises(RecipeError, match=f"rows of SimpleNamespace is {wrong!r}"):
         check_whole_numbers(choice, rows=0)
+
+
+@pytest.mark.parametrize("wrong", [None, "0.5", True, float("nan"), 0, 1, 2])
+def test_what_is_no_number_between_the_ends_is_refused(wrong: Any) -> None:
+    with pytest.raises(RecipeError) as refused:
+        check_number(SimpleNamespace(share=wrong), "share", above=0.0, below=1.0)
+    assert f"share of SimpleNamespace is {wrong!r}" in str(refused.value)
+    assert "Expected: a number above 0 and below 1" in str(refused.value)
+
+
+def test_the_ends_themselves_pass_where_they_may() -> None:
+    for share in (0, 1, 0.5):
+        check_number(SimpleNamespace(share=share), "share", least=0.0, most=1.0)
 
 
 def test_whole_numbers_and_none_by_default_pass() -> None:

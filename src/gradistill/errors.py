@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from math import inf, isfinite
 
 REMEDY = "To do: "
 """What the line of an error begins with that says what to do."""
@@ -92,6 +93,32 @@ def check_whole_numbers(choice: object, **least: int) -> None:
                 expected=f"a whole number of {low} or more",
                 remedy=f"give such a number, or leave {name} out",
             )
+
+
+def check_number(
+    choice: object,
+    name: str,
+    *,
+    least: float = -inf,
+    most: float = inf,
+    above: float = -inf,
+    below: float = inf,
+) -> None:
+    """Raise RecipeError where an attribute of ``choice`` is no finite number, or beyond the ends that are given.
+
+    Example: ``check_number(ExportChoice(), "least_loyalty", least=0.0, most=1.0)``
+    """
+    value = getattr(choice, name)
+    number = isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+    if number and least <= value <= most and above < value < below:
+        return
+    ends = {"of at least": least, "above": above, "of at most": most, "below": below}
+    limits = " and ".join(f"{word} {end:g}" for word, end in ends.items() if isfinite(end))
+    raise RecipeError(
+        f"{name} of {type(choice).__name__} is {value!r}",
+        expected=f"a number {limits}",
+        remedy=f"give such a number, or leave {name} out",
+    )
 
 
 def nearest(name: object, known: Iterable[str]) -> str:

@@ -87,7 +87,7 @@ def test_scores_and_a_folder_without_validation_are_divided(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("share", [0, 1, -0.1, 1.5, float("nan")])
 def test_shares_that_are_none_are_refused(share: float) -> None:
-    with pytest.raises(RecipeError, match="a share between 0 and 1"):
+    with pytest.raises(RecipeError, match="a number above 0 and below 1"):
         load_splits(rows_of(10), validation_share=float(share))
 
 

@@ -127,7 +127,6 @@ def audit(
         )
     check_output(output, AUDIT, overwrite=overwrite)
     choice = replace(choice, limits=_figure_limits(choice.limits))
-    _check_parts(choice)
     refuse_other_columns(teacher, data)
     start = perf_counter()
     models = AuditModels.load(teacher, students, choice.reference, choice.loading)
@@ -358,21 +357,6 @@ def _settings(choice: AuditChoice, models: AuditModels) -> dict[str, Any]:
         "pairs of permutations for Shapley values": choice.shapley_pairs, "rows for floors": choice.floor_rows,
     }  # fmt: skip
     return {name: value for name, value in named.items() if value is not None}
-
-
-def _check_parts(choice: AuditChoice) -> None:
-    """Raise RecipeError for an option whose part reads no rows: it would do nothing."""
-    idle = {
-        "map_checks": (choice.map_checks and not choice.faithfulness_rows, "faithfulness_rows"),
-        "cascade": (choice.cascade and not (choice.floor_rows or choice.response_rows), "response_rows"),
-    }
-    for name, (without_rows, rows) in idle.items():
-        if without_rows:
-            raise RecipeError(
-                f"{name} was set, and {rows} is 0, so there are no rows for it",
-                expected=f"{rows} of 1 or more",
-                remedy=f"set {rows}, or leave {name} out",
-            )
 
 
 def _figure_limits(limits: Mapping[str, float]) -> dict[str, float]:

@@ -9,7 +9,7 @@ from gradistill.auditing.faithfulness import BEAM
 from gradistill.auditing.function_predictor import PredictFunction
 from gradistill.auditing.methods import Method
 from gradistill.auditing.methods.gradient_x_input import GradientXInput
-from gradistill.errors import check_whole_numbers
+from gradistill.errors import RecipeError, check_whole_numbers
 from gradistill.models.model_source import ModelSource
 from gradistill.models.teacher_loading import AS_IT_IS, TeacherLoading
 
@@ -66,3 +66,18 @@ class AuditChoice:
         counts = {"max_rows": 1, "max_length": 1, "beam": 1, "shapley_pairs": 1, "examples": 0, "seed": 0}
         parts = ("faithfulness_rows", "perturbed_rows", "response_rows", "shapley_rows", "floor_rows")
         check_whole_numbers(self, **counts, **dict.fromkeys(parts, 0))
+        self._check_idle_parts()
+
+    def _check_idle_parts(self) -> None:
+        """Raise RecipeError for an option whose part reads no rows: it would do nothing."""
+        idle = {
+            "map_checks": (self.map_checks and not self.faithfulness_rows, "faithfulness_rows"),
+            "cascade": (self.cascade and not (self.floor_rows or self.response_rows), "response_rows"),
+        }
+        for name, (without_rows, rows) in idle.items():
+            if without_rows:
+                raise RecipeError(
+                    f"{name} was set, and {rows} is 0, so there are no rows for it",
+                    expected=f"{rows} of 1 or more",
+                    remedy=f"set {rows}, or leave {name} out",
+                )

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import isfinite
 
 from gradistill.data.data_source import Source
-from gradistill.errors import RecipeError, check_whole_numbers, nearest
+from gradistill.errors import RecipeError, check_number, check_whole_numbers, nearest
 
 QUANTIZATIONS = ("int8", "int8-static")
 
@@ -76,12 +75,7 @@ class ExportChoice:
                 expected="texts, such as the training data",
                 remedy="give --trim-vocabulary TEXTS, or leave it out",
             )
-        if not (isfinite(self.least_loyalty) and 0 <= self.least_loyalty <= 1):
-            raise RecipeError(
-                f"least_loyalty is {self.least_loyalty}",
-                expected="a number from 0 to 1",
-                remedy="for example 0.98",
-            )
+        check_number(self, "least_loyalty", least=0.0, most=1.0)
         known = [f"{before}{name}" for before in ("", TO_TEACHER) for name in LOYALTIES]
         for name in self.limits:
             if figure_of(name) not in known:

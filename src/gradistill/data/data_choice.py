@@ -10,7 +10,7 @@ from typing import Literal, get_args
 
 from gradistill.data.data_source import Source, described_source, is_path, path_text
 from gradistill.data.tasks import Task
-from gradistill.errors import RecipeError, check_whole_numbers
+from gradistill.errors import RecipeError, check_number, check_whole_numbers
 
 LabelKind = Literal["classes", "scores", "multi_label", "tokens"]
 """What the labels are: names or numbers of classes, numbers to be predicted, any number of labels a row, or a tag for
@@ -60,13 +60,8 @@ class DataChoice:
                 remedy="choose one of them",
             )
         self._check_several()
-        share, seed = self.validation_share, self.validation_seed
-        if share is not None and not (isinstance(share, int | float) and 0 < share < 1):
-            raise RecipeError(
-                f"validation_share is {share!r}",
-                expected="a share between 0 and 1",
-                remedy="for example 0.1, which is a tenth of the rows",
-            )
+        if self.validation_share is not None:
+            check_number(self, "validation_share", above=0.0, below=1.0)
         pairs = self.label_map
         if pairs is not None and not (
             isinstance(pairs, Mapping)
@@ -78,9 +73,9 @@ class DataChoice:
                 remedy='for example {"refund": "LABEL_2", "login": "LABEL_0"}',
             )
         check_whole_numbers(self, validation_seed=0)
-        if seed and share is None:
+        if self.validation_seed and self.validation_share is None:
             raise RecipeError(
-                f"validation_seed is {seed}, and there is no validation_share",
+                f"validation_seed is {self.validation_seed}, and there is no validation_share",
                 expected="a share of the training rows that the seed draws",
                 remedy="give --validation-share, or leave --validation-seed out",
             )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf
 from typing import ClassVar, Literal
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from gradistill.attribution.adaptive_quadrature import integrated_to_tolerance
 from gradistill.attribution.quadrature import IntegrationResult, Path, integrated_in_steps
-from gradistill.errors import RecipeError, check_whole_numbers
+from gradistill.errors import check_number, check_whole_numbers
 from gradistill.signals.baselines import Baseline, baseline_embeddings, check_baseline
 from gradistill.signals.explained import EXPLAINED
 from gradistill.signals.forward_pass import ForwardPass
@@ -50,12 +49,7 @@ class IntegratedGradients:
             check_whole_numbers(self, steps=1)
         check_whole_numbers(self, draws=1, seed=0)
         check_baseline(self.baseline)
-        if not (isinstance(self.tolerance, int | float) and 0 < self.tolerance < inf):
-            raise RecipeError(
-                f"Integrated Gradients with a tolerance of {self.tolerance!r}",
-                expected="more than 0",
-                remedy="0.01 is usual",
-            )
+        check_number(self, "tolerance", above=0.0)
 
     @property
     def draws_tokens(self) -> bool:

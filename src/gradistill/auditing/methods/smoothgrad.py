@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from math import inf
 from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradistill.errors import RecipeError, check_whole_numbers
+from gradistill.errors import check_number, check_whole_numbers
 from gradistill.signals.explained import EXPLAINED
 from gradistill.signals.forward_pass import ForwardPass
 
@@ -34,10 +33,7 @@ class SmoothGrad:
 
     def __post_init__(self) -> None:
         check_whole_numbers(self, samples=1, seed=0)
-        if not (isinstance(self.noise, int | float) and 0 <= self.noise < inf):
-            raise RecipeError(
-                f"SmoothGrad with noise {self.noise!r}", expected="0 or more", remedy="0.15 is the paper's"
-            )
+        check_number(self, "noise", least=0.0)
 
     def __call__(self, forward: ForwardPass) -> Float[Tensor, "batch token"]:
         embedding, mask, path = forward.embedding, forward.batch.mask.unsqueeze(-1), forward.path(EXPLAINED)
