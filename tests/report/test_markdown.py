@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
+from gradistill.auditing.per_example import flat
 from gradistill.report.audit_markdown import audit_table
 from report.audits import LARGE, SMALL, assessed, audit, bare, estimate, hostile, regression, student
 
@@ -59,6 +60,14 @@ def test_a_figure_below_its_limit_says_so() -> None:
     _, rows, _ = _parsed(audit_table(audit()))
     found = {row[0]: row[1:] for row in rows}["loyalty: saliency loyalty"]
     assert found == ["0.712 (0.691–0.733), n 868", "0.532 (0.511–0.553), n 868, below the limit 0.600"]
+
+
+def test_a_limit_is_one_of_the_audited_rows_and_not_of_the_challenge() -> None:
+    groups = {"loyalty": {"label": estimate(0.5, 200)}, "challenge": {"label": estimate(0.9, 200)}}
+    failed = [{"student": SMALL, "figure": "label", "value": 0.5, "limit": 0.6}]
+    found = audit_table(audit(failed=failed, students=[student(SMALL, figures=groups)]))
+    assert found.count("below the limit 0.600") == 1
+    assert flat(groups)["label"]["value"] == 0.5
 
 
 def test_a_figure_may_be_failed_by_its_name_with_the_group() -> None:

@@ -21,6 +21,7 @@ AUDIT = {
             "figures": {
                 "loyalty": {"response": {"value": 0.6, "floor": 0.2}, "kappa": {"value": None, "floor": 0.1}},
                 "quality": {"student_accuracy": {"value": 0.75}},
+                "challenge": {"student_accuracy": {"value": 0.25}},
             },
         }
     ]
@@ -30,6 +31,7 @@ NUMBERS = {
     "audit/kd (3 layers)/response_floor": 0.2,
     "audit/kd (3 layers)/kappa_floor": 0.1,
     "audit/kd (3 layers)/student_accuracy": 0.75,
+    "audit/kd (3 layers)/challenge/student_accuracy": 0.25,
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 from scipy.special import expit
@@ -28,6 +29,7 @@ from gradistill.auditing.statistics import (
 )
 
 Columns = dict[str, np.ndarray]
+Figure = TypeVar("Figure")
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "loyalty": (
@@ -53,6 +55,9 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "watch": ("teacher_watched_share", "student_watched_share"),
 }  # fmt: skip
 """The figures of an audit, by what they are about."""
+
+CHALLENGE = "challenge"
+"""The group of the second split that an audit may look at. Its figures have the names of those of the first."""
 
 CORRELATIONS = {
     "prediction": ("student_prediction", "teacher_prediction"),
@@ -316,5 +321,6 @@ def as_dict(figures: Mapping[str, Mapping[str, Estimate]]) -> dict[str, dict[str
     return {group: {name: e.as_dict() for name, e in named.items()} for group, named in figures.items()}
 
 
-def flat(figures: Mapping[str, Mapping[str, Estimate]]) -> dict[str, Estimate]:
-    return {name: e for named in figures.values() for name, e in named.items()}
+def flat(figures: Mapping[str, Mapping[str, Figure]]) -> dict[str, Figure]:
+    """All figures by name, as estimates or as ``audit.json`` has them; without those of the challenge split."""
+    return {name: e for group, named in figures.items() if group != CHALLENGE for name, e in named.items()}

@@ -11,6 +11,7 @@ from gradistill.auditing.comparison import compared
 from gradistill.auditing.methods import Method
 from gradistill.auditing.per_example import (
     AGREEMENT,
+    CHALLENGE,
     GROUPS,
     PARTS,
     Columns,
@@ -184,7 +185,7 @@ def _figures(audited: Audited, k: int, seed: int) -> dict[str, dict[str, Estimat
     figures = _in_order(figures, audited.floor(k))
     if audited.challenge:
         wanted = (*PARTS, *GROUPS["quality"])
-        figures["challenge"] = flat(estimates(audited.challenge[k], wanted, seed=seed))
+        figures[CHALLENGE] = flat(estimates(audited.challenge[k], wanted, seed=seed))
     return figures
 
 

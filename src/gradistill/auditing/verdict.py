@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gradistill.auditing.figure_titles import title_of
+from gradistill.auditing.per_example import flat
 from gradistill.auditing.slices import MIN_ROWS, ranked
 
 PASS, WARN, FAIL = "pass", "warn", "fail"
@@ -98,13 +99,7 @@ def worst(parts: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _of_student(student: Mapping[str, Any], limits: Mapping[str, float]) -> dict[str, Any]:
-    figures = {
-        name: figure
-        for group, named in (student.get("figures") or {}).items()
-        if group != "challenge"
-        for name, figure in named.items()
-        if isinstance(figure, Mapping)
-    }
+    figures = {n: f for n, f in flat(student.get("figures") or {}).items() if isinstance(f, Mapping)}
     measured = figures | _derived(student)
     if "span" in figures:
         other = ("kappa", "prediction", "response")

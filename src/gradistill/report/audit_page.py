@@ -13,6 +13,7 @@ from typing import Any
 from markupsafe import Markup
 
 from gradistill.auditing.figure_titles import title_of
+from gradistill.auditing.per_example import CHALLENGE
 from gradistill.data.tasks import metric_title
 from gradistill.report.audit_plots import output_plots, slice_plots
 from gradistill.report.audit_tables import (
@@ -61,7 +62,6 @@ CASCADE_FIGURES = ("kappa", "prediction", "response", "flips", "shapley", "salie
 OUTPUTS = frozenset({"label", "kappa", "probability", "span", "prediction"})
 """Figures of ``loyalty`` that compare outputs; the others compare reasons."""
 OUTPUT_GROUPS = frozenset({"quality"})
-CHALLENGE = "challenge"
 
 OPTIONAL_COLUMNS = ("floor", "gain", "reference")
 """What only some figures have; a column that no figure fills is left out."""

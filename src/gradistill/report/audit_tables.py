@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gradistill.auditing.figure_titles import title_of
+from gradistill.auditing.per_example import CHALLENGE
 from gradistill.report.model_card import public_name
 from gradistill.report.number_text import count, decimal, interval
 
@@ -143,7 +144,8 @@ def figure_groups(audit: Mapping[str, Any]) -> list[Group]:
         parts = [_mapping(_mapping(student.get("figures")).get(group)) for student in students]
         rows = []
         for name in ordered(parts):
-            failed = [limits.get((str(s.get("name")), name)) for s in students]
+            own = {} if group == CHALLENGE else limits
+            failed = [own.get((str(s.get("name")), name)) for s in students]
             cells = [cell(part.get(name), limit) for part, limit in zip(parts, failed, strict=True)]
             if any(cells):
                 meaning = meanings.get(name) or meanings.get(name.partition("_")[2])  # of either model

@@ -11,6 +11,7 @@ from typing import Any
 from markupsafe import Markup
 
 from gradistill.auditing.figure_titles import title_of
+from gradistill.auditing.per_example import flat
 from gradistill.data.tasks import metric_title
 from gradistill.report.audit_tables import capital, cell
 from gradistill.report.change_report import verdict_view
@@ -107,8 +108,7 @@ def _figures(found: Mapping[str, Any]) -> dict[str, Any]:
     """Figures of agreement with interval, n, floor and gain: of the audit, or else of the training run."""
     audit = found.get("audit")
     if audit is not None and audit.get("students"):
-        groups = audit["students"][0].get("figures") or {}
-        known = {name: figure for group in groups.values() for name, figure in group.items()}
+        known: Mapping[str, Any] = flat(audit["students"][0].get("figures") or {})
         data, meanings = audit.get("data") or {}, audit.get("meanings") or {}
         source = f"of the audit, on the {data.get('split')} rows"
     else:

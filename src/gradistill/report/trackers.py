@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from gradistill.auditing.per_example import CHALLENGE
 from gradistill.errors import RecipeError, nearest
 
 PROJECT = "huggingface"
@@ -82,11 +83,12 @@ def known_trackers(report_to: str | Sequence[str] | None) -> list[str]:
 
 def _numbers(audit: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     for student in audit.get("students") or ():
-        for figures in (student.get("figures") or {}).values():
+        for group, figures in (student.get("figures") or {}).items():
+            place = f"audit/{student['name']}" + (f"/{group}" if group == CHALLENGE else "")
             for figure, found in figures.items():
                 for key, ending in (("value", ""), ("floor", "_floor")):
                     if (number := (found or {}).get(key)) is not None:
-                        yield f"audit/{student['name']}/{figure}{ending}", number
+                        yield f"{place}/{figure}{ending}", number
 
 
 def _to_tensorboard(report: Report) -> None:
