@@ -17,6 +17,7 @@ from byte_level import byte_level
 from families import build
 from gradistill.batch import Batch
 from gradistill.cli.options import TeacherOptions
+from gradistill.commands import training_run
 from gradistill.commands.distill import distill
 from gradistill.commands.prepared_run import prepared_run
 from gradistill.commands.signal_stores import StoreChoice, build_missing_shards
@@ -160,6 +161,35 @@ def test_what_needs_more_than_outputs_is_refused(small: Any, answer: Any, tmp_pa
     answer_of_others.labels = ("good", "bad")  # pyright: ignore[reportFunctionMemberAccess]
     with pytest.raises(DataError, match="function has 2 outputs .good, bad., the data have 3 labels"):
         distill(answer_of_others, data, tmp_path / "no", recipe_for("kd", small.base))
+
+
+def test_a_stopped_run_goes_on_whatever_its_teacher_is(
+    small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their identities in inputs.json are of several kinds; an edited function is another teacher."""
+    data, said = small.choice("three"), list[str]()
+    one, other = (lambda pairs: [[0.5, 0.25, 0.25]] * len(pairs) for _ in range(2))
+    edited = lambda pairs: [[0.25, 0.5, 0.25]] * len(pairs)  # noqa: E731
+    for function in (one, other, edited):
+        function.labels = ("yes", "no", "maybe")  # pyright: ignore[reportFunctionMemberAccess]
+    both = [str(small.teachers["three"]), one]
+    recipe = recipe_for("kd", small.base)
+
+    def stopped(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    for name, teacher in (("function", one), ("mean", both)):
+        with monkeypatch.context() as patch:
+            patch.setattr(training_run, "close_run", stopped)
+            with pytest.raises(KeyboardInterrupt):
+                distill(teacher, data, tmp_path / name, recipe)
+        if teacher is one:
+            with pytest.raises(RecipeError, match="teacher: "):
+                distill(edited, data, tmp_path / name, recipe)
+        said.clear()
+        with logged(said):
+            distill(teacher, data, tmp_path / name, recipe)
+        assert any("checkpoint-" in line for line in said), name
 
 
 @pytest.fixture(scope="module")

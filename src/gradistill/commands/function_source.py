@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from inspect import getsource, isclass, isroutine
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from gradistill.commands.answer_sources import (
 from gradistill.data import Task
 from gradistill.data.changed_copies import Copy
 from gradistill.data.raw_words import Texts
+from gradistill.io import digest
 from gradistill.models.facts import ModelFacts
 from gradistill.signals import Signal
 
@@ -54,6 +56,7 @@ class FunctionSource:
 
     name: str
     predictor: Predictor
+    identity: str
     notes: dict[str, Any] = field(default_factory=dict)
 
     kind = "a function"
@@ -61,13 +64,14 @@ class FunctionSource:
     @classmethod
     def of(cls, function: PredictFunction, name: str, task: Task) -> FunctionSource:
         """The columns that the function returns must be in the order of the task's labels."""
-        return cls(name, Remembering(FunctionPredictor(function, task.labels, None, task.multi_label)))
+        predictor = FunctionPredictor(function, task.labels, None, task.multi_label)
+        return cls(name, Remembering(predictor), function_identity(function))
 
     def facts(self, task: Task) -> ModelFacts:
         return facts_of_outputs(task)
 
     def hashes(self) -> dict[str, str]:
-        return {"teacher": self.name}
+        return {"teacher": self.identity}
 
     def values(self, asked: Asked, signals: Sequence[Signal]) -> Values:
         return predicted_values(self.predictor, asked, signals)
@@ -81,3 +85,16 @@ def function_name(function: PredictFunction) -> str:
     given: Any = function
     own = getattr(given, "__qualname__", None) or type(given).__qualname__
     return f"{getattr(given, '__module__', None) or type(given).__module__}:{own}"
+
+
+def function_identity(function: PredictFunction) -> str:
+    """A hash of the function's name and, where Python knows it, of its source: an edited one is another teacher.
+
+    What it calls is not looked at.
+    """
+    given: Any = function
+    try:
+        source = getsource(given if isroutine(given) or isclass(given) else type(given))
+    except (OSError, TypeError):
+        source = None
+    return digest([function_name(function), source])

@@ -22,7 +22,7 @@ from gradistill.commands.answer_sources import (
 )
 from gradistill.commands.audit_model import AuditModel, OneModel, source_name
 from gradistill.commands.data_warnings import refuse_other_kind_of_model, with_positive
-from gradistill.commands.function_source import Remembering, function_name
+from gradistill.commands.function_source import Remembering, function_identity, function_name
 from gradistill.commands.identity import of_onnx
 from gradistill.data import DataChoice, Splits, Task
 from gradistill.io import digest
@@ -122,7 +122,7 @@ def _templates(every: Sequence[str | None]) -> dict[str, Any]:
 
 def _identity(member: AuditModel) -> str:
     if isinstance(member.predictor, FunctionPredictor):
-        return function_name(member.predictor.function)
+        return function_identity(member.predictor.function)
     assert member.tokenizer is not None
     weights = of_onnx(member.predictor) if member.model is None else of_model(member.model)
     prompt = [] if member.template is None else [member.template]

@@ -224,7 +224,7 @@ def _inputs_in(work: Path) -> dict[str, str]:
         found = read_object(work / INPUTS)
     except (OSError, ValueError):
         return {}
-    ours = found.keys() >= _INPUTS_KEYS and all(_HASH.fullmatch(str(value)) for value in found.values())
+    ours = found.keys() >= _INPUTS_KEYS and all(_HASH.fullmatch(str(found[name])) for name in _INPUTS_KEYS)
     return found if ours else {}
 
 
