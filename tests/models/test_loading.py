@@ -151,11 +151,11 @@ def test_a_missing_head(tmp_path: Path) -> None:
 def test_several_labels_a_row_and_their_thresholds(tmp_path: Path) -> None:
     model = build("bert")
     model.config.problem_type = "multi_label_classification"
-    set_thresholds(model, np.array([0.25, 0.5, 0.125]))
+    set_thresholds(model, np.array([0.25, 0.99999982, 1e-9]))
     model.save_pretrained(tmp_path)
     loaded, _ = load_classifier(tmp_path)
     assert is_multi_label(loaded)
-    np.testing.assert_array_equal(thresholds_of(loaded), [0.25, 0.5, 0.125])
+    np.testing.assert_array_equal(thresholds_of(loaded), [0.25, 0.99999982, 1e-9])
     plain, _ = load_classifier(tmp_path, head=Head(("a", "b", "c")), new_head=True)
     assert not is_multi_label(plain)
     assert thresholds_of(plain) is None

@@ -67,4 +67,4 @@ def thresholds_in(config: Any) -> np.ndarray | None:
 
 def set_thresholds(model: Any, thresholds: np.ndarray | None) -> None:
     """Write the threshold of each label into a model's configuration, from where it is saved; None is ½."""
-    model.config.thresholds = None if thresholds is None else [round(float(t), 6) for t in thresholds]
+    model.config.thresholds = None if thresholds is None else thresholds.tolist()
