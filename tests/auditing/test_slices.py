@@ -36,6 +36,9 @@ def test_many_numbers_are_put_into_ranges() -> None:
         "74.25 to 99": 25,
         NO_VALUE: 1,
     }
+    days = sizes([str(20240101 + k) for k in range(100)])
+    assert [*days.values()] == [25] * 4, "dates differ in their last digits"
+    assert next(iter(days)) == "20240101 to 20240126"
     assert sizes([str(k % 3) for k in range(30)]) == {"0": 10, "1": 10, "2": 10}, "few numbers are values"
 
 

@@ -32,7 +32,7 @@ def by_values(columns: Columns, values: Sequence[str | None]) -> dict[str, Colum
     """The examples by one value each, the most frequent value first.
 
     Numbers with more than ``MOST_VALUES`` different values are put into four ranges with about as many examples each,
-    in their order; a range starts with its first number and ends before its last one.
+    in their order; a range starts with its first number and ends before its last one, the last range with it.
     ``None`` and blank texts are a part of their own.
 
     Example: ``by_values(columns, ["north", "south", "north"])["north"]``
@@ -62,9 +62,19 @@ def _ranges(values: Sequence[str | None]) -> tuple[list[str | None], list[str]]:
     numbers = np.array([np.nan if value is None else float(value) for value in values])
     known = numbers[np.isfinite(numbers)]
     bounds = np.unique(np.quantile(known, np.linspace(0, 1, QUARTERS + 1)))
-    names = [f"{low:g} to {high:g}" for low, high in pairwise(bounds)]
+    names = _range_names(bounds)
     places = np.clip(np.searchsorted(bounds, numbers, side="right") - 1, 0, len(names) - 1)
     return [None if v is None else names[place] for v, place in zip(values, places, strict=True)], names
+
+
+def _range_names(bounds: np.ndarray) -> list[str]:
+    """``low to high`` for each pair of neighbours: in six digits where these tell all bounds apart, else in more."""
+    forms = ("g", *(f".{decimals}f" for decimals in range(18)))
+    for form in forms:
+        shown = [format(bound, form) for bound in bounds]
+        if len({*shown}) == len(bounds) and not any("e+" in bound for bound in shown):
+            break
+    return [f"{low} to {high}" for low, high in pairwise(shown)]
 
 
 def worst_slices(student: Mapping[str, Any], count: int = 3) -> list[dict[str, Any]]:
