@@ -122,6 +122,14 @@ def test_decimal_commas_are_numbers_where_semicolons_separate(tmp_path: Path) ->
     assert [row["label"] for row in read(tmp_path / "train.csv")] == [3.5, -0.25, 4.0]
 
 
+def test_ids_with_commas_between_are_no_decimals_where_a_comma_separates_labels(tmp_path: Path) -> None:
+    """In a file of semicolons "0,2" could be a number: here it is two labels."""
+    (tmp_path / "train.csv").write_text("text;label\na, b;0,2\nc;1\nd;1,3\n")
+    splits = load_splits(tmp_path, splits=("train",), label_column="label", label_separator=",")
+    assert splits.task.labels == ("0", "1", "2", "3")
+    assert splits.rows["train"]["label"][:] == [[1, 0, 1, 0], [0, 1, 0, 0], [0, 1, 0, 1]]
+
+
 def test_tabs_without_quoting_keep_quotation_marks(tmp_path: Path) -> None:
     (tmp_path / "train.tsv").write_text('text\tlabel\n"Never," she said.\tno\n"Always."\tyes\n"x\tno\n')
     assert [row["text"] for row in read(tmp_path / "train.tsv")] == ['"Never," she said.', '"Always."', '"x']

@@ -7,7 +7,7 @@ import io
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 
 from gradistill.data.table import Table, duplicates, no_rows
@@ -177,11 +177,12 @@ def _first_widths(opened: Opened, delimiter: str) -> list[int]:
 
 def _with_decimal_points(table: Table) -> Table:
     """Numbers as 3,5 in a whole column become 3.5: files with semicolons come from places that write so."""
+    commas = frozenset(name for name, cells in table.columns.items() if _are_decimal_commas(cells))
     columns = {
-        name: [cell.replace(",", ".") for cell in cells] if _are_decimal_commas(cells) else cells
+        name: [cell.replace(",", ".") for cell in cells] if name in commas else cells
         for name, cells in table.columns.items()
     }
-    return Table(table.file, columns, table.lines, table.problems, typed=False)
+    return replace(table, columns=columns, commas=commas)
 
 
 def _are_decimal_commas(cells: Sequence[str]) -> bool:

@@ -106,7 +106,7 @@ def _is_nested(kind: pa.DataType) -> bool:
 
 
 def _separated(table: Table, column: str, separator: str) -> Cells:
-    values = table.columns.get(column, ())
+    values = table.as_written(column)  # with commas, "0,2" is two labels and no number
     texts = [value for value in values if isinstance(value, str)]
     if texts and not any(separator in text for text in texts):
         raise DataError(

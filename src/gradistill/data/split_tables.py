@@ -248,6 +248,7 @@ def _joined(files: Sequence[Path]) -> Table:
         typed=first.typed,
         class_names=first.class_names,
         parts=tuple(zip(starts, (table.file for table in tables), strict=True)),
+        commas=frozenset().union(*(table.commas for table in tables)),
     )
 
 

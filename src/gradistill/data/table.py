@@ -20,8 +20,9 @@ class Table:
 
     ``lines`` are lines of the file counted from 1 (CSV, TSV, JSONL) or record numbers from 1 (the others).
     ``typed`` is False for CSV and TSV, where every cell is text. ``class_names`` are the labels that a column
-    declares. ``parts`` names the files of a split in several ones, each with the number of its first row. A
-    table with problems holds the rows that could be read; it has no columns if there are none.
+    declares. ``parts`` names the files of a split in several ones, each with the number of its first row.
+    ``commas`` are the columns in which a number such as 3,5 stands as 3.5 here (``as_written``). A table with
+    problems holds the rows that could be read; it has no columns if there are none.
     """
 
     file: str
@@ -31,6 +32,14 @@ class Table:
     typed: bool = True
     class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     parts: tuple[tuple[int, str], ...] = ()
+    commas: frozenset[str] = frozenset()
+
+    def as_written(self, column: str) -> Sequence[Any]:
+        """The cells of a column with the decimal commas of its file; none where there is no such column."""
+        cells = self.columns.get(column, ())
+        if column not in self.commas:
+            return cells
+        return [cell.replace(".", ",") if isinstance(cell, str) else cell for cell in cells]
 
     def problem(self, row: int, what: str, column: str) -> Problem:
         """A fault of the row with this number (from 0), in its own file."""
