@@ -11,7 +11,7 @@ from gradistill import AuditChoice, DataChoice, ExportChoice
 from gradistill.auditing.methods import IntegratedGradients
 from gradistill.auditing.methods.shapley import Shapley
 from gradistill.auditing.methods.smoothgrad import SmoothGrad
-from gradistill.errors import RecipeError, check_number, check_whole_numbers
+from gradistill.errors import RecipeError, check_number, check_one_of, check_whole_numbers
 
 WRONG = [
     *((AuditChoice, name, -1) for name in ("seed", "faithfulness_rows", "response_rows", "floor_rows", "examples")),
@@ -54,6 +54,12 @@ def test_what_is_no_number_between_the_ends_is_refused(wrong: Any) -> None:
         check_number(SimpleNamespace(share=wrong), "share", above=0.0, below=1.0)
     assert f"share of SimpleNamespace is {wrong!r}" in str(refused.value)
     assert "Expected: a number above 0 and below 1" in str(refused.value)
+
+
+@pytest.mark.parametrize("wrong", [None, "word", "Words", 1])
+def test_what_is_not_one_of_the_known_values_is_refused(wrong: Any) -> None:
+    with pytest.raises(RecipeError, match=r"units is .*\n.*characters or words"):
+        check_one_of(SimpleNamespace(units=wrong), "units", ("characters", "words"))
 
 
 def test_the_ends_themselves_pass_where_they_may() -> None:

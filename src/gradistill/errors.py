@@ -95,6 +95,18 @@ def check_whole_numbers(choice: object, **least: int) -> None:
             )
 
 
+def check_one_of(choice: object, name: str, known: Sequence[object]) -> None:
+    """Raise RecipeError where an attribute of ``choice`` is not one of the ``known`` values.
+
+    Example: ``check_one_of(AuditChoice(), "rationale_units", ("characters", "words"))``
+    """
+    value = getattr(choice, name)
+    if value not in known:
+        raise RecipeError(
+            f"{name} is {value!r}", expected=" or ".join(map(str, known)), remedy="choose one of them"
+        )
+
+
 def check_number(
     choice: object,
     name: str,

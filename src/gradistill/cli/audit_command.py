@@ -180,21 +180,23 @@ class AuditOptions(LoadingOptions):
     seed: Annotated[
         int,
         typer.Option(
-            "--seed", min=0, max=2**32 - 1, help="Of drawn rows, perturbations, SmoothGrad and bootstrap."
+            "--seed",
+            min=0,
+            max=2**32 - 1,
+            help="Of drawn rows, perturbations, drawn attributions and bootstrap.",
         ),
     ] = 0
 
     def choice(self) -> AuditChoice:
         """What ``commands.audit`` takes. Raises RecipeError for values that cannot be."""
-        from gradistill.auditing.methods import IntegratedGradients, method
-        from gradistill.auditing.methods.smoothgrad import SmoothGrad
+        from gradistill.auditing.methods import draws_by_seed, method
         from gradistill.commands.audit import AuditChoice
 
         one_of("--rationale-units", self.rationale_units, ("characters", "words"))
         options: dict[str, Any] = {} if self.steps is None else {"steps": steps_of(self.steps)}
         if self.baseline is not None:
             options["baseline"] = self.baseline
-        if self.attribution in (SmoothGrad.name, IntegratedGradients.name):
+        if draws_by_seed(self.attribution):
             options["seed"] = self.seed
         given = asdict(self)
         taken_apart = (

@@ -318,8 +318,7 @@ def _without_labels(splits: Splits, split: str) -> dict[str, str]:
 def _splits(data: DataChoice, choice: AuditChoice, models: AuditModels) -> Splits:
     """The splits that are looked at, with class ids in the teacher's order."""
     wanted = (choice.split, *((choice.challenge,) if choice.challenge else ()))
-    units: Any = choice.rationale_units
-    marks = Marks(choice.rationale, units) if choice.rationale else None
+    marks = Marks(choice.rationale, choice.rationale_units) if choice.rationale else None
     labels = models.teacher.labels
     names = None if labels == () else labels or ("LABEL_0",)
     models.refuse_other_kinds()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import get_args
 
 from gradistill.auditing.faithfulness import BEAM
 from gradistill.auditing.function_predictor import PredictFunction
 from gradistill.auditing.methods import Method
 from gradistill.auditing.methods.gradient_x_input import GradientXInput
-from gradistill.errors import RecipeError, check_whole_numbers
+from gradistill.data.marked_spans import Units
+from gradistill.errors import RecipeError, check_one_of, check_whole_numbers
 from gradistill.models.model_source import ModelSource
 from gradistill.models.teacher_loading import AS_IT_IS, TeacherLoading
 
@@ -41,7 +43,7 @@ class AuditChoice:
     max_rows: int | None = None
     max_length: int | None = None
     rationale: str | None = None
-    rationale_units: str = "characters"
+    rationale_units: Units = "characters"
     challenge: str | None = None
     watched: tuple[str, ...] = ()
     slices: tuple[str, ...] = ()
@@ -65,6 +67,7 @@ class AuditChoice:
     def __post_init__(self) -> None:
         counts = {"max_rows": 1, "max_length": 1, "beam": 1, "shapley_pairs": 1, "examples": 0, "seed": 0}
         parts = ("faithfulness_rows", "perturbed_rows", "response_rows", "shapley_rows", "floor_rows")
+        check_one_of(self, "rationale_units", get_args(Units))
         check_whole_numbers(self, **counts, **dict.fromkeys(parts, 0))
         self._check_idle_parts()
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from gradistill.data.data_source import Source
-from gradistill.errors import RecipeError, check_number, check_whole_numbers, nearest
+from gradistill.errors import RecipeError, check_number, check_one_of, check_whole_numbers, nearest
 
 QUANTIZATIONS = ("int8", "int8-static")
 
@@ -53,16 +53,9 @@ class ExportChoice:
 
     def __post_init__(self) -> None:
         check_whole_numbers(self, max_rows=1, max_length=1, vocabulary_size=1, response_rows=0, seed=0)
-        if self.quantize is not None and self.quantize not in QUANTIZATIONS:
-            raise RecipeError(
-                f"quantize is {self.quantize!r}",
-                expected=" or ".join(QUANTIZATIONS),
-                remedy="choose one of them",
-            )
-        if self.embedding_bits not in (4, 8):
-            raise RecipeError(
-                f"embedding_bits is {self.embedding_bits}", expected="4 or 8", remedy="choose one of them"
-            )
+        if self.quantize is not None:
+            check_one_of(self, "quantize", QUANTIZATIONS)
+        check_one_of(self, "embedding_bits", (4, 8))
         if self.embedding_bits == 4 and self.quantize is None:
             raise RecipeError(
                 "embedding_bits is 4, and nothing is quantised",

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 
 from gradistill.data.data_source import Source, described_source, is_path, path_text
 from gradistill.data.tasks import Task
-from gradistill.errors import RecipeError, check_number, check_whole_numbers
+from gradistill.errors import RecipeError, check_number, check_one_of, check_whole_numbers
 
 LabelKind = Literal["classes", "scores", "multi_label", "tokens"]
 """What the labels are: names or numbers of classes, numbers to be predicted, any number of labels a row, or a tag for
@@ -53,12 +53,8 @@ class DataChoice:
     label_separator: str | None = None
 
     def __post_init__(self) -> None:
-        if self.kind is not None and self.kind not in get_args(LabelKind):
-            raise RecipeError(
-                f"kind is {self.kind!r}",
-                expected="classes, scores, multi_label or tokens",
-                remedy="choose one of them",
-            )
+        if self.kind is not None:
+            check_one_of(self, "kind", get_args(LabelKind))
         self._check_several()
         if self.validation_share is not None:
             check_number(self, "validation_share", above=0.0, below=1.0)

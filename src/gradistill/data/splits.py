@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from datasets import Dataset, Features, List, Value
@@ -45,7 +45,7 @@ from gradistill.data.validation import (
     text_problems,
 )
 from gradistill.data.validation_share import divided
-from gradistill.errors import DataError, Problem, RecipeError
+from gradistill.errors import DataError, Problem, RecipeError, check_one_of
 from gradistill.printing import printable
 
 _REMEDY = (
@@ -64,6 +64,9 @@ class Marks:
 
     column: str
     units: Units = "characters"
+
+    def __post_init__(self) -> None:
+        check_one_of(self, "units", get_args(Units))
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,11 @@ def all_methods() -> dict[str, type[Any]]:
     return dict(sorted(ours.items()))
 
 
+def draws_by_seed(name: str) -> bool:
+    """Whether the method of this name has a ``seed``; unknown names have none."""
+    return name in all_methods() and any(field.name == "seed" for field in fields(all_methods()[name]))
+
+
 def method(name: str, **options: Any) -> Method:
     """The method of this name; options that it does not know are refused. Raises RecipeError."""
     if name not in all_methods():
