@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
+from gradistill.bench import task_setup
 from gradistill.bench.plan import read_plan
 from gradistill.bench.process_pool import Ended
 from gradistill.bench.runner import bench
@@ -153,6 +154,30 @@ def test_a_second_call_trains_nothing_but_what_failed_and_says_the_same(whole: A
     assert again["panels"] == found["panels"]
     assert {e["method"]: e["timing"] for e in lines_of(output) if e["status"] == "done"} == before
     assert said[0] == "6 of 9 students finished, 3 to train"
+
+
+def test_a_teacher_of_another_model_or_data_is_made_again_and_one_of_an_earlier_version_is_kept(
+    small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, output = tmp_path / "bench.yaml", tmp_path / "out"
+    file.write_text(yaml.safe_dump(content(small), sort_keys=False), encoding="utf-8")
+    plan = read_plan(file)
+    rows = task_setup.prepared_rows(plan, "sst2", output)
+
+    def commands(of: Any = plan) -> int:
+        return len(task_setup.teacher_commands(of, "sst2", output, rows))
+
+    assert commands() == 2
+    monkeypatch.setattr(task_setup, "finished_run", lambda *_: True)
+    assert commands() == 0
+    other = plan.model_copy(update={"teacher": plan.teacher.model_copy(update={"model": "other"})})
+    for folder, _ in task_setup.teacher_runs(plan, "sst2", output).values():
+        folder.mkdir()
+    commands(other)
+    assert not any(folder.exists() for folder, _ in task_setup.teacher_runs(plan, "sst2", output).values())
+    for mark in (output / "sst2" / "teachers").glob("*.json"):
+        mark.unlink()
+    assert commands(other) == 0
 
 
 def test_another_recipe_is_trained_anew_and_a_foreign_folder_is_left_alone(

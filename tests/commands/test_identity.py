@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset, DatasetDict
 
 from gradistill.commands.audit import audit
 from gradistill.commands.audit_choice import AuditChoice
@@ -50,6 +51,20 @@ def test_the_file_of_the_split_is_hashed(tmp_path: Path) -> None:
     assert data_files(str(tmp_path), "test", task) == []
     assert data_files("owner/name", "validation", task) == []
     assert data_files([{"text": "a"}], "validation", task) == []
+
+
+def test_the_files_of_a_split_are_those_that_it_is_read_from(tmp_path: Path) -> None:
+    shards = [f"train-0000{k}-of-00002.jsonl" for k in range(2)]
+    (tmp_path / "hub" / "data").mkdir(parents=True)
+    for name in (*shards, "test-00000-of-00001.jsonl"):
+        (tmp_path / "hub" / "data" / name).write_text('{"text": "a", "label": 0}\n')
+    assert [file["name"] for file in data_files(str(tmp_path / "hub"), "train", None)] == shards
+    one = Dataset.from_dict({"text": ["a"], "label": [0]})
+    one.save_to_disk(tmp_path / "one")
+    DatasetDict({"train": one, "dev": one}).save_to_disk(tmp_path / "two")
+    for place, split in (("one", "train"), ("two", "train"), ("two", "validation")):
+        (found,) = data_files(tmp_path / place, split, None)
+        assert found["name"] == "data-00000-of-00001.arrow"
 
 
 def test_an_audit_records_what_it_compared_and_why(small: Any, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,11 @@ def test_changed_rows_and_a_stranger_in_the_folder(project: Path, tmp_path: Path
     first = module._data_needs(before.data)
     write_table(tmp_path / "rows.csv", texts("two", 26))
     assert module._data_needs(before.data)["files"] != first["files"]
+    more = replace(before.data, unlabelled=str(tmp_path / "more" / "rows.csv"))
+    (tmp_path / "more").mkdir()
+    write_table(tmp_path / "more" / "rows.csv", texts("two", 3))
+    both = module._data_needs(more)
+    assert (both["files"], len(both["unlabelled"])) == (module._data_needs(before.data)["files"], 1)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.txt").write_text("mine")
     with pytest.raises(RecipeError, match=r"no project of ours: thesis\.txt"):

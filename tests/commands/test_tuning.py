@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
 import yaml
+from safetensors.torch import load_file, save_file
 
 from gradistill.commands import tune as module
 from gradistill.commands.search_space import searched
@@ -126,6 +129,31 @@ def test_another_search_and_a_foreign_folder_are_left_alone(done: Any, small: An
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(RecipeError, match="no search of ours: thesis.txt"):
         search(small, tmp_path, 1)
+
+
+def test_a_retrained_teacher_or_changed_rows_are_another_search_and_earlier_versions_go_on(
+    small: Any, tmp_path: Path
+) -> None:
+    teacher = tmp_path / "teacher"
+    shutil.copytree(small.teachers["two"], teacher)
+    data = replace(small.choice("two"), source=str(shutil.copytree(small.tables["two"], tmp_path / "rows")))
+    marks = [(module._teacher_mark(str(teacher)), module._data_mark(data))]
+    weights = load_file(teacher / "model.safetensors")
+    save_file(
+        {k: v + 1 for k, v in weights.items()}, teacher / "model.safetensors", metadata={"format": "pt"}
+    )
+    with (tmp_path / "rows" / "train.csv").open("a") as file:
+        file.write("one more,positive\n")
+    marks.append((module._teacher_mark(str(teacher)), module._data_mark(data)))
+    about = [{"recipe": resolve(()).as_written(), "teacher": t, "data": d} for t, d in marks]
+    module._study(optuna, tmp_path, about[0], resolve(()))
+    for name in ("teacher", "data"):
+        with pytest.raises(RecipeError, match=f"search with another {name}"):
+            module._study(optuna, tmp_path, {**about[0], name: about[1][name]}, resolve(()))
+    earlier = {**about[0], "teacher": str(teacher), "data": marks[0][1].rpartition(" ")[0]}
+    (tmp_path / "before").mkdir()
+    module._study(optuna, tmp_path / "before", earlier, resolve(()))
+    module._study(optuna, tmp_path / "before", about[0], resolve(()))
 
 
 def test_a_loyalty_that_the_task_does_not_have_is_named(small: Any, tmp_path: Path) -> None:

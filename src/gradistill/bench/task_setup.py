@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,14 +14,16 @@ from datasets import Dataset
 
 from gradistill.bench.plan import BenchPlan, Cell
 from gradistill.bench.process_pool import Command
+from gradistill.commands.content_marks import file_marks, model_mark
 from gradistill.commands.data_warnings import NewWarnings, refuse_words, with_positive
 from gradistill.commands.run_folder import finished_run, recorded_metrics
 from gradistill.commands.signal_stores import delete
 from gradistill.commands.store_signals import store_signals
 from gradistill.commands.text_lengths import USUAL, LoadedModel, task_length
 from gradistill.data import TASKS, DataChoice, Splits, Task, read_splits
+from gradistill.data.data_source import path_text
 from gradistill.errors import GradistillError, StoreError, TrainingError
-from gradistill.io import digest, write_whole
+from gradistill.io import digest, discard, read_object, write_whole
 from gradistill.models.loading import load_classifier, load_tokenizer
 from gradistill.printing import log_filter
 from gradistill.recipe import Recipe, load_recipe
@@ -128,13 +131,26 @@ def teacher_runs(plan: BenchPlan, name: str, output: Path) -> dict[str, tuple[Pa
 
 
 def teacher_commands(plan: BenchPlan, name: str, output: Path, rows: Rows) -> list[Command]:
-    """Those of them that are not there yet. They train on the whole task, not on the students' subset."""
+    """Those of them that are not there yet. They train on the whole task, not on the students' subset.
+
+    What a teacher is made from besides its recipe stands beside it: one of another model or other data is trained anew.
+    """
     commands = []
     task = plan.tasks[name]
+    source = Path(path_text(task.choice.source))
+    made_from = {"model": model_mark(plan.teacher.model), "data": digest(file_marks(source))}
     named = replace(task.choice, positive=task.positive or rows.choice.positive).options()
     for rate, (folder, recipe) in teacher_runs(plan, name, output).items():
+        mark = beside(folder, ".json")
+        known = read_object(mark) if mark.is_file() else made_from  # earlier versions wrote none
+        if known != made_from and finished_run(folder, recipe):
+            logger.info(
+                f"{name}: the teacher {folder} was made from another model or other data: it is made again"
+            )
+            discard(folder)
         if not finished_run(folder, recipe):
             file = written_recipe(recipe, beside(folder, ".yaml"))
+            write_whole(mark, json.dumps(made_from).encode())
             arguments = [
                 "finetune", "--model", plan.teacher.model, *named, "--recipe", str(file),
                 "--settings", "default", "--output", str(folder), "--overwrite",

@@ -9,9 +9,8 @@ from torch import nn
 
 from gradistill.auditing.onnx_predictor import model_folder_of
 from gradistill.commands.run_folder import RECIPE
-from gradistill.data.data_source import Source, is_path, path_text
-from gradistill.data.file_readers import ending_of, stem_of
-from gradistill.data.split_tables import split_names
+from gradistill.data.data_source import Source
+from gradistill.data.split_tables import files_of
 from gradistill.data.tasks import Task
 from gradistill.errors import RecipeError
 from gradistill.io import checksum_of, digest
@@ -53,17 +52,7 @@ def data_files(source: Source, split: str, task: Task) -> list[dict[str, str]]:
 
     Example: ``data_files("DATA/mrpc", "validation", task)[0]["sha256"]``
     """
-    if not is_path(source):
-        return []
-    place = Path(path_text(source))
-    if place.is_file():
-        return [{"name": place.name, "sha256": checksum_of(place)}]
-    wanted = split_names(split, task)
-    files = [path for path in sorted(place.glob("*")) if path.is_file() and ending_of(path)]
-    for name in wanted:
-        if found := [path for path in files if stem_of(path) == name]:
-            return [{"name": path.name, "sha256": checksum_of(path)} for path in found]
-    return []
+    return [{"name": file.name, "sha256": checksum_of(file)} for file in files_of(source, split, task)]
 
 
 def _recipe(file: Path) -> str | None:

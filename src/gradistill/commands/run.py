@@ -13,6 +13,7 @@ from typing import Any
 from gradistill.commands.audit import FIGURES as AUDIT_FIGURES
 from gradistill.commands.audit import PAGE as AUDIT_PAGE
 from gradistill.commands.audit import audit
+from gradistill.commands.content_marks import file_marks, model_mark
 from gradistill.commands.defaults import PROJECT_FILE, tags_words
 from gradistill.commands.distill import distill
 from gradistill.commands.export import CARD as EXPORT_CARD
@@ -27,11 +28,9 @@ from gradistill.commands.run_folder import CARD, METRICS, record_of
 from gradistill.commands.teacher_prompt import prompted
 from gradistill.data import DataChoice
 from gradistill.data.data_source import path_text
-from gradistill.data.file_readers import ending_of
 from gradistill.errors import ModelError
 from gradistill.export.packages import check_packages
-from gradistill.io import checksum_of, differences, read_object, write_whole
-from gradistill.models.adapters import Adapter, adapter_files, is_adapter
+from gradistill.io import differences, read_object, write_whole
 from gradistill.report.audit_tables import failures
 from gradistill.report.project_page import project_page
 from gradistill.report.trackers import known_trackers
@@ -115,25 +114,25 @@ def run(project: str | Path = PROJECT_FILE) -> dict[str, Any]:
 
 def _carried_through(plan: Project) -> dict[str, Any]:
     ledger = Ledger.read(plan.output / STAGES)
-    data = _data_needs(plan.data)
+    data, labelled = _data_needs(plan.data), _data_needs(replace(plan.data, unlabelled=None))
     stages: dict[str, Any] = {}
 
     if not plan.teachers:
-        _carry(_teacher_stage(plan, data), ledger, stages)
+        _carry(_teacher_stage(plan, labelled), ledger, stages)
     teachers = list(plan.teachers) or [str(plan.output / TEACHER)]
-    weights = "+".join(map(weights_of, teachers))
+    weights = "+".join(map(model_mark, teachers))
     teacher: Any = teachers if len(teachers) > 1 else teachers[0]
     _carry(_student_stage(plan, data, teacher, weights), ledger, stages)
     student = str(plan.output / STUDENT)
-    both = {TEACHER: weights, STUDENT: weights_of(student)}
+    both = {TEACHER: weights, STUDENT: model_mark(student)}
     if plan.audit is not None:
-        _carry(_audit_stage(plan, data, both, teacher), ledger, stages)
+        _carry(_audit_stage(plan, labelled, both, teacher), ledger, stages)
     if plan.export is not None:
         if reason := _no_export_of(student) or _missing_packages():
             stages[EXPORT] = {"outcome": "left out", "reason": reason}
             logger.warning(f"export: left out: {reason}")
         else:
-            _carry(_export_stage(plan, data, both, teacher), ledger, stages)
+            _carry(_export_stage(plan, labelled, both, teacher), ledger, stages)
 
     found = {
         "stages": stages,
@@ -187,7 +186,7 @@ def _is_hash(value: Any) -> bool:
 
 def _teacher_stage(plan: Project, data: Mapping[str, Any]) -> Stage:
     folder, rows = plan.output / TEACHER, replace(plan.data, unlabelled=None)
-    needs = {"recipe": plan.finetuning.as_written(), "model": weights_of(plan.model), "data": data}
+    needs = {"recipe": plan.finetuning.as_written(), "model": model_mark(plan.model), "data": data}
     return Stage(
         TEACHER, folder / METRICS, needs, lambda: finetune(plan.model, rows, folder, plan.finetuning, overwrite=True)
     )  # fmt: skip
@@ -197,7 +196,7 @@ def _student_stage(plan: Project, data: Mapping[str, Any], teacher: AnyTeacher, 
     folder, recipe = plan.output / STUDENT, plan.distillation
     needs = {"recipe": recipe.as_written(), TEACHER: weights, "data": data}
     if recipe.student.checkpoint:
-        needs["checkpoint"] = weights_of(recipe.student.checkpoint)
+        needs["checkpoint"] = model_mark(recipe.student.checkpoint)
     return Stage(
         STUDENT, folder / METRICS, needs, lambda: distill(teacher, plan.data, folder, recipe, overwrite=True)
     )
@@ -254,30 +253,11 @@ def _data_needs(choice: DataChoice) -> dict[str, Any]:
     """How rows are read, and the hashes of the files that hold them; a hub id stands for itself."""
     how = {f.name: getattr(choice, f.name) for f in fields(choice) if f.name not in ("source", "unlabelled")}
     written: dict[str, Any] = json.loads(json.dumps(how))  # as the ledger holds it: tuples are lists there
-    files = {}
-    for source in (choice.source, choice.unlabelled):
-        if source is not None:
-            files |= _hashes(Path(path_text(source)))
-    return {**{name: value for name, value in written.items() if value is not None}, "files": files}
-
-
-def _hashes(place: Path) -> dict[str, str]:
-    if place.is_file():
-        return {place.name: checksum_of(place)}
-    if not place.is_dir():
-        return {str(place): "hub"}
-    files = [path for path in sorted(place.rglob("*")) if path.is_file()]
-    kept = [path for path in files if ending_of(path) or path.suffix == ".arrow"]
-    return {path.relative_to(place).as_posix(): checksum_of(path) for path in kept}
-
-
-def weights_of(model: str) -> str:
-    """What tells a model from another of the same name: a hash of its weights, of an adapter those of its base too; of
-    one on the hub its id."""
-    if is_adapter(model):
-        return "+".join([*adapter_files(model), weights_of(Adapter.read(model).base)])
-    files = sorted(Path(model).glob("*.safetensors"))
-    return "+".join(map(checksum_of, files)) or model
+    needs = {name: value for name, value in written.items() if value is not None}
+    needs["files"] = file_marks(Path(path_text(choice.source)))
+    if choice.unlabelled is not None:
+        needs["unlabelled"] = file_marks(Path(path_text(choice.unlabelled)))
+    return needs
 
 
 def _no_export_of(student: str) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from gradistill.commands.content_marks import file_marks, model_mark
 from gradistill.commands.data_warnings import NewWarnings, refuse_words
 from gradistill.commands.distill import distill
 from gradistill.commands.output_folder import FolderKind, check_output, held
@@ -26,7 +27,7 @@ from gradistill.commands.run_folder import recorded_metrics
 from gradistill.commands.search_space import Searched, changes_of, default_space
 from gradistill.commands.signal_stores import AUTO, StoreChoice
 from gradistill.data import DataChoice, read_splits
-from gradistill.data.data_source import Source, is_path
+from gradistill.data.data_source import Source, is_path, path_text
 from gradistill.errors import DataError, GradistillError, ModelError, RecipeError, nearest
 from gradistill.io import digest, discard, draft_of, write_whole
 from gradistill.models.model_source import ModelSource, model_name
@@ -132,21 +133,21 @@ def tune(
 
 
 def _teacher_mark(teacher: ModelSource) -> str:
-    """What a search knows its teacher by: its path, or the content of a loaded one."""
-    if not isinstance(teacher, tuple):
-        return model_name(teacher)
-    return f"{model_name(teacher)} {of_model(teacher[0])[:16]}"
+    """What a search knows its teacher by: its name and content."""
+    content = of_model(teacher[0]) if isinstance(teacher, tuple) else digest(model_mark(model_name(teacher)))
+    return f"{model_name(teacher)} {content[:16]}"
 
 
 def _data_mark(choice: DataChoice) -> str:
-    """What a search knows its data by: their path, or the content of objects."""
+    """What a search knows its data by: how they are read, and their content."""
     named = " ".join(
         (choice.name, *choice.options()[2:])
     )  # as earlier versions have it, where nothing more is set
     if is_path(choice.source):
-        return named
-    rows = {split: digest(rows.to_dict())[:16] for split, rows in read_splits(choice).rows.items()}
-    return f"{named} {digest(rows)[:16]}"
+        content: Mapping[str, str] = file_marks(Path(path_text(choice.source)))
+    else:
+        content = {split: digest(rows.to_dict())[:16] for split, rows in read_splits(choice).rows.items()}
+    return f"{named} {digest(content)[:16]}"
 
 
 def _optuna() -> Any:
@@ -169,9 +170,11 @@ def _study(optuna: Any, folder: Path, about: Mapping[str, Any], recipe: Recipe) 
         pruner=optuna.pruners.MedianPruner(n_startup_trials=4),
     )  # fmt: skip
     before = study.user_attrs.get("about")
-    if before is not None:  # earlier versions wrote the length down before it was known from the teacher
+    if before is not None:
+        # Earlier versions wrote the length down before it was known from the teacher, and paths without their content.
         length = recipe.settled_by(before.get("recipe"))
-        about = {**about, "recipe": length.as_written()}
+        paths = {n: before[n] for n in ("teacher", "data") if about[n].rpartition(" ")[0] == before.get(n)}
+        about = {**about, **paths, "recipe": length.as_written()}
     if before is not None and before != dict(about):
         other = next(key for key in about if before.get(key) != about[key])
         raise RecipeError(

@@ -44,6 +44,8 @@ class _Shelf:
     listing: str
     problems: Mapping[str, str] = field(default_factory=dict)
     """Names of splits that cannot be read, and why."""
+    files: Mapping[str, Sequence[Path]] = field(default_factory=dict)
+    """Of each split, where it is read from files of the folder."""
 
 
 def read_source(source: Source, wanted: Wanted, task: Task | None) -> tuple[dict[str, Table], list[Problem]]:
@@ -62,6 +64,23 @@ def read_source(source: Source, wanted: Wanted, task: Task | None) -> tuple[dict
     if len(wanted.splits) != 1:
         raise _one_for_many(source, wanted.splits)
     return {wanted.splits[0]: found()}, []
+
+
+def files_of(source: Source, split: str, task: Task | None) -> list[Path]:
+    """The files that a split is read from; none of objects in memory and data sets of the hub."""
+    if not is_path(source):
+        return []
+    place = Path(path_text(source))
+    if not place.is_dir():
+        return [place] if place.is_file() else []
+    names = split_names(split, task)
+    if _is_saved(place):
+        return sorted(
+            next((place / name for name in names if (place / name).is_dir()), place).glob("*.arrow")
+        )
+    shelf = _folder(place, Wanted((split,)))
+    found = shelf.files if isinstance(shelf, _Shelf) else {}
+    return list(next((found[name] for name in names if name in found), ()))
 
 
 def _opened(source: Source, wanted: Wanted) -> _Shelf | Callable[[], Table]:
@@ -161,16 +180,21 @@ def _file(path: Path) -> Callable[[], Table]:
 
 
 def _folder(folder: Path, wanted: Wanted) -> _Shelf | Callable[[], Table]:
-    there = sorted(folder.iterdir())
-    names = {path.name for path in there}
-    if "dataset_dict.json" in names or {"state.json", "dataset_info.json"} <= names:
+    if _is_saved(folder):
         return _saved(folder)
+    there = sorted(folder.iterdir())
     shelf = _files(folder, there)
     inner = folder / "data"
     if not _has_any(shelf, wanted) and inner.is_dir():
         within = _files(inner, sorted(inner.iterdir()))
         return within if _has_any(within, wanted) else shelf
     return shelf
+
+
+def _is_saved(folder: Path) -> bool:
+    """Whether ``save_to_disk`` wrote the folder."""
+    one = (folder / "state.json").exists() and (folder / "dataset_info.json").exists()
+    return one or (folder / "dataset_dict.json").exists()
 
 
 def _has_any(shelf: _Shelf, wanted: Wanted) -> bool:
@@ -192,6 +216,7 @@ def _files(folder: Path, there: Sequence[Path]) -> _Shelf:
             shards.setdefault(match["split"], []).append((path, match))
     readers: dict[str, Callable[[], Table]] = {}
     problems: dict[str, str] = {}
+    found: dict[str, list[Path]] = {}
     for split in {*whole, *shards}:
         parts = [path for path, _ in shards.get(split, [])]
         files = [*whole.get(split, []), *parts]
@@ -201,13 +226,14 @@ def _files(folder: Path, there: Sequence[Path]) -> _Shelf:
         elif parts and (fault := _incomplete(split, shards[split])):
             problems[split] = fault
         else:
+            found[split] = files
             readers[split] = lambda files=files: _joined(files)
     listing = ", ".join(path.name for path in there[:20]) or "nothing"
     content = f"the folder holds {listing}"
     usable = [path for path in there if ending_of(path)]
     if len(usable) == 1 and usable[0].is_file() and stem_of(usable[0]) not in ("train", "test", *_VALIDATION):
         content += f"; to read all of {usable[0].name}, name that file"
-    return _Shelf(str(folder), readers, content, problems)
+    return _Shelf(str(folder), readers, content, problems, found)
 
 
 def _incomplete(split: str, shards: Sequence[tuple[Path, re.Match[str]]]) -> str:
