@@ -10,6 +10,8 @@ import os
 import socket
 import tempfile
 from collections.abc import Callable
+from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +122,17 @@ def test_a_header_with_the_other_delimiter_does_not_mislead(
 def test_decimal_commas_are_numbers_where_semicolons_separate(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("text;score\na, b;3,5\nc;-0,25\nd;4\n")
     assert [row["label"] for row in read(tmp_path / "train.csv")] == [3.5, -0.25, 4.0]
+
+
+def test_decimals_are_numbers_and_a_time_is_no_label(tmp_path: Path) -> None:
+    """As databases export them: the name of the type was taken for the label of every row."""
+    labels = [Decimal("0"), Decimal("1"), Decimal("1")]
+    pq.write_table(pa.table({"text": ["a", "b", "c"], "label": labels}), tmp_path / "train.parquet")
+    assert [row["label"] for row in read(tmp_path / "train.parquet")] == ["0", "1", "1"]
+    times = [datetime(2026, 1, day) for day in (1, 2, 3)]
+    pq.write_table(pa.table({"text": ["a", "b", "c"], "label": times}), tmp_path / "train.parquet")
+    with pytest.raises(DataError, match=r"the label is of the type timestamp\[us\]"):
+        read(tmp_path / "train.parquet", label_column="label")
 
 
 def test_ids_with_commas_between_are_no_decimals_where_a_comma_separates_labels(tmp_path: Path) -> None:

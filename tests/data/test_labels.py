@@ -84,7 +84,7 @@ def test_a_label_map_says_which_is_which() -> None:
     [
         ({"refunds": "LABEL_0"}, "the data have no label 'refunds'.(.|\n)*did you mean 'refund'"),
         ({"refund": "LABEL_3"}, "no output 'LABEL_3'"),
-        ({"refund": "LABEL_0", "login": "LABEL_0"}, "not certain"),
+        ({"refund": "LABEL_0", "login": "LABEL_0"}, "'LABEL_0' is named twice"),
         ({"refund": "LABEL_0"}, 'not certain(.|\n)*"login=…,refund=LABEL_0"'),
     ],
 )

@@ -159,6 +159,18 @@ def test_booleans_are_classes(tmp_path: Path) -> None:
     assert splits.rows["train"]["label"][:] == [1, 0]
 
 
+def test_codes_with_leading_zeros_stay_as_they_are(tmp_path: Path) -> None:
+    """They were read as numbers, so that 01 was called 1, and was one class with 1."""
+    (tmp_path / "train.csv").write_text("text,label\na,01\nb,1\nc,10\n")
+    assert load_splits(tmp_path, splits=("train",)).task.labels == ("01", "1", "10")
+
+
+def test_one_and_the_same_score_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("text,score\na,0.5\nb,0.5\n")
+    with pytest.raises(DataError, match=r"every score is 0\.5"):
+        load_splits(tmp_path, splits=("train",))
+
+
 def test_scores_are_inferred(tmp_path: Path) -> None:
     splits = load_one(tmp_path, {"id": [7, 8], "a": ["x", "y"], "b": ["u", "v"], "score": [3.8, 5]})
     assert splits.task.labels is None

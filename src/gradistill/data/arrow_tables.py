@@ -100,6 +100,8 @@ def _values(column: pa.ChunkedArray) -> list[Any]:
     number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
     if text or number or pa.types.is_null(kind):
         return column.to_pylist()
+    if pa.types.is_decimal(kind):  # as databases export numbers
+        return column.cast(pa.float64()).to_pylist()
     if pa.types.is_struct(kind):
         return _objects(column)
     if _holds_labels(kind) and column.nbytes <= _MOST_IN_LISTS:

@@ -100,6 +100,12 @@ def _mapped(
             raise _unknown(f"the data have no label {mine!r}", mine, ours)
         if (position := outputs.get(label_key(output))) is None:
             raise _unknown(f"the {owner} has no output {output!r}", output, theirs)
+        if position in found.values():
+            raise DataError(
+                f"--label-map: the output {output!r} is named twice.",
+                expected="another output of the model for each label of the data",
+                remedy=f"correct the pair {mine}={output}",
+            )
         found[place] = position
     rest = [place for place in range(len(ours)) if place not in found]
     free = [position for position in range(len(theirs)) if position not in found.values()]
@@ -108,7 +114,7 @@ def _mapped(
         if rest
         else None
     )
-    if len(set(found.values())) < len(found) or (rest and (match is None or len(rest) != len(free))):
+    if rest and (match is None or len(rest) != len(free)):
         what = {ours[place]: theirs[position] for place, position in found.items()}
         raise _other_names(ours, theirs, owner, what)
     if match is not None:

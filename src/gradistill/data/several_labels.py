@@ -91,7 +91,7 @@ def _columns_of_flags(table: Table, column: str) -> tuple[str, ...]:
 def _refuse_unread(table: Table, column: str) -> None:
     for line, value in zip(table.lines, table.columns.get(column, ()), strict=False):
         kind = "a mapping" if isinstance(_literal(value), Mapping) else None
-        kind = f"of the type {value}" if isinstance(value, pa.DataType) and _is_nested(value) else kind
+        kind = f"of the type {value}" if isinstance(value, pa.DataType) else kind
         if kind:
             raise DataError(
                 f"{table.file}, row {line}, column {column!r}: the label is {kind}: {shown(value)}.",
@@ -99,10 +99,6 @@ def _refuse_unread(table: Table, column: str) -> None:
                 remedy="write the labels as a list; another column can be named with --label-column (label_column= "
                 "in Python), a field of a mapping with dots",
             )
-
-
-def _is_nested(kind: pa.DataType) -> bool:
-    return pa.types.is_nested(kind) or pa.types.is_fixed_size_list(kind)
 
 
 def _separated(table: Table, column: str, separator: str) -> Cells:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from gradistill.data.validation import is_missing, missing_columns, number, show
 from gradistill.errors import DataError
 
 MOST_CLASSES = 50
+_CODE = re.compile(r"[+-]?0\d+", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -121,23 +123,29 @@ def find_labels(
     """The class names in the order of their ids, or None for scores; raises DataError if there is doubt.
 
     With one number that is no whole number, the labels are scores. Whole numbers are classes in ascending
-    order, words are classes in alphabetical order. A column mostly of numbers, or of scores, is one of numbers:
-    what else stands there is the fault of its row. With a ``kind`` numbers are that, whatever they look like.
+    order, words are classes in alphabetical order. With one text such as 01 all are words, and stay as they are.
+    A column mostly of numbers, or of scores, is one of numbers: what else stands there is the fault of its row.
+    With a ``kind`` numbers are that, whatever they look like.
 
     Of rows that are read for a model's ``outputs``, numbers are scores where it predicts a score, and its other classes
     are added to those of the data, which may even have only one.
     """
-    if kind == "scores":
-        return None
-    if column in table.class_names:
+    if kind != "scores" and column in table.class_names:
         return table.class_names[column]
     present = [value for value in table.columns[column] if not is_missing(value)]
     numbers = [n for value in present if (n := number(value)) is not None]
     finite = [n for n in numbers if math.isfinite(n)]
     whole = all(n.is_integer() for n in finite)
-    if not whole and kind is None:
+    if kind == "scores" or (not whole and kind is None):
+        if outputs is None and len({*finite}) == 1 < len(finite) == len(table.lines):
+            raise DataError(
+                f"{table.file}, column {column!r}: every score is {finite[0]:g}.",
+                expected="two different scores or more",
+                remedy="name another column with --label-column, or load more rows",
+            )
         return None
-    words = not finite or 2 * len(numbers) <= len(present) or not whole
+    codes = any(isinstance(value, str) and _CODE.fullmatch(value.strip()) for value in present)
+    words = codes or not finite or 2 * len(numbers) <= len(present) or not whole
     counted = tuple(str(int(n)) for n in sorted(set(finite)))
     if outputs is not None and outputs.score and kind is None and not words:
         return None

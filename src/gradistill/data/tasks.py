@@ -18,11 +18,13 @@ from gradistill.errors import DataError, RecipeError, nearest
 RESERVED = frozenset({"label", "labels", "index"})
 """Column names of the prepared rows, which therefore cannot name a text."""
 
-_WHOLE = re.compile(r"([+-]?\d{1,18})(\.0*)?", re.ASCII)
+_WHOLE = re.compile(r"([+-]?(?:0|[1-9]\d{0,17}))(\.0*)?", re.ASCII)
+"""Not 01, which is a code and no number."""
 
 
 def label_key(value: object) -> str:
-    """One spelling for one label: ``1``, ``1.0`` and ``"1.0"`` are the same; letter case does not matter."""
+    """One spelling for one label: ``1``, ``1.0`` and ``"1.0"`` are the same, ``"01"`` is another; letter case does not
+    matter."""
     if isinstance(value, float) and math.isfinite(value) and value.is_integer():
         return str(int(value))
     text = str(value).strip()
