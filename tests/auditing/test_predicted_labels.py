@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score, confusion_matrix, f1_score
 
-from gradistill.auditing.per_example import estimates
+from gradistill.auditing.per_example import columns_of, estimates
 from gradistill.auditing.predicted_labels import disagreements, label_pairs
+from gradistill.auditing.predictions import Predictions
 
 
 def labels(classes: int, rows: int, agree: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -35,6 +36,17 @@ def test_kappa_and_macro_f1_are_those_of_scikit_learn(classes: int, rows: int) -
     for figure in found.values():
         assert figure.low < figure.value < figure.high
         assert figure.n == rows
+
+
+def test_kappa_of_several_labels_is_that_of_all_yes_and_no_together() -> None:
+    rng = np.random.default_rng(0)
+    teacher = rng.random((80, 5)) < 0.3
+    student = teacher ^ (rng.random((80, 5)) < 0.15)
+    both = [Predictions(np.where(flags, 1.0, -1.0), multi_label=True) for flags in (student, teacher)]
+    found = estimates(columns_of(*both, None))["loyalty"]["kappa"]
+    assert found.value == pytest.approx(cohen_kappa_score(student.ravel(), teacher.ravel()))
+    assert found.low < found.value < found.high
+    assert (found.n, estimates(columns_of(both[1], both[1], None))["loyalty"]["kappa"].value) == (80, 1.0)
 
 
 def test_the_interval_of_kappa_is_the_bootstrap_of_scikit_learns() -> None:

@@ -83,12 +83,13 @@ def test_a_value_and_its_interval_are_compared(
         (20, 0.8, "fail", "0.40, below 0.50"),
         (5, 0.8, "warn", "0.40, below 0.50, on 5 examples only"),
         (5, 0.45, "fail", "0.40, below 0.50"),
+        (1, None, "warn", "0.40, below 0.50, on 1 examples only"),
     ],
 )
 def test_few_examples_fail_only_where_the_whole_interval_is_below(
-    n: int, high: float, outcome: str, reason: str
+    n: int, high: float | None, outcome: str, reason: str
 ) -> None:
-    flips = {"value": 0.4, "low": 0.1, "high": high, "n": n}
+    flips = {"value": 0.4, "low": None if high is None else 0.1, "high": high, "n": n}
     check = checks(of(student(loyalty={"flips": flips})))["flips"]
     assert (check["outcome"], check["reason"]) == (outcome, reason)
 

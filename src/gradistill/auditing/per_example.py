@@ -17,7 +17,7 @@ from gradistill.auditing.loyalty_measures import (
     probability_agreement,
 )
 from gradistill.auditing.map_agreement import map_agreement
-from gradistill.auditing.predicted_labels import kappa, macro_f1
+from gradistill.auditing.predicted_labels import kappa, kappa_of_flags, macro_f1
 from gradistill.auditing.predictions import Predictions
 from gradistill.auditing.statistics import (
     Bounds,
@@ -81,6 +81,9 @@ OF_LABELS = {
 }
 """Figures of two columns of class ids."""
 
+OF_FLAGS = {"kappa": ("label", "student_share", "teacher_share")}
+"""What takes their place where a row may have several labels."""
+
 STATISTICS = {
     **dict.fromkeys(CORRELATIONS, pearson),
     **dict.fromkeys(RATIOS, ratio),
@@ -136,6 +139,7 @@ def _of_several_labels(student: Predictions, teacher: Predictions) -> Columns:
     models = {"teacher": teacher, "student": student}
     return {
         "label": same.mean(axis=1),
+        **{f"{name}_share": model.flags.mean(axis=1) for name, model in models.items()},
         "exact_match": same.all(axis=1),
         "probability": probability.mean(axis=1),
         "label_each": same,
@@ -215,6 +219,7 @@ def _measured(columns: Columns, name: str) -> list[np.ndarray] | None:
     """The columns of a figure, on the examples where it exists."""
     names = CORRELATIONS.get(name) or RATIOS.get(name) or OF_LABELS.get(name) or (name,)
     names = _sums(name) if _sums(name)[0] in columns else names
+    names = OF_FLAGS[name] if _is_of_flags(columns, name) else names
     if any(column not in columns for column in names):
         return None
     values = [columns[column] for column in names]
@@ -225,12 +230,18 @@ def _measured(columns: Columns, name: str) -> list[np.ndarray] | None:
     return [column.astype(bool) for column in kept] if name in SHARES else kept
 
 
+def _is_of_flags(columns: Columns, name: str) -> bool:
+    return name in OF_FLAGS and OF_FLAGS[name][1] in columns
+
+
 def _sums(name: str) -> tuple[str, str]:
     return f"{name}_sum", f"{name}_count"
 
 
 def _statistic(columns: Columns, name: str) -> Callable[..., np.ndarray] | None:
     """What computes a figure from several columns; None for the mean of one."""
+    if _is_of_flags(columns, name):
+        return kappa_of_flags
     return ratio if _sums(name)[0] in columns else STATISTICS.get(name)
 
 

@@ -33,6 +33,24 @@ def kappa(a: ClassIds, b: ClassIds) -> PerResample:
     return np.where(constant, np.nan, (seen - chance) / np.where(constant, 1, 1 - chance))
 
 
+def kappa_of_flags(
+    same: Float[np.ndarray, "resample batch"],
+    a: Float[np.ndarray, "resample batch"],
+    b: Float[np.ndarray, "resample batch"],
+) -> PerResample:
+    """Cohen's kappa of yes and no for each label of rows with several, all labels of all rows together.
+
+    ``same`` is the share of a row's labels on which both models decide alike, ``a`` and ``b`` that of labels which the
+    one and the other assigns. NaN where both assign every label to every row, or none to any.
+
+    Example: ``kappa_of_flags(*(np.array([[x]]) for x in (0.75, 0.5, 0.25)))[0]``
+    """
+    seen, first, second = same.mean(axis=1), a.mean(axis=1), b.mean(axis=1)
+    chance = first * second + (1 - first) * (1 - second)
+    constant = np.isclose(chance, 1)
+    return np.where(constant, np.nan, (seen - chance) / np.where(constant, 1, 1 - chance))
+
+
 def macro_f1(predicted: ClassIds, gold: ClassIds) -> PerResample:
     """The mean F1 over the classes that are predicted or gold, over the last axis.
 

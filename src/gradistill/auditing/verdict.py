@@ -159,7 +159,7 @@ def _checked(limit: Limit, figure: Mapping[str, Any] | None) -> dict[str, Any] |
     sign = 1 if limit.more else -1
     few = (figure.get("n") or MIN_ROWS) < MIN_ROWS
     under = limit.fail is not None and sign * value < sign * limit.fail
-    failed = limit.fail is not None and under and not (few and high is not None and high >= limit.fail)
+    failed = limit.fail is not None and under and not (few and (high is None or high >= limit.fail))
     unsure = limit.fail is not None and low is not None and low < limit.fail
     warned = sign * value < sign * limit.warn
     outcome = FAIL if failed else WARN if warned or unsure else PASS

@@ -51,7 +51,7 @@ from gradistill.data.span_metrics import without_spans
 from gradistill.data.splits import CARRIED, Marks
 from gradistill.data.tasks import Task, metrics_of
 from gradistill.errors import RecipeError, nearest
-from gradistill.io import checksum_of, read_object
+from gradistill.io import checksum_of, path_of, read_object
 from gradistill.printing import NO_PREFIX
 from gradistill.report.audit_markdown import audit_table
 from gradistill.report.audit_page import audit_page
@@ -117,7 +117,7 @@ def audit(
 
     Example: ``audit("runs/teacher", ["runs/student"], DataChoice("DATA/mrpc"), "runs/audit")["students"]``
     """
-    output, data = Path(output), DataChoice.of(data)
+    output, data = path_of(output), DataChoice.of(data)
     check_students(students)
     if data.unlabelled is not None:
         raise RecipeError(
@@ -193,7 +193,8 @@ def audit(
             del found["attribution"]
         found |= {"overlap": overlap, **_task_metrics(audited, splits), "doubts": doubts}
         weak = [] if doubts else _weak_students(audited, splits)
-        found["warnings"] = [*splits.warnings, *warnings, *random, *doubts, *weak]
+        unflipped = _unflipped(found, splits, choice)
+        found["warnings"] = [*splits.warnings, *warnings, *random, *doubts, *weak, *unflipped]
         found = judged(found, choice.limits)
         examples = chosen_examples(draft / EXAMPLES, choice.examples, seed=choice.seed)
         (draft / PAGE).write_bytes(audit_page(found, examples).encode("utf-8", "backslashreplace"))
@@ -289,6 +290,20 @@ def _weak_students(audited: Audited, splits: Splits) -> list[str]:
         for k, name in enumerate(audited.names)
     ]
     return [*filter(None, found)]
+
+
+def _unflipped(found: Mapping[str, Any], splits: Splits, choice: AuditChoice) -> list[str]:
+    """That flips are left out where no change of words turned the teacher's label, so that there was nothing to see."""
+    task = splits.task
+    if task.labels is None or task.multi_label or task.token_labels or not choice.response_rows:
+        return []
+    there = {name for student in found["students"] for name in student["figures"].get("loyalty", {})}
+    if "flips" in there:
+        return []
+    return [
+        "flips and kept labels are left out: on none of the rows for response loyalty do replaced words turn the "
+        "label of the teacher, and a student that had the same label"
+    ]
 
 
 def _now() -> str:
