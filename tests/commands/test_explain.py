@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 
 from gradistill.commands import explain as room
 from gradistill.commands.explain import explain
-from gradistill.errors import DataError, RecipeError
+from gradistill.errors import DataError, ModelError, RecipeError
 from gradistill.models.loading import load_classifier, load_tokenizer
 
 TEXT = "the film was very great ."
@@ -82,6 +83,13 @@ def test_a_regression_explains_its_prediction(small: Any) -> None:
     assert isinstance(found.prediction, float)
 
 
+def test_an_onnx_model_has_no_gradients(tmp_path: Path) -> None:
+    (tmp_path / "onnx").mkdir()
+    (tmp_path / "onnx" / "model.onnx").write_bytes(b"graph")
+    with pytest.raises(ModelError, match="is an ONNX model, which has no gradients"):
+        explain(str(tmp_path), [TEXT])
+
+
 def test_a_loaded_model_says_the_same(small: Any) -> None:
     folder = small.teachers["two"]
     model, _ = load_classifier(folder)
@@ -93,8 +101,8 @@ def test_a_loaded_model_says_the_same(small: Any) -> None:
     ("texts", "label", "error", "message"),
     [
         ([], None, DataError, r"(?s)There are 0 texts.*one text, or two"),
-        (["  "], None, DataError, "or an empty one"),
-        ([TEXT, ""], None, DataError, "or an empty one"),
+        (["  "], None, DataError, "A text is empty"),
+        ([TEXT, ""], None, DataError, "A text is empty"),
         ([TEXT] * 3, None, DataError, "There are 3 texts"),
         ([TEXT], "neutral", RecipeError, r"(?s)no label 'neutral'.*negative, positive"),
     ],

@@ -105,6 +105,15 @@ def test_a_label_that_was_not_predicted_is_not_called_predicted():
     assert "strong[+++] for positive" in shown
 
 
+def test_of_several_labels_all_that_are_assigned_are_predicted():
+    for assigned, head in (
+        (("negative", "positive"), "predicts negative, positive; explained is negative"),
+        ((), "predicts no label; explained is negative"),
+        (("negative",), "predicts negative\n"),
+    ):
+        assert f"some/model {head}" in _shown(render(_explanation(assigned=assigned)))
+
+
 def test_a_tie_is_the_explained_label():
     shown = _shown(render(_explanation(probabilities={"positive": 0.5, "negative": 0.5})))
     assert "some/model predicts negative\n" in shown

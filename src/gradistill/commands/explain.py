@@ -13,14 +13,16 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gradistill.attribution.adaptive_quadrature import integrated_to_tolerance
 from gradistill.attribution.quadrature import IntegrationResult, integrated_in_steps
+from gradistill.auditing.onnx_predictor import onnx_file
 from gradistill.batch import Batch
 from gradistill.commands.run_folder import record_of
 from gradistill.commands.text_lengths import LoadedModel, task_length
 from gradistill.data.collator import Collator
+from gradistill.data.label_metrics import assigned
 from gradistill.data.word_scores import words_from_pieces
-from gradistill.errors import DataError, RecipeError
+from gradistill.errors import DataError, ModelError, RecipeError
 from gradistill.models.eval_mode import frozen_eval
-from gradistill.models.facts import is_multi_label
+from gradistill.models.facts import is_multi_label, thresholds_of
 from gradistill.models.input_limits import check_readable
 from gradistill.models.loading import label_names, load_classifier, load_tokenizer, set_padding
 from gradistill.models.model_source import ModelSource, model_folder, model_name
@@ -58,13 +60,21 @@ def explain(
             words, or ``zero`` embeddings.
         ``max_length``: tokens read at most; by default as the model was trained (``commands.text_lengths``).
 
-    Raises DataError for another number of texts, RecipeError for a label that the model does not have.
+    Raises DataError for another number of texts, ModelError for an ONNX model, and RecipeError for a label that the
+    model does not have.
 
     Example: ``explain("runs/student", ["The company rose 3 %.", "Shares fell."]).words``
     """
     _refuse_empty(texts)
     check_baseline(baseline, IN_ONE_TEXT)
-    _refuse_other_number(model_folder(model), len(texts))
+    folder = model_folder(model)
+    if folder and onnx_file(folder) is not None:
+        raise ModelError(
+            f"{folder} is an ONNX model, which has no gradients",
+            expected="a PyTorch model to explain",
+            remedy="name the run's folder that it was exported from",
+        )
+    _refuse_other_number(folder, len(texts))
     tokenizer = load_tokenizer(model)
     classifier, _ = load_classifier(model)
     set_padding(classifier, tokenizer)
@@ -99,7 +109,16 @@ def explain(
         method=f"integrated gradients, {int(found.nodes)} {rule}, {baseline} baseline",
         residual=float(found.residuals),
         cut=(length, whole) if whole > length else None,
+        assigned=_assigned(classifier, names, logits),
     )
+
+
+def _assigned(model: PreTrainedModel, names: Sequence[str], logits: Tensor) -> tuple[str, ...] | None:
+    """The labels that a model of several labels a row predicts; None of other models."""
+    if not is_multi_label(model):
+        return None
+    flags = assigned(logits.numpy(force=True)[None], thresholds_of(model))[0]
+    return tuple(name for name, flag in zip(names, flags, strict=True) if flag)
 
 
 def _refuse_other_number(folder: str, count: int) -> None:
@@ -115,12 +134,12 @@ def _refuse_other_number(folder: str, count: int) -> None:
 
 
 def _refuse_empty(texts: Sequence[str]) -> None:
-    if not 1 <= len(texts) <= 2 or not all(text.strip() for text in texts):
+    if not 1 <= len(texts) <= 2:
         raise DataError(
-            f"There are {len(texts)} texts, or an empty one.",
-            expected="one text, or two",
-            remedy="quote each text",
+            f"There are {len(texts)} texts.", expected="one text, or two", remedy="quote each text"
         )
+    if not all(text.strip() for text in texts):
+        raise DataError("A text is empty.", expected="one text with words, or two", remedy="write the text")
 
 
 def _encoded(

@@ -42,7 +42,8 @@ class Explanation:
     for what opposes it. With ``signed=False`` the scores are sizes without a direction. ``probabilities`` is
     for classification, ``prediction`` for regression. ``residual`` is the completeness residual of Integrated
     Gradients as a share of ``|F(E) − F(baseline)|``, ``None`` where the method has none. ``cut`` holds the number of
-    tokens that the model read and that of the whole text, where it read only a part.
+    tokens that the model read and that of the whole text, where it read only a part. ``assigned`` are the labels that
+    a model of several labels a row predicts, at its thresholds; ``None`` of other models.
     """
 
     model: str
@@ -56,6 +57,15 @@ class Explanation:
     residual: float | None
     signed: bool = True
     cut: tuple[int, int] | None = None
+    assigned: tuple[str, ...] | None = None
+
+    @property
+    def predicted(self) -> tuple[str, ...]:
+        """The predicted label, or labels; of equal probabilities the explained one."""
+        if self.assigned is not None or not self.probabilities:
+            return self.assigned or ()
+        # A tie is not read as a label that was not predicted.
+        return (max(self.probabilities.items(), key=lambda item: (item[1], item[0] == self.label))[0],)
 
     def _repr_html_(self) -> str:
         from gradistill.report.notebook import explanation_html
@@ -188,10 +198,9 @@ def _headline(explanation: Explanation) -> RenderableType:
     ranked = list((explanation.probabilities or {}).items())
     if not ranked:
         return head.append(printable(explanation.label), style="bold")
-    # Of equal probabilities the explained label leads, so a tie is not read as a label that was not predicted.
     ranked.sort(key=lambda item: (-item[1], item[0] != explanation.label))
-    head.append(printable(ranked[0][0]), style="bold")
-    if ranked[0][0] != explanation.label:
+    head.append(printable(", ".join(explanation.predicted) or "no label"), style="bold")
+    if explanation.predicted != (explanation.label,):
         head.append("; explained is ").append(printable(explanation.label), style="bold")
     table = Table.grid(padding=(0, 2))
     for label, probability in ranked[:LABELS_SHOWN]:
