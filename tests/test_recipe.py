@@ -295,6 +295,13 @@ def test_stages_that_leave_steps_idle_are_refused(changes: list[str], message: s
         load_recipe("kd", changes=changes)
 
 
+def test_a_recipe_without_any_weight_is_refused() -> None:
+    without = [f"objectives.{name}.weight=0" for name in ("soft_label", "hard_label")]
+    with pytest.raises(RecipeError, match="the weight of hard_label and soft_label is 0"):
+        load_recipe("kd", changes=without)
+    assert load_recipe("kd", changes=without[:1]).objectives["soft_label"].weight == 0
+
+
 def test_stages_that_meet_are_taken() -> None:
     recipe = load_recipe("kd", changes=["objectives.soft_label.end=0.5", "objectives.hard_label.start=0.5"])
     assert recipe.objectives["soft_label"].runs_at(3, 0.49)

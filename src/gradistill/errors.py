@@ -133,6 +133,20 @@ def check_number(
     )
 
 
+def check_type(name: str, value: object, kinds: type | tuple[type, ...], expected: str) -> None:
+    """Raise RecipeError where what was passed as ``name`` is of none of the ``kinds``.
+
+    Example: ``check_type("output", "runs/a", (str, Path), "a path")``
+    """
+    if not isinstance(value, kinds):
+        shown = (
+            repr(value)
+            if isinstance(value, str | int | float | None)
+            else f"of the type {type(value).__name__}"
+        )
+        raise RecipeError(f"{name} is {shown}", expected=expected, remedy=f"pass {name} so")
+
+
 def nearest(name: object, known: Iterable[str]) -> str:
     """A remedy for a name that is not known: the nearest one, and all there are."""
     known = sorted(known)

@@ -15,6 +15,8 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
+from gradistill.errors import check_type
+
 _CHUNK = 1 << 20
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _DISK = (*_FULL, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM)
@@ -79,6 +81,14 @@ def digest(content: Any) -> str:
     """SHA-256 of JSON in one canonical form."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def path_of(
+    given: str | os.PathLike[str], name: str = "output", expected: str = "a path, such as 'runs/student'"
+) -> Path:
+    """The path that was passed as ``name``; raises RecipeError for anything that is none."""
+    check_type(name, given, (str, os.PathLike), expected)
+    return Path(given)
 
 
 def draft_beside(place: Path, name: str | None = None) -> Path:

@@ -17,7 +17,7 @@ from gradistill.commands.finetune import finetune
 from gradistill.commands.store_signals import store_signals
 from gradistill.data import DataChoice
 from gradistill.data.overlap import normalised, overlap
-from gradistill.errors import DataError
+from gradistill.errors import DataError, RecipeError
 from gradistill.recipe import load_recipe
 from small import GOOD, logged, write_table
 
@@ -96,6 +96,12 @@ def test_a_teacher_that_only_numbers_its_classes_is_refused_and_a_label_map_help
     assert any("accuracy is 0.000" in warning for warning in found["warnings"])
     for page in ("audit.md", "audit.html"):
         assert "no better than a constant" in (tmp_path / "audit" / page).read_text(encoding="utf-8")
+
+
+def test_fine_tuning_refuses_settings_of_a_student(small: Any, tmp_path: Path) -> None:
+    recipe = load_recipe("finetune", changes=["student.layers=1"])
+    with pytest.raises(RecipeError, match=r"student\.layers was given, and fine-tuning trains the model"):
+        finetune(str(small.base), small.choice("two"), tmp_path / "out", recipe)
 
 
 def test_a_regression_that_does_not_rise_with_the_scores_is_warned_of(small: Any, tmp_path: Path) -> None:

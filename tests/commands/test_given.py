@@ -140,6 +140,7 @@ from gradistill.commands.explain import explain
 from gradistill.commands.pretrain import pretrain
 from gradistill.commands.distill import distill
 from gradistill.commands.finetune import finetune
+from gradistill.commands.predict import predict
 from gradistill.commands.store_signals import store_signals
 from gradistill.models.loading import load_classifier, load_tokenizer
 from gradistill.recipe import load_recipe
@@ -155,6 +156,22 @@ commands = {
     "explain": lambda m, d: explain(m, ["a text"]),
     "students": lambda m, d: audit(teacher, m, d, at),
 }
+others = {
+    "recipe is 'kd'": lambda: distill(teacher, data, at, "kd"),
+    "recipe is 'finetune'": lambda: finetune(teacher, data, at, "finetune"),
+    "output is None": lambda: distill(teacher, data, None, load_recipe("kd")),
+    "data is of the type list": lambda: predict(teacher, [{"text": "a"}], at + ".csv"),
+    "students is an empty list": lambda: audit(teacher, [], data, at),
+    "changes is a str": lambda: load_recipe("kd", changes="training.epochs=1"),
+    "changes is a dict": lambda: load_recipe("kd", changes={"training.epochs": 1}),
+}
+for expected, call in others.items():
+    try:
+        call()
+    except GradistillError as error:
+        assert expected in str(error), str(error)
+    else:
+        raise AssertionError(expected)
 found = []
 def refused(command, about, given, m, d):
     try:

@@ -141,7 +141,7 @@ def test_a_term_that_is_not_finite_is_named_with_its_step_and_rows(
     assert message.startswith(
         f"{named} stopped being finite at step {step}, in rows [3] of the training data"
     )
-    assert "is intact" in message
+    assert "is intact" not in message  # there is no checkpoint yet
     assert all(p.isfinite().all() for p in student.parameters())
 
 

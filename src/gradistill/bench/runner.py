@@ -33,7 +33,7 @@ from gradistill.commands.output_folder import FolderKind, held
 from gradistill.commands.run_folder import finished_run, recorded_metrics
 from gradistill.data.tasks import metric_title
 from gradistill.errors import GradistillError
-from gradistill.io import discard, draft_of, remove_drafts, write_whole
+from gradistill.io import discard, draft_of, path_of, remove_drafts, write_whole
 from gradistill.recipe.strict_yaml import read_yaml
 from gradistill.report.bench_page import bench_page, bench_tables
 
@@ -71,7 +71,7 @@ def bench(
     why and is tried again the next time. Whatever stops the bench, the same call goes on with it. Raises RecipeError
     for a folder that holds something else, or that another process is at work in.
     """
-    folder = Path(output)
+    folder = path_of(output)
     with held(folder, BENCH):
         remove_drafts(folder, below=True)
         content = yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -10,6 +10,8 @@ from gradistill.errors import REMEDY, GradistillError
 from gradistill.printing import guard_terminal, write
 
 _INTERRUPTED = 130
+_GO_ON = frozenset({"finetune", "pretrain", "distill", "signals", "tune", "bench", "run", "predict"})
+"""The commands that keep what they have when they are stopped."""
 
 
 def main() -> None:
@@ -76,7 +78,9 @@ def _first_steps(place: str) -> str:
 
 def _stop(*, interrupted: bool) -> NoReturn:
     if interrupted:
-        write("stopped. The same command goes on from what was saved.", error=True)
+        goes_on = len(sys.argv) > 1 and sys.argv[1] in _GO_ON
+        more = "goes on from what was saved" if goes_on else "begins anew"
+        write(f"stopped. The same command {more}.", error=True)
         sys.exit(_INTERRUPTED)
     write("aborted", error=True)
     sys.exit(1)

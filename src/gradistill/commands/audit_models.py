@@ -252,12 +252,16 @@ def _on_words(model: AuditModel, teacher: AuditModel) -> str:
 
 
 def check_students(students: Any) -> None:
-    """Raise RecipeError where ``students`` is no list."""
+    """Raise RecipeError where ``students`` is no list, or an empty one."""
     if isinstance(students, str | bytes | os.PathLike | tuple) or not isinstance(students, Sequence):
         raise RecipeError(
             f"students is of the type {type(students).__name__}",
             expected="a list of models, each a path, a hub id, a pair (model, tokenizer) or a function",
             remedy="put the student into a list: [student]",
+        )
+    if not students:
+        raise RecipeError(
+            "students is an empty list", expected="one model or more", remedy="name the student"
         )
 
 

@@ -18,6 +18,7 @@ from gradistill.data import DataChoice, Splits, Task, read_splits
 from gradistill.data.data_source import Source
 from gradistill.data.transfer_rows import TransferRows, replaceable_words, transfer_rows
 from gradistill.errors import DataError, RecipeError
+from gradistill.io import path_of
 from gradistill.models.loading import load_classifier, load_tokenizer
 from gradistill.models.model_source import ModelSource, model_name
 from gradistill.models.word_neighbours import near_words
@@ -59,7 +60,7 @@ def augment(
 
     Example: ``augment(DataChoice("DATA/mrpc"), "runs/copies", teacher="runs/teacher", times=4)["rows"]``
     """
-    folder, choice = Path(output), DataChoice.of(data)
+    folder, choice = path_of(output), DataChoice.of(data)
     _refuse_numbers(times, seed)
     _refuse_idle_fields(choice)
     check_output(folder, AUGMENTED, overwrite=overwrite)

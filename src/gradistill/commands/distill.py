@@ -27,8 +27,10 @@ from gradistill.commands.signal_stores import (
 from gradistill.commands.teacher_prompt import refuse_other_columns, settled_prompt
 from gradistill.data import DataChoice
 from gradistill.data.data_source import Source
+from gradistill.io import path_of
 from gradistill.models.model_source import model_paths
 from gradistill.recipe import Recipe
+from gradistill.recipe.schema import check_recipe
 from gradistill.training.arguments import check_training
 
 
@@ -61,13 +63,14 @@ def distill(  # noqa: PLR0913 (public; callbacks are the Trainer's own keyword)
 
     Example: ``distill("runs/teacher", DataChoice("DATA/mrpc"), "runs/student", load_recipe("adkd")).student``
     """
-    choice = DataChoice.of(data)
+    check_recipe(recipe)
+    folder, choice = path_of(output), DataChoice.of(data)
     given: Any
     given, recipe = settled_prompt(teacher, recipe)
     refuse_other_columns(given, choice)
     recipe = with_student(given, recipe)
     reads = (*teacher_paths(teacher), *model_paths(recipe.student.checkpoint), *choice.paths)
-    check_run(Path(output), recipe, overwrite=overwrite, reads=reads)
+    check_run(folder, recipe, overwrite=overwrite, reads=reads)
     check_training(recipe)
     if is_apart(given, recipe.student):
         refuse_store(signals)
@@ -76,4 +79,4 @@ def distill(  # noqa: PLR0913 (public; callbacks are the Trainer's own keyword)
         signals.check()
         run = prepared_run(given, choice, recipe, optional=TEST, loading=signals.loading)
     run = replace(run, signals=signals, callbacks=callbacks)
-    return RunResult(run.train(Path(output), overwrite=overwrite), Path(output))
+    return RunResult(run.train(folder, overwrite=overwrite), folder)

@@ -31,7 +31,7 @@ from gradistill.export.onnx_export import OUTPUT, write_onnx
 from gradistill.export.packages import PACKAGES, check_packages
 from gradistill.export.parity import check_batches, compared, made_batches
 from gradistill.export.vocabulary import trim_vocabulary
-from gradistill.io import checksum_of
+from gradistill.io import checksum_of, path_of
 from gradistill.models.factorized_embedding import with_factors
 from gradistill.models.facts import thresholds_of
 from gradistill.models.model_source import ModelSource
@@ -70,7 +70,7 @@ def export_model(
 
     Example: ``export_model("runs/student", "runs/onnx", ExportChoice(quantize="int8"), data="DATA/mrpc")["costs"]``
     """
-    output = Path(output)
+    output = path_of(output)
     check_packages()
     check_output(output, EXPORT, overwrite=overwrite)
     rows_from = None if data is None else DataChoice.of(data)

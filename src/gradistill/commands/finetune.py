@@ -23,10 +23,12 @@ from gradistill.commands.token_run import task_run_of
 from gradistill.data import DataChoice, read_splits
 from gradistill.data.data_source import Source
 from gradistill.errors import RecipeError
+from gradistill.io import path_of
 from gradistill.models.loading import Head, load_classifier, load_tokenizer
 from gradistill.models.model_source import ModelSource, model_folder, model_name, model_paths
 from gradistill.models.prior_bias import start_at_prior
-from gradistill.recipe import Recipe
+from gradistill.recipe import Recipe, StudentSettings
+from gradistill.recipe.schema import check_recipe
 from gradistill.training.arguments import check_training
 
 
@@ -53,12 +55,20 @@ def finetune(
 
     Example: ``finetune("minilm-l6", {"train": rows, "validation": more}, "runs/teacher", load_recipe("finetune"))``
     """
-    choice = DataChoice.of(data)
+    check_recipe(recipe)
+    folder, choice = path_of(output), DataChoice.of(data)
     if recipe.needs_teacher:
         raise RecipeError(
             f"the recipe {recipe.method!r} needs a teacher",
             expected="finetune",
             remedy="use gradistill distill",
+        )
+    idle = [name for name, value in recipe.student if value != StudentSettings.model_fields[name].default]
+    if idle:
+        raise RecipeError(
+            f"student.{idle[0]} was given, and fine-tuning trains the model as it is",
+            expected="settings of training alone",
+            remedy=f"leave student.{idle[0]} out, or use gradistill distill",
         )
     for name in ("label_map", "unlabelled"):
         if getattr(choice, name) is not None:
@@ -68,7 +78,7 @@ def finetune(
                 remedy=f"leave {name} out, or give it to distill",
             )
     reads = (*model_paths(model), *choice.paths)
-    check_run(Path(output), recipe, overwrite=overwrite, reads=reads)
+    check_run(folder, recipe, overwrite=overwrite, reads=reads)
     check_training(recipe)
     refuse_idle_overlap(recipe.training, model_folder(model))
     tokenizer = load_tokenizer(model)
@@ -92,4 +102,4 @@ def finetune(
         names=names,
         splits=splits,
     )
-    return RunResult(run.train(Path(output), overwrite=overwrite), Path(output))
+    return RunResult(run.train(folder, overwrite=overwrite), folder)

@@ -17,7 +17,7 @@ from gradistill.data.data_source import Source, data_name, is_path, path_text
 from gradistill.data.overlap import overlap_line
 from gradistill.data.proposal import Proposal, propose
 from gradistill.errors import RecipeError
-from gradistill.io import system_reason, write_whole
+from gradistill.io import path_of, system_reason, write_whole
 from gradistill.models.packaged import ON_THE_HUB, PACKAGED, packaged_model_installed
 from gradistill.printing import printable
 
@@ -56,7 +56,7 @@ def init(
 
     Example: ``gradistill.run(gradistill.init("tickets.csv"))``
     """
-    output = Path(output)
+    output = path_of(output)
     given = DataChoice.of(data)
     if not is_path(given.source):
         raise RecipeError(

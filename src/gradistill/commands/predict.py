@@ -33,7 +33,7 @@ from gradistill.data.row_texts import (
 )
 from gradistill.data.tokenization import Cut
 from gradistill.errors import DataError, RecipeError
-from gradistill.io import checksum_of
+from gradistill.io import checksum_of, path_of
 from gradistill.models.model_source import ModelSource
 from gradistill.printing import log_on_stderr, progress_bars, write_lines
 from gradistill.store.fingerprint import of_model, of_tokenizer
@@ -83,8 +83,8 @@ def predict(
 
     Example: ``gradistill.predict("runs/student", "reviews.csv", "predicted.csv")["rows"]``
     """
-    target = None if str(output) == PIPE else Path(output)
-    source = None if str(data) == PIPE else Path(data)
+    target = None if str(output) == PIPE else path_of(output)
+    source = None if str(data) == PIPE else path_of(data, "data", "a file with rows, or - for stdin")
     _refuse_paths(source, target, overwrite=overwrite)
     with log_on_stderr() if target is None else nullcontext():
         predictor = load_predictor(model, max_length=max_length)

@@ -22,11 +22,13 @@ from gradistill.data.batching import row_batches
 from gradistill.data.data_source import Source, is_path
 from gradistill.data.unlabelled_texts import TEXTS
 from gradistill.errors import RecipeError
+from gradistill.io import path_of
 from gradistill.models.loading import load_classifier, load_tokenizer, set_padding
 from gradistill.models.model_source import ModelSource, model_folder, model_name, model_paths
 from gradistill.models.tracing import evaluating
 from gradistill.objectives import Moment, Pair
 from gradistill.recipe import Recipe
+from gradistill.recipe.schema import check_recipe
 from gradistill.signals import Logits, TargetSignal
 from gradistill.signals.teacher import TeacherSignals
 from gradistill.training.arguments import MetricNames, check_training, training_arguments
@@ -64,7 +66,8 @@ def pretrain(
 
     Example: ``pretrain("minilm-l6", ["DATA/mrpc"], "runs/small", load_recipe("pretrain"))``
     """
-    output, texts = Path(output), _listed(texts)
+    check_recipe(recipe)
+    output, texts = path_of(output), _listed(texts)
     reads = (*model_paths(teacher, recipe.student.checkpoint), *filter(is_path, texts))
     check_run(output, recipe, overwrite=overwrite, reads=reads)
     check_training(recipe, MetricNames())

@@ -21,9 +21,11 @@ from gradistill.commands.text_lengths import LoadedModel
 from gradistill.data import DataChoice
 from gradistill.data.data_source import Source
 from gradistill.errors import GradistillError, RecipeError
+from gradistill.io import path_of
 from gradistill.models.device_map import is_spread
 from gradistill.models.model_source import ModelSource
 from gradistill.recipe import Recipe
+from gradistill.recipe.schema import check_recipe
 from gradistill.signals import Signal
 
 logger = logging.getLogger(__name__)
@@ -53,6 +55,7 @@ def store_signals(
 
     Example: ``store_signals("runs/teacher", DataChoice("DATA/mrpc"), "stores/mrpc", load_recipe("adkd"))``
     """
+    check_recipe(recipe)
     if not recipe.needs_teacher:
         raise RecipeError(
             f"the recipe {recipe.method!r} needs no teacher",
@@ -70,7 +73,7 @@ def store_signals(
     if not is_spread(reader.model):
         # its weights would lie elsewhere in memory, and the store's last bits differ
         run.warn_of_weak_teacher(validation)
-    plan = run.plan(signals, rows, settings.encoding, Path(output) if output else None)
+    plan = run.plan(signals, rows, settings.encoding, path_of(output) if output else None)
     if settings.repair and repair_damaged_shards(plan, online, run.tokenizer):
         return plan.folder
     build_missing_shards(plan, online, run.tokenizer)

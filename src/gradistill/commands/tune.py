@@ -29,7 +29,7 @@ from gradistill.commands.signal_stores import AUTO, StoreChoice
 from gradistill.data import DataChoice, read_splits
 from gradistill.data.data_source import Source, is_path, path_text
 from gradistill.errors import DataError, GradistillError, ModelError, RecipeError, nearest
-from gradistill.io import digest, discard, draft_of, write_whole
+from gradistill.io import digest, discard, draft_of, path_of, write_whole
 from gradistill.models.model_source import ModelSource, model_name
 from gradistill.printing import log_filter
 from gradistill.recipe import Recipe
@@ -101,7 +101,7 @@ def tune(
     word. Raises RecipeError where the folder holds a search for something else.
     """
     optuna, choice = _optuna(), DataChoice.of(data)
-    folder, space = Path(output), tuning.settled()
+    folder, space = path_of(output), tuning.settled()
     check_output(folder, SEARCH)
     if not (folder / DATABASE).is_file():  # a teacher or data that cannot be read leave nothing behind
         with log_filter(lambda record: False):  # the first trial logs the same lines

@@ -21,7 +21,7 @@ from gradistill.data.data_source import Source
 from gradistill.data.raw_words import Texts
 from gradistill.data.teacher_answers import ID, row_id
 from gradistill.errors import RecipeError
-from gradistill.io import system_reason, write_whole
+from gradistill.io import path_of, system_reason, write_whole
 from gradistill.objectives import Pair
 from gradistill.objectives.crossing import refuse_what_cannot_cross
 from gradistill.recipe import Recipe
@@ -47,7 +47,7 @@ def write_texts(data: DataChoice | Source, output: str | Path, recipe: Recipe) -
 
     Example: ``write_texts("DATA/mrpc", "texts.jsonl", load_recipe("coalition"))["copies"]``
     """
-    file = Path(output)
+    file = path_of(output)
     _refuse_output(file)
     refuse_prompt(recipe, "--write-texts")
     choice = DataChoice.of(data)

@@ -80,6 +80,17 @@ def refuse_idle_steps(terms: Iterable[Term]) -> None:
         )
 
 
+def refuse_weightless(terms: Iterable[Term]) -> None:
+    """Raise RecipeError where no term has a weight: nothing would be trained."""
+    terms = list(terms)
+    if terms and not any(term.weight for term in terms):
+        raise RecipeError(
+            f"the weight of {_named(terms)} is 0, so that nothing would be trained",
+            expected="an objective with a weight",
+            remedy="give one of them a weight, such as 1",
+        )
+
+
 def refuse_no_conflict(terms: Iterable[Term], rule: str) -> None:
     """Raise RecipeError where a rule for the gradients of answers and of the rest (``compute.gradient_conflict``) never
     finds both on one step."""

@@ -39,6 +39,11 @@ def load_recipe(
 
     Example: ``load_recipe("adkd", task="mrpc", changes=["student.layers=3"])``
     """
+    if isinstance(changes, str | Mapping):
+        raise RecipeError(
+            f"changes is a {type(changes).__name__}", expected="a list of key.key=value",
+            remedy='for example changes=["training.epochs=3"]',
+        )  # fmt: skip
     own = read_recipe(Path(file)) if file else {}
     task = task or own.get("task")
     method = _method(method, own, file)

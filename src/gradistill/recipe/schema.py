@@ -15,12 +15,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from gradistill.batch import MOST_SEED
 from gradistill.data.prompt_template import named_fields
 from gradistill.data.windows import Windows
-from gradistill.errors import RecipeError, nearest
+from gradistill.errors import RecipeError, check_type, nearest
 from gradistill.models.layer_map import LayerMap
 from gradistill.models.student import Dropout, Embeddings
 from gradistill.models.student_size import Budget
 from gradistill.objectives import Term, all_objectives
-from gradistill.objectives.term import refuse_idle_steps, refuse_no_conflict
+from gradistill.objectives.term import refuse_idle_steps, refuse_no_conflict, refuse_weightless
 from gradistill.recipe.recipe_files import shipped, shipped_methods
 from gradistill.recipe.secrets import redacted, refuse_redacted
 
@@ -286,6 +286,11 @@ def _part(written: Any, name: str) -> Mapping[str, Any]:
     return part if isinstance(part, Mapping) else {}
 
 
+def check_recipe(recipe: Recipe) -> None:
+    """Raise RecipeError for anything but a recipe, such as a method's name."""
+    check_type("recipe", recipe, Recipe, "a recipe, such as load_recipe('kd')")
+
+
 def validated(raw: dict[str, Any]) -> Recipe:
     entries = raw.get("objectives") or {}
     if not isinstance(entries, Mapping) or all(fields is None for fields in entries.values()):
@@ -296,6 +301,7 @@ def validated(raw: dict[str, Any]) -> Recipe:
         )
     built = {name: _built(name, fields) for name, fields in entries.items() if fields is not None}
     refuse_idle_steps(built.values())
+    refuse_weightless(built.values())
     try:
         recipe = Recipe.model_validate({**raw, "objectives": built})
     except pydantic.ValidationError as error:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainingArguments
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.trainer_pt_utils import LengthGroupedSampler
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from gradistill.batch import Batch, RandomDraws
 from gradistill.data.collator import mask_token_id_of
@@ -460,12 +461,17 @@ class DistillationTrainer(Trainer):
 
     def _not_finite(self, what: str, rows: Sequence[int]) -> TrainingError:
         more = f" and {len(rows) - 8} more" if len(rows) > 8 else ""
+        place = Path(self.args.output_dir or "")
+        kept = (
+            f"; the last checkpoint in {place} is intact"
+            if any(place.glob(f"{PREFIX_CHECKPOINT_DIR}-*"))
+            else ""
+        )
         return TrainingError(
             f"{what} stopped being finite at step {self.state.global_step}, in rows {list(rows[:8])}{more} of the "
             "training data",
             expected="finite values of every term, and a finite gradient",
-            remedy="lower the learning rate or the term's weight, use float32, and look at these rows; "
-            f"the last checkpoint in {self.args.output_dir} is intact",
+            remedy=f"lower the learning rate or the term's weight, use float32, and look at these rows{kept}",
         )
 
     def _accumulate_logs(self, distances: dict[str, Tensor], examples: Tensor) -> None:
