@@ -366,7 +366,12 @@ class DistillationTrainer(Trainer):
         """On the first rows: whether the last block may be trimmed, and the second-order gradient."""
         student = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
         tensors = {k: v for k, v in self._prepare_inputs(inputs).items() if isinstance(v, Tensor)}
-        batch = Batch.of({k: v[:CHECKED_ROWS] for k, v in tensors.items()})
+        facts = self.step.pair.student
+        batch = Batch.of(
+            {k: v[:CHECKED_ROWS] for k, v in tensors.items()},
+            multi_label=facts.multi_label,
+            token_labels=facts.token_labels,
+        )
         probe = self.step.student.verified(batch)
         if self.step.second_order:
             model.train()
