@@ -157,7 +157,7 @@ def show() -> None:
     parts = [
         ("suite_full", OVERVIEW, markdown([*found.over_tasks()])),
         ("suite_full_tasks", DETAILS, found.tables("metric", "labels", "response", *AUDITED_HERE)),
-        ("suite_full_gains", DETAILS, markdown([*found.over_kd()])),
+        ("suite_full_gains", DETAILS, markdown([*found.differences()])),
         ("suite_rows", DETAILS, few.tables("metric", "labels", "response")),
         ("suite_base", DETAILS, base.tables("metric", "labels", "response", "gradient × input")),
         ("suite_full_paths", YARDSTICK, found.tables("Integrated Gradients", "from masks", "from zero")),
@@ -220,19 +220,19 @@ class Comparison:
             row = {"method": shown_name(method), "step": f"{cost:.2f}" if (cost := steps.get(method)) else ""}
             yield row | {title: shown(self.mean(title, method)) for title in (*COMPARED, "gradient × input")}
 
-    def over_kd(self) -> Iterator[dict[str, str]]:
-        """What each method has more than KD, with the interval over tasks (Student's t)."""
-        for method in self.whole:
-            if method != "kd":
-                yield {"more than `kd`": shown_name(method)} | {
-                    title: self.gain(title, method) for title in COMPARED
-                }
+    def differences(self) -> Iterator[dict[str, str]]:
+        """What each method has more than KD, and one more than the default, with intervals over tasks (Student's t)."""
+        pairs = [(method, "kd") for method in self.whole if method != "kd"]
+        for method, other in (*pairs, ("rationale", "coalition")):
+            yield {"method": shown_name(method), "more than": shown_name(other)} | {
+                title: self.difference(title, method, other) for title in COMPARED
+            }
 
-    def gain(self, title: str, method: str) -> str:
-        own, kd = (self.of_tasks(title, name) for name in (method, "kd"))
-        if own is None or kd is None:
+    def difference(self, title: str, method: str, other: str) -> str:
+        ours, theirs = (self.of_tasks(title, name) for name in (method, other))
+        if ours is None or theirs is None:
             return ""
-        gain = estimate([more - less for more, less in zip(own, kd, strict=True)])
+        gain = estimate([more - less for more, less in zip(ours, theirs, strict=True)])
         half = "" if gain["low"] is None else f" ± {gain['value'] - gain['low']:.3f}"
         return f"{gain['value']:+.3f}{half}"
 

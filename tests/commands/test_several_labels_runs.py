@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.metrics import cohen_kappa_score
 
 from gradistill.commands.audit import audit
 from gradistill.commands.audit_choice import AuditChoice
@@ -108,7 +109,6 @@ def test_an_audit_has_loyalties_with_floors_and_a_table_of_labels(
     (found,) = audited["students"]
     loyalty = found["figures"]["loyalty"]
     assert {"label", "exact_match", "probability", "response", "shapley", "saliency"} <= loyalty.keys()
-    assert "kappa" not in loyalty
     assert "flips" not in loyalty
     assert any("flips are not measured" in warning for warning in audited["warnings"])
     assert {"floor", "gain"} <= loyalty["exact_match"].keys()
@@ -121,6 +121,14 @@ def test_an_audit_has_loyalties_with_floors_and_a_table_of_labels(
             name in line["students"][0]["label"].split(", ") for line in lines
         )
         assert table[name]["gold"] == sum(name in line["gold"].split(", ") for line in lines)
+    teacher, student = (
+        [name in given.split(", ") for given in labels for name in LABELS]
+        for labels in (
+            [line["teacher"]["label"] for line in lines],
+            [line["students"][0]["label"] for line in lines],
+        )
+    )
+    assert loyalty["kappa"]["value"] == pytest.approx(cohen_kappa_score(teacher, student))
     assert loyalty["exact_match"]["value"] == pytest.approx(
         np.mean([line["teacher"]["label"] == line["students"][0]["label"] for line in lines])
     )

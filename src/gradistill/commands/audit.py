@@ -301,8 +301,8 @@ def _unflipped(found: Mapping[str, Any], splits: Splits, choice: AuditChoice) ->
     if "flips" in there:
         return []
     return [
-        "flips and kept labels are left out: on none of the rows for response loyalty do replaced words turn the "
-        "label of the teacher, and a student that had the same label"
+        "flips and kept labels are left out: replaced words turn the label of the teacher on none of the rows for "
+        "response loyalty, or only where no student had that label"
     ]
 
 
