@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +197,11 @@ def test_an_audit_reads_windows_and_leaves_maps_out(long: Any, tmp_path: Path) -
     short = audit(str(folder / "teacher"), [str(folder / "student")], small_rows, tmp_path / "b", few)
     assert "saliency" in short["students"][0]["figures"]["loyalty"], "where every text fits all is measured"
     json.dumps(short)
+    bare = shutil.copytree(
+        folder / "teacher", tmp_path / "hub", ignore=shutil.ignore_patterns("metrics.json")
+    )
+    again = audit(str(bare), [str(folder / "student")], long["choice"], tmp_path / "c", few)
+    assert again["texts"]["window_overlap"] == OVERLAP, "a teacher without a record settles nothing"
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from gradistill.auditing.predictor import ClassifierPredictor
 from gradistill.commands.audit_model import AnyModel, AuditModel, other_kind, source_name, text_length
 from gradistill.commands.run_folder import record_of
 from gradistill.commands.text_lengths import (
+    recorded_texts,
     trained_windows,
 )
 from gradistill.data import Task
@@ -116,7 +117,10 @@ class AuditModels:
     @property
     def windows(self) -> Windows | None:
         """The windows in which all read long texts: those that the first model that has a record was trained with."""
-        own = [(model, trained_windows(model.folder)) for model in self.every if model.tokenizer is not None]
+        readers = [
+            model for model in self.every if model.tokenizer is not None and recorded_texts(model.folder)
+        ]
+        own = [(model, trained_windows(model.folder)) for model in readers]
         for model, windows in own[1:]:
             if windows != own[0][1]:
                 logger.info(

@@ -68,13 +68,18 @@ def trained_length(name: str | Path) -> int | None:
 
 def trained_windows(name: str | Path) -> Windows | None:
     """The windows of long texts that a run, or an export, recorded in the model's folder; None where it cuts them."""
+    return Windows.of(texts) if (texts := recorded_texts(name)) else None
+
+
+def recorded_texts(name: str | Path) -> dict[str, Any]:
+    """How the run, or the export, in the model's folder read its texts; nothing where neither recorded it."""
     texts = record_of(name).get("texts")
     if not isinstance(texts, dict):
         try:
             texts = read_object(Path(name) / EXPORT).get("texts") if str(name) else None
         except (OSError, ValueError):
-            return None
-    return Windows.of(texts) if isinstance(texts, dict) else None
+            return {}
+    return texts if isinstance(texts, dict) else {}
 
 
 def task_windows(

@@ -28,8 +28,8 @@ def divided(rows: Dataset, task: Task, share: float, seed: int) -> tuple[Dataset
     if drawn.all() or not drawn.any():
         raise DataError(
             f"{len(rows)} rows cannot be divided: {int(drawn.sum())} of them would be for validation.",
-            expected="rows with two different texts or more",
-            remedy="give more rows, or files of your own for train and validation",
+            expected="two different texts or more of a class, and a share that is at least one of them",
+            remedy="give more rows or a larger share, or files of your own for train and validation",
         )
     return _numbered(rows, ~drawn), _numbered(rows, drawn)
 
