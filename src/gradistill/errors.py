@@ -101,10 +101,17 @@ def check_one_of(choice: object, name: str, known: Sequence[object]) -> None:
     Example: ``check_one_of(AuditChoice(), "rationale_units", ("characters", "words"))``
     """
     value = getattr(choice, name)
+    refuse_others(f"{name} is {value!r}", value, known)
+
+
+def refuse_others(what: str, value: object, known: Sequence[object]) -> None:
+    """Raise RecipeError, whose text begins with ``what``, where the value is not one of those that are known.
+
+    Example: ``refuse_others("--encoding 'zip'", "zip", ("exact", "small"))``
+    """
     if value not in known:
-        raise RecipeError(
-            f"{name} is {value!r}", expected=" or ".join(map(str, known)), remedy="choose one of them"
-        )
+        *first, last = map(str, known)
+        raise RecipeError(what, expected=f"{', '.join(first)} or {last}", remedy="choose one of them")
 
 
 def check_number(

@@ -140,6 +140,11 @@ def onnx_file(source: str | Path) -> Path | None:
     return _graph_in(path, (MODEL,)) or _graph_in(path / GRAPHS, (QUANTIZED, MODEL))
 
 
+def graph_files(file: Path) -> list[Path]:
+    """An ONNX file, and the files beside it that hold its weights."""
+    return sorted(file.parent.glob(f"{file.name}*"))
+
+
 def model_folder_of(file: Path) -> Path:
     """The folder with ``config.json`` and the tokenizer of an ONNX file: its own, or the one above it."""
     above = file.absolute().parent.parent

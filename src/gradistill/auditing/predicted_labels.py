@@ -28,9 +28,7 @@ def kappa(a: ClassIds, b: ClassIds) -> PerResample:
     Example: ``kappa(np.array([[0., 1., 1.]]), np.array([[0., 1., 0.]]))[0]``
     """
     both, first, second = _shares(a, b)
-    seen, chance = both.sum(axis=1), (first * second).sum(axis=1)
-    constant = np.isclose(chance, 1)
-    return np.where(constant, np.nan, (seen - chance) / np.where(constant, 1, 1 - chance))
+    return _beyond_chance(both.sum(axis=1), (first * second).sum(axis=1))
 
 
 def kappa_of_flags(
@@ -46,7 +44,11 @@ def kappa_of_flags(
     Example: ``kappa_of_flags(*(np.array([[x]]) for x in (0.75, 0.5, 0.25)))[0]``
     """
     seen, first, second = same.mean(axis=1), a.mean(axis=1), b.mean(axis=1)
-    chance = first * second + (1 - first) * (1 - second)
+    return _beyond_chance(seen, first * second + (1 - first) * (1 - second))
+
+
+def _beyond_chance(seen: np.ndarray, chance: np.ndarray) -> PerResample:
+    """``(p_o − p_e) / (1 − p_e)``; NaN where chance alone agrees on everything."""
     constant = np.isclose(chance, 1)
     return np.where(constant, np.nan, (seen - chance) / np.where(constant, 1, 1 - chance))
 

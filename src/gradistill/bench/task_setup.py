@@ -135,20 +135,23 @@ def teacher_commands(plan: BenchPlan, name: str, output: Path, rows: Rows) -> li
 
     What a teacher is made from besides its recipe stands beside it: one of another model or other data is trained anew.
     """
+    runs, task = teacher_runs(plan, name, output), plan.tasks[name]
+    if not runs:
+        return []
     commands = []
-    task = plan.tasks[name]
     source = Path(path_text(task.choice.source))
     made_from = {"model": model_mark(plan.teacher.model), "data": digest(file_marks(source))}
     named = replace(task.choice, positive=task.positive or rows.choice.positive).options()
-    for rate, (folder, recipe) in teacher_runs(plan, name, output).items():
+    for rate, (folder, recipe) in runs.items():
         mark = beside(folder, ".json")
         known = read_object(mark) if mark.is_file() else made_from  # earlier versions wrote none
-        if known != made_from and finished_run(folder, recipe):
+        stands = finished_run(folder, recipe)
+        if stands and known != made_from:
             logger.info(
                 f"{name}: the teacher {folder} was made from another model or other data: it is made again"
             )
             discard(folder)
-        if not finished_run(folder, recipe):
+        if not stands or known != made_from:
             file = written_recipe(recipe, beside(folder, ".yaml"))
             write_whole(mark, json.dumps(made_from).encode())
             arguments = [

@@ -508,13 +508,9 @@ def write_result(text: str, *, fold: bool = True) -> None:
 
 
 def one_of(option: str, given: str, known: tuple[str, ...]) -> Any:
-    from gradistill.errors import RecipeError
+    from gradistill.errors import refuse_others
 
-    if given not in known:
-        *first, last = known
-        raise RecipeError(
-            f"{option} {given!r}", expected=f"{', '.join(first)} or {last}", remedy="choose one of them"
-        )
+    refuse_others(f"{option} {given!r}", given, known)
     return given
 
 

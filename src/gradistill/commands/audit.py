@@ -216,7 +216,7 @@ def _task_metrics(audited: Audited, splits: Splits) -> dict[str, Any]:
         return constant | {"metrics": _metrics_of_several(audited, splits, gold)}
     students = {name: _predicted(audited, k, "student") for k, name in enumerate(audited.names)}
     models = students | {"teacher": _predicted(audited, 0, "teacher")}
-    known = np.isfinite(gold) if splits.task.labels is None else gold >= 0
+    known = splits.task.labelled(gold)
     if not known.any():
         return {"metrics": {}}
     order = dict.fromkeys(("teacher", *models))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from gradistill.auditing.onnx_predictor import graph_files, onnx_file
 from gradistill.data.file_readers import ending_of
 from gradistill.io import checksum_of
 from gradistill.models.adapters import Adapter, adapter_files, is_adapter
@@ -16,13 +17,9 @@ def model_mark(model: str) -> str:
     """
     if is_adapter(model):
         return "+".join([*adapter_files(model), model_mark(Adapter.read(model).base)])
-    place = Path(model)
-    files = [place] if place.is_file() else _weights(place)
+    graph = onnx_file(model)
+    files = sorted(Path(model).glob("*.safetensors")) if graph is None else graph_files(graph)
     return "+".join(map(checksum_of, files)) or model
-
-
-def _weights(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.safetensors")) or sorted(folder.rglob("*.onnx*"))
 
 
 def file_marks(place: Path) -> dict[str, str]:

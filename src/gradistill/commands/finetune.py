@@ -27,7 +27,7 @@ from gradistill.io import path_of
 from gradistill.models.loading import Head, load_classifier, load_tokenizer
 from gradistill.models.model_source import ModelSource, model_folder, model_name, model_paths
 from gradistill.models.prior_bias import start_at_prior
-from gradistill.recipe import Recipe, StudentSettings
+from gradistill.recipe import Recipe
 from gradistill.recipe.schema import check_recipe
 from gradistill.training.arguments import check_training
 
@@ -63,8 +63,7 @@ def finetune(
             expected="finetune",
             remedy="use gradistill distill",
         )
-    idle = [name for name, value in recipe.student if value != StudentSettings.model_fields[name].default]
-    if idle:
+    if idle := list(recipe.student.model_dump(exclude_defaults=True)):
         raise RecipeError(
             f"student.{idle[0]} was given, and fine-tuning trains the model as it is",
             expected="settings of training alone",

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from gradistill.auditing.onnx_predictor import model_folder_of
+from gradistill.auditing.onnx_predictor import graph_files, model_folder_of
 from gradistill.commands.run_folder import RECIPE
 from gradistill.data.data_source import Source
 from gradistill.data.split_tables import files_of
@@ -43,7 +43,7 @@ def model_identity(model: nn.Module, folder: str) -> dict[str, Any]:
 def of_onnx(predictor: Any) -> str:
     """Of an ONNX file, of the files beside it that hold its weights, and of the configuration with the labels."""
     file = predictor.file
-    files = [*sorted(file.parent.glob(f"{file.name}*")), model_folder_of(file) / "config.json"]
+    files = [*graph_files(file), model_folder_of(file) / "config.json"]
     return digest([[path.name, checksum_of(path)] for path in files])
 
 

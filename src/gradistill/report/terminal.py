@@ -62,10 +62,14 @@ class Explanation:
     @property
     def predicted(self) -> tuple[str, ...]:
         """The predicted label, or labels; of equal probabilities the explained one."""
-        if self.assigned is not None or not self.probabilities:
-            return self.assigned or ()
-        # A tie is not read as a label that was not predicted.
-        return (max(self.probabilities.items(), key=lambda item: (item[1], item[0] == self.label))[0],)
+        return tuple(label for label, _ in self.ranked[:1]) if self.assigned is None else self.assigned
+
+    @property
+    def ranked(self) -> list[tuple[str, float]]:
+        """The labels with their probabilities, the highest first. Of equal ones the explained label leads, so that a
+        tie is not read as a label that was not predicted."""
+        labels = (self.probabilities or {}).items()
+        return sorted(labels, key=lambda item: (-item[1], item[0] != self.label))
 
     def _repr_html_(self) -> str:
         from gradistill.report.notebook import explanation_html
@@ -195,10 +199,9 @@ def _headline(explanation: Explanation) -> RenderableType:
     head = Text.assemble((printable(explanation.model), "bold"), " predicts ")
     if explanation.prediction is not None:
         return head.append(f"{explanation.prediction:.3f}", style="bold")
-    ranked = list((explanation.probabilities or {}).items())
+    ranked = explanation.ranked
     if not ranked:
         return head.append(printable(explanation.label), style="bold")
-    ranked.sort(key=lambda item: (-item[1], item[0] != explanation.label))
     head.append(printable(", ".join(explanation.predicted) or "no label"), style="bold")
     if explanation.predicted != (explanation.label,):
         head.append("; explained is ").append(printable(explanation.label), style="bold")
