@@ -16,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradistill import __version__
+from gradistill.cli.audit_command import AuditOptions
 from gradistill.cli.options import FinetuningData, FinetuningRecipe, RecipeOptions, StudentRecipe
 from gradistill.cli.tune_command import next_command, trial_row
-from gradistill.commands import distill
+from gradistill.commands import audit, distill
 from gradistill.commands.defaults import DEFAULT_METHOD
 from gradistill.data import TASKS
 from gradistill.errors import GradistillError
@@ -253,6 +254,26 @@ def test_an_interrupt_says_how_to_go_on(
     said = typed(*distilling()(small, tmp_path))
     assert said.code == 130
     assert "The same command goes on" in said.err
+
+
+def test_an_interrupted_audit_begins_anew(
+    small: Any, tmp_path: Path, typed: Type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(audit, "audit", interrupted)
+    teacher, output = small.teachers["two"], tmp_path / "out"
+    said = typed(
+        "audit", "--teacher", teacher, "--student", teacher, "--data", folder_of(small), "--output", output
+    )
+    assert said.code == 130
+    assert "stopped. The same command begins anew." in said.err
+
+
+@pytest.mark.parametrize("name", ["shapley", "smoothgrad", "integrated_gradients"])
+def test_the_seed_is_that_of_every_drawn_attribution(name: str) -> None:
+    assert AuditOptions(attribution=name, seed=5).choice().method.seed == 5  # pyright: ignore
 
 
 @given(change=st.text(max_size=40), columns=st.none() | st.text(max_size=20))

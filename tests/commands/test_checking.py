@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,22 @@ def test_fine_tuning_refuses_settings_of_a_student(small: Any, tmp_path: Path) -
     recipe = load_recipe("finetune", changes=["student.layers=1"])
     with pytest.raises(RecipeError, match=r"student\.layers was given, and fine-tuning trains the model"):
         finetune(str(small.base), small.choice("two"), tmp_path / "out", recipe)
+
+
+def test_an_audit_without_flips_gives_the_reason(small: Any, good: Path, tmp_path: Path) -> None:
+    """A teacher with the same answer whatever it reads: no change of words turns it."""
+    always = Path(changed(good, tmp_path / "always"))
+    weights = load_file(always / "model.safetensors")
+    weights["classifier.weight"].zero_()
+    weights["classifier.bias"].copy_(weights["classifier.bias"].new_tensor([3.0, -3.0]))
+    save_file(weights, always / "model.safetensors", metadata={"format": "pt"})
+    choice = replace(FEW, response_rows=8)
+    for teacher, reason in ((always, True), (good, False)):
+        found = audit(str(teacher), [str(teacher)], small.choice("two"), tmp_path / f"{reason}", choice)
+        assert ("flips" in found["students"][0]["figures"]["loyalty"]) != reason
+        assert (
+            any(line.startswith("flips and kept labels are left out") for line in found["warnings"]) == reason
+        )
 
 
 def test_a_regression_that_does_not_rise_with_the_scores_is_warned_of(small: Any, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from datasets import Dataset, DatasetDict
 
 from gradistill.commands.audit import audit
 from gradistill.commands.audit_choice import AuditChoice
+from gradistill.commands.content_marks import model_mark
 from gradistill.commands.identity import data_files, model_identity
 from gradistill.data import get_task
 from gradistill.models.loading import load_classifier
@@ -65,6 +66,18 @@ def test_the_files_of_a_split_are_those_that_it_is_read_from(tmp_path: Path) -> 
     for place, split in (("one", "train"), ("two", "train"), ("two", "validation")):
         (found,) = data_files(tmp_path / place, split, None)
         assert found["name"] == "data-00000-of-00001.arrow"
+
+
+def test_an_onnx_model_is_known_by_its_graph_and_its_weights(tmp_path: Path) -> None:
+    graphs = tmp_path / "onnx"
+    graphs.mkdir()
+    marks = []
+    for name, content in (("model.onnx", b"graph"), ("model.onnx.data", b"one"), ("model.onnx.data", b"two")):
+        (graphs / name).write_bytes(content)
+        marks.append(model_mark(str(tmp_path)))
+    assert len({*marks, "owner/name"}) == 4
+    assert model_mark(str(graphs / "model.onnx")) == marks[-1]
+    assert model_mark("owner/name") == "owner/name"
 
 
 def test_an_audit_records_what_it_compared_and_why(small: Any, tmp_path: Path) -> None:

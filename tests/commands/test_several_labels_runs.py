@@ -152,6 +152,9 @@ def test_an_explanation_of_one_of_several_labels(runs: Path) -> None:
     assert found.label == "negative"
     assert found.probabilities is not None
     assert sum(found.probabilities.values()) != pytest.approx(1)
+    limits = json.loads((runs / "teacher" / "config.json").read_text())["thresholds"]
+    above = [name for (name, p), t in zip(found.probabilities.items(), limits, strict=True) if p > t]
+    assert (found.assigned, found.predicted) == (tuple(above), tuple(above))
     strongest = max(found.words, key=lambda word: word.score)
     assert strongest.text == "awful"
 
