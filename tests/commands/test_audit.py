@@ -107,6 +107,20 @@ def test_a_student_that_reads_only_the_shortcut_shows_it(
     assert every["student_watched_share"]["low"] > every["teacher_watched_share"]["high"]
 
 
+def test_an_audit_with_flips_gives_no_reason_for_none(bait: tuple[Path, Path], tmp_path: Path) -> None:
+    """The word "very" alone decides, and any other word in its place turns the label."""
+
+    def decides(texts: list[str]) -> list[list[float]]:
+        return [[0.9, 0.1] if "very" in text.split() else [0.1, 0.9] for text in texts]
+
+    decides.labels = ("negative", "positive")  # pyright: ignore[reportFunctionMemberAccess]
+    choice = replace(FEW, faithfulness_rows=0, perturbed_rows=0, response_rows=12)
+    rows = DataChoice(str(bait[1]), label_column="label", text_columns=("text",))
+    found = audit(decides, [decides], rows, tmp_path / "out", choice)
+    assert found["students"][0]["figures"]["loyalty"]["flips"]["value"] == 1.0
+    assert not any(line.startswith("flips and kept labels are left out") for line in found["warnings"])
+
+
 def test_rationales_challenge_and_two_students(bait: tuple[Path, Path], small: Any, tmp_path: Path) -> None:
     rows = [
         {"text": f"the film was very {word} .", "label": label, "why": [[4, 5]]}

@@ -25,6 +25,7 @@ from small import GOOD, logged, write_table
 FEW = AuditChoice(
     faithfulness_rows=0, perturbed_rows=0, examples=2, response_rows=0, shapley_rows=0, floor_rows=0
 )
+UNFLIPPED = "flips and kept labels are left out"
 WEAK = "WARNING: the teacher is no better than a constant answer"
 
 
@@ -112,13 +113,11 @@ def test_an_audit_without_flips_gives_the_reason(small: Any, good: Path, tmp_pat
     weights["classifier.weight"].zero_()
     weights["classifier.bias"].copy_(weights["classifier.bias"].new_tensor([3.0, -3.0]))
     save_file(weights, always / "model.safetensors", metadata={"format": "pt"})
-    choice = replace(FEW, response_rows=8)
-    for teacher, reason in ((always, True), (good, False)):
-        found = audit(str(teacher), [str(teacher)], small.choice("two"), tmp_path / f"{reason}", choice)
-        assert ("flips" in found["students"][0]["figures"]["loyalty"]) != reason
-        assert (
-            any(line.startswith("flips and kept labels are left out") for line in found["warnings"]) == reason
-        )
+    found = audit(
+        str(always), [str(always)], small.choice("two"), tmp_path / "a", replace(FEW, response_rows=8)
+    )
+    assert "flips" not in found["students"][0]["figures"]["loyalty"]
+    assert any(line.startswith(UNFLIPPED) for line in found["warnings"])
 
 
 def test_a_regression_that_does_not_rise_with_the_scores_is_warned_of(small: Any, tmp_path: Path) -> None:
