@@ -13,6 +13,8 @@ from math import inf, isfinite
 REMEDY = "To do: "
 """What the line of an error begins with that says what to do."""
 
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+
 
 class GradistillError(Exception):
     """Base of the family: ``what`` is wrong, what was ``expected`` instead, and the ``remedy``."""
@@ -74,6 +76,23 @@ class DataError(GradistillError):
         if len(self.problems) > self.SHOWN:
             lines.append(f"  … and {len(self.problems) - self.SHOWN} more")
         super().__init__("\n".join(lines), expected=expected, remedy=remedy)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its kind where it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error is that of a device, or of this machine, whose memory is too small.
+
+    torch has a class for it on an accelerator, and a RuntimeError with a message on a CPU.
+    """
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or any(part in str(error) for part in _NO_MEMORY)
+    )
 
 
 def check_whole_numbers(choice: object, **least: int) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -362,6 +363,17 @@ def test_a_disk_that_fails_anywhere_is_told_in_one_message(
     )
     with pytest.raises(OSError, match="a bug of ours"):
         typed("finetune", "--model", "m", "--data", "d", "--output", tmp_path)
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory.\nMore."), MemoryError()])
+def test_a_memory_that_is_too_small_is_told_in_one_message(
+    error: Exception, typed: Type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gradistill.commands.finetune.finetune", raising(error))
+    said = typed("finetune", "--model", "m", "--data", "d", "--output", tmp_path)
+    assert said.code == 2
+    assert said.err.startswith("error: the memory is too small: ")
+    assert "More." not in said.err
 
 
 def raising(error: Exception) -> Callable[..., None]:

@@ -11,6 +11,7 @@ from threading import Timer
 from typing import Any
 
 import pytest
+import torch
 
 from gradistill.bench.runner import BENCH
 from gradistill.commands.distill import distill
@@ -192,6 +193,46 @@ def test_a_full_disk_is_told_and_what_was_saved_stands(
             small.distilled("adkd", "two", tmp_path / "run", "training.epochs=2")
     present = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert present == ["checkpoint-3", "inputs.json", "recipe.yaml"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore."),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes."),
+        MemoryError(),
+    ],
+)
+def test_a_full_memory_is_told_with_what_to_change(
+    error: Exception, small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(DistillationTrainer, "compute_loss", full)
+    with pytest.raises(
+        TrainingError, match=r"too small for steps of 8 rows: .*\n(?s:.)*auto_find_batch_size"
+    ):
+        small.distilled("kd", "two", tmp_path / "run", "training.batch_size=8")
+
+
+def test_half_a_batch_is_tried_where_memory_is_too_small(
+    small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the message advises."""
+    loss, rows = DistillationTrainer.compute_loss, []
+
+    def full(self: Any, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        if model.training:
+            rows.append(len(inputs["input_ids"]))
+        if model.training and rows[-1] > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return loss(self, model, inputs, *args, **kwargs)
+
+    monkeypatch.setattr(DistillationTrainer, "compute_loss", full)
+    changes = ("training.batch_size=8", "training.arguments.auto_find_batch_size=true")
+    small.distilled("kd", "two", tmp_path / "run", *changes)
+    assert max(rows[-4:]) <= 4
 
 
 @pytest.mark.parametrize("left", ["", "inputs.json", ".gradistill-4711-inputs.json"])

@@ -234,3 +234,27 @@ def test_files_without_words_or_for_lists_are_refused(runs: Path, tmp_path: Path
     with pytest.raises(RecipeError, match="a kind that holds no lists of tags"):
         predict(str(runs / "teacher"), file, tmp_path / "out.csv")
     assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_faults_are_named_wherever_a_file_has_only_bad_lines(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gradistill.commands.token_predictor.CHUNK_ROWS", 2)
+    good, other = json.dumps({"tokens": ["a", "film"]}), json.dumps({"words of": ["a"]})
+    file = tmp_path / "rows.jsonl"
+    for lines, fault in (
+        (["{", "{", good, good], r"rows.jsonl, row 1: .*\n.*row 2: "),
+        ([good, good, "{", "{"], r"rows.jsonl, row 3: .*\n.*row 4: "),
+        ([good, good, other, other], r"row 3.*: the words are missing"),
+        (["{", "{"], r"row 1: .*\n.*row 2: "),
+    ):
+        file.write_text("\n".join(lines))
+        with pytest.raises(DataError, match=fault):
+            predict(str(runs / "teacher"), file, tmp_path / "out.jsonl")
+
+
+def test_rows_that_are_cut_and_words_that_are_not_read_are_counted(runs: Path, tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join(json.dumps({"tokens": ["the"] * n}) for n in (2, 5, 9)))
+    found = predict(str(runs / "teacher"), file, tmp_path / "out.jsonl", max_length=5)
+    assert (found["cut"], found["unread_words"]) == (2, 2 + 6)

@@ -40,6 +40,11 @@ def rows_of(labels: list, **texts: list[str]) -> Dataset:
     return Dataset.from_dict({**texts, "label": labels, "index": list(range(len(labels)))})
 
 
+def test_no_rows_are_refused(tokenizer: PreTrainedTokenizerFast) -> None:
+    with pytest.raises(DataError, match="no rows to split into tokens"):
+        encode(rows_of([], text=[]), tokenizer, ONE)
+
+
 def test_one_text(tokenizer: PreTrainedTokenizerFast) -> None:
     encoded = encode(rows_of([1, 0], text=["a b", "c zebra e"]), tokenizer, ONE)
     assert (encoded.truncated, encoded.longest) == (0, 5)

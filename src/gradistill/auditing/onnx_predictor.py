@@ -23,7 +23,7 @@ from gradistill.data import Collator
 from gradistill.data.batching import in_row_order
 from gradistill.data.changed_copies import Copy
 from gradistill.data.text_reader import encoded_copies
-from gradistill.errors import ModelError
+from gradistill.errors import ModelError, first_line
 from gradistill.models.facts import has_several_labels, thresholds_in
 from gradistill.models.loading import load_config, load_tokenizer, names_in
 
@@ -117,7 +117,7 @@ class OnnxPredictor:
         except Exception as error:
             tokens = inputs["input_ids"].shape if "input_ids" in inputs else "?"
             raise ModelError(
-                f"The ONNX model fails on token ids of shape {tokens}: {str(error).splitlines()[0]}",
+                f"The ONNX model fails on token ids of shape {tokens}: {first_line(error)}",
                 expected="a model that takes any number of rows and tokens",
                 remedy="export it with dynamic axes, or set a smaller max_length",
             ) from error
@@ -187,7 +187,7 @@ def onnx_session(file: Path, threads: int | None = None) -> Any:
         return runtime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise ModelError(
-            f"{file} cannot be loaded: {str(error).splitlines()[0]}",
+            f"{file} cannot be loaded: {first_line(error)}",
             expected="a model that onnxruntime can run",
             remedy="export it again",
         ) from error

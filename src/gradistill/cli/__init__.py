@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from gradistill.errors import REMEDY, GradistillError
+from gradistill.errors import REMEDY, GradistillError, first_line, is_out_of_memory
 from gradistill.printing import guard_terminal, write
 
 _INTERRUPTED = 130
@@ -31,6 +31,14 @@ def main() -> None:
     except Exception as error:
         if (usage := getattr(error, "format_message", None)) is not None:  # click's, of any version
             _refuse_usage(error, usage)
+        if is_out_of_memory(error):
+            what = GradistillError(
+                f"the memory is too small: {first_line(error)}",
+                expected="models and batches that fit it",
+                remedy="see that nothing else uses it, shorten the texts (--max-length, training.max_length), or "
+                "choose a smaller model",
+            )
+            _refuse(str(what))
         reason = reason_of_the_disk(error)
         if reason is None:
             guard_terminal()  # typer puts a hook for tracebacks of its own in the place of ours

@@ -22,7 +22,7 @@ from transformers import (
 from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 
 from gradistill.commands.training_progress import TrainingProgress
-from gradistill.errors import TrainingError
+from gradistill.errors import TrainingError, first_line, is_out_of_memory
 from gradistill.io import reason_of_the_disk
 from gradistill.models.loading import without_file_bars
 from gradistill.printing import progress_shown
@@ -43,7 +43,7 @@ class _FirstStep(TrainerCallback):
 
 
 def trained(trainer: Trainer, checkpoint: str | None) -> float:
-    """Train, from a checkpoint if there is one; returns the seconds."""
+    """Train, from a checkpoint if there is one; returns the seconds. Raises TrainingError without enough memory."""
     for bars in (DEFAULT_PROGRESS_CALLBACK, ProgressCallback, PrinterCallback):
         trainer.remove_callback(bars)
     progress = TrainingProgress()
@@ -54,6 +54,16 @@ def trained(trainer: Trainer, checkpoint: str | None) -> float:
     try:
         with without_file_bars():
             trainer.train(resume_from_checkpoint=checkpoint)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        rows, device = trainer.args.per_device_train_batch_size, trainer.args.device
+        raise TrainingError(
+            f"the memory of {device} is too small for steps of {rows} rows: {first_line(error)}",
+            expected="steps that fit the memory",
+            remedy="lower training.batch_size, shorten texts with training.max_length, or let half the rows be tried "
+            "in turn: --set training.arguments.auto_find_batch_size=true",
+        ) from error
     finally:
         progress.close()
     seconds = perf_counter() - start

@@ -78,7 +78,8 @@ def predict(
         ``max_length``: tokens of a text at most; by default as the model was trained.
         ``overwrite``: replace an earlier output.
 
-    Returns ``rows``, how many of them were ``computed`` now, ``seconds``, and the texts that were ``cut``. Raises
+    Returns ``rows``, how many of them were ``computed`` now, ``seconds``, and the texts that were ``cut``; of a token
+    classifier, rows with ``cut`` words, and ``unread_words``. Raises
     DataError with every row that cannot be used, before any work, and RecipeError for an output that is there.
 
     Example: ``gradistill.predict("runs/student", "reviews.csv", "predicted.csv")["rows"]``

@@ -12,7 +12,7 @@ from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from gradistill.errors import ModelError, RecipeError
+from gradistill.errors import ModelError, RecipeError, first_line
 from gradistill.models.loading import locate
 from gradistill.report.model_card import yaml_text
 
@@ -67,7 +67,7 @@ def push(
         api.create_commit(repo, operations, commit_message="Add a model made with gradistill")
     except Exception as error:  # of whatever library the hub's client sends by
         raise ModelError(
-            f"{folder} could not be sent to {repo}: {str(error).strip().splitlines()[0]}",
+            f"{folder} could not be sent to {repo}: {first_line(error)}",
             expected="the network, and a repository that you may write",
             remedy="check the connection, log in by `hf auth login` or set HF_TOKEN, and give the same command again",
         ) from error

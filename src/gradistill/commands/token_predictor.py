@@ -138,12 +138,12 @@ def predict_words(
     stream = RowStream.of(data, line_columns=("text",))
     column = _checked_column(stream, named, predictor)
     logger.info(f"words: {column}")
-    rows = unread = 0
+    rows = cut = unread = 0
     with _lines_to(output) as write, progress_bars(error=True) as progress:
         bar = progress.add_task("predictions", total=None)
         for chunk in stream.chunks(CHUNK_ROWS):
             lines, lost = _predicted_lines(chunk, column, predictor)
-            rows, unread = rows + len(lines), unread + lost
+            rows, cut, unread = rows + len(lines), cut + sum(map(bool, lost)), unread + sum(lost)
             write("".join(lines).encode("utf-8", "backslashreplace"))
             progress.advance(bar, len(lines))
     if unread:
@@ -151,7 +151,7 @@ def predict_words(
             f"no token stands for {unread} words (cut off at {predictor.max_length} tokens, or of invisible "
             "characters); their tag is null"
         )
-    return {"rows": rows, "computed": rows, "cut": unread}
+    return {"rows": rows, "computed": rows, "cut": cut, "unread_words": unread}
 
 
 @contextmanager
@@ -174,16 +174,20 @@ def _checked_column(stream: RowStream, named: tuple[str, ...] | None, predictor:
     """The column of words; every row is looked at. Raises DataError with all faults."""
     column, problems = None, list[Problem]()
     for chunk in stream.chunks(CHUNK_ROWS):
+        problems += chunk.table.problems
+        if not chunk.table.columns:  # none of its lines can be read
+            continue
         if column is None:
             column = find_words(chunk.table, named or predictor.text_columns) or find_words(chunk.table)
             if column is None:
                 raise DataError(
                     f"{stream.path} has no column of lists of words.",
+                    problems=problems,
                     expected=f"a column {' or '.join(WORD_COLUMNS)}, or the one that is named",
                     remedy="name it with --text-columns (text_columns= in Python)",
                 )
             refuse_taken_names(stream.path, chunk.table.columns, (TAGS, SPANS))
-        problems += [*chunk.table.problems, *word_problems(chunk.table, column)]
+        problems += word_problems(chunk.table, column)
     if problems or column is None:
         raise DataError(
             f"{stream.path} has rows that cannot be used:", problems=problems, remedy="correct them"
@@ -191,10 +195,11 @@ def _checked_column(stream: RowStream, named: tuple[str, ...] | None, predictor:
     return column
 
 
-def _predicted_lines(chunk: Chunk, column: str, predictor: TokenPredictor) -> tuple[list[str], int]:
+def _predicted_lines(chunk: Chunk, column: str, predictor: TokenPredictor) -> tuple[list[str], list[int]]:
+    """A line for each row, and how many of its words no token stands for."""
     words = chunk.table.columns[column]
     tags = predictor(words)
-    unread = sum(tag is None for row in tags for tag in row)
+    unread = [sum(tag is None for tag in row) for row in tags]
     rows: Iterator[Any] = zip(chunk.rows(), words, tags, strict=True)
     lines = [
         json.dumps({**row, TAGS: found, SPANS: spans_of(own, found)}, ensure_ascii=False, default=str) + "\n"

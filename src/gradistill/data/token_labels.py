@@ -124,7 +124,7 @@ def word_problems(table: Table, column: str) -> list[Problem]:
     """Lists of words that are missing or empty, or that hold what is no word."""
     return [
         table.problem(row, fault, column)
-        for row, cell in enumerate(table.columns[column])
+        for row, cell in enumerate(table.columns.get(column, [None] * len(table.lines)))
         if (fault := words_fault(cell))
     ]
 

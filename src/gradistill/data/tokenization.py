@@ -112,12 +112,18 @@ def encode(
     its longer text first. Where words have labels (``task.token_labels``) there are always ``word_ids``, and ``labels``
     is a list: the label of each word at its first token, −100 at all others.
 
-    Raises RecipeError if ``max_length`` leaves no room for a token of the text, and DataError for rows of which the
-    tokenizer makes no token.
+    Raises RecipeError if ``max_length`` leaves no room for a token of the text, and DataError for no rows, and for
+    rows of which the tokenizer makes no token.
 
     Example: ``rows = encode(splits.rows["train"], tokenizer, splits.task, max_length=128).dataset``
     """
     refuse_no_room(tokenizer, len(task.text_columns), max_length)
+    if not len(rows):
+        raise DataError(
+            "There are no rows to split into tokens.",
+            expected="one row or more",
+            remedy="give a split with rows",
+        )
     if task.token_labels:
         return _encoded_words(rows, tokenizer, task, max_length)
     columns: dict[str, list[Any]] = {}

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from gradistill.errors import ModelError
+from gradistill.errors import ModelError, first_line
 
 TOLERANCE = 1e-4
 MADE_ROWS = 5
@@ -77,7 +77,7 @@ def check_batches(
         try:
             logits = run(columns)
         except Exception as error:
-            raise _broken(f"it fails on {name}: {str(error).splitlines()[0]}") from error
+            raise _broken(f"it fails on {name}: {first_line(error)}") from error
         part = compared(logits, torch_logits(model, columns), name)
         found["rows"] += part["rows"]
         found["largest_difference"] = max(found["largest_difference"], part["largest_difference"])

@@ -21,7 +21,7 @@ from transformers import (
 )
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from gradistill.errors import ModelError
+from gradistill.errors import ModelError, first_line
 from gradistill.io import system_reason
 from gradistill.models.adapters import ADAPTER, Adapter, is_adapter
 from gradistill.models.device_map import DeviceMap, weights_of
@@ -327,10 +327,9 @@ def _explained(name: str | Path, what: str) -> Iterator[None]:
     except ModelError:
         raise
     except Exception as error:
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         where = "" if Path(name).exists() else f"there is no folder {name}, and as a name on the hub "
         raise ModelError(
-            f"{where}the {what} {name} cannot be loaded: {first_line}",
+            f"{where}the {what} {name} cannot be loaded: {first_line(error)}",
             expected="a folder with config.json, tokenizer files and safetensors, or a hub id",
             remedy="check the path or id, that its files are whole, and that the hub can be reached",
         ) from error

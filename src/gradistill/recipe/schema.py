@@ -24,6 +24,9 @@ from gradistill.objectives.term import refuse_idle_steps, refuse_no_conflict, re
 from gradistill.recipe.recipe_files import shipped, shipped_methods
 from gradistill.recipe.secrets import redacted, refuse_redacted
 
+MOST_EPOCHS, MOST_ROWS, MOST_COPIES = 100_000, 1_000_000, 1000
+"""Of a run, a step and a training row. More are a slip of the pen: no run would end, and no memory hold the rows."""
+
 
 class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -97,8 +100,8 @@ class TrainingSettings(Strict):
     """What goes to ``TrainingArguments``, under the names that the papers use, and how much data."""
 
     learning_rate: float = Field(default=5e-5, gt=0, description="peak of the linear schedule")
-    epochs: float = Field(default=4, gt=0, description="passes over the training data")
-    batch_size: int = Field(default=32, ge=1, description="rows a device and step")
+    epochs: float = Field(default=4, gt=0, le=MOST_EPOCHS, description="passes over the training data")
+    batch_size: int = Field(default=32, ge=1, le=MOST_ROWS, description="rows a device and step")
     max_length: int | None = Field(
         default=None,
         ge=4,
@@ -119,7 +122,10 @@ class TrainingSettings(Strict):
         default=None, ge=1, description="train on a subset of so many rows, drawn by the seed"
     )
     augment: int = Field(
-        default=0, ge=0, description="changed copies of each training row, which the teacher alone answers"
+        default=0,
+        ge=0,
+        le=MOST_COPIES,
+        description="changed copies of each training row, which the teacher alone answers",
     )
     checkpoint_minutes: float | None = Field(
         default=15.0,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from gradistill.attribution.targets import DRAWN
 from gradistill.batch import Batch
-from gradistill.errors import ModelError, TrainingError
+from gradistill.errors import ModelError, TrainingError, first_line
 from gradistill.models.probe import Probe
 from gradistill.models.tracing import unwrapped
 from gradistill.signals import Logits, Signal, TargetSignal, compute_signals
@@ -55,7 +55,7 @@ def check_second_order(
             gradients = torch.autograd.grad(projected(), list(matrices.values()), allow_unused=True)
         except (RuntimeError, NotImplementedError, ModelError) as error:
             raise TrainingError(
-                f"the student has no second derivative: {str(error).splitlines()[0]}",
+                f"the student has no second derivative: {first_line(error)}",
                 expected="a model that can be differentiated twice",
                 remedy=_REMEDY,
             ) from error

@@ -25,7 +25,7 @@ from gradistill.batch import Batch, RandomDraws
 from gradistill.data.collator import mask_token_id_of
 from gradistill.data.token_pool import token_pool
 from gradistill.data.windows import TEXT
-from gradistill.errors import TrainingError
+from gradistill.errors import TrainingError, first_line
 from gradistill.models.attention import second_order_attention
 from gradistill.models.probe import Probe, ProbedModel
 from gradistill.objectives import ModelFacts, Moment, Pair, Term
@@ -223,7 +223,7 @@ class DistillationTrainer(Trainer):
             super().init_hf_repo(*args, **kwargs)
         except Exception as error:  # of httpx, huggingface_hub or the file system
             raise TrainingError(
-                f"TrainingArguments.push_to_hub is True, and the hub cannot be used: {str(error).splitlines()[0]}",
+                f"TrainingArguments.push_to_hub is True, and the hub cannot be used: {first_line(error)}",
                 expected="a connection, and a token that may write",
                 remedy="log in (hf auth login), or leave push_to_hub out and upload the finished folder",
             ) from error
