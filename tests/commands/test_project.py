@@ -17,6 +17,7 @@ from gradistill.commands.defaults import default_method
 from gradistill.commands.init import init
 from gradistill.commands.project_file import read_project
 from gradistill.commands.run import run
+from gradistill.data import DataChoice
 from gradistill.data.prompt_template import PromptedTeacher
 from gradistill.errors import RecipeError
 from small import logged, texts, write_table
@@ -248,6 +249,26 @@ def test_what_init_writes_is_what_run_reads(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="is there already"):
         init(str(tmp_path / "tickets.csv"), file)
     init(str(tmp_path / "tickets.csv"), file, force=True)
+
+
+def test_init_keeps_all_that_is_named_as_its_own_folder_sees_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models" / "base").mkdir(parents=True)
+    write_table(
+        tmp_path / "tickets.csv",
+        [{"text": f"refund {'please' if k % 2 else 'never'} {k}", "label": "ab"[k % 2]} for k in range(40)],
+    )
+    (tmp_path / "more.txt").write_text("please\nnever\n")
+    choice = DataChoice("tickets.csv", unlabelled="more.txt", label_map={"a": "LABEL_1", "b": "LABEL_0"})
+    file = init(choice, "deep/gradistill.yaml", model="models/base")
+    project = read_project(file)
+    assert Path(project.model).resolve() == tmp_path / "models" / "base"
+    assert Path(str(project.data.unlabelled)).resolve() == tmp_path / "more.txt"
+    assert "  # label_map: {a: LABEL_1, b: LABEL_0}  # with teacher.fine_tuned" in file.read_text()
+    with pytest.raises(RecipeError, match="which no file can name"):
+        init(DataChoice("tickets.csv", unlabelled=[{"text": "a"}]), "other.yaml")
 
 
 def test_an_export_may_be_smaller_still(project: Path) -> None:

@@ -13,7 +13,7 @@ import yaml
 
 from gradistill.commands.defaults import DEFAULT_METHOD, PROJECT_FILE, TOKEN_METHOD
 from gradistill.data.data_choice import DataChoice
-from gradistill.data.data_source import Source, data_name, is_path, path_text
+from gradistill.data.data_source import Source, data_name, described_source, is_path, path_text
 from gradistill.data.overlap import overlap_line
 from gradistill.data.proposal import Proposal, propose
 from gradistill.errors import RecipeError
@@ -58,15 +58,17 @@ def init(
     """
     output = path_of(output)
     given = DataChoice.of(data)
-    if not is_path(given.source):
+    for source in filter(
+        lambda source: source is not None and not is_path(source), (given.source, given.unlabelled)
+    ):
         raise RecipeError(
-            f"The data are {given.name}, which no file can name.",
+            f"The data are {described_source(source)}, which no file can name.",
             expected="a file, a folder of files, or a hub id",
             remedy="write the rows to a file first",
         )
     _refuse_taken(output, force)
     found = propose(given)
-    text = project_text(found, model or _model(), output.parent)
+    text = project_text(found, _relative(model, output.parent) if model else _model(), output.parent)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         write_whole(output, text.encode("utf-8", "backslashreplace"))
@@ -190,8 +192,11 @@ def _data(found: Proposal, folder: Path) -> list[_Line]:
         "positive": choice.positive,
         "validation_share": choice.validation_share,
         "validation_seed": choice.validation_seed or None,
+        "unlabelled": _relative(path_text(choice.unlabelled), folder) if is_path(choice.unlabelled) else None,
     }
     lines = [_Line(key, value, reasons.get(key, "")) for key, value in values.items() if value is not None]
+    if choice.label_map:
+        lines.append(_Line("label_map", dict(choice.label_map), "with teacher.fine_tuned", hint=True))
     overlap = found.splits.overlap
     if "validation" in found.splits.rows and overlap:
         task = found.splits.task
