@@ -57,6 +57,13 @@ def test_a_task_that_contradicts_itself_is_refused(fields: dict[str, object], sa
         Task("mine", **{**good, **fields})  # type: ignore[arg-type]
 
 
+def test_the_metric_that_selects_is_the_first() -> None:
+    """Searches, tables and cards take the first one."""
+    task = Task("own", ("text",), ("x", "y", "z"), ("accuracy", "f1"), select="f1")
+    assert (task.metrics, task.select) == (("macro_f1", "accuracy"), "macro_f1")
+    assert [*compute_metrics(task, LOGITS, LABELS)] == ["macro_f1", "accuracy"]
+
+
 def test_label_keys_join_spellings_of_one_label() -> None:
     assert {label_key(x) for x in (1, 1.0, "1", " 1.0 ", "+1")} == {"1"}
     assert label_key("01") == "01"

@@ -174,7 +174,7 @@ def tasks() -> None:
             "task": task.name,
             "texts": ", ".join(task.text_columns),
             "labels": ", ".join(task.labels) if task.labels else "score",
-            "metrics": ", ".join(sorted(task.metrics, key=lambda metric: metric != task.select)),
+            "metrics": ", ".join(task.metrics),
         }
         for task in TASKS.values()
     ]

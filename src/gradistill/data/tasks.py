@@ -37,7 +37,7 @@ class Task:
     """A text classification or regression task on one text or a pair of texts.
 
     ``labels`` are the class names in the order of their ids; None means regression. ``select`` is the metric
-    that picks the best checkpoint. ``validation`` is the hub's name of the split that we call validation.
+    that picks the best checkpoint, and becomes the first of the ``metrics``. ``validation`` is the hub's name of the split that we call validation.
     ``positive`` is the class id whose F1 the metric ``f1`` is, of two classes. Of more, ``f1`` is another name of
     ``macro_f1``, the mean over the classes. ``skip_unlabelled`` leaves rows out whose label is -1 or "-" (SNLI's mark
     for annotators who disagree) instead of refusing them. ``multi_label``: a row has any number of the labels, none
@@ -78,6 +78,8 @@ class Task:
             raise self._refused(f"metric {unknown[0]!r}", f"some of {', '.join(self._possible_metrics())}")
         if self.select not in self.metrics:
             raise self._refused(f"select {self.select!r}", f"one of its metrics: {', '.join(self.metrics)}")
+        others = (metric for metric in self.metrics if metric != self.select)
+        object.__setattr__(self, "metrics", (self.select, *others))
 
     def metric(self, name: str) -> str:
         """The name of a metric here: ``f1`` of more than two classes is ``macro_f1``, of words' tags ``span_f1``."""
