@@ -272,7 +272,7 @@ _TEXTS = st.text(st.characters(codec="utf-8"), max_size=80) | st.dictionaries(_K
 
 
 @given(text=_TEXTS, method=st.sampled_from([None, "kd"]))
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_text_is_a_recipe_or_a_recipe_error(text: str, method: str | None, tmp_path: Path) -> None:
     try:
         recipe = load_recipe(method, file=written(tmp_path, text), task="sst2")

@@ -86,7 +86,7 @@ def test_saturated_logits_make_no_nan(gap):
     assert values[1] == 1.0
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.data(), st.integers(1, 5), st.integers(2, 4))
 def test_probability_agreement_is_within_bounds_and_one_on_identical(data, rows, labels):
     finite = st.floats(allow_nan=False, allow_infinity=False)
@@ -113,7 +113,7 @@ def test_saliency_agreement_is_scipys_spearman_in_order(digits):
     assert values == pytest.approx(expected, abs=1e-12)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.lists(st.tuples(st.integers(-3, 3), st.integers(-3, 3)), min_size=4, max_size=12))
 def test_saliency_agreement_with_many_ties(pairs):
     student, teacher = (np.array(side, dtype=np.float64) for side in zip(*pairs, strict=True))

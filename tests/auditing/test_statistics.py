@@ -177,7 +177,7 @@ def test_refusals(arrays, options, message):
         bootstrap_statistic(lambda *a: a[0].mean(axis=-1), *columns, **options)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=30))
 def test_the_interval_stays_within_the_values(values):
     estimate = bootstrap_mean(np.array(values), resamples=50)
@@ -188,7 +188,7 @@ def test_the_interval_stays_within_the_values(values):
     assert min(values) - slack <= estimate.low <= estimate.high <= max(values) + slack
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(1, 500), st.floats(0, 1), st.sampled_from([0.8, 0.95, 0.99]))
 def test_a_share_has_scipys_wilson_interval(n, share, level):
     right = round(share * n)

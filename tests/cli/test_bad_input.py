@@ -37,7 +37,7 @@ from gradistill.recipe.recipe_files import shipped
 
 EXAMPLES = int(os.environ.get("GRADISTILL_BAD_INPUTS", "10"))
 many = settings(
-    max_examples=EXAMPLES, deadline=None,
+    max_examples=EXAMPLES,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )  # fmt: skip
 

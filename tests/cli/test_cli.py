@@ -278,7 +278,7 @@ def test_the_seed_is_that_of_every_drawn_attribution(name: str) -> None:
 
 
 @given(change=st.text(max_size=40), columns=st.none() | st.text(max_size=20))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_no_text_behind_an_option_is_a_traceback(change: str, columns: str | None) -> None:
     try:
         RecipeOptions(change=[change]).load("adkd")

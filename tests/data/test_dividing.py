@@ -43,7 +43,7 @@ def test_one_file_is_divided_by_share_seed_and_class(tmp_path: Path) -> None:
     assert "validation: 20 rows; of 100 rows, drawn by seed 0 with the shares of the classes" in said
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     drawn=st.lists(st.tuples(st.sampled_from("abcdefgh"), st.sampled_from("xyz")), min_size=2, max_size=40),
     share=st.floats(0.05, 0.6),

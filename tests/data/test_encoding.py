@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -43,6 +44,22 @@ def rows_of(labels: list, **texts: list[str]) -> Dataset:
 def test_no_rows_are_refused(tokenizer: PreTrainedTokenizerFast) -> None:
     with pytest.raises(DataError, match="no rows to split into tokens"):
         encode(rows_of([], text=[]), tokenizer, ONE)
+
+
+@pytest.mark.parametrize("words", [False, True, "whole"])
+def test_pieces_are_the_whole(
+    words: Any, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = rows_of([1.5, 2, 0, 4, 3], text=["a b", "c zebra e", "f", "g h a b", "c"], other=["d"] * 5)
+    whole = encode(rows, tokenizer, TWO, max_length=6, words=words)
+    monkeypatch.setattr("gradistill.data.tokenization._AT_ONCE", 2)
+    pieces = encode(rows, tokenizer, TWO, max_length=6, words=words)
+    assert pieces.cut == whole.cut
+    assert pieces.dataset.features == whole.dataset.features
+    assert pieces.dataset[:] == whole.dataset[:]
+    bare = rows_of([0, 0, 0], text=["a", "b", "\u200b"])
+    with pytest.raises(DataError, match=r"no token of 1 rows; the first has index 2: '.u200b'"):
+        encode(bare, tokenizer, ONE)
 
 
 def test_one_text(tokenizer: PreTrainedTokenizerFast) -> None:

@@ -93,7 +93,7 @@ cells = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=
 odd = st.sampled_from(['"', '""', ";", ",", "a;b;c", "a,b,c", "\ta", "a\nb", '"quoted"', '"a","b"'])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(texts=st.lists(cells | odd, min_size=2, max_size=6), delimiter=st.sampled_from(",;\t"))
 def test_the_delimiter_is_found_whatever_the_texts_hold(texts: list[str], delimiter: str) -> None:
     rows = [{"text": f"w {text}", "label": "ab"[k % 2]} for k, text in enumerate(texts)]

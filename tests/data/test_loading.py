@@ -69,7 +69,7 @@ odd = st.sampled_from(
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl"])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(texts=st.lists(texts_strategy | odd, min_size=1, max_size=6))
 def test_any_text_survives(ending: str, texts: list[str]) -> None:
     texts = ["a text that is no number", *texts]
@@ -86,7 +86,7 @@ pieces = st.sampled_from(
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
 @pytest.mark.parametrize("task", [None, "sst2", "stsb"])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.binary(max_size=60) | st.lists(pieces | st.binary(max_size=8), max_size=12).map(b"".join))
 def test_any_bytes_load_or_are_refused(ending: str, task: str | None, data: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -105,7 +105,7 @@ records = st.dictionaries(st.sampled_from(["sentence", "label", "id", "\udc00"])
 
 
 @pytest.mark.parametrize("task", [None, "sst2"])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(rows=st.lists(records, max_size=5))
 def test_any_json_loads_or_is_refused(task: str | None, rows: list[dict]) -> None:
     with tempfile.TemporaryDirectory() as folder:

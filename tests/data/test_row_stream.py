@@ -75,7 +75,7 @@ def test_parquet_keeps_its_places(tmp_path: Path) -> None:
     assert joined(RowStream.of(path), 2)[2] == [f"{path}: there are no rows"]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.lists(st.text('a"\t ', max_size=5), min_size=2, max_size=2), min_size=1, max_size=6))
 def test_tabs_are_read_as_by_the_rule_for_whole_files(tmp_path_factory: Any, cells: list[list[str]]) -> None:
     text = "".join("\t".join(row) + "\n" for row in [["text", "other"], *cells])

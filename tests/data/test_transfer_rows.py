@@ -48,7 +48,7 @@ def plain(texts: Sequence[str]) -> tuple[tuple[str, ...], ...]:
 
 
 @given(st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=6), st.integers(0, 2**32 - 1), st.booleans())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_every_copy_is_new_and_counted(pairs: list[tuple[str, str]], seed: int, paired: bool) -> None:
     task = PAIR if paired else ONE
     originals = pairs if paired else [pair[:1] for pair in pairs]
@@ -67,7 +67,7 @@ def test_every_copy_is_new_and_counted(pairs: list[tuple[str, str]], seed: int, 
 
 
 @given(st.lists(TEXTS, min_size=2, max_size=6, unique_by=str.casefold), st.data())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_other_rows_change_no_copy(texts: list[str], data: st.DataObject) -> None:
     """Only which copies are duplicates depends on them."""
     some = data.draw(st.lists(st.sampled_from(range(len(texts))), min_size=1, unique=True).map(sorted))

@@ -69,7 +69,7 @@ def test_another_seed_is_another_corpus() -> None:
     assert len(first & second) < 15  # the shortest forms may meet by chance
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(n=st.integers(1, 60), seed=st.integers(), split=st.sampled_from(corpus.SPLITS))
 def test_reviews_are_balanced_distinct_and_well_formed(n: int, seed: int, split: str) -> None:
     reviews = make_reviews(n, seed=seed, split=split)
@@ -83,7 +83,7 @@ def test_reviews_are_balanced_distinct_and_well_formed(n: int, seed: int, split:
         assert "  " not in review.text
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(), split=st.sampled_from(corpus.SPLITS))
 def test_spans_are_sorted_apart_and_on_word_boundaries(seed: int, split: str) -> None:
     for review in make_reviews(12, seed=seed, split=split):
@@ -166,7 +166,7 @@ def test_clean_days_say_nothing(splits: dict[str, list[Review]]) -> None:
         assert max(counts.values()) - min(counts.values()) <= 1
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(rate=st.floats(0, 1), n=st.integers(3, 90), seed=st.integers())
 def test_the_shortcut_agrees_at_its_rate(rate: float, n: int, seed: int) -> None:
     reviews = make_reviews(n, seed=seed, shortcut=rate)

@@ -236,7 +236,7 @@ def test_no_path_is_left_in_any_part():
 
 
 @with_hostile()
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(text=st.text(max_size=20))
 def test_hostile_text_breaks_neither_table_nor_front_matter_nor_fence(text):
     text = (

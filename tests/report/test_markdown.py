@@ -113,7 +113,7 @@ def test_hostile_text_stays_text() -> None:
 
 
 @given(st.text(st.characters(exclude_categories=())))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_text_keeps_the_form_of_the_table(text: str) -> None:
     named = student(text, figures={"loyalty": {text: estimate(0.5)}})
     table = audit_table(audit(verdict=text, students=[named], failed=[], data={"task": text}))

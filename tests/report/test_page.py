@@ -12,7 +12,7 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gradistill.report.audit_page import audit_page
@@ -45,7 +45,6 @@ def html() -> str:
 
 
 @given(st.recursive(ANY_TEXT, lambda inner: st.lists(inner) | st.dictionaries(ANY_TEXT, inner), max_leaves=6))
-@settings(deadline=None)
 def test_any_text_comes_back_from_the_embedded_json(content: Any) -> None:
     text = embedded(content)
     assert json.loads(text) == content
@@ -54,7 +53,6 @@ def test_any_text_comes_back_from_the_embedded_json(content: Any) -> None:
 
 
 @given(ANY_TEXT, st.lists(st.tuples(st.integers(-2, 40), st.integers(-2, 40))))
-@settings(deadline=None)
 def test_pieces_are_the_whole_text_whatever_the_spans(text: str, spans: list[tuple[int, int]]) -> None:
     cut = pieces(
         text, [{"segment": 0, "start": a, "end": b, "teacher": 0.5, "students": [0.5]} for a, b in spans]

@@ -159,7 +159,7 @@ def test_no_words():
 
 
 @with_hostile(colour=True)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(text=st.text(min_size=1, max_size=30), colour=st.booleans())
 def test_hostile_text_is_neither_interpreted_nor_a_control(text, colour):
     text = "\x1b]0;own\x07\x1b[2J\x9b\r\u202e[bold red]:smile:[/bold red][/]" + text[:600]  # one line

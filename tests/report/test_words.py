@@ -136,7 +136,7 @@ def test_refusals(arguments, message):
         words_from_pieces(*arguments)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(HOSTILE, st.data())
 def test_no_score_is_lost_and_words_are_slices_in_order(text, data):
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=12)))
@@ -148,7 +148,7 @@ def test_no_score_is_lost_and_words_are_slices_in_order(text, data):
     assert all(a.end <= b.start for a, b in pairwise(words))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(HOSTILE)
 def test_printable_holds_nothing_that_controls(text):
     shown = printable(text)

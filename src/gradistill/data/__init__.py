@@ -10,20 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gradistill.data.collator import Collator
+    from gradistill.data.cut import Cut
     from gradistill.data.data_choice import DataChoice
     from gradistill.data.labels import align_labels
     from gradistill.data.splits import Splits, load_splits, read_splits
     from gradistill.data.tasks import TASKS, Task, compute_metrics, get_task
-    from gradistill.data.tokenization import Cut, Encoded, encode
+    from gradistill.data.tokenization import Encoded, encode
     from gradistill.data.unlabelled_texts import load_texts, load_unlabelled
 
 _HOMES = {
     "collator": ("Collator",),
+    "cut": ("Cut",),
     "data_choice": ("DataChoice",),
     "labels": ("align_labels",),
     "splits": ("Splits", "load_splits", "read_splits"),
     "tasks": ("TASKS", "Task", "compute_metrics", "get_task"),
-    "tokenization": ("Cut", "Encoded", "encode"),
+    "tokenization": ("Encoded", "encode"),
     "unlabelled_texts": ("load_texts", "load_unlabelled"),
 }
 

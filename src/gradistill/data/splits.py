@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+import pyarrow as pa
 from datasets import Dataset, Features, List, Value
 
 from gradistill.data.data_choice import DataChoice
@@ -631,4 +632,5 @@ def prepared(columns: dict[str, list[Any]], task: Task, first_index: int = 0) ->
         | {name: Value("string") for name in columns if name.startswith(CARRIED)}
     )
     numbers = range(first_index, first_index + len(columns["label"]))
-    return Dataset.from_dict({**columns, "index": list(numbers)}, features=features)
+    schema = features.arrow_schema  # Dataset.from_dict copies every cell first
+    return Dataset(pa.Table.from_pydict({**columns, "index": numbers}, schema=schema))

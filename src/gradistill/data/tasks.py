@@ -36,13 +36,13 @@ def label_key(value: object) -> str:
 class Task:
     """A text classification or regression task on one text or a pair of texts.
 
-    ``labels`` are the class names in the order of their ids; None means regression. ``select`` is the metric
-    that picks the best checkpoint, and becomes the first of the ``metrics``. ``validation`` is the hub's name of the split that we call validation.
-    ``positive`` is the class id whose F1 the metric ``f1`` is, of two classes. Of more, ``f1`` is another name of
-    ``macro_f1``, the mean over the classes. ``skip_unlabelled`` leaves rows out whose label is -1 or "-" (SNLI's mark
-    for annotators who disagree) instead of refusing them. ``multi_label``: a row has any number of the labels, none
-    included; each label is a yes or no of its own. ``token_labels``: the text is a list of words, each with a label, a
-    BIO2 tag.
+    ``labels`` are the class names in the order of their ids; None means regression. ``select`` is the metric that picks
+    the best checkpoint, and becomes the first of the ``metrics``. ``validation`` is the hub's name of the split that we
+    call validation. ``positive`` is the class id whose F1 the metric ``f1`` is, of two classes. Of more, ``f1`` is
+    another name of ``macro_f1``, the mean over the classes. ``skip_unlabelled`` leaves rows out whose label is -1 or
+    "-" (SNLI's mark for annotators who disagree) instead of refusing them. ``multi_label``: a row has any number of the
+    labels, none included; each label is a yes or no of its own. ``token_labels``: the text is a list of words, each
+    with a label, a BIO2 tag.
 
     Raises RecipeError if the fields contradict each other.
     """
