@@ -258,16 +258,18 @@ def test_an_overlap_of_pairs_needs_both_texts() -> None:
     """Against a count by hand on random rows."""
     chance = np.random.default_rng(0)
 
-    def rows(count: int) -> dict[str, list[str]]:
+    def rows(count: int) -> list[tuple[str, ...]]:
         words = np.array(["Red", "red ", "blue!", "green"])
-        return {name: list(words[chance.integers(0, 4, count)]) for name in ("a", "b")}
+        return [tuple(map(str, words[chance.integers(0, 4, 2)])) for _ in range(count)]
 
-    some, training = rows(40), rows(5)
-    pairs = list(zip(*training.values(), strict=True))
+    wanted, pairs = rows(40), rows(5)
     loose = [tuple(map(normalised, pair)) for pair in pairs]
-    wanted = list(zip(*some.values(), strict=True))
-    found = overlap(some, training)
+    found = overlap(wanted, pairs)
     assert found["exact"] == sum(pair in pairs for pair in wanted)
     assert found["normalised"] == sum(tuple(map(normalised, pair)) in loose for pair in wanted)
     assert 0 < found["exact"] < found["normalised"] < 40
-    assert overlap({"a": ["🙂"]}, {"a": ["🙁"]})["normalised"] == 0  # no letters: compared as they are
+    shown = next(k for k, pair in enumerate(wanted) if tuple(map(normalised, pair)) in loose)
+    own = pairs if wanted[shown] in pairs else loose
+    place = own.index(wanted[shown] if own is pairs else tuple(map(normalised, wanted[shown])))
+    assert found["example"] == {"row": shown, "training_row": place}
+    assert overlap([("🙂",)], [("🙁",)])["normalised"] == 0  # no letters: compared as they are

@@ -152,5 +152,5 @@ def overlap_with_training(splits: Splits, split: str, choice: DataChoice) -> dic
     table = with_fields(tables["train"], columns) if "train" in tables else None
     if table is None or not all(name in table.columns for name in columns):
         return None
-    training = {name: list(map(as_text, table.columns[name])) for name in columns}
+    training = zip(*(map(as_text, table.columns[name]) for name in columns), strict=True)
     return overlap(texts_of(splits.rows[split], columns), training)

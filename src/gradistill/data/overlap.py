@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from datasets import Dataset
@@ -12,33 +12,36 @@ from datasets import Dataset
 from gradistill.printing import printable
 
 _NO_LETTERS = re.compile(r"[\W_]+")
+_AT_ONCE = 1000
+
+Texts = tuple[str, ...]
+"""One text, or the two of a pair."""
 
 
-def overlap(rows: Mapping[str, Sequence[str]], training: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """How many of ``rows`` are rows of ``training`` too; both hold columns of texts, the two of a pair together.
+def overlap(rows: Iterable[Texts], training: Iterable[Texts]) -> dict[str, Any]:
+    """How many of ``rows`` are rows of ``training`` too; both are the texts of rows, the two of a pair together.
 
     ``exact`` counts the rows whose texts are the same, ``normalised`` those that are the same but for letter case,
-    punctuation and blanks, the exact ones included. ``example`` has the places of one in the two splits.
+    punctuation and blanks, the exact ones included. ``example`` has the places of one in the two splits. Of the
+    training rows, which are many, none is kept.
     """
-    plain: dict[tuple[str, ...], int] = {}
-    loose: dict[tuple[str, ...], int] = {}
-    for place, texts in enumerate(zip(*training.values(), strict=True)):
-        plain.setdefault(texts, place)
-        loose.setdefault(tuple(map(normalised, texts)), place)
-    exact = alike = count = 0
-    example = None
-    for place, texts in enumerate(zip(*(rows[name] for name in training), strict=True)):
-        count += 1
-        found = plain.get(texts)
-        exact += found is not None
-        found = loose.get(tuple(map(normalised, texts))) if found is None else found
-        alike += found is not None
-        example = example or ((place, found) if found is not None else None)
+    rows = list(rows)
+    plain: dict[Texts, int | None] = dict.fromkeys(rows)
+    loose: dict[Texts, int | None] = dict.fromkeys(map(_loosely, rows))
+    for place, texts in enumerate(training):
+        for known, wanted in ((plain, texts), (loose, _loosely(texts))):
+            if wanted in known and known[wanted] is None:
+                known[wanted] = place
+    exact = [plain[texts] for texts in rows]
+    alike = [
+        loose[_loosely(texts)] if place is None else place for texts, place in zip(rows, exact, strict=True)
+    ]
+    examples = ({"row": row, "training_row": place} for row, place in enumerate(alike) if place is not None)
     return {
-        "rows": count,
-        "exact": exact,
-        "normalised": alike,
-        "example": None if example is None else {"row": example[0], "training_row": example[1]},
+        "rows": len(rows),
+        "exact": len(rows) - exact.count(None),
+        "normalised": len(rows) - alike.count(None),
+        "example": next(examples, None),
     }
 
 
@@ -57,9 +60,11 @@ def overlap_line(
     )
 
 
-def texts_of(rows: Dataset, columns: Sequence[str]) -> dict[str, Sequence[str]]:
-    """The columns of texts; words of a list with blanks between."""
-    return {name: [as_text(cell) for cell in rows[name][:]] for name in columns}
+def texts_of(rows: Dataset, columns: Sequence[str]) -> Iterator[Texts]:
+    """The texts of each row; words of a list with blanks between."""
+    for start in range(0, len(rows), _AT_ONCE):
+        piece = rows[start : start + _AT_ONCE]
+        yield from zip(*(map(as_text, piece[name]) for name in columns), strict=True)
 
 
 def as_text(cell: object) -> str:
@@ -70,3 +75,7 @@ def as_text(cell: object) -> str:
 def normalised(text: str) -> str:
     """The letters and digits of a text in one case, with one blank between words; a text without any as it is."""
     return _NO_LETTERS.sub(" ", unicodedata.normalize("NFKC", text).casefold()).strip() or text
+
+
+def _loosely(texts: Texts) -> Texts:
+    return tuple(map(normalised, texts))

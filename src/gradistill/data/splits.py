@@ -309,8 +309,7 @@ def _without(table: Table, names: set[str]) -> Table:
 def _overlap(rows: Mapping[str, Dataset], task: Task) -> dict[str, Any] | None:
     if not {"train", "validation"} <= rows.keys():
         return None
-    validation, training = (texts_of(rows[split], task.text_columns) for split in ("validation", "train"))
-    return overlap(validation, training)
+    return overlap(*(texts_of(rows[split], task.text_columns) for split in ("validation", "train")))
 
 
 def _rarer(rows: Dataset) -> int:

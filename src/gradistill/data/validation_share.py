@@ -50,9 +50,8 @@ def _strata(rows: Dataset, task: Task) -> np.ndarray:
 
 
 def _groups(rows: Dataset, task: Task) -> list[list[int]]:
-    columns = texts_of(rows, task.text_columns).values()
     found: dict[tuple[str, ...], list[int]] = {}
-    for row, texts in enumerate(zip(*columns, strict=True)):
+    for row, texts in enumerate(texts_of(rows, task.text_columns)):
         found.setdefault(tuple(" ".join(text.casefold().split()) for text in texts), []).append(row)
     return list(found.values())
 
