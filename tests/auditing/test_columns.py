@@ -127,5 +127,7 @@ def test_students_are_compared_example_by_example() -> None:
 
 def test_a_mean_over_draws_takes_those_that_have_the_figure():
     draws = [{"flips": np.array([1.0, 0.0, np.nan])}, {"flips": np.full(3, np.nan)}, {"flips": np.ones(3)}]
-    assert mean_values(draws) == {"flips": 0.75}
+    assert mean_values(draws) == {"flips": 0.8}  # four of five edits
+    others = [{"response": np.array([0.5, 0.1])}, {"response": np.array([-0.3, np.nan])}]
+    assert mean_values(others) == {"response": pytest.approx(0.0)}
     assert mean_values([]) == {}

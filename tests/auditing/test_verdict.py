@@ -115,6 +115,14 @@ def test_a_class_is_judged_by_the_upper_end_of_its_interval_and_from_20_rows_on(
     assert "class 'b'" in bad["reason"]
 
 
+def test_of_two_bad_classes_the_surely_bad_one_is_judged() -> None:
+    """The other one has the lower value, and few rows."""
+    few, many = part("few", 0.40, high=0.61, n=20), part("many", 0.42, high=0.46, n=500)
+    for order in ([few, many], [many, few]):
+        found = checks(of(student(by_label=order)))["worst_class"]
+        assert (found["outcome"], "'many'" in found["reason"]) == ("fail", True)
+
+
 def test_the_worst_part_of_a_column_is_judged() -> None:
     column = {"column": "region", "parts": [part("north", 0.9), part("south", 0.3, high=0.45)]}
     found = checks(of(student(by_column=[column])))["worst_slice"]

@@ -36,7 +36,8 @@ class SumOfWords:
 
     def logits(self, copies: Sequence[Copy], *, heads: Sequence[int] = ()) -> np.ndarray:
         sums = np.array([self._sum(copy) for copy in copies])
-        signs = [1.0, *(np.random.default_rng(seed).normal() for seed in heads)]
+        drawn = (np.random.default_rng(max(seed, ~seed)).normal() * (-1) ** (seed < 0) for seed in heads)
+        signs = [1.0, *drawn]
         return np.stack([np.stack([np.zeros_like(sums), sign * sums], axis=1) for sign in signs])
 
     def _sum(self, copy: Copy) -> float:

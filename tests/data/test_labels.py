@@ -9,7 +9,7 @@ import pytest
 from datasets import Dataset
 
 from gradistill.data.data_choice import DataChoice
-from gradistill.data.label_names import Outputs
+from gradistill.data.label_names import Outputs, match_names
 from gradistill.data.labels import align_labels
 from gradistill.data.splits import Splits, read_splits
 from gradistill.data.tasks import TASKS, Task, compute_metrics
@@ -91,6 +91,28 @@ def test_a_label_map_says_which_is_which() -> None:
 def test_a_label_map_that_does_not_fit_is_refused(label_map: dict[str, str], message: str) -> None:
     with pytest.raises(DataError, match=message):
         align_labels(splits_of(("login", "refund")), outputs("LABEL_0", "LABEL_1"), label_map=label_map)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (("-1", "0"), ("0", "1")),
+        (("-2", "-1", "0"), ("0", "1", "2")),
+        (("A-", "B"), ("A+", "B")),
+        (("A", "B"), ("A-", "B")),
+        (("C#", "Java"), ("C++", "Java")),
+        (("a -", "b"), ("a +", "b")),
+    ],
+)
+def test_signs_make_another_name(ours: tuple[str, ...], theirs: tuple[str, ...]) -> None:
+    assert match_names(ours, theirs) is match_names(theirs, ours) is None
+    assert Outputs(theirs).completed(ours) is None
+
+
+def test_hyphens_within_names_do_not_matter() -> None:
+    found = match_names(("not_entailed", "e-mail"), ("E Mail", "Not-Entailed"))
+    assert found is not None
+    assert found.positions == (1, 0)
 
 
 def test_short_forms_are_matched_and_noted() -> None:

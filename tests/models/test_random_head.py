@@ -8,7 +8,7 @@ from torch import nn
 
 from families import FAMILIES, build, collated
 from gradistill.errors import ModelError
-from gradistill.models.random_head import head_parameters, randomised_head
+from gradistill.models.random_head import head_parameters, paired_seeds, randomised_head
 
 
 def _bits(model: nn.Module) -> dict[str, bytes]:
@@ -41,6 +41,21 @@ def test_the_pooler_is_part_of_the_head() -> None:
         "bert.pooler.dense.weight", "bert.pooler.dense.bias", "classifier.weight", "classifier.bias",
     }  # fmt: skip
     assert "albert.pooler.weight" in head_parameters(build("albert"))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_heads_of_a_pair_differ_by_the_sign_of_their_outputs(family: str) -> None:
+    model = build(family).double()
+    inputs = {name: tensor for name, tensor in collated().items() if name in ("input_ids", "attention_mask")}
+    assert paired_seeds(4) == (0, -1, 1, -2)
+    for seed in (0, 1):
+        with torch.no_grad():
+            with randomised_head(model, seed):
+                one = model(**inputs).logits
+            with randomised_head(model, ~seed):
+                other = model(**inputs).logits
+        assert one.abs().max() > 0
+        assert torch.allclose(other, -one, atol=1e-12, rtol=0)
 
 
 def test_a_failure_leaves_the_model_as_it_was() -> None:

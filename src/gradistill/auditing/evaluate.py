@@ -30,12 +30,12 @@ from gradistill.data.changed_copies import Copy
 from gradistill.data.raw_words import count_words, word_places
 from gradistill.data.token_pool import word_tokens
 from gradistill.models.probe import ProbedModel
-from gradistill.models.random_head import head_parameters, randomised
+from gradistill.models.random_head import head_parameters, paired_seeds, randomised
 
 BLOCK = 1000
 """Rows that are encoded and predicted at a time: memory does not grow with the number of rows beyond it."""
 
-FLOOR_SEEDS = (0, 1, 2)
+FLOOR_SEEDS = paired_seeds(4)
 """Seeds of the random heads whose mean is the floor of a figure that needs gradients: each runs the whole model."""
 
 

@@ -205,11 +205,13 @@ def value_of(columns: Columns, name: str) -> float:
 def mean_values(drawn: Sequence[Columns]) -> dict[str, float]:
     """The figures of agreement that the columns hold, the mean over several draws of a random student.
 
-    A draw counts for the figures that it has: of flips, some random heads have none.
+    A draw counts for the figures that it has. Of flips it counts by its edits: some random heads have a few, or none.
     """
     found = {}
     for name in AGREEMENT:
-        values = [value for columns in drawn if np.isfinite(value := value_of(columns, name))]
+        some = [columns for columns in drawn if name in columns]
+        pooled = [{name: np.concatenate([c[name] for c in some])}] if some and name in SHARES else drawn
+        values = [value for columns in pooled if np.isfinite(value := value_of(columns, name))]
         if values:
             found[name] = float(np.mean(values))
     return found

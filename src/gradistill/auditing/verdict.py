@@ -124,13 +124,18 @@ def _derived(student: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     for name, parts in (("worst_class", classes), ("worst_slice", columns)):
         entries = [entry for by, part in parts if (entry := ranked(by, part))]
         if entries:
-            entry = min(entries, key=lambda entry: entry["value"])
+            entry = min(entries, key=_upper_end)
             found[name] = {**entry, "about": f"{entry['by']} {entry['name']!r}"}
     missing = unpredicted(student.get("confusion") or [])
     if student.get("confusion"):
         named = ", ".join(f"{name!r} ({n} by the teacher)" for name, n in missing.items())
         found["unpredicted"] = {"value": len(missing), "about": named}
     return found
+
+
+def _upper_end(entry: Mapping[str, Any]) -> float:
+    """What of a class or slice is judged: of two the larger one may be surely bad, and the smaller one only perhaps."""
+    return entry["value"] if entry.get("high") is None else entry["high"]
 
 
 def unpredicted(pairs: Sequence[Mapping[str, Any]]) -> dict[str, int]:
@@ -184,7 +189,7 @@ def _compared(
     """The number that is compared with the limits, and the ends of its interval."""
     value, low, high = figure.get("value"), figure.get("low"), figure.get("high")
     if limit.part == "high":
-        return (value if high is None else high), None, None
+        return (None if value is None else _upper_end(figure)), None, None
     floor = figure.get("floor")
     if limit.part == "gain" and floor is not None and floor < 1:
         value, low, high = (None if x is None else (x - floor) / (1 - floor) for x in (value, low, high))

@@ -23,13 +23,11 @@ from gradistill.auditing.signed_agreement import signed_agreement
 from gradistill.auditing.statistics import EQUAL
 from gradistill.data.changed_copies import draw_coalitions, draw_words, masked_copies, substituted_copies
 from gradistill.data.raw_words import Kept, Texts, count_words, word_places, words_of
+from gradistill.models.random_head import paired_seeds
 
-HEADS = tuple(range(16))
-"""Seeds of the random heads whose mean is the floor of a figure.
-
-The sign of a random head is a coin's: with two labels, and in a regression, it turns every effect around, so few heads
-of a body that learnt the task lie far from 0 on either side. The body runs once for all of them, so many cost nothing.
-"""
+HEADS = paired_seeds(16)
+"""Seeds of the random heads whose mean is the floor of a figure. The body runs once for all of them, so many cost
+nothing."""
 
 MASKED = "_masked"
 """Ends the names of figures whose words are masked; the others are replaced."""

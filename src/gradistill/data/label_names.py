@@ -95,16 +95,24 @@ def match_numbers(ours: Sequence[int] | None, theirs: Sequence[int] | None) -> M
     return Match(tuple(theirs.index(number) for number in ours))
 
 
+_SIGN = re.compile(r"(?<!\S)-(?=\w)|(?<=\w)-(?!\S)")
+"""A hyphen that says something: that of -1 and A-, and not that of not-entailed."""
+
+
+def _signed(name: str) -> str:
+    return _SIGN.sub("\N{MINUS SIGN}", name.casefold())
+
+
 def _letters(name: str) -> str:
-    return re.sub(r"[\W_]+", "", name.casefold())
+    return re.sub(r"[^\w+#\N{MINUS SIGN}]|_", "", _signed(name))
 
 
 _SPELLINGS: tuple[Callable[[str], str], ...] = (
     label_key,
-    lambda name: re.sub(r"[-_\s]+", " ", name.casefold()).strip(),
+    lambda name: re.sub(r"[-_\s]+", " ", _signed(name)).strip(),
     _letters,
 )
-"""Two names are one where they are alike in one of these, the strictest first."""
+"""Two names are one where they are alike in one of these, the strictest first. Signs are kept: A+ is not A-, C# no C."""
 
 
 def _by_short_forms(ours: Sequence[str], theirs: Sequence[str]) -> Match | None:

@@ -18,6 +18,19 @@ USUAL_SPREAD = 0.02
 """The standard deviation of new weights where a configuration names none, as in transformers."""
 
 
+def paired_seeds(count: int) -> tuple[int, ...]:
+    """Seeds of so many random heads, each followed by ``~seed``: the same head with all outputs of the other sign.
+
+    Under both of a pair a signed figure, such as the correlation of two models' reactions, is the same but for its
+    sign, so that its mean is 0 (exactly, of log-odds of two labels and of scores). A few heads that are drawn alone lie
+    far from it: Hammersley and Morton 1956, a new Monte Carlo technique: antithetic variates, Proc. Cambridge Phil.
+    Soc. 52.
+
+    Example: ``paired_seeds(4) == (0, -1, 1, -2)``
+    """
+    return tuple(seed for k in range(count // 2) for seed in (k, ~k))
+
+
 def head_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters of classifier and pooler by name: all outside ``base_model``, and those of its ``pooler``.
 
@@ -42,7 +55,8 @@ def randomised_head(model: nn.Module, seed: int) -> Iterator[None]:
 
     As transformers initialises them: matrices are normal with the configuration's ``initializer_range``, scales of
     norms are 1, and biases 0. The draw depends on ``seed`` and the shapes only, whatever the device. Randomised
-    parameters as a check of explanations: Adebayo et al. 2018 (arXiv 1810.03292); theirs go on below the head.
+    parameters as a check of explanations: Adebayo et al. 2018 (arXiv 1810.03292); theirs go on below the head. The
+    head of ``~seed`` is that of ``seed`` with outputs of the other sign.
 
     Raises ModelError for a model without a head of its own.
 
@@ -123,8 +137,18 @@ fine-tuning hardly moves a head: with the same seed here, the random head would 
 def _drawn(model: nn.Module, parameters: Mapping[str, nn.Parameter], seed: int) -> dict[str, Tensor]:
     config = getattr(unwrapped(model), "config", None)
     spread = getattr(config, "initializer_range", None) or USUAL_SPREAD
-    generator = torch.Generator().manual_seed(FIRST_SEED + seed)
-    return {name: _new_values(name, p.shape, spread, generator) for name, p in parameters.items()}
+    generator = torch.Generator().manual_seed(FIRST_SEED + max(seed, ~seed))
+    found = {name: _new_values(name, p.shape, spread, generator) for name, p in parameters.items()}
+    if seed < 0:
+        output = _output_matrix(found, getattr(config, "num_labels", None))
+        found[output] = -found[output]
+    return found
+
+
+def _output_matrix(head: Mapping[str, Tensor], labels: int | None) -> str:
+    """The name of the matrix that gives the logits: the last with a row a label, or else the last one."""
+    matrices = [name for name, values in head.items() if values.ndim > 1]
+    return [*matrices, *(name for name in matrices if len(head[name]) == labels)][-1]
 
 
 def _new_values(name: str, shape: torch.Size, spread: float, generator: torch.Generator) -> Tensor:
