@@ -286,7 +286,10 @@ def test_any_text_is_a_recipe_or_a_recipe_error(text: str, method: str | None, t
     [
         (["objectives.soft_label.start=0.5", "objectives.hard_label.start=0.4"], "from 50% to 100%"),
         (["objectives.soft_label.end=0.5", "objectives.hard_label.end=0.9"], "let the stages meet"),
-        (["objectives.soft_label.start=0.7", "objectives.soft_label.end=0.7"], "does not come before end"),
+        (
+            ["objectives.soft_label.start=0.7", "objectives.soft_label.end=0.7"],
+            "^objectives.soft_label: start 0.7 does",
+        ),
         (["objectives.soft_label.start=1"], "less than 1"),
     ],
 )

@@ -40,6 +40,11 @@ def test_scores_and_probabilities_fit_the_model(baseline: Any, small: Any) -> No
     assert f"{baseline} baseline" in found.method
 
 
+def test_one_text_need_not_be_a_list(small: Any) -> None:
+    model = str(small.teachers["two"])
+    assert explain(model, TEXT).ranked == explain(model, [TEXT]).ranked
+
+
 def test_nodes_are_as_many_as_needed_or_as_given(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def nodes(**options: Any) -> int:
         method = explain(str(small.teachers["two"]), [TEXT], **options).method

@@ -8,12 +8,13 @@ import math
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from gradistill.commands.distill import distill
-from gradistill.data import DataChoice
+from gradistill.data import DataChoice, read_splits
 from gradistill.recipe import load_recipe
 from small import logged
 
@@ -81,3 +82,10 @@ def test_a_student_and_a_teacher_that_say_nothing(method: str, small: Any, tmp_p
     metrics, _ = run(silent, small.choice("two"), tmp_path / "run", method, "student.layers=2")
     assert all(map(math.isfinite, figures(metrics["loyalty"])))
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["loyalty"]["saliency"]["n"] > 0
+
+
+def test_columns_of_a_frame_may_be_numbers() -> None:
+    frame = pd.DataFrame([[f"text {k}", ("no", "yes")[k % 2]] for k in range(6)])
+    choice = DataChoice(frame, text_columns=(0,), label_column=1)  # pyright: ignore[reportArgumentType]
+    splits = read_splits(choice, splits=("train",))
+    assert (splits.task.text_columns, splits.label_column) == (("0",), "1")

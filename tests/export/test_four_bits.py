@@ -80,6 +80,15 @@ def test_the_graph_looks_the_same_rows_up(looked_up: tuple[Path, np.ndarray], tm
     assert far[1] < np.abs(table).max() / 98
 
 
+def test_a_table_may_be_in_float_where_others_have_four_bits(
+    looked_up: tuple[Path, np.ndarray], tmp_path: Path
+) -> None:
+    """The search of layers tries each in float."""
+    quantize(looked_up[0], tmp_path / "float.onnx", in_float=["words", "same"], how=Quantization([]))
+    found = onnx_session(tmp_path / "float.onnx").run(["logits"], {"input_ids": IDS})[0]
+    assert found == pytest.approx(looked_up[1][IDS], abs=1e-5)
+
+
 def test_a_table_that_other_ids_look_up_is_refused(
     looked_up: tuple[Path, np.ndarray], tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from gradistill.errors import RecipeError
+from gradistill.errors import RecipeError, TrainingError
 from gradistill.models.probe import Probe
 from gradistill.objectives import Term
 from gradistill.objectives.attribution_map import AttributionMap
@@ -30,6 +31,17 @@ def lazily(every: int, weight: float = 1.0) -> list[Term]:
 
 def losses(trainer: Any) -> list[dict[str, float]]:
     return [entry for entry in trainer.state.log_history if "loss" in entry]
+
+
+def test_a_term_that_never_runs_is_refused(kit: Any) -> None:
+    student, model = kit.models()
+    for start, refused in ((0.5, True), (0.0, False)):
+        terms = [Term(HardLabel()), Term(AttributionMap(), every=100, start=start)]
+        raising = pytest.raises(
+            TrainingError, match="attribution_map would never run: every 100 steps, from 50%"
+        )
+        with raising if refused else nullcontext():
+            kit.trainer(terms, (student, model), max_steps=7, options={"teacher_facts": Probe.find(model)})
 
 
 def test_on_other_steps_nothing_is_computed(kit: Any, graphs: list[int]) -> None:

@@ -295,13 +295,13 @@ def _verdict(figures: Mapping[str, Estimate]) -> str:
         )
     elif "label" in figures:
         parts.append(f"decides as its teacher on {figures['label'].value:.0%} of the examples")
-    if "prediction" in figures:
+    if "prediction" in figures and isfinite(figures["prediction"].value):
         parts.append(f"predicts in step with its teacher (r = {figures['prediction'].value:.2f})")
     if "response" in figures:
         response = figures["response"]
         between = f" ({response.low:.2f}–{response.high:.2f})" if isfinite(response.low) else ""
         parts.append(f"reacts to changed words as its teacher with r = {response.value:.2f}{between}")
-    return ", and ".join(parts)
+    return ", and ".join(parts) or "was not compared: its figures are not defined on these rows"
 
 
 def _whole_verdict(

@@ -38,7 +38,7 @@ TOLERANCE, MAX_NODES = 1e-3, 400
 
 def explain(
     model: ModelSource,
-    texts: Sequence[str],
+    texts: str | Sequence[str],
     *,
     label: str | None = None,
     steps: int | None = None,
@@ -65,6 +65,7 @@ def explain(
 
     Example: ``explain("runs/student", ["The company rose 3 %.", "Shares fell."]).words``
     """
+    texts = [texts] if isinstance(texts, str) else texts
     _refuse_empty(texts)
     check_baseline(baseline, IN_ONE_TEXT)
     folder = model_folder(model)

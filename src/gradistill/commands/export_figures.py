@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -137,9 +138,10 @@ def row_logits(predictor: Predictor, rows: ExportRows) -> np.ndarray:
 
 def loyalty_of(own: np.ndarray, student: np.ndarray, task: Task, thresholds: np.ndarray | None) -> float:
     """The share of rows for which two models' logits mean the same label; of labels where a row may have several; the
-    correlation in a regression."""
+    correlation in a regression, where scores that are all alike have none: 0."""
     if task.labels is None:
-        return float(pearson(own[:, 0], student[:, 0]))
+        correlated = float(pearson(own[:, 0], student[:, 0]))
+        return correlated if isfinite(correlated) else 0.0
     if task.multi_label:
         return float((assigned(own, thresholds) == assigned(student, thresholds)).mean())
     return float(label_agreement(own, student).mean())

@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from gradistill.data.data_source import Source, described_source, is_path, path_text
 from gradistill.data.tasks import Task
@@ -15,6 +15,13 @@ from gradistill.errors import RecipeError, check_number, check_one_of, check_who
 LabelKind = Literal["classes", "scores", "multi_label", "tokens"]
 """What the labels are: names or numbers of classes, numbers to be predicted, any number of labels a row, or a tag for
 each word of a row."""
+
+
+def _as_names(columns: Any) -> Any:
+    """Names of columns as text, where they are numbers."""
+    if isinstance(columns, list | tuple):
+        return tuple(map(_as_names, columns))
+    return str(columns) if isinstance(columns, int) and not isinstance(columns, bool) else columns
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,8 @@ class DataChoice:
     label_separator: str | None = None
 
     def __post_init__(self) -> None:
+        for name in ("label_column", "text_columns", "label_columns"):  # a frame may call its columns 0 and 1
+            object.__setattr__(self, name, _as_names(getattr(self, name)))
         if self.kind is not None:
             check_one_of(self, "kind", get_args(LabelKind))
         self._check_several()

@@ -112,7 +112,7 @@ _SPELLINGS: tuple[Callable[[str], str], ...] = (
     lambda name: re.sub(r"[-_\s]+", " ", _signed(name)).strip(),
     _letters,
 )
-"""Two names are one where they are alike in one of these, the strictest first. Signs are kept: A+ is not A-, C# no C."""
+"""Two names are one where they are alike in one of these, the strictest first. Signs are kept: A+ is not A-."""
 
 
 def _by_short_forms(ours: Sequence[str], theirs: Sequence[str]) -> Match | None:

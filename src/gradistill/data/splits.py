@@ -25,7 +25,7 @@ from gradistill.data.task_inference import (
     infer_task,
     refuse_other_kind,
 )
-from gradistill.data.tasks import TASKS, Task, get_task, inferred_task, metric_title
+from gradistill.data.tasks import TASKS, Task, get_task, inferred_task, label_key, metric_title
 from gradistill.data.text_columns import (
     IGNORED_COLUMNS,
     find_text_columns,
@@ -247,12 +247,17 @@ def read_splits(
     problems += [problem for table in tables.values() for problem in table.problems]
     first = tables.get("train" if "train" in tables else splits[0], Table(choice.name))
     unlabelled = None if outputs is None or outputs.labelled else outputs.names
-    if given is None and unlabelled is not None and first.columns and _lacks_labels(first, choice):
+    if (
+        given is None
+        and unlabelled is not None
+        and first.columns
+        and _lacks_labels(first, choice, unlabelled)
+    ):
         inferred = _task_of_outputs(first, choice, unlabelled)
     elif given is not None:
         tags = _tags_of(first, choice) if given.token_labels else None
         inferred = Inferred(given, choice.label or tags or _label_of(first), {})
-        if unlabelled is not None and _lacks_labels(first, choice) and choice.columns is None:
+        if unlabelled is not None and _lacks_labels(first, choice, unlabelled) and choice.columns is None:
             others = [c for c in first.columns if c not in (*given.text_columns, inferred.label_column)]
             _refuse_possible_labels(first, [name for name in others if _are_outputs(first, name, unlabelled)])
     else:
@@ -263,7 +268,9 @@ def read_splits(
         refuse_other_kind(table, label, task.kind)
     if label in task.text_columns:
         raise DataError(f"The column {label!r} is named both as the label and as a text.", remedy=_REMEDY)
-    bare = frozenset(k for k, t in tables.items() if unlabelled is not None and _lacks_labels(t, choice))
+    bare = frozenset(
+        k for k, t in tables.items() if unlabelled is not None and _lacks_labels(t, choice, unlabelled)
+    )
     way = _LabelColumn(label, choice.label_separator)
     checked = {
         k: _checked(t, task, None if k in bare else way, marks, carrying[k]) for k, t in tables.items()
@@ -373,24 +380,27 @@ def _set_apart(
             names = [choice.label or _label_of(table)]
         else:
             names = label_candidates(table.columns)
-        if table.columns and _is_unlabelled(table, names):
+        if table.columns and _is_unlabelled(table, names, task.labels or () if task else ()):
             notes[split] = f"{len(tables.pop(split).lines)} rows without labels, which are left out"
     return notes
 
 
-def _is_unlabelled(table: Table, label_columns: Sequence[str]) -> bool:
-    """Whether none of these columns is there, or the only one that is holds no label."""
+def _is_unlabelled(table: Table, label_columns: Sequence[str], labels: Sequence[str]) -> bool:
+    """Whether none of these columns is there, or the only one that is holds no label: nothing, or -1, by which the hub
+    hides labels, where none of the known ``labels`` is called so."""
     known = [name for name in label_columns if name in table.columns]
-    return not known or (len(known) == 1 and all(map(is_hidden, table.columns[known[0]])))
+    hides = is_missing if "-1" in map(label_key, labels) else is_hidden
+    return not known or (len(known) == 1 and all(map(hides, table.columns[known[0]])))
 
 
-def _lacks_labels(table: Table, choice: DataChoice) -> bool:
+def _lacks_labels(table: Table, choice: DataChoice, labels: Sequence[str]) -> bool:
     """Whether a split has no label to compare with; a column that was named must be there."""
     if choice.label is not None and choice.label not in table.columns:
         return False
     if _tags_of(table, choice):
         return False
-    return _is_unlabelled(table, [choice.label] if choice.label else label_candidates(table.columns))
+    names = [choice.label] if choice.label else label_candidates(table.columns)
+    return _is_unlabelled(table, names, labels)
 
 
 def _tags_of(table: Table, choice: DataChoice) -> str | None:

@@ -146,7 +146,8 @@ def find_labels(
         return None
     codes = any(isinstance(value, str) and _CODE.fullmatch(value.strip()) for value in present)
     words = codes or not finite or 2 * len(numbers) <= len(present) or not whole
-    counted = tuple(str(int(n)) for n in sorted(set(finite)))
+    keys = {label_key(value): n for value in present if (n := number(value)) is not None and math.isfinite(n)}
+    counted = tuple(sorted(keys, key=lambda key: (keys[key], len(key), key)))
     if outputs is not None and outputs.score and kind is None and not words:
         return None
     labels = _words(table, column, present) if words else counted

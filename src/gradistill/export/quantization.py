@@ -121,18 +121,22 @@ def _reader(runtime: Any, batches: Sequence[Mapping[str, np.ndarray]]) -> Any:
 
 def _quantize_embeddings(graph: Any, in_float: Collection[str], frequent: Sequence[int] | None) -> None:
     """Replace each lookup of a float table by that of rows in few bits and their scales."""
-    in_four = False
+    of_tokens = False
     onnx = import_module("onnx")
     make, tables = onnx.helper.make_node, dict[str, tuple[str, str]]()
     nodes = []
     for node in graph.node:
-        if not _is_embedding(node, graph) or node.name in in_float:
+        if not _is_embedding(node, graph):
             nodes.append(node)
             continue
         name, ids, out = node.input[0], node.input[1], node.output[0]
         table = next(part for part in graph.initializer if part.name == name)
+        of_tokens |= is_token_table(node, table.dims[1])
+        if node.name in in_float:
+            nodes.append(node)
+            continue
         if frequent is not None and is_token_table(node, table.dims[1]):
-            tables[name], in_four = ("", ""), True
+            tables[name] = ("", "")
             nodes += lookup_nodes(graph, node, onnx.numpy_helper.to_array(table), frequent)
             continue
         if name not in tables:
@@ -146,7 +150,7 @@ def _quantize_embeddings(graph: Any, in_float: Collection[str], frequent: Sequen
             make("Cast", [f"{out}_int8"], [f"{out}_float"], name=f"{node.name}_cast", to=FLOAT),
             make("Mul", [f"{out}_float", f"{out}_row_scale"], [out], name=f"{node.name}_scaled"),
         ]
-    if frequent is not None and not in_four:
+    if frequent is not None and not of_tokens:
         raise ModelError(
             "no embedding table of even width is looked up by input_ids itself, so none can have four bits a value",
             expected="a family such as BERT",

@@ -52,6 +52,10 @@ class Term:
         """Whether its turn comes at an optimizer step, counted from 0, ``progress`` of the training being done."""
         return step % self.every == 0 and self.start <= progress < self.end
 
+    def ever_runs(self, steps: int) -> bool:
+        """Whether it runs at one of so many optimizer steps."""
+        return any(self.runs_at(step, step / steps) for step in range(0, steps, self.every))
+
     def rows_of(self, batch: int) -> int:
         """How many rows it sees of so many; at least one."""
         return max(1, math.ceil(round(self.share * batch, 6)))  # 0.07 · 100 is 7.000000000000001

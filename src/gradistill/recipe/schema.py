@@ -358,6 +358,9 @@ def refusal(
     """The first fault that pydantic found, as an error of ours: which key, its value, what was expected."""
     found = [(*_followed(schema, fault["loc"]), fault) for fault in error.errors()]
     own, holder, first = found[0]
+    if not own and first["type"] == "value_error":  # of several keys together
+        fault = first["msg"].removeprefix("Value error, ")
+        return RecipeError(f"{prefix.rstrip('.') or f'the {kind}'}: {fault}", remedy="change one of them")
     path = prefix + ".".join(str(part) for part in own)
     if first["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:
         return RecipeError(

@@ -209,6 +209,13 @@ class DistillationTrainer(Trainer):
                 expected="None in its place",
                 remedy="pass optimizers=(optimizer, None) and choose TrainingArguments.lr_scheduler_type",
             )
+        if idle := [term for term in self.step.terms if (n := self._steps()) and not term.ever_runs(n)]:
+            raise TrainingError(
+                f"objectives.{idle[0].name} would never run: every {idle[0].every} steps, from {idle[0].start:.0%} to "
+                f"{idle[0].end:.0%} of the {n} steps",
+                expected="a step on which it runs",
+                remedy="lower its every, change start and end, or leave it out",
+            )
         rows: Any = self.train_dataset
         wanted = self.args.train_batch_size * self.args.world_size
         if self.args.dataloader_drop_last and hasattr(rows, "__len__") and len(rows) < wanted:
@@ -217,6 +224,16 @@ class DistillationTrainer(Trainer):
                 expected="at least one whole batch",
                 remedy="leave it out, or lower the batch size",
             )
+
+    def _steps(self) -> int | None:
+        """How many optimizer steps there will be; None where the rows have no number."""
+        if self.args.max_steps > 0:
+            return self.args.max_steps
+        if not hasattr(self.train_dataset, "__len__"):
+            return None
+        rows = self.args.train_batch_size * self.args.world_size * self.args.gradient_accumulation_steps
+        of_an_epoch = max(1, math.ceil(len(self.train_dataset) / rows))  # pyright: ignore[reportArgumentType]
+        return math.ceil(of_an_epoch * self.args.num_train_epochs)
 
     def init_hf_repo(self, *args: Any, **kwargs: Any) -> None:
         try:
