@@ -3,7 +3,7 @@
     gradistill bench benchmarks/suite_full.yaml --data DATA --output BENCH
     gradistill bench benchmarks/suite_rows.yaml --data DATA --output FEWER
     python benchmarks/full_rows.py collect suite_full BENCH ...   (adds to results/suite_full.jsonl: a line a student)
-    python benchmarks/full_rows.py collect suite_rows FEWER ...   (the same for few rows, and suite_base for base size)
+    python benchmarks/full_rows.py collect suite_rows FEWER ...   (the same for suite_depth and suite_base)
     python benchmarks/full_rows.py audit BENCH DATA TASK ...      (adds to results/suite_full_audits.jsonl)
     python benchmarks/full_rows.py show                           (docs/results.md, full_rows.md, yardstick.md)
 
@@ -47,8 +47,8 @@ WORDS = AuditChoice(
 PATHS = replace(WORDS, max_rows=60, response_rows=0, shapley_rows=0, floor_rows=20)
 STEPS, BASELINES = 24, ("tokens", "mask", "zero")
 """Of Integrated Gradients."""
-LAYERS = {"suite_full": 3, "suite_rows": 3, "suite_base": 6}
-"""Of the students of each suite: half of their teacher's."""
+LAYERS = {"suite_full": (3,), "suite_rows": (3,), "suite_base": (6,), "suite_depth": (2, 4)}
+"""Of the students of each suite; the usual is half of their teacher's."""
 FLOOR, REFERENCE = "floor", "second teacher"
 ORDER = (
     REFERENCE, "finetune", "kd", "kd_same_time", "pkd", "tinybert", "gkd, view teacher", "adkd", "minilm", "rationale",
@@ -141,7 +141,15 @@ def audit_tasks(bench: Path, data: Path, tasks: Sequence[str]) -> None:
 
 def lines_of(suite: str) -> list[dict[str, Any]]:
     lines = read_lines(RESULTS / f"{suite}.jsonl").values()
-    return [line for line in lines if line["layers"] == LAYERS[suite]]
+    return [line for line in lines if line["layers"] in LAYERS[suite]]
+
+
+def by_depth() -> list[dict[str, Any]]:
+    """The lines of snli with the student's layers in the place of the task, in their order."""
+    known = [line for line in lines_of("suite_full") if line["task"] == "snli"]
+    every = sorted([*known, *lines_of("suite_depth")], key=lambda line: line["layers"])
+    tried = {line["method"] for line in lines_of("suite_depth")}
+    return [{**line, "task": f"{line['layers']} layers"} for line in every if line["method"] in tried]
 
 
 def audits() -> list[dict[str, Any]]:
@@ -152,17 +160,19 @@ def audits() -> list[dict[str, Any]]:
 def show() -> None:
     """Write the tables of both pages."""
     found, few = Comparison(lines_of("suite_full"), audits()), Comparison(lines_of("suite_rows"), [])
-    base = Comparison(lines_of("suite_base"), [])
-    of = {"lines": len(found.lines), "few": len(few.lines), "base": len(base.lines), "audits": len(audits())}
-    parts = [
+    base, depth = Comparison(lines_of("suite_base"), []), Comparison(by_depth(), [])
+    parts = {"lines": found, "few": few, "base": base, "depth": depth}
+    of = {name: len(part.lines) for name, part in parts.items()} | {"audits": len(audits())}
+    tables = [
         ("suite_full", OVERVIEW, markdown([*found.over_tasks()])),
         ("suite_full_tasks", DETAILS, found.tables("metric", "labels", "response", *AUDITED_HERE)),
         ("suite_full_gains", DETAILS, markdown([*found.differences()])),
         ("suite_rows", DETAILS, few.tables("metric", "labels", "response")),
+        ("suite_depth", DETAILS, depth.tables("metric", "labels", "response")),
         ("suite_base", DETAILS, base.tables("metric", "labels", "response", "gradient × input")),
         ("suite_full_paths", YARDSTICK, found.tables("Integrated Gradients", "from masks", "from zero")),
     ]
-    for name, page, text in parts:
+    for name, page, text in tables:
         publish(name, text, of, command="python benchmarks/full_rows.py show", page=page)
 
 
@@ -176,7 +186,8 @@ class Comparison:
         self.methods = [name for name in ORDER if name in there]
         self.columns = {
             "metric": means(lines, lambda line: line["eval"][line["select"]]),
-            "metric kept": means(lines, lambda line: figures_of(line)["retention"]),
+            "metric kept": means(lines, lambda line: figures_of(line)["retention"])
+            | means([{**line, "method": FLOOR} for line in lines], constant_share),
             "labels": with_floor(lines, lambda line, part: loyalty(line, part, "label", "prediction")),
             "response": with_floor(lines, lambda line, part: loyalty(line, part, "response")),
             "gradient × input": with_floor(lines, lambda line, part: loyalty(line, part, "saliency")),
@@ -252,16 +263,16 @@ class Comparison:
                 }
 
     def cell(self, title: str, method: str, task: str) -> str:
-        """The mean over seeds; of one seed the value with its interval over examples, where it has one."""
+        """The mean over seeds, with the mean of their intervals over examples where they have some."""
         value = self.columns[title][method].get(task)
         ends = [
             [bound(line, part) for part in ("low", "high")]
             for line, bound in self.bounds(title)
             if (line["method"], line["task"]) == (method, task)
         ]
-        if value is None or len(ends) != 1 or None in ends[0]:
+        if value is None or not ends or any(None in own for own in ends):
             return shown(value)
-        low, high = (f"{end:.2f}".replace("0.", ".") for end in ends[0])
+        low, high = (f"{end:.2f}".replace("0.", ".") for end in np.mean(ends, axis=0))
         return f"{value:.3f} ({low} to {high})"
 
     def bounds(self, title: str) -> Iterator[tuple[Line, Callable[[Line, str], float | None]]]:
@@ -272,9 +283,16 @@ class Comparison:
                 if line.get("baseline") == baseline:
                     yield line, lambda line, part: agreement(line, part, name)
         elif title != "metric":
-            names = {"labels": ("label", "prediction")}.get(title, (title,))
+            names = {"labels": ("label", "prediction"), "gradient × input": ("saliency",)}.get(
+                title, (title,)
+            )
             for line in self.lines:
                 yield line, lambda line, part: loyalty(line, part, *names)
+
+
+def constant_share(line: Line) -> float:
+    """The share of the teacher's metric that one prediction for every row keeps."""
+    return line["constant_eval"][line["select"]] / line["teacher_eval"][line["select"]]
 
 
 def means(lines: Sequence[Line], measure: Callable[[Line], float | None]) -> Values:

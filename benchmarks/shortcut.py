@@ -109,7 +109,7 @@ def of_rate(rate: float, cells: Sequence[Mapping[str, Any]]) -> list[dict[str, s
     for method, found in by_method.items():
         apart = np.array([cell["challenge accuracy"] for cell in found]) - baseline
         means = {name: f"{np.mean([cell[name] for cell in found]):.3f}" for name in FIGURES}
-        from_kd = "" if method == "kd" else paired(apart)
+        from_kd = paired(apart) if len(apart) > 1 else f"{apart[0]:+.3f}"
         rows.append({"rate": f"{rate:g}", "method": method, **means, "challenge, from kd": from_kd})
     return rows
 
