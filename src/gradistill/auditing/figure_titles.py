@@ -19,6 +19,7 @@ TITLES = {
     "signed_top": "signs of the top tokens",
     "response": "response loyalty",
     "response_masked": "response loyalty (masked words)",
+    "response_partial": "response, given the number of words",
     "top_k_overlap": "top-k overlap",
     "kendall_tau": "Kendall’s τ",
     "teacher_token_f1": "teacher token F1",

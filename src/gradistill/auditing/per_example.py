@@ -37,8 +37,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "flips_masked", "kept", "kept_masked", "shapley", "saliency",
     ),
     "agreement": (
-        "response_slope", "response_labels", "shapley_sign", "signed", "signed_top", "top_k_overlap", "cosine",
-        "kendall_tau",
+        "response_partial", "response_slope", "response_labels", "shapley_sign", "signed", "signed_top",
+        "top_k_overlap", "cosine", "kendall_tau",
     ),
     "quality": (
         "teacher_accuracy", "student_accuracy", "teacher_macro_f1", "student_macro_f1",
@@ -95,7 +95,16 @@ STATISTICS = {
 SHARES = ("flips", "flips_masked", "kept", "kept_masked")
 """Figures that are the share of examples on which something is so, among those where it is known."""
 
-SIGNED = ("response", "response_masked", "shapley", "signed", "saliency", "cosine", "kendall_tau")
+SIGNED = (
+    "response",
+    "response_partial",
+    "response_masked",
+    "shapley",
+    "signed",
+    "saliency",
+    "cosine",
+    "kendall_tau",
+)
 """Figures whose values go from −1 to 1; all other values go from 0 to 1."""
 
 AGREEMENT = (*GROUPS["loyalty"], *GROUPS["agreement"])

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from scipy.special import logsumexp
 
 from gradistill.auditing.per_example import Columns
+from gradistill.auditing.statistics import EQUAL
 from gradistill.data.label_metrics import assigned
 from gradistill.errors import GradistillError
 
@@ -68,20 +69,40 @@ def effect_agreement(
     return np.where(flat_b, np.nan, np.where(flat_a, 0.0, r))
 
 
+def beyond_count(
+    effects: Float[np.ndarray, "row copy"], gone: Float[np.ndarray, "row copy"]
+) -> Float[np.ndarray, "row copy"]:
+    """What is left of each text's effects without the straight line over the share of words that are ``gone``.
+
+    Their agreement is the partial correlation, given how many words are gone. What is left of a line is 0.
+
+    Example: ``effect_agreement(beyond_count(ours, gone), beyond_count(theirs, gone))``
+    """
+    y, x = (values - values.mean(axis=1, keepdims=True) for values in (effects, gone))
+    spread = (x * x).sum(axis=1, keepdims=True)
+    slope = (x * y).sum(axis=1, keepdims=True) / np.where(spread > 0, spread, 1.0)
+    left = y - slope * x
+    noise = (left * left).sum(axis=1, keepdims=True) <= EQUAL**2 * (y * y).sum(axis=1, keepdims=True)
+    return np.where(noise, 0.0, left)
+
+
 def response_columns(
     student_logits: Logits,
     teacher_logits: Float[np.ndarray, "_ _ _"],
     words: Sequence[int],
     *,
+    gone: Float[np.ndarray, "row change"] | None = None,
     multi_label: bool = False,
     thresholds: Thresholds = (None, None),
 ) -> Columns:
     """The agreement of both models' logits on each text; NaN for texts that do not count.
 
-    ``response`` is the agreement of the effects. ``response_labels`` is the share of copies for which both models
-    predict the same label; a regression has none. ``response_product`` and ``response_square`` are the sums over the
-    copies of student's times teacher's effect, and of the teacher's squared: their ratio over all texts is the slope
-    of the line through the origin, 1 where both react with the same strength.
+    ``response`` is the agreement of the effects. ``response_partial``, where the share of words that are ``gone`` is
+    known, is the same without what follows from how many words are gone, which all models react to (``beyond_count``).
+    ``response_labels`` is the share of copies for which both models predict the same label; a regression has none.
+    ``response_product`` and ``response_square`` are the sums over the copies of student's times teacher's effect, and
+    of the teacher's squared: their ratio over all texts is the slope of the line through the origin, 1 where both react
+    with the same strength.
 
     With ``multi_label`` each label has effects of its own, changes of its logit: ``response`` is the mean over the
     labels of their agreement, the sums go over the labels too, and ``response_labels`` is the mean share of labels that
@@ -97,7 +118,7 @@ def response_columns(
             expected="one row of copies per text, the same for both",
         )
     if multi_label:
-        found = _of_every_label(student_logits, teacher_logits, thresholds)
+        found = _of_every_label(student_logits, teacher_logits, gone, thresholds)
         known = (np.asarray(words) >= MIN_WORDS) & np.isfinite(found["response"])
         return {name: np.where(known, values, np.nan) for name, values in found.items()}
     label_ids = teacher_logits[:, 0].argmax(axis=-1)
@@ -106,6 +127,7 @@ def response_columns(
     counts = (np.asarray(words) >= MIN_WORDS) & np.isfinite(agreement)
     found = {
         "response": agreement,
+        **_partial(ours, theirs, gone),
         "response_product": (ours * theirs).sum(axis=1),
         "response_square": (theirs**2).sum(axis=1),
     }
@@ -115,19 +137,39 @@ def response_columns(
     return {name: np.where(counts, values, np.nan) for name, values in found.items()}
 
 
-def _of_every_label(student: Logits, teacher: Float[np.ndarray, "_ _ _"], thresholds: Thresholds) -> Columns:
+def _partial(
+    ours: Float[np.ndarray, "row copy"],
+    theirs: Float[np.ndarray, "row copy"],
+    gone: Float[np.ndarray, "row copy"] | None,
+) -> Columns:
+    if gone is None:
+        return {}
+    return {"response_partial": effect_agreement(beyond_count(ours, gone), beyond_count(theirs, gone))}
+
+
+def _of_every_label(
+    student: Logits,
+    teacher: Float[np.ndarray, "_ _ _"],
+    gone: Float[np.ndarray, "row change"] | None,
+    thresholds: Thresholds,
+) -> Columns:
     """The figures of ``response_columns`` where a row may have several labels."""
     rows, _, labels = teacher.shape
     ours, theirs = (np.moveaxis(z[:, 1:] - z[:, :1], -1, 1) for z in (student, teacher))
-    each = effect_agreement(*(delta.reshape(rows * labels, -1) for delta in (ours, theirs)))
-    of_rows = each.reshape(rows, labels)
-    known = np.isfinite(of_rows)
-    with np.errstate(invalid="ignore"):
-        response = np.where(known, of_rows, 0.0).sum(axis=1) / known.sum(axis=1)
+    own, other = (delta.reshape(rows * labels, -1) for delta in (ours, theirs))
+    each = {"response": effect_agreement(own, other)}
+    each |= _partial(own, other, None if gone is None else np.repeat(gone, labels, axis=0))
     flags = [assigned(z[:, 1:], limits) for z, limits in zip((student, teacher), thresholds, strict=True)]
     return {
-        "response": response,
+        **{name: _mean_of_known(values.reshape(rows, labels)) for name, values in each.items()},
         "response_product": (ours * theirs).sum(axis=(1, 2)),
         "response_square": (theirs**2).sum(axis=(1, 2)),
         "response_labels": (flags[0] == flags[1]).mean(axis=(1, 2)),
     }
+
+
+def _mean_of_known(values: Float[np.ndarray, "row label"]) -> Float[np.ndarray, " row"]:
+    """The mean over the labels that have a value; NaN without any."""
+    known = np.isfinite(values)
+    with np.errstate(invalid="ignore"):
+        return np.where(known, values, 0.0).sum(axis=1) / known.sum(axis=1)

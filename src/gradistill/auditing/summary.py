@@ -56,6 +56,7 @@ MEANINGS = {
     "response": "Pearson's r of the two models' changes of the log-odds of the teacher's label when words are replaced "
     "by other words of the data, mean; the floor is the same with the student's head randomised",
     "response_masked": "the same when the words are masked",
+    "response_partial": "the same without what follows from how many words are replaced (partial correlation), mean",
     "response_slope": "slope of the student's changes on the teacher's when words are replaced; 1 is the same strength",
     "response_labels": "share of the texts with replaced words for which both models predict the same label",
     "top_k_overlap": "share of the top fifth of the tokens that both models have in common, mean",

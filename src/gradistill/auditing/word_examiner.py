@@ -105,6 +105,7 @@ class WordExaminer:
         self, copies_of: CopiesOf, kept: Sequence[Kept], words: Sequence[int], suffix: str
     ) -> list[StudentWords]:
         every = dict(enumerate(kept))
+        gone = np.stack([1 - own.sum(axis=1) / max(own.shape[1], 1) for own in kept])
         teacher = np.stack(list(predict_by_row(self.teacher, every, copies_of).values()), axis=1)[0]
         found = []
         for student in self.students:
@@ -113,7 +114,7 @@ class WordExaminer:
             own, *floors = (
                 _named(
                     response_columns(
-                        logits, teacher, words, multi_label=self.multi_label, thresholds=thresholds
+                        logits, teacher, words, gone=gone, multi_label=self.multi_label, thresholds=thresholds
                     ),
                     suffix,
                 )
