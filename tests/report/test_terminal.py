@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
 from gradistill.data.word_scores import WordScore
+from gradistill.report.number_text import decimal
 from gradistill.report.run_summary import audit_view
 from gradistill.report.terminal import AWAY, TOWARD, Explanation, heat_map, render, results_table
 from hostile import with_hostile
@@ -214,3 +215,9 @@ def test_figures_of_an_audit_fit_80_columns_with_floor_gain_and_reference():
         "response_masked", "-0.800", "-0.900", "to", "-0.700", "1000", "-0.031", "0.873", "0.610"
     ]  # fmt: skip
     assert any("student_comprehensiveness" in line and "-0.300" in line for line in lines)
+
+
+def test_no_zero_is_negative() -> None:
+    """A floor that is the mean of a value and its negative."""
+    assert decimal(-1e-9) == "0.000"
+    assert "-0.000" not in _shown(results_table([{"floor": -1e-9}]))

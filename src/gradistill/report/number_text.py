@@ -17,7 +17,7 @@ def finite(value: Any) -> float | None:
 def decimal(value: Any, places: int = 3) -> str | None:
     """The value with that many decimals, ``None`` where it is no finite number."""
     number = finite(value)
-    return None if number is None else f"{number:.{places}f}"
+    return None if number is None else f"{number:z.{places}f}"
 
 
 def count(value: Any) -> str | None:

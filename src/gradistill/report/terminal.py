@@ -291,5 +291,5 @@ def _cell(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, Real) and not isinstance(value, Integral):
-        return f"{float(value):.3f}"
+        return f"{float(value):z.3f}"
     return printable(str(value))
