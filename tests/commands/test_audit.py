@@ -347,8 +347,8 @@ def test_response_loyalty_of_a_teacher_and_of_another(kind: str, small: Any, tmp
     assert found["seconds"]["response loyalty"] > 0
     for table in (found["students"][0]["figures"], found["students"][1]["figures"]):
         floor = table["loyalty"]["response"]["floor"]
-        assert f"floor {floor:.3f}" in (tmp_path / "out" / "audit.md").read_text(encoding="utf-8")
-        assert f'floor">{floor:.3f}' in (tmp_path / "out" / "audit.html").read_text(encoding="utf-8")
+        assert f"floor {floor:z.3f}" in (tmp_path / "out" / "audit.md").read_text(encoding="utf-8")
+        assert f'floor">{floor:z.3f}' in (tmp_path / "out" / "audit.html").read_text(encoding="utf-8")
 
 
 def test_a_limit_of_response_loyalty(small: Any, tmp_path: Path) -> None:
