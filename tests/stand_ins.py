@@ -1,4 +1,4 @@
-"""Predictors that are no model: logits as a function of which words are there."""
+"""Stand-ins: predictors that are no model, whose logits depend on which words are there, and functions that raise."""
 
 from __future__ import annotations
 
@@ -42,3 +42,12 @@ def networks(rows: Sequence[Texts], *, labels: int = 2, seed: int = 0) -> OfWord
 
 def masks_of(rows: Sequence[Texts]) -> Callable[[int, Kept], list[Copy]]:
     return lambda row, kept: masked_copies(rows[row], kept)
+
+
+def raising(error: BaseException) -> Callable[..., None]:
+    """A function that raises the error, whatever it is called with."""
+
+    def run(*_: object, **__: object) -> None:
+        raise error
+
+    return run

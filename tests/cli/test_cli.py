@@ -25,6 +25,7 @@ from gradistill.commands.defaults import DEFAULT_METHOD
 from gradistill.data import TASKS
 from gradistill.errors import GradistillError
 from gradistill.recipe import load_recipe, shipped_methods
+from stand_ins import raising
 from typed_command import exit_code
 
 COMMANDS = (
@@ -248,10 +249,7 @@ def test_markup_and_control_characters_in_names_are_printed_not_obeyed(typed: Ty
 def test_an_interrupt_says_how_to_go_on(
     small: Any, tmp_path: Path, typed: Type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(*_: Any, **__: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(distill, "distill", interrupted)
+    monkeypatch.setattr(distill, "distill", raising(KeyboardInterrupt()))
     said = typed(*distilling()(small, tmp_path))
     assert said.code == 130
     assert "The same command goes on" in said.err
@@ -260,10 +258,7 @@ def test_an_interrupt_says_how_to_go_on(
 def test_an_interrupted_audit_begins_anew(
     small: Any, tmp_path: Path, typed: Type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(*_: Any, **__: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(audit, "audit", interrupted)
+    monkeypatch.setattr(audit, "audit", raising(KeyboardInterrupt()))
     teacher, output = small.teachers["two"], tmp_path / "out"
     said = typed(
         "audit", "--teacher", teacher, "--student", teacher, "--data", folder_of(small), "--output", output
@@ -374,13 +369,6 @@ def test_a_memory_that_is_too_small_is_told_in_one_message(
     assert said.code == 2
     assert said.err.startswith("error: the memory is too small: ")
     assert "More." not in said.err
-
-
-def raising(error: Exception) -> Callable[..., None]:
-    def run(*_: object, **__: object) -> None:
-        raise error
-
-    return run
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from gradistill.models.loading import load_classifier
 from gradistill.recipe import load_recipe
 from gradistill.training.trainer import DistillationTrainer
 from small import logged
+from stand_ins import raising
 
 
 class PowerCut(Exception):
@@ -206,10 +207,7 @@ def test_a_full_disk_is_told_and_what_was_saved_stands(
 def test_a_full_memory_is_told_with_what_to_change(
     error: Exception, small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: Any, **__: Any) -> None:
-        raise error
-
-    monkeypatch.setattr(DistillationTrainer, "compute_loss", full)
+    monkeypatch.setattr(DistillationTrainer, "compute_loss", raising(error))
     with pytest.raises(
         TrainingError, match=r"too small for steps of 8 rows: .*\n(?s:.)*auto_find_batch_size"
     ):

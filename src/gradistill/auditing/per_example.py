@@ -219,7 +219,7 @@ def mean_values(drawn: Sequence[Columns]) -> dict[str, float]:
     found = {}
     for name in AGREEMENT:
         some = [columns for columns in drawn if name in columns]
-        pooled = [{name: np.concatenate([c[name] for c in some])}] if some and name in SHARES else drawn
+        pooled = [joined([{name: columns[name]} for columns in some])] if some and name in SHARES else drawn
         values = [value for columns in pooled if np.isfinite(value := value_of(columns, name))]
         if values:
             found[name] = float(np.mean(values))

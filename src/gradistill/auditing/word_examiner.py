@@ -105,7 +105,8 @@ class WordExaminer:
         self, copies_of: CopiesOf, kept: Sequence[Kept], words: Sequence[int], suffix: str
     ) -> list[StudentWords]:
         every = dict(enumerate(kept))
-        gone = np.stack([1 - own.sum(axis=1) / max(own.shape[1], 1) for own in kept])
+        shares = (1 - own.sum(axis=1) / max(own.shape[1], 1) for own in kept)
+        gone = None if suffix else np.stack([*shares])  # masked words have no partial figure
         teacher = np.stack(list(predict_by_row(self.teacher, every, copies_of).values()), axis=1)[0]
         found = []
         for student in self.students:

@@ -133,7 +133,8 @@ def find_labels(
     if kind != "scores" and column in table.class_names:
         return table.class_names[column]
     present = [value for value in table.columns[column] if not is_missing(value)]
-    numbers = [n for value in present if (n := number(value)) is not None]
+    read = [(value, n) for value in present if (n := number(value)) is not None]
+    numbers = [n for _, n in read]
     finite = [n for n in numbers if math.isfinite(n)]
     whole = all(n.is_integer() for n in finite)
     if kind == "scores" or (not whole and kind is None):
@@ -146,7 +147,7 @@ def find_labels(
         return None
     codes = any(isinstance(value, str) and _CODE.fullmatch(value.strip()) for value in present)
     words = codes or not finite or 2 * len(numbers) <= len(present) or not whole
-    keys = {label_key(value): n for value in present if (n := number(value)) is not None and math.isfinite(n)}
+    keys = {label_key(value): n for value, n in read if math.isfinite(n)}
     counted = tuple(sorted(keys, key=lambda key: (keys[key], len(key), key)))
     if outputs is not None and outputs.score and kind is None and not words:
         return None
