@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import ClassLabel, Dataset
 
+from gradistill.data.cells import Cells
 from gradistill.data.table import Table, duplicates, no_rows
 from gradistill.errors import Problem
 
@@ -65,7 +69,7 @@ def _bytes_of(column: pa.Array) -> int:
 
 def read_dataset(name: str, dataset: Dataset) -> Table:
     """One data set in memory, on disk or from the hub; class ids become the names that the column declares."""
-    table = arrow_table(name, dataset.with_format("arrow")[:])
+    table = arrow_table(name, table_of(dataset))
     columns, declared = dict(table.columns), {}
     for column, feature in dataset.features.items():
         if isinstance(feature, ClassLabel) and feature.names and column in columns:
@@ -84,6 +88,24 @@ def read_dataset(name: str, dataset: Dataset) -> Table:
     return Table(name, columns, table.lines, table.problems, class_names=declared)
 
 
+def as_dataset(table: pa.Table) -> Dataset:
+    """A data set with a fingerprint of its own: that of the library is a hash of a copy of every cell."""
+    return Dataset(table, fingerprint=uuid4().hex)
+
+
+def table_of(rows: Dataset) -> pa.Table:
+    found: Any = rows.with_format("arrow")[:]
+    return found
+
+
+def with_column(rows: Dataset, name: str, cells: Sequence[Any] | np.ndarray) -> Dataset:
+    """The rows with other cells in a column, which stays of its type."""
+    table = table_of(rows)
+    place = table.column_names.index(name)
+    field = table.field(place)
+    return as_dataset(table.set_column(place, field, pa.array(cells, field.type)))
+
+
 def arrow_table(file: str, arrow: pa.Table) -> Table:
     if twice := duplicates(arrow.column_names):
         return Table(file, problems=(Problem(file, f"a column name stands twice: {twice}"),))
@@ -94,14 +116,14 @@ def arrow_table(file: str, arrow: pa.Table) -> Table:
     return Table(file, columns, range(1, arrow.num_rows + 1), tuple(problems))
 
 
-def _values(column: pa.ChunkedArray) -> list[Any]:
+def _values(column: pa.ChunkedArray) -> Sequence[Any]:
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
     number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
     if text or number or pa.types.is_null(kind):
-        return column.to_pylist()
+        return Cells(column.chunks)
     if pa.types.is_decimal(kind):  # as databases export numbers
-        return column.cast(pa.float64()).to_pylist()
+        return Cells(column.cast(pa.float64()).chunks)
     if pa.types.is_struct(kind):
         return _objects(column)
     if _holds_labels(kind) and column.nbytes <= _MOST_IN_LISTS:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from array import array
+
 from gradistill.data.json_rows import rows_table
 from gradistill.data.span_metrics import OUTSIDE
 from gradistill.data.table import Table
@@ -18,7 +20,7 @@ def read_conll(file: str, text: str) -> Table:
     are separated by tabs where there are any, or else by blanks.
     """
     rows: list[dict[str, list[str]]] = []
-    lines: list[int] = []
+    lines = array("q")
     problems: list[Problem] = []
     words: list[str] = []
     tags: list[str] = []

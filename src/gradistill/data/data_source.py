@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from array import array
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
@@ -102,7 +103,7 @@ def _table_of(rows: Any, name: str) -> Table:
 
 def _list_table(rows: Sequence[Any], name: str) -> Table:
     good: list[dict[str, Any]] = []
-    lines, problems = [], []
+    lines, problems = array("q"), []
     for number, row in enumerate(rows, start=1):
         if fault := _fault_of(row):
             problems.append(Problem(name, fault, number))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
-import io
 import re
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 
+from gradistill.data.cells import Cells, joined, numbers, packed, piecewise
 from gradistill.data.table import Table, duplicates, no_rows
 from gradistill.errors import Problem
 
@@ -23,6 +24,7 @@ _NAMES = {",": "comma", ";": "semicolon", "\t": "tab"}
 _LOOKED_AT = 50
 """Records by which a delimiter is judged, where the header line leaves a choice."""
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+(,\d+)?", re.ASCII)
+_LINE = re.compile(r"[^\r\n]*(?:\r\n?|\n)|[^\r\n]+")
 
 
 def read_csv(file: str, text: str) -> Table:
@@ -84,17 +86,20 @@ def records(opened: Opened, dialect: Dialect) -> Iterator[Record]:
 
 
 def _of_text(text: str) -> Opened:
-    return lambda: io.StringIO(text, newline="")
+    """Line by line, without a copy of the text: StringIO keeps four bytes a character."""
+    return lambda: (match[0] for match in _LINE.finditer(text))
 
 
 def _whole(file: str, opened: Opened, dialect: Dialect) -> Table:
-    found: list[Record] = []
-    try:
-        for record in records(opened, dialect):
-            found.append(record)
-    except QuotingError as error:
-        return records_table(file, found, [error.problem(file)], dialect)
-    return records_table(file, found, [], dialect)
+    problems: list[Problem] = []
+
+    def readable() -> Iterator[Record]:
+        try:
+            yield from records(opened, dialect)
+        except QuotingError as error:
+            problems.append(error.problem(file))
+
+    return records_table(file, readable(), problems, dialect)
 
 
 def _odd_ones(found: Iterator[Record]) -> int:
@@ -103,28 +108,37 @@ def _odd_ones(found: Iterator[Record]) -> int:
     return sum(len(fields) != len(header) for _, fields in found)
 
 
-def records_table(file: str, found: Sequence[Record], problems: list[Problem], dialect: Dialect) -> Table:
-    """Records as columns, the first one the header; one of another width is a problem."""
-    if not found:
+def records_table(file: str, found: Iterable[Record], problems: list[Problem], dialect: Dialect) -> Table:
+    """Records as columns, the first one the header; one of another width is a problem.
+
+    Reading ``found`` may add to ``problems`` as well.
+    """
+    found = iter(found)
+    first, names = next(found, (0, None))
+    if names is None:
         return Table(file, problems=tuple(problems) or (Problem(file, "the file is empty"),))
-    header = [name.strip() for name in found[0][1]]
+    header = [name.strip() for name in names]
     if twice := duplicates(header):
         what = f"the header names a column twice: {twice}"
-        return Table(file, problems=(Problem(file, what, found[0][0]),))
-    rows, lines = [], []
-    for line, record in found[1:]:
-        if len(record) == len(header):
-            rows.append(record)
-            lines.append(line)
-            continue
-        what = (
-            f"{len(record)} fields where the header has {len(header)}; quote a text that holds a "
-            f"{_NAMES[dialect.delimiter]}"
-        )
-        problems.append(Problem(file, what, line))
-    problems += no_rows(file, rows, problems)
-    columns = {name: [row[i] for row in rows] for i, name in enumerate(header)}
-    return Table(file, columns, lines, tuple(problems), typed=False)
+        return Table(file, problems=(Problem(file, what, first),))
+    lines = array("q")
+
+    def as_wide() -> Iterator[list[str]]:
+        for line, record in found:
+            if len(record) == len(header):
+                lines.append(line)
+                yield record
+                continue
+            what = (
+                f"{len(record)} fields where the header has {len(header)}; quote a text that holds a "
+                f"{_NAMES[dialect.delimiter]}"
+            )
+            problems.append(Problem(file, what, line))
+
+    pieces = (dict(zip(header, zip(*some, strict=True), strict=True)) for some in piecewise(as_wide()))
+    columns = joined(chain([dict.fromkeys(header, ())], pieces))
+    problems += no_rows(file, lines, problems)
+    return Table(file, columns, numbers(lines), tuple(problems), typed=False)
 
 
 class QuotingError(ValueError):
@@ -179,15 +193,19 @@ def _with_decimal_points(table: Table) -> Table:
     """Numbers as 3,5 in a whole column become 3.5: files with semicolons come from places that write so."""
     commas = frozenset(name for name, cells in table.columns.items() if _are_decimal_commas(cells))
     columns = {
-        name: [cell.replace(",", ".") for cell in cells] if name in commas else cells
+        name: Cells([packed([cell.replace(",", ".") for cell in cells])]) if name in commas else cells
         for name, cells in table.columns.items()
     }
     return replace(table, columns=columns, commas=commas)
 
 
 def _are_decimal_commas(cells: Sequence[str]) -> bool:
-    filled = [cell.strip() for cell in cells if cell.strip()]
-    return any("," in cell for cell in filled) and all(map(_DECIMAL_COMMA.fullmatch, filled))
+    commas = False
+    for cell in map(str.strip, cells):
+        if cell and not _DECIMAL_COMMA.fullmatch(cell):
+            return False
+        commas = commas or "," in cell
+    return commas
 
 
 def _unquoted(opened: Opened) -> Iterator[Record]:

@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
+from gradistill.data.cells import joined, numbers, piecewise
 from gradistill.data.table import Table, duplicates, no_rows
 from gradistill.errors import Problem
 
+_LINE = re.compile(r"[^\n]*\n|[^\n]+")
 _A_LIST = "expected a list of objects, or one object a line"
 
 
 def read_jsonl(file: str, text: str) -> Table:
     """One JSON object a line; blank lines are skipped."""
-    rows: list[Mapping[str, Any]] = []
-    lines, problems = [], []
-    # str.splitlines would also split at U+2028, which JSON allows inside a text.
-    for line, content in enumerate(text.split("\n"), start=1):
-        if not content.strip():
-            continue
-        try:
-            rows.append(parsed_object(content))
-            lines.append(line)
-        except (ValueError, RecursionError) as error:
-            problems.append(Problem(file, f"{error}; expected one JSON object a line", line))
-    return rows_table(file, rows, lines, problems)
+    lines, problems = array("q"), []
+
+    def rows() -> Iterator[Mapping[str, Any]]:
+        # str.splitlines would also split at U+2028, which JSON allows inside a text.
+        for line, match in enumerate(_LINE.finditer(text), start=1):
+            if not (content := match[0].removesuffix("\n")).strip():
+                continue
+            try:
+                found = parsed_object(content)
+            except (ValueError, RecursionError) as error:
+                problems.append(Problem(file, f"{error}; expected one JSON object a line", line))
+            else:
+                lines.append(line)
+                yield found
+
+    return rows_table(file, rows(), lines, problems)
 
 
 def parsed_object(content: str) -> dict[str, Any]:
@@ -45,13 +54,18 @@ def read_json(file: str, text: str) -> Table:
 
 
 def rows_table(
-    file: str, rows: Sequence[Mapping[str, Any]], lines: Sequence[int], problems: Sequence[Problem] = ()
+    file: str, rows: Iterable[Mapping[str, Any]], lines: array[int], problems: Sequence[Problem] = ()
 ) -> Table:
-    """Objects as columns; a key that a row lacks is None there."""
-    every = (*problems, *no_rows(file, rows, problems))
-    names = dict.fromkeys(name for row in rows for name in row)
-    columns = {name: [row.get(name) for row in rows] for name in names}
-    return Table(file, columns, lines, every)
+    """Objects as columns; a key that a row lacks is None there.
+
+    Reading ``rows`` may add to ``lines`` and ``problems``.
+    """
+    pieces = (
+        {name: [row.get(name) for row in some] for name in dict.fromkeys(chain.from_iterable(some))}
+        for some in piecewise(rows)
+    )
+    columns = joined(pieces)
+    return Table(file, columns, numbers(lines), (*problems, *no_rows(file, lines, problems)))
 
 
 def _list_table(file: str, text: str) -> Table:
@@ -60,7 +74,7 @@ def _list_table(file: str, text: str) -> Table:
     except (ValueError, RecursionError) as error:
         return Table(file, problems=(Problem(file, f"{error}; {_A_LIST}", getattr(error, "line", None)),))
     rows: list[Mapping[str, Any]] = []
-    lines, problems = [], []
+    lines, problems = array("q"), []
     for number, value in enumerate(values, start=1):
         try:
             rows.append(_object(value, checked="\\u" in text))

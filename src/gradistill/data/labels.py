@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 from datasets import Dataset, List
 
+from gradistill.data.arrow_tables import with_column
 from gradistill.data.label_names import Match, match_names, match_numbers, numbers_of, shortened
 from gradistill.data.splits import Splits
 from gradistill.data.tasks import Task, label_key
@@ -163,13 +164,10 @@ def _other_names(
 
 
 def _renumbered(rows: Dataset, new_ids: np.ndarray) -> Dataset:
-    columns = {name: rows[name][:] for name in rows.column_names}
+    labels = rows["label"][:]
     if isinstance(rows.features["label"], List) and rows.features["label"].length == -1:  # tags
-        columns["label"] = [new_ids[tags].tolist() for tags in columns["label"]]
-        return Dataset.from_dict(columns, features=rows.features)
-    ids = np.asarray(columns["label"])  # of a row without a label it is negative, and stays so
+        return with_column(rows, "label", [new_ids[tags].tolist() for tags in labels])
+    ids = np.asarray(labels)  # of a row without a label it is negative, and stays so
     if ids.ndim == 2:  # a flag for each label: its column moves
-        columns["label"] = ids[:, np.argsort(new_ids)].tolist()
-    else:
-        columns["label"] = np.where(ids >= 0, new_ids[np.maximum(ids, 0)], ids).tolist()
-    return Dataset.from_dict(columns, features=rows.features)
+        return with_column(rows, "label", ids[:, np.argsort(new_ids)].tolist())
+    return with_column(rows, "label", np.where(ids >= 0, new_ids[np.maximum(ids, 0)], ids))

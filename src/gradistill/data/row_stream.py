@@ -6,6 +6,7 @@ chunk follows from the file alone.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -166,7 +167,7 @@ def json_chunks(file: str, lines: Iterable[str], rows: int) -> Iterator[Chunk]:
     filled = ((n, line) for n, line in numbered if line.strip())
     for number in count():
         found: list[dict[str, Any]] = []
-        places, raw, problems, seen = [], [], [], 0
+        places, raw, problems, seen = array("q"), [], [], 0
         for line, content in islice(filled, rows):
             seen += 1
             try:

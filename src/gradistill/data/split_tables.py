@@ -12,6 +12,7 @@ from typing import Any
 import datasets
 
 from gradistill.data.arrow_tables import read_dataset
+from gradistill.data.cells import joined
 from gradistill.data.data_source import Source, is_path, path_text, tables_of
 from gradistill.data.file_readers import LISTED, ending_of, not_a_file, read_file, stem_of
 from gradistill.data.table import Table
@@ -269,8 +270,8 @@ def _joined(files: Sequence[Path]) -> Table:
     starts = [sum(len(table.lines) for table in tables[:k]) for k in range(len(tables))]
     return Table(
         place,
-        {name: [cell for table in tables for cell in table.columns[name]] for name in first.columns},
-        [line for table in tables for line in table.lines],
+        joined(table.columns for table in tables),
+        joined({"lines": table.lines} for table in tables)["lines"],
         typed=first.typed,
         class_names=first.class_names,
         parts=tuple(zip(starts, (table.file for table in tables), strict=True)),

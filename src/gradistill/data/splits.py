@@ -11,6 +11,8 @@ import numpy as np
 import pyarrow as pa
 from datasets import Dataset, Features, List, Value
 
+from gradistill.data.arrow_tables import as_dataset
+from gradistill.data.cells import as_cells
 from gradistill.data.data_choice import DataChoice
 from gradistill.data.data_source import Source, data_name
 from gradistill.data.label_names import Outputs
@@ -584,7 +586,7 @@ def _checked(
     label: _LabelColumn | None,
     marks: Marks | None,
     carried: Mapping[str, Sequence[Any]],
-) -> tuple[dict[str, list[Any]], list[Problem]]:
+) -> tuple[dict[str, Sequence[Any]], list[Problem]]:
     """The columns of a prepared split, without rows that have no label, and all that is wrong with them.
 
     Without a ``label`` column every row stays, and none has a label.
@@ -607,7 +609,7 @@ def _checked(
     kept = [i for i, found in enumerate(labels) if found is not None]
     if not kept and not problems and not table.problems:
         problems.append(Problem(table.file, "no row has a label", column=label_column))
-    columns = {name: [table.columns[name][i] for i in kept] for name in present}
+    columns: dict[str, Sequence[Any]] = {name: as_cells(table.columns[name]).take(kept) for name in present}
     if marks is not None and not problems:
         columns["spans"], faults = spans(table, marks.column, task, kept, marks.units)
         problems += faults
@@ -632,7 +634,7 @@ def _label_feature(task: Task) -> Any:
     return Value("float32" if task.labels is None else "int64")
 
 
-def prepared(columns: dict[str, list[Any]], task: Task, first_index: int = 0) -> Dataset:
+def prepared(columns: Mapping[str, Sequence[Any]], task: Task, first_index: int = 0) -> Dataset:
     """Columns of texts and ``label`` as the rows of a prepared split, numbered from ``first_index``."""
     features = Features(
         {name: List(Value("string")) if task.token_labels else Value("string") for name in task.text_columns}
@@ -640,6 +642,6 @@ def prepared(columns: dict[str, list[Any]], task: Task, first_index: int = 0) ->
         | ({"spans": List(List(Value("int64")))} if "spans" in columns else {})
         | {name: Value("string") for name in columns if name.startswith(CARRIED)}
     )
-    numbers = range(first_index, first_index + len(columns["label"]))
-    schema = features.arrow_schema  # Dataset.from_dict copies every cell first
-    return Dataset(pa.Table.from_pydict({**columns, "index": numbers}, schema=schema))
+    columns = {**columns, "index": range(first_index, first_index + len(columns["label"]))}
+    arrays = [as_cells(columns[field.name]).arrow(field.type) for field in features.arrow_schema]
+    return as_dataset(pa.Table.from_arrays(arrays, schema=features.arrow_schema))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 from gradistill.data.file_readers import Table
@@ -162,16 +162,26 @@ def holds_text(table: Table, column: str) -> bool:
 
 def wordless(values: Sequence[Any]) -> str | None:
     """Why a column holds no words: ids, dates, links, yes or no, numbers, one value throughout; None where it does."""
-    present = [value.strip() for value in values if isinstance(value, str) and value.strip()]
-    if len(present) < FEWEST_ROWS:
+    sample = _sample(values)
+    if len(sample) < FEWEST_ROWS:
         return None
-    if all(value == present[0] for value in present):
+    if all(value == sample[0] for value in _filled(values)):
         return "the same in every row"
-    sample = present[:: -(-len(present) // SAMPLE)]
     for reason, fits in _WORDLESS.items():
         if _mostly(sample, fits):
             return reason
     return None
+
+
+def _filled(values: Iterable[Any]) -> Iterator[str]:
+    """The texts among cells, without blanks around them."""
+    return (text for value in values if isinstance(value, str) and (text := value.strip()))
+
+
+def _sample(values: Sequence[Any]) -> list[str]:
+    """So many of the texts, from all over the column: a list of all may not fit into memory."""
+    count = sum(1 for _ in _filled(values))
+    return [*islice(_filled(values), 0, None, -(-count // SAMPLE) or 1)]
 
 
 def _is_date(value: str) -> bool:
@@ -216,8 +226,7 @@ def _no_text(table: Table, column: str) -> str | None:
 
 def _weak_text(values: Sequence[Any]) -> str | None:
     """Why a column is a text only where there is no better one."""
-    present = [value.strip() for value in values if isinstance(value, str) and value.strip()]
-    sample = present[:: -(-len(present) // SAMPLE)] if present else []
+    sample = _sample(values)
     if len(sample) < FEWEST_ROWS:
         return None
     if _mostly(sample, lambda value: not any(map(str.isspace, value)) and not _UNSPACED.search(value)):
@@ -230,9 +239,13 @@ def _weak_text(values: Sequence[Any]) -> str | None:
 
 
 def _category(values: Sequence[Any]) -> str | None:
-    present = [value for value in values if isinstance(value, str) and value.strip()]
-    different = set(present)
-    if not different or len(different) > FEW_VALUES or len(present) < 10 * len(different):
+    counts: Counter[str] = Counter()
+    for value in _filled(values):
+        counts[value] += 1
+        if len(counts) > FEW_VALUES:
+            return None
+    different = [*counts]
+    if not different or counts.total() < 10 * len(different):
         return None
     if sum(len(value.split()) for value in different) > FEW_WORDS * len(different):
         return None
@@ -247,11 +260,8 @@ def label_dependence(table: Table, column: str, label_column: str) -> str | None
     """
     if label_column not in table.columns:  # a split without labels
         return None
-    there = [
-        value for value in table.columns[column] if isinstance(value, Hashable) and not is_missing(value)
-    ]
-    if len(there) < max(FEWEST_ROWS, REPEATS * len(set(there)) // 2):
-        return None  # spellings apart, as good as unique
+    if _are_unique(table.columns[column]):  # spellings apart
+        return None
     pairs = [
         (label_key(value), label_key(label))
         for value, label in zip(table.columns[column], table.columns[label_column], strict=True)
@@ -274,6 +284,18 @@ def label_dependence(table: Table, column: str, label_column: str) -> str | None
     if _in_steps(pairs, len(values)):
         return "it follows from the score"
     return None
+
+
+def _are_unique(values: Sequence[Any]) -> bool:
+    """Whether a column has hardly a value that comes again, or hardly any at all."""
+    count, different = 0, set()
+    for value in values:
+        if isinstance(value, Hashable) and not is_missing(value):
+            count += 1
+            different.add(hash(value))  # a long text is larger
+            if REPEATS * len(different) // 2 > len(values):
+                return True
+    return count < max(FEWEST_ROWS, REPEATS * len(different) // 2)
 
 
 def _purity(pairs: Iterable[tuple[str, str]]) -> float:

@@ -19,6 +19,7 @@ import pyarrow as pa
 from datasets import Dataset
 from jaxtyping import Bool
 
+from gradistill.data.arrow_tables import as_dataset
 from gradistill.data.raw_words import Texts, word_spans, words_of
 from gradistill.data.tasks import Task
 
@@ -73,7 +74,7 @@ class TransferRows:
         labels = pa.array([task.no_label] * count, kind)
         columns = {name: self.texts[name] for name in task.text_columns}
         numbers = pa.array(range(first_index, first_index + count), pa.int64())
-        return Dataset(pa.table({**columns, "label": labels, "index": numbers}))
+        return as_dataset(pa.table({**columns, "label": labels, "index": numbers}))
 
     def counts(self) -> dict[str, Any]:
         """How many copies there are, by change, and how many were left out, by reason."""

@@ -34,8 +34,12 @@ def number(value: object) -> float | None:
 
 def all_numbers(values: Sequence[Any]) -> bool:
     """Whether a CSV column holds numbers throughout. One such cell alone may well be a text: "1987"."""
-    filled = [value for value in values if value.strip()]
-    return len(filled) > 1 and all((n := number(value)) is not None and math.isfinite(n) for value in filled)
+    count = 0
+    for value in filter(str.strip, values):
+        count += 1
+        if (found := number(value)) is None or not math.isfinite(found):
+            return False
+    return count > 1
 
 
 def is_missing(value: object) -> bool:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 from datasets import Dataset
 
+from gradistill.data.arrow_tables import as_dataset, table_of, with_column
 from gradistill.data.overlap import texts_of
 from gradistill.data.tasks import Task
 from gradistill.errors import DataError
@@ -68,7 +70,5 @@ def _drawn(groups: list[list[int]], share: float, generator: np.random.Generator
 
 
 def _numbered(rows: Dataset, kept: np.ndarray) -> Dataset:
-    columns = {name: rows[name][:] for name in rows.column_names}
-    places = np.flatnonzero(kept).tolist()
-    chosen = {name: [values[place] for place in places] for name, values in columns.items()}
-    return Dataset.from_dict({**chosen, "index": list(range(len(places)))}, features=rows.features)
+    chosen = as_dataset(table_of(rows).filter(pa.array(kept)))
+    return with_column(chosen, "index", range(len(chosen)))

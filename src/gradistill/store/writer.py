@@ -68,7 +68,7 @@ class Build:
     @property
     def size(self) -> int:
         """Bytes of all shards together."""
-        frame = len(_arrow(self.columns, [], [], np.empty(0, np.int64)))
+        frame = len(_Shard(self.columns, np.empty(0, np.int64)).file([]))
         return self._content + self.shards * frame
 
     @property
@@ -251,17 +251,17 @@ def _writing(folder: Path) -> Iterator[None]:
 
 def _write_shard(plan: Build, number: int, teacher: TeacherSignals, collate: Collate) -> None:
     rows = plan.rows_of(number)
-    packed_rows: list[dict[str, bytes]] = [{} for _ in rows]
     lengths = plan.lengths[rows.start : rows.stop]
+    shard = _Shard(plan.columns, lengths)
     pool = token_pool(plan.rows) if any(column.signal.replaces_words for column in plan.columns) else None
     for places in by_length(lengths.tolist(), plan.tokens_at_once):
         columns = collate([plan.rows[rows.start + place] for place in places])
         batch = Batch.of(columns, mask_token_id=mask_token_id_of(collate), token_pool=pool)
         for place, row in zip(places, _signals_by_row(plan.columns, teacher, batch), strict=True):
-            packed_rows[place] = row
-    indices = plan.rows[rows.start : rows.stop]["index"]
+            shard.put(place, row)
+    indices = plan.rows["index"][rows.start : rows.stop]
     with _writing(plan.folder):
-        write_whole(plan.shard_file(number), _arrow(plan.columns, packed_rows, indices, lengths))
+        write_whole(plan.shard_file(number), shard.file(indices))
 
 
 def _signals_by_row(
@@ -284,22 +284,35 @@ def _stored(column: Column, values: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return values[mask] if column.signal.tokens_first else np.moveaxis(values[:, mask], 1, 0)
 
 
-def _arrow(
-    columns: Sequence[Column],
-    rows: Sequence[Mapping[str, bytes]],
-    indices: Sequence[int],
-    lengths: np.ndarray,
-) -> memoryview:
-    arrays = {
-        "index": pa.array(indices, pa.int64()),
-        "length": pa.array(lengths, pa.int64()),
-        **{c.name: pa.array([row[c.name] for row in rows], pa.large_binary()) for c in columns},
-    }
-    batch = pa.record_batch(list(arrays.values()), names=list(arrays))
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, batch.schema) as writer:
-        writer.write_batch(batch)
-    return memoryview(sink.getvalue())
+class _Shard:
+    """The numbers of rows of these ``lengths``, each where the file has it: an object of Python a row is far larger."""
+
+    def __init__(self, columns: Sequence[Column], lengths: np.ndarray) -> None:
+        self.lengths = lengths
+        sizes = {c.name: c.item_bytes * (lengths if c.per_token else np.ones_like(lengths)) for c in columns}
+        self.starts = {name: np.concatenate([[0], np.cumsum(size)]) for name, size in sizes.items()}
+        self.numbers = {name: memoryview(bytearray(int(starts[-1]))) for name, starts in self.starts.items()}
+
+    def put(self, place: int, row: Mapping[str, bytes]) -> None:
+        for name, numbers in row.items():
+            start, stop = self.starts[name][place : place + 2]
+            self.numbers[name][start:stop] = numbers
+
+    def file(self, indices: Sequence[int]) -> memoryview:
+        arrays = {
+            "index": pa.array(indices, pa.int64()),
+            "length": pa.array(self.lengths, pa.int64()),
+            **{name: self._column(name) for name in self.numbers},
+        }
+        batch = pa.record_batch(list(arrays.values()), names=list(arrays))
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_file(sink, batch.schema) as writer:
+            writer.write_batch(batch)
+        return memoryview(sink.getvalue())
+
+    def _column(self, name: str) -> pa.Array:
+        buffers = [None, pa.py_buffer(self.starts[name]), pa.py_buffer(self.numbers[name])]
+        return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(self.lengths), buffers)
 
 
 def _entry(plan: Build, number: int) -> Shard:

@@ -1,0 +1,129 @@
+"""The cells of a column, in pieces: texts and numbers as Arrow, where a list of them takes several times the memory."""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate, chain, islice
+from typing import Any, TypeGuard, TypeVar, overload
+
+import numpy as np
+import pyarrow as pa
+
+PIECE_ROWS = 4096
+"""Rows that a reader gathers before it packs them."""
+Row = TypeVar("Row")
+Piece = pa.Array | Sequence[Any]
+
+
+class Cells(Sequence[Any]):
+    """A sequence that cannot be changed, of Python values (``str``, ``int``, ``None`` …).
+
+    Iteration unpacks a piece at a time. Slices are lists.
+
+    Example: ``Cells([pa.array(["a", "b"]), [["a list"]]])[-1]`` gives ``["a list"]``.
+    """
+
+    def __init__(self, pieces: Iterable[Piece]) -> None:
+        self.pieces = tuple(piece for piece in pieces if len(piece))
+        self._starts = [0, *accumulate(map(len, self.pieces))]
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def __iter__(self) -> Iterator[Any]:
+        return chain.from_iterable(map(_unpacked, self.pieces))
+
+    @overload
+    def __getitem__(self, place: int) -> Any: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Any]: ...
+    def __getitem__(self, place: int | slice) -> Any:
+        if isinstance(place, slice):
+            return [self[row] for row in range(len(self))[place]]
+        row = range(len(self))[place]
+        number = bisect_right(self._starts, row) - 1
+        piece = self.pieces[number]
+        cell = piece[row - self._starts[number]]
+        return cell.as_py() if _is_arrow(piece) else cell
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and len(self) == len(other) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        shown = ", ".join(map(repr, self[:5]))
+        return f"Cells({shown}{', …' if len(self) > 5 else ''})"
+
+    def take(self, rows: Sequence[int]) -> Cells:
+        """The cells of those ``rows``, which ascend. Those of all rows are in the same memory."""
+        if len(rows) == len(self):
+            return self
+        places = np.asarray(rows, np.int64)
+        cuts = np.searchsorted(places, self._starts)
+        parts = [places[a:b] - s for a, b, s in zip(cuts, cuts[1:], self._starts, strict=False)]
+        return Cells(
+            piece.take(pa.array(part)) if _is_arrow(piece) else [piece[k] for k in part]
+            for piece, part in zip(self.pieces, parts, strict=True)
+        )
+
+    def arrow(self, kind: pa.DataType) -> pa.ChunkedArray:
+        """The cells as a column of Arrow, in the same memory where they are of that kind already."""
+        pieces = [piece.cast(kind) if _is_arrow(piece) else pa.array(piece, kind) for piece in self.pieces]
+        return pa.chunked_array(pieces, kind)
+
+
+def as_cells(cells: Sequence[Any]) -> Cells:
+    return cells if isinstance(cells, Cells) else Cells([cells])
+
+
+def _unpacked(piece: Piece) -> Sequence[Any]:
+    return piece.to_pylist() if _is_arrow(piece) else piece
+
+
+def _is_arrow(piece: Piece) -> TypeGuard[pa.Array]:
+    return isinstance(piece, pa.Array)
+
+
+def numbers(found: array[int]) -> Cells:
+    """Such as the lines of a file."""
+    return Cells([pa.array(np.asarray(found))])
+
+
+def piecewise(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """``PIECE_ROWS`` rows at a time."""
+    left = iter(rows)
+    return iter(lambda: [*islice(left, PIECE_ROWS)], [])
+
+
+def packed(cells: Sequence[Any]) -> Piece:
+    """Cells as Arrow where each is text or missing; others as they are, since a column of Arrow has one type."""
+    if all(cell is None or type(cell) is str for cell in cells):
+        try:
+            return pa.array(cells, pa.string())
+        except UnicodeEncodeError:  # half of a surrogate pair, which a message will show
+            pass
+    return list(cells)
+
+
+def joined(parts: Iterable[Mapping[str, Sequence[Any]]]) -> dict[str, Cells]:
+    """Columns of several parts of a table, one below the other. A column that a part lacks is None there.
+
+    All columns of a part are equally long. Those that are no ``Cells`` are packed.
+    """
+    pieces: dict[str, list[Piece]] = {}
+    rows = 0
+    for part in parts:
+        for name in part:
+            pieces.setdefault(name, [pa.nulls(rows, pa.string())])
+        count = len(next(iter(part.values()), ()))
+        for name, known in pieces.items():
+            cells = part.get(name)
+            if cells is None:
+                known.append(pa.nulls(count, pa.string()))
+            else:
+                known.extend(cells.pieces if isinstance(cells, Cells) else [packed(cells)])
+        rows += count
+    return {name: Cells(known) for name, known in pieces.items()}
