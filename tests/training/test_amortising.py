@@ -18,6 +18,7 @@ from gradistill.objectives import Term
 from gradistill.objectives.attribution_map import AttributionMap
 from gradistill.objectives.hard_label import HardLabel
 from gradistill.objectives.soft_label import SoftLabel
+from small import logged
 
 DROPOUT = {"hidden_dropout_prob": 0.2, "attention_probs_dropout_prob": 0.2}
 Moved = Callable[..., dict[str, Tensor]]
@@ -42,6 +43,15 @@ def test_a_term_that_never_runs_is_refused(kit: Any) -> None:
         )
         with raising if refused else nullcontext():
             kit.trainer(terms, (student, model), max_steps=7, options={"teacher_facts": Probe.find(model)})
+
+
+@pytest.mark.parametrize(("every", "warned"), [(100, True), (7, False)])
+def test_one_turn_that_is_heavier_than_its_stage_gets_a_warning(every: int, warned: bool, kit: Any) -> None:
+    student, model = kit.models()
+    terms = [Term(HardLabel()), Term(AttributionMap(), every=every)]
+    with logged([]) as lines:
+        kit.trainer(terms, (student, model), max_steps=7, options={"teacher_facts": Probe.find(model)})
+    assert any(f"runs every {every} steps, and its stage has 7" in line for line in lines) is warned
 
 
 def test_on_other_steps_nothing_is_computed(kit: Any, graphs: list[int]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -56,6 +57,8 @@ from gradistill.training.trainer_checks import (
     refuse_types,
 )
 from gradistill.training.weight_average import WeightAverage
+
+logger = logging.getLogger(__name__)
 
 KEPT_COLUMNS = ("index", "word_ids", "special_tokens_mask")
 """Columns of the training data that a batch needs, and the model's forward does not."""
@@ -216,6 +219,13 @@ class DistillationTrainer(Trainer):
                 expected="a step on which it runs",
                 remedy="lower its every, change start and end, or leave it out",
             )
+        for term in self.step.terms:
+            if (n := self._steps()) and term.is_rare(n):
+                logger.warning(
+                    f"objectives.{term.name} runs every {term.every} steps, and its stage has "
+                    f"{max(1, round((term.end - term.start) * n))}: its one turn is {term.every} times as heavy as "
+                    "those of other objectives. Lower its every"
+                )
         rows: Any = self.train_dataset
         wanted = self.args.train_batch_size * self.args.world_size
         if self.args.dataloader_drop_last and hasattr(rows, "__len__") and len(rows) < wanted:
