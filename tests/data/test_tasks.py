@@ -68,6 +68,7 @@ def test_label_keys_join_spellings_of_one_label() -> None:
     assert {label_key(x) for x in (1, 1.0, "1", " 1.0 ", "+1")} == {"1"}
     assert label_key("01") == "01"
     assert label_key("Positive ") == label_key("positive")
+    assert label_key("\ufeffposi\u00adtive \u200b") == "positive"
     assert label_key(True) == "true"
     assert len({label_key(x) for x in ("B", "B-", "B+", "1.5", 1)}) == 5
 

@@ -20,14 +20,16 @@ RESERVED = frozenset({"label", "labels", "index"})
 
 _WHOLE = re.compile(r"([+-]?(?:0|[1-9]\d{0,17}))(\.0*)?", re.ASCII)
 """Not 01, which is a code and no number."""
+_UNSEEN = re.compile("[\u00ad\u200b\u200e\u200f\u2060\ufeff]")
+"""Characters without width that change no word, as copied text carries them."""
 
 
 def label_key(value: object) -> str:
     """One spelling for one label: ``1``, ``1.0`` and ``"1.0"`` are the same, ``"01"`` is another; letter case does not
-    matter."""
+    matter, nor do characters that nobody sees."""
     if isinstance(value, float) and math.isfinite(value) and value.is_integer():
         return str(int(value))
-    text = str(value).strip()
+    text = _UNSEEN.sub("", str(value)).strip()
     whole = _WHOLE.fullmatch(text)
     return str(int(whole[1])) if whole else text.casefold()
 
