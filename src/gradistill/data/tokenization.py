@@ -22,7 +22,7 @@ from gradistill.errors import DataError, RecipeError
 
 _AT_ONCE = 4000
 """Rows given to the tokenizer in one call: enough for its threads, and little memory."""
-_NARROW = {"input_ids": pa.list_(pa.int32())} | {
+_NARROW = {name: pa.list_(pa.int32()) for name in ("input_ids", "word_ids")} | {
     name: pa.list_(pa.int8()) for name in ("attention_mask", "special_tokens_mask", "token_type_ids")
 }
 """Of these columns the numbers are small."""
