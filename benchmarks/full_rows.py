@@ -51,9 +51,10 @@ LAYERS = {"suite_full": (3,), "suite_rows": (3,), "suite_base": (6,), "suite_dep
 """Of the students of each suite; the usual is half of their teacher's."""
 FLOOR, REFERENCE = "floor", "second teacher"
 ORDER = (
-    REFERENCE, "finetune", "kd", "kd_same_time", "pkd", "tinybert", "gkd, view teacher", "adkd", "minilm", "rationale",
-    "coalition", "coalition, weight 0.33", "coalition, weight 3", "coalition, copies alone", "coalition_minilm",
-    "coalition_rationale",
+    REFERENCE, "finetune", "kd", "kd, no dropout", "kd_same_time", "pkd", "tinybert", "gkd, view teacher", "adkd",
+    "minilm", "minilm, no dropout", "rationale", "coalition", "coalition, no dropout", "coalition, weight 0.33",
+    "coalition, weight 3", "coalition, copies alone", "coalition_rationale", "coalition_minilm",
+    "coalition_minilm, dropout", "coalition_minilm, two copies", "coalition_minilm, two copies, dropout",
 )  # fmt: skip
 MAIN = (REFERENCE, "kd", "minilm", "rationale", "coalition")
 """Means are over the tasks that all of these have."""
