@@ -125,6 +125,12 @@ def test_names_that_no_repository_can_have(name: str, folder: Path, hub: type[Hu
     assert hub.asked == []
 
 
+def test_a_license_that_is_no_id_is_refused_before_anything_is_sent(folder: Path, hub: type[Hub]) -> None:
+    with pytest.raises(RecipeError, match=r"(?s)'Apache 2\.0' is no id.*--license apache-2\.0"):
+        module.push(folder, "me/student", license="Apache 2.0")
+    assert module.push(folder, "me/student", license="bsl-1.0", dry_run=True)  # not listed here
+
+
 def test_a_folder_without_a_card_or_a_model_is_refused(folder: Path, hub: type[Hub]) -> None:
     (folder / "README.md").unlink()
     with pytest.raises(ModelError, match=r"no README\.md"):

@@ -35,7 +35,10 @@ def of_text(folder: Path, content: str, **options: object) -> str:
         ("text,label\na,1\nb,1\n", "only the label '1'"),
         ("text,label\na,\nb,\n", "no label in any row"),
         ("text,label\na,Yes\nb,yes\n", "the labels 'Yes' and 'yes' are one label in two spellings"),
-        ("text,label\na,yes\nb,yes\u200b\n", r"the labels 'yes' and 'yes\u200b' are one label in two spellings"),
+        (
+            "text,label\na,yes\nb,yes\u200b\n",
+            r"the labels 'yes' and 'yes\u200b' are one label in two spellings",
+        ),
         (
             "text,label\n" + "".join(f"a,{i}\n" for i in range(60)),
             "60 different whole numbers. Class ids or scores?",

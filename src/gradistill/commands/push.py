@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from difflib import get_close_matches
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,11 @@ SENT = (
 )  # fmt: skip
 """The files of a model folder that are sent. Others stay: rows of an audit, checkpoints, ``metrics.json`` with its
 paths."""
+LICENSES = (
+    "apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc0-1.0", "gpl-3.0", "lgpl-3.0",
+    "agpl-3.0", "mpl-2.0", "other",
+)  # fmt: skip
+"""Ids that the hub knows, among others."""
 
 _FRONT = re.compile(r"---\n(.*?)\n---\n", re.DOTALL)
 
@@ -42,12 +48,13 @@ def push(
         ``dry_run``: only find out what would be sent.
 
     Returns ``url`` (None in a dry run), ``files`` and ``bytes``. Raises ModelError for a folder that holds no finished
-    model or no card, and where the hub refuses, RecipeError for a name that no repository can have.
+    model or no card, and where the hub refuses, RecipeError for a name that no repository or license can have.
 
     Example: ``push("runs/student", "me/student-of-bert", license="apache-2.0")``
     """
     folder = Path(folder)
     _check_name(repo)
+    _check_license(license)
     files = _files(folder)
     found: dict[str, Any] = {
         "url": None,
@@ -85,6 +92,17 @@ def _check_name(repo: str) -> None:
             f"{repo!r} is no name that the hub takes.",
             expected="owner/name, of letters, digits, -, _ and .",
             remedy="write it so: gradistill push runs/student me/student",
+        )
+
+
+def _check_license(license: str | None) -> None:
+    """The hub refuses a card with another form of its ids only when everything else has been sent."""
+    if license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", license):
+        close = get_close_matches("-".join(license.lower().split()), LICENSES, n=1)
+        raise RecipeError(
+            f"{license!r} is no id of a license.",
+            expected=f"lower-case letters, digits, dots and dashes, such as {', '.join(LICENSES[:4])}",
+            remedy=f"write it so: --license {close[0] if close else LICENSES[0]}",
         )
 
 
