@@ -125,7 +125,7 @@ def refuse_hidden_attention(name: str, pair: Pair, *, equal_heads: bool) -> None
         raise RecipeError(
             f"{name} compares self-attention, and that of the {' and the '.join(hidden)} cannot be looked into",
             expected="attention that transformers' AttentionInterface chooses (BERT, RoBERTa, Llama, …)",
-            remedy="use a method without attention: ckd, mgskd, adkd",
+            remedy="use a method without attention: coalition, rationale, ckd",
         )
     if equal_heads and pair.student.heads != pair.teacher.heads:
         raise RecipeError(

@@ -320,7 +320,7 @@ def _recorded(
         raise ModelError(
             f"the self-attention of {type(unwrapped(model)).__name__} cannot be looked into",
             expected="attention that transformers' AttentionInterface chooses, of one width in all layers",
-            remedy="use a method without attention (kd, adkd, ckd), or another architecture",
+            remedy="use a method without attention (kd, coalition, ckd), or another architecture",
         )
     if probe.layers in needs.layers:  # the last state is to be right for every token
         probe = replace(probe, trim=None)
