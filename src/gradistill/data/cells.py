@@ -102,9 +102,11 @@ def packed(cells: Sequence[Any]) -> Piece:
     """Cells as Arrow where each is text or missing; others as they are, since a column of Arrow has one type."""
     if all(cell is None or type(cell) is str for cell in cells):
         try:
-            return pa.array(cells, pa.string())
+            found = pa.array(cells, pa.string())
         except UnicodeEncodeError:  # half of a surrogate pair, which a message will show
-            pass
+            return list(cells)
+        if _is_arrow(found):  # and not several arrays, which texts of more than 2 GB make
+            return found
     return list(cells)
 
 

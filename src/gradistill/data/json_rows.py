@@ -19,22 +19,32 @@ _A_LIST = "expected a list of objects, or one object a line"
 
 def read_jsonl(file: str, text: str) -> Table:
     """One JSON object a line; blank lines are skipped."""
-    lines, problems = array("q"), []
+    lines, problems = array("q"), list[Problem]()
+    # str.splitlines would also split at U+2028, which JSON allows inside a text.
+    numbered = filled_lines(match[0] for match in _LINE.finditer(text))
 
     def rows() -> Iterator[Mapping[str, Any]]:
-        # str.splitlines would also split at U+2028, which JSON allows inside a text.
-        for line, match in enumerate(_LINE.finditer(text), start=1):
-            if not (content := match[0].removesuffix("\n")).strip():
-                continue
-            try:
-                found = parsed_object(content)
-            except (ValueError, RecursionError) as error:
-                problems.append(Problem(file, f"{error}; expected one JSON object a line", line))
-            else:
+        for line, content in numbered:
+            if (found := row_of_line(file, line, content, problems)) is not None:
                 lines.append(line)
                 yield found
 
     return rows_table(file, rows(), lines, problems)
+
+
+def filled_lines(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
+    """The lines that are not blank, with their numbers from 1 and without their ends."""
+    numbered = ((number, line.removesuffix("\n")) for number, line in enumerate(lines, start=1))
+    return ((number, line) for number, line in numbered if line.strip())
+
+
+def row_of_line(file: str, line: int, content: str, problems: list[Problem]) -> dict[str, Any] | None:
+    """The JSON object in a line; None for anything else, which is added to the problems."""
+    try:
+        return parsed_object(content)
+    except (ValueError, RecursionError) as error:
+        problems.append(Problem(file, f"{error}; expected one JSON object a line", line))
+        return None
 
 
 def parsed_object(content: str) -> dict[str, Any]:

@@ -38,7 +38,7 @@ from gradistill.data.file_readers import (
     opened_text,
     undecodable,
 )
-from gradistill.data.json_rows import parsed_object, rows_table
+from gradistill.data.json_rows import filled_lines, parsed_object, row_of_line, rows_table
 from gradistill.data.table import Table
 from gradistill.errors import DataError, Problem
 from gradistill.io import system_reason
@@ -163,23 +163,19 @@ class RowStream:
 
 def json_chunks(file: str, lines: Iterable[str], rows: int) -> Iterator[Chunk]:
     """JSONL: one object a line; blank lines are skipped."""
-    numbered = ((n, line.removesuffix("\n")) for n, line in enumerate(lines, start=1))
-    filled = ((n, line) for n, line in numbered if line.strip())
+    filled = filled_lines(lines)
     for number in count():
         found: list[dict[str, Any]] = []
-        places, raw, problems, seen = array("q"), [], [], 0
-        for line, content in islice(filled, rows):
-            seen += 1
-            try:
-                found.append(parsed_object(content))
-            except (ValueError, RecursionError) as error:
-                problems.append(Problem(file, f"{error}; expected one JSON object a line", line))
-            else:
+        places, raw, problems = array("q"), [], list[Problem]()
+        some = [*islice(filled, rows)]
+        for line, content in some:
+            if (row := row_of_line(file, line, content, problems)) is not None:
+                found.append(row)
                 places.append(line)
                 raw.append(content.strip())
-        if seen or not number:
+        if some or not number:
             yield Chunk(rows_table(file, found, places, problems), raw)
-        if seen < rows:
+        if len(some) < rows:
             return
 
 

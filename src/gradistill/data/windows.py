@@ -12,10 +12,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 from datasets import Dataset
 from scipy.special import log_softmax, logsumexp
 from transformers import PreTrainedTokenizerBase
 
+from gradistill.data.arrow_tables import as_dataset
 from gradistill.data.changed_copies import Copy
 from gradistill.data.raw_words import word_spans
 from gradistill.data.tasks import Task
@@ -172,7 +174,7 @@ def encode_windows(
     numbers = np.array(rows["index"][:], dtype=np.int64)[places]
     numbers[~first] = numbers.max(initial=-1) + 1 + np.arange((~first).sum())
     columns = {name: pieces, "label": [rows["label"][place] for place in places], "index": numbers.tolist()}
-    found = encode(Dataset.from_dict(columns), tokenizer, task, max_length=max_length, words=words)
+    found = encode(as_dataset(pa.table(columns)), tokenizer, task, max_length=max_length, words=words)
     whole = tokenized(tokenizer, [[texts[k] for k, own in enumerate(spans) if len(own) > 1] or [""]], None)
     longest = max(found.longest, *(len(ids) for ids in whole["input_ids"]))
     dataset = found.dataset.add_column(TEXT, places)  # pyright: ignore[reportCallIssue]
