@@ -56,9 +56,10 @@ class Term:
         """Whether it runs at one of so many optimizer steps."""
         return any(self.runs_at(step, step / steps) for step in range(0, steps, self.every))
 
-    def is_rare(self, steps: int) -> bool:
-        """Whether it has one turn at most in so many steps, which is heavier than its whole stage should be."""
-        return self.every > max(1, round((self.end - self.start) * steps))
+    def steps_of_stage(self, steps: int) -> int:
+        """How many of so many optimizer steps lie between its start and its end. With a longer ``every`` its one turn
+        is heavier than the whole stage of another objective."""
+        return max(1, round((self.end - self.start) * steps))
 
     def rows_of(self, batch: int) -> int:
         """How many rows it sees of so many; at least one."""

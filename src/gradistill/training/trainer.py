@@ -212,20 +212,9 @@ class DistillationTrainer(Trainer):
                 expected="None in its place",
                 remedy="pass optimizers=(optimizer, None) and choose TrainingArguments.lr_scheduler_type",
             )
-        if idle := [term for term in self.step.terms if (n := self._steps()) and not term.ever_runs(n)]:
-            raise TrainingError(
-                f"objectives.{idle[0].name} would never run: every {idle[0].every} steps, from {idle[0].start:.0%} to "
-                f"{idle[0].end:.0%} of the {n} steps",
-                expected="a step on which it runs",
-                remedy="lower its every, change start and end, or leave it out",
-            )
-        for term in self.step.terms:
-            if (n := self._steps()) and term.is_rare(n):
-                logger.warning(
-                    f"objectives.{term.name} runs every {term.every} steps, and its stage has "
-                    f"{max(1, round((term.end - term.start) * n))}: its one turn is {term.every} times as heavy as "
-                    "those of other objectives. Lower its every"
-                )
+        if steps := self._steps():
+            for term in self.step.terms:
+                _check_turns(term, steps)
         rows: Any = self.train_dataset
         wanted = self.args.train_batch_size * self.args.world_size
         if self.args.dataloader_drop_last and hasattr(rows, "__len__") and len(rows) < wanted:
@@ -559,3 +548,19 @@ def _like_the_trainers() -> Any:
 
 
 DistillationTrainer.__init__.__signature__ = _like_the_trainers()  # pyright: ignore[reportFunctionMemberAccess]
+
+
+def _check_turns(term: Term, steps: int) -> None:
+    """Raise TrainingError for a term that never runs in so many steps; a warning where its one turn is too heavy."""
+    if not term.ever_runs(steps):
+        raise TrainingError(
+            f"objectives.{term.name} would never run: every {term.every} steps, from {term.start:.0%} to "
+            f"{term.end:.0%} of the {steps} steps",
+            expected="a step on which it runs",
+            remedy="lower its every, change start and end, or leave it out",
+        )
+    if term.every > (own := term.steps_of_stage(steps)):
+        logger.warning(
+            f"objectives.{term.name} runs every {term.every} steps, and its stage has {own}: its one turn is "
+            f"{term.every} times as heavy as those of other objectives. Lower its every"
+        )
