@@ -13,9 +13,12 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
+from jaxtyping import TypeCheckError
 
 import gradistill
+from gradistill.auditing.response import effect_agreement
 
 HOUSE = Path(gradistill.__file__).parent
 FILES = sorted(HOUSE.rglob("*.py"))
@@ -128,6 +131,12 @@ loaded = sum(name.startswith("gradistill.") for name in sys.modules)
 print(json.dumps({"reached": reached, "all": loaded > 100}))
 """
     assert printed(program) == {"reached": [], "all": True}
+
+
+def test_shapes_are_checked_while_tests_run() -> None:
+    """conftest.py puts its own decorator in the place of jaxtyping's."""
+    with pytest.raises(TypeCheckError):
+        effect_agreement(np.zeros(3), np.zeros(3))  # a row of copies each, where rows belong
 
 
 def test_no_two_files_have_the_same_name() -> None:
