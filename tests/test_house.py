@@ -18,13 +18,14 @@ import pytest
 from jaxtyping import TypeCheckError
 
 import gradistill
+from gradistill.auditing.predicted_labels import macro_f1
 from gradistill.auditing.response import effect_agreement
 
 HOUSE = Path(gradistill.__file__).parent
 FILES = sorted(HOUSE.rglob("*.py"))
 PACKAGES = (
-    "batch", "errors", "io", "printing", "data", "models", "attribution", "signals", "objectives", "recipe", "store",
-    "training", "auditing", "report", "export", "commands", "bench", "demo", "cli",
+    "batch", "errors", "io", "package_versions", "printing", "data", "models", "attribution", "signals", "objectives",
+    "recipe", "store", "training", "auditing", "report", "export", "commands", "bench", "demo", "cli",
 )  # fmt: skip
 
 
@@ -134,9 +135,11 @@ print(json.dumps({"reached": reached, "all": loaded > 100}))
 
 
 def test_shapes_are_checked_while_tests_run() -> None:
-    """conftest.py puts its own decorator in the place of jaxtyping's."""
+    """conftest.py puts its own decorator in the place of jaxtyping's. The second has shapes by another name alone."""
     with pytest.raises(TypeCheckError):
         effect_agreement(np.zeros(3), np.zeros(3))  # a row of copies each, where rows belong
+    with pytest.raises(TypeCheckError):
+        macro_f1(np.zeros(3), np.zeros(3))
 
 
 def test_no_two_files_have_the_same_name() -> None:

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from transformers import TrainingArguments
 
-from gradistill.errors import RecipeError
+from gradistill.errors import RecipeError, TrainingError
 from gradistill.recipe import load_recipe
+from gradistill.training import arguments as module
 from gradistill.training.arguments import CHECKPOINTS, MetricNames, training_arguments
 
 
@@ -96,3 +97,18 @@ def test_a_value_that_transformers_refuses_is_the_recipes_fault(
     assert "TrainingArguments refuses training.arguments" in message
     assert word in message
     assert "see transformers.TrainingArguments" in message
+
+
+def test_arguments_are_tried_once_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job checks the same ones several times, in other folders too; what differs is tried, also after a refusal."""
+    tried = []
+    made = module.Trainer
+    monkeypatch.setattr(module, "Trainer", lambda *given, **named: tried.append(1) or made(*given, **named))
+    monkeypatch.setattr(module, "_ACCEPTED", set())
+    for folder, rate in (("a", 1e-4), ("b", 1e-4), ("a", 2e-4), ("b", 2e-4)):
+        module.check_arguments(TrainingArguments(str(tmp_path / folder), learning_rate=rate))
+    assert len(tried) == 2
+    wrong = TrainingArguments(str(tmp_path), lr_scheduler_type="linear", lr_scheduler_kwargs={"nonsense": 1})
+    for _ in range(2):
+        with pytest.raises(TrainingError, match="refuses"):
+            module.check_arguments(wrong)

@@ -6,7 +6,6 @@ import hashlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from gradistill.commands.signal_stores import cache_folder
 from gradistill.data import Collator
 from gradistill.io import digest, system_reason, write_whole
 from gradistill.models.facts import is_multi_label, thresholds_of
+from gradistill.package_versions import package_versions
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ def cached_predictions(
         "format": _FORMAT,
         **hashes,
         "device": next(teacher.parameters()).device.type,
-        "versions": {name: version(name) for name in ("gradistill", "torch", "transformers")},
+        "versions": package_versions("gradistill", "torch", "transformers"),
     }
     file = cache_folder() / "answers" / f"{digest(purpose)[:24]}.safetensors"
     try:

@@ -7,7 +7,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +34,7 @@ from gradistill.io import checksum_of, path_of
 from gradistill.models.factorized_embedding import with_factors
 from gradistill.models.facts import thresholds_of
 from gradistill.models.model_source import ModelSource
+from gradistill.package_versions import package_versions
 from gradistill.report.export_card import export_card
 
 logger = logging.getLogger(__name__)
@@ -127,7 +127,7 @@ def export_model(
             ),
             "max_length": max_length,
             **({} if windows is None else {"texts": windows.as_dict()}),
-            "versions": versions() | {name: version(name) for name in PACKAGES},
+            "versions": versions() | package_versions(*PACKAGES),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         found["failed"] = _below_limits(found, choice)

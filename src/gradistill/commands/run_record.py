@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import sys
 from contextlib import suppress
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import psutil
 from transformers import PreTrainedModel
 
 from gradistill.models.probe import Probe
+from gradistill.package_versions import package_versions
 
 
 def described(model: PreTrainedModel, name: str, probe: Probe) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def versions() -> dict[str, str]:
     """What a run was made with."""
     return {
         "python": platform.python_version(),
-        **{name: version(name) for name in ("gradistill", "torch", "transformers", "datasets")},
+        **package_versions("gradistill", "torch", "transformers", "datasets"),
     }
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from gradistill.attribution.word_targets import WordTarget
 from gradistill.io import digest
 from gradistill.models.device_map import weights_of
 from gradistill.models.model_source import NAME_OR_PATH
+from gradistill.package_versions import package_versions
 from gradistill.signals.base import Signal, TargetSignal
 from gradistill.store.columns import Column
 
@@ -46,7 +46,7 @@ def made_for(
         "max_length": max_length,
         "signals": [column.as_dict() for column in columns],
         **({"words": of_words(rows)} if any(_depends_on_words(column.signal) for column in columns) else {}),
-        "versions": {name: version(name) for name in ("torch", "transformers")},
+        "versions": package_versions("torch", "transformers"),
     }
 
 

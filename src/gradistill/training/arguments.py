@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -490,11 +491,20 @@ def _computed(
         return None
 
 
+_ACCEPTED: set[str] = set()
+"""Arguments that a Trainer could be made with in this process, as JSON: a job checks the same ones several times."""
+
+
 def _try(arguments: TrainingArguments) -> None:
     """Refuse what a Trainer of a tiny model refuses; named is the argument without which it would not."""
     if arguments.fsdp or arguments.deepspeed:
         return  # they need processes and models of their own
+    values = {name: value for name, value in arguments.to_dict().items() if name != "output_dir"}
+    tried = json.dumps(values, sort_keys=True, default=str)
+    if tried in _ACCEPTED:
+        return
     if (error := _failure(arguments)) is None:
+        _ACCEPTED.add(tried)
         return
     defaults = _defaults_of_transformers()
     changed = [name for name in ARGUMENTS if getattr(arguments, name, None) != defaults.get(name)]
