@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+import re
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,15 +19,26 @@ import transformers
 from hypothesis import settings
 
 
-def _checked_once(*, typechecker: Any) -> Any:
-    """As ``jaxtyped``, but for functions inside others: each call of the outer one would check the inner one anew."""
+def _shapes_checked(*, typechecker: Any) -> Any:
+    """As ``jaxtyped``, of what has a shape in its signature: pyright checks the rest. Functions inside others are left
+    out too: each call of the outer one would decorate the inner one anew."""
     check = _JAXTYPED(typechecker=typechecker)
-    return lambda made: made if "<locals>" in made.__qualname__ else check(made)
+    return lambda made: check(made) if _has_shape(made) and "<locals>" not in made.__qualname__ else made
+
+
+def _has_shape(made: Any) -> bool:
+    """Whether a hint of a function or class names a shape, or something of its module that does."""
+    hints = " ".join(map(str, getattr(made, "__annotations__", {}).values()))
+    known = vars(sys.modules[made.__module__])
+    return any(_SHAPE.search(str(hint)) for hint in (hints, *map(known.get, re.findall(r"\w+", hints))))
 
 
 _JAXTYPED = jaxtyping.jaxtyped
-jaxtyping.jaxtyped = _checked_once
+_SHAPE = re.compile(r"\b(?:Bool|Float|Int|UInt8)\[")
+jaxtyping.jaxtyped = _shapes_checked
 os.fsync = lambda handle: None  # no file of a test has to survive a power cut
+if not torch.accelerator.is_available():  # each would note every seed, and the lines that led to it
+    torch.cuda.manual_seed_all = torch.xpu.manual_seed_all = torch.mtia.manual_seed_all = lambda seed: None
 transformers.logging.set_verbosity_error()
 torch.set_num_threads(1)
 settings.register_profile("any machine", deadline=None, max_examples=50)  # a busy one is slow, not wrong
@@ -33,12 +46,26 @@ settings.load_profile("any machine")
 
 
 WHOLE_JOBS = {
-    "bench", "cli", "commands", "demo", "export", "report", "training/test_amortising", "training/test_answers_first",
-    "training/test_distributed", "training/test_runs", "training/test_shares", "training/test_stored",
-    "training/test_trainer_parity", "training/test_weight_average",
+    "bench", "cli", "commands", "data/test_cells", "demo", "export", "report", "training/test_amortising",
+    "training/test_answers_first", "training/test_distributed", "training/test_runs", "training/test_shares",
+    "training/test_stored", "training/test_trainer_parity", "training/test_weight_average",
 }  # fmt: skip
 """Folders and files whose tests run whole jobs or trainings, as users run them. Shapes are checked in all others, such
 as test_trainer.py with every method: a quarter of a job's time goes there."""
+
+
+SHARED = {
+    "bench/test_bench", "commands/test_checking", "commands/test_several_labels_runs", "commands/test_token_runs",
+    "commands/test_tuning", "data/test_windows", "export/test_export_command", "export/test_quantization",
+    "report/test_browsing", "store/test_store", "training/test_distributed",
+}  # fmt: skip
+"""Files whose tests share what took seconds to make: one process runs all of a file (``--dist loadgroup``)."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if (name := f"{item.path.parent.name}/{item.path.stem}") in SHARED:
+            item.add_marker(pytest.mark.xdist_group(name))
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -63,9 +90,9 @@ def _log_level() -> Iterator[None]:
     LOGGER.setLevel(before)
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _libraries_stay() -> None:
-    """Every training collects garbage, and would look through all that the libraries hold: a third of a second."""
+@pytest.fixture(autouse=True, scope="module")
+def _what_is_there_stays() -> None:
+    """Every training collects garbage, and would look through all that is loaded by now: a third of a second."""
     import gradistill.training.trainer  # noqa: F401 (loads what all tests need)
 
     gc.freeze()
