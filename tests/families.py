@@ -63,6 +63,9 @@ FAMILIES: dict[str, tuple[type, dict[str, Any]]] = {
     "gemma3": (tr.Gemma3TextConfig, {**_DECODER, "head_dim": 8}),
 }  # fmt: skip
 
+HIDDEN_ATTENTION = {"deberta_v2", "mpnet", "roformer", "funnel"}
+"""Families whose attention is code of their own, beside transformers' AttentionInterface."""
+
 
 def build(
     family: str, *, labels: int = 3, seed: int = 0, attention: str | None = None, **changes: Any

@@ -13,7 +13,6 @@ import pytest
 from gradistill.commands import project_file
 from gradistill.commands import run as module
 from gradistill.commands.audit_choice import AuditChoice
-from gradistill.commands.defaults import default_method
 from gradistill.commands.init import init
 from gradistill.commands.project_file import read_project
 from gradistill.commands.run import run
@@ -245,7 +244,7 @@ def test_what_init_writes_is_what_run_reads(tmp_path: Path) -> None:
     assert project.data.label_column == "category"
     assert project.data.columns == ("ticket",)
     assert project.model == "owner/name"
-    assert project.distillation.method == "coalition"
+    assert project.distillation.method == "coalition_minilm"
     with pytest.raises(RecipeError, match="is there already"):
         init(str(tmp_path / "tickets.csv"), file)
     init(str(tmp_path / "tickets.csv"), file, force=True)
@@ -285,13 +284,6 @@ def test_words_with_tags_are_proposed_with_a_method_that_reads_them(tmp_path: Pa
     project = read_project(init(str(tmp_path / "rows.jsonl"), tmp_path / "gradistill.yaml"))
     assert (project.data.kind, project.data.columns, project.data.label) == ("tokens", ("tokens",), "tags")
     assert (project.distillation.method, project.export) == ("kd", None)
-
-
-def test_a_teacher_that_tags_words_has_a_default_method_of_its_own(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"architectures": ["BertForTokenClassification"]}')
-    assert default_method(str(tmp_path)) == "kd"
-    for other in (None, "owner/name", str(tmp_path / "nothing"), str(tmp_path / "config.json")):
-        assert default_method(other) == "coalition"
 
 
 def test_the_commands_of_a_terminal(

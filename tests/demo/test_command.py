@@ -33,7 +33,6 @@ def test_the_whole_way_once_and_not_twice(
     small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(room, "CORPUS", {"train": 24, "validation": 9, "test": 9})
-    monkeypatch.setattr(room, "METHODS", ("kd", "coalition"))
     monkeypatch.setattr(room, "STUDENT_EPOCHS", 1)
     monkeypatch.setattr(room, "STUDENT_LAYERS", 2)
     monkeypatch.setattr(room, "PACKAGED", str(small.base))
@@ -41,8 +40,8 @@ def test_the_whole_way_once_and_not_twice(
     heard: list[str] = []
     with logged(heard):
         first = shown(demo(tmp_path))
-    assert any("coalition: 2 layers" in line for line in heard)
-    heads = ["model", "params", "acc.", "chall.", "label", "prob.", "short.", "resp.", "floor", "ms"]
+    assert any("coalition_minilm: 2 layers" in line for line in heard)
+    heads = ["model", "params", "acc.", "chall.", "label", "short.", "resp.", "floor", "ms"]
     assert heads in [line.split() for line in first.splitlines()]  # none is broken at 80 columns
     figures = json.loads((tmp_path / "demo.json").read_text())
     assert list(figures["models"]) == ["teacher", *room.METHODS]

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.nn.utils.stateless import _reparametrize_module
 
-from families import FAMILIES, build, collated
+from families import FAMILIES, HIDDEN_ATTENTION, build, collated
 from gradistill.attribution.normalization import unit_maps
 from gradistill.attribution.targets import Target
 from gradistill.batch import Batch
@@ -55,8 +55,6 @@ EVERY: dict[str, Objective] = {
         target="margin", view="all", unit="token", sign=1.0, focus=True, confidence=True
     ),
 }
-HIDDEN_ATTENTION = {"deberta_v2", "mpnet", "roformer", "funnel"}
-"""Families whose attention is code of their own, beside transformers' AttentionInterface."""
 
 
 OF_EVERY_TOKEN = {"hidden_states", "interchange", "word_relations", "layer_relations", "granular_relations"}

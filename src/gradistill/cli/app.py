@@ -107,9 +107,10 @@ def distill(
     log.set_up()
     from gradistill.commands import distill as command
 
-    resolved = recipe.load_for(data.task, teacher=teacher.first)
+    source = teacher.choice()
+    resolved = recipe.load_for(source, data.task)
     metrics = command.distill(
-        teacher.choice(), data.choice(), folder.output, resolved,
+        source, data.choice(), folder.output, resolved,
         signals=signals.choice(), overwrite=folder.overwrite,
     )  # fmt: skip
     _report(metrics, folder.output, log)
@@ -139,14 +140,15 @@ def methods(
     name: Annotated[str | None, typer.Argument(help="Show all about this one.")] = None,
 ) -> None:
     """The methods there are and what a step of each costs; of one also its objectives, signals and source."""
-    from gradistill.commands.defaults import DEFAULT_METHOD
+    from gradistill.commands.defaults import DEFAULT_METHOD, OUTPUTS_METHOD
     from gradistill.recipe.catalogue import catalogue, entry_of, measured_costs
     from gradistill.report.terminal import results_table
 
     if name is None:
         rows = [{"method": e.method, "step": e.cost, "what it does": e.summary} for e in catalogue()]
         show(results_table(rows))
-        write(f"Default: {DEFAULT_METHOD}. All about one: gradistill methods NAME")
+        write(f"Default: {DEFAULT_METHOD}, or {OUTPUTS_METHOD} without attention.")
+        write("All about one: gradistill methods NAME")
     else:
         entry = entry_of(name)
         parts = {

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 from gradistill.cli.cpu_load import settle_openmp
-from gradistill.commands.defaults import DEFAULT_METHOD, TOKEN_METHOD, default_method
+from gradistill.commands.defaults import DEFAULT_METHOD, OUTPUTS_METHOD, TOKEN_METHOD
 from gradistill.printing import LOGGER, show, write
 
 if TYPE_CHECKING:  # what is loaded when a command runs
@@ -86,11 +86,6 @@ class TeacherOptions:
             "--validation-answers", help="Its answers to the validation rows, in a file of their own."
         ),
     ] = None
-
-    @property
-    def first(self) -> str | None:
-        """The first model or function that is named."""
-        return self.teacher[0] if self.teacher else None
 
     def choice(self) -> Any:
         """The teacher. The function that ``python:module:function`` names is imported here and nowhere else: nothing
@@ -352,7 +347,8 @@ class StudentRecipe(RecipeOptions):
         str | None,
         typer.Option(
             "--method",
-            help=f"See gradistill methods. Default: {DEFAULT_METHOD}; {TOKEN_METHOD} for tags of words.",
+            help=f"See gradistill methods. Default: {DEFAULT_METHOD}; {OUTPUTS_METHOD} where attention cannot be "
+            f"compared; {TOKEN_METHOD} for tags of words.",
         ),
     ] = None
     student: Annotated[str | None, typer.Option("--student", help="A pre-trained student checkpoint.")] = None
@@ -376,11 +372,13 @@ class StudentRecipe(RecipeOptions):
         ),
     ] = None
 
-    def load_for(
-        self, task: str | None, changes: Sequence[str] = (), *, teacher: str | None = None
-    ) -> Recipe:
+    def load_for(self, teacher: Any, task: str | None, changes: Sequence[str] = ()) -> Recipe:
         """The recipe of the student; the default one of the teacher, where neither a method nor a file is given."""
-        return self.load(self.method or (None if self.recipe else default_method(teacher)), task, changes)
+        if self.method or self.recipe:
+            return self.load(self.method, task, changes)
+        from gradistill.commands.default_recipe import default_recipe
+
+        return default_recipe(teacher, lambda method: self.load(method, task, changes))
 
 
 @dataclass(frozen=True, kw_only=True)

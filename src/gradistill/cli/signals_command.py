@@ -76,7 +76,7 @@ def signals(
     from gradistill.commands import store_signals as command
     from gradistill.commands.signal_stores import DEFAULT_ENCODING, StoreSettings
 
-    resolved = recipe.load_for(data.task, teacher=teacher)
+    resolved = recipe.load_for(teacher, data.task)
     _given("--data", data.data)
     choice = data.choice()
     if written.write_texts is not None:

@@ -54,13 +54,13 @@ class SearchOptions:
     ] = None
     signals: Signals = "auto"
 
-    def tuning(self, recipe: DistillationRecipe, task: str | None) -> Tuning:
-        """The search for a recipe. Raises RecipeError for a field that cannot be searched."""
+    def tuning(self, teacher: str, recipe: DistillationRecipe, task: str | None) -> Tuning:
+        """The search for a recipe of its student. Raises RecipeError for a field that cannot be searched."""
         from gradistill.commands.search_space import searched
         from gradistill.commands.tune import Tuning
 
         def resolve(changes: Sequence[str]) -> Recipe:
-            return recipe.load_for(task, changes)
+            return recipe.load_for(teacher, task, changes)
 
         bounds = 60.0 if self.minutes is None and self.trials is None else self.minutes
         aim = tuple(name.strip() for name in self.maximize.split("+"))
@@ -80,7 +80,7 @@ def tune(
     from gradistill.commands.signal_stores import StoreChoice
     from gradistill.commands.tune import tune as tuned
 
-    tuning = options.tuning(recipe, data.task)
+    tuning = options.tuning(teacher, recipe, data.task)
     choice = data.choice()
     found = tuned(teacher, choice, output, tuning, signals=StoreChoice(options.signals))
     _report(found, output, next_command(teacher, choice, output))

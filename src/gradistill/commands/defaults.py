@@ -5,17 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-DEFAULT_METHOD = "coalition"
-"""Of a student whose method is not named: the best measured in answers, and near the best in reasons."""
+DEFAULT_METHOD = "coalition_minilm"
+"""Of a student whose method is not named: the best measured in predictions, and in response to changed texts."""
+OUTPUTS_METHOD = "coalition"
+"""The same where attention of teacher and student cannot be compared: it learns from outputs alone."""
 TOKEN_METHOD = "kd"
 """The same of a student that tags words, which no changed copies and no attributions are defined for."""
 PROJECT_FILE = "gradistill.yaml"
 """What ``gradistill init`` writes and ``gradistill run`` reads."""
-
-
-def default_method(teacher: str | None) -> str:
-    """The method of a student of this teacher, where none is named."""
-    return TOKEN_METHOD if tags_words(teacher) else DEFAULT_METHOD
 
 
 def tags_words(model: str | None) -> bool:

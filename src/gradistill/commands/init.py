@@ -238,7 +238,11 @@ def _student(found: Proposal, model: str, rows: int) -> list[_Line]:
     small = model in (PACKAGED, ON_THE_HUB)
     method = TOKEN_METHOD if found.tags_words else DEFAULT_METHOD
     lines = [
-        _Line("method", method, "the others: gradistill methods"),
+        _Line("method", method, "the others: gradistill methods")
+        if small or found.tags_words
+        else _Line(
+            "method", method, "one of gradistill methods (default: what the teacher allows)", hint=True
+        ),
         _Line("layers", 3, "blocks taken from the teacher; it has 6")
         if small
         else _Line("layers", 3, "blocks taken from the teacher (default: half of them)", hint=True),

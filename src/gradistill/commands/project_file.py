@@ -19,7 +19,8 @@ from pydantic import BeforeValidator, Field
 from gradistill.auditing.function_predictor import PREFIX
 from gradistill.batch import MOST_SEED
 from gradistill.commands.audit_choice import AuditChoice
-from gradistill.commands.defaults import DEFAULT_METHOD
+from gradistill.commands.default_recipe import default_recipe
+from gradistill.commands.defaults import TOKEN_METHOD
 from gradistill.commands.export_choice import ExportChoice
 from gradistill.data import DataChoice
 from gradistill.data.data_choice import LabelKind
@@ -104,7 +105,9 @@ class TeacherStage(Training):
 class StudentStage(Training):
     """The method, and what the student is made of."""
 
-    method: str = DEFAULT_METHOD
+    method: str | None = Field(
+        default=None, description="one of gradistill methods (by default what suits the teacher)"
+    )
     layers: int | None = None
     width: int | None = None
     size: str | None = Field(
@@ -207,11 +210,17 @@ def read_project(file: Path) -> Project:
     with _at(file, ("student",), lines):
         student = plan.student
         changes = student.changes(plan.seed, *student.made_of())
-        distillation = load_recipe(student.method, changes=changes, authors_settings=False)
-        if student.checkpoint is not None:
-            checkpoint = _resolved(student.checkpoint, base)
-            settings = distillation.student.model_copy(update={"checkpoint": checkpoint})
-            distillation = distillation.model_copy(update={"student": settings})
+        checkpoint = None if student.checkpoint is None else _resolved(student.checkpoint, base)
+
+        def load(method: str) -> Recipe:
+            recipe = load_recipe(method, changes=changes, authors_settings=False)
+            if checkpoint is None:
+                return recipe
+            settings = recipe.student.model_copy(update={"checkpoint": checkpoint})
+            return recipe.model_copy(update={"student": settings})
+
+        named = student.method or (TOKEN_METHOD if data.kind == "tokens" else None)
+        distillation = load(named) if named else default_recipe(_one_model(plan.teacher, base), load)
     if plan.teacher.template is not None:
         with _at(file, ("teacher", "template"), lines):
             distillation = _with_prompt(distillation, plan.teacher.template)
@@ -236,6 +245,12 @@ def read_project(file: Path) -> Project:
         audit=audit,
         export=export,
     )
+
+
+def _one_model(teacher: TeacherStage, base: Path) -> str | None:
+    """The one model that the teacher is, or is made of; None for several, and for one that reads a prompt."""
+    names = teacher.fine_tuned or (teacher.model,)
+    return _resolved(names[0], base) if len(names) == 1 and teacher.template is None else None
 
 
 def _with_prompt(recipe: Recipe, template: str) -> Recipe:

@@ -21,6 +21,7 @@ from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
 from gradistill.auditing import Estimate, Predictions, loyalty, mean_estimate, predict_rows
+from gradistill.commands.defaults import DEFAULT_METHOD
 from gradistill.commands.distill import distill
 from gradistill.commands.explain import explain
 from gradistill.commands.finetune import finetune
@@ -39,8 +40,8 @@ from gradistill.report.terminal import heat_map, results_table
 
 logger = logging.getLogger(__name__)
 
-METHODS = ("kd", "coalition")
-SEEN = ("teacher", "kd", "coalition")
+METHODS = ("kd", DEFAULT_METHOD)
+SEEN = ("teacher", *METHODS)
 """Whose explanations are shown."""
 RATE = 0.9
 STUDENT_LAYERS = 3
@@ -55,7 +56,7 @@ def _is_demo(output: Path) -> bool:
     try:
         return read_object(output / "demo.json").keys() >= {"seed", "shortcut_rate", "models"}
     except (OSError, ValueError):
-        known = {"corpus", "teacher", *METHODS}
+        known = {"corpus", "teacher", "coalition", *METHODS}
         named = all(path.name in known for path in output.iterdir())
         return named and is_ours(output / "teacher", RUN)
 
@@ -243,8 +244,9 @@ def _write(file: Path, measured: Mapping[str, Figures], seed: int) -> None:
 
 
 def _table(measured: Mapping[str, Figures], seed: int) -> RenderableType:
-    heads = {"acc.": "accuracy", "chall.": "challenge accuracy", "label": "label loyalty",
-             "prob.": "probability loyalty", "short.": "shortcut share"}  # fmt: skip
+    heads = {
+        "acc.": "accuracy", "chall.": "challenge accuracy", "label": "label loyalty", "short.": "shortcut share",
+    }  # fmt: skip
     rows = [
         {
             "model": name,
@@ -258,8 +260,8 @@ def _table(measured: Mapping[str, Figures], seed: int) -> RenderableType:
     ]
     n = measured["teacher"].over_reviews["accuracy"].n
     note = (
-        f"Seed {seed}, n = {n} unseen reviews a split; 95 % intervals stand in demo.json. acc. and the loyalties "
-        "label and prob.(ability): clean reviews. chall.: accuracy on the same reviews with the weekday "
+        f"Seed {seed}, n = {n} unseen reviews a split; 95 % intervals stand in demo.json. acc. and label "
+        "loyalty: clean reviews. chall.: accuracy on the same reviews with the weekday "
         f"of another label; weekday and label agreed in {RATE:.0%} of the students' training rows, and never for "
         "the teacher. short.: share of the attribution (gradient × input, teacher's label) that the challenge's "
         "weekday takes. resp.: response loyalty on validation rows, floor: that of the untrained student. ms: one "

@@ -14,11 +14,23 @@ from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    AttentionInterface,
+    AttentionMaskInterface,
+    PreTrainedConfig,
+)
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from gradistill.models.tracing import config_of, unwrapped
+
+
+def shows_attention(config: PreTrainedConfig) -> bool:
+    """Whether classifiers of a configuration leave their attention to transformers' AttentionInterface, where it can be
+    looked into: the answer before any weights are loaded."""
+    kind: Any = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.get(type(config), None)
+    return kind is not None and kind._supports_attention_backend
 
 
 @contextmanager

@@ -1,0 +1,57 @@
+"""The method of a student where none is named: which of the default ones its teacher allows."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from gradistill.commands.defaults import DEFAULT_METHOD, OUTPUTS_METHOD, TOKEN_METHOD, tags_words
+from gradistill.commands.prepared_words_run import teacher_paths
+from gradistill.commands.text_lengths import trained_length
+from gradistill.errors import GradistillError
+from gradistill.models.attention import shows_attention
+from gradistill.models.loading import load_config
+from gradistill.recipe import Recipe, StudentSettings
+
+logger = logging.getLogger(__name__)
+
+MOST_TOKENS = 512
+"""Of a text whose attention is compared: the memory for it grows with their square. BERT reads as many."""
+
+
+def default_recipe(teacher: Any, load: Callable[[str], Recipe]) -> Recipe:
+    """What ``load`` returns for the default method of a student of this teacher, which is as ``distill`` takes it.
+
+    Where attention of both cannot be compared, a line says why, and the method learns from outputs alone.
+
+    Example: ``default_recipe("runs/teacher", load_recipe)``
+    """
+    if any(map(tags_words, teacher_paths(teacher))):
+        return load(TOKEN_METHOD)
+    recipe = load(DEFAULT_METHOD)
+    prompted = recipe.teacher.template is not None
+    why = _hidden_attention(None if prompted else teacher, recipe.student, recipe.training.max_length)
+    if why is None:
+        return recipe
+    logger.info(f"method: {OUTPUTS_METHOD}, as {why}")
+    return load(OUTPUTS_METHOD)
+
+
+def _hidden_attention(teacher: Any, student: StudentSettings, max_length: int | None) -> str | None:
+    """Why attention of student and teacher cannot be compared, as far as configurations tell; or None."""
+    if not isinstance(teacher, str):
+        return "nothing but its predictions is seen of the teacher"
+    if student.checkpoint is not None:
+        return "the student is not cut from its teacher"
+    if student.width is not None or student.size is not None:
+        return "a narrower student has fewer attention heads than its teacher"
+    tokens = max_length or trained_length(teacher) or 0
+    if tokens > MOST_TOKENS:
+        return f"attention over {tokens:,} tokens takes too much memory to be compared"
+    try:
+        return (
+            None if shows_attention(load_config(teacher)) else "the teacher's attention cannot be looked into"
+        )
+    except GradistillError:  # whatever loads the teacher says what is wrong
+        return None
