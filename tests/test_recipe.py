@@ -325,3 +325,10 @@ def test_later_settings_at_their_defaults_change_no_recipe_of_an_earlier_version
     assert changed.as_dict()["training"]["average_weights"] == 0.3
     assert changed.as_dict()["compute"]["gradient_cap"] == 2.0
     assert load_recipe("rationale", changes=changes[2:]).as_dict()["compute"]["gradient_conflict"] == "cap"
+
+
+def test_a_list_of_layers_says_how_many() -> None:
+    for change, layers in (("[1, 3]", 2), ("uniform", None), ("last", None)):
+        assert load_recipe("kd", changes=[f"student.layer_map={change}"]).student.layers == layers
+    both = load_recipe("kd", changes=["student.layer_map=[1, 3]", "student.layers=3"]).student
+    assert both.layers == 3  # which does not fit: the student refuses it

@@ -256,13 +256,9 @@ def test_what_does_not_fit_is_refused_before_any_work(small: Any, tmp_path: Path
     with pytest.raises(DataError, match="labels of the teacher and of .*three differ"):
         audit(two, [three], small.choice("two"), tmp_path / "a")
     with pytest.raises(RecipeError, match="did you mean 'label_loyalty'"):
-        audit(
-            two,
-            [two],
-            small.choice("two"),
-            tmp_path / "a",
-            AuditChoice(limits={"label_loyality": 1.0}),
-        )
+        AuditChoice(limits={"label_loyality": 1.0})
+    with pytest.raises(RecipeError, match=r"(?s)which no model reaches.*give 0.95 for 95 %"):
+        AuditChoice(limits={"label_loyalty": 95})
     with pytest.raises(GradistillError, match="nowhere"):
         audit(two, [two], small.choice("two"), tmp_path / "a", AuditChoice(split="nowhere"))
     assert not (tmp_path / "a").exists()
@@ -351,17 +347,16 @@ def test_response_loyalty_of_a_teacher_and_of_another(kind: str, small: Any, tmp
         assert f'floor">{floor:z.3f}' in (tmp_path / "out" / "audit.html").read_text(encoding="utf-8")
 
 
-def test_a_limit_of_response_loyalty(small: Any, tmp_path: Path) -> None:
+def test_a_limit_of_response_loyalty(bait: tuple[Path, Path], small: Any, tmp_path: Path) -> None:
     teacher, data = str(small.teachers["two"]), str(small.tables["two"])
     command = [
-        "audit", "--teacher", teacher, "--student", teacher, "--data", data, "--label-column", "label",
-        "--text-columns", "text", "--faithfulness-rows", "0", "--perturbed-rows", "0",
+        "audit", "--teacher", teacher, "--data", data, "--label-column", "label", "--text-columns", "text",
+        "--faithfulness-rows", "0", "--perturbed-rows", "0",
     ]  # fmt: skip
 
-    def ended(name: str, *more: str) -> Any:
-        return CliRunner().invoke(
-            app, [*command, "--output", str(tmp_path / name), *more], terminal_width=200
-        )
+    def ended(name: str, *more: str, student: str = teacher) -> Any:
+        typed = [*command, "--student", student, "--output", str(tmp_path / name), *more]
+        return CliRunner().invoke(app, typed, terminal_width=200)
 
     passed = ended(
         "a", "--response-rows", "5", "--fail-under", "response_loyalty=0.5,response_masked_loyalty=0.5"
@@ -370,10 +365,10 @@ def test_a_limit_of_response_loyalty(small: Any, tmp_path: Path) -> None:
     assert "floor" in passed.output
     written = json.loads((tmp_path / "a" / "audit.json").read_text())
     assert figures(written)["response"]["n"] == 5
-    assert ended("b", "--fail-under", "response_loyalty=1.01").exit_code == 1
+    assert ended("b", "--fail-under", "response_loyalty=1", student=str(bait[0])).exit_code == 1
     failed = json.loads((tmp_path / "b" / "audit.json").read_text())["failed"]
-    assert [(entry["figure"], entry["limit"]) for entry in failed] == [("response", 1.01)]
-    assert "below the limit 1.010" in (tmp_path / "b" / "audit.md").read_text(encoding="utf-8")
+    assert [(entry["figure"], entry["limit"]) for entry in failed] == [("response", 1.0)]
+    assert "below the limit 1.000" in (tmp_path / "b" / "audit.md").read_text(encoding="utf-8")
     without = ended("c", "--response-rows", "0", "--fail-under", "response_loyalty=0.5")
     assert without.exit_code == 1, "a figure that was not measured is below any limit"
     written = json.loads((tmp_path / "c" / "audit.json").read_text())

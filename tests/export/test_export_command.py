@@ -48,7 +48,7 @@ def exported(small: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
     typed = (
         "export", "--student", small.teachers["two"], "--teacher", small.teachers["two"], "--data",
         small.tables["two"], "--label-column", "label", "--text-columns", "text", "--quantize", "int8",
-        "--fail-under", "label_loyalty=0.5,teacher_label_loyalty=1.5", "--output", output,
+        "--fail-under", "label_loyalty=0.5,teacher_probability_loyalty=1", "--output", output,
     )  # fmt: skip
     printed = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
@@ -123,8 +123,9 @@ def test_limits_give_the_exit_code(exported: tuple[Path, Any, str]) -> None:
     folder, code, printed = exported
     assert code == 1
     found = json.loads((folder / "export.json").read_text())
-    assert found["failed"] == ["teacher_label_loyalty of int8: 1.000, below 1.5"]
-    assert "FAILED: teacher_label_loyalty" in printed
+    (failed,) = found["failed"]
+    assert re.fullmatch(r"teacher_probability_loyalty of int8: 0\.9\d+, below 1", failed)
+    assert "FAILED: teacher_probability_loyalty" in printed
     tables = printed[printed.index("size") :].splitlines()
     assert max(len(line) for line in tables if not line.startswith("written to")) <= 80
 
@@ -212,6 +213,7 @@ def test_choices_that_cannot_be() -> None:
     for fields, message in (
         ({"quantize": "int4"}, "quantize is 'int4'"),
         ({"limits": {"lable_loyalty": 1.0}}, "did you mean 'label_loyalty'"),
+        ({"limits": {"teacher_label": 1.01}}, "which no model reaches"),
         ({"least_loyalty": 2.0}, "least_loyalty of ExportChoice is 2.0"),
         ({"embedding_bits": 2}, "embedding_bits is 2"),
         ({"embedding_bits": 4}, "nothing is quantised"),

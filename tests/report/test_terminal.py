@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
 from gradistill.data.word_scores import WordScore
-from gradistill.report.number_text import decimal
+from gradistill.report.number_text import decimal, decimal_below
 from gradistill.report.run_summary import audit_view
 from gradistill.report.terminal import AWAY, TOWARD, Explanation, heat_map, render, results_table
 from hostile import with_hostile
@@ -221,3 +221,12 @@ def test_no_zero_is_negative() -> None:
     """A floor that is the mean of a value and its negative."""
     assert decimal(-1e-9) == "0.000"
     assert "-0.000" not in _shown(results_table([{"floor": -1e-9}]))
+
+
+def test_a_value_is_seen_below_its_limit() -> None:
+    shown = [decimal_below(value, limit) for value, limit in ((0.5, 0.9), (0.9996, 1.0), (0.94999999, 0.95))]
+    assert shown == ["0.500", "0.9996", "0.94999999"]
+    assert [decimal_below(value, limit) for value, limit in ((None, 1), (0.5, None), (1.0, 0.9))] == [
+        None, "0.500", "1.000",
+    ]  # fmt: skip
+    assert decimal_below(np.nextafter(1.0, 0.0), 1.0) == "1.000000000000"  # as far as doubles are read

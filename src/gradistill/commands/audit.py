@@ -17,7 +17,7 @@ import numpy as np
 
 from gradistill.auditing.map_checks import random_map_warnings
 from gradistill.auditing.onnx_predictor import OnnxPredictor
-from gradistill.auditing.per_example import GROUPS, value_of
+from gradistill.auditing.per_example import value_of
 from gradistill.auditing.shown_examples import chosen_examples
 from gradistill.auditing.summary import Audited, summed_up
 from gradistill.auditing.verdict import judged
@@ -34,6 +34,7 @@ from gradistill.commands.data_warnings import (
 )
 from gradistill.commands.examination import EXAMPLES, AuditRows, Examination
 from gradistill.commands.export_cost import audit_costs
+from gradistill.commands.figure_limits import figure_of
 from gradistill.commands.identity import data_files, model_identity
 from gradistill.commands.output_folder import FolderKind, check_output, draft_folder, held, put_in_place
 from gradistill.commands.row_sample import drawn_rows
@@ -50,16 +51,13 @@ from gradistill.data.overlap import overlap_line
 from gradistill.data.span_metrics import without_spans
 from gradistill.data.splits import CARRIED, Marks
 from gradistill.data.tasks import Task, metrics_of
-from gradistill.errors import RecipeError, nearest
+from gradistill.errors import RecipeError
 from gradistill.io import checksum_of, path_of, read_object
 from gradistill.printing import NO_PREFIX
 from gradistill.report.audit_markdown import audit_table
 from gradistill.report.audit_page import audit_page
 
 logger = logging.getLogger(__name__)
-
-LIMIT_NAMES = {f"{name}_loyalty": name for name in GROUPS["loyalty"]}
-"""Names of limits that differ from those of their figures."""
 
 PAGE, FIGURES, TABLE = "audit.html", "audit.json", "audit.md"
 
@@ -126,7 +124,7 @@ def audit(
             remedy="leave unlabelled out, or pass those rows as data",
         )
     check_output(output, AUDIT, overwrite=overwrite)
-    choice = replace(choice, limits=_figure_limits(choice.limits))
+    choice = replace(choice, limits={figure_of(name): limit for name, limit in choice.limits.items()})
     refuse_other_columns(teacher, data)
     start = perf_counter()
     models = AuditModels.load(teacher, students, choice.reference, choice.loading)
@@ -371,14 +369,3 @@ def _settings(choice: AuditChoice, models: AuditModels) -> dict[str, Any]:
         "pairs of permutations for Shapley values": choice.shapley_pairs, "rows for floors": choice.floor_rows,
     }  # fmt: skip
     return {name: value for name, value in named.items() if value is not None}
-
-
-def _figure_limits(limits: Mapping[str, float]) -> dict[str, float]:
-    """The limits by figure. Raises RecipeError for a name that is none."""
-    known = [*(name for names in GROUPS.values() for name in names), *LIMIT_NAMES]
-    for name in limits:
-        if name not in known:
-            raise RecipeError(
-                f"a limit for {name!r}", expected="a figure of the audit", remedy=nearest(name, known)
-            )
-    return {LIMIT_NAMES.get(name, name): limit for name, limit in limits.items()}

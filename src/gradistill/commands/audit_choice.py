@@ -10,6 +10,8 @@ from gradistill.auditing.faithfulness import BEAM
 from gradistill.auditing.function_predictor import PredictFunction
 from gradistill.auditing.methods import Method
 from gradistill.auditing.methods.gradient_x_input import GradientXInput
+from gradistill.auditing.per_example import GROUPS
+from gradistill.commands.figure_limits import check_limits
 from gradistill.data.marked_spans import Units
 from gradistill.errors import RecipeError, check_one_of, check_whole_numbers
 from gradistill.models.model_source import ModelSource
@@ -69,6 +71,8 @@ class AuditChoice:
         parts = ("faithfulness_rows", "perturbed_rows", "response_rows", "shapley_rows", "floor_rows")
         check_one_of(self, "rationale_units", get_args(Units))
         check_whole_numbers(self, **counts, **dict.fromkeys(parts, 0))
+        loyalties, others = GROUPS["loyalty"], (name for names in GROUPS.values() for name in names)
+        check_limits(self.limits, loyalties, others, owner="audit")
         self._check_idle_parts()
 
     def _check_idle_parts(self) -> None:

@@ -15,10 +15,11 @@ import numpy as np
 from gradistill.auditing.onnx_predictor import GRAPHS, MODEL, QUANTIZED, OnnxPredictor, onnx_session
 from gradistill.auditing.predictor import ClassifierPredictor
 from gradistill.commands.audit_model import AnyModel, AuditModel, other_kind, source_name, text_length
-from gradistill.commands.export_choice import TO_TEACHER, ExportChoice, figure_of
+from gradistill.commands.export_choice import TO_TEACHER, ExportChoice
 from gradistill.commands.export_cost import CostedModel, measured_costs
 from gradistill.commands.export_figures import ExportRows, ModelFigures, row_logits
 from gradistill.commands.export_quantization import counted_texts, quantized_export
+from gradistill.commands.figure_limits import figure_of
 from gradistill.commands.output_folder import FolderKind, check_output, draft_folder, held, put_in_place
 from gradistill.commands.run_record import described, versions
 from gradistill.commands.text_lengths import LoadedModel, task_length, trained_windows
@@ -36,6 +37,7 @@ from gradistill.models.facts import thresholds_of
 from gradistill.models.model_source import ModelSource
 from gradistill.package_versions import package_versions
 from gradistill.report.export_card import export_card
+from gradistill.report.number_text import decimal_below
 
 logger = logging.getLogger(__name__)
 
@@ -257,7 +259,8 @@ def _below_limits(found: Mapping[str, Any], choice: ExportChoice) -> list[str]:
         reference = "teacher" if figure.startswith(TO_TEACHER) else "student"
         value = found["loyalty"][reference][name].get(figure.removeprefix(TO_TEACHER), {}).get("value")
         if value is None or value < least:
-            shown = "not defined on these rows" if value is None else f"{value:.3f}, below {least:g}"
+            shown = decimal_below(value, least)
+            shown = "not defined on these rows" if shown is None else f"{shown}, below {least:g}"
             failed.append(f"{limit} of {name}: {shown}")
     return failed
 

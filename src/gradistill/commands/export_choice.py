@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from gradistill.commands.figure_limits import check_limits
 from gradistill.data.data_source import Source
-from gradistill.errors import RecipeError, check_number, check_one_of, check_whole_numbers, nearest
+from gradistill.errors import RecipeError, check_number, check_one_of, check_whole_numbers
 
 QUANTIZATIONS = ("int8", "int8-static")
 
@@ -69,14 +70,9 @@ class ExportChoice:
                 remedy="give --trim-vocabulary TEXTS, or leave it out",
             )
         check_number(self, "least_loyalty", least=0.0, most=1.0)
-        known = [f"{before}{name}" for before in ("", TO_TEACHER) for name in LOYALTIES]
-        for name in self.limits:
-            if figure_of(name) not in known:
-                raise RecipeError(
-                    f"a limit for {name!r}",
-                    expected="a figure of the export",
-                    remedy=nearest(name, [f"{figure}_loyalty" for figure in known]),
-                )
+        check_limits(
+            self.limits, [f"{part}{name}" for part in ("", TO_TEACHER) for name in LOYALTIES], owner="export"
+        )
 
 
 def needs_texts(choice: ExportChoice) -> bool:
@@ -86,8 +82,3 @@ def needs_texts(choice: ExportChoice) -> bool:
         or choice.embedding_bits == 4
         or choice.quantize == QUANTIZATIONS[1]
     )
-
-
-def figure_of(limit: str) -> str:
-    """The figure that a limit is for: ``label_loyalty`` and ``label`` are one."""
-    return limit.removesuffix("_loyalty")

@@ -36,7 +36,9 @@ class StudentSettings(Strict):
     """How the student is made: from the teacher's layers, or from a checkpoint of its own."""
 
     layers: int | None = Field(
-        default=None, ge=1, description="blocks taken from the teacher (half of them by default)"
+        default=None,
+        ge=1,
+        description="blocks taken from the teacher (by default as many as layer_map lists, or half of them)",
     )
     width: int | None = Field(
         default=None, ge=1, description="a narrower student with random weights (pre-train it first)"
@@ -60,6 +62,14 @@ class StudentSettings(Strict):
         default=None,
         description="a budget: 60MB of model.safetensors, or 9.5M parameters; layers, rank and width are found",
     )
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _as_many_layers_as_are_listed(cls, given: Any) -> Any:
+        listed = given.get("layer_map") if isinstance(given, Mapping) else None
+        if isinstance(listed, list | tuple) and given.get("layers") is None:
+            return {**given, "layers": len(listed)}
+        return given
 
     @pydantic.field_validator("size", mode="before")
     @classmethod

@@ -20,6 +20,15 @@ def decimal(value: Any, places: int = 3) -> str | None:
     return None if number is None else f"{number:z.{places}f}"
 
 
+def decimal_below(value: Any, limit: Any) -> str | None:
+    """As ``decimal``, with the places that a value needs to be seen below its limit: .9996 is not 1.000."""
+    number, least = finite(value), finite(limit)
+    if number is None or least is None or number >= least:
+        return decimal(value)
+    places = next((places for places in range(3, 12) if round(number, places) < least), 12)
+    return decimal(value, places)
+
+
 def count(value: Any) -> str | None:
     """A count with its thousands apart, ``None`` where there is none."""
     number = finite(value)
