@@ -233,9 +233,13 @@ class Comparison:
             yield row | {title: shown(self.mean(title, method)) for title in (*COMPARED, "gradient × input")}
 
     def differences(self) -> Iterator[dict[str, str]]:
-        """What each method has more than KD, and one more than the default, with intervals over tasks (Student's t)."""
+        """What each method has more than KD, and two more than ``coalition``, with intervals over tasks (Student's
+        t)."""
         pairs = [(method, "kd") for method in self.whole if method != "kd"]
-        for method, other in (*pairs, ("rationale", "coalition")):
+        others = [
+            (method, "coalition") for method in ("rationale", "coalition_minilm") if method in self.whole
+        ]
+        for method, other in (*pairs, *others):
             yield {"method": shown_name(method), "more than": shown_name(other)} | {
                 title: self.difference(title, method, other) for title in COMPARED
             }

@@ -17,6 +17,7 @@ import numpy as np
 from full_rows import FLOOR, Comparison, lines_of
 
 from gradistill.bench.results import estimate
+from gradistill.recipe.catalogue import catalogue
 from gradistill.report import svg as drawing
 from gradistill.report.svg import COLOURS, INK, svg
 
@@ -108,7 +109,8 @@ def full_answers_and_reasons() -> str:
 
 def full_cost_and_gain() -> str:
     """Students of all rows: what a step costs against the gain over KD in the teacher's labels."""
-    found, costs = Comparison(lines_of("suite_full"), []), read_figures("method_costs.json")
+    found = Comparison(lines_of("suite_full"), [])
+    costs = {entry.method: entry.cost for entry in catalogue() if entry.cost}
     labels = {name: found.mean("labels", name) for name in found.whole}
     gains = {name: value - labels["kd"] for name, value in labels.items() if name in costs}
 
@@ -117,9 +119,8 @@ def full_cost_and_gain() -> str:
         for name, gain in gains.items():
             marker, colour = STYLES[name]
             axes.plot(
-                [costs[name]["median"]], [gain], marker=marker, color=colour, label=name, linestyle="none",
-                markersize=8,
-            )  # fmt: skip
+                [costs[name]], [gain], marker=marker, color=colour, label=name, linestyle="none", markersize=8
+            )
         axes.set_title(f"label loyalty, mean of {len(found.tasks)} tasks")
         axes.set_xlabel("time of a step, in plain ones")
         axes.set_ylabel("gain over kd")

@@ -16,7 +16,7 @@ from gradistill.report.terminal import results_table
 
 FLOOR_NOTE = (
     "floor: the same student under a random head, which has learnt nothing; gain: (value - floor) / (1 - floor), "
-    "0 or less says nothing for the student"
+    "0 or less is no better than the floor"
 )
 
 
