@@ -39,7 +39,17 @@ from gradistill.auditing.statistics import wilson_share
 from gradistill.data.changed_copies import Copy
 
 ENTAILMENT = 0
-STUDENTS = ("random_head", "kd", "adkd", "minilm", "rationale", "coalition", "coalition_rationale", "second")
+STUDENTS = (
+    "random_head",
+    "kd",
+    "adkd",
+    "minilm",
+    "rationale",
+    "coalition",
+    "coalition_minilm",
+    "coalition_rationale",
+    "second",
+)
 PEOPLE = ("doctor", "lawyer", "artist", "judge", "student", "tourist", "author", "baker", "nurse", "farmer")
 ACTS = ("saw", "thanked", "helped", "followed", "called", "advised")
 DOINGS = ("danced", "slept", "waited", "laughed", "arrived", "ran")

@@ -31,7 +31,7 @@ from gradistill.models.packaged import PACKAGED
 from gradistill.recipe import load_recipe
 
 STUDENT_ROWS = 600
-METHODS = ("kd", "coalition", "rationale", "adkd", "minilm", "gkd", "finetune")
+METHODS = ("kd", "coalition", "coalition_minilm", "rationale", "adkd", "minilm", "gkd", "finetune")
 ALIKE = ["training.learning_rate=1e-4", "training.batch_size=16", "training.arguments.bf16=true"]
 FIGURES = ("accuracy", "challenge accuracy", "label loyalty", "response loyalty", "shortcut share")
 RESULTS = PAGE.parent / "results" / "shortcuts.md"
