@@ -36,7 +36,7 @@ STYLES = {
     "kd": ("o", COLOURS[0]), "minilm": ("s", COLOURS[1]), "rationale": ("^", COLOURS[2]),
     "coalition": ("D", COLOURS[3]), "coalition_rationale": ("P", COLOURS[4]), "adkd": ("v", COLOURS[4]),
     "tinybert": ("X", COLOURS[0]), "gkd": ("<", COLOURS[1]), "pkd": (">", COLOURS[2]), "finetune": ("h", COLOURS[3]),
-    "coalition_minilm": ("p", COLOURS[0]),
+    "coalition_minilm": ("p", COLOURS[4]),
 }  # fmt: skip
 DOTTED = {"color": INK, "alpha": 0.45, "linewidth": 1, "linestyle": (0, (1, 2))}
 HEIGHT = 3.2  # inches of a plot, without its legend

@@ -299,3 +299,10 @@ def _safe_warning(
 
 def _print_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     write("".join(traceback.format_exception(kind, error, trace)).rstrip("\n"), error=True, fold=False)
+
+
+def places_below(value: float, limit: float, least: int = 3) -> int:
+    """How many decimals, ``least`` or more, a value needs to be seen below a limit; ``least`` where it is not below."""
+    return next(
+        (places for places in range(least, 12) if not value < limit or round(value, places) < limit), 12
+    )

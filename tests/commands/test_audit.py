@@ -257,8 +257,15 @@ def test_what_does_not_fit_is_refused_before_any_work(small: Any, tmp_path: Path
         audit(two, [three], small.choice("two"), tmp_path / "a")
     with pytest.raises(RecipeError, match="did you mean 'label_loyalty'"):
         AuditChoice(limits={"label_loyality": 1.0})
-    with pytest.raises(RecipeError, match=r"(?s)which no model reaches.*give 0.95 for 95 %"):
-        AuditChoice(limits={"label_loyalty": 95})
+    for limit, remedy in (
+        (95, "give 0.95 for 95 %"),
+        (1.0000001, "is 1.0000001"),
+        (float("nan"), "nan"),
+        ("0.9", "'0.9'"),
+    ):
+        with pytest.raises(RecipeError, match=remedy):
+            AuditChoice(limits={"label_loyalty": limit})  # pyright: ignore[reportArgumentType]
+    assert AuditChoice(limits={"response_slope": 1.05, "label": 1}).limits["response_slope"] == 1.05
     with pytest.raises(GradistillError, match="nowhere"):
         audit(two, [two], small.choice("two"), tmp_path / "a", AuditChoice(split="nowhere"))
     assert not (tmp_path / "a").exists()

@@ -11,11 +11,13 @@ import pytest
 from transformers import AutoConfig
 
 from families import FAMILIES, HIDDEN_ATTENTION, build
+from gradistill.cli import tune_command
+from gradistill.cli.options import DistillationRecipe
 from gradistill.commands.default_recipe import MOST_TOKENS, default_recipe
 from gradistill.commands.project_file import read_project
 from gradistill.data.prompt_template import PromptedTeacher
 from gradistill.data.teacher_answers import TeacherAnswers
-from gradistill.models.attention import shows_attention
+from gradistill.models.attention import COMPARABLE, has_comparable_attention
 from gradistill.recipe import load_recipe
 from small import logged
 from typed_command import exit_code
@@ -26,12 +28,12 @@ def chosen(teacher: Any, *changes: str) -> tuple[str, list[str]]:
     lines: list[str] = []
     with logged(lines):
         recipe = default_recipe(teacher, lambda method: load_recipe(method, changes=changes))
-    assert all(change.split("=")[1].strip("'") in str(recipe.model_dump()) for change in changes)
     return recipe.method, lines
 
 
 def test_of_most_teachers_attention_is_compared(small: Any) -> None:
-    assert chosen(str(small.teachers["two"])) == ("coalition_minilm", [])
+    for teacher in (small.teachers["two"], str(small.teachers["two"])):
+        assert chosen(teacher) == ("coalition_minilm", [])
     assert chosen(str(small.teachers["two"]), "student.layers=1", f"training.max_length={MOST_TOKENS}") == (
         "coalition_minilm", [],
     )  # fmt: skip
@@ -41,8 +43,8 @@ def test_of_most_teachers_attention_is_compared(small: Any) -> None:
     ("change", "why"),
     [
         ("student.checkpoint=minilm-l6", "the student is not cut from its teacher"),
-        ("student.width=8", "a narrower student"),
-        ("student.size=60MB", "a narrower student"),
+        ("student.width=8", "a student of another width"),
+        ("student.size=60MB", "a student of another width"),
         ("training.max_length=513", "attention over 513 tokens"),
         ("teacher.template='{text}'", "nothing but its predictions"),
     ],
@@ -75,14 +77,27 @@ def test_of_a_teacher_that_is_no_model_predictions_alone_are_learned(small: Any)
         assert chosen(teacher)[0] == "coalition"
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_the_configuration_tells_what_a_look_inside_finds(family: str) -> None:
-    """The objectives' contract refuses attention of HIDDEN_ATTENTION and compares all other: by forward passes."""
-    assert shows_attention(build(family, labels=2, seed=0).config) == (family not in HIDDEN_ATTENTION)
+def test_types_of_comparable_attention_are_those_that_the_contract_compares() -> None:
+    """By forward passes in tests/objectives/test_contract.py, which refuses attention of HIDDEN_ATTENTION."""
+    types = {family: build(family, labels=2, seed=0).config.model_type for family in FAMILIES}
+    assert {name for family, name in types.items() if family not in HIDDEN_ATTENTION} == COMPARABLE
 
 
-def test_what_transformers_has_no_classifier_for_shows_nothing() -> None:
-    assert not shows_attention(AutoConfig.for_model("vit"))
+@pytest.mark.parametrize("name", ["diffllama", "minimax", "deepseek_v2", "vit"])
+def test_what_has_the_mark_of_transformers_alone_is_not_comparable(name: str) -> None:
+    """Code of its own, no attention in some layers, keys and values of two widths."""
+    assert not has_comparable_attention(AutoConfig.for_model(name))
+
+
+def test_a_search_has_one_method(small: Any) -> None:
+    """Which of the defaults holds is settled before it, also where a searched field decides it."""
+    for search, method in (
+        ("training.learning_rate=1e-4,1e-3", "coalition_minilm"),
+        ("student.width=8,16", "coalition"),
+    ):
+        options = tune_command.SearchOptions(search=[search])
+        found = options.tuning(str(small.teachers["two"]), DistillationRecipe(), None)
+        assert {found.resolve(()).method, found.resolve(("training.max_length=1024",)).method} == {method}
 
 
 def test_a_teacher_of_hidden_attention_is_distilled_by_default(
@@ -91,7 +106,9 @@ def test_a_teacher_of_hidden_attention_is_distilled_by_default(
     """Through the command line, and from a project file without a method."""
     folder = tmp_path / "mpnet"
     build("mpnet", labels=2, seed=0).save_pretrained(folder)
-    assert chosen(str(folder))[1] == ["method: coalition, as the teacher's attention cannot be looked into"]
+    assert chosen(str(folder))[1] == [
+        "method: coalition, as attention of mpnet is not known to be comparable"
+    ]
     data = json.dumps(str(small.tables["two"]))
     for teacher, method in ((folder, "coalition"), (small.teachers["two"], "coalition_minilm")):
         file = tmp_path / "gradistill.yaml"
@@ -100,6 +117,9 @@ def test_a_teacher_of_hidden_attention_is_distilled_by_default(
             f"teacher: {{fine_tuned: {json.dumps(str(teacher))}}}\nstudent: {{layers: 1}}\noutput: out\n"
         )
         assert read_project(file).distillation.method == method
+    teacher = f"{{model: {json.dumps(str(small.base))}, max_length: 1024}}"
+    file.write_text(f"data: {{source: {data}}}\nteacher: {teacher}\noutput: out\n")
+    assert read_project(file).distillation.method == "coalition"  # its student reads as much
     command = ("distill", "--teacher", str(small.teachers["two"]), "--data", str(small.tables["two"]))
     shorter = ("--label-column", "label", "--text-columns", "text", "--student-layers", "1", "--epochs", "1")
     assert exit_code(monkeypatch, (*command, *shorter, "--output", str(tmp_path / "out"))) == 0

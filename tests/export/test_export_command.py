@@ -213,7 +213,7 @@ def test_choices_that_cannot_be() -> None:
     for fields, message in (
         ({"quantize": "int4"}, "quantize is 'int4'"),
         ({"limits": {"lable_loyalty": 1.0}}, "did you mean 'label_loyalty'"),
-        ({"limits": {"teacher_label": 1.01}}, "which no model reaches"),
+        ({"limits": {"teacher_label": 1.01}}, "the limit of teacher_label is 1.01"),
         ({"least_loyalty": 2.0}, "least_loyalty of ExportChoice is 2.0"),
         ({"embedding_bits": 2}, "embedding_bits is 2"),
         ({"embedding_bits": 4}, "nothing is quantised"),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
 from gradistill.data.word_scores import WordScore
-from gradistill.report.number_text import decimal, decimal_below
+from gradistill.report.number_text import decimal, decimal_below, decimal_limit
 from gradistill.report.run_summary import audit_view
 from gradistill.report.terminal import AWAY, TOWARD, Explanation, heat_map, render, results_table
 from hostile import with_hostile
@@ -229,4 +229,10 @@ def test_a_value_is_seen_below_its_limit() -> None:
     assert [decimal_below(value, limit) for value, limit in ((None, 1), (0.5, None), (1.0, 0.9))] == [
         None, "0.500", "1.000",
     ]  # fmt: skip
+    assert [decimal_limit(limit) for limit in (1, 0.9504, 0.2133, None)] == [
+        "1.000",
+        "0.9504",
+        "0.2133",
+        None,
+    ]
     assert decimal_below(np.nextafter(1.0, 0.0), 1.0) == "1.000000000000"  # as far as doubles are read

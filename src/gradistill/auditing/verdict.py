@@ -13,6 +13,7 @@ from typing import Any
 from gradistill.auditing.figure_titles import title_of
 from gradistill.auditing.per_example import flat
 from gradistill.auditing.slices import MIN_ROWS, ranked
+from gradistill.printing import places_below
 
 PASS, WARN, FAIL = "pass", "warn", "fail"
 OUTCOMES = (PASS, WARN, FAIL)
@@ -199,7 +200,10 @@ def _compared(
 def _own_limit(name: str, figure: Mapping[str, Any] | None, limit: float) -> dict[str, Any]:
     value = (figure or {}).get("value")
     outcome = FAIL if value is None or value < limit else PASS
-    reason = "not measured" if value is None else _number(value) + (f", below {limit:g}" * (outcome == FAIL))
+    shown = (
+        _number(value) if outcome == PASS or value is None else f"{value:.{places_below(value, limit, 2)}f}"
+    )
+    reason = "not measured" if value is None else shown + (f", below {limit:g}" * (outcome == FAIL))
     return {"name": f"{name} (--fail-under)", "figure": name, "value": value, "limit": limit,
             "warn_limit": None, "fail_limit": limit, "outcome": outcome, "reason": reason}  # fmt: skip
 

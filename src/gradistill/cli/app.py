@@ -147,7 +147,7 @@ def methods(
     if name is None:
         rows = [{"method": e.method, "step": e.cost, "what it does": e.summary} for e in catalogue()]
         show(results_table(rows))
-        write(f"Default: {DEFAULT_METHOD}, or {OUTPUTS_METHOD} without attention.")
+        write(f"Default: {DEFAULT_METHOD} or {OUTPUTS_METHOD}, by the teacher.")
         write("All about one: gradistill methods NAME")
     else:
         entry = entry_of(name)

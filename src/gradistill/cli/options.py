@@ -155,7 +155,10 @@ Settings = Annotated[
     str, typer.Option("--settings", help="authors: the papers' settings for the task, if any; default: ours.")
 ]
 StudentLayers = Annotated[
-    int | None, typer.Option("--student-layers", help="Blocks taken from the teacher (default: half).")
+    int | None,
+    typer.Option(
+        "--student-layers", help="Blocks taken from the teacher (default: as --layer-map lists, or half)."
+    ),
 ]
 StudentWidth = Annotated[
     int | None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,11 +20,17 @@ from gradistill.cli.options import (
     output_option,
     write_result,
 )
+from gradistill.commands.defaults import OUTPUTS_METHOD
 from gradistill.printing import show
 
 if TYPE_CHECKING:  # what is loaded when the command runs
     from gradistill.commands.tune import Tuning
     from gradistill.recipe import Recipe
+
+logger = logging.getLogger(__name__)
+
+SETTLES = ("student.width", "student.size", "student.checkpoint", "training.max_length")
+"""Fields on which it depends whether attention can be compared."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,12 +66,20 @@ class SearchOptions:
         from gradistill.commands.search_space import searched
         from gradistill.commands.tune import Tuning
 
+        fields = tuple(map(searched, self.search or ()))
+        method = recipe.method
+        if method is None and recipe.recipe is None:  # one for all trials
+            settles = [field.field for field in fields if field.field in SETTLES]
+            method = OUTPUTS_METHOD if settles else recipe.load_for(teacher, task).method
+            if settles:
+                logger.info(f"method: {method}, as {settles[0]} is searched: attention may differ")
+
         def resolve(changes: Sequence[str]) -> Recipe:
-            return recipe.load_for(teacher, task, changes)
+            return recipe.load(method, task, changes)
 
         bounds = 60.0 if self.minutes is None and self.trials is None else self.minutes
         aim = tuple(name.strip() for name in self.maximize.split("+"))
-        return Tuning(resolve, tuple(map(searched, self.search or ())), aim, bounds, self.trials)
+        return Tuning(resolve, fields, aim, bounds, self.trials)
 
 
 def tune(

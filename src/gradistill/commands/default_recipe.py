@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from os import PathLike
 from typing import Any
 
 from gradistill.commands.defaults import DEFAULT_METHOD, OUTPUTS_METHOD, TOKEN_METHOD, tags_words
 from gradistill.commands.prepared_words_run import teacher_paths
 from gradistill.commands.text_lengths import trained_length
 from gradistill.errors import GradistillError
-from gradistill.models.attention import shows_attention
+from gradistill.models.attention import has_comparable_attention
 from gradistill.models.loading import load_config
 from gradistill.recipe import Recipe, StudentSettings
 
@@ -20,10 +21,11 @@ MOST_TOKENS = 512
 """Of a text whose attention is compared: the memory for it grows with their square. BERT reads as many."""
 
 
-def default_recipe(teacher: Any, load: Callable[[str], Recipe]) -> Recipe:
+def default_recipe(teacher: Any, load: Callable[[str], Recipe], *, max_length: int | None = None) -> Recipe:
     """What ``load`` returns for the default method of a student of this teacher, which is as ``distill`` takes it.
 
-    Where attention of both cannot be compared, a line says why, and the method learns from outputs alone.
+    Where attention of both is not compared, the method learns from outputs alone, and a line has the reason.
+    ``max_length`` is that of a teacher which is not trained yet: its student reads as much, if not set otherwise.
 
     Example: ``default_recipe("runs/teacher", load_recipe)``
     """
@@ -31,7 +33,8 @@ def default_recipe(teacher: Any, load: Callable[[str], Recipe]) -> Recipe:
         return load(TOKEN_METHOD)
     recipe = load(DEFAULT_METHOD)
     prompted = recipe.teacher.template is not None
-    why = _hidden_attention(None if prompted else teacher, recipe.student, recipe.training.max_length)
+    length = recipe.training.max_length or max_length
+    why = _hidden_attention(None if prompted else teacher, recipe.student, length)
     if why is None:
         return recipe
     logger.info(f"method: {OUTPUTS_METHOD}, as {why}")
@@ -39,19 +42,22 @@ def default_recipe(teacher: Any, load: Callable[[str], Recipe]) -> Recipe:
 
 
 def _hidden_attention(teacher: Any, student: StudentSettings, max_length: int | None) -> str | None:
-    """Why attention of student and teacher cannot be compared, as far as configurations tell; or None."""
-    if not isinstance(teacher, str):
+    """Why attention of student and teacher is not compared, by their configurations; None where it is."""
+    if not isinstance(teacher, str | PathLike):
         return "nothing but its predictions is seen of the teacher"
     if student.checkpoint is not None:
         return "the student is not cut from its teacher"
     if student.width is not None or student.size is not None:
-        return "a narrower student has fewer attention heads than its teacher"
-    tokens = max_length or trained_length(teacher) or 0
+        return (
+            "a student of another width, which a size may bring, has other attention heads than its teacher"
+        )
+    tokens = max_length or trained_length(str(teacher)) or 0
     if tokens > MOST_TOKENS:
         return f"attention over {tokens:,} tokens takes too much memory to be compared"
     try:
-        return (
-            None if shows_attention(load_config(teacher)) else "the teacher's attention cannot be looked into"
-        )
-    except GradistillError:  # whatever loads the teacher says what is wrong
+        config = load_config(str(teacher))
+    except GradistillError:  # it is raised again where the teacher is loaded
         return None
+    if has_comparable_attention(config):
+        return None
+    return f"attention of {config.model_type} is not known to be comparable"

@@ -220,7 +220,9 @@ def read_project(file: Path) -> Project:
             return recipe.model_copy(update={"student": settings})
 
         named = student.method or (TOKEN_METHOD if data.kind == "tokens" else None)
-        distillation = load(named) if named else default_recipe(_one_model(plan.teacher, base), load)
+        distillation = load(named) if named else default_recipe(
+            _one_model(plan.teacher, base), load, max_length=plan.teacher.max_length
+        )  # fmt: skip
     if plan.teacher.template is not None:
         with _at(file, ("teacher", "template"), lines):
             distillation = _with_prompt(distillation, plan.teacher.template)

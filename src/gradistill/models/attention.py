@@ -14,23 +14,24 @@ from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import (
-    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
-    AttentionInterface,
-    AttentionMaskInterface,
-    PreTrainedConfig,
-)
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from gradistill.models.tracing import config_of, unwrapped
 
+COMPARABLE = frozenset({
+    "albert", "bert", "camembert", "distilbert", "electra", "eurobert", "gemma3_text", "gpt2", "llama", "mobilebert",
+    "modernbert", "nomic_bert", "qwen2", "qwen3", "roberta", "xlm-roberta",
+})  # fmt: skip
+"""Types of models whose attention is known to be comparable: one in every layer, all of one width, in transformers'
+AttentionInterface. Classes have a mark of the last (``_supports_attention_backend``), also where the others fail."""
 
-def shows_attention(config: PreTrainedConfig) -> bool:
-    """Whether classifiers of a configuration leave their attention to transformers' AttentionInterface, where it can be
-    looked into: the answer before any weights are loaded."""
-    kind: Any = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.get(type(config), None)
-    return kind is not None and kind._supports_attention_backend
+
+def has_comparable_attention(config: PreTrainedConfig) -> bool:
+    """Whether it is known of a configuration alone, before any weights are loaded. Of other types a look inside finds
+    it (``Probe.find``)."""
+    return config.model_type in COMPARABLE
 
 
 @contextmanager

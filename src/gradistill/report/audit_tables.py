@@ -13,7 +13,7 @@ from typing import Any
 from gradistill.auditing.figure_titles import title_of
 from gradistill.auditing.per_example import CHALLENGE
 from gradistill.report.model_card import public_name
-from gradistill.report.number_text import count, decimal, decimal_below, interval
+from gradistill.report.number_text import count, decimal, decimal_below, decimal_limit, interval
 
 UP, DOWN = "↑", "↓"
 DIRECTIONS = {
@@ -83,7 +83,7 @@ def cell(estimate: Any, limit: Any = None) -> TableCell | None:
         interval=shown and shown + CLIPPED * bool(estimate.get("clipped")),
         n=count(estimate.get("n")),
         skipped=None if skipped == "0" else skipped,
-        limit=decimal(limit),
+        limit=decimal_limit(limit),
         floor=decimal(estimate.get("floor")),
         gain=decimal(estimate.get("gain")),
         reference=decimal(reference.get("value") if isinstance(reference, Mapping) else reference),
@@ -168,7 +168,7 @@ def failures(audit: Mapping[str, Any]) -> list[dict[str, str | None]]:
             "student": names.get(str(entry.get("student")), public_name(str(entry.get("student")))),
             "figure": title_of(_last(entry)),
             "value": decimal_below(entry.get("value"), entry.get("limit")),
-            "limit": decimal(entry.get("limit")),
+            "limit": decimal_limit(entry.get("limit")),
         }
         for entry in audit.get("failed") or []
     ]

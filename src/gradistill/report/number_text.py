@@ -7,6 +7,8 @@ from math import isfinite
 from numbers import Real
 from typing import Any
 
+from gradistill.printing import places_below
+
 
 def finite(value: Any) -> float | None:
     """The value as a float, ``None`` where it is no finite number."""
@@ -20,13 +22,16 @@ def decimal(value: Any, places: int = 3) -> str | None:
     return None if number is None else f"{number:z.{places}f}"
 
 
+def decimal_limit(limit: Any) -> str | None:
+    """A limit with all its digits, and three decimals at least."""
+    number = finite(limit)
+    return None if number is None else max(f"{number:.3f}", f"{number:.12g}", key=len)
+
+
 def decimal_below(value: Any, limit: Any) -> str | None:
     """As ``decimal``, with the places that a value needs to be seen below its limit: .9996 is not 1.000."""
     number, least = finite(value), finite(limit)
-    if number is None or least is None or number >= least:
-        return decimal(value)
-    places = next((places for places in range(3, 12) if round(number, places) < least), 12)
-    return decimal(value, places)
+    return decimal(value, 3 if number is None or least is None else places_below(number, least))
 
 
 def count(value: Any) -> str | None:
