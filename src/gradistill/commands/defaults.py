@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 DEFAULT_METHOD = "coalition_minilm"
-"""Of a student whose method is not named: the best means over five tasks in metric, labels and response."""
+"""Of a student whose method is not named: over five tasks the best means of metric and response."""
 OUTPUTS_METHOD = "coalition"
 """The same where attention of teacher and student cannot be compared: it learns from outputs alone."""
 TOKEN_METHOD = "kd"
