@@ -40,16 +40,9 @@ from gradistill.data.changed_copies import Copy
 
 ENTAILMENT = 0
 STUDENTS = (
-    "random_head",
-    "kd",
-    "adkd",
-    "minilm",
-    "rationale",
-    "coalition",
-    "coalition_minilm",
-    "coalition_rationale",
+    "random_head", "kd", "adkd", "minilm", "rationale", "coalition", "coalition_minilm", "coalition_rationale",
     "second",
-)
+)  # fmt: skip
 PEOPLE = ("doctor", "lawyer", "artist", "judge", "student", "tourist", "author", "baker", "nurse", "farmer")
 ACTS = ("saw", "thanked", "helped", "followed", "called", "advised")
 DOINGS = ("danced", "slept", "waited", "laughed", "arrived", "ran")

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from math import inf, isfinite
+from typing import TypeGuard
 
 REMEDY = "To do: "
 """What the line of an error begins with that says what to do."""
@@ -133,6 +134,11 @@ def refuse_others(what: str, value: object, known: Sequence[object]) -> None:
         raise RecipeError(what, expected=f"{', '.join(first)} or {last}", remedy="choose one of them")
 
 
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Whether a value is a finite number, and no truth value, which Python counts as one."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+
+
 def check_number(
     choice: object,
     name: str,
@@ -147,8 +153,7 @@ def check_number(
     Example: ``check_number(ExportChoice(), "least_loyalty", least=0.0, most=1.0)``
     """
     value = getattr(choice, name)
-    number = isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
-    if number and least <= value <= most and above < value < below:
+    if is_number(value) and least <= value <= most and above < value < below:
         return
     ends = {"of at least": least, "above": above, "of at most": most, "below": below}
     limits = " and ".join(f"{word} {end:g}" for word, end in ends.items() if isfinite(end))

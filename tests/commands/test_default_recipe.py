@@ -132,4 +132,4 @@ def test_a_teacher_that_tags_words_has_a_method_of_its_own(tmp_path: Path) -> No
     methods = partial(default_recipe, load=load_recipe)
     assert methods(str(tmp_path)).method == "kd"
     for other in (str(tmp_path / "nothing"), str(tmp_path / "config.json")):
-        assert methods(other).method == "coalition_minilm"  # what loads it says what is wrong
+        assert methods(other).method == "coalition_minilm"  # it is refused where it is loaded

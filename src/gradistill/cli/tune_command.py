@@ -29,9 +29,6 @@ if TYPE_CHECKING:  # what is loaded when the command runs
 
 logger = logging.getLogger(__name__)
 
-SETTLES = ("student.width", "student.size", "student.checkpoint", "training.max_length")
-"""Fields on which it depends whether attention can be compared."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class SearchOptions:
@@ -63,13 +60,14 @@ class SearchOptions:
 
     def tuning(self, teacher: str, recipe: DistillationRecipe, task: str | None) -> Tuning:
         """The search for a recipe of its student. Raises RecipeError for a field that cannot be searched."""
+        from gradistill.commands.default_recipe import DECIDING
         from gradistill.commands.search_space import searched
         from gradistill.commands.tune import Tuning
 
         fields = tuple(map(searched, self.search or ()))
         method = recipe.method
         if method is None and recipe.recipe is None:  # one for all trials
-            settles = [field.field for field in fields if field.field in SETTLES]
+            settles = [field.field for field in fields if field.field in DECIDING]
             method = OUTPUTS_METHOD if settles else recipe.load_for(teacher, task).method
             if settles:
                 logger.info(f"method: {method}, as {settles[0]} is searched: attention may differ")

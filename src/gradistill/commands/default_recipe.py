@@ -21,6 +21,10 @@ MOST_TOKENS = 512
 """Of a text whose attention is compared: the memory for it grows with their square. BERT reads as many."""
 
 
+DECIDING = ("student.checkpoint", "student.width", "student.size", "training.max_length")
+"""Fields of a recipe on which its default method depends (``_hidden_attention``)."""
+
+
 def default_recipe(teacher: Any, load: Callable[[str], Recipe], *, max_length: int | None = None) -> Recipe:
     """What ``load`` returns for the default method of a student of this teacher, which is as ``distill`` takes it.
 

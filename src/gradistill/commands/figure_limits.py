@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from math import isfinite
 
-from gradistill.errors import RecipeError, nearest
+from gradistill.errors import RecipeError, is_number, nearest
 
 _LOYALTY = "_loyalty"
 
@@ -29,13 +28,11 @@ def check_limits(
             raise RecipeError(
                 f"a limit for {name!r}", expected=f"a figure of the {owner}", remedy=nearest(name, known)
             )
-        number = isinstance(limit, int | float) and not isinstance(limit, bool) and isfinite(limit)
-        if not number or (name in shares and limit > 1):
-            per_cent = f"give {limit / 100:g} for {limit:g} %" if number and 10 <= limit <= 100 else None
+        share, number = name in shares, is_number(limit)
+        if not number or (share and limit > 1):
+            per_cent = number and 10 <= limit <= 100
             raise RecipeError(
                 f"the limit of {name} is {limit!r}",
-                expected="a number, 1 at most: the figure is a share or a correlation"
-                if name in shares
-                else "a number",
-                remedy=per_cent or "correct it, or leave it out",
+                expected="a number" + ", 1 at most: the figure is a share or a correlation" * share,
+                remedy=f"give {limit / 100:g} for {limit:g} %" if per_cent else "correct it, or leave it out",
             )

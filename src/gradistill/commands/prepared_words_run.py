@@ -125,7 +125,7 @@ def with_student(teacher: AnyTeacher, recipe: Recipe) -> Recipe:
             remedy="drop student.width, and give --student CHECKPOINT",
         )
     logger.info(f"student: {PACKAGED}, as no --student was given and none is cut from such a teacher")
-    return recipe.model_copy(update={"student": settings.model_copy(update={"checkpoint": PACKAGED})})
+    return recipe.with_student_fields(checkpoint=PACKAGED)
 
 
 def prepared_words_run(

@@ -214,10 +214,7 @@ def read_project(file: Path) -> Project:
 
         def load(method: str) -> Recipe:
             recipe = load_recipe(method, changes=changes, authors_settings=False)
-            if checkpoint is None:
-                return recipe
-            settings = recipe.student.model_copy(update={"checkpoint": checkpoint})
-            return recipe.model_copy(update={"student": settings})
+            return recipe if checkpoint is None else recipe.with_student_fields(checkpoint=checkpoint)
 
         named = student.method or (TOKEN_METHOD if data.kind == "tokens" else None)
         distillation = load(named) if named else default_recipe(

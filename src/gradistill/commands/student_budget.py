@@ -84,5 +84,4 @@ def _fitted(recipe: Recipe, fitting: Fitting) -> Recipe:
             f"no student of {fitting.source}'s width fits into {settings.size}, so this one starts from random "
             f"weights: pre-train it first (gradistill pretrain), raise the size{counted}"
         )
-    settled = {"layers": found.layers, "width": found.width, "embedding_rank": found.rank}
-    return recipe.model_copy(update={"student": settings.model_copy(update=settled)})
+    return recipe.with_student_fields(layers=found.layers, width=found.width, embedding_rank=found.rank)

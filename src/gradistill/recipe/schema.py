@@ -254,6 +254,10 @@ class Recipe(Strict):
         """The recipe as it is written to files, cards and messages: plain values, secrets left out."""
         return redacted(self.as_dict())
 
+    def with_student_fields(self, **fields: Any) -> Recipe:
+        """The same recipe with other fields of the student, which are not checked: they were settled by us."""
+        return self.model_copy(update={"student": self.student.model_copy(update=fields)})
+
     def with_template(self, template: str | None) -> Recipe:
         """The same recipe with the prompt that the teacher reads each row in; None for none."""
         return self.model_copy(update={"teacher": TeacherSettings(template=template)})
@@ -290,7 +294,7 @@ class Recipe(Strict):
             return found
         left_open = [name for name in SETTLED_BY_SIZE if getattr(self.student, name) is None]
         settled = {name: n for name in left_open if isinstance(n := student.get(name), int)}
-        return found.model_copy(update={"student": self.student.model_copy(update=settled)})
+        return found.with_student_fields(**settled)
 
     def as_yaml(self) -> str:
         return yaml.safe_dump(self.as_written(), sort_keys=False, allow_unicode=True)
