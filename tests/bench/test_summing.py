@@ -13,7 +13,7 @@ from scipy import stats
 from gradistill.auditing.comparison import holm
 from gradistill.bench.plan import BenchPlan, read_plan
 from gradistill.bench.results import range_of, summary
-from gradistill.report.bench_page import bench_rows, bench_tables
+from gradistill.report.bench_page import bench_page, bench_rows, bench_tables
 
 
 def plan_of(folder: Path) -> BenchPlan:
@@ -161,7 +161,20 @@ def test_intervals_over_seeds_stay_in_the_range_of_the_figure_and_say_so(tmp_pat
     found = row["figures"]["accuracy"]
     assert (found["low"], found["high"], found["clipped"]) == (pytest.approx(low), 1.0, True)
     assert row["figures"]["retention"]["high"] == pytest.approx(1 / 0.9)
-    assert "†" in bench_tables(summary(lines, [], {}, plan_of(tmp_path)))
+    tables = bench_tables(summary(lines, [], {}, plan_of(tmp_path)))
+    assert "‡" in tables
+    assert "†" not in tables
+
+
+def test_a_figure_on_which_a_method_trains_is_marked(tmp_path: Path) -> None:
+    lines = [line("sst2", method, seed, 0.8) for method in ("kd", "adkd") for seed in range(2)]
+    for entry in lines:
+        if entry["method"] == "adkd":
+            entry["loyalty"]["saliency"]["trained_on"] = ["attribution_map"]
+    found = summary(lines, [], {}, plan_of(tmp_path))
+    assert [entry["trained_on"] for entry in found["over_tasks"]] == [[], ["saliency loyalty"]]
+    for shown in (bench_tables(found), bench_page(found)):
+        assert shown.count("†") == 3  # over tasks, of the task, and what it means
 
 
 def test_seeds_that_agree_have_no_interval(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from gradistill.auditing.per_example import (
 from gradistill.auditing.predicted_labels import disagreements, label_pairs, label_rows
 from gradistill.auditing.slices import by_values, worst_slices
 from gradistill.auditing.statistics import Estimate
+from gradistill.auditing.trained_figures import marked
 from gradistill.auditing.word_examiner import StudentWords
 from gradistill.data import Task
 
@@ -106,7 +107,8 @@ class Audited:
     ``columns``. ``reference``: how far a second teacher agrees with the first. ``cascade``: the figures of agreement
     with the head random, then with the last block too, and so on. ``slices``: the values of columns of the data, one a
     row. ``tables``: the tables of labels of each student, where they do not follow from ``columns``. ``when_random``:
-    how far the teacher's maps agree with those under random weights.
+    how far the teacher's maps agree with those under random weights. ``trained``: the figures of each student that its
+    objectives train on (``trained_figures``).
     """
 
     names: list[str]
@@ -121,6 +123,7 @@ class Audited:
     slices: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
     when_random: Mapping[str, Estimate] = field(default_factory=dict)
     tables: list[dict[str, Any]] = field(default_factory=list)
+    trained: list[dict[str, list[str]]] = field(default_factory=list)
 
     def floor(self, k: int) -> dict[str, float]:
         """The floors of the k-th student's figures of agreement."""
@@ -152,9 +155,12 @@ def summed_up(
     for k, name in enumerate(audited.names):
         figures = _figures(audited, k, seed)
         failed += _under(name, figures, limits)
+        trained = audited.trained[k] if audited.trained else {}
+        shown = _with_reference(as_dict(figures), audited.reference)
         students.append({
-            **about["students"][k], "name": name, "verdict": _verdict(flat(figures)),
-            "figures": _with_reference(as_dict(figures), audited.reference), **_parts(audited, k, task, seed),
+            **about["students"][k], "name": name, "verdict": _verdict(flat(figures), trained),
+            "figures": {group: marked(named, trained) for group, named in shown.items()},
+            **_parts(audited, k, task, seed),
             **({"cascade": _cascade(audited.cascade[k])} if audited.cascade else {}),
         })  # fmt: skip
     words = [[own.columns for own in part] for part in audited.words]
@@ -285,7 +291,7 @@ def _under(
     ]
 
 
-def _verdict(figures: Mapping[str, Estimate]) -> str:
+def _verdict(figures: Mapping[str, Estimate], trained: Mapping[str, Sequence[str]]) -> str:
     parts = []
     if "span" in figures:
         parts.append(f"gives {figures['label'].value:.0%} of the words the tag of its teacher")
@@ -301,7 +307,8 @@ def _verdict(figures: Mapping[str, Estimate]) -> str:
     if "response" in figures:
         response = figures["response"]
         between = f" ({response.low:.2f}–{response.high:.2f})" if isfinite(response.low) else ""
-        parts.append(f"reacts to changed words as its teacher with r = {response.value:.2f}{between}")
+        own = ", on which it was trained" if "response" in trained else ""
+        parts.append(f"reacts to changed words as its teacher with r = {response.value:.2f}{between}{own}")
     return ", and ".join(parts) or "was not compared: its figures are not defined on these rows"
 
 

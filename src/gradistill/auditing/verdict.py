@@ -13,6 +13,7 @@ from typing import Any
 from gradistill.auditing.figure_titles import title_of
 from gradistill.auditing.per_example import flat
 from gradistill.auditing.slices import MIN_ROWS, ranked
+from gradistill.auditing.trained_figures import KEY, MARK
 from gradistill.printing import places_below
 
 PASS, WARN, FAIL = "pass", "warn", "fail"
@@ -180,6 +181,7 @@ def _checked(limit: Limit, figure: Mapping[str, Any] | None) -> dict[str, Any] |
         text += f", {beyond} {_number(limit.fail if under else decisive)}"
     if few and outcome == WARN:
         text += f", on {figure['n']} examples only"
+    text += "; the student was trained on it" if figure.get(KEY) else ""
     reason = f"{text}; {figure['about']}" if figure.get("about") else text
     return shared | {"value": figure.get("value"), "limit": decisive, "outcome": outcome, "reason": reason}
 
@@ -216,6 +218,13 @@ def _notes(student: Mapping[str, Any], figures: Mapping[str, Mapping[str, Any]])
     """What a reader of the figures should know, and no limit is set on."""
     at_floor = [title_of(name) for name, figure in figures.items() if _reaches_floor(figure)]
     notes = []
+    by_objective: dict[str, list[str]] = {}
+    for name, figure in figures.items():
+        if figure.get(KEY):
+            by_objective.setdefault(" and ".join(figure[KEY]), []).append(title_of(name))
+    for objectives, titles in by_objective.items():
+        notes.append(f"trained by {objectives} on what some figures measure ({MARK}), which favours it there: "
+                     f"{_listed(titles)}")  # fmt: skip
     if at_floor:
         notes.append(
             f"within its interval of the floor, as a student with a random head would be: {_listed(at_floor)}"

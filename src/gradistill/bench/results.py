@@ -18,6 +18,7 @@ from scipy import stats
 from gradistill.auditing.comparison import holm
 from gradistill.auditing.loyalty_measures import NAMES
 from gradistill.auditing.statistics import EQUAL, Bounds
+from gradistill.auditing.trained_figures import KEY, marked
 from gradistill.bench.plan import BenchPlan
 from gradistill.recipe.catalogue import catalogue
 
@@ -98,10 +99,13 @@ def _row(lines: Sequence[Line], baseline: Sequence[Line], is_baseline: bool) -> 
     return {
         "method": lines[0]["method"],
         "seeds": sorted(of_seed),
-        "figures": {
-            name: estimate([f[name] for f in of_seed.values() if name in f], range_of(name, lines[0]))
-            for name in names
-        },
+        "figures": marked(
+            {
+                name: estimate([f[name] for f in of_seed.values() if name in f], range_of(name, lines[0]))
+                for name in names
+            },
+            _trained(lines),
+        ),
         "apart": {}
         if is_baseline
         else {
@@ -112,6 +116,16 @@ def _row(lines: Sequence[Line], baseline: Sequence[Line], is_baseline: bool) -> 
             for name in names
         },
         "train_s": float(np.median([line["timing"]["train_s"] for line in lines])),
+    }
+
+
+def _trained(lines: Sequence[Line]) -> dict[str, list[str]]:
+    """The loyalties on which a method trains, with its objectives that do."""
+    return {
+        f"{kind} loyalty": entry[KEY]
+        for line in lines
+        for kind, entry in (line["loyalty"] or {}).items()
+        if isinstance(entry, Mapping) and entry.get(KEY)
     }
 
 
@@ -184,6 +198,9 @@ def _over_tasks(panels: Sequence[Mapping[str, Any]], plan: BenchPlan) -> list[di
                     for figure in ("metric", "response loyalty", "saliency loyalty")
                 },
                 "gains": {figure: _gain(common, name, figure) for figure in COMPARED},
+                KEY: [
+                    f for f in COMPARED if any(_estimate(_of(panel, name), f).get(KEY) for panel in common)
+                ],
             }
             for name in names
         ]
@@ -194,9 +211,12 @@ def _of(panel: Mapping[str, Any], method: str) -> Mapping[str, Any]:
     return next((row for row in panel["rows"] if row["method"] == method), {})
 
 
+def _estimate(row: Mapping[str, Any], figure: str) -> Mapping[str, Any]:
+    return row.get("figures", {}).get(figure) or {}
+
+
 def _value(row: Mapping[str, Any], figure: str) -> float | None:
-    estimate = row.get("figures", {}).get(figure)
-    return estimate["value"] if estimate else None
+    return _estimate(row, figure).get("value")
 
 
 def _rank(panel: Mapping[str, Any], names: Sequence[str], method: str, figure: str) -> float | None:

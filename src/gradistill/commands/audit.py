@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from gradistill.auditing.map_checks import random_map_warnings
-from gradistill.auditing.onnx_predictor import OnnxPredictor
+from gradistill.auditing.onnx_predictor import OnnxPredictor, model_folder_of
 from gradistill.auditing.per_example import value_of
 from gradistill.auditing.shown_examples import chosen_examples
 from gradistill.auditing.summary import Audited, summed_up
@@ -35,7 +35,7 @@ from gradistill.commands.data_warnings import (
 from gradistill.commands.examination import EXAMPLES, AuditRows, Examination
 from gradistill.commands.export_cost import audit_costs
 from gradistill.commands.figure_limits import figure_of
-from gradistill.commands.identity import data_files, model_identity
+from gradistill.commands.identity import data_files, figures_trained_by, model_identity, recipe_text
 from gradistill.commands.output_folder import FolderKind, check_output, draft_folder, held, put_in_place
 from gradistill.commands.row_sample import drawn_rows
 from gradistill.commands.run_record import described, versions
@@ -164,14 +164,18 @@ def audit(
     with held(output, AUDIT), draft_folder(output) as draft:
         check_output(output, AUDIT, overwrite=overwrite)  # another process may have finished meanwhile
         slices = {name: rows[CARRIED + name][:] for name in choice.slices}
-        audited = replace(examination.audited(draft), slices=slices)
+        described_students = [_described(student) for student in models.students]
+        trained = [
+            figures_trained_by(student.get("recipe"), choice.method.name) for student in described_students
+        ]
+        audited = replace(examination.audited(draft), slices=slices, trained=trained)
         about = {
             "data": {"task": splits.task.name, "split": choice.split, "rows": len(rows),
                      "source": Path(data.name).name, "positive": splits.task.positive_label,
                      "files": data_files(data.source, choice.split, splits.task),
                      **_without_labels(splits, choice.split)},
             "teacher": _described(models.teacher),
-            "students": [_described(student) for student in models.students],
+            "students": described_students,
             "reference": None if models.reference is None else _described(models.reference),
             "settings": _settings(choice, models),
             "texts": {"max_length": length, **_windows(examination),
@@ -319,7 +323,11 @@ def _described(model: AuditModel) -> dict[str, Any]:
     found = {"name": Path(model.name).name, "kind": model.kind.split(" ", 1)[1]}
     if model.members:
         return found | {"models": [_described(member) for member in model.members]}
-    return found | ({} if file is None else {"file": file.name, "sha256": checksum_of(file)})
+    if file is None:
+        return found
+    exported = {"file": file.name, "sha256": checksum_of(file)}
+    recipe = recipe_text(model_folder_of(file))
+    return found | exported | ({"recipe": recipe} if recipe else {})
 
 
 def _without_labels(splits: Splits, split: str) -> dict[str, str]:

@@ -12,14 +12,17 @@ from typing import Any
 
 import numpy as np
 
+from gradistill.auditing.methods import GradientXInput
 from gradistill.auditing.onnx_predictor import GRAPHS, MODEL, QUANTIZED, OnnxPredictor, onnx_session
 from gradistill.auditing.predictor import ClassifierPredictor
+from gradistill.auditing.trained_figures import marked
 from gradistill.commands.audit_model import AnyModel, AuditModel, other_kind, source_name, text_length
 from gradistill.commands.export_choice import TO_TEACHER, ExportChoice
 from gradistill.commands.export_cost import CostedModel, measured_costs
 from gradistill.commands.export_figures import ExportRows, ModelFigures, row_logits
 from gradistill.commands.export_quantization import counted_texts, quantized_export
 from gradistill.commands.figure_limits import figure_of
+from gradistill.commands.identity import figures_trained_by, recipe_text
 from gradistill.commands.output_folder import FolderKind, check_output, draft_folder, held, put_in_place
 from gradistill.commands.run_record import described, versions
 from gradistill.commands.text_lengths import LoadedModel, task_length, trained_windows
@@ -110,8 +113,10 @@ def export_model(
         costed += [
             CostedModel(k, tokenizer, file=predictors[k].file) for k in ("onnx", "int8") if k in predictors
         ]
+        about = _described(original)
+        trained = figures_trained_by((about or {}).get("recipe"), GradientXInput.name)
         found = {
-            "student": _described(original),
+            "student": about,
             "vocabulary": vocabulary,
             "teacher": None
             if judge is None
@@ -123,7 +128,7 @@ def export_model(
             "onnx": graph | _identity(file),
             "int8": int8 and int8 | _identity(file.with_name(QUANTIZED)),
             "parity": parity,
-            **_compared(predictors, rows, choice, logits),
+            **_compared(predictors, rows, choice, logits, trained),
             "costs": measured_costs(
                 [c for c in costed if c], rows.texts if rows and choice.timing else (), max_length
             ),
@@ -234,6 +239,7 @@ def _compared(
     rows: ExportRows | None,
     choice: ExportChoice,
     logits: Mapping[str, np.ndarray],
+    trained: Mapping[str, list[str]],
 ) -> dict[str, Any]:
     """Metrics of all models, and loyalties to the student and to the teacher. ``logits`` are those known already."""
     if rows is None:
@@ -246,7 +252,8 @@ def _compared(
     exported = [name for name in ("onnx", "int8") if name in predictors]
     found = {"student": figures.loyalties("student", exported)}
     if "teacher" in predictors:
-        found["teacher"] = figures.loyalties("teacher", ["student", *exported])
+        to_teacher = figures.loyalties("teacher", ["student", *exported])
+        found["teacher"] = {name: marked(own, trained) for name, own in to_teacher.items()}
     return {"metrics": figures.metrics(), "loyalty": found}
 
 
@@ -299,7 +306,11 @@ def _predictor(file: Path, own: AuditModel, max_length: int) -> OnnxPredictor:
 
 
 def _described(own: AuditModel) -> dict[str, Any] | None:
-    return described(_model(own), own.name, own.reader.probe) if own.reader is not None else None
+    """The student, with the recipe of its run: an audit of the export reads there what it was trained on."""
+    if own.reader is None:
+        return None
+    recipe = recipe_text(Path(own.folder)) if own.folder else None
+    return described(_model(own), own.name, own.reader.probe) | ({"recipe": recipe} if recipe else {})
 
 
 def _model(own: AuditModel) -> Any:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from gradistill.auditing.onnx_predictor import graph_files, model_folder_of
+from gradistill.auditing.trained_figures import trained_figures
 from gradistill.commands.run_folder import RECIPE
+from gradistill.commands.text_lengths import EXPORT
 from gradistill.data.data_source import Source
 from gradistill.data.split_tables import files_of
 from gradistill.data.tasks import Task
 from gradistill.errors import RecipeError
-from gradistill.io import checksum_of, digest
+from gradistill.io import checksum_of, digest, read_object
 from gradistill.models.adapters import ADAPTER_WEIGHTS, is_adapter
+from gradistill.objectives import Objective
 from gradistill.recipe.recipe_files import read_keys
+from gradistill.recipe.schema import term_of
+from gradistill.recipe.strict_yaml import load_yaml
 from gradistill.report.model_card import public_recipe
 from gradistill.store.fingerprint import of_model
 
@@ -36,7 +42,7 @@ def model_identity(model: nn.Module, folder: str) -> dict[str, Any]:
     return {
         "fingerprint": of_model(model),
         "sha256": checksum_of(weights) if weights and weights.is_file() else None,
-        "recipe": _recipe(place / RECIPE) if place else None,
+        "recipe": recipe_text(place) if place else None,
     }
 
 
@@ -55,9 +61,38 @@ def data_files(source: Source, split: str, task: Task) -> list[dict[str, str]]:
     return [{"name": file.name, "sha256": checksum_of(file)} for file in files_of(source, split, task)]
 
 
-def _recipe(file: Path) -> str | None:
-    """The recipe of a run as YAML, without secrets and folders; None where there is none that can be read."""
+def recipe_text(folder: Path) -> str | None:
+    """The recipe of the run in a folder, or of the student that an export was made from, as YAML without secrets and
+    folders; None where there is none that can be read."""
     try:
-        return public_recipe(read_keys(file, "recipe", "keys")) if file.is_file() else None
-    except (RecipeError, RecursionError):
+        if (folder / RECIPE).is_file():
+            return public_recipe(read_keys(folder / RECIPE, "recipe", "keys"))
+        exported = read_object(folder / EXPORT).get("student")
+    except (OSError, ValueError, RecipeError, RecursionError):
         return None
+    text = exported.get("recipe") if isinstance(exported, dict) else None
+    return text if isinstance(text, str) else None
+
+
+def figures_trained_by(recipe: str | None, method: str) -> dict[str, list[str]]:
+    """The figures on which a student trained by the text of its recipe: see ``trained_figures``.
+
+    Nothing where there is no recipe; objectives that are not known here are left out.
+
+    Example: ``figures_trained_by("objectives: {rationale: {weight: 1}}", "gradient_x_input")["saliency"]``
+    """
+    try:
+        found = load_yaml(recipe or "")
+    except ValueError:
+        return {}
+    written, training = (
+        part if isinstance(part, dict) else {}
+        for part in (
+            found.get(key) if isinstance(found, dict) else None for key in ("objectives", "training")
+        )
+    )
+    objectives: dict[str, Objective] = {}
+    for name, fields in written.items():
+        with suppress(RecipeError):
+            objectives[str(name)] = term_of(str(name), fields).objective
+    return trained_figures(objectives, method, augmented=bool(training.get("augment")))

@@ -16,10 +16,13 @@ from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBas
 
 from gradistill.auditing import Predictions, loyalty, predict_logits, predict_rows
 from gradistill.auditing.loyalty_measures import Loyalty
+from gradistill.auditing.methods import GradientXInput
 from gradistill.auditing.statistics import Estimate
+from gradistill.auditing.trained_figures import marked
 from gradistill.commands.augment import transfer_rows_of
 from gradistill.commands.cached_predictions import cached_predictions
 from gradistill.commands.data_warnings import constant_answer_warning, weak_teacher_warning
+from gradistill.commands.identity import figures_trained_by
 from gradistill.commands.loyalty_sample import LoyaltySample
 from gradistill.commands.signal_stores import AUTO, StoreChoice, StoreRows, plan_store, stored_teacher
 from gradistill.commands.training_run import EncodedRows, Run
@@ -285,6 +288,7 @@ class TaskRun(Run):
         if reference is not None:
             found = self.compared(predictions, reference, validation)
             loyal = replace(found, response=self.response(), floors=before).as_dict()
+            loyal = marked(loyal, figures_trained_by(self.recipe.as_yaml(), GradientXInput.name))
         chosen = {} if predictions.thresholds is None else {"thresholds": self._thresholds(predictions)}
         return {
             **chosen,

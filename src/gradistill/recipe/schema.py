@@ -319,7 +319,7 @@ def validated(raw: dict[str, Any]) -> Recipe:
             expected=f"at least one of {', '.join(all_objectives())}",
             remedy="add objectives: {hard_label: {weight: 1}}",
         )
-    built = {name: _built(name, fields) for name, fields in entries.items() if fields is not None}
+    built = {name: term_of(name, fields) for name, fields in entries.items() if fields is not None}
     refuse_idle_steps(built.values())
     refuse_weightless(built.values())
     try:
@@ -348,7 +348,8 @@ def _refuse_unanswered_copies(recipe: Recipe) -> None:
         )
 
 
-def _built(name: str, fields: Any) -> Term:
+def term_of(name: str, fields: Any) -> Term:
+    """An objective with its weight, as a recipe writes it. Raises RecipeError for what is not one."""
     known = all_objectives()
     if name not in known:
         raise RecipeError(f"there is no objective {name!r}", remedy=nearest(name, known))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gradistill.report.audit_tables import TableCell, figure_groups, student_names
+from gradistill.report.audit_tables import TableCell, figure_groups, student_names, trained_note_of
 from gradistill.report.export_tables import cost_tables
 from gradistill.report.model_card import NO_VALUE, Ready, audit_warnings, markdown_template
 from gradistill.report.run_summary import audit_metrics, verdict_rows
@@ -24,6 +24,7 @@ def audit_table(audit: Mapping[str, Any]) -> str:
         checks=verdict_rows(audit),
         students=student_names(audit),
         groups=figure_groups(audit),
+        trained=trained_note_of(audit),
         data=audit.get("data") or {},
         attribution=audit.get("attribution") or {},
         metrics=audit_metrics(audit),

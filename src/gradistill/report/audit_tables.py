@@ -12,6 +12,7 @@ from typing import Any
 
 from gradistill.auditing.figure_titles import title_of
 from gradistill.auditing.per_example import CHALLENGE
+from gradistill.auditing.trained_figures import KEY, MARK, trained_note
 from gradistill.report.model_card import public_name
 from gradistill.report.number_text import count, decimal, decimal_below, decimal_limit, interval
 
@@ -30,7 +31,7 @@ DIRECTIONS = {
 }
 """Which values of a figure are good, where more is not better."""
 
-CLIPPED = "†"
+CLIPPED = "‡"
 """Behind an interval that ends at the limit of the figure's range."""
 
 
@@ -38,6 +39,7 @@ CLIPPED = "†"
 class TableCell:
     """One figure of one student.
 
+    ``value`` ends with a mark where the student was trained on what the figure measures.
     ``limit`` is set where the figure is below it. ``floor``, ``gain`` and ``reference`` are set where it has one.
     """
 
@@ -78,8 +80,9 @@ def cell(estimate: Any, limit: Any = None) -> TableCell | None:
     shown = interval(estimate)
     reference = estimate.get("reference")
     skipped = count(estimate.get("skipped"))
+    value = decimal_below(estimate.get("value"), limit)
     return TableCell(
-        value=decimal_below(estimate.get("value"), limit),
+        value=value and value + MARK * bool(estimate.get(KEY)),
         interval=shown and shown + CLIPPED * bool(estimate.get("clipped")),
         n=count(estimate.get("n")),
         skipped=None if skipped == "0" else skipped,
@@ -87,6 +90,14 @@ def cell(estimate: Any, limit: Any = None) -> TableCell | None:
         floor=decimal(estimate.get("floor")),
         gain=decimal(estimate.get("gain")),
         reference=decimal(reference.get("value") if isinstance(reference, Mapping) else reference),
+    )
+
+
+def trained_note_of(audit: Mapping[str, Any]) -> str | None:
+    """What the mark means, where a figure of a student has it."""
+    figures = (_mapping(student.get("figures")) for student in students_of(audit))
+    return trained_note(
+        entry for groups in figures for part in groups.values() for entry in _mapping(part).values()
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from gradistill.auditing.trained_figures import KEY, MARK, NOTE
 from gradistill.data.tasks import metric_title
 from gradistill.report.audit_tables import TableCell, capital, cell
 from gradistill.report.bench_plots import bench_plots
@@ -42,6 +43,7 @@ def _content(bench: Mapping[str, Any]) -> dict[str, Any]:
         "panels": [_panel(panel, bench) for panel in bench["panels"]],
         "teachers": _teachers(bench),
         "failed": bench["failed"],
+        "trained": NOTE if any(entry[KEY] for entry in bench["over_tasks"]) else None,
         "at_once": count(bench["at_once"]),
         "versions": list(bench["versions"].items()),
     }
@@ -59,7 +61,7 @@ def _over_tasks(bench: Mapping[str, Any], layers: int) -> dict[str, Any]:
     for entry in entries:
         cells = [
             _number(entry["step"], 2),
-            *(_number(entry["figures"][figure]) for figure in figures),
+            *(_number(entry["figures"][f], trained=f in entry[KEY]) for f in figures),
             *(_number(rank, 1) for rank in entry["ranks"].values()),
         ]
         rows.append({"name": entry["method"], "cells": cells})
@@ -117,8 +119,8 @@ def _teachers(bench: Mapping[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-def _number(value: Any, places: int = 3) -> TableCell | None:
-    return None if finite(value) is None else TableCell(decimal(value, places))
+def _number(value: Any, places: int = 3, *, trained: bool = False) -> TableCell | None:
+    return None if finite(value) is None else TableCell(f"{decimal(value, places)}{MARK * trained}")
 
 
 def _signed(apart: Mapping[str, Any] | None) -> TableCell | None:

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from gradistill.auditing.trained_figures import marked_name
 from gradistill.data.tasks import metric_title
 from gradistill.printing import printable
 from gradistill.report.number_text import decimal, interval
@@ -74,7 +75,7 @@ def metric_rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
 def loyalty_rows(found: Mapping[str, Any], reference: str) -> list[dict[str, Any]]:
     """A row a model: its loyalties to the student or the teacher with their intervals."""
     return [
-        {"model": NAMES.get(name, name)} | {k: _figure(v) for k, v in figures.items()}
+        {"model": NAMES.get(name, name)} | {marked_name(k, v): _figure(v) for k, v in figures.items()}
         for name, figures in found["loyalty"].get(reference, {}).items()
     ]
 

@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
+from gradistill.auditing.trained_figures import marked_name, trained_note
 from gradistill.data.tasks import metric_title
 from gradistill.errors import GradistillError
 from gradistill.printing import printable
@@ -85,6 +86,7 @@ def model_card(facts: Mapping[str, Any]) -> str:
         saliency=_saliency_note(loyalty.get("saliency")),
         prediction="prediction" in loyalty,
         response="response" in loyalty,
+        trained=trained_note(loyalty.values()),
         floored=any(part.get("floor") is not None for part in loyalty.values()),
         recipe=Ready(recipe),
         fence=Ready(_fence_for(recipe)),
@@ -192,7 +194,7 @@ def _loyalty_row(name: str, part: Mapping[str, Any]) -> dict[str, Any]:
     low, high = part.get("low"), part.get("high")
     interval = None if low is None or high is None else f"{_number(low)} to {_number(high)}"
     plain = {key: part.get(key) for key in ("value", "n", "floor", "gain")}
-    return {"name": name, "interval": interval, **plain}
+    return {"name": marked_name(name, part), "interval": interval, **plain}
 
 
 def _saliency_note(part: Mapping[str, Any] | None) -> dict[str, Any] | None:

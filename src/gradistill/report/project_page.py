@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from gradistill.auditing.figure_titles import title_of
 from gradistill.auditing.per_example import flat
+from gradistill.auditing.trained_figures import trained_note
 from gradistill.data.tasks import metric_title
 from gradistill.report.audit_tables import capital, cell
 from gradistill.report.change_report import verdict_view
@@ -117,7 +118,7 @@ def _figures(found: Mapping[str, Any]) -> dict[str, Any]:
     rows = [
         _figure(name, known[name], meanings.get(name)) for name in HEADLINES if isinstance(known.get(name), Mapping)
     ]  # fmt: skip
-    return {"source": source, "rows": rows}
+    return {"source": source, "rows": rows, "trained": trained_note(known.values())}
 
 
 def _figure(name: str, figure: Mapping[str, Any], meaning: str | None) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from gradistill.auditing.trained_figures import marked_name, trained_note
 from gradistill.data.tasks import metric_title
 from gradistill.printing import printable
 from gradistill.report.number_text import interval
@@ -79,12 +80,17 @@ def run_table(metrics: Mapping[str, Any]) -> RenderableType:
         parts.append(results_table(rows))
     if metrics["loyalty"]:
         loyal = [
-            {"loyalty": name, "value": entry["value"], "95 % CI": interval(entry), "n": entry["n"]}
+            {
+                "loyalty": marked_name(name, entry),
+                "value": entry["value"],
+                "95 % CI": interval(entry),
+                "n": entry["n"],
+            }
             | {key: entry[key] for key in ("floor", "gain") if entry.get(key) is not None}
             for name, entry in metrics["loyalty"].items()
             if isinstance(entry, Mapping)
         ]
-        parts.append(results_table(loyal))
+        parts.append(results_table(loyal, note=trained_note(metrics["loyalty"].values()) or ""))
     return Group(*parts, _times(metrics), *_warnings(metrics))
 
 
@@ -121,7 +127,10 @@ def audit_view(audit: Mapping[str, Any]) -> RenderableType:
             Text(printable(f"{student['name']} compared with {audit['teacher']['name']}"), style="bold")
         )
         for group, figures in student["figures"].items():
-            parts.append(results_table([_figure(*entry) for entry in figures.items()], title=group))
+            note = trained_note(figures.values()) or ""
+            parts.append(
+                results_table([_figure(*entry) for entry in figures.items()], title=group, note=note)
+            )
     if any(
         "floor" in f for s in audit["students"] for group in s["figures"].values() for f in group.values()
     ):
@@ -152,7 +161,7 @@ def project_view(found: Mapping[str, Any]) -> RenderableType:
 def _figure(name: str, figure: Mapping[str, Any]) -> dict[str, Any]:
     reference = figure.get("reference")
     return {
-        "figure": name,
+        "figure": marked_name(name, figure),
         "value": figure["value"],
         "95 % CI": interval(figure),
         "n": figure["n"],
