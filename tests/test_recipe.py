@@ -208,6 +208,11 @@ def test_a_file_that_says_nothing_possible(text: str, message: str, tmp_path: Pa
         ("method=adkd", r"method is settled before"),
         ("task=rte", r"task is settled before"),
         ("tasks.rte.training.epochs=1", r"tasks is settled before"),
+        ("training.epochs=yes", r"(?s)training\.epochs is a truth value.*a number; YAML reads yes"),
+        ("student.layers=on", r"student\.layers is a truth value"),
+        ("student.layer_map=[1,true]", r"student\.layer_map\.1 is a truth value"),
+        ("objectives.soft_label.temperature=true", r"objectives\.soft_label\.temperature is a truth value"),
+        ("objectives.soft_label.weight=false", r"objectives\.soft_label\.weight is a truth value"),
     ],
 )
 def test_a_change_that_says_nothing_possible(change: str, message: str) -> None:

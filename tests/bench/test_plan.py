@@ -77,6 +77,8 @@ def test_a_method_may_be_for_some_tasks_alone(tmp_path: Path) -> None:
         ({"title": "x", "seed": 3}, r"(?s)unknown key 'seed'.*did you mean 'seeds'"),
         ({"seeds": [2**32]}, r"(?s)seeds.0 is 4294967296.*equal to 4294967295"),
         ({"seeds": [-1]}, r"seeds.0 is -1"),
+        ({"seeds": [0, True]}, r"the bench's seeds.1 is a truth value"),
+        ({"tasks": {"mrpc": {"train_rows": True}}}, r"tasks.mrpc.train_rows is a truth value"),
     ],
 )
 def test_the_hint_for_a_key_names_keys_of_the_same_place(

@@ -309,9 +309,10 @@ def test_signals_say_what_is_missing_or_wrong(small: Any, typed: Type, tmp_path:
         (("show", tmp_path), "holds no manifest.json"),
         (("delete", tmp_path), "is no store of teacher signals"),
     ):
-        said = typed("signals", *arguments)
-        assert said.code == 2
-        assert message in said.err
+        ended = typed("signals", *arguments)
+        assert ended.code == 2
+        assert message in ended.err
+        assert "method:" not in ended.err
 
 
 def test_a_search_ends_with_a_command_that_can_be_typed() -> None:

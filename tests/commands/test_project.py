@@ -180,6 +180,8 @@ def test_changed_rows_and_a_stranger_in_the_folder(project: Path, tmp_path: Path
     [
         ("max_rows: 4", "maxrows: 4", r"line 6: the project has an unknown key 'audit\.maxrows'"),
         ("epochs: 2", "epochs: lots", r"line 4: .*teacher\.epochs"),
+        ("epochs: 2", "epochs: yes", r"line 4: .*teacher\.epochs is a truth value"),
+        ("max_rows: 4", "fail_under: {label: true}", r"line 6: .*audit\.fail_under\.label is a truth value"),
         ("epochs: 2", "epochs: -2", r"line 4 .*training\.epochs"),
         ("method: kd", "method: kdd", r"line 5 .*there is no method 'kdd'"),
         ("method: kd", "set: [training.epoch=3]", r"(?s)line 5.*training\.epoch"),

@@ -88,6 +88,8 @@ def test_the_output_folder_is_not_the_recipes_to_say(tmp_path: Path) -> None:
         ("optim=adamant", "adamant"),
         ("save_strategy=steps", "strategy"),  # the best cannot be kept where saving and evaluating differ
         ("logging_steps=often", "often"),
+        ("logging_steps=true", "a truth value"),
+        ("weight_decay=no", "a truth value"),
     ],
 )
 def test_a_value_that_transformers_refuses_is_the_recipes_fault(

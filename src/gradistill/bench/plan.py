@@ -20,7 +20,7 @@ from gradistill.errors import RecipeError, nearest
 from gradistill.io import digest
 from gradistill.recipe import Recipe, load_recipe
 from gradistill.recipe.recipe_files import read_keys
-from gradistill.recipe.schema import Strict, refusal
+from gradistill.recipe.schema import Strict, refusal, refuse_truth_values
 from gradistill.recipe.secrets import without_secrets
 
 KEEP_LAST = (
@@ -189,6 +189,7 @@ def read_plan(file: Path, data: str | None = None) -> BenchPlan:
         plan = BenchPlan.model_validate(raw)
     except pydantic.ValidationError as error:
         raise refusal(error, BenchPlan, kind="bench") from error
+    refuse_truth_values(raw, plan, kind="bench")
     home = file.resolve().parent
     tasks = {name: _settled(name, task, plan, home, data) for name, task in plan.tasks.items()}
     methods = {

@@ -76,12 +76,13 @@ def signals(
     from gradistill.commands import store_signals as command
     from gradistill.commands.signal_stores import DEFAULT_ENCODING, StoreSettings
 
-    resolved = recipe.load_for(teacher, data.task)
     _given("--data", data.data)
     choice = data.choice()
     if written.write_texts is not None:
+        resolved = recipe.load_for(teacher, data.task)
         return _write_texts(choice, written, resolved, {"--teacher": teacher, **written.held})
     source = _given("--teacher", teacher)
+    resolved = recipe.load_for(source, data.task)
     settings = StoreSettings(
         loading=written.loading(),
         encoding=known_encoding(written.encoding or DEFAULT_ENCODING),

@@ -29,7 +29,7 @@ from gradistill.errors import GradistillError, RecipeError
 from gradistill.models.packaged import PACKAGED
 from gradistill.recipe import Recipe, load_recipe
 from gradistill.recipe.recipe_files import read_keys
-from gradistill.recipe.schema import Pooling, Strict, refusal
+from gradistill.recipe.schema import Pooling, Strict, not_a_number, refusal, truth_value
 from gradistill.recipe.secrets import redacted
 from gradistill.recipe.strict_yaml import yaml_lines
 
@@ -186,6 +186,8 @@ def read_project(file: Path) -> Project:
     except pydantic.ValidationError as error:
         place = tuple(error.errors()[0]["loc"])
         raise _placed(refusal(error, ProjectFile, kind="project"), file, place, lines) from error
+    if (keys := truth_value(raw, plan)) is not None:
+        raise _placed(not_a_number(".".join(map(str, keys)), "project"), file, keys, lines)
     base = file.parent
 
     with _at(file, ("data",), lines):

@@ -326,6 +326,7 @@ def validated(raw: dict[str, Any]) -> Recipe:
         recipe = Recipe.model_validate({**raw, "objectives": built})
     except pydantic.ValidationError as error:
         raise refusal(error, Recipe) from error
+    refuse_truth_values({key: value for key, value in raw.items() if key != "objectives"}, recipe)
     refuse_no_conflict(built.values(), recipe.compute.gradient_conflict)
     refuse_redacted(recipe.training.arguments, "training.arguments")
     _refuse_unanswered_copies(recipe)
@@ -362,9 +363,53 @@ def term_of(name: str, fields: Any) -> Term:
     own = {key: value for key, value in fields.items() if key not in BESIDE}
     beside = {key: value for key, value in fields.items() if key in BESIDE}
     try:
-        return Term(pydantic.TypeAdapter(known[name]).validate_python(own), **beside)
+        term = Term(pydantic.TypeAdapter(known[name]).validate_python(own), **beside)
     except pydantic.ValidationError as error:
         raise refusal(error, known[name], f"objectives.{name}.") from error
+    refuse_truth_values(own, term.objective, f"objectives.{name}.")
+    refuse_truth_values(beside, term, f"objectives.{name}.")
+    return term
+
+
+def refuse_truth_values(written: Any, made: Any, prefix: str = "", kind: str = "recipe") -> None:
+    """Raise RecipeError for a truth value of which a number was made: pydantic takes true for 1.
+
+    Parameters:
+        ``written``: a part of what a file holds.
+        ``made``: what pydantic made of it.
+        ``prefix``: the keys that lead to it.
+        ``kind``: of the file.
+    """
+    if (path := truth_value(written, made)) is not None:
+        raise not_a_number(prefix + ".".join(map(str, path)), kind)
+
+
+def truth_value(written: Any, made: Any) -> tuple[int | str, ...] | None:
+    """The keys that lead to the first truth value of which a number was made; None where there is none.
+
+    Example: ``truth_value({"layers": True}, StudentSettings(layers=1))``
+    """
+    if isinstance(written, bool):
+        return () if isinstance(made, int | float) and not isinstance(made, bool) else None
+    if isinstance(written, Mapping):
+        pairs = [
+            (key, value, made.get(key) if isinstance(made, Mapping) else getattr(made, str(key), None))
+            for key, value in written.items()
+        ]
+    elif isinstance(written, list) and isinstance(made, list | tuple) and len(written) == len(made):
+        pairs = [(place, *both) for place, both in enumerate(zip(written, made, strict=True))]
+    else:
+        return None
+    found = ((key, truth_value(value, result)) for key, value, result in pairs)
+    return next(((key, *rest) for key, rest in found if rest is not None), None)
+
+
+def not_a_number(path: str, kind: str) -> RecipeError:
+    """The error for a truth value in the place of a number."""
+    return RecipeError(
+        f"the {kind}'s {path} is a truth value", expected="a number; YAML reads yes, on and true alike",
+        remedy=f"change {path}",
+    )  # fmt: skip
 
 
 def refusal(

@@ -34,6 +34,7 @@ from gradistill.errors import RecipeError, TrainingError, nearest
 from gradistill.objectives import Term
 from gradistill.objectives.hard_label import HardLabel
 from gradistill.recipe import ComputeSettings, Recipe, TrainingSettings
+from gradistill.recipe.schema import truth_value
 from gradistill.recipe.secrets import redacted
 from gradistill.training.argument_table import ARGUMENTS, OF_THE_RUN, WITHIN_BACKWARD
 from gradistill.training.checkpoints import Sealing
@@ -200,9 +201,12 @@ def _typed(name: str, value: Any) -> Any:
     if name == _LIMIT or value is None:
         return value
     try:
-        return _types()[name].validate_python(value)
+        found = _types()[name].validate_python(value)
     except pydantic.ValidationError as error:
         raise _refused({name: value}, ValueError(f"{name}: {error.errors()[0]['msg']}")) from error
+    if truth_value(value, found) is not None:
+        raise _refused({name: value}, ValueError(f"{name}: a truth value, and a number is expected"))
+    return found
 
 
 @cache
