@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from gradistill.bench.plan import cells, fingerprint, read_plan, suite
+from gradistill.bench.task_setup import teacher_runs
 from gradistill.errors import RecipeError
 from gradistill.recipe.recipe_files import shipped_methods
 
@@ -157,11 +158,34 @@ def test_models_are_relative_to_the_file_too_and_a_hub_id_stays(tmp_path: Path) 
         ({"set": ["student.layers=9"]}, "settle its seed or its depth"),
         ({"data": None}, "names no place for the rows of 'sst2'"),
         ({"teacher": {"learning_rates": []}}, "bench's teacher.learning_rates"),
+        (
+            {"teacher": {"set": ["training.learning_rate=1e-3"]}},
+            r"(?s)teacher.set has.*learning_rates: \[1e-3\]",
+        ),
+        (
+            {"tasks": {"rte": {"teacher_set": ["training.learning_rate=1"]}}},
+            "tasks.rte.teacher_set has training",
+        ),
+        (
+            {"tasks": {"rte": {"teacher": "t", "teacher_set": ["training.epochs=1"]}}},
+            "(?s)there already: t.*or how",
+        ),
+        ({"tasks": {"rte": {"teacher": "t", "learning_rates": [1e-3]}}}, "tasks.rte has learning_rates, and"),
+        ({"tasks": {"rte": {"learning_rates": []}}}, "bench's tasks.rte.learning_rates"),
     ],
 )
 def test_what_a_bench_cannot_be_is_said_with_its_place(change: dict, message: str, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=message):
         list(cells(read_plan(written(tmp_path, **change))))
+
+
+def test_a_task_may_have_learning_rates_of_its_own(tmp_path: Path) -> None:
+    tasks = {"sst2": None, "rte": {"learning_rates": [3e-4]}}
+    plan = read_plan(written(tmp_path, tasks=tasks, teacher={"learning_rates": [1e-5, 1e-4]}))
+    found = {name: [*teacher_runs(plan, name, tmp_path)] for name in tasks}
+    assert found == {"sst2": ["1e-05", "0.0001"], "rte": ["0.0003"]}
+    ((_, recipe),) = teacher_runs(plan, "rte", tmp_path).values()
+    assert recipe.training.learning_rate == 3e-4
 
 
 def test_a_fingerprint_knows_recipe_rows_and_teacher(tmp_path: Path) -> None:

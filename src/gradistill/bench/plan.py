@@ -98,6 +98,9 @@ class TaskPlan(Strict):
     validation_rows: int | None = Field(default=None, ge=1)
     set: Changes = ()
     teacher_set: Changes = Field(default=(), description="changes of its teacher's recipe")
+    learning_rates: tuple[float, ...] | None = Field(
+        default=None, min_length=1, description="of its teacher, instead of those of all"
+    )
     method_set: dict[str, Changes] = Field(
         default_factory=dict, description="changes of single methods on this task, by their names"
     )
@@ -198,6 +201,7 @@ def read_plan(file: Path, data: str | None = None) -> BenchPlan:
     }
     teacher = plan.teacher.model_copy(update={"model": _from(home, plan.teacher.model)})
     _check_names(plan)
+    _check_teachers(plan)
     _refuse_secrets(plan)
     return plan.model_copy(
         update={
@@ -313,6 +317,27 @@ def _refuse_secrets(plan: BenchPlan) -> None:
                 f"the bench sets a secret: {without_secrets(change)}",
                 expected="no tokens or passwords: a bench writes its recipes into files",
                 remedy="leave it out, and set it in the environment (HF_TOKEN)",
+            )
+
+
+def _check_teachers(plan: BenchPlan) -> None:
+    """Raise RecipeError for what would change no teacher."""
+    owners = {"teacher.set": plan.teacher.set}
+    owners |= {f"tasks.{name}.teacher_set": task.teacher_set for name, task in plan.tasks.items()}
+    for owner, changes in owners.items():
+        if rate := [c for c in changes if c.partition("=")[0].strip() == "training.learning_rate"]:
+            raise RecipeError(
+                f"the bench's {owner} has {rate[0]}, and teachers are fine-tuned at each of learning_rates",
+                expected="learning_rates, of the teacher or of a task",
+                remedy=f"write learning_rates: [{rate[0].partition('=')[2].strip()}] instead",
+            )
+    for name, task in plan.tasks.items():
+        idle = [key for key in ("teacher_set", "learning_rates") if getattr(task, key)]
+        if task.teacher is not None and idle:
+            raise RecipeError(
+                f"the bench's tasks.{name} has {idle[0]}, and its teacher is there already: {task.teacher}",
+                expected="a teacher, or how it is fine-tuned",
+                remedy=f"leave {idle[0]} or teacher out",
             )
 
 

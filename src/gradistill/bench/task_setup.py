@@ -123,7 +123,7 @@ def teacher_runs(plan: BenchPlan, name: str, output: Path) -> dict[str, tuple[Pa
         return {}
     limit = [f"training.max_train_rows={plan.teacher.train_rows}"] if plan.teacher.train_rows else []
     found = {}
-    for rate in plan.teacher.learning_rates:
+    for rate in task.learning_rates or plan.teacher.learning_rates:
         changes = (*limit, *plan.teacher.set, *task.teacher_set, f"training.learning_rate={rate}")
         recipe = load_recipe("finetune", task=task.task, changes=changes, authors_settings=False)
         found[f"{rate:g}"] = output / name / "teachers" / f"{rate:g}", recipe
