@@ -14,25 +14,36 @@ from gradistill.auditing.trained_figures import (
     WORD_FIGURES,
     marked,
     marked_name,
+    trained_by_recipe,
     trained_figures,
 )
 from gradistill.commands.audit import AuditChoice, audit
 from gradistill.commands.export import export_model
-from gradistill.commands.identity import figures_trained_by
+from gradistill.objectives import Term, all_objectives
 from gradistill.recipe import load_recipe
 from gradistill.recipe.recipe_files import shipped_methods
 from gradistill.report.run_summary import run_table
+from gradistill.signals.base import CHANGED_WORDS, GRADIENTS
 
 GRADIENT, PATH = "gradient_x_input", "integrated_gradients"
 WITH_COPIES = {"coalition", "coalition_minilm", "coalition_rationale"}
 WITH_GRADIENTS = {
     "adkd", "coalition_rationale", "e2kd", "gkd", "gkd_cls", "jacobian", "rationale", "rationale_states",
 }  # fmt: skip
+OF_OBJECTIVES = {
+    CHANGED_WORDS: {"coalition_matching", "counterfactual_effects"},
+    GRADIENTS: {
+        "attribution_map", "explanation_similarity", "gradient_alignment", "jacobian_matching", "noise_matching",
+        "rationale",
+    },
+}  # fmt: skip
 
 
 def trained(method: str, *changes: str, maps_by: str = GRADIENT) -> dict[str, list[str]]:
     recipe = load_recipe(method, changes=changes)
-    return trained_figures({name: term.objective for name, term in recipe.objectives.items()}, maps_by)
+    found = trained_figures(recipe.objectives, maps_by, augmented=bool(recipe.training.augment))
+    assert trained_by_recipe(recipe.as_yaml(), maps_by) == found
+    return found
 
 
 @pytest.mark.parametrize("method", shipped_methods())
@@ -42,16 +53,27 @@ def test_methods_with_copies_train_on_changed_words_and_those_with_gradients_on_
     assert {*trained(method)} == expected
 
 
+@pytest.mark.parametrize("name", all_objectives())
+def test_every_objective_is_judged(name: str) -> None:
+    """An objective that comes anew has to be put in its place here."""
+    found = {*trained_figures({name: Term(all_objectives()[name]())})}
+    assert (found >= {*WORD_FIGURES}) is (name in OF_OBJECTIVES[CHANGED_WORDS])
+    assert (found >= {*MAP_FIGURES}) is (name in OF_OBJECTIVES[GRADIENTS])
+
+
 @pytest.mark.parametrize(
     ("method", "changes", "maps_by", "maps"),
     [
         ("adkd", (), PATH, False),
         ("adkd", ("objectives.attribution_map.steps=4",), PATH, True),
+        ("adkd", ("objectives.attribution_map.steps=4",), GRADIENT, True),
         ("rationale", (), PATH, False),
         ("rationale", (), "occlusion", False),
         ("coalition", (), "occlusion", True),
         ("coalition", (), "shapley", True),
         ("coalition", (), PATH, False),
+        ("kd", ("training.augment=2",), "occlusion", True),
+        ("kd", ("training.augment=2",), GRADIENT, False),
         ("rationale", (), "smoothgrad", True),
         ("rationale", (), "a method of a user", False),
     ],
@@ -62,23 +84,32 @@ def test_maps_count_where_the_method_of_the_audit_is_what_was_trained_on(
     assert ({*MAP_FIGURES} <= {*trained(method, *changes, maps_by=maps_by)}) is maps
 
 
-def test_a_figure_names_all_objectives_that_train_on_it() -> None:
+def test_a_figure_names_all_that_train_on_it() -> None:
     assert trained("coalition_rationale")["response"] == ["coalition_matching"]
     assert trained("coalition_rationale")["saliency"] == ["rationale"]
-    text = load_recipe("coalition", changes=["training.augment=2"]).as_yaml()
-    assert figures_trained_by(text, GRADIENT)["response"] == ["augment", "coalition_matching"]
-    assert figures_trained_by(
-        load_recipe("kd", changes=["training.augment=2"]).as_yaml(), GRADIENT
-    ).keys() == {*WORD_FIGURES}
+    assert trained("coalition", "training.augment=2")["response"] == [
+        "training.augment",
+        "coalition_matching",
+    ]
+    assert trained("kd", "training.augment=2").keys() == {*WORD_FIGURES}
+
+
+def test_an_objective_without_weight_does_not_count() -> None:
+    assert trained("coalition", "objectives.coalition_matching.weight=0") == {}
+
+
+def test_fields_of_another_version_leave_the_mark() -> None:
+    text = "objectives: {coalition_matching: {newer: 3}, a_users_own: {weight: 1}}"
+    assert trained_by_recipe(text)["response"] == ["coalition_matching"]
 
 
 @pytest.mark.parametrize(
     "text",
     [None, "", "objectives", "objectives: []", "objectives: {}", "objectives: {a: {weight: 1}}", "training: 3",
-     "objectives: {coalition_matching: {copies: many}}", "{", "objectives: {coalition_matching: null}"],
+     "{", "objectives: {coalition_matching: null}", "{1: 2, null: [3]}"],
 )  # fmt: skip
 def test_a_recipe_that_is_none_marks_nothing(text: str | None) -> None:
-    assert figures_trained_by(text, GRADIENT) == {}
+    assert trained_by_recipe(text) == {}
 
 
 def test_what_is_no_figure_stays_as_it_is() -> None:
@@ -111,14 +142,14 @@ def test_an_audit_a_run_and_an_export_mark_what_the_student_was_trained_on(
     assert exported["loyalty"]["teacher"]["onnx"]["response"]["trained_on"] == ["coalition_matching"]
     assert "trained_on" not in exported["loyalty"]["student"]["onnx"]["response"]
 
-    students = [*map(str, runs), str(tmp_path / "onnx")]
+    students = [*map(str, runs), str(tmp_path / "onnx"), [*map(str, runs)]]
     choice = AuditChoice(faithfulness_rows=0, perturbed_rows=0, response_rows=6, shapley_rows=0, floor_rows=0)
     found = audit(teacher, students, data, tmp_path / "audit", choice)
     marks = [
         {n for part in student["figures"].values() for n, figure in part.items() if "trained_on" in figure}
         for student in found["students"]
     ]
-    assert marks[0] == marks[2] >= {"response", "response_masked"}
+    assert marks[0] == marks[2] == marks[3] >= {"response", "response_masked"}
     assert marks[0] <= {*WORD_FIGURES}
     assert marks[1] == set()
     assert "on which it was trained" in found["students"][0]["verdict"]
@@ -130,6 +161,9 @@ def test_an_audit_a_run_and_an_export_mark_what_the_student_was_trained_on(
     for page in (page_of(tmp_path / "audit"), (tmp_path / "audit" / "audit.md").read_text(encoding="utf-8")):
         assert value in page
         assert NOTE in page
+    for entry in found["comparisons"]:
+        both_plain = {entry["a"], entry["b"]} <= {"kd"}
+        assert ("trained_on" in entry["difference"]) is (entry["figure"] in marks[0] and not both_plain)
     compared = page_of(tmp_path / "audit").split('id="comparisons"')[1].split("</section>")[0]
     marked_lines = [row for row in compared.split("<tr>") if "†" in row]
     assert marked_lines

@@ -80,7 +80,7 @@ def content(small: Any, **changes: Any) -> dict[str, Any]:
         "seeds": [0],
         "layers": [2],
         "set": QUICK,
-        "teacher": {"model": str(small.base), "learning_rates": [0.02, 0.0001], "set": QUICK},
+        "teacher": {"model": str(small.base), "learning_rates": [0.02, 0.0001], "set": QUICK[:2]},
         "predictions": True,
         **changes,
     }  # fmt: skip
@@ -102,18 +102,18 @@ def glue(small: Any) -> Path:
 
 
 def run(folder: Path, small: Any, **changes: Any) -> tuple[dict[str, Any], list[str]]:
-    file, said = folder / "bench.yaml", []
+    file, printed = folder / "bench.yaml", []
     file.write_text(yaml.safe_dump(content(small, **changes), sort_keys=False), encoding="utf-8")
-    with logged(said):
-        return bench(read_plan(file), folder / "out", at_once=2), said
+    with logged(printed):
+        return bench(read_plan(file), folder / "out", at_once=2), printed
 
 
 def lines_of(output: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (output / "results.jsonl").read_text().splitlines()]
 
 
-def test_every_cell_has_a_line_and_a_failed_one_says_why_and_stops_no_other(whole: Any) -> None:
-    output, found, said = whole
+def test_every_cell_has_a_line_and_a_failed_one_has_the_reason_and_stops_no_other(whole: Any) -> None:
+    output, found, printed = whole
     lines = lines_of(output)
     status = {(e["task"], e["layers"], e["method"], e["seed"]): e["status"] for e in lines}
     assert len(status) == 9
@@ -122,7 +122,9 @@ def test_every_cell_has_a_line_and_a_failed_one_says_why_and_stops_no_other(whol
     errors = [e["error"] for e in found["failed"]]
     assert len(errors) == 3
     assert all("/nowhere" in error and "Traceback" not in error for error in errors)
-    assert sum("left" in line for line in said) == 11  # two teachers and 9 students, each with what is left
+    assert (
+        sum("left" in line for line in printed) == 11
+    )  # two teachers and 9 students, each with what is left
 
 
 def test_the_teacher_is_the_best_on_validation_of_those_that_were_tried(whole: Any) -> None:
@@ -143,17 +145,17 @@ def test_all_students_of_a_task_share_one_store_of_the_signals_of_all_methods(wh
     assert not list((output / "cache").glob("*/manifest.json"))  # nobody built one of its own
 
 
-def test_a_second_call_trains_nothing_but_what_failed_and_says_the_same(whole: Any, small: Any) -> None:
+def test_a_second_call_trains_nothing_but_what_failed_and_shows_the_same(whole: Any, small: Any) -> None:
     output, found, _ = whole
     before = {e["method"]: e["timing"] for e in lines_of(output) if e["status"] == "done"}
     stores = {file: file.stat().st_mtime_ns for file in output.glob("*/store-*/manifest.json")}
-    again, said = run(output.parent, small)
+    again, printed = run(output.parent, small)
     assert len(stores) == 2
     # What all methods ask is there already.
     assert {file: file.stat().st_mtime_ns for file in stores} == stores
     assert again["panels"] == found["panels"]
     assert {e["method"]: e["timing"] for e in lines_of(output) if e["status"] == "done"} == before
-    assert said[0] == "6 of 9 students finished, 3 to train"
+    assert printed[0] == "6 of 9 students finished, 3 to train"
 
 
 def test_a_teacher_of_another_model_or_data_is_made_again_and_one_of_an_earlier_version_is_kept(
@@ -185,16 +187,16 @@ def test_another_recipe_is_trained_anew_and_a_foreign_folder_is_left_alone(
 ) -> None:
     one = {"tasks": {"mine": content(small)["tasks"]["mine"]}, "methods": ["kd"], "seeds": [0]}
     run(tmp_path, small, **one)
-    _, said = run(tmp_path, small, **one, keep_models=False)
-    assert said[0] == "1 of 1 students finished, 0 to train"
-    _, said = run(
+    _, printed = run(tmp_path, small, **one, keep_models=False)
+    assert printed[0] == "1 of 1 students finished, 0 to train"
+    _, printed = run(
         tmp_path,
         small,
         **one,
         keep_models=False,
         set=[*QUICK, "training.epochs=2"],
     )
-    assert said[0] == "0 of 1 students finished, 1 to train"
+    assert printed[0] == "0 of 1 students finished, 1 to train"
     assert not (
         tmp_path / "out" / "mine" / "2-layers" / "kd-0"
     ).exists()  # its line is kept, its weights are not

@@ -107,7 +107,7 @@ def test_students_are_what_their_last_epoch_leaves_unless_the_authors_settings_a
     assert "load_best_model_at_end" not in theirs.recipe.training.arguments
 
 
-def test_paths_are_relative_to_the_file_and_to_the_caller_where_the_command_line_says_them(
+def test_paths_are_relative_to_the_file_and_to_the_caller_where_the_command_line_gives_them(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "rows" / "sst2").mkdir(parents=True)
@@ -174,7 +174,7 @@ def test_models_are_relative_to_the_file_too_and_a_hub_id_stays(tmp_path: Path) 
         ({"tasks": {"rte": {"learning_rates": []}}}, "bench's tasks.rte.learning_rates"),
     ],
 )
-def test_what_a_bench_cannot_be_is_said_with_its_place(change: dict, message: str, tmp_path: Path) -> None:
+def test_what_a_bench_cannot_be_is_refused_with_its_place(change: dict, message: str, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=message):
         list(cells(read_plan(written(tmp_path, **change))))
 

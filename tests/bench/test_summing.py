@@ -11,6 +11,7 @@ import yaml
 from scipy import stats
 
 from gradistill.auditing.comparison import holm
+from gradistill.auditing.trained_figures import NOTE
 from gradistill.bench.plan import BenchPlan, read_plan
 from gradistill.bench.results import range_of, summary
 from gradistill.report.bench_page import bench_page, bench_rows, bench_tables
@@ -151,7 +152,7 @@ def test_nothing_yet_is_an_empty_comparison(tmp_path: Path) -> None:
     assert (found["panels"], found["over_tasks"], found["at_once"]) == ([], [], 0)
 
 
-def test_intervals_over_seeds_stay_in_the_range_of_the_figure_and_say_so(tmp_path: Path) -> None:
+def test_intervals_over_seeds_stay_in_the_range_of_the_figure_and_are_marked(tmp_path: Path) -> None:
     """Accuracies of .99, .80 and 1.0: Student's t reaches to 1.21, retention to 1.34 of at most 1 / .9."""
     values = (0.99, 0.80, 1.0)
     lines = [line("sst2", method, seed, v) for method in ("kd", "adkd") for seed, v in enumerate(values)]
@@ -161,20 +162,21 @@ def test_intervals_over_seeds_stay_in_the_range_of_the_figure_and_say_so(tmp_pat
     found = row["figures"]["accuracy"]
     assert (found["low"], found["high"], found["clipped"]) == (pytest.approx(low), 1.0, True)
     assert row["figures"]["retention"]["high"] == pytest.approx(1 / 0.9)
-    tables = bench_tables(summary(lines, [], {}, plan_of(tmp_path)))
-    assert "‡" in tables
-    assert "†" not in tables
+    assert "‡" in bench_tables(summary(lines, [], {}, plan_of(tmp_path)))
 
 
 def test_a_figure_on_which_a_method_trains_is_marked(tmp_path: Path) -> None:
     lines = [line("sst2", method, seed, 0.8) for method in ("kd", "adkd") for seed in range(2)]
-    for entry in lines:
-        if entry["method"] == "adkd":
-            entry["loyalty"]["saliency"]["trained_on"] = ["attribution_map"]
     found = summary(lines, [], {}, plan_of(tmp_path))
     assert [entry["trained_on"] for entry in found["over_tasks"]] == [[], ["saliency loyalty"]]
     for shown in (bench_tables(found), bench_page(found)):
-        assert shown.count("†") == 3  # over tasks, of the task, and what it means
+        assert (
+            shown.count("†") == 5
+        )  # over tasks and of the task, each with its difference, and what it means
+    assert [row["sal."] for row in bench_rows(found)] == [0.5, "0.500†"]
+    apart = [line("sst2", "kd", 0, 0.8), line("rte", "adkd", 0, 0.8)]
+    assert NOTE in bench_tables(summary(apart, [], {}, plan_of(tmp_path)))
+    assert ".Where" not in bench_tables(found)
 
 
 def test_seeds_that_agree_have_no_interval(tmp_path: Path) -> None:

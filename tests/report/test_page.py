@@ -77,6 +77,13 @@ def test_the_policy_allows_this_script_and_this_style_sheet_and_nothing_else(htm
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("figures", [None, [], {"loyalty": None}, {"loyalty": []}])
+def test_a_student_without_figures(figures: Any) -> None:
+    of_two = audit()
+    of_two["students"][0]["figures"] = figures
+    assert "loyalty" in audit_page(of_two, examples())
+
+
 @pytest.mark.parametrize("make", [lambda: (audit(), examples()), hostile, regression, lambda: (bare(), [])])
 def test_nothing_in_the_page_loads_runs_or_styles_by_attribute(make: Callable[[], Any]) -> None:
     page = audit_page(*make())

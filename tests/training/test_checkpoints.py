@@ -103,7 +103,7 @@ def test_minutes_ask_for_a_checkpoint_within_an_epoch(kit: Any, monkeypatch: pyt
     assert kept(kit.folder / "run") == ["checkpoint-3", "checkpoint-6", "checkpoint-7"]
 
 
-@pytest.mark.parametrize("limit", ["0", "-1", "two", "1.5"])
+@pytest.mark.parametrize("limit", ["0", "-1", "two", "1.5", "true"])
 def test_a_limit_that_is_none_is_refused(limit: str) -> None:
     recipe = load_recipe("kd", changes=[f"training.arguments.save_total_limit={limit}"])
     with pytest.raises(RecipeError, match=r"(?s)save_total_limit is .*1 or more"):

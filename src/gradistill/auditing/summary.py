@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, is_dataclass
 from math import isfinite
 from typing import Any
 
-from gradistill.auditing.comparison import compared
+from gradistill.auditing.comparison import Comparison, compared
 from gradistill.auditing.methods import Method
 from gradistill.auditing.per_example import (
     AGREEMENT,
@@ -28,16 +28,16 @@ from gradistill.auditing.per_example import (
 from gradistill.auditing.predicted_labels import disagreements, label_pairs, label_rows
 from gradistill.auditing.slices import by_values, worst_slices
 from gradistill.auditing.statistics import Estimate
-from gradistill.auditing.trained_figures import marked
+from gradistill.auditing.trained_figures import KEY, marked
 from gradistill.auditing.word_examiner import StudentWords
 from gradistill.data import Task
 
-SCHEMA = 3
+SCHEMA = 4
 """Of ``audit.json``; it grows by one whenever a key changes its meaning or goes, or figures get keys of their own.
 
 2: ``response`` and ``response_masked`` with ``floor`` and ``gain``. 3: ``label``, ``probability``, ``prediction`` and
 ``saliency`` in place of ``label_loyalty`` and the like; ``flips``, ``kept``, ``shapley``; floors of all figures of
-agreement; ``reference`` and ``cascade``.
+agreement; ``reference`` and ``cascade``. 4: ``trained_on`` of figures.
 """
 
 ABOUT = ("data", "texts", "teacher", "reference", "settings", "versions", "seconds")
@@ -160,7 +160,7 @@ def summed_up(
         students.append({
             **about["students"][k], "name": name, "verdict": _verdict(flat(figures), trained),
             "figures": {group: marked(named, trained) for group, named in shown.items()},
-            **_parts(audited, k, task, seed),
+            **_parts(audited, k, task, seed, trained),
             **({"cascade": _cascade(audited.cascade[k])} if audited.cascade else {}),
         })  # fmt: skip
     words = [[own.columns for own in part] for part in audited.words]
@@ -177,7 +177,7 @@ def summed_up(
         **{name: about[name] for name in ABOUT if about.get(name) is not None},
         "students": students,
         "calibration": _calibration(audited),
-        "comparisons": [entry.as_dict() for entry in compared(students_of, seed=seed)],
+        "comparisons": [_compared(entry, audited) for entry in compared(students_of, seed=seed)],
         "meanings": MEANINGS | OF_WORDS if task.token_labels else MEANINGS,
     }
 
@@ -228,12 +228,25 @@ def _in_order(
     return found
 
 
-def _parts(audited: Audited, k: int, task: Task, seed: int) -> dict[str, Any]:
+def _compared(entry: Comparison, audited: Audited) -> dict[str, Any]:
+    """A difference of two students, with what either was trained on."""
+    trained = dict(zip(audited.names, audited.trained, strict=False))
+    owners = [name for side in (entry.a, entry.b) for name in trained.get(side, {}).get(entry.figure, ())]
+    found = entry.as_dict()
+    if owners:
+        found["difference"] = {**found["difference"], KEY: list(dict.fromkeys(owners))}
+    return found
+
+
+def _parts(
+    audited: Audited, k: int, task: Task, seed: int, trained: Mapping[str, list[str]]
+) -> dict[str, Any]:
     """The loyalties by label, length and confidence, and under each perturbation."""
 
     def shown(columns: Columns) -> dict[str, Any]:
         figures = flat(estimates(columns, PARTS, seed=seed))
-        return {"n": count_rows(columns), "figures": {name: e.as_dict() for name, e in figures.items()}}
+        shown_figures = marked({name: e.as_dict() for name, e in figures.items()}, trained)
+        return {"n": count_rows(columns), "figures": shown_figures}
 
     own = audited.columns[k]
     found = {
@@ -307,8 +320,8 @@ def _verdict(figures: Mapping[str, Estimate], trained: Mapping[str, Sequence[str
     if "response" in figures:
         response = figures["response"]
         between = f" ({response.low:.2f}–{response.high:.2f})" if isfinite(response.low) else ""
-        own = ", on which it was trained" if "response" in trained else ""
-        parts.append(f"reacts to changed words as its teacher with r = {response.value:.2f}{between}{own}")
+        own = ", on which it was trained," if "response" in trained else ""
+        parts.append(f"reacts to changed words{own} as its teacher with r = {response.value:.2f}{between}")
     return ", and ".join(parts) or "was not compared: its figures are not defined on these rows"
 
 

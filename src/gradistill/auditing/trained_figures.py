@@ -1,7 +1,7 @@
 """Which figures favour a student, because its objectives train on what they measure: such a figure proves little alone.
 
-Training follows from the signals that objectives share with a teacher. Predictions of texts with words replaced are
-what figures on changed words compare, on texts that are changed alike. Gradients are what maps of gradients rest on.
+It follows from the signals that the objectives share with a teacher (``Signal.favours``). That predictions of unchanged
+texts agree is what every distillation trains on: figures of outputs have no mark.
 """
 
 from __future__ import annotations
@@ -14,8 +14,12 @@ from gradistill.auditing.methods.gradient_norm import GradientNorm
 from gradistill.auditing.methods.occlusion import Occlusion
 from gradistill.auditing.methods.shapley import Shapley
 from gradistill.auditing.methods.smoothgrad import SmoothGrad
-from gradistill.objectives.base import ANY_PAIR, Objective
-from gradistill.signals import ClsGradient, Signal
+from gradistill.errors import RecipeError
+from gradistill.objectives import Term, all_objectives
+from gradistill.objectives.base import ANY_PAIR
+from gradistill.recipe.schema import term_of
+from gradistill.recipe.strict_yaml import load_yaml
+from gradistill.signals.base import CHANGED_WORDS, GRADIENTS, Signal
 
 WORD_FIGURES = (
     "response", "response_masked", "response_partial", "response_slope", "response_labels", "flips", "flips_masked",
@@ -26,11 +30,14 @@ WORD_FIGURES = (
 MAP_FIGURES = ("saliency", "signed", "signed_top", "top_k_overlap", "cosine", "kendall_tau")
 """Figures of the two models' attributions, by the audit's method."""
 
-BY_WORDS = (Occlusion.name, Shapley.name)
-"""Attribution methods that replace words or tokens."""
+METHODS_OF = {
+    CHANGED_WORDS: (Occlusion.name, Shapley.name),
+    GRADIENTS: (GradientNorm.name, GradientXInput.name, SmoothGrad.name),
+}
+"""The attribution methods that rest on each."""
 
-BY_GRADIENT = (GradientNorm.name, GradientXInput.name, SmoothGrad.name)
-"""Attribution methods that rest on gradients at the input."""
+AUGMENT = "training.augment"
+"""In the place of an objective, where rows with changed words were added."""
 
 KEY, MARK = "trained_on", "†"
 """Where a figure in JSON has the objectives that train on it, and what shows that there are some."""
@@ -39,23 +46,70 @@ NOTE = f"{MARK}: the student was trained on what this figure measures, which fav
 
 
 def trained_figures(
-    objectives: Mapping[str, Objective], method: str, *, augmented: bool = False
+    terms: Mapping[str, Term], method: str = GradientXInput.name, *, augmented: bool = False
 ) -> dict[str, list[str]]:
     """Names of figures, each with the objectives that train on what it measures.
 
     Parameters:
-        ``objectives``: those of the student, by their names in its recipe.
+        ``terms``: the objectives of the student's recipe by name. One without weight does not count.
         ``method``: the name of the audit's attribution method.
         ``augmented``: whether rows with changed words were added (``training.augment``).
 
-    Example: ``trained_figures({"rationale": Rationale()}, "gradient_x_input")["saliency"]``
+    Example: ``trained_figures(load_recipe("rationale").objectives)["saliency"]``
     """
-    found = {figure: ["augment"] for figure in WORD_FIGURES if augmented}
-    for name, objective in objectives.items():
-        signals = objective.signals(ANY_PAIR, "student").values()
-        for figure in dict.fromkeys(figure for signal in signals for figure in _favoured(signal, method)):
-            found.setdefault(figure, []).append(name)
-    return found
+    words_by = {AUGMENT: _favoured(CHANGED_WORDS, method)} if augmented else {}
+    by_objective = words_by | {
+        name: {figure for signal in _signals(term) for figure in _favoured(signal.favours, method, signal)}
+        for name, term in terms.items()
+        if term.weight
+    }
+    return {
+        figure: owners
+        for figure in (*WORD_FIGURES, *MAP_FIGURES)
+        if (owners := [name for name, figures in by_objective.items() if figure in figures])
+    }
+
+
+def trained_by_recipe(recipe: str | None, method: str = GradientXInput.name) -> dict[str, list[str]]:
+    """The same of a recipe as a report has it, in YAML; nothing where there is none that can be read.
+
+    An objective with fields that are not known here, of another version, counts by its defaults; one that is not known
+    is left out.
+
+    Example: ``trained_by_recipe("objectives: {rationale: {weight: 1}}")["saliency"]``
+    """
+    try:
+        found = load_yaml(recipe or "")
+    except ValueError:
+        return {}
+    written, training = (
+        part if isinstance(part := (found.get(key) if isinstance(found, dict) else None), dict) else {}
+        for key in ("objectives", "training")
+    )
+    terms = {
+        str(name): term for name, fields in written.items() if fields and (term := _term(str(name), fields))
+    }
+    return trained_figures(terms, method, augmented=bool(training.get("augment")))
+
+
+def _term(name: str, fields: Any) -> Term | None:
+    try:
+        return term_of(name, fields)
+    except RecipeError:
+        known = all_objectives()
+        return Term(known[name]()) if name in known else None
+
+
+def _signals(term: Term) -> Iterable[Signal]:
+    return term.objective.signals(ANY_PAIR, "student").values()
+
+
+def _favoured(what: str | None, method: str, signal: Signal | None = None) -> tuple[str, ...]:
+    """The figures that rest on ``what``; maps where the method rests on it too. Integrated Gradients rest on the
+    gradients of a whole path."""
+    along_path = method == IntegratedGradients.name and getattr(signal, "steps", 1) > 1
+    maps = method in METHODS_OF.get(what or "", ()) or (what == GRADIENTS and along_path)
+    return WORD_FIGURES * (what == CHANGED_WORDS) + MAP_FIGURES * maps
 
 
 def marked(figures: Mapping[str, Any], trained: Mapping[str, list[str]]) -> dict[str, Any]:
@@ -83,15 +137,3 @@ def trained_note(figures: Iterable[Any]) -> str | None:
     Example: ``trained_note(metrics["loyalty"].values())``
     """
     return NOTE if any(isinstance(figure, Mapping) and figure.get(KEY) for figure in figures) else None
-
-
-def _favoured(signal: Signal, method: str) -> tuple[str, ...]:
-    """The figures on which a student of this signal trains."""
-    by_words, by_gradient = signal.replaces_words, signal.second_order and not isinstance(signal, ClsGradient)
-    by_path = by_gradient and getattr(signal, "steps", 1) > 1
-    maps = (
-        (by_words and method in BY_WORDS)
-        or (by_gradient and method in BY_GRADIENT)
-        or (by_path and method == IntegratedGradients.name)
-    )
-    return WORD_FIGURES * by_words + MAP_FIGURES * maps

@@ -181,9 +181,13 @@ def _checked(limit: Limit, figure: Mapping[str, Any] | None) -> dict[str, Any] |
         text += f", {beyond} {_number(limit.fail if under else decisive)}"
     if few and outcome == WARN:
         text += f", on {figure['n']} examples only"
-    text += "; the student was trained on it" if figure.get(KEY) else ""
+    text += _trained_on(figure)
     reason = f"{text}; {figure['about']}" if figure.get("about") else text
     return shared | {"value": figure.get("value"), "limit": decisive, "outcome": outcome, "reason": reason}
+
+
+def _trained_on(figure: Mapping[str, Any]) -> str:
+    return f" ({MARK} trained on what this measures)" if figure.get(KEY) else ""
 
 
 def _compared(
@@ -205,7 +209,8 @@ def _own_limit(name: str, figure: Mapping[str, Any] | None, limit: float) -> dic
     shown = (
         _number(value) if outcome == PASS or value is None else f"{value:.{places_below(value, limit, 2)}f}"
     )
-    reason = "not measured" if value is None else shown + (f", below {limit:g}" * (outcome == FAIL))
+    below = f", below {limit:g}" * (outcome == FAIL)
+    reason = "not measured" if value is None else shown + below + _trained_on(figure or {})
     return {"name": f"{name} (--fail-under)", "figure": name, "value": value, "limit": limit,
             "warn_limit": None, "fail_limit": limit, "outcome": outcome, "reason": reason}  # fmt: skip
 
@@ -223,8 +228,7 @@ def _notes(student: Mapping[str, Any], figures: Mapping[str, Mapping[str, Any]])
         if figure.get(KEY):
             by_objective.setdefault(" and ".join(figure[KEY]), []).append(title_of(name))
     for objectives, titles in by_objective.items():
-        notes.append(f"trained by {objectives} on what some figures measure ({MARK}), which favours it there: "
-                     f"{_listed(titles)}")  # fmt: skip
+        notes.append(f"{MARK}: {objectives} trained it on what these measure: {'; '.join(titles)}")
     if at_floor:
         notes.append(
             f"within its interval of the floor, as a student with a random head would be: {_listed(at_floor)}"

@@ -18,8 +18,8 @@ from scipy import stats
 from gradistill.auditing.comparison import holm
 from gradistill.auditing.loyalty_measures import NAMES
 from gradistill.auditing.statistics import EQUAL, Bounds
-from gradistill.auditing.trained_figures import KEY, marked
-from gradistill.bench.plan import BenchPlan
+from gradistill.auditing.trained_figures import KEY, marked, trained_figures
+from gradistill.bench.plan import BenchPlan, recipe_of
 from gradistill.recipe.catalogue import catalogue
 
 LEVEL = 0.95
@@ -59,11 +59,7 @@ def _panel(lines: Sequence[Line], plan: BenchPlan) -> dict[str, Any]:
     """One task at one depth: every method that has results, in the plan's order."""
     by_method = _grouped(lines, ("method",))
     first, baseline = lines[0], by_method.get((plan.baseline,), [])
-    rows = [
-        _row(by_method[(name,)], baseline, name == plan.baseline)
-        for name in plan.methods
-        if (name,) in by_method
-    ]
+    rows = [_row(by_method[(name,)], baseline, plan) for name in plan.methods if (name,) in by_method]
     return {
         "task": first["task"],
         "layers": first["layers"],
@@ -91,42 +87,44 @@ def _floors(line: Line) -> dict[str, float]:
     return {name: entry["floor"] for name, entry in loyal.items() if entry and entry.get("floor") is not None}
 
 
-def _row(lines: Sequence[Line], baseline: Sequence[Line], is_baseline: bool) -> dict[str, Any]:
+def _row(lines: Sequence[Line], baseline: Sequence[Line], plan: BenchPlan) -> dict[str, Any]:
+    method = lines[0]["method"]
+    trained = _trained(lines[0], plan)
     of_seed = {line["seed"]: figures_of(line) for line in lines}
     reference = {line["seed"]: figures_of(line) for line in baseline}
     names = list(dict.fromkeys(name for found in of_seed.values() for name in found))
     shared = [seed for seed in of_seed if seed in reference]
     return {
-        "method": lines[0]["method"],
+        "method": method,
         "seeds": sorted(of_seed),
         "figures": marked(
             {
                 name: estimate([f[name] for f in of_seed.values() if name in f], range_of(name, lines[0]))
                 for name in names
             },
-            _trained(lines),
+            trained,
         ),
         "apart": {}
-        if is_baseline
-        else {
-            name: _apart(
-                [of_seed[s][name] - reference[s][name] for s in shared if name in reference[s]],
-                range_of(name, lines[0]),
-            )
-            for name in names
-        },
+        if method == plan.baseline
+        else marked(
+            {
+                name: _apart(
+                    [of_seed[s][name] - reference[s][name] for s in shared if name in reference[s]],
+                    range_of(name, lines[0]),
+                )
+                for name in names
+            },
+            trained,
+        ),
         "train_s": float(np.median([line["timing"]["train_s"] for line in lines])),
     }
 
 
-def _trained(lines: Sequence[Line]) -> dict[str, list[str]]:
+def _trained(line: Line, plan: BenchPlan) -> dict[str, list[str]]:
     """The loyalties on which a method trains, with its objectives that do."""
-    return {
-        f"{kind} loyalty": entry[KEY]
-        for line in lines
-        for kind, entry in (line["loyalty"] or {}).items()
-        if isinstance(entry, Mapping) and entry.get(KEY)
-    }
+    recipe = recipe_of(plan, line["task"], line["method"], line["layers"], line["seed"])
+    found = trained_figures(recipe.objectives, augmented=bool(recipe.training.augment))
+    return {f"{kind} loyalty": objectives for kind, objectives in found.items()}
 
 
 def range_of(figure: str, line: Line) -> Bounds:

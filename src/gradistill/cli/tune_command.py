@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -108,20 +108,27 @@ def next_command(teacher: str, choice: Any, output: Path) -> str:
 
 
 def _report(found: dict[str, Any], output: Path, command: str) -> None:
+    from gradistill.auditing.trained_figures import KEY, NOTE
     from gradistill.commands.tune import BEST
     from gradistill.report.terminal import results_table
 
     if not found["trials"]:
         return write_result("no trial has ended yet; the same command goes on")
-    rows = [trial_row(trial) for trial in found["trials"]]
-    show(results_table(rows[:10], title=f"{len(rows)} trials, {found['pruned']} stopped early"))
+    rows = [trial_row(trial, found[KEY]) for trial in found["trials"]]
+    note = NOTE if found[KEY] else ""
+    show(results_table(rows[:10], title=f"{len(rows)} trials, {found['pruned']} stopped early", note=note))
     write_result(f"the best recipe is {output / BEST}. To distil with it:")
     return write_result(command, fold=False)
 
 
-def trial_row(trial: Mapping[str, Any]) -> dict[str, Any]:
-    """A line of the table. Fields keep the name of their objective: several have a ``weight``."""
-    figures = {name.removesuffix("_loyalty"): value for name, value in trial.items() if name != "values"}
+def trial_row(trial: Mapping[str, Any], trained: Collection[str] = ()) -> dict[str, Any]:
+    """A line of the table. Fields keep the name of their objective: several have a ``weight``. Loyalties on which
+    trials train have a mark."""
+    figures = {
+        name.removesuffix("_loyalty") + " †" * (name in trained): value
+        for name, value in trial.items()
+        if name != "values"
+    }
     prefixes = ("objectives.", "training.")
     fields = {
         next((name.removeprefix(prefix) for prefix in prefixes if name.startswith(prefix)), name): _shown(

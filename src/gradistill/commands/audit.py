@@ -20,6 +20,7 @@ from gradistill.auditing.onnx_predictor import OnnxPredictor, model_folder_of
 from gradistill.auditing.per_example import value_of
 from gradistill.auditing.shown_examples import chosen_examples
 from gradistill.auditing.summary import Audited, summed_up
+from gradistill.auditing.trained_figures import trained_by_recipe
 from gradistill.auditing.verdict import judged
 from gradistill.auditing.word_maps import row_texts
 from gradistill.commands.audit_choice import AuditChoice
@@ -35,7 +36,7 @@ from gradistill.commands.data_warnings import (
 from gradistill.commands.examination import EXAMPLES, AuditRows, Examination
 from gradistill.commands.export_cost import audit_costs
 from gradistill.commands.figure_limits import figure_of
-from gradistill.commands.identity import data_files, figures_trained_by, model_identity, recipe_text
+from gradistill.commands.identity import data_files, model_identity, recipe_text
 from gradistill.commands.output_folder import FolderKind, check_output, draft_folder, held, put_in_place
 from gradistill.commands.row_sample import drawn_rows
 from gradistill.commands.run_record import described, versions
@@ -164,18 +165,16 @@ def audit(
     with held(output, AUDIT), draft_folder(output) as draft:
         check_output(output, AUDIT, overwrite=overwrite)  # another process may have finished meanwhile
         slices = {name: rows[CARRIED + name][:] for name in choice.slices}
-        described_students = [_described(student) for student in models.students]
-        trained = [
-            figures_trained_by(student.get("recipe"), choice.method.name) for student in described_students
-        ]
-        audited = replace(examination.audited(draft), slices=slices, trained=trained)
+        students = [_described(student) for student in models.students]
+        marks = [_trained(student, choice.method.name) for student in students]
+        audited = replace(examination.audited(draft), slices=slices, trained=marks)
         about = {
             "data": {"task": splits.task.name, "split": choice.split, "rows": len(rows),
                      "source": Path(data.name).name, "positive": splits.task.positive_label,
                      "files": data_files(data.source, choice.split, splits.task),
                      **_without_labels(splits, choice.split)},
             "teacher": _described(models.teacher),
-            "students": described_students,
+            "students": students,
             "reference": None if models.reference is None else _described(models.reference),
             "settings": _settings(choice, models),
             "texts": {"max_length": length, **_windows(examination),
@@ -328,6 +327,14 @@ def _described(model: AuditModel) -> dict[str, Any]:
     exported = {"file": file.name, "sha256": checksum_of(file)}
     recipe = recipe_text(model_folder_of(file))
     return found | exported | ({"recipe": recipe} if recipe else {})
+
+
+def _trained(student: Mapping[str, Any], method: str) -> dict[str, list[str]]:
+    """The figures on which a student was trained; of several models as one, those of any."""
+    found = trained_by_recipe(student.get("recipe"), method)
+    for part in (_trained(member, method) for member in student.get("models", ())):
+        found |= {figure: list(dict.fromkeys([*found.get(figure, ()), *own])) for figure, own in part.items()}
+    return found
 
 
 def _without_labels(splits: Splits, split: str) -> dict[str, str]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from gradistill.auditing.onnx_predictor import graph_files, model_folder_of
-from gradistill.auditing.trained_figures import trained_figures
 from gradistill.commands.run_folder import RECIPE
 from gradistill.commands.text_lengths import EXPORT
 from gradistill.data.data_source import Source
@@ -18,10 +16,7 @@ from gradistill.data.tasks import Task
 from gradistill.errors import RecipeError
 from gradistill.io import checksum_of, digest, read_object
 from gradistill.models.adapters import ADAPTER_WEIGHTS, is_adapter
-from gradistill.objectives import Objective
 from gradistill.recipe.recipe_files import read_keys
-from gradistill.recipe.schema import term_of
-from gradistill.recipe.strict_yaml import load_yaml
 from gradistill.report.model_card import public_recipe
 from gradistill.store.fingerprint import of_model
 
@@ -72,27 +67,3 @@ def recipe_text(folder: Path) -> str | None:
         return None
     text = exported.get("recipe") if isinstance(exported, dict) else None
     return text if isinstance(text, str) else None
-
-
-def figures_trained_by(recipe: str | None, method: str) -> dict[str, list[str]]:
-    """The figures on which a student trained by the text of its recipe: see ``trained_figures``.
-
-    Nothing where there is no recipe; objectives that are not known here are left out.
-
-    Example: ``figures_trained_by("objectives: {rationale: {weight: 1}}", "gradient_x_input")["saliency"]``
-    """
-    try:
-        found = load_yaml(recipe or "")
-    except ValueError:
-        return {}
-    written, training = (
-        part if isinstance(part, dict) else {}
-        for part in (
-            found.get(key) if isinstance(found, dict) else None for key in ("objectives", "training")
-        )
-    )
-    objectives: dict[str, Objective] = {}
-    for name, fields in written.items():
-        with suppress(RecipeError):
-            objectives[str(name)] = term_of(str(name), fields).objective
-    return trained_figures(objectives, method, augmented=bool(training.get("augment")))

@@ -16,13 +16,11 @@ from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBas
 
 from gradistill.auditing import Predictions, loyalty, predict_logits, predict_rows
 from gradistill.auditing.loyalty_measures import Loyalty
-from gradistill.auditing.methods import GradientXInput
 from gradistill.auditing.statistics import Estimate
-from gradistill.auditing.trained_figures import marked
+from gradistill.auditing.trained_figures import marked, trained_figures
 from gradistill.commands.augment import transfer_rows_of
 from gradistill.commands.cached_predictions import cached_predictions
 from gradistill.commands.data_warnings import constant_answer_warning, weak_teacher_warning
-from gradistill.commands.identity import figures_trained_by
 from gradistill.commands.loyalty_sample import LoyaltySample
 from gradistill.commands.signal_stores import AUTO, StoreChoice, StoreRows, plan_store, stored_teacher
 from gradistill.commands.training_run import EncodedRows, Run
@@ -158,7 +156,7 @@ class TaskRun(Run):
         )
 
     def near_words_of(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        """The model whose embeddings say which words are near, with its tokenizer."""
+        """The model whose embeddings decide which words are near, with its tokenizer."""
         assert self.models.teacher is not None  # the recipe has an objective that needs one
         return self.models.teacher.model, self.tokenizer
 
@@ -288,7 +286,8 @@ class TaskRun(Run):
         if reference is not None:
             found = self.compared(predictions, reference, validation)
             loyal = replace(found, response=self.response(), floors=before).as_dict()
-            loyal = marked(loyal, figures_trained_by(self.recipe.as_yaml(), GradientXInput.name))
+            augmented = bool(self.recipe.training.augment)
+            loyal = marked(loyal, trained_figures(self.recipe.objectives, augmented=augmented))
         chosen = {} if predictions.thresholds is None else {"thresholds": self._thresholds(predictions)}
         return {
             **chosen,

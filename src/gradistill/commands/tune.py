@@ -18,6 +18,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from gradistill.auditing.trained_figures import KEY, trained_figures
 from gradistill.commands.content_marks import file_marks, model_mark
 from gradistill.commands.data_warnings import NewWarnings, refuse_words
 from gradistill.commands.distill import distill
@@ -258,10 +259,17 @@ class _Search:
         states = [t.state.name for t in self.study.trials]
         found = {
             **self.study.user_attrs["about"], "trials": trials,
-            "pruned": states.count("PRUNED"), "failed": states.count("FAIL"),
+            "pruned": states.count("PRUNED"), "failed": states.count("FAIL"), KEY: self._trained(),
         }  # fmt: skip
         write_whole(self.folder / REPORT, (json.dumps(found, indent=1) + "\n").encode())
         return found
+
+    def _trained(self) -> dict[str, list[str]]:
+        """The loyalties on which every trial trains, with the objectives that do."""
+        recipe = self.tuning.resolve(())
+        found = trained_figures(recipe.objectives, augmented=bool(recipe.training.augment))
+        named = {f"{figure}_loyalty": objectives for figure, objectives in found.items()}
+        return {name: named[name] for name in AIMS if name in named}
 
 
 class _Pruning(TrainerCallback):

@@ -85,7 +85,7 @@ class StudentSettings(Strict):
 
 
 class TeacherSettings(Strict):
-    """How the teacher reads the texts. Which teacher it is, a recipe does not say."""
+    """How the teacher reads the texts. A recipe does not name the teacher."""
 
     template: str | None = Field(
         default=None,
@@ -407,9 +407,10 @@ def truth_value(written: Any, made: Any) -> tuple[int | str, ...] | None:
 def not_a_number(path: str, kind: str) -> RecipeError:
     """The error for a truth value in the place of a number."""
     return RecipeError(
-        f"the {kind}'s {path} is a truth value", expected="a number; YAML reads yes, on and true alike",
+        f"the {kind}'s {path} is a truth value",
+        expected="a number; YAML reads yes and no, on and off as true and false",
         remedy=f"change {path}",
-    )  # fmt: skip
+    )
 
 
 def refusal(

@@ -13,8 +13,7 @@ from typing import Any
 from markupsafe import Markup
 
 from gradistill.auditing.figure_titles import title_of
-from gradistill.auditing.per_example import CHALLENGE, flat
-from gradistill.auditing.trained_figures import KEY, trained_note
+from gradistill.auditing.per_example import CHALLENGE
 from gradistill.data.tasks import metric_title
 from gradistill.report.audit_plots import output_plots, slice_plots
 from gradistill.report.audit_tables import (
@@ -119,7 +118,7 @@ def audit_page(audit: Mapping[str, Any], examples: Sequence[Mapping[str, Any]]) 
         cascades=_breakdowns(audit, CASCADE, CASCADE_FIGURES),
         robust=bool(challenge or perturbed),
         perturbations=perturbed,
-        comparisons=_comparisons(audit, names),
+        comparisons=[_comparison(entry, names) for entry in audit.get("comparisons") or []],
         failures=known_failures(audit, examples),
         watch=watch_list(audit),
         meanings={_heading(name): text for name, text in (audit.get("meanings") or {}).items()},
@@ -222,24 +221,14 @@ def _seconds(content: Mapping[str, Any] | None) -> list[tuple[str, str | None]]:
     return [(_heading(name), decimal(value, 1)) for name, value in (content or {}).items()]
 
 
-def _comparisons(audit: Mapping[str, Any], names: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Differences of two students, marked where either of them was trained on the figure."""
-    figures = {str(student.get("name")): flat(student.get("figures") or {}) for student in students_of(audit)}
-    found = []
-    for entry in audit.get("comparisons") or []:
-        raw = {side: str(entry.get(side)) for side in ("a", "b")}
-        name = str(entry.get("figure"))
-        own = [figures.get(side, {}).get(name) for side in raw.values()]
-        difference = entry.get("difference")
-        if isinstance(difference, Mapping):
-            difference = {**difference, KEY: trained_note(own)}
-        found.append({side: names.get(model, public_name(model)) for side, model in raw.items()} | {
-            "figure": title_of(name),
-            "difference": cell(difference),
-            "p": _probability(entry.get("p")),
-            "p_corrected": _probability(entry.get("p_corrected")),
-        })  # fmt: skip
-    return found
+def _comparison(entry: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    sides = {side: names.get(str(entry.get(side)), public_name(str(entry.get(side)))) for side in ("a", "b")}
+    return sides | {
+        "figure": title_of(str(entry.get("figure"))),
+        "difference": cell(entry.get("difference")),
+        "p": _probability(entry.get("p")),
+        "p_corrected": _probability(entry.get("p_corrected")),
+    }
 
 
 def _probability(value: Any) -> str | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from gradistill.auditing.trained_figures import KEY, MARK, NOTE
+from gradistill.auditing.trained_figures import KEY, MARK, trained_note
 from gradistill.data.tasks import metric_title
 from gradistill.report.audit_tables import TableCell, capital, cell
 from gradistill.report.bench_plots import bench_plots
@@ -43,7 +43,9 @@ def _content(bench: Mapping[str, Any]) -> dict[str, Any]:
         "panels": [_panel(panel, bench) for panel in bench["panels"]],
         "teachers": _teachers(bench),
         "failed": bench["failed"],
-        "trained": NOTE if any(entry[KEY] for entry in bench["over_tasks"]) else None,
+        "trained": trained_note(
+            f for panel in bench["panels"] for row in panel["rows"] for f in row["figures"].values()
+        ),
         "at_once": count(bench["at_once"]),
         "versions": list(bench["versions"].items()),
     }
@@ -66,7 +68,7 @@ def _over_tasks(bench: Mapping[str, Any], layers: int) -> dict[str, Any]:
         ]
         rows.append({"name": entry["method"], "cells": cells})
         if any(entry["gains"].values()):
-            gains = [_signed(entry["gains"].get(figure)) or NOTHING for figure in figures]
+            gains = [_signed(entry["gains"].get(f), trained=f in entry[KEY]) or NOTHING for f in figures]
             ranks = [NOTHING] * len(entry["ranks"])
             rows.append({"name": f"from {bench['baseline']}", "cells": [NOTHING, *gains, *ranks]})
     heads = ["step", *map(capital, figures), "rank by metric", "rank by response", "rank by saliency"]
@@ -123,7 +125,7 @@ def _number(value: Any, places: int = 3, *, trained: bool = False) -> TableCell 
     return None if finite(value) is None else TableCell(f"{decimal(value, places)}{MARK * trained}")
 
 
-def _signed(apart: Mapping[str, Any] | None) -> TableCell | None:
+def _signed(apart: Mapping[str, Any] | None, *, trained: bool = False) -> TableCell | None:
     """A difference with its sign and interval; with a star where it is beyond chance, corrected for all of them."""
     found = cell(apart)
     if apart is None or found is None or found.value is None:
@@ -131,7 +133,7 @@ def _signed(apart: Mapping[str, Any] | None) -> TableCell | None:
     beyond = finite(apart.get("p_corrected"))
     star = " *" if beyond is not None and beyond < SIGNIFICANT else ""
     sign = "" if found.value.startswith("-") else "+"
-    return TableCell(f"{sign}{found.value}{star}", found.interval)
+    return TableCell(f"{sign}{found.value}{MARK * trained}{star}", found.interval)
 
 
 def _without_n(found: TableCell | None) -> TableCell | None:
@@ -158,11 +160,17 @@ def bench_rows(bench: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
             "layers": entry["layers"],
             "tasks": len(entry["tasks"]),
             "step": entry["step"],
-            **{_shortened(name): entry["figures"][name] for name in there},
+            **{_shortened(name): _shown(entry, name) for name in there},
             "rank": entry["ranks"]["metric"],
         }
         for entry in over
     ]
+
+
+def _shown(entry: Mapping[str, Any], figure: str) -> Any:
+    """A figure over the tasks, with its mark where the method trains on it."""
+    value = entry["figures"][figure]
+    return value if value is None or figure not in entry[KEY] else f"{decimal(value)}{MARK}"
 
 
 def _shortened(figure: str) -> str:

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from gradistill.report.export_tables import (
     SPEED_NOTE,
     layer_line,
+    loyalty_note,
     loyalty_rows,
     metric_rows,
     size_rows,
@@ -46,6 +47,7 @@ def export_card(found: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) ->
         speed=_table(speed),
         speed_note=SPEED_NOTE if speed else None,
         metrics=_table(metric_rows(found)),
+        trained=loyalty_note(found),
         loyalties={name: _table(loyalty_rows(found, name)) for name in found["loyalty"]},
         versions=[{"name": name, "value": value} for name, value in found["versions"].items()],
     )

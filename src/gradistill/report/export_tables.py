@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from gradistill.auditing.trained_figures import marked_name
+from gradistill.auditing.trained_figures import marked_name, trained_note
 from gradistill.data.tasks import metric_title
 from gradistill.printing import printable
 from gradistill.report.number_text import decimal, interval
@@ -80,6 +80,13 @@ def loyalty_rows(found: Mapping[str, Any], reference: str) -> list[dict[str, Any
     ]
 
 
+def loyalty_note(found: Mapping[str, Any]) -> str | None:
+    """What the mark of a loyalty means, where one has it."""
+    return trained_note(
+        f for models in found["loyalty"].values() for own in models.values() for f in own.values()
+    )
+
+
 def export_view(found: Mapping[str, Any]) -> RenderableType:
     """What ``export.json`` holds, as tables of at most 80 columns."""
     parts: list[RenderableType] = []
@@ -96,6 +103,8 @@ def export_view(found: Mapping[str, Any]) -> RenderableType:
     for title, rows in tables:
         if rows:
             parts.append(results_table(rows, title=title, note=SPEED_NOTE if title == "speed" else ""))
+    if note := loyalty_note(found):
+        parts.append(Text(note, style="italic"))
     lines = [
         vocabulary_line(found),
         layer_line(found),

@@ -8,6 +8,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from gradistill.auditing.figure_titles import title_of
+from gradistill.auditing.trained_figures import trained_note
 from gradistill.data.word_scores import WordScore
 from gradistill.printing import printable
 from gradistill.report.audit_tables import cell
@@ -32,8 +33,9 @@ def metrics_html(metrics: Mapping[str, Any]) -> str:
         for m in run_models(metrics)
     ]
     title = f"{metrics.get('method')} on {metrics.get('task')}, seed {metrics.get('seed')}"
-    loyalty = _agreement(metrics.get("loyalty") or {}, "loyalty")
-    return _table(models, title) + (_table(loyalty) if loyalty else "")
+    figures = metrics.get("loyalty") or {}
+    loyalty = _agreement(figures, "loyalty")
+    return _table(models, title) + (_table(loyalty) if loyalty else "") + _note(figures)
 
 
 def audit_html(audit: Mapping[str, Any]) -> str:
@@ -41,7 +43,9 @@ def audit_html(audit: Mapping[str, Any]) -> str:
     parts = [Markup("<p><strong>{}</strong></p>").format(_text(audit.get("verdict") or ""))]
     for student in audit.get("students") or []:
         figures = (student.get("figures") or {}).get("loyalty") or {}
-        parts.append(Markup(_table(_agreement(figures, "loyalty"), str(student.get("name")))))
+        parts.append(
+            Markup(_table(_agreement(figures, "loyalty"), str(student.get("name"))) + _note(figures))
+        )
     return "".join(parts)
 
 
@@ -63,6 +67,11 @@ def explanation_html(
             place = word.end
         parts.append(Markup("<p>{}{}</p>").format(shown, _text(text[place:])))
     return "".join(parts)
+
+
+def _note(figures: Mapping[str, Any]) -> str:
+    note = trained_note(figures.values())
+    return str(Markup("<p>{}</p>").format(note)) if note else ""
 
 
 def _agreement(figures: Mapping[str, Any], head: str) -> list[dict[str, Any]]:

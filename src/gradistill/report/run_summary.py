@@ -131,10 +131,9 @@ def audit_view(audit: Mapping[str, Any]) -> RenderableType:
             parts.append(
                 results_table([_figure(*entry) for entry in figures.items()], title=group, note=note)
             )
-    if any(
-        "floor" in f for s in audit["students"] for group in s["figures"].values() for f in group.values()
-    ):
-        parts.append(Text(FLOOR_NOTE, style="italic"))
+    every = [f for s in audit["students"] for group in s["figures"].values() for f in group.values()]
+    notes = [FLOOR_NOTE if any("floor" in figure for figure in every) else None, trained_note(every)]
+    parts += [Text(note, style="italic") for note in notes if note]
     if rows := audit_metrics(audit):
         parts.append(results_table(rows, title="metrics of the task"))
     if rows := verdict_rows(audit):

@@ -20,6 +20,9 @@ from gradistill.models.facts import ModelFacts
 from gradistill.signals.explained_words import passes_of_words
 from gradistill.signals.forward_pass import ForwardPass, Needs
 
+CHANGED_WORDS, GRADIENTS = "changed words", "gradients"
+"""What figures of an audit rest on: predictions of texts with other words, and gradients at the input."""
+
 
 class Layout(NamedTuple):
     """The numbers of one example, or of one token where ``per_token`` is set.
@@ -39,11 +42,13 @@ class Signal(ABC):
     ``replaces_words``: whether it is of texts with words replaced, for which a batch must know its words and what may
     stand in for them. ``crosses``: whether it is of whole texts or their words, so that models with different
     tokenizers and widths can be compared by it. ``of_tokens``: whether it has a meaning where each token has a label.
+    ``favours``: what figures of an audit rest on that a student which is trained on this signal has learnt to share.
     ``tokens_first``: whether tokens are the first axis of what it has for each of them, and not the second.
     """
 
     title: ClassVar[str]
     replaces_words: ClassVar[bool] = False
+    favours: ClassVar[str | None] = None
     crosses: ClassVar[bool] = False
     of_tokens: ClassVar[bool] = False
     tokens_first: ClassVar[bool] = False
@@ -90,6 +95,8 @@ class Signal(ABC):
 @dataclass(frozen=True)
 class TargetSignal(Signal):
     """A signal that differentiates a target of the logits."""
+
+    favours: ClassVar[str | None] = GRADIENTS
 
     target: Target
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gradistill.batch import Batch
 from gradistill.data.changed_copies import COARSE, coalitions_by_rate
+from gradistill.signals.base import CHANGED_WORDS
 from gradistill.signals.drawn_logits import DrawnLogits
 from gradistill.signals.forward_pass import ForwardPass, Needs
 from gradistill.signals.word_replacement import Replacement, known_words, own_words, stand_ins
@@ -32,6 +33,7 @@ class CopyLogits(DrawnLogits):
 
     title: ClassVar[str] = "logits of changed copies"
     replaces_words: ClassVar[bool] = True
+    favours: ClassVar[str | None] = CHANGED_WORDS
 
     keep: tuple[float, float] = COARSE
     sizes: Sizes = "rate"

@@ -22,7 +22,7 @@ from torch import Tensor
 from gradistill.batch import Batch
 from gradistill.errors import TrainingError
 from gradistill.models.facts import ModelFacts
-from gradistill.signals.base import Layout, Signal
+from gradistill.signals.base import CHANGED_WORDS, Layout, Signal
 from gradistill.signals.explained import EXPLAINED
 from gradistill.signals.forward_pass import ForwardPass, Needs
 from gradistill.signals.word_replacement import known_words, row_generator, stand_ins
@@ -108,6 +108,7 @@ class EditedLogits(Signal):
 
     title: ClassVar[str] = "logits of edited texts"
     replaces_words: ClassVar[bool] = True
+    favours: ClassVar[str | None] = CHANGED_WORDS
 
     def needs(self) -> Needs:
         return Needs()

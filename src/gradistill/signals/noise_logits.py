@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gradistill.signals.base import GRADIENTS
 from gradistill.signals.drawn_logits import DrawnLogits
 from gradistill.signals.forward_pass import ForwardPass, Needs
 
@@ -23,6 +24,7 @@ class NoiseLogits(DrawnLogits):
     """
 
     title: ClassVar[str] = "logits under noise"
+    favours: ClassVar[str | None] = GRADIENTS  # to second order in the noise
 
     sigma: float = 0.1
 

@@ -161,7 +161,7 @@ def sealing(settings: TrainingSettings) -> Sealing:
     Raises RecipeError where that is not a number of checkpoints.
     """
     kept = settings.arguments.get(_LIMIT, 1)
-    if kept is not None and (not isinstance(kept, int) or kept < 1):
+    if kept is not None and (not isinstance(kept, int) or isinstance(kept, bool) or kept < 1):
         raise RecipeError(
             f"training.arguments.{_LIMIT} is {kept!r}", expected="1 or more, or null for all of them",
             remedy="correct it, or leave it out",
