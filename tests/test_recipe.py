@@ -186,7 +186,7 @@ def test_a_recipe_of_ones_own_needs_no_shipped_one(tmp_path: Path) -> None:
         ("objectives: {hard_label: null, soft_label: null}", r"no objectives"),
     ],
 )
-def test_a_file_that_says_nothing_possible(text: str, message: str, tmp_path: Path) -> None:
+def test_a_file_that_is_no_recipe(text: str, message: str, tmp_path: Path) -> None:
     method = None if "base" in text else "kd"
     with pytest.raises(RecipeError, match=message):
         load_recipe(method, file=written(tmp_path, text), task="sst2")
@@ -215,7 +215,7 @@ def test_a_file_that_says_nothing_possible(text: str, message: str, tmp_path: Pa
         ("objectives.soft_label.weight=false", r"objectives\.soft_label\.weight is a truth value"),
     ],
 )
-def test_a_change_that_says_nothing_possible(change: str, message: str) -> None:
+def test_a_change_that_cannot_be(change: str, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         load_recipe("kd", changes=[change])
 
@@ -332,7 +332,7 @@ def test_later_settings_at_their_defaults_change_no_recipe_of_an_earlier_version
     assert load_recipe("rationale", changes=changes[2:]).as_dict()["compute"]["gradient_conflict"] == "cap"
 
 
-def test_a_list_of_layers_says_how_many() -> None:
+def test_a_list_of_layers_settles_how_many() -> None:
     for change, layers in (("[1, 3]", 2), ("uniform", None), ("last", None)):
         assert load_recipe("kd", changes=[f"student.layer_map={change}"]).student.layers == layers
     both = load_recipe("kd", changes=["student.layer_map=[1, 3]", "student.layers=3"]).student

@@ -12,7 +12,7 @@ from math import inf, isfinite
 from typing import TypeGuard
 
 REMEDY = "To do: "
-"""What the line of an error begins with that says what to do."""
+"""The start of an error's line with what to do."""
 
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 

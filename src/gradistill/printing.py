@@ -43,7 +43,7 @@ NO_PREFIX = {"prefix": ""}
 """``extra`` of a warning that is shown without ``WARNING: `` in front."""
 
 PROGRESS = {"is_progress": True}
-"""``extra`` of a line that tells how far long work is: it is shown where the other lines of a job are not."""
+"""``extra`` of a line with how far long work is: it is shown where the other lines of a job are not."""
 SECONDS_BETWEEN_LINES = 60.0
 """Without a terminal, where there is no bar, a line comes at least so often."""
 
@@ -125,7 +125,7 @@ def progress_bars(
 ) -> Progress:
     """Bars that go when they are done; none where the package's logger shows warnings only.
 
-    Without a terminal there are no bars, and a plain line a minute tells how far the work is (``lines``). With
+    Without a terminal there are no bars, and a plain line a minute has how far the work is (``lines``). With
     ``error`` bars are on stderr. ``note`` returns a line that stands below them.
     """
     from rich.progress import Progress

@@ -156,7 +156,7 @@ def test_no_more_rows_run_at_once_than_allowed_however_many_nodes_it_takes() -> 
     assert totals[1] > 3 * totals[0]
 
 
-def test_it_ends_at_the_most_nodes_and_says_what_is_missing() -> None:
+def test_it_ends_at_the_most_nodes_and_names_what_is_missing() -> None:
     found = integrated_to_tolerance(
         path_of(steep(torch.tensor([0.11])), torch.ones(1, 2, 3), LOGIT, None), tolerance=0.0, max_nodes=20
     )

@@ -71,7 +71,7 @@ def test_plausibility_is_that_of_scikit_learn(marks: list[int]) -> None:
 
 
 @pytest.mark.parametrize("share", [0, 1])
-def test_nothing_or_all_marked_tells_nothing(share: int) -> None:
+def test_nothing_or_all_marked_gives_no_figure(share: int) -> None:
     assert all(np.isnan(value) for value in plausibility(np.arange(4.0), np.full(4, bool(share))).values())
 
 

@@ -85,7 +85,7 @@ def test_gradient_x_input_is_one_right_riemann_step() -> None:
 
 
 @pytest.mark.parametrize("labels", [1, 2])
-def test_steps_by_row_reach_the_tolerance_and_what_many_steps_say(labels: int) -> None:
+def test_steps_by_row_reach_the_tolerance_and_what_many_steps_find(labels: int) -> None:
     model, rows = model_of(labels), rows_of([5, 9, 3, 7])
     found = by_place(attribute(model, rows, collate, method=ig("auto", tolerance=1e-4)))
     reference = by_place(attribute(model, rows, collate, method=ig(400)))

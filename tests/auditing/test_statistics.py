@@ -107,7 +107,7 @@ def test_the_paired_test_is_scipys(n):
     assert paired_p(differences, seed=2) == pytest.approx(theirs.pvalue, abs=0.03)
 
 
-def test_the_interval_covers_the_true_mean_as_often_as_it_says():
+def test_the_interval_covers_the_true_mean_at_its_level():
     generator = np.random.default_rng(2)
     estimates = [bootstrap_mean(generator.normal(1.0, 2.0, 60), resamples=500, seed=k) for k in range(200)]
     covered = np.mean([e.low <= 1.0 <= e.high for e in estimates])

@@ -77,15 +77,15 @@ def refused_or_accepted(arguments: list[str], folder: Path) -> str:
             main()
         except SystemExit as ended:
             code = ended.code
-    said = err.getvalue()
-    assert code == 2, said
-    assert said.startswith(("error: ", "Usage: ")), said
-    assert "Traceback" not in said
-    assert not [c for c in said if ord(c) < 32 and c != "\n"], "control characters reach the terminal"
+    printed = err.getvalue()
+    assert code == 2, printed
+    assert printed.startswith(("error: ", "Usage: ")), printed
+    assert "Traceback" not in printed
+    assert not [c for c in printed if ord(c) < 32 and c != "\n"], "control characters reach the terminal"
     assert contents(folder) == before
     if currently_in_test_context():
-        event("accepted" if said == "error: accepted\n" else "refused")
-    return said
+        event("accepted" if printed == "error: accepted\n" else "refused")
+    return printed
 
 
 def contents(folder: Path) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The front door: what is typed, what is said, and exit codes. Bad input gets one message and never a traceback."""
+"""The front door: what is typed, what is printed, and exit codes. Bad input gets one message and never a traceback."""
 
 from __future__ import annotations
 
@@ -62,9 +62,9 @@ def folder_of(small: Any, kind: str = "two") -> Path:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(command: str, typed: Type) -> None:
-    said = typed(command, "--help")
-    assert said.code == 0
-    assert f" {command} [OPTIONS]" in said.out
+    printed = typed(command, "--help")
+    assert printed.code == 0
+    assert f" {command} [OPTIONS]" in printed.out
 
 
 @pytest.mark.parametrize(
@@ -75,9 +75,9 @@ def test_every_command_has_help(command: str, typed: Type) -> None:
 def test_an_option_of_one_value_is_not_given_twice(
     arguments: tuple[str, ...], option: str, typed: Type
 ) -> None:
-    said = typed(*arguments)
-    assert said.code == 2
-    assert f"'{option}': it was given 2 times" in said.err
+    printed = typed(*arguments)
+    assert printed.code == 2
+    assert f"'{option}': it was given 2 times" in printed.err
 
 
 def test_a_field_of_the_recipe_is_not_set_twice() -> None:
@@ -143,11 +143,11 @@ def test_a_command_leaves_the_other_processes_before_it_ends(
 
 def test_distil_and_explain(small: Any, tmp_path: Path, typed: Type) -> None:
     common = ("--teacher", small.teachers["two"], "--data", folder_of(small), "--epochs", 1, "--seed", 5)
-    said = typed("distill", *common, "--layer-map", "1,3", "--student-layers", 2, "--output", tmp_path / "student",
+    printed = typed("distill", *common, "--layer-map", "1,3", "--student-layers", 2, "--output", tmp_path / "student",
                  "--set", "objectives.coalition_matching.weight=3")  # fmt: skip
-    assert said.code == 0, said.err
+    assert printed.code == 0, printed.err
     for expected in ("text: text", "label: label", f"{DEFAULT_METHOD} on ", "seed 5", "saliency", "95 % CI"):
-        assert expected in said.out
+        assert expected in printed.out
     recipe = load_recipe(file=tmp_path / "student" / "recipe.yaml")
     assert (recipe.method, recipe.training.seed, recipe.student.layer_map) == (DEFAULT_METHOD, 5, (1, 3))
     assert recipe.objectives["coalition_matching"].weight == 3
@@ -230,29 +230,29 @@ def test_bad_input_gets_one_message_and_exit_code_2(
     what: str, small: Any, tmp_path: Path, typed: Type
 ) -> None:
     arguments, expected = WRONG[what]
-    said = typed(*arguments(small, tmp_path))
-    assert said.code == 2, said.out + said.err
-    assert said.err.startswith("error: ")
-    assert "Traceback" not in said.err
+    printed = typed(*arguments(small, tmp_path))
+    assert printed.code == 2, printed.out + printed.err
+    assert printed.err.startswith("error: ")
+    assert "Traceback" not in printed.err
     for part in expected:
-        assert part in said.err
+        assert part in printed.err
     assert not (tmp_path / "out" / "model.safetensors").exists()
 
 
 def test_markup_and_control_characters_in_names_are_printed_not_obeyed(typed: Type) -> None:
-    said = typed("explain", "--model", "./[bold]x\x1b[31m", "fine")
-    assert said.code == 2
-    assert "[bold]x" in said.err
-    assert "\x1b" not in said.err
+    printed = typed("explain", "--model", "./[bold]x\x1b[31m", "fine")
+    assert printed.code == 2
+    assert "[bold]x" in printed.err
+    assert "\x1b" not in printed.err
 
 
-def test_an_interrupt_says_how_to_go_on(
+def test_an_interrupt_shows_how_to_go_on(
     small: Any, tmp_path: Path, typed: Type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(distill, "distill", raising(KeyboardInterrupt()))
-    said = typed(*distilling()(small, tmp_path))
-    assert said.code == 130
-    assert "The same command goes on" in said.err
+    printed = typed(*distilling()(small, tmp_path))
+    assert printed.code == 130
+    assert "The same command goes on" in printed.err
 
 
 def test_an_interrupted_audit_begins_anew(
@@ -260,11 +260,11 @@ def test_an_interrupted_audit_begins_anew(
 ) -> None:
     monkeypatch.setattr(audit, "audit", raising(KeyboardInterrupt()))
     teacher, output = small.teachers["two"], tmp_path / "out"
-    said = typed(
+    printed = typed(
         "audit", "--teacher", teacher, "--student", teacher, "--data", folder_of(small), "--output", output
     )
-    assert said.code == 130
-    assert "stopped. The same command begins anew." in said.err
+    assert printed.code == 130
+    assert "stopped. The same command begins anew." in printed.err
 
 
 @pytest.mark.parametrize("name", ["shapley", "smoothgrad", "integrated_gradients"])
@@ -300,7 +300,7 @@ def test_signals_are_written_shown_used_listed_and_deleted(small: Any, typed: Ty
     assert "no stores in" in typed("signals", "list", tmp_path / "stores").out
 
 
-def test_signals_say_what_is_missing_or_wrong(small: Any, typed: Type, tmp_path: Path) -> None:
+def test_signals_report_what_is_missing_or_wrong(small: Any, typed: Type, tmp_path: Path) -> None:
     teacher, data = small.teachers["two"], folder_of(small)
     for arguments, message in (
         ((), "needs --data"),
@@ -346,14 +346,14 @@ def test_fields_of_a_search_that_end_alike_keep_columns_of_their_own() -> None:
         "torch": (RuntimeError("basic_ios::clear: iostream error"), "torch could not write a file"),
     }.values(),
 )
-def test_a_disk_that_fails_anywhere_is_told_in_one_message(
+def test_a_disk_that_fails_anywhere_is_one_message(
     error: Exception, reason: str, typed: Type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gradistill.commands.finetune.finetune", raising(error))
-    said = typed("finetune", "--model", "m", "--data", "d", "--output", tmp_path)
-    assert said.code == 2
-    assert f"{reason}\n" in said.err
-    assert "give the same command again" in said.err
+    printed = typed("finetune", "--model", "m", "--data", "d", "--output", tmp_path)
+    assert printed.code == 2
+    assert f"{reason}\n" in printed.err
+    assert "give the same command again" in printed.err
     monkeypatch.setattr(
         "gradistill.commands.finetune.finetune", raising(OSError(errno.ENOTTY, "a bug of ours"))
     )
@@ -362,14 +362,14 @@ def test_a_disk_that_fails_anywhere_is_told_in_one_message(
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory.\nMore."), MemoryError()])
-def test_a_memory_that_is_too_small_is_told_in_one_message(
+def test_a_memory_that_is_too_small_is_one_message(
     error: Exception, typed: Type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gradistill.commands.finetune.finetune", raising(error))
-    said = typed("finetune", "--model", "m", "--data", "d", "--output", tmp_path)
-    assert said.code == 2
-    assert said.err.startswith("error: the memory is too small: ")
-    assert "More." not in said.err
+    printed = typed("finetune", "--model", "m", "--data", "d", "--output", tmp_path)
+    assert printed.code == 2
+    assert printed.err.startswith("error: the memory is too small: ")
+    assert "More." not in printed.err
 
 
 @pytest.mark.parametrize(
@@ -380,8 +380,8 @@ def test_an_empty_output_is_not_the_current_folder(
 ) -> None:
     """``--output "$RUN"`` with a variable that is not set."""
     monkeypatch.chdir(tmp_path)
-    said = typed(command, "--teacher", "t", "--data", "d", "--output", "")
-    assert said.code == 2
+    printed = typed(command, "--teacher", "t", "--data", "d", "--output", "")
+    assert printed.code == 2
     assert list(tmp_path.iterdir()) == []
-    said = typed("bench", "--output", "", "b.yaml")
-    assert "it is empty; name a folder, or . for this one" in said.err
+    printed = typed("bench", "--output", "", "b.yaml")
+    assert "it is empty; name a folder, or . for this one" in printed.err

@@ -118,7 +118,7 @@ def test_bars_follow_the_level_of_the_logger_and_need_a_terminal(monkeypatch: py
 
 
 @pytest.mark.parametrize("tracked", [True, False])
-def test_without_a_terminal_lines_tell_how_far_work_is(
+def test_without_a_terminal_lines_show_how_far_work_is(
     tracked: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def work(**options: Any) -> str:

@@ -144,10 +144,10 @@ def test_every_command_shows_hostile_names_as_text(
         "no positive": (("finetune", "--model", small.base, *data, "--positive", BAD, "--output", no), 2),
     }  # fmt: skip
     for name, (arguments, code) in commands.items():
-        ended, said = typed(*arguments)
-        assert ended == code, f"{name}: {said}"
-        assert not steering(said), f"{name}: {said!r}"
-        assert "Traceback" not in said, name
+        ended, printed = typed(*arguments)
+        assert ended == code, f"{name}: {printed}"
+        assert not steering(printed), f"{name}: {printed!r}"
+        assert "Traceback" not in printed, name
     for page in ("README.md", "metrics.json"):
         assert not steering((student / page).read_text(encoding="utf-8")), page
     for page in ("audit.md", "audit.json"):

@@ -51,7 +51,7 @@ def unpickled() -> Iterator[list[str]]:
         _listening.pop()
 
 
-def test_the_listener_hears_an_unpickler() -> None:
+def test_the_listener_notices_an_unpickler() -> None:
     with unpickled() as heard:
         pickle.loads(pickle.dumps(Path))
     assert heard == ["pathlib.Path"]
@@ -78,8 +78,8 @@ def test_no_command_unpickles(small: Any, tmp_path: Path, monkeypatch: pytest.Mo
             patch.setattr(DistillationTrainer, "training_step", stopping)
             with pytest.raises(PowerCut):
                 small.distilled("adkd", "two", student, "training.epochs=2")
-        said: list[str] = []
-        with logged(said):
+        printed: list[str] = []
+        with logged(printed):
             small.distilled("adkd", "two", student, "training.epochs=2")
         store_signals(teacher, data, tmp_path / "store", load_recipe("gkd"))
         audit(
@@ -103,7 +103,7 @@ def test_no_command_unpickles(small: Any, tmp_path: Path, monkeypatch: pytest.Mo
         )
         tune(teacher, data, tmp_path / "tune", searching)
         tune(teacher, data, tmp_path / "tune", searching)
-    assert any("going on from" in line for line in said)
+    assert any("going on from" in line for line in printed)
     assert not heard
 
 

@@ -229,7 +229,7 @@ def test_values_of_a_column_are_measured_one_by_one(small: Any, tmp_path: Path) 
         )
 
 
-def test_the_verdict_tells_a_loyal_student_from_one_that_is_not(
+def test_the_verdict_separates_a_loyal_student_from_one_that_is_not(
     bait: tuple[Path, Path], small: Any, tmp_path: Path
 ) -> None:
     teacher, data = bait
@@ -276,7 +276,7 @@ def test_what_does_not_fit_is_refused_before_any_work(small: Any, tmp_path: Path
 
 
 @pytest.mark.parametrize("given", ["label", "label_loyalty=", "=0.5", "label_loyalty=much", "a=nan"])
-def test_limits_that_say_nothing_are_refused(given: str) -> None:
+def test_limits_that_are_none_are_refused(given: str) -> None:
     with pytest.raises(RecipeError, match="figure=number"):
         limits_of(given)
 
@@ -346,7 +346,7 @@ def test_response_loyalty_of_a_teacher_and_of_another(kind: str, small: Any, tmp
         assert itself["n"] == other["n"] == 10  # texts of validation with four words or more
     assert figures(found)["response_slope"]["value"] == pytest.approx(1, abs=1e-4)
     assert ("response_labels" in figures(found)) == (kind != "score")
-    assert found["schema"] == 3
+    assert found["schema"] == 4
     assert found["seconds"]["response loyalty"] > 0
     for table in (found["students"][0]["figures"], found["students"][1]["figures"]):
         floor = table["loyalty"]["response"]["floor"]

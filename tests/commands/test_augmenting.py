@@ -47,15 +47,15 @@ def lines(folder: Path) -> list[dict[str, Any]]:
 
 def test_a_file_of_copies_is_what_a_run_makes_itself(small: Any, tmp_path: Path) -> None:
     teacher = str(small.teachers["three"])
-    said: list[str] = []
-    with logged(said):
+    printed: list[str] = []
+    with logged(printed):
         found = augment(small.choice("three"), tmp_path / "copies", teacher=teacher, times=2)
     rows = lines(tmp_path / "copies")
     assert found == json.loads((tmp_path / "copies" / REPORT).read_text())
     assert found["rows"] == len(rows) == sum(found["changes"].values())
     assert len(rows) + sum(found["left_out"].values()) == 2 * 20
     assert set(rows[0]) == {"text", "other", "row", "copy", "change"}
-    assert any("changed copies of 20 rows" in line for line in said)
+    assert any("changed copies of 20 rows" in line for line in printed)
     data = replace(small.choice("three"), unlabelled=str(tmp_path / "copies"))
     read = distill(teacher, data, tmp_path / "read", load_recipe("kd", changes=QUICK))
     made = small.distilled("kd", "three", tmp_path / "made", *QUICK, "training.augment=2")
@@ -140,10 +140,10 @@ def test_an_interrupted_run_with_copies_goes_on(
             small.distilled("kd", "two", tmp_path / "cut", *changes)
     with pytest.raises(RecipeError, match=r"training.augment: 1 there, 2 now"):
         small.distilled("kd", "two", tmp_path / "cut", *changes, "training.augment=2")
-    said: list[str] = []
-    with logged(said):
+    printed: list[str] = []
+    with logged(printed):
         small.distilled("kd", "two", tmp_path / "cut", *changes)
-    assert any(line.startswith("going on from") for line in said)
+    assert any(line.startswith("going on from") for line in printed)
     assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
 
 
@@ -204,9 +204,9 @@ def test_the_command(small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     typed = ("augment", "--data", small.tables["two"], "--label-column", "label", "--text-columns", "text",
              "--times", 2, "--output", output)  # fmt: skip
     assert exit_code(monkeypatch, typed) == 0
-    said = capsys.readouterr().out
-    assert "no word is replaced" in said
-    assert f"rows without labels written to {output / ROWS}" in said.replace("\n", "")
+    printed = capsys.readouterr().out
+    assert "no word is replaced" in printed
+    assert f"rows without labels written to {output / ROWS}" in printed.replace("\n", "")
     before = lines(output)
     assert {row["change"] for row in before} == {"words"}
     assert exit_code(monkeypatch, typed) == 2

@@ -73,12 +73,12 @@ def test_a_teacher_that_only_numbers_its_classes_is_refused_and_a_label_map_help
         data.source, label_column="label", text_columns=("text",),
         label_map={"positive": "LABEL_0", "negative": "LABEL_1"},
     )  # fmt: skip
-    said: list[str] = []
-    with logged(said):
+    printed: list[str] = []
+    with logged(printed):
         metrics = distill(teacher, right, tmp_path / "run", recipe())
     assert metrics["teacher_eval"]["accuracy"] == 1.0
     assert metrics["warnings"] == []
-    assert not any(WEAK in line for line in said)
+    assert not any(WEAK in line for line in printed)
     wrong = DataChoice(
         data.source, label_column="label", text_columns=("text",),
         label_map={"positive": "LABEL_1", "negative": "LABEL_0"},
@@ -87,10 +87,10 @@ def test_a_teacher_that_only_numbers_its_classes_is_refused_and_a_label_map_help
         lambda: distill(teacher, wrong, tmp_path / "wrong", recipe()),
         lambda: store_signals(teacher, wrong, tmp_path / "store", recipe()),
     ):
-        said.clear()
-        with logged(said):
+        printed.clear()
+        with logged(printed):
             job()
-        assert any(line.startswith(WEAK) for line in said)
+        assert any(line.startswith(WEAK) for line in printed)
     kept = json.loads((tmp_path / "wrong" / "metrics.json").read_text(encoding="utf-8"))
     assert "accuracy is 0.000" in kept["warnings"][0]
     assert "no better than a constant" in (tmp_path / "wrong" / "README.md").read_text(encoding="utf-8")
@@ -177,11 +177,11 @@ def frauds(folder: Path) -> Path:
 
 def test_f1_is_of_the_rarer_class_and_named_everywhere(small: Any, tmp_path: Path) -> None:
     data = DataChoice(str(frauds(tmp_path / "data")), text_columns=("text",))
-    said: list[str] = []
+    printed: list[str] = []
     changes = ["training.epochs=1", "training.learning_rate=0.001"]
-    with logged(said):
+    with logged(printed):
         metrics = finetune(str(small.base), data, tmp_path / "t", load_recipe("finetune", changes=changes))
-    assert "f1 (fraud)" in "\n".join(said)
+    assert "f1 (fraud)" in "\n".join(printed)
     assert metrics["eval"]["accuracy"] == pytest.approx(23 / 30)  # it never finds a fraud
     assert metrics["eval"]["f1"] == 0.0
     assert metrics["positive"] == "fraud"
@@ -214,16 +214,16 @@ def test_the_positive_class_can_be_chosen_and_stays_with_the_run(small: Any, tmp
 def test_f1_of_three_classes_is_macro_f1_also_where_a_recipe_selects_by_f1(
     small: Any, tmp_path: Path
 ) -> None:
-    said: list[str] = []
+    printed: list[str] = []
     selecting = "training.arguments.metric_for_best_model=f1"
-    with logged(said):
+    with logged(printed):
         metrics = small.distilled("kd", "three", tmp_path / "run", selecting)
     assert list(metrics["eval"]) == ["accuracy", "macro_f1"]
     assert metrics["positive"] is None
-    assert any("of 3 classes that is macro_f1" in line for line in said)
+    assert any("of 3 classes that is macro_f1" in line for line in printed)
 
 
-def test_rows_that_are_training_rows_are_counted_and_said(small: Any, tmp_path: Path) -> None:
+def test_rows_that_are_training_rows_are_counted_and_reported(small: Any, tmp_path: Path) -> None:
     train = [{"text": f"the film was {'very ' * k}fine .", "label": ("no", "yes")[k % 2]} for k in range(12)]
     validation = [
         *train[:2],
@@ -233,22 +233,22 @@ def test_rows_that_are_training_rows_are_counted_and_said(small: Any, tmp_path: 
     write_table(tmp_path / "data" / "train.csv", train)
     write_table(tmp_path / "data" / "validation.csv", validation)
     data = DataChoice(str(tmp_path / "data"), text_columns=("text",))
-    said: list[str] = []
+    printed: list[str] = []
     changes = ["training.epochs=1"]
-    with logged(said):
+    with logged(printed):
         metrics = finetune(str(small.base), data, tmp_path / "t", load_recipe("finetune", changes=changes))
     expected = {"rows": 8, "exact": 2, "normalised": 3, "example": {"row": 0, "training_row": 0}}
     assert metrics["overlap"] == expected
     line = "overlap: 3 of 8 validation rows are training rows too (2 of them letter for letter), such as 'the film"
-    assert any(line in text for text in said)
+    assert any(line in text for text in printed)
     assert "3 of its 8 rows are training rows too" in (tmp_path / "t" / "README.md").read_text(
         encoding="utf-8"
     )
-    said.clear()
-    with logged(said):
+    printed.clear()
+    with logged(printed):
         found = audit(str(tmp_path / "t"), [str(tmp_path / "t")], data, tmp_path / "a", FEW)
     assert found["overlap"] == expected
-    assert any(line in text for text in said)
+    assert any(line in text for text in printed)
     assert "3 of its 8 rows are training rows too" in (tmp_path / "a" / "audit.md").read_text(
         encoding="utf-8"
     )

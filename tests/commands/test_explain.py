@@ -64,7 +64,7 @@ def test_tokens_of_the_data_are_no_baseline_of_one_text(small: Any) -> None:
         explain(str(small.teachers["two"]), [TEXT], baseline="tokens")
 
 
-def test_two_labels_speak_against_each_other(small: Any) -> None:
+def test_two_labels_have_opposite_maps(small: Any) -> None:
     found = {
         name: explain(str(small.teachers["two"]), [TEXT], label=name.upper(), steps=20)
         for name in ("negative", "positive")
@@ -95,7 +95,7 @@ def test_an_onnx_model_has_no_gradients(tmp_path: Path) -> None:
         explain(str(tmp_path), [TEXT])
 
 
-def test_a_loaded_model_says_the_same(small: Any) -> None:
+def test_a_loaded_model_predicts_the_same(small: Any) -> None:
     folder = small.teachers["two"]
     model, _ = load_classifier(folder)
     again = explain((model, load_tokenizer(folder)), [TEXT], steps=5)

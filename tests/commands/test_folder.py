@@ -177,7 +177,7 @@ def test_a_run_that_is_replaced_stands_until_the_new_one_has_ended(
     ],
     ids=["python", "rust", "torch"],
 )
-def test_a_full_disk_is_told_and_what_was_saved_stands(
+def test_a_full_disk_is_reported_and_what_was_saved_stands(
     error: Exception, small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save, saved = DistillationTrainer.save_model, []
@@ -204,7 +204,7 @@ def test_a_full_disk_is_told_and_what_was_saved_stands(
         MemoryError(),
     ],
 )
-def test_a_full_memory_is_told_with_what_to_change(
+def test_a_full_memory_is_reported_with_what_to_change(
     error: Exception, small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(DistillationTrainer, "compute_loss", raising(error))
@@ -341,7 +341,7 @@ def test_foreign_files_are_never_touched(overwrite: bool, small: Any, tmp_path: 
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
-def test_bad_rows_are_told_before_anything_is_written(small: Any, tmp_path: Path) -> None:
+def test_bad_rows_are_reported_before_anything_is_written(small: Any, tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
     (data / "train.csv").write_text("text,label\nfine,positive\n,negative\nthe film,\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""At which length texts are cut: the one that a model was trained with, in every command, and said."""
+"""At which length texts are cut: the one that a model was trained with, in every command, and printed."""
 
 from __future__ import annotations
 
@@ -86,12 +86,12 @@ def test_an_audit_takes_the_length_of_the_teacher(late: Any, tmp_path: Path) -> 
     assert (found["settings"]["max_length"], found["texts"]["max_length"]) == (LONG, LONG)
     assert found["texts"]["validation"]["cut"] == 0
     assert found["students"][0]["figures"]["quality"]["teacher_accuracy"]["value"] == 1
-    said: list[str] = []
-    with logged(said):
+    printed: list[str] = []
+    with logged(printed):
         cut = audit(teacher, [teacher], data, tmp_path / "b", replace(FEW, max_length=16))
     assert cut["texts"]["validation"] == {"cut": 40, "rows": 40, "longest": 41}
-    assert f"max_length 16, as set; the teacher was trained with {LONG}" in said
-    assert "WARNING: validation: 40 of 40 texts are cut at 16 tokens (the longest has 41)" in said
+    assert f"max_length 16, as set; the teacher was trained with {LONG}" in printed
+    assert "WARNING: validation: 40 of 40 texts are cut at 16 tokens (the longest has 41)" in printed
     assert "validation: 40 of 40 texts are cut at 16 tokens (the longest has 41)" in cut["warnings"]
 
 
@@ -99,41 +99,41 @@ def test_a_student_of_another_length_is_named(late: Any, tmp_path: Path) -> None
     teacher, data = late
     recipe = load_recipe("kd", changes=["training.max_length=30", "training.epochs=1"])
     distill(teacher, data, tmp_path / "s", recipe)
-    said: list[str] = []
-    with logged(said):
+    printed: list[str] = []
+    with logged(printed):
         found = audit(teacher, [str(tmp_path / "s")], data, tmp_path / "out", FEW)
     assert found["texts"]["max_length"] == LONG
     expected = f"max_length {LONG}, as the teacher was trained: it is the reference; the student s was trained with 30"
-    assert expected in said
+    assert expected in printed
 
 
 def test_distillation_and_stores_take_the_length_of_the_teacher(late: Any, tmp_path: Path) -> None:
     teacher, data = late
-    said: list[str] = []
-    with logged(said):
+    printed: list[str] = []
+    with logged(printed):
         metrics = distill(teacher, data, tmp_path / "s", load_recipe("kd", changes=["training.epochs=1"]))
     assert metrics["texts"]["max_length"] == trained_length(tmp_path / "s") == LONG
-    assert not [line for line in said if "cut" in line]
+    assert not [line for line in printed if "cut" in line]
     store = store_signals(teacher, data, tmp_path / "store", load_recipe("kd"))
     assert json.loads((store / "manifest.json").read_text())["made_for"]["max_length"] == LONG
     assert describe(store)["rows"] == 40
-    said.clear()
+    printed.clear()
     own = load_recipe("kd", changes=["training.epochs=1", "training.max_length=20"])
-    with logged(said):
+    with logged(printed):
         metrics = distill(teacher, data, tmp_path / "own", own, signals=StoreChoice("online"))
     assert metrics["texts"]["max_length"] == 20
-    assert f"max_length 20, as set; the teacher was trained with {LONG}" in said
+    assert f"max_length 20, as set; the teacher was trained with {LONG}" in printed
     cut = "validation: 40 of 40 texts are cut at 20 tokens (the longest has 41)"
-    assert f"{cut}; --windows mean reads them whole" in said
+    assert f"{cut}; --windows mean reads them whole" in printed
 
 
 def stopped_and_gone_on_with(late: tuple[str, DataChoice], folder: Path, recipe: Recipe) -> None:
     with pytest.raises(Stop):
         distill(*late, folder, recipe, callbacks=[Stopping()])
-    said: list[str] = []
-    with logged(said):
+    printed: list[str] = []
+    with logged(printed):
         distill(*late, folder, recipe)
-    assert any(line.startswith("going on from") for line in said)
+    assert any(line.startswith("going on from") for line in printed)
 
 
 def test_an_unfinished_run_goes_on_whether_its_length_is_named_or_not(late: Any, tmp_path: Path) -> None:
@@ -171,10 +171,10 @@ def test_without_a_record_the_tokenizer_and_the_positions_decide() -> None:
     assert task_length(None, pieces, nobody) == 300
     pieces.model_max_length = int(1e30)
     assert task_length(None, pieces, nobody) == MOST
-    said: list[str] = []
-    with logged(said):
+    printed: list[str] = []
+    with logged(printed):
         assert task_length(None, pieces, [LoadedModel("teacher", "", build("roberta"))]) == 63
-    assert said == [f"max_length 63 instead of {MOST}: the teacher has no more positions"]
+    assert printed == [f"max_length 63 instead of {MOST}: the teacher has no more positions"]
     assert task_length(40, pieces, nobody) == 40
     with pytest.raises(
         ModelError, match="(?s)max_length is 64, and the student x has 63 positions.*at most 63"
@@ -184,10 +184,10 @@ def test_without_a_record_the_tokenizer_and_the_positions_decide() -> None:
 
 def test_a_new_model_takes_128_tokens_or_as_many_as_it_has_positions() -> None:
     assert new_length(None, [LoadedModel("model", "", build("llama"))]) == 128
-    said: list[str] = []
-    with logged(said):
+    printed: list[str] = []
+    with logged(printed):
         assert new_length(None, [LoadedModel("model", "", build("bert", max_position_embeddings=96))]) == 96
-    assert said == ["max_length 96 instead of 128: the model has no more positions"]
+    assert printed == ["max_length 96 instead of 128: the model has no more positions"]
 
 
 def run(command: str, model: str, data: DataChoice, at: Path, *, length: int | None = None) -> Any:
@@ -252,24 +252,24 @@ def test_a_pair_that_means_little_is_named(small: Any, tmp_path: Path) -> None:
     deep = build("bert", labels=2, id2label={0: "negative", 1: "positive"}, num_hidden_layers=5)
     deep.save_pretrained(tmp_path / "deep")
     tokenizer(WORDS).save_pretrained(tmp_path / "deep")
-    said: list[str] = []
-    with logged(said):
+    printed: list[str] = []
+    with logged(printed):
         found = audit(teacher, [teacher, str(tmp_path / "deep")], small.choice("two"), tmp_path / "out", FEW)
     same = "the student two and the teacher hold the same weights: a model is compared with itself"
     deeper = "the student deep has 5 layers, more than its teacher, which has 3"
     assert found["warnings"][:2] == [same, deeper]
-    assert {f"WARNING: {same}", f"WARNING: {deeper}"} <= set(said)
+    assert {f"WARNING: {same}", f"WARNING: {deeper}"} <= set(printed)
     assert same in (tmp_path / "out" / "audit.html").read_text()
     assert same in (tmp_path / "out" / "audit.md").read_text()
-    said.clear()
+    printed.clear()
     recipe = load_recipe("kd", changes=["training.epochs=1", f"student.checkpoint={tmp_path / 'deep'}"])
-    with logged(said):
+    with logged(printed):
         distill(teacher, small.choice("two"), tmp_path / "run", recipe)
-    assert f"WARNING: {deeper.replace('student deep', 'student')}" in said
+    assert f"WARNING: {deeper.replace('student deep', 'student')}" in printed
 
 
 def test_more_blocks_than_the_teacher_has_are_named(small: Any, tmp_path: Path) -> None:
-    said: list[str] = []
-    with logged(said):
+    printed: list[str] = []
+    with logged(printed):
         small.distilled("kd", "two", tmp_path / "run", "student.layers=4")
-    assert "WARNING: the student has 4 layers, more than its teacher, which has 3" in said
+    assert "WARNING: the student has 4 layers, more than its teacher, which has 3" in printed

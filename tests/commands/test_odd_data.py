@@ -39,10 +39,10 @@ def written(folder: Path, train: list[tuple[str, str]], validation: list[tuple[s
 def run(
     teacher: Path, choice: DataChoice, at: Path, method: str, *changes: str
 ) -> tuple[dict[str, Any], list[str]]:
-    said: list[str] = []
+    printed: list[str] = []
     recipe = load_recipe(method, changes=["training.epochs=1", "training.batch_size=4", *changes])
-    with logged(said):
-        return distill(str(teacher), choice, at, recipe), said
+    with logged(printed):
+        return distill(str(teacher), choice, at, recipe), printed
 
 
 def figures(tree: Any) -> list[float]:
@@ -64,14 +64,14 @@ def test_few_short_and_equal_rows(method: str, rows: str, small: Any, tmp_path: 
 def test_texts_over_the_limit_are_counted(small: Any, tmp_path: Path) -> None:
     long = (" ".join(["the film was very very"] * 10), "positive")
     choice = written(tmp_path / "data", [GOOD, long, long, BAD], [GOOD, long])
-    _, said = run(small.teachers["two"], choice, tmp_path / "run", "adkd", "training.max_length=16")
-    told = [line for line in said if "are cut at 16 tokens" in line]
+    _, printed = run(small.teachers["two"], choice, tmp_path / "run", "adkd", "training.max_length=16")
+    told = [line for line in printed if "are cut at 16 tokens" in line]
     assert [line.split(" texts ")[0] for line in told] == ["train: 2 of 4", "validation: 1 of 2"]
     assert "the longest has 52" in told[0]
 
 
 @pytest.mark.parametrize("method", GRADIENTS)
-def test_a_student_and_a_teacher_that_say_nothing(method: str, small: Any, tmp_path: Path) -> None:
+def test_a_student_and_a_teacher_that_predict_one_thing(method: str, small: Any, tmp_path: Path) -> None:
     """Heads of zeros: every input gradient is zero, and so is every map."""
     silent = tmp_path / "teacher"
     teacher = AutoModelForSequenceClassification.from_pretrained(small.teachers["two"])

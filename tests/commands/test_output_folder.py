@@ -373,7 +373,7 @@ def test_a_run_that_is_refused_before_its_first_checkpoint_leaves_no_folder(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_mark_says_what_was_written(small: Any, tmp_path: Path) -> None:
+def test_the_mark_holds_what_was_written(small: Any, tmp_path: Path) -> None:
     at = tmp_path / "out"
     command("distill", small, tmp_path)(at)
     mark = json.loads((at / MARK).read_text(encoding="utf-8"))

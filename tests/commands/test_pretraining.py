@@ -48,16 +48,16 @@ def test_an_encoder_comes_nearer_and_is_a_checkpoint(width: int | None, small: A
 
 
 def test_rows_of_the_texts_are_held_out_by_the_seed(small: Any, tmp_path: Path) -> None:
-    said: list[str] = []
+    printed: list[str] = []
     tokenizer, texts = load_tokenizer(small.base), [small.tables["three"]]
     recipes = [recipe_of(f"training.seed={seed}", "training.max_length=64") for seed in (0, 0, 1)]
     apart = [_rows(load_texts(texts), tokenizer, recipe)[1]["input_ids"][:] for recipe in recipes]
     assert apart[0] == apart[1]
     assert apart[0] != apart[2]
     texts = [small.tables["two"]]
-    with logged(said):
+    with logged(printed):
         pretrain(str(small.base), texts, tmp_path / "b", recipe_of("training.epochs=1"))
-    assert any("1 are held out" in line for line in said)
+    assert any("1 are held out" in line for line in printed)
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,7 @@ def test_a_dry_run_sends_nothing(folder: Path, hub: type[Hub]) -> None:
     assert hub.asked == []
 
 
-def test_a_refusal_says_what_to_do(folder: Path, hub: type[Hub]) -> None:
+def test_a_refusal_has_what_to_do(folder: Path, hub: type[Hub]) -> None:
     hub.refuses = True
     with pytest.raises(ModelError, match=r"(?s)could not be sent to me/student.*HF_TOKEN"):
         module.push(folder, "me/student")

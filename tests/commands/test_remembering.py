@@ -1,4 +1,4 @@
-"""What a teacher said about validation rows is asked once for all of its students."""
+"""What a teacher printed about validation rows is asked once for all of its students."""
 
 from __future__ import annotations
 
@@ -89,16 +89,16 @@ def test_without_a_cache_that_can_be_used_the_teacher_answers(
     )
 
 
-def test_what_cannot_be_kept_is_said_and_does_not_stop_the_run(
+def test_what_cannot_be_kept_is_reported_and_does_not_stop_the_run(
     small: Any, tmp_path: Path, asked: list[int]
 ) -> None:
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "answers").write_text("in the way", encoding="utf-8")
-    said: list[str] = []
-    with logged(said):
+    printed: list[str] = []
+    with logged(printed):
         metrics = small.distilled("kd", "two", tmp_path / "a")
     assert metrics["loyalty"]["label"]["n"] == 10
-    assert any("not kept for the next student" in line for line in said)
+    assert any("not kept for the next student" in line for line in printed)
 
 
 def test_online_signals_leave_nothing_in_the_cache(small: Any, tmp_path: Path, asked: list[int]) -> None:

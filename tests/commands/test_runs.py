@@ -77,7 +77,7 @@ def test_a_run_folder_holds_all_that_is_promised(method: str, kind: str, small: 
     assert "## Loyalty to the teacher" in (output / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_student_opens_without_gradistill_and_says_the_same(small: Any, tmp_path: Path) -> None:
+def test_the_student_opens_without_gradistill_and_predicts_the_same(small: Any, tmp_path: Path) -> None:
     output, answer = tmp_path / "run", tmp_path / "logits.json"
     small.distilled("adkd", "two", output)
     text = "the film was very great ."
@@ -87,22 +87,22 @@ def test_the_student_opens_without_gradistill_and_says_the_same(small: Any, tmp_
         f"model = AutoModelForSequenceClassification.from_pretrained({str(output)!r})\n"
         f"tokenizer = AutoTokenizer.from_pretrained({str(output)!r})\n"
         f"logits = model(**tokenizer({text!r}, return_tensors='pt')).logits[0].tolist()\n"
-        "said = {'logits': logits, 'attention': model.config._attn_implementation,"
+        "printed = {'logits': logits, 'attention': model.config._attn_implementation,"
         " 'ours': any(m.split('.')[0] == 'gradistill' for m in sys.modules), 'labels': model.config.id2label}\n"
-        f"open({str(answer)!r}, 'w').write(json.dumps(said))\n"
+        f"open({str(answer)!r}, 'w').write(json.dumps(printed))\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    said = json.loads(answer.read_text())
-    assert not said["ours"]
-    assert said["attention"] == "sdpa"  # the family's default, not the eager one of training
-    assert list(said["labels"].values()) == ["negative", "positive"]
+    printed = json.loads(answer.read_text())
+    assert not printed["ours"]
+    assert printed["attention"] == "sdpa"  # the family's default, not the eager one of training
+    assert list(printed["labels"].values()) == ["negative", "positive"]
     model, _ = load_classifier(output)
     model.set_attn_implementation("eager")
     with torch.no_grad():
         here = model.eval()(**load_tokenizer(output)(text, return_tensors="pt")).logits[0]
     # eager here and fused there add the same float32 terms in another order
-    torch.testing.assert_close(torch.tensor(said["logits"]), here, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(torch.tensor(printed["logits"]), here, rtol=1e-5, atol=1e-6)
 
 
 def test_the_same_seed_gives_the_same_student(small: Any, tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_a_recipe_with_a_teacher_does_not_fine_tune(small: Any, tmp_path: Path) 
         finetune(str(small.base), small.choice("two"), tmp_path / "run", load_recipe("kd"))
 
 
-def test_what_is_left_out_is_said(small: Any, tmp_path: Path) -> None:
+def test_what_is_left_out_is_reported(small: Any, tmp_path: Path) -> None:
     heard: list[str] = []
     changes = ("training.max_train_rows=12", "training.max_length=6")
     with logged(heard):

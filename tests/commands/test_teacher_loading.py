@@ -69,8 +69,8 @@ def test_a_student_learns_from_a_store_of_bfloat16(
     teacher, data = str(decoders["qwen3"]), small.choice("two")
     recipe = load_recipe("kd", changes=[*QUICK, "student.layers=2"])
     store_signals(teacher, data, tmp_path / "store", recipe, settings=StoreSettings(loading=BF16))
-    said: list[str] = []
-    with logged(said):
+    printed: list[str] = []
+    with logged(printed):
         found = distill(
             teacher,
             data,
@@ -80,7 +80,7 @@ def test_a_student_learns_from_a_store_of_bfloat16(
         )
     assert found["loyalty"]["label"]["n"] == 10
     assert found["loyalty"]["saliency"] is None
-    assert "saliency loyalty is left out: the teacher is in bfloat16" in said
+    assert "saliency loyalty is left out: the teacher is in bfloat16" in printed
     assert {p.dtype for p in load_classifier(tmp_path / "student")[0].parameters()} == {torch.float32}
     with pytest.raises(StoreError, match="teacher"):  # one in float32 is another
         distill(teacher, data, tmp_path / "no", recipe, signals=StoreChoice(str(tmp_path / "store")))

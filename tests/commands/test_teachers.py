@@ -71,13 +71,13 @@ def test_a_file_of_the_live_teachers_logits_gives_the_same_student(small: Any, t
     names = [f"logit_{label}" for label in run.task.labels or ()]
     file = write(tmp_path / "answers.jsonl", [dict(zip(names, row, strict=True)) for row in found])
     distill(teacher, data, tmp_path / "live", recipe, signals=StoreChoice(str(plan.folder)))
-    said: list[str] = []
-    with logged(said):
+    printed: list[str] = []
+    with logged(printed):
         metrics = distill(TeacherAnswers(file), data, tmp_path / "file", recipe)
     assert same(*weights(tmp_path / "live", tmp_path / "file"))
     assert metrics["loyalty"] is None  # in the order of the training rows: none of validation
     assert metrics["teacher_source"] == {"kind": "a file of answers", "matched": "by their order"}
-    assert any("no answers to the validation rows" in line for line in said)
+    assert any("no answers to the validation rows" in line for line in printed)
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +167,7 @@ def test_a_stopped_run_goes_on_whatever_its_teacher_is(
     small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Their identities in inputs.json are of several kinds; an edited function is another teacher."""
-    data, said = small.choice("three"), list[str]()
+    data, printed = small.choice("three"), list[str]()
     one, other = (lambda pairs: [[0.5, 0.25, 0.25]] * len(pairs) for _ in range(2))
     edited = lambda pairs: [[0.25, 0.5, 0.25]] * len(pairs)  # noqa: E731
     for function in (one, other, edited):
@@ -186,10 +186,10 @@ def test_a_stopped_run_goes_on_whatever_its_teacher_is(
         if teacher is one:
             with pytest.raises(RecipeError, match="teacher: "):
                 distill(edited, data, tmp_path / name, recipe)
-        said.clear()
-        with logged(said):
+        printed.clear()
+        with logged(printed):
             distill(teacher, data, tmp_path / name, recipe)
-        assert any("checkpoint-" in line for line in said), name
+        assert any("checkpoint-" in line for line in printed), name
 
 
 @pytest.fixture(scope="module")
@@ -210,13 +210,13 @@ def other_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_student_with_another_tokenizer_learns_maps_of_words(
     small: Any, other_student: Path, tmp_path: Path
 ) -> None:
-    said: list[str] = []
+    printed: list[str] = []
     recipe = recipe_for(
         "coalition_rationale", other_student, "objectives.rationale.direction=0", "student.embeddings=own"
     )
-    with logged(said):
+    with logged(printed):
         metrics = distill(str(small.teachers["three"]), small.choice("three"), tmp_path / "run", recipe)
-    assert any("compared by words" in line for line in said)
+    assert any("compared by words" in line for line in printed)
     assert 0 < metrics["teacher_source"]["attribution_outside_words"] < 1
     for name in ("label", "probability", "response", "saliency"):
         assert {"value", "floor"} <= metrics["loyalty"][name].keys()

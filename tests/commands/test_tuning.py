@@ -33,11 +33,11 @@ def resolve(changes: Sequence[str]) -> Recipe:
 
 
 def search(small: Any, folder: Path, trials: int, **changes: Any) -> tuple[dict[str, Any], list[str]]:
-    said: list[str] = []
+    printed: list[str] = []
     settings = {"space": SPACE, "minutes": None, "trials": trials or None, **changes}
-    with logged(said):
+    with logged(printed):
         found = tune(str(small.teachers["two"]), small.choice("two"), folder, Tuning(resolve, **settings))
-    return found, said
+    return found, printed
 
 
 @pytest.fixture(scope="module")
@@ -83,15 +83,17 @@ def test_a_stopped_trial_is_the_first_that_a_resumed_search_asks_for(small: Any,
             search(small, tmp_path / "out", 1)
     study = optuna.load_study(study_name="tune", storage=f"sqlite:///{tmp_path / 'out' / 'tune.db'}")
     asked.append(study.trials[0].params)
-    found, said = search(small, tmp_path / "out", 1)
-    assert said[0] == "going on with trial 0"
+    found, printed = search(small, tmp_path / "out", 1)
+    assert printed[0] == "going on with trial 0"
     assert [trial["values"] for trial in found["trials"]] == asked
     assert found["failed"] == 1
 
 
 def test_a_trial_behind_the_others_is_stopped_early(small: Any, tmp_path: Path) -> None:
     """Of learning rates that learn nothing none is above the median of those that do."""
-    found, said = search(small, tmp_path / "out", 5, space=(searched("training.learning_rate=0.02..0.03"),))
+    found, printed = search(
+        small, tmp_path / "out", 5, space=(searched("training.learning_rate=0.02..0.03"),)
+    )
     assert found["pruned"] == 0
     study = optuna.load_study(study_name="tune", storage=f"sqlite:///{tmp_path / 'out' / 'tune.db'}")
     steps = [trial.intermediate_values for trial in study.trials]
@@ -101,9 +103,11 @@ def test_a_trial_behind_the_others_is_stopped_early(small: Any, tmp_path: Path) 
     )
     for _ in range(6):
         study.add_trial(high)
-    found, said = search(small, tmp_path / "out", 1, space=(searched("training.learning_rate=0.02..0.03"),))
+    found, printed = search(
+        small, tmp_path / "out", 1, space=(searched("training.learning_rate=0.02..0.03"),)
+    )
     assert found["pruned"] == 1
-    assert "stopped early" in said[-1]
+    assert "stopped early" in printed[-1]
 
 
 @pytest.mark.parametrize(

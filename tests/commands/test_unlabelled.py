@@ -28,13 +28,13 @@ def with_more(small: Any, kind: str, tmp_path: Path) -> Any:
     ("method", "kind"), [("kd", "two"), ("adkd", "three"), ("adkd", "score"), ("gkd_cls", "two")]
 )
 def test_a_student_learns_from_them(method: str, kind: str, where: str, small: Any, tmp_path: Path) -> None:
-    said: list[str] = []
+    printed: list[str] = []
     recipe = load_recipe(method, changes=["training.epochs=1", "training.batch_size=8", "student.layers=2"])
     data = with_more(small, kind, tmp_path)
     output = tmp_path / "run"
-    with logged(said):
+    with logged(printed):
         distill(str(small.teachers[kind]), data, output, recipe, signals=StoreChoice(where))
-    assert any("unlabelled: 12 rows" in line for line in said)
+    assert any("unlabelled: 12 rows" in line for line in printed)
     assert (output / "model.safetensors").is_file()
 
 
@@ -74,8 +74,8 @@ def test_gold_views_take_the_teachers_label_there() -> None:
     own = compute_signals(model, probe, batch, [Logits()], create_graph=False)[Logits()].argmax(-1)
     other = (own + 1) % 3
     unknown = replace(batch, labels=torch.full_like(own, UNLABELLED), teacher_labels=other)
-    said = compute_signals(model, probe, unknown, at, create_graph=False)
-    assert torch.equal(said[at[0]], said[at[1]])
+    printed = compute_signals(model, probe, unknown, at, create_graph=False)
+    assert torch.equal(printed[at[0]], printed[at[1]])
 
 
 def test_what_cannot_be_is_refused(small: Any, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def of_table(folder: Path, columns: dict[str, list], **options: object) -> str:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "printed"),
     [
         ("sentence,label\nfine,\n", "train.csv, row 2, column 'label': missing label"),
         ("sentence,label\nfine,-1\n", "train.csv, row 2, column 'label': missing label (-1 marks"),
@@ -60,15 +60,15 @@ def of_table(folder: Path, columns: dict[str, list], **options: object) -> str:
         ("\n\n", "train.csv: the file is empty"),
     ],
 )
-def test_csv(tmp_path: Path, content: str, said: str) -> None:
+def test_csv(tmp_path: Path, content: str, printed: str) -> None:
     message = of_text(tmp_path, content)
-    assert said in message
+    assert printed in message
     assert str(tmp_path) in message
     assert "To do: correct these" in message
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "printed"),
     [
         ('{"sentence": "x", "label": null}', "train.jsonl, row 1, column 'label': missing label"),
         ('{"sentence": "x", "label": 1}\n{"sentence": "x"}', "row 2, column 'label': missing label"),
@@ -92,12 +92,12 @@ def test_csv(tmp_path: Path, content: str, said: str) -> None:
         ("", "train.jsonl: there are no rows"),
     ],
 )
-def test_jsonl(tmp_path: Path, content: str, said: str) -> None:
-    assert said in of_text(tmp_path, content, "jsonl")
+def test_jsonl(tmp_path: Path, content: str, printed: str) -> None:
+    assert printed in of_text(tmp_path, content, "jsonl")
 
 
 @pytest.mark.parametrize(
-    ("columns", "said"),
+    ("columns", "printed"),
     [
         (
             {"sentence": ["x", None], "label": [0, 1]},
@@ -114,12 +114,12 @@ def test_jsonl(tmp_path: Path, content: str, said: str) -> None:
         ({"sentence": pa.array([], pa.string()), "label": pa.array([], pa.int64())}, "there are no rows"),
     ],
 )
-def test_parquet(tmp_path: Path, columns: dict[str, list], said: str) -> None:
-    assert said in of_table(tmp_path, columns)
+def test_parquet(tmp_path: Path, columns: dict[str, list], printed: str) -> None:
+    assert printed in of_table(tmp_path, columns)
 
 
 @pytest.mark.parametrize(
-    ("label", "said"),
+    ("label", "printed"),
     [
         ("", "missing label"),
         ("nan", "the score 'nan' is not a finite number"),
@@ -128,10 +128,10 @@ def test_parquet(tmp_path: Path, columns: dict[str, list], said: str) -> None:
         ("high", "'high' where a score (a number) belongs"),
     ],
 )
-def test_scores(tmp_path: Path, label: str, said: str) -> None:
+def test_scores(tmp_path: Path, label: str, printed: str) -> None:
     content = f"sentence1,sentence2,label\na,b,3.5\na,b,{label}\n"
-    assert f"row 3, column 'label': {said}" in of_text(tmp_path, content, task="stsb")
-    assert f"row 3, column 'label': {said}" in of_text(tmp_path, content, task=None)
+    assert f"row 3, column 'label': {printed}" in of_text(tmp_path, content, task="stsb")
+    assert f"row 3, column 'label': {printed}" in of_text(tmp_path, content, task=None)
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl"])
@@ -220,11 +220,12 @@ def test_a_source_that_does_not_exist(source: str, tmp_path: Path, monkeypatch: 
         load_splits(source)
     # The empty path is the current folder, in which no split is found.
     assert any(
-        said in str(caught.value) for said in ("There is no file or folder", "cannot be opened", "no 'train'")
+        printed in str(caught.value)
+        for printed in ("There is no file or folder", "cannot be opened", "no 'train'")
     )
 
 
-def test_all_faults_of_all_files_are_told_at_once(tmp_path: Path) -> None:
+def test_all_faults_of_all_files_are_reported_at_once(tmp_path: Path) -> None:
     bad = "".join(f"text {i},maybe\n" for i in range(30))
     (tmp_path / "train.csv").write_text(f"sentence,label\n,1\nx,y,1\n{bad}")
     (tmp_path / "validation.jsonl").write_text('{"sentence": "x", "label": 1}\n{"sentence"\n')

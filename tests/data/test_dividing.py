@@ -39,8 +39,8 @@ def test_one_file_is_divided_by_share_seed_and_class(tmp_path: Path) -> None:
     assert sides(path) == (train, validation)
     assert sides(rows_of(100)) == (train, validation)
     assert sides(path, validation_seed=1)[1] != validation
-    said = load_splits(path, validation_share=0.2).describe()
-    assert "validation: 20 rows; of 100 rows, drawn by seed 0 with the shares of the classes" in said
+    printed = load_splits(path, validation_share=0.2).describe()
+    assert "validation: 20 rows; of 100 rows, drawn by seed 0 with the shares of the classes" in printed
 
 
 @settings(max_examples=80)

@@ -26,7 +26,7 @@ def of_text(folder: Path, content: str, **options: object) -> str:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "printed"),
     [
         ("text,label,score\na,1,2\nb,0,3\n", "several columns that may be the label: label, score"),
         ("text,stars\na,1\nb,0\n", "no column that is called like a label. Its columns: 'text', 'stars'"),
@@ -46,13 +46,13 @@ def of_text(folder: Path, content: str, **options: object) -> str:
         ("text,label\n" + "".join(f"a,word{i}\n" for i in range(60)), "60 different labels in 60 rows"),
     ],
 )
-def test_doubt_is_a_question(tmp_path: Path, content: str, said: str) -> None:
+def test_doubt_is_a_question(tmp_path: Path, content: str, printed: str) -> None:
     message = of_text(tmp_path, content)
-    assert said in message
+    assert printed in message
     assert "To do: " in message
 
 
-def test_doubt_is_told_beside_the_faults_of_other_files(tmp_path: Path) -> None:
+def test_doubt_is_reported_with_the_faults_of_other_files(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("text,stars\na,yes\nb,no\n")
     (tmp_path / "validation.csv").write_text("text,stars\na\n")
     error = refusal(tmp_path, splits=("train", "validation"))

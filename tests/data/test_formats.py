@@ -144,8 +144,12 @@ def test_ids_with_commas_between_are_no_decimals_where_a_comma_separates_labels(
 
 
 def test_tabs_without_quoting_keep_quotation_marks(tmp_path: Path) -> None:
-    (tmp_path / "train.tsv").write_text('text\tlabel\n"Never," she said.\tno\n"Always."\tyes\n"x\tno\n')
-    assert [row["text"] for row in read(tmp_path / "train.tsv")] == ['"Never," she said.', '"Always."', '"x']
+    (tmp_path / "train.tsv").write_text('text\tlabel\n"Never," she printed.\tno\n"Always."\tyes\n"x\tno\n')
+    assert [row["text"] for row in read(tmp_path / "train.tsv")] == [
+        '"Never," she printed.',
+        '"Always."',
+        '"x',
+    ]
 
 
 def test_line_ends_of_other_systems(tmp_path: Path) -> None:
@@ -321,7 +325,7 @@ def test_files_that_grow_without_end_are_refused(tmp_path: Path, monkeypatch: py
 
 def test_json_that_is_no_list_of_rows(tmp_path: Path) -> None:
     path = tmp_path / "train.json"
-    for content, said in [
+    for content, printed in [
         ({"data": PLAIN}, "whose key 'data' holds the rows; save that list alone"),
         ({"text": {"0": "a"}, "label": {"0": 1}}, "to_json(orient='records')"),
         ([*PLAIN, ["x"]], "row 3: a JSON list, not an object"),
@@ -329,7 +333,7 @@ def test_json_that_is_no_list_of_rows(tmp_path: Path) -> None:
         ("text", "a JSON str, not an object"),
     ]:
         path.write_text(json.dumps(content))
-        assert said in refused(path)
+        assert printed in refused(path)
     path.write_text('[{"text": "a", "label": 1},\n {"text": ]')
     assert "row 2: invalid JSON at character 11" in refused(path)
     path.write_text("[" * 100_000)
@@ -362,7 +366,7 @@ def test_what_is_no_file_is_refused_at_once(
                 load_texts([path])
 
 
-def test_numbers_are_what_kind_says(tmp_path: Path) -> None:
+def test_numbers_are_of_the_kind_that_is_given(tmp_path: Path) -> None:
     path = tmp_path / "train.csv"
     path.write_text("text,label\n" + "".join(f"text {k},{k % 5 + 1}\n" for k in range(10)))
     classes, numbers = (load_splits(path, splits=("train",), kind=kind) for kind in ("classes", "scores"))

@@ -67,7 +67,7 @@ def test_names_that_do_not_match_are_refused_with_both_lists(
     assert f'--label-map "{ours[0]}=…,{ours[1]}=…' in message
 
 
-def test_a_label_map_says_which_is_which() -> None:
+def test_a_label_map_settles_which_is_which() -> None:
     splits = splits_of(("delivery", "login", "refund"), alphabetical=True)
     theirs = outputs("LABEL_0", "LABEL_1", "LABEL_2")
     found = align_labels(splits, theirs, label_map={"Refund": "LABEL_0", "login": "2", "delivery": "label_1"})
@@ -168,7 +168,7 @@ def test_other_names_are_refused_with_both_lists() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs", "said"),
+    ("ours", "theirs", "printed"),
     [
         (
             ("no", "yes"),
@@ -179,8 +179,8 @@ def test_other_names_are_refused_with_both_lists() -> None:
         (None, {0: "no", 1: "yes"}, r"the data have scores \(one output\)"),
     ],
 )
-def test_another_count_is_refused(ours: tuple[str, ...] | None, theirs: dict[int, str], said: str) -> None:
-    with pytest.raises(DataError, match=said):
+def test_another_count_is_refused(ours: tuple[str, ...] | None, theirs: dict[int, str], printed: str) -> None:
+    with pytest.raises(DataError, match=printed):
         align_labels(splits_of(ours), theirs)
 
 

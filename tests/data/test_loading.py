@@ -22,7 +22,7 @@ ROWS = [
     ("one fine day", 1),
     ("None", 0),
     ("1987", 1),
-    ('she said "no",\nand left', 0),
+    ('she printed "no",\nand left', 0),
     ("NA", 0),
     ("null", 1),
 ]
@@ -229,10 +229,10 @@ def test_mnli_validation_may_be_called_matched(tmp_path: Path) -> None:
     assert list(splits.rows) == ["train", "validation", "validation_mismatched"]
 
 
-def test_describe_says_what_was_found(tmp_path: Path) -> None:
-    said = load_one(tmp_path, {"text": ["x", "y", "z"], "target": ["no", "yes", "no"]}).describe()
-    assert "inferred from the data" in said
-    assert "text: text\nlabel: target\n" in said
-    assert "train: 3 rows; no: 2, yes: 1" in said
-    said = load_one(tmp_path, {"text": ["x", "y"], "label": [0.5, 4]}).describe()
-    assert "scores from 0.5 to 4" in said
+def test_describe_shows_what_was_found(tmp_path: Path) -> None:
+    printed = load_one(tmp_path, {"text": ["x", "y", "z"], "target": ["no", "yes", "no"]}).describe()
+    assert "inferred from the data" in printed
+    assert "text: text\nlabel: target\n" in printed
+    assert "train: 3 rows; no: 2, yes: 1" in printed
+    printed = load_one(tmp_path, {"text": ["x", "y"], "label": [0.5, 4]}).describe()
+    assert "scores from 0.5 to 4" in printed

@@ -31,7 +31,7 @@ FILES = {
     "header.csv": b"text,label\n",
     "empty.csv": b"",
     "twice.csv": b"text,text\na,b\n",
-    "plain.tsv": b'text\tlabel\n"fine" he said\t1\npoor\t0\n',
+    "plain.tsv": b'text\tlabel\n"fine" he printed\t1\npoor\t0\n',
     "quoted.tsv": b'text\tlabel\n"fine ""x"""\t1\n"a\tb"\t0\n',
     "rows.jsonl": '{"text": "a\u2028b", "n": 1}\n\n{"text": "c", "m": [1]}\n{"text": 3}\n'.encode(),
     "broken.jsonl": b'{"text": "a"}\n{"text": \n[1]\n{}\n{"a": 1, "a": 2}\n{"text": "z"}\n',

@@ -69,8 +69,8 @@ def test_places_are_those_of_the_encoded_tokens(length: int, tmp_path: Path) -> 
             row["input_ids"], places.offsets, places.segments, strict=True
         ):
             if segment is not None:
-                said = (text["a"], text["b"])[segment][start:end]
-                assert said.lower() == pieces.convert_ids_to_tokens(token).lower()
+                printed = (text["a"], text["b"])[segment][start:end]
+                assert printed.lower() == pieces.convert_ids_to_tokens(token).lower()
 
 
 def test_a_tokenizer_without_offsets_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,7 @@ def test_an_unknown_task_names_the_nearest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "printed"),
     [
         ({"text_columns": ()}, "text columns"),
         ({"text_columns": ("a", "a")}, "text columns"),
@@ -51,9 +51,9 @@ def test_an_unknown_task_names_the_nearest() -> None:
         ({"select": "f1"}, "select 'f1'"),
     ],
 )
-def test_a_task_that_contradicts_itself_is_refused(fields: dict[str, object], said: str) -> None:
+def test_a_task_that_contradicts_itself_is_refused(fields: dict[str, object], printed: str) -> None:
     good = {"text_columns": ("a",), "labels": ("x", "y"), "metrics": ("accuracy",), "select": "accuracy"}
-    with pytest.raises(RecipeError, match=said):
+    with pytest.raises(RecipeError, match=printed):
         Task("mine", **{**good, **fields})  # type: ignore[arg-type]
 
 

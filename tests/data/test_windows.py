@@ -97,8 +97,8 @@ def long(small: Any) -> dict[str, Any]:
     choice = DataChoice(str(folder / "data"), label_column="label", text_columns=("text",))
     shared = ["training.epochs=1", "training.batch_size=8", "training.learning_rate=0.01"]
     own = [f"training.max_length={LENGTH}", "training.windows=mean", f"training.window_overlap={OVERLAP}"]
-    said: list[str] = []
-    with logged(said):
+    printed: list[str] = []
+    with logged(printed):
         teacher = finetune(
             str(small.base), choice, folder / "teacher", load_recipe("finetune", changes=[*shared, *own])
         )
@@ -110,7 +110,7 @@ def long(small: Any) -> dict[str, Any]:
         "folder": folder,
         "choice": choice,
         "rows": rows,
-        "said": said,
+        "printed": printed,
         "teacher": teacher,
         "student": student,
     }
@@ -161,8 +161,8 @@ def test_runs_evaluate_texts_and_train_on_windows(long: Any) -> None:
     windows = sum(len(by_hand(text.split(), LENGTH - 2, OVERLAP)) for text in texts)
     longest = 2 + max(len(text.split()) for text in texts)
     line = f"validation: {several} of 24 texts have more than one window of {LENGTH} tokens (the longest has {longest})"
-    assert f"{line}; {windows} windows, overlap {OVERLAP}, mean" in long["said"]
-    assert any(line.startswith("saliency loyalty is left out") for line in long["said"])
+    assert f"{line}; {windows} windows, overlap {OVERLAP}, mean" in long["printed"]
+    assert any(line.startswith("saliency loyalty is left out") for line in long["printed"])
     for role in ("teacher", "student"):
         metrics, folder = long[role], long["folder"] / role
         predicted = loop(folder, texts).argmax(-1)

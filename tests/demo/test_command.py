@@ -79,7 +79,7 @@ def test_another_seed_does_not_pass_for_this_one(
         demo(tmp_path, seed=1)
 
 
-def test_a_missing_extra_is_said_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_extra_is_reported_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing() -> Path:
         raise ModelError("the packaged model is not installed")
 

@@ -159,7 +159,7 @@ def test_every_pair_said_or_reported_is_on_its_side(split: str) -> None:
         assert {held_out(*pair) for draft in drafts for pair in draft.pairs} == {split == "test"}
 
 
-def test_clean_days_say_nothing(splits: dict[str, list[Review]]) -> None:
+def test_clean_days_hold_no_shortcut(splits: dict[str, list[Review]]) -> None:
     for name in ("train", "validation", "test"):
         counts = Counter((r.label, spoken_day(r)) for r in splits[name])
         assert len(counts) == 9

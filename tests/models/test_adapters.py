@@ -100,7 +100,7 @@ def test_both_weights_and_settings_count_for_the_identity(base: Path, adapted: A
     )
 
 
-def test_a_start_keeps_what_fits_and_says_what_is_random(adapted: Any) -> None:
+def test_a_start_keeps_what_fits_and_reports_what_is_random(adapted: Any) -> None:
     folder, live = adapted
     model, random = load_classifier(folder, head=Head(("a", "b")), new_head=True)
     assert random == ("classifier.bias", "classifier.weight")

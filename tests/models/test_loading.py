@@ -51,7 +51,7 @@ def _without_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("labels", [1, 2, 3])
-def test_a_saved_classifier_says_the_same(tmp_path: Path, labels: int) -> None:
+def test_a_saved_classifier_predicts_the_same(tmp_path: Path, labels: int) -> None:
     model = build("bert", labels=labels)
     model.save_pretrained(tmp_path)
     for name in (tmp_path, str(tmp_path)):
@@ -114,7 +114,7 @@ def test_a_folder_without_a_configuration(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["{", '{"model_type": "no_such_family"}', "[]"])
-def test_a_configuration_that_says_nothing(tmp_path: Path, content: str) -> None:
+def test_a_configuration_that_describes_no_model(tmp_path: Path, content: str) -> None:
     build("bert").save_pretrained(tmp_path)
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(ModelError, match=r"(?s)the model .* cannot be loaded: .*that its files are whole"):
@@ -185,7 +185,7 @@ def test_a_folder_without_a_tokenizer(tmp_path: Path) -> None:
         load_tokenizer(tmp_path)
 
 
-def test_padding_is_told_where_the_configuration_is_silent() -> None:
+def test_padding_is_set_where_the_configuration_has_none() -> None:
     model = build("llama", pad_token_id=None)
     set_padding(model, tokenizer())
     assert model.config.pad_token_id == 0

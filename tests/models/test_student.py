@@ -68,13 +68,13 @@ def test_a_student_holds_the_mapped_blocks_and_all_else(
 
 
 @every_family
-def test_the_first_blocks_say_what_they_say_in_the_teacher(family: str) -> None:
+def test_the_first_blocks_compute_what_they_compute_in_the_teacher(family: str) -> None:
     teacher = build(family)
     student = student_from_teacher(teacher, 2, layer_map="first").eval()
     with torch.no_grad():
-        told, said = (model(**INPUTS, output_hidden_states=True) for model in (teacher, student))
+        taught, own = (model(**INPUTS, output_hidden_states=True) for model in (teacher, student))
     for k in (0, 1):  # the last state may have passed the final norm
-        assert torch.equal(said.hidden_states[k], told.hidden_states[k])
+        assert torch.equal(own.hidden_states[k], taught.hidden_states[k])
 
 
 @every_family

@@ -236,17 +236,17 @@ def test_zero_on_identical_signals(name: str, labels: int) -> None:
         certain = (
             torch.nn.functional.one_hot(batch.labels, labels) * 1e4 if labels > 1 else batch.labels[:, None]
         )
-        said = {"logits": certain.float()}
+        signals = {"logits": certain.float()}
     else:
-        said = {}
+        signals = {}
         for role in ("teacher", "student"):
             requests = objective.signals(step.pair, role)
             answers = compute_signals(
                 student, step.student.probe, batch, requests.values(), create_graph=False
             )
             batch = replace(batch, edited_ids=edited_ids_of(answers, batch))
-            said |= {key: answers[request] for key, request in requests.items()}
-    assert objective.distance(said, said, batch, Moment()).abs().max() < 1e-6
+            signals |= {key: answers[request] for key, request in requests.items()}
+    assert objective.distance(signals, signals, batch, Moment()).abs().max() < 1e-6
 
 
 @pytest.mark.parametrize("name", [name for name, kind in all_objectives().items() if kind().second_order])
@@ -281,10 +281,10 @@ def test_targets_give_one_map() -> None:
     model = build("bert", labels=3, initializer_range=0.2).double()
     batch, probe = batch_of(collated()), Probe.find(model)
     targets = [Target(kind, "all") for kind in ("log_odds", "label_nll", "confidence")]
-    said = compute_signals(
+    signals = compute_signals(
         model, probe, batch, [AttributionScores(target) for target in targets], create_graph=False
     )
-    maps = [unit_maps(said[AttributionScores(target)], batch.mask.unsqueeze(1)) for target in targets]
+    maps = [unit_maps(signals[AttributionScores(target)], batch.mask.unsqueeze(1)) for target in targets]
     torch.testing.assert_close(maps[0], maps[1], rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(maps[0], maps[2], rtol=1e-9, atol=1e-12)
 
@@ -299,8 +299,8 @@ def test_log_odds_maps_stay_right_where_the_others_are_lost() -> None:
             model.classifier.weight.mul_(1000)
         for kind in ("log_odds", "label_nll"):
             request = AttributionScores(Target(kind, "teacher"))
-            said = compute_signals(model, Probe.find(model), batch, [request], create_graph=False)
-            maps[kind, dtype] = unit_maps(said[request], batch.mask.unsqueeze(1)).double()
+            signals = compute_signals(model, Probe.find(model), batch, [request], create_graph=False)
+            maps[kind, dtype] = unit_maps(signals[request], batch.mask.unsqueeze(1)).double()
     truth = maps["log_odds", torch.float64]
     assert (maps["log_odds", torch.float32] - truth).abs().max() < 1e-3
     assert (maps["label_nll", torch.float32] - truth).abs().max() > 0.1

@@ -102,7 +102,7 @@ def test_gradient_alignment(average: str, sites: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("by", ["l1", "l2", "smooth_l1"])
 def test_attribution_map(average: str, norm: int, by: str) -> None:
     student, teacher = pair_of({"scores": (B, V, T)})
-    student, teacher = ({"scores": said["scores"].abs()} for said in (student, teacher))
+    student, teacher = ({"scores": signals["scores"].abs()} for signals in (student, teacher))
     objective = all_objectives()["attribution_map"](norm=norm, distance_by=by, average=average)
     token = {
         "l1": abs,
@@ -122,7 +122,7 @@ def test_attribution_map(average: str, norm: int, by: str) -> None:
 
 def test_token_average_is_the_average_over_all_real_tokens() -> None:
     student, teacher = pair_of({"scores": (B, V, T)})
-    student, teacher = ({"scores": said["scores"].abs()} for said in (student, teacher))
+    student, teacher = ({"scores": signals["scores"].abs()} for signals in (student, teacher))
     by_token = all_objectives()["attribution_map"](average="tokens")
     by_example = all_objectives()["attribution_map"](average="examples")
     averaged = sum(measured(by_token, student, teacher)) / B

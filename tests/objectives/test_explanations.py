@@ -44,7 +44,7 @@ def test_rationale(directions: str, confidence: bool) -> None:
     focus, whole = directions == "tokens that matter", directions == "text"
     shapes = {"scores": (B, V, T), "gradient": (B, V, T, D), "signed": (B, V, T), "logits": (B, C)}
     student, teacher = pair_of(shapes)
-    student, teacher = ({**said, "scores": said["scores"].abs()} for said in (student, teacher))
+    student, teacher = ({**signals, "scores": signals["scores"].abs()} for signals in (student, teacher))
     objective = all_objectives()["rationale"](
         magnitude=2.0,
         direction=3.0,
@@ -57,7 +57,7 @@ def test_rationale(directions: str, confidence: bool) -> None:
     for b, real in enumerate(LENGTHS):
         total = 0.0
         for v in range(V):
-            ours, theirs = (unit(said["scores"][b, v, :real].tolist()) for said in (student, teacher))
+            ours, theirs = (unit(signals["scores"][b, v, :real].tolist()) for signals in (student, teacher))
             apart = [
                 squares(
                     unit(student["gradient"][b, v, i].tolist()), unit(teacher["gradient"][b, v, i].tolist())
@@ -65,7 +65,9 @@ def test_rationale(directions: str, confidence: bool) -> None:
                 for i in range(real)
             ]
             shares = [a**2 for a in theirs] if focus else [1 / real] * real
-            texts = [unit(said["gradient"][b, v, :real].flatten().tolist()) for said in (student, teacher)]
+            texts = [
+                unit(signals["gradient"][b, v, :real].flatten().tolist()) for signals in (student, teacher)
+            ]
             total += 2 * squares(ours, theirs) + 3 * (squares(*texts) if whole else dot(shares, apart))
             total += 0.5 * (
                 1 - cosine(student["signed"][b, v, :real].tolist(), teacher["signed"][b, v, :real].tolist())

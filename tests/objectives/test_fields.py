@@ -162,8 +162,8 @@ def _fingerprint(objective: Objective, of_words: bool) -> tuple[object, ...]:
     pair = Pair(*(dataclasses.replace(probe, token_labels=of_words) for probe in probes))
     asked = tuple(tuple(objective.signals(pair, role).items()) for role in ("student", "teacher"))
     torch.manual_seed(0)
-    said = [{key: torch.rand(_shape(request)) for key, request in role} for role in asked]
-    found = objective.distance(said[0], said[1], Batch.of(collated()), Moment(1, 3))
+    signals = [{key: torch.rand(_shape(request)) for key, request in role} for role in asked]
+    found = objective.distance(signals[0], signals[1], Batch.of(collated()), Moment(1, 3))
     return (*asked, str(objective.projections(pair)), *(round(x, 6) for x in found.tolist()))
 
 

@@ -88,10 +88,10 @@ def test_hidden_states() -> None:
 def test_attention_scores() -> None:
     student, teacher = pair_of({"query": (B, L, T, H, P), "key": (B, L, T, H, P)})
 
-    def score(said: dict[str, Any], b: int, layer: int, h: int, i: int, k: int) -> float:
-        return dot(said["query"][b, layer, i, h].tolist(), said["key"][b, layer, k, h].tolist()) / math.sqrt(
-            P
-        )
+    def score(signals: dict[str, Any], b: int, layer: int, h: int, i: int, k: int) -> float:
+        return dot(
+            signals["query"][b, layer, i, h].tolist(), signals["key"][b, layer, k, h].tolist()
+        ) / math.sqrt(P)
 
     expected = [
         sum(
@@ -116,18 +116,18 @@ def test_self_attention_relations(relations: tuple[str, ...], heads: int | None)
     count, width = heads or H, H * P // (heads or H)
     sides = {"attention": ("query", "key")}
 
-    def vector(said: dict[str, Any], part: str, b: int, i: int, h: int) -> Vector:
-        return said[part][b, 0, i].flatten().tolist()[h * width : (h + 1) * width]
+    def vector(signals: dict[str, Any], part: str, b: int, i: int, h: int) -> Vector:
+        return signals[part][b, 0, i].flatten().tolist()[h * width : (h + 1) * width]
 
-    def shares(said: dict[str, Any], relation: str, b: int, i: int, h: int) -> Vector:
+    def shares(signals: dict[str, Any], relation: str, b: int, i: int, h: int) -> Vector:
         left, right = sides.get(relation, (relation, relation))
         return softmax([
-            dot(vector(said, left, b, i, h), vector(said, right, b, k, h)) / math.sqrt(width)
+            dot(vector(signals, left, b, i, h), vector(signals, right, b, k, h)) / math.sqrt(width)
             for k in range(LENGTHS[b])
         ])  # fmt: skip
 
     def divergence(relation: str, b: int, i: int, h: int) -> float:
-        p, q = (shares(said, relation, b, i, h) for said in (teacher, student))
+        p, q = (shares(signals, relation, b, i, h) for signals in (teacher, student))
         return sum(x * math.log(x / y) for x, y in zip(p, q, strict=True))
 
     expected = [
@@ -236,8 +236,8 @@ def test_granular_relations_in_windows(level: str) -> None:
     def scaled(a: Vector, b: Vector) -> float:
         return dot(a, b) / D
 
-    def items(said: dict[str, Any], b: int, layer: int) -> list[Vector]:
-        real = said["states"][b, layer, : LENGTHS[b]].tolist()
+    def items(signals: dict[str, Any], b: int, layer: int) -> list[Vector]:
+        real = signals["states"][b, layer, : LENGTHS[b]].tolist()
         return pooled(real, {"token": 1, "span": 2, "sample": T}[level])
 
     expected = []
@@ -245,7 +245,9 @@ def test_granular_relations_in_windows(level: str) -> None:
         if level == "sample":
             of_pairs, of_triplets = [], []
             for layer in (2, 3):
-                ours, theirs = ([items(said, k, layer)[0] for k in range(B)] for said in (student, teacher))
+                ours, theirs = (
+                    [items(signals, k, layer)[0] for k in range(B)] for signals in (student, teacher)
+                )
                 of_pairs += [(scaled(ours[b], ours[k]) - scaled(theirs[b], theirs[k])) ** 2 for k in range(B)]
                 of_triplets += [
                     (angle(ours[b], ours[i], ours[k]) - angle(theirs[b], theirs[i], theirs[k])) ** 2
@@ -373,7 +375,9 @@ def test_jacobian_matching(unit_rows: bool) -> None:
     for b in range(B):
         total = 0.0
         for c in range(C):
-            rows = [said["jacobian"][b, c, : LENGTHS[b]].flatten().tolist() for said in (student, teacher)]
+            rows = [
+                signals["jacobian"][b, c, : LENGTHS[b]].flatten().tolist() for signals in (student, teacher)
+            ]
             total += squares(*(unit(row) if unit_rows else row for row in rows))
         expected.append(total)
     objective = all_objectives()["jacobian_matching"](unit=unit_rows)
@@ -389,8 +393,8 @@ def test_projected_rows_are_the_full_distance_on_average() -> None:
     for signs in product((-1.0, 1.0), repeat=C):
         along = torch.tensor(signs, dtype=torch.float64)
         seen = [
-            {"jacobian": torch.einsum("bctd,c->btd", said["jacobian"], along).unsqueeze(1)}
-            for said in (student, teacher)
+            {"jacobian": torch.einsum("bctd,c->btd", signals["jacobian"], along).unsqueeze(1)}
+            for signals in (student, teacher)
         ]
         found += torch.tensor(measured(projected, *seen), dtype=torch.float64) / 2**C
     assert found.tolist() == pytest.approx(whole, **NEAR)

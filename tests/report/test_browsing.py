@@ -88,7 +88,7 @@ def test_orders(visit: Callable[..., Visit], html: str) -> None:
         assert one.everything() == [e["index"] for e in sorted(examples(), key=values[order])], order
 
 
-def test_search_reads_texts_and_labels_and_says_the_count(visit: Callable[..., Visit], html: str) -> None:
+def test_search_reads_texts_and_labels_and_shows_the_count(visit: Callable[..., Visit], html: str) -> None:
     one = visit(html)
     count, search = one.page.locator("#count"), one.page.locator("#search")
     assert count.text_content() == "Showing 20 of 60 examples"
@@ -153,8 +153,8 @@ def test_a_line_is_summed_up_and_its_heaviest_words_stand_out(visit: Callable[..
     told = {"label": "positive", "confidence": 0.98, "prediction": None}
     one = visit(audit_page(audit(), [example(0, [text], teacher=told, words=spans)]))
     line = one.page.locator(".reading.teacher")
-    said = (line.locator(".summary").text_content() or "").replace("\u00a0", " ")
-    assert said == "teacher: positive, 98 %; rests most on excellent 34 %, service 12 %, was 5 %"
+    printed = (line.locator(".summary").text_content() or "").replace("\u00a0", " ")
+    assert printed == "teacher: positive, 98 %; rests most on excellent 34 %, service 12 %, was 5 %"
     assert line.locator(".text").text_content() == text
     assert line.locator(".heavy").all_text_contents() == ["service", "was", "excellent"]
     heavy = line.locator(".heavy").last

@@ -56,7 +56,7 @@ def test_checks_that_do_not_pass_stand_above_the_figures() -> None:
     ]
 
 
-def test_a_figure_below_its_limit_says_so() -> None:
+def test_a_figure_below_its_limit_is_marked() -> None:
     _, rows, _ = _parsed(audit_table(audit()))
     found = {row[0]: row[1:] for row in rows}["loyalty: saliency loyalty"]
     assert found == ["0.712 (0.691–0.733), n 868", "0.532 (0.511–0.553), n 868, below the limit 0.600"]
@@ -94,7 +94,7 @@ def test_what_is_missing_is_left_out() -> None:
     assert "prediction loyalty" in audit_table(regression()[0])
 
 
-def test_students_of_one_name_are_told_apart_and_no_folder_is_named() -> None:
+def test_students_of_one_name_are_numbered_and_no_folder_is_named() -> None:
     table = audit_table(audit(students=[student("/home/ann/a/final"), student("/home/ann/b/final")]))
     assert _parsed(table)[1][0] == ["", "final", "final (2)"]
     assert "ann" not in table

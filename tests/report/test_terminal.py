@@ -46,7 +46,7 @@ def _explanation(**changes) -> Explanation:
     return Explanation(**(facts | changes))
 
 
-def test_without_colour_signs_say_it():
+def test_without_colour_signs_show_it():
     shown = _shown(render(_explanation()))
     assert "\x1b" not in shown
     assert "a dreadful[+++] film[++], nearly[+] great[---]" in shown
@@ -133,7 +133,7 @@ def test_regression_unsigned_and_no_residual():
     )
 
 
-def test_pairs_are_numbered_and_what_was_not_read_is_said():
+def test_pairs_are_numbered_and_what_was_not_read_is_reported():
     words = [WordScore("first", 0, 5, 1.0), WordScore("second", 0, 6, -0.5, 1)]
     shown = _shown(render(_explanation(texts=("first", "second and more"), words=words)))
     assert "Text 1\nfirst[+++]\n" in shown

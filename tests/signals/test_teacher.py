@@ -34,16 +34,16 @@ def test_it_is_set_to_eval_mode_and_out_of_every_graph() -> None:
     assert not any(parameter.requires_grad for parameter in model.parameters())
 
 
-def test_it_says_the_same_twice_and_what_speak_says() -> None:
+def test_it_computes_the_same_twice_and_as_compute_signals() -> None:
     """In eval mode dropout is off: without it the three answers would differ."""
     model = lively()
     teacher = OnlineTeacher(model)
     batch = Batch.of(collated())
     first, second = teacher(batch, REQUESTS), teacher(batch, REQUESTS)
-    spoken = compute_signals(model, Probe.find(model), batch, REQUESTS, create_graph=False)
+    direct = compute_signals(model, Probe.find(model), batch, REQUESTS, create_graph=False)
     for request in REQUESTS:
         assert torch.equal(first[request], second[request])
-        assert torch.equal(first[request], spoken[request])
+        assert torch.equal(first[request], direct[request])
 
 
 def test_its_weights_stay_bit_for_bit() -> None:
@@ -62,7 +62,7 @@ def test_its_seconds_grow() -> None:
     assert 0 < once < teacher.seconds
 
 
-def test_it_speaks_where_gradients_are_off() -> None:
+def test_it_computes_where_gradients_are_off() -> None:
     """As in an evaluation loop: its own gradients do not depend on the mode that it is called in."""
     teacher, batch = OnlineTeacher(build("bert")), Batch.of(collated())
     with torch.no_grad():

@@ -83,7 +83,7 @@ def test_states_are_those_of_the_token_that_stands_for_the_text(
     assert answers[requests[2]].abs().amax((1, 2, 3)).min() > 0
 
 
-def test_two_labels_say_one_thing() -> None:
+def test_two_labels_have_one_view() -> None:
     model = build("bert", labels=2)
     answers = computed(model, InputGradient(ALL), AttributionScores(ALL))
     first, second = answers[InputGradient(ALL)].unbind(1)

@@ -89,11 +89,11 @@ class Oracle:
                 else place + torch.arange(3)[:, None]
             )
         scale = (batch.index.float() + 1 + kind).reshape(-1, *[1] * len(shape))
-        said = torch.sin(ramp[None] * scale) * scale
+        signals = torch.sin(ramp[None] * scale) * scale
         if kind in (2, 4):
             mask = batch.mask[:, None, :, None] if kind == 2 else batch.mask[:, None]
-            said = said * mask
-        return said
+            signals = signals * mask
+        return signals
 
 
 def plan(folder: Path, *, count: int = 40, encoding: Encoding = "float32", **purpose: Any) -> Build:

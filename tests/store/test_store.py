@@ -1,4 +1,4 @@
-"""A store says what the teacher said, and nothing that happens to it goes unseen."""
+"""A store has what the teacher computed, and nothing that happens to it goes unseen."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def batch_of(made: Build, places: list[int]) -> Batch:
 @pytest.mark.parametrize(
     ("encoding", "tolerance"), [("float32", 0.0), ("float16", 2**-11), ("int8", 1 / 254)]
 )
-def test_it_answers_in_any_order_what_the_teacher_said(
+def test_it_gives_in_any_order_what_the_teacher_computed(
     encoding: Any, tolerance: float, tmp_path: Path
 ) -> None:
     """Rounding moves a number by at most half a step of its encoding, of the largest number of its vector."""
@@ -66,11 +66,11 @@ def test_it_answers_in_any_order_what_the_teacher_said(
     order = random.Random(0).sample(range(40), 40)
     for start in range(0, 40, 8):
         batch = batch_of(made, order[start : start + 8])
-        said, wanted = store(batch, REQUESTS), Oracle()(batch, REQUESTS)
+        signals, wanted = store(batch, REQUESTS), Oracle()(batch, REQUESTS)
         for request in REQUESTS:
-            assert said[request].shape == wanted[request].shape
+            assert signals[request].shape == wanted[request].shape
             largest = wanted[request].abs().amax(-1, keepdim=True)
-            assert bool(((said[request] - wanted[request]).abs() <= tolerance * 1.001 * largest).all()), (
+            assert bool(((signals[request] - wanted[request]).abs() <= tolerance * 1.001 * largest).all()), (
                 request
             )
     assert store.seconds > 0
@@ -84,7 +84,9 @@ def test_the_size_is_known_before(encoding: Any, tmp_path: Path, monkeypatch: py
     assert made.size == pytest.approx(written, rel=0.02)
 
 
-def test_no_room_is_said_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_room_is_reported_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Usage:
         free = 1000
 
@@ -224,7 +226,7 @@ def test_a_store_for_something_else_is_not_mended(tmp_path: Path) -> None:
     assert content(made.folder) == before
 
 
-def test_a_damaged_plan_is_said(tmp_path: Path) -> None:
+def test_a_damaged_plan_is_reported(tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
     (tmp_path / "store" / writer.PLAN).write_text('{"format": 1')
     with pytest.raises(StoreError, match=r"(?s)building.json is damaged.*delete"):
@@ -316,8 +318,8 @@ def test_fast_verification_sees_sizes_only(tmp_path: Path) -> None:
 def test_nothing_that_is_read_can_be_changed_through_it(tmp_path: Path) -> None:
     made = built(tmp_path / "store")
     before = content(made.folder)
-    said = opened(made)(batch_of(made, [0, 1]), REQUESTS)
-    for tensor in said.values():
+    signals = opened(made)(batch_of(made, [0, 1]), REQUESTS)
+    for tensor in signals.values():
         tensor.fill_(torch.nan)
     assert content(made.folder) == before
 

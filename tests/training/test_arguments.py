@@ -73,7 +73,7 @@ def test_an_unknown_argument_is_refused_with_the_nearest(tmp_path: Path) -> None
     assert "did you mean 'weight_decay'?" in message
 
 
-def test_the_output_folder_is_not_the_recipes_to_say(tmp_path: Path) -> None:
+def test_the_output_folder_is_not_set_in_a_recipe(tmp_path: Path) -> None:
     message = refusal(tmp_path, "output_dir=elsewhere")
     assert "training.arguments.output_dir is not an argument that a recipe can set" in message
     assert "--output" in message

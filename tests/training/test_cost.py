@@ -47,11 +47,11 @@ INNER = {"finetune": 0, "kd": 0, "pkd": 0, "gkd": 1, "gkd_cls": 1}
 class Given:
     """A teacher whose answers lie ready, as from a store."""
 
-    def __init__(self, said: dict[Any, Any]) -> None:
-        self.said = said
+    def __init__(self, signals: dict[Any, Any]) -> None:
+        self.signals = signals
 
     def __call__(self, _batch: Batch, requests: Any) -> Any:
-        return {request: self.said[request] for request in requests}
+        return {request: self.signals[request] for request in requests}
 
 
 def a_step(method: str, labels: int, layers: int, *, trimmed: bool) -> tuple[Step, Any, Batch]:
@@ -66,9 +66,9 @@ def a_step(method: str, labels: int, layers: int, *, trimmed: bool) -> tuple[Ste
     batch = Batch.of({"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": gold})
     step = Step(terms, Pair(probe, online.probe), ProbedModel(student, probe), online)
 
-    said = dict(online(batch, (Logits(), *step.signals("teacher"))))
+    signals = dict(online(batch, (Logits(), *step.signals("teacher"))))
     probe = probe if trimmed else replace(probe, trim=None)
-    return replace(step, teacher=Given(said), student=ProbedModel(student, probe)), student, batch
+    return replace(step, teacher=Given(signals), student=ProbedModel(student, probe)), student, batch
 
 
 def run(step: Step, student: Any, batch: Batch) -> None:

@@ -56,7 +56,7 @@ def test_what_one_matrix_loses_is_heard_from_all_of_them(lost: float) -> None:
     assert heard >= COUNT - 2
 
 
-def test_gradients_that_are_all_zero_say_nothing_together() -> None:
+def test_gradients_that_are_all_zero_are_no_evidence() -> None:
     matrices, projected = chain()
     nothing = [Slope(str(k), m, torch.zeros_like(m)) for k, m in enumerate(matrices)]
     assert list(together(nothing, projected)) == []

@@ -109,13 +109,13 @@ class SilentOnRow:
         self.teacher, self.rows, self.kind = OnlineTeacher(model), torch.tensor(rows), kind
 
     def __call__(self, batch: Batch, requests: Iterable[Signal]) -> dict[Signal, Tensor]:
-        said = dict(self.teacher(batch, requests))
+        signals = dict(self.teacher(batch, requests))
         assert batch.index is not None
         spoiled = torch.isin(batch.index, self.rows)
-        for request, tensor in said.items():
+        for request, tensor in signals.items():
             if type(request).__name__ == self.kind:
-                said[request] = torch.where(spoiled.view(-1, *[1] * (tensor.ndim - 1)), torch.nan, tensor)
-        return said
+                signals[request] = torch.where(spoiled.view(-1, *[1] * (tensor.ndim - 1)), torch.nan, tensor)
+        return signals
 
 
 @pytest.mark.parametrize(

@@ -271,7 +271,7 @@ def test_a_student_frozen_above_its_embeddings_is_refused() -> None:
 
 
 def test_torch_compile_is_refused() -> None:
-    """METHODS.md 5; a part of the model is quick to compile. Here aot_eager raises, and the remedy is said."""
+    """METHODS.md 5; a part of the model is quick to compile. Here aot_eager raises, and the remedy is printed."""
     model = build("bert", attention="eager")
     probe = Probe.find(model)
     model.bert.encoder.layer[1].intermediate.compile(backend="aot_eager")

@@ -40,8 +40,8 @@ def made(folder: Path, *changes: str) -> Any:
 
 def test_a_run_that_selects_by_the_loss_keeps_the_lowest(small: Any, tmp_path: Path) -> None:
     """With a rate at which the loss falls at first and rises later, or the last would do."""
-    noted, said = Noted(), []
-    with logged(said):
+    noted, printed = Noted(), []
+    with logged(printed):
         small.distilled(
             "kd", "two", tmp_path / "run", "training.epochs=6", "training.learning_rate=0.02",
             "training.arguments.metric_for_best_model=eval_loss", "training.arguments.lr_scheduler_type=constant",
@@ -49,7 +49,7 @@ def test_a_run_that_selects_by_the_loss_keeps_the_lowest(small: Any, tmp_path: P
         )  # fmt: skip
     assert len(noted.losses) == 6
     assert noted.best == min(noted.losses) < max(noted.losses)
-    assert "the checkpoint with the lowest loss is kept" in said
+    assert "the checkpoint with the lowest loss is kept" in printed
 
 
 @pytest.mark.parametrize(

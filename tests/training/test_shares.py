@@ -93,8 +93,8 @@ def test_terms_of_several_shares_each_see_their_own() -> None:
 
 def operations(step: Step, student: Any) -> int:
     """Floating-point operations of the student in one step; its teacher has spoken before."""
-    said = step.teacher(batch_of(), (Logits(), *step.signals("teacher")))
-    quiet = replace(step, teacher=lambda batch, requests: {r: said[r][batch.index] for r in requests})
+    signals = step.teacher(batch_of(), (Logits(), *step.signals("teacher")))
+    quiet = replace(step, teacher=lambda batch, requests: {r: signals[r][batch.index] for r in requests})
     with FlopCounterMode(display=False) as counter:
         values = quiet.distances(student, batch_of([2, 0, 3, 1]), Moment())[0].values()
         torch.stack([value.sum() for value in values]).sum().backward()

@@ -48,7 +48,7 @@ def no_and_yes(label: str, names: Sequence[str] | None, owner: str) -> tuple[str
         if len(names) == 2 and len(found) == 1:
             return next(name for name in names if name != found[0]), found[0]
     raise DataError(
-        f"The {owner} predicts {', '.join(names) or 'a score'}, and is to tell whether a row has the label {label!r}.",
+        f"The {owner} predicts {', '.join(names) or 'a score'}, and the label {label!r} of a row is wanted.",
         expected=f"two classes, of which one is called {label}, yes, true, positive or 1",
         remedy="take a classifier of that label alone, or correct id2label in config.json",
     )

@@ -68,7 +68,7 @@ def _ranges(values: Sequence[str | None]) -> tuple[list[str | None], list[str]]:
 
 
 def _range_names(bounds: np.ndarray) -> list[str]:
-    """``low to high`` for each pair of neighbours: in six digits where these tell all bounds apart, else in more."""
+    """``low to high`` for each pair of neighbours: in six digits where these keep all bounds apart, else in more."""
     forms = ("g", *(f".{decimals}f" for decimals in range(18)))
     for form in forms:
         shown = [format(bound, form) for bound in bounds]

@@ -70,7 +70,7 @@ class Cluster:
 
     @classmethod
     def slurm(cls, folder: Path, options: Mapping[str, str], at_once: int | None = None) -> Cluster:
-        """The Slurm that ``sbatch`` of this machine talks to.
+        """The Slurm that ``sbatch`` of this machine sends jobs to.
 
         Parameters:
             ``folder``: for the jobs' files; nodes and this machine must both see it.

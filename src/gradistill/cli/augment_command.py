@@ -12,7 +12,9 @@ from gradistill.cli.options import DATA, LogOptions, Overwrite, TableOptions, ou
 
 NearTeacher = Annotated[
     str | None,
-    typer.Option("--teacher", help="Whose token embedding says which words are near; else none is replaced."),
+    typer.Option(
+        "--teacher", help="Whose token embedding decides which words are near; else none is replaced."
+    ),
 ]
 
 

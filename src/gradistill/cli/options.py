@@ -70,7 +70,7 @@ class TeacherOptions:
         typer.Option(
             "--teacher",
             help="A fine-tuned classifier: folder or hub id; or python:module:function. Several are averaged; "
-            "as LABEL=FOLDER each tells whether a row has that label.",
+            "as LABEL=FOLDER each predicts whether a row has that label.",
         ),
     ] = None
     teacher_answers: Annotated[

@@ -54,7 +54,7 @@ class Asked:
 class AnswerSource(Protocol):
     """A teacher that needs nothing of the student: its facts, its signals for training rows, its predictions.
 
-    ``predictor`` is None where it cannot be asked anything new. ``notes`` is what ``metrics.json`` says of it.
+    ``predictor`` is None where it cannot be asked anything new. ``notes`` is what ``metrics.json`` holds of it.
     """
 
     @property

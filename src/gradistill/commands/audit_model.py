@@ -57,7 +57,7 @@ OneModel = ModelSource | PredictFunction | PromptedTeacher
 prompt."""
 
 AnyModel = OneModel | list[OneModel] | dict[str, OneModel]
-"""One model; several, the mean of their probabilities; or by label one that tells whether a row has it."""
+"""One model; several, the mean of their probabilities; or by label one that predicts whether a row has it."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class AuditModel:
         tokens: bool = False,
         loading: TeacherLoading = AS_IT_IS,
     ) -> AuditModel:
-        """A classifier, or with ``tokens`` a token classifier too, held as ``loading`` says.
+        """A classifier, or with ``tokens`` a token classifier too, held as ``loading`` has it.
 
         Raises ModelError for what cannot be loaded.
         """
@@ -158,7 +158,7 @@ class AuditModel:
 
     @classmethod
     def _by_label(cls, given: Mapping[str, OneModel], owner: str, name: str) -> AuditModel:
-        """Raises RecipeError for fewer than two labels, and DataError for what does not tell yes from no."""
+        """Raises RecipeError for fewer than two labels, and DataError for what does not predict yes or no."""
         if len(given) < 2:
             raise RecipeError(
                 f"a model was given for the label {', '.join(given) or '(none)'} alone",

@@ -64,7 +64,7 @@ class ExportRows:
         return [Copy(texts) for texts in self.texts]
 
     def about(self, split: str) -> dict[str, Any]:
-        """What ``export.json`` says of the rows."""
+        """What ``export.json`` holds of the rows."""
         return {
             "task": self.task.name,
             "split": split,

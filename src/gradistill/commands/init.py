@@ -43,7 +43,7 @@ def init(
     """Look at data and write a commented ``gradistill.yaml`` that ``run`` carries through; returns its path.
 
     Columns, labels, validation rows, teacher, student and settings are proposed. What is not certain has a comment
-    that says why. Nothing is trained, and no model is loaded.
+    with the reason. Nothing is trained, and no model is loaded.
 
     Parameters:
         ``data``: a path or hub id, or a ``DataChoice`` of one: what it names is kept, the rest is proposed.

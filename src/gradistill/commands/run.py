@@ -92,7 +92,7 @@ def run(project: str | Path = PROJECT_FILE) -> dict[str, Any]:
 
     The same call goes on with what was stopped. A finished stage is kept, unless something that it was made from has
     changed: a setting, a row, or the weights of an earlier stage. An export without its packages is left out, and the
-    result says so.
+    result shows it.
 
     Parameters:
         ``project``: the file that ``init`` writes.
@@ -150,7 +150,7 @@ def _carried_through(plan: Project) -> dict[str, Any]:
 
 
 def _carry(stage: Stage, ledger: Ledger, stages: dict[str, Any]) -> None:
-    """Make a stage, or keep it where it is current; say which, and why."""
+    """Make a stage, or keep it where it is current; log which, and why."""
     before = ledger.stages.get(stage.name)
     finished = stage.result.is_file()
     if before is not None and finished and before.get("needs") == stage.needs:

@@ -90,7 +90,7 @@ AUTO = StoreChoice()
 class StoreSettings:
     """How a store is written.
 
-    With ``repair`` damaged shards of a finished store are written again, and no others. ``loading`` says how a large
+    With ``repair`` damaged shards of a finished store are written again, and no others. ``loading`` is how a large
     teacher is held.
     """
 

@@ -101,7 +101,7 @@ class UnfinishedPredictions:
             return False
 
     def remove(self) -> None:
-        """Remove the folder; the file that says it is finished comes last."""
+        """Remove the folder; the file that marks it as finished comes last."""
         for name in (_CHUNK, MANIFEST, MARK, FINISHED):
             for file in self.folder.glob(name):
                 file.unlink()

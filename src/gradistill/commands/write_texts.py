@@ -60,7 +60,7 @@ def write_texts(data: DataChoice | Source, output: str | Path, recipe: Recipe) -
     refuse_what_cannot_cross(terms, pair)
     if recipe.training.augment:
         raise RecipeError(
-            "--augment needs a model as teacher, whose embeddings say which words are near",
+            "--augment needs a model as teacher, whose embeddings decide which words are near",
             expected="no --augment",
             remedy="write copies to a file (gradistill augment), and give it as --unlabelled",
         )

@@ -96,7 +96,7 @@ def match_numbers(ours: Sequence[int] | None, theirs: Sequence[int] | None) -> M
 
 
 _SIGN = re.compile(r"(?<!\S)-(?=\w)|(?<=\w)-(?!\S)")
-"""A hyphen that says something: that of -1 and A-, and not that of not-entailed."""
+"""A hyphen with a meaning: that of -1 and A-, and not that of not-entailed."""
 
 
 def _signed(name: str) -> str:

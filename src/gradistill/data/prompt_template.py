@@ -110,7 +110,7 @@ def set_template(tokenizer: PreTrainedTokenizerBase, template: PromptTemplate) -
     """Have ``encode`` and its like put texts into the template before this tokenizer reads them."""
     if not tokenizer.is_fast:
         raise RecipeError(
-            f"a template needs the places of tokens, which {type(tokenizer).__name__} does not tell",
+            f"a template needs the places of tokens, which {type(tokenizer).__name__} does not give",
             expected="a fast tokenizer",
             remedy="save the model with its tokenizer.json",
         )

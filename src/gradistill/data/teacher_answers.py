@@ -200,7 +200,7 @@ class Answers:
         )
 
     def order_alone(self, task: Task) -> bool:
-        """Whether nothing but their order tells what the answers are for."""
+        """Whether nothing but their order shows what the answers are for."""
         return self._ids is None and self._by_texts(task) is None
 
     def of_copy(self, row: int, texts: Texts, copy: tuple[int, int]) -> int | None:

@@ -45,7 +45,7 @@ class Review:
 
 @dataclass(frozen=True)
 class Draft:
-    """One review before its shortcut word is chosen, and the (aspect, opinion word) pairs it says or reports."""
+    """One review before its shortcut word is chosen, and the (aspect, opinion word) pairs that it holds or reports."""
 
     markup: str
     pairs: tuple[tuple[str, str], ...]

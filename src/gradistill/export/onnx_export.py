@@ -131,7 +131,7 @@ def quiet_libraries() -> Iterator[None]:
 
 @contextmanager
 def _without_cache(model: PreTrainedModel) -> Iterator[None]:
-    """Decoders return keys and values for the next token unless they are told not to."""
+    """Decoders return keys and values for the next token unless a flag turns that off."""
     before = getattr(model.config, "use_cache", None)
     if before is None:
         yield
@@ -191,15 +191,15 @@ def _module_of(node: Any) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """The line that tells most: of what caused the exporter's error."""
+    """The most specific line of what caused the exporter's error."""
     cause: BaseException = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
     lines = [line.strip(" -") for line in str(cause).splitlines() if line.strip(" -")]
-    told = [
+    specific = [
         line for line in lines if "static shape" in line
     ] or lines  # what torch.export found to be a constant
-    return told[0] if told else type(cause).__name__
+    return specific[0] if specific else type(cause).__name__
 
 
 def _refused(kind: str, reason: str) -> ModelError:

@@ -49,7 +49,7 @@ class Adapter:
     folder: Path
     base: str
     task: str | None
-    """``SEQ_CLS``, ``TOKEN_CLS``, or peft's name of another task; None where peft was told none."""
+    """``SEQ_CLS``, ``TOKEN_CLS``, or peft's name of another task; None where the adapter has none."""
 
     @classmethod
     def read(cls, folder: str | Path) -> Adapter:
@@ -179,7 +179,7 @@ class Adapter:
 
         before = model.state_dict().keys()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what they say of missing weights is checked below
+            warnings.simplefilter("ignore")  # missing weights are checked below
             try:
                 config = peft.PeftConfig.from_pretrained(str(self.folder))
                 lost = self._lost(config, before)

@@ -1,7 +1,7 @@
 """Embeddings as a product of two factors, ``E = A·B``: a row of ``A`` for each token, and one matrix ``B`` for all.
 
 A student learns both factors (``student.embedding_rank``). When it is trained, they are multiplied, so that what is
-saved is a plain model of transformers; ``embedding_rank`` in its configuration says how many columns ``A`` has. An
+saved is a plain model of transformers; ``embedding_rank`` in its configuration is how many columns ``A`` has. An
 export takes the matrix apart again, exactly but for rounding, and its file holds the two factors.
 
 The first factors are those of the truncated singular value decomposition, the nearest matrix of that rank (Eckart and
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from gradistill.errors import ModelError
 
 EXACT = 1e-4
-"""Largest part of a matrix, by its norm, that may be lost where it is said to have a rank."""
+"""Largest part of a matrix, by its norm, that may be lost where a configuration gives it a rank."""
 
 
 class FactorizedEmbedding(nn.Module):
@@ -85,7 +85,7 @@ def merge_embeddings(model: Any) -> None:
 
 
 def with_factors(model: Any) -> Any:
-    """A copy of a model with its embeddings in two factors, where its configuration says that they have a rank; else
+    """A copy of a model with its embeddings in two factors, where its configuration gives them a rank; else
     the model itself. Raises ModelError where they have a higher rank than that."""
     rank = getattr(model.config, "embedding_rank", None)
     if rank is None:
@@ -93,7 +93,7 @@ def with_factors(model: Any) -> Any:
     apart = copy.deepcopy(model)
     if (lost := factorize_embeddings(apart, rank)) > EXACT:
         raise ModelError(
-            f"the embeddings are said to have the rank {rank}, and at that {lost:.1%} of their norm is lost",
+            f"the configuration gives the embeddings the rank {rank}, and at that {lost:.1%} of their norm is lost",
             expected="embeddings as they were distilled",
             remedy="they were trained further: take embedding_rank out of config.json, or distil again",
         )

@@ -231,7 +231,7 @@ def _refuse_spread(name: str | Path, device_map: DeviceMap | None) -> None:
 
 @contextmanager
 def _base_of(adapter: Adapter) -> Iterator[None]:
-    """Say of which adapter a model is the base that cannot be loaded."""
+    """Raise ModelError that names the adapter whose base cannot be loaded."""
     try:
         yield
     except ModelError as error:

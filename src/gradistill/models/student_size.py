@@ -105,7 +105,7 @@ class Fitting:
     usual: int = 1
 
     def fitted(self, budget: Budget) -> tuple[Student, int]:
-        """The first student that fits, and its size; the module says in which order they come.
+        """The first student that fits, and its size; in the order of the module's text.
 
         Raises RecipeError with the smallest that would fit where none does.
         """

@@ -57,7 +57,7 @@ class TeacherLoading:
         if self != AS_IT_IS:
             raise RecipeError(
                 f"--teacher-dtype or --device-map is given for {what}",
-                expected="one PyTorch model as teacher: both say how its weights are loaded",
+                expected="one PyTorch model as teacher: both settle how its weights are loaded",
                 remedy="leave both out",
             )
 

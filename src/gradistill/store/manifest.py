@@ -101,7 +101,7 @@ def _text(content: dict[str, Any]) -> str:
 
 
 def refuse_other(folder: Path, expected: dict[str, Any], found: dict[str, Any], *, remedy: str) -> None:
-    """Raise StoreError where a store was made for something else, saying what differs."""
+    """Raise StoreError where a store was made for something else, with what differs."""
     apart = [_difference(*each) for each in differences(_by_name(found), _by_name(expected))]
     if apart:
         raise StoreError(

@@ -56,7 +56,7 @@ class StoredTeacher:
         *, verify: Verify = "full",
     ) -> StoredTeacher:  # fmt: skip
         """``rows`` are the numbers of the rows in the order of the data. A store may hold more signals than these
-        ``columns``. Raises StoreError where it is for something else, saying what differs, or damaged, naming the
+        ``columns``. Raises StoreError where it is for something else (with what differs) or damaged, naming the
         shards."""
         manifest = Manifest.read(folder)
         remedy = "build one for these: gradistill signals, or give --signals auto"
