@@ -39,11 +39,13 @@ wheel: $(VENV)/.dev
 bench: $(VENV)/.dev # DATA=FOLDER with sst2, mrpc and snli
 	PATH=$(abspath $(BIN)):$$PATH benchmarks/all.sh $(DATA) $(OUTPUT)
 
-# An environment with an extra. pip takes a build of torch that is at hand; uv has the rest in a tenth of pip's time.
+# An environment with an extra. pip takes a build of torch that is at hand; uv has the rest in a tenth of pip's time,
+# and pip takes its place where only pip is set up for the package index.
 $(VENV)/.%: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[$*]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[$*]' || \
+	    $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$*]'
 	touch $@
 
 clean:
