@@ -47,7 +47,13 @@ WORDS = AuditChoice(
 PATHS = replace(WORDS, max_rows=60, response_rows=0, shapley_rows=0, floor_rows=20)
 STEPS, BASELINES = 24, ("tokens", "mask", "zero")
 """Of Integrated Gradients."""
-LAYERS = {"suite_full": (3,), "suite_rows": (3,), "suite_base": (6,), "suite_depth": (2, 4)}
+LAYERS = {
+    "suite_full": (3,),
+    "suite_rows": (3,),
+    "suite_base": (6,),
+    "suite_depth": (2, 4),
+    "weak_teacher": (3,),
+}
 """Of the students of each suite; the usual is half of their teacher's."""
 FLOOR, REFERENCE = "floor", "second teacher"
 ORDER = (
@@ -153,6 +159,22 @@ def by_depth() -> list[dict[str, Any]]:
     return [{**line, "task": f"{line['layers']} layers"} for line in every if line["method"] in tried]
 
 
+def by_teacher() -> list[dict[str, Any]]:
+    """The lines of banking77 with the teacher in the place of the task: the weak one of before, and that of the suite,
+    for the seeds and methods that both have."""
+    weak = lines_of("weak_teacher")
+    tried = {(line["method"], line["seed"]) for line in weak}
+    strong = [line for line in lines_of("suite_full") if line["task"] == weak[0]["task"]]
+    both = tried & {(line["method"], line["seed"]) for line in strong}
+    named = [("weak teacher", weak), ("strong teacher", strong)]
+    return [
+        {**line, "task": name}
+        for name, own in named
+        for line in own
+        if (line["method"], line["seed"]) in both
+    ]
+
+
 def audits() -> list[dict[str, Any]]:
     text = AUDITS.read_text(encoding="utf-8") if AUDITS.is_file() else ""
     return [json.loads(line) for line in text.splitlines()]
@@ -162,7 +184,8 @@ def show() -> None:
     """Write the tables of both pages."""
     found, few = Comparison(lines_of("suite_full"), audits()), Comparison(lines_of("suite_rows"), [])
     base, depth = Comparison(lines_of("suite_base"), []), Comparison(by_depth(), [])
-    parts = {"lines": found, "few": few, "base": base, "depth": depth}
+    teachers = Comparison(by_teacher(), [])
+    parts = {"lines": found, "few": few, "base": base, "depth": depth, "teachers": teachers}
     of = {name: len(part.lines) for name, part in parts.items()} | {"audits": len(audits())}
     tables = [
         ("suite_full", OVERVIEW, markdown([*found.over_tasks()])),
@@ -171,6 +194,7 @@ def show() -> None:
         ("suite_rows", DETAILS, few.tables("metric", "labels", "response")),
         ("suite_depth", DETAILS, depth.tables("metric", "labels", "response")),
         ("suite_base", DETAILS, base.tables("metric", "labels", "response", "gradient × input")),
+        ("weak_teacher", DETAILS, teachers.tables("metric", "labels", "response")),
         ("suite_full_paths", YARDSTICK, found.tables("Integrated Gradients", "from masks", "from zero")),
     ]
     for name, page, text in tables:
