@@ -1,0 +1,112 @@
+"""The task's own metrics of every model of an audit, and what they raise doubts about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import isfinite
+from typing import Any
+
+import numpy as np
+
+from gradistill.auditing.per_example import value_of
+from gradistill.auditing.summary import Audited
+from gradistill.commands.audit_choice import AuditChoice
+from gradistill.commands.data_warnings import constant_answer_warning
+from gradistill.data import Splits
+from gradistill.data.constant_answer import constant_metrics
+from gradistill.data.label_metrics import MULTI_LABEL_METRICS
+from gradistill.data.span_metrics import without_spans
+from gradistill.data.tasks import Task, metrics_of
+
+
+def task_metrics(audited: Audited, splits: Splits) -> dict[str, Any]:
+    """The task's own metrics of every model, on the rows that have a label."""
+    if splits.task.token_labels:
+        return {"metrics": _metrics_of_words(audited, splits.task)}
+    gold = audited.columns[0].get("gold")
+    if gold is None:
+        return {"metrics": {}}
+    constant = {"constant_metrics": constant_metrics(splits.task, gold)}
+    if splits.task.multi_label:
+        return constant | {"metrics": _metrics_of_several(audited, splits, gold)}
+    students = {name: _predicted(audited, k, "student") for k, name in enumerate(audited.names)}
+    models = students | {"teacher": _predicted(audited, 0, "teacher")}
+    known = splits.task.labelled(gold)
+    if not known.any():
+        return {"metrics": {}}
+    order = dict.fromkeys(("teacher", *models))
+    metrics = {name: metrics_of(splits.task, models[name][known], gold[known]) for name in order}
+    return constant | {"metrics": metrics}
+
+
+def teacher_doubts(audited: Audited, splits: Splits) -> list[str]:
+    if splits.task.token_labels:
+        metrics = _metrics_of_words(audited, splits.task).get("teacher")
+        problem = metrics and without_spans(metrics)
+        return [f"the teacher finds nothing: {problem}. Check the tags and the data"] if problem else []
+    gold = audited.columns[0].get("gold")
+    if gold is None:
+        return []
+    warning = constant_answer_warning(splits.task, _predicted(audited, 0, "teacher"), gold)
+    return [warning] if warning else []
+
+
+def weak_students(audited: Audited, splits: Splits) -> list[str]:
+    """Students that are no better than a constant answer, where their teacher is better."""
+    gold = audited.columns[0].get("gold")
+    if gold is None or splits.task.token_labels:
+        return []
+    found = [
+        constant_answer_warning(splits.task, _predicted(audited, k, "student"), gold, f"student {name!r}")
+        for k, name in enumerate(audited.names)
+    ]
+    return [*filter(None, found)]
+
+
+def without_flips(found: Mapping[str, Any], splits: Splits, choice: AuditChoice) -> list[str]:
+    """That flips are left out where no change of words turned the teacher's label, so that there was nothing to see."""
+    task = splits.task
+    if task.labels is None or task.multi_label or task.token_labels or not choice.response_rows:
+        return []
+    there = {name for student in found["students"] for name in student["figures"].get("loyalty", {})}
+    if "flips" in there:
+        return []
+    return [
+        "flips and kept labels are left out: replaced words turn the label of the teacher on none of the rows for "
+        "response loyalty, or only where no student had that label"
+    ]
+
+
+def _metrics_of_words(audited: Audited, task: Task) -> dict[str, dict[str, float]]:
+    """The metrics of words and spans of every model, from the sums of the rows; none without labels."""
+    if not any(name.startswith("teacher_") for name in audited.columns[0]):
+        return {}
+    owners = {"teacher": (0, "teacher")} | {name: (k, "student") for k, name in enumerate(audited.names)}
+    return {
+        name: {m: _or_zero(value_of(audited.columns[k], f"{role}_{m}")) for m in task.metrics}
+        for name, (k, role) in owners.items()
+    }
+
+
+def _or_zero(value: float) -> float:
+    """A figure of spans of which there are none is 0."""
+    return value if isfinite(value) else 0.0
+
+
+def _metrics_of_several(audited: Audited, splits: Splits, gold: np.ndarray) -> dict[str, dict[str, float]]:
+    """The task's metrics of every model from its flags and logits, on the rows whose labels are known."""
+    known = splits.task.labelled(gold)
+    owners = {"teacher": (0, "teacher")} | {name: (k, "student") for k, name in enumerate(audited.names)}
+    found = {}
+    for name, (k, role) in owners.items() if known.any() else ():
+        flags, logits = (audited.columns[k][f"{role}_{part}"][known] for part in ("flags", "logits"))
+        values = {metric: MULTI_LABEL_METRICS[metric] for metric in splits.task.metrics}
+        found[name] = {metric: of(gold[known] > 0, flags, logits) for metric, of in values.items()}
+    return found
+
+
+def _predicted(audited: Audited, k: int, role: str) -> np.ndarray:
+    columns = audited.columns[k]
+    if f"{role}_flags" in columns:
+        return columns[f"{role}_flags"]
+    return columns[f"{role}_label"] if f"{role}_label" in columns else columns[f"{role}_prediction"]
