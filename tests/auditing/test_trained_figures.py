@@ -19,6 +19,7 @@ from gradistill.auditing.trained_figures import (
 )
 from gradistill.commands.audit import AuditChoice, audit
 from gradistill.commands.export import export_model
+from gradistill.commands.finetune import finetune
 from gradistill.objectives import Term, all_objectives
 from gradistill.recipe import load_recipe
 from gradistill.recipe.recipe_files import shipped_methods
@@ -116,6 +117,22 @@ def test_what_is_no_figure_stays_as_it_is() -> None:
     figures = {"response": None, "saliency": {"value": 0.5}, "note": "a text"}
     assert marked(figures, {"response": ["x"], "note": ["x"]}) == figures
     assert marked_name("saliency", {"value": 0.5}) == "saliency"
+
+
+def test_a_student_keeps_the_marks_of_the_student_that_it_started_from(small: Any, tmp_path: Path) -> None:
+    teacher, data = str(small.teachers["two"]), small.choice("two")
+    first, second, third, onnx = (tmp_path / name for name in ("first", "second", "third", "onnx"))
+    small.distilled("coalition", "two", first, "student.layers=1")
+    found = small.distilled("kd", "two", second, f"student.checkpoint={first}", "student.layers=null")
+    assert found["loyalty"]["response"]["trained_on"] == ["coalition_matching"]
+    finetune(str(second), data, third, load_recipe("finetune", changes=["training.epochs=1"]))
+    export_model(str(third), onnx)
+    choice = AuditChoice(faithfulness_rows=0, perturbed_rows=0, response_rows=4, shapley_rows=0, floor_rows=0)
+    found = audit(teacher, [str(second), str(third), str(onnx)], data, tmp_path / "audit", choice)
+    for student, runs in zip(found["students"], (1, 2, 2), strict=True):
+        assert student["figures"]["loyalty"]["response"]["trained_on"] == ["coalition_matching"]
+        assert len(student["earlier_recipes"]) == runs
+    assert str(tmp_path) not in (tmp_path / "audit" / "audit.json").read_text(encoding="utf-8")
 
 
 def page_of(folder: Path) -> str:

@@ -92,6 +92,15 @@ def trained_by_recipe(recipe: str | None, method: str = GradientXInput.name) -> 
     return trained_figures(terms, method, augmented=bool(training.get("augment")))
 
 
+def united(*found: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    """Several results of ``trained_figures`` as one.
+
+    Example: ``united({"response": ["coalition_matching"]}, {"saliency": ["rationale"]})``
+    """
+    figures = dict.fromkeys(figure for one in found for figure in one)
+    return {f: list(dict.fromkeys(name for one in found for name in one.get(f, ()))) for f in figures}
+
+
 def _term(name: str, fields: Any) -> Term | None:
     try:
         return term_of(name, fields)

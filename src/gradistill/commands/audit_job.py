@@ -15,7 +15,7 @@ from datasets import Dataset
 from gradistill.auditing.map_checks import random_map_warnings
 from gradistill.auditing.onnx_predictor import OnnxPredictor, model_folder_of
 from gradistill.auditing.summary import Audited, summed_up
-from gradistill.auditing.trained_figures import trained_by_recipe
+from gradistill.auditing.trained_figures import trained_by_recipe, united
 from gradistill.auditing.verdict import judged
 from gradistill.auditing.word_maps import row_texts
 from gradistill.commands.audit_choice import AuditChoice
@@ -30,7 +30,7 @@ from gradistill.commands.data_warnings import (
 )
 from gradistill.commands.examination import AuditRows, Examination
 from gradistill.commands.export_cost import audit_costs
-from gradistill.commands.identity import data_files, model_identity, recipe_text
+from gradistill.commands.identity import EARLIER, data_files, model_identity, recipes_of
 from gradistill.commands.row_sample import drawn_rows
 from gradistill.commands.run_record import described, versions
 from gradistill.commands.token_examination import NOT_DEFINED, TokenExamination
@@ -206,16 +206,14 @@ def _described(model: AuditModel) -> dict[str, Any]:
     if file is None:
         return found
     exported = {"file": file.name, "sha256": checksum_of(file)}
-    recipe = recipe_text(model_folder_of(file))
-    return found | exported | ({"recipe": recipe} if recipe else {})
+    return found | exported | recipes_of(model_folder_of(file))
 
 
 def _trained(student: Mapping[str, Any], method: str) -> dict[str, list[str]]:
-    """The figures on which a student was trained; of several models as one, those of any."""
-    found = trained_by_recipe(student.get("recipe"), method)
-    for part in (_trained(member, method) for member in student.get("models", ())):
-        found |= {figure: list(dict.fromkeys([*found.get(figure, ()), *own])) for figure, own in part.items()}
-    return found
+    """The figures on which a student was trained, in any of its runs; of several models as one, those of any."""
+    recipes = (student.get("recipe"), *student.get(EARLIER, ()))
+    members = (_trained(member, method) for member in student.get("models", ()))
+    return united(*(trained_by_recipe(recipe, method) for recipe in recipes), *members)
 
 
 def _settings(choice: AuditChoice, models: AuditModels) -> dict[str, Any]:

@@ -14,14 +14,14 @@ import numpy as np
 
 from gradistill.auditing.onnx_predictor import GRAPHS, MODEL, QUANTIZED, OnnxPredictor, onnx_session
 from gradistill.auditing.predictor import ClassifierPredictor
-from gradistill.auditing.trained_figures import marked, trained_by_recipe
+from gradistill.auditing.trained_figures import marked, trained_by_recipe, united
 from gradistill.commands.audit_model import AnyModel, AuditModel, other_kind, source_name, text_length
 from gradistill.commands.export_choice import TO_TEACHER, ExportChoice
 from gradistill.commands.export_cost import CostedModel, measured_costs
 from gradistill.commands.export_figures import ExportRows, ModelFigures, row_logits
 from gradistill.commands.export_quantization import counted_texts, quantized_export
 from gradistill.commands.figure_limits import figure_of
-from gradistill.commands.identity import recipe_text
+from gradistill.commands.identity import EARLIER, recipes_of
 from gradistill.commands.output_folder import FolderKind, check_output, draft_folder, held, put_in_place
 from gradistill.commands.run_record import described, versions
 from gradistill.commands.text_lengths import LoadedModel, task_length, trained_windows
@@ -113,7 +113,8 @@ def export_model(
             CostedModel(k, tokenizer, file=predictors[k].file) for k in ("onnx", "int8") if k in predictors
         ]
         about = _described(original)
-        trained = trained_by_recipe((about or {}).get("recipe"))
+        recipes = ((about or {}).get("recipe"), *(about or {}).get(EARLIER, ()))
+        trained = united(*map(trained_by_recipe, recipes))
         found = {
             "student": about,
             "vocabulary": vocabulary,
@@ -308,8 +309,8 @@ def _described(own: AuditModel) -> dict[str, Any] | None:
     """The student, with the recipe of its run: an audit of the export reads there what it was trained on."""
     if own.reader is None:
         return None
-    recipe = recipe_text(Path(own.folder)) if own.folder else None
-    return described(_model(own), own.name, own.reader.probe) | ({"recipe": recipe} if recipe else {})
+    known = described(_model(own), own.name, own.reader.probe)
+    return known | (recipes_of(Path(own.folder)) if own.folder else {})
 
 
 def _model(own: AuditModel) -> Any:

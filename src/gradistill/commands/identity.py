@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from gradistill.auditing.onnx_predictor import graph_files, model_folder_of
-from gradistill.commands.run_folder import RECIPE
+from gradistill.commands.run_folder import METRICS, RECIPE
 from gradistill.commands.text_lengths import EXPORT
 from gradistill.data.data_source import Source
 from gradistill.data.split_tables import files_of
@@ -20,11 +20,11 @@ from gradistill.recipe.recipe_files import read_keys
 from gradistill.report.model_card import public_recipe
 from gradistill.store.fingerprint import of_model
 
-WEIGHTS = "model.safetensors"
+WEIGHTS, EARLIER = "model.safetensors", "earlier_recipes"
 
 
 def model_identity(model: nn.Module, folder: str) -> dict[str, Any]:
-    """The hash of a loaded model, that of its file of weights, and the recipe of its run; None for what there is not.
+    """The hash of a loaded model, that of its file of weights, and the recipes of its runs; None for what there is not.
 
     Parameters:
         ``model``: as it is in memory.
@@ -37,8 +37,8 @@ def model_identity(model: nn.Module, folder: str) -> dict[str, Any]:
     return {
         "fingerprint": of_model(model),
         "sha256": checksum_of(weights) if weights and weights.is_file() else None,
-        "recipe": recipe_text(place) if place else None,
-    }
+        "recipe": None,
+    } | (recipes_of(place) if place else {})
 
 
 def of_onnx(predictor: Any) -> str:
@@ -56,14 +56,33 @@ def data_files(source: Source, split: str, task: Task) -> list[dict[str, str]]:
     return [{"name": file.name, "sha256": checksum_of(file)} for file in files_of(source, split, task)]
 
 
-def recipe_text(folder: Path) -> str | None:
-    """The recipe of the run in a folder, or of the student that an export was made from, as YAML without secrets and
-    folders; None where there is none that can be read."""
+def recipes_of(folder: Path) -> dict[str, Any]:
+    """The ``recipe`` of the run in a folder, or of the student that an export there was made from, as YAML without
+    secrets and folders; and the ``earlier_recipes`` of the students that it started from, the last first. Empty where
+    there is none that can be read.
+
+    Example: ``recipes_of(Path("runs/student"))["recipe"]``
+    """
+    exported = _student(folder / EXPORT)
     try:
-        if (folder / RECIPE).is_file():
-            return public_recipe(read_keys(folder / RECIPE, "recipe", "keys"))
-        exported = read_object(folder / EXPORT).get("student")
-    except (OSError, ValueError, RecipeError, RecursionError):
-        return None
-    text = exported.get("recipe") if isinstance(exported, dict) else None
-    return text if isinstance(text, str) else None
+        own = folder / RECIPE
+        text = public_recipe(read_keys(own, "recipe", "keys")) if own.is_file() else exported.get("recipe")
+    except (RecipeError, RecursionError):
+        return {}
+    earlier = exported.get(EARLIER) or _student(folder / METRICS).get(EARLIER)
+    return {"recipe": text, EARLIER: earlier} if earlier else {"recipe": text} if text else {}
+
+
+def earlier_recipes(start: str | None) -> dict[str, Any]:
+    """What a student's record holds of the student that it starts from; nothing where that was trained elsewhere."""
+    found = recipes_of(Path(start)) if start else {}
+    return {EARLIER: [found["recipe"], *found.get(EARLIER, ())]} if found.get("recipe") else {}
+
+
+def _student(file: Path) -> dict[str, Any]:
+    """What a file of a run or an export holds of the student."""
+    try:
+        found = read_object(file).get("student")
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

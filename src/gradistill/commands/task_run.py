@@ -17,10 +17,11 @@ from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBas
 from gradistill.auditing import Predictions, loyalty, predict_logits, predict_rows
 from gradistill.auditing.loyalty_measures import Loyalty
 from gradistill.auditing.statistics import Estimate
-from gradistill.auditing.trained_figures import marked, trained_figures
+from gradistill.auditing.trained_figures import marked, trained_by_recipe, trained_figures, united
 from gradistill.commands.augment import transfer_rows_of
 from gradistill.commands.cached_predictions import cached_predictions
 from gradistill.commands.data_warnings import constant_answer_warning, weak_teacher_warning
+from gradistill.commands.identity import EARLIER, earlier_recipes
 from gradistill.commands.loyalty_sample import LoyaltySample
 from gradistill.commands.signal_stores import AUTO, StoreChoice, StoreRows, plan_store, stored_teacher
 from gradistill.commands.training_run import EncodedRows, Run
@@ -232,6 +233,12 @@ class TaskRun(Run):
 
         return of_texts
 
+    def trained_figures(self) -> dict[str, list[str]]:
+        """The figures on which the student trains, or was trained before."""
+        own = trained_figures(self.recipe.objectives, augmented=bool(self.recipe.training.augment))
+        earlier = earlier_recipes(self.started_from).get(EARLIER, ())
+        return united(own, *map(trained_by_recipe, earlier))
+
     @property
     def chooses_thresholds(self) -> bool:
         """Whether each label of several a row gets the threshold with its highest F1 on the validation rows."""
@@ -286,8 +293,7 @@ class TaskRun(Run):
         if reference is not None:
             found = self.compared(predictions, reference, validation)
             loyal = replace(found, response=self.response(), floors=before).as_dict()
-            augmented = bool(self.recipe.training.augment)
-            loyal = marked(loyal, trained_figures(self.recipe.objectives, augmented=augmented))
+            loyal = marked(loyal, self.trained_figures())
         chosen = {} if predictions.thresholds is None else {"thresholds": self._thresholds(predictions)}
         return {
             **chosen,

@@ -22,6 +22,7 @@ from transformers import (
 )
 
 from gradistill.commands.guarded_training import epochs_done, reporting_disk_errors, saving, trained
+from gradistill.commands.identity import earlier_recipes
 from gradistill.commands.model_pair import ModelPair
 from gradistill.commands.run_folder import close_run, opened_run
 from gradistill.commands.run_record import described, timing, versions
@@ -239,4 +240,10 @@ class Run(ABC):
         found: dict[str, Any] = {"student": None, "teacher": None}
         for owner, reader in self.models.readers():
             found[owner] = described(reader.model, names[owner], reader.probe)
+        found["student"] |= earlier_recipes(self.started_from)
         return found
+
+    @property
+    def started_from(self) -> str | None:
+        """The folder or hub id of the model whose weights the student starts with; None where that is its teacher."""
+        return self.recipe.student.checkpoint or self.models.student.name or None
