@@ -62,6 +62,8 @@ ORDER = (
     "coalition, weight 3", "coalition, copies alone", "coalition_rationale", "coalition_minilm",
     "coalition_minilm, dropout", "coalition_minilm, two copies", "coalition_minilm, two copies, dropout",
 )  # fmt: skip
+OF_ALL_SEEDS = ("kd", "minilm", "rationale", "coalition", "coalition_minilm")
+"""Methods that have students of all seeds with few rows; variants of them have one."""
 MAIN = (REFERENCE, "kd", "minilm", "rationale", "coalition")
 """Means are over the tasks that all of these have."""
 HARDLY_LEARNT = ("cola",)
@@ -182,16 +184,26 @@ def audits() -> list[dict[str, Any]]:
 
 def show() -> None:
     """Write the tables of both pages."""
-    found, few = Comparison(lines_of("suite_full"), audits()), Comparison(lines_of("suite_rows"), [])
+    found, rows = Comparison(lines_of("suite_full"), audits()), lines_of("suite_rows")
+    few = Comparison([line for line in rows if line["method"] in OF_ALL_SEEDS], [])
+    variants = Comparison([line for line in rows if line["seed"] == 0], [])
     base, depth = Comparison(lines_of("suite_base"), []), Comparison(by_depth(), [])
     teachers = Comparison(by_teacher(), [])
-    parts = {"lines": found, "few": few, "base": base, "depth": depth, "teachers": teachers}
+    parts = {
+        "lines": found,
+        "few": few,
+        "variants": variants,
+        "base": base,
+        "depth": depth,
+        "teachers": teachers,
+    }
     of = {name: len(part.lines) for name, part in parts.items()} | {"audits": len(audits())}
     tables = [
         ("suite_full", OVERVIEW, markdown([*found.over_tasks()])),
         ("suite_full_tasks", DETAILS, found.tables("metric", "labels", "response", *AUDITED_HERE)),
         ("suite_full_gains", DETAILS, markdown([*found.differences()])),
         ("suite_rows", DETAILS, few.tables("metric", "labels", "response")),
+        ("suite_rows_variants", DETAILS, variants.tables("metric", "labels", "response")),
         ("suite_depth", DETAILS, depth.tables("metric", "labels", "response")),
         ("suite_base", DETAILS, base.tables("metric", "labels", "response", "gradient × input")),
         ("weak_teacher", DETAILS, teachers.tables("metric", "labels", "response")),
