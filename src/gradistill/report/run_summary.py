@@ -127,10 +127,7 @@ def audit_view(audit: Mapping[str, Any]) -> RenderableType:
             Text(printable(f"{student['name']} compared with {audit['teacher']['name']}"), style="bold")
         )
         for group, figures in student["figures"].items():
-            note = trained_note(figures.values()) or ""
-            parts.append(
-                results_table([_figure(*entry) for entry in figures.items()], title=group, note=note)
-            )
+            parts.append(results_table([_figure(*entry) for entry in figures.items()], title=group))
     every = [f for s in audit["students"] for group in s["figures"].values() for f in group.values()]
     notes = [FLOOR_NOTE if any("floor" in figure for figure in every) else None, trained_note(every)]
     parts += [Text(note, style="italic") for note in notes if note]
