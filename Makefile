@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 DATA ?= data
 OUTPUT ?= runs/bench
 
+# Python keeps what it compiles: else each of the hundred processes of the tests compiles all of transformers anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test lint types docs wheel bench clean
 .NOTPARALLEL: # they share one environment
 

@@ -9,7 +9,6 @@ import re
 import statistics
 import subprocess
 import sys
-import tokenize
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -34,7 +33,6 @@ SPEECH = re.compile(
     r"\b(says?|said|saying|tells|told|hears?|heard|speaks?|spoke|spoken|remembers?|remembered)\b", re.I
 )
 APART = re.compile(r"\b(?:tell|tells|told)\b[^.;:]*?\b(?:apart|from)\b", re.S)
-SPOKEN_IN = (tokenize.COMMENT, tokenize.STRING, tokenize.NAME)
 
 
 @cache
@@ -85,17 +83,8 @@ def test_models_and_programs_compute_and_do_not_speak(path: Path) -> None:
     """DESIGN.md 6, of comments, texts and names. Reviews of the demo are by people, and two things are told apart."""
     if path.name == "grammar.py":
         return
-    with path.open("rb") as stream:
-        parts = [
-            t
-            for t in tokenize.tokenize(stream.readline)
-            if t.type in SPOKEN_IN and "As I said" not in t.string
-        ]
-    found = [
-        (t.start[0], word)
-        for t in parts
-        for word in SPEECH.findall(APART.sub("", t.string.replace("_", " ")))
-    ]
+    text = APART.sub("", path.read_text(encoding="utf-8").replace("As I said", "").replace("_", " "))
+    found = SPEECH.findall(text)
     assert not found, f"{path}: {found}"
 
 
