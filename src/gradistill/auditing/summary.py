@@ -28,7 +28,7 @@ from gradistill.auditing.per_example import (
 from gradistill.auditing.predicted_labels import disagreements, label_pairs, label_rows
 from gradistill.auditing.slices import by_values, worst_slices
 from gradistill.auditing.statistics import Estimate
-from gradistill.auditing.trained_figures import KEY, marked
+from gradistill.auditing.trained_figures import marked, united
 from gradistill.auditing.word_examiner import StudentWords
 from gradistill.data import Task
 
@@ -177,7 +177,7 @@ def summed_up(
         **{name: about[name] for name in ABOUT if about.get(name) is not None},
         "students": students,
         "calibration": _calibration(audited),
-        "comparisons": [_compared(entry, audited) for entry in compared(students_of, seed=seed)],
+        "comparisons": [_difference(entry, audited) for entry in compared(students_of, seed=seed)],
         "meanings": MEANINGS | OF_WORDS if task.token_labels else MEANINGS,
     }
 
@@ -228,14 +228,11 @@ def _in_order(
     return found
 
 
-def _compared(entry: Comparison, audited: Audited) -> dict[str, Any]:
-    """A difference of two students, with what either was trained on."""
-    trained = dict(zip(audited.names, audited.trained, strict=False))
-    owners = [name for side in (entry.a, entry.b) for name in trained.get(side, {}).get(entry.figure, ())]
-    found = entry.as_dict()
-    if owners:
-        found["difference"] = {**found["difference"], KEY: list(dict.fromkeys(owners))}
-    return found
+def _difference(entry: Comparison, audited: Audited) -> dict[str, Any]:
+    """Two students on one figure, with what either was trained on."""
+    trained, found = dict(zip(audited.names, audited.trained, strict=False)), entry.as_dict()
+    either = united(*(trained.get(side, {}) for side in (entry.a, entry.b)))
+    return found | {"difference": marked({entry.figure: found["difference"]}, either)[entry.figure]}
 
 
 def _parts(
@@ -245,8 +242,8 @@ def _parts(
 
     def shown(columns: Columns) -> dict[str, Any]:
         figures = flat(estimates(columns, PARTS, seed=seed))
-        shown_figures = marked({name: e.as_dict() for name, e in figures.items()}, trained)
-        return {"n": count_rows(columns), "figures": shown_figures}
+        found = {name: e.as_dict() for name, e in figures.items()}
+        return {"n": count_rows(columns), "figures": marked(found, trained)}
 
     own = audited.columns[k]
     found = {

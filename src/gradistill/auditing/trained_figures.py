@@ -17,9 +17,9 @@ from gradistill.auditing.methods.smoothgrad import SmoothGrad
 from gradistill.errors import RecipeError
 from gradistill.objectives import Term, all_objectives
 from gradistill.objectives.base import ANY_PAIR
-from gradistill.recipe.schema import term_of
+from gradistill.recipe.schema import Recipe, term_of
 from gradistill.recipe.strict_yaml import load_yaml
-from gradistill.signals.base import CHANGED_WORDS, GRADIENTS, Signal
+from gradistill.signals.base import CHANGED_WORDS, GRADIENTS
 
 WORD_FIGURES = (
     "response", "response_masked", "response_partial", "response_slope", "response_labels", "flips", "flips_masked",
@@ -39,27 +39,46 @@ METHODS_OF = {
 AUGMENT = "training.augment"
 """In the place of an objective, where rows with changed words were added."""
 
+EARLIER = "earlier_recipes"
+"""Where a student's record has the recipes of the students that it started from, the last first."""
+
 KEY, MARK = "trained_on", "†"
 """Where a figure in JSON has the objectives that train on it, and what shows that there are some."""
 
 NOTE = f"{MARK}: the student was trained on what this figure measures, which favours it"
 
 
-def trained_figures(
-    terms: Mapping[str, Term], method: str = GradientXInput.name, *, augmented: bool = False
-) -> dict[str, list[str]]:
+def trained_figures(recipe: Recipe, method: str = GradientXInput.name) -> dict[str, list[str]]:
     """Names of figures, each with the objectives that train on what it measures.
 
     Parameters:
-        ``terms``: the objectives of the student's recipe by name. One without weight does not count.
+        ``recipe``: the student's. An objective without weight does not count.
         ``method``: the name of the audit's attribution method.
-        ``augmented``: whether rows with changed words were added (``training.augment``).
 
-    Example: ``trained_figures(load_recipe("rationale").objectives)["saliency"]``
+    Example: ``trained_figures(load_recipe("rationale"))["saliency"]``
     """
+    return _trained(recipe.objectives, method, augmented=bool(recipe.training.augment))
+
+
+def trained_by_record(student: Mapping[str, Any], method: str = GradientXInput.name) -> dict[str, list[str]]:
+    """The same of a student as a report has it: by its ``recipe`` and ``earlier_recipes``, and those of its ``models``
+    where several are one.
+
+    Example: ``trained_by_record({"recipe": "objectives: {rationale: {weight: 1}}"})["saliency"]``
+    """
+    recipes = (student.get("recipe"), *student.get(EARLIER, ()))
+    members = (trained_by_record(member, method) for member in student.get("models", ()))
+    return united(*(trained_by_recipe(recipe, method) for recipe in recipes), *members)
+
+
+def _trained(terms: Mapping[str, Term], method: str, *, augmented: bool) -> dict[str, list[str]]:
     words_by = {AUGMENT: _favoured(CHANGED_WORDS, method)} if augmented else {}
     by_objective = words_by | {
-        name: {figure for signal in _signals(term) for figure in _favoured(signal.favours, method, signal)}
+        name: {
+            figure
+            for signal in term.objective.signals(ANY_PAIR, "student").values()
+            for figure in _favoured(signal.favours, method, getattr(signal, "steps", 1))
+        }
         for name, term in terms.items()
         if term.weight
     }
@@ -89,7 +108,7 @@ def trained_by_recipe(recipe: str | None, method: str = GradientXInput.name) -> 
     terms = {
         str(name): term for name, fields in written.items() if fields and (term := _term(str(name), fields))
     }
-    return trained_figures(terms, method, augmented=bool(training.get("augment")))
+    return _trained(terms, method, augmented=bool(training.get("augment")))
 
 
 def united(*found: Mapping[str, list[str]]) -> dict[str, list[str]]:
@@ -109,14 +128,10 @@ def _term(name: str, fields: Any) -> Term | None:
         return Term(known[name]()) if name in known else None
 
 
-def _signals(term: Term) -> Iterable[Signal]:
-    return term.objective.signals(ANY_PAIR, "student").values()
-
-
-def _favoured(what: str | None, method: str, signal: Signal | None = None) -> tuple[str, ...]:
+def _favoured(what: str | None, method: str, steps: int = 1) -> tuple[str, ...]:
     """The figures that rest on ``what``; maps where the method rests on it too. Integrated Gradients rest on the
-    gradients of a whole path."""
-    along_path = method == IntegratedGradients.name and getattr(signal, "steps", 1) > 1
+    gradients of a whole path, of several ``steps``."""
+    along_path = method == IntegratedGradients.name and steps > 1
     maps = method in METHODS_OF.get(what or "", ()) or (what == GRADIENTS and along_path)
     return WORD_FIGURES * (what == CHANGED_WORDS) + MAP_FIGURES * maps
 

@@ -123,8 +123,7 @@ def _row(lines: Sequence[Line], baseline: Sequence[Line], plan: BenchPlan) -> di
 def _trained(line: Line, plan: BenchPlan) -> dict[str, list[str]]:
     """The loyalties on which a method trains, with its objectives that do."""
     recipe = recipe_of(plan, line["task"], line["method"], line["layers"], line["seed"])
-    found = trained_figures(recipe.objectives, augmented=bool(recipe.training.augment))
-    return {f"{kind} loyalty": objectives for kind, objectives in found.items()}
+    return {f"{kind} loyalty": objectives for kind, objectives in trained_figures(recipe).items()}
 
 
 def range_of(figure: str, line: Line) -> Bounds:
@@ -195,26 +194,28 @@ def _over_tasks(panels: Sequence[Mapping[str, Any]], plan: BenchPlan) -> list[di
                     figure: _mean(_rank(panel, names, name, figure) for panel in common)
                     for figure in ("metric", "response loyalty", "saliency loyalty")
                 },
-                "gains": {figure: _gain(common, name, figure) for figure in COMPARED},
-                KEY: [
-                    f for f in COMPARED if any(_estimate(_of(panel, name), f).get(KEY) for panel in common)
-                ],
+                "gains": marked({figure: _gain(common, name, figure) for figure in COMPARED}, trained),
+                KEY: [figure for figure in COMPARED if figure in trained],
             }
             for name in names
+            for trained in [_trained_over(common, name)]
         ]
     return found
+
+
+def _trained_over(panels: Sequence[Mapping[str, Any]], method: str) -> dict[str, list[str]]:
+    """The figures on which the method trains on any of these tasks."""
+    rows = [_of(panel, method)["figures"] for panel in panels]
+    return {name: figure[KEY] for row in rows for name, figure in row.items() if KEY in figure}
 
 
 def _of(panel: Mapping[str, Any], method: str) -> Mapping[str, Any]:
     return next((row for row in panel["rows"] if row["method"] == method), {})
 
 
-def _estimate(row: Mapping[str, Any], figure: str) -> Mapping[str, Any]:
-    return row.get("figures", {}).get(figure) or {}
-
-
 def _value(row: Mapping[str, Any], figure: str) -> float | None:
-    return _estimate(row, figure).get("value")
+    estimate = row.get("figures", {}).get(figure)
+    return estimate["value"] if estimate else None
 
 
 def _rank(panel: Mapping[str, Any], names: Sequence[str], method: str, figure: str) -> float | None:

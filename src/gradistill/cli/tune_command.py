@@ -124,8 +124,10 @@ def _report(found: dict[str, Any], output: Path, command: str) -> None:
 def trial_row(trial: Mapping[str, Any], trained: Collection[str] = ()) -> dict[str, Any]:
     """A line of the table. Fields keep the name of their objective: several have a ``weight``. Loyalties on which
     trials train have a mark."""
+    from gradistill.auditing.trained_figures import KEY, marked_name
+
     figures = {
-        name.removesuffix("_loyalty") + " †" * (name in trained): value
+        marked_name(name.removesuffix("_loyalty"), {KEY: name in trained}): value
         for name, value in trial.items()
         if name != "values"
     }

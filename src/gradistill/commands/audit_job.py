@@ -15,7 +15,7 @@ from datasets import Dataset
 from gradistill.auditing.map_checks import random_map_warnings
 from gradistill.auditing.onnx_predictor import OnnxPredictor, model_folder_of
 from gradistill.auditing.summary import Audited, summed_up
-from gradistill.auditing.trained_figures import trained_by_recipe, united
+from gradistill.auditing.trained_figures import trained_by_record
 from gradistill.auditing.verdict import judged
 from gradistill.auditing.word_maps import row_texts
 from gradistill.commands.audit_choice import AuditChoice
@@ -30,7 +30,7 @@ from gradistill.commands.data_warnings import (
 )
 from gradistill.commands.examination import AuditRows, Examination
 from gradistill.commands.export_cost import audit_costs
-from gradistill.commands.identity import EARLIER, data_files, model_identity, recipes_of
+from gradistill.commands.identity import data_files, model_identity, recipes_of
 from gradistill.commands.row_sample import drawn_rows
 from gradistill.commands.run_record import described, versions
 from gradistill.commands.token_examination import NOT_DEFINED, TokenExamination
@@ -111,7 +111,7 @@ class AuditJob:
         """What ``audit.json`` holds. The examples go into the folder ``draft``."""
         slices = {name: self.rows[CARRIED + name][:] for name in self.choice.slices}
         students = [_described(student) for student in self.models.students]
-        trained = [_trained(student, self.choice.method.name) for student in students]
+        trained = [trained_by_record(student, self.choice.method.name) for student in students]
         audited = replace(self.examination.audited(draft), slices=slices, trained=trained)
         about, choice, task = self._about(students), self.choice, self.splits.task
         found = summed_up(audited, about, choice.method, task, choice.limits, seed=choice.seed)
@@ -207,13 +207,6 @@ def _described(model: AuditModel) -> dict[str, Any]:
         return found
     exported = {"file": file.name, "sha256": checksum_of(file)}
     return found | exported | recipes_of(model_folder_of(file))
-
-
-def _trained(student: Mapping[str, Any], method: str) -> dict[str, list[str]]:
-    """The figures on which a student was trained, in any of its runs; of several models as one, those of any."""
-    recipes = (student.get("recipe"), *student.get(EARLIER, ()))
-    members = (_trained(member, method) for member in student.get("models", ()))
-    return united(*(trained_by_recipe(recipe, method) for recipe in recipes), *members)
 
 
 def _settings(choice: AuditChoice, models: AuditModels) -> dict[str, Any]:

@@ -14,14 +14,14 @@ import numpy as np
 
 from gradistill.auditing.onnx_predictor import GRAPHS, MODEL, QUANTIZED, OnnxPredictor, onnx_session
 from gradistill.auditing.predictor import ClassifierPredictor
-from gradistill.auditing.trained_figures import marked, trained_by_recipe, united
+from gradistill.auditing.trained_figures import marked, trained_by_record
 from gradistill.commands.audit_model import AnyModel, AuditModel, other_kind, source_name, text_length
 from gradistill.commands.export_choice import TO_TEACHER, ExportChoice
 from gradistill.commands.export_cost import CostedModel, measured_costs
 from gradistill.commands.export_figures import ExportRows, ModelFigures, row_logits
 from gradistill.commands.export_quantization import counted_texts, quantized_export
 from gradistill.commands.figure_limits import figure_of
-from gradistill.commands.identity import EARLIER, recipes_of
+from gradistill.commands.identity import recipes_of
 from gradistill.commands.output_folder import FolderKind, check_output, draft_folder, held, put_in_place
 from gradistill.commands.run_record import described, versions
 from gradistill.commands.text_lengths import LoadedModel, task_length, trained_windows
@@ -113,8 +113,7 @@ def export_model(
             CostedModel(k, tokenizer, file=predictors[k].file) for k in ("onnx", "int8") if k in predictors
         ]
         about = _described(original)
-        recipes = ((about or {}).get("recipe"), *(about or {}).get(EARLIER, ()))
-        trained = united(*map(trained_by_recipe, recipes))
+        trained = trained_by_record(about or {})
         found = {
             "student": about,
             "vocabulary": vocabulary,

@@ -8,19 +8,20 @@ from typing import Any
 from torch import nn
 
 from gradistill.auditing.onnx_predictor import graph_files, model_folder_of
-from gradistill.commands.run_folder import METRICS, RECIPE
-from gradistill.commands.text_lengths import EXPORT
+from gradistill.auditing.trained_figures import EARLIER
+from gradistill.commands.run_folder import RECIPE, record_of
+from gradistill.commands.text_lengths import export_record
 from gradistill.data.data_source import Source
 from gradistill.data.split_tables import files_of
 from gradistill.data.tasks import Task
 from gradistill.errors import RecipeError
-from gradistill.io import checksum_of, digest, read_object
+from gradistill.io import checksum_of, digest
 from gradistill.models.adapters import ADAPTER_WEIGHTS, is_adapter
 from gradistill.recipe.recipe_files import read_keys
 from gradistill.report.model_card import public_recipe
 from gradistill.store.fingerprint import of_model
 
-WEIGHTS, EARLIER = "model.safetensors", "earlier_recipes"
+WEIGHTS = "model.safetensors"
 
 
 def model_identity(model: nn.Module, folder: str) -> dict[str, Any]:
@@ -63,14 +64,14 @@ def recipes_of(folder: Path) -> dict[str, Any]:
 
     Example: ``recipes_of(Path("runs/student"))["recipe"]``
     """
-    exported = _student(folder / EXPORT)
+    exported, trained = (_mapping(record(folder).get("student")) for record in (export_record, record_of))
     try:
         own = folder / RECIPE
         text = public_recipe(read_keys(own, "recipe", "keys")) if own.is_file() else exported.get("recipe")
     except (RecipeError, RecursionError):
         return {}
-    earlier = exported.get(EARLIER) or _student(folder / METRICS).get(EARLIER)
-    return {"recipe": text, EARLIER: earlier} if earlier else {"recipe": text} if text else {}
+    found = {"recipe": text, EARLIER: exported.get(EARLIER) or trained.get(EARLIER)}
+    return {name: value for name, value in found.items() if value}
 
 
 def earlier_recipes(start: str | None) -> dict[str, Any]:
@@ -79,10 +80,5 @@ def earlier_recipes(start: str | None) -> dict[str, Any]:
     return {EARLIER: [found["recipe"], *found.get(EARLIER, ())]} if found.get("recipe") else {}
 
 
-def _student(file: Path) -> dict[str, Any]:
-    """What a file of a run or an export holds of the student."""
-    try:
-        found = read_object(file).get("student")
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+def _mapping(part: Any) -> dict[str, Any]:
+    return part if isinstance(part, dict) else {}

@@ -17,11 +17,11 @@ from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBas
 from gradistill.auditing import Predictions, loyalty, predict_logits, predict_rows
 from gradistill.auditing.loyalty_measures import Loyalty
 from gradistill.auditing.statistics import Estimate
-from gradistill.auditing.trained_figures import marked, trained_by_recipe, trained_figures, united
+from gradistill.auditing.trained_figures import marked, trained_by_record, trained_figures, united
 from gradistill.commands.augment import transfer_rows_of
 from gradistill.commands.cached_predictions import cached_predictions
 from gradistill.commands.data_warnings import constant_answer_warning, weak_teacher_warning
-from gradistill.commands.identity import EARLIER, earlier_recipes
+from gradistill.commands.identity import earlier_recipes
 from gradistill.commands.loyalty_sample import LoyaltySample
 from gradistill.commands.signal_stores import AUTO, StoreChoice, StoreRows, plan_store, stored_teacher
 from gradistill.commands.training_run import EncodedRows, Run
@@ -235,9 +235,7 @@ class TaskRun(Run):
 
     def trained_figures(self) -> dict[str, list[str]]:
         """The figures on which the student trains, or was trained before."""
-        own = trained_figures(self.recipe.objectives, augmented=bool(self.recipe.training.augment))
-        earlier = earlier_recipes(self.started_from).get(EARLIER, ())
-        return united(own, *map(trained_by_recipe, earlier))
+        return united(trained_figures(self.recipe), trained_by_record(earlier_recipes(self.started_from)))
 
     @property
     def chooses_thresholds(self) -> bool:

@@ -75,11 +75,16 @@ def recorded_texts(name: str | Path) -> dict[str, Any]:
     """How the run, or the export, in the model's folder read its texts; nothing where neither recorded it."""
     texts = record_of(name).get("texts")
     if not isinstance(texts, dict):
-        try:
-            texts = read_object(Path(name) / EXPORT).get("texts") if str(name) else None
-        except (OSError, ValueError):
-            return {}
+        texts = export_record(name).get("texts")
     return texts if isinstance(texts, dict) else {}
+
+
+def export_record(name: str | Path) -> dict[str, Any]:
+    """What an export records in the model's folder; nothing where there is none."""
+    try:
+        return read_object(Path(name) / EXPORT) if str(name) else {}
+    except (OSError, ValueError):
+        return {}
 
 
 def task_windows(

@@ -266,8 +266,7 @@ class _Search:
 
     def _trained(self) -> dict[str, list[str]]:
         """The loyalties on which every trial trains, with the objectives that do."""
-        recipe = self.tuning.resolve(())
-        found = trained_figures(recipe.objectives, augmented=bool(recipe.training.augment))
+        found = trained_figures(self.tuning.resolve(()))
         named = {f"{figure}_loyalty": objectives for figure, objectives in found.items()}
         return {name: named[name] for name in AIMS if name in named}
 

@@ -21,7 +21,7 @@ from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
 from gradistill.auditing import Estimate, Predictions, loyalty, mean_estimate, predict_rows
-from gradistill.auditing.trained_figures import KEY, MARK, trained_note
+from gradistill.auditing.trained_figures import trained_note
 from gradistill.commands.defaults import DEFAULT_METHOD
 from gradistill.commands.distill import distill
 from gradistill.commands.explain import explain
@@ -37,7 +37,7 @@ from gradistill.models.loading import load_classifier, load_tokenizer
 from gradistill.models.packaged import PACKAGED, packaged_model
 from gradistill.printing import progress_bars
 from gradistill.recipe import Recipe, load_recipe
-from gradistill.report.number_text import decimal
+from gradistill.report.audit_tables import cell
 from gradistill.report.terminal import heat_map, results_table
 
 logger = logging.getLogger(__name__)
@@ -254,7 +254,7 @@ def _table(measured: Mapping[str, Figures], seed: int) -> RenderableType:
             "model": name,
             "params": f"{figures.parameters / 1e6:.1f}M",  # 80 columns are enough for these
             **{head: figures.over_reviews[key].value for head, key in heads.items()},
-            "resp.": _marked(figures.response or {}),
+            "resp.": response.value if (response := cell(figures.response)) else None,
             "floor": (figures.response or {}).get("floor"),
             "ms": f"{figures.milliseconds:.1f}",
         }
@@ -272,11 +272,6 @@ def _table(measured: Mapping[str, Figures], seed: int) -> RenderableType:
     if trained := trained_note(figures.response for figures in measured.values()):
         note += f" {trained}."
     return results_table(rows, title="gradistill demo", note=note)
-
-
-def _marked(response: Mapping[str, Any]) -> str | None:
-    value = decimal(response.get("value"))
-    return value and value + MARK * (KEY in response)
 
 
 def _seen(models: Mapping[str, Path], text: str) -> RenderableType:

@@ -326,7 +326,7 @@ def validated(raw: dict[str, Any]) -> Recipe:
         recipe = Recipe.model_validate({**raw, "objectives": built})
     except pydantic.ValidationError as error:
         raise refusal(error, Recipe) from error
-    refuse_truth_values({key: value for key, value in raw.items() if key != "objectives"}, recipe)
+    refuse_truth_values(raw, recipe)
     refuse_no_conflict(built.values(), recipe.compute.gradient_conflict)
     refuse_redacted(recipe.training.arguments, "training.arguments")
     _refuse_unanswered_copies(recipe)

@@ -68,7 +68,7 @@ def _over_tasks(bench: Mapping[str, Any], layers: int) -> dict[str, Any]:
         ]
         rows.append({"name": entry["method"], "cells": cells})
         if any(entry["gains"].values()):
-            gains = [_signed(entry["gains"].get(f), trained=f in entry[KEY]) or NOTHING for f in figures]
+            gains = [_signed(entry["gains"].get(figure)) or NOTHING for figure in figures]
             ranks = [NOTHING] * len(entry["ranks"])
             rows.append({"name": f"from {bench['baseline']}", "cells": [NOTHING, *gains, *ranks]})
     heads = ["step", *map(capital, figures), "rank by metric", "rank by response", "rank by saliency"]
@@ -125,7 +125,7 @@ def _number(value: Any, places: int = 3, *, trained: bool = False) -> TableCell 
     return None if finite(value) is None else TableCell(f"{decimal(value, places)}{MARK * trained}")
 
 
-def _signed(apart: Mapping[str, Any] | None, *, trained: bool = False) -> TableCell | None:
+def _signed(apart: Mapping[str, Any] | None) -> TableCell | None:
     """A difference with its sign and interval; with a star where it is beyond chance, corrected for all of them."""
     found = cell(apart)
     if apart is None or found is None or found.value is None:
@@ -133,7 +133,7 @@ def _signed(apart: Mapping[str, Any] | None, *, trained: bool = False) -> TableC
     beyond = finite(apart.get("p_corrected"))
     star = " *" if beyond is not None and beyond < SIGNIFICANT else ""
     sign = "" if found.value.startswith("-") else "+"
-    return TableCell(f"{sign}{found.value}{MARK * trained}{star}", found.interval)
+    return TableCell(f"{sign}{found.value}{star}", found.interval)
 
 
 def _without_n(found: TableCell | None) -> TableCell | None:
