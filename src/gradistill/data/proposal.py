@@ -40,6 +40,11 @@ LABEL_WORDS = (
     "grade", "type", "tag", "tags", "kind", "status", "outcome", "verdict", "classification", "y",
 )  # fmt: skip
 """Names that a label often has, though other columns have them too."""
+ANSWERS = frozenset(
+    "yes no y n true false pos neg positive negative neutral good bad pass fail passed failed accepted rejected"
+    " approved denied spam ham".split()
+)
+"""Values of a column that answers a question about a row; other columns of few values describe where it is from."""
 SCALES = ("score", "similarity", "rating", "stars", "grade")
 """Names of labels whose numbers have an order that counts."""
 PAIRS = (
@@ -206,10 +211,7 @@ def _proposed_label(choice: DataChoice, table: Table) -> tuple[DataChoice, dict[
             remedy="name the label's column with --label-column (label_column= in Python)",
         )
     names = list(likely)
-    best = max(
-        names,
-        key=lambda name: (_last(name) in LABEL_WORDS, not _numbers(table.columns[name]), names.index(name)),
-    )
+    best = max(names, key=lambda name: (*_label_signs(table, name), names.index(name)))
     others = ", ".join(shown(name) for name in names if name != best)
     also = f"; it could also be {others}" if others else ""
     reason = f"not certain: no column is called like a label, and this one has {likely[best]}{also}"
@@ -239,6 +241,13 @@ def _why_a_label(table: Table, name: str) -> str | None:
     if numbers and not all(n.is_integer() for n in numbers):
         return "numbers with decimals"
     return None
+
+
+def _label_signs(table: Table, name: str) -> tuple[bool, bool, bool]:
+    """Signs that a column which looks like a label is the label, the strongest first."""
+    values = table.columns[name]
+    answers = {label_key(value) for value in values if not is_missing(value)} <= ANSWERS
+    return _last(name) in LABEL_WORDS, answers, not _numbers(values)
 
 
 def _numbers(values: Sequence[Any]) -> list[float]:
