@@ -105,6 +105,31 @@ def test_response_is_judged_by_its_gain_over_the_floor() -> None:
     assert (missing["outcome"], missing["reason"]) == ("warn", "not measured")
 
 
+@pytest.mark.parametrize(
+    ("signed", "outcome", "reason"),
+    [
+        (figure(0.2, 0.1, floor=0.02), "pass", "lower end of its gain 0.08; signed attributions"),
+        (figure(0.2, 0.1), "pass", "lower end of its gain 0.10; signed attributions"),
+        (figure(0.2, 0.1, floor=0.15), "warn", "lower end of its gain -0.06, below 0; signed attributions"),
+        (figure(0.1, -0.02), "warn", "lower end of its gain -0.02, below 0; signed attributions"),
+        (figure(0.9, 0.8, trained_on=["rationale"]), "warn", "all were trained on; --method names another"),
+        (figure(None), "warn", "not defined on these rows"),
+    ],
+)
+def test_a_response_that_a_student_was_trained_on_needs_an_independent_figure(
+    signed: dict[str, Any], outcome: str, reason: str
+) -> None:
+    response = figure(0.8, 0.7, floor=0.1, trained_on=["coalition_matching"])
+    check = checks(of(student(loyalty={"response": response, "signed": signed})))["independent"]
+    assert (check["outcome"], check["reason"]) == (outcome, reason)
+
+
+def test_an_independent_figure_is_asked_for_only_where_one_can_be_computed() -> None:
+    response = figure(0.8, 0.7, floor=0.1, trained_on=["coalition_matching"])
+    assert "independent" not in checks(of(student(loyalty={"response": response})))
+    assert "independent" not in checks(of(student(loyalty={"signed": figure(0.0, -0.1)})))
+
+
 def test_a_class_is_judged_by_the_upper_end_of_its_interval_and_from_20_rows_on() -> None:
     """The worst of many classes is low by chance."""
     lucky = of(student(by_label=[part("a", 0.7, high=0.85), part("b", 0.1, high=0.4, n=19)]))

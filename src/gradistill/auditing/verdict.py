@@ -25,7 +25,8 @@ OUTCOMES = (PASS, WARN, FAIL)
 class Limit:
     """The values from which a figure is a warning, and from which it fails. ``None``: it never does.
 
-    ``part`` is the part of the figure that is compared. ``more`` is whether more of it is better.
+    ``part`` is the part of the figure that is compared: its value, its gain over the floor, the gain of the lower
+    end of its interval, or the upper end. ``more`` is whether more of it is better.
     ``required`` figures are a warning where they were not measured.
     """
 
@@ -56,6 +57,10 @@ LIMITS = (
           "on four of five tasks students that were never trained reach 0.1 to 0.6; teachers trained again reach 0.83 "
           "to 0.93 on all five",
           part="gain", required=True),
+    Limit("independent", "reasons by a figure that it was not trained on", 0.0, None,
+          "what a student was trained on proves little alone; signed attributions of students with random heads "
+          "have a mean of 0",
+          part="low", required=True),
     Limit("flips", "flip agreement", 0.70, 0.50,
           "below 0.50 most changes that turn the teacher do not turn the student"),
     Limit("kept", "labels kept when unimportant words change", 0.80, 0.50,
@@ -102,11 +107,13 @@ def worst(parts: Sequence[Mapping[str, Any]]) -> str:
 
 def _of_student(student: Mapping[str, Any], limits: Mapping[str, float]) -> dict[str, Any]:
     figures = {n: f for n, f in flat(student.get("figures") or {}).items() if isinstance(f, Mapping)}
-    measured = figures | _derived(student)
+    measured = figures | _derived(student) | _independent(figures)
     if "span" in figures:
-        other = ("kappa", "prediction", "response")
+        other = ["kappa", "prediction", "response"]
     else:
-        other = ("span", "kappa" if "prediction" in figures else "prediction")
+        other = ["span", "kappa" if "prediction" in figures else "prediction"]
+    if "independent" not in measured:
+        other.append("independent")
     checks = [
         check
         for limit in LIMITS
@@ -135,6 +142,17 @@ def _derived(student: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return found
 
 
+def _independent(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """What agrees with the teacher's reasons beside a response loyalty that the student was trained on; nothing where
+    it was not, or where its maps cannot be computed, as those of an ONNX model."""
+    maps = figures.get("signed")
+    if not figures.get("response", {}).get(KEY) or maps is None:
+        return {}
+    if maps.get(KEY):
+        return {"independent": {"value": None, "missing": "all were trained on; --method names another"}}
+    return {"independent": {"floor": 0.0, **maps, "about": title_of("signed")}}
+
+
 def _upper_end(entry: Mapping[str, Any]) -> float:
     """What of a class or slice is judged: of two the larger one may be surely bad, and the smaller one only perhaps."""
     return entry["value"] if entry.get("high") is None else entry["high"]
@@ -161,7 +179,8 @@ def _checked(limit: Limit, figure: Mapping[str, Any] | None) -> dict[str, Any] |
     if value is None or figure is None:
         if not limit.required:
             return None
-        reason = "not measured" if figure is None else "not defined on these rows"
+        undefined = (figure or {}).get("missing", "not defined on these rows")
+        reason = "not measured" if figure is None else undefined
         return shared | {"value": None, "limit": limit.warn, "outcome": WARN, "reason": reason}
     sign = 1 if limit.more else -1
     few = (figure.get("n") or MIN_ROWS) < MIN_ROWS
@@ -173,7 +192,8 @@ def _checked(limit: Limit, figure: Mapping[str, Any] | None) -> dict[str, Any] |
     beyond = "below" if limit.more else "above"
     decisive = limit.fail if failed or (unsure and not warned) else limit.warn
     gain = "value without a floor " if figure.get("floor") is None else "gain "
-    part = {"gain": gain, "high": "upper end of its interval "}.get(limit.part, "")
+    ends = {"low": "lower end of its gain ", "high": "upper end of its interval "}
+    part = {"gain": gain, **ends}.get(limit.part, "")
     text = f"{part}{_number(value)}"
     if unsure and not warned:
         text += f", but its interval reaches {_number(low)}, below {_number(decisive)}"
@@ -198,9 +218,9 @@ def _compared(
     if limit.part == "high":
         return (None if value is None else _upper_end(figure)), None, None
     floor = figure.get("floor")
-    if limit.part == "gain" and floor is not None and floor < 1:
+    if limit.part in ("gain", "low") and floor is not None and floor < 1:
         value, low, high = (None if x is None else (x - floor) / (1 - floor) for x in (value, low, high))
-    return value, low, high
+    return (value if low is None else low, None, None) if limit.part == "low" else (value, low, high)
 
 
 def _own_limit(name: str, figure: Mapping[str, Any] | None, limit: float) -> dict[str, Any]:

@@ -40,10 +40,10 @@ LABEL_WORDS = (
     "grade", "type", "tag", "tags", "kind", "status", "outcome", "verdict", "classification", "y",
 )  # fmt: skip
 """Names that a label often has, though other columns have them too."""
-ANSWERS = frozenset(
-    "yes no y n true false pos neg positive negative neutral good bad pass fail passed failed accepted rejected"
-    " approved denied spam ham".split()
-)
+ANSWERS = {
+    "yes", "no", "y", "n", "true", "false", "pos", "neg", "positive", "negative", "neutral", "good", "bad", "pass",
+    "fail", "passed", "failed", "accepted", "rejected", "approved", "denied", "spam", "ham",
+}  # fmt: skip
 """Values of a column that answers a question about a row; other columns of few values describe where it is from."""
 SCALES = ("score", "similarity", "rating", "stars", "grade")
 """Names of labels whose numbers have an order that counts."""
