@@ -5,7 +5,7 @@
     python benchmarks/full_rows.py collect suite_full BENCH ...   (adds to results/suite_full.jsonl: a line a student)
     python benchmarks/full_rows.py collect suite_rows FEWER ...   (the same for suite_depth and suite_base)
     python benchmarks/full_rows.py audit BENCH DATA TASK ...      (adds to results/suite_full_audits.jsonl)
-    python benchmarks/full_rows.py show                           (docs/results.md, full_rows.md, yardstick.md)
+    python benchmarks/full_rows.py show                           (docs/results.md, docs/results/)
 
 Metric, labels and response loyalty are those of the bench, on the whole validation split (responses on some of it).
 The audits of the students that the bench kept add what no bench measures: flips, Shapley values of words, and signed
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measuring import PAGE, RESULTS, markdown, publish
+from measuring import PAGE, RESULTS, YARDSTICK, markdown, publish
 from separation import data_of
 
 from gradistill import AuditChoice, audit
@@ -34,7 +34,6 @@ from gradistill.recipe.catalogue import catalogue
 
 AUDITS = RESULTS / "suite_full_audits.jsonl"
 OVERVIEW, DETAILS = PAGE.with_name("results.md"), PAGE.parent / "results" / "full_rows.md"
-YARDSTICK = PAGE.with_name("yardstick.md")
 WORDS = AuditChoice(
     max_rows=200,
     response_rows=100,
@@ -55,7 +54,11 @@ LAYERS = {
     "weak_teacher": (3,),
 }
 """Of the students of each suite; the usual is half of their teacher's."""
-FLOOR, REFERENCE = "floor", "second teacher"
+CONSTANT, UNTRAINED, RANDOM_HEADS = "constant answer", "untrained student", "random heads"
+"""What a figure is compared with: one prediction for every row, the student before its first step, and the trained
+student with random heads."""
+REFERENCE = "second teacher"
+NOT_METHODS = (CONSTANT, UNTRAINED, RANDOM_HEADS, REFERENCE)
 ORDER = (
     REFERENCE, "finetune", "kd", "kd, no dropout", "kd_same_time", "pkd", "tinybert", "gkd, view teacher", "adkd",
     "minilm", "minilm, no dropout", "rationale", "coalition", "coalition, no dropout", "coalition, weight 0.33",
@@ -68,6 +71,12 @@ MAIN = (REFERENCE, "kd", "minilm", "rationale", "coalition")
 """Means are over the tasks that all of these have."""
 HARDLY_LEARNT = ("cola",)
 """In no mean: its teacher has a Matthews correlation of .25, so there is little to keep."""
+MEASURED = {
+    "labels": ("label", "prediction"),
+    "response": ("response",),
+    "gradient × input": ("saliency",),
+}
+"""Columns, with the loyalties of a bench that are one of them."""
 AUDITED = {
     "flips": ("flips", None),
     "Shapley": ("shapley", None),
@@ -75,7 +84,7 @@ AUDITED = {
     "from masks": ("signed", "mask"),
     "from zero": ("signed", "zero"),
 }
-"""Columns, with the figures of the audits and their baselines. Their floor is that of random heads."""
+"""Columns, with the figures of the audits and their baselines."""
 AUDITED_HERE = ("flips", "Shapley", "Integrated Gradients")
 COMPARED = ("metric kept", "labels", "response", *AUDITED_HERE)
 Line = Mapping[str, Any]
@@ -214,7 +223,7 @@ def show() -> None:
 
 
 class Comparison:
-    """Figures of a suite: ``columns`` holds each by its title. The floor is a method too."""
+    """Figures of a suite: ``columns`` holds each by its title. Floors are methods too."""
 
     def __init__(self, lines: Sequence[Line], audited: Sequence[Line]) -> None:
         self.lines, self.audited = lines, audited
@@ -224,12 +233,16 @@ class Comparison:
         self.columns = {
             "metric": means(lines, lambda line: line["eval"][line["select"]]),
             "metric kept": means(lines, lambda line: figures_of(line)["retention"])
-            | means([{**line, "method": FLOOR} for line in lines], constant_share),
-            "labels": with_floor(lines, lambda line, part: loyalty(line, part, "label", "prediction")),
-            "response": with_floor(lines, lambda line, part: loyalty(line, part, "response")),
-            "gradient × input": with_floor(lines, lambda line, part: loyalty(line, part, "saliency")),
+            | means([{**line, "method": CONSTANT} for line in lines], constant_share),
             **{
                 title: with_floor(
+                    UNTRAINED, lines, lambda line, part, names=names: loyalty(line, part, *names)
+                )
+                for title, names in MEASURED.items()
+            },
+            **{
+                title: with_floor(
+                    RANDOM_HEADS,
                     [line for line in audited if line.get("baseline") == baseline],
                     lambda line, part, name=name: agreement(line, part, name),
                 )
@@ -264,7 +277,7 @@ class Comparison:
 
     def over_tasks(self) -> Iterator[dict[str, str]]:
         steps = {entry.method: entry.cost for entry in catalogue()}
-        for method in (FLOOR, *self.whole):
+        for method in (CONSTANT, UNTRAINED, RANDOM_HEADS, *self.whole):
             row = {"method": shown_name(method), "step": f"{cost:.2f}" if (cost := steps.get(method)) else ""}
             yield row | {title: shown(self.mean(title, method)) for title in (*COMPARED, "gradient × input")}
 
@@ -294,10 +307,10 @@ class Comparison:
     def by_task(self, title: str) -> Iterator[dict[str, str]]:
         """A row a method; the first of the metric are the constant answer's and the teacher's."""
         if title == "metric":
-            for owner, key in (("constant answer", "constant_eval"), ("teacher", "teacher_eval")):
+            for owner, key in ((CONSTANT, "constant_eval"), ("teacher", "teacher_eval")):
                 of = {line["task"]: line[key][line["select"]] for line in self.lines}
                 yield {title: owner} | {task: shown(of[task]) for task in self.every_task}
-        for method in (FLOOR, *self.methods):
+        for method in (UNTRAINED, RANDOM_HEADS, *self.methods):
             if method in self.columns[title]:
                 yield {title: shown_name(method)} | {
                     task: self.cell(title, method, task) for task in self.every_task
@@ -323,12 +336,9 @@ class Comparison:
             for line in self.audited:
                 if line.get("baseline") == baseline:
                     yield line, lambda line, part: agreement(line, part, name)
-        elif title != "metric":
-            names = {"labels": ("label", "prediction"), "gradient × input": ("saliency",)}.get(
-                title, (title,)
-            )
+        elif title in MEASURED:
             for line in self.lines:
-                yield line, lambda line, part: loyalty(line, part, *names)
+                yield line, lambda line, part: loyalty(line, part, *MEASURED[title])
 
 
 def constant_share(line: Line) -> float:
@@ -346,9 +356,9 @@ def means(lines: Sequence[Line], measure: Callable[[Line], float | None]) -> Val
     }
 
 
-def with_floor(lines: Sequence[Line], measure: Callable[[Line, str], float | None]) -> Values:
+def with_floor(floor: str, lines: Sequence[Line], measure: Callable[[Line, str], float | None]) -> Values:
     """The means of a figure, and of its floor over all students but the reference."""
-    students = [{**line, "method": FLOOR} for line in lines if line["method"] != REFERENCE]
+    students = [{**line, "method": floor} for line in lines if line["method"] != REFERENCE]
     own, floors = (lambda line: measure(line, "value")), (lambda line: measure(line, "floor"))
     return means(lines, own) | means(students, floors)
 
@@ -367,7 +377,7 @@ def shown(value: float | None) -> str:
 
 
 def shown_name(method: str) -> str:
-    return method if method in (FLOOR, REFERENCE) else f"`{method}`"
+    return method if method in NOT_METHODS else f"`{method}`"
 
 
 if __name__ == "__main__":

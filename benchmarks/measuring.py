@@ -18,6 +18,7 @@ import transformers
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 FAULTS = PAGE.with_name("faults.md")
+YARDSTICK = PAGE.parent / "results" / "yardstick.md"
 
 
 def alternating(contenders: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:

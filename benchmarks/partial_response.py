@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from full_rows import YARDSTICK
-from measuring import markdown, publish
+from measuring import YARDSTICK, markdown, publish
 from separation import data_of
 from transformers import PreTrainedModel
 

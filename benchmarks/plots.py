@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import full_rows
 import numpy as np
-from full_rows import FLOOR, Comparison, lines_of
+from full_rows import UNTRAINED, Comparison, lines_of
 
 from gradistill.bench.results import estimate
 from gradistill.recipe.catalogue import catalogue
@@ -92,7 +92,7 @@ def read_figures(name: str) -> dict[str, Any]:
 def full_answers_and_reasons() -> str:
     """Students of all rows: what they keep of their teacher's metric against response loyalty, in means over tasks."""
     found = Comparison(lines_of("suite_full"), [])
-    floor = found.mean("response", FLOOR)
+    floor = found.mean("response", UNTRAINED)
 
     def draw(axes: Axes) -> None:
         axes.axhline(floor, label="before training", **DOTTED)

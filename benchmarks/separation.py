@@ -1,7 +1,7 @@
 """Which figures of an audit separate students that learnt the teacher's reasons from students that cannot have.
 
     python benchmarks/separation.py measure MODELS DATA TASK ...     (a line a student into results/separation.jsonl)
-    python benchmarks/separation.py show                             (docs/yardstick.md)
+    python benchmarks/separation.py show                             (docs/yardstick.md, docs/results/yardstick.md)
 
 MODELS is what separation_models.py wrote. The finished students of a task are audited some at a time, and a teacher
 of another seed (``second``) beside them as one of them: its figures are the reference. After the audits comes the
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measuring import PAGE, RESULTS, markdown, publish
+from measuring import PAGE, RESULTS, YARDSTICK, markdown, publish
 from scipy.special import softmax
 from scipy.stats import spearmanr
 from separation_models import BITS, METHODS
@@ -39,7 +39,7 @@ from gradistill.data.changed_copies import (
 from gradistill.data.raw_words import count_words, word_pool
 
 LINES = RESULTS / "separation.jsonl"
-YARDSTICK, METHOD_PAGE = PAGE.with_name("yardstick.md"), PAGE.with_name("coalition_matching.md")
+OVERVIEW, METHOD_PAGE = PAGE.with_name("yardstick.md"), PAGE.with_name("coalition_matching.md")
 COMPARED = (
     ("metric", ()),
     ("labels (stsb: r of the predictions)", ("label", "prediction")),
@@ -201,7 +201,7 @@ def _mean_agreement(ours: np.ndarray, theirs: np.ndarray) -> float:
 
 
 def show(found: Sequence[Mapping[str, Any]]) -> None:
-    """The tables of docs/yardstick.md."""
+    """The tables of both pages of the yardstick, and one of docs/coalition_matching.md."""
     tasks = list(dict.fromkeys(line["task"] for line in found))
     variants = variant_ranks(found, tasks)
     parts = {
@@ -212,7 +212,8 @@ def show(found: Sequence[Mapping[str, Any]]) -> None:
     }
     command = "python benchmarks/separation.py show"
     for name, text in parts.items():
-        publish(name, text, _summary(found, name), command=command, page=YARDSTICK)
+        page = OVERVIEW if name == "separation_fitness" else YARDSTICK
+        publish(name, text, _summary(found, name), command=command, page=page)
     tables = "\n\n".join(_method_table(found, tasks, title, name) for title, name in COMPARED)
     publish("separation_methods", tables, _summary(found, "methods"), command=command, page=METHOD_PAGE)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import shap
-from measuring import PAGE, markdown, publish
+from measuring import YARDSTICK, markdown, publish
 from scipy.stats import spearmanr
 from sklearn.metrics import cohen_kappa_score
 from statsmodels.stats.proportion import proportion_confint
@@ -30,7 +30,6 @@ from gradistill.data import read_splits
 from gradistill.data.changed_copies import draw_words, substituted_copies
 from gradistill.data.raw_words import Texts, count_words, word_pool
 
-YARDSTICK = PAGE.with_name("yardstick.md")
 ROWS, MOST_WORDS, PAIRS = 10, 10, 200
 
 
