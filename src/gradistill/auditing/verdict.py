@@ -149,7 +149,7 @@ def _independent(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[
     if not figures.get("response", {}).get(KEY) or maps is None:
         return {}
     if maps.get(KEY):
-        return {"independent": {"value": None, "missing": "all were trained on; --method names another"}}
+        return {"independent": {"value": None, "missing": "all were trained on; --attribution takes another method"}}
     return {"independent": {"floor": 0.0, **maps, "about": title_of("signed")}}
 
 
