@@ -112,7 +112,11 @@ def test_response_is_judged_by_its_gain_over_the_floor() -> None:
         (figure(0.2, 0.1), "pass", "lower end of its gain 0.10; signed attributions"),
         (figure(0.2, 0.1, floor=0.15), "warn", "lower end of its gain -0.06, below 0; signed attributions"),
         (figure(0.1, -0.02), "warn", "lower end of its gain -0.02, below 0; signed attributions"),
-        (figure(0.9, 0.8, trained_on=["rationale"]), "warn", "all were trained on; --attribution takes another method"),
+        (
+            figure(0.9, 0.8, trained_on=["rationale"]),
+            "warn",
+            "all were trained on; --attribution takes another method",
+        ),
         (figure(None), "warn", "not defined on these rows"),
     ],
 )

@@ -1,7 +1,7 @@
 """Which figures favour a student, because its objectives train on what they measure: such a figure proves little alone.
 
-It follows from the signals that the objectives share with a teacher (``Signal.favours``). That predictions of unchanged
-texts agree is what every distillation trains on: figures of outputs have no mark.
+It follows from the signals that the objectives share with a teacher (``Signal.trains_on``). That predictions of
+unchanged texts agree is what every distillation trains on: figures of outputs have no mark.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ AUGMENT = "training.augment"
 EARLIER = "earlier_recipes"
 """Where a student's record has the recipes of the students that it started from, the last first."""
 
-KEY, MARK = "trained_on", "†"
+TRAINED_ON, DAGGER = "trained_on", "†"
 """Where a figure in JSON has the objectives that train on it, and what shows that there are some."""
 
-NOTE = f"{MARK}: the student was trained on what this figure measures, which favours it"
+NOTE = f"{DAGGER}: the student was trained on what this figure measures, which favours it"
 
 
 def trained_figures(recipe: Recipe, method: str = GradientXInput.name) -> dict[str, list[str]]:
@@ -72,12 +72,12 @@ def trained_by_record(student: Mapping[str, Any], method: str = GradientXInput.n
 
 
 def _trained(terms: Mapping[str, Term], method: str, *, augmented: bool) -> dict[str, list[str]]:
-    words_by = {AUGMENT: _favoured(CHANGED_WORDS, method)} if augmented else {}
+    words_by = {AUGMENT: _resting_on(CHANGED_WORDS, method)} if augmented else {}
     by_objective = words_by | {
         name: {
             figure
             for signal in term.objective.signals(ANY_PAIR, "student").values()
-            for figure in _favoured(signal.favours, method, getattr(signal, "steps", 1))
+            for figure in _resting_on(signal.trains_on, method, getattr(signal, "steps", 1))
         }
         for name, term in terms.items()
         if term.weight
@@ -128,7 +128,7 @@ def _term(name: str, fields: Any) -> Term | None:
         return Term(known[name]()) if name in known else None
 
 
-def _favoured(what: str | None, method: str, steps: int = 1) -> tuple[str, ...]:
+def _resting_on(what: str | None, method: str, steps: int = 1) -> tuple[str, ...]:
     """The figures that rest on ``what``; maps where the method rests on it too. Integrated Gradients rest on the
     gradients of a whole path, of several ``steps``."""
     along_path = method == IntegratedGradients.name and steps > 1
@@ -142,7 +142,9 @@ def marked(figures: Mapping[str, Any], trained: Mapping[str, list[str]]) -> dict
     Example: ``marked({"response": {"value": 0.9}}, {"response": ["coalition_matching"]})``
     """
     return {
-        name: {**figure, KEY: trained[name]} if isinstance(figure, Mapping) and name in trained else figure
+        name: {**figure, TRAINED_ON: trained[name]}
+        if isinstance(figure, Mapping) and name in trained
+        else figure
         for name, figure in figures.items()
     }
 
@@ -152,7 +154,7 @@ def marked_name(name: str, figure: Mapping[str, Any]) -> str:
 
     Example: ``marked_name("response", {"value": 0.9, "trained_on": ["coalition_matching"]})``
     """
-    return name + f" {MARK}" * bool(figure.get(KEY))
+    return name + f" {DAGGER}" * bool(figure.get(TRAINED_ON))
 
 
 def trained_note(figures: Iterable[Any]) -> str | None:
@@ -160,4 +162,4 @@ def trained_note(figures: Iterable[Any]) -> str | None:
 
     Example: ``trained_note(metrics["loyalty"].values())``
     """
-    return NOTE if any(isinstance(figure, Mapping) and figure.get(KEY) for figure in figures) else None
+    return NOTE if any(isinstance(figure, Mapping) and figure.get(TRAINED_ON) for figure in figures) else None

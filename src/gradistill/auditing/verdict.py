@@ -13,7 +13,7 @@ from typing import Any
 from gradistill.auditing.figure_titles import title_of
 from gradistill.auditing.per_example import flat
 from gradistill.auditing.slices import MIN_ROWS, ranked
-from gradistill.auditing.trained_figures import KEY, MARK
+from gradistill.auditing.trained_figures import DAGGER, TRAINED_ON
 from gradistill.printing import places_below
 
 PASS, WARN, FAIL = "pass", "warn", "fail"
@@ -146,10 +146,15 @@ def _independent(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[
     """What agrees with the teacher's reasons beside a response loyalty that the student was trained on; nothing where
     it was not, or where its maps cannot be computed, as those of an ONNX model."""
     maps = figures.get("signed")
-    if not figures.get("response", {}).get(KEY) or maps is None:
+    if not figures.get("response", {}).get(TRAINED_ON) or maps is None:
         return {}
-    if maps.get(KEY):
-        return {"independent": {"value": None, "missing": "all were trained on; --attribution takes another method"}}
+    if maps.get(TRAINED_ON):
+        return {
+            "independent": {
+                "value": None,
+                "missing": "all were trained on; --attribution takes another method",
+            }
+        }
     return {"independent": {"floor": 0.0, **maps, "about": title_of("signed")}}
 
 
@@ -207,7 +212,7 @@ def _checked(limit: Limit, figure: Mapping[str, Any] | None) -> dict[str, Any] |
 
 
 def _trained_on(figure: Mapping[str, Any]) -> str:
-    return f" ({MARK} trained on what this measures)" if figure.get(KEY) else ""
+    return f" ({DAGGER} trained on what this measures)" if figure.get(TRAINED_ON) else ""
 
 
 def _compared(
@@ -245,10 +250,10 @@ def _notes(student: Mapping[str, Any], figures: Mapping[str, Mapping[str, Any]])
     notes = []
     by_objective: dict[str, list[str]] = {}
     for name, figure in figures.items():
-        if figure.get(KEY):
-            by_objective.setdefault(" and ".join(figure[KEY]), []).append(title_of(name))
+        if figure.get(TRAINED_ON):
+            by_objective.setdefault(" and ".join(figure[TRAINED_ON]), []).append(title_of(name))
     for objectives, titles in by_objective.items():
-        notes.append(f"{MARK}: {objectives} trained it on what these measure: {'; '.join(titles)}")
+        notes.append(f"{DAGGER}: {objectives} trained it on what these measure: {'; '.join(titles)}")
     if at_floor:
         notes.append(
             f"within its interval of the floor, as a student with a random head would be: {_listed(at_floor)}"

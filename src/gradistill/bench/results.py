@@ -18,7 +18,7 @@ from scipy import stats
 from gradistill.auditing.comparison import holm
 from gradistill.auditing.loyalty_measures import NAMES
 from gradistill.auditing.statistics import EQUAL, Bounds
-from gradistill.auditing.trained_figures import KEY, marked, trained_figures
+from gradistill.auditing.trained_figures import TRAINED_ON, marked, trained_figures
 from gradistill.bench.plan import BenchPlan, recipe_of
 from gradistill.recipe.catalogue import catalogue
 
@@ -195,7 +195,7 @@ def _over_tasks(panels: Sequence[Mapping[str, Any]], plan: BenchPlan) -> list[di
                     for figure in ("metric", "response loyalty", "saliency loyalty")
                 },
                 "gains": marked({figure: _gain(common, name, figure) for figure in COMPARED}, trained),
-                KEY: [figure for figure in COMPARED if figure in trained],
+                TRAINED_ON: [figure for figure in COMPARED if figure in trained],
             }
             for name in names
             for trained in [_trained_over(common, name)]
@@ -206,7 +206,7 @@ def _over_tasks(panels: Sequence[Mapping[str, Any]], plan: BenchPlan) -> list[di
 def _trained_over(panels: Sequence[Mapping[str, Any]], method: str) -> dict[str, list[str]]:
     """The figures on which the method trains on any of these tasks."""
     rows = [_of(panel, method)["figures"] for panel in panels]
-    return {name: figure[KEY] for row in rows for name, figure in row.items() if KEY in figure}
+    return {name: figure[TRAINED_ON] for row in rows for name, figure in row.items() if TRAINED_ON in figure}
 
 
 def _of(panel: Mapping[str, Any], method: str) -> Mapping[str, Any]:

@@ -108,14 +108,14 @@ def next_command(teacher: str, choice: Any, output: Path) -> str:
 
 
 def _report(found: dict[str, Any], output: Path, command: str) -> None:
-    from gradistill.auditing.trained_figures import KEY, NOTE
+    from gradistill.auditing.trained_figures import NOTE, TRAINED_ON
     from gradistill.commands.tune import BEST
     from gradistill.report.terminal import results_table
 
     if not found["trials"]:
         return write_result("no trial has ended yet; the same command goes on")
-    rows = [trial_row(trial, found[KEY]) for trial in found["trials"]]
-    note = NOTE if found[KEY] else ""
+    rows = [trial_row(trial, found[TRAINED_ON]) for trial in found["trials"]]
+    note = NOTE if found[TRAINED_ON] else ""
     show(results_table(rows[:10], title=f"{len(rows)} trials, {found['pruned']} stopped early", note=note))
     write_result(f"the best recipe is {output / BEST}. To distil with it:")
     return write_result(command, fold=False)
@@ -124,10 +124,10 @@ def _report(found: dict[str, Any], output: Path, command: str) -> None:
 def trial_row(trial: Mapping[str, Any], trained: Collection[str] = ()) -> dict[str, Any]:
     """A line of the table. Fields keep the name of their objective: several have a ``weight``. Loyalties on which
     trials train have a mark."""
-    from gradistill.auditing.trained_figures import KEY, marked_name
+    from gradistill.auditing.trained_figures import TRAINED_ON, marked_name
 
     figures = {
-        marked_name(name.removesuffix("_loyalty"), {KEY: name in trained}): value
+        marked_name(name.removesuffix("_loyalty"), {TRAINED_ON: name in trained}): value
         for name, value in trial.items()
         if name != "values"
     }

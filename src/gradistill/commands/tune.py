@@ -18,7 +18,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from gradistill.auditing.trained_figures import KEY, trained_figures
+from gradistill.auditing.trained_figures import TRAINED_ON, trained_figures
 from gradistill.commands.content_marks import file_marks, model_mark
 from gradistill.commands.data_warnings import NewWarnings, refuse_words
 from gradistill.commands.distill import distill
@@ -259,7 +259,7 @@ class _Search:
         states = [t.state.name for t in self.study.trials]
         found = {
             **self.study.user_attrs["about"], "trials": trials,
-            "pruned": states.count("PRUNED"), "failed": states.count("FAIL"), KEY: self._trained(),
+            "pruned": states.count("PRUNED"), "failed": states.count("FAIL"), TRAINED_ON: self._trained(),
         }  # fmt: skip
         write_whole(self.folder / REPORT, (json.dumps(found, indent=1) + "\n").encode())
         return found

@@ -12,7 +12,7 @@ from typing import Any
 
 from gradistill.auditing.figure_titles import title_of
 from gradistill.auditing.per_example import CHALLENGE
-from gradistill.auditing.trained_figures import KEY, MARK, trained_note
+from gradistill.auditing.trained_figures import DAGGER, TRAINED_ON, trained_note
 from gradistill.report.model_card import public_name
 from gradistill.report.number_text import count, decimal, decimal_below, decimal_limit, interval
 
@@ -82,7 +82,7 @@ def cell(estimate: Any, limit: Any = None) -> TableCell | None:
     skipped = count(estimate.get("skipped"))
     value = decimal_below(estimate.get("value"), limit)
     return TableCell(
-        value=value and value + MARK * bool(estimate.get(KEY)),
+        value=value and value + DAGGER * bool(estimate.get(TRAINED_ON)),
         interval=shown and shown + CLIPPED * bool(estimate.get("clipped")),
         n=count(estimate.get("n")),
         skipped=None if skipped == "0" else skipped,

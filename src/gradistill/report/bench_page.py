@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from gradistill.auditing.trained_figures import KEY, MARK, trained_note
+from gradistill.auditing.trained_figures import DAGGER, TRAINED_ON, trained_note
 from gradistill.data.tasks import metric_title
 from gradistill.report.audit_tables import TableCell, capital, cell
 from gradistill.report.bench_plots import bench_plots
@@ -63,7 +63,7 @@ def _over_tasks(bench: Mapping[str, Any], layers: int) -> dict[str, Any]:
     for entry in entries:
         cells = [
             _number(entry["step"], 2),
-            *(_number(entry["figures"][f], trained=f in entry[KEY]) for f in figures),
+            *(_number(entry["figures"][f], trained=f in entry[TRAINED_ON]) for f in figures),
             *(_number(rank, 1) for rank in entry["ranks"].values()),
         ]
         rows.append({"name": entry["method"], "cells": cells})
@@ -122,7 +122,7 @@ def _teachers(bench: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _number(value: Any, places: int = 3, *, trained: bool = False) -> TableCell | None:
-    return None if finite(value) is None else TableCell(f"{decimal(value, places)}{MARK * trained}")
+    return None if finite(value) is None else TableCell(f"{decimal(value, places)}{DAGGER * trained}")
 
 
 def _signed(apart: Mapping[str, Any] | None) -> TableCell | None:
@@ -170,7 +170,7 @@ def bench_rows(bench: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
 def _shown(entry: Mapping[str, Any], figure: str) -> Any:
     """A figure over the tasks, with its mark where the method trains on it."""
     value = entry["figures"][figure]
-    return value if value is None or figure not in entry[KEY] else f"{decimal(value)}{MARK}"
+    return value if value is None or figure not in entry[TRAINED_ON] else f"{decimal(value)}{DAGGER}"
 
 
 def _shortened(figure: str) -> str:

@@ -42,13 +42,14 @@ class Signal(ABC):
     ``replaces_words``: whether it is of texts with words replaced, for which a batch must know its words and what may
     stand in for them. ``crosses``: whether it is of whole texts or their words, so that models with different
     tokenizers and widths can be compared by it. ``of_tokens``: whether it has a meaning where each token has a label.
-    ``favours``: what figures of an audit rest on that a student which is trained on this signal has learnt to share.
+    ``trains_on``: what a student learns to share through this signal that figures of an audit rest on too, such as
+    ``CHANGED_WORDS``; those figures favour it.
     ``tokens_first``: whether tokens are the first axis of what it has for each of them, and not the second.
     """
 
     title: ClassVar[str]
     replaces_words: ClassVar[bool] = False
-    favours: ClassVar[str | None] = None
+    trains_on: ClassVar[str | None] = None
     crosses: ClassVar[bool] = False
     of_tokens: ClassVar[bool] = False
     tokens_first: ClassVar[bool] = False
@@ -96,7 +97,7 @@ class Signal(ABC):
 class TargetSignal(Signal):
     """A signal that differentiates a target of the logits."""
 
-    favours: ClassVar[str | None] = GRADIENTS
+    trains_on: ClassVar[str | None] = GRADIENTS
 
     target: Target
 

@@ -33,7 +33,7 @@ class CopyLogits(DrawnLogits):
 
     title: ClassVar[str] = "logits of changed copies"
     replaces_words: ClassVar[bool] = True
-    favours: ClassVar[str | None] = CHANGED_WORDS
+    trains_on: ClassVar[str | None] = CHANGED_WORDS
 
     keep: tuple[float, float] = COARSE
     sizes: Sizes = "rate"

@@ -108,7 +108,7 @@ class EditedLogits(Signal):
 
     title: ClassVar[str] = "logits of edited texts"
     replaces_words: ClassVar[bool] = True
-    favours: ClassVar[str | None] = CHANGED_WORDS
+    trains_on: ClassVar[str | None] = CHANGED_WORDS
 
     def needs(self) -> Needs:
         return Needs()

@@ -24,7 +24,7 @@ class NoiseLogits(DrawnLogits):
     """
 
     title: ClassVar[str] = "logits under noise"
-    favours: ClassVar[str | None] = GRADIENTS  # to second order in the noise
+    trains_on: ClassVar[str | None] = GRADIENTS  # to second order in the noise
 
     sigma: float = 0.1
 
