@@ -7,11 +7,14 @@ import os
 import re
 import sys
 from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the commands that tests start, as well
 
+import accelerate
 import jaxtyping
 import pytest
 import torch
@@ -39,6 +42,9 @@ jaxtyping.jaxtyped = _shapes_checked
 os.fsync = lambda handle: None  # no file of a test has to survive a power cut
 if not torch.accelerator.is_available():  # each would note every seed, and the lines that led to it
     torch.cuda.manual_seed_all = torch.xpu.manual_seed_all = torch.mtia.manual_seed_all = lambda seed: None
+accelerate.utils.memory.clear_device_cache = lambda garbage_collection=False: (
+    None
+)  # which looks at every object
 transformers.logging.set_verbosity_error()
 torch.set_num_threads(1)
 settings.register_profile("any machine", deadline=None, max_examples=30)  # a busy one is slow, not wrong
@@ -54,18 +60,28 @@ WHOLE_JOBS = {
 as test_trainer.py with every method: a quarter of a job's time goes there."""
 
 
-SHARED = {
-    "bench/test_bench", "commands/test_checking", "commands/test_several_labels_runs", "commands/test_token_runs",
-    "commands/test_tuning", "data/test_windows", "export/test_export_command", "export/test_quantization",
-    "report/test_browsing", "store/test_store", "training/test_distributed",
-}  # fmt: skip
-"""Files whose tests share what took seconds to make: one process runs all of a file (``--dist loadgroup``)."""
+DRAWING = "gradistill.report.audit_plots.svg"
 
 
+@cache
+def _shares(file: Path) -> bool:
+    """Whether tests of a file share what took seconds to make."""
+    return 'scope="module"' in file.read_text(encoding="utf-8")
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One process runs all tests of a file that share something (``--dist loadgroup``)."""
     for item in items:
-        if (name := f"{item.path.parent.name}/{item.path.stem}") in SHARED:
-            item.add_marker(pytest.mark.xdist_group(name))
+        if _shares(item.path):
+            item.add_marker(pytest.mark.xdist_group(f"{item.path.parent.name}/{item.path.stem}"))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """xdist has its groups in node ids. With a pytest that it does not know they were lost for weeks, in silence."""
+    grouped = [item for item in session.items if item.get_closest_marker("xdist_group")]
+    if session.config.getoption("loadgroup", False) and not all("@" in item.nodeid for item in grouped):
+        raise pytest.UsageError("pytest-xdist does not group tests with this pytest: see pyproject.toml")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -87,7 +103,26 @@ def _log_level() -> Iterator[None]:
 
     before = LOGGER.level
     yield
-    LOGGER.setLevel(before)
+    if LOGGER.level != before:  # else every logger of every package would look its level up anew
+        LOGGER.setLevel(before)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _empty_drawings() -> Iterator[None]:
+    """Matplotlib takes a third of a tiny audit."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DRAWING, lambda draw, title, height, legend: "<svg></svg>")
+        yield
+
+
+@pytest.fixture(scope="module")
+def drawings() -> Iterator[None]:
+    """Audits have drawings, from the first test of a module that asks for them to its last one."""
+    from gradistill.report.svg import svg
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DRAWING, svg)
+        yield
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -23,11 +23,17 @@ def with_more(small: Any, kind: str, tmp_path: Path) -> Any:
     return replace(small.choice(kind), unlabelled=str(write_table(tmp_path / "more.csv", rows)))
 
 
-@pytest.mark.parametrize("where", ["auto", "online"])
 @pytest.mark.parametrize(
-    ("method", "kind"), [("kd", "two"), ("adkd", "three"), ("adkd", "score"), ("gkd_cls", "two")]
+    ("method", "kind", "where"),
+    [
+        ("kd", "two", "auto"),
+        ("kd", "two", "online"),
+        ("adkd", "three", "auto"),
+        ("adkd", "score", "online"),
+        ("gkd_cls", "two", "auto"),
+    ],
 )
-def test_a_student_learns_from_them(method: str, kind: str, where: str, small: Any, tmp_path: Path) -> None:
+def test_a_student_learns_from_them(method: str, kind: str, where: Any, small: Any, tmp_path: Path) -> None:
     printed: list[str] = []
     recipe = load_recipe(method, changes=["training.epochs=1", "training.batch_size=8", "student.layers=2"])
     data = with_more(small, kind, tmp_path)

@@ -77,6 +77,8 @@ OF_PREDICTIONS_ALONE = {"coalition_matching", "noise_matching", "counterfactual_
 """Objectives on several predictions of a model, of whose inside they see nothing."""
 
 SOME = ("bert", "deberta_v2", "modernbert", "qwen3")
+FIRST_AND_LAST = ("bert", "qwen3")
+"""One that reads the first token, and one that reads the last."""
 
 
 def on_families(*names: str) -> Any:
@@ -138,9 +140,9 @@ def silent_matrices(model: Any) -> list[str]:
     ]
 
 
-@on_families("attribution_map", "jacobian_matching", "rationale")
+@on_families("rationale")
 def test_default_attention_gives_the_gradients_of_eager_attention(name: str, family: str) -> None:
-    """Of one label, of all, and both: the attention does not know what is made of the gradients."""
+    """Of one label and of all: the attention does not know what is made of the gradients."""
     found = []
     for attention in (None, "eager"):
         step, student, teacher = step_of(EVERY[name], family, attention=attention)
@@ -169,9 +171,7 @@ def test_per_example_finite_and_never_into_the_teacher(name: str, family: str) -
     finite_per_example(name, family, attention=None, dropout=True)
 
 
-@pytest.mark.parametrize(
-    ("name", "family"), [pair for pair in product(EVERY, SOME) if applies(*pair)], ids=lambda part: part
-)
+@pytest.mark.parametrize(("name", "family"), product(EVERY, FIRST_AND_LAST))
 def test_the_same_with_eager_attention_from_the_start(name: str, family: str) -> None:
     finite_per_example(name, family, attention="eager", dropout=False)
 
@@ -191,11 +191,8 @@ def finite_per_example(name: str, family: str, *, attention: str | None, dropout
     assert all(p.grad is None for p in teacher.parameters())
 
 
-@pytest.mark.parametrize("name", EVERY)
-@pytest.mark.parametrize("family", SOME)
+@pytest.mark.parametrize(("name", "family"), product(EVERY, FIRST_AND_LAST))
 def test_padding_changes_nothing(name: str, family: str) -> None:
-    if not applies(name, family):
-        return  # refused: see above
     step, student, _ = step_of(EVERY[name], family)
     narrow, wide = collated(tokens=7), collated(tokens=7)
     for key, filler in (("input_ids", 0), ("attention_mask", 0)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import cache
 from typing import Any
 
 import pytest
@@ -158,13 +159,17 @@ def test_every_field_is_used(name: str) -> None:
 
 
 def _fingerprint(objective: Objective, of_words: bool) -> tuple[object, ...]:
-    probes = (Probe.find(build("bert", num_hidden_layers=k)) for k in (2, 4))
-    pair = Pair(*(dataclasses.replace(probe, token_labels=of_words) for probe in probes))
+    pair = Pair(*(dataclasses.replace(_probe(layers), token_labels=of_words) for layers in (2, 4)))
     asked = tuple(tuple(objective.signals(pair, role).items()) for role in ("student", "teacher"))
     torch.manual_seed(0)
     signals = [{key: torch.rand(_shape(request)) for key, request in role} for role in asked]
     found = objective.distance(signals[0], signals[1], Batch.of(collated()), Moment(1, 3))
     return (*asked, str(objective.projections(pair)), *(round(x, 6) for x in found.tolist()))
+
+
+@cache
+def _probe(layers: int) -> Probe:
+    return Probe.find(build("bert", num_hidden_layers=layers))
 
 
 def _shape(request: Any) -> tuple[int, ...]:

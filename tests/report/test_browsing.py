@@ -14,9 +14,11 @@ from hostile import HOSTILE
 from report.audits import SMALL, assessed, audit, example, examples, flipped, hostile, regression, wide
 from report.browsing import ORDERS, Visit, browser
 
+pytestmark = pytest.mark.usefixtures("drawings")
+
 
 @pytest.fixture(scope="module")
-def html() -> str:
+def html(drawings: None) -> str:
     return audit_page(audit(), examples())
 
 
@@ -27,7 +29,7 @@ def pages(html: str) -> tuple[str, ...]:
 
 
 @pytest.fixture(scope="module")
-def hostile_html() -> str:
+def hostile_html(drawings: None) -> str:
     return audit_page(*hostile())
 
 

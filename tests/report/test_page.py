@@ -84,27 +84,6 @@ def test_a_student_without_figures(figures: Any) -> None:
     assert "loyalty" in audit_page(of_two, examples())
 
 
-@pytest.mark.parametrize("make", [lambda: (audit(), examples()), hostile, regression, lambda: (bare(), [])])
-def test_nothing_in_the_page_loads_runs_or_styles_by_attribute(make: Callable[[], Any]) -> None:
-    page = audit_page(*make())
-    page.encode()
-    seen: list[tuple[str, dict[str, str | None]]] = []
-    parser = HTMLParser()
-    parser.handle_starttag = lambda tag, attrs: seen.append((tag, dict(attrs)))  # type: ignore[method-assign]
-    parser.feed(page)
-    assert not {tag for tag, _ in seen} & {"img", "iframe", "object", "embed", "link", "base", "image"}
-    for tag, attributes in seen:
-        assert not [name for name in attributes if name == "style" or name.startswith("on")], tag
-        assert "src" not in attributes
-        assert (attributes.get("href") or "#").startswith("#")
-    ids = [attributes["id"] for _, attributes in seen if "id" in attributes]
-    assert len(ids) == len(set(ids))
-
-
-def test_the_same_audit_gives_the_same_bytes(html: str) -> None:
-    assert audit_page(audit(), examples()) == html
-
-
 def test_figures_have_three_decimals_an_interval_and_n(html: str) -> None:
     text = _text(html)
     assert "Label loyalty ↑ runs/adkd-6x384 0.935 0.914–0.956 872 runs/kd-2x128 0.845 0.824–0.866 872" in text
@@ -230,6 +209,36 @@ def test_no_folder_of_the_machine_is_named() -> None:
     assert "final (2)" in page
 
 
+def _text(page: str) -> str:
+    """The page's text without script and style, blanks as one."""
+    bare_page = re.sub(r"<(script|style|svg)\b.*?</\1>", "", page, flags=re.DOTALL)
+    return " ".join(unescape(re.sub(r"<[^>]*>", " ", bare_page)).split())
+
+
+@pytest.mark.usefixtures("drawings")
+@pytest.mark.parametrize("make", [lambda: (audit(), examples()), hostile, regression, lambda: (bare(), [])])
+def test_nothing_in_the_page_loads_runs_or_styles_by_attribute(make: Callable[[], Any]) -> None:
+    page = audit_page(*make())
+    page.encode()
+    seen: list[tuple[str, dict[str, str | None]]] = []
+    parser = HTMLParser()
+    parser.handle_starttag = lambda tag, attrs: seen.append((tag, dict(attrs)))  # type: ignore[method-assign]
+    parser.feed(page)
+    assert not {tag for tag, _ in seen} & {"img", "iframe", "object", "embed", "link", "base", "image"}
+    for tag, attributes in seen:
+        assert not [name for name in attributes if name == "style" or name.startswith("on")], tag
+        assert "src" not in attributes
+        assert (attributes.get("href") or "#").startswith("#")
+    ids = [attributes["id"] for _, attributes in seen if "id" in attributes]
+    assert len(ids) == len(set(ids))
+
+
+@pytest.mark.usefixtures("drawings")
+def test_the_same_audit_gives_the_same_bytes() -> None:
+    assert audit_page(audit(), examples()) == audit_page(audit(), examples())
+
+
+@pytest.mark.usefixtures("drawings")
 def test_plots_carry_labels_as_text_and_the_colour_of_the_page() -> None:
     drawn = [*slice_plots(audit()), *output_plots(audit())]
     assert [plot.title for plot in drawn] == [
@@ -244,15 +253,10 @@ def test_plots_carry_labels_as_text_and_the_colour_of_the_page() -> None:
     assert ">neutral</text>" in drawn[0].svg
 
 
+@pytest.mark.usefixtures("drawings")
 def test_a_plot_of_many_labels_shows_the_lowest() -> None:
     labels = [{"label": f"$l{i}$", "n": 9, "figures": {"label": {"value": i / 200}}} for i in range(150)]
     (plot,) = slice_plots({"students": [{"name": "s", "by_label": labels}]})
     assert "24 of 150 labels" in plot.note
     assert ">$l23$</text>" in plot.svg
     assert "$l24$" not in plot.svg
-
-
-def _text(page: str) -> str:
-    """The page's text without script and style, blanks as one."""
-    bare_page = re.sub(r"<(script|style|svg)\b.*?</\1>", "", page, flags=re.DOTALL)
-    return " ".join(unescape(re.sub(r"<[^>]*>", " ", bare_page)).split())

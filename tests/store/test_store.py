@@ -150,7 +150,7 @@ def test_killed_at_any_moment_it_goes_on_and_ends_the_same(tmp_path: Path, forke
         time.sleep(chance.uniform(0, 0.15))
         assert worker.pid is not None
         os.kill(worker.pid, signal.SIGKILL)
-        worker.join()
+        worker.join(60)
         unfinished += not (folder / MANIFEST).exists()
         build(plan(folder), Oracle(), collate)
         assert content(folder) == whole

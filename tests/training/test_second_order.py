@@ -38,7 +38,7 @@ def test_every_family_passes_under_second_order_attention(family: str) -> None:
     assert any(abs(reading.autograd) > reading.floor for reading in readings)  # there was something to see
 
 
-@pytest.mark.parametrize("family", ["bert", "gpt2", "llama", "qwen3", "gemma3"])
+@pytest.mark.parametrize("family", ["bert", "gpt2", "llama"])
 def test_padding_may_come_first(family: str) -> None:
     """Causal rows that begin with padding are NaN in the float64 of the check: they are turned."""
     model = build(family, attention="eager")
@@ -127,8 +127,17 @@ def assert_same(found: dict[str, Any], before: dict[str, Any]) -> None:
     assert torch.equal(found["random"], before["random"])
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
-@pytest.mark.parametrize("family", ["bert", "llama", "deberta_v2", "modernbert"])
+@pytest.mark.parametrize(
+    ("family", "dtype"),
+    [
+        ("bert", torch.float32),
+        ("bert", torch.float64),
+        ("llama", torch.bfloat16),
+        ("deberta_v2", torch.float32),
+        ("modernbert", torch.bfloat16),
+    ],
+    ids=str,
+)
 def test_the_model_comes_back_bit_for_bit(family: str, dtype: torch.dtype) -> None:
     """Buffers that are not saved (rotary frequencies) included; dropout draws numbers, and nobody notices."""
     model = build(family, attention="eager").to(dtype)
@@ -189,8 +198,11 @@ def test_an_honest_activation_passes() -> None:
     assert all(reading.agrees for reading in checked(broken(nn.functional.gelu)))
 
 
-@pytest.mark.parametrize("request_", WANTED[1:], ids=repr)
-@pytest.mark.parametrize("function", [Forgetful.apply, Severed.apply], ids=["forgetful", "severed"])
+@pytest.mark.parametrize(
+    ("function", "request_"),
+    [(Forgetful.apply, WANTED[1]), (Severed.apply, WANTED[2])],
+    ids=["forgetful", "severed"],
+)
 def test_what_drops_the_second_order_part_in_silence_is_heard(function: Any, request_: Signal) -> None:
     message = refusal(broken(function), request_)
     assert "the second-order gradient of the student is missing or wrong" in message

@@ -58,6 +58,8 @@ CASES = [(method, 3) for method in METHODS] + [
     (method, labels) for method in ("kd", "adkd", "sampled", "coalition") for labels in (1, 2)
 ]
 """Every signal once, and of each kind of layout a regression and two labels."""
+STEPS = 5
+"""The first of a second epoch, whose batches are others, is the last."""
 
 
 @pytest.mark.parametrize(("method", "labels"), CASES)
@@ -75,11 +77,16 @@ def test_a_float32_store_gives_the_losses_of_the_teacher(
             speaker = stored(method, student, teacher, data, tmp_path / "store")
             options = {"teacher_facts": OnlineTeacher(teacher).probe}
         trainer = kit.trainer(
-            METHODS[method], (student, speaker), data=data, options=options, max_steps=8, learning_rate=1e-3
+            METHODS[method],
+            (student, speaker),
+            data=data,
+            options=options,
+            max_steps=STEPS,
+            learning_rate=1e-3,
         )
         trainer.train()
         histories.append([log for log in trainer.state.log_history if "loss" in log])
-    assert len(histories[0]) == 8
+    assert len(histories[0]) == STEPS
     for online, found in zip(*histories, strict=True):
         terms = [key for key in online if key == "loss" or key.startswith("raw/")]
         assert len(terms) > 1

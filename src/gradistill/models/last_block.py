@@ -13,11 +13,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from gradistill.models.attention import Attention, chooses_attention, intercepted_attention
@@ -103,17 +103,17 @@ class _Rows:
         )
 
     def others_are_zero(self, gradient: Tensor) -> bool:
-        return not gradient[~self._one_hot(gradient)].any()
+        others = gradient[:, 1:] if self.reads == "first" else gradient[~self._last]
+        return not others.any()
 
     def of(self, output: Tensor) -> Tensor:
-        return output[self._one_hot(output)]
+        return output[:, 0] if self.reads == "first" else output[self._last]
 
-    def _one_hot(self, like: Tensor) -> Tensor:
-        length = like.shape[1]
-        if self.reads == "first":
-            at = torch.zeros(len(like), dtype=torch.long, device=like.device)
-        else:
-            at = (self.mask * torch.arange(length, device=like.device)).argmax(-1)
+    @cached_property
+    def _last(self) -> Bool[Tensor, "batch token"]:
+        """Where each text has its last real token."""
+        length = self.mask.shape[1]
+        at = (self.mask * torch.arange(length, device=self.mask.device)).argmax(-1)
         return nn.functional.one_hot(at, length).bool()
 
 
