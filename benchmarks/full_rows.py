@@ -3,7 +3,7 @@
     gradistill bench benchmarks/suite_full.yaml --data DATA --output BENCH
     gradistill bench benchmarks/suite_rows.yaml --data DATA --output FEWER
     python benchmarks/full_rows.py collect suite_full BENCH ...   (adds to results/suite_full.jsonl: a line a student)
-    python benchmarks/full_rows.py collect suite_rows FEWER ...   (the same for suite_depth and suite_base)
+    python benchmarks/full_rows.py collect suite_rows FEWER ...   (the same for suite_depth, suite_base, suite_dropout)
     python benchmarks/full_rows.py audit BENCH DATA TASK ...      (adds to results/suite_full_audits.jsonl)
     python benchmarks/full_rows.py show                           (docs/results.md, docs/results/)
 
@@ -51,6 +51,7 @@ LAYERS = {
     "suite_rows": (3,),
     "suite_base": (6,),
     "suite_depth": (2, 4),
+    "suite_dropout": (3,),
     "weak_teacher": (3,),
 }
 """Of the students of each suite; the usual is half of their teacher's."""
@@ -61,9 +62,10 @@ REFERENCE = "second teacher"
 NOT_METHODS = (CONSTANT, UNTRAINED, RANDOM_HEADS, REFERENCE)
 ORDER = (
     REFERENCE, "finetune", "kd", "kd, no dropout", "kd_same_time", "pkd", "tinybert", "gkd, view teacher", "adkd",
-    "minilm", "minilm, no dropout", "rationale", "coalition", "coalition, no dropout", "coalition, weight 0.33",
-    "coalition, weight 3", "coalition, copies alone", "coalition_rationale", "coalition_minilm",
-    "coalition_minilm, dropout", "coalition_minilm, two copies", "coalition_minilm, two copies, dropout",
+    "minilm", "minilm, no dropout", "rationale, dropout", "rationale", "coalition", "coalition, no dropout",
+    "coalition, weight 0.33", "coalition, weight 3", "coalition, copies alone", "coalition_rationale",
+    "coalition_minilm, dropout", "coalition_minilm", "coalition_minilm, two copies",
+    "coalition_minilm, two copies, dropout",
 )  # fmt: skip
 OF_ALL_SEEDS = ("kd", "minilm", "rationale", "coalition", "coalition_minilm")
 """Methods that have students of all seeds with few rows; variants of them have one."""
@@ -197,7 +199,7 @@ def show() -> None:
     few = Comparison([line for line in rows if line["method"] in OF_ALL_SEEDS], [])
     variants = Comparison([line for line in rows if line["seed"] == 0], [])
     base, depth = Comparison(lines_of("suite_base"), []), Comparison(by_depth(), [])
-    teachers = Comparison(by_teacher(), [])
+    teachers, dropout = Comparison(by_teacher(), []), Comparison(lines_of("suite_dropout"), [])
     parts = {
         "lines": found,
         "few": few,
@@ -205,6 +207,7 @@ def show() -> None:
         "base": base,
         "depth": depth,
         "teachers": teachers,
+        "dropout": dropout,
     }
     of = {name: len(part.lines) for name, part in parts.items()} | {"audits": len(audits())}
     tables = [
@@ -216,6 +219,7 @@ def show() -> None:
         ("suite_depth", DETAILS, depth.tables("metric", "labels", "response")),
         ("suite_base", DETAILS, base.tables("metric", "labels", "response", "gradient × input")),
         ("weak_teacher", DETAILS, teachers.tables("metric", "labels", "response")),
+        ("suite_dropout", DETAILS, dropout.tables("metric", "labels", "response")),
         ("suite_full_paths", YARDSTICK, found.tables("Integrated Gradients", "from masks", "from zero")),
     ]
     for name, page, text in tables:
