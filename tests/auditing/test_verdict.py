@@ -105,33 +105,40 @@ def test_response_is_judged_by_its_gain_over_the_floor() -> None:
     assert (missing["outcome"], missing["reason"]) == ("warn", "not measured")
 
 
+OF_COPIES = {"trained_on": ["coalition_matching"]}
+
+
 @pytest.mark.parametrize(
     ("signed", "outcome", "reason"),
     [
-        (figure(0.2, 0.1, floor=0.02), "pass", "lower end of its gain 0.08; signed attributions"),
-        (figure(0.2, 0.1), "pass", "lower end of its gain 0.10; signed attributions"),
-        (figure(0.2, 0.1, floor=0.15), "warn", "lower end of its gain -0.06, below 0; signed attributions"),
-        (figure(0.1, -0.02), "warn", "lower end of its gain -0.02, below 0; signed attributions"),
-        (
-            figure(0.9, 0.8, trained_on=["rationale"]),
-            "warn",
-            "all were trained on; --attribution takes another method",
-        ),
-        (figure(None), "warn", "not defined on these rows"),
+        (figure(0.2, 0.1, floor=0.02), "pass", "0.20, from 0.10: above 0.02"),
+        (figure(0.2, 0.1), "pass", "0.20, from 0.10: above 0.00"),
+        (figure(0.2, 0.001), "pass", "0.20, from 0.001: above 0.000"),
+        (figure(0.2, 0.1, floor=0.15), "warn", "0.20, from 0.10: not above 0.15"),
+        (figure(0.1, -0.002), "warn", "0.10, from -0.002: not above 0.000"),
+        (figure(0.1, -0.0, floor=0.0), "warn", "0.10, from 0.00: not above 0.00"),
+        (figure(-0.1, -0.15, floor=-0.3), "warn", "-0.10, from -0.15: not above 0.00"),
+        (figure(0.9, 0.8, floor=1.0), "warn", "0.90, from 0.80: not above 1.00"),
+        (figure(0.9, 0.8, trained_on=["rationale"]), "warn", "were trained on too; --attribution takes another method"),
+        (figure(None), "warn", "have no value on these rows"),
+        (figure(0.3, n=1), "warn", "have no interval on these rows"),
+        (None, "warn", "are not known by this attribution method; --attribution takes another method"),
     ],
-)
+)  # fmt: skip
 def test_a_response_that_a_student_was_trained_on_needs_an_independent_figure(
-    signed: dict[str, Any], outcome: str, reason: str
+    signed: dict[str, Any] | None, outcome: str, reason: str
 ) -> None:
-    response = figure(0.8, 0.7, floor=0.1, trained_on=["coalition_matching"])
-    check = checks(of(student(loyalty={"response": response, "signed": signed})))["independent"]
-    assert (check["outcome"], check["reason"]) == (outcome, reason)
+    response = figure(0.8, 0.7, floor=0.1, **OF_COPIES)
+    found = of(student(loyalty={"response": response, "saliency": figure(0.8, 0.7), "signed": signed}))
+    check = checks(found)["signed"]
+    assert (check["outcome"], check["reason"]) == (outcome, f"signed attributions {reason}")
+    assert found["assessment"]["outcome"] == outcome
 
 
-def test_an_independent_figure_is_asked_for_only_where_one_can_be_computed() -> None:
-    response = figure(0.8, 0.7, floor=0.1, trained_on=["coalition_matching"])
-    assert "independent" not in checks(of(student(loyalty={"response": response})))
-    assert "independent" not in checks(of(student(loyalty={"signed": figure(0.0, -0.1)})))
+def test_an_independent_figure_is_asked_for_only_where_there_are_attributions() -> None:
+    response = figure(0.8, 0.7, floor=0.1, **OF_COPIES)
+    assert "signed" not in checks(of(student(loyalty={"response": response})))
+    assert "signed" not in checks(of(student(loyalty={"signed": figure(0.0, -0.1)})))
 
 
 def test_a_class_is_judged_by_the_upper_end_of_its_interval_and_from_20_rows_on() -> None:
