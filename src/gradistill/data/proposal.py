@@ -7,6 +7,7 @@ and corrects before anything is trained.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 from gradistill.data.data_choice import DataChoice
 from gradistill.data.data_source import is_path, path_text
 from gradistill.data.file_readers import ending_of, stem_of
-from gradistill.data.several_labels import joined_labels, several_labels, with_flag_columns
+from gradistill.data.several_labels import holds_flags, joined_labels, several_labels, with_flag_columns
 from gradistill.data.split_tables import Wanted, read_source
 from gradistill.data.splits import Splits, read_splits, with_problems
 from gradistill.data.table import Table, nested_names, with_fields
@@ -40,11 +41,18 @@ LABEL_WORDS = (
     "grade", "type", "tag", "tags", "kind", "status", "outcome", "verdict", "classification", "y",
 )  # fmt: skip
 """Names that a label often has, though other columns have them too."""
-ANSWERS = {
-    "yes", "no", "y", "n", "true", "false", "pos", "neg", "positive", "negative", "neutral", "good", "bad", "pass",
-    "fail", "passed", "failed", "accepted", "rejected", "approved", "denied", "spam", "ham",
+JUDGEMENTS = {
+    "positive", "negative", "neutral", "pos", "neg", "positiv", "negativ", "positif", "négatif", "positivo", "negativo",
+    "good", "bad", "pass", "fail", "passed", "failed", "accepted", "rejected", "approved", "denied", "spam", "ham",
 }  # fmt: skip
-"""Values of a column that answers a question about a row; other columns of few values describe where it is from."""
+"""Values of a column that judges a row."""
+UNDECIDED = {"unknown", "unverified", "unsure", "maybe", "mixed", "n/a"}
+"""What may stand among them."""
+ORIGINS = {
+    "language", "lang", "locale", "channel", "source", "platform", "device", "browser", "version", "country", "region",
+    "city", "gender", "sex", "speaker", "author", "user", "split", "fold",
+}  # fmt: skip
+"""Words in the name of a column of where a row is from."""
 SCALES = ("score", "similarity", "rating", "stars", "grade")
 """Names of labels whose numbers have an order that counts."""
 PAIRS = (
@@ -62,7 +70,9 @@ MANY_CLASSES, WORDS = 500, 6
 FEW_ROWS, SHARE, SHARE_OF_FEW = 500, 0.1, 0.2
 """Of fewer rows a larger share is taken for validation."""
 
-_NO_LABEL = ("dates", "links", "ids or codes", "the same in every row")
+_CODES = "ids or codes"
+_NO_LABEL = ("dates", "links", _CODES, "the same in every row")
+_NAME_WORDS = re.compile(r"[A-Z]?[^\W\d_A-Z]+|[A-Z]+|\d+")
 
 
 @dataclass(frozen=True)
@@ -200,10 +210,12 @@ def _proposed_label(choice: DataChoice, table: Table) -> tuple[DataChoice, dict[
         reason = {"label_column": f"not certain: {others} may be the label too"} if others else {}
         return replace(choice, label_column=order[0]), reason
     likely = {name: why for name in table.columns if name not in texts and (why := _why_a_label(table, name))}
-    flags = [name for name in table.columns if _holds_flags(table.columns[name]) and name not in texts]
-    if len(flags) >= FLAG_COLUMNS and not any(_last(name) in LABEL_WORDS for name in likely):
+    flags = [name for name in likely if holds_flags(table.columns[name])]
+    rest = [name for name in likely if name not in flags]
+    if len(flags) >= FLAG_COLUMNS and not any(any(_label_signs(table, name)[1:4]) for name in rest):
         reason = "not certain: no column is called like a label, and each of these holds 0 or 1"
-        return replace(choice, label_columns=tuple(flags)), {"label_columns": reason}
+        also = f"; the label could also be {', '.join(map(shown, rest))}" if rest else ""
+        return replace(choice, label_columns=tuple(flags)), {"label_columns": reason + also}
     if not likely:
         raise DataError(
             f"In {table.file} no column looks like a label. Its columns: {', '.join(map(shown, table.columns))}.",
@@ -230,10 +242,13 @@ def _why_a_label(table: Table, name: str) -> str | None:
         return None
     if any(isinstance(value, list | tuple) for value in present):
         return "lists"
-    if wordless(values) in _NO_LABEL:
-        return None
     different = {label_key(value) for value in present}
     few = 2 <= len(different) <= MOST_CLASSES and len(present) >= REPEATS * len(different)
+    without_words = wordless(values)
+    if without_words in _NO_LABEL and not (
+        few and without_words == _CODES
+    ):  # "P1" is a priority, if there are few
+        return None
     short = _words(values) <= WORDS and 2 <= len(different) <= MANY_CLASSES
     if few or (short and len(present) >= 10 * len(different) and not _numbers(values)):
         return f"{len(different)} values in {len(present)} rows"
@@ -243,11 +258,20 @@ def _why_a_label(table: Table, name: str) -> str | None:
     return None
 
 
-def _label_signs(table: Table, name: str) -> tuple[bool, bool, bool]:
+def _label_signs(table: Table, name: str) -> tuple[bool, ...]:
     """Signs that a column which looks like a label is the label, the strongest first."""
     values = table.columns[name]
-    answers = {label_key(value) for value in values if not is_missing(value)} <= ANSWERS
-    return _last(name) in LABEL_WORDS, answers, not _numbers(values)
+    words = _NAME_WORDS.findall(name.rpartition(".")[2])
+    words = [word.casefold() for word in words]
+    found = {label_key(value) for value in values if not is_missing(value)}
+    return (
+        not any(map(is_missing, values)),
+        _last(name) in LABEL_WORDS,
+        bool(words) and not {words[0], words[-1]}.isdisjoint((*LABEL_WORDS, *LABEL_COLUMNS)),
+        found <= JUDGEMENTS | UNDECIDED and not found <= UNDECIDED,
+        ORIGINS.isdisjoint(words),
+        holds_flags(values) or not _numbers(values),
+    )
 
 
 def _numbers(values: Sequence[Any]) -> list[float]:
@@ -255,10 +279,6 @@ def _numbers(values: Sequence[Any]) -> list[float]:
     found = [number(value) for value in values if not is_missing(value)]
     numbers = [n for n in found if n is not None and math.isfinite(n)]
     return numbers if len(numbers) == len(found) else []
-
-
-def _holds_flags(values: Sequence[Any]) -> bool:
-    return {label_key(value) for value in values if not isinstance(value, list | dict)} == {"0", "1"}
 
 
 def _kind(table: Table, label: str) -> tuple[Any, str]:

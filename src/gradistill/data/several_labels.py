@@ -160,6 +160,14 @@ def _flag(part: Any) -> float | None:
     return _TRUTH.get(str(part).strip().casefold())
 
 
+def holds_flags(values: Sequence[Any]) -> bool:
+    """Whether a column holds zeros and ones, or what is read as them, both of them and nothing else.
+
+    Example: ``holds_flags(["0", "1", 1])``
+    """
+    return {_flag(value) for value in values if not isinstance(value, list | dict)} == {0.0, 1.0}
+
+
 def flat_labels(table: Table, column: str, parts: Parts) -> Table:
     """A table whose ``column`` holds every label of every row, one a cell, so that their names can be found."""
     pairs = [
