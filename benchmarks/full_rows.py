@@ -28,8 +28,10 @@ from separation import data_of
 
 from gradistill import AuditChoice, audit
 from gradistill.auditing.methods import IntegratedGradients
+from gradistill.auditing.trained_figures import DAGGER, trained_figures
 from gradistill.bench.result_lines import read_lines, write_lines
 from gradistill.bench.results import estimate, figures_of
+from gradistill.recipe import load_recipe, shipped_methods
 from gradistill.recipe.catalogue import catalogue
 
 AUDITS = RESULTS / "suite_full_audits.jsonl"
@@ -283,7 +285,10 @@ class Comparison:
         steps = {entry.method: entry.cost for entry in catalogue()}
         for method in (CONSTANT, UNTRAINED, RANDOM_HEADS, *self.whole):
             row = {"method": shown_name(method), "step": f"{cost:.2f}" if (cost := steps.get(method)) else ""}
-            yield row | {title: shown(self.mean(title, method)) for title in (*COMPARED, "gradient × input")}
+            yield row | {
+                title: shown(self.mean(title, method)) + dagger(title, method)
+                for title in (*COMPARED, "gradient × input")
+            }
 
     def differences(self) -> Iterator[dict[str, str]]:
         """What each method has more than KD, and two more than ``coalition``, with intervals over tasks (Student's
@@ -303,7 +308,7 @@ class Comparison:
             return ""
         gain = estimate([more - less for more, less in zip(ours, theirs, strict=True)])
         half = "" if gain["low"] is None else f" ± {gain['value'] - gain['low']:.3f}"
-        return f"{gain['value']:+.3f}{half}"
+        return f"{gain['value']:+.3f}{half}{dagger(title, method)}"
 
     def tables(self, *titles: str) -> str:
         return "\n\n".join(markdown([*self.by_task(title)]) for title in titles if self.columns[title])
@@ -316,7 +321,7 @@ class Comparison:
                 yield {title: owner} | {task: shown(of[task]) for task in self.every_task}
         for method in (UNTRAINED, RANDOM_HEADS, *self.methods):
             if method in self.columns[title]:
-                yield {title: shown_name(method)} | {
+                yield {title: shown_name(method) + dagger(title, method)} | {
                     task: self.cell(title, method, task) for task in self.every_task
                 }
 
@@ -378,6 +383,18 @@ def agreement(line: Line, part: str, name: str) -> float | None:
 
 def shown(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
+
+
+def dagger(title: str, method: str) -> str:
+    """The mark of a figure that a method trains on."""
+    recipe = method.partition(",")[0]
+    if title not in (*MEASURED, *AUDITED) or recipe not in shipped_methods():
+        return ""
+    (figure, *_), by = MEASURED.get(title, ("",)), "gradient_x_input"
+    if title in AUDITED:
+        figure, baseline = AUDITED[title]
+        by = "integrated_gradients" if baseline else by
+    return f" {DAGGER}" if figure in trained_figures(load_recipe(recipe), by) else ""
 
 
 def shown_name(method: str) -> str:

@@ -368,7 +368,7 @@ def variant_ranks(found: Sequence[Mapping[str, Any]], tasks: Sequence[str]) -> l
         if ranks:
             rows.append({
                 "words that stay, form, copies, target": name,
-                "rank correlation with the headline, lowest of the tasks": f"{np.mean(ranks):.3f}, {min(ranks):.3f}",
+                "rank correlation with the headline: mean, lowest": f"{np.mean(ranks):.3f}, {min(ranks):.3f}",
                 "random head": _range(cut), "trained students": _range(trained),
             })  # fmt: skip
     return rows
