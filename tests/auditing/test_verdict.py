@@ -80,13 +80,15 @@ def test_a_value_and_its_interval_are_compared(
 @pytest.mark.parametrize(
     ("n", "high", "outcome", "reason"),
     [
-        (20, 0.8, "fail", "0.40, below 0.50"),
-        (5, 0.8, "warn", "0.40, below 0.50, on 5 examples only"),
+        (30, 0.6, "warn", "0.40, below 0.50, but its interval reaches 0.60"),
+        (30, 0.49, "fail", "0.40, below 0.50"),
+        (30, None, "fail", "0.40, below 0.50"),
+        (5, 0.8, "warn", "0.40, below 0.50, but its interval reaches 0.80, on 5 examples only"),
         (5, 0.45, "fail", "0.40, below 0.50"),
         (1, None, "warn", "0.40, below 0.50, on 1 examples only"),
     ],
 )
-def test_few_examples_fail_only_where_the_whole_interval_is_below(
+def test_a_figure_fails_only_where_its_whole_interval_is_below(
     n: int, high: float | None, outcome: str, reason: str
 ) -> None:
     flips = {"value": 0.4, "low": None if high is None else 0.1, "high": high, "n": n}
@@ -101,6 +103,8 @@ def test_response_is_judged_by_its_gain_over_the_floor() -> None:
     assert checks(high_floor)["response"]["outcome"] == "warn"
     assert checks(high_floor)["response"]["limit"] == limit.warn
     assert checks(of(student(loyalty={"response": figure(0.75, 0.7)})))["response"]["outcome"] == "pass"
+    nothing_left = checks(of(student(loyalty={"response": figure(0.5, 0.4, floor=1.0)})))["response"]
+    assert (nothing_left["outcome"], nothing_left["reason"]) == ("warn", "not defined on these rows")
     missing = checks(of(student(loyalty={"response": None})))["response"]
     assert (missing["outcome"], missing["reason"]) == ("warn", "not measured")
 

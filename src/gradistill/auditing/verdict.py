@@ -191,7 +191,8 @@ def _checked(limit: Limit, figure: Mapping[str, Any] | None) -> dict[str, Any] |
     sign = 1 if limit.more else -1
     few = (figure.get("n") or MIN_ROWS) < MIN_ROWS
     under = limit.fail is not None and sign * value < sign * limit.fail
-    failed = limit.fail is not None and under and not (few and (high is None or high >= limit.fail))
+    may_be_above = few if high is None else limit.fail is not None and high >= limit.fail
+    failed = under and not may_be_above
     unsure = limit.fail is not None and low is not None and low < limit.fail
     warned = sign * value < sign * limit.warn
     outcome = FAIL if failed else WARN if warned or unsure else PASS
@@ -204,6 +205,8 @@ def _checked(limit: Limit, figure: Mapping[str, Any] | None) -> dict[str, Any] |
         text += f", but its interval reaches {_number(low)}, below {_number(decisive)}"
     elif outcome != PASS:
         text += f", {beyond} {_number(limit.fail if under else decisive)}"
+    if under and not failed and high is not None:
+        text += f", but its interval reaches {_number(high)}"
     if few and outcome == WARN:
         text += f", on {figure['n']} examples only"
     text += _trained_on(figure)
@@ -223,7 +226,9 @@ def _compared(
     if limit.part == "high":
         return (None if value is None else _upper_end(figure)), None, None
     floor = figure.get("floor")
-    if limit.part == "gain" and floor is not None and floor < 1:
+    if limit.part == "gain" and floor is not None and floor >= 1:
+        return None, None, None  # nothing is left to gain
+    if limit.part == "gain" and floor is not None:
         value, low, high = (None if x is None else (x - floor) / (1 - floor) for x in (value, low, high))
     return value, low, high
 
