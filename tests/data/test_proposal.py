@@ -85,6 +85,8 @@ def test_what_is_named_is_kept() -> None:
          {"label_column": "churn"}, ("label_column", "it could also be 'signupRegion'")),
         ({"text": text, "mood": lambda k: ("calm", "cross")[k % 2], "split": lambda k: ("train", "test")[k // 2 % 2]},
          {"label_column": "mood"}, ("label_column", "it could also be 'split'")),
+        ({"text": text, "queue": lambda k: ("refund", "login")[k % 2], "agent": lambda k: f"A{k // 2 % 4}"},
+         {"label_column": "queue"}, ("label_column", "it could also be 'agent'")),
         ({"text": text, "severity": lambda k: f"P{k % 3}", "device": lambda k: ("phone", "desk")[k // 3 % 2]},
          {"label_column": "severity"}, ("label_column", "it could also be 'device'")),
         ({"text": text, "sentiment_label": lambda k: ("glad", "sad")[k % 2], "shared": lambda k: k // 2 % 2 > 0},

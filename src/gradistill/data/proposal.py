@@ -245,9 +245,8 @@ def _why_a_label(table: Table, name: str) -> str | None:
     different = {label_key(value) for value in present}
     few = 2 <= len(different) <= MOST_CLASSES and len(present) >= REPEATS * len(different)
     without_words = wordless(values)
-    if without_words in _NO_LABEL and not (
-        few and without_words == _CODES
-    ):  # "P1" is a priority, if there are few
+    few_codes = few and without_words == _CODES  # priorities such as P1
+    if without_words in _NO_LABEL and not few_codes:
         return None
     short = _words(values) <= WORDS and 2 <= len(different) <= MANY_CLASSES
     if few or (short and len(present) >= 10 * len(different) and not _numbers(values)):
@@ -261,8 +260,7 @@ def _why_a_label(table: Table, name: str) -> str | None:
 def _label_signs(table: Table, name: str) -> tuple[bool, ...]:
     """Signs that a column which looks like a label is the label, the strongest first."""
     values = table.columns[name]
-    words = _NAME_WORDS.findall(name.rpartition(".")[2])
-    words = [word.casefold() for word in words]
+    words = [word.casefold() for word in _NAME_WORDS.findall(name.rpartition(".")[2])]
     found = {label_key(value) for value in values if not is_missing(value)}
     return (
         not any(map(is_missing, values)),
@@ -270,6 +268,7 @@ def _label_signs(table: Table, name: str) -> tuple[bool, ...]:
         bool(words) and not {words[0], words[-1]}.isdisjoint((*LABEL_WORDS, *LABEL_COLUMNS)),
         found <= JUDGEMENTS | UNDECIDED and not found <= UNDECIDED,
         ORIGINS.isdisjoint(words),
+        wordless(values) != _CODES,
         holds_flags(values) or not _numbers(values),
     )
 
