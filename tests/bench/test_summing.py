@@ -165,6 +165,14 @@ def test_intervals_over_seeds_stay_in_the_range_of_the_figure_and_are_marked(tmp
     assert "‡" in bench_tables(summary(lines, [], {}, plan_of(tmp_path)))
 
 
+def test_a_student_keeps_the_marks_of_the_student_that_it_started_from(tmp_path: Path) -> None:
+    started = line("sst2", "kd", 0, 0.8)
+    started["loyalty"]["response"] = {"value": 0.9, "trained_on": ["coalition_matching"]}
+    figures = of(summary([started], [], {}, plan_of(tmp_path))["panels"][0], "kd")["figures"]
+    assert figures["response loyalty"]["trained_on"] == ["coalition_matching"]
+    assert "trained_on" not in figures["label loyalty"]
+
+
 def test_a_figure_on_which_a_method_trains_is_marked(tmp_path: Path) -> None:
     lines = [line("sst2", method, seed, 0.8) for method in ("kd", "adkd") for seed in range(2)]
     found = summary(lines, [], {}, plan_of(tmp_path))
