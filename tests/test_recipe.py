@@ -210,6 +210,7 @@ def test_a_file_that_is_no_recipe(text: str, message: str, tmp_path: Path) -> No
         ("tasks.rte.training.epochs=1", r"tasks is settled before"),
         ("training.epochs=yes", r"(?s)training\.epochs is a truth value.*a number; YAML reads yes"),
         ("student.layers=on", r"student\.layers is a truth value"),
+        ("training.max_train_rows=no", r"training\.max_train_rows is a truth value"),
         ("student.layer_map=[1,true]", r"student\.layer_map\.1 is a truth value"),
         ("objectives.soft_label.temperature=true", r"objectives\.soft_label\.temperature is a truth value"),
         ("objectives.soft_label.weight=false", r"objectives\.soft_label\.weight is a truth value"),

@@ -429,6 +429,8 @@ def refusal(
         )
     if first["type"] == "missing":
         return RecipeError(f"the {kind} lacks {path!r}", remedy=f"add {path}")
+    if isinstance(first["input"], bool) and first["type"].startswith(("greater_than", "less_than", "finite")):
+        return not_a_number(path, kind)
     # The members of a union each list what they would have taken.
     expected = dict.fromkeys(fault["msg"] for other, _, fault in found if other == own)
     shown = " or ".join(
