@@ -42,9 +42,8 @@ jaxtyping.jaxtyped = _shapes_checked
 os.fsync = lambda handle: None  # no file of a test has to survive a power cut
 if not torch.accelerator.is_available():  # each would note every seed, and the lines that led to it
     torch.cuda.manual_seed_all = torch.xpu.manual_seed_all = torch.mtia.manual_seed_all = lambda seed: None
-accelerate.utils.memory.clear_device_cache = lambda garbage_collection=False: (
-    None
-)  # which looks at every object
+# After each training, it looks at every object there is.
+accelerate.utils.memory.clear_device_cache = lambda garbage_collection=False: None
 transformers.logging.set_verbosity_error()
 torch.set_num_threads(1)
 settings.register_profile("any machine", deadline=None, max_examples=30)  # a busy one is slow, not wrong

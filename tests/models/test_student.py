@@ -27,7 +27,8 @@ BLOCK = re.compile(r"(.*?\.(?:layers?|h)\.)(\d+)(\..*)")
 LAYER_TYPES = ["sliding_attention", "full_attention", "full_attention"]
 WINDOW = {"qwen3": {"use_sliding_window": True, "sliding_window": 4}}
 
-every_family = pytest.mark.parametrize("family", [name for name in FAMILIES if name != "funnel"])
+OF_LAYERS = [name for name in FAMILIES if name != "funnel"]
+every_family = pytest.mark.parametrize("family", OF_LAYERS)
 
 
 def in_the_teacher(key: str, taken: tuple[int, ...]) -> str:
@@ -52,12 +53,7 @@ MAPS: list[tuple[LayerMap, tuple[int, ...]]] = [
 
 @pytest.mark.parametrize(
     ("family", "layer_map", "taken"),
-    [
-        (family, *known)
-        for family in FAMILIES
-        if family != "funnel"
-        for known in (MAPS if family == "bert" else MAPS[:2])
-    ],
+    [(family, *known) for family in OF_LAYERS for known in (MAPS if family == "bert" else MAPS[:2])],
     ids=str,
 )
 def test_a_student_holds_the_mapped_blocks_and_all_else(

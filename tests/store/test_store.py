@@ -151,6 +151,7 @@ def test_killed_at_any_moment_it_goes_on_and_ends_the_same(tmp_path: Path, forke
         assert worker.pid is not None
         os.kill(worker.pid, signal.SIGKILL)
         worker.join(60)
+        assert worker.exitcode is not None
         unfinished += not (folder / MANIFEST).exists()
         build(plan(folder), Oracle(), collate)
         assert content(folder) == whole

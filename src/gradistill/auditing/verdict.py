@@ -155,9 +155,18 @@ def _independent(figures: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any
         above = "above" if passes else "not above"
         reason = f"signed attributions {_number(value)}, from {low:z.{places}f}: {above} {least:z.{places}f}"
     why = "what a student was trained on proves little alone; under random heads these have a mean of 0"
-    return [{"name": "reasons by a figure that it was not trained on", "figure": "signed", "value": value,
-             "limit": least, "warn_limit": None, "fail_limit": None, "outcome": PASS if passes else WARN,
-             "reason": reason, "why": why}]  # fmt: skip
+    return [
+        _check(
+            "reasons by a figure that it was not trained on", "signed", PASS if passes else WARN, reason,
+            value=value, limit=least, why=why,
+        )
+    ]  # fmt: skip
+
+
+def _check(name: str, figure: str, outcome: str, reason: str, **more: Any) -> dict[str, Any]:
+    """A check that is none of ``LIMITS``; ``more`` has its value and limits, where there are some."""
+    none = dict.fromkeys(("value", "limit", "warn_limit", "fail_limit"))
+    return {"name": name, "figure": figure, **none, "outcome": outcome, "reason": reason} | more
 
 
 def _upper_end(entry: Mapping[str, Any]) -> float:
@@ -241,8 +250,8 @@ def _own_limit(name: str, figure: Mapping[str, Any] | None, limit: float) -> dic
     )
     below = f", below {limit:g}" * (outcome == FAIL)
     reason = "not measured" if value is None else shown + below + _trained_on(figure or {})
-    return {"name": f"{name} (--fail-under)", "figure": name, "value": value, "limit": limit,
-            "warn_limit": None, "fail_limit": limit, "outcome": outcome, "reason": reason}  # fmt: skip
+    limits = {"limit": limit, "fail_limit": limit}
+    return _check(f"{name} (--fail-under)", name, outcome, reason, value=value, **limits)
 
 
 def _number(value: float | int | None) -> str:
@@ -295,7 +304,8 @@ def _data_checks(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
     if isinstance(texts, Mapping) and texts.get("rows"):
         measured["cut"] = {"value": texts["cut"] / texts["rows"]}
     checks = [check for limit in DATA_LIMITS if (check := _checked(limit, measured.get(limit.figure)))]
-    doubts = [{"name": "teacher against a constant answer", "figure": "teacher", "value": None, "limit": None,
-               "warn_limit": None, "fail_limit": None, "outcome": WARN, "reason": doubt}
-              for doubt in audit.get("doubts") or []]  # fmt: skip
-    return [*checks, *doubts]
+    doubts = audit.get("doubts") or []
+    return [
+        *checks,
+        *(_check("teacher against a constant answer", "teacher", WARN, doubt) for doubt in doubts),
+    ]

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from gradistill.data.data_choice import DataChoice
 from gradistill.data.data_source import is_path, path_text
@@ -212,7 +212,8 @@ def _proposed_label(choice: DataChoice, table: Table) -> tuple[DataChoice, dict[
     likely = {name: why for name in table.columns if name not in texts and (why := _why_a_label(table, name))}
     flags = [name for name in likely if holds_flags(table.columns[name])]
     rest = [name for name in likely if name not in flags]
-    if len(flags) >= FLAG_COLUMNS and not any(any(_label_signs(table, name)[1:4]) for name in rest):
+    signs = {name: _label_signs(table, name) for name in likely}
+    if len(flags) >= FLAG_COLUMNS and not any(signs[name].is_a_labels for name in rest):
         reason = "not certain: no column is called like a label, and each of these holds 0 or 1"
         also = f"; the label could also be {', '.join(map(shown, rest))}" if rest else ""
         return replace(choice, label_columns=tuple(flags)), {"label_columns": reason + also}
@@ -223,7 +224,7 @@ def _proposed_label(choice: DataChoice, table: Table) -> tuple[DataChoice, dict[
             remedy="name the label's column with --label-column (label_column= in Python)",
         )
     names = list(likely)
-    best = max(names, key=lambda name: (*_label_signs(table, name), names.index(name)))
+    best = max(names, key=lambda name: (signs[name], names.index(name)))
     others = ", ".join(shown(name) for name in names if name != best)
     also = f"; it could also be {others}" if others else ""
     reason = f"not certain: no column is called like a label, and this one has {likely[best]}{also}"
@@ -257,19 +258,35 @@ def _why_a_label(table: Table, name: str) -> str | None:
     return None
 
 
-def _label_signs(table: Table, name: str) -> tuple[bool, ...]:
+class _Signs(NamedTuple):
     """Signs that a column which looks like a label is the label, the strongest first."""
+
+    complete: bool
+    called_label: bool
+    partly_called: bool
+    judges: bool
+    no_origin: bool
+    no_codes: bool
+    no_numbers: bool
+
+    @property
+    def is_a_labels(self) -> bool:
+        """Whether its name or its values are those of a label."""
+        return self.called_label or self.partly_called or self.judges
+
+
+def _label_signs(table: Table, name: str) -> _Signs:
     values = table.columns[name]
     words = [word.casefold() for word in _NAME_WORDS.findall(name.rpartition(".")[2])]
     found = {label_key(value) for value in values if not is_missing(value)}
-    return (
-        not any(map(is_missing, values)),
-        _last(name) in LABEL_WORDS,
-        bool(words) and not {words[0], words[-1]}.isdisjoint((*LABEL_WORDS, *LABEL_COLUMNS)),
-        found <= JUDGEMENTS | UNDECIDED and not found <= UNDECIDED,
-        ORIGINS.isdisjoint(words),
-        wordless(values) != _CODES,
-        holds_flags(values) or not _numbers(values),
+    return _Signs(
+        complete=not any(map(is_missing, values)),
+        called_label=_last(name) in LABEL_WORDS,
+        partly_called=not {*words[:1], *words[-1:]}.isdisjoint((*LABEL_WORDS, *LABEL_COLUMNS)),
+        judges=found <= JUDGEMENTS | UNDECIDED and not found <= UNDECIDED,
+        no_origin=ORIGINS.isdisjoint(words),
+        no_codes=wordless(values) != _CODES,
+        no_numbers=holds_flags(values) or not _numbers(values),
     )
 
 
