@@ -18,6 +18,7 @@ import argparse
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from measuring import PAGE, RESULTS, YARDSTICK, markdown, publish
 from separation import data_of
 
 from gradistill import AuditChoice, audit
-from gradistill.auditing.methods import IntegratedGradients
+from gradistill.auditing.methods import GradientXInput, IntegratedGradients
 from gradistill.auditing.trained_figures import DAGGER, trained_figures
 from gradistill.bench.result_lines import read_lines, write_lines
 from gradistill.bench.results import estimate, figures_of
@@ -202,29 +203,26 @@ def show() -> None:
     variants = Comparison([line for line in rows if line["seed"] == 0], [])
     base, depth = Comparison(lines_of("suite_base"), []), Comparison(by_depth(), [])
     teachers, dropout = Comparison(by_teacher(), []), Comparison(lines_of("suite_dropout"), [])
-    parts = {
-        "lines": found,
-        "few": few,
-        "variants": variants,
-        "base": base,
-        "depth": depth,
-        "teachers": teachers,
-        "dropout": dropout,
-    }
-    of = {name: len(part.lines) for name, part in parts.items()} | {"audits": len(audits())}
+    shared = ("metric", "labels", "response")
     tables = [
-        ("suite_full", OVERVIEW, markdown([*found.over_tasks()])),
-        ("suite_full_tasks", DETAILS, found.tables("metric", "labels", "response", *AUDITED_HERE)),
-        ("suite_full_gains", DETAILS, markdown([*found.differences()])),
-        ("suite_rows", DETAILS, few.tables("metric", "labels", "response")),
-        ("suite_rows_variants", DETAILS, variants.tables("metric", "labels", "response")),
-        ("suite_depth", DETAILS, depth.tables("metric", "labels", "response")),
-        ("suite_base", DETAILS, base.tables("metric", "labels", "response", "gradient × input")),
-        ("weak_teacher", DETAILS, teachers.tables("metric", "labels", "response")),
-        ("suite_dropout", DETAILS, dropout.tables("metric", "labels", "response")),
-        ("suite_full_paths", YARDSTICK, found.tables("Integrated Gradients", "from masks", "from zero")),
+        ("suite_full", OVERVIEW, found, markdown([*found.over_tasks()])),
+        ("suite_full_tasks", DETAILS, found, found.tables(*shared, *AUDITED_HERE)),
+        ("suite_full_gains", DETAILS, found, markdown([*found.differences()])),
+        ("suite_rows", DETAILS, few, few.tables(*shared)),
+        ("suite_rows_variants", DETAILS, variants, variants.tables(*shared)),
+        ("suite_depth", DETAILS, depth, depth.tables(*shared)),
+        ("suite_base", DETAILS, base, base.tables(*shared, "gradient × input")),
+        ("weak_teacher", DETAILS, teachers, teachers.tables(*shared)),
+        ("suite_dropout", DETAILS, dropout, dropout.tables(*shared)),
+        (
+            "suite_full_paths",
+            YARDSTICK,
+            found,
+            found.tables("Integrated Gradients", "from masks", "from zero"),
+        ),
     ]
-    for name, page, text in tables:
+    for name, page, part, text in tables:
+        of = {"lines": len(part.lines), "audits": len(part.audited)}
         publish(name, text, of, command="python benchmarks/full_rows.py show", page=page)
 
 
@@ -387,14 +385,17 @@ def shown(value: float | None) -> str:
 
 def dagger(title: str, method: str) -> str:
     """The mark of a figure that a method trains on."""
-    recipe = method.partition(",")[0]
-    if title not in (*MEASURED, *AUDITED) or recipe not in shipped_methods():
-        return ""
-    (figure, *_), by = MEASURED.get(title, ("",)), "gradient_x_input"
     if title in AUDITED:
-        figure, baseline = AUDITED[title]
-        by = "integrated_gradients" if baseline else by
-    return f" {DAGGER}" if figure in trained_figures(load_recipe(recipe), by) else ""
+        figure, maps_by = AUDITED[title][0], IntegratedGradients.name
+    else:
+        figure, maps_by = MEASURED.get(title, ("",))[0], GradientXInput.name
+    recipe = method.partition(",")[0]
+    return f" {DAGGER}" if recipe in shipped_methods() and figure in trained_on(recipe, maps_by) else ""
+
+
+@cache
+def trained_on(recipe: str, maps_by: str) -> Mapping[str, list[str]]:
+    return trained_figures(load_recipe(recipe), maps_by)
 
 
 def shown_name(method: str) -> str:
