@@ -139,6 +139,16 @@ def test_a_response_that_a_student_was_trained_on_needs_an_independent_figure(
     assert found["assessment"]["outcome"] == outcome
 
 
+def test_gradient_x_input_that_sees_no_agreement_names_what_may_see_more() -> None:
+    response = figure(0.8, 0.7, floor=0.1, **OF_COPIES)
+    one = student(loyalty={"response": response, "signed": figure(0.03, -0.08)})
+    reasons = [
+        checks(of(one, attribution={"method": method}))["signed"]["reason"]
+        for method in ("gradient_x_input", "integrated_gradients")
+    ]
+    assert reasons[0] == f"{reasons[1]}; --attribution integrated_gradients --baseline tokens may see more"
+
+
 def test_an_independent_figure_is_asked_for_only_where_there_are_attributions() -> None:
     response = figure(0.8, 0.7, floor=0.1, **OF_COPIES)
     assert "signed" not in checks(of(student(loyalty={"response": response})))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gradistill.auditing.figure_titles import title_of
+from gradistill.auditing.methods.gradient_x_input import GradientXInput
 from gradistill.auditing.per_example import flat
 from gradistill.auditing.slices import MIN_ROWS, ranked
 from gradistill.auditing.trained_figures import DAGGER, TRAINED_ON
@@ -85,7 +86,8 @@ def judged(audit: Mapping[str, Any], limits: Mapping[str, float]) -> dict[str, A
 
     Example: ``judged(audit, {})["assessment"]["outcome"]``
     """
-    students = [{**s, "assessment": _of_student(s, limits)} for s in audit.get("students") or []]
+    method = (audit.get("attribution") or {}).get("method")
+    students = [{**s, "assessment": _of_student(s, limits, method)} for s in audit.get("students") or []]
     checks = _data_checks(audit)
     outcome = worst([*checks, *(student["assessment"] for student in students)])
     assessment = {"outcome": outcome, "checks": checks, "notes": []}
@@ -100,7 +102,9 @@ def worst(parts: Sequence[Mapping[str, Any]]) -> str:
     return max((str(part["outcome"]) for part in parts), key=OUTCOMES.index, default=PASS)
 
 
-def _of_student(student: Mapping[str, Any], limits: Mapping[str, float]) -> dict[str, Any]:
+def _of_student(
+    student: Mapping[str, Any], limits: Mapping[str, float], method: str | None
+) -> dict[str, Any]:
     figures = {n: f for n, f in flat(student.get("figures") or {}).items() if isinstance(f, Mapping)}
     measured = figures | _derived(student)
     if "span" in figures:
@@ -114,7 +118,7 @@ def _of_student(student: Mapping[str, Any], limits: Mapping[str, float]) -> dict
         for check in [_checked(limit, measured.get(limit.figure))]
         if check
     ]
-    checks += _independent(figures)
+    checks += _independent(figures, method)
     checks += [_own_limit(name, figures.get(name), limit) for name, limit in limits.items()]
     return {"outcome": worst(checks), "checks": checks, "notes": _notes(student, figures)}
 
@@ -136,7 +140,7 @@ def _derived(student: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return found
 
 
-def _independent(figures: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _independent(figures: Mapping[str, Mapping[str, Any]], method: str | None) -> list[dict[str, Any]]:
     """The check of a student whose response loyalty it was trained on: do signed attributions agree with the teacher's
     as well, beyond those under random heads? None of a student without attributions, as an ONNX model is."""
     if not (figures.get("response", {}).get(TRAINED_ON) and figures.keys() & {"saliency", "signed"}):
@@ -154,6 +158,8 @@ def _independent(figures: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any
         places = next((n for n in range(2, 12) if low == least or round(low, n) != round(least, n)), 12)
         above = "above" if passes else "not above"
         reason = f"signed attributions {_number(value)}, from {low:z.{places}f}: {above} {least:z.{places}f}"
+        if not passes and method == GradientXInput.name:
+            reason += "; --attribution integrated_gradients --baseline tokens may see more"
     why = "what a student was trained on proves little alone; under random heads these have a mean of 0"
     return [
         _check(

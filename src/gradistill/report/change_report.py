@@ -49,12 +49,18 @@ def verdict_view(audit: Mapping[str, Any]) -> dict[str, Any] | None:
         for name, student in zip(student_names(audit), students_of(audit), strict=True)
     ]
     outcome = str(own["outcome"])
+    data = [_check(check) for check in own.get("checks") or []]
     return {
         "outcome": outcome,
         "sentence": OUTCOMES[outcome] + _counted(students),
         "students": students,
-        "data": [_check(check) for check in own.get("checks") or []],
+        "data": data,
+        "open": [*(check for student in students for check in student["open"]), *_open(data)],
     }
+
+
+def _open(checks: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [check for check in checks if check["outcome"] != "pass"]
 
 
 def _counted(students: Sequence[Mapping[str, Any]]) -> str:
@@ -79,7 +85,7 @@ def _assessed(name: str, student: Mapping[str, Any]) -> dict[str, Any]:
         "outcome": str(found.get("outcome") or "warn"),
         "sentence": public_name(str(student.get("verdict") or "")),
         "checks": checks,
-        "open": [check for check in checks if check["outcome"] != "pass"],
+        "open": _open(checks),
         "notes": list(found.get("notes") or []),
     }
 

@@ -1,0 +1,19 @@
+"""The page of a project, from the files of its stages."""
+
+from __future__ import annotations
+
+from html import escape
+
+from gradistill.report.project_page import project_page
+from report.audits import assessed
+
+
+def test_a_project_names_the_checks_that_do_not_pass() -> None:
+    audit = assessed()
+    checks = [check for part in (audit, *audit["students"]) for check in part["assessment"]["checks"]]
+    missed = [escape(check["reason"]) for check in checks if check["outcome"] != "pass"]
+    assert missed
+    found = {"audit": audit, "teacher": {}, "student": {"loyalty": {}}, "stages": {}}
+    page = project_page(found, "tickets", [], {})
+    head = page[: page.index("<main>")].replace("&#39;", "&#x27;")
+    assert all(head.count(reason) == 1 for reason in missed)
