@@ -46,7 +46,7 @@ WORDS = AuditChoice(
     floor_rows=0,
     examples=10,
 )
-PATHS = replace(WORDS, max_rows=60, response_rows=0, shapley_rows=0, floor_rows=20)
+PATHS = replace(WORDS, max_rows=60, response_rows=0, shapley_rows=0, expected_gradients_rows=0, floor_rows=20)
 STEPS, BASELINES = 24, ("tokens", "mask", "zero")
 """Of Integrated Gradients."""
 LAYERS = {

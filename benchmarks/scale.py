@@ -41,6 +41,7 @@ AUDITED = [
     "--perturbed-rows=20",
     "--response-rows=10",
     "--shapley-rows=0",
+    "--expected-gradients-rows=0",
     "--floor-rows=50",
 ]
 PAGE = Path(__file__).parents[1] / "docs" / "several_machines.md"

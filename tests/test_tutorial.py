@@ -19,7 +19,8 @@ PAGE = ROOT / "docs" / "tutorial_csv.md"
 SHORTER = {
     "finetune": "--set training.epochs=1",
     "distill": "--set training.epochs=1 --set objectives.coalition_matching.sets=1",
-    "audit": "--response-rows 3 --shapley-rows 1 --faithfulness-rows 0 --perturbed-rows 0 --floor-rows 4",
+    "audit": "--response-rows 3 --shapley-rows 1 --expected-gradients-rows 1 --faithfulness-rows 0 "
+    "--perturbed-rows 0 --floor-rows 4",
     "export": "--no-timing",
 }
 

@@ -269,17 +269,21 @@ def test_a_baseline_that_cannot_be_is_refused() -> None:
                 method("integrated_gradients", baseline=baseline)(explained_pass(probed, some.batch))
 
 
-def test_no_more_paths_start_than_there_are_steps() -> None:
+def test_paths_from_tokens_share_the_steps_and_have_8_nodes_where_there_are_so_many() -> None:
     rows, pool = rows_of((8,)), Collator(tokenizer(WORDS), token_pool=torch.tensor([7, 11]))
     model = model_of()
     with frozen_eval(model):
         probed = ProbedModel.of(model)
         (some,) = row_batches(rows, pool, probed.device, tokens_at_once=4096, draws=True)
-        for steps, nodes in ((1, 1), (4, 4), (15, 12)):
+        for steps, nodes in ((1, 1), (4, 4), (15, 15), (17, 16), (24, 24), (50, 48)):
             found = IntegratedGradients(steps, baseline="tokens").attributions(
                 explained_pass(probed, some.batch)
             )
             assert found.nodes.tolist() == [nodes]
+    paths = {
+        steps: IntegratedGradients(steps, baseline="tokens")._paths for steps in (1, 15, 17, 24, 50, 500)
+    }
+    assert paths == {1: 1, 15: 1, 17: 2, 24: 3, 50: 6, 500: 6}
 
 
 def test_tokens_are_drawn_from_those_of_the_collator_or_else_of_the_rows() -> None:

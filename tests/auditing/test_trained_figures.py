@@ -77,6 +77,17 @@ def test_maps_count_where_the_method_of_the_audit_is_what_was_trained_on(
     assert ({*MAP_FIGURES} <= {*trained(method, *changes, maps_by=maps_by)}) is maps
 
 
+@pytest.mark.parametrize("maps_by", [PATH, GRADIENT, "occlusion"])
+def test_expected_gradients_count_where_whole_paths_were_trained_on(maps_by: str) -> None:
+    for method, changes, counts in (
+        ("adkd", (), False),
+        ("adkd", ("objectives.attribution_map.steps=4",), True),
+        ("rationale", (), False),
+        ("coalition_minilm", (), False),
+    ):
+        assert ("expected_gradients" in trained(method, *changes, maps_by=maps_by)) is counts, method
+
+
 def test_a_figure_names_all_that_train_on_it() -> None:
     assert trained("coalition_rationale")["response"] == ["coalition_matching"]
     assert trained("coalition_rationale")["saliency"] == ["rationale"]

@@ -113,7 +113,7 @@ OF_COPIES = {"trained_on": ["coalition_matching"]}
 
 
 @pytest.mark.parametrize(
-    ("signed", "outcome", "reason"),
+    ("expected", "outcome", "reason"),
     [
         (figure(0.2, 0.1, floor=0.02), "pass", "0.20, from 0.10: above 0.02"),
         (figure(0.2, 0.1), "pass", "0.20, from 0.10: above 0.00"),
@@ -126,33 +126,37 @@ OF_COPIES = {"trained_on": ["coalition_matching"]}
         (figure(0.9, 0.8, trained_on=["rationale"]), "warn", "were trained on too; --attribution takes another method"),
         (figure(None), "warn", "have no value on these rows"),
         (figure(0.3, n=1), "warn", "have no interval on these rows"),
-        (None, "warn", "are not known by this attribution method; --attribution takes another method"),
+        (None, "warn", "were not measured; --expected-gradients-rows sets how many rows they take"),
     ],
 )  # fmt: skip
 def test_a_response_that_a_student_was_trained_on_needs_an_independent_figure(
-    signed: dict[str, Any] | None, outcome: str, reason: str
+    expected: dict[str, Any] | None, outcome: str, reason: str
 ) -> None:
     response = figure(0.8, 0.7, floor=0.1, **OF_COPIES)
-    found = of(student(loyalty={"response": response, "saliency": figure(0.8, 0.7), "signed": signed}))
-    check = checks(found)["signed"]
-    assert (check["outcome"], check["reason"]) == (outcome, f"signed attributions {reason}")
+    loyalty = {"response": response, "saliency": figure(0.8, 0.7), "expected_gradients": expected}
+    found = of(student(loyalty=loyalty))
+    check = checks(found)["expected_gradients"]
+    assert (check["outcome"], check["reason"]) == (outcome, f"expected gradients {reason}")
     assert found["assessment"]["outcome"] == outcome
 
 
-def test_gradient_x_input_that_sees_no_agreement_names_what_may_see_more() -> None:
+@pytest.mark.parametrize("missing", [None, figure(0.9, 0.8, trained_on=["attribution_map"])])
+def test_signed_attributions_stand_in_for_expected_gradients_that_were_trained_on_or_left_out(
+    missing: dict[str, Any] | None,
+) -> None:
     response = figure(0.8, 0.7, floor=0.1, **OF_COPIES)
-    one = student(loyalty={"response": response, "signed": figure(0.03, -0.08)})
-    reasons = [
-        checks(of(one, attribution={"method": method}))["signed"]["reason"]
-        for method in ("gradient_x_input", "integrated_gradients")
-    ]
-    assert reasons[0] == f"{reasons[1]}; --attribution integrated_gradients --baseline tokens may see more"
+    loyalty = {"response": response, "expected_gradients": missing, "signed": figure(0.2, 0.1)}
+    check = checks(of(student(loyalty=loyalty)))["signed"]
+    assert (check["outcome"], check["reason"]) == ("pass", "signed attributions 0.20, from 0.10: above 0.00")
 
 
 def test_an_independent_figure_is_asked_for_only_where_there_are_attributions() -> None:
     response = figure(0.8, 0.7, floor=0.1, **OF_COPIES)
-    assert "signed" not in checks(of(student(loyalty={"response": response})))
-    assert "signed" not in checks(of(student(loyalty={"signed": figure(0.0, -0.1)})))
+    for loyalty in (
+        {"response": response},
+        {"signed": figure(0.0, -0.1), "expected_gradients": figure(0.0, -0.1)},
+    ):
+        assert not checks(of(student(loyalty=loyalty))).keys() & {"expected_gradients", "signed"}
 
 
 def test_a_class_is_judged_by_the_upper_end_of_its_interval_and_from_20_rows_on() -> None:

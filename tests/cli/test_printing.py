@@ -245,6 +245,7 @@ def test_commands_run_in_an_ascii_terminal(small: Any, tmp_path: Path) -> None:
         ("explain", "--model", "./größe日本", "fine"),
         ("audit", "--teacher", teacher, "--student", teacher, *data, "--output", str(tmp_path / "audit"),
          "--faithfulness-rows", "0", "--perturbed-rows", "2", "--response-rows", "0", "--shapley-rows", "0",
+         "--expected-gradients-rows", "0",
          "--floor-rows", "0", "--max-rows", "4"),
     )  # fmt: skip
     program = f"""

@@ -29,7 +29,14 @@ from gradistill.recipe import load_recipe
 from small import WORDS, write_table
 from wordpiece import tokenizer
 
-FEW = AuditChoice(faithfulness_rows=4, perturbed_rows=4, response_rows=0, shapley_rows=0, floor_rows=4)
+FEW = AuditChoice(
+    faithfulness_rows=4,
+    perturbed_rows=4,
+    response_rows=0,
+    shapley_rows=0,
+    expected_gradients_rows=0,
+    floor_rows=4,
+)
 QUICK = replace(FEW, faithfulness_rows=0, perturbed_rows=0, response_rows=60, shapley_rows=4)
 
 
@@ -55,6 +62,32 @@ def test_a_model_is_wholly_loyal_to_itself(kind: str, small: Any, tmp_path: Path
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
         ".gradistill.json", "audit.html", "audit.json", "audit.md", "examples.jsonl",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["two", "three", "score"])
+def test_expected_gradients_are_the_signed_agreement_along_paths_from_tokens(
+    kind: str, small: Any, tmp_path: Path
+) -> None:
+    teacher, student = str(small.teachers[kind]), tmp_path / "student"
+    small.distilled("kd", kind, student, "student.layers=1")
+    of_paths = method("integrated_gradients", steps=24, baseline="tokens")
+    choice = replace(FEW, max_rows=6, faithfulness_rows=0, perturbed_rows=0, floor_rows=6)
+    along = figures(
+        audit(teacher, [str(student)], small.choice(kind), tmp_path / "a", replace(choice, method=of_paths))
+    )
+    found = audit(
+        teacher, [teacher, str(student)], small.choice(kind), tmp_path / "b",
+        replace(choice, expected_gradients_rows=6, reference=str(student)),
+    )  # fmt: skip
+    itself, other = (figures(found, k)["expected_gradients"] for k in (0, 1))
+    assert (itself["value"], itself["n"]) == (pytest.approx(1), 6)
+    assert other["value"] == pytest.approx(along["signed"]["value"])
+    assert other["reference"]["value"] == other["value"]
+    assert "expected_gradients" not in along
+    if kind != "three":  # a head and its negative turn each other's log-odds of two labels around
+        assert itself["floor"] == pytest.approx(0, abs=1e-6)
+    compared = {entry["figure"] for entry in found["comparisons"]}
+    assert "expected_gradients" in compared
 
 
 def test_depth_and_width_may_differ(small: Any, tmp_path: Path) -> None:
@@ -181,7 +214,7 @@ def test_limits_end_the_command_with_1(bait: tuple[Path, Path], small: Any, tmp_
     command = [
         "audit", "--teacher", str(small.teachers["two"]), "--student", str(bait[0]), "--data", str(bait[1]),
         "--label-column", "label", "--faithfulness-rows", "0", "--perturbed-rows", "0", "--response-rows", "0",
-        "--shapley-rows", "0",
+        "--shapley-rows", "0", "--expected-gradients-rows", "0",
     ]  # fmt: skip
     passed = CliRunner().invoke(
         app, [*command, "--output", str(tmp_path / "a"), "--fail-under", "label_loyalty=0.4"]

@@ -16,7 +16,14 @@ from gradistill.commands.audit import AuditChoice, audit
 from gradistill.errors import RecipeError
 from small import logged
 
-CHOICE = AuditChoice(faithfulness_rows=4, perturbed_rows=0, response_rows=0, shapley_rows=0, floor_rows=6)
+CHOICE = AuditChoice(
+    faithfulness_rows=4,
+    perturbed_rows=0,
+    response_rows=0,
+    shapley_rows=0,
+    expected_gradients_rows=0,
+    floor_rows=6,
+)
 
 
 def figures(found: dict[str, Any]) -> dict[str, Any]:
@@ -56,7 +63,8 @@ def test_the_command_takes_the_width_of_the_search(small: Any, tmp_path: Path) -
     command = [
         "audit", "--teacher", str(small.teachers["two"]), "--student", str(small.teachers["two"]), "--data",
         str(small.tables["two"]), "--label-column", "label", "--text-columns", "text", "--response-rows", "0",
-        "--shapley-rows", "0", "--floor-rows", "0", "--perturbed-rows", "0", "--beam", "2", "--map-checks",
+        "--shapley-rows", "0", "--expected-gradients-rows", "0",
+        "--floor-rows", "0", "--perturbed-rows", "0", "--beam", "2", "--map-checks",
         "--output", str(tmp_path / "out"),
     ]  # fmt: skip
     done = CliRunner().invoke(app, command)

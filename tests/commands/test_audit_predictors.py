@@ -34,7 +34,13 @@ from small import SPECIAL, WORDS, logged, write_table
 from wordpiece import tokenizer
 
 CHOICE = AuditChoice(
-    faithfulness_rows=3, perturbed_rows=3, response_rows=4, shapley_rows=2, shapley_pairs=1, floor_rows=4
+    faithfulness_rows=3,
+    perturbed_rows=3,
+    response_rows=4,
+    shapley_rows=2,
+    shapley_pairs=1,
+    expected_gradients_rows=2,
+    floor_rows=4,
 )
 
 
@@ -65,7 +71,15 @@ def test_an_onnx_student_is_as_loyal_as_its_original(small: Any, tmp_path: Path)
     with logged([]) as lines:
         found = audit(source, [source, str(turned)], small.choice("three"), tmp_path / "out", CHOICE)
     itself, onnx = figures(found), figures(found, 1)
-    maps = {"saliency", "top_k_overlap", "cosine", "kendall_tau", "signed", "signed_top"}
+    maps = {
+        "saliency",
+        "top_k_overlap",
+        "cosine",
+        "kendall_tau",
+        "signed",
+        "signed_top",
+        "expected_gradients",
+    }
     assert itself.keys() - onnx.keys() == maps
     for name in ("label", "probability", "response", "response_masked", "shapley", "student_accuracy"):
         assert onnx[name]["value"] == pytest.approx(itself[name]["value"], abs=1e-3), name
@@ -263,7 +277,8 @@ def test_functions_are_named_on_the_command_line_only(
     command = [
         "audit", "--teacher", str(small.teachers["two"]), "--student", "python:length_service:predict", "--data",
         str(small.tables["two"]), "--label-column", "label", "--text-columns", "text", "--response-rows", "3",
-        "--shapley-rows", "0", "--floor-rows", "0", "--perturbed-rows", "0", "--faithfulness-rows", "0",
+        "--shapley-rows", "0", "--expected-gradients-rows", "0",
+        "--floor-rows", "0", "--perturbed-rows", "0", "--faithfulness-rows", "0",
         "--output", str(tmp_path / "out"),
     ]  # fmt: skip
     done = CliRunner().invoke(app, command)
@@ -294,7 +309,7 @@ def test_unlabelled_rows_of_a_function(small: Any, tmp_path: Path) -> None:
 def test_faithfulness_of_a_function_needs_no_other_part(small: Any, tmp_path: Path) -> None:
     """A function knows no mask: words are replaced by drawn ones, also where only faithfulness draws some."""
     source = small.teachers["two"]
-    alone = replace(CHOICE, response_rows=0, shapley_rows=0)
+    alone = replace(CHOICE, response_rows=0, shapley_rows=0, expected_gradients_rows=0)
     found = audit(str(source), [function_of(source)], small.choice("two"), tmp_path / "out", alone)
     assert figures(found)["student_comprehensiveness"]["n"]
     assert "response" not in figures(found)
@@ -308,7 +323,15 @@ def test_a_cascade_that_a_student_cannot_have_is_named(small: Any, tmp_path: Pat
     assert [bool(student["cascade"]) for student in found["students"]] == [True, False]
 
 
-FEW = replace(CHOICE, faithfulness_rows=0, perturbed_rows=0, response_rows=2, shapley_rows=0, floor_rows=0)
+FEW = replace(
+    CHOICE,
+    faithfulness_rows=0,
+    perturbed_rows=0,
+    response_rows=2,
+    shapley_rows=0,
+    expected_gradients_rows=0,
+    floor_rows=0,
+)
 
 
 @pytest.fixture(scope="module")

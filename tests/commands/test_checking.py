@@ -23,7 +23,13 @@ from gradistill.recipe import load_recipe
 from small import GOOD, logged, write_table
 
 FEW = AuditChoice(
-    faithfulness_rows=0, perturbed_rows=0, examples=2, response_rows=0, shapley_rows=0, floor_rows=0
+    faithfulness_rows=0,
+    perturbed_rows=0,
+    examples=2,
+    response_rows=0,
+    shapley_rows=0,
+    expected_gradients_rows=0,
+    floor_rows=0,
 )
 UNFLIPPED = "flips and kept labels are left out"
 WEAK = "WARNING: the teacher is no better than a constant answer"

@@ -26,7 +26,14 @@ from gradistill.store.fingerprint import of_model
 from small import logged, texts
 
 SHORT = ["training.epochs=1", "training.batch_size=8"]
-NO_FAITH = AuditChoice(faithfulness_rows=2, perturbed_rows=2, response_rows=0, shapley_rows=0, floor_rows=0)
+NO_FAITH = AuditChoice(
+    faithfulness_rows=2,
+    perturbed_rows=2,
+    response_rows=0,
+    shapley_rows=0,
+    expected_gradients_rows=0,
+    floor_rows=0,
+)
 SPLITS = {"train": texts("two", 20), "validation": texts("two", 10)}
 DATASETS = DatasetDict({split: Dataset.from_list(rows) for split, rows in SPLITS.items()})
 

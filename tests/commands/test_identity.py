@@ -83,7 +83,12 @@ def test_an_onnx_model_is_known_by_its_graph_and_its_weights(tmp_path: Path) -> 
 def test_an_audit_records_what_it_compared_and_why(small: Any, tmp_path: Path) -> None:
     teacher, data = str(small.teachers["two"]), small.choice("two")
     choice = AuditChoice(
-        faithfulness_rows=0, perturbed_rows=0, response_rows=0, shapley_rows=0, reason="It is <slow>."
+        faithfulness_rows=0,
+        perturbed_rows=0,
+        response_rows=0,
+        shapley_rows=0,
+        expected_gradients_rows=0,
+        reason="It is <slow>.",
     )
     audit(teacher, [teacher], data, tmp_path / "out", choice)
     found = json.loads((tmp_path / "out" / "audit.json").read_text())

@@ -27,7 +27,14 @@ from small import BAD, GOOD, WORDS, logged, write_table
 from wordpiece import tokenizer
 
 LONG = 48
-FEW = AuditChoice(faithfulness_rows=2, perturbed_rows=2, response_rows=0, shapley_rows=0, floor_rows=0)
+FEW = AuditChoice(
+    faithfulness_rows=2,
+    perturbed_rows=2,
+    response_rows=0,
+    shapley_rows=0,
+    expected_gradients_rows=0,
+    floor_rows=0,
+)
 
 
 @pytest.fixture(scope="module")

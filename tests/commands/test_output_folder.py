@@ -29,7 +29,12 @@ from gradistill.errors import GradistillError, RecipeError
 from gradistill.recipe import load_recipe
 
 SMALL_AUDIT = AuditChoice(
-    faithfulness_rows=2, perturbed_rows=2, response_rows=0, shapley_rows=0, floor_rows=0
+    faithfulness_rows=2,
+    perturbed_rows=2,
+    response_rows=0,
+    shapley_rows=0,
+    expected_gradients_rows=0,
+    floor_rows=0,
 )
 COMMANDS = ("distill", "pretrain", "audit", "tune", "bench", "signals", "demo")
 

@@ -123,7 +123,13 @@ def test_a_whole_project_with_an_export_that_has_no_packages(
     project: Path, small: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     quick = partial(
-        AuditChoice, faithfulness_rows=0, perturbed_rows=0, shapley_rows=0, response_rows=3, floor_rows=0
+        AuditChoice,
+        faithfulness_rows=0,
+        perturbed_rows=0,
+        shapley_rows=0,
+        expected_gradients_rows=0,
+        response_rows=3,
+        floor_rows=0,
     )
     monkeypatch.setattr(project_file, "AuditChoice", quick)
     monkeypatch.setattr(module, "_missing_packages", lambda: "an export needs <onnx>")

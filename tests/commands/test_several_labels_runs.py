@@ -140,7 +140,14 @@ def test_an_audit_has_loyalties_with_floors_and_a_table_of_labels(
 
 def test_rows_without_labels_are_audited_too(runs: Path, tmp_path: Path, audited: dict[str, Any]) -> None:
     bare = {"validation": [{"text": row["text"]} for row in rows(16, 3)]}
-    idle = AuditChoice(response_rows=0, shapley_rows=0, faithfulness_rows=0, perturbed_rows=0, floor_rows=0)
+    idle = AuditChoice(
+        response_rows=0,
+        shapley_rows=0,
+        expected_gradients_rows=0,
+        faithfulness_rows=0,
+        perturbed_rows=0,
+        floor_rows=0,
+    )
     found = audit(runs / "teacher", [runs / "kd"], bare, tmp_path / "audit", idle)
     same = [one["students"][0]["figures"]["loyalty"]["label"]["value"] for one in (found, audited)]
     assert same[0] == same[1]

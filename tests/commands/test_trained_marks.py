@@ -26,7 +26,14 @@ def test_a_student_keeps_the_marks_of_the_student_that_it_started_from(small: An
     exported = export_model(str(third), onnx, ExportChoice(timing=False), data=data, teacher=teacher)
     assert exported["loyalty"]["teacher"]["onnx"]["response"]["trained_on"] == ["coalition_matching"]
     assert "trained_on" not in exported["loyalty"]["student"]["onnx"]["response"]
-    choice = AuditChoice(faithfulness_rows=0, perturbed_rows=0, response_rows=4, shapley_rows=0, floor_rows=0)
+    choice = AuditChoice(
+        faithfulness_rows=0,
+        perturbed_rows=0,
+        response_rows=4,
+        shapley_rows=0,
+        expected_gradients_rows=0,
+        floor_rows=0,
+    )
     found = audit(teacher, [str(second), str(third), str(onnx)], data, tmp_path / "audit", choice)
     for student, runs in zip(found["students"], (1, 2, 2), strict=True):
         assert student["figures"]["loyalty"]["response"]["trained_on"] == ["coalition_matching"]
@@ -53,7 +60,14 @@ def test_an_audit_and_a_run_mark_what_the_student_was_trained_on(small: Any, tmp
     assert "response †" in shown.get()
 
     students = [*map(str, runs), [*map(str, runs)]]
-    choice = AuditChoice(faithfulness_rows=0, perturbed_rows=0, response_rows=6, shapley_rows=0, floor_rows=0)
+    choice = AuditChoice(
+        faithfulness_rows=0,
+        perturbed_rows=0,
+        response_rows=6,
+        shapley_rows=0,
+        expected_gradients_rows=0,
+        floor_rows=0,
+    )
     found = audit(teacher, students, data, tmp_path / "audit", choice)
     marks = [
         {n for part in student["figures"].values() for n, figure in part.items() if "trained_on" in figure}

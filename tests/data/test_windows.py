@@ -184,7 +184,13 @@ def test_runs_evaluate_texts_and_train_on_windows(long: Any) -> None:
 
 def test_an_audit_reads_windows_and_leaves_maps_out(long: Any, tmp_path: Path) -> None:
     few = AuditChoice(
-        faithfulness_rows=1, perturbed_rows=0, response_rows=3, shapley_rows=0, floor_rows=4, cascade=True
+        faithfulness_rows=1,
+        perturbed_rows=0,
+        response_rows=3,
+        shapley_rows=0,
+        expected_gradients_rows=0,
+        floor_rows=4,
+        cascade=True,
     )
     folder = long["folder"]
     found = audit(str(folder / "teacher"), [str(folder / "student")], long["choice"], tmp_path / "a", few)

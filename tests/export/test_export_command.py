@@ -160,7 +160,12 @@ def test_an_audit_takes_the_folder_and_the_file(
     exported: tuple[Path, Any, str], small: Any, tmp_path: Path
 ) -> None:
     parts = gradistill.AuditChoice(
-        response_rows=2, shapley_rows=0, faithfulness_rows=0, perturbed_rows=0, costs=True
+        response_rows=2,
+        shapley_rows=0,
+        expected_gradients_rows=0,
+        faithfulness_rows=0,
+        perturbed_rows=0,
+        costs=True,
     )
     students = [str(exported[0]), str(exported[0] / "onnx" / "model.onnx")]
     found = gradistill.audit(str(small.teachers["two"]), students, small.choice("two"), tmp_path / "a", parts)
@@ -319,7 +324,9 @@ def test_an_audit_compares_several_labels_with_the_graph(
 ) -> None:
     """The labels of the graph stand in another order, and its thresholds with them."""
     model, output, _ = several
-    parts = gradistill.AuditChoice(response_rows=3, shapley_rows=0, faithfulness_rows=0, perturbed_rows=0)
+    parts = gradistill.AuditChoice(
+        response_rows=3, shapley_rows=0, expected_gradients_rows=0, faithfulness_rows=0, perturbed_rows=0
+    )
     turned = shutil.copytree(output, tmp_path / "turned")
     config = json.loads((turned / "config.json").read_text())
     graph = onnx.load(turned / "onnx" / "model.onnx")

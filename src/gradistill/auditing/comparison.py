@@ -20,9 +20,9 @@ from gradistill.auditing.statistics import Estimate, bootstrap_mean
 
 FLIPS = 10_000
 COMPARED = (
-    "label", "exact_match", "probability", "response", "flips", "shapley", "saliency", "top_k_overlap",
-    "student_accuracy",
-    "student_comprehensiveness", "student_sufficiency", "student_token_f1", "student_watched_share",
+    "label", "exact_match", "probability", "response", "flips", "shapley", "expected_gradients", "saliency",
+    "top_k_overlap", "student_accuracy", "student_comprehensiveness", "student_sufficiency", "student_token_f1",
+    "student_watched_share",
 )  # fmt: skip
 """The figures that are a mean over examples. Those of words and spans of tagged rows are ratios of sums."""
 

@@ -16,13 +16,14 @@ from transformers import PreTrainedTokenizerBase
 from gradistill.auditing.faithfulness import WordScores
 from gradistill.auditing.loyalty_measures import Maps
 from gradistill.auditing.map_checks import CheckedRows, agreement_when_random, check_columns
-from gradistill.auditing.methods import Method, draws_tokens
+from gradistill.auditing.methods import IntegratedGradients, Method, draws_tokens
 from gradistill.auditing.per_example import Columns, columns_of, confidence, joined, mean_values, named_of
 from gradistill.auditing.plausibility import marked_tokens, plausibility
 from gradistill.auditing.predictions import Predictions, predict_rows
 from gradistill.auditing.predictor import ClassifierPredictor, Predictor, limits_of
 from gradistill.auditing.signed_agreement import signed_columns
 from gradistill.auditing.statistics import Estimate
+from gradistill.auditing.word_examiner import StudentWords
 from gradistill.auditing.word_maps import TokenizedText, readings, row_texts, watched_share
 from gradistill.batch import UNLABELLED
 from gradistill.data import Collator, Task, encode
@@ -37,6 +38,10 @@ BLOCK = 1000
 
 FLOOR_SEEDS = paired_seeds(4)
 """Seeds of the random heads whose mean is the floor of a figure that needs gradients: each runs the whole model."""
+
+EXPECTED_GRADIENTS = IntegratedGradients(24, baseline="tokens")
+EXPECTED_GRADIENTS_SEEDS = paired_seeds(2)
+"""Fewer heads: each runs the whole model along three paths, and a pair is enough for a mean of 0."""
 
 
 @dataclass(frozen=True)
@@ -184,15 +189,41 @@ class Examiner:
 
         The student is a PyTorch classifier.
         """
-        student = self._models[1 + k]
-        assert student.probed is not None
         teacher = self._outputs(self._models[0], rows)
-        drawn = []
+        return mean_values(list(self._randomised(self._models[1 + k], teacher, rows, parameters, seeds)))
+
+    def expected_gradients(self, rows: Dataset) -> list[StudentWords]:
+        """``expected_gradients``: agreement of signed attributions along paths from other texts (Erion et al. 2021),
+        whatever the ``method`` is. No columns where a model has no gradients, and no floors where a head is not known
+        from the rest."""
+        examiner = replace(self, method=EXPECTED_GRADIENTS)
+        teacher, students = examiner._outputs_of_all(rows)
+        found = []
+        for model, outputs in zip(examiner._models[1:], students, strict=True):
+            under = [examiner._compared(rows, teacher, outputs)]
+            if model.probed and model.predictor.has_head:
+                heads = head_parameters(model.probed.model), EXPECTED_GRADIENTS_SEEDS
+                under += examiner._randomised(model, teacher, rows, *heads)
+            own, *floors = (
+                {"expected_gradients": columns["signed"]} if "signed" in columns else {} for columns in under
+            )
+            found.append(StudentWords(own, floors))
+        return found
+
+    def _randomised(
+        self,
+        student: _Examined,
+        teacher: _Outputs,
+        rows: Dataset,
+        parameters: Mapping[str, nn.Parameter],
+        seeds: Sequence[int],
+    ) -> Iterator[Columns]:
+        """The student's columns while these of its parameters are random, by each seed."""
+        assert student.probed is not None
         for seed in seeds:
             with randomised(student.probed.model, parameters, seed):
                 outputs = self._outputs(student, rows, teacher.predictions.labels)
-                drawn.append(self._compared(rows, teacher, outputs))
-        return mean_values(drawn)
+                yield self._compared(rows, teacher, outputs)
 
     def _outputs_of_all(self, rows: Dataset) -> tuple[_Outputs, list[_Outputs]]:
         teacher = self._outputs(self._models[0], rows)

@@ -34,7 +34,7 @@ Figure = TypeVar("Figure")
 GROUPS: dict[str, tuple[str, ...]] = {
     "loyalty": (
         "label", "exact_match", "kappa", "probability", "span", "prediction", "response", "response_masked", "flips",
-        "flips_masked", "kept", "kept_masked", "shapley", "saliency",
+        "flips_masked", "kept", "kept_masked", "shapley", "expected_gradients", "saliency",
     ),
     "agreement": (
         "response_partial", "response_slope", "response_labels", "shapley_sign", "signed", "signed_top",
@@ -100,6 +100,7 @@ SIGNED = (
     "response_partial",
     "response_masked",
     "shapley",
+    "expected_gradients",
     "signed",
     "saliency",
     "cosine",

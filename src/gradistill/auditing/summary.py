@@ -60,6 +60,8 @@ MEANINGS = {
     "response_partial": "the same without what follows from how many words are replaced (partial correlation), mean",
     "response_slope": "slope of the student's changes on the teacher's when words are replaced; 1 is the same strength",
     "response_labels": "share of the texts with replaced words for which both models predict the same label",
+    "expected_gradients": "Spearman's ρ of the two models' signed attributions of words, mean; the attributions are "
+    "Integrated Gradients along paths to the text from texts of other tokens of the data (expected gradients)",
     "top_k_overlap": "share of the top fifth of the tokens that both models have in common, mean",
     "cosine": "cosine of the two models' token attributions, mean",
     "kendall_tau": "Kendall's τ-b of the two models' token attributions, mean",
@@ -103,12 +105,12 @@ class Changed:
 class Audited:
     """What was measured: everything but ``perturbations`` has one entry a student, in the order of ``names``.
 
-    ``words``: the figures on changed words, parts of several rows each. ``floors``: those of the figures that come from
-    ``columns``. ``reference``: how far a second teacher agrees with the first. ``cascade``: the figures of agreement
-    with the head random, then with the last block too, and so on. ``slices``: the values of columns of the data, one a
-    row. ``tables``: the tables of labels of each student, where they do not follow from ``columns``. ``when_random``:
-    how far the teacher's maps agree with those under random weights. ``trained``: the figures of each student that its
-    objectives train on (``trained_figures``).
+    ``words``: figures of words on few rows, with floors of their own: parts of several rows each. ``floors``: those of
+    the figures that come from ``columns``. ``reference``: how far a second teacher agrees with the first. ``cascade``:
+    the figures of agreement with the head random, then with the last block too, and so on. ``slices``: the values of
+    columns of the data, one a row. ``tables``: the tables of labels of each student, where they do not follow from
+    ``columns``. ``when_random``: how far the teacher's maps agree with those under random weights. ``trained``: the
+    figures of each student that its objectives train on (``trained_figures``).
     """
 
     names: list[str]

@@ -30,6 +30,9 @@ WORD_FIGURES = (
 MAP_FIGURES = ("saliency", "signed", "signed_top", "top_k_overlap", "cosine", "kendall_tau")
 """Figures of the two models' attributions, by the audit's method."""
 
+PATH_FIGURES = ("expected_gradients",)
+"""Figures of Integrated Gradients, whatever the audit's method is."""
+
 METHODS_OF = {
     CHANGED_WORDS: (Occlusion.name, Shapley.name),
     GRADIENTS: (GradientNorm.name, GradientXInput.name, SmoothGrad.name),
@@ -84,7 +87,7 @@ def _trained(terms: Mapping[str, Term], method: str, *, augmented: bool) -> dict
     }
     return {
         figure: owners
-        for figure in (*WORD_FIGURES, *MAP_FIGURES)
+        for figure in (*WORD_FIGURES, *PATH_FIGURES, *MAP_FIGURES)
         if (owners := [name for name, figures in by_objective.items() if figure in figures])
     }
 
@@ -131,9 +134,9 @@ def _term(name: str, fields: Any) -> Term | None:
 def _resting_on(what: str | None, method: str, steps: int = 1) -> tuple[str, ...]:
     """The figures that rest on ``what``; maps where the method rests on it too. Integrated Gradients rest on the
     gradients of a whole path, of several ``steps``."""
-    along_path = method == IntegratedGradients.name and steps > 1
-    maps = method in METHODS_OF.get(what or "", ()) or (what == GRADIENTS and along_path)
-    return WORD_FIGURES * (what == CHANGED_WORDS) + MAP_FIGURES * maps
+    along_path = what == GRADIENTS and steps > 1
+    maps = method in METHODS_OF.get(what or "", ()) or (along_path and method == IntegratedGradients.name)
+    return WORD_FIGURES * (what == CHANGED_WORDS) + PATH_FIGURES * along_path + MAP_FIGURES * maps
 
 
 def marked(figures: Mapping[str, Any], trained: Mapping[str, list[str]]) -> dict[str, Any]:

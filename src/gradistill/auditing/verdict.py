@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from gradistill.auditing.figure_titles import title_of
-from gradistill.auditing.methods.gradient_x_input import GradientXInput
 from gradistill.auditing.per_example import flat
 from gradistill.auditing.slices import MIN_ROWS, ranked
 from gradistill.auditing.trained_figures import DAGGER, TRAINED_ON
@@ -66,6 +65,10 @@ LIMITS = (
 )  # fmt: skip
 """The default limits of a student, in the order in which they are shown."""
 
+INDEPENDENT = ("expected_gradients", "signed")
+"""Figures of signed attributions: the first that a student was not trained on is asked for where its response loyalty
+is one that it was."""
+
 DATA_LIMITS = (
     Limit("overlap", "share of rows that are training rows", 0.05, None,
           "a few known rows hardly move a figure; with more it measures memory", more=False),
@@ -86,8 +89,7 @@ def judged(audit: Mapping[str, Any], limits: Mapping[str, float]) -> dict[str, A
 
     Example: ``judged(audit, {})["assessment"]["outcome"]``
     """
-    method = (audit.get("attribution") or {}).get("method")
-    students = [{**s, "assessment": _of_student(s, limits, method)} for s in audit.get("students") or []]
+    students = [{**s, "assessment": _of_student(s, limits)} for s in audit.get("students") or []]
     checks = _data_checks(audit)
     outcome = worst([*checks, *(student["assessment"] for student in students)])
     assessment = {"outcome": outcome, "checks": checks, "notes": []}
@@ -102,9 +104,7 @@ def worst(parts: Sequence[Mapping[str, Any]]) -> str:
     return max((str(part["outcome"]) for part in parts), key=OUTCOMES.index, default=PASS)
 
 
-def _of_student(
-    student: Mapping[str, Any], limits: Mapping[str, float], method: str | None
-) -> dict[str, Any]:
+def _of_student(student: Mapping[str, Any], limits: Mapping[str, float]) -> dict[str, Any]:
     figures = {n: f for n, f in flat(student.get("figures") or {}).items() if isinstance(f, Mapping)}
     measured = figures | _derived(student)
     if "span" in figures:
@@ -118,7 +118,7 @@ def _of_student(
         for check in [_checked(limit, measured.get(limit.figure))]
         if check
     ]
-    checks += _independent(figures, method)
+    checks += _independent(figures)
     checks += [_own_limit(name, figures.get(name), limit) for name, limit in limits.items()]
     return {"outcome": worst(checks), "checks": checks, "notes": _notes(student, figures)}
 
@@ -140,30 +140,31 @@ def _derived(student: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return found
 
 
-def _independent(figures: Mapping[str, Mapping[str, Any]], method: str | None) -> list[dict[str, Any]]:
+def _independent(figures: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The check of a student whose response loyalty it was trained on: do signed attributions agree with the teacher's
     as well, beyond those under random heads? None of a student without attributions, as an ONNX model is."""
-    if not (figures.get("response", {}).get(TRAINED_ON) and figures.keys() & {"saliency", "signed"}):
+    known = [name for name in INDEPENDENT if name in figures]
+    if not (figures.get("response", {}).get(TRAINED_ON) and (known or "saliency" in figures)):
         return []
-    maps = figures.get("signed", {})
-    value, low, trained = maps.get("value"), maps.get("low"), maps.get(TRAINED_ON)
-    least = max(0.0, maps.get("floor") or 0.0)
+    name = next((name for name in known if not figures[name].get(TRAINED_ON)), (*known, INDEPENDENT[0])[0])
+    figure, title = figures.get(name, {}), title_of(name)
+    value, low, trained = figure.get("value"), figure.get("low"), figure.get(TRAINED_ON)
+    least = max(0.0, figure.get("floor") or 0.0)
     passes = low is not None and low > least and not trained
-    if not maps or trained:
-        what = "were trained on too" if trained else "are not known by this attribution method"
-        reason = f"signed attributions {what}; --attribution takes another method"
+    if not known:
+        reason = f"{title} were not measured; --expected-gradients-rows sets how many rows they take"
+    elif trained:
+        reason = f"{title} were trained on too; --attribution takes another method"
     elif value is None or low is None:
-        reason = f"signed attributions have no {'value' if value is None else 'interval'} on these rows"
+        reason = f"{title} have no {'value' if value is None else 'interval'} on these rows"
     else:
         places = next((n for n in range(2, 12) if low == least or round(low, n) != round(least, n)), 12)
         above = "above" if passes else "not above"
-        reason = f"signed attributions {_number(value)}, from {low:z.{places}f}: {above} {least:z.{places}f}"
-        if not passes and method == GradientXInput.name:
-            reason += "; --attribution integrated_gradients --baseline tokens may see more"
+        reason = f"{title} {_number(value)}, from {low:z.{places}f}: {above} {least:z.{places}f}"
     why = "what a student was trained on proves little alone; under random heads these have a mean of 0"
     return [
         _check(
-            "reasons by a figure that it was not trained on", "signed", PASS if passes else WARN, reason,
+            "reasons by a figure that it was not trained on", name, PASS if passes else WARN, reason,
             value=value, limit=least, why=why,
         )
     ]  # fmt: skip

@@ -152,6 +152,14 @@ class AuditOptions(LoadingOptions):
         int,
         typer.Option("--shapley-pairs", min=1, help="Pairs of permutations for Shapley values."),
     ] = 2
+    expected_gradients_rows: Annotated[
+        int,
+        typer.Option(
+            "--expected-gradients-rows",
+            min=0,
+            help="Rows for expected gradients (24 passes with gradients a model, 3 times as many a student).",
+        ),
+    ] = 30
     floor_rows: Annotated[
         int, typer.Option("--floor-rows", min=0, help="Rows for the floors of the other figures.")
     ] = 200

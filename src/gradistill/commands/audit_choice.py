@@ -28,8 +28,8 @@ class AuditChoice:
 
     Some parts run the models many times a text. They look at so many rows, drawn by ``seed``, and 0 leaves a part out:
     ``faithfulness_rows`` (whose limits a search of width ``beam`` finds), ``perturbed_rows``, ``response_rows``
-    (response loyalty and flips), ``shapley_rows`` (Shapley values, from ``shapley_pairs`` pairs of permutations), and
-    ``floor_rows`` (the floors of the other figures).
+    (response loyalty and flips), ``shapley_rows`` (Shapley values, from ``shapley_pairs`` pairs of permutations),
+    ``expected_gradients_rows``, and ``floor_rows`` (the floors of the other figures).
 
     ``map_checks`` adds infidelity and max-sensitivity of both models' maps, on the rows for faithfulness.
 
@@ -56,6 +56,7 @@ class AuditChoice:
     response_rows: int = 60
     shapley_rows: int = 30
     shapley_pairs: int = 2
+    expected_gradients_rows: int = 30
     floor_rows: int = 200
     reference: ModelSource | PredictFunction | None = None
     costs: bool = False
@@ -68,7 +69,10 @@ class AuditChoice:
 
     def __post_init__(self) -> None:
         counts = {"max_rows": 1, "max_length": 1, "beam": 1, "shapley_pairs": 1, "examples": 0, "seed": 0}
-        parts = ("faithfulness_rows", "perturbed_rows", "response_rows", "shapley_rows", "floor_rows")
+        parts = (
+            "faithfulness_rows", "perturbed_rows", "response_rows", "shapley_rows", "expected_gradients_rows",
+            "floor_rows",
+        )  # fmt: skip
         check_one_of(self, "rationale_units", get_args(Units))
         check_whole_numbers(self, **counts, **dict.fromkeys(parts, 0))
         loyalties, others = GROUPS["loyalty"], (name for names in GROUPS.values() for name in names)

@@ -218,7 +218,8 @@ def _settings(choice: AuditChoice, models: AuditModels) -> dict[str, Any]:
         "rows for faithfulness": choice.faithfulness_rows, "beam for faithfulness": choice.beam,
         "rows for perturbations": choice.perturbed_rows,
         "rows for response loyalty and flips": choice.response_rows, "rows for Shapley values": choice.shapley_rows,
-        "pairs of permutations for Shapley values": choice.shapley_pairs, "rows for floors": choice.floor_rows,
+        "pairs of permutations for Shapley values": choice.shapley_pairs,
+        "rows for expected gradients": choice.expected_gradients_rows, "rows for floors": choice.floor_rows,
     }  # fmt: skip
     return {name: value for name, value in named.items() if value is not None}
 

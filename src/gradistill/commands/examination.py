@@ -14,7 +14,7 @@ from typing import Any
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from gradistill.auditing.evaluate import FLOOR_SEEDS, Examiner, in_blocks
+from gradistill.auditing.evaluate import EXPECTED_GRADIENTS_SEEDS, FLOOR_SEEDS, Examiner, in_blocks
 from gradistill.auditing.per_example import AGREEMENT, Columns, estimates, flat, joined, mean_values
 from gradistill.auditing.perturbations import PERTURBATIONS, perturbed
 from gradistill.auditing.predictor import OnProgress, Predictor
@@ -50,6 +50,7 @@ class AuditRows:
     floor: Dataset
     response: Dataset
     shapley: Dataset
+    expected_gradients: Dataset
     pool: list[str]
 
     @classmethod
@@ -65,7 +66,7 @@ class AuditRows:
         }  # fmt: skip
         return cls(
             splits.rows, rows, some(choice.faithfulness_rows), changed, some(choice.floor_rows),
-            some(choice.response_rows), some(choice.shapley_rows),
+            some(choice.response_rows), some(choice.shapley_rows), some(choice.expected_gradients_rows),
             word_pool(row_texts(some(POOL_ROWS), splits.task)),
         )  # fmt: skip
 
@@ -152,8 +153,8 @@ class Examination:
         )  # fmt: skip
 
     def _words(self) -> tuple[list[list[StudentWords]], list[Flip]]:
-        """The figures on changed words, for the students and behind them the reference: those of response loyalty and
-        flips over the same rows, and those of Shapley values."""
+        """The figures of words, for the students and behind them the reference: those of response loyalty and flips
+        over the same rows, those of Shapley values, and expected gradients."""
         parts, flips = [], []
         if len(self.rows.response):
             rows = self._texts(self.rows.response)
@@ -170,6 +171,10 @@ class Examination:
                 parts.append(
                     examiner.shapley(self._texts(self.rows.shapley), pairs=self.choice.shapley_pairs)
                 )
+        if rows := self.rows.expected_gradients:
+            passes = 1 + len(self.models.compared) * (1 + len(EXPECTED_GRADIENTS_SEEDS))
+            with self._part("expected gradients", len(rows) * passes) as done:
+                parts.append(self._examiner(done, self.models.every).expected_gradients(rows))
         return parts, flips
 
     def _faithfulness(self, done: OnProgress) -> list[Columns]:
@@ -221,8 +226,8 @@ class Examination:
     def _texts(self, rows: Dataset) -> TextRows:
         return TextRows(row_texts(rows, self.task), rows["index"][:])
 
-    def _examiner(self, done: OnProgress) -> Examiner:
-        models = [self.models.teacher, *self.models.students]
+    def _examiner(self, done: OnProgress, models: Sequence[AuditModel] = ()) -> Examiner:
+        models = models or [self.models.teacher, *self.models.students]
         teacher, *students = self._predictors(models, done, self.long_texts)
         return Examiner(teacher, students, self.task, self.choice.method, self.choice.watched, self.rows.pool)
 

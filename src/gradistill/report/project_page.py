@@ -27,6 +27,7 @@ HEADLINES = (
     "span",
     "flips",
     "shapley",
+    "expected_gradients",
     "label",
     "kappa",
     "probability",
