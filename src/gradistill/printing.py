@@ -301,6 +301,11 @@ def _print_traceback(kind: type[BaseException], error: BaseException, trace: Tra
     write("".join(traceback.format_exception(kind, error, trace)).rstrip("\n"), error=True, fold=False)
 
 
+def between(low: str, high: str) -> str:
+    """Two numbers with a dash; it would be misread before a minus sign."""
+    return f"{low} to {high}" if "-" in low + high else f"{low}–{high}"
+
+
 def places_below(value: float, limit: float, least: int = 3) -> int:
     """How many decimals, ``least`` or more, a value needs to be seen below a limit; ``least`` where it is not below."""
     return next(

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from gradistill.auditing import summary
+from gradistill.auditing.statistics import Estimate
 from gradistill.auditing.verdict import DATA_LIMITS, LIMITS, judged, unpredicted, worst
 
 DEFAULT = {limit.figure: limit for limit in (*LIMITS, *DATA_LIMITS)}
@@ -232,6 +234,16 @@ def test_a_regression_is_judged_by_correlation() -> None:
     found = of(student(loyalty=loyalty, by_label=[], confusion=[]))
     assert list(checks(found)) == ["prediction", "response"]
     assert found["assessment"]["outcome"] == "pass"
+
+
+def test_a_sentence_has_an_interval_below_0_without_a_dash_before_its_minus() -> None:
+    figures = {"response": Estimate(-0.001, -0.1, 0.09, 9), "expected_gradients": Estimate(0.5, 0.4, 0.6, 9)}
+    sentence = summary._verdict(figures, {})
+    assert sentence == (
+        "reacts to changed words as its teacher with r = 0.00 (-0.10 to 0.09), and attributes its predictions to "
+        "words as its teacher with ρ = 0.50 (0.40–0.60)"
+    )
+    assert "ρ" not in summary._verdict(figures, {"expected_gradients": ["attribution_map"]})
 
 
 def test_an_audit_without_figures_has_a_verdict() -> None:

@@ -88,6 +88,9 @@ def test_expected_gradients_are_the_signed_agreement_along_paths_from_tokens(
         assert itself["floor"] == pytest.approx(0, abs=1e-6)
     compared = {entry["figure"] for entry in found["comparisons"]}
     assert "expected_gradients" in compared
+    assert (
+        "attributes its predictions to words as its teacher with ρ = 1.00" in found["students"][0]["verdict"]
+    )
 
 
 def test_depth_and_width_may_differ(small: Any, tmp_path: Path) -> None:

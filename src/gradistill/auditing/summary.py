@@ -31,6 +31,7 @@ from gradistill.auditing.statistics import Estimate
 from gradistill.auditing.trained_figures import marked, united
 from gradistill.auditing.word_examiner import StudentWords
 from gradistill.data import Task
+from gradistill.printing import between
 
 SCHEMA = 4
 """Of ``audit.json``; it grows by one whenever a key changes its meaning or goes, or figures get keys of their own.
@@ -317,11 +318,17 @@ def _verdict(figures: Mapping[str, Estimate], trained: Mapping[str, Sequence[str
     if "prediction" in figures and isfinite(figures["prediction"].value):
         parts.append(f"predicts in step with its teacher (r = {figures['prediction'].value:.2f})")
     if "response" in figures:
-        response = figures["response"]
-        between = f" ({response.low:.2f}–{response.high:.2f})" if isfinite(response.low) else ""
         own = ", on which it was trained," if "response" in trained else ""
-        parts.append(f"reacts to changed words{own} as its teacher with r = {response.value:.2f}{between}")
+        parts.append(f"reacts to changed words{own} as its teacher with r = {_ranging(figures['response'])}")
+    if "expected_gradients" in figures and "expected_gradients" not in trained:
+        rho = _ranging(figures["expected_gradients"])
+        parts.append(f"attributes its predictions to words as its teacher with ρ = {rho}")
     return ", and ".join(parts) or "was not compared: its figures are not defined on these rows"
+
+
+def _ranging(figure: Estimate) -> str:
+    known = isfinite(figure.low)
+    return f"{figure.value:z.2f}" + f" ({between(f'{figure.low:z.2f}', f'{figure.high:z.2f}')})" * known
 
 
 def _whole_verdict(

@@ -7,7 +7,7 @@ from math import isfinite
 from numbers import Real
 from typing import Any
 
-from gradistill.printing import places_below
+from gradistill.printing import between, places_below
 
 
 def finite(value: Any) -> float | None:
@@ -38,11 +38,6 @@ def count(value: Any) -> str | None:
     """A count with its thousands apart, ``None`` where there is none."""
     number = finite(value)
     return None if number is None else f"{int(number):,}"
-
-
-def between(low: str, high: str) -> str:
-    """A dash beside a minus sign would be misread."""
-    return f"{low} to {high}" if "-" in low + high else f"{low}–{high}"
 
 
 def interval(figure: Mapping[str, Any]) -> str | None:
