@@ -163,9 +163,12 @@ def test_an_independent_figure_is_asked_for_only_where_there_are_attributions() 
 
 def test_a_class_is_judged_by_the_upper_end_of_its_interval_and_from_20_rows_on() -> None:
     """The worst of many classes is low by chance."""
-    lucky = of(student(by_label=[part("a", 0.7, high=0.85), part("b", 0.1, high=0.4, n=19)]))
+    one = student(by_label=[part("a", 0.7, high=0.85), part("b", 0.1, high=0.4, n=19)])
+    lucky = of(one)
     assert checks(lucky)["worst_class"]["outcome"] == "pass"
-    assert lucky["assessment"]["notes"] == ["with fewer than 20 rows not judged as the worst class: 'b' (19)"]
+    assert lucky["assessment"]["notes"] == []
+    of_all = judged({"students": [one, one]}, {})["assessment"]["notes"]
+    assert of_all == ["with fewer than 20 rows not judged as the worst class: 'b' (19)"]
     bad = checks(of(student(by_label=[part("a", 0.95), part("b", 0.3, high=0.45)])))["worst_class"]
     assert (bad["outcome"], bad["value"]) == ("fail", 0.3)
     assert "class 'b'" in bad["reason"]

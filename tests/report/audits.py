@@ -146,7 +146,11 @@ def assessed(outcomes: Sequence[str] = ("pass", "fail"), **changes: Any) -> dict
     worst = max(outcomes, key=("pass", "warn", "fail").index)
     data = {"task": "product reviews", "split": "validation", "rows": 80, "source": "reviews.csv",
             "files": [{"name": "reviews.csv", "sha256": "7c" * 32}]}  # fmt: skip
-    own = {"outcome": worst, "checks": [check("overlap", "pass", fail_limit=None)], "notes": []}
+    own = {
+        "outcome": worst,
+        "checks": [check("overlap", "pass", fail_limit=None)],
+        "notes": ["a note on all students"],
+    }
     return audit(
         students=students, failed=[], data=data, assessment=own, created="2026-01-02T03:04:05+00:00",
         reason="A text must take 15 ms.", **changes,
@@ -319,7 +323,8 @@ def hostile() -> tuple[dict[str, Any], list[dict[str, Any]]]:
         data={"task": everywhere, "split": HOSTILE[1], "rows": 3, "source": HOSTILE[2],
               "files": [{"name": HOSTILE[0], "sha256": HOSTILE[2]}]},
         reason=everywhere, created=HOSTILE[2],
-        assessment={"outcome": "fail", "checks": [check(HOSTILE[0], "fail", reason=everywhere)], "notes": []},
+        assessment={"outcome": "fail", "checks": [check(HOSTILE[0], "fail", reason=everywhere)],
+                    "notes": list(HOSTILE)},
         attribution={"method": "x", "title": HOSTILE[0], "description": everywhere},
         teacher={"name": HOSTILE[1], "layers": 1, "hidden": 1, "parameters": 1}, seconds={HOSTILE[0]: 1.0},
         calibration=[calibration(names[0], 0.1), calibration("teacher", 0.1)],

@@ -117,6 +117,7 @@ def test_the_verdict_is_a_word_and_names_what_does_not_pass() -> None:
     assert "fail At least one check fails. Of 2 students 1 passes, 1 fails." in head
     assert f"pass {LARGE} Within all limits. A note on {LARGE}" in head, "what passes is not listed"
     assert f"fail {SMALL} Within all limits. fail: Check of kappa: finding of kappa A note on {SMALL}" in head
+    assert head.count("A note on all students") == 1
     assert 'class="verdict fail"' in page
     limits = _text(page[page.index('id="limits"') :])
     assert "Check of overlap pass 0.550 above 0.8 finding of overlap why overlap has a limit" in limits

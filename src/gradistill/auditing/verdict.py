@@ -92,7 +92,7 @@ def judged(audit: Mapping[str, Any], limits: Mapping[str, float]) -> dict[str, A
     students = [{**s, "assessment": _of_student(s, limits)} for s in audit.get("students") or []]
     checks = _data_checks(audit)
     outcome = worst([*checks, *(student["assessment"] for student in students)])
-    assessment = {"outcome": outcome, "checks": checks, "notes": []}
+    assessment = {"outcome": outcome, "checks": checks, "notes": _small_classes(students)}
     return {**audit, "assessment": assessment, "students": students}
 
 
@@ -120,7 +120,7 @@ def _of_student(student: Mapping[str, Any], limits: Mapping[str, float]) -> dict
     ]
     checks += _independent(figures)
     checks += [_own_limit(name, figures.get(name), limit) for name, limit in limits.items()]
-    return {"outcome": worst(checks), "checks": checks, "notes": _notes(student, figures)}
+    return {"outcome": worst(checks), "checks": checks, "notes": _notes(figures)}
 
 
 def _derived(student: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -265,7 +265,19 @@ def _number(value: float | int | None) -> str:
     return "none" if value is None else f"{value:z.2f}" if value % 1 else f"{value:.0f}"
 
 
-def _notes(student: Mapping[str, Any], figures: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _small_classes(students: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A note on the classes that are judged for no student; there are as many rows of each for all of them."""
+    small = {
+        f"{part['label']!r} ({part['n']})": None
+        for student in students
+        for part in student.get("by_label") or []
+        if 0 < (part.get("n") or 0) < MIN_ROWS
+    }
+    few = f"with fewer than {MIN_ROWS} rows not judged as the worst class: {_listed([*small])}"
+    return [few] if small else []
+
+
+def _notes(figures: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """What a reader of the figures should know, and no limit is set on."""
     at_floor = [title_of(name) for name, figure in figures.items() if _reaches_floor(figure)]
     notes = []
@@ -279,13 +291,6 @@ def _notes(student: Mapping[str, Any], figures: Mapping[str, Mapping[str, Any]])
         notes.append(
             f"within its interval of the floor, as a student with a random head would be: {_listed(at_floor)}"
         )
-    small = [
-        f"{part['label']!r} ({part['n']})"
-        for part in student.get("by_label") or []
-        if 0 < (part.get("n") or 0) < MIN_ROWS
-    ]
-    if small:
-        notes.append(f"with fewer than {MIN_ROWS} rows not judged as the worst class: {_listed(small)}")
     return notes
 
 

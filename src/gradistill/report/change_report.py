@@ -55,6 +55,7 @@ def verdict_view(audit: Mapping[str, Any]) -> dict[str, Any] | None:
         "sentence": OUTCOMES[outcome] + _counted(students),
         "students": students,
         "data": data,
+        "notes": list(own.get("notes") or []),
         "open": [*(check for student in students for check in student["open"]), *_open(data)],
     }
 
