@@ -15,6 +15,8 @@ from gradistill.auditing.trained_figures import NOTE
 from gradistill.bench.plan import BenchPlan, read_plan
 from gradistill.bench.results import range_of, summary
 from gradistill.report.bench_page import bench_page, bench_rows, bench_tables
+from gradistill.report.bench_plots import bench_plots
+from gradistill.report.svg import Plot
 
 
 def plan_of(folder: Path) -> BenchPlan:
@@ -185,6 +187,20 @@ def test_a_figure_on_which_a_method_trains_is_marked(tmp_path: Path) -> None:
     apart = [line("sst2", "kd", 0, 0.8), line("rte", "adkd", 0, 0.8)]
     assert NOTE in bench_tables(summary(apart, [], {}, plan_of(tmp_path)))
     assert ".Where" not in bench_tables(found)
+
+
+def test_plots_mark_a_method_that_trains_on_what_they_show(tmp_path: Path) -> None:
+    def plots(trained_on: list[str]) -> list[Plot]:
+        lines = [line("sst2", method, 0, 0.8) for method in ("kd", "adkd")]
+        for one, by in zip(lines, ([], trained_on), strict=True):
+            one["loyalty"]["response"] = {"value": 0.9} | ({"trained_on": by} if by else {})
+        return bench_plots(summary(lines, [], {}, plan_of(tmp_path)))
+
+    marks = [
+        ("adkd †" in plot.svg, plot.note.endswith(f" {NOTE}.")) for plot in plots(["coalition_matching"])
+    ]
+    assert marks == [(True, True), (True, True), (False, False)]  # the last is of labels
+    assert not any("†" in f"{plot.svg} {plot.note}" for plot in plots([]))
 
 
 def test_seeds_that_agree_have_no_interval(tmp_path: Path) -> None:

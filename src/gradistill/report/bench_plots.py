@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from gradistill.auditing.trained_figures import marked_name, trained_note
 from gradistill.report.number_text import finite
 from gradistill.report.svg import COLOURS, INK, Plot, short, svg
 
@@ -44,7 +45,11 @@ def _metric_against_loyalty(panel: Mapping[str, Any], numbers: Mapping[str, int]
         (row["method"], row["figures"].get(select), row["figures"].get("response loyalty"))
         for row in panel["rows"]
     ]
-    points = [PlotPoint(name, numbers[name], _spread(x), _spread(y)) for name, x, y in found if x and y]
+    points = [
+        PlotPoint(marked_name(name, y), numbers[name], _spread(x), _spread(y))
+        for name, x, y in found
+        if x and y
+    ]
     if not points:
         return None
     taught = finite((panel["teacher"] or {}).get(select))
@@ -56,9 +61,8 @@ def _metric_against_loyalty(panel: Mapping[str, Any], numbers: Mapping[str, int]
         axes.set_xlabel(select.replace("_", " "))
         axes.set_ylabel("response loyalty")
 
-    note = "Means over seeds with t intervals." + (
-        " The dotted line is the teacher." if taught is not None else ""
-    )
+    note = "Means over seeds with t intervals." + " The dotted line is the teacher." * (taught is not None)
+    note += _on_marks(loyalty for _, _, loyalty in found)
     title = f"{panel['task']}, {panel['layers']} layers"
     return Plot(title, note, svg(draw, title, 3.4, legend=len(points)))
 
@@ -70,7 +74,7 @@ def _cost_against_gain(
     none = {"value": 0.0, "low": None, "high": None}
     gains = [(e, none if e["method"] == bench["baseline"] else e["gains"][gained]) for e in entries]
     points = [
-        PlotPoint(e["method"], numbers[e["method"]], (e["step"],) * 3, _spread(gain))
+        PlotPoint(marked_name(e["method"], gain), numbers[e["method"]], (e["step"],) * 3, _spread(gain))
         for e, gain in gains
         if gain
     ]
@@ -86,7 +90,14 @@ def _cost_against_gain(
     title = f"{gained} gained against cost, {layers} layers"
     tasks = len(entries[0]["tasks"])
     note = f"Means over {tasks} tasks with intervals over them; costs are those of gradistill methods."
+    note += _on_marks(gain for _, gain in gains)
     return Plot(title[0].upper() + title[1:], note, svg(draw, title, 3.4, legend=len(points)))
+
+
+def _on_marks(figures: Iterable[Any]) -> str:
+    """What a dagger in the legend means, as a sentence more, where there is one."""
+    note = trained_note(figures)
+    return f" {note}." if note else ""
 
 
 def _draw(axes: Axes, points: Sequence[PlotPoint]) -> None:
