@@ -158,6 +158,23 @@ def test_a_second_call_trains_nothing_but_what_failed_and_shows_the_same(whole: 
     assert printed[0] == "6 of 9 students finished, 3 to train"
 
 
+def test_a_store_serves_a_bench_of_fewer_methods_and_is_not_made_for_students_without_a_teacher(
+    whole: Any, small: Any, tmp_path: Path
+) -> None:
+    output, _, _ = whole
+    shutil.copytree(output, tmp_path / "out")
+    manifest = next((tmp_path / "out" / "mine").glob("store-*/manifest.json"))
+    before, tasks = manifest.stat().st_mtime_ns, {"mine": content(small)["tasks"]["mine"]}
+    with_teacher = {"kd": None, "kd, heavy": {"method": "kd", "set": ["training.learning_rate=1e-3"]}}
+    for methods, stands in ((with_teacher, True), ({**with_teacher, "finetune": None}, False)):
+        if not stands:
+            shutil.rmtree(manifest.parent)
+        found, _ = run(tmp_path, small, tasks=tasks, methods=methods, predictions=False)
+        assert found["failed"] == []
+        assert manifest.is_file() is stands
+        assert not stands or manifest.stat().st_mtime_ns == before
+
+
 def test_a_teacher_of_another_model_or_data_is_made_again_and_one_of_an_earlier_version_is_kept(
     small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

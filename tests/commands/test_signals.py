@@ -120,6 +120,15 @@ def test_a_folder_serves_only_what_it_was_made_for(small: Any, tmp_path: Path) -
         small.distilled("adkd", "two", tmp_path / "run", signals=StoreChoice(str(tmp_path / "none")))
 
 
+@pytest.mark.parametrize("repair", [False, True])
+def test_a_store_of_more_signals_than_are_asked_for_stands(repair: bool, small: Any, tmp_path: Path) -> None:
+    folder = store(small, tmp_path / "store")
+    before = (folder / "manifest.json").read_bytes()
+    settings = StoreSettings(repair=repair)
+    store_signals(str(small.teachers["two"]), small.choice("two"), folder, recipe("kd"), settings=settings)
+    assert (folder / "manifest.json").read_bytes() == before
+
+
 def test_another_teacher_is_seen(small: Any, tmp_path: Path) -> None:
     folder = store(small, tmp_path / "store")
     other = small.distilled("kd", "two", tmp_path / "other", "training.seed=3", signals=StoreChoice("online"))

@@ -130,21 +130,17 @@ class Bench:
             self.marks[cell.key] = fingerprint(cell, inputs)
         left = [cell for cell in wanted if not self._is_done(cell)]
         logger.info(f"{len(wanted) - len(left)} of {len(wanted)} students finished, {len(left)} to train")
-        waiting = {(cell.task, variant_of(cell)) for cell in left}
+        waiting = {(cell.task, variant_of(cell)) for cell in left if cell.recipe.needs_teacher}
         stores = {}
         # The signals of all methods, those included that are done: so a store of the call before will do.
-        for name, task in self.tasks.items():
+        for name, task in self.tasks.items() if self.cluster is None else ():
             for texts, group in by_texts(cell for cell in wanted if cell.task == name).items():
-                if (name, texts) not in waiting:
-                    continue
-                if self.cluster is not None:
-                    stores[name, texts] = "auto"
-                else:
+                if (name, texts) in waiting:
                     logger.info(f"{name}: computing teacher signals for all rows, for the store")
                     folder = self.output / name / f"store-{texts}"
                     stores[name, texts] = store_of(task, group, folder)
         by_name = {cell.name: cell for cell in left}
-        commands = [self._command(c, stores[c.task, variant_of(c)]) for c in left]
+        commands = [self._command(c, stores.get((c.task, variant_of(c)), "auto")) for c in left]
         self._run(commands, lambda ended, time: self._ended(by_name[ended.command.name], ended, time))
 
     def _command(self, cell: Cell, store: str) -> Command:

@@ -26,7 +26,7 @@ from gradistill.signals import Logits, Signal
 from gradistill.signals.teacher import OnlineTeacher
 from gradistill.store.columns import Encoding, columns_for
 from gradistill.store.fingerprint import made_for
-from gradistill.store.manifest import MANIFEST, SHARD, Manifest, refuse_other
+from gradistill.store.manifest import MANIFEST, SHARD, Manifest, of_these, refuse_other
 from gradistill.store.reader import StoredTeacher, Verify, damaged, open_shelf, refuse_damaged
 from gradistill.store.writer import (
     DRAFT,
@@ -183,7 +183,8 @@ def repair_damaged_shards(
     if not (plan.folder / MANIFEST).is_file():
         return False
     manifest = Manifest.read(plan.folder)
-    refuse_other(plan.folder, plan.made_for, manifest.made_for, remedy="choose another folder")
+    there = of_these(manifest.made_for, plan.made_for)  # it may hold more
+    refuse_other(plan.folder, plan.made_for, there, remedy="choose another folder")
     broken = damaged(plan.folder, manifest, verify=verify)
     if not broken:
         return True

@@ -111,6 +111,16 @@ def refuse_other(folder: Path, expected: dict[str, Any], found: dict[str, Any], 
         )
 
 
+def of_these(found: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
+    """What a store was made for, without the signals that nobody wants here, and the words that these alone are of; as
+    it is, where wanted ones lack."""
+    stored, signals = found.get("signals"), wanted.get("signals")
+    if isinstance(stored, list) and isinstance(signals, list) and all(signal in stored for signal in signals):
+        needed = {name: part for name, part in found.items() if name != "words" or name in wanted}
+        return {**needed, "signals": signals}
+    return found
+
+
 def _difference(path: str, there: Any, wanted: Any) -> str:
     if there is None:
         return f"{path}: missing there"

@@ -20,7 +20,7 @@ from gradistill.io import checksum_of
 from gradistill.signals.base import Signal
 from gradistill.signals.compute import SignalValues
 from gradistill.store.columns import Column, bytes_of, unpacked
-from gradistill.store.manifest import Manifest, refuse_other
+from gradistill.store.manifest import Manifest, of_these, refuse_other
 
 Verify = Literal["full", "fast"]
 
@@ -60,7 +60,7 @@ class StoredTeacher:
         shards."""
         manifest = Manifest.read(folder)
         remedy = "build one for these: gradistill signals, or give --signals auto"
-        refuse_other(folder, made_for, _of_these(manifest.made_for, made_for), remedy=remedy)
+        refuse_other(folder, made_for, of_these(manifest.made_for, made_for), remedy=remedy)
         refuse_damaged(folder, damaged(folder, manifest, verify=verify))
         rows = list(rows)
         if len(rows) != manifest.rows:
@@ -118,16 +118,6 @@ class StoredTeacher:
 
     def _opened(self, number: int) -> MappedShard:
         return open_shelf(self.folder / self.manifest.shards[number].file)
-
-
-def _of_these(found: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
-    """What a store was made for, without the signals that nobody wants here, and the words that these alone are of; as
-    it is, where wanted ones lack."""
-    stored, signals = found.get("signals"), wanted.get("signals")
-    if isinstance(stored, list) and isinstance(signals, list) and all(signal in stored for signal in signals):
-        needed = {name: part for name, part in found.items() if name != "words" or name in wanted}
-        return {**needed, "signals": signals}
-    return found
 
 
 def open_shelf(file: Path) -> MappedShard:

@@ -34,7 +34,7 @@ from gradistill.io import (
 )
 from gradistill.signals.teacher import TeacherSignals
 from gradistill.store.columns import Column, packed
-from gradistill.store.manifest import MANIFEST, SHARD, Manifest, Shard, refuse_other
+from gradistill.store.manifest import MANIFEST, SHARD, Manifest, Shard, of_these, refuse_other
 from gradistill.store.reader import fault_of
 
 PLAN = "building.json"
@@ -156,7 +156,7 @@ def _open_folder(plan: Build) -> None:
     folder = plan.folder
     drafts, present = _files(folder)
     if MANIFEST in present:
-        _refuse_other(plan, Manifest.read(folder).made_for)
+        _refuse_other(plan, of_these(Manifest.read(folder).made_for, plan.made_for))  # it may hold more
         if PLAN in present:  # whoever wrote the manifest was stopped right behind it
             (folder / PLAN).unlink()
         return
