@@ -4,12 +4,13 @@
     gradistill bench benchmarks/suite_rows.yaml --data DATA --output FEWER
     python benchmarks/full_rows.py collect suite_full BENCH ...   (adds to results/suite_full.jsonl: a line a student)
     python benchmarks/full_rows.py collect suite_rows FEWER ...   (the same for suite_depth, suite_base, suite_dropout)
-    python benchmarks/full_rows.py audit BENCH DATA TASK ...      (adds to results/suite_full_audits.jsonl)
+    python benchmarks/full_rows.py audit SUITE BENCH DATA TASK ... (adds to results/SUITE_audits.jsonl)
     python benchmarks/full_rows.py show                           (docs/results.md, docs/results/)
 
 Metric, labels and response loyalty are those of the bench, on the whole validation split (responses on some of it).
-The audits of the students that the bench kept add what no bench measures: flips, Shapley values of words, and signed
-Integrated Gradients along paths from three baselines. A task counts by the mean of its seeds.
+The audits of the students that the bench kept add what no bench measures: flips, Shapley values of words, and expected
+gradients. A task counts by the mean of its seeds. Lines of audits with a ``baseline`` hold signed Integrated Gradients
+from it, as an earlier version computed them: from tokens along six paths of four nodes (``path_nodes.py``).
 """
 
 from __future__ import annotations
@@ -17,9 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import cache
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -35,20 +34,17 @@ from gradistill.bench.results import estimate, figures_of
 from gradistill.recipe import load_recipe, shipped_methods
 from gradistill.recipe.catalogue import catalogue
 
-AUDITS = RESULTS / "suite_full_audits.jsonl"
 OVERVIEW, DETAILS = PAGE.with_name("results.md"), PAGE.parent / "results" / "full_rows.md"
-WORDS = AuditChoice(
+AUDIT = AuditChoice(
     max_rows=200,
     response_rows=100,
     shapley_rows=40,
+    expected_gradients_rows=60,
     faithfulness_rows=0,
     perturbed_rows=0,
     floor_rows=0,
     examples=10,
 )
-PATHS = replace(WORDS, max_rows=60, response_rows=0, shapley_rows=0, expected_gradients_rows=0, floor_rows=20)
-STEPS, BASELINES = 24, ("tokens", "mask", "zero")
-"""Of Integrated Gradients."""
 LAYERS = {
     "suite_full": (3,),
     "suite_rows": (3,),
@@ -88,6 +84,7 @@ AUDITED = {
     "Integrated Gradients": ("signed", "tokens"),
     "from masks": ("signed", "mask"),
     "from zero": ("signed", "zero"),
+    "expected gradients": ("expected_gradients", None),
 }
 """Columns, with the figures of the audits and their baselines."""
 AUDITED_HERE = ("flips", "Shapley", "Integrated Gradients")
@@ -107,10 +104,11 @@ def main() -> None:
     collecting.add_argument("benches", type=Path, nargs="+")
     collecting.set_defaults(run=lambda given: collect(given.suite, given.benches))
     auditing = commands.add_parser("audit")
+    auditing.add_argument("suite", choices=LAYERS)
     auditing.add_argument("bench", type=Path)
     auditing.add_argument("data", type=Path)
     auditing.add_argument("tasks", nargs="+")
-    auditing.set_defaults(run=lambda given: audit_tasks(given.bench, given.data, given.tasks))
+    auditing.set_defaults(run=lambda given: audit_tasks(given.suite, given.bench, given.data, given.tasks))
     commands.add_parser("show").set_defaults(run=lambda _: show())
     given = parser.parse_args()
     given.run(given)
@@ -126,39 +124,30 @@ def collect(suite: str, benches: Sequence[Path]) -> None:
     write_lines(file, found.values())
 
 
-def audit_tasks(bench: Path, data: Path, tasks: Sequence[str]) -> None:
-    """Four audits a task, of all its students that have none yet: by changed words, and by paths from each baseline."""
-    choices = {None: WORDS} | {
-        baseline: replace(PATHS, method=IntegratedGradients(STEPS, baseline=baseline))
-        for baseline in BASELINES
+def audits_of(suite: str) -> Path:
+    return RESULTS / f"{suite}_audits.jsonl"
+
+
+def audit_tasks(suite: str, bench: Path, data: Path, tasks: Sequence[str]) -> None:
+    """An audit a task, of all its students that have none yet."""
+    known = {
+        (line["task"], line["method"], line["seed"]) for line in audits(suite) if not line.get("baseline")
     }
-    for task, (baseline, choice) in product(tasks, choices.items()):
-        known = {
-            (line["method"], line["seed"])
-            for line in audits()
-            if (line["task"], line.get("baseline")) == (task, baseline)
-        }
+    for task in tasks:
         new = {
             str(folder): (line["method"], line["seed"])
             for line in read_lines(bench / "results.jsonl").values()
             if line["task"] == task and line["status"] == "done"
-            if (line["method"], line["seed"]) not in known
+            if (task, line["method"], line["seed"]) not in known
             if (folder := bench / task / f"{line['layers']}-layers" / line["student"]["name"]).is_dir()
         }
         if new:
             teacher = next((bench / task / "teachers").glob("*/config.json")).parent
-            found = audit(
-                str(teacher),
-                [*new],
-                data_of(data, task),
-                bench.parent / f"{bench.name}_audits" / f"{task}_{baseline or 'words'}",
-                choice,
-                overwrite=True,
-            )
-            with AUDITS.open("a", encoding="utf-8") as stream:
+            folder = bench.parent / f"{bench.name}_audits" / task
+            found = audit(str(teacher), [*new], data_of(data, task), folder, AUDIT, overwrite=True)
+            with audits_of(suite).open("a", encoding="utf-8") as stream:
                 for student, (method, seed) in zip(found["students"], new.values(), strict=True):
-                    line = {"task": task, "method": method, "seed": seed, "baseline": baseline}
-                    line["figures"] = student["figures"]
+                    line = {"task": task, "method": method, "seed": seed, "figures": student["figures"]}
                     stream.write(json.dumps(line) + "\n")
 
 
@@ -191,18 +180,20 @@ def by_teacher() -> list[dict[str, Any]]:
     ]
 
 
-def audits() -> list[dict[str, Any]]:
-    text = AUDITS.read_text(encoding="utf-8") if AUDITS.is_file() else ""
+def audits(suite: str) -> list[dict[str, Any]]:
+    file = audits_of(suite)
+    text = file.read_text(encoding="utf-8") if file.is_file() else ""
     return [json.loads(line) for line in text.splitlines()]
 
 
 def show() -> None:
     """Write the tables of both pages."""
-    found, rows = Comparison(lines_of("suite_full"), audits()), lines_of("suite_rows")
+    found, rows = Comparison(lines_of("suite_full"), audits("suite_full")), lines_of("suite_rows")
     few = Comparison([line for line in rows if line["method"] in OF_ALL_SEEDS], [])
     variants = Comparison([line for line in rows if line["seed"] == 0], [])
     base, depth = Comparison(lines_of("suite_base"), []), Comparison(by_depth(), [])
-    teachers, dropout = Comparison(by_teacher(), []), Comparison(lines_of("suite_dropout"), [])
+    teachers = Comparison(by_teacher(), [])
+    dropout = Comparison(lines_of("suite_dropout"), audits("suite_dropout"))
     shared = ("metric", "labels", "response")
     tables = [
         ("suite_full", OVERVIEW, found, markdown([*found.over_tasks()])),
@@ -213,7 +204,12 @@ def show() -> None:
         ("suite_depth", DETAILS, depth, depth.tables(*shared)),
         ("suite_base", DETAILS, base, base.tables(*shared, "gradient × input")),
         ("weak_teacher", DETAILS, teachers, teachers.tables(*shared)),
-        ("suite_dropout", DETAILS, dropout, dropout.tables(*shared)),
+        (
+            "suite_dropout",
+            DETAILS,
+            dropout,
+            dropout.tables(*shared, "flips", "Shapley", "expected gradients"),
+        ),
         (
             "suite_full_paths",
             YARDSTICK,

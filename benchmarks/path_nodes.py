@@ -29,9 +29,10 @@ from gradistill.commands.row_sample import POOL_ROWS, drawn_rows
 from gradistill.data import DataChoice, read_splits
 from gradistill.data.raw_words import word_pool
 from gradistill.models.loading import load_classifier, load_tokenizer
+from gradistill.signals.baselines import Baseline
 
 LINES = RESULTS / "path_nodes.jsonl"
-GRID = (
+GRID: tuple[tuple[Baseline, int, int], ...] = (
     ("tokens", 6, 4), ("tokens", 1, 8), ("tokens", 3, 8), ("tokens", 6, 8), ("tokens", 6, 16), ("tokens", 12, 8),
     ("mask", 1, 24), ("mask", 1, 96), ("zero", 1, 24), ("zero", 1, 96),
 )  # fmt: skip
