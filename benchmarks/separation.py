@@ -225,12 +225,14 @@ def _method_table(
     lines = {task: _of(found, task) for task in tasks}
     students = [name for name in (*METHODS, "second") if any(name in own for own in lines.values())]
     common = [task for task in tasks if all(name in lines[task] for name in students)]
+    without = ", ".join(task for task in tasks if task not in common)
+    mean_of = f"mean without {without}" if without else "mean"
     rows = []
     for name in students:
         values = {task: _value(lines[task][name], figure) for task in tasks if name in lines[task]}
         mean = f"{np.mean([values[task] for task in common]):.3f}" if common else "–"
         shown = {task: f"{values[task]:.3f}" if task in values else "–" for task in tasks}
-        rows.append({title: "second teacher" if name == "second" else f"`{name}`", **shown, "mean": mean})
+        rows.append({title: "second teacher" if name == "second" else f"`{name}`", **shown, mean_of: mean})
     return markdown(rows)
 
 

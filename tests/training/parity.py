@@ -866,7 +866,7 @@ def observed(behaviour: Behaviour, kind: type[Trainer]) -> Any:
 
 
 def as_markdown() -> str:
-    words = {"equal": "equal", "differs": "differs by design", "refused": "refused"}
+    words = {"differs": "differs by design", "refused": "refused", "equal": "equal"}
     order = sorted(LIST, key=lambda each: list(words).index(each.verdict))
     lines = [f"| {b.name} | {words[b.verdict]} | {b.why.replace('|', '/')} |" for b in order]
     return "\n".join(

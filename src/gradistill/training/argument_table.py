@@ -48,7 +48,7 @@ def _run(why: str, instead: str, note: str = "") -> Handling:
 _RESUMED = "an interrupted run could not go on where it stopped"
 _UPLOAD = _run(
     "a run leaves a model folder and does not upload it",
-    "leave it out, and upload the finished folder: hf upload REPO FOLDER",
+    "leave it out, and upload the finished folder: gradistill push FOLDER REPO",
 )
 _SHARDED = _run(
     "a run writes the student from one process that holds all of it",
@@ -127,7 +127,7 @@ _TABLE: dict[str, Handling] = {
     "eval_strategy": APPLIED,
     "eval_steps": Handling(least=0),
     "eval_delay": Handling(least=0),
-    "per_device_eval_batch_size": Handling(least=1),
+    "per_device_eval_batch_size": Handling("in a run 64, or the training batch where that is larger", least=1),
     "prediction_loss_only": _run(
         "a run computes metrics of all predictions", "leave it out", "refused where a metric selects the best"
     ),
@@ -141,7 +141,9 @@ _TABLE: dict[str, Handling] = {
     "save_strategy": APPLIED,
     "save_steps": Handling(least=0),
     "save_on_each_node": _run("a run's folder is one that all nodes share", "leave it out"),
-    "save_total_limit": Handling("in a run older checkpoints go once the newer one is verified"),
+    "save_total_limit": Handling(
+        "in a run one is kept by default, with the best; older checkpoints go once the newer one is verified"
+    ),
     "enable_jit_checkpoint": _run(
         "a run writes checkpoints by the clock", "set training.checkpoint_minutes"
     ),
