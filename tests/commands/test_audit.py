@@ -71,16 +71,16 @@ def test_expected_gradients_are_the_signed_agreement_along_paths_from_tokens(
     teacher, student = str(small.teachers[kind]), tmp_path / "student"
     small.distilled("kd", kind, student, "student.layers=1")
     of_paths = method("integrated_gradients", steps=24, baseline="tokens")
-    choice = replace(FEW, max_rows=6, faithfulness_rows=0, perturbed_rows=0, floor_rows=6)
+    choice = replace(FEW, max_rows=4, faithfulness_rows=0, perturbed_rows=0, floor_rows=0)
     along = figures(
         audit(teacher, [str(student)], small.choice(kind), tmp_path / "a", replace(choice, method=of_paths))
     )
     found = audit(
         teacher, [teacher, str(student)], small.choice(kind), tmp_path / "b",
-        replace(choice, expected_gradients_rows=6, reference=str(student)),
+        replace(choice, expected_gradients_rows=4, reference=str(student)),
     )  # fmt: skip
     itself, other = (figures(found, k)["expected_gradients"] for k in (0, 1))
-    assert (itself["value"], itself["n"]) == (pytest.approx(1), 6)
+    assert (itself["value"], itself["n"]) == (pytest.approx(1), 4)
     assert other["value"] == pytest.approx(along["signed"]["value"])
     assert other["reference"]["value"] == other["value"]
     assert "expected_gradients" not in along
@@ -394,7 +394,7 @@ def test_a_limit_of_response_loyalty(bait: tuple[Path, Path], small: Any, tmp_pa
     teacher, data = str(small.teachers["two"]), str(small.tables["two"])
     command = [
         "audit", "--teacher", teacher, "--data", data, "--label-column", "label", "--text-columns", "text",
-        "--faithfulness-rows", "0", "--perturbed-rows", "0",
+        "--faithfulness-rows", "0", "--perturbed-rows", "0", "--shapley-rows", "0", "--expected-gradients-rows", "0",
     ]  # fmt: skip
 
     def ended(name: str, *more: str, student: str = teacher) -> Any:
