@@ -71,6 +71,8 @@ def test_what_is_named_is_kept() -> None:
          {"label_columns": ("rude", "spam", "odd"), "kind": "multi_label"}, ("label_columns", "holds 0 or 1")),
         ({"text": text, "label": lambda k: ["no", "yes"][k % 2], "target": lambda k: k // 4 % 2},
          {"label_column": "label"}, ("label_column", "'target' may be the label too")),
+        ({"text": text, "severity": lambda k: f"P{k % 3}", "agent": lambda k: f"A{k % 4}"},
+         {"label_column": "severity"}, ("label_column", "it could also be 'agent'")),
         ({"text": text, "liked?": lambda k: ("No", "Yes")[k % 2], "channel": lambda k: ("web", "app")[k // 2 % 2]},
          {"label_column": "liked?"}, ("label_column", "it could also be 'channel'")),
         ({"text": text, "spam": lambda k: k % 3 > 0, "topic": lambda k: ("tea", "tin")[k // 2 % 2]},

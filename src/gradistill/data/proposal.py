@@ -38,7 +38,8 @@ from gradistill.errors import DataError
 
 LABEL_WORDS = (
     "category", "categories", "intent", "topic", "topics", "sentiment", "emotion", "emotions", "rating", "stars",
-    "grade", "type", "tag", "tags", "kind", "status", "outcome", "verdict", "classification", "y",
+    "grade", "type", "tag", "tags", "kind", "status", "outcome", "verdict", "classification", "severity", "priority",
+    "urgency", "department", "queue", "y",
 )  # fmt: skip
 """Names that a label often has, though other columns have them too."""
 JUDGEMENTS = {
@@ -50,7 +51,8 @@ UNDECIDED = {"unknown", "unverified", "unsure", "maybe", "mixed", "n/a"}
 """What may stand among them."""
 ORIGINS = {
     "language", "lang", "locale", "channel", "source", "platform", "device", "browser", "version", "country", "region",
-    "city", "gender", "sex", "speaker", "author", "user", "split", "fold",
+    "city", "gender", "sex", "speaker", "author", "user", "agent", "customer", "reviewer", "reporter", "store", "branch",
+    "year", "month", "weekday", "split", "fold",
 }  # fmt: skip
 """Words in the name of a column of where a row is from."""
 SCALES = ("score", "similarity", "rating", "stars", "grade")
