@@ -51,6 +51,7 @@ LAYERS = {
     "suite_base": (6,),
     "suite_depth": (2, 4),
     "suite_dropout": (3,),
+    "suite_rates": (3,),
     "weak_teacher": (3,),
 }
 """Of the students of each suite; the usual is half of their teacher's."""
@@ -60,11 +61,12 @@ student with random heads."""
 REFERENCE = "second teacher"
 NOT_METHODS = (CONSTANT, UNTRAINED, RANDOM_HEADS, REFERENCE)
 ORDER = (
-    REFERENCE, "finetune", "kd", "kd, no dropout", "kd_same_time", "pkd", "tinybert", "gkd, view teacher", "adkd",
-    "minilm", "minilm, no dropout", "rationale, dropout", "rationale", "coalition", "coalition, no dropout",
-    "coalition, weight 0.33", "coalition, weight 3", "coalition, copies alone", "coalition_rationale",
-    "coalition_minilm, dropout", "coalition_minilm", "coalition_minilm, two copies",
-    "coalition_minilm, two copies, dropout",
+    REFERENCE, "finetune", "kd", "kd, 5e-5", "kd, 1e-4", "kd, 1e-4, 20 epochs", "kd, 2e-4", "kd, 4e-4", "kd,
+    no dropout", "kd_same_time", "pkd", "tinybert", "gkd, view teacher", "adkd", "minilm", "minilm, no dropout",
+    "rationale, dropout", "rationale", "coalition", "coalition, no dropout", "coalition, weight 0.33",
+    "coalition, weight 3", "coalition, copies alone", "coalition_rationale", "coalition_minilm, dropout",
+    "coalition_minilm", "coalition_minilm, 5e-5", "coalition_minilm, 1e-4", "coalition_minilm, 2e-4",
+    "coalition_minilm, 4e-4", "coalition_minilm, two copies", "coalition_minilm, two copies, dropout",
 )  # fmt: skip
 OF_ALL_SEEDS = ("kd", "minilm", "rationale", "coalition", "coalition_minilm")
 """Methods that have students of all seeds with few rows; variants of them have one."""
@@ -164,6 +166,16 @@ def by_depth() -> list[dict[str, Any]]:
     return [{**line, "task": f"{line['layers']} layers"} for line in every if line["method"] in tried]
 
 
+def by_rate() -> list[dict[str, Any]]:
+    """The lines of mrpc by learning rate, with the students at the usual one, which are those of ``suite_dropout``."""
+    usual = [
+        {**line, "method": f"{line['method']}, 2e-4"}
+        for line in lines_of("suite_dropout")
+        if line["task"] == "mrpc" and line["method"] in ("kd", "coalition_minilm")
+    ]
+    return [*lines_of("suite_rates"), *usual]
+
+
 def by_teacher() -> list[dict[str, Any]]:
     """The lines of banking77 with the teacher in the place of the task: the weak one of before, and that of the suite,
     for the seeds and methods that both have."""
@@ -193,6 +205,7 @@ def show() -> None:
     variants = Comparison([line for line in rows if line["seed"] == 0], [])
     base, depth = Comparison(lines_of("suite_base"), []), Comparison(by_depth(), [])
     teachers = Comparison(by_teacher(), [])
+    rates = Comparison(by_rate(), [])
     dropout = Comparison(lines_of("suite_dropout"), audits("suite_dropout"))
     shared = ("metric", "labels", "response")
     tables = [
@@ -204,6 +217,7 @@ def show() -> None:
         ("suite_depth", DETAILS, depth, depth.tables(*shared)),
         ("suite_base", DETAILS, base, base.tables(*shared, "gradient × input")),
         ("weak_teacher", DETAILS, teachers, teachers.tables(*shared)),
+        ("suite_rates", DETAILS, rates, rates.tables(*shared)),
         (
             "suite_dropout",
             DETAILS,
