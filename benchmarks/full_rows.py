@@ -61,12 +61,13 @@ student with random heads."""
 REFERENCE = "second teacher"
 NOT_METHODS = (CONSTANT, UNTRAINED, RANDOM_HEADS, REFERENCE)
 ORDER = (
-    REFERENCE, "finetune", "kd", "kd, 5e-5", "kd, 1e-4", "kd, 1e-4, 20 epochs", "kd, 2e-4", "kd, 4e-4", "kd,
-    no dropout", "kd_same_time", "pkd", "tinybert", "gkd, view teacher", "adkd", "minilm", "minilm, no dropout",
-    "rationale, dropout", "rationale", "coalition", "coalition, no dropout", "coalition, weight 0.33",
-    "coalition, weight 3", "coalition, copies alone", "coalition_rationale", "coalition_minilm, dropout",
-    "coalition_minilm", "coalition_minilm, 5e-5", "coalition_minilm, 1e-4", "coalition_minilm, 2e-4",
-    "coalition_minilm, 4e-4", "coalition_minilm, two copies", "coalition_minilm, two copies, dropout",
+    REFERENCE, "finetune", "kd", "kd, 5e-5", "kd, 1e-4", "kd, 1e-4, 20 epochs", "kd, 2e-4", "kd, 4e-4",
+    "kd, no dropout", "kd_same_time", "pkd", "tinybert", "gkd, view teacher", "adkd", "minilm",
+    "minilm, no dropout", "rationale, dropout", "rationale", "coalition", "coalition, no dropout",
+    "coalition, weight 0.33", "coalition, weight 3", "coalition, copies alone", "coalition_rationale",
+    "coalition_minilm, dropout", "coalition_minilm", "coalition_minilm, 5e-5", "coalition_minilm, 1e-4",
+    "coalition_minilm, 2e-4", "coalition_minilm, 4e-4", "coalition_minilm, two copies",
+    "coalition_minilm, two copies, dropout",
 )  # fmt: skip
 OF_ALL_SEEDS = ("kd", "minilm", "rationale", "coalition", "coalition_minilm")
 """Methods that have students of all seeds with few rows; variants of them have one."""

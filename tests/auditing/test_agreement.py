@@ -15,6 +15,7 @@ from sklearn.metrics import average_precision_score, f1_score, jaccard_score
 
 from gradistill.auditing.map_agreement import map_agreement
 from gradistill.auditing.plausibility import marked_tokens, plausibility
+from gradistill.auditing.signed_agreement import signed_columns
 from gradistill.data.tokenization import TokenPlaces
 
 GENERATOR = np.random.default_rng(0)
@@ -56,6 +57,15 @@ def test_short_texts_are_left_out_and_constant_maps_order_nothing() -> None:
         assert np.isnan(values[0])
     assert found["kendall_tau"][1:].tolist() == [0, 0]
     assert found["cosine"][2] == 0
+
+
+def test_words_that_are_cut_off_play_no_part_in_signed_agreement() -> None:
+    """Of a pair they stand between words that are read: word 3 and 4 have no token here."""
+    student, teacher = GENERATOR.normal(size=(2, 7))
+    words = np.array([0, 0, 1, 2, 5, -1, 6])
+    sums = [[values[words == word].sum() for word in (0, 1, 2, 5, 6)] for values in (student, teacher)]
+    found = signed_columns([student], [teacher], [words])
+    assert found["signed"][0] == pytest.approx(spearmanr(*sums)[0])
 
 
 @pytest.mark.parametrize("marks", [[0, 1], [3], [0, 2, 4, 5]])

@@ -128,7 +128,7 @@ OF_COPIES = {"trained_on": ["coalition_matching"]}
         (figure(0.9, 0.8, trained_on=["rationale"]), "warn", "were trained on too; --attribution takes another method"),
         (figure(None), "warn", "have no value on these rows"),
         (figure(0.3, n=1), "warn", "have no interval on these rows"),
-        (None, "warn", "were not measured; --expected-gradients-rows sets how many rows they take"),
+        (None, "warn", "have no value with these tokenizers, or on these rows"),
     ],
 )  # fmt: skip
 def test_a_response_that_a_student_was_trained_on_needs_an_independent_figure(
@@ -237,6 +237,28 @@ def test_a_regression_is_judged_by_correlation() -> None:
     found = of(student(loyalty=loyalty, by_label=[], confusion=[]))
     assert list(checks(found)) == ["prediction", "response"]
     assert found["assessment"]["outcome"] == "pass"
+
+
+@pytest.mark.parametrize(
+    ("signed", "reason"),
+    [
+        (None, "no expected gradients; set --expected-gradients-rows"),
+        (
+            figure(0.1, -0.1),
+            "signed attributions 0.10, from -0.10: not above 0.00; set --expected-gradients-rows",
+        ),
+        (figure(0.2, 0.1), "signed attributions 0.20, from 0.10: above 0.00"),
+    ],
+)
+def test_expected_gradients_that_were_left_out_are_asked_for(
+    signed: dict[str, Any] | None, reason: str
+) -> None:
+    response = figure(0.8, 0.7, floor=0.1, **OF_COPIES)
+    one = student(loyalty={"response": response, "saliency": figure(0.8, 0.7), "signed": signed})
+    found = checks(of(one, settings={"rows for expected gradients": 0}))
+    assert [check["reason"] for name, check in found.items() if name in ("expected_gradients", "signed")] == [
+        reason
+    ]
 
 
 def test_a_sentence_has_an_interval_below_0_without_a_dash_before_its_minus() -> None:

@@ -17,7 +17,9 @@ from typer.testing import CliRunner
 
 from byte_level import byte_level
 from families import build
+from gradistill.auditing import evaluate
 from gradistill.auditing.evaluate import Examiner
+from gradistill.auditing.function_predictor import FunctionPredictor
 from gradistill.auditing.methods import method
 from gradistill.auditing.predictions import predict_rows
 from gradistill.auditing.predictor import ClassifierPredictor
@@ -88,7 +90,8 @@ def test_an_onnx_student_is_as_loyal_as_its_original(small: Any, tmp_path: Path)
     assert onnx["student_comprehensiveness"]["n"] == itself["student_comprehensiveness"]["n"]
     text = "\n".join(lines)
     assert (
-        "saliency loyalty, the other figures of maps and their floors of onnx are left out: they need" in text
+        "saliency loyalty, expected gradients, the other figures of maps and their floors of onnx are left out: they"
+        in text
     )
     assert "and it is an ONNX model" in text
     assert (
@@ -248,6 +251,26 @@ def test_scores_of_words_are_sums_over_their_tokens(small: Any) -> None:
         assert found["saliency"][row] == pytest.approx(rho)
         assert found["signed"][row] == pytest.approx(spearmanr(sums, teacher.signed[row])[0])
         assert found["tokens"][row] == len(teacher.maps[row])
+
+
+def test_expected_gradients_cost_nothing_where_the_teacher_has_no_maps_and_follow_the_seed(
+    small: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    splits = load_splits(
+        small.choice("two").source, splits=("train",), label_column="label", text_columns=("text",)
+    )
+    rows = splits.rows["train"].select(range(4))
+    models = [build("bert", labels=2, seed=k, initializer_range=0.5) for k in range(2)]
+    teacher, student = (ClassifierPredictor(model, tokenizer(WORDS)) for model in models)
+    examiner = Examiner(teacher, [student], splits.task, method("gradient_norm"), pool=WORDS)
+    values = [examiner.expected_gradients(rows, seed)[0].columns["expected_gradients"] for seed in (0, 0, 1)]
+    np.testing.assert_array_equal(values[0], values[1])
+    assert not np.allclose(values[0], values[2])
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate, "predict_rows", None)
+        predictor = FunctionPredictor(lambda texts: np.full((len(texts), 2), 0.5), ("negative", "positive"))
+        (found,) = replace(examiner, teacher=predictor).expected_gradients(rows, 0)
+    assert (found.columns, found.floors) == ({}, [])
 
 
 def test_words_that_one_model_does_not_read_are_left_out(small: Any) -> None:

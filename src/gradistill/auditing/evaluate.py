@@ -41,7 +41,7 @@ FLOOR_SEEDS = paired_seeds(4)
 
 EXPECTED_GRADIENTS = IntegratedGradients(24, baseline="tokens")
 EXPECTED_GRADIENTS_SEEDS = paired_seeds(2)
-"""Fewer heads: each runs the whole model along three paths, and a pair is enough for a mean of 0."""
+"""Fewer heads: each runs the whole model along three paths, and a pair is enough for a mean of about 0."""
 
 
 @dataclass(frozen=True)
@@ -192,16 +192,19 @@ class Examiner:
         teacher = self._outputs(self._models[0], rows)
         return mean_values(list(self._randomised(self._models[1 + k], teacher, rows, parameters, seeds)))
 
-    def expected_gradients(self, rows: Dataset) -> list[StudentWords]:
+    def expected_gradients(self, rows: Dataset, seed: int) -> list[StudentWords]:
         """``expected_gradients``: agreement of signed attributions along paths from other texts (Erion et al. 2021),
         whatever the ``method`` is. No columns where a model has no gradients, and no floors where a head is not known
-        from the rest."""
-        examiner = replace(self, method=EXPECTED_GRADIENTS)
-        teacher, students = examiner._outputs_of_all(rows)
+        from the rest. ``seed``: of the tokens that paths start at."""
+        examiner = replace(self, method=replace(EXPECTED_GRADIENTS, seed=seed))
+        teacher = examiner._outputs(examiner._models[0], rows)
+        if not teacher.predictions.maps:
+            return [StudentWords({}, []) for _ in self.students]
         found = []
-        for model, outputs in zip(examiner._models[1:], students, strict=True):
+        for model in examiner._models[1:]:
+            outputs = examiner._outputs(model, rows, teacher.predictions.labels)
             under = [examiner._compared(rows, teacher, outputs)]
-            if model.probed and model.predictor.has_head:
+            if "signed" in under[0] and model.probed and model.predictor.has_head:
                 heads = head_parameters(model.probed.model), EXPECTED_GRADIENTS_SEEDS
                 under += examiner._randomised(model, teacher, rows, *heads)
             own, *floors = (

@@ -15,14 +15,14 @@ from gradistill.auditing.map_agreement import TOP
 def signed_columns(student: Maps, teacher: Maps, words: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
     """``signed`` and ``signed_top`` of each row: ``signed_agreement`` of the sums over the tokens of each word.
 
-    ``words`` holds the number of each token's word, −1 for a token of none.
+    ``words`` holds the number of each token's word, −1 for a token of none. Words without a token were cut off, and
+    play no part.
     """
     found = np.full((len(words), 2), np.nan)
     for row, (ours, theirs, numbers) in enumerate(zip(student, teacher, words, strict=True)):
-        count = int(numbers.max(initial=-1)) + 1
+        read, place = np.unique(numbers[numbers >= 0], return_inverse=True)
         sums = [
-            np.bincount(numbers[numbers >= 0], weights=values[numbers >= 0], minlength=count)
-            for values in (ours, theirs)
+            np.bincount(place, weights=values[numbers >= 0], minlength=len(read)) for values in (ours, theirs)
         ]
         found[row] = signed_agreement(*sums)
     return {"signed": found[:, 0], "signed_top": found[:, 1]}

@@ -89,7 +89,8 @@ def judged(audit: Mapping[str, Any], limits: Mapping[str, float]) -> dict[str, A
 
     Example: ``judged(audit, {})["assessment"]["outcome"]``
     """
-    students = [{**s, "assessment": _of_student(s, limits)} for s in audit.get("students") or []]
+    asked = (audit.get("settings") or {}).get("rows for expected gradients") != 0
+    students = [{**s, "assessment": _of_student(s, limits, asked)} for s in audit.get("students") or []]
     checks = _data_checks(audit)
     outcome = worst([*checks, *(student["assessment"] for student in students)])
     assessment = {"outcome": outcome, "checks": checks, "notes": _small_classes(students)}
@@ -104,7 +105,7 @@ def worst(parts: Sequence[Mapping[str, Any]]) -> str:
     return max((str(part["outcome"]) for part in parts), key=OUTCOMES.index, default=PASS)
 
 
-def _of_student(student: Mapping[str, Any], limits: Mapping[str, float]) -> dict[str, Any]:
+def _of_student(student: Mapping[str, Any], limits: Mapping[str, float], asked: bool) -> dict[str, Any]:
     figures = {n: f for n, f in flat(student.get("figures") or {}).items() if isinstance(f, Mapping)}
     measured = figures | _derived(student)
     if "span" in figures:
@@ -118,7 +119,7 @@ def _of_student(student: Mapping[str, Any], limits: Mapping[str, float]) -> dict
         for check in [_checked(limit, measured.get(limit.figure))]
         if check
     ]
-    checks += _independent(figures)
+    checks += _independent(figures, asked)
     checks += [_own_limit(name, figures.get(name), limit) for name, limit in limits.items()]
     return {"outcome": worst(checks), "checks": checks, "notes": _notes(figures)}
 
@@ -140,9 +141,10 @@ def _derived(student: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return found
 
 
-def _independent(figures: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _independent(figures: Mapping[str, Mapping[str, Any]], asked: bool) -> list[dict[str, Any]]:
     """The check of a student whose response loyalty it was trained on: do signed attributions agree with the teacher's
-    as well, beyond those under random heads? None of a student without attributions, as an ONNX model is."""
+    as well, beyond those under random heads? None of a student without attributions, as an ONNX model is. ``asked``:
+    whether expected gradients were to be measured."""
     known = [name for name in INDEPENDENT if name in figures]
     if not (figures.get("response", {}).get(TRAINED_ON) and (known or "saliency" in figures)):
         return []
@@ -152,7 +154,7 @@ def _independent(figures: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any
     least = max(0.0, figure.get("floor") or 0.0)
     passes = low is not None and low > least and not trained
     if not known:
-        reason = f"{title} were not measured; --expected-gradients-rows sets how many rows they take"
+        reason = f"{title} have no value with these tokenizers, or on these rows" if asked else f"no {title}"
     elif trained:
         reason = f"{title} were trained on too; --attribution takes another method"
     elif value is None or low is None:
@@ -161,7 +163,9 @@ def _independent(figures: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any
         places = next((n for n in range(2, 12) if low == least or round(low, n) != round(least, n)), 12)
         above = "above" if passes else "not above"
         reason = f"{title} {_number(value)}, from {low:z.{places}f}: {above} {least:z.{places}f}"
-    why = "what a student was trained on proves little alone; under random heads these have a mean of 0"
+    if not passes and not asked:
+        reason += "; set --expected-gradients-rows"
+    why = "what a student was trained on proves little alone; under random heads these have a mean of about 0"
     return [
         _check(
             "reasons by a figure that it was not trained on", name, PASS if passes else WARN, reason,

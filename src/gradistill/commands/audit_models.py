@@ -214,7 +214,7 @@ class AuditModels:
             yield "the reference holds the teacher's weights; take a teacher of another seed"
 
     def _left_out(self) -> Iterator[str]:
-        maps = "saliency loyalty, the other figures of maps and their floors"
+        maps = "saliency loyalty, expected gradients, the other figures of maps and their floors"
         if self.teacher.reader is None:
             yield f"{maps} are left out: they need gradients, and the teacher is {self.teacher.kind}"
             yield "flips replace words by drawn ones: only a PyTorch teacher in float32 knows the nearest words"

@@ -174,7 +174,9 @@ class Examination:
         if rows := self.rows.expected_gradients:
             passes = 1 + len(self.models.compared) * (1 + len(EXPECTED_GRADIENTS_SEEDS))
             with self._part("expected gradients", len(rows) * passes) as done:
-                parts.append(self._examiner(done, self.models.every).expected_gradients(rows))
+                parts.append(
+                    self._examiner(done, self.models.every).expected_gradients(rows, self.choice.seed)
+                )
         return parts, flips
 
     def _faithfulness(self, done: OnProgress) -> list[Columns]:

@@ -51,8 +51,8 @@ UNDECIDED = {"unknown", "unverified", "unsure", "maybe", "mixed", "n/a"}
 """What may stand among them."""
 ORIGINS = {
     "language", "lang", "locale", "channel", "source", "platform", "device", "browser", "version", "country", "region",
-    "city", "gender", "sex", "speaker", "author", "user", "agent", "customer", "reviewer", "reporter", "store", "branch",
-    "year", "month", "weekday", "split", "fold",
+    "city", "gender", "sex", "speaker", "author", "user", "agent", "customer", "reviewer", "reporter", "store",
+    "branch", "year", "month", "weekday", "split", "fold",
 }  # fmt: skip
 """Words in the name of a column of where a row is from."""
 SCALES = ("score", "similarity", "rating", "stars", "grade")
