@@ -45,7 +45,10 @@ from gradistill.printing import NO_PREFIX
 
 logger = logging.getLogger(__name__)
 
-IN_WINDOWS = "saliency loyalty, expected gradients and other figures of maps are left out: texts of windows have no map"
+IN_WINDOWS = (
+    "saliency loyalty, expected gradients and other figures of maps are left out: "
+    "texts of several windows have no map"
+)
 
 
 @dataclass(frozen=True)
