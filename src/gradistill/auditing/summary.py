@@ -62,7 +62,7 @@ MEANINGS = {
     "response_slope": "slope of the student's changes on the teacher's when words are replaced; 1 is the same strength",
     "response_labels": "share of the texts with replaced words for which both models predict the same label",
     "expected_gradients": "Spearman's ρ of the two models' signed attributions of words, mean; the attributions are "
-    "Integrated Gradients along paths to the text from texts of other tokens of the data (expected gradients)",
+    "Integrated Gradients along three paths of eight steps to the text, each from other tokens of the data",
     "top_k_overlap": "share of the top fifth of the tokens that both models have in common, mean",
     "cosine": "cosine of the two models' token attributions, mean",
     "kendall_tau": "Kendall's τ-b of the two models' token attributions, mean",
