@@ -32,11 +32,14 @@ from gradistill.models.loading import load_classifier, load_tokenizer
 from gradistill.signals.baselines import Baseline
 
 LINES = RESULTS / "path_nodes.jsonl"
-GRID: tuple[tuple[Baseline, int, int], ...] = (
-    ("tokens", 6, 4), ("tokens", 1, 8), ("tokens", 3, 8), ("tokens", 6, 8), ("tokens", 6, 16), ("tokens", 12, 8),
+GRID: tuple[tuple[Baseline, int, int], ...] = (("tokens", 6, 4), ("tokens", 3, 8), ("tokens", 6, 16))
+"""Where paths start, their number, and the nodes of each."""
+WIDE: tuple[tuple[Baseline, int, int], ...] = (
+    ("tokens", 1, 8), ("tokens", 6, 8), ("tokens", 12, 8),
     ("mask", 1, 24), ("mask", 1, 96), ("zero", 1, 24), ("zero", 1, 96),
 )  # fmt: skip
-"""Where paths start, their number, and the nodes of each."""
+"""Further ones, on the shortest texts."""
+SHORT = "banking77"
 ROWS = 40
 
 
@@ -67,20 +70,23 @@ def measure(bench: Path, data: Path, tasks: Sequence[str]) -> None:
             if (folder := bench / task / f"{line['layers']}-layers" / line["student"]["name"]).is_dir()
         }
         teacher = next((bench / task / "teachers").glob("*/config.json")).parent
-        found = agreements(str(teacher), [*new], data_of(data, task)) if new else []
+        grid = (*GRID, *WIDE) if task == SHORT else GRID
+        found = agreements(str(teacher), [*new], data_of(data, task), grid) if new else []
         with LINES.open("a", encoding="utf-8") as stream:
             for name, figures in zip(new.values(), found, strict=True):
                 stream.write(json.dumps({"name": name, "figures": figures}) + "\n")
 
 
-def agreements(teacher: str, students: Sequence[str], data: DataChoice) -> list[list[dict[str, Any]]]:
+def agreements(
+    teacher: str, students: Sequence[str], data: DataChoice, grid: Sequence[tuple[Baseline, int, int]]
+) -> list[list[dict[str, Any]]]:
     """For each student the figure by each grid."""
     splits, tokenizer = read_splits(data, ("validation",)), load_tokenizer(teacher)
     rows = splits.rows["validation"]
     pool = word_pool(row_texts(drawn_rows(rows, POOL_ROWS, 0), splits.task))
     models = [ClassifierPredictor(load_classifier(path)[0], tokenizer) for path in (teacher, *students)]
     found: list[list[dict[str, Any]]] = [[] for _ in students]
-    for start, paths, nodes in GRID:
+    for start, paths, nodes in grid:
         method = _OfPaths(paths * nodes, baseline=start, draws=paths)
         examiner = Examiner(models[0], models[1:], splits.task, method, pool=pool)
         for own, columns in zip(found, examiner.agreement(drawn_rows(rows, ROWS, 0)), strict=True):
@@ -103,19 +109,16 @@ def lines() -> list[dict[str, Any]]:
 
 
 def show() -> None:
-    rows = [
-        {"task": line["name"]["task"], "student": shown_name(line["name"]["method"])}
-        | {
-            f"{part['start']} {part['paths']} × {part['nodes']}": f"{part['value']:.2f}"
-            for part in line["figures"]
+    known = sorted(lines(), key=lambda line: (line["name"]["task"], ORDER.index(line["name"]["method"])))
+    rows = []
+    for line in known:
+        found = {
+            (part["start"], part["paths"], part["nodes"]): f"{part['value']:.2f}" for part in line["figures"]
         }
-        for line in sorted(
-            lines(), key=lambda line: (line["name"]["task"], ORDER.index(line["name"]["method"]))
-        )
-    ]
-    publish(
-        "path_nodes", markdown(rows), rows, command="python benchmarks/path_nodes.py show", page=YARDSTICK
-    )
+        named = {"task": line["name"]["task"], "student": shown_name(line["name"]["method"])}
+        rows.append(named | {f"{a} {b} × {c}": found.get((a, b, c), "") for a, b, c in (*GRID, *WIDE)})
+    command = "python benchmarks/path_nodes.py show"
+    publish("path_nodes", markdown(rows), rows, command=command, page=YARDSTICK)
 
 
 if __name__ == "__main__":
