@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 import torch
-from measuring import FAULTS, markdown, publish
+from measuring import PAGE, markdown, measured_before, publish
 from safetensors.torch import load_file
 from tiny import Tiny
 
@@ -52,20 +52,20 @@ def main() -> None:
     for way in WAYS:
         command = [sys.executable, *(launcher if way == "two processes" else ()), __file__, str(given.output)]
         subprocess.run([*command, "--way", way, "--only", *given.only], env=environment, check=True)
-    figures = {
+    figures = dict(measured_before("two_processes")) | {
         method: {way: apart(given.output, method, way) for way in WAYS if way != "one"}
         for method in given.only
     }
     rows = [
         {"recipe": method, **{way: f"{value:.1e}" for way, value in entry.items()}}
-        for method, entry in figures.items()
+        for method, entry in sorted(figures.items())
     ]
     publish(
         "two_processes",
         markdown(rows),
         figures,
         command="python benchmarks/two_processes.py OUTPUT",
-        page=FAULTS,
+        page=PAGE.with_name("several_machines.md"),
     )
 
 
