@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from gradistill.auditing import summary
+from gradistill.auditing.per_example import AGREEMENT
 from gradistill.auditing.statistics import Estimate
 from gradistill.auditing.verdict import DATA_LIMITS, LIMITS, judged, unpredicted, worst
 
@@ -259,6 +260,10 @@ def test_expected_gradients_that_were_left_out_are_asked_for(
     assert [check["reason"] for name, check in found.items() if name in ("expected_gradients", "signed")] == [
         reason
     ]
+
+
+def test_every_figure_of_agreement_has_a_meaning() -> None:
+    assert {*AGREEMENT} <= {*summary.MEANINGS, *summary.OF_WORDS}
 
 
 def test_a_sentence_has_an_interval_below_0_without_a_dash_before_its_minus() -> None:
