@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measuring import PAGE, RESULTS, YARDSTICK, markdown, publish
+from measuring import PAGE, RESULTS, YARDSTICK, json_lines, markdown, publish
 from separation import data_of
 
 from gradistill import AuditChoice, audit
@@ -137,21 +137,26 @@ def audit_tasks(suite: str, bench: Path, data: Path, tasks: Sequence[str]) -> No
         (line["task"], line["method"], line["seed"]) for line in audits(suite) if not line.get("baseline")
     }
     for task in tasks:
-        new = {
-            str(folder): (line["method"], line["seed"])
-            for line in read_lines(bench / "results.jsonl").values()
-            if line["task"] == task and line["status"] == "done"
-            if (task, line["method"], line["seed"]) not in known
-            if (folder := bench / task / f"{line['layers']}-layers" / line["student"]["name"]).is_dir()
-        }
+        teacher, kept = models_of(bench, task)
+        new = {path: name for path, name in kept.items() if (task, *name) not in known}
         if new:
-            teacher = next((bench / task / "teachers").glob("*/config.json")).parent
             folder = bench.parent / f"{bench.name}_audits" / task
-            found = audit(str(teacher), [*new], data_of(data, task), folder, AUDIT, overwrite=True)
+            found = audit(teacher, [*new], data_of(data, task), folder, AUDIT, overwrite=True)
             with audits_of(suite).open("a", encoding="utf-8") as stream:
                 for student, (method, seed) in zip(found["students"], new.values(), strict=True):
                     line = {"task": task, "method": method, "seed": seed, "figures": student["figures"]}
                     stream.write(json.dumps(line) + "\n")
+
+
+def models_of(bench: Path, task: str) -> tuple[str, dict[str, tuple[str, int]]]:
+    """The teacher of a task, and the students that a bench kept of it, with method and seed."""
+    kept = {
+        str(folder): (line["method"], line["seed"])
+        for line in read_lines(bench / "results.jsonl").values()
+        if line["task"] == task and line["status"] == "done"
+        if (folder := bench / task / f"{line['layers']}-layers" / line["student"]["name"]).is_dir()
+    }
+    return str(next((bench / task / "teachers").glob("*/config.json")).parent), kept
 
 
 def lines_of(suite: str) -> list[dict[str, Any]]:
@@ -194,9 +199,7 @@ def by_teacher() -> list[dict[str, Any]]:
 
 
 def audits(suite: str) -> list[dict[str, Any]]:
-    file = audits_of(suite)
-    text = file.read_text(encoding="utf-8") if file.is_file() else ""
-    return [json.loads(line) for line in text.splitlines()]
+    return json_lines(audits_of(suite))
 
 
 def show() -> None:

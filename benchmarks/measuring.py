@@ -79,6 +79,12 @@ def measured_before(name: str) -> Any:
     return found["figures"] if found.get("machine") == machine() else []
 
 
+def json_lines(file: Path) -> list[dict[str, Any]]:
+    """The lines of a file of results; none where there is no file."""
+    text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    return [json.loads(line) for line in text.splitlines()]
+
+
 def machine() -> str:
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
     return f"{device}, torch {torch.__version__.split('+')[0]}, transformers {transformers.__version__}"

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from full_rows import ORDER, shown_name
-from measuring import RESULTS, YARDSTICK, markdown, publish
+from full_rows import ORDER, models_of, shown_name
+from measuring import RESULTS, YARDSTICK, json_lines, markdown, publish
 from separation import data_of
 
 from gradistill.auditing.evaluate import Examiner
@@ -24,7 +24,6 @@ from gradistill.auditing.methods import IntegratedGradients
 from gradistill.auditing.predictor import ClassifierPredictor
 from gradistill.auditing.statistics import mean_estimate
 from gradistill.auditing.word_maps import row_texts
-from gradistill.bench.result_lines import read_lines
 from gradistill.commands.row_sample import POOL_ROWS, drawn_rows
 from gradistill.data import DataChoice, read_splits
 from gradistill.data.raw_words import word_pool
@@ -60,18 +59,16 @@ def main() -> None:
 
 def measure(bench: Path, data: Path, tasks: Sequence[str]) -> None:
     """All students of these tasks that the bench kept, and that have no line yet."""
-    known = [line["name"] for line in lines()]
+    known = [line["name"] for line in json_lines(LINES)]
     for task in tasks:
-        new = {
-            str(folder): name
-            for line in read_lines(bench / "results.jsonl").values()
-            if line["task"] == task and line["status"] == "done"
-            if (name := {key: line[key] for key in ("task", "method", "seed")}) not in known
-            if (folder := bench / task / f"{line['layers']}-layers" / line["student"]["name"]).is_dir()
+        teacher, kept = models_of(bench, task)
+        named = {
+            path: dict(zip(("task", "method", "seed"), (task, *own), strict=True))
+            for path, own in kept.items()
         }
-        teacher = next((bench / task / "teachers").glob("*/config.json")).parent
+        new = {path: name for path, name in named.items() if name not in known}
         grid = (*GRID, *WIDE) if task == SHORT else GRID
-        found = agreements(str(teacher), [*new], data_of(data, task), grid) if new else []
+        found = agreements(teacher, [*new], data_of(data, task), grid) if new else []
         with LINES.open("a", encoding="utf-8") as stream:
             for name, figures in zip(new.values(), found, strict=True):
                 stream.write(json.dumps({"name": name, "figures": figures}) + "\n")
@@ -103,13 +100,10 @@ class _OfPaths(IntegratedGradients):
         return self.draws
 
 
-def lines() -> list[dict[str, Any]]:
-    text = LINES.read_text(encoding="utf-8") if LINES.is_file() else ""
-    return [json.loads(line) for line in text.splitlines()]
-
-
 def show() -> None:
-    known = sorted(lines(), key=lambda line: (line["name"]["task"], ORDER.index(line["name"]["method"])))
+    known = sorted(
+        json_lines(LINES), key=lambda line: (line["name"]["task"], ORDER.index(line["name"]["method"]))
+    )
     rows = []
     for line in known:
         found = {

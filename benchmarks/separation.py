@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measuring import PAGE, RESULTS, YARDSTICK, markdown, publish
+from measuring import PAGE, RESULTS, YARDSTICK, json_lines, markdown, publish
 from scipy.special import softmax
 from scipy.stats import spearmanr
 from separation_models import BITS, METHODS
@@ -72,8 +72,7 @@ def main() -> None:
 
 
 def lines() -> list[dict[str, Any]]:
-    text = LINES.read_text(encoding="utf-8") if LINES.is_file() else ""
-    return [json.loads(line) for line in text.splitlines()]
+    return json_lines(LINES)
 
 
 def add_line(line: Mapping[str, Any]) -> None:

@@ -6,10 +6,12 @@ import csv
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from families import build
+from gradistill.commands.audit import AuditChoice
 from gradistill.commands.distill import distill
 from gradistill.commands.finetune import finetune
 from gradistill.data import DataChoice
@@ -24,6 +26,16 @@ GOOD, BAD, PLAIN = (
     ("the", "film", "was", "a", "very", "one"),
 )
 WORDS = (*SPECIAL, *GOOD, *BAD, *PLAIN, ".")
+audit_parts = partial(
+    AuditChoice,
+    faithfulness_rows=0,
+    perturbed_rows=0,
+    response_rows=0,
+    shapley_rows=0,
+    expected_gradients_rows=0,
+    floor_rows=0,
+)
+"""What an audit looks at, without the parts that are not named: ``audit_parts(response_rows=4)``."""
 NAMES = {"two": ("negative", "positive"), "three": ("no", "maybe", "yes"), "score": None}
 
 

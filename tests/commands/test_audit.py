@@ -26,17 +26,10 @@ from gradistill.data import DataChoice, load_splits
 from gradistill.errors import DataError, GradistillError, RecipeError
 from gradistill.models.loading import load_classifier, load_tokenizer
 from gradistill.recipe import load_recipe
-from small import WORDS, write_table
+from small import WORDS, audit_parts, write_table
 from wordpiece import tokenizer
 
-FEW = AuditChoice(
-    faithfulness_rows=4,
-    perturbed_rows=4,
-    response_rows=0,
-    shapley_rows=0,
-    expected_gradients_rows=0,
-    floor_rows=4,
-)
+FEW = audit_parts(faithfulness_rows=4, perturbed_rows=4, floor_rows=4)
 QUICK = replace(FEW, faithfulness_rows=0, perturbed_rows=0, response_rows=60, shapley_rows=4)
 
 

@@ -14,16 +14,9 @@ from gradistill.auditing import map_checks
 from gradistill.cli.app import app
 from gradistill.commands.audit import AuditChoice, audit
 from gradistill.errors import RecipeError
-from small import logged
+from small import audit_parts, logged
 
-CHOICE = AuditChoice(
-    faithfulness_rows=4,
-    perturbed_rows=0,
-    response_rows=0,
-    shapley_rows=0,
-    expected_gradients_rows=0,
-    floor_rows=6,
-)
+CHOICE = audit_parts(faithfulness_rows=4, floor_rows=6)
 
 
 def figures(found: dict[str, Any]) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from gradistill.data.prompt_template import PromptedTeacher
 from gradistill.errors import DataError, ModelError, RecipeError
 from gradistill.models.loading import load_classifier, load_tokenizer
 from onnx_models import exported
-from small import SPECIAL, WORDS, logged, write_table
+from small import SPECIAL, WORDS, audit_parts, logged, write_table
 from wordpiece import tokenizer
 
 CHOICE = AuditChoice(
@@ -346,15 +346,7 @@ def test_a_cascade_that_a_student_cannot_have_is_named(small: Any, tmp_path: Pat
     assert [bool(student["cascade"]) for student in found["students"]] == [True, False]
 
 
-FEW = replace(
-    CHOICE,
-    faithfulness_rows=0,
-    perturbed_rows=0,
-    response_rows=2,
-    shapley_rows=0,
-    expected_gradients_rows=0,
-    floor_rows=0,
-)
+FEW = audit_parts(response_rows=2)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
-from gradistill.commands.audit import AuditChoice, audit
+from gradistill.commands.audit import audit
 from gradistill.commands.distill import distill
 from gradistill.commands.finetune import finetune
 from gradistill.commands.store_signals import store_signals
@@ -20,17 +20,9 @@ from gradistill.data import DataChoice
 from gradistill.data.overlap import normalised, overlap
 from gradistill.errors import DataError, RecipeError
 from gradistill.recipe import load_recipe
-from small import GOOD, logged, write_table
+from small import GOOD, audit_parts, logged, write_table
 
-FEW = AuditChoice(
-    faithfulness_rows=0,
-    perturbed_rows=0,
-    examples=2,
-    response_rows=0,
-    shapley_rows=0,
-    expected_gradients_rows=0,
-    floor_rows=0,
-)
+FEW = audit_parts(examples=2)
 UNFLIPPED = "flips and kept labels are left out"
 WEAK = "WARNING: the teacher is no better than a constant answer"
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from datasets import Dataset, DatasetDict
 
-from gradistill.commands.audit import AuditChoice, audit
+from gradistill.commands.audit import audit
 from gradistill.commands.distill import distill
 from gradistill.commands.explain import explain
 from gradistill.commands.finetune import finetune
@@ -23,17 +23,10 @@ from gradistill.models.loading import load_classifier, load_tokenizer
 from gradistill.models.model_source import model_name, on_disk
 from gradistill.recipe import load_recipe
 from gradistill.store.fingerprint import of_model
-from small import logged, texts
+from small import audit_parts, logged, texts
 
 SHORT = ["training.epochs=1", "training.batch_size=8"]
-NO_FAITH = AuditChoice(
-    faithfulness_rows=2,
-    perturbed_rows=2,
-    response_rows=0,
-    shapley_rows=0,
-    expected_gradients_rows=0,
-    floor_rows=0,
-)
+NO_FAITH = audit_parts(faithfulness_rows=2, perturbed_rows=2)
 SPLITS = {"train": texts("two", 20), "validation": texts("two", 10)}
 DATASETS = DatasetDict({split: Dataset.from_list(rows) for split, rows in SPLITS.items()})
 

@@ -11,11 +11,11 @@ import torch
 from datasets import Dataset, DatasetDict
 
 from gradistill.commands.audit import audit
-from gradistill.commands.audit_choice import AuditChoice
 from gradistill.commands.content_marks import model_mark
 from gradistill.commands.identity import data_files, model_identity
 from gradistill.data import get_task
 from gradistill.models.loading import load_classifier
+from small import audit_parts
 
 
 def of_bytes(file: Path) -> str:
@@ -82,14 +82,7 @@ def test_an_onnx_model_is_known_by_its_graph_and_its_weights(tmp_path: Path) -> 
 
 def test_an_audit_records_what_it_compared_and_why(small: Any, tmp_path: Path) -> None:
     teacher, data = str(small.teachers["two"]), small.choice("two")
-    choice = AuditChoice(
-        faithfulness_rows=0,
-        perturbed_rows=0,
-        response_rows=0,
-        shapley_rows=0,
-        expected_gradients_rows=0,
-        reason="It is <slow>.",
-    )
+    choice = audit_parts(reason="It is <slow>.", floor_rows=200)
     audit(teacher, [teacher], data, tmp_path / "out", choice)
     found = json.loads((tmp_path / "out" / "audit.json").read_text())
     assert found["teacher"]["sha256"] == found["students"][0]["sha256"]

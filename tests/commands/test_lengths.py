@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from families import build
 from gradistill.cli.app import app
-from gradistill.commands.audit import AuditChoice, audit
+from gradistill.commands.audit import audit
 from gradistill.commands.distill import distill
 from gradistill.commands.explain import explain
 from gradistill.commands.finetune import finetune
@@ -23,18 +23,11 @@ from gradistill.commands.text_lengths import MOST, LoadedModel, new_length, task
 from gradistill.data import DataChoice
 from gradistill.errors import ModelError, RecipeError
 from gradistill.recipe import Recipe, load_recipe
-from small import BAD, GOOD, WORDS, logged, write_table
+from small import BAD, GOOD, WORDS, audit_parts, logged, write_table
 from wordpiece import tokenizer
 
 LONG = 48
-FEW = AuditChoice(
-    faithfulness_rows=2,
-    perturbed_rows=2,
-    response_rows=0,
-    shapley_rows=0,
-    expected_gradients_rows=0,
-    floor_rows=0,
-)
+FEW = audit_parts(faithfulness_rows=2, perturbed_rows=2)
 
 
 @pytest.fixture(scope="module")

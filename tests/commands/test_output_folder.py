@@ -15,7 +15,7 @@ from gradistill import io
 from gradistill.bench.plan import read_plan
 from gradistill.bench.runner import bench
 from gradistill.commands import run_folder
-from gradistill.commands.audit import AuditChoice, audit
+from gradistill.commands.audit import audit
 from gradistill.commands.distill import distill
 from gradistill.commands.output_folder import MARK, held
 from gradistill.commands.pretrain import pretrain
@@ -27,15 +27,9 @@ from gradistill.demo import run_demo as demonstration
 from gradistill.demo.run_demo import demo
 from gradistill.errors import GradistillError, RecipeError
 from gradistill.recipe import load_recipe
+from small import audit_parts
 
-SMALL_AUDIT = AuditChoice(
-    faithfulness_rows=2,
-    perturbed_rows=2,
-    response_rows=0,
-    shapley_rows=0,
-    expected_gradients_rows=0,
-    floor_rows=0,
-)
+SMALL_AUDIT = audit_parts(faithfulness_rows=2, perturbed_rows=2)
 COMMANDS = ("distill", "pretrain", "audit", "tune", "bench", "signals", "demo")
 
 

@@ -12,14 +12,13 @@ import pytest
 
 from gradistill.commands import project_file
 from gradistill.commands import run as module
-from gradistill.commands.audit_choice import AuditChoice
 from gradistill.commands.init import init
 from gradistill.commands.project_file import read_project
 from gradistill.commands.run import run
 from gradistill.data import DataChoice
 from gradistill.data.prompt_template import PromptedTeacher
 from gradistill.errors import RecipeError
-from small import logged, texts, write_table
+from small import audit_parts, logged, texts, write_table
 from typed_command import exit_code
 
 PROJECT = """
@@ -122,15 +121,7 @@ def test_a_killed_run_goes_on_with_the_stage_that_it_was_in(
 def test_a_whole_project_with_an_export_that_has_no_packages(
     project: Path, small: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    quick = partial(
-        AuditChoice,
-        faithfulness_rows=0,
-        perturbed_rows=0,
-        shapley_rows=0,
-        expected_gradients_rows=0,
-        response_rows=3,
-        floor_rows=0,
-    )
+    quick = partial(audit_parts, response_rows=3)
     monkeypatch.setattr(project_file, "AuditChoice", quick)
     monkeypatch.setattr(module, "_missing_packages", lambda: "an export needs <onnx>")
     changed(project, "export: no", "export: {quantize: null}")

@@ -20,7 +20,7 @@ from gradistill.errors import DataError, GradistillError, TrainingError
 from gradistill.models.facts import is_multi_label, thresholds_of
 from gradistill.models.loading import load_classifier
 from gradistill.recipe import load_recipe
-from small import BAD, GOOD
+from small import BAD, GOOD, audit_parts
 
 LABELS = ("long", "negative", "positive")
 
@@ -140,14 +140,7 @@ def test_an_audit_has_loyalties_with_floors_and_a_table_of_labels(
 
 def test_rows_without_labels_are_audited_too(runs: Path, tmp_path: Path, audited: dict[str, Any]) -> None:
     bare = {"validation": [{"text": row["text"]} for row in rows(16, 3)]}
-    idle = AuditChoice(
-        response_rows=0,
-        shapley_rows=0,
-        expected_gradients_rows=0,
-        faithfulness_rows=0,
-        perturbed_rows=0,
-        floor_rows=0,
-    )
+    idle = audit_parts()
     found = audit(runs / "teacher", [runs / "kd"], bare, tmp_path / "audit", idle)
     same = [one["students"][0]["figures"]["loyalty"]["label"]["value"] for one in (found, audited)]
     assert same[0] == same[1]

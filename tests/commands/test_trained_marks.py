@@ -8,12 +8,13 @@ from typing import Any
 from rich.console import Console
 
 from gradistill.auditing.trained_figures import NOTE, WORD_FIGURES
-from gradistill.commands.audit import AuditChoice, audit
+from gradistill.commands.audit import audit
 from gradistill.commands.export import export_model
 from gradistill.commands.export_choice import ExportChoice
 from gradistill.commands.finetune import finetune
 from gradistill.recipe import load_recipe
 from gradistill.report.run_summary import run_table
+from small import audit_parts
 
 
 def test_a_student_keeps_the_marks_of_the_student_that_it_started_from(small: Any, tmp_path: Path) -> None:
@@ -26,14 +27,7 @@ def test_a_student_keeps_the_marks_of_the_student_that_it_started_from(small: An
     exported = export_model(str(third), onnx, ExportChoice(timing=False), data=data, teacher=teacher)
     assert exported["loyalty"]["teacher"]["onnx"]["response"]["trained_on"] == ["coalition_matching"]
     assert "trained_on" not in exported["loyalty"]["student"]["onnx"]["response"]
-    choice = AuditChoice(
-        faithfulness_rows=0,
-        perturbed_rows=0,
-        response_rows=4,
-        shapley_rows=0,
-        expected_gradients_rows=0,
-        floor_rows=0,
-    )
+    choice = audit_parts(response_rows=4)
     found = audit(teacher, [str(second), str(third), str(onnx)], data, tmp_path / "audit", choice)
     for student, runs in zip(found["students"], (1, 2, 2), strict=True):
         assert student["figures"]["loyalty"]["response"]["trained_on"] == ["coalition_matching"]
@@ -60,14 +54,7 @@ def test_an_audit_and_a_run_mark_what_the_student_was_trained_on(small: Any, tmp
     assert "response †" in shown.get()
 
     students = [*map(str, runs), [*map(str, runs)]]
-    choice = AuditChoice(
-        faithfulness_rows=0,
-        perturbed_rows=0,
-        response_rows=6,
-        shapley_rows=0,
-        expected_gradients_rows=0,
-        floor_rows=0,
-    )
+    choice = audit_parts(response_rows=6)
     found = audit(teacher, students, data, tmp_path / "audit", choice)
     marks = [
         {n for part in student["figures"].values() for n, figure in part.items() if "trained_on" in figure}

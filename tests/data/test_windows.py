@@ -15,7 +15,7 @@ from scipy.special import expit, logit, softmax
 from byte_level import byte_level
 from gradistill.auditing.predictor import ClassifierPredictor
 from gradistill.auditing.windowed_predictor import WindowedPredictor
-from gradistill.commands.audit import AuditChoice, audit
+from gradistill.commands.audit import audit
 from gradistill.commands.distill import distill
 from gradistill.commands.finetune import finetune
 from gradistill.commands.predict import predict
@@ -27,7 +27,7 @@ from gradistill.data.windows import Windows, pooled, spans_of_windows
 from gradistill.errors import RecipeError
 from gradistill.models.loading import load_classifier, load_tokenizer
 from gradistill.recipe import load_recipe
-from small import BAD, GOOD, WORDS, logged, write_table
+from small import BAD, GOOD, WORDS, audit_parts, logged, write_table
 from wordpiece import tokenizer
 
 LENGTH, OVERLAP = 10, 3
@@ -183,15 +183,7 @@ def test_runs_evaluate_texts_and_train_on_windows(long: Any) -> None:
 
 
 def test_an_audit_reads_windows_and_leaves_maps_out(long: Any, tmp_path: Path) -> None:
-    few = AuditChoice(
-        faithfulness_rows=1,
-        perturbed_rows=0,
-        response_rows=3,
-        shapley_rows=0,
-        expected_gradients_rows=0,
-        floor_rows=4,
-        cascade=True,
-    )
+    few = audit_parts(faithfulness_rows=1, response_rows=3, floor_rows=4, cascade=True)
     folder = long["folder"]
     found = audit(str(folder / "teacher"), [str(folder / "student")], long["choice"], tmp_path / "a", few)
     assert found["metrics"]["teacher"]["accuracy"] == long["teacher"]["eval"]["accuracy"]

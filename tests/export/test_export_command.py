@@ -27,7 +27,7 @@ from gradistill.errors import ModelError, RecipeError
 from gradistill.export.onnx_export import OPSET
 from gradistill.export.peak_memory import peak_memory_mb
 from gradistill.models.facts import set_thresholds
-from small import WORDS
+from small import WORDS, audit_parts
 from typed_command import exit_code
 from wordpiece import tokenizer
 
@@ -159,14 +159,7 @@ def test_an_onnx_model_needs_no_torch_in_memory(exported: tuple[Path, Any, str])
 def test_an_audit_takes_the_folder_and_the_file(
     exported: tuple[Path, Any, str], small: Any, tmp_path: Path
 ) -> None:
-    parts = gradistill.AuditChoice(
-        response_rows=2,
-        shapley_rows=0,
-        expected_gradients_rows=0,
-        faithfulness_rows=0,
-        perturbed_rows=0,
-        costs=True,
-    )
+    parts = audit_parts(response_rows=2, costs=True, floor_rows=200)
     students = [str(exported[0]), str(exported[0] / "onnx" / "model.onnx")]
     found = gradistill.audit(str(small.teachers["two"]), students, small.choice("two"), tmp_path / "a", parts)
     files = [student["file"] for student in found["students"]]
@@ -324,9 +317,7 @@ def test_an_audit_compares_several_labels_with_the_graph(
 ) -> None:
     """The labels of the graph stand in another order, and its thresholds with them."""
     model, output, _ = several
-    parts = gradistill.AuditChoice(
-        response_rows=3, shapley_rows=0, expected_gradients_rows=0, faithfulness_rows=0, perturbed_rows=0
-    )
+    parts = audit_parts(response_rows=3, floor_rows=200)
     turned = shutil.copytree(output, tmp_path / "turned")
     config = json.loads((turned / "config.json").read_text())
     graph = onnx.load(turned / "onnx" / "model.onnx")

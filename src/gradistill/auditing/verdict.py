@@ -65,6 +65,9 @@ LIMITS = (
 )  # fmt: skip
 """The default limits of a student, in the order in which they are shown."""
 
+ROWS_ASKED = "rows for expected gradients"
+"""The setting of an audit that holds how many rows they are measured on."""
+
 INDEPENDENT = ("expected_gradients", "signed")
 """Figures of signed attributions: the first that a student was not trained on is asked for where its response loyalty
 is one that it was."""
@@ -89,7 +92,7 @@ def judged(audit: Mapping[str, Any], limits: Mapping[str, float]) -> dict[str, A
 
     Example: ``judged(audit, {})["assessment"]["outcome"]``
     """
-    asked = (audit.get("settings") or {}).get("rows for expected gradients") != 0
+    asked = (audit.get("settings") or {}).get(ROWS_ASKED) != 0
     students = [{**s, "assessment": _of_student(s, limits, asked)} for s in audit.get("students") or []]
     checks = _data_checks(audit)
     outcome = worst([*checks, *(student["assessment"] for student in students)])

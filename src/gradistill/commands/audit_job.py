@@ -16,7 +16,7 @@ from gradistill.auditing.map_checks import random_map_warnings
 from gradistill.auditing.onnx_predictor import OnnxPredictor, model_folder_of
 from gradistill.auditing.summary import Audited, summed_up
 from gradistill.auditing.trained_figures import trained_by_record
-from gradistill.auditing.verdict import judged
+from gradistill.auditing.verdict import ROWS_ASKED, judged
 from gradistill.auditing.word_maps import row_texts
 from gradistill.commands.audit_choice import AuditChoice
 from gradistill.commands.audit_metrics import task_metrics, teacher_doubts, weak_students, without_flips
@@ -222,7 +222,7 @@ def _settings(choice: AuditChoice, models: AuditModels) -> dict[str, Any]:
         "rows for perturbations": choice.perturbed_rows,
         "rows for response loyalty and flips": choice.response_rows, "rows for Shapley values": choice.shapley_rows,
         "pairs of permutations for Shapley values": choice.shapley_pairs,
-        "rows for expected gradients": choice.expected_gradients_rows, "rows for floors": choice.floor_rows,
+        ROWS_ASKED: choice.expected_gradients_rows, "rows for floors": choice.floor_rows,
     }  # fmt: skip
     return {name: value for name, value in named.items() if value is not None}
 
