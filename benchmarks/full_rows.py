@@ -247,7 +247,7 @@ class Comparison:
         self.lines, self.audited = lines, audited
         self.every_task = list(dict.fromkeys(line["task"] for line in lines))
         there = {line["method"] for line in lines}
-        self.methods = [name for name in ORDER if name in there]
+        self.methods = [name for name in ORDER if name in there] + sorted(there - {*ORDER})
         self.columns = {
             "metric": means(lines, lambda line: line["eval"][line["select"]]),
             "metric kept": means(lines, lambda line: figures_of(line)["retention"])

@@ -233,6 +233,11 @@ def test_limits_of_the_user_are_checks_too() -> None:
     assert found["assessment"]["outcome"] == "fail"
 
 
+def test_a_limit_of_the_user_has_the_title_that_the_figure_has_in_tables() -> None:
+    found = of(student(), {"expected_gradients": 0.5})
+    assert [c["name"] for c in found["assessment"]["checks"]][-1] == "expected gradients (--fail-under)"
+
+
 def test_a_regression_is_judged_by_correlation() -> None:
     loyalty = {"kappa": None, "prediction": figure(0.95, 0.9)}
     found = of(student(loyalty=loyalty, by_label=[], confusion=[]))

@@ -17,13 +17,20 @@ from gradistill.auditing.faithfulness import WordScores
 from gradistill.auditing.loyalty_measures import Maps
 from gradistill.auditing.map_checks import CheckedRows, agreement_when_random, check_columns
 from gradistill.auditing.methods import IntegratedGradients, Method, draws_tokens
-from gradistill.auditing.per_example import Columns, columns_of, confidence, joined, mean_values, named_of
+from gradistill.auditing.per_example import (
+    Columns,
+    StudentColumns,
+    columns_of,
+    confidence,
+    joined,
+    mean_values,
+    named_of,
+)
 from gradistill.auditing.plausibility import marked_tokens, plausibility
 from gradistill.auditing.predictions import Predictions, predict_rows
 from gradistill.auditing.predictor import ClassifierPredictor, Predictor, limits_of
 from gradistill.auditing.signed_agreement import signed_columns
 from gradistill.auditing.statistics import Estimate
-from gradistill.auditing.word_examiner import StudentWords
 from gradistill.auditing.word_maps import TokenizedText, readings, row_texts, watched_share
 from gradistill.batch import UNLABELLED
 from gradistill.data import Collator, Task, encode
@@ -192,14 +199,14 @@ class Examiner:
         teacher = self._outputs(self._models[0], rows)
         return mean_values(list(self._randomised(self._models[1 + k], teacher, rows, parameters, seeds)))
 
-    def expected_gradients(self, rows: Dataset, seed: int) -> list[StudentWords]:
+    def expected_gradients(self, rows: Dataset, seed: int) -> list[StudentColumns]:
         """``expected_gradients``: agreement of signed attributions along paths from other texts (Erion et al. 2021),
         whatever the ``method`` is. No columns where a model has no gradients, and no floors where a head is not known
         from the rest. ``seed``: of the tokens that paths start at."""
         examiner = replace(self, method=replace(EXPECTED_GRADIENTS, seed=seed))
         teacher = examiner._outputs(examiner._models[0], rows)
         if not teacher.predictions.maps:
-            return [StudentWords({}, []) for _ in self.students]
+            return [StudentColumns({}, []) for _ in self.students]
         found = []
         for model in examiner._models[1:]:
             outputs = examiner._outputs(model, rows, teacher.predictions.labels)
@@ -210,7 +217,7 @@ class Examiner:
             own, *floors = (
                 {"expected_gradients": columns["signed"]} if "signed" in columns else {} for columns in under
             )
-            found.append(StudentWords(own, floors))
+            found.append(StudentColumns(own, floors))
         return found
 
     def _randomised(

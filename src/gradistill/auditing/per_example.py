@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeVar
 
@@ -110,6 +111,19 @@ SIGNED = (
 
 AGREEMENT = (*GROUPS["loyalty"], *GROUPS["agreement"])
 """Figures of agreement of two models: each is shown with its floor."""
+
+
+@dataclass(frozen=True)
+class StudentColumns:
+    """The ``columns`` of one student over some rows under its own head, and the same under random ones (``floors``)."""
+
+    columns: Columns
+    floors: list[Columns]
+
+    def joined(self, other: StudentColumns) -> StudentColumns:
+        """These columns and others of the same rows."""
+        floors = [a | b for a, b in zip(self.floors, other.floors, strict=True)]
+        return StudentColumns(self.columns | other.columns, floors)
 
 
 def columns_of(student: Predictions, teacher: Predictions, gold: np.ndarray | None) -> Columns:

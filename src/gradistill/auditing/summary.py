@@ -15,6 +15,7 @@ from gradistill.auditing.per_example import (
     GROUPS,
     PARTS,
     Columns,
+    StudentColumns,
     as_dict,
     by_confidence,
     by_label,
@@ -29,7 +30,6 @@ from gradistill.auditing.predicted_labels import disagreements, label_pairs, lab
 from gradistill.auditing.slices import by_values, worst_slices
 from gradistill.auditing.statistics import Estimate
 from gradistill.auditing.trained_figures import marked, united
-from gradistill.auditing.word_examiner import StudentWords
 from gradistill.data import Task
 from gradistill.printing import between
 
@@ -114,12 +114,12 @@ class Changed:
 class Audited:
     """What was measured: everything but ``perturbations`` has one entry a student, in the order of ``names``.
 
-    ``words``: figures of words on few rows, with floors of their own: parts of several rows each. ``floors``: those of
-    the figures that come from ``columns``. ``reference``: how far a second teacher agrees with the first. ``cascade``:
-    the figures of agreement with the head random, then with the last block too, and so on. ``slices``: the values of
-    columns of the data, one a row. ``tables``: the tables of labels of each student, where they do not follow from
-    ``columns``. ``when_random``: how far the teacher's maps agree with those under random weights. ``trained``: the
-    figures of each student that its objectives train on (``trained_figures``).
+    ``floored``: figures on few rows with floors of their own, by part: response and flips, Shapley values, expected
+    gradients. ``floors``: those of the figures that come from ``columns``. ``reference``: how far a second teacher
+    agrees with the first. ``cascade``: the figures of agreement with the head random, then with the last block too,
+    and so on. ``slices``: the values of columns of the data, one a row. ``tables``: the tables of labels of each
+    student, where they do not follow from ``columns``. ``when_random``: how far the teacher's maps agree with those
+    under random weights. ``trained``: the figures of each student that its objectives train on (``trained_figures``).
     """
 
     names: list[str]
@@ -127,7 +127,7 @@ class Audited:
     faithful: list[Columns] | None
     challenge: list[Columns] | None
     perturbations: list[Changed]
-    words: list[list[StudentWords]] = field(default_factory=list)
+    floored: list[list[StudentColumns]] = field(default_factory=list)
     floors: list[dict[str, float]] = field(default_factory=list)
     reference: dict[str, Estimate] | None = None
     cascade: list[list[dict[str, float]]] | None = None
@@ -139,7 +139,7 @@ class Audited:
     def floor(self, k: int) -> dict[str, float]:
         """The floors of the k-th student's figures of agreement."""
         found = dict(self.floors[k]) if self.floors else {}
-        for part in self.words:
+        for part in self.floored:
             found |= mean_values(part[k].floors)
         return found
 
@@ -174,8 +174,8 @@ def summed_up(
             **_parts(audited, k, task, seed, trained),
             **({"cascade": _cascade(audited.cascade[k])} if audited.cascade else {}),
         })  # fmt: skip
-    words = [[own.columns for own in part] for part in audited.words]
-    parts = [part for part in (audited.columns, audited.faithful, *words) if part]
+    floored = [[own.columns for own in part] for part in audited.floored]
+    parts = [part for part in (audited.columns, audited.faithful, *floored) if part]
     students_of = [dict(zip(audited.names, part, strict=True)) for part in parts]
     return {
         "schema": SCHEMA,
@@ -197,7 +197,7 @@ def _figures(audited: Audited, k: int, seed: int) -> dict[str, dict[str, Estimat
     figures = estimates(audited.columns[k], seed=seed)
     if audited.faithful:
         figures |= estimates(audited.faithful[k], GROUPS["faithfulness"], seed=seed)
-    for part in audited.words:
+    for part in audited.floored:
         for group, measured in estimates(part[k].columns, AGREEMENT, seed=seed).items():
             figures[group] = figures.get(group, {}) | measured
     figures = _in_order(figures, audited.floor(k))

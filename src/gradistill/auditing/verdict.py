@@ -265,7 +265,7 @@ def _own_limit(name: str, figure: Mapping[str, Any] | None, limit: float) -> dic
     below = f", below {limit:g}" * (outcome == FAIL)
     reason = "not measured" if value is None else shown + below + _trained_on(figure or {})
     limits = {"limit": limit, "fail_limit": limit}
-    return _check(f"{name} (--fail-under)", name, outcome, reason, value=value, **limits)
+    return _check(f"{title_of(name)} (--fail-under)", name, outcome, reason, value=value, **limits)
 
 
 def _number(value: float | int | None) -> str:

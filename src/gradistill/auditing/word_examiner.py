@@ -16,7 +16,7 @@ import numpy as np
 from gradistill.attribution.shapley_weights import shapley_design
 from gradistill.auditing.faithfulness import BEAM, WordScores, faithfulness, word_occlusion
 from gradistill.auditing.flips import Edit, edit_labels, flip_columns, flipping_edits
-from gradistill.auditing.per_example import Columns, named_of
+from gradistill.auditing.per_example import Columns, StudentColumns, named_of
 from gradistill.auditing.predictor import CopiesOf, Predictor, limits_of, predict_by_row
 from gradistill.auditing.response import MIN_WORDS, log_odds, response_columns
 from gradistill.auditing.signed_agreement import signed_agreement
@@ -47,19 +47,6 @@ class TextRows:
 
 
 @dataclass(frozen=True)
-class StudentWords:
-    """The columns of one student over the same rows, under its own head and under random ones."""
-
-    columns: Columns
-    floors: list[Columns]
-
-    def joined(self, other: StudentWords) -> StudentWords:
-        """These columns and others of the same rows."""
-        floors = [a | b for a, b in zip(self.floors, other.floors, strict=True)]
-        return StudentWords(self.columns | other.columns, floors)
-
-
-@dataclass(frozen=True)
 class Flip:
     """An edit that turns the teacher, as a reader sees it; ``students`` holds the class id that each predicts."""
 
@@ -85,7 +72,7 @@ class WordExaminer:
     seed: int = 0
     multi_label: bool = False
 
-    def response(self, rows: TextRows, *, masked: bool = True) -> list[StudentWords]:
+    def response(self, rows: TextRows, *, masked: bool = True) -> list[StudentColumns]:
         """The columns of ``response_columns``, and where all models can mask words and ``masked`` is set those of
         masked copies under names that end in ``_masked``."""
         words = rows.words
@@ -103,7 +90,7 @@ class WordExaminer:
 
     def _responses(
         self, copies_of: CopiesOf, kept: Sequence[Kept], words: Sequence[int], suffix: str
-    ) -> list[StudentWords]:
+    ) -> list[StudentColumns]:
         every = dict(enumerate(kept))
         shares = (1 - own.sum(axis=1) / max(own.shape[1], 1) for own in kept)
         gone = None if suffix else np.stack([*shares])  # masked words have no partial figure
@@ -121,10 +108,10 @@ class WordExaminer:
                 )
                 for logits in np.stack(list(by_row.values()), axis=1)
             )
-            found.append(StudentWords(own, floors))
+            found.append(StudentColumns(own, floors))
         return found
 
-    def flips(self, rows: TextRows) -> tuple[list[StudentWords], list[Flip]]:
+    def flips(self, rows: TextRows) -> tuple[list[StudentColumns], list[Flip]]:
         """``flips`` and ``kept`` by replaced words, the same by masked words, and the edits by replaced words."""
         replacements = [
             [self.neighbours.get(word, other) for word, other in zip(words_of(texts), drawn, strict=True)]
@@ -145,7 +132,7 @@ class WordExaminer:
 
     def _flips(
         self, copies_of: CopiesOf, rows: TextRows, suffix: str
-    ) -> tuple[list[StudentWords], list[Edit], list[np.ndarray]]:
+    ) -> tuple[list[StudentColumns], list[Edit], list[np.ndarray]]:
         edits = flipping_edits(self.teacher, rows.words, copies_of)
         labels = [edit_labels(student, edits, copies_of, heads=_heads(student)) for student in self.students]
         found = []
@@ -153,10 +140,10 @@ class WordExaminer:
             own, *floors = (
                 _named(flip_columns(of_head, edits, len(rows.texts)), suffix) for of_head in of_one
             )
-            found.append(StudentWords(own, floors))
+            found.append(StudentColumns(own, floors))
         return found, edits, labels
 
-    def shapley(self, rows: TextRows, *, pairs: int) -> list[StudentWords]:
+    def shapley(self, rows: TextRows, *, pairs: int) -> list[StudentColumns]:
         """Signed agreement of both models' Shapley values of words, for the log-odds of the teacher's label.
 
         Words that are out are replaced by drawn ones, the same in every coalition of a row.
@@ -186,7 +173,7 @@ class WordExaminer:
                     ours = log_odds(of_head[None], label, multi_label=several)[0, 1:]
                     ours = _attributions(weights, ours)
                     own["shapley"][row], own["shapley_sign"][row] = signed_agreement(ours, theirs)
-            found.append(StudentWords(columns[0], columns[1:]))
+            found.append(StudentColumns(columns[0], columns[1:]))
         return found
 
     def faithfulness(

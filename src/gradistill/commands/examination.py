@@ -15,12 +15,20 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from gradistill.auditing.evaluate import EXPECTED_GRADIENTS_SEEDS, FLOOR_SEEDS, Examiner, in_blocks
-from gradistill.auditing.per_example import AGREEMENT, Columns, estimates, flat, joined, mean_values
+from gradistill.auditing.per_example import (
+    AGREEMENT,
+    Columns,
+    StudentColumns,
+    estimates,
+    flat,
+    joined,
+    mean_values,
+)
 from gradistill.auditing.perturbations import PERTURBATIONS, perturbed
 from gradistill.auditing.predictor import OnProgress, Predictor
 from gradistill.auditing.statistics import Estimate
 from gradistill.auditing.summary import Audited, Changed
-from gradistill.auditing.word_examiner import Flip, StudentWords, TextRows, WordExaminer
+from gradistill.auditing.word_examiner import Flip, TextRows, WordExaminer
 from gradistill.auditing.word_maps import row_texts
 from gradistill.commands.audit_choice import AuditChoice
 from gradistill.commands.audit_model import AuditModel
@@ -122,7 +130,7 @@ class Examination:
         """All parts that were chosen; every example goes to a file in ``output`` as soon as it is there."""
         rows, students = self.rows, len(self.models.students)
         challenge = rows.splits[self.choice.challenge] if self.choice.challenge else None
-        words, flips = self._words()
+        floored, flips = self._floored()
         with self._part("predictions and attributions", len(rows.rows) * (1 + students)) as done:
             shown = _by_number(flips, rows.response, self.task, students)
             columns = _all_blocks(self._examiner(done), rows.rows, shown, output)
@@ -148,13 +156,13 @@ class Examination:
             ]  # fmt: skip
         return Audited(
             self.models.names, columns, faithful, changed, perturbations,
-            words=[part[:students] for part in words], floors=floors,
-            reference=self._reference(words), cascade=self._cascade(), when_random=when_random,
+            floored=[part[:students] for part in floored], floors=floors,
+            reference=self._reference(floored), cascade=self._cascade(), when_random=when_random,
         )  # fmt: skip
 
-    def _words(self) -> tuple[list[list[StudentWords]], list[Flip]]:
-        """The figures of words, for the students and behind them the reference: those of response loyalty and flips
-        over the same rows, those of Shapley values, and expected gradients."""
+    def _floored(self) -> tuple[list[list[StudentColumns]], list[Flip]]:
+        """The figures with floors of their own, for the students and behind them the reference: response loyalty and
+        flips over the same rows, Shapley values, and expected gradients."""
         parts, flips = [], []
         if len(self.rows.response):
             rows = self._texts(self.rows.response)
@@ -188,12 +196,12 @@ class Examination:
         checks = examiner.map_checks(rows, self.choice.seed)
         return [own | more for own, more in zip(found, checks, strict=True)]
 
-    def _reference(self, words: Sequence[Sequence[StudentWords]]) -> dict[str, Estimate] | None:
-        """How far the reference agrees with the teacher, on the rows of the floors and of the words."""
+    def _reference(self, floored: Sequence[Sequence[StudentColumns]]) -> dict[str, Estimate] | None:
+        """How far the reference agrees with the teacher, on the rows of the floors and on those of ``floored``."""
         reference, seed = self.models.reference, self.choice.seed
         if reference is None:
             return None
-        columns = [part[-1].columns for part in words]
+        columns = [part[-1].columns for part in floored]
         if len(self.rows.floor):
             with self._part("reference", 2 * len(self.rows.floor)) as done:
                 (own,) = self._predictors([reference], done, self.long_texts)
