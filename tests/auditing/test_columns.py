@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, false_discovery_control, permutation_test
 
-from gradistill.auditing.comparison import compared, holm, paired_p
+from gradistill.auditing.comparison import compared, compared_with, holm, paired_p
 from gradistill.auditing.per_example import (
     by_confidence,
     by_label,
@@ -123,6 +123,18 @@ def test_students_are_compared_example_by_example() -> None:
     assert found["saliency"].difference.n == sum(len(m) >= 4 for m in teacher.maps)
     assert found["label"].p_corrected >= found["label"].p
     assert found["label"].p < 0.01
+
+
+def test_every_student_is_compared_with_the_reference_and_no_student_with_another() -> None:
+    teacher = answers(3, 0)
+    near, far, own = (columns_of(answers(3, seed), teacher, teacher.labels) for seed in (0, 5, 7))
+    own.pop("saliency")
+    found = compared_with(("second teacher", own), {"near": near, "far": far})
+    assert {(entry.a, entry.b) for entry in found} == {("near", "second teacher"), ("far", "second teacher")}
+    assert {entry.figure for entry in found} == {"label", "probability", "top_k_overlap", "student_accuracy"}
+    label = next(entry for entry in found if (entry.figure, entry.a) == ("label", "near"))
+    assert label.difference.value == pytest.approx(1 - own["label"].mean())
+    assert [e.p_corrected for e in found] == pytest.approx(holm([e.p for e in found]))
 
 
 def test_a_mean_over_draws_takes_those_that_have_the_figure():

@@ -86,6 +86,21 @@ def test_expected_gradients_are_the_signed_agreement_along_paths_from_tokens(
     )
 
 
+def test_students_are_compared_with_the_reference_on_the_same_rows(small: Any, tmp_path: Path) -> None:
+    """The reference is looked at on fewer rows than the students are: the rows of floors and of response."""
+    teacher, student = str(small.teachers["two"]), tmp_path / "student"
+    small.distilled("kd", "two", student, "student.layers=1")
+    choice = audit_parts(max_rows=9, floor_rows=3, response_rows=2, reference=str(student))
+    found = audit(teacher, [teacher, str(student)], small.choice("two"), tmp_path / "a", choice)
+    itself, same = (figures(found, k) for k in (0, 1))
+    for name, rows in (("label", 3), ("probability", 3), ("response", 2)):
+        of_itself, of_same = itself[name]["reference"], same[name]["reference"]
+        assert of_itself["n"] == of_itself["difference"]["n"] == rows
+        assert of_itself["difference"]["value"] == pytest.approx(1 - of_itself["value"])
+        assert (of_same["difference"]["value"], of_same["p"]) == (0, 1)
+    assert "difference" not in itself["kappa"]["reference"]
+
+
 def test_depth_and_width_may_differ(small: Any, tmp_path: Path) -> None:
     names = {0: "negative", 1: "positive"}
     other = build(
@@ -375,7 +390,7 @@ def test_response_loyalty_of_a_teacher_and_of_another(kind: str, small: Any, tmp
         assert itself["n"] == other["n"] == 10  # texts of validation with four words or more
     assert figures(found)["response_slope"]["value"] == pytest.approx(1, abs=1e-4)
     assert ("response_labels" in figures(found)) == (kind != "score")
-    assert found["schema"] == 4
+    assert found["schema"] == 5
     assert found["seconds"]["response loyalty"] > 0
     for table in (found["students"][0]["figures"], found["students"][1]["figures"]):
         floor = table["loyalty"]["response"]["floor"]

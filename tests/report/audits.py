@@ -179,7 +179,8 @@ def wide() -> dict[str, Any]:
     """Three students with every column that a table can have."""
     parts = ("label", "probability", "saliency", "top_k_overlap", "response")
     row = {"n": 40, "figures": {name: estimate(-0.4, 40, 0.35) for name in parts}}
-    floored = estimate(-0.145, 40, 0.3, floor=-0.125, gain=-0.018, reference=0.581)
+    reference = {**estimate(0.581), "difference": estimate(-0.123, 40), "p": 0.0002, "p_corrected": 0.0041}
+    floored = estimate(-0.145, 40, 0.3, floor=-0.125, gain=-0.018, reference=reference)
     rows: dict[str, Any] = {
         "by_label": [{"label": label, **row} for label in LABELS],
         "by_length": [{"label": "18–26 tokens", **row}],

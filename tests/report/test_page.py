@@ -108,7 +108,11 @@ def test_a_figure_shows_which_values_are_good_and_what_it_is_compared_with(html:
 def test_plots_stand_before_p_values(html: str) -> None:
     assert html.rindex("<figure>") < html.index('id="comparisons"')
     assert "1 paired comparison, with" in html
-    assert "2 paired comparisons, with" in audit_page(wide(), [])
+    of_three = audit_page(wide(), [])
+    assert (
+        "8 paired comparisons, with" in of_three
+    )  # of two pairs of students, and of each with the reference twice
+    assert len(re.findall("minus <bdi>the reference</bdi>", of_three)) == 6
 
 
 def test_the_verdict_is_a_word_and_names_what_does_not_pass() -> None:

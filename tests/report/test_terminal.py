@@ -217,6 +217,25 @@ def test_figures_of_an_audit_fit_80_columns_with_floor_gain_and_reference():
     assert any("student_comprehensiveness" in line and "-0.300" in line for line in lines)
 
 
+def test_differences_from_the_reference_are_a_table_that_fits_80_columns():
+    apart = {"difference": estimate(-0.8, 1000, 0.1), "p": 0.0002, "p_corrected": 0.0041}
+    figures = {
+        "loyalty": {
+            "expected_gradients": estimate(0.3) | {"reference": estimate(0.61) | apart, "trained_on": ["x"]}
+        },
+        "quality": {"student_accuracy": estimate(0.9)},
+    }
+    lines = _shown(audit_view(audit() | {"students": [student(figures=figures)]}), width=80).splitlines()
+    assert max(map(len, lines)) <= 80
+    first = next(
+        k for k, line in enumerate(lines) if line.startswith("student minus reference, on the same rows")
+    )
+    assert lines[first + 1].split()[:2] == ["figure", "difference"]
+    assert lines[first + 3].split() == [
+        "expected_gradients", "†", "-0.800", "-0.900", "to", "-0.700", "1000", "<", "0.001", "0.004"
+    ]  # fmt: skip
+
+
 def test_no_zero_is_negative() -> None:
     """A floor that is the mean of a value and its negative."""
     assert decimal(-1e-9) == "0.000"

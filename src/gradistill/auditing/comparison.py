@@ -1,4 +1,4 @@
-"""Two students on the same examples: paired differences, and how likely they are by chance.
+"""Two models on the same examples: paired differences, and how likely they are by chance.
 
 The test flips the sign of each example's difference (Fisher's randomisation test), ``FLIPS`` times; p-values of all
 comparisons together are corrected by Holm's method (1979). ``scipy.stats.permutation_test`` computes the same, and is
@@ -26,10 +26,12 @@ COMPARED = (
 )  # fmt: skip
 """The figures that are a mean over examples. Those of words and spans of tagged rows are ratios of sums."""
 
+_Named = tuple[str, Columns]
+
 
 @dataclass(frozen=True)
 class Comparison:
-    """The mean of ``a − b`` with its interval; ``p`` alone and corrected for all comparisons of the audit."""
+    """The mean of ``a − b`` with its interval; ``p`` alone and corrected for all comparisons that were made with it."""
 
     figure: str
     a: str
@@ -48,17 +50,35 @@ def compared(parts: Sequence[Mapping[str, Columns]], *, seed: int = 0) -> list[C
 
     Each part holds the columns of all students over examples of its own, such as the few that faithfulness looks at.
     """
+    return _tested(
+        [((a, students[a]), (b, students[b])) for students in parts for a, b in combinations(students, 2)],
+        seed,
+    )
+
+
+def compared_with(
+    reference: tuple[str, Columns], students: Mapping[str, Columns], *, seed: int = 0
+) -> list[Comparison]:
+    """Every student (``a``) with one other model (``b``), on every figure that both have; columns are of the same
+    examples.
+
+    Example: ``compared_with(("second teacher", theirs), {"kd": ours})``
+    """
+    return _tested([(student, reference) for student in students.items()], seed)
+
+
+def _tested(pairs: Sequence[tuple[_Named, _Named]], seed: int) -> list[Comparison]:
+    """Each pair on every figure that both have, with p-values that are corrected together."""
     found: list[tuple[str, str, str, Estimate, float]] = []
-    for students in parts:
-        for a, b in combinations(students, 2):
-            for figure in COMPARED:
-                if figure in students[a] and figure in students[b]:
-                    apart = students[a][figure].astype(float) - students[b][figure].astype(float)
-                    apart = apart[np.isfinite(apart)]
-                    if len(apart):
-                        least, most = bounds_of(figure)
-                        difference = bootstrap_mean(apart, bounds=(least - most, most - least), seed=seed)
-                        found.append((figure, a, b, difference, paired_p(apart, seed=seed)))
+    for (a, ours), (b, theirs) in pairs:
+        for figure in COMPARED:
+            if figure in ours and figure in theirs:
+                apart = ours[figure].astype(float) - theirs[figure].astype(float)
+                apart = apart[np.isfinite(apart)]
+                if len(apart):
+                    least, most = bounds_of(figure)
+                    difference = bootstrap_mean(apart, bounds=(least - most, most - least), seed=seed)
+                    found.append((figure, a, b, difference, paired_p(apart, seed=seed)))
     corrected = holm([entry[-1] for entry in found])
     return [Comparison(*entry, p) for entry, p in zip(found, corrected, strict=True)]
 

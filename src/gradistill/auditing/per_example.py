@@ -126,6 +126,14 @@ class StudentColumns:
         return StudentColumns(self.columns | other.columns, floors)
 
 
+@dataclass(frozen=True)
+class Reference:
+    """The ``columns`` of a second teacher, and those of each student over the same rows."""
+
+    columns: Columns
+    students: list[Columns]
+
+
 def columns_of(student: Predictions, teacher: Predictions, gold: np.ndarray | None) -> Columns:
     """Everything that follows from both models' predictions. ``gold`` are class ids, scores, or flags of several
     labels, None without labels. Of several labels a row some columns hold a value for each."""

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, is_dataclass
 from math import isfinite
 from typing import Any
 
-from gradistill.auditing.comparison import Comparison, compared
+from gradistill.auditing.comparison import Comparison, compared, compared_with
 from gradistill.auditing.methods import Method
 from gradistill.auditing.per_example import (
     AGREEMENT,
@@ -15,6 +15,7 @@ from gradistill.auditing.per_example import (
     GROUPS,
     PARTS,
     Columns,
+    Reference,
     StudentColumns,
     as_dict,
     by_confidence,
@@ -33,12 +34,13 @@ from gradistill.auditing.trained_figures import marked, united
 from gradistill.data import Task
 from gradistill.printing import between
 
-SCHEMA = 4
+SCHEMA = 5
 """Of ``audit.json``; it grows by one whenever a key changes its meaning or goes, or figures get keys of their own.
 
 2: ``response`` and ``response_masked`` with ``floor`` and ``gain``. 3: ``label``, ``probability``, ``prediction`` and
 ``saliency`` in place of ``label_loyalty`` and the like; ``flips``, ``kept``, ``shapley``; floors of all figures of
-agreement; ``reference`` and ``cascade``. 4: ``trained_on`` of figures.
+agreement; ``reference`` and ``cascade``. 4: ``trained_on`` of figures. 5: ``difference``, ``p`` and
+``p_corrected`` of a reference.
 """
 
 ABOUT = ("data", "texts", "teacher", "reference", "settings", "versions", "seconds")
@@ -129,7 +131,7 @@ class Audited:
     perturbations: list[Changed]
     floored: list[list[StudentColumns]] = field(default_factory=list)
     floors: list[dict[str, float]] = field(default_factory=list)
-    reference: dict[str, Estimate] | None = None
+    reference: Reference | None = None
     cascade: list[list[dict[str, float]]] | None = None
     slices: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
     when_random: Mapping[str, Estimate] = field(default_factory=dict)
@@ -163,11 +165,12 @@ def summed_up(
 ) -> dict[str, Any]:
     """``audit.json``: see docs/audit.md. ``about`` brings what is known of models, data and versions."""
     students, failed = [], []
+    reference = _reference(audited, seed)
     for k, name in enumerate(audited.names):
         figures = _figures(audited, k, seed)
         failed += _under(name, figures, limits)
         trained = audited.trained[k] if audited.trained else {}
-        shown = _with_reference(as_dict(figures), audited.reference)
+        shown = _with_reference(as_dict(figures), reference.get(name, {}))
         students.append({
             **about["students"][k], "name": name, "verdict": _verdict(flat(figures), trained),
             "figures": {group: marked(named, trained) for group, named in shown.items()},
@@ -207,15 +210,30 @@ def _figures(audited: Audited, k: int, seed: int) -> dict[str, dict[str, Estimat
     return figures
 
 
+def _reference(audited: Audited, seed: int) -> dict[str, dict[str, dict[str, Any]]]:
+    """For each student the reference's figures, and how far the student's differ from them on the same rows."""
+    if audited.reference is None:
+        return {}
+    figures = flat(estimates(audited.reference.columns, AGREEMENT, seed=seed))
+    found: dict[str, dict[str, dict[str, Any]]] = {
+        name: {figure: {**e.as_dict()} for figure, e in figures.items()} for name in audited.names
+    }
+    students = dict(zip(audited.names, audited.reference.students, strict=True))
+    for entry in compared_with(("reference", audited.reference.columns), students, seed=seed):
+        if entry.figure in found[entry.a]:
+            found[entry.a][entry.figure] |= {
+                "difference": entry.difference.as_dict(), "p": entry.p, "p_corrected": entry.p_corrected,
+            }  # fmt: skip
+    return found
+
+
 def _with_reference(
-    figures: dict[str, dict[str, Any]], reference: Mapping[str, Estimate] | None
+    figures: dict[str, dict[str, Any]], reference: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, dict[str, Any]]:
-    """The JSON form of the figures, with the reference's value and interval beside those that it has."""
-    if reference is None:
-        return figures
+    """The figures, with what the reference has of them."""
     return {
         group: {
-            name: entry | ({"reference": reference[name].as_dict()} if name in reference else {})
+            name: entry | ({"reference": reference[name]} if name in reference else {})
             for name, entry in named.items()
         }
         for group, named in figures.items()

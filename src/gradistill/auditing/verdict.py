@@ -72,6 +72,9 @@ INDEPENDENT = ("expected_gradients", "signed")
 """Figures of signed attributions: the first that a student was not trained on is asked for where its response loyalty
 is one that it was."""
 
+SIGNIFICANT = 0.05
+"""A difference from the reference is named as one below this p-value, corrected for all of them."""
+
 DATA_LIMITS = (
     Limit("overlap", "share of rows that are training rows", 0.05, None,
           "a few known rows hardly move a figure; with more it measures memory", more=False),
@@ -298,7 +301,29 @@ def _notes(figures: Mapping[str, Mapping[str, Any]]) -> list[str]:
         notes.append(
             f"within its interval of the floor, as a student with a random head would be: {_listed(at_floor)}"
         )
-    return notes
+    return [*notes, *_beyond_reference(figures)]
+
+
+def _beyond_reference(figures: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A note on where the student agrees with the teacher more, and where less, than the reference does."""
+    more, less, neither = [], [], []
+    for name, figure in figures.items():
+        found = figure.get("reference") or {}
+        apart, p = found.get("difference"), found.get("p_corrected")
+        if apart is None or p is None or apart.get("value") is None:
+            continue
+        title = f"{title_of(name)}{f' {DAGGER}' * bool(figure.get(TRAINED_ON))}"
+        if p >= SIGNIFICANT:
+            neither.append(title)
+        else:
+            (more if apart["value"] > 0 else less).append(f"{title} ({apart['value']:+.2f})")
+    parts = [
+        f"{how} {_listed(names)}"
+        for how, names in (("more in", more), ("less in", less), ("without a clear difference in", neither))
+        if names
+    ]
+    whose = "agreement with the teacher, compared with the reference's on the same rows"
+    return [f"{whose}: {'; '.join(parts)} (p < {SIGNIFICANT:g}, corrected)"] if parts else []
 
 
 def _reaches_floor(figure: Mapping[str, Any]) -> bool:

@@ -11,22 +11,20 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from gradistill.auditing.evaluate import EXPECTED_GRADIENTS_SEEDS, FLOOR_SEEDS, Examiner, in_blocks
 from gradistill.auditing.per_example import (
-    AGREEMENT,
     Columns,
+    Reference,
     StudentColumns,
-    estimates,
-    flat,
     joined,
     mean_values,
 )
 from gradistill.auditing.perturbations import PERTURBATIONS, perturbed
 from gradistill.auditing.predictor import OnProgress, Predictor
-from gradistill.auditing.statistics import Estimate
 from gradistill.auditing.summary import Audited, Changed
 from gradistill.auditing.word_examiner import Flip, TextRows, WordExaminer
 from gradistill.auditing.word_maps import row_texts
@@ -157,7 +155,7 @@ class Examination:
         return Audited(
             self.models.names, columns, faithful, changed, perturbations,
             floored=[part[:students] for part in floored], floors=floors,
-            reference=self._reference(floored), cascade=self._cascade(), when_random=when_random,
+            reference=self._reference(floored, columns), cascade=self._cascade(), when_random=when_random,
         )  # fmt: skip
 
     def _floored(self) -> tuple[list[list[StudentColumns]], list[Flip]]:
@@ -196,19 +194,26 @@ class Examination:
         checks = examiner.map_checks(rows, self.choice.seed)
         return [own | more for own, more in zip(found, checks, strict=True)]
 
-    def _reference(self, floored: Sequence[Sequence[StudentColumns]]) -> dict[str, Estimate] | None:
-        """How far the reference agrees with the teacher, on the rows of the floors and on those of ``floored``."""
-        reference, seed = self.models.reference, self.choice.seed
+    def _reference(
+        self, floored: Sequence[Sequence[StudentColumns]], columns: Sequence[Columns]
+    ) -> Reference | None:
+        """The reference and the students on the rows of the floors and on those of ``floored``."""
+        reference, rows = self.models.reference, self.rows
         if reference is None:
             return None
-        columns = [part[-1].columns for part in floored]
-        if len(self.rows.floor):
-            with self._part("reference", 2 * len(self.rows.floor)) as done:
-                (own,) = self._predictors([reference], done, self.long_texts)
-                columns += replace(self._examiner(done), students=[own]).agreement(self.rows.floor)
-        return {
-            name: e for part in columns for name, e in flat(estimates(part, AGREEMENT, seed=seed)).items()
-        }
+        *students, own = (
+            {name: column for part in floored for name, column in part[k].columns.items()}
+            for k in range(len(columns) + 1)
+        )
+        if len(rows.floor):
+            with self._part("reference", 2 * len(rows.floor)) as done:
+                (predictor,) = self._predictors([reference], done, self.long_texts)
+                (found,) = replace(self._examiner(done), students=[predictor]).agreement(rows.floor)
+            places = np.isin(rows.rows["index"][:], rows.floor["index"][:])
+            own |= found
+            for student, whole in zip(students, columns, strict=True):
+                student |= {name: whole[name][places] for name in found if name in whole}
+        return Reference(own, students)
 
     def _cascade(self) -> list[list[dict[str, float]]] | None:
         """Each student's figures while its head, and then more and more blocks from the top, are random."""

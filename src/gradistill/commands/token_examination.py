@@ -12,7 +12,7 @@ import numpy as np
 from datasets import Dataset
 
 from gradistill.auditing.evaluate import FLOOR_SEEDS
-from gradistill.auditing.per_example import AGREEMENT, Columns, estimates, flat, mean_values
+from gradistill.auditing.per_example import Columns, Reference, mean_values
 from gradistill.auditing.predicted_labels import disagreements, label_pairs
 from gradistill.auditing.summary import Audited
 from gradistill.auditing.token_loyalty import on_common_words, token_columns, word_confidence
@@ -99,7 +99,7 @@ class TokenExamination:
                 stream.write(json.dumps(self._example(dict(row), k, teacher, students)) + "\n")
         return Audited(
             self.models.names, columns, None, changed, [], floors=floors,
-            reference=self._reference(rows, teacher), tables=[self._tables(own, teacher) for own in students],
+            reference=self._reference(rows, teacher, columns), tables=[self._tables(own, teacher) for own in students],
         )  # fmt: skip
 
     def _encoded(self, model: AuditModel, rows: Dataset) -> Any:
@@ -133,11 +133,12 @@ class TokenExamination:
                 drawn.append(self._columns(self._predicted(student, rows), teacher, rows))
         return mean_values(drawn)
 
-    def _reference(self, rows: Dataset, teacher: TokenPredictions) -> dict[str, Any] | None:
+    def _reference(
+        self, rows: Dataset, teacher: TokenPredictions, students: list[Columns]
+    ) -> Reference | None:
         if self.models.reference is None:
             return None
-        columns = self._columns(self._predicted(self.models.reference, rows), teacher, rows)
-        return dict(flat(estimates(columns, AGREEMENT, seed=self.choice.seed)))
+        return Reference(self._columns(self._predicted(self.models.reference, rows), teacher, rows), students)
 
     def _tables(self, student: TokenPredictions, teacher: TokenPredictions) -> dict[str, Any]:
         """The confusion of tags, and where words with another tag lie by the teacher's confidence."""

@@ -43,9 +43,9 @@ from gradistill.report.change_report import (
 from gradistill.report.export_tables import SPEED_NOTE, cost_tables
 from gradistill.report.html import asset, page_template, policy
 from gradistill.report.model_card import audit_warnings, public_name
-from gradistill.report.number_text import count, decimal, finite
+from gradistill.report.number_text import count, decimal, finite, probability
 from gradistill.report.page_examples import browser_data, embedded, has_labels, has_reasons
-from gradistill.report.run_summary import audit_scores
+from gradistill.report.run_summary import audit_scores, reference_comparisons
 from gradistill.report.svg import Plot
 
 SLICES = (
@@ -83,6 +83,8 @@ def audit_page(audit: Mapping[str, Any], examples: Sequence[Mapping[str, Any]]) 
     outputs, reasons, challenge = _divided(groups)
     models, perturbed, worst = identity(audit), _breakdowns(audit, PERTURBATIONS), worst_parts(audit)
     slice_tables = [*_breakdowns(audit, SLICES), *_columns(audit)]
+    compared = list(audit.get("comparisons") or [])
+    compared += [entry for student in students_of(audit) for entry in reference_comparisons(student)]
     drawn_slices, drawn_outputs = (
         [_drawn(p) for p in drawn] for drawn in (slice_plots(audit), output_plots(audit))
     )
@@ -118,7 +120,7 @@ def audit_page(audit: Mapping[str, Any], examples: Sequence[Mapping[str, Any]]) 
         cascades=_breakdowns(audit, CASCADE, CASCADE_FIGURES),
         robust=bool(challenge or perturbed),
         perturbations=perturbed,
-        comparisons=[_comparison(entry, names) for entry in audit.get("comparisons") or []],
+        comparisons=[_comparison(entry, names) for entry in compared],
         failures=known_failures(audit, examples),
         watch=watch_list(audit),
         meanings={_heading(name): text for name, text in (audit.get("meanings") or {}).items()},
@@ -226,14 +228,9 @@ def _comparison(entry: Mapping[str, Any], names: Mapping[str, str]) -> dict[str,
     return sides | {
         "figure": title_of(str(entry.get("figure"))),
         "difference": cell(entry.get("difference")),
-        "p": _probability(entry.get("p")),
-        "p_corrected": _probability(entry.get("p_corrected")),
+        "p": probability(entry.get("p")),
+        "p_corrected": probability(entry.get("p_corrected")),
     }
-
-
-def _probability(value: Any) -> str | None:
-    number = finite(value)
-    return "< 0.001" if number is not None and number < 0.001 else decimal(number)
 
 
 def _breakdowns(

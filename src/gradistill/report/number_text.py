@@ -34,6 +34,12 @@ def decimal_below(value: Any, limit: Any) -> str | None:
     return decimal(value, 3 if number is None or least is None else places_below(number, least))
 
 
+def probability(value: Any) -> str | None:
+    """A p-value, whose smallest are not shown as nought."""
+    number = finite(value)
+    return "< 0.001" if number is not None and number < 0.001 else decimal(number)
+
+
 def count(value: Any) -> str | None:
     """A count with its thousands apart, ``None`` where there is none."""
     number = finite(value)

@@ -9,17 +9,16 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from gradistill.auditing.trained_figures import marked_name, trained_note
+from gradistill.auditing.trained_figures import TRAINED_ON, marked_name, trained_note
 from gradistill.data.tasks import metric_title
 from gradistill.printing import printable
-from gradistill.report.number_text import interval
+from gradistill.report.number_text import interval, probability
 from gradistill.report.terminal import results_table
 
 FLOOR_NOTE = (
     "floor: the same student under a random head, which has learnt nothing; gain: (value - floor) / (1 - floor), "
     "0 or less is no better than the floor"
 )
-
 
 CONSTANT = "constant answer"
 """The row of what the best of all constant answers reaches in each metric."""
@@ -128,6 +127,9 @@ def audit_view(audit: Mapping[str, Any]) -> RenderableType:
         )
         for group, figures in student["figures"].items():
             parts.append(results_table([_figure(*entry) for entry in figures.items()], title=group))
+        if entries := reference_comparisons(student):
+            rows = [_difference(entry) for entry in entries]
+            parts.append(results_table(rows, title="student minus reference, on the same rows"))
     every = [f for s in audit["students"] for group in s["figures"].values() for f in group.values()]
     notes = [FLOOR_NOTE if any("floor" in figure for figure in every) else None, trained_note(every)]
     parts += [Text(note, style="italic") for note in notes if note]
@@ -163,6 +165,36 @@ def _figure(name: str, figure: Mapping[str, Any]) -> dict[str, Any]:
         "n": figure["n"],
         **{key: figure[key] for key in ("floor", "gain") if key in figure},
         **({"reference": reference["value"]} if reference else {}),
+    }
+
+
+def reference_comparisons(student: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """How a student of ``audit.json`` differs from the reference, in the form of the audit's ``comparisons``. Whatever
+    has another form than a figure has is left out."""
+    groups = student.get("figures")
+    parts = [
+        part for part in (groups.values() if isinstance(groups, Mapping) else ()) if isinstance(part, Mapping)
+    ]
+    found = []
+    for name, figure in (entry for part in parts for entry in part.items() if isinstance(entry[1], Mapping)):
+        reference = figure.get("reference") or {}
+        if apart := reference.get("difference"):
+            marks = {TRAINED_ON: figure[TRAINED_ON]} if figure.get(TRAINED_ON) else {}
+            p_values = {key: reference.get(key) for key in ("p", "p_corrected")}
+            sides = {"a": student.get("name"), "b": "the reference"}
+            found.append({"figure": name, **sides, "difference": {**apart, **marks}, **p_values})
+    return found
+
+
+def _difference(entry: Mapping[str, Any]) -> dict[str, Any]:
+    apart = entry["difference"]
+    return {
+        "figure": marked_name(entry["figure"], apart),
+        "difference": apart["value"],
+        "95 % CI": interval(apart),
+        "n": apart["n"],
+        "p": probability(entry["p"]),
+        "p, corrected": probability(entry["p_corrected"]),
     }
 
 
