@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from separation import data_of
 from gradistill import AuditChoice, audit
 from gradistill.auditing.methods import GradientXInput, IntegratedGradients
 from gradistill.auditing.trained_figures import DAGGER, trained_figures
+from gradistill.auditing.verdict import SIGNIFICANT
 from gradistill.bench.result_lines import read_lines, write_lines
 from gradistill.bench.results import estimate, figures_of
 from gradistill.recipe import load_recipe, shipped_methods
@@ -91,6 +93,8 @@ AUDITED = {
 }
 """Columns, with the figures of the audits and their baselines."""
 AUDITED_HERE = ("flips", "Shapley", "Integrated Gradients")
+BEYOND = ("response", "flips", "Shapley", "expected gradients")
+"""Figures in which students are compared with a second teacher, example by example."""
 COMPARED = ("metric kept", "labels", "response", *AUDITED_HERE)
 Line = Mapping[str, Any]
 Values = dict[str, dict[str, float]]
@@ -141,7 +145,9 @@ def audit_tasks(suite: str, bench: Path, data: Path, tasks: Sequence[str]) -> No
         new = {path: name for path, name in kept.items() if (task, *name) not in known}
         if new:
             folder = bench.parent / f"{bench.name}_audits" / task
-            found = audit(teacher, [*new], data_of(data, task), folder, AUDIT, overwrite=True)
+            second = next((path for path, (method, _) in kept.items() if method == REFERENCE), None)
+            choice = replace(AUDIT, reference=second)
+            found = audit(teacher, [*new], data_of(data, task), folder, choice, overwrite=True)
             with audits_of(suite).open("a", encoding="utf-8") as stream:
                 for student, (method, seed) in zip(found["students"], new.values(), strict=True):
                     line = {"task": task, "method": method, "seed": seed, "figures": student["figures"]}
@@ -226,7 +232,7 @@ def show() -> None:
             "suite_dropout",
             DETAILS,
             dropout,
-            dropout.tables(*shared, "flips", "Shapley", "expected gradients"),
+            dropout.tables(*shared, "flips", "Shapley", "expected gradients") + dropout.beyond_tables(),
         ),
         (
             "suite_full_paths",
@@ -337,6 +343,28 @@ class Comparison:
                     task: self.cell(title, method, task) for task in self.every_task
                 }
 
+    def beyond_tables(self) -> str:
+        """A table a figure of ``BEYOND``, each behind an empty line; nothing without audits that have a reference."""
+        tables = ([*self.beyond(title)] for title in BEYOND)
+        return "".join(f"\n\n{markdown(rows)}" for rows in tables if rows)
+
+    def beyond(self, title: str) -> Iterator[dict[str, str]]:
+        """How far each student of an audit differs from the second teacher, with a star where that is clear."""
+        name = AUDITED[title][0] if title in AUDITED else title
+        for method in self.methods:
+            found = {
+                line["task"]: entry
+                for line in self.audited
+                if line["method"] == method != REFERENCE
+                if (entry := (line["figures"]["loyalty"].get(name) or {}).get("reference") or {}).get(
+                    "difference"
+                )
+            }
+            if found:
+                yield {f"{title} − second teacher": shown_name(method) + dagger(title, method)} | {
+                    task: _difference(found[task]) if task in found else "" for task in self.every_task
+                }
+
     def cell(self, title: str, method: str, task: str) -> str:
         """The mean over seeds, with the mean of their intervals over examples where they have some."""
         value = self.columns[title][method].get(task)
@@ -382,6 +410,12 @@ def with_floor(floor: str, lines: Sequence[Line], measure: Callable[[Line, str],
     students = [{**line, "method": floor} for line in lines if line["method"] != REFERENCE]
     own, floors = (lambda line: measure(line, "value")), (lambda line: measure(line, "floor"))
     return means(lines, own) | means(students, floors)
+
+
+def _difference(entry: Mapping[str, Any]) -> str:
+    value, low, high = (entry["difference"][part] for part in ("value", "low", "high"))
+    star = " \\*" * (entry["p_corrected"] < SIGNIFICANT)
+    return f"{value:+.3f} ({low:+.2f} to {high:+.2f}){star}"
 
 
 def loyalty(line: Line, part: str, *names: str) -> float | None:

@@ -165,7 +165,9 @@ class AuditOptions(LoadingOptions):
     ] = 200
     reference: Annotated[
         str | None,
-        typer.Option("--reference", help=f"A second teacher, of another seed, to compare students with: {NAMED}."),
+        typer.Option(
+            "--reference", help=f"A second teacher, of another seed, to compare students with: {NAMED}."
+        ),
     ] = None
     costs: Annotated[
         bool, typer.Option("--costs", help="Also time all models on the CPU: latency, throughput, size.")
