@@ -45,6 +45,7 @@ class StandIns:
     def __init__(self) -> None:
         self.made: list[str] = []
         self.weights = "first"
+        self.recipes: dict[str, Any] = {}
 
     def trained(self, _: Any, __: Any, folder: Path, recipe: Any, *, overwrite: bool) -> None:
         assert overwrite  # what is unfinished goes on, what is finished is replaced
@@ -52,10 +53,12 @@ class StandIns:
         (folder / "model.safetensors").write_text(f"{self.weights} {folder.name}")
         (folder / "metrics.json").write_text("{}")
         self.made.append(folder.name)
+        self.recipes[folder.name] = recipe
 
     def audited(self, _: Any, __: Any, ___: Any, folder: Path, choice: Any, *, overwrite: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "audit.json").write_text("{}")
+        self.reference = choice.reference
         self.made.append("audit")
 
 
@@ -101,6 +104,39 @@ def test_what_is_finished_stays_and_what_depends_on_a_change_is_made_again(
         ]  # fmt: skip
 
 
+def test_a_second_teacher_is_trained_with_another_seed_and_the_audit_compares_with_it(
+    project: Path, stages: StandIns
+) -> None:
+    def made() -> list[str]:
+        stages.made.clear()
+        run(project)
+        return list(stages.made)
+
+    assert made() == ["teacher", "student", "audit"]
+    assert stages.reference is None
+    changed(project, "max_rows: 4", "max_rows: 4, reference: yes")
+    assert made() == ["reference", "audit"]
+    assert stages.reference == str(project.parent / "out" / "reference")
+    first, second = (stages.recipes[name].as_written() for name in ("teacher", "reference"))
+    assert [recipe["training"].pop("seed") for recipe in (first, second)] == [0, 1]
+    assert first == second
+    assert made() == []
+    stages.weights = "second"
+    changed(
+        project, "epochs: 2, learning_rate: 0.02", "epochs: 2, learning_rate: 0.02, set: [training.seed=7]"
+    )
+    assert made() == ["teacher", "student", "reference", "audit"]
+    assert stages.recipes["reference"].training.seed == 8
+    changed(project, "reference: yes", "reference: no")
+    assert made() == ["audit"]
+    other = project.parent / "other"
+    stages.trained(0, 0, other, 0, overwrite=True)
+    (other / "config.json").write_text("{}")
+    changed(project, "reference: no", "reference: other")
+    assert made() == ["audit"]
+    assert stages.reference == str(other)
+
+
 def test_a_killed_run_goes_on_with_the_stage_that_it_was_in(
     project: Path, stages: StandIns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,6 +161,7 @@ def test_a_whole_project_with_an_export_that_has_no_packages(
     monkeypatch.setattr(project_file, "AuditChoice", quick)
     monkeypatch.setattr(module, "_missing_packages", lambda: "an export needs <onnx>")
     changed(project, "export: no", "export: {quantize: null}")
+    changed(project, "max_rows: 4", f"max_rows: 4, reference: {small.teachers['two']}")
     changed(
         project,
         f"model: {small.base}, epochs: 2, learning_rate: 0.02",
@@ -139,6 +176,8 @@ def test_a_whole_project_with_an_export_that_has_no_packages(
     assert 'href="audit/audit.html"' in page
     assert 'href="student/README.md"' in page
     assert "Response loyalty" in page
+    assert "Agreement with the teacher, compared with the reference&#39;s on the same rows" in page
+    assert "Reference: a second teacher" in page
     assert str(project.parent) not in page
     assert 'href="export' not in page
     assert 'href="teacher' not in page
@@ -186,6 +225,9 @@ def test_changed_rows_and_a_stranger_in_the_folder(project: Path, tmp_path: Path
         ("model: ", "model: python:os:system, set: [], x: ", r"line 4: teacher\.model names code to run"),
         ("method: kd", "method: kd, set: [training.arguments.hub_token=hf_abcdefghijkl]", r"line 5.*secret"),
         ("model: ", "fine_tuned: ./t, model: ", r"line 4.*teacher\.model is given, and teacher\.fine_tuned too"),
+        ("max_rows: 4", "reference: ./gone", r"line 6 \(audit\.reference\): there is no model folder"),
+        ("max_rows: 4", "reference: ''", r"line 6: .*audit\.reference"),
+        ("max_rows: 4", "reference: 2", r"line 6: .*audit\.reference"),
         ("epochs: 2", "template: 'R: {text}'", r"line 4.*teacher\.template is given without teacher\.fine_tuned"),
         ("{model: ", "{template: 'Good?', fine_tuned: x}  #", r"line 4.*'Good\?' cannot be used: it holds no field"),
     ],
@@ -196,6 +238,15 @@ def test_messages_of_the_file_name_line_and_key(project: Path, before: str, now:
         run(project)
     assert "hf_abc" not in str(refused.value)
     assert not (project.parent / "out").exists()
+
+
+def test_how_a_finished_teacher_was_trained_is_not_known(project: Path) -> None:
+    lines = project.read_text().splitlines()
+    lines[3], lines[5] = "teacher: {fine_tuned: x}", "audit: {reference: yes}"
+    project.write_text("\n".join(lines))
+    with pytest.raises(RecipeError, match=r"line 6: audit\.reference is yes, and how the teacher") as refused:
+        run(project)
+    assert "audit.reference: FOLDER" in str(refused.value)
 
 
 def test_several_teachers_that_read_a_prompt(project: Path, stages: StandIns) -> None:

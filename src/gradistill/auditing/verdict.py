@@ -301,14 +301,18 @@ def _notes(figures: Mapping[str, Mapping[str, Any]]) -> list[str]:
         notes.append(
             f"within its interval of the floor, as a student with a random head would be: {_listed(at_floor)}"
         )
-    return [*notes, *_beyond_reference(figures)]
+    return [*notes, *reference_notes(figures)]
 
 
-def _beyond_reference(figures: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """A note on where the student agrees with the teacher more, and where less, than the reference does."""
+def reference_notes(figures: Mapping[str, Any]) -> list[str]:
+    """A note on where the student agrees with the teacher more, and where less, than the reference does; none without
+    a reference.
+
+    Example: ``reference_notes(flat(audit["students"][0]["figures"]))``
+    """
     more, less, neither = [], [], []
     for name, figure in figures.items():
-        found = figure.get("reference") or {}
+        found = (figure or {}).get("reference") or {}
         apart, p = found.get("difference"), found.get("p_corrected")
         if apart is None or p is None or apart.get("value") is None:
             continue

@@ -263,6 +263,12 @@ def _audit(found: Proposal) -> list[_Line]:
     return [
         _Line("split", split, why),
         _Line("max_rows", 500, "rows that are looked at, drawn by the seed"),
+        _Line(
+            "reference",
+            True,
+            "trains the teacher once more with another seed, to compare the student with",
+            hint=True,
+        ),
         _Line("fail_under", limit, "exit code 1 below any of these", hint=True),
     ]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, PlainValidator
 
 from gradistill.auditing.function_predictor import PREFIX
 from gradistill.batch import MOST_SEED
@@ -26,6 +26,7 @@ from gradistill.data import DataChoice
 from gradistill.data.data_choice import LabelKind
 from gradistill.data.prompt_template import named_fields
 from gradistill.errors import GradistillError, RecipeError
+from gradistill.models.loading import locate
 from gradistill.models.packaged import PACKAGED
 from gradistill.recipe import Recipe, load_recipe
 from gradistill.recipe.recipe_files import read_keys
@@ -121,11 +122,21 @@ class StudentStage(Training):
         return [f"student.{name}={value}" for name, value in given.items() if value is not None]
 
 
+def _second_or_named(given: Any) -> bool | str:
+    if isinstance(given, bool) or (isinstance(given, str) and given.strip()):
+        return given
+    raise ValueError("yes, no, or a model: a folder or a hub id")
+
+
 class AuditStage(Strict):
     """What the audit looks at."""
 
     split: str = "validation"
     max_rows: int | None = Field(default=500, ge=1)
+    reference: Annotated[bool | str, PlainValidator(_second_or_named)] = Field(
+        default=False,
+        description="a second teacher to compare the student with: yes trains one, with another seed; or a model",
+    )
     fail_under: dict[str, float] = Field(default_factory=dict)
 
 
@@ -169,6 +180,8 @@ class Project:
     model: str
     finetuning: Recipe
     distillation: Recipe
+    reference: Recipe | None
+    """How a second teacher is fine-tuned for the audit; None where there is none, or where it is fine-tuned already."""
     audit: AuditChoice | None
     export: ExportChoice | None
 
@@ -226,9 +239,15 @@ def read_project(file: Path) -> Project:
         with _at(file, ("teacher", "template"), lines):
             distillation = _with_prompt(distillation, plan.teacher.template)
     with _at(file, ("audit",), lines):
+        reference = _second_teacher(plan, finetuning)
+        second = None if plan.audit is None else plan.audit.reference
         audit = None if plan.audit is None else AuditChoice(
-            split=plan.audit.split, max_rows=plan.audit.max_rows, limits=plan.audit.fail_under, seed=plan.seed
+            split=plan.audit.split, max_rows=plan.audit.max_rows, limits=plan.audit.fail_under, seed=plan.seed,
+            reference=_resolved(second, base) if isinstance(second, str) else None,
         )  # fmt: skip
+    if audit is not None and isinstance(audit.reference, str):
+        with _at(file, ("audit", "reference"), lines):
+            locate(audit.reference)  # now, and not after hours of training
     with _at(file, ("export",), lines):
         export = None if plan.export is None else ExportChoice(
             quantize=plan.export.quantize, max_rows=plan.export.max_rows, limits=plan.export.fail_under,
@@ -243,6 +262,7 @@ def read_project(file: Path) -> Project:
         model=_resolved(plan.teacher.model, base),
         finetuning=finetuning,
         distillation=distillation,
+        reference=reference,
         audit=audit,
         export=export,
     )
@@ -252,6 +272,21 @@ def _one_model(teacher: TeacherStage, base: Path) -> str | None:
     """The one model that the teacher is, or is made of; None for several, and for one that reads a prompt."""
     names = teacher.fine_tuned or (teacher.model,)
     return _resolved(names[0], base) if len(names) == 1 and teacher.template is None else None
+
+
+def _second_teacher(plan: ProjectFile, finetuning: Recipe) -> Recipe | None:
+    """The teacher's recipe with the next seed, where the audit is to have a second teacher that is not there yet."""
+    if plan.audit is None or plan.audit.reference is not True:
+        return None
+    if plan.teacher.fine_tuned is not None:
+        raise RecipeError(
+            "audit.reference is yes, and how the teacher of teacher.fine_tuned was trained is not known here",
+            expected="a second teacher, trained as the first one was with another seed",
+            remedy="name its folder: audit.reference: FOLDER",
+        )
+    seed = (finetuning.training.seed + 1) % (MOST_SEED + 1)
+    changes = [*plan.teacher.changes(plan.seed), f"training.seed={seed}"]
+    return load_recipe("finetune", changes=changes, authors_settings=False)
 
 
 def _with_prompt(recipe: Recipe, template: str) -> Recipe:

@@ -31,6 +31,7 @@ from gradistill.data.data_source import path_text
 from gradistill.errors import ModelError
 from gradistill.export.packages import check_packages
 from gradistill.io import differences, read_object, write_whole
+from gradistill.recipe import Recipe
 from gradistill.report.audit_tables import failures
 from gradistill.report.project_page import project_page
 from gradistill.report.trackers import known_trackers
@@ -38,7 +39,7 @@ from gradistill.report.trackers import known_trackers
 logger = logging.getLogger(__name__)
 
 STAGES, SUMMARY = "stages.json", "summary.html"
-TEACHER, STUDENT, AUDIT, EXPORT = "teacher", "student", "audit", "export"
+TEACHER, STUDENT, REFERENCE, AUDIT, EXPORT = "teacher", "student", "reference", "audit", "export"
 PROJECT = FolderKind("project")
 SHOWN = 5
 """Differences that a message lists."""
@@ -89,6 +90,7 @@ class Ledger:
 
 def run(project: str | Path = PROJECT_FILE) -> dict[str, Any]:
     """Carry a project file through: fine-tune, distil, audit, export, and one page ``summary.html`` about it all.
+    With ``audit.reference: yes`` a second teacher is fine-tuned before the audit.
 
     The same call goes on with what was stopped. A finished stage is kept, unless something that it was made from has
     changed: a setting, a row, or the weights of an earlier stage. An export without its packages is left out, and the
@@ -118,13 +120,15 @@ def _carried_through(plan: Project) -> dict[str, Any]:
     stages: dict[str, Any] = {}
 
     if not plan.teachers:
-        _carry(_teacher_stage(plan, labelled), ledger, stages)
+        _carry(_teacher_stage(TEACHER, plan, plan.finetuning, labelled), ledger, stages)
     teachers = list(plan.teachers) or [str(plan.output / TEACHER)]
     weights = "+".join(map(model_mark, teachers))
     teacher: Any = teachers if len(teachers) > 1 else teachers[0]
     _carry(_student_stage(plan, data, teacher, weights), ledger, stages)
     student = str(plan.output / STUDENT)
     both = {TEACHER: weights, STUDENT: model_mark(student)}
+    if plan.reference is not None:
+        _carry(_teacher_stage(REFERENCE, plan, plan.reference, labelled), ledger, stages)
     if plan.audit is not None:
         _carry(_audit_stage(plan, labelled, both, teacher), ledger, stages)
     if plan.export is not None:
@@ -184,12 +188,13 @@ def _is_hash(value: Any) -> bool:
     return isinstance(value, str) and len(value) == 64 and not set(value) - set("0123456789abcdef")
 
 
-def _teacher_stage(plan: Project, data: Mapping[str, Any]) -> Stage:
-    folder, rows = plan.output / TEACHER, replace(plan.data, unlabelled=None)
-    needs = {"recipe": plan.finetuning.as_written(), "model": model_mark(plan.model), "data": data}
+def _teacher_stage(name: str, plan: Project, recipe: Recipe, data: Mapping[str, Any]) -> Stage:
+    """The teacher, or the second one that the audit compares the student with."""
+    folder, rows = plan.output / name, replace(plan.data, unlabelled=None)
+    needs = {"recipe": recipe.as_written(), "model": model_mark(plan.model), "data": data}
     return Stage(
-        TEACHER, folder / METRICS, needs, lambda: finetune(plan.model, rows, folder, plan.finetuning, overwrite=True)
-    )  # fmt: skip
+        name, folder / METRICS, needs, lambda: finetune(plan.model, rows, folder, recipe, overwrite=True)
+    )
 
 
 def _student_stage(plan: Project, data: Mapping[str, Any], teacher: AnyTeacher, weights: str) -> Stage:
@@ -207,8 +212,12 @@ def _audit_stage(
 ) -> Stage:
     assert plan.audit is not None
     folder, choice, rows = plan.output / AUDIT, plan.audit, replace(plan.data, unlabelled=None)
+    if plan.reference is not None:
+        choice = replace(choice, reference=str(plan.output / REFERENCE))
     settings = {"split": choice.split, "max_rows": choice.max_rows, "fail_under": dict(choice.limits)}
     needs = {AUDIT: {**settings, "seed": choice.seed}, **both, **_prompt_of(plan), "data": data}
+    if isinstance(choice.reference, str):  # only then, so that the ledgers of earlier versions stay valid
+        needs[REFERENCE] = model_mark(choice.reference)
 
     def make() -> None:
         judge = prompted(teacher, plan.distillation.teacher.template)
@@ -285,11 +294,12 @@ def _links(plan: Project, stages: Mapping[str, Any]) -> list[tuple[str, str]]:
         "Audit: examples, figures, change report": f"{AUDIT}/{AUDIT_PAGE}",
         "Model card of the student": f"{STUDENT}/{CARD}",
         "Model card of the teacher": f"{TEACHER}/{CARD}",
+        "Model card of the second teacher": f"{REFERENCE}/{CARD}",
         "Card of the export": f"{EXPORT}/{EXPORT_CARD}",
     }
     left_out = {
         name
-        for name in (AUDIT, EXPORT, TEACHER)
+        for name in (AUDIT, EXPORT, TEACHER, REFERENCE)
         if stages.get(name, {}).get("outcome") not in ("made", "kept")
     }
     return [(title, link) for title, link in parts.items() if link.partition("/")[0] not in left_out]

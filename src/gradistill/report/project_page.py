@@ -13,6 +13,7 @@ from markupsafe import Markup
 from gradistill.auditing.figure_titles import title_of
 from gradistill.auditing.per_example import flat
 from gradistill.auditing.trained_figures import trained_note
+from gradistill.auditing.verdict import reference_notes
 from gradistill.data.tasks import metric_title
 from gradistill.report.audit_tables import capital, cell
 from gradistill.report.change_report import verdict_view
@@ -61,6 +62,7 @@ def project_page(
         task=student.get("task"),
         headline=_headline(found),
         judged=None if audit is None else verdict_view(audit),
+        notes=_notes(audit),
         failed=found.get("failed") or [],
         warnings=[public_name(text) for text in _warnings(found)],
         models=models,
@@ -106,6 +108,12 @@ def _models(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
+def _notes(audit: Mapping[str, Any] | None) -> list[str]:
+    """How the student compares with a second teacher, where the audit has one."""
+    students = (audit or {}).get("students") or []
+    return [note for student in students[:1] for note in reference_notes(flat(student.get("figures") or {}))]
+
+
 def _figures(found: Mapping[str, Any]) -> dict[str, Any]:
     """Figures of agreement with interval, n, floor and gain: of the audit, or else of the training run."""
     audit = found.get("audit")
@@ -119,7 +127,8 @@ def _figures(found: Mapping[str, Any]) -> dict[str, Any]:
     rows = [
         _figure(name, known[name], meanings.get(name)) for name in HEADLINES if isinstance(known.get(name), Mapping)
     ]  # fmt: skip
-    return {"source": source, "rows": rows, "trained": trained_note(known.values())}
+    referred = any(row["cell"] and row["cell"].reference for row in rows)
+    return {"source": source, "rows": rows, "trained": trained_note(known.values()), "referred": referred}
 
 
 def _figure(name: str, figure: Mapping[str, Any], meaning: str | None) -> dict[str, Any]:
