@@ -12,6 +12,7 @@ from scipy.stats import binomtest, false_discovery_control, permutation_test
 
 from gradistill.auditing.comparison import compared, compared_with, holm, paired_p
 from gradistill.auditing.per_example import (
+    ON_WORDS,
     by_confidence,
     by_label,
     calibration,
@@ -131,10 +132,31 @@ def test_every_student_is_compared_with_the_reference_and_no_student_with_anothe
     own.pop("saliency")
     found = compared_with(("second teacher", own), {"near": near, "far": far})
     assert {(entry.a, entry.b) for entry in found} == {("near", "second teacher"), ("far", "second teacher")}
-    assert {entry.figure for entry in found} == {"label", "probability", "top_k_overlap", "student_accuracy"}
+    assert {entry.figure for entry in found} == {"label", "probability", "top_k_overlap"}
     label = next(entry for entry in found if (entry.figure, entry.a) == ("label", "near"))
     assert label.difference.value == pytest.approx(1 - own["label"].mean())
     assert [e.p_corrected for e in found] == pytest.approx(holm([e.p for e in found]))
+
+
+def test_maps_by_words_and_maps_by_tokens_are_not_compared() -> None:
+    teacher = answers(3, 0)
+    by_tokens, by_words = (columns_of(answers(3, seed), teacher, teacher.labels) for seed in (5, 7))
+    by_words[ON_WORDS] = np.ones(60, dtype=bool)
+    of_both = compared_with(("reference", by_words), {"other": by_tokens, "same": by_words})
+    assert {e.figure for e in of_both if e.a == "other"} == {"label", "probability"}
+    assert {e.figure for e in of_both if e.a == "same"} == {
+        "label",
+        "probability",
+        "saliency",
+        "top_k_overlap",
+    }
+    among = compared([{"a": by_tokens, "b": by_words}])
+    assert {entry.figure for entry in among} == {"label", "probability", "student_accuracy"}
+
+
+def test_rounding_is_no_difference() -> None:
+    assert paired_p(np.full(100, 1e-9)) == 1
+    assert paired_p(np.full(100, 1e-5)) < 0.001
 
 
 def test_a_mean_over_draws_takes_those_that_have_the_figure():

@@ -239,20 +239,22 @@ def test_a_limit_of_the_user_has_the_title_that_the_figure_has_in_tables() -> No
 
 
 def test_a_note_names_where_a_student_is_nearer_and_farther_than_the_reference() -> None:
-    def beside(value: float, p: float) -> dict[str, Any]:
-        return figure(0.5, 0.4, reference={"difference": {"value": value}, "p_corrected": p})
+    def compared(value: float, p: float, n: int = 20) -> dict[str, Any]:
+        return {"reference": {"difference": {"value": value, "n": n}, "p_corrected": p}}
 
     loyalty = {
-        "response": figure(0.8, 0.7, floor=0.1, trained_on=["x"])
-        | {"reference": {"difference": {"value": 0.061}, "p_corrected": 0.0499}},
-        "label": beside(-0.04, 0.05), "expected_gradients": beside(-0.15, 0.001), "saliency": beside(-0.2, 0.001),
-    }  # fmt: skip
-    *_, note = of(student(loyalty=loyalty))["assessment"]["notes"]
-    assert note == (
+        "response": figure(0.8, 0.7, floor=0.1, trained_on=["x"]) | compared(0.061, 0.0499),
+        "label": figure(0.5, 0.4) | compared(-0.04, 0.05),
+        "expected_gradients": figure(0.5, 0.4) | compared(-0.15, 0.001),
+        "probability": figure(0.5, 0.4) | compared(-0.00071, 0.001),
+        "saliency": figure(0.5, 0.4) | compared(-0.2, 0.001, n=19),
+    }
+    assert of(student(loyalty=loyalty))["assessment"]["reference"] == (
         "agreement with the teacher, compared with the reference's on the same rows: more in response loyalty † "
-        "(+0.06); less in expected gradients (-0.15), saliency loyalty (-0.20); without a clear difference in label "
-        "loyalty (p < 0.05, corrected)"
+        "(+0.06); less in expected gradients (-0.15), probability loyalty (-0.001); without a clear difference in "
+        "label loyalty (p < 0.05, corrected)"
     )
+    assert "reference" not in of(student())["assessment"]
 
 
 def test_a_regression_is_judged_by_correlation() -> None:

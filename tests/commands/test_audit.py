@@ -90,15 +90,20 @@ def test_students_are_compared_with_the_reference_on_the_same_rows(small: Any, t
     """The reference is looked at on fewer rows than the students are: the rows of floors and of response."""
     teacher, student = str(small.teachers["two"]), tmp_path / "student"
     small.distilled("kd", "two", student, "student.layers=1")
-    choice = audit_parts(max_rows=9, floor_rows=3, response_rows=2, reference=str(student))
+    choice = audit_parts(
+        max_rows=9, floor_rows=3, response_rows=2, reference=str(student), challenge="validation"
+    )
     found = audit(teacher, [teacher, str(student)], small.choice("two"), tmp_path / "a", choice)
-    itself, same = (figures(found, k) for k in (0, 1))
+    itself, same = (student["figures"]["loyalty"] for student in found["students"])
     for name, rows in (("label", 3), ("probability", 3), ("response", 2)):
         of_itself, of_same = itself[name]["reference"], same[name]["reference"]
         assert of_itself["n"] == of_itself["difference"]["n"] == rows
         assert of_itself["difference"]["value"] == pytest.approx(1 - of_itself["value"])
         assert (of_same["difference"]["value"], of_same["p"]) == (0, 1)
     assert "difference" not in itself["kappa"]["reference"]
+    groups = found["students"][0]["figures"]
+    assert not any("reference" in entry for entry in groups["challenge"].values())  # not looked at there
+    assert "the reference holds the weights of the student student" in found["warnings"]
 
 
 def test_depth_and_width_may_differ(small: Any, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from gradistill.commands.audit import AuditChoice, audit
 from gradistill.errors import RecipeError
 from small import audit_parts, logged
 
+PARTS_WITH_REFERENCE = ("floor_rows", "response_rows", "shapley_rows", "expected_gradients_rows")
 CHOICE = audit_parts(faithfulness_rows=4, floor_rows=6)
 
 
@@ -69,7 +70,11 @@ def test_the_command_takes_the_width_of_the_search(small: Any, tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("option", "rows"),
-    [("map_checks", {"faithfulness_rows": 0}), ("cascade", {"floor_rows": 0, "response_rows": 0})],
+    [
+        ("map_checks", {"faithfulness_rows": 0}),
+        ("cascade", {"floor_rows": 0, "response_rows": 0}),
+        ("reference", dict.fromkeys(PARTS_WITH_REFERENCE, 0)),
+    ],
 )
 def test_an_option_without_rows_is_refused(
     option: str, rows: dict[str, int], small: Any, tmp_path: Path

@@ -176,7 +176,6 @@ def test_a_whole_project_with_an_export_that_has_no_packages(
     assert 'href="audit/audit.html"' in page
     assert 'href="student/README.md"' in page
     assert "Response loyalty" in page
-    assert "Agreement with the teacher, compared with the reference&#39;s on the same rows" in page
     assert "Reference: a second teacher" in page
     assert str(project.parent) not in page
     assert 'href="export' not in page

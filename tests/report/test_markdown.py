@@ -56,6 +56,15 @@ def test_checks_that_do_not_pass_stand_above_the_figures() -> None:
     ]
 
 
+def test_the_reference_stands_in_the_cells_and_a_note_behind_the_table() -> None:
+    found = assessed()
+    found["students"][0]["figures"]["loyalty"]["label"]["reference"] = estimate(0.9)
+    found["students"][0]["assessment"]["reference"] = "agreement with the teacher: less in response"
+    text = audit_table(found)
+    assert "0.935 (0.914–0.956), n 872, reference 0.900" in text
+    assert f"{LARGE}: agreement with the teacher: less in response." in text
+
+
 def test_a_figure_below_its_limit_is_marked() -> None:
     _, rows, _ = _parsed(audit_table(audit()))
     found = {row[0]: row[1:] for row in rows}["loyalty: saliency loyalty"]

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from gradistill.auditing.per_example import Columns, bounds_of
-from gradistill.auditing.statistics import Estimate, bootstrap_mean
+from gradistill.auditing.per_example import AGREEMENT, ON_WORDS, Columns, bounds_of
+from gradistill.auditing.statistics import EQUAL, Estimate, bootstrap_mean
 
 FLIPS = 10_000
 COMPARED = (
@@ -25,6 +25,9 @@ COMPARED = (
     "student_watched_share",
 )  # fmt: skip
 """The figures that are a mean over examples. Those of words and spans of tagged rows are ratios of sums."""
+
+OF_MAPS = ("expected_gradients", "saliency", "top_k_overlap")
+"""Those of maps: by tokens for one model and by words for another they are not alike, and are not compared."""
 
 _Named = tuple[str, Columns]
 
@@ -59,20 +62,24 @@ def compared(parts: Sequence[Mapping[str, Columns]], *, seed: int = 0) -> list[C
 def compared_with(
     reference: tuple[str, Columns], students: Mapping[str, Columns], *, seed: int = 0
 ) -> list[Comparison]:
-    """Every student (``a``) with one other model (``b``), on every figure that both have; columns are of the same
-    examples.
+    """Every student (``a``) with one other model (``b``), on every figure of agreement that both have; columns are of
+    the same examples.
 
     Example: ``compared_with(("second teacher", theirs), {"kd": ours})``
     """
-    return _tested([(student, reference) for student in students.items()], seed)
+    figures = [name for name in COMPARED if name in AGREEMENT]
+    return _tested([(student, reference) for student in students.items()], seed, figures)
 
 
-def _tested(pairs: Sequence[tuple[_Named, _Named]], seed: int) -> list[Comparison]:
+def _tested(
+    pairs: Sequence[tuple[_Named, _Named]], seed: int, figures: Sequence[str] = COMPARED
+) -> list[Comparison]:
     """Each pair on every figure that both have, with p-values that are corrected together."""
     found: list[tuple[str, str, str, Estimate, float]] = []
     for (a, ours), (b, theirs) in pairs:
-        for figure in COMPARED:
-            if figure in ours and figure in theirs:
+        alike = (ON_WORDS in ours) == (ON_WORDS in theirs)
+        for figure in figures:
+            if figure in ours and figure in theirs and (alike or figure not in OF_MAPS):
                 apart = ours[figure].astype(float) - theirs[figure].astype(float)
                 apart = apart[np.isfinite(apart)]
                 if len(apart):
@@ -84,8 +91,9 @@ def _tested(pairs: Sequence[tuple[_Named, _Named]], seed: int) -> list[Compariso
 
 
 def paired_p(differences: np.ndarray, *, flips: int = FLIPS, seed: int = 0) -> float:
-    """Two-sided; the share of sign flips whose mean is as far from zero, the one that was seen among them."""
-    moved = differences[differences != 0]  # flipping a zero changes nothing
+    """Two-sided; the share of sign flips whose mean is as far from zero, the one that was seen among them. A difference
+    of rounding alone is none."""
+    moved = differences[np.abs(differences) > EQUAL]  # flipping a zero changes nothing
     if not len(moved):
         return 1.0
     generator = np.random.default_rng(seed)

@@ -18,6 +18,7 @@ from gradistill.auditing.loyalty_measures import Maps
 from gradistill.auditing.map_checks import CheckedRows, agreement_when_random, check_columns
 from gradistill.auditing.methods import IntegratedGradients, Method, draws_tokens
 from gradistill.auditing.per_example import (
+    ON_WORDS,
     Columns,
     StudentColumns,
     columns_of,
@@ -217,6 +218,7 @@ class Examiner:
             own, *floors = (
                 {"expected_gradients": columns["signed"]} if "signed" in columns else {} for columns in under
             )
+            own |= {ON_WORDS: under[0][ON_WORDS]} if ON_WORDS in under[0] else {}
             found.append(StudentColumns(own, floors))
         return found
 
@@ -293,6 +295,8 @@ class Examiner:
             ours, theirs = _on_words(student, teacher)
             words = [np.arange(len(scores)) for scores in theirs.signed]
         found = columns_of(ours, theirs, _gold(rows))
+        if ours.maps and student.model.tokenizer is not teacher.model.tokenizer:
+            found[ON_WORDS] = np.ones(len(rows), dtype=bool)
         if words is not None and theirs.signed:
             found |= signed_columns(ours.signed, theirs.signed, words)
         if maps := teacher.predictions.maps:

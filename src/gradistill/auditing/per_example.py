@@ -109,6 +109,9 @@ SIGNED = (
 )
 """Figures whose values go from −1 to 1; all other values go from 0 to 1."""
 
+ON_WORDS = "on_words"
+"""A column of students whose maps are compared with the teacher's on words: they read other tokens than it does."""
+
 AGREEMENT = (*GROUPS["loyalty"], *GROUPS["agreement"])
 """Figures of agreement of two models: each is shown with its floor."""
 

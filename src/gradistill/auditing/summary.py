@@ -230,10 +230,10 @@ def _reference(audited: Audited, seed: int) -> dict[str, dict[str, dict[str, Any
 def _with_reference(
     figures: dict[str, dict[str, Any]], reference: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, dict[str, Any]]:
-    """The figures, with what the reference has of them."""
+    """The figures, with what the reference has of them; it does not look at the challenge split."""
     return {
         group: {
-            name: entry | ({"reference": reference[name]} if name in reference else {})
+            name: entry | ({"reference": reference[name]} if name in reference and group != CHALLENGE else {})
             for name, entry in named.items()
         }
         for group, named in figures.items()

@@ -127,7 +127,9 @@ def _of_student(student: Mapping[str, Any], limits: Mapping[str, float], asked: 
     ]
     checks += _independent(figures, asked)
     checks += [_own_limit(name, figures.get(name), limit) for name, limit in limits.items()]
-    return {"outcome": worst(checks), "checks": checks, "notes": _notes(figures)}
+    found = {"outcome": worst(checks), "checks": checks, "notes": _notes(figures)}
+    note = _compared_with_reference(figures)
+    return found | ({"reference": note} if note else {})
 
 
 def _derived(student: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -271,6 +273,12 @@ def _own_limit(name: str, figure: Mapping[str, Any] | None, limit: float) -> dic
     return _check(f"{title_of(name)} (--fail-under)", name, outcome, reason, value=value, **limits)
 
 
+def _signed(value: float) -> str:
+    """Two decimals, or as many as it takes to be none of 0."""
+    places = next((places for places in range(2, 12) if round(value, places)), 12)
+    return f"{value:+.{places}f}"
+
+
 def _number(value: float | int | None) -> str:
     return "none" if value is None else f"{value:z.2f}" if value % 1 else f"{value:.0f}"
 
@@ -301,33 +309,32 @@ def _notes(figures: Mapping[str, Mapping[str, Any]]) -> list[str]:
         notes.append(
             f"within its interval of the floor, as a student with a random head would be: {_listed(at_floor)}"
         )
-    return [*notes, *reference_notes(figures)]
+    return notes
 
 
-def reference_notes(figures: Mapping[str, Any]) -> list[str]:
-    """A note on where the student agrees with the teacher more, and where less, than the reference does; none without
-    a reference.
-
-    Example: ``reference_notes(flat(audit["students"][0]["figures"]))``
-    """
+def _compared_with_reference(figures: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """Where the student agrees with the teacher more, and where less, than the reference does. None without a
+    reference; figures of fewer than ``MIN_ROWS`` examples are not in it."""
     more, less, neither = [], [], []
     for name, figure in figures.items():
-        found = (figure or {}).get("reference") or {}
-        apart, p = found.get("difference"), found.get("p_corrected")
-        if apart is None or p is None or apart.get("value") is None:
+        found = figure.get("reference")
+        apart, p = (
+            found.get(key) if isinstance(found, Mapping) else None for key in ("difference", "p_corrected")
+        )
+        if not isinstance(apart, Mapping) or p is None or (apart.get("n") or 0) < MIN_ROWS:
             continue
         title = f"{title_of(name)}{f' {DAGGER}' * bool(figure.get(TRAINED_ON))}"
         if p >= SIGNIFICANT:
             neither.append(title)
         else:
-            (more if apart["value"] > 0 else less).append(f"{title} ({apart['value']:+.2f})")
+            (more if apart["value"] > 0 else less).append(f"{title} ({_signed(apart['value'])})")
     parts = [
         f"{how} {_listed(names)}"
         for how, names in (("more in", more), ("less in", less), ("without a clear difference in", neither))
         if names
     ]
     whose = "agreement with the teacher, compared with the reference's on the same rows"
-    return [f"{whose}: {'; '.join(parts)} (p < {SIGNIFICANT:g}, corrected)"] if parts else []
+    return f"{whose}: {'; '.join(parts)} (p < {SIGNIFICANT:g}, corrected)" if parts else None
 
 
 def _reaches_floor(figure: Mapping[str, Any]) -> bool:

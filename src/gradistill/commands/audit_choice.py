@@ -85,6 +85,10 @@ class AuditChoice:
             "map_checks": (self.map_checks and not self.faithfulness_rows, "faithfulness_rows"),
             "cascade": (self.cascade and not (self.floor_rows or self.response_rows), "response_rows"),
         }
+        compared = (
+            self.floor_rows, self.response_rows, self.shapley_rows, self.expected_gradients_rows,
+        )  # fmt: skip
+        idle["reference"] = (self.reference is not None and not any(compared), "response_rows")
         for name, (without_rows, rows) in idle.items():
             if without_rows:
                 raise RecipeError(

@@ -210,7 +210,12 @@ class AuditModels:
         for one, other in combinations(classifiers, 2):
             if _same(one, other):
                 yield f"the students {one.name} and {other.name} hold the same weights"
-        if self.reference is not None and _same(self.teacher, self.reference):
+        if self.reference is None:
+            return
+        for student in classifiers:
+            if _same(student, self.reference):
+                yield f"the reference holds the weights of the student {student.name}"
+        if _same(self.teacher, self.reference):
             yield "the reference holds the teacher's weights; take a teacher of another seed"
 
     def _left_out(self) -> Iterator[str]:

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gradistill.report.audit_tables import TableCell, figure_groups, student_names, trained_note_of
+from gradistill.report.audit_tables import (
+    TableCell,
+    figure_groups,
+    student_names,
+    students_of,
+    trained_note_of,
+)
+from gradistill.report.change_report import reference_note
 from gradistill.report.export_tables import cost_tables
 from gradistill.report.model_card import NO_VALUE, Ready, audit_warnings, markdown_template
 from gradistill.report.run_summary import audit_metrics, verdict_rows
@@ -14,8 +21,8 @@ from gradistill.report.run_summary import audit_metrics, verdict_rows
 def audit_table(audit: Mapping[str, Any]) -> str:
     """The verdict with the checks that warn or fail, and a table with a row per figure and a column per student.
 
-    A cell reads ``value (low–high), n``, the interval being of 95 %, and ``floor`` where there is one; what is below
-    its limit is marked.
+    A cell reads ``value (low–high), n``, the interval being of 95 %, with ``floor`` and ``reference`` where there are
+    some; what is below its limit is marked. A note compares each student with the reference.
     Text that comes in is escaped and names no folder of the machine.
     """
     return markdown_template("audit.md.j2", cell=_cell).render(
@@ -25,6 +32,7 @@ def audit_table(audit: Mapping[str, Any]) -> str:
         students=student_names(audit),
         groups=figure_groups(audit),
         trained=trained_note_of(audit),
+        notes=_notes(audit),
         data=audit.get("data") or {},
         attribution=audit.get("attribution") or {},
         metrics=audit_metrics(audit),
@@ -33,10 +41,16 @@ def audit_table(audit: Mapping[str, Any]) -> str:
     )
 
 
+def _notes(audit: Mapping[str, Any]) -> list[str]:
+    named = zip(student_names(audit), students_of(audit), strict=True)
+    return [f"{name}: {note}" for name, student in named for note in reference_note(student)]
+
+
 def _cell(cell: TableCell | None) -> Ready:
     """Made of numbers alone, so nothing in it needs escaping."""
     if cell is None or cell.value is None:
         return Ready(NO_VALUE)
     text = cell.value + (f" ({cell.interval})" if cell.interval else "") + (f", n {cell.n}" if cell.n else "")
     text += f", floor {cell.floor}" if cell.floor else ""
+    text += f", reference {cell.reference}" if cell.reference else ""
     return Ready(f"**{text}, below the limit {cell.limit}**" if cell.limit else text)

@@ -87,8 +87,17 @@ def _assessed(name: str, student: Mapping[str, Any]) -> dict[str, Any]:
         "sentence": public_name(str(student.get("verdict") or "")),
         "checks": checks,
         "open": _open(checks),
-        "notes": list(found.get("notes") or []),
+        "notes": [*(found.get("notes") or []), *reference_note(student)],
     }
+
+
+def reference_note(student: Mapping[str, Any]) -> list[str]:
+    """How the student compares with a second teacher, where the audit has one.
+
+    Example: ``reference_note(audit["students"][0])``
+    """
+    note = (student.get("assessment") or {}).get("reference")
+    return [str(note)] if note else []
 
 
 def _check(check: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,10 +13,9 @@ from markupsafe import Markup
 from gradistill.auditing.figure_titles import title_of
 from gradistill.auditing.per_example import flat
 from gradistill.auditing.trained_figures import trained_note
-from gradistill.auditing.verdict import reference_notes
 from gradistill.data.tasks import metric_title
-from gradistill.report.audit_tables import capital, cell
-from gradistill.report.change_report import verdict_view
+from gradistill.report.audit_tables import capital, cell, students_of
+from gradistill.report.change_report import reference_note, verdict_view
 from gradistill.report.export_tables import NAMES, loyalty_rows, size_rows, speed_rows
 from gradistill.report.html import asset, page_template, policy
 from gradistill.report.model_card import audit_warnings, public_name
@@ -62,7 +61,7 @@ def project_page(
         task=student.get("task"),
         headline=_headline(found),
         judged=None if audit is None else verdict_view(audit),
-        notes=_notes(audit),
+        notes=[note for one in students_of(audit or {})[:1] for note in reference_note(one)],
         failed=found.get("failed") or [],
         warnings=[public_name(text) for text in _warnings(found)],
         models=models,
@@ -106,12 +105,6 @@ def _models(found: Mapping[str, Any]) -> list[dict[str, Any]]:
         }
         for model in run_models(found["student"])
     ]
-
-
-def _notes(audit: Mapping[str, Any] | None) -> list[str]:
-    """How the student compares with a second teacher, where the audit has one."""
-    students = (audit or {}).get("students") or []
-    return [note for student in students[:1] for note in reference_notes(flat(student.get("figures") or {}))]
 
 
 def _figures(found: Mapping[str, Any]) -> dict[str, Any]:

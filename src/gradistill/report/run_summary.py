@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from gradistill.auditing.per_example import CHALLENGE
 from gradistill.auditing.trained_figures import TRAINED_ON, marked_name, trained_note
 from gradistill.data.tasks import metric_title
 from gradistill.printing import printable
@@ -172,13 +173,13 @@ def reference_comparisons(student: Mapping[str, Any]) -> list[dict[str, Any]]:
     """How a student of ``audit.json`` differs from the reference, in the form of the audit's ``comparisons``. Whatever
     has another form than a figure has is left out."""
     groups = student.get("figures")
-    parts = [
-        part for part in (groups.values() if isinstance(groups, Mapping) else ()) if isinstance(part, Mapping)
-    ]
+    groups = groups if isinstance(groups, Mapping) else {}
+    parts = [part for name, part in groups.items() if name != CHALLENGE and isinstance(part, Mapping)]
     found = []
     for name, figure in (entry for part in parts for entry in part.items() if isinstance(entry[1], Mapping)):
-        reference = figure.get("reference") or {}
-        if apart := reference.get("difference"):
+        reference = figure.get("reference")
+        apart = reference.get("difference") if isinstance(reference, Mapping) else None
+        if isinstance(reference, Mapping) and isinstance(apart, Mapping):
             marks = {TRAINED_ON: figure[TRAINED_ON]} if figure.get(TRAINED_ON) else {}
             p_values = {key: reference.get(key) for key in ("p", "p_corrected")}
             sides = {"a": student.get("name"), "b": "the reference"}
@@ -192,7 +193,7 @@ def _difference(entry: Mapping[str, Any]) -> dict[str, Any]:
         "figure": marked_name(entry["figure"], apart),
         "difference": apart["value"],
         "95 % CI": interval(apart),
-        "n": apart["n"],
+        "n": apart.get("n"),
         "p": probability(entry["p"]),
         "p, corrected": probability(entry["p_corrected"]),
     }
