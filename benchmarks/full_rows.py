@@ -136,22 +136,36 @@ def audits_of(suite: str) -> Path:
 
 
 def audit_tasks(suite: str, bench: Path, data: Path, tasks: Sequence[str]) -> None:
-    """An audit a task, of all its students that have none yet."""
+    """An audit a task, of all its students that have none yet. The second teacher is the audit's reference where it has
+    none either: differences from it are corrected over the students of one audit."""
     known = {
         (line["task"], line["method"], line["seed"]) for line in audits(suite) if not line.get("baseline")
     }
     for task in tasks:
         teacher, kept = models_of(bench, task)
         new = {path: name for path, name in kept.items() if (task, *name) not in known}
-        if new:
+        second = next((path for path, (method, _) in new.items() if method == REFERENCE), None)
+        students = [path for path in new if path != second]
+        if students:
             folder = bench.parent / f"{bench.name}_audits" / task
-            second = next((path for path, (method, _) in kept.items() if method == REFERENCE), None)
             choice = replace(AUDIT, reference=second)
-            found = audit(teacher, [*new], data_of(data, task), folder, choice, overwrite=True)
+            found = audit(teacher, students, data_of(data, task), folder, choice, overwrite=True)["students"]
+            figures = {path: student["figures"] for path, student in zip(students, found, strict=True)}
+            if second is not None:
+                figures[second] = of_reference(found[0]["figures"])
             with audits_of(suite).open("a", encoding="utf-8") as stream:
-                for student, (method, seed) in zip(found["students"], new.values(), strict=True):
-                    line = {"task": task, "method": method, "seed": seed, "figures": student["figures"]}
+                for path, own in figures.items():
+                    method, seed = new[path]
+                    line = {"task": task, "method": method, "seed": seed, "figures": own}
                     stream.write(json.dumps(line) + "\n")
+
+
+def of_reference(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The second teacher's own figures, as a student's audit has them."""
+    return {
+        group: {name: entry["reference"] for name, entry in part.items() if "reference" in entry}
+        for group, part in figures.items()
+    }
 
 
 def models_of(bench: Path, task: str) -> tuple[str, dict[str, tuple[str, int]]]:
@@ -349,12 +363,13 @@ class Comparison:
         return "".join(f"\n\n{markdown(rows)}" for rows in tables if rows)
 
     def beyond(self, title: str) -> Iterator[dict[str, str]]:
-        """How far each student of an audit differs from the second teacher, with a star where that is clear."""
+        """How far each student of an audit differs from the second teacher, with a star where that is clear. Of several
+        seeds, the first."""
         name = AUDITED[title][0] if title in AUDITED else title
         for method in self.methods:
             found = {
                 line["task"]: entry
-                for line in self.audited
+                for line in reversed(self.audited)
                 if line["method"] == method != REFERENCE
                 if (entry := (line["figures"]["loyalty"].get(name) or {}).get("reference") or {}).get(
                     "difference"
@@ -414,6 +429,8 @@ def with_floor(floor: str, lines: Sequence[Line], measure: Callable[[Line, str],
 
 def _difference(entry: Mapping[str, Any]) -> str:
     value, low, high = (entry["difference"][part] for part in ("value", "low", "high"))
+    if low is None:
+        return f"{value:+.3f}"
     star = " \\*" * (entry["p_corrected"] < SIGNIFICANT)
     return f"{value:+.3f} ({low:+.2f} to {high:+.2f}){star}"
 
