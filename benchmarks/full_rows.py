@@ -35,6 +35,7 @@ from gradistill.bench.result_lines import read_lines, write_lines
 from gradistill.bench.results import estimate, figures_of
 from gradistill.recipe import load_recipe, shipped_methods
 from gradistill.recipe.catalogue import catalogue
+from gradistill.report.run_summary import reference_comparisons
 
 OVERVIEW, DETAILS = PAGE.with_name("results.md"), PAGE.parent / "results" / "full_rows.md"
 AUDIT = AuditChoice(
@@ -370,10 +371,9 @@ class Comparison:
             found = {
                 line["task"]: entry
                 for line in reversed(self.audited)
-                if line["method"] == method != REFERENCE
-                if (entry := (line["figures"]["loyalty"].get(name) or {}).get("reference") or {}).get(
-                    "difference"
-                )
+                if line["method"] == method
+                for entry in reference_comparisons(line)
+                if entry["figure"] == name
             }
             if found:
                 yield {f"{title} − second teacher": shown_name(method) + dagger(title, method)} | {

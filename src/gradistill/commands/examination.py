@@ -16,13 +16,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from gradistill.auditing.evaluate import EXPECTED_GRADIENTS_SEEDS, FLOOR_SEEDS, Examiner, in_blocks
-from gradistill.auditing.per_example import (
-    Columns,
-    Reference,
-    StudentColumns,
-    joined,
-    mean_values,
-)
+from gradistill.auditing.per_example import Columns, Reference, StudentColumns, joined, mean_values
 from gradistill.auditing.perturbations import PERTURBATIONS, perturbed
 from gradistill.auditing.predictor import OnProgress, Predictor
 from gradistill.auditing.summary import Audited, Changed
