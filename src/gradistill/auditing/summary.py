@@ -220,10 +220,9 @@ def _reference(audited: Audited, seed: int) -> dict[str, dict[str, dict[str, Any
     }
     students = dict(zip(audited.names, audited.reference.students, strict=True))
     for entry in compared_with(("reference", audited.reference.columns), students, seed=seed):
-        if entry.figure in found[entry.a]:
-            found[entry.a][entry.figure] |= {
-                "difference": entry.difference.as_dict(), "p": entry.p, "p_corrected": entry.p_corrected,
-            }  # fmt: skip
+        found[entry.a][entry.figure] |= {
+            "difference": entry.difference.as_dict(), "p": entry.p, "p_corrected": entry.p_corrected,
+        }  # fmt: skip
     return found
 
 
