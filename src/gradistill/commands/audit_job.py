@@ -19,7 +19,7 @@ from gradistill.auditing.trained_figures import trained_by_record
 from gradistill.auditing.verdict import ROWS_ASKED, judged
 from gradistill.auditing.word_maps import row_texts
 from gradistill.commands.audit_choice import AuditChoice
-from gradistill.commands.audit_metrics import task_metrics, teacher_doubts, weak_students, without_flips
+from gradistill.commands.audit_metrics import task_metrics, teacher_doubts, weak_models, without_flips
 from gradistill.commands.audit_model import AuditModel
 from gradistill.commands.audit_models import AuditModels
 from gradistill.commands.data_warnings import (
@@ -134,7 +134,7 @@ class AuditJob:
         for warning in random:
             logger.warning(warning)
         doubts = teacher_doubts(audited, self.splits)
-        weak = [] if doubts else weak_students(audited, self.splits)
+        weak = [] if doubts else weak_models(audited, self.splits)
         unflipped = without_flips(found, self.splits, self.choice)
         warnings = [*self.splits.warnings, *self.warnings, *random, *doubts, *weak, *unflipped]
         return {"doubts": doubts, "warnings": warnings}

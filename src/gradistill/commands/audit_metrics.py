@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gradistill.auditing.per_example import value_of
+from gradistill.auditing.per_example import Columns, value_of
 from gradistill.auditing.summary import Audited
 from gradistill.commands.audit_choice import AuditChoice
 from gradistill.commands.data_warnings import constant_answer_warning
@@ -29,8 +29,8 @@ def task_metrics(audited: Audited, splits: Splits) -> dict[str, Any]:
     constant = {"constant_metrics": constant_metrics(splits.task, gold)}
     if splits.task.multi_label:
         return constant | {"metrics": _metrics_of_several(audited, splits, gold)}
-    students = {name: _predicted(audited, k, "student") for k, name in enumerate(audited.names)}
-    models = students | {"teacher": _predicted(audited, 0, "teacher")}
+    students = dict(zip(audited.names, (_predicted(own, "student") for own in audited.columns), strict=True))
+    models = students | {"teacher": _predicted(audited.columns[0], "teacher")}
     known = splits.task.labelled(gold)
     if not known.any():
         return {"metrics": {}}
@@ -47,18 +47,21 @@ def teacher_doubts(audited: Audited, splits: Splits) -> list[str]:
     gold = audited.columns[0].get("gold")
     if gold is None:
         return []
-    warning = constant_answer_warning(splits.task, _predicted(audited, 0, "teacher"), gold)
+    warning = constant_answer_warning(splits.task, _predicted(audited.columns[0], "teacher"), gold)
     return [warning] if warning else []
 
 
-def weak_students(audited: Audited, splits: Splits) -> list[str]:
-    """Students that are no better than a constant answer, where their teacher is better."""
-    gold = audited.columns[0].get("gold")
-    if gold is None or splits.task.token_labels:
+def weak_models(audited: Audited, splits: Splits) -> list[str]:
+    """Students that are no better than a constant answer, where their teacher is better, and such a reference."""
+    if splits.task.token_labels:
         return []
+    owners = {f"student {name!r}": own for name, own in zip(audited.names, audited.columns, strict=True)}
+    if audited.reference:
+        owners["reference"] = audited.reference.columns
     found = [
-        constant_answer_warning(splits.task, _predicted(audited, k, "student"), gold, f"student {name!r}")
-        for k, name in enumerate(audited.names)
+        constant_answer_warning(splits.task, _predicted(own, "student"), own["gold"], owner)
+        for owner, own in owners.items()
+        if "gold" in own
     ]
     return [*filter(None, found)]
 
@@ -105,8 +108,6 @@ def _metrics_of_several(audited: Audited, splits: Splits, gold: np.ndarray) -> d
     return found
 
 
-def _predicted(audited: Audited, k: int, role: str) -> np.ndarray:
-    columns = audited.columns[k]
-    if f"{role}_flags" in columns:
-        return columns[f"{role}_flags"]
-    return columns[f"{role}_label"] if f"{role}_label" in columns else columns[f"{role}_prediction"]
+def _predicted(columns: Columns, role: str) -> np.ndarray:
+    kind = next(kind for kind in ("flags", "label", "prediction") if f"{role}_{kind}" in columns)
+    return columns[f"{role}_{kind}"]
