@@ -114,6 +114,14 @@ def _empty_drawings() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _few_rows_of_response() -> Iterator[None]:
+    """Each run measures it twice, on ten rows of 17 copies: a tenth of a tiny job."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gradistill.commands.loyalty_sample.RESPONSE_ROWS", 3)
+        yield
+
+
 @pytest.fixture(scope="module")
 def drawings() -> Iterator[None]:
     """Audits have drawings, from the first test of a module that asks for them to its last one."""
@@ -121,6 +129,16 @@ def drawings() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(DRAWING, svg)
+        yield
+
+
+@pytest.fixture(scope="module")
+def one_process() -> Iterator[None]:
+    """Benches of a module run their cells one after the other in this process: another takes seconds to begin."""
+    from in_this_process import run_all
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gradistill.bench.runner.run_all", run_all)
         yield
 
 

@@ -225,6 +225,7 @@ def test_a_file_in_the_way_of_a_new_one_is_kept_beside_it(small: Any, tmp_path: 
     assert "Loyalty" in (at / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.usefixtures("one_process")
 @pytest.mark.parametrize("name", COMMANDS)
 def test_old_folders_without_a_mark_are_still_ours(
     name: str, small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

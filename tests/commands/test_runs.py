@@ -12,6 +12,7 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
+from gradistill.commands import loyalty_sample
 from gradistill.commands.distill import distill
 from gradistill.commands.finetune import finetune
 from gradistill.errors import GradistillError, RecipeError
@@ -68,7 +69,7 @@ def test_a_run_folder_holds_all_that_is_promised(method: str, kind: str, small: 
     for name in present:
         entry = metrics["loyalty"][name]
         assert entry["low"] <= entry["value"] <= entry["high"]
-        assert entry["n"] == 10
+        assert entry["n"] == (loyalty_sample.RESPONSE_ROWS if name == "response" else 10)
         if entry["floor"] < 1:
             assert entry["gain"] == pytest.approx((entry["value"] - entry["floor"]) / (1 - entry["floor"]))
     written = load_recipe(file=output / "recipe.yaml")

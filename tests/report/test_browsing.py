@@ -190,11 +190,10 @@ def test_a_regression_has_filters_without_labels(visit: Callable[..., Visit]) ->
     assert "3.250" in (one.page.locator(".student .summary").text_content() or "")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_phone_scrolls_tables_and_not_the_page(
-    visit: Callable[..., Visit], html: str, hostile_html: str, scheme: str
+    visit: Callable[..., Visit], html: str, hostile_html: str
 ) -> None:
-    for page in (html, hostile_html):
+    for page, scheme in ((html, "light"), (hostile_html, "dark")):
         one = visit(page, viewport={"width": 390, "height": 800}, color_scheme=scheme)
         one.everything()
         assert one.page.evaluate("document.documentElement.scrollWidth") == 390
@@ -248,9 +247,9 @@ def test_hostile_text_is_text(visit: Callable[..., Visit], html: str, hostile_ht
     assert len(one.everything()) == len(HOSTILE)
     lines = one.page.locator("#list .teacher .text:nth-of-type(2)").all_text_contents()
     assert sorted(lines) == sorted(visible(text) for text in HOSTILE)
-    body = one.page.evaluate("document.body.textContent")
+    body = " ".join(one.page.evaluate("document.body.textContent").split())
     for text in HOSTILE:
-        assert " ".join(visible(text).split()) in " ".join(body.split())
+        assert " ".join(visible(text).split()) in body
     one.page.locator("#search").fill("</SCRIPT><img")
     assert one.shown()
 

@@ -13,7 +13,6 @@ import numpy as np
 from datasets import Dataset
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load, save
-from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from gradistill.auditing import Predictions, predict_rows
@@ -21,6 +20,7 @@ from gradistill.commands.signal_stores import cache_folder
 from gradistill.data import Collator
 from gradistill.io import digest, system_reason, write_whole
 from gradistill.models.facts import is_multi_label, thresholds_of
+from gradistill.models.probe import ProbedModel
 from gradistill.package_versions import package_versions
 
 logger = logging.getLogger(__name__)
@@ -30,17 +30,18 @@ _CHECKSUM = "sha256"
 
 
 def cached_predictions(
-    teacher: nn.Module,
+    probed: ProbedModel,
     tokenizer: PreTrainedTokenizerBase,
     rows: Dataset,
     hashes: Mapping[str, str],
     on_progress: Callable[[int], object],
 ) -> Predictions:
-    """What ``predict_rows`` returns, from the cache where the same teacher predicted the same rows on such a device.
+    """A teacher's ``predict_rows``, from the cache where it predicted the same rows on such a device before.
 
     ``hashes`` are those of the ``teacher``, the ``tokenizer`` and the ``rows``, which the run has made already. A file
     whose checksum does not fit is computed again, with a line, and one that cannot be written is done without.
     """
+    teacher = probed.model
     purpose = {
         "format": _FORMAT,
         **hashes,
@@ -63,7 +64,7 @@ def cached_predictions(
         logger.info(
             f"the teacher's cached predictions cannot be used and are computed again: {file}: {error}"
         )
-    predictions = predict_rows(teacher, rows, Collator(tokenizer), on_progress=on_progress)
+    predictions = predict_rows(probed, rows, Collator(tokenizer), on_progress=on_progress)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         tensors = _tensors(predictions)

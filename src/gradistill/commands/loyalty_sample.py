@@ -22,6 +22,7 @@ from gradistill.data.changed_copies import Copy
 from gradistill.data.raw_words import word_pool
 from gradistill.data.windows import Windows
 from gradistill.models.facts import thresholds_of
+from gradistill.models.probe import ProbedModel
 
 FLOOR_ROWS = 200
 """Rows on which the student is compared with its teacher before its first step."""
@@ -34,7 +35,7 @@ RESPONSE_ROWS = 50
 class LoyaltySample:
     """Validation rows of a run, as they are read: ``initial`` before training, ``response`` at any time."""
 
-    teacher: nn.Module
+    teacher: ProbedModel
     tokenizer: PreTrainedTokenizerBase
     task: Task
     rows: Dataset
@@ -42,24 +43,24 @@ class LoyaltySample:
     seed: int = 0
     windows: Windows | None = None
 
-    def initial(self, student: nn.Module) -> dict[str, float]:
+    def initial(self, student: ProbedModel) -> dict[str, float]:
         """The loyalties of an untrained student by name: the floors of those of the trained one."""
         rows = drawn_rows(self.rows, FLOOR_ROWS, self.seed)
         if self.windows is not None:
             copies = [Copy(texts) for texts in row_texts(rows, self.task)]
             own, taught = (
                 Predictions(
-                    self._predictor(model).logits(copies)[0],
+                    self._predictor(probed.model).logits(copies)[0],
                     multi_label=self.task.multi_label,
-                    thresholds=thresholds_of(model),
+                    thresholds=thresholds_of(probed.model),
                 )
-                for model in (student, self.teacher)
+                for probed in (student, self.teacher)
             )
-            return self._values(own, taught, student)
+            return self._values(own, taught, student.model)
         encoded = encode(rows, self.tokenizer, self.task, max_length=self.max_length).dataset
         taught = predict_rows(self.teacher, encoded, Collator(self.tokenizer))
         own = predict_rows(student, encoded, Collator(self.tokenizer), labels=taught.labels)
-        return self._values(own, taught, student)
+        return self._values(own, taught, student.model)
 
     def _values(self, own: Predictions, taught: Predictions, student: nn.Module) -> dict[str, float]:
         own = own if taught.maps else replace(own, maps=())
@@ -68,7 +69,7 @@ class LoyaltySample:
 
     def response(self, student: nn.Module) -> Estimate | None:
         """Response loyalty by replaced words; None where no text has words enough."""
-        teacher, own = (self._predictor(model) for model in (self.teacher, student))
+        teacher, own = (self._predictor(model) for model in (self.teacher.model, student))
         return response_of(teacher, own, self.rows, self.task, self.seed)
 
     def _predictor(self, model: nn.Module) -> Predictor:

@@ -11,7 +11,6 @@ from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 from datasets import Dataset, concatenate_datasets
-from torch import nn
 from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
 from gradistill.auditing import Predictions, loyalty, predict_logits, predict_rows
@@ -24,6 +23,7 @@ from gradistill.commands.data_warnings import constant_answer_warning, weak_teac
 from gradistill.commands.identity import earlier_recipes
 from gradistill.commands.loyalty_sample import LoyaltySample
 from gradistill.commands.signal_stores import AUTO, StoreChoice, StoreRows, plan_store, stored_teacher
+from gradistill.commands.text_lengths import LoadedModel
 from gradistill.commands.training_run import EncodedRows, Run
 from gradistill.data import Collator, Encoded, Splits, Task, compute_metrics, encode
 from gradistill.data.constant_answer import constant_metrics
@@ -32,6 +32,7 @@ from gradistill.data.transfer_rows import TransferRows
 from gradistill.data.windows import encode_windows, pooled, text_labels, window_counts
 from gradistill.models.device_map import placed
 from gradistill.models.facts import set_thresholds, thresholds_of
+from gradistill.models.probe import ProbedModel
 from gradistill.models.teacher_loading import is_narrow
 from gradistill.objectives.base import ANY_PAIR
 from gradistill.printing import progress_bars
@@ -261,21 +262,21 @@ class TaskRun(Run):
         if teacher is None or not processes().is_main_process:
             return {}
         before = next(teacher.model.parameters()).device
-        found = self._sample(teacher.model).initial(self.models.student.model)
+        found = self._sample(teacher).initial(self.models.student.probed)
         placed(teacher.model, before)  # with stored signals it waits in main memory
         return found
 
-    def _sample(self, teacher: nn.Module) -> LoyaltySample:
+    def _sample(self, teacher: LoadedModel) -> LoyaltySample:
         """The validation rows on which loyalty is measured before training, and response loyalty behind it."""
         rows, seed = self.splits.rows["validation"], self.recipe.training.seed
-        teacher = placed(teacher, processes().device)
+        placed(teacher.model, processes().device)
         windows = self.recipe.windows
-        return LoyaltySample(teacher, self.tokenizer, self.task, rows, self.max_length, seed, windows)
+        return LoyaltySample(teacher.probed, self.tokenizer, self.task, rows, self.max_length, seed, windows)
 
     def _validated(
         self, validation: Dataset, inputs: Mapping[str, str], before: Mapping[str, float]
     ) -> dict[str, Any]:
-        student = self.models.student.model
+        student = self.models.student.probed
         with progress_bars() as progress:
             taught = self.models.facts is not None
             bar = progress.add_task("evaluating", total=len(validation) * (2 if taught else 1))
@@ -303,11 +304,12 @@ class TaskRun(Run):
         }
 
     def _predictions(
-        self, model: nn.Module, rows: Dataset, labels: np.ndarray | None, done: Callable[[int], object]
+        self, probed: ProbedModel, rows: Dataset, labels: np.ndarray | None, done: Callable[[int], object]
     ) -> Predictions:
         """The predictions of encoded rows, with maps where each text is one row."""
         if max(window_counts(rows) or [1]) == 1:
-            return predict_rows(model, rows, Collator(self.tokenizer), labels=labels, on_progress=done)
+            return predict_rows(probed, rows, Collator(self.tokenizer), labels=labels, on_progress=done)
+        model = probed.model
         logits = self.of_texts(predict_logits(model, rows, Collator(self.tokenizer), on_progress=done), rows)
         return Predictions(logits, multi_label=self.task.multi_label, thresholds=thresholds_of(model))
 
@@ -332,7 +334,7 @@ class TaskRun(Run):
     def response(self) -> Estimate | None:
         """Response loyalty on a sample of the validation rows; None where it cannot be measured."""
         assert self.models.teacher is not None  # there is a reference
-        return self._sample(self.models.teacher.model).response(self.models.student.model)
+        return self._sample(self.models.teacher).response(self.models.student.model)
 
     def reference(
         self, rows: Dataset, inputs: Mapping[str, str], done: Callable[[int], object]
@@ -348,13 +350,13 @@ class TaskRun(Run):
             why = f"the teacher is in {teacher.dtype}" if narrow else "a text of several windows has no map"
             logger.info(f"saliency loyalty is left out: {why.replace('torch.', '')}")
         if several or narrow or self.signals.where == "online":
-            return self._predictions(teacher, rows, None, done)
+            return self._predictions(self.models.teacher.probed, rows, None, done)
         hashes = {
             "teacher": inputs["teacher"],
             "tokenizer": inputs["tokenizer"],
             "rows": inputs["validation"],
         }
-        return cached_predictions(teacher, self.tokenizer, rows, hashes, done)
+        return cached_predictions(self.models.teacher.probed, self.tokenizer, rows, hashes, done)
 
     def tested(self, test: Dataset | None) -> dict[str, Any]:
         """The metrics of the models on the test split, which nothing was chosen by; None where there is none."""

@@ -141,7 +141,9 @@ class WordsRun(TaskRun):
         if taught is None:
             return {}
         own = encode(rows, self.tokenizer, self.task, max_length=self.max_length, words=self._words).dataset
-        student = predict_rows(self.models.student.model, own, Collator(self.tokenizer), labels=taught.labels)
+        student = predict_rows(
+            self.models.student.probed, own, Collator(self.tokenizer), labels=taught.labels
+        )
         figures = {**self.compared(student, taught, own).figures, "response": self.response()}
         return {name: figure.value for name, figure in figures.items() if figure is not None and figure.n}
 
