@@ -239,20 +239,21 @@ def test_a_limit_of_the_user_has_the_title_that_the_figure_has_in_tables() -> No
 
 
 def test_a_note_names_where_a_student_is_nearer_and_farther_than_the_reference() -> None:
-    def compared(value: float, p: float, n: int = 20) -> dict[str, Any]:
-        return {"reference": {"difference": {"value": value, "n": n}, "p_corrected": p}}
+    def compared(value: float, p: float, n: int = 20, **interval: float) -> dict[str, Any]:
+        return {"reference": {"difference": {"value": value, "n": n, **interval}, "p_corrected": p}}
 
     loyalty = {
         "response": figure(0.8, 0.7, floor=0.1, trained_on=["x"]) | compared(0.061, 0.0499),
-        "label": figure(0.5, 0.4) | compared(-0.04, 0.05),
+        "label": figure(0.5, 0.4) | compared(-0.04, 0.05, low=-0.1, high=0.021),
+        "kappa": figure(0.9, 0.8) | compared(0.01, 0.2),
         "expected_gradients": figure(0.5, 0.4) | compared(-0.15, 0.001),
         "probability": figure(0.5, 0.4) | compared(-0.00071, 0.001),
         "saliency": figure(0.5, 0.4) | compared(-0.2, 0.001, n=19),
     }
     assert of(student(loyalty=loyalty))["assessment"]["reference"] == (
-        "agreement with the teacher, compared with the reference's on the same rows: more in response loyalty † "
-        "(+0.06); less in expected gradients (-0.15), probability loyalty (-0.001); without a clear difference in "
-        "label loyalty (p < 0.05, corrected)"
+        "agreement with the teacher, compared with the reference's on the same rows (p < 0.05, corrected): more in "
+        "response loyalty † (+0.06); less in expected gradients (-0.15), probability loyalty (-0.001); without a "
+        "clear difference in label agreement beyond chance (κ), label loyalty (-0.10 to +0.02)"
     )
     assert "reference" not in of(student())["assessment"]
 

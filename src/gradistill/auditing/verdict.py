@@ -313,8 +313,9 @@ def _notes(figures: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def _compared_with_reference(figures: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """Where the student agrees with the teacher more, and where less, than the reference does. None without a
-    reference; figures of fewer than ``MIN_ROWS`` examples are not in it."""
+    """Where the student agrees with the teacher more, and where less, than the reference does. Where neither is clear
+    stands the interval: that few rows show no difference is no proof that there is none. None without a reference;
+    figures of fewer than ``MIN_ROWS`` examples are not in it."""
     more, less, neither = [], [], []
     for name, figure in figures.items():
         found = figure.get("reference")
@@ -325,7 +326,7 @@ def _compared_with_reference(figures: Mapping[str, Mapping[str, Any]]) -> str | 
             continue
         title = f"{title_of(name)}{f' {DAGGER}' * bool(figure.get(TRAINED_ON))}"
         if p >= SIGNIFICANT:
-            neither.append(title)
+            neither.append(f"{title}{_range(apart)}")
         else:
             (more if apart["value"] > 0 else less).append(f"{title} ({_signed(apart['value'])})")
     parts = [
@@ -333,8 +334,13 @@ def _compared_with_reference(figures: Mapping[str, Mapping[str, Any]]) -> str | 
         for how, names in (("more in", more), ("less in", less), ("without a clear difference in", neither))
         if names
     ]
-    whose = "agreement with the teacher, compared with the reference's on the same rows"
-    return f"{whose}: {'; '.join(parts)} (p < {SIGNIFICANT:g}, corrected)" if parts else None
+    how = f"compared with the reference's on the same rows (p < {SIGNIFICANT:g}, corrected)"
+    return f"agreement with the teacher, {how}: {'; '.join(parts)}" if parts else None
+
+
+def _range(figure: Mapping[str, Any]) -> str:
+    low, high = figure.get("low"), figure.get("high")
+    return "" if low is None or high is None else f" ({_signed(low)} to {_signed(high)})"
 
 
 def _reaches_floor(figure: Mapping[str, Any]) -> bool:
