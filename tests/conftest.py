@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import multiprocessing
 import os
 import re
 import sys
@@ -130,6 +131,19 @@ def drawings() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(DRAWING, svg)
         yield
+
+
+@pytest.fixture(scope="session")
+def forked() -> Any:
+    """Processes that come from one clean server, which has done the slow imports once (forked_imports.py)."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # the server's preloading reads nothing else
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["forked_imports"])
+        worker = context.Process(target=os.getpid)
+        worker.start()
+        worker.join()
+    return context
 
 
 @pytest.fixture(scope="module")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from datasets import Dataset, DatasetDict
 
+from commands.wrong_types import write_refusals
 from gradistill.commands.audit import audit
 from gradistill.commands.distill import distill
 from gradistill.commands.explain import explain
@@ -131,73 +130,14 @@ def test_a_run_on_objects_that_was_stopped_goes_on(
     assert any("checkpoint-" in line for line in heard)
 
 
-WRONG_TYPES = """
-import json, sys
-import torch
-from gradistill.errors import GradistillError
-from gradistill.commands.audit import audit
-from gradistill.commands.explain import explain
-from gradistill.commands.pretrain import pretrain
-from gradistill.commands.distill import distill
-from gradistill.commands.finetune import finetune
-from gradistill.commands.predict import predict
-from gradistill.commands.store_signals import store_signals
-from gradistill.models.loading import load_classifier, load_tokenizer
-from gradistill.recipe import load_recipe
-
-teacher, data, at = sys.argv[1:]
-model, tokenizer = load_classifier(teacher)[0], load_tokenizer(teacher)
-commands = {
-    "finetune": lambda m, d: finetune(m, d, at, load_recipe("finetune")),
-    "distill": lambda m, d: distill(m, d, at, load_recipe("kd")),
-    "signals": lambda m, d: store_signals(m, d, at, load_recipe("kd")),
-    "audit": lambda m, d: audit(m, [m], d, at),
-    "pretrain": lambda m, d: pretrain(m, [d], at, load_recipe("pretrain")),
-    "explain": lambda m, d: explain(m, ["a text"]),
-    "students": lambda m, d: audit(teacher, m, d, at),
-}
-others = {
-    "recipe is 'kd'": lambda: distill(teacher, data, at, "kd"),
-    "recipe is 'finetune'": lambda: finetune(teacher, data, at, "finetune"),
-    "output is None": lambda: distill(teacher, data, None, load_recipe("kd")),
-    "data is of the type list": lambda: predict(teacher, [{"text": "a"}], at + ".csv"),
-    "students is an empty list": lambda: audit(teacher, [], data, at),
-    "changes is a str": lambda: load_recipe("kd", changes="training.epochs=1"),
-    "changes is a dict": lambda: load_recipe("kd", changes={"training.epochs": 1}),
-}
-for expected, call in others.items():
-    try:
-        call()
-    except GradistillError as error:
-        assert expected in str(error), str(error)
-    else:
-        raise AssertionError(expected)
-found = []
-def refused(command, about, given, m, d):
-    try:
-        commands[command](m, d)
-    except GradistillError as error:
-        found.append([command, about, given, type(error).__name__, str(error)])
-for command in commands:
-    for given, m in {"int": 7, "None": None, "bytes": b"folder", "model": model, "swapped": (tokenizer, model),
-                     "single": (model,), "Linear": torch.nn.Linear(2, 2)}.items():
-        refused(command, "model", given, m, data)
-    if command not in ("explain", "students"):
-        refused(command, "data", "int", teacher, 7)
-        refused(command, "data", "None", teacher, None)
-refused("students", "model", "text", teacher, data)
-print(json.dumps(found))
-"""
-
-
-def test_wrong_types_get_one_message_that_names_them(small: Any, tmp_path: Path) -> None:
+def test_wrong_types_get_one_message_that_names_them(small: Any, tmp_path: Path, forked: Any) -> None:
     """In a process of its own: in this one beartype would be faster."""
-    arguments = [str(small.teachers["two"]), str(small.tables["two"]), str(tmp_path / "run")]
-    done = subprocess.run(
-        [sys.executable, "-c", WRONG_TYPES, *arguments], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+    folders = (small.teachers["two"], small.tables["two"], tmp_path / "run", tmp_path / "found.json")
+    process = forked.Process(target=write_refusals, args=tuple(map(str, folders)))
+    process.start()
+    process.join(120)
+    assert process.exitcode == 0
+    found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
     assert len(found) == 7 * 7 + 5 * 2 + 1
     named = {
         "int": "an int", "None": "a NoneType", "bytes": "a bytes", "model": "without its tokenizer",

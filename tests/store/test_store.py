@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
-import multiprocessing
 import os
 import random
 import signal
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -34,19 +32,6 @@ KILLS, FLIPS = 15, 200
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "SHARD_BYTES", SMALL)
-
-
-@pytest.fixture(scope="module")
-def forked() -> Any:
-    """Processes that come from one clean server, which has done the slow imports once."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # the server's preloading reads nothing else
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["store.stores"])
-        worker = context.Process(target=os.getpid)
-        worker.start()
-        worker.join()
-    return context
 
 
 def batch_of(made: Build, places: list[int]) -> Batch:

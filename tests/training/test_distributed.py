@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from socket import socket
 from typing import Any
 
 import pytest
 import torch
 
 from gradistill.training.weight_average import WeightAverage
+from training.two_processes import run_cases
 
-TESTS = Path(__file__).parents[1]
 CASES = {
     "gkd": {"per_device_train_batch_size": 4},
     "gkd_cls": {"per_device_train_batch_size": 4},
@@ -34,19 +34,26 @@ SHARED = {"adkd of 0.5": {"per_device_train_batch_size": 4}}
 
 
 @pytest.fixture(scope="module")
-def of_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def of_two(tmp_path_factory: pytest.TempPathFactory, forked: Any) -> Path:
     folder = tmp_path_factory.mktemp("ddp")
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*launcher, str(TESTS / "training/two_processes.py"), str(folder), json.dumps(CASES | SHARED)]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path]),
-        "OMP_NUM_THREADS": "1",
-    }
+    with socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
     if sys.platform == "linux":
-        environment["GLOO_SOCKET_IFNAME"] = "lo"  # whatever the machine's own name resolves to
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+        shared["GLOO_SOCKET_IFNAME"] = "lo"  # whatever the machine's own name resolves to
+    processes = []
+    for rank in range(2):
+        environment = {
+            name: str(value) for name, value in (shared | {"RANK": rank, "LOCAL_RANK": rank}).items()
+        }
+        processes.append(
+            forked.Process(target=run_cases, args=(folder, CASES | SHARED, environment), daemon=True)
+        )
+        processes[-1].start()
+    for process in processes:
+        process.join(300)
+    assert [process.exitcode for process in processes] == [0, 0]
     return folder
 
 

@@ -1,10 +1,8 @@
-"""What each of two processes runs for test_distributed.py, started by torchrun: FOLDER CASES (JSON)."""
+"""What each of two processes runs for test_distributed.py."""
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +34,9 @@ def run(folder: Path, case: str, arguments: dict[str, Any]) -> None:
     torch.save(found, folder / f"{case}-{rank}.pt")
 
 
-if __name__ == "__main__":
-    for case, arguments in json.loads(sys.argv[2]).items():
-        run(Path(sys.argv[1]), case, arguments)
+def run_cases(folder: Path, cases: dict[str, dict[str, Any]], environment: dict[str, str]) -> None:
+    """All cases in one process, under the variables that torchrun sets."""
+    os.environ.update(environment)
+    for case, arguments in cases.items():
+        run(folder, case, arguments)
     leave_the_others()
