@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import multiprocessing
 import os
 import shutil
 import signal
@@ -15,7 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
-from gradistill.bench import process_pool, runner, task_setup
+from bench.started import run_bench
+from gradistill.bench import task_setup
 from gradistill.bench.plan import read_plan
 from gradistill.bench.runner import bench
 from gradistill.errors import RecipeError
@@ -220,14 +220,14 @@ def test_predictions_are_in_the_leaderboards_format(whole: Any) -> None:
 
 
 def test_a_killed_bench_takes_its_students_along_and_goes_on_to_the_same_end(
-    whole: Any, small: Any, tmp_path: Path
+    whole: Any, small: Any, tmp_path: Path, forked: Any
 ) -> None:
     one = {
         "tasks": {"mine": content(small)["tasks"]["mine"]}, "methods": ["kd", "adkd"], "predictions": False,
     }  # fmt: skip
     file, output = tmp_path / "bench.yaml", tmp_path / "out"
     file.write_text(yaml.safe_dump(content(small, **one), sort_keys=False), encoding="utf-8")
-    process = multiprocessing.get_context("fork").Process(target=with_processes, args=(file, output))
+    process = forked.Process(target=run_bench, args=(file, output))
     process.start()
     until = time.monotonic() + 120
     while not (output / "results.jsonl").is_file() and time.monotonic() < until:
@@ -255,12 +255,6 @@ def test_a_killed_bench_takes_its_students_along_and_goes_on_to_the_same_end(
     assert {method for method, _ in killed} == {"kd", "adkd"}
     # a process of its own has more threads: sums in another order
     assert killed == pytest.approx({name: calm[name] for name in killed}, abs=1e-4)
-
-
-def with_processes(file: Path, output: Path) -> None:
-    """A bench whose cells have a process each, as users have it."""
-    runner.run_all = process_pool.run_all
-    bench(read_plan(file), output, at_once=1)
 
 
 def test_page_and_tables_show_every_method_and_no_markup_from_outside(whole: Any) -> None:
