@@ -263,10 +263,10 @@ def _why_a_label(table: Table, name: str) -> str | None:
 class _Signs(NamedTuple):
     """Signs that a column which looks like a label is the label, the strongest first."""
 
-    complete: bool
     called_label: bool
     partly_called: bool
     judges: bool
+    complete: bool
     no_origin: bool
     no_codes: bool
     no_numbers: bool
@@ -282,10 +282,10 @@ def _label_signs(table: Table, name: str) -> _Signs:
     words = [word.casefold() for word in _NAME_WORDS.findall(name.rpartition(".")[2])]
     found = {label_key(value) for value in values if not is_missing(value)}
     return _Signs(
-        complete=not any(map(is_missing, values)),
         called_label=_last(name) in LABEL_WORDS,
         partly_called=not {*words[:1], *words[-1:]}.isdisjoint((*LABEL_WORDS, *LABEL_COLUMNS)),
         judges=found <= JUDGEMENTS | UNDECIDED and not found <= UNDECIDED,
+        complete=not any(map(is_missing, values)),
         no_origin=ORIGINS.isdisjoint(words),
         no_codes=wordless(values) != _CODES,
         no_numbers=holds_flags(values) or not _numbers(values),
