@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from rich.console import Console
 
 from gradistill.auditing.trained_figures import NOTE, WORD_FIGURES
 from gradistill.commands.audit import audit
+from gradistill.commands.augment import augment
+from gradistill.commands.distill import distill
 from gradistill.commands.export import export_model
 from gradistill.commands.export_choice import ExportChoice
 from gradistill.commands.finetune import finetune
@@ -33,6 +36,34 @@ def test_a_student_keeps_the_marks_of_the_student_that_it_started_from(small: An
         assert student["figures"]["loyalty"]["response"]["trained_on"] == ["coalition_matching"]
         assert len(student["earlier_recipes"]) == runs
     assert str(tmp_path) not in (tmp_path / "audit" / "audit.json").read_text(encoding="utf-8")
+
+
+def test_copies_that_come_as_a_file_leave_the_mark_of_those_that_a_run_makes(
+    small: Any, tmp_path: Path
+) -> None:
+    """Also beside other rows in one file, in the student that starts from that one, and in its export."""
+    teacher, plain = str(small.teachers["two"]), small.choice("two")
+    augment(plain, tmp_path / "copies", teacher=teacher, times=2)
+    lines = (tmp_path / "copies" / "unlabelled.jsonl").read_text(encoding="utf-8")
+    (tmp_path / "more.jsonl").write_text('{"text": "the film was long ."}\n' + lines, encoding="utf-8")
+    (tmp_path / "own.jsonl").write_text(
+        '{"text": "the film was long .", "change": "words"}\n', encoding="utf-8"
+    )
+    recipe = load_recipe("kd", changes=["training.epochs=1", "student.layers=1"])
+    copied, own = (
+        distill(teacher, replace(plain, unlabelled=str(tmp_path / f"{name}.jsonl")), tmp_path / name, recipe)
+        for name in ("more", "own")
+    )
+    assert copied["loyalty"]["response"]["trained_on"] == ["training.augment"]
+    assert "trained_on" not in own["loyalty"]["response"]
+    small.distilled(
+        "kd", "two", tmp_path / "next", f"student.checkpoint={tmp_path / 'more'}", "student.layers=null"
+    )
+    export_model(str(tmp_path / "next"), tmp_path / "onnx", ExportChoice(timing=False), data=plain)
+    students = [str(tmp_path / name) for name in ("more", "next", "onnx", "own")]
+    found = audit(teacher, students, plain, tmp_path / "audit", audit_parts(response_rows=4))
+    marks = ["trained_on" in student["figures"]["loyalty"]["response"] for student in found["students"]]
+    assert marks == [True, True, True, False]
 
 
 def page_of(folder: Path) -> str:

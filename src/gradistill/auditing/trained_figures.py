@@ -40,10 +40,13 @@ METHODS_OF = {
 """The attribution methods that rest on each."""
 
 AUGMENT = "training.augment"
-"""In the place of an objective, where rows with changed words were added."""
+"""In the place of an objective, where rows with changed words were added, by the run itself or as a file."""
 
 EARLIER = "earlier_recipes"
 """Where a student's record has the recipes of the students that it started from, the last first."""
+
+CHANGED_COPIES = "changed_copies"
+"""Where a student's record has that rows of ``gradistill augment`` were among its unlabelled ones."""
 
 TRAINED_ON, DAGGER = "trained_on", "†"
 """Where a figure in JSON has the objectives that train on it, and what shows that there are some."""
@@ -64,14 +67,15 @@ def trained_figures(recipe: Recipe, method: str = GradientXInput.name) -> dict[s
 
 
 def trained_by_record(student: Mapping[str, Any], method: str = GradientXInput.name) -> dict[str, list[str]]:
-    """The same of a student as a report has it: by its ``recipe`` and ``earlier_recipes``, and those of its ``models``
-    where several are one.
+    """The same of a student as a report has it: by its ``recipe``, ``earlier_recipes`` and ``changed_copies``, and by
+    those of its ``models`` where several are one.
 
     Example: ``trained_by_record({"recipe": "objectives: {rationale: {weight: 1}}"})["saliency"]``
     """
     recipes = (student.get("recipe"), *student.get(EARLIER, ()))
     members = (trained_by_record(member, method) for member in student.get("models", ()))
-    return united(*(trained_by_recipe(recipe, method) for recipe in recipes), *members)
+    copies = _trained({}, method, augmented=bool(student.get(CHANGED_COPIES)))
+    return united(*(trained_by_recipe(recipe, method) for recipe in recipes), copies, *members)
 
 
 def _trained(terms: Mapping[str, Term], method: str, *, augmented: bool) -> dict[str, list[str]]:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from gradistill.auditing.onnx_predictor import graph_files, model_folder_of
-from gradistill.auditing.trained_figures import EARLIER
+from gradistill.auditing.trained_figures import CHANGED_COPIES, EARLIER
 from gradistill.commands.run_folder import RECIPE, record_of
 from gradistill.commands.text_lengths import export_record
 from gradistill.data.data_source import Source
@@ -59,8 +59,8 @@ def data_files(source: Source, split: str, task: Task) -> list[dict[str, str]]:
 
 def recipes_of(folder: Path) -> dict[str, Any]:
     """The ``recipe`` of the run in a folder, or of the student that an export there was made from, as YAML without
-    secrets and folders; and the ``earlier_recipes`` of the students that it started from, the last first. Empty where
-    there is none that can be read.
+    secrets and folders; the ``earlier_recipes`` of the students that it started from, the last first; and whether its
+    unlabelled rows were ``changed_copies``. Empty where there is none that can be read.
 
     Example: ``recipes_of(Path("runs/student"))["recipe"]``
     """
@@ -70,14 +70,16 @@ def recipes_of(folder: Path) -> dict[str, Any]:
         text = public_recipe(read_keys(own, "recipe", "keys")) if own.is_file() else exported.get("recipe")
     except (RecipeError, RecursionError):
         return {}
-    found = {"recipe": text, EARLIER: exported.get(EARLIER) or trained.get(EARLIER)}
+    kept = {key: exported.get(key) or trained.get(key) for key in (EARLIER, CHANGED_COPIES)}
+    found = {"recipe": text, **kept}
     return {name: value for name, value in found.items() if value}
 
 
-def earlier_recipes(start: str | None) -> dict[str, Any]:
+def earlier_training(start: str | None) -> dict[str, Any]:
     """What a student's record holds of the student that it starts from; nothing where that was trained elsewhere."""
     found = recipes_of(Path(start)) if start else {}
-    return {EARLIER: [found["recipe"], *found.get(EARLIER, ())]} if found.get("recipe") else {}
+    recipes = {EARLIER: [found["recipe"], *found.get(EARLIER, ())]} if found.get("recipe") else {}
+    return recipes | {key: value for key, value in found.items() if key == CHANGED_COPIES}
 
 
 def _mapping(part: Any) -> dict[str, Any]:

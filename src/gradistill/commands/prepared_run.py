@@ -6,7 +6,6 @@ import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from gradistill.commands.data_warnings import (
@@ -27,9 +26,10 @@ from gradistill.commands.text_lengths import (
     task_windows,
 )
 from gradistill.commands.token_run import task_run_of
-from gradistill.data import DataChoice, Splits, align_labels, load_unlabelled, read_splits
+from gradistill.data import DataChoice, Splits, align_labels, read_splits
 from gradistill.data.label_names import Outputs
 from gradistill.data.split_tables import refuse_missing
+from gradistill.data.unlabelled_texts import Unlabelled, read_unlabelled
 from gradistill.errors import RecipeError
 from gradistill.models.factorized_embedding import factorize_embeddings
 from gradistill.models.facts import is_multi_label, is_token_classifier
@@ -124,15 +124,15 @@ def refuse_idle_rows(data: DataChoice, recipe: Recipe) -> None:
     refuse_missing(data.unlabelled)
 
 
-def unlabelled_rows(data: DataChoice, recipe: Recipe, splits: Splits) -> Dataset | None:
+def unlabelled_rows(data: DataChoice, recipe: Recipe, splits: Splits) -> Unlabelled | None:
     """The rows without labels, numbered behind those of the training split."""
     if data.unlabelled is None:
         return None
     refuse_words(splits.task, "--unlabelled")
     refuse_gold_scores(recipe, splits, "unlabelled rows")
-    rows = load_unlabelled(data.unlabelled, splits.task, first_index=len(splits.rows["train"]))
-    logger.info(f"unlabelled: {len(rows)} rows, which learn from the teacher alone")
-    return rows
+    found = read_unlabelled(data.unlabelled, splits.task, first_index=len(splits.rows["train"]))
+    logger.info(f"unlabelled: {len(found.rows)} rows, which learn from the teacher alone")
+    return found
 
 
 def refuse_gold_scores(recipe: Recipe, splits: Splits, rows: str) -> None:

@@ -16,11 +16,16 @@ from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBas
 from gradistill.auditing import Predictions, loyalty, predict_logits, predict_rows
 from gradistill.auditing.loyalty_measures import Loyalty
 from gradistill.auditing.statistics import Estimate
-from gradistill.auditing.trained_figures import marked, trained_by_record, trained_figures, united
+from gradistill.auditing.trained_figures import (
+    CHANGED_COPIES,
+    marked,
+    trained_by_record,
+    trained_figures,
+    united,
+)
 from gradistill.commands.augment import transfer_rows_of
 from gradistill.commands.cached_predictions import cached_predictions
 from gradistill.commands.data_warnings import constant_answer_warning, weak_teacher_warning
-from gradistill.commands.identity import earlier_recipes
 from gradistill.commands.loyalty_sample import LoyaltySample
 from gradistill.commands.signal_stores import AUTO, StoreChoice, StoreRows, plan_store, stored_teacher
 from gradistill.commands.text_lengths import LoadedModel
@@ -29,6 +34,7 @@ from gradistill.data import Collator, Encoded, Splits, Task, compute_metrics, en
 from gradistill.data.constant_answer import constant_metrics
 from gradistill.data.label_metrics import choose_thresholds
 from gradistill.data.transfer_rows import TransferRows
+from gradistill.data.unlabelled_texts import Unlabelled
 from gradistill.data.windows import encode_windows, pooled, text_labels, window_counts
 from gradistill.models.device_map import placed
 from gradistill.models.facts import set_thresholds, thresholds_of
@@ -62,7 +68,7 @@ class TaskRun(Run):
 
     splits: Splits
     signals: StoreChoice = AUTO
-    unlabelled: Dataset | None = None
+    unlabelled: Unlabelled | None = None
 
     hashed: ClassVar[tuple[str, ...]] = ("train", "validation")
 
@@ -136,10 +142,10 @@ class TaskRun(Run):
     def training_rows(self) -> Dataset:
         parts = [self.labelled]
         if self.unlabelled is not None:
-            parts.append(self.unlabelled)
+            parts.append(self.unlabelled.rows)
         if self.copies is not None:
             logger.info(f"augmented: {self.copies.describe(len(self.labelled))}")
-            known = len(self.splits.rows["train"]) + len(self.unlabelled or ())
+            known = len(self.splits.rows["train"]) + sum(map(len, parts[1:]))
             parts.append(self.copies.rows(self.task, first_index=known))
         return concatenate_datasets(parts)
 
@@ -236,7 +242,11 @@ class TaskRun(Run):
 
     def trained_figures(self) -> dict[str, list[str]]:
         """The figures on which the student trains, or was trained before."""
-        return united(trained_figures(self.recipe), trained_by_record(earlier_recipes(self.started_from)))
+        return united(trained_figures(self.recipe), trained_by_record(self.known_of_student()))
+
+    def known_of_student(self) -> dict[str, Any]:
+        changed = self.unlabelled is not None and self.unlabelled.words_changed
+        return super().known_of_student() | ({CHANGED_COPIES: True} if changed else {})
 
     @property
     def chooses_thresholds(self) -> bool:

@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from gradistill.commands.guarded_training import epochs_done, reporting_disk_errors, saving, trained
-from gradistill.commands.identity import earlier_recipes
+from gradistill.commands.identity import earlier_training
 from gradistill.commands.model_pair import ModelPair
 from gradistill.commands.run_folder import close_run, opened_run
 from gradistill.commands.run_record import described, timing, versions
@@ -240,8 +240,12 @@ class Run(ABC):
         found: dict[str, Any] = {"student": None, "teacher": None}
         for owner, reader in self.models.readers():
             found[owner] = described(reader.model, names[owner], reader.probe)
-        found["student"] |= earlier_recipes(self.started_from)
+        found["student"] |= self.known_of_student()
         return found
+
+    def known_of_student(self) -> dict[str, Any]:
+        """What its record has, beside its recipe, of how it was trained: see ``trained_by_record``."""
+        return earlier_training(self.started_from)
 
     @property
     def started_from(self) -> str | None:

@@ -66,7 +66,7 @@ def write_texts(data: DataChoice | Source, output: str | Path, recipe: Recipe) -
         )
     rows = labelled_rows(splits, recipe.training)
     if (more := unlabelled_rows(choice, recipe, splits)) is not None:
-        rows = concatenate_datasets([rows, more])
+        rows = concatenate_datasets([rows, more.rows])
     asked = Asked(rows, splits.task, copy_words(splits.rows["train"], splits.task))
     signals = [s for s in signals_of(terms, pair, "teacher") if isinstance(s, WordCopyLogits)]
     counts = {"train": len(rows), "copies": 0, "validation": len(splits.rows["validation"])}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from datasets import Dataset
 
@@ -24,6 +25,14 @@ TEXTS = Task("texts", ("text",), ("none", "some"), ("accuracy",), "accuracy")
 _REMEDY = "correct these and start again (rows are lines of the file, the header is row 1)"
 
 
+class Unlabelled(NamedTuple):
+    """Rows without labels. ``words_changed``: whether ``gradistill augment`` made some of them of other rows, by other
+    words."""
+
+    rows: Dataset
+    words_changed: bool
+
+
 def load_unlabelled(
     source: Source, task: Task, *, split: str = "unlabelled", first_index: int = 0
 ) -> Dataset:
@@ -32,16 +41,25 @@ def load_unlabelled(
     ``source`` is one file or table with the task's text columns, or a folder or hub id with that ``split``. The label
     is ``Task.no_label``. Raises DataError with every unusable row, column and file.
     """
+    return read_unlabelled(source, task, split=split, first_index=first_index).rows
+
+
+def read_unlabelled(
+    source: Source, task: Task, *, split: str = "unlabelled", first_index: int = 0
+) -> Unlabelled:
+    """What ``load_unlabelled`` returns, and whether some of the rows are changed copies."""
     name = described_source(source)
     tables, problems = read_source(source, Wanted((split,)), task)
-    table = with_fields(tables.get(split, Table(name)), task.text_columns)
+    whole = tables.get(split, Table(name))
+    table = with_fields(whole, task.text_columns)
     problems += table.problems
     if table.columns:
         problems += missing_columns(table, task.text_columns)
         present = [name for name in task.text_columns if name in table.columns]
         problems += [problem for name in present for problem in text_problems(table, name)]
     _refuse(name, problems)
-    return _rows({name: list(table.columns[name]) for name in task.text_columns}, task, first_index)
+    rows = _rows({name: list(table.columns[name]) for name in task.text_columns}, task, first_index)
+    return Unlabelled(rows, "copy" in whole.columns and "words" in whole.columns.get("change", ()))
 
 
 def load_texts(sources: Sequence[Source], *, text_columns: tuple[str, ...] | None = None) -> Dataset:
