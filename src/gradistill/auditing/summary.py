@@ -116,10 +116,10 @@ class Changed:
 class Audited:
     """What was measured: everything but ``perturbations`` has one entry a student, in the order of ``names``.
 
-    ``floored``: figures on few rows with floors of their own, by part: response and flips, Shapley values, expected
-    gradients. ``floors``: those of the figures that come from ``columns``. ``reference``: how far a second teacher
-    agrees with the first. ``cascade``: the figures of agreement with the head random, then with the last block too,
-    and so on. ``slices``: the values of columns of the data, one a row. ``tables``: the tables of labels of each
+    ``sampled``: figures on a sample of the rows, with floors of their own, by part: response and flips, Shapley values,
+    expected gradients. ``floors``: those of the figures that come from ``columns``. ``reference``: how far a second
+    teacher agrees with the first. ``cascade``: the figures of agreement with the head random, then with the last block
+    too, and so on. ``slices``: the values of columns of the data, one a row. ``tables``: the tables of labels of each
     student, where they do not follow from ``columns``. ``when_random``: how far the teacher's maps agree with those
     under random weights. ``trained``: the figures of each student that its objectives train on (``trained_figures``).
     """
@@ -129,7 +129,7 @@ class Audited:
     faithful: list[Columns] | None
     challenge: list[Columns] | None
     perturbations: list[Changed]
-    floored: list[list[StudentColumns]] = field(default_factory=list)
+    sampled: list[list[StudentColumns]] = field(default_factory=list)
     floors: list[dict[str, float]] = field(default_factory=list)
     reference: Reference | None = None
     cascade: list[list[dict[str, float]]] | None = None
@@ -141,7 +141,7 @@ class Audited:
     def floor(self, k: int) -> dict[str, float]:
         """The floors of the k-th student's figures of agreement."""
         found = dict(self.floors[k]) if self.floors else {}
-        for part in self.floored:
+        for part in self.sampled:
             found |= mean_values(part[k].floors)
         return found
 
@@ -177,8 +177,8 @@ def summed_up(
             **_parts(audited, k, task, seed, trained),
             **({"cascade": _cascade(audited.cascade[k])} if audited.cascade else {}),
         })  # fmt: skip
-    floored = [[own.columns for own in part] for part in audited.floored]
-    parts = [part for part in (audited.columns, audited.faithful, *floored) if part]
+    sampled = [[own.columns for own in part] for part in audited.sampled]
+    parts = [part for part in (audited.columns, audited.faithful, *sampled) if part]
     students_of = [dict(zip(audited.names, part, strict=True)) for part in parts]
     return {
         "schema": SCHEMA,
@@ -200,7 +200,7 @@ def _figures(audited: Audited, k: int, seed: int) -> dict[str, dict[str, Estimat
     figures = estimates(audited.columns[k], seed=seed)
     if audited.faithful:
         figures |= estimates(audited.faithful[k], GROUPS["faithfulness"], seed=seed)
-    for part in audited.floored:
+    for part in audited.sampled:
         for group, measured in estimates(part[k].columns, AGREEMENT, seed=seed).items():
             figures[group] = figures.get(group, {}) | measured
     figures = _in_order(figures, audited.floor(k))

@@ -122,7 +122,7 @@ class Examination:
         """All parts that were chosen; every example goes to a file in ``output`` as soon as it is there."""
         rows, students = self.rows, len(self.models.students)
         challenge = rows.splits[self.choice.challenge] if self.choice.challenge else None
-        floored, flips = self._floored()
+        sampled, flips = self._sampled()
         with self._part("predictions and attributions", len(rows.rows) * (1 + students)) as done:
             shown = _by_number(flips, rows.response, self.task, students)
             columns = _all_blocks(self._examiner(done), rows.rows, shown, output)
@@ -148,11 +148,11 @@ class Examination:
             ]  # fmt: skip
         return Audited(
             self.models.names, columns, faithful, changed, perturbations,
-            floored=[part[:students] for part in floored], floors=floors,
-            reference=self._reference(floored, columns), cascade=self._cascade(), when_random=when_random,
+            sampled=[part[:students] for part in sampled], floors=floors,
+            reference=self._reference(sampled, columns), cascade=self._cascade(), when_random=when_random,
         )  # fmt: skip
 
-    def _floored(self) -> tuple[list[list[StudentColumns]], list[Flip]]:
+    def _sampled(self) -> tuple[list[list[StudentColumns]], list[Flip]]:
         """The figures with floors of their own, for the students and behind them the reference: response loyalty and
         flips over the same rows, Shapley values, and expected gradients."""
         parts, flips = [], []
@@ -189,14 +189,14 @@ class Examination:
         return [own | more for own, more in zip(found, checks, strict=True)]
 
     def _reference(
-        self, floored: Sequence[Sequence[StudentColumns]], columns: Sequence[Columns]
+        self, sampled: Sequence[Sequence[StudentColumns]], columns: Sequence[Columns]
     ) -> Reference | None:
-        """The reference and the students on the rows of the floors and on those of ``floored``."""
+        """The reference and the students on the rows of the floors and on those of ``sampled``."""
         reference, rows = self.models.reference, self.rows
         if reference is None:
             return None
         *students, own = (
-            {name: column for part in floored for name, column in part[k].columns.items()}
+            {name: column for part in sampled for name, column in part[k].columns.items()}
             for k in range(len(columns) + 1)
         )
         if len(rows.floor):
