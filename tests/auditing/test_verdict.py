@@ -253,7 +253,8 @@ def test_a_note_names_where_a_student_is_nearer_and_farther_than_the_reference()
     assert of(student(loyalty=loyalty))["assessment"]["reference"] == (
         "agreement with the teacher, compared with the reference's on the same rows (p < 0.05, corrected): more in "
         "response loyalty † (+0.06); less in expected gradients (-0.15), probability loyalty (-0.001); without a "
-        "clear difference in label agreement beyond chance (κ), label loyalty (-0.10 to +0.02)"
+        "clear difference (intervals before correction) in label agreement beyond chance (κ), label loyalty (-0.10 to "
+        "+0.02)"
     )
     assert "reference" not in of(student())["assessment"]
 

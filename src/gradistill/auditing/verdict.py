@@ -331,7 +331,11 @@ def _compared_with_reference(figures: Mapping[str, Mapping[str, Any]]) -> str | 
             (more if apart["value"] > 0 else less).append(f"{title} ({_signed(apart['value'])})")
     parts = [
         f"{how} {_listed(names)}"
-        for how, names in (("more in", more), ("less in", less), ("without a clear difference in", neither))
+        for how, names in (
+            ("more in", more),
+            ("less in", less),
+            ("without a clear difference (intervals before correction) in", neither),
+        )
         if names
     ]
     how = f"compared with the reference's on the same rows (p < {SIGNIFICANT:g}, corrected)"
