@@ -15,6 +15,7 @@ from gradistill.commands.distill import distill
 from gradistill.commands.export import export_model
 from gradistill.commands.export_choice import ExportChoice
 from gradistill.commands.finetune import finetune
+from gradistill.commands.tune import Tuning, tune
 from gradistill.recipe import load_recipe
 from gradistill.report.run_summary import run_table
 from small import audit_parts
@@ -64,6 +65,11 @@ def test_copies_that_come_as_a_file_leave_the_mark_of_those_that_a_run_makes(
     found = audit(teacher, students, plain, tmp_path / "audit", audit_parts(response_rows=4))
     marks = ["trained_on" in student["figures"]["loyalty"]["response"] for student in found["students"]]
     assert marks == [True, True, True, False]
+    copies = replace(plain, unlabelled=str(tmp_path / "more.jsonl"))
+    tuning = Tuning(lambda changes: recipe, trials=1)
+    assert tune(teacher, copies, tmp_path / "tune", tuning)["trained_on"] == {
+        "response_loyalty": ["training.augment"]
+    }
 
 
 def page_of(folder: Path) -> str:

@@ -156,6 +156,18 @@ def marked(figures: Mapping[str, Any], trained: Mapping[str, list[str]]) -> dict
     }
 
 
+def marks_of(figures: Mapping[str, Any]) -> dict[str, list[str]]:
+    """What ``marked`` wrote: names of figures, each with the objectives that train on it.
+
+    Example: ``marks_of(json.loads(Path("runs/student/metrics.json").read_text())["loyalty"])``
+    """
+    return {
+        name: entry[TRAINED_ON]
+        for name, entry in figures.items()
+        if isinstance(entry, Mapping) and TRAINED_ON in entry
+    }
+
+
 def marked_name(name: str, figure: Mapping[str, Any]) -> str:
     """The name of a figure, with the mark where it has one.
 

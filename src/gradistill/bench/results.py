@@ -18,7 +18,7 @@ from scipy import stats
 from gradistill.auditing.comparison import holm
 from gradistill.auditing.loyalty_measures import NAMES
 from gradistill.auditing.statistics import EQUAL, Bounds
-from gradistill.auditing.trained_figures import TRAINED_ON, marked, trained_figures, united
+from gradistill.auditing.trained_figures import TRAINED_ON, marked, marks_of, trained_figures, united
 from gradistill.bench.plan import BenchPlan, recipe_of
 from gradistill.recipe.catalogue import catalogue
 
@@ -124,12 +124,7 @@ def _trained(line: Line, plan: BenchPlan) -> dict[str, list[str]]:
     """The loyalties on which a student was trained, with the objectives that did it: by its recipe, and by the marks of
     its line, which know of the students that it started from too."""
     recipe = recipe_of(plan, line["task"], line["method"], line["layers"], line["seed"])
-    loyal = {
-        kind: entry[TRAINED_ON]
-        for kind, entry in (line["loyalty"] or {}).items()
-        if entry and TRAINED_ON in entry
-    }
-    found = united(trained_figures(recipe), loyal)
+    found = united(trained_figures(recipe), marks_of(line["loyalty"] or {}))
     return {f"{kind} loyalty": objectives for kind, objectives in found.items()}
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from gradistill.auditing.trained_figures import TRAINED_ON, trained_figures
+from gradistill.auditing.trained_figures import TRAINED_ON, marks_of, trained_figures, united
 from gradistill.commands.content_marks import file_marks, model_mark
 from gradistill.commands.data_warnings import NewWarnings, refuse_words
 from gradistill.commands.distill import distill
@@ -235,6 +235,7 @@ class _Search:
         else:
             figures = _figures(metrics, self.tuning.aim)
             trial.set_user_attr("figures", figures)
+            trial.set_user_attr(TRAINED_ON, marks_of(metrics["loyalty"] or {}))
             score = sum(figures[name] for name in self.tuning.aim) / len(self.tuning.aim)
             self.study.tell(trial, score)
             logger.info(f"trial {trial.number}: {score:.4f} ({shown})")
@@ -265,8 +266,9 @@ class _Search:
         return found
 
     def _trained(self) -> dict[str, list[str]]:
-        """The loyalties on which every trial trains, with the objectives that do."""
-        found = trained_figures(self.tuning.resolve(()))
+        """The loyalties on which trials train, with the objectives that do."""
+        of_trials = (trial.user_attrs.get(TRAINED_ON, {}) for trial in self.study.trials)
+        found = united(trained_figures(self.tuning.resolve(())), *of_trials)
         named = {f"{figure}_loyalty": objectives for figure, objectives in found.items()}
         return {name: named[name] for name in AIMS if name in named}
 
