@@ -207,8 +207,7 @@ def _over_tasks(panels: Sequence[Mapping[str, Any]], plan: BenchPlan) -> list[di
 
 def _trained_over(panels: Sequence[Mapping[str, Any]], method: str) -> dict[str, list[str]]:
     """The figures on which the method trains on any of these tasks."""
-    rows = [_of(panel, method)["figures"] for panel in panels]
-    return {name: figure[TRAINED_ON] for row in rows for name, figure in row.items() if TRAINED_ON in figure}
+    return united(*(marks_of(_of(panel, method)["figures"]) for panel in panels))
 
 
 def _of(panel: Mapping[str, Any], method: str) -> Mapping[str, Any]:
