@@ -245,7 +245,7 @@ def test_a_note_names_where_a_student_is_nearer_and_farther_than_the_reference()
     loyalty = {
         "response": figure(0.8, 0.7, floor=0.1, trained_on=["x"]) | compared(0.061, 0.0499),
         "label": figure(0.5, 0.4) | compared(-0.04, 0.05, low=-0.1, high=0.021),
-        "kappa": figure(0.9, 0.8) | compared(0.01, 0.2),
+        "kappa": figure(0.9, 0.8) | compared(0.01, 0.2, low=-0.0, high=1e-17),
         "expected_gradients": figure(0.5, 0.4) | compared(-0.15, 0.001),
         "probability": figure(0.5, 0.4) | compared(-0.00071, 0.001),
         "saliency": figure(0.5, 0.4) | compared(-0.2, 0.001, n=19),
@@ -253,8 +253,8 @@ def test_a_note_names_where_a_student_is_nearer_and_farther_than_the_reference()
     assert of(student(loyalty=loyalty))["assessment"]["reference"] == (
         "agreement with the teacher, compared with the reference's on the same rows (p < 0.05, corrected): more in "
         "response loyalty † (+0.06); less in expected gradients (-0.15), probability loyalty (-0.001); without a "
-        "clear difference (intervals before correction) in label agreement beyond chance (κ), label loyalty (-0.10 to "
-        "+0.02)"
+        "clear difference (intervals before correction) in label agreement beyond chance (κ) (0.00 to 0.00), label "
+        "loyalty (-0.10 to +0.02)"
     )
     assert "reference" not in of(student())["assessment"]
 

@@ -145,10 +145,13 @@ def test_a_student_that_has_learnt_nothing_is_warned_of(small: Any, good: Path, 
     assert found["constant_metrics"]["accuracy"] == 0.5
     page = (tmp_path / "audit" / "audit.md").read_text(encoding="utf-8")
     assert "| constant answer | 0.500 |" in page
-    referred = replace(FEW, floor_rows=4, reference=str(useless))
-    found = audit(str(good), [str(good)], small.choice("two"), tmp_path / "referred", referred)
-    warnings = [w for w in found["warnings"] if "constant answer" in w]
-    assert [w.partition(":")[0] for w in warnings] == ["the reference is no better than a constant answer"]
+    for rows, warned in (
+        (20, ["the reference, on the 20 rows that it is compared on, is no better"]),
+        (19, []),
+    ):
+        referred = replace(FEW, split="train", floor_rows=rows, reference=str(useless))
+        found = audit(str(good), [str(good)], small.choice("two"), tmp_path / f"referred{rows}", referred)
+        assert [w.partition(" than")[0] for w in found["warnings"] if "constant answer" in w] == warned
 
 
 def test_a_student_with_the_same_labels_in_another_order_is_audited_by_name(

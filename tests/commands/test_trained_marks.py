@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from gradistill.auditing.trained_figures import NOTE, WORD_FIGURES
+from gradistill.auditing.trained_figures import COPIES, NOTE, WORD_FIGURES
 from gradistill.commands.audit import audit
 from gradistill.commands.augment import augment
 from gradistill.commands.distill import distill
@@ -55,7 +55,7 @@ def test_copies_that_come_as_a_file_leave_the_mark_of_those_that_a_run_makes(
         distill(teacher, replace(plain, unlabelled=str(tmp_path / f"{name}.jsonl")), tmp_path / name, recipe)
         for name in ("more", "own")
     )
-    assert copied["loyalty"]["response"]["trained_on"] == ["training.augment"]
+    assert copied["loyalty"]["response"]["trained_on"] == [COPIES]
     assert "trained_on" not in own["loyalty"]["response"]
     small.distilled(
         "kd", "two", tmp_path / "next", f"student.checkpoint={tmp_path / 'more'}", "student.layers=null"
@@ -67,9 +67,7 @@ def test_copies_that_come_as_a_file_leave_the_mark_of_those_that_a_run_makes(
     assert marks == [True, True, True, False]
     copies = replace(plain, unlabelled=str(tmp_path / "more.jsonl"))
     tuning = Tuning(lambda changes: recipe, trials=1)
-    assert tune(teacher, copies, tmp_path / "tune", tuning)["trained_on"] == {
-        "response_loyalty": ["training.augment"]
-    }
+    assert tune(teacher, copies, tmp_path / "tune", tuning)["trained_on"] == {"response_loyalty": [COPIES]}
 
 
 def page_of(folder: Path) -> str:

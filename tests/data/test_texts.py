@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from gradistill.batch import UNLABELLED
 from gradistill.data import get_task, load_texts, load_unlabelled
+from gradistill.data.unlabelled_texts import read_unlabelled
 from gradistill.errors import DataError
 
 
@@ -34,6 +36,23 @@ def test_rows_of_a_task_come_without_labels(tmp_path: Path) -> None:
     assert rows.to_dict() == {
         "sentence": ["a fine film", "dull"], "label": [UNLABELLED] * 2, "index": [7, 8]
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "column", "words_changed"),
+    [(["words", "swap"], "sentence", True), (["swap", "re-pair"], "sentence", False),
+     (["swap", "swap"], "change", True), (["words", "words"], "copy", True)],
+)  # fmt: skip
+def test_copies_are_known_by_the_columns_beside_their_texts(
+    changes: list[str], column: str, words_changed: bool
+) -> None:
+    """Where a text has the name of one of them, by the others."""
+    task = replace(get_task("sst2"), text_columns=(column,))
+    found = [{"row": k, "copy": 1, "change": change} | {column: "a text"} for k, change in enumerate(changes)]
+    assert read_unlabelled(found, task).words_changed is words_changed
+    for name in {"row", "copy", "change"} - {column}:
+        without = [{key: value for key, value in row.items() if key != name} for row in found]
+        assert not read_unlabelled(without, task).words_changed
 
 
 def test_a_folder_with_that_split_and_a_regression(tmp_path: Path) -> None:

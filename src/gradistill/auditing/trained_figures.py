@@ -40,7 +40,10 @@ METHODS_OF = {
 """The attribution methods that rest on each."""
 
 AUGMENT = "training.augment"
-"""In the place of an objective, where rows with changed words were added, by the run itself or as a file."""
+"""In the place of an objective, where a run added rows with changed words."""
+
+COPIES = "changed copies (--unlabelled)"
+"""The same, where they came as a file."""
 
 EARLIER = "earlier_recipes"
 """Where a student's record has the recipes of the students that it started from, the last first."""
@@ -63,7 +66,7 @@ def trained_figures(recipe: Recipe, method: str = GradientXInput.name) -> dict[s
 
     Example: ``trained_figures(load_recipe("rationale"))["saliency"]``
     """
-    return _trained(recipe.objectives, method, augmented=bool(recipe.training.augment))
+    return _trained(recipe.objectives, method, AUGMENT if recipe.training.augment else None)
 
 
 def trained_by_record(student: Mapping[str, Any], method: str = GradientXInput.name) -> dict[str, list[str]]:
@@ -74,12 +77,13 @@ def trained_by_record(student: Mapping[str, Any], method: str = GradientXInput.n
     """
     recipes = (student.get("recipe"), *student.get(EARLIER, ()))
     members = (trained_by_record(member, method) for member in student.get("models", ()))
-    copies = _trained({}, method, augmented=bool(student.get(CHANGED_COPIES)))
+    copies = _trained({}, method, COPIES if student.get(CHANGED_COPIES) else None)
     return united(*(trained_by_recipe(recipe, method) for recipe in recipes), copies, *members)
 
 
-def _trained(terms: Mapping[str, Term], method: str, *, augmented: bool) -> dict[str, list[str]]:
-    words_by = {AUGMENT: _resting_on(CHANGED_WORDS, method)} if augmented else {}
+def _trained(terms: Mapping[str, Term], method: str, rows: str | None) -> dict[str, list[str]]:
+    """``rows``: what added rows with changed words, if something did."""
+    words_by = {rows: _resting_on(CHANGED_WORDS, method)} if rows else {}
     by_objective = words_by | {
         name: {
             figure
@@ -115,7 +119,7 @@ def trained_by_recipe(recipe: str | None, method: str = GradientXInput.name) -> 
     terms = {
         str(name): term for name, fields in written.items() if fields and (term := _term(str(name), fields))
     }
-    return _trained(terms, method, augmented=bool(training.get("augment")))
+    return _trained(terms, method, AUGMENT if training.get("augment") else None)
 
 
 def united(*found: Mapping[str, list[str]]) -> dict[str, list[str]]:

@@ -274,9 +274,9 @@ def _own_limit(name: str, figure: Mapping[str, Any] | None, limit: float) -> dic
 
 
 def _signed(value: float) -> str:
-    """Two decimals, or as many as it takes to be none of 0."""
-    places = next((places for places in range(2, 12) if round(value, places)), 12)
-    return f"{value:+.{places}f}"
+    """Two decimals, or as many as it takes to be none of 0. What is 0 but for rounding is 0."""
+    places = next((places for places in range(2, 12) if round(value, places)), None)
+    return "0.00" if places is None else f"{value:+.{places}f}"
 
 
 def _number(value: float | int | None) -> str:

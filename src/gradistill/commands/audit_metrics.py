@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gradistill.auditing.per_example import Columns, value_of
+from gradistill.auditing.slices import MIN_ROWS
 from gradistill.auditing.summary import Audited
 from gradistill.commands.audit_choice import AuditChoice
 from gradistill.commands.data_warnings import constant_answer_warning
@@ -52,12 +53,13 @@ def teacher_doubts(audited: Audited, splits: Splits) -> list[str]:
 
 
 def weak_models(audited: Audited, splits: Splits) -> list[str]:
-    """Students that are no better than a constant answer, where their teacher is better, and such a reference."""
+    """Students that are no better than a constant answer, where their teacher is better; and such a reference, where
+    it predicts enough rows."""
     if splits.task.token_labels:
         return []
     owners = {f"student {name!r}": own for name, own in zip(audited.names, audited.columns, strict=True)}
-    if audited.reference:
-        owners["reference"] = audited.reference.columns
+    if audited.reference and len(known := audited.reference.columns.get("gold", ())) >= MIN_ROWS:
+        owners[f"reference, on the {len(known)} rows that it is compared on,"] = audited.reference.columns
     found = [
         constant_answer_warning(splits.task, _predicted(own, "student"), own["gold"], owner)
         for owner, own in owners.items()

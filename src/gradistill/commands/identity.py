@@ -60,7 +60,7 @@ def data_files(source: Source, split: str, task: Task) -> list[dict[str, str]]:
 def recipes_of(folder: Path) -> dict[str, Any]:
     """The ``recipe`` of the run in a folder, or of the student that an export there was made from, as YAML without
     secrets and folders; the ``earlier_recipes`` of the students that it started from, the last first; and whether its
-    unlabelled rows were ``changed_copies``. Empty where there is none that can be read.
+    unlabelled rows were ``changed_copies``. A part that cannot be read is left out.
 
     Example: ``recipes_of(Path("runs/student"))["recipe"]``
     """
@@ -69,7 +69,7 @@ def recipes_of(folder: Path) -> dict[str, Any]:
         own = folder / RECIPE
         text = public_recipe(read_keys(own, "recipe", "keys")) if own.is_file() else exported.get("recipe")
     except (RecipeError, RecursionError):
-        return {}
+        text = None
     kept = {key: exported.get(key) or trained.get(key) for key in (EARLIER, CHANGED_COPIES)}
     found = {"recipe": text, **kept}
     return {name: value for name, value in found.items() if value}

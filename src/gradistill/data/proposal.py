@@ -122,11 +122,24 @@ def propose(given: DataChoice) -> Proposal:
         share = SHARE if len(table.lines) >= FEW_ROWS else SHARE_OF_FEW
         choice = replace(choice, validation_share=share)
         reasons["validation_share"] = "there is no validation split, so these rows are drawn from the others"
-    splits = read_splits(choice, optional=("test",))
+    splits = _read(choice, reasons.get("label_column"))
     if choice.positive is None and splits.task.positive_label is not None:
         choice = replace(choice, positive=splits.task.positive_label)
         reasons["positive"] = "F1 is of this class, the rarer of the two unless both are as frequent"
     return Proposal(choice, reasons, splits)
+
+
+def _read(choice: DataChoice, guess: str | None) -> Splits:
+    """The rows; where they are refused, the error has the ``guess`` that a label may rest on."""
+    try:
+        return read_splits(choice, optional=("test",))
+    except DataError as refused:
+        if guess is None:
+            raise
+        raise DataError(
+            refused.summary, problems=refused.problems, expected=refused.expected,
+            remedy=f"{refused.remedy}. {shown(choice.label_column)} was taken for the label, which is {guess}",
+        ) from None  # fmt: skip
 
 
 def _table_source(given: DataChoice) -> tuple[Any, dict[str, str]]:
@@ -264,9 +277,9 @@ class _Signs(NamedTuple):
     """Signs that a column which looks like a label is the label, the strongest first."""
 
     called_label: bool
+    complete: bool
     partly_called: bool
     judges: bool
-    complete: bool
     no_origin: bool
     no_codes: bool
     no_numbers: bool
@@ -283,9 +296,9 @@ def _label_signs(table: Table, name: str) -> _Signs:
     found = {label_key(value) for value in values if not is_missing(value)}
     return _Signs(
         called_label=_last(name) in LABEL_WORDS,
+        complete=not any(map(is_missing, values)),
         partly_called=not {*words[:1], *words[-1:]}.isdisjoint((*LABEL_WORDS, *LABEL_COLUMNS)),
         judges=found <= JUDGEMENTS | UNDECIDED and not found <= UNDECIDED,
-        complete=not any(map(is_missing, values)),
         no_origin=ORIGINS.isdisjoint(words),
         no_codes=wordless(values) != _CODES,
         no_numbers=holds_flags(values) or not _numbers(values),

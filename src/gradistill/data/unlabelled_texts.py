@@ -59,7 +59,14 @@ def read_unlabelled(
         problems += [problem for name in present for problem in text_problems(table, name)]
     _refuse(name, problems)
     rows = _rows({name: list(table.columns[name]) for name in task.text_columns}, task, first_index)
-    return Unlabelled(rows, "copy" in whole.columns and "words" in whole.columns.get("change", ()))
+    return Unlabelled(rows, _words_changed(whole, task))
+
+
+def _words_changed(table: Table, task: Task) -> bool:
+    """Whether rows have what ``gradistill augment`` writes beside the texts of a copy, by its changes where they are
+    known."""
+    beside = {"row", "copy", "change"} - set(task.text_columns)
+    return beside <= table.columns.keys() and ("change" not in beside or "words" in table.columns["change"])
 
 
 def load_texts(sources: Sequence[Source], *, text_columns: tuple[str, ...] | None = None) -> Dataset:
