@@ -190,10 +190,11 @@ def test_a_regression_has_filters_without_labels(visit: Callable[..., Visit]) ->
     assert "3.250" in (one.page.locator(".student .summary").text_content() or "")
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_phone_scrolls_tables_and_not_the_page(
-    visit: Callable[..., Visit], html: str, hostile_html: str
+    visit: Callable[..., Visit], html: str, hostile_html: str, scheme: str
 ) -> None:
-    for page, scheme in ((html, "light"), (hostile_html, "dark")):
+    for page in (html, hostile_html):
         one = visit(page, viewport={"width": 390, "height": 800}, color_scheme=scheme)
         one.everything()
         assert one.page.evaluate("document.documentElement.scrollWidth") == 390

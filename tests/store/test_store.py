@@ -26,7 +26,7 @@ from gradistill.store.reader import StoredTeacher, damaged
 from gradistill.store.writer import Build, ProcessShare, build
 from store.stores import REQUESTS, SMALL, Oracle, build_slowly, built, collate, content, opened, plan
 
-KILLS, FLIPS = 15, 200
+KILLS, FLIPS = 30, 200
 
 
 @pytest.fixture(autouse=True)
