@@ -16,7 +16,7 @@ from gradistill.commands.output_folder import FolderKind, check_output, draft_fo
 from gradistill.commands.run_record import versions
 from gradistill.data import DataChoice, Splits, Task, read_splits
 from gradistill.data.data_source import Source
-from gradistill.data.transfer_rows import TransferRows, replaceable_words, transfer_rows
+from gradistill.data.transfer_rows import CHANGE, COPY, ROW, TransferRows, replaceable_words, transfer_rows
 from gradistill.errors import DataError, RecipeError
 from gradistill.io import path_of
 from gradistill.models.loading import load_classifier, load_tokenizer
@@ -148,7 +148,7 @@ def _report(
 
 def _write(copies: TransferRows, task: Task, file: Path) -> None:
     """One JSON object a line: the texts, and which change of which row a copy is."""
-    beside = {"row": copies.sources, "copy": copies.copies, "change": copies.changes}
+    beside = {ROW: copies.sources, COPY: copies.copies, CHANGE: copies.changes}
     names = [name for name in beside if name not in task.text_columns]
     with file.open("w", encoding="utf-8", newline="\n") as stream:
         for place, texts in enumerate(copies.texts_by_row(task)):

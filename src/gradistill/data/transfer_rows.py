@@ -35,7 +35,12 @@ TRIES = 8
 Near = Mapping[str, Sequence[str]]
 """The near words of a word. A word that is missing is not replaced."""
 
-_CHANGES = ("words", "swap", "re-pair")
+ROW, COPY, CHANGE = "row", "copy", "change"
+"""What a file has beside the texts of a copy: its row's number, its own, and how it was changed."""
+WORDS = "words"
+"""A change of single words."""
+
+_CHANGES = (WORDS, "swap", "re-pair")
 _LEFT_OUT = ("unchanged", "empty", "duplicate")
 _AT_ONCE = 1000
 _CORE = re.compile(r"([\W_]*)(.*?)([\W_]*)", re.DOTALL)

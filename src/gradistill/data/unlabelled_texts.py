@@ -15,6 +15,7 @@ from gradistill.data.splits import prepared, with_problems
 from gradistill.data.table import Table, with_fields
 from gradistill.data.tasks import Task
 from gradistill.data.text_columns import IGNORED_COLUMNS, holds_text, label_candidates, wordless
+from gradistill.data.transfer_rows import CHANGE, COPY, ROW, WORDS
 from gradistill.data.validation import missing_columns, text_problems
 from gradistill.errors import DataError, Problem
 from gradistill.io import system_reason
@@ -65,8 +66,8 @@ def read_unlabelled(
 def _words_changed(table: Table, task: Task) -> bool:
     """Whether rows have what ``gradistill augment`` writes beside the texts of a copy, by its changes where they are
     known."""
-    beside = {"row", "copy", "change"} - set(task.text_columns)
-    return beside <= table.columns.keys() and ("change" not in beside or "words" in table.columns["change"])
+    beside = {ROW, COPY, CHANGE} - set(task.text_columns)
+    return beside <= table.columns.keys() and (CHANGE not in beside or WORDS in table.columns[CHANGE])
 
 
 def load_texts(sources: Sequence[Source], *, text_columns: tuple[str, ...] | None = None) -> Dataset:
