@@ -115,7 +115,12 @@ def test_a_second_teacher_is_trained_with_another_seed_and_the_audit_compares_wi
     assert made() == ["teacher", "student", "audit"]
     assert stages.reference is None
     changed(project, "max_rows: 4", "max_rows: 4, reference: yes")
-    assert made() == ["reference", "audit"]
+    with logged(lines := []):
+        assert made() == ["reference", "audit"]
+    assert (
+        "stages: teacher, student, reference (a second teacher, which takes as long as the first), audit"
+        in lines
+    )
     assert stages.reference == str(project.parent / "out" / "reference")
     first, second = (stages.recipes[name].as_written() for name in ("teacher", "reference"))
     assert [recipe["training"].pop("seed") for recipe in (first, second)] == [0, 1]
@@ -167,7 +172,14 @@ def test_a_whole_project_with_an_export_that_has_no_packages(
         f"model: {small.base}, epochs: 2, learning_rate: 0.02",
         f"fine_tuned: {small.teachers['two']}",
     )
-    found = run(project)
+    lines: list[str] = []
+    with logged(lines):
+        found = run(project)
+    assert "stages: student, audit, export" in lines
+    # All stages read the same rows.
+    assert [line.partition(":")[0] for line in lines if line.startswith(("task", "label", "train"))] == [
+        "task", "label", "train"
+    ]  # fmt: skip
     assert {name: entry["outcome"] for name, entry in found["stages"].items()} == {
         "student": "made", "audit": "made", "export": "left out"
     }  # fmt: skip

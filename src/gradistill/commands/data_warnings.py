@@ -28,6 +28,9 @@ from gradistill.printing import NO_PREFIX, log_line
 
 logger = logging.getLogger(__name__)
 
+OF_DATA = {"of_data": True}
+"""``extra`` of a line about rows that were read."""
+
 ROWS = 500
 """Enough to see whether a teacher knows its task; its whole evaluation follows at the end."""
 
@@ -110,18 +113,18 @@ def log_splits(splits: Splits) -> None:
     """Log what was loaded, a record a line: rows in two splits and doubtful data are warnings."""
     for line in splits.describe().split("\n"):
         if line.startswith("WARNING: "):
-            logger.warning(line.removeprefix("WARNING: "))
+            logger.warning(line.removeprefix("WARNING: "), extra=OF_DATA)
         elif line.startswith("overlap: "):
-            logger.warning(line, extra=NO_PREFIX)
+            logger.warning(line, extra={**NO_PREFIX, **OF_DATA})
         else:
-            logger.info(line)
+            logger.info(line, extra=OF_DATA)
 
 
-class NewWarnings:
-    """A filter for the log of a job that runs again and again: it keeps each warning once, how far long work is, and
-    no other record.
+class NewLines:
+    """A filter for the log of a job of several parts that read the same rows: it keeps a line about the data once, and
+    every other record.
 
-    Example: ``with log_filter(new_warnings): distill(…)``, with one ``new_warnings`` for all runs.
+    Example: ``with log_filter(NewLines()): finetune(…), distill(…)``
     """
 
     def __init__(self) -> None:
@@ -132,11 +135,24 @@ class NewWarnings:
     def __call__(self, record: logging.LogRecord) -> bool:
         if record is not self._last:  # every handler filters it
             line = log_line(record)
-            new_warning = record.levelno >= logging.WARNING and line not in self._shown
-            self._kept = new_warning or getattr(record, "is_progress", False)
+            self._kept = self._keeps(record, line not in self._shown)
             self._shown.add(line)
             self._last = record
         return self._kept
+
+    def _keeps(self, record: logging.LogRecord, new: bool) -> bool:
+        return new or not getattr(record, "of_data", False)
+
+
+class NewWarnings(NewLines):
+    """A filter for the log of a job that runs again and again: it keeps each warning once, how far long work is, and
+    no other record.
+
+    Example: ``with log_filter(new_warnings): distill(…)``, with one ``new_warnings`` for all runs.
+    """
+
+    def _keeps(self, record: logging.LogRecord, new: bool) -> bool:
+        return (new and record.levelno >= logging.WARNING) or getattr(record, "is_progress", False)
 
 
 def overlap_with_training(splits: Splits, split: str, choice: DataChoice) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ from gradistill.commands.audit import FIGURES as AUDIT_FIGURES
 from gradistill.commands.audit import PAGE as AUDIT_PAGE
 from gradistill.commands.audit import audit
 from gradistill.commands.content_marks import file_marks, model_mark
+from gradistill.commands.data_warnings import NewLines
 from gradistill.commands.defaults import PROJECT_FILE, tags_words
 from gradistill.commands.distill import distill
 from gradistill.commands.export import CARD as EXPORT_CARD
@@ -31,6 +32,7 @@ from gradistill.data.data_source import path_text
 from gradistill.errors import ModelError
 from gradistill.export.packages import check_packages
 from gradistill.io import differences, read_object, write_whole
+from gradistill.printing import log_filter
 from gradistill.recipe import Recipe
 from gradistill.report.audit_tables import failures
 from gradistill.report.project_page import project_page
@@ -110,8 +112,20 @@ def run(project: str | Path = PROJECT_FILE) -> dict[str, Any]:
     plan = read_project(Path(project))
     if plan.export is not None and (reason := _missing_packages()):
         logger.info(f"export: will be left out: {reason}")
-    with held(plan.output, PROJECT):
+    logger.info(f"stages: {', '.join(_titles(plan))}")
+    with held(plan.output, PROJECT), log_filter(NewLines()):  # all stages read the same rows
         return _carried_through(plan)
+
+
+def _titles(plan: Project) -> list[str]:
+    """The stages in their order, and what of them takes longer than one would guess."""
+    return [
+        *([] if plan.teachers else [TEACHER]),
+        STUDENT,
+        *([f"{REFERENCE} (a second teacher, which takes as long as the first)"] if plan.reference else []),
+        *([AUDIT] if plan.audit else []),
+        *([EXPORT] if plan.export else []),
+    ]
 
 
 def _carried_through(plan: Project) -> dict[str, Any]:
