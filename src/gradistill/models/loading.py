@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
@@ -20,6 +19,7 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from gradistill.errors import ModelError, first_line
 from gradistill.io import system_reason
@@ -338,7 +338,6 @@ def _explained(name: str | Path, what: str) -> Iterator[None]:
 @contextmanager
 def without_file_bars() -> Iterator[None]:
     """No bar of transformers for each file that it reads or writes; the Trainer's own stay."""
-    logging = transformers.utils.logging
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
@@ -351,7 +350,6 @@ def without_file_bars() -> Iterator[None]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """No load report and bar of transformers: what matters of it is checked and reported here."""
-    logging = transformers.utils.logging
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
