@@ -9,7 +9,7 @@ OUTPUT ?= runs/bench
 # Python keeps what it compiles: else each of the hundred processes of the tests compiles all of transformers anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint types docs wheel bench clean
+.PHONY: demo test test-all lint types docs wheel bench clean
 .NOTPARALLEL: # they share one environment
 
 demo: $(VENV)/.demo
@@ -17,6 +17,9 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n logical --maxprocesses 8
+
+test-all: $(VENV)/.dev # with the tests marked slow: before an issue is closed, and before a release
+	$(BIN)/python -m pytest -n logical --maxprocesses 8 -m ""
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

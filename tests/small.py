@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from families import build
 from gradistill.commands.audit import AuditChoice
 from gradistill.commands.distill import distill
@@ -36,6 +38,8 @@ audit_parts = partial(
     floor_rows=0,
 )
 """What an audit looks at, without the parts that are not named: ``audit_parts(response_rows=4)``."""
+KINDS = (pytest.param("two", marks=pytest.mark.slow), "three", "score")
+"""Kinds of tasks, as parameters of a test: of classes a pair of texts with three stands for one text with two."""
 NAMES = {"two": ("negative", "positive"), "three": ("no", "maybe", "yes"), "score": None}
 
 

@@ -126,6 +126,7 @@ print(json.dumps({"opened": opened, "changed": sorted(dict(os.environ).items() ^
     assert printed(program) == {"opened": [], "changed": []}
 
 
+@pytest.mark.slow
 def test_modules_need_no_network_and_nothing_that_only_unix_has() -> None:
     """Every module is imported with an eye on sockets, and where ``fcntl`` and ``resource`` do not exist, as on
     Windows. The libraries are imported before that: they look at the system themselves."""

@@ -15,7 +15,12 @@ from small import texts, write_table
 
 ROOT = Path(__file__).parent.parent
 BLOCKS = [
-    pytest.param(page, block, id=f"{page.name}-{number}")
+    pytest.param(
+        page,
+        block,
+        id=f"{page.name}-{number}",
+        marks=[pytest.mark.slow] if page.name == "export.md" else [],  # an export and its packages
+    )
     for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")))
     for number, block in enumerate(re.findall(r"(?s)```python\n(.*?)```", page.read_text(encoding="utf-8")))
 ]

@@ -25,6 +25,7 @@ SHORTER = {
 }
 
 
+@pytest.mark.slow
 def test_the_csv_tutorial_runs(small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     smaller = {"minilm-l6": str(small.base), "make_reviews(1500)": "make_reviews(30)", "layers 3": "layers 1"}

@@ -132,6 +132,7 @@ def test_a_second_call_trains_nothing_but_what_failed_and_shows_the_same(whole: 
     assert printed[0] == "6 of 9 students finished, 3 to train"
 
 
+@pytest.mark.slow
 def test_a_store_serves_a_bench_of_fewer_methods_and_is_not_made_for_students_without_a_teacher(
     whole: Any, small: Any, tmp_path: Path
 ) -> None:
@@ -173,6 +174,7 @@ def test_a_teacher_of_another_model_or_data_is_made_again_and_one_of_an_earlier_
     assert commands(other) == 0
 
 
+@pytest.mark.slow
 def test_another_recipe_is_trained_anew_and_a_foreign_folder_is_left_alone(
     small: Any, tmp_path: Path
 ) -> None:
@@ -228,6 +230,7 @@ def test_predictions_are_in_the_leaderboards_format(whole: Any) -> None:
     assert {row.split("\t")[1] for row in table[1:]} <= {"0", "1"}
 
 
+@pytest.mark.slow
 def test_a_killed_bench_takes_its_students_along_and_goes_on_to_the_same_end(
     whole: Any, small: Any, tmp_path: Path, forked: Any
 ) -> None:

@@ -107,6 +107,7 @@ def hostile_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_every_command_shows_hostile_names_as_text(
     small: Any, hostile_data: Path, tmp_path: Path, typed: Any
 ) -> None:
@@ -233,6 +234,7 @@ def test_what_is_copied_is_never_folded(monkeypatch: pytest.MonkeyPatch) -> None
     assert terminal.getvalue() == f"no column has this\n  name\nTo do: {command}\n{command}\n"
 
 
+@pytest.mark.slow
 def test_commands_run_in_an_ascii_terminal(small: Any, tmp_path: Path) -> None:
     """In a process of its own, as C locales and old Windows consoles start them."""
     environment = {**os.environ, "PYTHONIOENCODING": "ascii", "LANG": "C", "LC_ALL": "C"}

@@ -26,7 +26,7 @@ from gradistill.data import DataChoice, load_splits
 from gradistill.errors import DataError, GradistillError, RecipeError
 from gradistill.models.loading import load_classifier, load_tokenizer
 from gradistill.recipe import load_recipe
-from small import WORDS, audit_parts, write_table
+from small import KINDS, WORDS, audit_parts, write_table
 from wordpiece import tokenizer
 
 FEW = audit_parts(faithfulness_rows=4, perturbed_rows=4, floor_rows=4)
@@ -37,7 +37,7 @@ def figures(found: dict[str, Any], student: int = 0) -> dict[str, Any]:
     return {name: e for group in found["students"][student]["figures"].values() for name, e in group.items()}
 
 
-@pytest.mark.parametrize("kind", ["two", "three", "score"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_model_is_wholly_loyal_to_itself(kind: str, small: Any, tmp_path: Path) -> None:
     teacher = str(small.teachers[kind])
     found = audit(teacher, [teacher], small.choice(kind), tmp_path / "out", FEW)
@@ -57,7 +57,7 @@ def test_a_model_is_wholly_loyal_to_itself(kind: str, small: Any, tmp_path: Path
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", ["two", "three", "score"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_expected_gradients_are_the_signed_agreement_along_paths_from_tokens(
     kind: str, small: Any, tmp_path: Path
 ) -> None:
@@ -170,6 +170,7 @@ def test_an_audit_with_flips_gives_no_reason_for_none(bait: tuple[Path, Path], t
     assert not any(line.startswith("flips and kept labels are left out") for line in found["warnings"])
 
 
+@pytest.mark.slow
 def test_rationales_challenge_and_two_students(bait: tuple[Path, Path], small: Any, tmp_path: Path) -> None:
     rows = [
         {"text": f"the film was very {word} .", "label": label, "why": [[4, 5]]}
@@ -204,6 +205,7 @@ def test_rationales_challenge_and_two_students(bait: tuple[Path, Path], small: A
         assert sum(shares) == pytest.approx(1, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_examples_and_figures_do_not_depend_on_blocks(small: Any, tmp_path: Path, monkeypatch: Any) -> None:
     student = small.distilled("kd", "three", tmp_path / "student") and str(tmp_path / "student")
     found, by_drawn = [], replace(FEW, method=method("integrated_gradients", steps=6, baseline="tokens"))
@@ -247,6 +249,7 @@ def test_limits_end_the_command_with_1(bait: tuple[Path, Path], small: Any, tmp_
     assert CliRunner().invoke(app, [*command, "--output", str(tmp_path / "b"), "--overwrite"]).exit_code == 0
 
 
+@pytest.mark.slow
 def test_values_of_a_column_are_measured_one_by_one(small: Any, tmp_path: Path) -> None:
     """The column is no text, though the columns of texts are found by themselves."""
     rows = [
@@ -353,6 +356,7 @@ def test_half_of_the_chosen_examples_disagree_most(tmp_path: Path) -> None:
     assert chosen_examples(file, 10, seed=0) == chosen
 
 
+@pytest.mark.slow
 def test_more_rows_need_no_more_memory(small: Any, monkeypatch: Any) -> None:
     """Beyond a few numbers a row: 120 rows against 40 in blocks of 20."""
     monkeypatch.setattr(evaluate, "BLOCK", 20)
@@ -376,7 +380,7 @@ def test_more_rows_need_no_more_memory(small: Any, monkeypatch: Any) -> None:
     assert most < 1.2 * peak(40) + 50_000  # a row kept whole takes a kilobyte or two
 
 
-@pytest.mark.parametrize("kind", ["two", "three", "score"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_response_loyalty_of_a_teacher_and_of_another(kind: str, small: Any, tmp_path: Path) -> None:
     teacher = str(small.teachers[kind])
     small.distilled("kd", kind, tmp_path / "student", "student.layers=1")

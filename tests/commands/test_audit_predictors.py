@@ -162,6 +162,7 @@ def test_a_function_as_student(small: Any, tmp_path: Path) -> None:
     assert found["students"][0]["name"] == "predict"
 
 
+@pytest.mark.slow
 def test_a_function_as_teacher_takes_its_labels_from_the_data(small: Any, tmp_path: Path) -> None:
     """Its columns are in the order of the data's classes, which are words in alphabetical order here."""
     source = small.teachers["two"]

@@ -58,6 +58,7 @@ def recipe(*changes: str) -> Any:
     return load_recipe("kd", changes=["training.epochs=1", "training.batch_size=8", *changes])
 
 
+@pytest.mark.slow
 def test_a_teacher_that_only_numbers_its_classes_is_refused_and_a_label_map_helps(
     small: Any, good: Path, tmp_path: Path
 ) -> None:

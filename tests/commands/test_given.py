@@ -81,6 +81,7 @@ def test_finetune_takes_a_loaded_model_and_gives_it_a_head(
     assert load_classifier(tmp_path / "run")[0].config.num_labels == 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("empty_cache")
 def test_audit_explain_signals_and_pretrain_take_them_too(
     small: Any, loaded: tuple[Any, Any], tmp_path: Path
@@ -130,6 +131,7 @@ def test_a_run_on_objects_that_was_stopped_goes_on(
     assert any("checkpoint-" in line for line in heard)
 
 
+@pytest.mark.slow
 def test_wrong_types_get_one_message_that_names_them(small: Any, tmp_path: Path, forked: Any) -> None:
     """In a process of its own: in this one beartype would be faster."""
     folders = (small.teachers["two"], small.tables["two"], tmp_path / "run", tmp_path / "found.json")
@@ -209,7 +211,12 @@ def test_a_broken_row_of_the_test_split_is_refused_before_any_work(small: Any, t
 
 @pytest.mark.parametrize(
     ("kind", "labels"),
-    [("two", "no column"), ("three", "no column"), ("score", "no column"), ("score", "blank")],
+    [
+        ("three", "no column"),
+        ("score", "blank"),
+        pytest.param("two", "no column", marks=pytest.mark.slow),
+        pytest.param("score", "no column", marks=pytest.mark.slow),
+    ],
 )
 def test_a_split_without_labels_is_audited(kind: str, labels: str, small: Any, tmp_path: Path) -> None:
     heard: list[str] = []

@@ -79,6 +79,7 @@ def test_a_run_records_its_length_and_how_many_texts_are_cut(late: Any, tmp_path
     assert trained_length("") is trained_length("some/hub-id") is None
 
 
+@pytest.mark.slow
 def test_an_audit_takes_the_length_of_the_teacher(late: Any, tmp_path: Path) -> None:
     """At the old default of 128 the model has no positions; cut at 16 every label is lost."""
     teacher, data = late
@@ -140,6 +141,7 @@ def test_an_unfinished_run_goes_on_whether_its_length_is_named_or_not(late: Any,
     stopped_and_gone_on_with(late, tmp_path / "s", load_recipe("kd", changes=["training.epochs=2"]))
 
 
+@pytest.mark.slow
 def test_a_run_within_a_budget_and_in_windows_ends_where_an_uninterrupted_one_does(
     late: Any, tmp_path: Path
 ) -> None:

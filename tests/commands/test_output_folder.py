@@ -181,6 +181,7 @@ def test_a_users_file_in_a_finished_folder_survives_overwriting(
     assert (at / "notes.md").read_text() == (at / "figures" / "one.png").read_text() == "mine"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "file"), [("distill", "README.md"), ("pretrain", "config.json"), ("audit", "audit.md")]
 )
@@ -225,6 +226,7 @@ def test_a_file_in_the_way_of_a_new_one_is_kept_beside_it(small: Any, tmp_path: 
     assert "Loyalty" in (at / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_process")
 @pytest.mark.parametrize("name", COMMANDS)
 def test_old_folders_without_a_mark_are_still_ours(
@@ -290,6 +292,7 @@ def test_a_kill_at_any_moment_of_the_removal_leaves_a_run_that_the_same_command_
         run(at)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage", ["inputs cut", "inputs gone", "inputs a list", "recipe gone", "recipe cut", "both"]
 )

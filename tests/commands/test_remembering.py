@@ -43,6 +43,7 @@ def test_the_second_student_costs_no_second_asking(small: Any, tmp_path: Path, a
     assert len(kept(tmp_path)) == 3  # other rows
 
 
+@pytest.mark.slow
 def test_a_damaged_file_is_computed_again_with_a_line(small: Any, tmp_path: Path, asked: list[int]) -> None:
     whole = small.distilled("kd", "two", tmp_path / "a")
     (file,) = kept(tmp_path)

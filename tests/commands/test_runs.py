@@ -51,9 +51,14 @@ KEYS = {
 EVERY = [(method, "two") for method in shipped_methods()] + [
     (method, kind) for method in ("adkd", "gkd_cls") for kind in ("three", "score")
 ]
+SOME = [("finetune", "two"), ("coalition_minilm", "two"), ("gkd_cls", "three"), ("adkd", "score")]
+"""``make test`` runs these; that every method trains is in tests/training."""
 
 
-@pytest.mark.parametrize(("method", "kind"), EVERY)
+@pytest.mark.parametrize(
+    ("method", "kind"),
+    [pytest.param(*case, marks=[] if case in SOME else [pytest.mark.slow]) for case in EVERY],
+)
 def test_a_run_folder_holds_all_that_is_promised(method: str, kind: str, small: Any, tmp_path: Path) -> None:
     output = tmp_path / "run"
     metrics = small.distilled(method, kind, output, "student.layers=2")

@@ -15,7 +15,7 @@ from gradistill.errors import RecipeError, StoreError
 from gradistill.recipe import Recipe, load_recipe
 from gradistill.store import writer
 from gradistill.store.manifest import MANIFEST
-from small import logged
+from small import KINDS, logged
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +69,7 @@ def test_auto_builds_once_and_a_second_student_reads(small: Any, tmp_path: Path,
     assert timing["signals_s"] > 0
 
 
-@pytest.mark.parametrize("kind", ["three", "score"])
+@pytest.mark.parametrize("kind", [pytest.param("three", marks=pytest.mark.slow), "score"])
 def test_one_store_serves_methods_that_look_from_different_views(
     kind: str, small: Any, tmp_path: Path
 ) -> None:
@@ -85,7 +85,7 @@ def test_one_store_serves_methods_that_look_from_different_views(
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
 
 
-@pytest.mark.parametrize("kind", ["two", "three", "score"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_float32_store_makes_the_student_that_the_teacher_makes(
     kind: str, small: Any, tmp_path: Path
 ) -> None:

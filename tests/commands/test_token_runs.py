@@ -92,6 +92,7 @@ def test_a_student_has_loyalties_of_words_and_spans_with_floors(runs: Path) -> N
     assert "F1 of the student's spans against the teacher's" in card
 
 
+@pytest.mark.slow
 def test_a_store_and_the_live_teacher_give_the_same_student(runs: Path) -> None:
     """With maps of words too, of other words in each epoch."""
     of_maps = ("objectives.attribution_map.view=sampled", "objectives.attribution_map.words=2")

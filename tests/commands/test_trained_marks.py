@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 from gradistill.auditing.trained_figures import COPIES, NOTE, WORD_FIGURES
@@ -21,6 +22,7 @@ from gradistill.report.run_summary import run_table
 from small import audit_parts
 
 
+@pytest.mark.slow
 def test_a_student_keeps_the_marks_of_the_student_that_it_started_from(small: Any, tmp_path: Path) -> None:
     teacher, data = str(small.teachers["two"]), small.choice("two")
     first, second, third, onnx = (tmp_path / name for name in ("first", "second", "third", "onnx"))
@@ -39,6 +41,7 @@ def test_a_student_keeps_the_marks_of_the_student_that_it_started_from(small: An
     assert str(tmp_path) not in (tmp_path / "audit" / "audit.json").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_copies_that_come_as_a_file_leave_the_mark_of_those_that_a_run_makes(
     small: Any, tmp_path: Path
 ) -> None:

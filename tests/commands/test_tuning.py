@@ -89,6 +89,7 @@ def test_a_stopped_trial_is_the_first_that_a_resumed_search_asks_for(small: Any,
     assert found["failed"] == 1
 
 
+@pytest.mark.slow
 def test_a_trial_behind_the_others_is_stopped_early(small: Any, tmp_path: Path) -> None:
     """Of learning rates that learn nothing none is above the median of those that do."""
     found, printed = search(

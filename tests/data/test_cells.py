@@ -54,6 +54,7 @@ def test_what_a_part_lacks_is_none_in_its_rows() -> None:
     assert joined([]) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["train.csv", "train.tsv", "train.jsonl"])
 def test_a_row_is_hardly_larger_in_memory_than_in_its_file(name: str, tmp_path: Path) -> None:
     line = '{{"text": "row {k} has a text of its own", "label": "{l}"}}' if "json" in name else None

@@ -182,6 +182,7 @@ def test_runs_evaluate_texts_and_train_on_windows(long: Any) -> None:
     assert written.windows == Windows("mean", OVERLAP)
 
 
+@pytest.mark.slow
 def test_an_audit_reads_windows_and_leaves_maps_out(long: Any, tmp_path: Path) -> None:
     few = audit_parts(faithfulness_rows=1, response_rows=3, floor_rows=4, cascade=True)
     folder = long["folder"]

@@ -237,6 +237,7 @@ def test_without_the_packages_the_extra_is_named(
         gradistill.export_model(str(small.teachers["two"]), tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_without_rows_parity_is_checked_on_made_ids_alone(tmp_path: Path) -> None:
     build("bert", num_hidden_layers=1).save_pretrained(tmp_path / "model")
     tokenizer(WORDS).save_pretrained(tmp_path / "model")
@@ -245,6 +246,7 @@ def test_without_rows_parity_is_checked_on_made_ids_alone(tmp_path: Path) -> Non
     assert "made rows." in (tmp_path / "export" / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_two_factors_of_the_embeddings_stay_apart_in_the_graph(small: Any, tmp_path: Path) -> None:
     """The run's folder is a plain model of transformers, and that of its export computes the same."""
     small.distilled("kd", "two", tmp_path / "student", "student.embedding_rank=4")
@@ -287,6 +289,7 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[
     return folder / "model", folder / "out", found
 
 
+@pytest.mark.slow
 def test_several_labels_a_row_are_exported_with_their_thresholds(
     several: tuple[Path, Path, dict[str, Any]],
 ) -> None:

@@ -70,6 +70,7 @@ def test_made_batches_hold_what_is_special() -> None:
     assert made_batches(build("bert"), tokens, 20, names)["a batch"]["attention_mask"][-1].tolist()[-1] == 1
 
 
+@pytest.mark.slow
 def test_a_decoder_computes_the_same(tmp_path: Path) -> None:
     """All families: benchmarks/export_families.py."""
     model, tokens = build("qwen2", num_hidden_layers=1, initializer_range=0.3), tokenizer(WORDS)

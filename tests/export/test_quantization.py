@@ -55,6 +55,7 @@ def names_of(file: Path) -> set[str]:
     return {part.name for part in onnx.load(file).graph.initializer}
 
 
+@pytest.mark.slow
 def test_layers_in_float_stay_there(modernbert: tuple[Any, Path], tmp_path: Path) -> None:
     model, file = modernbert
     layers = quantized_layers(file)

@@ -190,7 +190,7 @@ def test_a_regression_has_filters_without_labels(visit: Callable[..., Visit]) ->
     assert "3.250" in (one.page.locator(".student .summary").text_content() or "")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_a_phone_scrolls_tables_and_not_the_page(
     visit: Callable[..., Visit], html: str, hostile_html: str, scheme: str
 ) -> None:

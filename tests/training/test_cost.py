@@ -81,7 +81,7 @@ def inner_gradients(method: str, labels: int) -> int:
 
 
 @pytest.mark.parametrize("trimmed", [False, True], ids=["whole", "trimmed"])
-@pytest.mark.parametrize("labels", [1, 2, 3, 10])
+@pytest.mark.parametrize("labels", [1, 2, 3, pytest.param(10, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("method", ["finetune", "kd", "pkd", "gkd", "gkd_cls", "adkd"])
 def test_products_of_a_step_are_those_of_the_arithmetic(method: str, labels: int, trimmed: bool) -> None:
     step, student, batch = a_step(method, labels, 3, trimmed=trimmed)

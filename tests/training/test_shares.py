@@ -57,7 +57,7 @@ def gradient_of(values: Tensor, student: Any) -> Tensor:
     return torch.cat([g.flatten() for g in found if g is not None])
 
 
-@pytest.mark.parametrize("share", [0.25, 0.6])
+@pytest.mark.parametrize("share", [0.25, pytest.param(0.6, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "objective",
     [AttributionMap(), AttributionMap(average="tokens"), GradientAlignment(), SoftLabel()],

@@ -55,7 +55,9 @@ def test_one_store_serves_all_views_and_the_sampled_one(kit: Kit) -> None:
 
 
 CASES = [(method, 3) for method in METHODS] + [
-    (method, labels) for method in ("kd", "adkd", "sampled", "coalition") for labels in (1, 2)
+    pytest.param(method, labels, marks=pytest.mark.slow)
+    for method in ("kd", "adkd", "sampled", "coalition")
+    for labels in (1, 2)
 ]
 """Every signal once, and of each kind of layout a regression and two labels."""
 STEPS = 5

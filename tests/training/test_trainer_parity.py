@@ -13,7 +13,10 @@ from gradistill.errors import GradistillError
 from training.parity import LIST, Behaviour, alike, as_markdown, observed
 
 
-@pytest.mark.parametrize("behaviour", LIST, ids=lambda b: b.name)
+@pytest.mark.parametrize(
+    "behaviour",
+    [pytest.param(b, id=b.name, marks=[pytest.mark.slow] if b.verdict == "equal" else []) for b in LIST],
+)
 def test_a_behaviour_of_the_trainer(behaviour: Behaviour) -> None:
     ours = observed(behaviour, DistillationTrainer)
     if behaviour.verdict == "refused":
