@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from gradistill.commands.audit import audit
 from gradistill.commands.audit_choice import AuditChoice
@@ -194,6 +196,23 @@ def test_an_audit_reads_rows_without_tags_and_refuses_parts_of_one_label(runs: P
         audit(runs / "teacher", [runs / "kd"], DATA, runs / "no", AuditChoice(cascade=True))
     with pytest.raises(ModelError, match="labels the words of a text, and the student"):
         audit(runs / "teacher", [small.teachers["two"]], DATA, runs / "no")
+
+
+def test_a_reference_or_a_student_that_finds_nothing_is_warned_of(runs: Path, tmp_path: Path) -> None:
+    """On the training rows: a reference of fewer than 20 rows is not judged."""
+    shutil.copytree(runs / "teacher", tmp_path / "silent")
+    model, _ = load_classifier(runs / "teacher", tokens=True)
+    model.classifier.weight.data.zero_()
+    model.classifier.bias.data = torch.eye(len(NAMES))[0]
+    model.save_pretrained(tmp_path / "silent")
+    choice = AuditChoice(split="train", reference=str(tmp_path / "silent"))
+    found = audit(runs / "teacher", [runs / "kd"], DATA, tmp_path / "audit", choice)
+    span = found["students"][0]["figures"]["loyalty"]["span"]
+    assert span["reference"]["value"] == 0
+    owner = "the reference, on the 48 rows that it is compared on, finds nothing: its span F1 is 0"
+    assert [warning for warning in found["warnings"] if owner in warning]
+    quiet = audit(runs / "teacher", [tmp_path / "silent"], DATA, tmp_path / "quiet")
+    assert [warning for warning in quiet["warnings"] if "student 'silent' finds nothing" in warning]
 
 
 def test_predictions_are_tags_and_spans(runs: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from gradistill.commands.data_warnings import constant_answer_warning
 from gradistill.data import Splits
 from gradistill.data.constant_answer import constant_metrics
 from gradistill.data.label_metrics import MULTI_LABEL_METRICS
-from gradistill.data.span_metrics import without_spans
+from gradistill.data.span_metrics import SPAN_F1, without_spans
 from gradistill.data.tasks import Task, metrics_of
 
 
@@ -53,19 +53,31 @@ def teacher_doubts(audited: Audited, splits: Splits) -> list[str]:
 
 
 def weak_models(audited: Audited, splits: Splits) -> list[str]:
-    """Students that are no better than a constant answer, where their teacher is better; and such a reference, where
-    it predicts enough rows."""
-    if splits.task.token_labels:
-        return []
+    """Students that are no better than a constant answer, or find no span of words, where their teacher is better; and
+    such a reference, where it predicts enough rows."""
     owners = {f"student {name!r}": own for name, own in zip(audited.names, audited.columns, strict=True)}
-    if audited.reference and len(known := audited.reference.columns.get("gold", ())) >= MIN_ROWS:
-        owners[f"reference, on the {len(known)} rows that it is compared on,"] = audited.reference.columns
-    found = [
-        constant_answer_warning(splits.task, _predicted(own, "student"), own["gold"], owner)
-        for owner, own in owners.items()
-        if "gold" in own
-    ]
-    return [*filter(None, found)]
+    if audited.reference and (rows := _labelled_rows(audited.reference.columns)) >= MIN_ROWS:
+        owners[f"reference, on the {rows} rows that it is compared on,"] = audited.reference.columns
+    weak = _finds_no_span if splits.task.token_labels else _is_no_better
+    return [*filter(None, (weak(splits.task, own, owner) for owner, own in owners.items()))]
+
+
+def _labelled_rows(columns: Columns) -> int:
+    """How many rows there are whose label, or tags, are known."""
+    return len(columns.get("gold", columns.get(f"student_{SPAN_F1}_count", ())))
+
+
+def _is_no_better(task: Task, own: Columns, owner: str) -> str | None:
+    gold = own.get("gold")
+    return None if gold is None else constant_answer_warning(task, _predicted(own, "student"), gold, owner)
+
+
+def _finds_no_span(task: Task, own: Columns, owner: str) -> str | None:
+    metrics = _word_metrics(task, own, "student")
+    problem = metrics and without_spans(metrics)
+    return (
+        f"the {owner} finds nothing: {problem}. Check the tags, or train it for longer" if problem else None
+    )
 
 
 def without_flips(found: Mapping[str, Any], splits: Splits, choice: AuditChoice) -> list[str]:
@@ -83,14 +95,17 @@ def without_flips(found: Mapping[str, Any], splits: Splits, choice: AuditChoice)
 
 
 def _metrics_of_words(audited: Audited, task: Task) -> dict[str, dict[str, float]]:
-    """The metrics of words and spans of every model, from the sums of the rows; none without labels."""
-    if not any(name.startswith("teacher_") for name in audited.columns[0]):
-        return {}
+    """The metrics of words and spans of every model; none without labels."""
     owners = {"teacher": (0, "teacher")} | {name: (k, "student") for k, name in enumerate(audited.names)}
-    return {
-        name: {m: _or_zero(value_of(audited.columns[k], f"{role}_{m}")) for m in task.metrics}
-        for name, (k, role) in owners.items()
-    }
+    found = {name: _word_metrics(task, audited.columns[k], role) for name, (k, role) in owners.items()}
+    return {name: metrics for name, metrics in found.items() if metrics}
+
+
+def _word_metrics(task: Task, columns: Columns, role: str) -> dict[str, float]:
+    """The metrics of words and spans of a model, from the sums of the rows; empty without labels."""
+    if not any(name.startswith(f"{role}_") for name in columns):
+        return {}
+    return {name: _or_zero(value_of(columns, f"{role}_{name}")) for name in task.metrics}
 
 
 def _or_zero(value: float) -> float:
