@@ -10,8 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from families import build
 from gradistill.commands.audit import AuditChoice
 from gradistill.commands.distill import distill
@@ -19,6 +17,7 @@ from gradistill.commands.finetune import finetune
 from gradistill.data import DataChoice
 from gradistill.printing import LOGGER, log_line
 from gradistill.recipe import load_recipe
+from slow import slow
 from wordpiece import tokenizer
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -38,7 +37,7 @@ audit_parts = partial(
     floor_rows=0,
 )
 """What an audit looks at, without the parts that are not named: ``audit_parts(response_rows=4)``."""
-KINDS = (pytest.param("two", marks=pytest.mark.slow), "three", "score")
+KINDS = (slow("two"), "three", "score")
 """Kinds of tasks, as parameters of a test: of classes a pair of texts with three stands for one text with two."""
 NAMES = {"two": ("negative", "positive"), "three": ("no", "maybe", "yes"), "score": None}
 

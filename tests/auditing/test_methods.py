@@ -26,6 +26,7 @@ from gradistill.models.eval_mode import frozen_eval
 from gradistill.models.probe import ProbedModel
 from gradistill.signals import ForwardPass
 from gradistill.signals.explained import explained_labels, explained_pass
+from slow import slow
 from small import WORDS
 from wordpiece import tokenizer
 
@@ -298,7 +299,7 @@ def test_tokens_are_drawn_from_those_of_the_collator_or_else_of_the_rows() -> No
         assert not np.allclose(one, changed)
 
 
-@pytest.mark.parametrize("family", ["bert", "gpt2"])
+@pytest.mark.parametrize("family", ["bert", slow("gpt2")])
 @pytest.mark.parametrize("name", [*all_methods(), "mask", "tokens"])
 def test_company_and_order_change_nothing(name: str, family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A row's map is the same alone and in a batch with longer rows, in any order and on either side's padding."""

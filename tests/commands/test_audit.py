@@ -140,6 +140,7 @@ def bait(small: Any) -> tuple[Path, Path]:
     return folder / "student", folder / "data"
 
 
+@pytest.mark.slow
 def test_a_student_that_reads_only_the_shortcut_shows_it(
     bait: tuple[Path, Path], small: Any, tmp_path: Path
 ) -> None:

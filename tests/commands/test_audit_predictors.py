@@ -108,6 +108,7 @@ def test_an_onnx_student_is_as_loyal_as_its_original(small: Any, tmp_path: Path)
     assert (tmp_path / "out" / "audit.html").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_an_onnx_model_with_its_labels_in_another_order(small: Any, tmp_path: Path) -> None:
     source = str(small.teachers["two"])
     model, pieces = load_classifier(source)[0], load_tokenizer(source)
@@ -339,6 +340,7 @@ def test_faithfulness_of_a_function_needs_no_other_part(small: Any, tmp_path: Pa
     assert "response" not in figures(found)
 
 
+@pytest.mark.slow
 def test_a_cascade_that_a_student_cannot_have_is_named(small: Any, tmp_path: Path) -> None:
     source = small.teachers["two"]
     both = [str(source), function_of(source)]

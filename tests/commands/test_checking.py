@@ -105,6 +105,7 @@ def test_fine_tuning_refuses_settings_of_a_student(small: Any, tmp_path: Path) -
         finetune(str(small.base), small.choice("two"), tmp_path / "out", recipe)
 
 
+@pytest.mark.slow
 def test_an_audit_without_flips_gives_the_reason(small: Any, good: Path, tmp_path: Path) -> None:
     """A teacher with the same answer whatever it reads: no change of words turns it."""
     always = Path(changed(good, tmp_path / "always"))

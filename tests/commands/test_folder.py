@@ -74,6 +74,7 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_nothing_had_been(
     assert not (tmp_path / "cut" / "checkpoints").exists()
 
 
+@pytest.mark.slow
 def test_averaged_weights_outlive_an_interruption(
     small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -87,6 +88,7 @@ def test_averaged_weights_outlive_an_interruption(
     assert again["eval"] == metrics["eval"]
 
 
+@pytest.mark.slow
 def test_a_half_written_checkpoint_is_passed_over(
     small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -250,6 +252,7 @@ def test_checkpoints_of_others_are_not_ours(small: Any, tmp_path: Path) -> None:
         small.distilled("kd", "two", tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_while_it_ended_ends(
     small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,6 +22,7 @@ from gradistill.models.loading import load_classifier, load_tokenizer
 from gradistill.models.model_source import model_name, on_disk
 from gradistill.recipe import load_recipe
 from gradistill.store.fingerprint import of_model
+from slow import slow
 from small import audit_parts, logged, texts
 
 SHORT = ["training.epochs=1", "training.batch_size=8"]
@@ -212,10 +213,8 @@ def test_a_broken_row_of_the_test_split_is_refused_before_any_work(small: Any, t
 @pytest.mark.parametrize(
     ("kind", "labels"),
     [
-        ("three", "no column"),
         ("score", "blank"),
-        pytest.param("two", "no column", marks=pytest.mark.slow),
-        pytest.param("score", "no column", marks=pytest.mark.slow),
+        *(slow(kind, "no column") for kind in ("two", "three", "score")),
     ],
 )
 def test_a_split_without_labels_is_audited(kind: str, labels: str, small: Any, tmp_path: Path) -> None:

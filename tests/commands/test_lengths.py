@@ -96,6 +96,7 @@ def test_an_audit_takes_the_length_of_the_teacher(late: Any, tmp_path: Path) -> 
     assert "validation: 40 of 40 texts are cut at 16 tokens (the longest has 41)" in cut["warnings"]
 
 
+@pytest.mark.slow
 def test_a_student_of_another_length_is_named(late: Any, tmp_path: Path) -> None:
     teacher, data = late
     recipe = load_recipe("kd", changes=["training.max_length=30", "training.epochs=1"])
@@ -108,6 +109,7 @@ def test_a_student_of_another_length_is_named(late: Any, tmp_path: Path) -> None
     assert expected in printed
 
 
+@pytest.mark.slow
 def test_distillation_and_stores_take_the_length_of_the_teacher(late: Any, tmp_path: Path) -> None:
     teacher, data = late
     printed: list[str] = []

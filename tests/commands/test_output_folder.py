@@ -27,6 +27,7 @@ from gradistill.demo import run_demo as demonstration
 from gradistill.demo.run_demo import demo
 from gradistill.errors import GradistillError, RecipeError
 from gradistill.recipe import load_recipe
+from slow import slow
 from small import audit_parts
 
 SMALL_AUDIT = audit_parts(faithfulness_rows=2, perturbed_rows=2)
@@ -166,7 +167,7 @@ def test_a_recipe_in_the_output_does_not_make_it_ours(small: Any, tmp_path: Path
     assert content(tmp_path) == before
 
 
-@pytest.mark.parametrize("name", ["distill", "pretrain", "audit"])
+@pytest.mark.parametrize("name", ["distill", slow("pretrain"), slow("audit")])
 def test_a_users_file_in_a_finished_folder_survives_overwriting(
     name: str, small: Any, tmp_path: Path
 ) -> None:

@@ -14,6 +14,7 @@ from gradistill.data import load_texts
 from gradistill.errors import RecipeError
 from gradistill.models.loading import load_tokenizer
 from gradistill.recipe import Recipe, load_recipe
+from slow import slow
 from small import logged
 
 
@@ -28,7 +29,7 @@ def pretrained(small: Any, output: Path, *changes: str, **options: Any) -> dict[
     return pretrain(str(small.teachers["two"]), texts, output, recipe_of(*changes), **options)
 
 
-@pytest.mark.parametrize("width", [None, 8])
+@pytest.mark.parametrize("width", [slow(None), 8])
 def test_an_encoder_comes_nearer_and_is_a_checkpoint(width: int | None, small: Any, tmp_path: Path) -> None:
     output = tmp_path / "small"
     relations = "objectives.self_attention_relations"

@@ -20,6 +20,7 @@ from gradistill.models.input_limits import Limits
 from gradistill.models.loading import load_classifier, load_tokenizer
 from gradistill.models.probe import Probe
 from gradistill.recipe import load_recipe, shipped_methods
+from slow import slow
 from small import logged
 
 FILES = [
@@ -57,7 +58,7 @@ SOME = [("finetune", "two"), ("coalition_minilm", "two"), ("gkd_cls", "three"), 
 
 @pytest.mark.parametrize(
     ("method", "kind"),
-    [pytest.param(*case, marks=[] if case in SOME else [pytest.mark.slow]) for case in EVERY],
+    [case if case in SOME else slow(*case) for case in EVERY],
 )
 def test_a_run_folder_holds_all_that_is_promised(method: str, kind: str, small: Any, tmp_path: Path) -> None:
     output = tmp_path / "run"

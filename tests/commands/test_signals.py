@@ -15,6 +15,7 @@ from gradistill.errors import RecipeError, StoreError
 from gradistill.recipe import Recipe, load_recipe
 from gradistill.store import writer
 from gradistill.store.manifest import MANIFEST
+from slow import slow
 from small import KINDS, logged
 
 
@@ -43,6 +44,7 @@ def weights(output: Path) -> bytes:
     return (output / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_one_store_serves_methods_with_and_without_changed_words(small: Any, tmp_path: Path) -> None:
     """Only the second looks at the words of the rows."""
     teacher, data = str(small.teachers["two"]), small.choice("two")
@@ -69,7 +71,7 @@ def test_auto_builds_once_and_a_second_student_reads(small: Any, tmp_path: Path,
     assert timing["signals_s"] > 0
 
 
-@pytest.mark.parametrize("kind", [pytest.param("three", marks=pytest.mark.slow), "score"])
+@pytest.mark.parametrize("kind", [slow("three"), "score"])
 def test_one_store_serves_methods_that_look_from_different_views(
     kind: str, small: Any, tmp_path: Path
 ) -> None:

@@ -76,6 +76,7 @@ def test_layers_in_float_stay_there(modernbert: tuple[Any, Path], tmp_path: Path
         assert logits == pytest.approx(torch_logits(model, batch), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_the_costliest_layer_is_kept_in_float(modernbert: tuple[Any, Path], tmp_path: Path) -> None:
     """A stand-in for loyalty that only one layer decides: the search must find it, and keep no other."""
     decisive = f"{TABLE}.weight"

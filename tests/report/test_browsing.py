@@ -13,6 +13,7 @@ from gradistill.report.page_examples import visible
 from hostile import HOSTILE
 from report.audits import SMALL, assessed, audit, example, examples, flipped, hostile, regression, wide
 from report.browsing import ORDERS, Visit, browser
+from slow import slow
 
 pytestmark = pytest.mark.usefixtures("drawings")
 
@@ -190,7 +191,7 @@ def test_a_regression_has_filters_without_labels(visit: Callable[..., Visit]) ->
     assert "3.250" in (one.page.locator(".student .summary").text_content() or "")
 
 
-@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("scheme", ["light", slow("dark")])
 def test_a_phone_scrolls_tables_and_not_the_page(
     visit: Callable[..., Visit], html: str, hostile_html: str, scheme: str
 ) -> None:

@@ -23,6 +23,7 @@ from gradistill.recipe import load_recipe
 from gradistill.signals import Logits
 from gradistill.signals.teacher import OnlineTeacher
 from gradistill.training.step import Step
+from slow import slow
 
 
 def _benchmark(name: str) -> ModuleType:
@@ -81,7 +82,7 @@ def inner_gradients(method: str, labels: int) -> int:
 
 
 @pytest.mark.parametrize("trimmed", [False, True], ids=["whole", "trimmed"])
-@pytest.mark.parametrize("labels", [1, 2, 3, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("labels", [1, slow(2), 3, slow(10)])
 @pytest.mark.parametrize("method", ["finetune", "kd", "pkd", "gkd", "gkd_cls", "adkd"])
 def test_products_of_a_step_are_those_of_the_arithmetic(method: str, labels: int, trimmed: bool) -> None:
     step, student, batch = a_step(method, labels, 3, trimmed=trimmed)

@@ -19,6 +19,7 @@ from families import build
 from gradistill.models.probe import Probe
 from gradistill.objectives.soft_label import SoftLabel
 from gradistill.signals.teacher import OnlineTeacher
+from slow import slow
 
 DROPOUT = {"hidden_dropout_prob": 0.2, "attention_probs_dropout_prob": 0.2}
 
@@ -28,7 +29,7 @@ def weights(model: Any) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("method", ["kd", "gkd"])
-@pytest.mark.parametrize("order", ["random", "group_by_length"])
+@pytest.mark.parametrize("order", ["random", slow("group_by_length")])
 @pytest.mark.parametrize("checkpoint", [1, 6], ids=["within an epoch", "within the second epoch"])
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(
     method: str, checkpoint: int, order: str, kit: Any

@@ -18,6 +18,7 @@ from gradistill.objectives import Moment, Objective, Pair, Term, all_objectives
 from gradistill.signals.teacher import OnlineTeacher
 from gradistill.training.lazy_terms import drawn_for
 from gradistill.training.step import Step
+from slow import slow
 
 
 def step_of(objective: Objective, labels: int) -> tuple[Step, Any]:
@@ -59,7 +60,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize("labels", [2, 3])
+@pytest.mark.parametrize("labels", [slow(2), 3])
 @pytest.mark.parametrize(("name", "fields"), CASES, ids=str)
 def test_the_mean_over_all_draws_is_the_sum_over_all_views(
     name: str, fields: dict[str, Any], labels: int

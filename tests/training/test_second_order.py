@@ -38,6 +38,7 @@ def test_every_family_passes_under_second_order_attention(family: str) -> None:
     assert any(abs(reading.autograd) > reading.floor for reading in readings)  # there was something to see
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["bert", "gpt2", "llama"])
 def test_padding_may_come_first(family: str) -> None:
     """Causal rows that begin with padding are NaN in the float64 of the check: they are turned."""
@@ -212,6 +213,7 @@ def test_what_drops_the_second_order_part_in_silence_is_heard(function: Any, req
     assert "without custom autograd functions" in message
 
 
+@pytest.mark.slow
 def test_a_fault_beside_the_few_matrices_that_are_read_is_heard() -> None:
     """No weight that is read one by one has lost much; those of all matrices together tell."""
     model = build("bert", attention="eager", initializer_range=0.2)

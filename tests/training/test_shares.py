@@ -25,6 +25,7 @@ from gradistill.signals import Logits
 from gradistill.signals.teacher import OnlineTeacher
 from gradistill.training.lazy_terms import drawn_for
 from gradistill.training.step import Step
+from slow import slow
 
 ROWS = 4
 
@@ -57,7 +58,7 @@ def gradient_of(values: Tensor, student: Any) -> Tensor:
     return torch.cat([g.flatten() for g in found if g is not None])
 
 
-@pytest.mark.parametrize("share", [0.25, pytest.param(0.6, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("share", [0.25, slow(0.6)])
 @pytest.mark.parametrize(
     "objective",
     [AttributionMap(), AttributionMap(average="tokens"), GradientAlignment(), SoftLabel()],
@@ -134,7 +135,7 @@ def test_only_the_drawn_rows_have_a_second_order_graph(
 
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("view", ["all", "sampled"])
-@pytest.mark.parametrize("checkpoint", [1, 3])
+@pytest.mark.parametrize("checkpoint", [1, slow(3)])
 def test_a_resumed_run_draws_the_same(checkpoint: int, view: Any, kit: Any) -> None:
     """Rows, and the label of a sampled view."""
     asked, found = [], []

@@ -21,6 +21,7 @@ from gradistill.store.columns import columns_for
 from gradistill.store.reader import StoredTeacher
 from gradistill.store.writer import Build, build
 from gradistill.training.step import signals_of
+from slow import slow
 from training.conftest import Kit, padded, rows, terms_of
 
 METHODS = {
@@ -54,10 +55,9 @@ def test_one_store_serves_all_views_and_the_sampled_one(kit: Kit) -> None:
     assert columns[0] == columns[1]
 
 
-CASES = [(method, 3) for method in METHODS] + [
-    pytest.param(method, labels, marks=pytest.mark.slow)
-    for method in ("kd", "adkd", "sampled", "coalition")
-    for labels in (1, 2)
+QUICK = {"kd", "minilm", "gkd_cls", "adkd", "rationale", "coalition_minilm", "projected", "sampled"}
+CASES = [(method, 3) if method in QUICK else slow(method, 3) for method in METHODS] + [
+    slow(method, labels) for method in ("kd", "adkd", "sampled", "coalition") for labels in (1, 2)
 ]
 """Every signal once, and of each kind of layout a regression and two labels."""
 STEPS = 5

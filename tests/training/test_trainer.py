@@ -17,6 +17,7 @@ from gradistill.objectives.gradient_alignment import GradientAlignment
 from gradistill.objectives.hard_label import HardLabel
 from gradistill.objectives.soft_label import SoftLabel
 from gradistill.recipe import shipped_methods
+from slow import slow
 
 Moved = Callable[..., dict[str, Tensor]]
 
@@ -39,7 +40,7 @@ OF_EVERY_KIND = ("kd", "adkd", "gkd", "jacobian", "rationale", "coalition")
 
 @pytest.mark.parametrize(
     ("method", "labels"),
-    [(name, 3) for name in shipped_methods()] + [*product(OF_EVERY_KIND, (1, 2))],
+    [(name, 3) for name in shipped_methods()] + [slow(*case) for case in product(OF_EVERY_KIND, (1, 2))],
 )
 def test_every_method_trains(method: str, labels: int, kit: Any) -> None:
     student, teacher = kit.models(labels, frozen=method.startswith("gkd"))
