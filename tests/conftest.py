@@ -60,9 +60,10 @@ WHOLE_JOBS = {
 as test_trainer.py with every method: a quarter of a job's time goes there."""
 
 
-FAMILIES = {"bert", "deberta_v2", "modernbert", "qwen3", "gpt2"}
+QUICK_FAMILIES = {"bert", "roberta", "deberta_v2", "modernbert", "qwen3", "gpt2"}
 """Architecture families that stand for all twenty in ``make test``: two that read the first token, two that read the
-last one, and one with attention of its own. ``make test-all`` runs the others (the mark ``slow``)."""
+last one, one that counts positions of tokens that are no padding, and one with attention of its own. ``make test-all``
+runs the others (the mark ``slow``)."""
 
 
 DRAWING = "gradistill.report.audit_plots.svg"
@@ -76,9 +77,13 @@ def _shares(file: Path) -> bool:
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One process runs all tests of a file that share something (``--dist loadgroup``)."""
+    """Mark the families that ``make test`` leaves out. One process runs all tests of a file that share something
+    (``--dist loadgroup``)."""
     for item in items:
-        if getattr(item, "callspec", None) and item.callspec.params.get("family", "bert") not in FAMILIES:
+        if (
+            getattr(item, "callspec", None)
+            and item.callspec.params.get("family", "bert") not in QUICK_FAMILIES
+        ):
             item.add_marker(pytest.mark.slow)
         if _shares(item.path):
             item.add_marker(pytest.mark.xdist_group(f"{item.path.parent.name}/{item.path.stem}"))

@@ -250,7 +250,6 @@ def test_limits_end_the_command_with_1(bait: tuple[Path, Path], small: Any, tmp_
     assert CliRunner().invoke(app, [*command, "--output", str(tmp_path / "b"), "--overwrite"]).exit_code == 0
 
 
-@pytest.mark.slow
 def test_values_of_a_column_are_measured_one_by_one(small: Any, tmp_path: Path) -> None:
     """The column is no text, though the columns of texts are found by themselves."""
     rows = [

@@ -79,7 +79,6 @@ def test_a_run_records_its_length_and_how_many_texts_are_cut(late: Any, tmp_path
     assert trained_length("") is trained_length("some/hub-id") is None
 
 
-@pytest.mark.slow
 def test_an_audit_takes_the_length_of_the_teacher(late: Any, tmp_path: Path) -> None:
     """At the old default of 128 the model has no positions; cut at 16 every label is lost."""
     teacher, data = late

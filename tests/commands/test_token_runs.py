@@ -209,10 +209,10 @@ def test_a_reference_or_a_student_that_finds_nothing_is_warned_of(runs: Path, tm
     found = audit(runs / "teacher", [runs / "kd"], DATA, tmp_path / "audit", choice)
     span = found["students"][0]["figures"]["loyalty"]["span"]
     assert span["reference"]["value"] == 0
-    owner = "the reference, on the 48 rows that it is compared on, finds nothing: its span F1 is 0"
+    owner = "the reference, on the 48 rows that it is compared on, finds no span: its span F1 is 0"
     assert [warning for warning in found["warnings"] if owner in warning]
     quiet = audit(runs / "teacher", [tmp_path / "silent"], DATA, tmp_path / "quiet")
-    assert [warning for warning in quiet["warnings"] if "student 'silent' finds nothing" in warning]
+    assert [warning for warning in quiet["warnings"] if "student 'silent' finds no span" in warning]
 
 
 def test_predictions_are_tags_and_spans(runs: Path, tmp_path: Path) -> None:

@@ -289,7 +289,6 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[
     return folder / "model", folder / "out", found
 
 
-@pytest.mark.slow
 def test_several_labels_a_row_are_exported_with_their_thresholds(
     several: tuple[Path, Path, dict[str, Any]],
 ) -> None:
@@ -344,7 +343,6 @@ def test_an_audit_compares_several_labels_with_the_graph(
     assert found["metrics"]["turned"] == pytest.approx(found["metrics"]["teacher"])
 
 
-@pytest.mark.slow
 def test_the_card_of_several_labels_lists_those_above_their_thresholds(
     several: tuple[Path, Path, dict[str, Any]],
 ) -> None:
@@ -357,7 +355,6 @@ def test_the_card_of_several_labels_lists_those_above_their_thresholds(
     assert eval(done.stdout) == gradistill.load_predictor(output).predict(["a fine film", "a dull one"])
 
 
-@pytest.mark.slow
 def test_models_of_one_label_and_of_several_are_not_compared(
     several: tuple[Path, Path, dict[str, Any]], small: Any, tmp_path: Path
 ) -> None:

@@ -77,7 +77,7 @@ OF_PREDICTIONS_ALONE = {"coalition_matching", "noise_matching", "counterfactual_
 """Objectives on several predictions of a model, of whose inside they see nothing."""
 
 SOME = ("bert", "deberta_v2", "modernbert", "qwen3")
-FIRST_AND_LAST = [*((name, "bert") for name in EVERY), *(slow(name, "qwen3") for name in EVERY)]
+ON_FIRST_AND_LAST = [*((name, "bert") for name in EVERY), *(slow(name, "qwen3") for name in EVERY)]
 """Every objective, and a family that reads the first token or one that reads the last."""
 
 
@@ -171,7 +171,7 @@ def test_per_example_finite_and_never_into_the_teacher(name: str, family: str) -
     finite_per_example(name, family, attention=None, dropout=True)
 
 
-@pytest.mark.parametrize(("name", "family"), FIRST_AND_LAST)
+@pytest.mark.parametrize(("name", "family"), ON_FIRST_AND_LAST)
 def test_the_same_with_eager_attention_from_the_start(name: str, family: str) -> None:
     finite_per_example(name, family, attention="eager", dropout=False)
 
@@ -191,7 +191,7 @@ def finite_per_example(name: str, family: str, *, attention: str | None, dropout
     assert all(p.grad is None for p in teacher.parameters())
 
 
-@pytest.mark.parametrize(("name", "family"), FIRST_AND_LAST)
+@pytest.mark.parametrize(("name", "family"), ON_FIRST_AND_LAST)
 def test_padding_changes_nothing(name: str, family: str) -> None:
     step, student, _ = step_of(EVERY[name], family)
     narrow, wide = collated(tokens=7), collated(tokens=7)

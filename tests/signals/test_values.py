@@ -64,8 +64,8 @@ def left_padded() -> dict[str, Tensor]:
     [
         ("bert", collated, [0, 0, 0]),
         ("bert", left_padded, [0, 2, 4]),
-        ("llama", collated, [6, 4, 2]),
-        ("llama", left_padded, [6, 6, 6]),
+        ("qwen3", collated, [6, 4, 2]),
+        ("qwen3", left_padded, [6, 6, 6]),
     ],
 )
 def test_states_are_those_of_the_token_that_stands_for_the_text(

@@ -10,12 +10,21 @@ from transformers import Trainer
 
 from gradistill import DistillationTrainer
 from gradistill.errors import GradistillError
+from slow import slow
 from training.parity import LIST, Behaviour, alike, as_markdown, observed
+
+QUICK = {
+    "a last batch that is not full", "clipping of gradients (max_grad_norm)", "warmup and linear decay", "predict()",
+    "gradient accumulation, as Trainer's one large batch", "bf16", "a regression",
+    "evaluate() with compute_metrics and a prefix",
+}  # fmt: skip
+"""Equal behaviours that are in ``make test``, beside those that are refused or differ."""
 
 
 @pytest.mark.parametrize(
     "behaviour",
-    [pytest.param(b, id=b.name, marks=[pytest.mark.slow] if b.verdict == "equal" else []) for b in LIST],
+    [b if b.name in QUICK or b.verdict != "equal" else slow(b) for b in LIST],
+    ids=[b.name for b in LIST],
 )
 def test_a_behaviour_of_the_trainer(behaviour: Behaviour) -> None:
     ours = observed(behaviour, DistillationTrainer)
@@ -33,6 +42,7 @@ def test_a_behaviour_of_the_trainer(behaviour: Behaviour) -> None:
 
 def test_the_list_is_long_and_has_no_name_twice() -> None:
     assert len(LIST) >= 60
+    assert {b.name for b in LIST} >= QUICK
     assert [name for name, times in Counter(b.name for b in LIST).items() if times > 1] == []
 
 

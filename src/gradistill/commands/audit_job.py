@@ -23,6 +23,7 @@ from gradistill.commands.audit_metrics import task_metrics, teacher_doubts, weak
 from gradistill.commands.audit_model import AuditModel
 from gradistill.commands.audit_models import AuditModels
 from gradistill.commands.data_warnings import (
+    OF_DATA,
     log_splits,
     overlap_with_training,
     refuse_other_kind_of_model,
@@ -91,7 +92,7 @@ class AuditJob:
         log_splits(splits)
         overlap = overlap_with_training(splits, choice.split, data)
         if line := overlap_line(overlap, choice.split, splits.rows[choice.split], splits.task.text_columns):
-            logger.warning(line, extra=NO_PREFIX)
+            logger.warning(line, extra={**NO_PREFIX, **OF_DATA})
         texts = {name: part for name, part in cut.items() if name in splits.rows}
         warnings = [
             *(["the audited rows are those of the training split"] if choice.split == "train" else []),

@@ -44,7 +44,7 @@ def teacher_doubts(audited: Audited, splits: Splits) -> list[str]:
     if splits.task.token_labels:
         metrics = _metrics_of_words(audited, splits.task).get("teacher")
         problem = metrics and without_spans(metrics)
-        return [f"the teacher finds nothing: {problem}. Check the tags and the data"] if problem else []
+        return [f"the teacher finds no span: {problem}. Check the tags and the data"] if problem else []
     gold = audited.columns[0].get("gold")
     if gold is None:
         return []
@@ -73,11 +73,10 @@ def _is_no_better(task: Task, own: Columns, owner: str) -> str | None:
 
 
 def _finds_no_span(task: Task, own: Columns, owner: str) -> str | None:
-    metrics = _word_metrics(task, own, "student")
-    problem = metrics and without_spans(metrics)
-    return (
-        f"the {owner} finds nothing: {problem}. Check the tags, or train it for longer" if problem else None
-    )
+    if not own.get("student_span_recall_count", np.zeros(1)).any():  # no labels, or no span in any row
+        return None
+    problem = without_spans(_word_metrics(task, own, "student"))
+    return f"the {owner} finds no span: {problem}. Check the tags and the data" if problem else None
 
 
 def without_flips(found: Mapping[str, Any], splits: Splits, choice: AuditChoice) -> list[str]:

@@ -110,21 +110,20 @@ def run(project: str | Path = PROJECT_FILE) -> dict[str, Any]:
     Example: ``gradistill.run("gradistill.yaml")["student"]["loyalty"]["response"]``
     """
     plan = read_project(Path(project))
-    if plan.export is not None and (reason := _missing_packages()):
-        logger.info(f"export: will be left out: {reason}")
-    logger.info(f"stages: {', '.join(_titles(plan))}")
     with held(plan.output, PROJECT), log_filter(NewLines()):  # all stages read the same rows
+        logger.info(f"stages: {', '.join(_titles(plan))}")
         return _carried_through(plan)
 
 
 def _titles(plan: Project) -> list[str]:
-    """The stages in their order, and what of them takes longer than one would guess."""
+    """The stages in their order, with what one would not guess of them."""
+    export = f"{EXPORT} (will be left out: {reason})" if (reason := _missing_packages()) else EXPORT
     return [
         *([] if plan.teachers else [TEACHER]),
         STUDENT,
         *([f"{REFERENCE} (a second teacher, which takes as long as the first)"] if plan.reference else []),
         *([AUDIT] if plan.audit else []),
-        *([EXPORT] if plan.export else []),
+        *([export] if plan.export else []),
     ]
 
 

@@ -25,7 +25,7 @@ from gradistill.auditing.trained_figures import (
 )
 from gradistill.commands.augment import transfer_rows_of
 from gradistill.commands.cached_predictions import cached_predictions
-from gradistill.commands.data_warnings import constant_answer_warning, weak_teacher_warning
+from gradistill.commands.data_warnings import OF_DATA, constant_answer_warning, weak_teacher_warning
 from gradistill.commands.loyalty_sample import LoyaltySample
 from gradistill.commands.signal_stores import AUTO, StoreChoice, StoreRows, plan_store, stored_teacher
 from gradistill.commands.text_lengths import LoadedModel
@@ -120,12 +120,13 @@ class TaskRun(Run):
                 rows, self.tokenizer, self.task, windows, max_length=self.max_length, words=bool(words)
             )
             more = f"; {len(encoded.dataset)} windows, overlap {windows.overlap}, {windows.pool}"
-            logger.info(f"{split}: {encoded.cut}{more}" if encoded.windowed else f"{split}: every text fits")
+            line = f"{split}: {encoded.cut}{more}" if encoded.windowed else f"{split}: every text fits"
+            logger.info(line, extra=OF_DATA)
             return encoded
         encoded = encode(rows, self.tokenizer, self.task, max_length=self.max_length, words=words)
         if encoded.truncated or encoded.words_unread:
             hint = "; --windows mean reads them whole" if encoded.truncated and self._may_have_windows else ""
-            logger.info(f"{split}: {encoded.cut}{hint}")
+            logger.info(f"{split}: {encoded.cut}{hint}", extra=OF_DATA)
         return encoded
 
     @property

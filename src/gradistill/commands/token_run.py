@@ -112,4 +112,4 @@ class TokenRun(TaskRun):
 
     def _doubt(self, metrics: Mapping[str, float], owner: str) -> str | None:
         problem = without_spans(metrics)
-        return f"the {owner} finds nothing: {problem}. Check the tags and the data" if problem else None
+        return f"the {owner} finds no span: {problem}. Check the tags and the data" if problem else None

@@ -85,5 +85,5 @@ def token_metrics(names: Sequence[str], predicted: TagRows, tags: TagRows) -> di
 
 
 def without_spans(metrics: Mapping[str, float]) -> str | None:
-    """What is wrong with a model that finds no span; None where it finds one."""
+    """What is wrong with a model that finds none of the spans that there are; None where it finds one."""
     return "its span F1 is 0, as that of 'O' for every word" if metrics[SPAN_F1] == 0 else None
