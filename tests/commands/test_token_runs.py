@@ -213,6 +213,12 @@ def test_a_reference_or_a_student_that_finds_nothing_is_warned_of(runs: Path, tm
     assert [warning for warning in found["warnings"] if owner in warning]
     quiet = audit(runs / "teacher", [tmp_path / "silent"], DATA, tmp_path / "quiet")
     assert [warning for warning in quiet["warnings"] if "student 'silent' finds no span" in warning]
+    plain = {"validation": [row for row in DATA["validation"] if {*row["tags"]} == {"O"}]}
+    assert plain["validation"]
+    none = audit(tmp_path / "silent", [tmp_path / "silent"], plain, tmp_path / "plain")
+    assert not [
+        warning for warning in none["warnings"] if "finds no span" in warning
+    ]  # there is none to find
 
 
 def test_predictions_are_tags_and_spans(runs: Path, tmp_path: Path) -> None:

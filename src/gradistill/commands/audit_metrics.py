@@ -42,9 +42,8 @@ def task_metrics(audited: Audited, splits: Splits) -> dict[str, Any]:
 
 def teacher_doubts(audited: Audited, splits: Splits) -> list[str]:
     if splits.task.token_labels:
-        metrics = _metrics_of_words(audited, splits.task).get("teacher")
-        problem = metrics and without_spans(metrics)
-        return [f"the teacher finds no span: {problem}. Check the tags and the data"] if problem else []
+        problem = _finds_no_span(splits.task, audited.columns[0], "teacher", "teacher")
+        return [problem] if problem else []
     gold = audited.columns[0].get("gold")
     if gold is None:
         return []
@@ -72,10 +71,10 @@ def _is_no_better(task: Task, own: Columns, owner: str) -> str | None:
     return None if gold is None else constant_answer_warning(task, _predicted(own, "student"), gold, owner)
 
 
-def _finds_no_span(task: Task, own: Columns, owner: str) -> str | None:
-    if not own.get("student_span_recall_count", np.zeros(1)).any():  # no labels, or no span in any row
+def _finds_no_span(task: Task, own: Columns, owner: str, role: str = "student") -> str | None:
+    if not own.get(f"{role}_span_recall_count", np.zeros(1)).any():  # no labels, or no span in any row
         return None
-    problem = without_spans(_word_metrics(task, own, "student"))
+    problem = without_spans(_word_metrics(task, own, role))
     return f"the {owner} finds no span: {problem}. Check the tags and the data" if problem else None
 
 

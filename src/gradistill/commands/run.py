@@ -117,13 +117,13 @@ def run(project: str | Path = PROJECT_FILE) -> dict[str, Any]:
 
 def _titles(plan: Project) -> list[str]:
     """The stages in their order, with what one would not guess of them."""
-    export = f"{EXPORT} (will be left out: {reason})" if (reason := _missing_packages()) else EXPORT
+    missing = "" if plan.export is None else _missing_packages()
     return [
         *([] if plan.teachers else [TEACHER]),
         STUDENT,
         *([f"{REFERENCE} (a second teacher, which takes as long as the first)"] if plan.reference else []),
         *([AUDIT] if plan.audit else []),
-        *([export] if plan.export else []),
+        *([f"{EXPORT} (will be left out: {missing})" if missing else EXPORT] if plan.export else []),
     ]
 
 
