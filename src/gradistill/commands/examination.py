@@ -267,15 +267,18 @@ class Examination:
         return nearest_words(teacher.model, teacher.tokenizer, words, self.rows.pool)
 
     def _part(self, name: str, total: int | None = None) -> AbstractContextManager[OnProgress]:
-        return timed_part(self.seconds, name, total)
+        return timed_part(self.seconds, name, total, unit="" if total else "predictions")
 
 
 @contextmanager
-def timed_part(seconds: dict[str, float], name: str, total: int | None = None) -> Iterator[OnProgress]:
-    """A bar for a part of an audit, which its block moves on; its seconds are entered under its name."""
+def timed_part(
+    seconds: dict[str, float], name: str, total: int | None = None, unit: str = ""
+) -> Iterator[OnProgress]:
+    """A bar for a part of an audit, which its block moves on; its seconds are entered under its name. ``unit`` is what
+    it counts, where its total is not known."""
     start = perf_counter()
     with progress_bars() as progress:
-        bar = progress.add_task(name, total=total)
+        bar = progress.add_task(f"{name}, {unit}" if unit else name, total=total)
         yield lambda rows: progress.advance(bar, rows)
     seconds[name] = perf_counter() - start
 
