@@ -121,7 +121,9 @@ def test_a_projection_behind_the_embeddings_belongs_to_them(family: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("family", "expected"), [("bert", [0, 0, 2, 0]), ("qwen3", [3, 1, 3, 2])], ids=["first", "last"]
+    ("family", "expected"),
+    [("bert", [0, 0, 2, 0]), ("qwen3", [3, 1, 3, 2]), ("llama", [3, 1, 3, 2])],
+    ids=["first", "last", "last, llama"],
 )
 def test_text_position(family: str, expected: list[int]) -> None:
     mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [0, 0, 1, 1], [1, 1, 1, 0]]).bool()

@@ -66,6 +66,8 @@ def left_padded() -> dict[str, Tensor]:
         ("bert", left_padded, [0, 2, 4]),
         ("qwen3", collated, [6, 4, 2]),
         ("qwen3", left_padded, [6, 6, 6]),
+        ("llama", collated, [6, 4, 2]),
+        ("llama", left_padded, [6, 6, 6]),
     ],
 )
 def test_states_are_those_of_the_token_that_stands_for_the_text(

@@ -23,7 +23,7 @@ from gradistill.commands.audit_metrics import task_metrics, teacher_doubts, weak
 from gradistill.commands.audit_model import AuditModel
 from gradistill.commands.audit_models import AuditModels
 from gradistill.commands.data_warnings import (
-    OF_DATA,
+    log_overlap,
     log_splits,
     overlap_with_training,
     refuse_other_kind_of_model,
@@ -42,7 +42,6 @@ from gradistill.data.splits import CARRIED, Marks
 from gradistill.data.tasks import Task
 from gradistill.errors import RecipeError
 from gradistill.io import checksum_of
-from gradistill.printing import NO_PREFIX
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +91,7 @@ class AuditJob:
         log_splits(splits)
         overlap = overlap_with_training(splits, choice.split, data)
         if line := overlap_line(overlap, choice.split, splits.rows[choice.split], splits.task.text_columns):
-            logger.warning(line, extra={**NO_PREFIX, **OF_DATA})
+            log_overlap(line)
         texts = {name: part for name, part in cut.items() if name in splits.rows}
         warnings = [
             *(["the audited rows are those of the training split"] if choice.split == "train" else []),

@@ -16,7 +16,7 @@ from gradistill.commands.data_warnings import constant_answer_warning
 from gradistill.data import Splits
 from gradistill.data.constant_answer import constant_metrics
 from gradistill.data.label_metrics import MULTI_LABEL_METRICS
-from gradistill.data.span_metrics import SPAN_F1, without_spans
+from gradistill.data.span_metrics import SPAN_F1, no_span_warning
 from gradistill.data.tasks import Task, metrics_of
 
 
@@ -74,8 +74,7 @@ def _is_no_better(task: Task, own: Columns, owner: str) -> str | None:
 def _finds_no_span(task: Task, own: Columns, owner: str, role: str = "student") -> str | None:
     if not own.get(f"{role}_span_recall_count", np.zeros(1)).any():  # no labels, or no span in any row
         return None
-    problem = without_spans(_word_metrics(task, own, role))
-    return f"the {owner} finds no span: {problem}. Check the tags and the data" if problem else None
+    return no_span_warning(_word_metrics(task, own, role), owner)
 
 
 def without_flips(found: Mapping[str, Any], splits: Splits, choice: AuditChoice) -> list[str]:

@@ -115,9 +115,14 @@ def log_splits(splits: Splits) -> None:
         if line.startswith("WARNING: "):
             logger.warning(line.removeprefix("WARNING: "), extra=OF_DATA)
         elif line.startswith("overlap: "):
-            logger.warning(line, extra={**NO_PREFIX, **OF_DATA})
+            log_overlap(line)
         else:
             logger.info(line, extra=OF_DATA)
+
+
+def log_overlap(line: str) -> None:
+    """Log how many rows of a split are training rows: a warning that names itself."""
+    logger.warning(line, extra={**NO_PREFIX, **OF_DATA})
 
 
 class NewLines:

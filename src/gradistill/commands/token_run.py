@@ -17,7 +17,7 @@ from gradistill.commands.loyalty_sample import FLOOR_ROWS
 from gradistill.commands.row_sample import drawn_rows
 from gradistill.commands.task_run import TaskRun
 from gradistill.data import Collator, Task, encode
-from gradistill.data.span_metrics import token_metrics, without_spans
+from gradistill.data.span_metrics import no_span_warning, token_metrics
 from gradistill.models.device_map import placed
 from gradistill.objectives.labelled_tokens import refuse_what_labels_no_tokens
 from gradistill.printing import progress_bars
@@ -111,5 +111,4 @@ class TokenRun(TaskRun):
         return token_loyalty(student, teacher, self.task.labels or ())
 
     def _doubt(self, metrics: Mapping[str, float], owner: str) -> str | None:
-        problem = without_spans(metrics)
-        return f"the {owner} finds no span: {problem}. Check the tags and the data" if problem else None
+        return no_span_warning(metrics, owner)
