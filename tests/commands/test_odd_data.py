@@ -20,7 +20,7 @@ from gradistill.recipe import load_recipe
 from slow import slow
 from small import logged
 
-GRADIENTS = ("gkd", "gkd_cls", "adkd", "rationale", "jacobian", "e2kd")
+GRADIENTS = (slow("gkd"), "gkd_cls", "adkd", "rationale", slow("jacobian"), slow("e2kd"))
 GOOD, BAD = ("the film was great .", "positive"), ("the film was dull .", "negative")
 SPLITS: dict[str, tuple[list[tuple[str, str]], list[tuple[str, str]]]] = {
     "one row": ([GOOD], [BAD]),

@@ -15,6 +15,7 @@ from gradistill.commands.signal_stores import StoreChoice
 from gradistill.errors import DataError, RecipeError
 from gradistill.objectives import Moment, all_objectives
 from gradistill.recipe import load_recipe
+from slow import slow
 from small import logged, texts, write_table
 
 
@@ -26,9 +27,9 @@ def with_more(small: Any, kind: str, tmp_path: Path) -> Any:
 @pytest.mark.parametrize(
     ("method", "kind", "where"),
     [
-        ("kd", "two", "auto"),
+        slow("kd", "two", "auto"),
         ("kd", "two", "online"),
-        ("adkd", "three", "auto"),
+        slow("adkd", "three", "auto"),
         ("adkd", "score", "online"),
         ("gkd_cls", "two", "auto"),
     ],

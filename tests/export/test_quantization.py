@@ -93,6 +93,7 @@ def test_the_costliest_layer_is_kept_in_float(modernbert: tuple[Any, Path], tmp_
     assert quantized_within(modernbert[1], target, loyalty, loyalty, 0.8).before is None
 
 
+@pytest.mark.slow
 def test_weights_beyond_the_limit_of_protobuf_lie_beside(
     modernbert: tuple[Any, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

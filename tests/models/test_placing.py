@@ -16,6 +16,7 @@ from gradistill.models.teacher_loading import TeacherLoading
 from gradistill.recipe import load_recipe
 from gradistill.store.fingerprint import of_model
 from gradistill.store.manifest import Manifest
+from slow import slow
 
 PARTS = {
     "bert.embeddings": "cpu",
@@ -39,7 +40,7 @@ def test_weights_that_lie_elsewhere_are_read_back(small: Any) -> None:
     assert placed(parts, "cpu") is parts
 
 
-@pytest.mark.parametrize("method", ["kd", "gkd", "adkd", "rationale", "tinybert"])
+@pytest.mark.parametrize("method", [slow("kd"), slow("gkd"), "adkd", slow("rationale"), "tinybert"])
 def test_its_store_is_the_same(method: str, small: Any, tmp_path: Path) -> None:
     recipe = load_recipe(method, changes=["student.layers=2"])
     stores = [

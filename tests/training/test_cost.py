@@ -83,7 +83,7 @@ def inner_gradients(method: str, labels: int) -> int:
 
 @pytest.mark.parametrize("trimmed", [False, True], ids=["whole", "trimmed"])
 @pytest.mark.parametrize("labels", [1, slow(2), 3, slow(10)])
-@pytest.mark.parametrize("method", ["finetune", "kd", "pkd", "gkd", "gkd_cls", "adkd"])
+@pytest.mark.parametrize("method", ["finetune", "kd", slow("pkd"), slow("gkd"), "gkd_cls", "adkd"])
 def test_products_of_a_step_are_those_of_the_arithmetic(method: str, labels: int, trimmed: bool) -> None:
     step, student, batch = a_step(method, labels, 3, trimmed=trimmed)
     with FlopCounterMode(display=False) as counted:
