@@ -124,15 +124,12 @@ def test_the_only_table_of_a_folder_and_what_cannot_be_proposed(tmp_path: Path) 
     assert found.choice.source == str(tmp_path / "only" / "tickets.csv")
     with pytest.raises(DataError, match=r"no column looks like a label\. Its columns: 'one', 'two'"):
         proposed(rows(one=text, two=lambda k: f"also {text(k)}"))
-    with pytest.raises(DataError, match="missing label"):
-        proposed(rows(text=text, label=lambda k: "ab"[k % 2] if k else None))
-    guess = (
-        r"(?s)column 'queue': missing label.*'queue' was taken for the label, which is not certain.*'channel'"
-    )
+    with pytest.raises(DataError, match="where text belongs"):
+        proposed(rows(text=lambda k: text(k) if k else 7, label=lambda k: "ab"[k % 2]))
+    guess = r"(?s)where text belongs.*'queue' was taken for the label, which is not certain.*'channel'"
     with pytest.raises(DataError, match=guess):  # and not the channel instead
-        proposed(
-            rows(text=text, channel=lambda k: ("web", "app")[k % 2], queue=lambda k: "ab"[k % 2] if k else "")
-        )
+        proposed(rows(text=lambda k: text(k) if k - 1 else 7, channel=lambda k: ("web", "app")[k % 2],
+                      queue=lambda k: "ab"[k % 2] if k else ""))  # fmt: skip
     judged = proposed(rows(text=text, payment_status=lambda k: "ab"[k % 2] if k else "",
                            decision=lambda k: ("approved", "denied")[k // 2 % 2]))  # fmt: skip
     assert judged.choice.label_column == "decision"

@@ -85,6 +85,7 @@ class TaskPlan(Strict):
     label_separator: str | None = Field(
         default=None, description="what stands between several labels in text"
     )
+    skip_incomplete: bool = Field(default=False, description="leave out rows that lack a text or a label")
     validation_share: float | None = Field(
         default=None, gt=0, lt=1, description="of the training rows, where there is no validation split"
     )
@@ -111,7 +112,7 @@ class TaskPlan(Strict):
         return DataChoice(
             self.data, self.task, self.label_column, self.text_columns, kind=self.kind,
             validation_share=self.validation_share, label_columns=self.label_columns,
-            label_separator=self.label_separator,
+            label_separator=self.label_separator, skip_incomplete=self.skip_incomplete,
         )  # fmt: skip
 
 

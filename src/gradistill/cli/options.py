@@ -126,7 +126,8 @@ TextColumns = Annotated[
 Positive = Annotated[
     str | None,
     typer.Option(
-        "--positive", help="Of two labels the one that F1 is of (default: the teacher's, or the rarer)."
+        "--positive",
+        help="Of two labels the one that F1 is of (default: the teacher's, or 1 or yes, or the rarer).",
     ),
 ]
 LabelMap = Annotated[
@@ -225,6 +226,12 @@ class TableOptions:
     validation_seed: Annotated[
         int, typer.Option("--validation-seed", help="Of that draw. Use one for teacher, students and audit.")
     ] = 0
+    skip_incomplete: Annotated[
+        bool,
+        typer.Option(
+            "--skip-incomplete", help="Leave out rows that lack a text or a label (default: refuse them)."
+        ),
+    ] = False
 
     def choice(self) -> DataChoice:
         """The data that a command names. Raises RecipeError for values that cannot be."""

@@ -192,6 +192,7 @@ def _data(found: Proposal, folder: Path) -> list[_Line]:
         "positive": choice.positive,
         "validation_share": choice.validation_share,
         "validation_seed": choice.validation_seed or None,
+        "skip_incomplete": choice.skip_incomplete or None,
         "unlabelled": _relative(path_text(choice.unlabelled), folder) if is_path(choice.unlabelled) else None,
     }
     lines = [_Line(key, value, reasons.get(key, "")) for key, value in values.items() if value is not None]

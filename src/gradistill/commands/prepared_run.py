@@ -130,8 +130,14 @@ def unlabelled_rows(data: DataChoice, recipe: Recipe, splits: Splits) -> Unlabel
         return None
     refuse_words(splits.task, "--unlabelled")
     refuse_gold_scores(recipe, splits, "unlabelled rows")
-    found = read_unlabelled(data.unlabelled, splits.task, first_index=len(splits.rows["train"]))
-    logger.info(f"unlabelled: {len(found.rows)} rows, which learn from the teacher alone")
+    found = read_unlabelled(
+        data.unlabelled,
+        splits.task,
+        first_index=len(splits.rows["train"]),
+        skip_incomplete=data.skip_incomplete,
+    )
+    lost = f" ({found.incomplete} without a text left out)" if found.incomplete else ""
+    logger.info(f"unlabelled: {len(found.rows)} rows, which learn from the teacher alone{lost}")
     return found
 
 

@@ -58,6 +58,7 @@ class ProjectData(Strict):
     positive: Label | None = None
     label_columns: Texts | None = None
     label_separator: str | None = None
+    skip_incomplete: bool = Field(default=False, description="leave out rows that lack a text or a label")
     label_map: dict[str, str] | None = Field(
         default=None, description="with teacher.fine_tuned: its output of each label, where names differ"
     )

@@ -41,7 +41,10 @@ class DataChoice:
     1) takes the validation rows out of the training rows, drawn by ``validation_seed``: for one file without splits.
 
     ``label_map`` names the teacher's output of each class of the data, where their names differ (``align_labels``).
-    ``positive`` is the one of two classes that F1 is of; without it the teacher's, or the rarer one.
+    ``positive`` is the one of two classes that F1 is of; without it the teacher's, or the affirmative one (1, yes,
+    true, positive), or else the rarer one.
+
+    ``skip_incomplete`` leaves out rows that lack a text or a label; without it they are refused.
 
     Raises RecipeError for values that cannot be.
     """
@@ -58,6 +61,7 @@ class DataChoice:
     positive: str | None = None
     label_columns: Sequence[str] | None = None
     label_separator: str | None = None
+    skip_incomplete: bool = False
 
     def __post_init__(self) -> None:
         for name in ("label_column", "text_columns", "label_columns"):  # a frame may call its columns 0 and 1
@@ -78,6 +82,7 @@ class DataChoice:
                 remedy='for example {"refund": "LABEL_2", "login": "LABEL_0"}',
             )
         check_whole_numbers(self, validation_seed=0)
+        check_one_of(self, "skip_incomplete", (False, True))
         if self.validation_seed and self.validation_share is None:
             raise RecipeError(
                 f"validation_seed is {self.validation_seed}, and there is no validation_share",
@@ -146,7 +151,8 @@ class DataChoice:
             elif isinstance(value, Task):
                 value = value.name
             shown = ",".join(value) if isinstance(value, list | tuple) else str(value)
-            typed += [f"--{field.name.replace('_', '-')}", shown]
+            option = f"--{field.name.replace('_', '-')}"
+            typed += [option] if value is True else [option, shown]
         return typed
 
     @property

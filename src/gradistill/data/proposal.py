@@ -18,7 +18,7 @@ from gradistill.data.data_source import is_path, path_text
 from gradistill.data.file_readers import ending_of, stem_of
 from gradistill.data.several_labels import holds_flags, joined_labels, several_labels, with_flag_columns
 from gradistill.data.split_tables import Wanted, read_source
-from gradistill.data.splits import Splits, read_splits, with_problems
+from gradistill.data.splits import MANY_INCOMPLETE, Splits, read_splits, with_problems
 from gradistill.data.table import Table, nested_names, with_fields
 from gradistill.data.task_inference import MOST_CLASSES, words_and_tags
 from gradistill.data.tasks import label_key
@@ -123,16 +123,24 @@ def propose(given: DataChoice) -> Proposal:
         choice = replace(choice, validation_share=share)
         reasons["validation_share"] = "there is no validation split, so these rows are drawn from the others"
     splits = _read(choice, reasons.get("label_column"))
+    if count := sum(splits.incomplete.values()):
+        choice = replace(choice, skip_incomplete=True)
+        rows = count + sum(map(len, splits.rows.values()))
+        reasons["skip_incomplete"] = (
+            f"{'not certain: ' if count > MANY_INCOMPLETE * rows else ''}{count:,} of {rows:,} rows lack a text or a "
+            "label; without this line they are refused"
+        )
     if choice.positive is None and splits.task.positive_label is not None:
         choice = replace(choice, positive=splits.task.positive_label)
-        reasons["positive"] = "F1 is of this class, the rarer of the two unless both are as frequent"
+        reasons["positive"] = "F1 is of this class: 1, yes, true or positive, or else the rarer one"
     return Proposal(choice, reasons, splits)
 
 
 def _read(choice: DataChoice, guess: str | None) -> Splits:
-    """The rows; where they are refused, the error has the ``guess`` that a label may rest on."""
+    """The rows, without those that lack a text or a label; where others are refused, the error has the ``guess`` that a
+    label may rest on."""
     try:
-        return read_splits(choice, optional=("test",))
+        return read_splits(replace(choice, skip_incomplete=True), optional=("test",))
     except DataError as refused:
         if guess is None:
             raise

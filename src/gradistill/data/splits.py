@@ -40,6 +40,7 @@ from gradistill.data.token_labels import find_tags, find_words, tag_ids, word_pr
 from gradistill.data.validation import (
     UNKNOWN_LABEL,
     class_ids,
+    incomplete_rows,
     is_hidden,
     is_missing,
     missing_columns,
@@ -55,8 +56,10 @@ _REMEDY = (
     "correct these and start again (rows are lines of the file, the header is row 1; records for Parquet, JSON lists, "
     "objects and the hub); other columns can be named with --text-columns and --label-column"
 )
-
-
+MANY_INCOMPLETE = 0.1
+"""A larger share of rows without a text or a label is warned of, where they are left out."""
+_AFFIRMATIVE = (("0", "1"), ("no", "yes"), ("false", "true"), ("negative", "positive"), ("neg", "pos"))
+"""Names of two classes, of which the second is what people ask for."""
 CARRIED = "column: "
 """In front of the name of a column that rows carry beside what models read."""
 
@@ -86,12 +89,13 @@ class Splits:
 
     ``label`` is a class id (int64), a score (float32), a 0 or 1 for each of several labels (a list of float32), or the
     ids of the tags of the row's words (a list of int64), whose text is a list of words;
-    ``index`` is the row number from 0. ``label_column`` is what the label is called at the source. ``skipped`` counts
-    rows left out by ``task.skip_unlabelled``. In the splits ``without_labels`` the label is ``task.no_label``.
-    ``notes`` are what else people should read about a split: where it comes from, if that is not obvious. ``left_out``
-    holds the reasons why columns of an inferred task are no texts. ``alphabetical`` is set where the order of the
-    classes is ours and not the source's. ``remarks`` and ``warnings`` are sentences for people. ``overlap`` counts
-    validation rows that are training rows, where both splits were read (``data.overlap``).
+    ``index`` is the row number from 0. ``label_column`` is what the label is called at the source.
+    ``skipped`` counts rows left out by ``task.skip_unlabelled``, ``incomplete`` those left out by ``skip_incomplete``.
+    In the splits ``without_labels`` the label is ``task.no_label``. ``notes`` are what else people should read about a
+    split: where it comes from, if that is not obvious. ``left_out`` holds the reasons why columns of an inferred task
+    are no texts. ``alphabetical`` is set where the order of the classes is ours and not the source's. ``remarks`` and
+    ``warnings`` are sentences for people. ``overlap`` counts validation rows that are training rows, where both splits
+    were read (``data.overlap``).
     """
 
     task: Task
@@ -99,6 +103,7 @@ class Splits:
     rows: Mapping[str, Dataset]
     label_column: str = "label"
     skipped: Mapping[str, int] = field(default_factory=dict)
+    incomplete: Mapping[str, int] = field(default_factory=dict)
     without_labels: frozenset[str] = frozenset()
     notes: Mapping[str, str] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
@@ -124,6 +129,7 @@ class Splits:
             parts = [printable(self.notes[split])] if split in self.notes else []
             if (rows := self.rows.get(split)) is not None:
                 skipped = f", {n} unlabelled left out" if (n := self.skipped.get(split, 0)) else ""
+                skipped += _left_out(self.incomplete.get(split, 0))
                 parts = [f"{len(rows)} rows{skipped}", *parts, self._label_summary(split, rows)]
             lines.append(f"{printable(split)}: {'; '.join(parts)}")
         if "validation" in self.rows:
@@ -199,9 +205,9 @@ def load_splits(
             ``spans``.
         ``span_units``: whether spans count ``characters`` or ``words``.
         ``how``: further fields of ``DataChoice``: ``task`` (a name or a ``Task``), ``label_column``, ``text_columns``,
-            ``label_columns``, ``label_separator``, ``kind``, ``positive``, ``validation_share``, ``validation_seed``.
-            Without ``task`` it is inferred from
-            train, or from the first split if train is not wanted; a hub id of a known task names it.
+            ``label_columns``, ``label_separator``, ``kind``, ``positive``, ``validation_share``, ``validation_seed``,
+            ``skip_incomplete``. Without ``task`` it is inferred from train, or from the first split if train is not
+            wanted; a hub id of a known task names it.
 
     Raises DataError with every unusable row, column and file, and RecipeError for an unknown task.
 
@@ -213,7 +219,7 @@ def load_splits(
         if getattr(choice, name) is not None:
             raise RecipeError(
                 f"load_splits reads no {name}",
-                expected="task, label_column, text_columns, kind, positive, validation_share or validation_seed",
+                expected="the other fields of DataChoice",
                 remedy="pass it to align_labels" if name == "label_map" else "use load_unlabelled",
             )
     return read_splits(choice, splits, marks=marks)
@@ -241,10 +247,10 @@ def read_splits(
     texts = choice.columns or (given.text_columns if given else ())
     flags = tuple(choice.label_columns or ())
     names = (*texts, choice.label_column or "", *flags, marks.column if marks else "", *carried)
-    tables = {k: with_flag_columns(with_fields(table, names), flags) for k, table in tables.items()}
-    carrying = {k: _only(t, carried, needed=k == splits[0]) for k, t in tables.items()}
+    whole = {k: with_flag_columns(with_fields(table, names), flags) for k, table in tables.items()}
+    _refuse_missing(whole.get(splits[0]), carried)
     hidden = set(carried) - {*texts, choice.label}
-    tables = {split: _without(table, hidden) for split, table in tables.items()}
+    tables = {split: _without(table, hidden) for split, table in whole.items()}
     notes = _set_apart(choice, tables, optional, given)
     problems += [problem for table in tables.values() for problem in table.problems]
     first = tables.get("train" if "train" in tables else splits[0], Table(choice.name))
@@ -274,37 +280,41 @@ def read_splits(
         k for k, t in tables.items() if unlabelled is not None and _lacks_labels(t, choice, unlabelled)
     )
     way = _LabelColumn(label, choice.label_separator)
-    checked = {
-        k: _checked(t, task, None if k in bare else way, marks, carrying[k]) for k, t in tables.items()
+    named = None if choice.label_separator is not None else label  # else a blank cell is no label
+    incomplete = {
+        k: incomplete_rows(t, task.text_columns, None if k in bare else named) for k, t in tables.items()
     }
+    kept = {k: whole[k].without(rows if choice.skip_incomplete else ()) for k, rows in incomplete.items()}
+    checked = {k: _checked(t, task, None if k in bare else way, marks, carried) for k, t in kept.items()}
     for split, (_, faults) in checked.items():
         problems += _sure(faults, tables[split], first if given is None else None)
     if problems:
-        raise _refused(choice.name, problems)
+        raise _refused(
+            choice.name, problems, skippable=not choice.skip_incomplete and any(incomplete.values())
+        )
     rows = {split: prepared(columns, task) for split, (columns, _) in checked.items()}
-    skipped = {split: len(tables[split].lines) - len(rows[split]) for split in rows}
+    skipped = {split: len(kept[split].lines) - len(rows[split]) for split in rows}
+    left_out = {split: len(tables[split].lines) - len(kept[split].lines) for split in rows}
     if given is None and task.positive_label is not None:
-        task = replace(task, positive=_rarer(rows["train" if "train" in rows else splits[0]]))
+        task = replace(task, positive=_positive(task, rows["train" if "train" in rows else splits[0]]))
     if choice.positive is not None:
         task = task.with_positive(choice.positive)
     found = Splits(
-        task, given is None, rows, label, skipped, bare, notes, inferred.left_out,
+        task, given is None, rows, label, skipped, left_out, bare, notes, inferred.left_out,
         alphabetical=given is None and are_words(task.labels) and label not in first.class_names,
-        warnings=tuple(_doubts(first, task, label)),
+        warnings=(*_doubts(first, task, label), *_many_left_out(tables, left_out)),
     )  # fmt: skip
     found = found if choice.validation_share is None else _with_share(found, choice, splits)
     return replace(found, overlap=_overlap(found.rows, task))
 
 
-def _only(table: Table, names: Sequence[str], *, needed: bool) -> dict[str, Sequence[Any]]:
-    """The cells of those columns that are there. Raises DataError where one is ``needed`` and is not."""
-    if needed and table.columns and (problems := missing_columns(table, names)):
+def _refuse_missing(table: Table | None, names: Sequence[str]) -> None:
+    if table is not None and table.columns and (problems := missing_columns(table, names)):
         raise DataError(
             f"{table.file} lacks columns that were named.",
             problems=problems,
             remedy="name columns that it has",
         )
-    return {name: table.columns[name] for name in names if name in table.columns}
 
 
 def _without(table: Table, names: set[str]) -> Table:
@@ -321,8 +331,26 @@ def _overlap(rows: Mapping[str, Dataset], task: Task) -> dict[str, Any] | None:
     return overlap(*(texts_of(rows[split], task.text_columns) for split in ("validation", "train")))
 
 
-def _rarer(rows: Dataset) -> int:
-    """Of two classes the one with fewer rows; the second where they have as many, or no row has a label."""
+def _left_out(rows: int) -> str:
+    return f", {rows} without a text or a label left out" if rows else ""
+
+
+def _many_left_out(tables: Mapping[str, Table], left_out: Mapping[str, int]) -> Iterator[str]:
+    for split, count in left_out.items():
+        if count > MANY_INCOMPLETE * (rows := len(tables[split].lines)):
+            yield (
+                f"{count} of {rows} {split} rows lack a text or a label and are left out: are the columns those that "
+                "are meant?"
+            )
+
+
+def _positive(task: Task, rows: Dataset) -> int:
+    """Of two classes the affirmative one; else the one with fewer rows; the second where they have as many, or no row
+    has a label."""
+    pair = tuple(map(label_key, task.labels or ()))
+    for no, yes in _AFFIRMATIVE:
+        if {no, yes} == {*pair}:
+            return pair.index(yes)
     labels = np.asarray(rows["label"][:], np.int64)
     counts = np.bincount(labels[labels >= 0], minlength=2)
     return 0 if counts[0] < counts[1] else 1
@@ -475,7 +503,8 @@ def _with_share(found: Splits, choice: DataChoice, splits: Sequence[str]) -> Spl
     how = "" if found.task.labels is None else " with the shares of the classes"
     how = " with the shares of each row's rarest label" if found.task.multi_label else how
     how = " with the shares of each row's rarest tag" if found.task.token_labels else how
-    note = f"of {len(whole)} rows, drawn by seed {seed}{how} (--validation-share {share:g})"
+    lost = "" if "train" in splits else _left_out(found.incomplete.get("train", 0))
+    note = f"of {len(whole)} rows{lost}, drawn by seed {seed}{how} (--validation-share {share:g})"
     bare = found.without_labels | ({"validation"} if "train" in found.without_labels else frozenset())
     return replace(
         found,
@@ -495,8 +524,9 @@ def _sure(faults: list[Problem], table: Table, inferred_from: Table | None) -> l
     return [fault for fault in faults if not (unsure and fault.what.startswith(UNKNOWN_LABEL))]
 
 
-def _refused(source: str, problems: list[Problem]) -> DataError:
-    return with_problems(f"The data of {source} has", problems, _REMEDY)
+def _refused(source: str, problems: list[Problem], *, skippable: bool = False) -> DataError:
+    skip = "; --skip-incomplete (skip_incomplete= in Python) leaves out rows that lack a text or a label"
+    return with_problems(f"The data of {source} has", problems, _REMEDY + skip * skippable)
 
 
 def with_problems(what: str, problems: list[Problem], remedy: str) -> DataError:
@@ -585,7 +615,7 @@ def _checked(
     task: Task,
     label: _LabelColumn | None,
     marks: Marks | None,
-    carried: Mapping[str, Sequence[Any]],
+    carried: Sequence[str],
 ) -> tuple[dict[str, Sequence[Any]], list[Problem]]:
     """The columns of a prepared split, without rows that have no label, and all that is wrong with them.
 
@@ -608,13 +638,15 @@ def _checked(
         return {}, problems
     kept = [i for i, found in enumerate(labels) if found is not None]
     if not kept and not problems and not table.problems:
-        problems.append(Problem(table.file, "no row has a label", column=label_column))
+        what = "no row has a label" if table.lines else "no row has all that it needs"
+        problems.append(Problem(table.file, what, column=label_column))
     columns: dict[str, Sequence[Any]] = {name: as_cells(table.columns[name]).take(kept) for name in present}
     if marks is not None and not problems:
         columns["spans"], faults = spans(table, marks.column, task, kept, marks.units)
         problems += faults
-    for name, cells in carried.items():
-        columns[CARRIED + name] = [None if is_missing(cells[i]) else str(cells[i]) for i in kept]
+    for name in filter(table.columns.__contains__, carried):
+        cells = as_cells(table.columns[name]).take(kept)
+        columns[CARRIED + name] = [None if is_missing(cell) else str(cell) for cell in cells]
     return {**columns, "label": [labels[i] for i in kept]}, problems
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from gradistill.data.cells import as_cells
 from gradistill.errors import Problem
 
 _LOOKED_AT = 20
@@ -47,6 +48,18 @@ class Table:
         if self.parts:
             file = self.parts[bisect_right(self.parts, row, key=lambda part: part[0]) - 1][1]
         return Problem(file, what, self.lines[row], column)
+
+    def without(self, rows: Collection[int]) -> Table:
+        """The table without the ``rows`` with these numbers (from 0). The others keep their places."""
+        if not rows:
+            return self
+        kept = [row for row in range(len(self.lines)) if row not in rows]
+        return replace(
+            self,
+            columns={name: as_cells(cells).take(kept) for name, cells in self.columns.items()},
+            lines=[self.lines[row] for row in kept],
+            parts=tuple((bisect_left(kept, first), file) for first, file in self.parts),
+        )
 
 
 def duplicates(names: Sequence[str]) -> str:

@@ -226,6 +226,8 @@ def _no_text(table: Table, column: str) -> str | None:
 
 def _weak_text(values: Sequence[Any]) -> str | None:
     """Why a column is a text only where there is no better one."""
+    if 2 * (blank := sum(map(is_missing, values))) > len(values):
+        return f"empty in {blank} of {len(values)} rows"
     sample = _sample(values)
     if len(sample) < FEWEST_ROWS:
         return None

@@ -16,7 +16,7 @@ from gradistill.data.table import Table, with_fields
 from gradistill.data.tasks import Task
 from gradistill.data.text_columns import IGNORED_COLUMNS, holds_text, label_candidates, wordless
 from gradistill.data.transfer_rows import CHANGE, COPY, ROW, WORDS
-from gradistill.data.validation import missing_columns, text_problems
+from gradistill.data.validation import incomplete_rows, missing_columns, text_problems
 from gradistill.errors import DataError, Problem
 from gradistill.io import system_reason
 
@@ -28,10 +28,11 @@ _REMEDY = "correct these and start again (rows are lines of the file, the header
 
 class Unlabelled(NamedTuple):
     """Rows without labels. ``words_changed``: whether ``gradistill augment`` made some of them of other rows, by other
-    words."""
+    words. ``incomplete`` counts rows without a text that were left out."""
 
     rows: Dataset
     words_changed: bool
+    incomplete: int = 0
 
 
 def load_unlabelled(
@@ -46,21 +47,30 @@ def load_unlabelled(
 
 
 def read_unlabelled(
-    source: Source, task: Task, *, split: str = "unlabelled", first_index: int = 0
+    source: Source,
+    task: Task,
+    *,
+    split: str = "unlabelled",
+    first_index: int = 0,
+    skip_incomplete: bool = False,
 ) -> Unlabelled:
-    """What ``load_unlabelled`` returns, and whether some of the rows are changed copies."""
+    """What ``load_unlabelled`` returns, and whether some of the rows are changed copies. ``skip_incomplete`` leaves out
+    rows without a text, which are refused else."""
     name = described_source(source)
     tables, problems = read_source(source, Wanted((split,)), task)
     whole = tables.get(split, Table(name))
     table = with_fields(whole, task.text_columns)
+    incomplete = incomplete_rows(table, task.text_columns, None) if skip_incomplete else ()
+    table = table.without(incomplete)
     problems += table.problems
     if table.columns:
         problems += missing_columns(table, task.text_columns)
         present = [name for name in task.text_columns if name in table.columns]
         problems += [problem for name in present for problem in text_problems(table, name)]
+        problems += [] if table.lines else [Problem(name, "no row has a text")]
     _refuse(name, problems)
     rows = _rows({name: list(table.columns[name]) for name in task.text_columns}, task, first_index)
-    return Unlabelled(rows, _words_changed(whole, task))
+    return Unlabelled(rows, _words_changed(whole, task), len(incomplete))
 
 
 def _words_changed(table: Table, task: Task) -> bool:
