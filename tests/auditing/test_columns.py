@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, false_discovery_control, permutation_test
 
-from gradistill.auditing.comparison import compared, compared_with, holm, paired_p
+from gradistill.auditing.comparison import compared, compared_with, holm, paired_p, swapped_p
+from gradistill.auditing.loyalty_measures import pearson
 from gradistill.auditing.per_example import (
     ON_WORDS,
     by_confidence,
@@ -23,6 +25,7 @@ from gradistill.auditing.per_example import (
     mean_values,
 )
 from gradistill.auditing.predictions import Predictions
+from gradistill.auditing.statistics import ratio
 
 
 def answers(labels: int, seed: int, rows: int = 60) -> Predictions:
@@ -152,6 +155,75 @@ def test_maps_by_words_and_maps_by_tokens_are_not_compared() -> None:
     }
     among = compared([{"a": by_tokens, "b": by_words}])
     assert {entry.figure for entry in among} == {"label", "probability", "student_accuracy"}
+
+
+def witness(statistic: Any, ours: list[np.ndarray], theirs: list[np.ndarray]) -> float:
+    """scipy's exact test: it swaps row numbers, of which those of the second model come behind the first's."""
+    rows = len(ours[0])
+    every = [np.concatenate(pair) for pair in zip(ours, theirs, strict=True)]
+
+    def apart(a: np.ndarray, b: np.ndarray, axis: int) -> np.ndarray:
+        del axis
+        places = [side.astype(int).reshape(-1, rows) for side in (a, b)]
+        a, b = (statistic(*(column[side] for column in every)) for side in places)
+        return (a - b)[0] if len(a) == 1 else a - b
+
+    found = permutation_test(
+        (np.arange(rows), rows + np.arange(rows)), apart, permutation_type="samples", n_resamples=np.inf,
+        vectorized=True,
+    )  # fmt: skip
+    return float(found.pvalue)
+
+
+@pytest.mark.parametrize("statistic", [pearson, ratio])
+def test_the_test_of_correlations_and_ratios_is_the_exact_one_on_few_examples(statistic: Any) -> None:
+    generator = np.random.default_rng(4)
+    teacher = generator.random(9) + 1
+    ours = [teacher + generator.normal(0, 0.3, 9), teacher]
+    theirs = [teacher + generator.normal(0, 1.0, 9) - 0.3, teacher + 0.1 * (statistic is ratio)]
+    exact = witness(statistic, ours, theirs)
+    assert 0.01 < exact < 0.9
+    assert swapped_p(statistic, ours, theirs, flips=20_000) == pytest.approx(exact, abs=0.012)
+    assert swapped_p(statistic, ours, [ours[0] + 1e-9, ours[1]]) == 1
+
+
+def test_scores_are_compared_by_their_correlations() -> None:
+    generator = np.random.default_rng(0)
+    teacher = generator.normal(size=80)
+    near, far = (
+        {"student_prediction": teacher + generator.normal(0, noise, 80), "teacher_prediction": teacher}
+        for noise in (0.1, 2.0)
+    )
+    (found,) = compared_with(("reference", far), {"near": near})
+    expected = [np.corrcoef(own["student_prediction"], teacher)[0, 1] for own in (near, far)]
+    assert (found.figure, found.difference.n) == ("prediction", 80)
+    assert found.difference.value == pytest.approx(expected[0] - expected[1])
+    assert (found.difference.low or 0) > 0
+    assert found.p < 0.001
+    (same,) = compared_with(("reference", near), {"near": near})
+    assert (same.difference.value, same.p) == (0, 1)
+
+
+def test_words_and_spans_are_compared_by_the_sums_of_their_rows() -> None:
+    generator = np.random.default_rng(0)
+    words = generator.integers(3, 9, 60)
+
+    def columns(share: float) -> dict[str, np.ndarray]:
+        spans = generator.integers(0, 3, 60)
+        return {
+            "words": words, "label_sum": np.round(words * share), "label_count": words,
+            "span_sum": np.round(spans * share), "span_count": spans,
+        }  # fmt: skip
+
+    near, far = columns(1.0), columns(0.5)
+    found = {entry.figure: entry for entry in compared_with(("reference", far), {"near": near})}
+    assert set(found) == {"label", "span"}
+    for name, entry in found.items():
+        shares = [own[f"{name}_sum"].sum() / own[f"{name}_count"].sum() for own in (near, far)]
+        assert entry.difference.value == pytest.approx(shares[0] - shares[1])
+        assert entry.p < 0.01
+    fewer = far | {"words": words - 1}  # another tokenizer, which cut them
+    assert compared_with(("reference", fewer), {"near": near}) == []
 
 
 def test_rounding_is_no_difference() -> None:

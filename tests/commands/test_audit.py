@@ -81,6 +81,7 @@ def test_expected_gradients_are_the_signed_agreement_along_paths_from_tokens(
         assert itself["floor"] == pytest.approx(0, abs=1e-6)
     compared = {entry["figure"] for entry in found["comparisons"]}
     assert "expected_gradients" in compared
+    assert ("prediction" in compared) == (kind == "score")
     assert (
         "attributes its predictions to words as its teacher with ρ = 1.00" in found["students"][0]["verdict"]
     )

@@ -209,6 +209,12 @@ def test_a_reference_or_a_student_that_finds_nothing_is_warned_of(runs: Path, tm
     found = audit(runs / "teacher", [runs / "kd"], DATA, tmp_path / "audit", choice)
     span = found["students"][0]["figures"]["loyalty"]["span"]
     assert span["reference"]["value"] == 0
+    apart = span["reference"]["difference"]
+    assert (apart["value"], apart["n"]) == (pytest.approx(span["value"]), 48)
+    assert (
+        "agreement with the teacher, compared with the reference's"
+        in found["students"][0]["assessment"]["reference"]
+    )
     owner = "the reference, on the 48 rows that it is compared on, finds no span: its span F1 is 0"
     assert [warning for warning in found["warnings"] if owner in warning]
     quiet = audit(runs / "teacher", [tmp_path / "silent"], DATA, tmp_path / "quiet")

@@ -1,30 +1,45 @@
 """Two models on the same examples: paired differences, and how likely they are by chance.
 
-The test flips the sign of each example's difference (Fisher's randomisation test), ``FLIPS`` times; p-values of all
-comparisons together are corrected by Holm's method (1979). ``scipy.stats.permutation_test`` computes the same, and is
-the tests' witness. It takes 10 times as long for 200 examples and 37 times for 10 000 (11 s a p-value), too long for
-an audit with some ninety of them.
+The test swaps the two models at each example or not (Fisher's randomisation test), ``FLIPS`` times. Of a figure that is
+a mean, that flips the sign of the example's difference; a correlation, and a ratio of sums over words or spans, are
+computed anew. p-values of all comparisons together are corrected by Holm's method (1979).
+``scipy.stats.permutation_test`` computes the same, and is the tests' witness. Of means it takes 10 times as long for
+200 examples and 37 times for 10 000 (11 s a p-value), too long for an audit with some ninety of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 
-from gradistill.auditing.per_example import AGREEMENT, ON_WORDS, Columns, bounds_of
-from gradistill.auditing.statistics import EQUAL, Estimate, bootstrap_mean
+from gradistill.auditing.per_example import (
+    AGREEMENT,
+    ON_WORDS,
+    Columns,
+    bounds_of,
+    measured_columns,
+    statistic_of,
+)
+from gradistill.auditing.statistics import (
+    DRAWS_AT_ONCE,
+    EQUAL,
+    Estimate,
+    bootstrap_mean,
+    bootstrap_statistic,
+    ratio,
+)
 
 FLIPS = 10_000
 COMPARED = (
-    "label", "exact_match", "probability", "response", "flips", "shapley", "expected_gradients", "saliency",
-    "top_k_overlap", "student_accuracy", "student_comprehensiveness", "student_sufficiency", "student_token_f1",
-    "student_watched_share",
+    "label", "exact_match", "probability", "span", "prediction", "response", "flips", "shapley", "expected_gradients",
+    "saliency", "top_k_overlap", "student_accuracy", "student_comprehensiveness", "student_sufficiency",
+    "student_token_f1", "student_watched_share",
 )  # fmt: skip
-"""The figures that are a mean over examples. Those of words and spans of tagged rows are ratios of sums."""
+"""The figures that are tested: means over examples, loyalties of words and spans, and the correlation of scores."""
 
 OF_MAPS = ("expected_gradients", "saliency", "top_k_overlap")
 """Those of maps: by tokens for one model and by words for another they are not alike, and are not compared."""
@@ -75,19 +90,42 @@ def _tested(
     pairs: Sequence[tuple[_Named, _Named]], seed: int, figures: Sequence[str] = COMPARED
 ) -> list[Comparison]:
     """Each pair on every figure that both have, with p-values that are corrected together."""
-    found: list[tuple[str, str, str, Estimate, float]] = []
-    for (a, ours), (b, theirs) in pairs:
-        alike = (ON_WORDS in ours) == (ON_WORDS in theirs)
-        for figure in figures:
-            if figure in ours and figure in theirs and (alike or figure not in OF_MAPS):
-                apart = ours[figure].astype(float) - theirs[figure].astype(float)
-                apart = apart[np.isfinite(apart)]
-                if len(apart):
-                    least, most = bounds_of(figure)
-                    difference = bootstrap_mean(apart, bounds=(least - most, most - least), seed=seed)
-                    found.append((figure, a, b, difference, paired_p(apart, seed=seed)))
+    found = [
+        (figure, a, b, *apart)
+        for (a, ours), (b, theirs) in pairs
+        for figure in figures
+        if (apart := _apart(figure, ours, theirs, seed)) is not None
+    ]
     corrected = holm([entry[-1] for entry in found])
     return [Comparison(*entry, p) for entry, p in zip(found, corrected, strict=True)]
+
+
+def _apart(figure: str, ours: Columns, theirs: Columns, seed: int) -> tuple[Estimate, float] | None:
+    """The difference in a figure, and its p-value; None where one of the models lacks it, or has it of other words."""
+    a, b = measured_columns(ours, figure), measured_columns(theirs, figure)
+    if a is None or b is None or not _of_the_same(figure, ours, theirs):
+        return None
+    known = np.isfinite(np.stack([np.asarray(column, np.float64) for column in (*a, *b)])).all(axis=0)
+    if not known.any():
+        return None
+    a, b = ([column[known].astype(np.float64) for column in columns] for columns in (a, b))
+    if (statistic := statistic_of(ours, figure)) is None:
+        (least, most), apart = bounds_of(figure), a[0] - b[0]
+        difference = bootstrap_mean(apart, bounds=(least - most, most - least), seed=seed)
+        return difference, paired_p(apart, seed=seed)
+    count = len(a)
+    difference = bootstrap_statistic(
+        lambda *both: statistic(*both[:count]) - statistic(*both[count:]), *a, *b, seed=seed
+    )
+    return (difference, swapped_p(statistic, a, b, seed=seed)) if np.isfinite(difference.value) else None
+
+
+def _of_the_same(figure: str, ours: Columns, theirs: Columns) -> bool:
+    """Whether two models' figures are of the same tokens or words: with another tokenizer each may read some of its
+    own."""
+    if figure in OF_MAPS:
+        return (ON_WORDS in ours) == (ON_WORDS in theirs)
+    return statistic_of(ours, figure) is not ratio or np.array_equal(ours["words"], theirs["words"])
 
 
 def paired_p(differences: np.ndarray, *, flips: int = FLIPS, seed: int = 0) -> float:
@@ -102,6 +140,37 @@ def paired_p(differences: np.ndarray, *, flips: int = FLIPS, seed: int = 0) -> f
         count = min(left, max(1, (1 << 20) // len(moved)))
         signs = generator.integers(0, 2, (count, len(moved)), dtype=np.int8) * 2 - 1
         reached += int((np.abs(signs @ moved) >= seen * (1 - 1e-12)).sum())
+        left -= count
+    return (reached + 1) / (flips + 1)
+
+
+def swapped_p(
+    statistic: Callable[..., np.ndarray],
+    ours: Sequence[np.ndarray],
+    theirs: Sequence[np.ndarray],
+    *,
+    flips: int = FLIPS,
+    seed: int = 0,
+) -> float:
+    """As ``paired_p``, of a ``statistic`` of several columns (example): the share of swaps after which the two models
+    are as far apart.
+
+    Example: ``swapped_p(ratio, [sums, counts], [their_sums, their_counts])``
+    """
+
+    def distance(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> np.ndarray:
+        return np.abs(statistic(*a) - statistic(*b))
+
+    seen = float(distance([column[None] for column in ours], [column[None] for column in theirs])[0])
+    if seen <= EQUAL:
+        return 1.0
+    generator, reached, left, rows = np.random.default_rng(seed), 0, flips, len(ours[0])
+    while left:
+        count = min(left, max(1, DRAWS_AT_ONCE // rows))
+        swap = generator.integers(0, 2, (count, rows), dtype=np.int8).astype(bool)
+        pairs = [*zip(ours, theirs, strict=True)]
+        apart = distance([np.where(swap, b, a) for a, b in pairs], [np.where(swap, a, b) for a, b in pairs])
+        reached += int((apart >= seen * (1 - 1e-12)).sum())
         left -= count
     return (reached + 1) / (flips + 1)
 

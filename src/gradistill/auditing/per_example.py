@@ -222,7 +222,7 @@ def _estimate(columns: Columns, name: str, resamples: int, seed: int) -> Estimat
         return correlation(*values, resamples=resamples, seed=seed)
     if _sums(name)[0] in columns:
         return bootstrap_share(*values, resamples=resamples, seed=seed)
-    if (statistic := _statistic(columns, name)) is not None:
+    if (statistic := statistic_of(columns, name)) is not None:
         return bootstrap_statistic(statistic, *values, resamples=resamples, seed=seed)
     return mean_estimate(values[0], bounds=bounds_of(name), resamples=resamples, seed=seed)
 
@@ -232,7 +232,7 @@ def value_of(columns: Columns, name: str) -> float:
     values = _measured(columns, name)
     if values is None or not len(values[0]):
         return float("nan")
-    if (statistic := _statistic(columns, name)) is not None:
+    if (statistic := statistic_of(columns, name)) is not None:
         return float(statistic(*(column[None] for column in values))[0])
     return float(values[0].mean())
 
@@ -252,14 +252,24 @@ def mean_values(drawn: Sequence[Columns]) -> dict[str, float]:
     return found
 
 
-def _measured(columns: Columns, name: str) -> list[np.ndarray] | None:
-    """The columns of a figure, on the examples where it exists."""
+def measured_columns(columns: Columns, name: str) -> list[np.ndarray] | None:
+    """The columns that a figure is computed from; None where they are not all there.
+
+    Example: ``measured_columns(columns, "prediction")`` gives the predictions of student and teacher
+    """
     names = CORRELATIONS.get(name) or RATIOS.get(name) or OF_LABELS.get(name) or (name,)
     names = _sums(name) if _sums(name)[0] in columns else names
     names = OF_FLAGS[name] if _is_of_flags(columns, name) else names
     if any(column not in columns for column in names):
         return None
-    values = [columns[column] for column in names]
+    return [columns[column] for column in names]
+
+
+def _measured(columns: Columns, name: str) -> list[np.ndarray] | None:
+    """The columns of a figure, on the examples where it exists."""
+    values = measured_columns(columns, name)
+    if values is None:
+        return None
     if values[0].dtype == np.bool_:
         return values
     known = np.isfinite(np.stack([np.asarray(column, dtype=np.float64) for column in values])).all(axis=0)
@@ -275,8 +285,11 @@ def _sums(name: str) -> tuple[str, str]:
     return f"{name}_sum", f"{name}_count"
 
 
-def _statistic(columns: Columns, name: str) -> Callable[..., np.ndarray] | None:
-    """What computes a figure from several columns; None for the mean of one."""
+def statistic_of(columns: Columns, name: str) -> Callable[..., np.ndarray] | None:
+    """What computes a figure from its ``measured_columns``; None for the mean of one.
+
+    Example: ``statistic_of(columns, "span")`` gives ``ratio``
+    """
     if _is_of_flags(columns, name):
         return kappa_of_flags
     return ratio if _sums(name)[0] in columns else STATISTICS.get(name)

@@ -30,7 +30,7 @@ from gradistill.models.random_head import has_head, randomised_head
 
 NOT_DEFINED = (
     "words have a label each: response loyalty, flips, Shapley values, maps, expected gradients, faithfulness, "
-    "perturbations, calibration and tests between students belong to the one label of a text, and are left out"
+    "perturbations and calibration belong to the one label of a text, and are left out"
 )
 """What an audit of words with labels does not measure, in a sentence."""
 
