@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gradistill.auditing.figure_titles import title_of
-from gradistill.auditing.per_example import flat
+from gradistill.auditing.per_example import CHALLENGE, flat
 from gradistill.auditing.slices import MIN_ROWS, ranked
 from gradistill.auditing.trained_figures import DAGGER, TRAINED_ON
 from gradistill.printing import places_below
@@ -111,6 +111,27 @@ def worst(parts: Sequence[Mapping[str, Any]]) -> str:
     return max((str(part["outcome"]) for part in parts), key=OUTCOMES.index, default=PASS)
 
 
+def reference_comparisons(student: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """How a student of ``audit.json`` differs from the reference, in the form of the audit's ``comparisons``. Whatever
+    has another form than a figure has is left out.
+
+    Example: ``[entry["p_corrected"] for entry in reference_comparisons(audit["students"][0])]``
+    """
+    groups = student.get("figures")
+    groups = groups if isinstance(groups, Mapping) else {}
+    parts = [part for name, part in groups.items() if name != CHALLENGE and isinstance(part, Mapping)]
+    found = []
+    for name, figure in (entry for part in parts for entry in part.items() if isinstance(entry[1], Mapping)):
+        reference = figure.get("reference")
+        apart = reference.get("difference") if isinstance(reference, Mapping) else None
+        if isinstance(reference, Mapping) and isinstance(apart, Mapping):
+            marks = {TRAINED_ON: figure[TRAINED_ON]} if figure.get(TRAINED_ON) else {}
+            p_values = {key: reference.get(key) for key in ("p", "p_corrected")}
+            sides = {"a": student.get("name"), "b": "the reference"}
+            found.append({"figure": name, **sides, "difference": {**apart, **marks}, **p_values})
+    return found
+
+
 def _of_student(student: Mapping[str, Any], limits: Mapping[str, float], asked: bool) -> dict[str, Any]:
     figures = {n: f for n, f in flat(student.get("figures") or {}).items() if isinstance(f, Mapping)}
     measured = figures | _derived(student)
@@ -128,7 +149,7 @@ def _of_student(student: Mapping[str, Any], limits: Mapping[str, float], asked: 
     checks += _independent(figures, asked)
     checks += [_own_limit(name, figures.get(name), limit) for name, limit in limits.items()]
     found = {"outcome": worst(checks), "checks": checks, "notes": _notes(figures)}
-    note = _compared_with_reference(figures)
+    note = _compared_with_reference(student)
     return found | ({"reference": note} if note else {})
 
 
@@ -312,19 +333,16 @@ def _notes(figures: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return notes
 
 
-def _compared_with_reference(figures: Mapping[str, Mapping[str, Any]]) -> str | None:
+def _compared_with_reference(student: Mapping[str, Any]) -> str | None:
     """Where the student agrees with the teacher more, and where less, than the reference does. Where neither is clear
     stands the interval: that few rows show no difference is no proof that there is none. None without a reference;
     figures of fewer than ``MIN_ROWS`` examples are not in it."""
     more, less, neither = [], [], []
-    for name, figure in figures.items():
-        found = figure.get("reference")
-        apart, p = (
-            found.get(key) if isinstance(found, Mapping) else None for key in ("difference", "p_corrected")
-        )
-        if not isinstance(apart, Mapping) or p is None or (apart.get("n") or 0) < MIN_ROWS:
+    for entry in reference_comparisons(student):
+        apart, p = entry["difference"], entry["p_corrected"]
+        if p is None or (apart.get("n") or 0) < MIN_ROWS:
             continue
-        title = f"{title_of(name)}{f' {DAGGER}' * bool(figure.get(TRAINED_ON))}"
+        title = f"{title_of(entry['figure'])}{f' {DAGGER}' * bool(apart.get(TRAINED_ON))}"
         if p >= SIGNIFICANT:
             neither.append(f"{title}{_range(apart)}")
         else:

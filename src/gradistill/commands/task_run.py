@@ -243,11 +243,11 @@ class TaskRun(Run):
 
     def trained_figures(self) -> dict[str, list[str]]:
         """The figures on which the student trains, or was trained before."""
-        return united(trained_figures(self.recipe), trained_by_record(self.known_of_student()))
+        return united(trained_figures(self.recipe), trained_by_record(self.training_history()))
 
-    def known_of_student(self) -> dict[str, Any]:
+    def training_history(self) -> dict[str, Any]:
         changed = self.unlabelled is not None and self.unlabelled.words_changed
-        return super().known_of_student() | ({CHANGED_COPIES: True} if changed else {})
+        return super().training_history() | ({CHANGED_COPIES: True} if changed else {})
 
     @property
     def chooses_thresholds(self) -> bool:

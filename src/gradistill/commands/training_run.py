@@ -240,10 +240,10 @@ class Run(ABC):
         found: dict[str, Any] = {"student": None, "teacher": None}
         for owner, reader in self.models.readers():
             found[owner] = described(reader.model, names[owner], reader.probe)
-        found["student"] |= self.known_of_student()
+        found["student"] |= self.training_history()
         return found
 
-    def known_of_student(self) -> dict[str, Any]:
+    def training_history(self) -> dict[str, Any]:
         """What its record has, beside its recipe, of how it was trained: see ``trained_by_record``."""
         return earlier_training(self.started_from)
 

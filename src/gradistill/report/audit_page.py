@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from gradistill.auditing.figure_titles import title_of
 from gradistill.auditing.per_example import CHALLENGE
+from gradistill.auditing.verdict import reference_comparisons
 from gradistill.data.tasks import metric_title
 from gradistill.report.audit_plots import output_plots, slice_plots
 from gradistill.report.audit_tables import (
@@ -45,7 +46,7 @@ from gradistill.report.html import asset, page_template, policy
 from gradistill.report.model_card import audit_warnings, public_name
 from gradistill.report.number_text import count, decimal, finite, probability
 from gradistill.report.page_examples import browser_data, embedded, has_labels, has_reasons
-from gradistill.report.run_summary import audit_scores, reference_comparisons
+from gradistill.report.run_summary import audit_scores
 from gradistill.report.svg import Plot
 
 SLICES = (

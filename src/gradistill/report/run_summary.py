@@ -9,8 +9,8 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from gradistill.auditing.per_example import CHALLENGE
-from gradistill.auditing.trained_figures import TRAINED_ON, marked_name, trained_note
+from gradistill.auditing.trained_figures import marked_name, trained_note
+from gradistill.auditing.verdict import reference_comparisons
 from gradistill.data.tasks import metric_title
 from gradistill.printing import printable
 from gradistill.report.number_text import interval, probability
@@ -167,24 +167,6 @@ def _figure(name: str, figure: Mapping[str, Any]) -> dict[str, Any]:
         **{key: figure[key] for key in ("floor", "gain") if key in figure},
         **({"reference": reference["value"]} if reference else {}),
     }
-
-
-def reference_comparisons(student: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """How a student of ``audit.json`` differs from the reference, in the form of the audit's ``comparisons``. Whatever
-    has another form than a figure has is left out."""
-    groups = student.get("figures")
-    groups = groups if isinstance(groups, Mapping) else {}
-    parts = [part for name, part in groups.items() if name != CHALLENGE and isinstance(part, Mapping)]
-    found = []
-    for name, figure in (entry for part in parts for entry in part.items() if isinstance(entry[1], Mapping)):
-        reference = figure.get("reference")
-        apart = reference.get("difference") if isinstance(reference, Mapping) else None
-        if isinstance(reference, Mapping) and isinstance(apart, Mapping):
-            marks = {TRAINED_ON: figure[TRAINED_ON]} if figure.get(TRAINED_ON) else {}
-            p_values = {key: reference.get(key) for key in ("p", "p_corrected")}
-            sides = {"a": student.get("name"), "b": "the reference"}
-            found.append({"figure": name, **sides, "difference": {**apart, **marks}, **p_values})
-    return found
 
 
 def _difference(entry: Mapping[str, Any]) -> dict[str, Any]:
