@@ -3,7 +3,7 @@
     gradistill bench benchmarks/suite_full.yaml --data DATA --output BENCH
     gradistill bench benchmarks/suite_rows.yaml --data DATA --output FEWER
     python benchmarks/full_rows.py collect suite_full BENCH ...   (adds to results/suite_full.jsonl: a line a student)
-    python benchmarks/full_rows.py collect suite_rows FEWER ...   (the same for suite_depth, suite_base, suite_dropout)
+    python benchmarks/full_rows.py collect suite_rows FEWER ...   (the same for the other suites of all rows)
     python benchmarks/full_rows.py audit SUITE BENCH DATA TASK ... (adds to results/SUITE_audits.jsonl)
     python benchmarks/full_rows.py show                           (docs/results.md, docs/results/)
 
@@ -30,12 +30,11 @@ from separation import data_of
 from gradistill import AuditChoice, audit
 from gradistill.auditing.methods import GradientXInput, IntegratedGradients
 from gradistill.auditing.trained_figures import DAGGER, trained_figures
-from gradistill.auditing.verdict import SIGNIFICANT
+from gradistill.auditing.verdict import SIGNIFICANT, reference_comparisons
 from gradistill.bench.result_lines import read_lines, write_lines
 from gradistill.bench.results import estimate, figures_of
 from gradistill.recipe import load_recipe, shipped_methods
 from gradistill.recipe.catalogue import catalogue
-from gradistill.report.run_summary import reference_comparisons
 
 OVERVIEW, DETAILS = PAGE.with_name("results.md"), PAGE.parent / "results" / "full_rows.md"
 AUDIT = AuditChoice(
@@ -53,6 +52,7 @@ LAYERS = {
     "suite_rows": (3,),
     "suite_base": (6,),
     "suite_depth": (2, 4),
+    "suite_third": (2,),
     "suite_dropout": (3,),
     "suite_rates": (3,),
     "weak_teacher": (3,),
@@ -193,6 +193,15 @@ def by_depth() -> list[dict[str, Any]]:
     return [{**line, "task": f"{line['layers']} layers"} for line in every if line["method"] in tried]
 
 
+def by_third() -> list[dict[str, Any]]:
+    """The lines of half and of a third of the depth, each task with the student's layers."""
+    third = lines_of("suite_third")
+    tried = {(line["task"], line["method"]) for line in third}
+    half = [line for line in lines_of("suite_dropout") if (line["task"], line["method"]) in tried]
+    every = sorted([*third, *half], key=lambda line: (line["task"], line["layers"]))
+    return [{**line, "task": f"{line['task']}, {line['layers']} layers"} for line in every]
+
+
 def by_rate() -> list[dict[str, Any]]:
     """The lines of mrpc by learning rate, with the students at the usual one, which are those of ``suite_dropout``."""
     usual = [
@@ -228,6 +237,7 @@ def show() -> None:
     found, rows = Comparison(lines_of("suite_full"), audits("suite_full")), lines_of("suite_rows")
     few = Comparison([line for line in rows if line["method"] in OF_ALL_SEEDS], [])
     variants = Comparison([line for line in rows if line["seed"] == 0], [])
+    third = Comparison(by_third(), [])
     base, depth = Comparison(lines_of("suite_base"), []), Comparison(by_depth(), [])
     teachers = Comparison(by_teacher(), [])
     rates = Comparison(by_rate(), [])
@@ -240,6 +250,7 @@ def show() -> None:
         ("suite_rows", DETAILS, few, few.tables(*shared)),
         ("suite_rows_variants", DETAILS, variants, variants.tables(*shared)),
         ("suite_depth", DETAILS, depth, depth.tables(*shared)),
+        ("suite_third", DETAILS, third, third.tables("metric", "metric kept", "labels", "response")),
         ("suite_base", DETAILS, base, base.tables(*shared, "gradient × input")),
         ("weak_teacher", DETAILS, teachers, teachers.tables(*shared)),
         ("suite_rates", DETAILS, rates, rates.tables(*shared)),
