@@ -210,6 +210,7 @@ def test_changed_rows_and_a_stranger_in_the_folder(project: Path, tmp_path: Path
     before = read_project(project)
     assert module._data_needs(before.data) == json.loads(json.dumps(module._data_needs(before.data)))
     first = module._data_needs(before.data)
+    assert "skip_incomplete" not in first  # projects of earlier versions have finished stages without it
     write_table(tmp_path / "rows.csv", texts("two", 26))
     assert module._data_needs(before.data)["files"] != first["files"]
     more = replace(before.data, unlabelled=str(tmp_path / "more" / "rows.csv"))
@@ -346,6 +347,25 @@ def test_words_with_tags_are_proposed_with_a_method_that_reads_them(tmp_path: Pa
     project = read_project(init(str(tmp_path / "rows.jsonl"), tmp_path / "gradistill.yaml"))
     assert (project.data.kind, project.data.columns, project.data.label) == ("tokens", ("tokens",), "tags")
     assert (project.distillation.method, project.export) == ("kd", None)
+
+
+def test_words_with_tags_are_seen_before_any_work_where_nothing_names_them(tmp_path: Path) -> None:
+    rows = [{"tokens": ["saw", f"Rome {k}"], "tags": ["O", "B-place"]} for k in range(4)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    file = tmp_path / "gradistill.yaml"
+
+    def read(method: str) -> Any:
+        file.write_text(
+            f"output: out\ndata: {{source: rows.jsonl, validation_share: 0.5}}\nstudent: {method}\n"
+        )
+        return read_project(file)
+
+    assert read("{layers: 1}").distillation.method == "kd"
+    assert read("{method: adkd, set: [objectives.attribution_map.words=1]}").distillation.method == "adkd"
+    with pytest.raises(RecipeError, match=r"line 3.*coalition_matching is of logits of changed copies"):
+        read("{method: coalition}")
+    (tmp_path / "rows.jsonl").write_text("no JSON\n")  # what is wrong with it is for the stage that needs it
+    assert read("{method: coalition}").distillation.method == "coalition"
 
 
 def test_the_commands_of_a_terminal(

@@ -25,9 +25,11 @@ from gradistill.commands.export_choice import ExportChoice
 from gradistill.data import DataChoice
 from gradistill.data.data_choice import LabelKind
 from gradistill.data.prompt_template import named_fields
+from gradistill.data.proposal import holds_tagged_words
 from gradistill.errors import GradistillError, RecipeError
 from gradistill.models.loading import locate
 from gradistill.models.packaged import PACKAGED
+from gradistill.objectives.labelled_tokens import refuse_objectives_of_texts
 from gradistill.recipe import Recipe, load_recipe
 from gradistill.recipe.recipe_files import read_keys
 from gradistill.recipe.schema import Pooling, Strict, not_a_number, refusal, truth_value
@@ -232,10 +234,14 @@ def read_project(file: Path) -> Project:
             recipe = load_recipe(method, changes=changes, authors_settings=False)
             return recipe if checkpoint is None else recipe.with_student_fields(checkpoint=checkpoint)
 
-        named = student.method or (TOKEN_METHOD if data.kind == "tokens" else None)
+        # Now, and not after hours of fine-tuning; a teacher that is there already knows what it labels.
+        tagged = plan.teacher.fine_tuned is None and holds_tagged_words(data)
+        named = student.method or (TOKEN_METHOD if tagged or data.kind == "tokens" else None)
         distillation = load(named) if named else default_recipe(
             _one_model(plan.teacher, base), load, max_length=plan.teacher.max_length
         )  # fmt: skip
+        if tagged:
+            refuse_objectives_of_texts(distillation.objectives.values())
     if plan.teacher.template is not None:
         with _at(file, ("teacher", "template"), lines):
             distillation = _with_prompt(distillation, plan.teacher.template)

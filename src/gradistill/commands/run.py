@@ -276,6 +276,8 @@ def _data_needs(choice: DataChoice) -> dict[str, Any]:
     how = {f.name: getattr(choice, f.name) for f in fields(choice) if f.name not in ("source", "unlabelled")}
     written: dict[str, Any] = json.loads(json.dumps(how))  # as the ledger holds it: tuples are lists there
     needs = {name: value for name, value in written.items() if value is not None}
+    if not choice.skip_incomplete:  # so that the ledgers of earlier versions stay valid
+        del needs["skip_incomplete"]
     needs["files"] = file_marks(Path(path_text(choice.source)))
     if choice.unlabelled is not None:
         needs["unlabelled"] = file_marks(Path(path_text(choice.unlabelled)))

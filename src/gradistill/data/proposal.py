@@ -34,7 +34,7 @@ from gradistill.data.text_columns import (
 )
 from gradistill.data.token_labels import are_tags, holds_lists
 from gradistill.data.validation import is_missing, number, shown
-from gradistill.errors import DataError
+from gradistill.errors import DataError, GradistillError
 
 LABEL_WORDS = (
     "category", "categories", "intent", "topic", "topics", "sentiment", "emotion", "emotions", "rating", "stars",
@@ -134,6 +134,20 @@ def propose(given: DataChoice) -> Proposal:
         choice = replace(choice, positive=splits.task.positive_label)
         reasons["positive"] = "F1 is of this class: 1, yes, true or positive, or else the rarer one"
     return Proposal(choice, reasons, splits)
+
+
+def holds_tagged_words(choice: DataChoice) -> bool:
+    """Whether the training rows are lists of words with a tag each. Rows that cannot be read are not judged.
+
+    Example: ``holds_tagged_words(DataChoice("wnut17"))``
+    """
+    if choice.kind is not None or choice.task is not None:
+        return choice.kind == "tokens"
+    try:
+        tables, _ = read_source(choice.source, Wanted(("train",)), None)
+        return words_and_tags(tables["train"], choice) is not None
+    except (GradistillError, KeyError):
+        return False
 
 
 def _read(choice: DataChoice, guess: str | None) -> Splits:

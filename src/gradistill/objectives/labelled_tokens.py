@@ -25,8 +25,15 @@ def refuse_what_labels_no_tokens(terms: Iterable[Term], pair: Pair) -> None:
     A pair that labels whole texts passes. What an objective can do follows from its signals: those of tokens
     (``Signal.of_tokens``), and those that differentiate a ``WordTarget``.
     """
-    if not pair.student.token_labels:
-        return
+    if pair.student.token_labels:
+        refuse_objectives_of_texts(terms)
+
+
+def refuse_objectives_of_texts(terms: Iterable[Term]) -> None:
+    """The same before there are models: raise RecipeError for an objective on signals of a whole text's label.
+
+    Example: ``refuse_objectives_of_texts(load_recipe("kd").objectives.values())``
+    """
     for term in terms:
         if lacking := _lacking(term.objective):
             names = " and ".join(dict.fromkeys(signal.title for signal in lacking))
