@@ -11,7 +11,8 @@ from datasets import Dataset
 from gradistill.data.data_choice import DataChoice
 from gradistill.data.label_names import Outputs, match_names
 from gradistill.data.labels import align_labels
-from gradistill.data.splits import Splits, read_splits
+from gradistill.data.split_rows import Splits
+from gradistill.data.splits import read_splits
 from gradistill.data.tasks import TASKS, Task, compute_metrics
 from gradistill.errors import DataError
 

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gradistill.data.splits import Splits, load_splits
+from gradistill.data.split_rows import Splits
+from gradistill.data.splits import load_splits
 from gradistill.data.tasks import Task
 from gradistill.errors import DataError
 

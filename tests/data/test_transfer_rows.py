@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gradistill.batch import UNLABELLED
 from gradistill.data import get_task
-from gradistill.data.splits import prepared
+from gradistill.data.checked_rows import prepared
 from gradistill.data.transfer_rows import DELETE, REPLACE, TransferRows, replaceable_words, transfer_rows
 from hostile import HOSTILE
 

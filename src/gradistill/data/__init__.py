@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from gradistill.data.cut import Cut
     from gradistill.data.data_choice import DataChoice
     from gradistill.data.labels import align_labels
-    from gradistill.data.splits import Splits, load_splits, read_splits
+    from gradistill.data.split_rows import Splits
+    from gradistill.data.splits import load_splits, read_splits
     from gradistill.data.tasks import TASKS, Task, compute_metrics, get_task
     from gradistill.data.tokenization import Encoded, encode
     from gradistill.data.unlabelled_texts import load_texts, load_unlabelled
@@ -23,7 +24,8 @@ _HOMES = {
     "cut": ("Cut",),
     "data_choice": ("DataChoice",),
     "labels": ("align_labels",),
-    "splits": ("Splits", "load_splits", "read_splits"),
+    "split_rows": ("Splits",),
+    "splits": ("load_splits", "read_splits"),
     "tasks": ("TASKS", "Task", "compute_metrics", "get_task"),
     "tokenization": ("Encoded", "encode"),
     "unlabelled_texts": ("load_texts", "load_unlabelled"),

@@ -10,7 +10,7 @@ from datasets import Dataset, List
 
 from gradistill.data.arrow_tables import with_column
 from gradistill.data.label_names import Match, match_names, match_numbers, numbers_of, shortened
-from gradistill.data.splits import Splits
+from gradistill.data.split_rows import Splits
 from gradistill.data.tasks import Task, label_key
 from gradistill.errors import DataError, nearest
 

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
-from datasets import Dataset, Features, List, Value
+from datasets import Dataset
 
-from gradistill.data.arrow_tables import as_dataset
-from gradistill.data.cells import as_cells
+from gradistill.data.checked_rows import (
+    LabelColumn,
+    Marks,
+    checked_columns,
+    incomplete_rows,
+    prepared,
+    with_problems,
+)
 from gradistill.data.data_choice import DataChoice
 from gradistill.data.data_source import Source, data_name
 from gradistill.data.label_names import Outputs
-from gradistill.data.marked_spans import Units, spans
-from gradistill.data.overlap import overlap, overlap_line, texts_of
-from gradistill.data.several_labels import joined_labels, label_flags, with_flag_columns
+from gradistill.data.marked_spans import Units
+from gradistill.data.overlap import overlap, texts_of
+from gradistill.data.several_labels import joined_labels, with_flag_columns
+from gradistill.data.split_rows import Splits, left_out_text
 from gradistill.data.split_tables import Wanted, read_source
 from gradistill.data.table import Table, nested_names, with_fields
 from gradistill.data.task_inference import (
@@ -27,7 +33,7 @@ from gradistill.data.task_inference import (
     infer_task,
     refuse_other_kind,
 )
-from gradistill.data.tasks import TASKS, Task, get_task, inferred_task, label_key, metric_title
+from gradistill.data.tasks import TASKS, Task, get_task, inferred_task, label_key
 from gradistill.data.text_columns import (
     IGNORED_COLUMNS,
     find_text_columns,
@@ -36,21 +42,15 @@ from gradistill.data.text_columns import (
     label_dependence,
     wordless,
 )
-from gradistill.data.token_labels import find_tags, find_words, tag_ids, word_problems
+from gradistill.data.token_labels import find_tags, find_words
 from gradistill.data.validation import (
     UNKNOWN_LABEL,
-    class_ids,
-    incomplete_rows,
     is_hidden,
     is_missing,
     missing_columns,
-    number,
-    scores,
-    text_problems,
 )
 from gradistill.data.validation_share import divided
-from gradistill.errors import DataError, Problem, RecipeError, check_one_of
-from gradistill.printing import printable
+from gradistill.errors import DataError, Problem, RecipeError
 
 _REMEDY = (
     "correct these and start again (rows are lines of the file, the header is row 1; records for Parquet, JSON lists, "
@@ -60,130 +60,6 @@ MANY_INCOMPLETE = 0.1
 """A larger share of rows without a text or a label is warned of, where they are left out."""
 _AFFIRMATIVE = (("0", "1"), ("no", "yes"), ("false", "true"), ("negative", "positive"), ("neg", "pos"))
 """Names of two classes, of which the second is what people ask for."""
-CARRIED = "column: "
-"""In front of the name of a column that rows carry beside what models read."""
-
-
-@dataclass(frozen=True)
-class Marks:
-    """A column of spans that mark passages of the texts (``data.marked_spans``), and what they count."""
-
-    column: str
-    units: Units = "characters"
-
-    def __post_init__(self) -> None:
-        check_one_of(self, "units", get_args(Units))
-
-
-@dataclass(frozen=True)
-class _LabelColumn:
-    """Where the label is, and what stands between several labels of a row in text."""
-
-    name: str
-    separator: str | None = None
-
-
-@dataclass(frozen=True)
-class Splits:
-    """Checked rows by split. Each has the task's text columns, ``label`` and ``index``.
-
-    ``label`` is a class id (int64), a score (float32), a 0 or 1 for each of several labels (a list of float32), or the
-    ids of the tags of the row's words (a list of int64), whose text is a list of words;
-    ``index`` is the row number from 0. ``label_column`` is what the label is called at the source.
-    ``skipped`` counts rows left out by ``task.skip_unlabelled``, ``incomplete`` those left out by ``skip_incomplete``.
-    In the splits ``without_labels`` the label is ``task.no_label``. ``notes`` are what else people should read about a
-    split: where it comes from, if that is not obvious. ``left_out`` holds the reasons why columns of an inferred task
-    are no texts. ``alphabetical`` is set where the order of the classes is ours and not the source's. ``remarks`` and
-    ``warnings`` are sentences for people. ``overlap`` counts validation rows that are training rows, where both splits
-    were read (``data.overlap``).
-    """
-
-    task: Task
-    inferred: bool
-    rows: Mapping[str, Dataset]
-    label_column: str = "label"
-    skipped: Mapping[str, int] = field(default_factory=dict)
-    incomplete: Mapping[str, int] = field(default_factory=dict)
-    without_labels: frozenset[str] = frozenset()
-    notes: Mapping[str, str] = field(default_factory=dict)
-    left_out: Mapping[str, str] = field(default_factory=dict)
-    alphabetical: bool = False
-    remarks: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-    overlap: Mapping[str, Any] | None = None
-
-    def describe(self) -> str:
-        """What was loaded, for people: task, columns, labels with their counts, rows."""
-        task = self.task
-        kind = "regression" if task.labels is None else f"classification, {task.num_labels} classes"
-        kind = f"{task.num_labels} labels, any number of them a row" if task.multi_label else kind
-        kind = f"words with one of {task.num_labels} tags each" if task.token_labels else kind
-        lines = [
-            f"task: {task.name} ({kind}{', inferred from the data' if self.inferred else ''}{self._other_kind()})",
-            f"text: {', '.join(map(printable, task.text_columns))}",
-            *self._no_texts(),
-            f"label: {printable(self.label_column) or 'none'}",
-            f"metrics: {', '.join(map(self._metric, task.metrics))}",
-        ]
-        for split in dict.fromkeys((*self.rows, *self.notes)):
-            parts = [printable(self.notes[split])] if split in self.notes else []
-            if (rows := self.rows.get(split)) is not None:
-                skipped = f", {n} unlabelled left out" if (n := self.skipped.get(split, 0)) else ""
-                skipped += _left_out(self.incomplete.get(split, 0))
-                parts = [f"{len(rows)} rows{skipped}", *parts, self._label_summary(split, rows)]
-            lines.append(f"{printable(split)}: {'; '.join(parts)}")
-        if "validation" in self.rows:
-            line = overlap_line(self.overlap, "validation", self.rows["validation"], task.text_columns)
-            lines += [line] if line else []
-        lines += [f"note: {printable(remark)}" for remark in self.remarks]
-        lines += [f"WARNING: {printable(warning)}" for warning in self.warnings]
-        return "\n".join(lines)
-
-    def _metric(self, name: str) -> str:
-        title = metric_title(name, self.task.positive_label and printable(self.task.positive_label))
-        return f"{title} (selects the best checkpoint)" if name == self.task.select else title
-
-    def _no_texts(self) -> list[str]:
-        named = [f"{printable(name)} ({reason})" for name, reason in self.left_out.items()]
-        more = f" and {len(named) - 10} columns more" if len(named) > 10 else ""
-        return [f"not text: {', '.join(named[:10])}{more}"] if named else []
-
-    def _other_kind(self) -> str:
-        """The option that reads the labels otherwise, where that is possible."""
-        labels = self.task.labels
-        if not self.inferred or (labels is not None and any(number(label) is None for label in labels)):
-            return ""
-        read, other = ("scores", "classes") if labels is None else ("classes", "scores")
-        return f"; the label's numbers are read as {read}, --kind {other} changes that"
-
-    def _label_summary(self, split: str, rows: Dataset) -> str:
-        if split in self.without_labels:
-            return "no labels: accuracy and other figures that need them are left out"
-        if self.task.token_labels:
-            return self._tag_summary(rows)
-        labels = np.asarray(rows.with_format("numpy")["label"])
-        if self.task.labels is None:
-            return f"scores from {labels.min():g} to {labels.max():g}"
-        if self.task.multi_label:
-            counts = labels.sum(axis=0).astype(int)
-        else:
-            counts = np.bincount(labels, minlength=self.task.num_labels)
-        named = [f"{printable(name)}: {n}" for name, n in zip(self.task.labels, counts, strict=True)]
-        what = "labels" if self.task.multi_label else "classes"
-        more = f" and {len(named) - 10} {what} more" if len(named) > 10 else ""
-        bare = int((labels.sum(axis=1) == 0).sum()) if self.task.multi_label else 0
-        absent = int((counts == 0).sum())
-        notes = (f"; no row has {absent} of the {len(counts)} {what}" if absent else "",
-                 f"; {bare} rows with no label" if bare else "")  # fmt: skip
-        return ", ".join(named[:10]) + more + "".join(notes)
-
-    def _tag_summary(self, rows: Dataset) -> str:
-        """The words, and the spans of each type: those that a tag begins, the tags being BIO2."""
-        counts = np.bincount(np.concatenate(rows["label"][:]), minlength=self.task.num_labels)
-        named = zip(self.task.labels or (), counts, strict=True)
-        kinds = [f"{printable(name[2:])}: {n}" for name, n in named if name[:2] == "B-"]
-        more = f" and {len(kinds) - 10} types more" if len(kinds) > 10 else ""
-        return f"{counts.sum()} words; spans of {', '.join(kinds[:10])}{more}"
 
 
 def load_splits(
@@ -243,31 +119,26 @@ def read_splits(
     name. Raises as ``load_splits`` does.
     """
     given = _given_task(choice)
-    tables, problems = read_source(choice.source, _wanted(choice, splits, optional), given)
+    whole, problems = read_source(choice.source, _wanted(choice, splits, optional), given)
     texts = choice.columns or (given.text_columns if given else ())
     flags = tuple(choice.label_columns or ())
     names = (*texts, choice.label_column or "", *flags, marks.column if marks else "", *carried)
-    whole = {k: with_flag_columns(with_fields(table, names), flags) for k, table in tables.items()}
+    whole = {k: with_flag_columns(with_fields(table, names), flags) for k, table in whole.items()}
     _refuse_missing(whole.get(splits[0]), carried)
     hidden = set(carried) - {*texts, choice.label}
     tables = {split: _without(table, hidden) for split, table in whole.items()}
     notes = _set_apart(choice, tables, optional, given)
     problems += [problem for table in tables.values() for problem in table.problems]
-    first = tables.get("train" if "train" in tables else splits[0], Table(choice.name))
+    head = "train" if "train" in tables else splits[0]
+    first = tables.get(head, Table(choice.name))
     unlabelled = None if outputs is None or outputs.labelled else outputs.names
-    if (
-        given is None
-        and unlabelled is not None
-        and first.columns
-        and _lacks_labels(first, choice, unlabelled)
-    ):
+    bare = frozenset(
+        k for k, t in tables.items() if unlabelled is not None and _lacks_labels(t, choice, unlabelled)
+    )
+    if given is not None:
+        inferred = _as_given(given, first, choice, unlabelled if head in bare else None)
+    elif unlabelled is not None and head in bare and first.columns:
         inferred = _task_of_outputs(first, choice, unlabelled)
-    elif given is not None:
-        tags = _tags_of(first, choice) if given.token_labels else None
-        inferred = Inferred(given, choice.label or tags or _label_of(first), {})
-        if unlabelled is not None and _lacks_labels(first, choice, unlabelled) and choice.columns is None:
-            others = [c for c in first.columns if c not in (*given.text_columns, inferred.label_column)]
-            _refuse_possible_labels(first, [name for name in others if _are_outputs(first, name, unlabelled)])
     else:
         inferred = _inferred(first, choice, problems, outputs)
         problems += _other_columns(first, {k: t for k, t in tables.items() if k not in optional})
@@ -276,34 +147,34 @@ def read_splits(
         refuse_other_kind(table, label, task.kind)
     if label in task.text_columns:
         raise DataError(f"The column {label!r} is named both as the label and as a text.", remedy=_REMEDY)
-    bare = frozenset(
-        k for k, t in tables.items() if unlabelled is not None and _lacks_labels(t, choice, unlabelled)
-    )
-    way = _LabelColumn(label, choice.label_separator)
-    named = None if choice.label_separator is not None else label  # else a blank cell is no label
-    incomplete = {
-        k: incomplete_rows(t, task.text_columns, None if k in bare else named) for k, t in tables.items()
-    }
-    kept = {k: whole[k].without(rows if choice.skip_incomplete else ()) for k, rows in incomplete.items()}
-    checked = {k: _checked(t, task, None if k in bare else way, marks, carried) for k, t in kept.items()}
+    labels = {k: None if k in bare else LabelColumn(label, choice.label_separator) for k in tables}
+    lacking = {k: incomplete_rows(t, task.text_columns, labels[k]) for k, t in tables.items()}
+    kept = {k: whole[k].without(rows if choice.skip_incomplete else ()) for k, rows in lacking.items()}
+    checked = {k: checked_columns(t, task, labels[k], marks, carried) for k, t in kept.items()}
     for split, (_, faults) in checked.items():
-        problems += _sure(faults, tables[split], first if given is None else None)
+        unsure = given is None and split != head and bool(first.problems)
+        problems += [fault for fault in faults if not (unsure and fault.what.startswith(UNKNOWN_LABEL))]
     if problems:
-        raise _refused(
-            choice.name, problems, skippable=not choice.skip_incomplete and any(incomplete.values())
-        )
+        raise _refused(choice, problems, incomplete=any(lacking.values()))
     rows = {split: prepared(columns, task) for split, (columns, _) in checked.items()}
-    skipped = {split: len(kept[split].lines) - len(rows[split]) for split in rows}
-    left_out = {split: len(tables[split].lines) - len(kept[split].lines) for split in rows}
     if given is None and task.positive_label is not None:
-        task = replace(task, positive=_positive(task, rows["train" if "train" in rows else splits[0]]))
+        task = replace(task, positive=_positive(task, rows[head]))
     if choice.positive is not None:
         task = task.with_positive(choice.positive)
     found = Splits(
-        task, given is None, rows, label, skipped, left_out, bare, notes, inferred.left_out,
+        task,
+        inferred=given is None,
+        rows=rows,
+        label_column=label,
+        skipped={split: len(kept[split].lines) - len(own) for split, own in rows.items()},
+        incomplete={split: len(tables[split].lines) - len(kept[split].lines) for split in rows},
+        without_labels=bare,
+        notes=notes,
+        left_out=inferred.left_out,
         alphabetical=given is None and are_words(task.labels) and label not in first.class_names,
-        warnings=(*_doubts(first, task, label), *_many_left_out(tables, left_out)),
-    )  # fmt: skip
+        warnings=tuple(_doubts(first, task, label)),
+    )
+    found = replace(found, warnings=(*found.warnings, *_many_left_out(found)))
     found = found if choice.validation_share is None else _with_share(found, choice, splits)
     return replace(found, overlap=_overlap(found.rows, task))
 
@@ -331,13 +202,9 @@ def _overlap(rows: Mapping[str, Dataset], task: Task) -> dict[str, Any] | None:
     return overlap(*(texts_of(rows[split], task.text_columns) for split in ("validation", "train")))
 
 
-def _left_out(rows: int) -> str:
-    return f", {rows} without a text or a label left out" if rows else ""
-
-
-def _many_left_out(tables: Mapping[str, Table], left_out: Mapping[str, int]) -> Iterator[str]:
-    for split, count in left_out.items():
-        if count > MANY_INCOMPLETE * (rows := len(tables[split].lines)):
+def _many_left_out(found: Splits) -> Iterator[str]:
+    for split, count in found.incomplete.items():
+        if count > MANY_INCOMPLETE * (rows := count + found.skipped[split] + len(found.rows[split])):
             yield (
                 f"{count} of {rows} {split} rows lack a text or a label and are left out: are the columns those that "
                 "are meant?"
@@ -440,6 +307,17 @@ def _tags_of(table: Table, choice: DataChoice) -> str | None:
     return find_tags(table, words, choice.label)
 
 
+def _as_given(task: Task, table: Table, choice: DataChoice, unlabelled: Sequence[str] | None) -> Inferred:
+    """A task that is known, with its label's column. ``unlabelled`` are the classes of a model, where the table has no
+    column of labels: one that may be it is refused."""
+    tags = _tags_of(table, choice) if task.token_labels else None
+    label = choice.label or tags or _label_of(table)
+    if unlabelled is not None and choice.columns is None:
+        others = [column for column in table.columns if column not in (*task.text_columns, label)]
+        _refuse_possible_labels(table, [name for name in others if _are_outputs(table, name, unlabelled)])
+    return Inferred(task, label, {})
+
+
 def _task_of_outputs(table: Table, choice: DataChoice, outputs: Sequence[str]) -> Inferred:
     """The task that a model solves, for rows without labels: its classes, and the columns of text that are there."""
     named = choice.label or next(iter(label_candidates(table.columns)), "")
@@ -503,7 +381,7 @@ def _with_share(found: Splits, choice: DataChoice, splits: Sequence[str]) -> Spl
     how = "" if found.task.labels is None else " with the shares of the classes"
     how = " with the shares of each row's rarest label" if found.task.multi_label else how
     how = " with the shares of each row's rarest tag" if found.task.token_labels else how
-    lost = "" if "train" in splits else _left_out(found.incomplete.get("train", 0))
+    lost = "" if "train" in splits else left_out_text(found.incomplete.get("train", 0))
     note = f"of {len(whole)} rows{lost}, drawn by seed {seed}{how} (--validation-share {share:g})"
     bare = found.without_labels | ({"validation"} if "train" in found.without_labels else frozenset())
     return replace(
@@ -518,21 +396,13 @@ def _with_share(found: Splits, choice: DataChoice, splits: Sequence[str]) -> Spl
     )
 
 
-def _sure(faults: list[Problem], table: Table, inferred_from: Table | None) -> list[Problem]:
-    """Without unknown labels where these were inferred from a broken table: others may hold more of them."""
-    unsure = inferred_from is not None and table is not inferred_from and inferred_from.problems
-    return [fault for fault in faults if not (unsure and fault.what.startswith(UNKNOWN_LABEL))]
-
-
-def _refused(source: str, problems: list[Problem], *, skippable: bool = False) -> DataError:
-    skip = "; --skip-incomplete (skip_incomplete= in Python) leaves out rows that lack a text or a label"
-    return with_problems(f"The data of {source} has", problems, _REMEDY + skip * skippable)
-
-
-def with_problems(what: str, problems: list[Problem], remedy: str) -> DataError:
-    """An error that counts the problems and lists them."""
-    count = f"{len(problems)} problems" if len(problems) != 1 else "1 problem"
-    return DataError(f"{what} {count}:", problems=problems, remedy=remedy)
+def _refused(choice: DataChoice, problems: list[Problem], *, incomplete: bool = False) -> DataError:
+    remedy = _REMEDY
+    if incomplete and not choice.skip_incomplete:
+        remedy += (
+            "; --skip-incomplete (skip_incomplete= in Python) leaves out rows that lack a text or a label"
+        )
+    return with_problems(f"The data of {choice.name} has", problems, remedy)
 
 
 def _given_task(choice: DataChoice) -> Task | None:
@@ -580,7 +450,7 @@ def _label_of(table: Table) -> str:
 
 def _inferred(table: Table, choice: DataChoice, problems: list[Problem], outputs: Outputs | None) -> Inferred:
     if not table.columns:
-        raise _refused(choice.name, problems)
+        raise _refused(choice, problems)
     try:
         found = infer_task(table, choice, outputs)
         return replace(found, task=replace(found.task, name=data_name(choice.source)))
@@ -608,72 +478,3 @@ def _other_columns(first: Table, tables: Mapping[str, Table]) -> list[Problem]:
         if table.columns
         for name in sorted(named(table) - named(first))
     ]
-
-
-def _checked(
-    table: Table,
-    task: Task,
-    label: _LabelColumn | None,
-    marks: Marks | None,
-    carried: Sequence[str],
-) -> tuple[dict[str, Sequence[Any]], list[Problem]]:
-    """The columns of a prepared split, without rows that have no label, and all that is wrong with them.
-
-    Without a ``label`` column every row stays, and none has a label.
-    """
-    if not table.columns:
-        return {}, []
-    label_column = label.name if label else None
-    needed = task.text_columns if label_column is None else (*task.text_columns, label_column)
-    problems = missing_columns(table, needed)
-    present = [name for name in task.text_columns if name in table.columns]
-    checked = word_problems if task.token_labels else text_problems
-    problems += [problem for name in present for problem in checked(table, name)]
-    if label_column is None:
-        labels: Sequence[Any] = [task.no_label] * len(table.lines)
-    elif label is not None and label_column in table.columns:
-        labels, faults = _read_labels(table, label, task)
-        problems += faults
-    else:
-        return {}, problems
-    kept = [i for i, found in enumerate(labels) if found is not None]
-    if not kept and not problems and not table.problems:
-        what = "no row has a label" if table.lines else "no row has all that it needs"
-        problems.append(Problem(table.file, what, column=label_column))
-    columns: dict[str, Sequence[Any]] = {name: as_cells(table.columns[name]).take(kept) for name in present}
-    if marks is not None and not problems:
-        columns["spans"], faults = spans(table, marks.column, task, kept, marks.units)
-        problems += faults
-    for name in filter(table.columns.__contains__, carried):
-        cells = as_cells(table.columns[name]).take(kept)
-        columns[CARRIED + name] = [None if is_missing(cell) else str(cell) for cell in cells]
-    return {**columns, "label": [labels[i] for i in kept]}, problems
-
-
-def _read_labels(table: Table, label: _LabelColumn, task: Task) -> tuple[Sequence[Any], list[Problem]]:
-    if task.token_labels:
-        return tag_ids(table, task.text_columns[0], label.name, task)
-    if task.multi_label:
-        return label_flags(table, label.name, task, label.separator)
-    return scores(table, label.name) if task.labels is None else class_ids(table, label.name, task)
-
-
-def _label_feature(task: Task) -> Any:
-    if task.token_labels:
-        return List(Value("int64"))
-    if task.multi_label:
-        return List(Value("float32"), length=task.num_labels)
-    return Value("float32" if task.labels is None else "int64")
-
-
-def prepared(columns: Mapping[str, Sequence[Any]], task: Task, first_index: int = 0) -> Dataset:
-    """Columns of texts and ``label`` as the rows of a prepared split, numbered from ``first_index``."""
-    features = Features(
-        {name: List(Value("string")) if task.token_labels else Value("string") for name in task.text_columns}
-        | {"label": _label_feature(task), "index": Value("int64")}
-        | ({"spans": List(List(Value("int64")))} if "spans" in columns else {})
-        | {name: Value("string") for name in columns if name.startswith(CARRIED)}
-    )
-    columns = {**columns, "index": range(first_index, first_index + len(columns["label"]))}
-    arrays = [as_cells(columns[field.name]).arrow(field.type) for field in features.arrow_schema]
-    return as_dataset(pa.Table.from_arrays(arrays, schema=features.arrow_schema))

@@ -49,20 +49,6 @@ def is_missing(value: object) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def incomplete_rows(table: Table, texts: Sequence[str], label: str | None) -> set[int]:
-    """The rows that lack one of the ``texts``, or the label; without a ``label`` column none is looked for. A list of
-    no words is no text, and a list of no labels is a label.
-
-    Example: ``incomplete_rows(Table("a.csv", {"text": ["", "fine"]}, [2, 3]), ["text"], None)`` gives ``{0}``
-    """
-    found = {
-        row for name in texts for row, cell in enumerate(table.columns.get(name, ()))
-        if is_missing(cell) or (isinstance(cell, list | tuple) and not cell)
-    }  # fmt: skip
-    labels = table.columns.get(label, ()) if label is not None else ()
-    return found | {row for row, cell in enumerate(labels) if is_missing(cell)}
-
-
 def is_hidden(value: object) -> bool:
     """No label, or -1, by which the hub hides the labels of a test split."""
     return is_missing(value) or number(value) == -1
