@@ -118,6 +118,33 @@ def test_kinds_of_tables(columns: Any, wanted: dict[str, Any], doubt: tuple[str,
         assert not {"kind", "label_column", "text_columns"} & found.reasons.keys()
 
 
+@pytest.mark.parametrize(
+    ("columns", "label"),
+    [
+        ({"Emotion(s)": lambda k: ("joy", "anger", "joy, anger")[k * 7 % 3] if k else "",
+          "Coder": lambda k: "ab"[k // 2 % 2]}, "Emotion(s)"),
+        ({"intent": lambda k: f"intent_{k % 13}_x", "team": lambda k: "abc"[k % 13 % 3]}, "intent"),
+        ({"Kanal": lambda k: ("Web", "E-Mail", "Post")[k % 3], "Betrag": lambda k: f"{k}.{k % 9 + 1}",
+          "Reklamation?": lambda k: ("WAHR", "FALSCH")[k % 2] if k else ""}, "Reklamation?"),
+        ({"Reviewer": lambda k: "ab"[k % 2], "Similarity (0-5)": lambda k: f"{k % 5}.{k % 10}"}, "Similarity (0-5)"),
+    ],
+)  # fmt: skip
+def test_the_label_of_a_file_as_people_export_them(columns: Any, label: str, tmp_path: Path) -> None:
+    write_table(tmp_path / "rows.csv", rows(comment=text, **columns))
+    assert propose(DataChoice(str(tmp_path / "rows.csv"))).choice.label_column == label
+
+
+def test_a_text_without_spaces_is_longer_than_a_name(tmp_path: Path) -> None:
+    table = rows(
+        商品=lambda k: ("帽子", "時計", "靴")[k % 3],
+        レビュー本文=lambda k: f"配送が早い。{'また購入したい' if k % 2 else 'すぐ壊れました'}。{'あ' * (k % 7)}",
+        評価=lambda k: k % 5 + 1,
+    )  # fmt: skip
+    write_table(tmp_path / "rows.csv", table)
+    found = propose(DataChoice(str(tmp_path / "rows.csv"))).choice
+    assert (found.columns, found.label_column) == (("レビュー本文",), "評価")
+
+
 def test_the_only_table_of_a_folder_and_what_cannot_be_proposed(tmp_path: Path) -> None:
     write_table(tmp_path / "only" / "tickets.csv", rows(ticket=text, intent=lambda k: "ab"[k % 2]))
     found = propose(DataChoice(str(tmp_path / "only")))

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, Features, List, Value
 
-from gradistill.data import Collator, align_labels, compute_metrics, encode, load_splits
+from gradistill.data import Collator, DataChoice, align_labels, compute_metrics, encode, load_splits
+from gradistill.data.proposal import propose
 from gradistill.data.span_metrics import find_spans, span_counts, token_metrics
 from gradistill.errors import DataError, GradistillError
+from small import write_table
 from wordpiece import tokenizer as wordpiece
 
 ROWS = [
@@ -20,6 +23,29 @@ ROWS = [
     {"tokens": ["it", "rains"], "tags": ["O", "O"]},
 ]
 NAMES = ("O", "B-person", "I-person", "B-place", "I-place")
+
+
+@pytest.mark.parametrize("names", [("tokens", "tags"), ("words", "ner")])
+def test_lists_in_csv_are_words_with_their_tags(names: tuple[str, str], tmp_path: Path) -> None:
+    """As pandas writes them. Other lists of a CSV file, such as labels of a row, stay text for who reads them."""
+    words, tags = [["It's", "Rome", ","], ["no", '"place"']], [["O", "B-place", "O"], ["O", "O"]]
+    table = [
+        dict(zip(names, (str([*words[k % 2][:-1], f"{words[k % 2][-1]}{k}"]), str(tags[k % 2])), strict=True))
+        for k in range(20)
+    ]
+    write_table(tmp_path / "train.csv", table)
+    found = propose(DataChoice(str(tmp_path / "train.csv")))
+    assert (found.choice.kind, found.choice.columns, found.choice.label_column) == (
+        "tokens",
+        (names[0],),
+        names[1],
+    )
+    how: Any = {"text_columns": names[:1], "label_column": names[1], "kind": "tokens"}
+    rows = load_splits(tmp_path / "train.csv", splits=("train",), **how).rows["train"]
+    assert rows[names[0]][:2] == [["It's", "Rome", ",0"], ["no", '"place"1']]
+    assert rows["label"][:2] == [[0, 1, 0], [0, 0]]
+    with pytest.raises(DataError, match="where text belongs"):
+        load_splits(tmp_path / "train.csv", splits=("train",), task="sst2", text_columns=names[:1])
 
 
 def test_words_and_tags_are_read_without_options(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from gradistill.data.text_columns import (
     holds_text,
     label_candidates,
     label_dependence,
+    rough_word_count,
     wordless,
 )
 from gradistill.data.token_labels import are_tags, holds_lists
@@ -41,7 +42,10 @@ from gradistill.errors import DataError, GradistillError
 LABEL_WORDS = (
     "category", "categories", "intent", "topic", "topics", "sentiment", "emotion", "emotions", "rating", "stars",
     "grade", "type", "tag", "tags", "kind", "status", "outcome", "verdict", "classification", "severity", "priority",
-    "urgency", "department", "queue", "y",
+    "urgency", "department", "queue", "y", "kategorie", "thema", "stimmung", "bewertung", "absicht", "dringlichkeit",
+    "abteilung", "catégorie", "thème", "étiquette", "avis", "categoría", "categoria", "etiqueta", "sentimiento",
+    "sentimento", "classificação", "etichetta", "カテゴリ", "カテゴリー", "ラベル", "評価", "评价", "类别",
+    "标签", "情感",
 )  # fmt: skip
 """Names that a label often has, though other columns have them too."""
 JUDGEMENTS = {
@@ -53,8 +57,11 @@ UNDECIDED = {"unknown", "unverified", "unsure", "maybe", "mixed", "n/a"}
 """What may stand among them."""
 ORIGINS = {
     "language", "lang", "locale", "channel", "source", "platform", "device", "browser", "version", "country", "region",
-    "city", "gender", "sex", "speaker", "author", "user", "agent", "customer", "reviewer", "reporter", "store",
-    "branch", "year", "month", "weekday", "split", "fold",
+    "city", "gender", "sex", "speaker", "author", "user", "agent", "customer", "reviewer", "reporter", "coder",
+    "annotator", "rater", "labeler", "labeller", "editor", "owner", "assignee", "store", "branch", "year", "month",
+    "weekday", "split", "fold", "kanal", "filiale", "sprache", "quelle", "gerät", "land", "stadt", "kunde", "kundin",
+    "bearbeiter", "autor", "geschlecht", "canal", "langue", "pays", "ville", "auteur", "client", "idioma", "país",
+    "ciudad", "cliente", "lingua", "paese", "città", "cidade",
 }  # fmt: skip
 """Words in the name of a column of where a row is from."""
 SCALES = ("score", "similarity", "rating", "stars", "grade")
@@ -76,6 +83,7 @@ FEW_ROWS, SHARE, SHARE_OF_FEW = 500, 0.1, 0.2
 
 _CODES = "ids or codes"
 _NO_LABEL = ("dates", "links", _CODES, "the same in every row")
+_ENDS = re.compile(r"(\(s\))?[\s?!:.*]*$")
 _NAME_WORDS = re.compile(r"[A-Z]?[^\W\d_A-Z]+|[A-Z]+|\d+")
 
 
@@ -271,7 +279,8 @@ def _proposed_label(choice: DataChoice, table: Table) -> tuple[DataChoice, dict[
 
 
 def _last(name: str) -> str:
-    return name.rpartition(".")[2].casefold()
+    """A column's name as it is compared: the last part of a dotted one, without "(s)" and marks at its end."""
+    return _ENDS.sub("", name.rpartition(".")[2].casefold())
 
 
 def _why_a_label(table: Table, name: str) -> str | None:
@@ -283,7 +292,8 @@ def _why_a_label(table: Table, name: str) -> str | None:
     if any(isinstance(value, list | tuple) for value in present):
         return "lists"
     different = {label_key(value) for value in present}
-    few = 2 <= len(different) <= MOST_CLASSES and len(present) >= REPEATS * len(different)
+    most = MANY_CLASSES if _last(name) in LABEL_WORDS else MOST_CLASSES
+    few = 2 <= len(different) <= most and len(present) >= REPEATS * len(different)
     without_words = wordless(values)
     few_codes = few and without_words == _CODES  # priorities such as P1
     if without_words in _NO_LABEL and not few_codes:
@@ -301,10 +311,11 @@ class _Signs(NamedTuple):
     """Signs that a column which looks like a label is the label, the strongest first."""
 
     called_label: bool
+    no_amount: bool
+    no_origin: bool
     complete: bool
     partly_called: bool
     judges: bool
-    no_origin: bool
     no_codes: bool
     no_numbers: bool
 
@@ -318,12 +329,14 @@ def _label_signs(table: Table, name: str) -> _Signs:
     values = table.columns[name]
     words = [word.casefold() for word in _NAME_WORDS.findall(name.rpartition(".")[2])]
     found = {label_key(value) for value in values if not is_missing(value)}
+    partly_called = not {*words[:1], *words[-1:]}.isdisjoint((*LABEL_WORDS, *LABEL_COLUMNS))
     return _Signs(
         called_label=_last(name) in LABEL_WORDS,
-        complete=not any(map(is_missing, values)),
-        partly_called=not {*words[:1], *words[-1:]}.isdisjoint((*LABEL_WORDS, *LABEL_COLUMNS)),
-        judges=found <= JUDGEMENTS | UNDECIDED and not found <= UNDECIDED,
+        no_amount=partly_called or all(n.is_integer() for n in _numbers(values)),
         no_origin=ORIGINS.isdisjoint(words),
+        complete=not any(map(is_missing, values)),
+        partly_called=partly_called,
+        judges=found <= JUDGEMENTS | UNDECIDED and not found <= UNDECIDED,
         no_codes=wordless(values) != _CODES,
         no_numbers=holds_flags(values) or not _numbers(values),
     )
@@ -401,5 +414,5 @@ def _likely_texts(table: Table, label: str) -> tuple[str, ...]:
 
 
 def _words(values: Sequence[Any]) -> float:
-    lengths = [len(value.split()) for value in values if isinstance(value, str)]
+    lengths = [rough_word_count(value) for value in values if isinstance(value, str)]
     return sum(lengths) / max(len(lengths), 1)

@@ -23,7 +23,11 @@ _ARRAY = re.compile(r"\[\s*-?[\d.]+(?:\s+-?[\d.]+)*\s*\]")
 _FLAGS = re.compile(r"[01](?:\s*[\s,;|]\s*[01])+")
 """A vector of zeros and ones without brackets: "1 0 1"."""
 _SEPARATORS = ("|", ";", ",", "/", "+")
-_TRUTH = {"1": 1.0, "1.0": 1.0, "true": 1.0, "0": 0.0, "0.0": 0.0, "false": 0.0}
+_TRUTH = {
+    **dict.fromkeys(("1", "1.0", "true", "wahr", "vrai", "verdadero", "vero"), 1.0),
+    **dict.fromkeys(("0", "0.0", "false", "falsch", "faux", "falso"), 0.0),
+}
+"""Flags, and how spreadsheets of other languages write them."""
 MERGED = ","
 """What stands between the names of several columns of flags in the name of the one that they become."""
 
@@ -90,7 +94,7 @@ def _columns_of_flags(table: Table, column: str) -> tuple[str, ...]:
 
 def _refuse_unread(table: Table, column: str) -> None:
     for line, value in zip(table.lines, table.columns.get(column, ()), strict=False):
-        kind = "a mapping" if isinstance(_literal(value), Mapping) else None
+        kind = "a mapping" if isinstance(literal(value), Mapping) else None
         kind = f"of the type {value}" if isinstance(value, pa.DataType) else kind
         if kind:
             raise DataError(
@@ -125,14 +129,17 @@ def _parts(value: Any, *, bare: bool) -> Any:
         return None
     if bare:
         return tuple(int(digit) for digit in re.findall(r"[01]", value))
-    found = _literal(value)
+    found = literal(value)
     if isinstance(found, list | tuple):
         return tuple(found)
     return tuple(sorted(found, key=str)) if isinstance(found, set | frozenset) else value
 
 
-def _literal(value: Any) -> Any:
-    """The list or mapping that a text is; anything else as it is. "(spam)" and "{spam}" are words in brackets."""
+def literal(value: Any) -> Any:
+    """The list or mapping that a text is; anything else as it is. "(spam)" and "{spam}" are words in brackets.
+
+    Example: ``literal("['a', 'b']")``
+    """
     if not isinstance(value, str):
         return value
     text = value.strip()

@@ -17,6 +17,7 @@ from gradistill.data.data_source import Source, is_path, path_text, tables_of
 from gradistill.data.file_readers import LISTED, ending_of, not_a_file, read_file, stem_of
 from gradistill.data.table import Table
 from gradistill.data.tasks import TASKS, Task
+from gradistill.data.token_labels import with_word_lists
 from gradistill.errors import DataError, Problem, nearest
 
 _HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?::([\w.+-]+))?")
@@ -57,6 +58,11 @@ def read_source(source: Source, wanted: Wanted, task: Task | None) -> tuple[dict
     """
     if not (wanted.splits or wanted.optional):
         raise DataError("No split is named.", expected="at least one, such as 'train'")
+    tables, problems = _read(source, wanted, task)
+    return {split: with_word_lists(table) for split, table in tables.items()}, problems
+
+
+def _read(source: Source, wanted: Wanted, task: Task | None) -> tuple[dict[str, Table], list[Problem]]:
     found = _opened(source, wanted)
     if isinstance(found, _Shelf):
         return _taken(found, wanted, task)

@@ -58,7 +58,10 @@ _REMEDY = (
 )
 MANY_INCOMPLETE = 0.1
 """A larger share of rows without a text or a label is warned of, where they are left out."""
-_AFFIRMATIVE = (("0", "1"), ("no", "yes"), ("false", "true"), ("negative", "positive"), ("neg", "pos"))
+_AFFIRMATIVE = (
+    ("0", "1"), ("no", "yes"), ("false", "true"), ("negative", "positive"), ("neg", "pos"), ("falsch", "wahr"),
+    ("nein", "ja"), ("faux", "vrai"), ("non", "oui"), ("no", "sí"), ("falso", "verdadero"),
+)  # fmt: skip
 """Names of two classes, of which the second is what people ask for."""
 
 

@@ -44,7 +44,10 @@ FEW_WITH_ONE_LABEL = "few values, and one label for each"
 
 _CODE = re.compile(r"(?=.*\d)[!-~]+|[0-9a-f]{8,}", re.IGNORECASE)
 _LINK = re.compile(r"(?:[a-z][a-z0-9+.-]{1,9}://|www\.)\S+|[^\s@]+@[^\s@]+\.[^\s@]+", re.IGNORECASE)
-_FLAGS = frozenset({"true", "false", "yes", "no", "y", "n", "t", "f", "0", "1"})
+_FLAGS = frozenset({
+    "true", "false", "yes", "no", "y", "n", "t", "f", "0", "1", "wahr", "falsch", "ja", "nein", "vrai", "faux", "oui",
+    "non", "verdadero", "falso", "sí", "si", "vero",
+})  # fmt: skip
 _DATE_WORDS = frozenset({
     "january", "february", "march", "april", "may", "june", "july", "august", "september", "october",
     "november", "december", "jan", "feb", "mar", "apr", "jun", "jul", "aug", "sep", "sept", "oct", "nov", "dec",
@@ -171,6 +174,14 @@ def wordless(values: Sequence[Any]) -> str | None:
         if _mostly(sample, fits):
             return reason
     return None
+
+
+def rough_word_count(text: str) -> int:
+    """The words of a text, as white space separates them; of scripts without it, the characters.
+
+    Example: ``rough_word_count("靴が 小さい")``
+    """
+    return len(text.split()) + (0 if text.isascii() else len(_UNSPACED.findall(text)))
 
 
 def _filled(values: Iterable[Any]) -> Iterator[str]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from gradistill.data.label_names import Outputs
+from gradistill.data.several_labels import literal
 from gradistill.data.span_metrics import OUTSIDE
 from gradistill.data.table import Table
 from gradistill.data.tasks import Task
@@ -24,6 +26,32 @@ def holds_lists(values: Iterable[object]) -> bool:
     """Whether a column holds lists, of words or of their tags; cells may be missing, others must be lists."""
     there = [value for value in values if not is_missing(value)]
     return bool(there) and all(isinstance(value, list | tuple) for value in there)
+
+
+def with_word_lists(table: Table) -> Table:
+    """The table of a CSV file with lists in place of their text, where it holds words with a BIO2 tag each: columns of
+    lists, one of them of tags, as pandas writes them.
+
+    Example: ``with_word_lists(Table("a.csv", {"a": ["['in', 'Rome']"], "b": ["['O', 'B-x']"]}, [2], typed=False))``
+    """
+    if table.typed:
+        return table
+    found = {name: cells for name, texts in table.columns.items() if (cells := _lists(texts)) is not None}
+    tags = [cells for cells in found.values() if all(map(are_tags, cells))]
+    of_words = [cells for cells in found.values() if not all(map(are_tags, cells))]
+    if not any(_as_long(a, b) for a in of_words for b in tags):
+        return table
+    return replace(table, columns={**table.columns, **found})
+
+
+def _lists(texts: Sequence[Any]) -> list[Any] | None:
+    """The lists of text that the cells of a column are, as far as they are there; None for another column."""
+    first = next((text for text in texts if not is_missing(text)), None)
+    if not isinstance(first, str) or not first.strip().startswith("["):
+        return None
+    cells = [None if is_missing(text) else literal(text) for text in texts]
+    of_text = all(cell is None or isinstance(cell, list) for cell in cells) and _first(cells, str) is not None
+    return cells if of_text else None
 
 
 def find_words(table: Table, named: Sequence[str] | None = None) -> str | None:

@@ -35,7 +35,9 @@ def number(value: object) -> float | None:
 def all_numbers(values: Sequence[Any]) -> bool:
     """Whether a CSV column holds numbers throughout. One such cell alone may well be a text: "1987"."""
     count = 0
-    for value in filter(str.strip, values):
+    for value in values:
+        if is_missing(value):
+            continue
         count += 1
         if (found := number(value)) is None or not math.isfinite(found):
             return False
