@@ -12,3 +12,11 @@ def package_versions(*packages: str) -> dict[str, str]:
 
 
 _installed = cache(version)  # it is read from disk, and a run asks for the same ones ten times
+
+
+def installing(extra: str) -> str:
+    """How to install an extra, from a package index and in a clone.
+
+    Example: ``installing("export")``
+    """
+    return f"pip install 'gradistill[{extra}]' (in a clone of gradistill: pip install '.[{extra}]')"

@@ -13,14 +13,16 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from gradistill.commands.audit import audit
+from gradistill.commands.data_warnings import unknown_token_warnings
 from gradistill.commands.distill import distill
 from gradistill.commands.finetune import finetune
 from gradistill.commands.store_signals import store_signals
-from gradistill.data import DataChoice
+from gradistill.data import DataChoice, load_splits
 from gradistill.data.overlap import normalised, overlap
 from gradistill.errors import DataError, RecipeError
 from gradistill.recipe import load_recipe
-from small import GOOD, audit_parts, logged, write_table
+from small import GOOD, WORDS, audit_parts, logged, write_table
+from wordpiece import tokenizer
 
 FEW = audit_parts(examples=2)
 UNFLIPPED = "flips and kept labels are left out"
@@ -180,6 +182,27 @@ def frauds(folder: Path) -> Path:
         ]
         write_table(folder / f"{split}.csv", rows)
     return folder
+
+
+@pytest.mark.parametrize("kind", ["text", "pair", "words"])
+def test_texts_that_the_tokenizer_does_not_know_are_warned_of(kind: str) -> None:
+    def warnings(word: str) -> list[str]:
+        columns: dict[str, Any] = {"text": f"the film {word}", "label": "fine"}
+        if kind == "pair":
+            columns = {"a": f"the film {word} one", "b": "the film was one", "label": "fine"}
+        if kind == "words":
+            columns = {"tokens": ["the", "film", word], "tags": ["O", "B-x", "O"]}
+        rows = [columns, {**columns, **({} if kind == "words" else {"label": "dull"})}]
+        how: Any = {} if kind == "words" else {"text_columns": [*columns][:-1]}
+        return [
+            *unknown_token_warnings(load_splits({"train": rows}, splits=("train",), **how), tokenizer(WORDS))
+        ]
+
+    assert warnings("was") == []
+    (found,) = warnings("配送")
+    share = {"text": "50%", "pair": "22%", "words": "50%"}[kind]
+    assert f"does not know {share} of the tokens" in found
+    assert "'the film 配送" in found
 
 
 def test_f1_is_of_the_rarer_class_and_named_everywhere(small: Any, tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ def test_distillation_and_stores_take_the_length_of_the_teacher(late: Any, tmp_p
     assert metrics["texts"]["max_length"] == 20
     assert f"max_length 20, as set; the teacher was trained with {LONG}" in printed
     cut = "validation: 40 of 40 texts are cut at 20 tokens (the longest has 41)"
-    assert f"{cut}; --windows mean reads them whole" in printed
+    assert f"{cut}; --windows mean (in a project windows: mean) reads them whole" in printed
 
 
 def stopped_and_gone_on_with(late: tuple[str, DataChoice], folder: Path, recipe: Recipe) -> None:

@@ -50,6 +50,11 @@ def of_table(folder: Path, columns: dict[str, list], **options: object) -> str:
             "row 4: quotation marks do not match (unexpected end of data)",
         ),
         ("sentence,sentence,label\nx,y,1\n", "row 1: the header names a column twice: 'sentence'"),
+        ("sentence,,,label\nx,,,1\n", "row 1: the header names a column twice: ''"),
+        (
+            "sentence,label,,\nx,1,,\ny,0,,9\n",
+            "row 3: a cell at the right of column 'label', where the header has no",
+        ),
         (
             "sentense,label\nx,1\n",
             "column 'sentence': the column is missing; did you mean 'sentense'? Known: label",

@@ -233,7 +233,9 @@ def test_without_the_packages_the_extra_is_named(
     small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(ModelError, match=r"(?s)needs onnxscript, which is.*pip install gradistill\[export\]"):
+    with pytest.raises(
+        ModelError, match=r"(?s)needs onnxscript, which is.*pip install 'gradistill\[export\]'"
+    ):
         gradistill.export_model(str(small.teachers["two"]), tmp_path / "out")
 
 

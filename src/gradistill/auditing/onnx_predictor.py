@@ -26,6 +26,7 @@ from gradistill.data.text_reader import encoded_copies
 from gradistill.errors import ModelError, first_line
 from gradistill.models.facts import has_several_labels, thresholds_in
 from gradistill.models.loading import load_config, load_tokenizer, names_in
+from gradistill.package_versions import installing
 
 MODEL, QUANTIZED = "model.onnx", "model_quantized.onnx"
 GRAPHS = "onnx"
@@ -178,7 +179,7 @@ def onnx_session(file: Path, threads: int | None = None) -> Any:
         raise ModelError(
             f"{file} is an ONNX model, and onnxruntime is not installed",
             expected="the package onnxruntime",
-            remedy="pip install gradistill[onnx]",
+            remedy=installing("onnx"),
         ) from error
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads or torch.get_num_threads()

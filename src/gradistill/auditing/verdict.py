@@ -99,7 +99,11 @@ def judged(audit: Mapping[str, Any], limits: Mapping[str, float]) -> dict[str, A
     students = [{**s, "assessment": _of_student(s, limits, asked)} for s in audit.get("students") or []]
     checks = _data_checks(audit)
     outcome = worst([*checks, *(student["assessment"] for student in students)])
-    assessment = {"outcome": outcome, "checks": checks, "notes": _small_classes(students)}
+    assessment = {
+        "outcome": outcome,
+        "checks": checks,
+        "notes": [*_chosen_by(audit), *_small_classes(students)],
+    }
     return {**audit, "assessment": assessment, "students": students}
 
 
@@ -302,6 +306,17 @@ def _signed(value: float) -> str:
 
 def _number(value: float | int | None) -> str:
     return "none" if value is None else f"{value:z.2f}" if value % 1 else f"{value:.0f}"
+
+
+def _chosen_by(audit: Mapping[str, Any]) -> list[str]:
+    """That models may have been chosen by the audited rows: training keeps the best epoch on the validation split."""
+    of_training = any(isinstance(s, Mapping) and s.get("recipe") for s in audit.get("students") or [])
+    if not of_training or (audit.get("data") or {}).get("split") != "validation":
+        return []
+    return [
+        "training chose the best epoch on the validation split: figures on it flatter its models a little, "
+        "those of a test split do not"
+    ]
 
 
 def _small_classes(students: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -17,6 +17,7 @@ from typing import Any
 from gradistill.bench.process_pool import Command, Ended, run_bar
 from gradistill.errors import RecipeError, nearest
 from gradistill.io import digest, read_object, write_whole
+from gradistill.package_versions import installing
 
 logger = logging.getLogger(__name__)
 
@@ -233,6 +234,6 @@ def _submitit() -> Any:
         raise RecipeError(
             "--launcher slurm needs submitit, which is not installed.",
             expected="the extra slurm",
-            remedy="pip install 'gradistill[slurm]'",
+            remedy=installing("slurm"),
         ) from error
     return submitit

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from datasets import Dataset
 from torch import nn
+from transformers import PreTrainedTokenizerBase
 
 from gradistill.auditing import predict_logits
 from gradistill.commands.run_folder import record_of
@@ -31,6 +33,8 @@ logger = logging.getLogger(__name__)
 OF_DATA = {"of_data": True}
 """``extra`` of a line about rows that were read."""
 
+LOOKED_AT, MANY_UNKNOWN = 1000, 0.02
+"""Rows whose tokens are looked at, and the share of unknown ones from which a model reads too little."""
 ROWS = 500
 """Enough to see whether a teacher knows its task; its whole evaluation follows at the end."""
 
@@ -118,6 +122,38 @@ def log_splits(splits: Splits) -> None:
             log_overlap(line)
         else:
             logger.info(line, extra=OF_DATA)
+
+
+def warned(splits: Splits, warnings: Iterable[str]) -> Splits:
+    """The splits of a run with these warnings, which are logged."""
+    new = [*warnings]
+    for warning in new:
+        logger.warning(warning)
+    return replace(splits, warnings=(*splits.warnings, *new))
+
+
+def unknown_token_warnings(splits: Splits, tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
+    """Where the model cannot read a part of the training texts: its tokenizer has no token for their words. The first
+    ``LOOKED_AT`` rows are looked at.
+
+    Example: ``[*unknown_token_warnings(splits, tokenizer)]``
+    """
+    rows, task = splits.rows["train"], splits.task
+    rows = rows.select(range(min(len(rows), LOOKED_AT)))
+    texts = [rows[name][:] for name in task.text_columns]
+    if task.token_labels:
+        texts = [[" ".join(words) for words in column] for column in texts]
+    ids = tokenizer(list(chain.from_iterable(texts)), add_special_tokens=False)["input_ids"]
+    unknown = sum(row.count(tokenizer.unk_token_id) for row in ids)
+    share = unknown / max(sum(map(len, ids)), 1)
+    if share > MANY_UNKNOWN:
+        example = next(
+            text for text, row in zip(chain(*texts), ids, strict=True) if tokenizer.unk_token_id in row
+        )
+        yield (
+            f"the tokenizer does not know {share:.0%} of the tokens of the training texts, such as of "
+            f"{example[:60]!r}: the model reads {tokenizer.unk_token} in their place. Take one for this language"
+        )
 
 
 def log_overlap(line: str) -> None:

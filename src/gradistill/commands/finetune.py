@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from transformers import set_seed
 
-from gradistill.commands.data_warnings import log_splits, with_positive
+from gradistill.commands.data_warnings import log_splits, unknown_token_warnings, warned, with_positive
 from gradistill.commands.model_pair import ModelPair
 from gradistill.commands.prepared_run import TEST
 from gradistill.commands.run_folder import check_run
@@ -83,6 +83,7 @@ def finetune(
     tokenizer = load_tokenizer(model)
     splits = with_positive(read_splits(choice, optional=TEST), choice.positive)
     log_splits(splits)
+    splits = warned(splits, unknown_token_warnings(splits, tokenizer))
     set_seed(recipe.training.seed)
     head = Head(splits.task.labels, splits.task.multi_label, splits.task.token_labels)
     loaded, _ = load_classifier(model, head=head, new_head=True)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
@@ -12,6 +11,8 @@ from gradistill.commands.data_warnings import (
     log_splits,
     refuse_other_kind_of_model,
     refuse_words,
+    unknown_token_warnings,
+    warned,
     with_positive,
 )
 from gradistill.commands.model_pair import ModelPair
@@ -101,6 +102,7 @@ def prepared_run(
     layers = reader.probe.layers, student.probe.layers
     splits = warned(splits, pair_warnings(reader.model, student.model, layers=layers))
     splits = warned(splits, view_warnings(recipe, len(names)))
+    splits = warned(splits, unknown_token_warnings(splits, tokenizer))
     return task_run_of(splits.task)(
         recipe=recipe,
         models=models,
@@ -151,14 +153,6 @@ def refuse_gold_scores(recipe: Recipe, splits: Splits, rows: str) -> None:
             remedy=f"--set objectives.{gold[0]}.target=log_odds --set objectives.{gold[0]}.view=all, "
             "or --settings default",
         )
-
-
-def warned(splits: Splits, warnings: Iterable[str]) -> Splits:
-    """The splits of a run with these warnings, which are logged."""
-    new = [*warnings]
-    for warning in new:
-        logger.warning(warning)
-    return replace(splits, warnings=(*splits.warnings, *new))
 
 
 def view_warnings(recipe: Recipe, labels: int) -> Iterator[str]:

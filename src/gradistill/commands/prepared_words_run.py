@@ -16,6 +16,8 @@ from gradistill.commands.data_warnings import (
     log_splits,
     refuse_other_kind_of_model,
     refuse_words,
+    unknown_token_warnings,
+    warned,
     with_positive,
 )
 from gradistill.commands.file_source import FileSource
@@ -31,7 +33,6 @@ from gradistill.commands.prepared_run import (
     set_embedding_rank,
     unlabelled_rows,
     view_warnings,
-    warned,
 )
 from gradistill.commands.signal_stores import StoreChoice
 from gradistill.commands.student_budget import on_budget_apart, refuse_budget_apart, refuse_more_layers
@@ -155,6 +156,7 @@ def prepared_words_run(
     recipe = on_budget_apart(recipe, Head(splits.task.labels, splits.task.multi_label))
     set_seed(recipe.training.seed)
     student, tokenizer = _student(recipe.student, splits)
+    splits = warned(splits, unknown_token_warnings(splits, tokenizer))
     usual = source.max_length if isinstance(source, LiveSource) else None
     recipe = recipe.with_length(apart_length(recipe.training.max_length, student, usual))
     return WordsRun(

@@ -125,7 +125,8 @@ class TaskRun(Run):
             return encoded
         encoded = encode(rows, self.tokenizer, self.task, max_length=self.max_length, words=words)
         if encoded.truncated or encoded.words_unread:
-            hint = "; --windows mean reads them whole" if encoded.truncated and self._may_have_windows else ""
+            longer = encoded.truncated and self._may_have_windows
+            hint = "; --windows mean (in a project windows: mean) reads them whole" if longer else ""
             logger.info(f"{split}: {encoded.cut}{hint}", extra=OF_DATA)
         return encoded
 

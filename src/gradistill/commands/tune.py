@@ -32,6 +32,7 @@ from gradistill.data.data_source import Source, is_path, path_text
 from gradistill.errors import DataError, GradistillError, ModelError, RecipeError, nearest
 from gradistill.io import digest, discard, draft_of, path_of, write_whole
 from gradistill.models.model_source import ModelSource, model_name
+from gradistill.package_versions import installing
 from gradistill.printing import log_filter
 from gradistill.recipe import Recipe
 from gradistill.store.fingerprint import of_model
@@ -158,7 +159,7 @@ def _optuna() -> Any:
         raise RecipeError(
             "gradistill tune needs Optuna, which is not installed.",
             expected="the extra tune",
-            remedy="pip install 'gradistill[tune]'",
+            remedy=installing("tune"),
         ) from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna

@@ -117,7 +117,7 @@ def records_table(file: str, found: Iterable[Record], problems: list[Problem], d
     first, names = next(found, (0, None))
     if names is None:
         return Table(file, problems=tuple(problems) or (Problem(file, "the file is empty"),))
-    header = [name.strip() for name in names]
+    header, width = _named([name.strip() for name in names]), len(names)
     if twice := duplicates(header):
         what = f"the header names a column twice: {twice}"
         return Table(file, problems=(Problem(file, what, first),))
@@ -125,13 +125,15 @@ def records_table(file: str, found: Iterable[Record], problems: list[Problem], d
 
     def as_wide() -> Iterator[list[str]]:
         for line, record in found:
-            if len(record) == len(header):
+            if len(record) == width and not any(map(str.strip, record[len(header) :])):
                 lines.append(line)
-                yield record
+                yield record[: len(header)]
                 continue
             what = (
-                f"{len(record)} fields where the header has {len(header)}; quote a text that holds a "
+                f"{len(record)} fields where the header has {width}; quote a text that holds a "
                 f"{_NAMES[dialect.delimiter]}"
+                if len(record) != width
+                else f"a cell at the right of column {header[-1]!r}, where the header has no name"
             )
             problems.append(Problem(file, what, line))
 
@@ -139,6 +141,12 @@ def records_table(file: str, found: Iterable[Record], problems: list[Problem], d
     columns = joined(chain([dict.fromkeys(header, ())], pieces))
     problems += no_rows(file, lines, problems)
     return Table(file, columns, numbers(lines), tuple(problems), typed=False)
+
+
+def _named(header: list[str]) -> list[str]:
+    """The header without the empty columns at its right, which spreadsheets write too; a single one may hold data."""
+    count = max((place for place, name in enumerate(header, 1) if name), default=0)
+    return header[:count] if count and len(header) - count > 1 else header
 
 
 class QuotingError(ValueError):

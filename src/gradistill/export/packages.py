@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from gradistill.errors import ModelError
+from gradistill.package_versions import installing
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 
@@ -16,7 +17,7 @@ def check_packages() -> None:
         raise ModelError(
             f"an export needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed",
             expected=f"the packages {', '.join(PACKAGES)}",
-            remedy="pip install gradistill[export]",
+            remedy=installing("export"),
         )
 
 

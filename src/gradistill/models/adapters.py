@@ -22,6 +22,7 @@ from gradistill.errors import ModelError
 from gradistill.io import checksum_of
 from gradistill.models.facts import has_several_labels
 from gradistill.models.head import Head, names_in, some
+from gradistill.package_versions import installing
 
 ADAPTER = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -80,7 +81,7 @@ class Adapter:
             raise ModelError(
                 f"{folder} is an adapter ({kind}), and peft, which reads it, is not installed",
                 expected="the package peft",
-                remedy="pip install 'gradistill[peft]'",
+                remedy=installing("peft"),
             )
         if _learns_prompts(kind):
             raise _unmergeable(folder, kind)

