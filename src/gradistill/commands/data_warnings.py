@@ -152,7 +152,8 @@ def unknown_token_warnings(splits: Splits, tokenizer: PreTrainedTokenizerBase) -
         )
         yield (
             f"the tokenizer does not know {share:.0%} of the tokens of the training texts, such as of "
-            f"{example[:60]!r}: the model reads {tokenizer.unk_token} in their place. Take one for this language"
+            f"{example[:60]!r}: the model reads {tokenizer.unk_token} in their place. Take a model that "
+            "knows this language, or these characters"
         )
 
 
