@@ -74,7 +74,7 @@ def test_without_onnxruntime_the_remedy_is_named(
     onnx: tuple[Any, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(ModelError, match=r"pip install gradistill\[onnx\]"):
+    with pytest.raises(ModelError, match=r"pip install 'gradistill\[onnx\]'"):
         OnnxPredictor.load(onnx[1])
 
 
