@@ -376,7 +376,13 @@ def test_the_commands_of_a_terminal(
     assert exit_code(monkeypatch, ("run",)) == 2
     assert "To do: gradistill init my_rows.csv" in capsys.readouterr().err
     assert exit_code(monkeypatch, ("init", "rows.csv", "--model", "owner/name")) == 0
-    assert capsys.readouterr().out.endswith("then: gradistill run\n")
+    assert capsys.readouterr().out.endswith("yaml. Read it, change what does not fit, then: gradistill run\n")
+    table = [{"comment": row["text"], "queue": row["label"]} for row in texts("two", 40)]
+    write_table(tmp_path / "more.csv", table)
+    assert exit_code(monkeypatch, ("init", "more.csv", "--force", "--model", "owner/name")) == 0
+    assert "written to gradistill.yaml. Not certain: label_column. Read it" in capsys.readouterr().out
+    assert exit_code(monkeypatch, ("init", "rows.csv", "--force", "--model", "owner/name")) == 0
+    capsys.readouterr()
     assert "source: rows.csv" in (tmp_path / "gradistill.yaml").read_text()
     assert exit_code(monkeypatch, ("init", "rows.csv")) == 2
     assert "give --force" in capsys.readouterr().err

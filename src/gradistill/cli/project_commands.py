@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,9 +42,23 @@ def init(
     from gradistill.commands.init import init as initiated
 
     file = initiated(data.choice(), output, model=model, force=force)
-    write(file.read_text(encoding="utf-8").rstrip("\n"), fold=False)
+    text = file.read_text(encoding="utf-8").rstrip("\n")
+    write(text, fold=False)
     name = "" if str(file) == PROJECT_FILE else f" {shlex.quote(str(file))}"
-    write(f"\nwritten to {file}. Read it, change what does not fit, then: gradistill run{name}")
+    doubtful = _doubtful(text)
+    doubts = f" Not certain: {', '.join(doubtful)}." if doubtful else ""
+    write(f"\nwritten to {file}.{doubts} Read it, change what does not fit, then: gradistill run{name}")
+
+
+def _doubtful(text: str) -> list[str]:
+    """The keys of a project file whose comment, above or behind them, has a doubt."""
+    found, doubt = [], False
+    for line in text.splitlines():
+        doubt = doubt or "# not certain: " in line
+        if key := re.match(r"\s*(\w+):", line):
+            found += [key[1]] if doubt else []
+            doubt = False
+    return found
 
 
 def run(
