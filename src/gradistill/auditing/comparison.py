@@ -134,14 +134,9 @@ def paired_p(differences: np.ndarray, *, flips: int = FLIPS, seed: int = 0) -> f
     moved = differences[np.abs(differences) > EQUAL]  # flipping a zero changes nothing
     if not len(moved):
         return 1.0
-    generator = np.random.default_rng(seed)
-    seen, reached, left = abs(moved.sum()), 0, flips
-    while left:
-        count = min(left, max(1, (1 << 20) // len(moved)))
-        signs = generator.integers(0, 2, (count, len(moved)), dtype=np.int8) * 2 - 1
-        reached += int((np.abs(signs @ moved) >= seen * (1 - 1e-12)).sum())
-        left -= count
-    return (reached + 1) / (flips + 1)
+    return _share_as_far(
+        abs(moved.sum()), lambda swaps: np.abs((swaps * 2 - 1) @ moved), len(moved), flips, seed
+    )
 
 
 def swapped_p(
@@ -158,19 +153,29 @@ def swapped_p(
     Example: ``swapped_p(ratio, [sums, counts], [their_sums, their_counts])``
     """
 
-    def distance(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> np.ndarray:
-        return np.abs(statistic(*a) - statistic(*b))
+    def distances(swaps: np.ndarray) -> np.ndarray:
+        pairs = [(a, b, swaps == 1) for a, b in zip(ours, theirs, strict=True)]
+        sides = [
+            [np.where(swap, b, a) for a, b, swap in pairs],
+            [np.where(swap, a, b) for a, b, swap in pairs],
+        ]
+        return np.abs(statistic(*sides[0]) - statistic(*sides[1]))
 
-    seen = float(distance([column[None] for column in ours], [column[None] for column in theirs])[0])
-    if seen <= EQUAL:
-        return 1.0
-    generator, reached, left, rows = np.random.default_rng(seed), 0, flips, len(ours[0])
+    rows = len(ours[0])
+    seen = float(distances(np.zeros((1, rows), np.int8))[0])
+    return 1.0 if seen <= EQUAL else _share_as_far(seen, distances, rows, flips, seed)
+
+
+def _share_as_far(
+    seen: float, distances: Callable[[np.ndarray], np.ndarray], rows: int, flips: int, seed: int
+) -> float:
+    """The share of random swaps (draw, row), each 0 or 1, whose distance is at least the one that was ``seen``, which
+    counts among them."""
+    generator, reached, left = np.random.default_rng(seed), 0, flips
     while left:
         count = min(left, max(1, DRAWS_AT_ONCE // rows))
-        swap = generator.integers(0, 2, (count, rows), dtype=np.int8).astype(bool)
-        pairs = [*zip(ours, theirs, strict=True)]
-        apart = distance([np.where(swap, b, a) for a, b in pairs], [np.where(swap, a, b) for a, b in pairs])
-        reached += int((apart >= seen * (1 - 1e-12)).sum())
+        swaps = generator.integers(0, 2, (count, rows), dtype=np.int8)
+        reached += int((distances(swaps) >= seen * (1 - 1e-12)).sum())
         left -= count
     return (reached + 1) / (flips + 1)
 
