@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,26 +38,13 @@ def init(
 ) -> None:
     """Look at your file and propose columns, teacher, student and settings in gradistill.yaml."""
     log.set_up()
-    from gradistill.commands.init import init as initiated
+    from gradistill.commands.init import drafted
 
-    file = initiated(data.choice(), output, model=model, force=force)
-    text = file.read_text(encoding="utf-8").rstrip("\n")
-    write(text, fold=False)
+    file, found = drafted(data.choice(), output, model=model, force=force)
+    write(file.read_text(encoding="utf-8").rstrip("\n"), fold=False)
     name = "" if str(file) == PROJECT_FILE else f" {shlex.quote(str(file))}"
-    doubtful = _doubtful(text)
-    doubts = f" Not certain: {', '.join(doubtful)}." if doubtful else ""
+    doubts = f" Not certain: {', '.join(found.doubts)}." if found.doubts else ""
     write(f"\nwritten to {file}.{doubts} Read it, change what does not fit, then: gradistill run{name}")
-
-
-def _doubtful(text: str) -> list[str]:
-    """The keys of a project file whose comment, above or behind them, has a doubt."""
-    found, doubt = [], False
-    for line in text.splitlines():
-        doubt = doubt or "# not certain: " in line
-        if key := re.match(r"\s*(\w+):", line):
-            found += [key[1]] if doubt else []
-            doubt = False
-    return found
 
 
 def run(

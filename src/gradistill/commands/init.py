@@ -57,7 +57,16 @@ def init(
 
     Example: ``gradistill.run(gradistill.init("tickets.csv"))``
     """
-    output = path_of(output)
+    return drafted(data, path_of(output), model=model, force=force)[0]
+
+
+def drafted(
+    data: DataChoice | Source, output: Path, *, model: str | None = None, force: bool = False
+) -> tuple[Path, Proposal]:
+    """As ``init``, with the proposal that the file holds.
+
+    Example: ``drafted("tickets.csv", Path("gradistill.yaml"))[1].doubts``
+    """
     given = DataChoice.of(data)
     for source in filter(
         lambda source: source is not None and not is_path(source), (given.source, given.unlabelled)
@@ -77,7 +86,7 @@ def init(
         raise RecipeError(
             f"{output} cannot be written: {system_reason(error)}", remedy="choose another --output"
         ) from error
-    return output
+    return output, found
 
 
 def _refuse_taken(output: Path, force: bool) -> None:

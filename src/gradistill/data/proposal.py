@@ -81,6 +81,8 @@ MANY_CLASSES, WORDS = 500, 6
 FEW_ROWS, SHARE, SHARE_OF_FEW = 500, 0.1, 0.2
 """Of fewer rows a larger share is taken for validation."""
 
+DOUBT = "not certain: "
+"""In front of a reason that is a doubt."""
 _CODES = "ids or codes"
 _NO_LABEL = ("dates", "links", _CODES, "the same in every row")
 _ENDS = re.compile(r"(\(s\))?[\s?!:.*]*$")
@@ -98,6 +100,11 @@ class Proposal:
     choice: DataChoice
     reasons: Mapping[str, str]
     splits: Splits
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """The fields of ``choice`` that are not certain."""
+        return tuple(name for name, reason in self.reasons.items() if reason.startswith(DOUBT))
 
     @property
     def tags_words(self) -> bool:
@@ -137,7 +144,7 @@ def propose(given: DataChoice) -> Proposal:
         choice = replace(choice, skip_incomplete=True)
         rows = count + sum(map(len, splits.rows.values()))
         reasons["skip_incomplete"] = (
-            f"{'not certain: ' if count > MANY_INCOMPLETE * rows else ''}{count:,} of {rows:,} rows lack a text or a "
+            f"{DOUBT * (count > MANY_INCOMPLETE * rows)}{count:,} of {rows:,} rows lack a text or a "
             "label; without this line they are refused"
         )
     if choice.positive is None and splits.task.positive_label is not None:
@@ -205,7 +212,7 @@ def _tagged_words(choice: DataChoice, table: Table) -> tuple[DataChoice, dict[st
     reasons = {}
     if found is None and choice.kind in (None, "tokens"):
         found = _likely_tags(table, choice)
-        reasons = {"label_column": "not certain: no column is called like one, but its lists hold BIO2 tags"}
+        reasons = {"label_column": f"{DOUBT}no column is called like one, but its lists hold BIO2 tags"}
     if found is None:
         return None
     words, tags = found
@@ -254,14 +261,14 @@ def _proposed_label(choice: DataChoice, table: Table) -> tuple[DataChoice, dict[
     if called:
         order = sorted(called, key=lambda name: ("." in name, LABEL_COLUMNS.index(_last(name))))
         others = ", ".join(map(shown, order[1:]))
-        reason = {"label_column": f"not certain: {others} may be the label too"} if others else {}
+        reason = {"label_column": f"{DOUBT}{others} may be the label too"} if others else {}
         return replace(choice, label_column=order[0]), reason
     likely = {name: why for name in table.columns if name not in texts and (why := _why_a_label(table, name))}
     flags = [name for name in likely if holds_flags(table.columns[name])]
     rest = [name for name in likely if name not in flags]
     signs = {name: _label_signs(table, name) for name in likely}
     if len(flags) >= FLAG_COLUMNS and not any(signs[name].is_a_labels for name in rest):
-        reason = "not certain: no column is called like a label, and each of these holds 0 or 1"
+        reason = f"{DOUBT}no column is called like a label, and each of these holds 0 or 1"
         also = f"; the label could also be {', '.join(map(shown, rest))}" if rest else ""
         return replace(choice, label_columns=tuple(flags)), {"label_columns": reason + also}
     if not likely:
@@ -274,7 +281,7 @@ def _proposed_label(choice: DataChoice, table: Table) -> tuple[DataChoice, dict[
     best = max(names, key=lambda name: (signs[name], names.index(name)))
     others = ", ".join(shown(name) for name in names if name != best)
     also = f"; it could also be {others}" if others else ""
-    reason = f"not certain: no column is called like a label, and this one has {likely[best]}{also}"
+    reason = f"{DOUBT}no column is called like a label, and this one has {likely[best]}{also}"
     return replace(choice, label_column=best), {"label_column": reason}
 
 
@@ -359,16 +366,16 @@ def _kind(table: Table, label: str) -> tuple[Any, str]:
     different = sorted(set(values))
     span = f"{len(different)} whole numbers from {different[0]:g} to {different[-1]:g}"
     if len(different) > MOST_CLASSES:
-        return "scores", f"not certain: {span}; classes where they only name something"
+        return "scores", f"{DOUBT}{span}; classes where they only name something"
     if different == list(range(len(different))) and _last(label) not in SCALES:
         return "classes", ""  # how classes are numbered
     if len(different) > 2 and _last(label) in SCALES:
         return (
             "scores",
-            f"not certain: {span} in a column of this name; classes where their order means nothing",
+            f"{DOUBT}{span} in a column of this name; classes where their order means nothing",
         )
     if len(different) > 2:
-        return "classes", f"not certain: {span}; scores where their order and distance count"
+        return "classes", f"{DOUBT}{span}; scores where their order and distance count"
     return "classes", ""
 
 
@@ -390,7 +397,7 @@ def _with_texts(choice: DataChoice, table: Table) -> tuple[DataChoice, dict[str,
         if not found:
             raise
         what = doubt.summary.partition("\n")[0].removeprefix(f"{table.file}: ").removeprefix(f"{table.file} ")
-        reason = f"not certain: {what.removesuffix(' No texts are:')}"
+        reason = f"{DOUBT}{what.removesuffix(' No texts are:')}"
     return replace(choice, text_columns=found), left_out | ({"text_columns": reason} if reason else {})
 
 
