@@ -160,23 +160,3 @@ def test_it_is_typed_without_a_value() -> None:
     assert DataChoice("folder", skip_incomplete=True).options() == ["--data", "folder", "--skip-incomplete"]
     with pytest.raises(RecipeError, match="skip_incomplete"):
         DataChoice("folder", skip_incomplete="yes")  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("pair", "rare", "positive"),
-    [(("0", "1"), "0", "1"), (("no", "YES"), "no", "YES"), (("False", "True"), "False", "True"),
-     (("negative", "positive"), "negative", "positive"), (("ham", "spam"), "spam", "spam"),
-     (("ham", "spam"), "ham", "ham")],
-)  # fmt: skip
-def test_f1_is_of_the_affirmative_class_or_else_the_rarer(
-    pair: tuple[str, str], rare: str, positive: str
-) -> None:
-    labels = [*[name for name in pair if name != rare] * 3, rare]
-    table = [{"text": f"text {k} of words", "label": label} for k, label in enumerate(labels)]
-    assert load_splits({"train": table}, splits=("train",)).task.positive_label == positive
-
-
-def test_empty_columns_at_the_right_of_a_spreadsheet_are_none(tmp_path: Path) -> None:
-    (tmp_path / "train.csv").write_text("text;label;;\na b;x;;\nc d;y;;\n")
-    found = load_splits(tmp_path / "train.csv", splits=("train",))
-    assert (found.rows["train"]["text"][:], found.left_out) == (["a b", "c d"], {})

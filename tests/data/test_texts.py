@@ -27,6 +27,13 @@ def table(file: Path, rows: list[dict[str, object]]) -> Path:
     return file
 
 
+def test_a_file_without_rows_has_one_problem(tmp_path: Path) -> None:
+    (tmp_path / "more.csv").write_text("sentence\n")
+    with pytest.raises(DataError, match="1 problem:") as refused:
+        read_unlabelled(tmp_path / "more.csv", get_task("sst2"), skip_incomplete=True)
+    assert [problem.what for problem in refused.value.problems] == ["there are no rows"]
+
+
 def test_rows_of_a_task_come_without_labels(tmp_path: Path) -> None:
     file = table(
         tmp_path / "more.csv",

@@ -14,7 +14,15 @@ import pyarrow as pa
 
 from gradistill.data.table import Table
 from gradistill.data.tasks import Task, label_key
-from gradistill.data.validation import UNKNOWN_LABEL, is_hidden, is_missing, known_list, number, shown
+from gradistill.data.validation import (
+    TRUTH_VALUES,
+    UNKNOWN_LABEL,
+    is_hidden,
+    is_missing,
+    known_list,
+    number,
+    shown,
+)
 from gradistill.errors import DataError, Problem
 
 _OPENING = {"[": "]", "(": ")", "{": "}"}
@@ -23,11 +31,9 @@ _ARRAY = re.compile(r"\[\s*-?[\d.]+(?:\s+-?[\d.]+)*\s*\]")
 _FLAGS = re.compile(r"[01](?:\s*[\s,;|]\s*[01])+")
 """A vector of zeros and ones without brackets: "1 0 1"."""
 _SEPARATORS = ("|", ";", ",", "/", "+")
-_TRUTH = {
-    **dict.fromkeys(("1", "1.0", "true", "wahr", "vrai", "verdadero", "vero"), 1.0),
-    **dict.fromkeys(("0", "0.0", "false", "falsch", "faux", "falso"), 0.0),
+_TRUTH = {"0.0": 0.0, "1.0": 1.0} | {
+    word: float(place) for pair in TRUTH_VALUES for place, word in enumerate(pair)
 }
-"""Flags, and how spreadsheets of other languages write them."""
 MERGED = ","
 """What stands between the names of several columns of flags in the name of the one that they become."""
 

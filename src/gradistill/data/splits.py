@@ -44,6 +44,8 @@ from gradistill.data.text_columns import (
 )
 from gradistill.data.token_labels import find_tags, find_words
 from gradistill.data.validation import (
+    NO_AND_YES,
+    TRUTH_VALUES,
     UNKNOWN_LABEL,
     is_hidden,
     is_missing,
@@ -58,10 +60,7 @@ _REMEDY = (
 )
 MANY_INCOMPLETE = 0.1
 """A larger share of rows without a text or a label is warned of, where they are left out."""
-_AFFIRMATIVE = (
-    ("0", "1"), ("no", "yes"), ("false", "true"), ("negative", "positive"), ("neg", "pos"), ("falsch", "wahr"),
-    ("nein", "ja"), ("faux", "vrai"), ("non", "oui"), ("no", "sí"), ("falso", "verdadero"),
-)  # fmt: skip
+_AFFIRMATIVE = (*TRUTH_VALUES, *NO_AND_YES, ("negative", "positive"), ("neg", "pos"))
 """Names of two classes, of which the second is what people ask for."""
 
 
@@ -151,14 +150,17 @@ def read_splits(
     if label in task.text_columns:
         raise DataError(f"The column {label!r} is named both as the label and as a text.", remedy=_REMEDY)
     labels = {k: None if k in bare else LabelColumn(label, choice.label_separator) for k in tables}
-    lacking = {k: incomplete_rows(t, task.text_columns, labels[k]) for k, t in tables.items()}
-    kept = {k: whole[k].without(rows if choice.skip_incomplete else ()) for k, rows in lacking.items()}
+
+    def lacking(split: str) -> set[int]:
+        return incomplete_rows(tables[split], task.text_columns, labels[split])
+
+    kept = {k: whole[k].without(lacking(k) if choice.skip_incomplete else ()) for k in tables}
     checked = {k: checked_columns(t, task, labels[k], marks, carried) for k, t in kept.items()}
     for split, (_, faults) in checked.items():
         unsure = given is None and split != head and bool(first.problems)
         problems += [fault for fault in faults if not (unsure and fault.what.startswith(UNKNOWN_LABEL))]
     if problems:
-        raise _refused(choice, problems, incomplete=any(lacking.values()))
+        raise _refused(choice, problems, incomplete=any(map(lacking, tables)))
     rows = {split: prepared(columns, task) for split, (columns, _) in checked.items()}
     if given is None and task.positive_label is not None:
         task = replace(task, positive=_positive(task, rows[head]))

@@ -7,12 +7,12 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice, pairwise
+from itertools import chain, islice, pairwise
 from typing import Any
 
 from gradistill.data.file_readers import Table
 from gradistill.data.tasks import label_key
-from gradistill.data.validation import all_numbers, is_missing, number, shown
+from gradistill.data.validation import NO_AND_YES, TRUTH_VALUES, all_numbers, is_missing, number, shown
 from gradistill.data.word_scores import UNSPACED
 from gradistill.errors import DataError
 
@@ -44,10 +44,7 @@ FEW_WITH_ONE_LABEL = "few values, and one label for each"
 
 _CODE = re.compile(r"(?=.*\d)[!-~]+|[0-9a-f]{8,}", re.IGNORECASE)
 _LINK = re.compile(r"(?:[a-z][a-z0-9+.-]{1,9}://|www\.)\S+|[^\s@]+@[^\s@]+\.[^\s@]+", re.IGNORECASE)
-_FLAGS = frozenset({
-    "true", "false", "yes", "no", "y", "n", "t", "f", "0", "1", "wahr", "falsch", "ja", "nein", "vrai", "faux", "oui",
-    "non", "verdadero", "falso", "sí", "si", "vero",
-})  # fmt: skip
+_FLAGS = frozenset(chain.from_iterable((*TRUTH_VALUES, *NO_AND_YES)))
 _DATE_WORDS = frozenset({
     "january", "february", "march", "april", "may", "june", "july", "august", "september", "october",
     "november", "december", "jan", "feb", "mar", "apr", "jun", "jul", "aug", "sep", "sept", "oct", "nov", "dec",

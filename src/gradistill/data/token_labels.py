@@ -37,9 +37,8 @@ def with_word_lists(table: Table) -> Table:
     if table.typed:
         return table
     found = {name: cells for name, texts in table.columns.items() if (cells := _lists(texts)) is not None}
-    tags = [cells for cells in found.values() if all(map(are_tags, cells))]
-    of_words = [cells for cells in found.values() if not all(map(are_tags, cells))]
-    if not any(_as_long(a, b) for a in of_words for b in tags):
+    tags = {name for name, cells in found.items() if all(map(are_tags, cells))}
+    if not any(_as_long(found[words], found[own]) for words in found.keys() - tags for own in tags):
         return table
     return replace(table, columns={**table.columns, **found})
 

@@ -63,11 +63,12 @@ def read_unlabelled(
     incomplete = incomplete_rows(table, task.text_columns, None) if skip_incomplete else ()
     table = table.without(incomplete)
     problems += table.problems
+    if incomplete and not table.lines:
+        problems.append(Problem(name, "no row has a text"))
     if table.columns:
         problems += missing_columns(table, task.text_columns)
         present = [name for name in task.text_columns if name in table.columns]
         problems += [problem for name in present for problem in text_problems(table, name)]
-        problems += [] if table.lines else [Problem(name, "no row has a text")]
     _refuse(name, problems)
     rows = _rows({name: list(table.columns[name]) for name in task.text_columns}, task, first_index)
     return Unlabelled(rows, _words_changed(whole, task), len(incomplete))

@@ -17,6 +17,20 @@ from gradistill.errors import Problem, nearest
 _NUMBER = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|nan|inf(inity)?)", re.ASCII | re.IGNORECASE)
 _LARGEST = float(np.finfo(np.float32).max)
 UNKNOWN_LABEL = "unknown label"
+TRUTH_VALUES = (
+    ("0", "1"), ("false", "true"), ("falsch", "wahr"), ("faux", "vrai"), ("falso", "verdadero"), ("falso", "vero"),
+)  # fmt: skip
+"""What flags are written as, the second one for yes; spreadsheets of other languages have words of their own."""
+NO_AND_YES = (
+    ("no", "yes"),
+    ("n", "y"),
+    ("f", "t"),
+    ("nein", "ja"),
+    ("non", "oui"),
+    ("no", "sí"),
+    ("no", "si"),
+)
+"""What people write for no and for yes."""
 _HIDDEN = "missing label (-1 marks a label that is kept secret)"
 
 
