@@ -111,15 +111,13 @@ def bootstrap_mean(
     """Mean of one value per example and its percentile interval (Efron & Tibshirani 1993, section 13.3).
 
     The interval is in the unit of ``values`` and the same for the same seed. No example gives NaN, one example no
-    interval. The bootstrap sees only what the sample holds: where all values are equal to c it gives no interval.
+    interval. The bootstrap sees only what the sample holds: where all resamples have the mean c it gives no interval.
     Within ``bounds`` a and b there still is one: by Wilson no more than the share u = z² / (n + z²) of all examples
     differs from c, so their mean lies between c − u (c − a) and c + u (b − c). ``GradistillError`` for NaN or
     infinite values.
     """
     found = bootstrap_statistic(_mean, values, level=level, resamples=resamples, seed=seed)
-    if bounds is None or found.n < 2 or np.ptp(values.astype(np.float64)) > EQUAL:
-        return found
-    return _within(found, bounds, level)
+    return found if bounds is None or isfinite(found.low) else _within(found, bounds, level)
 
 
 def bootstrap_share(
