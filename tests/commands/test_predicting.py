@@ -189,6 +189,26 @@ def test_the_delimiter_and_quotes_of_a_file_stay(small: Any, tmp_path: Path) -> 
     assert (tmp_path / "out.rows.tsv").read_bytes().splitlines()[1].startswith(b'"fine" film\t3\t')
 
 
+@pytest.mark.parametrize("name", ["rows.csv", "rows.tsv", "rows.csv.gz"])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+def test_a_byte_order_mark_and_ends_of_lines_stay(
+    small: Any, tmp_path: Path, name: str, mark: bytes, end: bytes
+) -> None:
+    between = b"\t" if name.endswith(".tsv") else b";"
+    data = mark + end.join([between.join([b"text", b"n"]), between.join(["schön".encode(), b"3"]), b""])
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    out = tmp_path / f"out.{name.removesuffix('.gz')}"
+    predict(str(small.teachers["two"]), tmp_path / name, out, text_columns="text")
+    written = out.read_bytes()
+    assert written.startswith(mark + b"text" + between)
+    assert written.count(b"\xef\xbb\xbf") == (1 if mark else 0)
+    assert written.endswith(end)
+    lines = written.split(end)
+    assert (len(lines), lines[1].startswith("schön".encode() + between)) == (3, True)
+    assert not any(byte in line for line in lines for byte in (b"\r", b"\n"))
+
+
 def test_texts_that_are_cut_or_blank_are_marked_and_counted(small: Any, tmp_path: Path) -> None:
     rows = [{"text": "a film"}, {"text": "the film was very very very fine ."}, {"text": "\u200b"}]
     lines: list[str] = []
@@ -209,6 +229,39 @@ def test_texts_that_are_cut_or_blank_are_marked_and_counted(small: Any, tmp_path
     )
     with pytest.raises(RecipeError, match="leaves no room"):
         predict(str(small.teachers["two"]), tmp_path / "a.jsonl", tmp_path / "c.jsonl", max_length=2)
+
+
+@pytest.mark.parametrize("kind", ["two", "three", "score"])
+@pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])
+def test_rows_without_a_text_keep_their_place_and_have_no_prediction(
+    small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, ending: str
+) -> None:
+    texts = ["a fine film", "", "a poor film", "  ", "fine", "a film"]
+    rows = [{"text": text, "other": "poor"} for text in texts]
+    if ending != ".csv":
+        rows[1]["text"] = None  # pyright: ignore
+    columns = ["text"] if kind == "two" else ["text", "other"]
+    monkeypatch.setattr("gradistill.commands.predict.CHUNK_ROWS", 2)  # the second chunk and others
+    out, lines = tmp_path / f"out{ending}", list[str]()
+    with logged(lines):
+        found = predict(
+            str(small.teachers[kind]), write(tmp_path / f"a{ending}", rows), out, text_columns=columns
+        )
+    assert found["incomplete"] == 2
+    assert "2 of 6 rows lack a text and have no prediction; the first is row" in "\n".join(lines)
+    written = read(out)
+    added = [name for name in written[0] if name not in ("text", "other")]
+    assert added[-1] == "text_cut"
+    for row, text in zip(written, texts, strict=True):
+        empty = [row[name] in (None, "") for name in added]
+        assert all(empty) if not text.strip() else not any(empty)
+    full = [row for row in rows if row["text"] and row["text"].strip()]
+    predict(str(small.teachers[kind]), write(tmp_path / f"b{ending}", full), tmp_path / f"full{ending}",
+            text_columns=columns)  # fmt: skip
+    there = [row for row, text in zip(written, texts, strict=True) if text.strip()]
+    for row, alone in zip(there, read(tmp_path / f"full{ending}"), strict=True):
+        for name in added:
+            assert row[name] == alone[name] or float(row[name]) == pytest.approx(float(alone[name]), abs=1e-6)
 
 
 def refused(small: Any, data: Path, output: Path, **options: Any) -> str:
@@ -235,9 +288,10 @@ def test_what_is_refused(small: Any, tmp_path: Path) -> None:
     assert "1 text a row, and the model was trained on 2" in refused(
         small, good, out, kind="three", text_columns=["text"]
     )
-    assert "row 3, column 'text': the text is empty" in refused(
-        small, write(tmp_path / "blank.csv", [{"text": "a film", "n": "1"}, {"text": " ", "n": "2"}]), out
-    )
+    assert "no row has a text (text)" in refused(
+        small, write(tmp_path / "blank.csv", [{"text": "", "n": "1"}, {"text": " ", "n": "2"}]), out,
+        text_columns="text",
+    )  # fmt: skip
     out.write_text("mine")
     assert "exists" in refused(small, good, out)
     assert out.read_text() == "mine"
@@ -288,13 +342,15 @@ def test_lines_of_a_pipe_become_json_lines(
     assert "2 rows in" in err
     code, out, _ = piped(b"a film\ta fine one\n", "-", "--quiet", kind="three")
     assert (out[0]["text"], out[0]["other"]) == ("a film", "a fine one")
-    for given, message in (
-        (b"a\n\nb\n", "stdin, row 2, column 'text': the text is empty"),
-        (b"a\n\xff", "row 2: not UTF-8"),
-    ):
+    for given, message in ((b"a\n\xff", "row 2: not UTF-8"),):
         code, _, err = piped(given, "-")
         assert code == 2
         assert message in err
+    code, out, err = piped(b"a\n\nb\n", "-")  # as many lines as came
+    assert code == 0
+    assert [row["text"] for row in out] == ["a", "", "b"]
+    assert [row["predicted_label"] is None for row in out] == [False, True, False]
+    assert "1 of 3 rows lack a text and have no prediction; the first is row 2" in err
     code, _, _ = piped(b"a film\n", tmp_path / "lines.parquet")
     assert code == 0
     assert read(tmp_path / "lines.parquet")[0]["text"] == "a film"
@@ -327,7 +383,7 @@ def test_killed_at_any_moment_it_goes_on_and_writes_the_same_bytes(
                 predict(model, data, output)
             finally:
                 os._exit(0)
-        time.sleep(chance.uniform(0, 1) * took)
+        time.sleep(chance.uniform(0, max(1, kills / KILLS)) * took)  # a busy machine may have become slower
         os.kill(process, signal.SIGKILL)
         os.waitpid(process, 0)
         assert not output.exists() or output.read_bytes() == whole  # never a part of it

@@ -26,7 +26,7 @@ from gradistill.data.span_metrics import token_metrics
 from gradistill.errors import DataError, ModelError, RecipeError
 from gradistill.models.loading import load_classifier
 from gradistill.recipe import load_recipe
-from small import BAD, GOOD
+from small import BAD, GOOD, logged
 
 NAMES = ("O", "B-bad", "I-bad", "B-good", "I-good")
 
@@ -247,6 +247,28 @@ def test_predictions_are_tags_and_spans(runs: Path, tmp_path: Path) -> None:
     assert first["predicted_tags"][span["start"]][2:] == span["kind"]
 
 
+def test_rows_without_words_keep_their_place_and_have_no_tags(runs: Path, tmp_path: Path) -> None:
+    words = [["the", "film"], [], ["fine", "."], None, ["a"]]
+    file, output, lines = tmp_path / "words.jsonl", tmp_path / "out.jsonl", list[str]()
+    file.write_text("".join(json.dumps({"tokens": row}) + "\n" for row in words))
+    with logged(lines):
+        found = predict(str(runs / "teacher"), file, output, text_columns="tokens")
+    assert (found["rows"], found["incomplete"]) == (5, 2)
+    assert "2 of 5 rows lack words and have no prediction; the first is row 2" in "\n".join(lines)
+    written = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+    assert [row["tokens"] for row in written] == words
+    predictor = load_predictor(str(runs / "teacher"))
+    assert [row["predicted_tags"] for row in written if row["tokens"]] == predictor(  # pyright: ignore
+        [row for row in words if row]
+    )
+    assert all(
+        row["predicted_tags"] is row["predicted_spans"] is None for row in written if not row["tokens"]
+    )
+    file.write_text('{"tokens": []}\n{"tokens": null}\n')
+    with pytest.raises(DataError, match="no column of lists of words"):
+        predict(str(runs / "teacher"), file, tmp_path / "none.jsonl", text_columns="tokens")
+
+
 def test_words_that_are_not_read_have_no_tag(runs: Path) -> None:
     predictor = load_predictor(str(runs / "teacher"), max_length=5)
     assert isinstance(predictor, TokenPredictor)
@@ -277,12 +299,13 @@ def test_faults_are_named_wherever_a_file_has_only_bad_lines(
     for lines, fault in (
         (["{", "{", good, good], r"rows.jsonl, row 1: .*\n.*row 2: "),
         ([good, good, "{", "{"], r"rows.jsonl, row 3: .*\n.*row 4: "),
-        ([good, good, other, other], r"row 3.*: the words are missing"),
         (["{", "{"], r"row 1: .*\n.*row 2: "),
     ):
         file.write_text("\n".join(lines))
         with pytest.raises(DataError, match=fault):
             predict(str(runs / "teacher"), file, tmp_path / "out.jsonl")
+    file.write_text("\n".join([good, good, other, other]))  # a chunk whose rows all lack words
+    assert predict(str(runs / "teacher"), file, tmp_path / "out.jsonl")["incomplete"] == 2
 
 
 def test_rows_that_are_cut_and_words_that_are_not_read_are_counted(runs: Path, tmp_path: Path) -> None:

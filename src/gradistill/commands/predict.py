@@ -13,6 +13,7 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool
 
 from gradistill.auditing.predictor import OnProgress
 from gradistill.commands.identity import of_onnx
@@ -28,9 +29,11 @@ from gradistill.data.row_texts import (
     CheckedRows,
     check_rows,
     choose_text_columns,
+    complete_rows,
     first_rows,
     sound_parts,
     texts_of,
+    without_prediction,
 )
 from gradistill.errors import DataError, RecipeError
 from gradistill.io import checksum_of, path_of
@@ -62,7 +65,8 @@ def predict(
 
     The new columns are ``predicted_label`` (of several labels a row ``predicted_labels``, a JSON list as text),
     ``probability_<label>`` for each label (in a regression ``predicted_score`` instead of both), and ``text_cut``,
-    which is true where the model did not read all of a text. Rows stream through memory a chunk
+    which is true where the model did not read all of a text. A row without a text keeps its place, with these empty.
+    Rows stream through memory a chunk
     at a time. A process that is killed loses one chunk at most: the same call goes on, and ends with the same
     bytes (docs/predict.md). A token classifier reads lists of words (JSONL, Parquet) and writes JSON lines with
     ``predicted_tags`` and ``predicted_spans``; stopped, it starts anew (docs/tokens.md).
@@ -141,23 +145,30 @@ class _Job:
 
 @dataclass
 class _Counts:
-    """What is counted on the way: rows, those computed now, and texts that were cut or have no token of their own."""
+    """What is counted on the way: rows, those computed now, those without a text, and texts that were cut or have no
+    token of their own."""
 
     rows: int = 0
     computed: int = 0
     cut: int = 0
     longest: int = 0
     blank: list[int] = field(default_factory=list)
+    incomplete: list[int] = field(default_factory=list)
 
-    def add(self, found: Predicted, lines: Sequence[int], *, computed: bool) -> None:
-        self.rows += len(found.values)
+    def add(
+        self, found: Predicted, chunk: Chunk, complete: Bool[np.ndarray, " row"], *, computed: bool
+    ) -> None:
+        lines = chunk.table.lines
+        self.rows += len(lines)
         self.computed += len(found.values) if computed else 0
         self.cut += int(found.cut.sum())
         self.longest = max(self.longest, found.longest)
         self.blank += [lines[k] for k in np.flatnonzero(found.blank).tolist()]
+        self.incomplete += [lines[k] for k in np.flatnonzero(~complete).tolist()]
 
     def as_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows, "computed": self.computed, "cut": self.cut}
+        incomplete = {"incomplete": len(self.incomplete)} if self.incomplete else {}
+        return {"rows": self.rows, "computed": self.computed, "cut": self.cut, **incomplete}
 
     def warn(self, predictor: TextPredictor) -> None:
         max_length = predictor.max_length
@@ -168,6 +179,8 @@ class _Counts:
             logger.warning(
                 f"{Cut(max_length, self.cut, self.rows, self.longest)}; the column {CUT} marks them"
             )
+        if self.incomplete:
+            logger.warning(without_prediction(self.incomplete, self.rows, "a text"))
         if self.blank:
             logger.warning(
                 f"{len(self.blank)} texts have no token but special ones, so their predictions follow from no text; "
@@ -193,9 +206,10 @@ def _streamed(job: _Job, predictor: TextPredictor) -> _Counts:
     counts = _Counts()
     with _progress(job) as advance:
         for chunk in job.chunks():
-            found = predictor.predicted(texts_of(chunk, job.text_columns), advance)
-            counts.add(found, chunk.table.lines, computed=True)
-            write_lines(json_lines(chunk, _added(found, predictor)))
+            complete = complete_rows(chunk, job.text_columns)
+            found = _predicted(chunk, complete, job, predictor, advance)
+            counts.add(found, chunk, complete, computed=True)
+            write_lines(json_lines(chunk, _added(found, complete, predictor)))
     return counts
 
 
@@ -209,20 +223,21 @@ def _written(job: _Job, predictor: TextPredictor, target: Path, overwrite: bool)
         _refuse_present(target, overwrite=overwrite)  # another process may have finished meanwhile
         work.begin()
         counts = _Counts()
-        shown = _added(predictor.predicted([]), predictor)
+        shown = _no_rows(predictor)
         with (
             closing(writer_of(work.draft, job.stream, job.columns, shown)) as writer,
             _progress(job) as advance,
         ):
             for number, chunk in enumerate(job.chunks()):
+                complete = complete_rows(chunk, job.text_columns)
                 kept = work.get(number, len(chunk))
-                found = kept or predictor.predicted(texts_of(chunk, job.text_columns), advance)
+                found = kept or _predicted(chunk, complete, job, predictor, advance)
                 if kept is None:
                     work.put(number, found)
                 else:
                     advance(len(chunk))
-                counts.add(found, chunk.table.lines, computed=kept is None)
-                writer.write(chunk, _added(found, predictor))
+                counts.add(found, chunk, complete, computed=kept is None)
+                writer.write(chunk, _added(found, complete, predictor))
         work.finish()
     return counts
 
@@ -235,8 +250,39 @@ def _progress(job: _Job) -> Iterator[OnProgress]:
         yield lambda done: progress.advance(bar, done)
 
 
-def _added(found: Predicted, predictor: TextPredictor) -> dict[str, np.ndarray]:
-    """The columns that are written behind those of the input."""
+def _predicted(
+    chunk: Chunk, complete: Bool[np.ndarray, " row"], job: _Job, predictor: TextPredictor, advance: OnProgress
+) -> Predicted:
+    """The predictions of a chunk's rows; NaN for those that are not complete."""
+    found = predictor.predicted(texts_of(chunk, job.text_columns), advance)
+    if complete.all():
+        return found
+    advance(int((~complete).sum()))
+    rows, width = len(complete), found.values.shape[1]
+    whole = Predicted(
+        np.full((rows, width), np.nan, np.float32), np.zeros(rows, bool), np.zeros(rows, bool), found.longest
+    )
+    for name in ("values", "cut", "blank"):
+        getattr(whole, name)[complete] = getattr(found, name)
+    return whole
+
+
+def _no_rows(predictor: TextPredictor) -> dict[str, np.ndarray]:
+    """The columns that will be written, without rows."""
+    return _added(predictor.predicted([]), np.ones(0, bool), predictor)
+
+
+def _added(
+    found: Predicted, complete: Bool[np.ndarray, " row"], predictor: TextPredictor
+) -> dict[str, np.ndarray]:
+    """The columns that are written behind those of the input, masked where a row is not complete."""
+    columns = _columns(found, predictor)
+    if complete.all():
+        return columns
+    return {name: np.ma.masked_array(values, ~complete) for name, values in columns.items()}
+
+
+def _columns(found: Predicted, predictor: TextPredictor) -> dict[str, np.ndarray]:
     labels = predictor.labels
     cut = found.cut if predictor.windows is None else np.zeros_like(found.cut)
     if labels is None:
@@ -324,4 +370,4 @@ def _refuse_present(target: Path, *, overwrite: bool) -> None:
 
 
 def _refuse_taken(job: _Job, predictor: TextPredictor) -> None:
-    refuse_taken_names(job.stream.path, job.columns.types, _added(predictor.predicted([]), predictor))
+    refuse_taken_names(job.stream.path, job.columns.types, _no_rows(predictor))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from datasets import Dataset
 
 from gradistill.auditing.token_predictions import predict_tokens
@@ -18,9 +19,10 @@ from gradistill.commands.token_examination import word_tags
 from gradistill.data import Collator, Task, encode
 from gradistill.data.row_output import refuse_taken_names
 from gradistill.data.row_stream import CHUNK_ROWS, Chunk, RowStream
+from gradistill.data.row_texts import complete_rows, faults, texts_of, without_prediction
 from gradistill.data.span_metrics import find_spans
 from gradistill.data.tasks import inferred_task
-from gradistill.data.token_labels import WORD_COLUMNS, find_words, word_problems, words_fault
+from gradistill.data.token_labels import WORD_COLUMNS, find_words, words_fault
 from gradistill.errors import DataError, Problem, RecipeError
 from gradistill.io import draft_beside, sync_folder
 from gradistill.printing import progress_bars, write_lines
@@ -139,19 +141,26 @@ def predict_words(
     column = _checked_column(stream, named, predictor)
     logger.info(f"words: {column}")
     rows = cut = unread = 0
+    incomplete: list[int] = []
     with _lines_to(output) as write, progress_bars(error=True) as progress:
         bar = progress.add_task("predictions", total=None)
         for chunk in stream.chunks(CHUNK_ROWS):
+            incomplete += [
+                chunk.table.lines[k] for k in np.flatnonzero(~complete_rows(chunk, (column,))).tolist()
+            ]
             lines, lost = _predicted_lines(chunk, column, predictor)
             rows, cut, unread = rows + len(lines), cut + sum(map(bool, lost)), unread + sum(lost)
             write("".join(lines).encode("utf-8", "backslashreplace"))
             progress.advance(bar, len(lines))
+    if incomplete:
+        logger.warning(without_prediction(incomplete, rows, "words"))
     if unread:
         logger.warning(
             f"no token stands for {unread} words (cut off at {predictor.max_length} tokens, or of invisible "
             "characters); their tag is null"
         )
-    return {"rows": rows, "computed": rows, "cut": cut, "unread_words": unread}
+    lacking = {"incomplete": len(incomplete)} if incomplete else {}
+    return {"rows": rows, "computed": rows, "cut": cut, "unread_words": unread, **lacking}
 
 
 @contextmanager
@@ -174,8 +183,8 @@ def _checked_column(stream: RowStream, named: tuple[str, ...] | None, predictor:
     """The column of words; every row is looked at. Raises DataError with all faults."""
     column, problems = None, list[Problem]()
     for chunk in stream.chunks(CHUNK_ROWS):
-        problems += chunk.table.problems
         if not chunk.table.columns:  # none of its lines can be read
+            problems += chunk.table.problems
             continue
         if column is None:
             column = find_words(chunk.table, named or predictor.text_columns) or find_words(chunk.table)
@@ -187,7 +196,7 @@ def _checked_column(stream: RowStream, named: tuple[str, ...] | None, predictor:
                     remedy="name it with --text-columns (text_columns= in Python)",
                 )
             refuse_taken_names(stream.path, chunk.table.columns, (TAGS, SPANS))
-        problems += word_problems(chunk.table, column)
+        problems += faults(chunk, (column,), words_fault)
     if problems or column is None:
         raise DataError(
             f"{stream.path} has rows that cannot be used:", problems=problems, remedy="correct them"
@@ -196,13 +205,14 @@ def _checked_column(stream: RowStream, named: tuple[str, ...] | None, predictor:
 
 
 def _predicted_lines(chunk: Chunk, column: str, predictor: TokenPredictor) -> tuple[list[str], list[int]]:
-    """A line for each row, and how many of its words no token stands for."""
-    words = chunk.table.columns[column]
-    tags = predictor(words)
-    unread = [sum(tag is None for tag in row) for row in tags]
-    rows: Iterator[Any] = zip(chunk.rows(), words, tags, strict=True)
-    lines = [
-        json.dumps({**row, TAGS: found, SPANS: spans_of(own, found)}, ensure_ascii=False, default=str) + "\n"
-        for row, own, found in rows
-    ]
+    """A line for each row, and how many of its words no token stands for. Without words there are no tags (null)."""
+    complete = complete_rows(chunk, (column,))
+    words = [own for (own,) in texts_of(chunk, (column,))]
+    tagged = [(tags, spans_of(own, tags)) for own, tags in zip(words, predictor(words), strict=True)]
+    found: Iterator[Any] = iter(tagged)
+    lines, unread = [], []
+    for row, whole in zip(chunk.rows(), complete, strict=True):
+        tags, spans = next(found) if whole else (None, None)
+        lines.append(json.dumps({**row, TAGS: tags, SPANS: spans}, ensure_ascii=False, default=str) + "\n")
+        unread.append(sum(tag is None for tag in tags or ()))
     return lines, unread

@@ -50,10 +50,13 @@ def read_tsv(file: str, text: str) -> Table:
 
 @dataclass(frozen=True)
 class Dialect:
-    """How the fields of a record are separated, and whether quotation marks may enclose them."""
+    """How the fields of a record are separated, and whether quotation marks may enclose them; how lines end, and
+    whether the file begins with a byte order mark, without which Excel does not read it as UTF-8."""
 
     delimiter: str
     quotes: bool = True
+    line_end: str = "\n"
+    byte_order_mark: bool = False
 
 
 def csv_dialect(opened: Opened) -> Dialect:

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gradistill.data.delimited import Dialect
 from gradistill.data.row_stream import Chunk, RowStream
 from gradistill.errors import DataError
 
@@ -29,7 +30,7 @@ _TYPES = {
 """Of a column in Parquet, by what it holds: ``np.int64`` stands for whole numbers that float64 would round."""
 
 Added = Mapping[str, np.ndarray]
-"""Columns to write behind those of a chunk: text (object), float32 or bool."""
+"""Columns to write behind those of a chunk: text (object), float32 or bool. Masked values are written as missing."""
 
 
 @runtime_checkable
@@ -80,21 +81,21 @@ def writer_of(file: Path, stream: RowStream, columns: Columns, added: Added) -> 
     if ending == ".jsonl":
         return JsonLinesWriter(file)
     same = stream.dialect if stream.format == ending else None
-    delimiter = same.delimiter if same else {".csv": ",", ".tsv": "\t"}[ending]
-    names = [*columns.types, *added]
-    return DelimitedWriter(file, names, delimiter, quotes=same.quotes if same else True)
+    dialect = same or Dialect({".csv": ",", ".tsv": "\t"}[ending])
+    return DelimitedWriter(file, [*columns.types, *added], dialect)
 
 
 class DelimitedWriter:
-    """CSV or TSV in UTF-8, lines ended by ``\\n``; cells are quoted where they must be, and never without ``quotes``.
+    """CSV or TSV in UTF-8; cells are quoted where they must be, and never in a dialect without quotes.
 
     A missing value is an empty cell. Objects and lists are JSON.
     """
 
-    def __init__(self, file: Path, names: Sequence[str], delimiter: str, *, quotes: bool) -> None:
-        self._names, self._delimiter = names, delimiter
-        self._special = re.compile(f'["\\r\\n{delimiter}]') if quotes else re.compile("(?!)")
-        self._stream = file.open("w", encoding="utf-8", newline="")
+    def __init__(self, file: Path, names: Sequence[str], dialect: Dialect) -> None:
+        self._names, self._dialect = names, dialect
+        self._special = re.compile(f'["\\r\\n{dialect.delimiter}]' if dialect.quotes else "(?!)")
+        encoding = "utf-8-sig" if dialect.byte_order_mark else "utf-8"
+        self._stream = file.open("w", encoding=encoding, newline="")
         self._line(names)
 
     def write(self, chunk: Chunk, added: Added) -> None:
@@ -105,7 +106,7 @@ class DelimitedWriter:
 
     def _line(self, cells: Sequence[str]) -> None:
         quoted = ('"' + c.replace('"', '""') + '"' if self._special.search(c) else c for c in cells)
-        self._stream.write(self._delimiter.join(quoted) + "\n")
+        self._stream.write(self._dialect.delimiter.join(quoted) + self._dialect.line_end)
 
     def close(self) -> None:
         self._stream.close()
@@ -191,11 +192,18 @@ def _array(cells: Sequence[Any], kind: pa.DataType) -> pa.Array:
 
 
 def _listed(added: Added) -> dict[str, list[Any]]:
-    """Values as Python's; float32 as the shortest number that reads as the same float32."""
-    return {
-        name: [float(str(value)) for value in values] if values.dtype.kind == "f" else values.tolist()
-        for name, values in added.items()
-    }
+    """Values as Python's, None for masked ones; float32 as the shortest number that reads as the same float32."""
+
+    def cells(values: np.ndarray) -> list[Any]:
+        if values.dtype.kind != "f":
+            return values.tolist()
+        masks = np.ma.getmaskarray(values)
+        return [
+            None if masked else float(str(value))
+            for value, masked in zip(np.ma.getdata(values), masks, strict=True)
+        ]
+
+    return {name: cells(values) for name, values in added.items()}
 
 
 def _cell(value: Any) -> str:

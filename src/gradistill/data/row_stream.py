@@ -33,6 +33,7 @@ from gradistill.data.file_readers import (
     NO_GZIP,
     UnreadableError,
     ending_of,
+    line_end_and_mark,
     no_gzip,
     not_a_file,
     opened_text,
@@ -105,6 +106,9 @@ class RowStream:
             with fields_up_to(path.stat().st_size):
                 dialects = {".csv": csv_dialect, ".tsv": tsv_dialect}
                 dialect = dialects[kind](opened) if kind in dialects else None
+            if dialect is not None:
+                end, mark = line_end_and_mark(path)
+                dialect = replace(dialect, line_end=end, byte_order_mark=mark)
             return cls(path, kind, dialect, line_columns=line_columns)
 
     def chunks(self, rows: int = CHUNK_ROWS) -> Iterator[Chunk]:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 from typing import Any
 
+import numpy as np
+from jaxtyping import Bool
+
+from gradistill.data.checked_rows import incomplete_rows
 from gradistill.data.raw_words import Texts
 from gradistill.data.row_output import Columns
 from gradistill.data.row_stream import REMEDY, Chunk, RowStream
@@ -91,38 +96,66 @@ def _counted(columns: int) -> str:
     return f"{columns} column{'s' if columns > 1 else ''}"
 
 
+def complete_rows(chunk: Chunk, columns: tuple[str, ...]) -> Bool[np.ndarray, " row"]:
+    """Which rows of a chunk have all of their texts."""
+    found = np.ones(len(chunk), bool)
+    found[sorted(incomplete_rows(_with_texts(chunk, columns), columns, None))] = False
+    return found
+
+
 def texts_of(chunk: Chunk, columns: tuple[str, ...]) -> list[Texts]:
-    """The texts of each row, which have been checked."""
+    """The texts of each complete row, which have been checked."""
+    table = _with_texts(chunk, columns)
+    texts = zip(*(table.columns[name] for name in columns), strict=True)
+    return list(compress(texts, complete_rows(chunk, columns)))
+
+
+def _with_texts(chunk: Chunk, columns: tuple[str, ...]) -> Table:
+    """The rows of a chunk with a cell in each of these columns: rows of JSON may lack one in all of a chunk."""
     table = with_fields(chunk.table, columns)
-    return list(zip(*(table.columns[name] for name in columns), strict=True))
+    lacking = {name: [None] * len(chunk) for name in columns if name not in table.columns}
+    return replace(table, columns={**table.columns, **lacking}) if lacking else table
 
 
 def check_rows(stream: RowStream, columns: tuple[str, ...]) -> CheckedRows:
-    """Look at every row. Raises DataError with the rows that cannot be read, or whose text is missing or none."""
-    rows, found, problems = 0, None, list[Problem]()
+    """Look at every row. Raises DataError with the rows that cannot be read or hold what is no text, and where no row
+    has its texts."""
+    rows, complete, found, problems = 0, 0, None, list[Problem]()
     for chunk in stream.chunks():
         rows += len(chunk)
+        complete += int(complete_rows(chunk, columns).sum())
         found = Columns.joined(found, chunk)
         problems += faults(chunk, columns)
         if len(problems) >= MOST_PROBLEMS:
             break
+    if not problems and not complete:
+        problems.append(Problem(str(stream.path), f"no row has a text ({', '.join(columns)})"))
     if problems:
         raise _refused(str(stream.path), problems)
     return CheckedRows(rows, found or Columns({}))
 
 
-def faults(chunk: Chunk, columns: tuple[str, ...]) -> list[Problem]:
-    """What is wrong with the rows of a chunk, and with their texts."""
+def without_prediction(rows: Sequence[int], total: int, lacking: str) -> str:
+    """What is written of rows that have no prediction, as they lack something."""
+    return f"{len(rows)} of {total} rows lack {lacking} and have no prediction; the first is row {rows[0]}"
+
+
+def faults(
+    chunk: Chunk, columns: tuple[str, ...], fault: Callable[[object], str] = text_fault
+) -> list[Problem]:
+    """What is wrong with the rows of a chunk, and with their texts. A row without a text is not wrong."""
     problems = list(chunk.table.problems)
     if not chunk.table.columns:
         return problems
-    table = with_fields(chunk.table, columns)
-    for name in columns:
-        cells = table.columns.get(name, [None] * len(chunk))
-        problems += [
-            table.problem(k, what, name) for k, cell in enumerate(cells) if (what := text_fault(cell))
-        ]
-    return problems
+    table = _with_texts(chunk, columns)
+    return problems + [
+        table.problem(k, what, name)
+        for name in columns
+        for k, (cell, whole) in enumerate(
+            zip(table.columns[name], complete_rows(chunk, columns), strict=True)
+        )
+        if whole and (what := fault(cell))
+    ]
 
 
 def sound_parts(chunk: Chunk, columns: tuple[str, ...]) -> Iterator[Chunk]:
