@@ -34,10 +34,14 @@ def of_text(folder: Path, content: str, **options: object) -> str:
         ("id,label\n7,1\n8,0\n", "no column of text"),
         ("text,label\na,1\nb,1\n", "only the label '1'"),
         ("text,label\na,\nb,\n", "no label in any row"),
-        ("text,label\na,Yes\nb,yes\n", "the labels 'Yes' and 'yes' are one label in two spellings"),
+        ("text,label\na,Yes\nb,yes\nc,yes\n", "one label, with its rows: 'yes' (2), 'Yes' (1)"),
+        (
+            "text,label\na,Yes\nb,yes\nc,NO\nd,no\ne,YES\n",
+            "column 'label': one label, with its rows: 'NO' (1), 'no' (1)",
+        ),
         (
             "text,label\na,yes\nb,yes\u200b\n",
-            r"the labels 'yes' and 'yes\u200b' are one label in two spellings",
+            r"one label, with its rows: 'yes' (1), 'yes\u200b' (1)",
         ),
         (
             "text,label\n" + "".join(f"a,{i}\n" for i in range(60)),

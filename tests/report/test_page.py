@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gradistill.report.audit_page import audit_page
+from gradistill.auditing.loyalty_measures import NAMES
+from gradistill.report.audit_page import OUTPUTS, audit_page
 from gradistill.report.audit_plots import output_plots, slice_plots
 from gradistill.report.page_examples import embedded, pieces, visible
 from report.audits import (
@@ -148,6 +149,10 @@ def test_the_parts_stand_in_the_order_of_a_document() -> None:
     assert set(re.findall(r'href="#(.*?)"', page)) <= set(re.findall(r'id="(.*?)"', page)), (
         "links lead somewhere"
     )
+
+
+def test_every_loyalty_of_outputs_stands_with_the_outputs() -> None:
+    assert {*NAMES} - OUTPUTS == {"response", "saliency"}
 
 
 def test_a_report_identifies_models_and_data_and_leaves_blanks() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ from gradistill.data.tasks import Task, inferred_task, label_key
 from gradistill.data.text_columns import LABEL_COLUMNS, TextChoice, find_text_columns, label_candidates
 from gradistill.data.token_labels import bio_names, find_tags, find_words
 from gradistill.data.validation import is_missing, missing_columns, number, shown
-from gradistill.errors import DataError
+from gradistill.errors import DataError, Problem
 
 MOST_CLASSES = 50
 _CODE = re.compile(r"[+-]?0\d+", re.ASCII)
@@ -164,18 +165,21 @@ def are_words(labels: Sequence[str] | None) -> bool:
 
 
 def _words(table: Table, column: str, values: Sequence[object]) -> tuple[str, ...]:
-    spellings: dict[str, str] = {}
+    spellings: dict[str, Counter[str]] = {}
     for value in values:
         word = str(value).strip() if isinstance(value, str) else label_key(value)
-        first = spellings.setdefault(label_key(value), word)
-        if first != word:
-            raise DataError(
-                f"{table.file}, column {column!r}: the labels {shown(first)} and {shown(word)} are one label in "
-                "two spellings.",
-                expected="labels that differ in more than letter case",
-                remedy="write them alike",
-            )
-    return tuple(sorted(spellings.values()))
+        spellings.setdefault(label_key(value), Counter())[word] += 1
+    if several := [words for words in spellings.values() if len(words) > 1]:
+        listed = [", ".join(f"{shown(word)} ({n:,})" for word, n in words.most_common()) for words in several]
+        raise DataError(
+            f"{table.file} has labels in several spellings:",
+            problems=[
+                Problem(table.file, f"one label, with its rows: {words}", column=column) for words in listed
+            ],
+            expected="labels that differ in more than letter case",
+            remedy="write each of them in one way",
+        )
+    return tuple(sorted(word for words in spellings.values() for word in words))
 
 
 def _refuse_doubtful(table: Table, column: str, labels: Sequence[str], rows: int, *, words: bool) -> None:

@@ -61,7 +61,7 @@ CASCADE = (("cascade", "With the student’s head and blocks random, from the to
 CASCADE_FIGURES = ("kappa", "prediction", "response", "flips", "shapley", "saliency")
 """Of the figures in a cascade those that are shown; all are in ``audit.json``."""
 
-OUTPUTS = frozenset({"label", "kappa", "probability", "span", "prediction"})
+OUTPUTS = frozenset({"label", "exact_match", "kappa", "probability", "span", "prediction"})
 """Figures of ``loyalty`` that compare outputs; the others compare reasons."""
 OUTPUT_GROUPS = frozenset({"quality"})
 
