@@ -5,7 +5,18 @@ from __future__ import annotations
 from html import escape
 
 from gradistill.report.project_page import project_page
-from report.audits import assessed
+from report.audits import assessed, estimate
+
+
+def test_figures_of_the_training_run_have_its_floor() -> None:
+    floored = estimate(0.8) | {"floor": 0.1, "gain": 0.778}
+    found = {"audit": None, "teacher": {}, "student": {"loyalty": {"label": floored}}, "stages": {}}
+    page = project_page(found, "tickets", [], {})
+    assert "Figures of the training run, on validation rows. Floor: the student before its first step" in page
+    assert "random head" not in page
+    assert "Floor: the same student under a random head" in project_page(
+        found | {"audit": assessed()}, "tickets", [], {}
+    )
 
 
 def test_a_project_names_the_checks_that_do_not_pass() -> None:

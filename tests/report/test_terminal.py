@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections import defaultdict
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from rich.console import Console, RenderableType
 
 from gradistill.data.word_scores import WordScore
 from gradistill.report.number_text import decimal, decimal_below, decimal_limit
-from gradistill.report.run_summary import audit_view
+from gradistill.report.run_summary import audit_view, run_table
 from gradistill.report.terminal import AWAY, TOWARD, Explanation, heat_map, render, results_table
 from hostile import with_hostile
 from report.audits import audit, estimate, student
@@ -234,6 +235,21 @@ def test_differences_from_the_reference_are_a_table_that_fits_80_columns():
     assert lines[first + 3].split() == [
         "expected_gradients", "†", "-0.800", "-0.900", "to", "-0.700", "1000", "<", "0.001", "0.004"
     ]  # fmt: skip
+
+
+def test_the_floor_of_a_run_is_another_than_that_of_an_audit() -> None:
+    floored = estimate(0.8) | {"floor": 0.1, "gain": 0.778}
+    run = {
+        "method": "kd", "task": "reviews", "seed": 0, "student": {"name": "student"}, "eval": {"accuracy": 0.9},
+        "teacher_eval": None, "loyalty": {"label": floored, "response": None}, "timing": defaultdict(float),
+    }  # fmt: skip
+    audited = audit() | {"students": [student(figures={"loyalty": {"label": floored}})]}
+    of_run, of_audit = (" ".join(_shown(view).split()) for view in (run_table(run), audit_view(audited)))
+    start, head = "floor: the student before its first step", "floor: the same student under a random head"
+    assert (start in of_run, head in of_run) == (True, False)
+    assert (start in of_audit, head in of_audit) == (False, True)
+    run["loyalty"] = {"label": estimate(0.8)}
+    assert "floor" not in _shown(run_table(run))
 
 
 def test_no_zero_is_negative() -> None:

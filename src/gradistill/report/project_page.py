@@ -20,7 +20,7 @@ from gradistill.report.export_tables import NAMES, loyalty_rows, size_rows, spee
 from gradistill.report.html import asset, page_template, policy
 from gradistill.report.model_card import audit_warnings, public_name
 from gradistill.report.number_text import count, decimal
-from gradistill.report.run_summary import run_models
+from gradistill.report.run_summary import RANDOM_HEAD, UNTRAINED, run_models
 
 HEADLINES = (
     "response",
@@ -113,15 +113,21 @@ def _figures(found: Mapping[str, Any]) -> dict[str, Any]:
     if audit is not None and audit.get("students"):
         known: Mapping[str, Any] = flat(audit["students"][0].get("figures") or {})
         data, meanings = audit.get("data") or {}, audit.get("meanings") or {}
-        source = f"of the audit, on the {data.get('split')} rows"
+        source, floor = f"of the audit, on the {data.get('split')} rows", RANDOM_HEAD
     else:
         known, meanings = found["student"].get("loyalty") or {}, {}
-        source = "of the training run, on validation rows"
+        source, floor = "of the training run, on validation rows", UNTRAINED
     rows = [
         _figure(name, known[name], meanings.get(name)) for name in HEADLINES if isinstance(known.get(name), Mapping)
     ]  # fmt: skip
     referred = any(row["cell"] and row["cell"].reference for row in rows)
-    return {"source": source, "rows": rows, "trained": trained_note(known.values()), "referred": referred}
+    return {
+        "source": source,
+        "floor": floor,
+        "rows": rows,
+        "trained": trained_note(known.values()),
+        "referred": referred,
+    }
 
 
 def _figure(name: str, figure: Mapping[str, Any], meaning: str | None) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +16,11 @@ from gradistill.printing import printable
 from gradistill.report.number_text import interval, probability
 from gradistill.report.terminal import results_table
 
+RANDOM_HEAD, UNTRAINED = "the same student under a random head", "the student before its first step"
+"""What floors are of: in an audit, and in a run. A model that is audited may come without its start."""
 FLOOR_NOTE = (
-    "floor: the same student under a random head, which has learnt nothing; gain: (value - floor) / (1 - floor), "
-    "0 or less is no better than the floor"
+    "floor: {}, which has learnt nothing; "
+    "gain: (value - floor) / (1 - floor), 0 or less is no better than the floor"
 )
 
 CONSTANT = "constant answer"
@@ -90,8 +92,15 @@ def run_table(metrics: Mapping[str, Any]) -> RenderableType:
             for name, entry in metrics["loyalty"].items()
             if isinstance(entry, Mapping)
         ]
-        parts.append(results_table(loyal, note=trained_note(metrics["loyalty"].values()) or ""))
+        every = [entry for entry in metrics["loyalty"].values() if isinstance(entry, Mapping)]
+        notes = [floor_note(every, UNTRAINED), trained_note(every)]
+        parts.append(results_table(loyal, note="\n".join(note for note in notes if note)))
     return Group(*parts, _times(metrics), *_warnings(metrics))
+
+
+def floor_note(figures: Iterable[Mapping[str, Any]], floor: str) -> str | None:
+    """What floor and gain are, where a figure has them."""
+    return FLOOR_NOTE.format(floor) if any(figure.get("floor") is not None for figure in figures) else None
 
 
 def _warnings(found: Mapping[str, Any]) -> list[Text]:
@@ -132,7 +141,7 @@ def audit_view(audit: Mapping[str, Any]) -> RenderableType:
             rows = [_difference(entry) for entry in entries]
             parts.append(results_table(rows, title="student minus reference, on the same rows"))
     every = [f for s in audit["students"] for group in s["figures"].values() for f in group.values()]
-    notes = [FLOOR_NOTE if any("floor" in figure for figure in every) else None, trained_note(every)]
+    notes = [floor_note(every, RANDOM_HEAD), trained_note(every)]
     parts += [Text(note, style="italic") for note in notes if note]
     if rows := audit_metrics(audit):
         parts.append(results_table(rows, title="metrics of the task"))
