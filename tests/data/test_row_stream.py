@@ -116,6 +116,15 @@ def test_a_huge_field_is_read(tmp_path: Path) -> None:
     assert len(chunk.table.columns["text"][0]) == 500_000
 
 
+def test_a_packed_file_has_the_dialect_of_the_plain_one(tmp_path: Path) -> None:
+    """Its fields may be longer than the packed file."""
+    rows = "".join(f'"a ""fine"" film {"x" * 200_000}"\t{k}\n' for k in range(3))
+    plain, packed = tmp_path / "rows.tsv", tmp_path / "rows.tsv.gz"
+    plain.write_text(f"text\tn\n{rows}")
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    assert RowStream.of(packed).dialect == RowStream.of(plain).dialect
+
+
 def test_every_cell_that_is_no_text_is_listed_and_a_row_without_one_is_not(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     rows = [{"text": 7}, {"text": " "}, {"other": 1}, {"text": None}, {"text": ["a"]}, {"text": "a"}]

@@ -12,6 +12,7 @@ from itertools import chain, islice
 
 from gradistill.data.cells import Cells, joined, numbers, packed, piecewise
 from gradistill.data.table import Table, duplicates, no_rows
+from gradistill.data.validation import all_numbers, number, shown
 from gradistill.errors import Problem
 
 Record = tuple[int, list[str]]
@@ -23,6 +24,10 @@ Opened = Callable[[], Iterable[str]]
 _NAMES = {",": "comma", ";": "semicolon", "\t": "tab"}
 _LOOKED_AT = 50
 """Records by which a delimiter is judged, where the header line leaves a choice."""
+_ENOUGH = 5
+"""Records by which a first line is judged, at least."""
+_WORDS = 3
+"""Of a sentence, at least."""
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+(,\d+)?", re.ASCII)
 _LINE = re.compile(r"[^\r\n]*(?:\r\n?|\n)|[^\r\n]+")
 
@@ -69,7 +74,16 @@ def csv_dialect(opened: Opened) -> Dialect:
         share = widths.count(widths[0]) / len(widths)
         if share > most:
             best, most = delimiter, share
-    return Dialect(best)
+    return Dialect(best if most else _below_a_title(opened) or best)
+
+
+def _below_a_title(opened: Opened) -> str | None:
+    """The delimiter of records that are all as wide, below a first line without one."""
+    for delimiter in _NAMES:
+        _, *widths = _first_widths(opened, delimiter) or [0]
+        if len(widths) >= _ENOUGH and len({*widths}) == 1 and widths[0] > 1:
+            return delimiter
+    return None
 
 
 def tsv_dialect(opened: Opened) -> Dialect:
@@ -94,6 +108,8 @@ def _of_text(text: str) -> Opened:
 
 
 def _whole(file: str, opened: Opened, dialect: Dialect) -> Table:
+    if fault := header_fault(file, opened, dialect):
+        return Table(file, problems=(fault,))
     problems: list[Problem] = []
 
     def readable() -> Iterator[Record]:
@@ -103,6 +119,45 @@ def _whole(file: str, opened: Opened, dialect: Dialect) -> Table:
             problems.append(error.problem(file))
 
     return records_table(file, readable(), problems, dialect)
+
+
+def header_fault(file: str, opened: Opened, dialect: Dialect) -> Problem | None:
+    """What is wrong with a first line that is no header: a title above it, or the first row of a file without one.
+
+    A title has one name above records that are all as wide. A row's cells are values of their columns: one at least is
+    found again below it, and the others are numbers above numbers, or sentences above sentences.
+    """
+    try:
+        first, *rest = [record for _, record in islice(records(opened, dialect), 1 + _LOOKED_AT)] or [[]]
+    except QuotingError:
+        return None
+    if not rest:
+        return None
+    names = [name.strip() for name in first]
+    widths = {sum(map(bool, map(str.strip, record))) for record in rest}
+    alone = len(names) != 2 and bool(names[0]) and not any(names[1:])  # of two names one may be empty
+    if alone and len(rest) >= _ENOUGH and len(widths) == 1 and min(widths) > 1:
+        what = (
+            f"one name ({shown(names[0])}) where all rows have {min(widths)} fields; if it is a title, remove what is "
+            "above the header"
+        )
+        return Problem(file, what, 1)
+    if len(names) < 2 or any(len(record) != len(names) for record in rest):
+        return None
+    columns = [[cell.strip() for cell in cells] for cells in zip(*rest, strict=True)]
+    again = [cells.count(name) > 1 for name, cells in zip(names, columns, strict=True) if name]
+    if any(again) and all(map(_is_value, names, columns)):
+        what = f"the first line is a row and no header: {shown(', '.join(names))}; add a line with names"
+        return Problem(file, what, 1)
+    return None
+
+
+def _is_value(name: str, column: Sequence[str]) -> bool:
+    """Whether what stands in the place of a name may be a value of the column."""
+    if column.count(name) > 1 or (number(name) is not None and all_numbers(column)):
+        return True
+    sentences = sum(len(cell.split()) >= _WORDS for cell in column)
+    return len(name.split()) >= _WORDS and 2 * sentences > len(column)
 
 
 def _odd_ones(found: Iterator[Record]) -> int:
@@ -220,9 +275,10 @@ def _are_decimal_commas(cells: Sequence[str]) -> bool:
 
 
 def _unquoted(opened: Opened) -> Iterator[Record]:
-    for number, line in enumerate(opened(), start=1):
-        if line.strip():
-            yield number, line.rstrip("\r\n").split("\t")
+    for place, line in enumerate(opened(), start=1):
+        record = line.rstrip("\r\n")
+        if record.strip() or "\t" in record:
+            yield place, record.split("\t")
 
 
 def _quotes(found: Iterator[Record]) -> bool:

@@ -25,6 +25,7 @@ from gradistill.data.delimited import (
     Record,
     csv_dialect,
     fields_up_to,
+    header_fault,
     records,
     records_table,
     tsv_dialect,
@@ -103,7 +104,7 @@ class RowStream:
                 with pq.ParquetFile(path) as file:
                     return cls(path, kind, schema=file.schema_arrow)
             opened = partial(opened_text, path)
-            with fields_up_to(path.stat().st_size):
+            with fields_up_to(cls._characters(path, kind)):
                 dialects = {".csv": csv_dialect, ".tsv": tsv_dialect}
                 dialect = dialects[kind](opened) if kind in dialects else None
             if dialect is not None:
@@ -129,7 +130,10 @@ class RowStream:
                         yield from line_chunks(str(self.path), lines, self.line_columns, rows)
 
     def _of_records(self, rows: int, dialect: Dialect) -> Iterator[Chunk]:
-        with fields_up_to(self._characters()):
+        with fields_up_to(self._characters(self.path, self.format)):
+            if wrong := header_fault(str(self.path), partial(opened_text, self.path), dialect):
+                yield Chunk(Table(str(self.path), problems=(wrong,)))
+                return
             found = records(partial(opened_text, self.path), dialect)
             header = list(islice(found, 1))
             fault: list[Problem] = []
@@ -144,10 +148,11 @@ class RowStream:
                 if fault or len(some) < rows:
                     return
 
-    def _characters(self) -> int:
+    @staticmethod
+    def _characters(path: Path, kind: str) -> int:
         """How long a field may be: as long as the file, or as one may become that is packed."""
-        size = self.path.stat().st_size
-        return most_bytes(size) if ending_of(self.path) != self.format else size
+        size = path.stat().st_size
+        return most_bytes(size) if ending_of(path) != kind else size
 
     def _of_parquet(self, rows: int) -> Iterator[Chunk]:
         size, done = self.path.stat().st_size, 0
