@@ -9,20 +9,28 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+import torch
 import yaml
+from datasets import Dataset
 
 from bench.started import run_bench
 from gradistill.bench import task_setup
+from gradistill.bench.glue_submission import student_logits, submission
 from gradistill.bench.plan import read_plan
 from gradistill.bench.runner import bench
+from gradistill.bench.task_setup import Rows
+from gradistill.data.data_choice import DataChoice
+from gradistill.data.tasks import TASKS
 from gradistill.errors import RecipeError
+from gradistill.models.loading import load_classifier, load_tokenizer
 from gradistill.report.bench_page import bench_page, bench_tables
 from hostile import HOSTILE
-from small import logged
+from small import logged, texts
 
 pytestmark = pytest.mark.usefixtures("one_process")
 BROKEN = ["student.layers=null", "student.checkpoint=/nowhere"]
@@ -228,6 +236,43 @@ def test_predictions_are_in_the_leaderboards_format(whole: Any) -> None:
     assert table[0] == "index\tprediction"
     assert [row.split("\t")[0] for row in table[1:]] == [str(k) for k in range(10)]
     assert {row.split("\t")[1] for row in table[1:]} <= {"0", "1"}
+
+
+@pytest.mark.parametrize(
+    ("names", "label_map"),
+    [
+        (["CONTRADICTION", "NEUTRAL", "ENTAILMENT"], None),
+        (["no", "perhaps", "yes"], {"contradiction": "no", "neutral": "perhaps", "entailment": "yes"}),
+    ],
+)
+def test_predictions_are_by_the_tasks_labels_whatever_the_order_of_the_outputs(
+    small: Any, tmp_path: Path, names: list[str], label_map: dict[str, str] | None
+) -> None:
+    """MNLI's models on the hub often have contradiction first, GLUE has it last."""
+    task = replace(TASKS["mnli"], text_columns=("text", "other"))
+    rows = Dataset.from_list([{**row, "label": 0, "index": k} for k, row in enumerate(texts("three", 8))])
+    for folder, order, labels in (
+        ("glue", [0, 1, 2], task.labels or ()),
+        ("other", [2, 1, 0], names),
+    ):
+        model, tokenizer = (
+            load_classifier(str(small.teachers["three"]))[0],
+            load_tokenizer(str(small.teachers["three"])),
+        )
+        head = cast("Any", model).classifier
+        with torch.no_grad():
+            head.weight.copy_(head.weight[order].clone())
+            head.bias.copy_(head.bias[order].clone())
+        model.config.id2label = dict(enumerate(labels))
+        model.config.label2id = {name: k for k, name in enumerate(labels)}
+        model.save_pretrained(tmp_path / folder)
+        tokenizer.save_pretrained(tmp_path / folder)
+    read = Rows(DataChoice("x", label_map=label_map), task, {}, "")
+    expected, _ = student_logits(tmp_path / "glue", rows, replace(read, choice=DataChoice("x")))
+    assert student_logits(tmp_path / "other", rows, read)[0] == pytest.approx(expected)
+    assert expected[:, 0] != pytest.approx(expected[:, 2])  # the order matters
+    written = [line.split("\t")[1] for line in submission(task, expected).splitlines()[1:]]
+    assert written == [(task.labels or ())[k] for k in expected.argmax(-1)]
 
 
 @pytest.mark.slow

@@ -16,13 +16,13 @@ import numpy as np
 
 from gradistill.auditing import predict_logits
 from gradistill.bench.plan import BenchPlan, Cell, cells
-from gradistill.bench.task_setup import Taught
+from gradistill.bench.task_setup import Rows, Taught
 from gradistill.commands.text_lengths import LoadedModel, task_length
-from gradistill.data import Collator, Cut, Task, encode, load_unlabelled
+from gradistill.data import Collator, Cut, Splits, Task, align_labels, encode, load_unlabelled
 from gradistill.errors import GradistillError
 from gradistill.io import write_whole
 from gradistill.models.input_limits import check_readable
-from gradistill.models.loading import load_classifier, load_tokenizer
+from gradistill.models.loading import label_names, load_classifier, load_tokenizer
 from gradistill.printing import log_filter
 
 logger = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ def write_submissions(
             for cell in _best(plan, [line for line in lines if line["task"] == name]):
                 method = cell.folder.name.rpartition("-")[0]
                 folder = output / "predictions" / f"{cell.layers}-layers" / method
-                logits, cut = _logits(output / cell.folder, rows, task.rows.task)
+                logits, cut = student_logits(output / cell.folder, rows, task.rows)
                 if cut.truncated:
                     logger.info(f"{name}, {split}: {cut}")
                 folder.mkdir(parents=True, exist_ok=True)
@@ -70,7 +70,7 @@ def write_submissions(
 
 
 def submission(task: Task, logits: np.ndarray) -> str:
-    """A file of the leaderboard. ``logits`` are ``(examples, labels)``."""
+    """A file of the leaderboard. ``logits`` are ``(examples, labels)``, in the order of the task's labels."""
     if task.labels is None:
         predictions = [f"{score:.3f}" for score in logits.reshape(len(logits))]
     else:
@@ -91,11 +91,18 @@ def _best(plan: BenchPlan, lines: Sequence[Mapping[str, Any]]) -> list[Cell]:
     return list(best.values())
 
 
-def _logits(student: Path, rows: Any, task: Task) -> tuple[np.ndarray, Cut]:
-    """A finished student's logits, and how many of the texts are cut, at the length that it was trained with."""
+def student_logits(student: Path, rows: Any, read: Rows) -> tuple[np.ndarray, Cut]:
+    """A finished student's logits, in the order of the task's labels, and how many of the texts are cut, at the length
+    that it was trained with. A student has the order of its teacher's outputs."""
+    task = read.task
     tokenizer, (model, _) = load_tokenizer(student), load_classifier(student)
     with log_filter(lambda record: False):
         length = task_length(None, tokenizer, [LoadedModel("student", str(student), model)])
     encoded = encode(rows, tokenizer, task, max_length=length)
     check_readable(model, encoded.dataset, tokenizer, owner="student")
-    return predict_logits(model, encoded.dataset, Collator(tokenizer)), encoded.cut
+    logits = predict_logits(model, encoded.dataset, Collator(tokenizer))
+    if task.labels is None:
+        return logits, encoded.cut
+    known = Splits(task, inferred=False, rows={})
+    outputs = align_labels(known, label_names(model), "student", read.choice.label_map).task.labels or ()
+    return logits[:, [outputs.index(name) for name in task.labels]], encoded.cut
