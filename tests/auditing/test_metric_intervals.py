@@ -64,3 +64,14 @@ def test_several_labels_a_row_have_the_metrics_of_scikit_learn_on_repeated_rows(
     for name, value in compute_metrics(task, logits, gold, thresholds).items():
         assert estimates[name].value == pytest.approx(value)
         assert estimates[name].low <= value <= estimates[name].high
+
+
+def test_metrics_without_spread_have_no_interval() -> None:
+    """One that begins and ends at its value would be read as certain."""
+    metrics = ("micro_f1", "average_precision", "exact_match")
+    task = replace(TWO, metrics=metrics, select="micro_f1", multi_label=True)
+    gold = np.array([[1, 0], [0, 1], [1, 1], [1, 0]] * 3, dtype=float)
+    found = metric_estimates(task, 10 * gold - 5, gold)
+    for name in ("micro_f1", "average_precision"):
+        assert (found[name].value, np.isnan(found[name].low)) == (1.0, True)
+    assert found["exact_match"].low < found["exact_match"].high

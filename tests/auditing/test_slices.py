@@ -59,3 +59,9 @@ def test_the_worst_parts_have_enough_rows() -> None:
     assert [(entry["by"], entry["name"], entry["value"]) for entry in found] == [
         ("region", "north", 0.5), ("length", "4–9 tokens", 0.6), ("confidence", "0.5 to 0.75", 0.7),
     ]  # fmt: skip
+
+
+def test_ids_with_underscores_are_no_numbers() -> None:
+    values = [f"{k}_000" for k in range(1, 40)] * 2
+    parts = by_values({"label": np.ones(len(values))}, values)
+    assert not any("to" in name for name in parts)

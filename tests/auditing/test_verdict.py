@@ -54,6 +54,21 @@ def test_a_student_within_all_limits_passes() -> None:
     assert list(checks(found["students"][0])) == ["kappa", "worst_class", "response", "unpredicted"]
 
 
+@pytest.mark.parametrize(
+    ("value", "low", "reason"),
+    [
+        (0.7996, None, "0.7996, below 0.80"),
+        (0.59996, 0.5, "0.59996, below 0.60"),
+        (0.9, 0.59996, "0.90, but its interval reaches 0.59996, below 0.60"),
+        (0.3, 0.2, "0.30, below 0.60"),
+    ],
+)
+def test_a_value_is_seen_below_its_limit(value: float, low: float | None, reason: str) -> None:
+    found = checks(of(student(loyalty={"kappa": figure(value, low) | {"high": value}})))["kappa"]
+    assert found["reason"].startswith(reason)
+    assert found["outcome"] != "pass"
+
+
 def test_the_audit_is_as_good_as_its_worst_student() -> None:
     bad = student(loyalty={"kappa": figure(0.3, 0.2)})
     found = judged({"students": [student(), bad, student(loyalty={"response": None})]}, {})

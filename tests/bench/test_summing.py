@@ -13,6 +13,7 @@ from scipy import stats
 from gradistill.auditing.comparison import holm
 from gradistill.auditing.trained_figures import NOTE
 from gradistill.bench.plan import BenchPlan, read_plan
+from gradistill.bench.result_lines import read_lines, write_lines
 from gradistill.bench.results import range_of, summary
 from gradistill.report.bench_page import bench_page, bench_rows, bench_tables
 from gradistill.report.bench_plots import bench_plots
@@ -217,7 +218,26 @@ def test_seeds_that_agree_have_no_interval(tmp_path: Path) -> None:
         ("macro_f1", (0, 1)),
         ("matthews_correlation", (-1, 1)),
         ("saliency loyalty", (-1, 1)),
+        ("response loyalty", (-1, 1)),
+        ("prediction loyalty", (-1, 1)),
+        ("spearman", (-1, 1)),
+        ("exact_match", (0, 1)),
+        ("average_precision", (0, 1)),
+        ("micro_f1", (0, 1)),
+        ("exact_match loyalty", (0, 1)),
+        ("span loyalty", (0, 1)),
+        ("span_precision", (0, 1)),
+        ("label loyalty", (0, 1)),
     ],
 )
 def test_figures_have_a_range(name: str, bounds: tuple[float, float]) -> None:
     assert range_of(name, LINES[0]) == bounds
+
+
+def test_lines_hold_any_character(tmp_path: Path) -> None:
+    odd = [
+        line("sst2", f"kd \u2028 {end}", 0, 0.8) | {"fingerprint": "x", "status": "done"}
+        for end in ("\x85", "\x0b", "é")
+    ]
+    write_lines(tmp_path / "results.jsonl", odd)
+    assert [*read_lines(tmp_path / "results.jsonl").values()] == odd

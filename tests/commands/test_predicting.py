@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import io
 import json
 import os
 import random
@@ -480,6 +481,32 @@ def test_a_kill_after_the_output_is_in_place_is_tidied(
     }  # fmt: skip
     assert begun[1].read_bytes() == whole
     assert not folder_of(begun[1]).exists()
+
+
+def test_a_kill_after_the_output_of_a_pipe_is_in_place_hides_no_other_rows(
+    small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody knows which rows an earlier pipe held."""
+    model, output = str(small.teachers["two"]), tmp_path / "out.csv"
+
+    def killed(self: Any) -> None:
+        raise _KilledError
+
+    def piped(text: bytes) -> None:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))
+
+    piped(b"a film\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(UnfinishedPredictions, "remove", killed)
+        with pytest.raises(_KilledError):
+            predict(model, "-", output)
+    piped(b"a poor film\n")
+    with pytest.raises(RecipeError, match="exists"):
+        predict(model, "-", output)
+    piped(b"a poor film\n")
+    assert predict(model, "-", output, overwrite=True)["rows"] == 1
+    assert read(output)[0]["text"] == "a poor film"
+    assert not folder_of(output).exists()
 
 
 def test_two_at_once_and_a_folder_of_others_are_refused(small: Any, begun: tuple[Path, Path]) -> None:

@@ -15,7 +15,7 @@ from gradistill.commands import run as module
 from gradistill.commands.init import init
 from gradistill.commands.project_file import read_project
 from gradistill.commands.run import run
-from gradistill.data import DataChoice
+from gradistill.data import DataChoice, get_task
 from gradistill.data.prompt_template import PromptedTeacher
 from gradistill.errors import RecipeError
 from small import audit_parts, logged, texts, write_table
@@ -331,6 +331,8 @@ def test_init_keeps_all_that_is_named_as_its_own_folder_sees_it(
     assert "  # label_map: {a: LABEL_1, b: LABEL_0}  # with teacher.fine_tuned" in file.read_text()
     with pytest.raises(RecipeError, match="which no file can name"):
         init(DataChoice("tickets.csv", unlabelled=[{"text": "a"}]), "other.yaml")
+    with pytest.raises(RecipeError, match="The task sst2 is an object, which no file can name"):
+        init(DataChoice("tickets.csv", task=get_task("sst2")), "other.yaml")
 
 
 def test_an_export_may_be_smaller_still(project: Path) -> None:

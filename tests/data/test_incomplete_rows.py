@@ -157,6 +157,10 @@ def test_init_proposes_it_and_the_project_reads_it(tmp_path: Path) -> None:
 
 
 def test_it_is_typed_without_a_value() -> None:
+    rows = [{"text": "a film"}]
+    for objects in (rows, pd.DataFrame(rows)):
+        option, shown = DataChoice("folder", unlabelled=objects).options()[2:]
+        assert (option, bool(shown)) == ("--unlabelled", True)
     assert DataChoice("folder", skip_incomplete=True).options() == ["--data", "folder", "--skip-incomplete"]
     with pytest.raises(RecipeError, match="skip_incomplete"):
         DataChoice("folder", skip_incomplete="yes")  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import torch
 from datasets import ClassLabel, Dataset, Features, List, Value
 
 from gradistill.data import Collator, align_labels, encode, load_splits, load_unlabelled
+from gradistill.data.data_choice import DataChoice
+from gradistill.data.splits import read_splits
 from gradistill.data.tasks import Task
 from gradistill.errors import DataError, RecipeError
 from wordpiece import tokenizer as wordpiece
@@ -228,3 +231,18 @@ def test_a_batch_has_a_float_for_each_label(tmp_path: Path) -> None:
     batch = Collator(tokenizer)([rows[k] for k in range(6)])
     assert batch["labels"].dtype == torch.float32
     np.testing.assert_array_equal(batch["labels"], FLAGS)
+
+
+@pytest.mark.parametrize("odd", ["", "2 0 1"])
+def test_one_cell_does_not_change_the_kind(odd: str, tmp_path: Path) -> None:
+    """Vectors of flags stay such: the odd cell is a fault of its row, or is left out with it."""
+    cells = ["1 0 1", "0 1 1", "0 0 1", "1 1 0"] * 5
+    rows = "".join(f"text {k},{cell}\n" for k, cell in enumerate([*cells, odd]))
+    (tmp_path / "rows.csv").write_text(f"text,label\n{rows}")
+    choice = DataChoice(str(tmp_path / "rows.csv"), validation_share=0.2)
+    with pytest.raises(DataError) as refused:
+        read_splits(choice)
+    assert [problem.row for problem in refused.value.problems] == [22]
+    if not odd:
+        found = read_splits(replace(choice, skip_incomplete=True))
+        assert (found.task.multi_label, found.task.labels) == (True, ("0", "1", "2"))

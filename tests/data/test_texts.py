@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from gradistill.batch import UNLABELLED
 from gradistill.data import get_task, load_texts, load_unlabelled
+from gradistill.data.overlap import normalised, overlap
 from gradistill.data.unlabelled_texts import read_unlabelled
 from gradistill.errors import DataError
 
@@ -125,3 +126,18 @@ def test_lines_come_back_as_they_are(tmp_path_factory: pytest.TempPathFactory, t
     file.write_text("\n".join(["first", *texts]), encoding="utf-8")
     expected = dict.fromkeys(text.strip() for text in ["first", *texts])
     assert load_texts([file])["text"][:] == [text for text in expected if text]
+
+
+def test_marks_are_parts_of_letters() -> None:
+    """Vowels of Hindi and Thai are marks: without them other words would be the same."""
+    words = ["पानी", "पान", "पीना", "ดี", "ดู"]
+    assert len({normalised(word) for word in words}) == len(words)
+    assert normalised("पानी, पान!") == normalised(" पानी  पान")
+    assert normalised("É  très_bien!") == normalised("é très bien") == "é très bien"
+    assert normalised("!?") == "!?"
+    assert overlap([("ดี",)], [("ดู",)])["normalised"] == 0
+
+
+def test_lines_of_a_file_end_at_their_ends_alone(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes("one \u2028 line\r\nan\x0cother\n".encode())
+    assert load_texts([tmp_path / "a.txt"])["text"][:] == ["one \u2028 line", "an\x0cother"]

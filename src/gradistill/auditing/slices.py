@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from math import isfinite
 from typing import Any
 
 import numpy as np
 
 from gradistill.auditing.per_example import Columns, count_rows, where
+from gradistill.data.validation import number
 
 MIN_ROWS = 20
 """A part with fewer examples is too small to be called the worst: its 95 % interval is wider than 0.35."""
@@ -38,8 +40,8 @@ def by_values(columns: Columns, values: Sequence[str | None]) -> dict[str, Colum
     Example: ``by_values(columns, ["north", "south", "north"])["north"]``
     """
     named = [value.strip() if value and value.strip() else None for value in values]
-    numbers = [_number(value) for value in named if value is not None]
-    if len(set(numbers)) > MOST_VALUES and None not in numbers:
+    numbers = [number(value) for value in named if value is not None]
+    if len(set(numbers)) > MOST_VALUES and all(n is not None and isfinite(n) for n in numbers):
         named, kept = _ranges(named)
     else:
         counts = Counter(value for value in named if value is not None)
@@ -47,14 +49,6 @@ def by_values(columns: Columns, values: Sequence[str | None]) -> dict[str, Colum
     names = np.array([NO_VALUE if v is None else v if v in kept else OTHER_VALUES for v in named])
     parts = {name: where(columns, names == name) for name in (*kept, OTHER_VALUES, NO_VALUE)}
     return {name: part for name, part in parts.items() if count_rows(part)}
-
-
-def _number(value: str) -> float | None:
-    try:
-        number = float(value)
-    except ValueError:
-        return None
-    return number if np.isfinite(number) else None
 
 
 def _ranges(values: Sequence[str | None]) -> tuple[list[str | None], list[str]]:

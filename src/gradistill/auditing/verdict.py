@@ -253,11 +253,12 @@ def _checked(limit: Limit, figure: Mapping[str, Any] | None) -> dict[str, Any] |
     decisive = limit.fail if failed or (unsure and not warned) else limit.warn
     gain = "value without a floor " if figure.get("floor") is None else "gain "
     part = {"gain": gain, "high": "upper end of its interval "}.get(limit.part, "")
-    text = f"{part}{_number(value)}"
+    against = limit.fail if under else decisive
+    text = f"{part}{_beside(value, against, sign)}"
     if unsure and not warned:
-        text += f", but its interval reaches {_number(low)}, below {_number(decisive)}"
+        text += f", but its interval reaches {_beside(low, decisive)}, below {_number(decisive)}"
     elif outcome != PASS:
-        text += f", {beyond} {_number(limit.fail if under else decisive)}"
+        text += f", {beyond} {_number(against)}"
     if under and not failed and high is not None:
         text += f", but its interval reaches {_number(high)}"
     if few and outcome == WARN:
@@ -289,9 +290,7 @@ def _compared(
 def _own_limit(name: str, figure: Mapping[str, Any] | None, limit: float) -> dict[str, Any]:
     value = (figure or {}).get("value")
     outcome = FAIL if value is None or value < limit else PASS
-    shown = (
-        _number(value) if outcome == PASS or value is None else f"{value:.{places_below(value, limit, 2)}f}"
-    )
+    shown = _beside(value, limit)
     below = f", below {limit:g}" * (outcome == FAIL)
     reason = "not measured" if value is None else shown + below + _trained_on(figure or {})
     limits = {"limit": limit, "fail_limit": limit}
@@ -302,6 +301,12 @@ def _signed(value: float) -> str:
     """Two decimals, or as many as it takes to be none of 0. What is 0 but for rounding is 0."""
     places = next((places for places in range(2, 12) if round(value, places)), None)
     return "0.00" if places is None else f"{value:+.{places}f}"
+
+
+def _beside(value: float | None, limit: float | None, sign: int = 1) -> str:
+    """A value next to a limit that it may be below (above, if ``sign`` is -1), with the places that this takes."""
+    places = 2 if value is None or limit is None else places_below(sign * value, sign * limit, 2)
+    return _number(value) if places == 2 else f"{value:.{places}f}"
 
 
 def _number(value: float | int | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -51,7 +52,8 @@ def read_lines(file: Path) -> dict[Key, dict[str, Any]]:
     if not file.is_file():
         return {}
     found: dict[Key, dict[str, Any]] = {}
-    for number, text in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    lines = io.StringIO(file.read_text(encoding="utf-8"))  # splitlines would divide a label at U+2028
+    for number, text in enumerate(lines, start=1):
         try:
             line = json.loads(text)
             if missing := [name for name in _NEEDED if name not in line]:

@@ -17,12 +17,15 @@ from scipy import stats
 
 from gradistill.auditing.comparison import holm
 from gradistill.auditing.loyalty_measures import NAMES
+from gradistill.auditing.per_example import bounds_of
 from gradistill.auditing.statistics import EQUAL, Bounds
 from gradistill.auditing.trained_figures import TRAINED_ON, marked, marks_of, trained_figures, united
 from gradistill.bench.plan import BenchPlan, recipe_of
 from gradistill.recipe.catalogue import catalogue
 
 LEVEL = 0.95
+CORRELATIONS = ("matthews_correlation", "pearson", "spearman")
+"""Metrics from −1 to 1; the others are shares."""
 COMPARED = ("retention", *(f"{kind} loyalty" for kind in NAMES if kind != "prediction"))
 """Averaged over tasks, and compared with the baseline there."""
 Line = Mapping[str, Any]
@@ -129,13 +132,15 @@ def _trained(line: Line, plan: BenchPlan) -> dict[str, list[str]]:
 
 
 def range_of(figure: str, line: Line) -> Bounds:
-    """The least and the largest value of a figure: shares go from 0 to 1, correlations from −1 to 1."""
+    """The least and the largest value of a metric or a loyalty: shares go from 0 to 1, correlations from −1 to 1."""
     if figure == "retention":
         taught = line["teacher_eval"][line["select"]]
         ends = [end / taught for end in range_of(line["select"], line)]
         return min(ends), max(ends)
-    share = "accuracy" in figure or "f1" in figure or figure in ("label loyalty", "probability loyalty")
-    return (0.0, 1.0) if share else (-1.0, 1.0)
+    loyalty = figure.removesuffix(" loyalty")
+    if loyalty == figure:
+        return (-1.0, 1.0) if figure in CORRELATIONS else (0.0, 1.0)
+    return (-1.0, 1.0) if loyalty == "prediction" else bounds_of(loyalty)
 
 
 def estimate(values: Sequence[float], bounds: Bounds = (-inf, inf)) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from gradistill.data.data_choice import DataChoice
 from gradistill.data.data_source import Source, data_name, described_source, is_path, path_text
 from gradistill.data.overlap import overlap_line
 from gradistill.data.proposal import Proposal, propose
+from gradistill.data.tasks import Task
 from gradistill.data.text_columns import rough_word_count
 from gradistill.errors import RecipeError
 from gradistill.io import path_of, system_reason, write_whole
@@ -75,6 +76,12 @@ def drafted(
             f"The data are {described_source(source)}, which no file can name.",
             expected="a file, a folder of files, or a hub id",
             remedy="write the rows to a file first",
+        )
+    if isinstance(given.task, Task):
+        raise RecipeError(
+            f"The task {given.task.name} is an object, which no file can name.",
+            expected="the name of a known task, or none, so that it is inferred from the rows",
+            remedy="leave the task out, and name columns, kind and positive class",
         )
     _refuse_taken(output, force)
     found = propose(given)

@@ -158,7 +158,12 @@ def _carried_through(plan: Project) -> dict[str, Any]:
         AUDIT: read_object(plan.output / AUDIT / AUDIT_FIGURES) if AUDIT in stages else None,
         EXPORT: _export_figures(plan, stages),
     }
-    below = [f"{f['figure']} is {f['value']}, below {f['limit']}" for f in failures(found[AUDIT] or {})]
+    below = [
+        f"{f['figure']} is {f['value']}, below {f['limit']}"
+        if f["value"] is not None
+        else f"{f['figure']} was not measured, its limit is {f['limit']}"
+        for f in failures(found[AUDIT] or {})
+    ]
     found["failed"] = [*below, *((found[EXPORT] or {}).get("failed") or ())]
     page = plan.output / SUMMARY
     content = project_page(found, plan.output.name, _links(plan, stages), _settings(plan))

@@ -92,7 +92,10 @@ class UnfinishedPredictions:
         self.remove()
 
     def was_finished(self) -> bool:
-        """Whether an earlier process put this very output in its place, and was killed before it had removed all."""
+        """Whether an earlier process put this very output in its place, and was killed before it had removed all. Of
+        rows that come from a pipe nobody knows."""
+        if self.purpose is None:
+            return False
         try:
             done = read_object(self.folder / FINISHED)
             whole = self.output.is_file() and checksum_of(self.output) == done["sha256"]

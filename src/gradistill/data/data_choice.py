@@ -144,7 +144,11 @@ class DataChoice:
         typed = ["--data", self.name]
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if field.name == "source" or value == field.default:
+            if field.name == "source" or value is None:
+                continue
+            if field.name == "unlabelled":
+                value = described_source(value)
+            elif value == field.default:
                 continue
             if isinstance(value, Mapping):
                 value = json.dumps(dict(value), ensure_ascii=False)

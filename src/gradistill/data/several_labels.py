@@ -85,8 +85,10 @@ def several_labels(table: Table, column: str, separator: str | None = None) -> P
     _refuse_unread(table, column)
     if separator is not None:
         return Parts(_separated(table, column, separator), flags=False)
-    bare = len(values) > 1 and all(isinstance(v, str) and _FLAGS.fullmatch(v.strip()) for v in values)
-    cells = [_parts(value, bare=bare) for value in values]
+    there = [value for value in values if not is_missing(value)]
+    vectors = sum(map(_is_vector, there))
+    bare = vectors > 1 and 2 * vectors > len(there)  # others are faults of their rows
+    cells = [_parts(value, bare=bare and _is_vector(value)) for value in values]
     if not any(isinstance(cell, tuple) for cell in cells):
         return None
     return Parts(cells, bool(_columns_of_flags(table, column)) or _are_flags(cells))
@@ -127,6 +129,11 @@ def _separated(table: Table, column: str, separator: str) -> Cells:
         else _parts(value, bare=False)
         for value in values
     ]
+
+
+def _is_vector(value: Any) -> bool:
+    """Zeros and ones without brackets."""
+    return isinstance(value, str) and _FLAGS.fullmatch(value.strip()) is not None
 
 
 def _parts(value: Any, *, bare: bool) -> Any:

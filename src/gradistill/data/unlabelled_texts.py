@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -124,7 +125,7 @@ def _lines(path: Path, problems: list[Problem]) -> list[str]:
         if fault := not_a_file(path):
             problems.append(Problem(str(path), fault))
             return []
-        return [line.strip() for line in text_of(path.read_bytes()).splitlines()]
+        return [line.strip() for line in io.StringIO(text_of(path.read_bytes()))]  # as predict reads lines
     except UnreadableError as error:
         problems.append(Problem(str(path), str(error), error.row))
     except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -68,6 +69,11 @@ def is_missing(value: object) -> bool:
 def is_hidden(value: object) -> bool:
     """No label, or -1, by which the hub hides the labels of a test split."""
     return is_missing(value) or number(value) == -1
+
+
+def is_of_a_word(character: str) -> bool:
+    """Whether a character is a letter, a digit, or a mark on one."""
+    return character.isalnum() or unicodedata.category(character).startswith("M")
 
 
 def shown(value: object) -> str:
