@@ -133,7 +133,7 @@ class Examination:
         if len(rows.faithful):
             with self._part("faithfulness") as done:
                 faithful = self._faithfulness(done)
-        checked = drawn_rows(rows.rows, CHECKED_ROWS, self.choice.seed)
+        checked = drawn_rows(rows.floor, CHECKED_ROWS, self.choice.seed)
         when_random = {}
         if len(checked):
             with self._part("randomised teacher") as done:
