@@ -53,6 +53,7 @@ LAYERS = {
     "suite_base": (6,),
     "suite_depth": (2, 4),
     "suite_third": (2,),
+    "suite_papers": (3,),
     "suite_dropout": (3,),
     "suite_rates": (3,),
     "weak_teacher": (3,),
@@ -170,14 +171,16 @@ def of_reference(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str
 
 
 def models_of(bench: Path, task: str) -> tuple[str, dict[str, tuple[str, int]]]:
-    """The teacher of a task, and the students that a bench kept of it, with method and seed."""
+    """The teacher that a bench fine-tuned for a task, and the students that it kept of it, with method and seed."""
+    every = read_lines(bench / "results.jsonl").values()
+    lines = [line for line in every if line["task"] == task and line["status"] == "done"]
     kept = {
         str(folder): (line["method"], line["seed"])
-        for line in read_lines(bench / "results.jsonl").values()
-        if line["task"] == task and line["status"] == "done"
+        for line in lines
         if (folder := bench / task / f"{line['layers']}-layers" / line["student"]["name"]).is_dir()
     }
-    return str(next((bench / task / "teachers").glob("*/config.json")).parent), kept
+    (teacher,) = {line["teacher"]["name"] for line in lines}
+    return str(bench / task / "teachers" / teacher), kept
 
 
 def lines_of(suite: str) -> list[dict[str, Any]]:
@@ -185,20 +188,13 @@ def lines_of(suite: str) -> list[dict[str, Any]]:
     return [line for line in lines if line["layers"] in LAYERS[suite]]
 
 
-def by_depth() -> list[dict[str, Any]]:
-    """The lines of snli with the student's layers in the place of the task, in their order."""
-    known = [line for line in lines_of("suite_full") if line["task"] == "snli"]
-    every = sorted([*known, *lines_of("suite_depth")], key=lambda line: line["layers"])
-    tried = {line["method"] for line in lines_of("suite_depth")}
-    return [{**line, "task": f"{line['layers']} layers"} for line in every if line["method"] in tried]
-
-
-def by_third() -> list[dict[str, Any]]:
-    """The lines of half and of a third of the depth, each task with the student's layers."""
-    third = lines_of("suite_third")
-    tried = {(line["task"], line["method"]) for line in third}
-    half = [line for line in lines_of("suite_dropout") if (line["task"], line["method"]) in tried]
-    every = sorted([*third, *half], key=lambda line: (line["task"], line["layers"]))
+def by_depth(suite: str, of_half: str) -> list[dict[str, Any]]:
+    """The lines of a suite of other depths, and those of its tasks and methods at half of the depth, which another
+    suite has; each task with the student's layers in its name."""
+    others = lines_of(suite)
+    tried = {(line["task"], line["method"]) for line in others}
+    half = [line for line in lines_of(of_half) if (line["task"], line["method"]) in tried]
+    every = sorted([*others, *half], key=lambda line: (line["task"], line["layers"]))
     return [{**line, "task": f"{line['task']}, {line['layers']} layers"} for line in every]
 
 
@@ -237,8 +233,9 @@ def show() -> None:
     found, rows = Comparison(lines_of("suite_full"), audits("suite_full")), lines_of("suite_rows")
     few = Comparison([line for line in rows if line["method"] in OF_ALL_SEEDS], [])
     variants = Comparison([line for line in rows if line["seed"] == 0], [])
-    third = Comparison(by_third(), [])
-    base, depth = Comparison(lines_of("suite_base"), []), Comparison(by_depth(), [])
+    third = Comparison(by_depth("suite_third", of_half="suite_dropout"), [])
+    depth = Comparison(by_depth("suite_depth", of_half="suite_full"), [])
+    base, papers = Comparison(lines_of("suite_base"), []), Comparison(lines_of("suite_papers"), [])
     teachers = Comparison(by_teacher(), [])
     rates = Comparison(by_rate(), [])
     dropout = Comparison(lines_of("suite_dropout"), audits("suite_dropout"))
@@ -251,7 +248,8 @@ def show() -> None:
         ("suite_rows_variants", DETAILS, variants, variants.tables(*shared)),
         ("suite_depth", DETAILS, depth, depth.tables(*shared)),
         ("suite_third", DETAILS, third, third.tables("metric", "metric kept", "labels", "response")),
-        ("suite_base", DETAILS, base, base.tables(*shared, "gradient × input")),
+        ("suite_base", DETAILS, base, base.tables("metric", "metric kept", "labels", "response")),
+        ("suite_papers", DETAILS, papers, papers.tables("metric", "metric kept", "labels", "response")),
         ("weak_teacher", DETAILS, teachers, teachers.tables(*shared)),
         ("suite_rates", DETAILS, rates, rates.tables(*shared)),
         (
@@ -269,7 +267,17 @@ def show() -> None:
     ]
     for name, page, part, text in tables:
         of = {"lines": len(part.lines), "audits": len(part.audited)}
-        publish(name, text, of, command="python benchmarks/full_rows.py show", page=page)
+        command = "python benchmarks/full_rows.py show"
+        publish(name, text, of, command=command, page=page, source=trained_with(part.lines))
+
+
+def trained_with(lines: Sequence[Line]) -> str:
+    """The libraries of the students' training, whatever writes their tables."""
+    found = {
+        name: sorted({line["versions"][name].partition("+")[0] for line in lines})
+        for name in ("torch", "transformers")
+    }
+    return "of students trained with " + ", ".join(f"{name} {' and '.join(of)}" for name, of in found.items())
 
 
 class Comparison:
@@ -401,7 +409,7 @@ class Comparison:
         ]
         if value is None or not ends or any(None in own for own in ends):
             return shown(value)
-        low, high = (f"{end:.2f}".replace("0.", ".") for end in np.mean(ends, axis=0))
+        low, high = map(_end, np.mean(ends, axis=0))
         return f"{value:.3f} ({low} to {high})"
 
     def bounds(self, title: str) -> Iterator[tuple[Line, Callable[[Line, str], float | None]]]:
@@ -443,7 +451,12 @@ def _difference(entry: Mapping[str, Any]) -> str:
     if low is None:
         return f"{value:+.3f}"
     star = " \\*" * (entry["p_corrected"] < SIGNIFICANT)
-    return f"{value:+.3f} ({low:+.2f} to {high:+.2f}){star}"
+    return f"{value:+.3f} ({_end(low, '+')} to {_end(high, '+')}){star}"
+
+
+def _end(value: float, sign: str = "") -> str:
+    """An end of an interval, without a zero before the point."""
+    return f"{value:{sign}.2f}".replace("0.", ".")
 
 
 def loyalty(line: Line, part: str, *names: str) -> float | None:

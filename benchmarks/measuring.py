@@ -58,13 +58,19 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
-def publish(name: str, text: str, figures: Any, *, command: str, page: Path = PAGE) -> None:
-    """The figures as ``results/NAME.json``; the text as the section NAME of a page, if it has one."""
+def publish(
+    name: str, text: str, figures: Any, *, command: str, page: Path = PAGE, source: str | None = None
+) -> None:
+    """The figures as ``results/NAME.json``; the text as the section NAME of a page, if it has one.
+
+    ``source`` is what made the figures, where they are of an earlier run; by default it is this machine.
+    """
     RESULTS.mkdir(exist_ok=True)
-    whole = {"command": command, "machine": machine(), "figures": figures}
+    source = source or f"on {machine()}"
+    whole = {"command": command, "machine": source.removeprefix("on "), "figures": figures}
     (RESULTS / f"{name}.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
-    source = textwrap.fill(f"`{command}` on {machine()}", 100, break_long_words=False, break_on_hyphens=False)
-    section = f"<!-- {name} -->\n{text}\n\n{source}\n<!-- end of {name} -->"
+    made = textwrap.fill(f"`{command}` {source}", 100, break_long_words=False, break_on_hyphens=False)
+    section = f"<!-- {name} -->\n{text}\n\n{made}\n<!-- end of {name} -->"
     whole_page = page.read_text(encoding="utf-8")
     found = re.search(rf"<!-- {name} -->.*<!-- end of {name} -->", whole_page, re.DOTALL)
     if found:
