@@ -416,3 +416,22 @@ def test_values_that_are_nested_deeply_are_refused_not_followed(tmp_path: Path) 
     deep = "[" * 900 + "1" + "]" * 900
     (tmp_path / "train.jsonl").write_text(f'{{"text": "a", "label": {deep}}}\n{{"text": "b", "label": 1}}\n')
     assert "train.jsonl" in refused(tmp_path / "train.jsonl", task="sst2", text_columns=("text",))
+
+
+@pytest.mark.parametrize(
+    ("scores", "doubtful"),
+    [
+        (["1,200", "950", "2,400"], True),
+        (["1,25", "950", "2,400"], False),
+        (["0,125", "0,250", "0,375"], False),
+    ],
+)
+def test_commas_that_may_group_thousands_are_a_warning(
+    tmp_path: Path, scores: list[str], doubtful: bool
+) -> None:
+    rows = "".join(f"a film {k};{scores[k % 3]}\n" for k in range(9))
+    (tmp_path / "rows.csv").write_text(f"text;score\n{rows}")
+    found = load_splits(str(tmp_path / "rows.csv"), kind="scores", validation_share=0.3)
+    assert [f"read with a decimal comma, {scores[0]} as" in warning for warning in found.warnings] == [
+        True
+    ] * doubtful

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ from gradistill.data.validation import (
 from gradistill.data.validation_share import divided
 from gradistill.errors import DataError, Problem, RecipeError
 
+_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
 _REMEDY = (
     "correct these and start again (rows are lines of the file, the header is row 1; records for Parquet, JSON lists, "
     "objects and the hub); other columns can be named with --text-columns and --label-column"
@@ -121,49 +123,21 @@ def read_splits(
     name. Raises as ``load_splits`` does.
     """
     given = _given_task(choice)
-    whole, problems = read_source(choice.source, _wanted(choice, splits, optional), given)
-    texts = choice.columns or (given.text_columns if given else ())
-    flags = tuple(choice.label_columns or ())
-    names = (*texts, choice.label_column or "", *flags, marks.column if marks else "", *carried)
-    whole = {k: with_flag_columns(with_fields(table, names), flags) for k, table in whole.items()}
-    _refuse_missing(whole.get(splits[0]), carried)
-    hidden = set(carried) - {*texts, choice.label}
-    tables = {split: _without(table, hidden) for split, table in whole.items()}
-    notes = _set_apart(choice, tables, optional, given)
-    problems += [problem for table in tables.values() for problem in table.problems]
-    head = "train" if "train" in tables else splits[0]
-    first = tables.get(head, Table(choice.name))
-    unlabelled = None if outputs is None or outputs.labelled else outputs.names
-    bare = frozenset(
-        k for k, t in tables.items() if unlabelled is not None and _lacks_labels(t, choice, unlabelled)
-    )
-    if given is not None:
-        inferred = _as_given(given, first, choice, unlabelled if head in bare else None)
-    elif unlabelled is not None and head in bare and first.columns:
-        inferred = _task_of_outputs(first, choice, unlabelled)
-    else:
-        inferred = _inferred(first, choice, problems, outputs)
-        problems += _other_columns(first, {k: t for k, t in tables.items() if k not in optional})
+    source = _source_of(choice, given, (splits, optional), marks, carried)
+    inferred, bare, problems = _understood(source, choice, given, outputs)
     task, label = inferred.task, inferred.label_column
-    for table in tables.values():
-        refuse_other_kind(table, label, task.kind)
-    if label in task.text_columns:
-        raise DataError(f"The column {label!r} is named both as the label and as a text.", remedy=_REMEDY)
-    labels = {k: None if k in bare else LabelColumn(label, choice.label_separator) for k in tables}
-
-    def lacking(split: str) -> set[int]:
-        return incomplete_rows(tables[split], task.text_columns, labels[split])
-
-    kept = {k: whole[k].without(lacking(k) if choice.skip_incomplete else ()) for k in tables}
+    labels = {k: None if k in bare else LabelColumn(label, choice.label_separator) for k in source.tables}
+    lacking = {k: incomplete_rows(t, task.text_columns, labels[k]) for k, t in source.tables.items()}
+    kept = {k: t.without(lacking[k] if choice.skip_incomplete else ()) for k, t in source.whole.items()}
     checked = {k: checked_columns(t, task, labels[k], marks, carried) for k, t in kept.items()}
     for split, (_, faults) in checked.items():
-        unsure = given is None and split != head and bool(first.problems)
+        unsure = given is None and split != source.head and bool(source.first.problems)
         problems += [fault for fault in faults if not (unsure and fault.what.startswith(UNKNOWN_LABEL))]
     if problems:
-        raise _refused(choice, problems, incomplete=any(map(lacking, tables)))
+        raise _refused(choice, problems, incomplete=any(lacking.values()))
     rows = {split: prepared(columns, task) for split, (columns, _) in checked.items()}
     if given is None and task.positive_label is not None:
-        task = replace(task, positive=_positive(task, rows[head]))
+        task = replace(task, positive=_positive(task, rows[source.head]))
     if choice.positive is not None:
         task = task.with_positive(choice.positive)
     found = Splits(
@@ -172,16 +146,80 @@ def read_splits(
         rows=rows,
         label_column=label,
         skipped={split: len(kept[split].lines) - len(own) for split, own in rows.items()},
-        incomplete={split: len(tables[split].lines) - len(kept[split].lines) for split in rows},
+        incomplete={split: len(source.tables[split].lines) - len(kept[split].lines) for split in rows},
         without_labels=bare,
-        notes=notes,
+        notes=source.notes,
         left_out=inferred.left_out,
-        alphabetical=given is None and are_words(task.labels) and label not in first.class_names,
-        warnings=tuple(_doubts(first, task, label)),
+        alphabetical=given is None and are_words(task.labels) and label not in source.first.class_names,
+        warnings=tuple(_doubts(source.first, task, label)),
     )
     found = replace(found, warnings=(*found.warnings, *_many_left_out(found)))
     found = found if choice.validation_share is None else _with_share(found, choice, splits)
     return replace(found, overlap=_overlap(found.rows, task))
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What was read, by split: ``whole`` tables, and ``tables`` without the columns that are no texts.
+
+    ``head`` is the split that columns and labels are inferred from, ``first`` its table. ``notes`` are about splits
+    that are not read, or were called otherwise; ``optional`` ones may be missing.
+    """
+
+    whole: Mapping[str, Table]
+    tables: Mapping[str, Table]
+    head: str
+    first: Table
+    optional: tuple[str, ...]
+    notes: Mapping[str, str]
+    problems: Sequence[Problem]
+
+
+def _source_of(
+    choice: DataChoice,
+    given: Task | None,
+    wanted: tuple[tuple[str, ...], tuple[str, ...]],
+    marks: Marks | None,
+    carried: Sequence[str],
+) -> _Source:
+    """The tables of a source, those of ``wanted`` splits and of optional ones."""
+    splits, optional = wanted
+    read, problems = read_source(choice.source, _wanted(choice, splits, optional), given)
+    texts = choice.columns or (given.text_columns if given else ())
+    flags = tuple(choice.label_columns or ())
+    names = (*texts, choice.label_column or "", *flags, marks.column if marks else "", *carried)
+    whole = {k: with_flag_columns(with_fields(table, names), flags) for k, table in read.items()}
+    _refuse_missing(whole.get(splits[0]), carried)
+    hidden = set(carried) - {*texts, choice.label}
+    tables = {split: _without(table, hidden) for split, table in whole.items()}
+    notes = _set_apart(choice, tables, optional, given)
+    problems += [problem for table in tables.values() for problem in table.problems]
+    head = "train" if "train" in tables else splits[0]
+    first = tables.get(head, Table(choice.name))
+    return _Source({k: whole[k] for k in tables}, tables, head, first, optional, notes, problems)
+
+
+def _understood(
+    source: _Source, choice: DataChoice, given: Task | None, outputs: Outputs | None
+) -> tuple[Inferred, frozenset[str], list[Problem]]:
+    """The task of the rows with its columns, the splits without labels, and what is wrong so far."""
+    first, tables, problems = source.first, source.tables, list(source.problems)
+    names = None if outputs is None or outputs.labelled else outputs.names
+    bare = frozenset(k for k, t in tables.items() if names is not None and _lacks_labels(t, choice, names))
+    if given is not None:
+        found = _as_given(given, first, choice, names if source.head in bare else None)
+    elif names is not None and source.head in bare and first.columns:
+        found = _task_of_outputs(first, choice, names)
+    else:
+        found = _inferred(first, choice, problems, outputs)
+        problems += _other_columns(first, {k: t for k, t in tables.items() if k not in source.optional})
+    for table in tables.values():
+        refuse_other_kind(table, found.label_column, found.task.kind)
+    if found.label_column in found.task.text_columns:
+        raise DataError(
+            f"The column {found.label_column!r} is named both as the label and as a text.", remedy=_REMEDY
+        )
+    return found, bare, problems
 
 
 def _refuse_missing(table: Table | None, names: Sequence[str]) -> None:
@@ -238,11 +276,22 @@ def _doubts(table: Table, task: Task, label: str) -> Iterator[str]:
             )
         elif reason := wordless(table.columns[column]):
             yield f"the text column {column!r} holds no words: {reason}"
+    if task.labels is None and label in table.commas and _are_thousands(written := table.as_written(label)):
+        yield (
+            f"the scores are read with a decimal comma, {written[0]} as {table.columns[label][0]}. If it groups "
+            "thousands, write them without it"
+        )
     if task.kind == "classes" and (joined := joined_labels(table, label)):
         yield (
             f"the label {joined[0]!r} looks like several labels in one, and is taken as a class of its own. With "
             f"--label-separator {joined[1]!r} (label_separator= in Python) it is several labels of a row"
         )
+
+
+def _are_thousands(cells: Sequence[Any]) -> bool:
+    """Whether every comma of a column may group thousands."""
+    commas = [cell for cell in cells if "," in str(cell)]
+    return bool(commas) and all(_THOUSANDS.fullmatch(str(cell).strip()) for cell in commas)
 
 
 def _wanted(choice: DataChoice, splits: tuple[str, ...], optional: tuple[str, ...]) -> Wanted:
