@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from transformers import TrainerCallback
 from gradistill.commands import loyalty_sample
 from gradistill.commands.distill import distill
 from gradistill.commands.finetune import finetune
+from gradistill.commands.guarded_training import saving
 from gradistill.errors import GradistillError, RecipeError
 from gradistill.models.input_limits import Limits
 from gradistill.models.loading import load_classifier, load_tokenizer
@@ -216,3 +218,15 @@ def test_trackers_get_terms_and_loyalties_and_their_files_stay(small: Any, tmp_p
     assert "eval_label_loyalty" in (output / "runs" / "today" / "events").read_text().splitlines()
     distill(str(small.teachers["two"]), small.choice("two"), output, recipe, overwrite=True)
     assert not (output / "runs" / "today" / "events").exists(), "a log of the run that was replaced"
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_weights_can_be_read_by_whom_the_configuration_can(small: Any, tmp_path: Path, umask: int) -> None:
+    source = str(small.teachers["two"])
+    before = os.umask(umask)
+    try:
+        saving(load_classifier(source)[0], load_tokenizer(source))(tmp_path)
+    finally:
+        os.umask(before)
+    modes = {file.name: file.stat().st_mode & 0o777 for file in tmp_path.iterdir()}
+    assert modes["model.safetensors"] == modes["config.json"] == 0o666 & ~umask

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from stat import S_IMODE
 from time import perf_counter
 from typing import Any
 
@@ -107,5 +108,9 @@ def saving(model: Any, tokenizer: PreTrainedTokenizerBase) -> Callable[[Path], N
         with without_file_bars():
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
+        # safetensors 0.8 writes them for their owner alone (its issue 782): nobody else could serve the model.
+        mode = S_IMODE((folder / "config.json").stat().st_mode)
+        for weights in folder.glob("*.safetensors"):
+            weights.chmod(mode)
 
     return save
