@@ -28,3 +28,12 @@ def test_a_project_names_the_checks_that_do_not_pass() -> None:
     page = project_page(found, "tickets", [], {})
     head = page[: page.index("<main>")].replace("&#39;", "&#x27;")
     assert all(head.count(reason) == 1 for reason in missed)
+
+
+def test_speeds_come_with_what_to_trust() -> None:
+    part = {"p50_ms": 3.0, "p95_ms": 4.0, "times": 2.0, "rows_per_s": 90.0, "times_batch": 1.9}
+    exported = {"loyalty": {}, "costs": {"onnx": {"bytes": 1_000_000, "cores": {"1": part}}}}
+    found = {"audit": None, "teacher": {}, "student": {}, "stages": {}, "export": exported}
+    page = project_page(found, "tickets", [], {})
+    assert page.count("trust ratios, not milliseconds") == 1
+    assert page.index("<h3>Speed</h3>") < page.index("trust ratios")

@@ -16,7 +16,7 @@ from gradistill.auditing.trained_figures import trained_note
 from gradistill.data.tasks import metric_title
 from gradistill.report.audit_tables import capital, cell, students_of
 from gradistill.report.change_report import reference_note, verdict_view
-from gradistill.report.export_tables import NAMES, loyalty_rows, size_rows, speed_rows
+from gradistill.report.export_tables import NAMES, SPEED_NOTE, loyalty_rows, size_rows, speed_rows
 from gradistill.report.html import asset, page_template, policy
 from gradistill.report.model_card import audit_warnings, public_name
 from gradistill.report.number_text import count, decimal
@@ -135,19 +135,20 @@ def _figure(name: str, figure: Mapping[str, Any], meaning: str | None) -> dict[s
 
 
 def _exported(export: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    """Tables of the export, each with its columns and a row a model."""
+    """Tables of the export, each with its columns, a row a model, and what to know about it."""
     if export is None:
         return []
     tables = (
-        ("Size", size_rows(export)),
-        ("Speed", [{"model": row["model"], **row} for row in speed_rows(export)]),
-        ("Agreement with the student", loyalty_rows(export, "student")),
+        ("Size", size_rows(export), ""),
+        ("Speed", [{"model": row["model"], **row} for row in speed_rows(export)], SPEED_NOTE),
+        ("Agreement with the student", loyalty_rows(export, "student"), ""),
     )
     return [
-        {"title": title, "columns": list(dict.fromkeys(key for row in rows for key in row)), "rows": rows}
-        for title, rows in tables
+        {"title": title, "columns": list(dict.fromkeys(key for row in rows for key in row)), "rows": rows,
+         "note": note}
+        for title, rows, note in tables
         if rows
-    ]
+    ]  # fmt: skip
 
 
 def _stage(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
