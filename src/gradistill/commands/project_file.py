@@ -194,73 +194,24 @@ def read_project(file: Path) -> Project:
 
     Raises RecipeError for anything that cannot be carried out, with the line and the key.
     """
-    raw = read_keys(file, "project", "keys such as data, teacher, student, audit, export")
-    lines = yaml_lines(file.read_text(encoding="utf-8"))
-    _refuse_unsafe(file, raw, lines)
-    try:
-        plan = ProjectFile.model_validate(raw)
-    except pydantic.ValidationError as error:
-        place = tuple(error.errors()[0]["loc"])
-        raise _placed(refusal(error, ProjectFile, kind="project"), file, place, lines) from error
-    if (keys := truth_value(raw, plan)) is not None:
-        raise _placed(not_a_number(".".join(map(str, keys)), "project"), file, keys, lines)
+    plan, lines = _checked_plan(file)
     base = file.parent
-
     with _at(file, ("data",), lines):
-        fields = plan.data.model_dump(exclude={"source", "unlabelled"})
-        unlabelled = plan.data.unlabelled
-        data = DataChoice(
-            _resolved(plan.data.source, base),
-            unlabelled=None if unlabelled is None else _resolved(unlabelled, base),
-            **fields,
-        )
-    if plan.teacher.fine_tuned is not None:
-        _refuse_idle(file, raw, lines)
-    elif plan.teacher.template is not None:
-        error = RecipeError(
-            "teacher.template is given without teacher.fine_tuned, and teachers are fine-tuned without a prompt",
-            expected="a model that was fine-tuned with this prompt",
-            remedy="name it as teacher.fine_tuned, or remove teacher.template",
-        )
-        raise _placed(error, file, ("teacher", "template"), lines)
+        data = _data_choice(plan, base)
     with _at(file, ("teacher",), lines):
         finetuning = load_recipe("finetune", changes=plan.teacher.changes(plan.seed), authors_settings=False)
     with _at(file, ("student",), lines):
-        student = plan.student
-        changes = student.changes(plan.seed, *student.made_of())
-        checkpoint = None if student.checkpoint is None else _resolved(student.checkpoint, base)
-
-        def load(method: str) -> Recipe:
-            recipe = load_recipe(method, changes=changes, authors_settings=False)
-            return recipe if checkpoint is None else recipe.with_student_fields(checkpoint=checkpoint)
-
-        # Now, and not after hours of fine-tuning; a teacher that is there already knows what it labels.
-        tagged = plan.teacher.fine_tuned is None and holds_tagged_words(data)
-        named = student.method or (TOKEN_METHOD if tagged or data.kind == "tokens" else None)
-        distillation = load(named) if named else default_recipe(
-            _one_model(plan.teacher, base), load, max_length=plan.teacher.max_length
-        )  # fmt: skip
-        if tagged:
-            refuse_objectives_of_texts(distillation.objectives.values())
+        distillation = _distillation(plan, data, base)
     if plan.teacher.template is not None:
         with _at(file, ("teacher", "template"), lines):
             distillation = _with_prompt(distillation, plan.teacher.template)
     with _at(file, ("audit",), lines):
-        reference = _second_teacher(plan, finetuning)
-        second = None if plan.audit is None else plan.audit.reference
-        audit = None if plan.audit is None else AuditChoice(
-            split=plan.audit.split, max_rows=plan.audit.max_rows, limits=plan.audit.fail_under, seed=plan.seed,
-            reference=_resolved(second, base) if isinstance(second, str) else None,
-        )  # fmt: skip
+        reference, audit = _second_teacher(plan, finetuning), _audit_choice(plan, base)
     if audit is not None and isinstance(audit.reference, str):
         with _at(file, ("audit", "reference"), lines):
             locate(audit.reference)  # now, and not after hours of training
     with _at(file, ("export",), lines):
-        export = None if plan.export is None else ExportChoice(
-            quantize=plan.export.quantize, max_rows=plan.export.max_rows, limits=plan.export.fail_under,
-            seed=plan.seed, embedding_bits=plan.export.embedding_bits, vocabulary_size=plan.export.vocabulary_size,
-            trim_vocabulary=data.source if plan.export.trim_vocabulary else None,
-        )  # fmt: skip
+        export = _export_choice(plan, data)
     return Project(
         file=file,
         output=base / plan.output,
@@ -273,6 +224,78 @@ def read_project(file: Path) -> Project:
         audit=audit,
         export=export,
     )
+
+
+def _checked_plan(file: Path) -> tuple[ProjectFile, Mapping[Place, int]]:
+    """The keys of a file, each of the type that it must have, and the lines that they stand on."""
+    raw = read_keys(file, "project", "keys such as data, teacher, student, audit, export")
+    lines = yaml_lines(file.read_text(encoding="utf-8"))
+    _refuse_unsafe(file, raw, lines)
+    try:
+        plan = ProjectFile.model_validate(raw)
+    except pydantic.ValidationError as error:
+        place = tuple(error.errors()[0]["loc"])
+        raise _placed(refusal(error, ProjectFile, kind="project"), file, place, lines) from error
+    if (keys := truth_value(raw, plan)) is not None:
+        raise _placed(not_a_number(".".join(map(str, keys)), "project"), file, keys, lines)
+    if plan.teacher.fine_tuned is not None:
+        _refuse_idle(file, raw, lines)
+    elif plan.teacher.template is not None:
+        error = RecipeError(
+            "teacher.template is given without teacher.fine_tuned, and teachers are fine-tuned without a prompt",
+            expected="a model that was fine-tuned with this prompt",
+            remedy="name it as teacher.fine_tuned, or remove teacher.template",
+        )
+        raise _placed(error, file, ("teacher", "template"), lines)
+    return plan, lines
+
+
+def _data_choice(plan: ProjectFile, base: Path) -> DataChoice:
+    fields = plan.data.model_dump(exclude={"source", "unlabelled"})
+    unlabelled = None if plan.data.unlabelled is None else _resolved(plan.data.unlabelled, base)
+    return DataChoice(_resolved(plan.data.source, base), unlabelled=unlabelled, **fields)
+
+
+def _distillation(plan: ProjectFile, data: DataChoice, base: Path) -> Recipe:
+    """The student's recipe: of its method, or of the default for its teacher and data."""
+    student = plan.student
+    changes = student.changes(plan.seed, *student.made_of())
+    checkpoint = None if student.checkpoint is None else _resolved(student.checkpoint, base)
+
+    def load(method: str) -> Recipe:
+        recipe = load_recipe(method, changes=changes, authors_settings=False)
+        return recipe if checkpoint is None else recipe.with_student_fields(checkpoint=checkpoint)
+
+    # Now, and not after hours of fine-tuning; a teacher that is there already knows what it labels.
+    tagged = plan.teacher.fine_tuned is None and holds_tagged_words(data)
+    method = student.method or (TOKEN_METHOD if tagged or data.kind == "tokens" else None)
+    if method is None:
+        return default_recipe(_one_model(plan.teacher, base), load, max_length=plan.teacher.max_length)
+    recipe = load(method)
+    if tagged:
+        refuse_objectives_of_texts(recipe.objectives.values())
+    return recipe
+
+
+def _audit_choice(plan: ProjectFile, base: Path) -> AuditChoice | None:
+    audit = plan.audit
+    if audit is None:
+        return None
+    return AuditChoice(
+        split=audit.split, max_rows=audit.max_rows, limits=audit.fail_under, seed=plan.seed,
+        reference=_resolved(audit.reference, base) if isinstance(audit.reference, str) else None,
+    )  # fmt: skip
+
+
+def _export_choice(plan: ProjectFile, data: DataChoice) -> ExportChoice | None:
+    export = plan.export
+    if export is None:
+        return None
+    return ExportChoice(
+        quantize=export.quantize, max_rows=export.max_rows, limits=export.fail_under, seed=plan.seed,
+        embedding_bits=export.embedding_bits, vocabulary_size=export.vocabulary_size,
+        trim_vocabulary=data.source if export.trim_vocabulary else None,
+    )  # fmt: skip
 
 
 def _one_model(teacher: TeacherStage, base: Path) -> str | None:
