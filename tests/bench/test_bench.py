@@ -127,6 +127,16 @@ def test_all_students_of_a_task_share_one_store_of_the_signals_of_all_methods(wh
     assert not list((output / "cache").glob("*/manifest.json"))  # nobody built one of its own
 
 
+def test_a_store_is_made_when_the_first_student_that_reads_it_starts(whole: Any) -> None:
+    """Nobody waits for the stores of later tasks to see the students of the first one."""
+    _, _, printed = whole
+    stores = [k for k, line in enumerate(printed) if "computing teacher signals" in line]
+    first_of_other_task = next(k for k, line in enumerate(printed) if line.startswith("mine, "))
+    last_of_first_task = max(k for k, line in enumerate(printed) if line.startswith("sst2, 2 layers"))
+    assert [printed[k].partition(":")[0] for k in stores] == ["sst2", "mine"]
+    assert last_of_first_task < stores[1] < first_of_other_task
+
+
 def test_a_second_call_trains_nothing_but_what_failed_and_shows_the_same(whole: Any, small: Any) -> None:
     output, found, _ = whole
     before = {e["method"]: e["timing"] for e in lines_of(output) if e["status"] == "done"}

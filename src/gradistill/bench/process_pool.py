@@ -23,13 +23,37 @@ FIRST_GUESS = 2e9
 _HEADROOM = 1.3
 
 
+@dataclass
+class Shared:
+    """What several commands need. ``make`` makes it and returns further ``arguments`` for them."""
+
+    make: Callable[[], Sequence[str]]
+    arguments: Sequence[str] | None = None
+
+    def made(self) -> Sequence[str]:
+        """The arguments; the first call makes what they name."""
+        if self.arguments is None:
+            self.arguments = self.make()
+        return self.arguments
+
+
 @dataclass(frozen=True)
 class Command:
-    """``arguments`` of gradistill; all that it prints goes to ``log``."""
+    """``arguments`` of gradistill, and those of what it shares with others; all that it prints goes to ``log``."""
 
     name: str
     arguments: Sequence[str]
     log: Path
+    shared: Shared | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether nothing has to be made before it starts."""
+        return self.shared is None or self.shared.arguments is not None
+
+    def words(self) -> list[str]:
+        """All arguments; what is shared is made now, if it is not there."""
+        return [*self.arguments, *(self.shared.made() if self.shared is not None else ())]
 
 
 @dataclass(frozen=True)
@@ -78,8 +102,9 @@ def run_all(
 ) -> None:
     """Run them in their order. ``on_end`` is called with each as it ends, and with the seconds left for the others.
 
-    Another is started only while memory for it is free: ``needed`` bytes, by what others took. Whatever stops this
-    process stops them too.
+    Another is started only while memory for it is free: ``needed`` bytes, by what others took. What some of them share
+    is made before the first of these, while nothing else runs, as it takes all cores. Whatever stops this process stops
+    them too.
     """
     waiting, running = list(commands), dict[subprocess.Popen[bytes], tuple[Command, float]]()
     spent, done = 0.0, 0
@@ -89,7 +114,7 @@ def run_all(
                 while (
                     waiting
                     and len(running) < width.at_once
-                    and (not running or _free() > _HEADROOM * needed())
+                    and (not running or (waiting[0].is_ready and _free() > _HEADROOM * needed()))
                 ):
                     command = waiting.pop(0)
                     running[_started(command, width, environment)] = command, monotonic()
@@ -108,9 +133,10 @@ def run_all(
 def _started(command: Command, width: Width, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     command.log.parent.mkdir(parents=True, exist_ok=True)
     threads = {name: str(width.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    words = command.words()
     with command.log.open("wb") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "gradistill", *command.arguments],
+            [sys.executable, "-m", "gradistill", *words],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

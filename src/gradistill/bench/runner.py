@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import yaml
 
 from gradistill.bench.cluster import Cluster
 from gradistill.bench.plan import BenchPlan, Cell, cells, fingerprint
-from gradistill.bench.process_pool import FIRST_GUESS, Command, Ended, Width, duration, run_all
+from gradistill.bench.process_pool import FIRST_GUESS, Command, Ended, Shared, Width, duration, run_all
 from gradistill.bench.result_lines import RESULTS, Key, done, failed, read_lines, write_lines
 from gradistill.bench.results import summary
 from gradistill.bench.task_setup import (
@@ -130,27 +131,32 @@ class Bench:
             self.marks[cell.key] = fingerprint(cell, inputs)
         left = [cell for cell in wanted if not self._is_done(cell)]
         logger.info(f"{len(wanted) - len(left)} of {len(wanted)} students finished, {len(left)} to train")
-        waiting = {(cell.task, variant_of(cell)) for cell in left if cell.recipe.needs_teacher}
-        stores = {}
         # The signals of all methods, those included that are done: so a store of the call before will do.
-        for name, task in self.tasks.items() if self.cluster is None else ():
-            for texts, group in by_texts(cell for cell in wanted if cell.task == name).items():
-                if (name, texts) in waiting:
-                    logger.info(f"{name}: computing teacher signals for all rows, for the store")
-                    folder = self.output / name / f"store-{texts}"
-                    stores[name, texts] = store_of(task, group, folder)
+        stores = {
+            (name, texts): Shared(partial(self._stored, name, texts, group))
+            for name in (self.tasks if self.cluster is None else ())
+            for texts, group in by_texts(cell for cell in wanted if cell.task == name).items()
+        }
         by_name = {cell.name: cell for cell in left}
-        commands = [self._command(c, stores.get((c.task, variant_of(c)), "auto")) for c in left]
+        commands = [
+            self._command(c, stores.get((c.task, variant_of(c))) if c.recipe.needs_teacher else None)
+            for c in left
+        ]
         self._run(commands, lambda ended, time: self._ended(by_name[ended.command.name], ended, time))
 
-    def _command(self, cell: Cell, store: str) -> Command:
+    def _stored(self, name: str, texts: str, cells: Sequence[Cell]) -> Sequence[str]:
+        """A store of a task, made when the first student that reads it is to start: other tasks have results then."""
+        logger.info(f"{name}: computing teacher signals for all rows, for the store")
+        return ["--signals", store_of(self.tasks[name], cells, self.output / name / f"store-{texts}")]
+
+    def _command(self, cell: Cell, store: Shared | None) -> Command:
         task, folder = self.tasks[cell.task], self.output / cell.folder
         file = written_recipe(cell.recipe, beside(folder, ".yaml"))
         arguments = [
             "distill", "--teacher", task.teacher, *task.rows.options, "--recipe", str(file), "--settings", "default",
-            "--signals", store, "--verify", "fast", "--output", str(folder), "--overwrite",
+            "--verify", "fast", "--output", str(folder), "--overwrite",
         ]  # fmt: skip
-        return Command(cell.name, arguments, beside(folder, ".log"))
+        return Command(cell.name, arguments, beside(folder, ".log"), store)
 
     def _run(self, commands: Sequence[Command], on_end: Callable[[Ended, float], None]) -> None:
         if commands:

@@ -1,0 +1,62 @@
+"""Commands at once: what some of them share is made once, alone, and as late as possible."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gradistill.bench import process_pool
+from gradistill.bench.process_pool import Command, Ended, Shared, Width, run_all
+
+
+class FakeProcess:
+    """Ends at the second look."""
+
+    def __init__(self) -> None:
+        self.returncode, self._looks = 0, 0
+
+    def poll(self) -> int | None:
+        self._looks += 1
+        return None if self._looks < 2 else 0
+
+
+def test_what_is_shared_is_made_once_while_nothing_runs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    events: list[str] = []
+    running: set[str] = set()
+
+    def started(command: Command, *_: Any) -> FakeProcess:
+        events.append(f"{command.name}: {' '.join(command.words())}")
+        running.add(command.name)
+        return FakeProcess()
+
+    def ended(found: Ended, left: float) -> None:
+        running.remove(found.command.name)
+        events.append(f"end of {found.command.name}")
+
+    def make() -> Sequence[str]:
+        assert not running
+        events.append("made")
+        return ["--signals", "store"]
+
+    monkeypatch.setattr(process_pool, "_started", started)
+    monkeypatch.setattr(process_pool, "sleep", lambda _: None)
+    monkeypatch.setattr(process_pool, "_free", lambda: 1e12)
+    monkeypatch.setattr(process_pool, "_stopped", lambda running: None)
+    shared = Shared(make)
+    commands = [
+        Command("a", ["one"], tmp_path / "a"),
+        Command("b", ["two"], tmp_path / "b", shared),
+        Command("c", ["three"], tmp_path / "c", shared),
+        Command("d", ["four"], tmp_path / "d"),
+    ]
+    run_all(commands, Width(2, 1), {}, lambda: 1.0, ended)
+    assert events.count("made") == 1
+    assert events.index("a: one") < events.index("end of a") < events.index("made")
+    assert events.index("b: two --signals store") < events.index("c: three --signals store")
+    assert events.index("c: three --signals store") < events.index("end of b"), "the rest goes on at once"
+    assert "d: four" in events
