@@ -190,6 +190,16 @@ def test_the_delimiter_and_quotes_of_a_file_stay(small: Any, tmp_path: Path) -> 
     assert (tmp_path / "out.rows.tsv").read_bytes().splitlines()[1].startswith(b'"fine" film\t3\t')
 
 
+def test_a_first_line_that_reads_like_a_text_is_a_warning(small: Any, tmp_path: Path) -> None:
+    path, lines = tmp_path / "rows.csv", list[str]()
+    for first, warned in (("that was a waste of time", True), ("What did you like about it?", False)):
+        path.write_text(f"{first}\na fine film\na poor film\n")
+        with logged(lines):
+            predict(str(small.teachers["two"]), path, tmp_path / "out.csv", overwrite=True)
+        assert ("the first line was taken for names" in "\n".join(lines)) == warned
+        lines.clear()
+
+
 @pytest.mark.parametrize("name", ["rows.csv", "rows.tsv", "rows.csv.gz"])
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
@@ -352,6 +362,9 @@ def test_lines_of_a_pipe_become_json_lines(
     assert [row["text"] for row in out] == ["a", "", "b"]
     assert [row["predicted_label"] is None for row in out] == [False, True, False]
     assert "1 of 3 rows lack a text and have no prediction; the first is row 2" in err
+    code, out, err = piped(b"a\tb\n\nb\t\na\tc\n", "-", kind="three")
+    assert code == 0
+    assert [row["predicted_label"] is None for row in out] == [False, True, True, False]
     code, _, _ = piped(b"a film\n", tmp_path / "lines.parquet")
     assert code == 0
     assert read(tmp_path / "lines.parquet")[0]["text"] == "a film"

@@ -135,6 +135,10 @@ def test_marks_are_parts_of_letters() -> None:
     assert normalised("पानी, पान!") == normalised(" पानी  पान")
     assert normalised("É  très_bien!") == normalised("é très bien") == "é très bien"
     assert normalised("!?") == "!?"
+    signs = ["❤️", "☹️", "✈️"]
+    assert len({normalised(sign) for sign in signs}) == len(signs)
+    assert normalised("great ❤️") == normalised("great") == "great"
+    assert normalised("1️⃣ first") == normalised("1 first")
     assert overlap([("ดี",)], [("ดู",)])["normalised"] == 0
 
 

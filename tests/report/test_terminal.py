@@ -247,6 +247,9 @@ def test_the_floor_of_a_run_is_another_than_that_of_an_audit() -> None:
     of_run, of_audit = (" ".join(_shown(view).split()) for view in (run_table(run), audit_view(audited)))
     start, head = "floor: the student before its first step", "floor: the same student under a random head"
     assert (start in of_run, head in of_run) == (True, False)
+    marked = run | {"loyalty": {"label": floored | {"trained_on": ["kd"]}}}
+    assert "\\n" not in _shown(run_table(marked))
+    assert "†" in _shown(run_table(marked))
     assert (start in of_audit, head in of_audit) == (False, True)
     run["loyalty"] = {"label": estimate(0.8)}
     assert "floor" not in _shown(run_table(run))

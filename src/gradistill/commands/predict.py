@@ -22,6 +22,7 @@ from gradistill.commands.text_predictor import Predicted, TextPredictor, check_n
 from gradistill.commands.token_predictor import TokenPredictor, predict_words
 from gradistill.commands.unfinished_predictions import folder_of, unfinished_predictions
 from gradistill.data.cut import Cut
+from gradistill.data.header_check import reads_like_a_text
 from gradistill.data.prompt_template import PromptedTeacher
 from gradistill.data.row_output import OUTPUTS, Columns, json_lines, refuse_taken_names, writer_of
 from gradistill.data.row_stream import CHUNK_ROWS, Chunk, RowStream, decoded_lines, format_of
@@ -192,6 +193,8 @@ def _file_job(path: Path, predictor: TextPredictor, named: tuple[str, ...] | Non
     stream = RowStream.of(path, line_columns=named or predictor.text_columns or ("text",))
     columns = choose_text_columns(first_rows(stream), named, predictor.text_columns, predictor.labels or ())
     logger.info(f"text: {', '.join(columns)}")
+    if stream.dialect is not None and any(map(reads_like_a_text, columns)):
+        logger.warning("the first line was taken for names of columns; if it is a row, add a line with names")
     return _Job(stream, columns, check_rows(stream, columns))
 
 

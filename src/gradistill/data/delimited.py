@@ -6,13 +6,13 @@ import csv
 import re
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 
 from gradistill.data.cells import Cells, joined, numbers, packed, piecewise
+from gradistill.data.header_check import header_fault, names_below_a_title
 from gradistill.data.table import Table, duplicates, no_rows
-from gradistill.data.validation import all_numbers, number, shown
 from gradistill.errors import Problem
 
 Record = tuple[int, list[str]]
@@ -24,10 +24,7 @@ Opened = Callable[[], Iterable[str]]
 _NAMES = {",": "comma", ";": "semicolon", "\t": "tab"}
 _LOOKED_AT = 50
 """Records by which a delimiter is judged, where the header line leaves a choice."""
-_ENOUGH = 5
-"""Records by which a first line is judged, at least."""
-_WORDS = 3
-"""Of a sentence, at least."""
+_DECLARED = re.compile(r"\ufeff?sep=([,;\t])\s*")
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+(,\d+)?", re.ASCII)
 _LINE = re.compile(r"[^\r\n]*(?:\r\n?|\n)|[^\r\n]+")
 
@@ -65,7 +62,10 @@ class Dialect:
 
 
 def csv_dialect(opened: Opened) -> Dialect:
-    """Of a CSV file: the delimiter by which most of the first records are as wide as the header line."""
+    """Of a CSV file: the delimiter that its first line names, as Excel writes it (``sep=;``), or the one by which most
+    of the first records are as wide as the header line."""
+    if declared := _DECLARED.fullmatch(next(iter(opened()), "")):
+        return Dialect(declared[1])
     best, most = ",", 0.0
     for delimiter in _NAMES:
         widths = _first_widths(opened, delimiter)
@@ -78,11 +78,12 @@ def csv_dialect(opened: Opened) -> Dialect:
 
 
 def _below_a_title(opened: Opened) -> str | None:
-    """The delimiter of records that are all as wide, below a first line without one."""
+    """The delimiter of the records, where the first line has none and seems to be a title."""
     for delimiter in _NAMES:
-        _, *widths = _first_widths(opened, delimiter) or [0]
-        if len(widths) >= _ENOUGH and len({*widths}) == 1 and widths[0] > 1:
-            return delimiter
+        with suppress(QuotingError):
+            first = [record for _, record in islice(_quoted(opened, delimiter), _LOOKED_AT)]
+            if len(first) > 1 and names_below_a_title(first):
+                return delimiter
     return None
 
 
@@ -97,9 +98,48 @@ def tsv_dialect(opened: Opened) -> Dialect:
         return Dialect("\t", quotes=False)
 
 
-def records(opened: Opened, dialect: Dialect) -> Iterator[Record]:
-    """Every record with the line on which it starts, the header first. Raises QuotingError: the rest is a guess."""
-    return _quoted(opened, dialect.delimiter) if dialect.quotes else _unquoted(opened)
+def records(opened: Opened, dialect: Dialect, *, blank_rows: bool = False) -> Iterator[Record]:
+    """Every record with the line on which it starts, the header first; lines that hold nothing are left out.
+
+    With ``blank_rows`` such a line is a row where there is one column: an empty cell is written so. At the end of the
+    file it is none, nor are rows of several empty cells, as where a spreadsheet was cleared. Raises QuotingError: the
+    rest is a guess.
+    """
+    every = _every_quoted(opened, dialect.delimiter) if dialect.quotes else _every_unquoted(opened)
+    width, waiting = 0, list[Record]()
+    for line, record in every:
+        if not record:
+            waiting += [(line, [""])] * (blank_rows and width == 1)
+        elif width > 1 and not any(map(str.strip, record)):
+            waiting.append((line, record))
+        else:
+            width = width or len(record)
+            yield from waiting
+            yield line, record
+            waiting = []
+
+
+def _quoted(opened: Opened, delimiter: str) -> Iterator[Record]:
+    return records(opened, Dialect(delimiter))
+
+
+def _unquoted(opened: Opened) -> Iterator[Record]:
+    return records(opened, Dialect("\t", quotes=False))
+
+
+def line_end(opened: Opened, dialect: Dialect) -> str:
+    """How the line ends on which the header ends; one within quotes may end otherwise."""
+    read: list[str] = []
+
+    def lines() -> Iterator[str]:
+        for line in opened():
+            read.append(line)
+            yield line
+
+    with suppress(QuotingError):
+        next(records(lines, dialect), None)
+    last = read[-1] if read else ""
+    return next((end for end in ("\r\n", "\n", "\r") if last.endswith(end)), "\n")
 
 
 def _of_text(text: str) -> Opened:
@@ -108,7 +148,7 @@ def _of_text(text: str) -> Opened:
 
 
 def _whole(file: str, opened: Opened, dialect: Dialect) -> Table:
-    if fault := header_fault(file, opened, dialect):
+    if fault := first_line_fault(file, opened, dialect):
         return Table(file, problems=(fault,))
     problems: list[Problem] = []
 
@@ -121,43 +161,12 @@ def _whole(file: str, opened: Opened, dialect: Dialect) -> Table:
     return records_table(file, readable(), problems, dialect)
 
 
-def header_fault(file: str, opened: Opened, dialect: Dialect) -> Problem | None:
-    """What is wrong with a first line that is no header: a title above it, or the first row of a file without one.
-
-    A title has one name above records that are all as wide. A row's cells are values of their columns: one at least is
-    found again below it, and the others are numbers above numbers, or sentences above sentences.
-    """
+def first_line_fault(file: str, opened: Opened, dialect: Dialect) -> Problem | None:
+    """What is wrong with the first line of a file, by the first records (``data.header_check``)."""
     try:
-        first, *rest = [record for _, record in islice(records(opened, dialect), 1 + _LOOKED_AT)] or [[]]
+        return header_fault(file, [record for _, record in islice(records(opened, dialect), 1 + _LOOKED_AT)])
     except QuotingError:
         return None
-    if not rest:
-        return None
-    names = [name.strip() for name in first]
-    widths = {sum(map(bool, map(str.strip, record))) for record in rest}
-    alone = len(names) != 2 and bool(names[0]) and not any(names[1:])  # of two names one may be empty
-    if alone and len(rest) >= _ENOUGH and len(widths) == 1 and min(widths) > 1:
-        what = (
-            f"one name ({shown(names[0])}) where all rows have {min(widths)} fields; if it is a title, remove what is "
-            "above the header"
-        )
-        return Problem(file, what, 1)
-    if len(names) < 2 or any(len(record) != len(names) for record in rest):
-        return None
-    columns = [[cell.strip() for cell in cells] for cells in zip(*rest, strict=True)]
-    again = [cells.count(name) > 1 for name, cells in zip(names, columns, strict=True) if name]
-    if any(again) and all(map(_is_value, names, columns)):
-        what = f"the first line is a row and no header: {shown(', '.join(names))}; add a line with names"
-        return Problem(file, what, 1)
-    return None
-
-
-def _is_value(name: str, column: Sequence[str]) -> bool:
-    """Whether what stands in the place of a name may be a value of the column."""
-    if column.count(name) > 1 or (number(name) is not None and all_numbers(column)):
-        return True
-    sentences = sum(len(cell.split()) >= _WORDS for cell in column)
-    return len(name.split()) >= _WORDS and 2 * sentences > len(column)
 
 
 def _odd_ones(found: Iterator[Record]) -> int:
@@ -175,7 +184,8 @@ def records_table(file: str, found: Iterable[Record], problems: list[Problem], d
     first, names = next(found, (0, None))
     if names is None:
         return Table(file, problems=tuple(problems) or (Problem(file, "the file is empty"),))
-    header, width = _named([name.strip() for name in names]), len(names)
+    names = [name.strip() for name in names]
+    header, width = _named(names), len(names)
     if twice := duplicates(header):
         what = f"the header names a column twice: {twice}"
         return Table(file, problems=(Problem(file, what, first),))
@@ -183,6 +193,11 @@ def records_table(file: str, found: Iterable[Record], problems: list[Problem], d
 
     def as_wide() -> Iterator[list[str]]:
         for line, record in found:
+            if len(header) > 1 and [cell.strip() for cell in record] == names:
+                problems.append(
+                    Problem(file, "the header once more, as where files were joined; remove this line", line)
+                )
+                continue
             if len(record) == width and not any(map(str.strip, record[len(header) :])):
                 lines.append(line)
                 yield record[: len(header)]
@@ -220,18 +235,21 @@ class QuotingError(ValueError):
         return Problem(file, what, self.line)
 
 
-def _quoted(opened: Opened, delimiter: str) -> Iterator[Record]:
-    reader = csv.reader(opened(), delimiter=delimiter, strict=True)
+def _every_quoted(opened: Opened, delimiter: str) -> Iterator[Record]:
+    """The records of a file that quotes; none has a field on a line that holds nothing."""
+    lines = iter(opened())
+    first = next(lines, "")
+    skipped = _DECLARED.fullmatch(first) is not None
+    reader = csv.reader(lines if skipped else chain([first], lines), delimiter=delimiter, strict=True)
     while True:
-        line = reader.line_num + 1
+        line = reader.line_num + 1 + skipped
         try:
             record = next(reader, None)
         except csv.Error as error:
             raise QuotingError(error, line) from None
         if record is None:
             return
-        if record:
-            yield line, record
+        yield line, record
 
 
 @contextmanager
@@ -274,11 +292,10 @@ def _are_decimal_commas(cells: Sequence[str]) -> bool:
     return commas
 
 
-def _unquoted(opened: Opened) -> Iterator[Record]:
-    for place, line in enumerate(opened(), start=1):
+def _every_unquoted(opened: Opened) -> Iterator[Record]:
+    for number, line in enumerate(opened(), start=1):
         record = line.rstrip("\r\n")
-        if record.strip() or "\t" in record:
-            yield place, record.split("\t")
+        yield number, record.split("\t") if record.strip() or "\t" in record else []
 
 
 def _quotes(found: Iterator[Record]) -> bool:
@@ -292,7 +309,7 @@ def _quotes(found: Iterator[Record]) -> bool:
             if cell.startswith('"'):
                 if not _is_quoted(cell):
                     return False
-                doubled = doubled or '""' in cell[1:-1]
+                doubled = doubled or '""' in cell[1:-1] or cell == '""'
     return doubled
 
 

@@ -25,7 +25,6 @@ from gradistill.io import system_reason
 
 BOM = "\ufeff"
 _PACKED = ".gz"
-_FIRST_LINE = 1 << 20
 NO_GZIP = (gzip.BadGzipFile, EOFError, zlib.error)
 """What reading a broken gzip file raises."""
 
@@ -132,12 +131,10 @@ def opened_text(path: Path, newline: str = "") -> io.TextIOWrapper:
     return io.TextIOWrapper(raw, encoding="utf-8-sig", newline=newline)
 
 
-def line_end_and_mark(path: Path) -> tuple[str, bool]:
-    """How the first line of a text file ends, and whether a byte order mark of UTF-8 is in front of it."""
+def has_byte_order_mark(path: Path) -> bool:
+    """Whether a text file begins with that of UTF-8."""
     with _opened(path) as raw:
-        first = raw.readline(_FIRST_LINE)
-    end = next((end for end in ("\r\n", "\n", "\r") if end.encode() in first), "\n")
-    return end, first.startswith(BOM.encode())
+        return raw.read(len(BOM.encode())) == BOM.encode()
 
 
 def _opened(path: Path) -> Any:

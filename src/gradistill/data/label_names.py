@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gradistill.data.tasks import label_key
-from gradistill.data.validation import is_of_a_word
+from gradistill.data.validation import letters_of
 
 _NUMBERED = re.compile(r"(?:label[-_ ]?)?([+-]?\d+)", re.IGNORECASE)
 _SHORTEST = 3
@@ -105,7 +105,7 @@ def _signed(name: str) -> str:
 
 
 def _letters(name: str) -> str:
-    return "".join(c for c in _signed(name) if is_of_a_word(c) or c in "+#\N{MINUS SIGN}")
+    return "".join(letters_of(_signed(name), "+#\N{MINUS SIGN}").split())
 
 
 _SPELLINGS: tuple[Callable[[str], str], ...] = (

@@ -9,7 +9,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from gradistill.data.validation import is_of_a_word
+from gradistill.data.validation import letters_of
 from gradistill.printing import printable
 
 _NO_LETTERS = re.compile(r"[\W_]+", re.ASCII)
@@ -74,15 +74,11 @@ def as_text(cell: object) -> str:
 
 
 def normalised(text: str) -> str:
-    """The letters and digits of a text in one case, with one blank between words; a text without any as it is.
-
-    Marks are parts of letters: vowels of Hindi and Thai are such.
-    """
+    """The letters and digits of a text in one case, with one blank between words; a text without any as it is."""
     folded = unicodedata.normalize("NFKC", text).casefold()
     if folded.isascii():
         return _NO_LETTERS.sub(" ", folded).strip() or text
-    kept = "".join(c if is_of_a_word(c) else " " for c in folded)
-    return " ".join(kept.split()) or text
+    return " ".join(letters_of(folded).split()) or text
 
 
 def _loosely(texts: Texts) -> Texts:

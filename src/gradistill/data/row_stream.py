@@ -25,7 +25,8 @@ from gradistill.data.delimited import (
     Record,
     csv_dialect,
     fields_up_to,
-    header_fault,
+    first_line_fault,
+    line_end,
     records,
     records_table,
     tsv_dialect,
@@ -34,7 +35,7 @@ from gradistill.data.file_readers import (
     NO_GZIP,
     UnreadableError,
     ending_of,
-    line_end_and_mark,
+    has_byte_order_mark,
     no_gzip,
     not_a_file,
     opened_text,
@@ -107,9 +108,9 @@ class RowStream:
             with fields_up_to(cls._characters(path, kind)):
                 dialects = {".csv": csv_dialect, ".tsv": tsv_dialect}
                 dialect = dialects[kind](opened) if kind in dialects else None
-            if dialect is not None:
-                end, mark = line_end_and_mark(path)
-                dialect = replace(dialect, line_end=end, byte_order_mark=mark)
+                if dialect is not None:
+                    end, mark = line_end(opened, dialect), has_byte_order_mark(path)
+                    dialect = replace(dialect, line_end=end, byte_order_mark=mark)
             return cls(path, kind, dialect, line_columns=line_columns)
 
     def chunks(self, rows: int = CHUNK_ROWS) -> Iterator[Chunk]:
@@ -131,10 +132,10 @@ class RowStream:
 
     def _of_records(self, rows: int, dialect: Dialect) -> Iterator[Chunk]:
         with fields_up_to(self._characters(self.path, self.format)):
-            if wrong := header_fault(str(self.path), partial(opened_text, self.path), dialect):
+            if wrong := first_line_fault(str(self.path), partial(opened_text, self.path), dialect):
                 yield Chunk(Table(str(self.path), problems=(wrong,)))
                 return
-            found = records(partial(opened_text, self.path), dialect)
+            found = records(partial(opened_text, self.path), dialect, blank_rows=True)
             header = list(islice(found, 1))
             fault: list[Problem] = []
             for number in count():
@@ -197,7 +198,9 @@ def line_chunks(file: str, lines: Iterable[str], columns: tuple[str, ...], rows:
         for line, content in islice(numbered, rows):
             seen += 1
             text = content.rstrip("\r\n")
-            fields = [text] if len(columns) == 1 else text.split("\t")
+            fields = (
+                [text] if len(columns) == 1 else text.split("\t") if text.strip(" ") else [""] * len(columns)
+            )
             if len(fields) == len(columns):
                 found.append(fields)
                 places.append(line)

@@ -176,7 +176,7 @@ def _words(table: Table, column: str, values: Sequence[object]) -> tuple[str, ..
             problems=[
                 Problem(table.file, f"one label, with its rows: {words}", column=column) for words in listed
             ],
-            expected="labels that differ in more than letter case",
+            expected="labels that differ in more than letter case and invisible characters",
             remedy="write each of them in one way",
         )
     return tuple(sorted(word for words in spellings.values() for word in words))

@@ -10,21 +10,15 @@ from dataclasses import dataclass
 from itertools import chain, islice, pairwise
 from typing import Any
 
+from gradistill.data.column_names import LABEL_COLUMNS, TEXT_COLUMNS
 from gradistill.data.file_readers import Table
 from gradistill.data.tasks import label_key
 from gradistill.data.validation import NO_AND_YES, TRUTH_VALUES, all_numbers, is_missing, number, shown
 from gradistill.data.word_scores import UNSPACED
 from gradistill.errors import DataError
 
-LABEL_COLUMNS = ("label", "labels", "gold_label", "target", "class", "score", "similarity")
 IGNORED_COLUMNS = ("", "id", "idx", "index", "guid", "uid", "rationale")
 """Never taken for a text; the nameless column is the row number that some tools write first."""
-TEXT_COLUMNS = frozenset({
-    "text", "texts", "sentence", "sentence1", "sentence2", "question", "question1", "question2", "premise",
-    "hypothesis", "review", "content", "body", "comment", "tweet", "message", "document", "utterance", "query",
-    "title", "headline", "abstract", "passage", "context", "description", "post",
-})  # fmt: skip
-"""Names of text columns, even if their values are few."""
 NAME_TEXTS = "name the text column, or two of them, with --text-columns (text_columns= in Python)"
 
 FEWEST_ROWS = 5

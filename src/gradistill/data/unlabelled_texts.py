@@ -125,7 +125,8 @@ def _lines(path: Path, problems: list[Problem]) -> list[str]:
         if fault := not_a_file(path):
             problems.append(Problem(str(path), fault))
             return []
-        return [line.strip() for line in io.StringIO(text_of(path.read_bytes()))]  # as predict reads lines
+        # Lines end as in any file, and not at U+2028, as those of splitlines do.
+        return [line.strip() for line in io.StringIO(text_of(path.read_bytes()), newline=None)]
     except UnreadableError as error:
         problems.append(Problem(str(path), str(error), error.row))
     except OSError as error:

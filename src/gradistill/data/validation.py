@@ -71,9 +71,20 @@ def is_hidden(value: object) -> bool:
     return is_missing(value) or number(value) == -1
 
 
-def is_of_a_word(character: str) -> bool:
-    """Whether a character is a letter, a digit, or a mark on one."""
-    return character.isalnum() or unicodedata.category(character).startswith("M")
+def letters_of(text: str, others: str = "") -> str:
+    """A text with a blank in the place of all that is no letter, digit, or mark on one, nor one of the ``others``.
+
+    Vowels of Hindi and Thai are marks. What makes a sign an emoji (variation selectors, keycaps) is none.
+
+    Example: ``letters_of("A+ & é!", "+")`` gives ``"A+   é "``
+    """
+    kept: list[str] = []
+    for character in text:
+        mark = unicodedata.category(character) in ("Mn", "Mc") and not "\ufe00" <= character <= "\ufe0f"
+        of_a_word = bool(kept) and kept[-1] not in (" ", *others)
+        found = character.isalnum() or character in others or (mark and of_a_word)
+        kept.append(character if found else " ")
+    return "".join(kept)
 
 
 def shown(value: object) -> str:

@@ -93,9 +93,12 @@ def run_table(metrics: Mapping[str, Any]) -> RenderableType:
             if isinstance(entry, Mapping)
         ]
         every = [entry for entry in metrics["loyalty"].values() if isinstance(entry, Mapping)]
-        notes = [floor_note(every, UNTRAINED), trained_note(every)]
-        parts.append(results_table(loyal, note="\n".join(note for note in notes if note)))
+        parts += [results_table(loyal), *_notes(floor_note(every, UNTRAINED), trained_note(every))]
     return Group(*parts, _times(metrics), *_warnings(metrics))
+
+
+def _notes(*notes: str | None) -> list[Text]:
+    return [Text(note, style="italic") for note in notes if note]
 
 
 def floor_note(figures: Iterable[Mapping[str, Any]], floor: str) -> str | None:
@@ -141,8 +144,7 @@ def audit_view(audit: Mapping[str, Any]) -> RenderableType:
             rows = [_difference(entry) for entry in entries]
             parts.append(results_table(rows, title="student minus reference, on the same rows"))
     every = [f for s in audit["students"] for group in s["figures"].values() for f in group.values()]
-    notes = [floor_note(every, RANDOM_HEAD), trained_note(every)]
-    parts += [Text(note, style="italic") for note in notes if note]
+    parts += _notes(floor_note(every, RANDOM_HEAD), trained_note(every))
     if rows := audit_metrics(audit):
         parts.append(results_table(rows, title="metrics of the task"))
     if rows := verdict_rows(audit):

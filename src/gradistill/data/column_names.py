@@ -1,0 +1,19 @@
+"""What columns of texts and of labels are usually called."""
+
+from __future__ import annotations
+
+LABEL_COLUMNS = ("label", "labels", "gold_label", "target", "class", "score", "similarity")
+TEXT_COLUMNS = frozenset({
+    "text", "texts", "sentence", "sentence1", "sentence2", "question", "question1", "question2", "premise",
+    "hypothesis", "review", "content", "body", "comment", "tweet", "message", "document", "utterance", "query",
+    "title", "headline", "abstract", "passage", "context", "description", "post",
+})  # fmt: skip
+"""Names of text columns, even if their values are few."""
+
+
+def is_known(name: str) -> bool:
+    """Whether a column of this name is one of texts or of labels, in any letter case.
+
+    Example: ``is_known("Text")``
+    """
+    return name.strip().casefold() in TEXT_COLUMNS or name.strip().casefold() in LABEL_COLUMNS
