@@ -53,7 +53,6 @@ LAYERS = {
     "suite_base": (6,),
     "suite_depth": (2, 4),
     "suite_third": (2,),
-    "suite_papers": (3,),
     "suite_dropout": (3,),
     "suite_rates": (3,),
     "weak_teacher": (3,),
@@ -235,7 +234,7 @@ def show() -> None:
     variants = Comparison([line for line in rows if line["seed"] == 0], [])
     third = Comparison(by_depth("suite_third", of_half="suite_dropout"), [])
     depth = Comparison(by_depth("suite_depth", of_half="suite_full"), [])
-    base, papers = Comparison(lines_of("suite_base"), []), Comparison(lines_of("suite_papers"), [])
+    base = Comparison(lines_of("suite_base"), [])
     teachers = Comparison(by_teacher(), [])
     rates = Comparison(by_rate(), [])
     dropout = Comparison(lines_of("suite_dropout"), audits("suite_dropout"))
@@ -249,7 +248,6 @@ def show() -> None:
         ("suite_depth", DETAILS, depth, depth.tables(*shared)),
         ("suite_third", DETAILS, third, third.tables("metric", "metric kept", "labels", "response")),
         ("suite_base", DETAILS, base, base.tables("metric", "metric kept", "labels", "response")),
-        ("suite_papers", DETAILS, papers, papers.tables("metric", "metric kept", "labels", "response")),
         ("weak_teacher", DETAILS, teachers, teachers.tables(*shared)),
         ("suite_rates", DETAILS, rates, rates.tables(*shared)),
         (
