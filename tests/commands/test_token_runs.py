@@ -304,8 +304,9 @@ def test_faults_are_named_wherever_a_file_has_only_bad_lines(
         file.write_text("\n".join(lines))
         with pytest.raises(DataError, match=fault):
             predict(str(runs / "teacher"), file, tmp_path / "out.jsonl")
-    file.write_text("\n".join([good, good, other, other]))  # a chunk whose rows all lack words
-    assert predict(str(runs / "teacher"), file, tmp_path / "out.jsonl")["incomplete"] == 2
+    for k, lines in enumerate(([good, good, other, other], [other, other, good, good])):
+        file.write_text("\n".join(lines))  # a chunk whose rows all lack words
+        assert predict(str(runs / "teacher"), file, tmp_path / f"out{k}.jsonl")["incomplete"] == 2
 
 
 def test_rows_that_are_cut_and_words_that_are_not_read_are_counted(runs: Path, tmp_path: Path) -> None:

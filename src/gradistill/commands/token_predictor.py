@@ -183,20 +183,17 @@ def _checked_column(stream: RowStream, named: tuple[str, ...] | None, predictor:
     """The column of words; every row is looked at. Raises DataError with all faults."""
     column, problems = None, list[Problem]()
     for chunk in stream.chunks(CHUNK_ROWS):
-        if not chunk.table.columns:  # none of its lines can be read
-            problems += chunk.table.problems
-            continue
-        if column is None:
+        refuse_taken_names(stream.path, chunk.table.columns, (TAGS, SPANS))
+        if column is None and chunk.table.columns:
             column = find_words(chunk.table, named or predictor.text_columns) or find_words(chunk.table)
-            if column is None:
-                raise DataError(
-                    f"{stream.path} has no column of lists of words.",
-                    problems=problems,
-                    expected=f"a column {' or '.join(WORD_COLUMNS)}, or the one that is named",
-                    remedy="name it with --text-columns (text_columns= in Python)",
-                )
-            refuse_taken_names(stream.path, chunk.table.columns, (TAGS, SPANS))
-        problems += faults(chunk, (column,), words_fault)
+        # Without a column so far, all rows of the chunk lack words, or none of its lines can be read.
+        problems += chunk.table.problems if column is None else faults(chunk, (column,), words_fault)
+    if column is None and not problems:
+        raise DataError(
+            f"{stream.path} has no column of lists of words.",
+            expected=f"a column {' or '.join(WORD_COLUMNS)}, or the one that is named",
+            remedy="name it with --text-columns (text_columns= in Python)",
+        )
     if problems or column is None:
         raise DataError(
             f"{stream.path} has rows that cannot be used:", problems=problems, remedy="correct them"
