@@ -16,7 +16,7 @@ from scipy.stats import rankdata
 
 from gradistill.auditing.loyalty_measures import pearson
 from gradistill.auditing.predicted_labels import macro_f1
-from gradistill.auditing.statistics import EQUAL, Estimate, bootstrap_statistic, wilson_share
+from gradistill.auditing.statistics import Estimate, bootstrap_statistic, percentiles, wilson_share
 from gradistill.data.label_metrics import assigned
 from gradistill.data.tasks import Task, compute_metrics, metrics_of
 
@@ -98,11 +98,8 @@ def _of_several_labels(
             interval = wilson_share((flags == gold).all(axis=1))
             low, high = interval.low, interval.high
         else:
-            spread = np.concatenate([part[name] for part in drawn]) if drawn else np.full(1, np.nan)
-            low, high = np.quantile(spread, [0.025, 0.975])
-            if np.ptp(spread) <= EQUAL:
-                low = high = np.nan
-        found[name] = Estimate(values[name], float(low), float(high), count)
+            low, high = percentiles(np.array([value for part in drawn for value in part[name]]))
+        found[name] = Estimate(values[name], low, high, count)
     return found
 
 

@@ -184,14 +184,19 @@ def bootstrap_statistic(
             method="percentile",
             rng=np.random.default_rng(seed),
         )
-    drawn = result.bootstrap_distribution
+    return Estimate(value, *percentiles(result.bootstrap_distribution, level), n)
+
+
+def percentiles(drawn: Float[np.ndarray, " resample"], level: float = 0.95) -> Bounds:
+    """The ends of the percentile interval of what resamples gave, NaN left out; NaN where all of them agree.
+
+    Example: ``percentiles(np.array([0.1, 0.2, 0.3]))``
+    """
     drawn = drawn[np.isfinite(drawn)]
-    if not drawn.size:
-        return Estimate(value, nan, nan, n)
+    if not drawn.size or np.ptp(drawn) <= EQUAL:
+        return nan, nan
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    if np.ptp(drawn) <= EQUAL:
-        return Estimate(value, nan, nan, n)
-    return Estimate(value, float(low), float(high), n)
+    return float(low), float(high)
 
 
 def ratio(

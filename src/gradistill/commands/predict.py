@@ -257,7 +257,7 @@ def _predicted(
     chunk: Chunk, complete: Bool[np.ndarray, " row"], job: _Job, predictor: TextPredictor, advance: OnProgress
 ) -> Predicted:
     """The predictions of a chunk's rows; NaN for those that are not complete."""
-    found = predictor.predicted(texts_of(chunk, job.text_columns), advance)
+    found = predictor.predicted(texts_of(chunk, job.text_columns, complete), advance)
     if complete.all():
         return found
     advance(int((~complete).sum()))

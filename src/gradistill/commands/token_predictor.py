@@ -204,7 +204,7 @@ def _checked_column(stream: RowStream, named: tuple[str, ...] | None, predictor:
 def _predicted_lines(chunk: Chunk, column: str, predictor: TokenPredictor) -> tuple[list[str], list[int]]:
     """A line for each row, and how many of its words no token stands for. Without words there are no tags (null)."""
     complete = complete_rows(chunk, (column,))
-    words = [own for (own,) in texts_of(chunk, (column,))]
+    words = [own for (own,) in texts_of(chunk, (column,), complete)]
     tagged = [(tags, spans_of(own, tags)) for own, tags in zip(words, predictor(words), strict=True)]
     found: Iterator[Any] = iter(tagged)
     lines, unread = [], []

@@ -193,7 +193,7 @@ def records_table(file: str, found: Iterable[Record], problems: list[Problem], d
 
     def as_wide() -> Iterator[list[str]]:
         for line, record in found:
-            if len(header) > 1 and [cell.strip() for cell in record] == names:
+            if len(header) > 1 and record[0].strip() == names[0] and [c.strip() for c in record] == names:
                 problems.append(
                     Problem(file, "the header once more, as where files were joined; remove this line", line)
                 )

@@ -198,9 +198,9 @@ def line_chunks(file: str, lines: Iterable[str], columns: tuple[str, ...], rows:
         for line, content in islice(numbered, rows):
             seen += 1
             text = content.rstrip("\r\n")
-            fields = (
-                [text] if len(columns) == 1 else text.split("\t") if text.strip(" ") else [""] * len(columns)
-            )
+            fields = text.split("\t") if len(columns) > 1 else [text]
+            if len(columns) > 1 and not text.strip(" "):  # a pair that lacks both of its texts
+                fields = [""] * len(columns)
             if len(fields) == len(columns):
                 found.append(fields)
                 places.append(line)

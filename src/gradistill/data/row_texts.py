@@ -103,11 +103,10 @@ def complete_rows(chunk: Chunk, columns: tuple[str, ...]) -> Bool[np.ndarray, " 
     return found
 
 
-def texts_of(chunk: Chunk, columns: tuple[str, ...]) -> list[Texts]:
-    """The texts of each complete row, which have been checked."""
+def texts_of(chunk: Chunk, columns: tuple[str, ...], complete: Bool[np.ndarray, " row"]) -> list[Texts]:
+    """The texts of each of the ``complete_rows``, which have been checked."""
     table = _with_texts(chunk, columns)
-    texts = zip(*(table.columns[name] for name in columns), strict=True)
-    return list(compress(texts, complete_rows(chunk, columns)))
+    return list(compress(zip(*(table.columns[name] for name in columns), strict=True), complete))
 
 
 def _with_texts(chunk: Chunk, columns: tuple[str, ...]) -> Table:
@@ -147,13 +146,11 @@ def faults(
     problems = list(chunk.table.problems)
     if not chunk.table.columns:
         return problems
-    table = _with_texts(chunk, columns)
+    table, complete = _with_texts(chunk, columns), complete_rows(chunk, columns)
     return problems + [
         table.problem(k, what, name)
         for name in columns
-        for k, (cell, whole) in enumerate(
-            zip(table.columns[name], complete_rows(chunk, columns), strict=True)
-        )
+        for k, (cell, whole) in enumerate(zip(table.columns[name], complete, strict=True))
         if whole and (what := fault(cell))
     ]
 

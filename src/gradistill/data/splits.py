@@ -123,7 +123,7 @@ def read_splits(
     name. Raises as ``load_splits`` does.
     """
     given = _given_task(choice)
-    source = _source_of(choice, given, (splits, optional), marks, carried)
+    source = _source_of(choice, given, Wanted(splits, optional), marks, carried)
     inferred, bare, problems = _understood(source, choice, given, outputs)
     task, label = inferred.task, inferred.label_column
     labels = {k: None if k in bare else LabelColumn(label, choice.label_separator) for k in source.tables}
@@ -178,12 +178,12 @@ class _Source:
 def _source_of(
     choice: DataChoice,
     given: Task | None,
-    wanted: tuple[tuple[str, ...], tuple[str, ...]],
+    asked: Wanted,
     marks: Marks | None,
     carried: Sequence[str],
 ) -> _Source:
-    """The tables of a source, those of ``wanted`` splits and of optional ones."""
-    splits, optional = wanted
+    """The tables of a source, of the splits that are asked for."""
+    splits, optional = asked.splits, asked.optional
     read, problems = read_source(choice.source, _wanted(choice, splits, optional), given)
     texts = choice.columns or (given.text_columns if given else ())
     flags = tuple(choice.label_columns or ())

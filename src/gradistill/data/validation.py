@@ -80,9 +80,10 @@ def letters_of(text: str, others: str = "") -> str:
     """
     kept: list[str] = []
     for character in text:
-        mark = unicodedata.category(character) in ("Mn", "Mc") and not "\ufe00" <= character <= "\ufe0f"
-        of_a_word = bool(kept) and kept[-1] not in (" ", *others)
-        found = character.isalnum() or character in others or (mark and of_a_word)
+        found = character.isalnum() or character in others
+        if not found and kept and kept[-1] != " " and kept[-1] not in others:
+            mark = unicodedata.category(character) in ("Mn", "Mc")
+            found = mark and not "\ufe00" <= character <= "\ufe0f"
         kept.append(character if found else " ")
     return "".join(kept)
 

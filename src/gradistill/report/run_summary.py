@@ -80,7 +80,8 @@ def run_table(metrics: Mapping[str, Any]) -> RenderableType:
         parts.append(results_table([{"model": m.role, **m.scores} for m in models]))
     if rows := [{"on the test split": m.role, **m.tested} for m in models if m.tested]:
         parts.append(results_table(rows))
-    if metrics["loyalty"]:
+    if loyalty := metrics["loyalty"]:
+        measured = {name: entry for name, entry in loyalty.items() if isinstance(entry, Mapping)}
         loyal = [
             {
                 "loyalty": marked_name(name, entry),
@@ -89,11 +90,10 @@ def run_table(metrics: Mapping[str, Any]) -> RenderableType:
                 "n": entry["n"],
             }
             | {key: entry[key] for key in ("floor", "gain") if entry.get(key) is not None}
-            for name, entry in metrics["loyalty"].items()
-            if isinstance(entry, Mapping)
+            for name, entry in measured.items()
         ]
-        every = [entry for entry in metrics["loyalty"].values() if isinstance(entry, Mapping)]
-        parts += [results_table(loyal), *_notes(floor_note(every, UNTRAINED), trained_note(every))]
+        notes = floor_note(measured.values(), UNTRAINED), trained_note(measured.values())
+        parts += [results_table(loyal), *_notes(*notes)]
     return Group(*parts, _times(metrics), *_warnings(metrics))
 
 
