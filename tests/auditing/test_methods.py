@@ -144,7 +144,7 @@ def test_shapley_values_of_words_by_their_definition(labels: int) -> None:
 
     def value(kept: set[int]) -> float:
         ids = [x if w in kept or w < 0 else BLANK for x, w in zip(row["input_ids"], words, strict=True)]
-        return float(log_odds(store_lock(model, row, ids=ids), label))
+        return float(log_odds(store_lock(model, row, ids=ids), label).detach())
 
     gains, orders = np.zeros(4), list(permutations(range(4)))
     for order in orders:

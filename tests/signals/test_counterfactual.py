@@ -54,7 +54,7 @@ def naive_edit(model: Any, batch: Batch, row: int, margin: float) -> tuple[torch
     (gradient,) = torch.autograd.grad(log_odds, kept[0])
     change = (gradient[0] * (kept[1] - kept[0])[0]).sum(-1)
     count = int(words.max()) + 1
-    order = sorted(range(count), key=lambda word: float(change[words == word].sum()))
+    order = sorted(range(count), key=lambda word: float(change.detach()[words == word].sum()))
     tried = []
     for size in (size for size in SIZES if size <= max(1, count // 2)):
         edit = ids.clone()

@@ -32,6 +32,7 @@ from gradistill.data.row_texts import (
     choose_text_columns,
     complete_rows,
     first_rows,
+    incomplete_lines,
     sound_parts,
     texts_of,
     without_prediction,
@@ -165,7 +166,7 @@ class _Counts:
         self.cut += int(found.cut.sum())
         self.longest = max(self.longest, found.longest)
         self.blank += [lines[k] for k in np.flatnonzero(found.blank).tolist()]
-        self.incomplete += [lines[k] for k in np.flatnonzero(~complete).tolist()]
+        self.incomplete += incomplete_lines(chunk, complete)
 
     def as_dict(self) -> dict[str, Any]:
         incomplete = {"incomplete": len(self.incomplete)} if self.incomplete else {}

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from datasets import Dataset
 
 from gradistill.auditing.token_predictions import predict_tokens
@@ -19,7 +18,7 @@ from gradistill.commands.token_examination import word_tags
 from gradistill.data import Collator, Task, encode
 from gradistill.data.row_output import refuse_taken_names
 from gradistill.data.row_stream import CHUNK_ROWS, Chunk, RowStream
-from gradistill.data.row_texts import complete_rows, faults, texts_of, without_prediction
+from gradistill.data.row_texts import complete_rows, faults, incomplete_lines, texts_of, without_prediction
 from gradistill.data.span_metrics import find_spans
 from gradistill.data.tasks import inferred_task
 from gradistill.data.token_labels import WORD_COLUMNS, find_words, words_fault
@@ -145,9 +144,7 @@ def predict_words(
     with _lines_to(output) as write, progress_bars(error=True) as progress:
         bar = progress.add_task("predictions", total=None)
         for chunk in stream.chunks(CHUNK_ROWS):
-            incomplete += [
-                chunk.table.lines[k] for k in np.flatnonzero(~complete_rows(chunk, (column,))).tolist()
-            ]
+            incomplete += incomplete_lines(chunk, complete_rows(chunk, (column,)))
             lines, lost = _predicted_lines(chunk, column, predictor)
             rows, cut, unread = rows + len(lines), cut + sum(map(bool, lost)), unread + sum(lost)
             write("".join(lines).encode("utf-8", "backslashreplace"))

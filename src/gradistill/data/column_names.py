@@ -11,9 +11,17 @@ TEXT_COLUMNS = frozenset({
 """Names of text columns, even if their values are few."""
 
 
-def is_known(name: str) -> bool:
-    """Whether a column of this name is one of texts or of labels, in any letter case.
+def names_texts(name: str) -> bool:
+    """Whether columns of texts are often called so, in any letter case.
 
-    Example: ``is_known("Text")``
+    Example: ``names_texts("Text")``
     """
-    return name.strip().casefold() in TEXT_COLUMNS or name.strip().casefold() in LABEL_COLUMNS
+    return name.strip().casefold() in TEXT_COLUMNS
+
+
+def names_labels(name: str) -> bool:
+    """Whether columns of labels are often called so, in any letter case.
+
+    Example: ``names_labels("Label")``
+    """
+    return name.strip().casefold() in LABEL_COLUMNS

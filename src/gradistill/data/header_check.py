@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gradistill.data.column_names import is_known
+from gradistill.data.column_names import names_labels, names_texts
 from gradistill.data.validation import all_numbers, number, shown
 from gradistill.errors import Problem
 
@@ -46,21 +46,25 @@ def names_below_a_title(records: Sequence[Sequence[str]]) -> bool:
     Example: ``names_below_a_title([["Reviews of 2026"], ["text", "label"], ["fine", "yes"]])``
     """
     widths = {len(record) for record in records[1:]}
-    return len(widths) == 1 and min(widths) > 1 and any(map(is_known, records[1]))
+    return len(widths) == 1 and min(widths) > 1 and any(map(_is_known, records[1]))
+
+
+def _is_known(name: str) -> bool:
+    return names_texts(name) or names_labels(name)
 
 
 def _is_title(names: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
-    if not names[0] or any(names[1:]) or is_known(names[0]):
+    if not names[0] or any(names[1:]) or _is_known(names[0]):
         return False
     wider = sum(sum(map(bool, row)) > 1 for row in rows)
     padded = len(names) > 2  # of two names one may be empty: a column without a name
-    return 2 * wider > len(rows) and (padded or any(map(is_known, rows[0])))
+    return 2 * wider > len(rows) and (padded or any(map(_is_known, rows[0])))
 
 
 def _is_row(names: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
     if len(names) < 2 or any(len(row) != len(names) for row in rows):
         return False
-    if any(is_known(name) or name.endswith("?") for name in names):
+    if any(_is_known(name) or name.endswith("?") for name in names):
         return False
     columns = list(zip(*rows, strict=True))
     again = any(name and cells.count(name) > 1 for name, cells in zip(names, columns, strict=True))

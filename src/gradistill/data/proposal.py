@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gradistill.data.checked_rows import with_problems
+from gradistill.data.column_names import LABEL_COLUMNS, TEXT_COLUMNS
 from gradistill.data.data_choice import DataChoice
 from gradistill.data.data_source import is_path, path_text
 from gradistill.data.file_readers import ending_of, stem_of
@@ -26,8 +27,6 @@ from gradistill.data.task_inference import MOST_CLASSES, words_and_tags
 from gradistill.data.tasks import label_key
 from gradistill.data.text_columns import (
     IGNORED_COLUMNS,
-    LABEL_COLUMNS,
-    TEXT_COLUMNS,
     find_text_columns,
     holds_text,
     label_candidates,

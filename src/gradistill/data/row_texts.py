@@ -11,13 +11,13 @@ import numpy as np
 from jaxtyping import Bool
 
 from gradistill.data.checked_rows import incomplete_rows
+from gradistill.data.column_names import names_texts
 from gradistill.data.raw_words import Texts
 from gradistill.data.row_output import Columns
 from gradistill.data.row_stream import REMEDY, Chunk, RowStream
 from gradistill.data.table import Table, with_fields
 from gradistill.data.text_columns import (
     SAMPLE,
-    TEXT_COLUMNS,
     find_text_columns,
     holds_text,
     label_candidates,
@@ -78,7 +78,7 @@ def choose_text_columns(
     known = {label.casefold() for label in labels}
     hidden = {*label_candidates(table.columns), *(name for name in table.columns if _are(table, name, known))}
     rest = {name: cells for name, cells in table.columns.items() if name not in hidden}
-    called = tuple(name for name in rest if name.casefold() in TEXT_COLUMNS and holds_text(table, name))
+    called = tuple(name for name in rest if names_texts(name) and holds_text(table, name))
     if recorded and len(called) == len(recorded):  # what the model reads is known to be one text, or two
         return called
     texts = find_text_columns(replace(table, columns=rest), "").texts
@@ -101,6 +101,11 @@ def complete_rows(chunk: Chunk, columns: tuple[str, ...]) -> Bool[np.ndarray, " 
     found = np.ones(len(chunk), bool)
     found[sorted(incomplete_rows(_with_texts(chunk, columns), columns, None))] = False
     return found
+
+
+def incomplete_lines(chunk: Chunk, complete: Bool[np.ndarray, " row"]) -> list[int]:
+    """The lines in the file of the rows that are none of the ``complete_rows``."""
+    return list(compress(chunk.table.lines, ~complete))
 
 
 def texts_of(chunk: Chunk, columns: tuple[str, ...], complete: Bool[np.ndarray, " row"]) -> list[Texts]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import chain, islice, pairwise
 from typing import Any
 
-from gradistill.data.column_names import LABEL_COLUMNS, TEXT_COLUMNS
+from gradistill.data.column_names import names_labels, names_texts
 from gradistill.data.file_readers import Table
 from gradistill.data.tasks import label_key
 from gradistill.data.validation import NO_AND_YES, TRUTH_VALUES, all_numbers, is_missing, number, shown
@@ -61,7 +61,7 @@ class TextChoice:
 
 def label_candidates(columns: Iterable[str]) -> list[str]:
     """The columns that are called like a label."""
-    return [name for name in columns if name.casefold() in LABEL_COLUMNS]
+    return [name for name in columns if names_labels(name)]
 
 
 def find_text_columns(table: Table, label_column: str) -> TextChoice:
@@ -78,7 +78,7 @@ def find_text_columns(table: Table, label_column: str) -> TextChoice:
     texts = texts or [name for name in others if kinds[name].kind == "weak"]
     categories = [name for name in others if kinds[name].kind == "category"]
     candidates = [name for name in others if _may_be_text(table, name)]
-    if not texts and len(candidates) == 1 and (categories or _called_text(candidates[0])):
+    if not texts and len(candidates) == 1 and (categories or names_texts(candidates[0])):
         texts, categories = candidates, []
     if rivals := label_candidates([*texts, *categories]):
         # It may be the label in words: as a text it would give the label away.
@@ -100,7 +100,7 @@ class _Kind:
 
 
 def _kind(table: Table, name: str, label_column: str) -> _Kind:
-    values, called_text = table.columns[name], _called_text(name)
+    values, called_text = table.columns[name], names_texts(name)
     reason = _no_text(table, name) or label_dependence(table, name, label_column)
     if reason and not (reason == FEW_WITH_ONE_LABEL and called_text):
         return _Kind("none", reason)
@@ -109,10 +109,6 @@ def _kind(table: Table, name: str, label_column: str) -> _Kind:
     if not called_text and (reason := _weak_text(values)):
         return _Kind("weak", reason)
     return _Kind("text")
-
-
-def _called_text(name: str) -> bool:
-    return name.casefold() in TEXT_COLUMNS
 
 
 def _may_be_text(table: Table, name: str) -> bool:
