@@ -1,4 +1,4 @@
-"""Commands at once: what some of them share is made once, alone, and as late as possible."""
+"""Commands at once: what some of them need is built once, alone, and as late as possible."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gradistill.bench import process_pool
-from gradistill.bench.process_pool import Command, Ended, Shared, Width, run_all
+from gradistill.bench.process_pool import Command, Ended, Prerequisite, Width, run_all
 
 
 class FakeProcess:
@@ -23,14 +23,14 @@ class FakeProcess:
         return None if self._looks < 2 else 0
 
 
-def test_what_is_shared_is_made_once_while_nothing_runs(
+def test_a_prerequisite_is_built_once_while_nothing_runs(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     events: list[str] = []
     running: set[str] = set()
 
     def started(command: Command, *_: Any) -> FakeProcess:
-        events.append(f"{command.name}: {' '.join(command.words())}")
+        events.append(f"{command.name}: {' '.join(command.argv())}")
         running.add(command.name)
         return FakeProcess()
 
@@ -38,25 +38,25 @@ def test_what_is_shared_is_made_once_while_nothing_runs(
         running.remove(found.command.name)
         events.append(f"end of {found.command.name}")
 
-    def make() -> Sequence[str]:
+    def build() -> Sequence[str]:
         assert not running
-        events.append("made")
+        events.append("built")
         return ["--signals", "store"]
 
     monkeypatch.setattr(process_pool, "_started", started)
     monkeypatch.setattr(process_pool, "sleep", lambda _: None)
     monkeypatch.setattr(process_pool, "_free", lambda: 1e12)
     monkeypatch.setattr(process_pool, "_stopped", lambda running: None)
-    shared = Shared(make)
+    store = Prerequisite(build)
     commands = [
         Command("a", ["one"], tmp_path / "a"),
-        Command("b", ["two"], tmp_path / "b", shared),
-        Command("c", ["three"], tmp_path / "c", shared),
+        Command("b", ["two"], tmp_path / "b", store),
+        Command("c", ["three"], tmp_path / "c", store),
         Command("d", ["four"], tmp_path / "d"),
     ]
     run_all(commands, Width(2, 1), {}, lambda: 1.0, ended)
-    assert events.count("made") == 1
-    assert events.index("a: one") < events.index("end of a") < events.index("made")
+    assert events.count("built") == 1
+    assert events.index("a: one") < events.index("end of a") < events.index("built")
     assert events.index("b: two --signals store") < events.index("c: three --signals store")
     assert events.index("c: three --signals store") < events.index("end of b"), "the rest goes on at once"
     assert "d: four" in events

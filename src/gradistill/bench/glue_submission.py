@@ -16,7 +16,7 @@ import numpy as np
 
 from gradistill.auditing import predict_logits
 from gradistill.bench.plan import BenchPlan, Cell, cells
-from gradistill.bench.task_setup import Rows, Taught
+from gradistill.bench.task_setup import Rows, TaughtTask
 from gradistill.commands.text_lengths import LoadedModel, task_length
 from gradistill.data import Collator, Cut, Splits, Task, align_labels, encode, load_unlabelled
 from gradistill.errors import GradistillError
@@ -44,7 +44,7 @@ BY_NAME = ("mnli", "qnli", "rte")
 
 
 def write_submissions(
-    plan: BenchPlan, tasks: Mapping[str, Taught], lines: Sequence[Mapping[str, Any]], output: Path
+    plan: BenchPlan, tasks: Mapping[str, TaughtTask], lines: Sequence[Mapping[str, Any]], output: Path
 ) -> None:
     """Write what the best student of each method predicts for each task's test rows.
 

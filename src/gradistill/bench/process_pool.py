@@ -24,36 +24,39 @@ _HEADROOM = 1.3
 
 
 @dataclass
-class Shared:
-    """What several commands need. ``make`` makes it and returns further ``arguments`` for them."""
+class Prerequisite:
+    """What has to be there before several commands can start, such as a store.
 
-    make: Callable[[], Sequence[str]]
+    ``build`` makes it, once, and returns the ``arguments`` that name it to these commands.
+    """
+
+    build: Callable[[], Sequence[str]]
     arguments: Sequence[str] | None = None
 
-    def made(self) -> Sequence[str]:
-        """The arguments; the first call makes what they name."""
+    def built(self) -> Sequence[str]:
+        """The arguments; the first call builds what they name."""
         if self.arguments is None:
-            self.arguments = self.make()
+            self.arguments = self.build()
         return self.arguments
 
 
 @dataclass(frozen=True)
 class Command:
-    """``arguments`` of gradistill, and those of what it shares with others; all that it prints goes to ``log``."""
+    """``arguments`` of gradistill, and those of its prerequisite; all that it prints goes to ``log``."""
 
     name: str
     arguments: Sequence[str]
     log: Path
-    shared: Shared | None = None
+    prerequisite: Prerequisite | None = None
 
     @property
-    def is_ready(self) -> bool:
-        """Whether nothing has to be made before it starts."""
-        return self.shared is None or self.shared.arguments is not None
+    def can_start(self) -> bool:
+        """Whether nothing has to be built before."""
+        return self.prerequisite is None or self.prerequisite.arguments is not None
 
-    def words(self) -> list[str]:
-        """All arguments; what is shared is made now, if it is not there."""
-        return [*self.arguments, *(self.shared.made() if self.shared is not None else ())]
+    def argv(self) -> list[str]:
+        """All arguments; the prerequisite is built now, if it is not there."""
+        return [*self.arguments, *(self.prerequisite.built() if self.prerequisite is not None else ())]
 
 
 @dataclass(frozen=True)
@@ -102,8 +105,8 @@ def run_all(
 ) -> None:
     """Run them in their order. ``on_end`` is called with each as it ends, and with the seconds left for the others.
 
-    Another is started only while memory for it is free: ``needed`` bytes, by what others took. What some of them share
-    is made before the first of these, while nothing else runs, as it takes all cores. Whatever stops this process stops
+    Another is started only while memory for it is free: ``needed`` bytes, by what others took. A prerequisite is built
+    before the first that needs it, while nothing else runs, as it takes all cores. Whatever stops this process stops
     them too.
     """
     waiting, running = list(commands), dict[subprocess.Popen[bytes], tuple[Command, float]]()
@@ -114,7 +117,7 @@ def run_all(
                 while (
                     waiting
                     and len(running) < width.at_once
-                    and (not running or (waiting[0].is_ready and _free() > _HEADROOM * needed()))
+                    and (not running or (waiting[0].can_start and _free() > _HEADROOM * needed()))
                 ):
                     command = waiting.pop(0)
                     running[_started(command, width, environment)] = command, monotonic()
@@ -133,10 +136,10 @@ def run_all(
 def _started(command: Command, width: Width, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     command.log.parent.mkdir(parents=True, exist_ok=True)
     threads = {name: str(width.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-    words = command.words()
+    argv = command.argv()
     with command.log.open("wb") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "gradistill", *words],
+            [sys.executable, "-m", "gradistill", *argv],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -15,16 +15,16 @@ import yaml
 
 from gradistill.bench.cluster import Cluster
 from gradistill.bench.plan import BenchPlan, Cell, cells, fingerprint
-from gradistill.bench.process_pool import FIRST_GUESS, Command, Ended, Shared, Width, duration, run_all
+from gradistill.bench.process_pool import FIRST_GUESS, Command, Ended, Prerequisite, Width, duration, run_all
 from gradistill.bench.result_lines import RESULTS, Key, done, failed, read_lines, write_lines
 from gradistill.bench.results import summary
 from gradistill.bench.task_setup import (
-    Taught,
+    TaughtTask,
     beside,
     by_texts,
     prepared_rows,
     store_of,
-    taught,
+    task_with_best_teacher,
     teacher_commands,
     variant_of,
     with_lengths,
@@ -90,7 +90,7 @@ class Bench:
     cluster: Cluster | None = None
     lines: dict[Key, dict[str, Any]] = field(default_factory=dict)
     marks: dict[Key, str] = field(default_factory=dict)
-    tasks: dict[str, Taught] = field(default_factory=dict)
+    tasks: dict[str, TaughtTask] = field(default_factory=dict)
     blamed: dict[Key, dict[str, Any]] = field(default_factory=dict)
 
     def run(self) -> dict[str, Any]:
@@ -121,7 +121,7 @@ class Bench:
         )
         for name in rows:
             with self._blaming(name, wanted):
-                self.tasks[name] = taught(self.plan, name, self.output, rows[name])
+                self.tasks[name] = task_with_best_teacher(self.plan, name, self.output, rows[name])
 
     def _train(self, wanted: Sequence[Cell]) -> None:
         wanted = with_lengths(wanted, self.tasks)
@@ -133,7 +133,7 @@ class Bench:
         logger.info(f"{len(wanted) - len(left)} of {len(wanted)} students finished, {len(left)} to train")
         # The signals of all methods, those included that are done: so a store of the call before will do.
         stores = {
-            (name, texts): Shared(partial(self._stored, name, texts, group))
+            (name, texts): Prerequisite(partial(self._stored, name, texts, group))
             for name in (self.tasks if self.cluster is None else ())
             for texts, group in by_texts(cell for cell in wanted if cell.task == name).items()
         }
@@ -149,7 +149,7 @@ class Bench:
         logger.info(f"{name}: computing teacher signals for all rows, for the store")
         return ["--signals", store_of(self.tasks[name], cells, self.output / name / f"store-{texts}")]
 
-    def _command(self, cell: Cell, store: Shared | None) -> Command:
+    def _command(self, cell: Cell, store: Prerequisite | None) -> Command:
         task, folder = self.tasks[cell.task], self.output / cell.folder
         file = written_recipe(cell.recipe, beside(folder, ".yaml"))
         arguments = [

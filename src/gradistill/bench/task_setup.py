@@ -51,7 +51,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Taught:
+class TaughtTask:
     """A task with its teacher. ``tried`` holds the selecting metric of each that was fine-tuned, by learning rate."""
 
     rows: Rows
@@ -163,7 +163,7 @@ def teacher_commands(plan: BenchPlan, name: str, output: Path, rows: Rows) -> li
     return commands
 
 
-def taught(plan: BenchPlan, name: str, output: Path, rows: Rows) -> Taught:
+def task_with_best_teacher(plan: BenchPlan, name: str, output: Path, rows: Rows) -> TaughtTask:
     """The task with its best teacher. Raises TrainingError where none could be trained."""
     given = plan.tasks[name].teacher
     tried: dict[str, float] = {}
@@ -179,10 +179,10 @@ def taught(plan: BenchPlan, name: str, output: Path, rows: Rows) -> Taught:
     teacher = given or str(folders[max(tried, key=lambda rate: tried[rate])])
     model, _ = load_classifier(teacher)
     length = task_length(None, load_tokenizer(teacher), [LoadedModel(f"teacher of {name}", teacher, model)])
-    return Taught(rows, teacher, of_model(model), tried, length)
+    return TaughtTask(rows, teacher, of_model(model), tried, length)
 
 
-def store_of(task: Taught, cells: Sequence[Cell], folder: Path) -> str:
+def store_of(task: TaughtTask, cells: Sequence[Cell], folder: Path) -> str:
     """One store for all of these cells, which read the same texts (``by_texts``); ``auto`` where none can be written.
 
     A cell that cannot learn from this teacher plays no part in it, and its own run reports why.
@@ -248,7 +248,7 @@ def by_texts(cells: Iterable[Cell]) -> dict[str, list[Cell]]:
     return found
 
 
-def with_lengths(cells: Iterable[Cell], tasks: Mapping[str, Taught]) -> list[Cell]:
+def with_lengths(cells: Iterable[Cell], tasks: Mapping[str, TaughtTask]) -> list[Cell]:
     """Cells whose recipes hold the length at which they cut texts: the teacher's, where they had none."""
     return [
         replace(

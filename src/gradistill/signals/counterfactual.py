@@ -45,7 +45,9 @@ class CounterfactualEdit(Signal):
     def needs(self) -> Needs:
         return Needs(targets=(EXPLAINED,))
 
-    def found(self, forward: ForwardPass) -> tuple[Int[Tensor, "batch token"], Float[Tensor, "batch label"]]:
+    def edits_and_logits(
+        self, forward: ForwardPass
+    ) -> tuple[Int[Tensor, "batch token"], Float[Tensor, "batch label"]]:
         """Token ids of the edited texts, and this model's logits of them. The search runs once a forward pass."""
         key = (self.replacement, self.margin, self.seed)
         if key not in forward.memo:
@@ -83,7 +85,7 @@ class CounterfactualTokens(CounterfactualEdit):
     title: ClassVar[str] = "tokens of edited texts"
 
     def compute(self, forward: ForwardPass) -> Float[Tensor, "batch 1 token"]:
-        return self.found(forward)[0].float().unsqueeze(1)
+        return self.edits_and_logits(forward)[0].float().unsqueeze(1)
 
     def layout(self, model: ModelFacts) -> Layout:
         return Layout((1,), per_token=True, vectors=False)
@@ -96,7 +98,7 @@ class CounterfactualLogits(CounterfactualEdit):
     title: ClassVar[str] = "logits of edited texts"
 
     def compute(self, forward: ForwardPass) -> Float[Tensor, "batch label"]:
-        return self.found(forward)[1]
+        return self.edits_and_logits(forward)[1]
 
     def layout(self, model: ModelFacts) -> Layout:
         return Layout((model.labels,), vectors=False)
