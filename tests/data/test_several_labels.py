@@ -113,6 +113,22 @@ def test_lists_of_numbers_are_ids_unless_they_are_flags(tmp_path: Path) -> None:
     np.testing.assert_array_equal(splits.rows["train"]["label"][:], [[0, 1], [1, 0]] * 3)
 
 
+IN_TRAIN: dict[str, tuple[str, list[Any], Any, list[float]]] = {
+    "numbers that could be flags": (".jsonl", [[0, 1], [2], [3, 4], [0], [1, 2], [4]], [0, 1], [1, 1, 0, 0, 0]),
+    "a vector without brackets": (".csv", ["1 0 1", "0 1 0", "1 1 0", "0 0 0", "0 0 1", "1 0 0"], "1 0 1", [1, 0, 1]),
+    "a word like a vector": (".csv", ["['0 1']", "['ab']", "['0 1', 'ab']"] * 2, "['0 1']", [1, 0]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", IN_TRAIN)
+def test_one_row_of_validation_is_read_as_those_of_training(what: str, tmp_path: Path) -> None:
+    ending, labels, alone, flags = IN_TRAIN[what]
+    rows = [{"text": t, "label": label} for t, label in zip(TEXTS, labels, strict=True)]
+    written(tmp_path / f"train{ending}", rows)
+    written(tmp_path / f"validation{ending}", [{"text": "one more", "label": alone}])
+    np.testing.assert_array_equal(load_splits(tmp_path).rows["validation"]["label"][:], [flags])
+
+
 def test_class_ids_that_a_data_set_declares() -> None:
     ids = [[NAMES.index(name) for name in row] for row in SETS]
     features = Features({"text": Value("string"), "labels": List(ClassLabel(names=list(NAMES)))})

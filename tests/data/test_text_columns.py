@@ -116,6 +116,19 @@ def test_a_category_that_does_not_follow_from_the_label_is_asked_about(tmp_path:
     assert loaded(tmp_path, rows, text_columns=("text", "product")).task.text_columns == ("text", "product")
 
 
+def test_phrases_that_come_again_and_again_are_a_category(tmp_path: Path) -> None:
+    places = ("Home, kitchen and garden tools", "Toys and games for small children")
+    rows = table(text=sentence, department=lambda k: places[k // 4 % 2], label=label)
+    with pytest.raises(DataError, match="is 'department' .* half of a pair with 'text', or no text"):
+        loaded(tmp_path, rows)
+    long = (
+        "a premise of nine words that many hypotheses are about",
+        "another one of them that has many hypotheses",
+    )
+    claims = table(claim=lambda k: long[k // 4 % 2], evidence=sentence, label=label)
+    assert loaded(tmp_path / "long", claims).task.text_columns == ("claim", "evidence")
+
+
 def test_a_category_beside_a_pair_is_left_out(tmp_path: Path) -> None:
     rows = table(
         premise=sentence, hypothesis=lambda k: sentence(1000 + k),

@@ -12,7 +12,7 @@ from datasets import Dataset, Features, List, Value
 from gradistill.data.arrow_tables import as_dataset
 from gradistill.data.cells import as_cells
 from gradistill.data.marked_spans import Units, spans
-from gradistill.data.several_labels import label_flags
+from gradistill.data.several_labels import ListForm, label_flags
 from gradistill.data.table import Table
 from gradistill.data.tasks import Task
 from gradistill.data.token_labels import tag_ids, word_problems
@@ -36,10 +36,12 @@ class Marks:
 
 @dataclass(frozen=True)
 class LabelColumn:
-    """Where the label is, and what stands between several labels of a row in text."""
+    """Where the label is, what stands between several labels of a row in text, and how lists of labels are written
+    where that is known, from another split."""
 
     name: str
     separator: str | None = None
+    form: ListForm | None = None
 
 
 def incomplete_rows(table: Table, texts: Sequence[str], label: LabelColumn | None) -> set[int]:
@@ -101,7 +103,7 @@ def _read_labels(table: Table, label: LabelColumn, task: Task) -> tuple[Sequence
     if task.token_labels:
         return tag_ids(table, task.text_columns[0], label.name, task)
     if task.multi_label:
-        return label_flags(table, label.name, task, label.separator)
+        return label_flags(table, label.name, task, label.separator, label.form)
     return scores(table, label.name) if task.labels is None else class_ids(table, label.name, task)
 
 

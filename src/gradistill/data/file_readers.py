@@ -151,7 +151,7 @@ def undecodable(path: Path) -> UnreadableError:
             except UnicodeDecodeError as error:
                 return _not_utf8(start + error.start, data[error.start], line)
             start += len(data)
-    return UnreadableError("not UTF-8; save the file as UTF-8")
+    return UnreadableError(f"not UTF-8; {_convert('WINDOWS-1252')}")
 
 
 def no_gzip(error: Exception) -> UnreadableError:
@@ -160,12 +160,18 @@ def no_gzip(error: Exception) -> UnreadableError:
 
 
 def _not_utf8(place: int, byte: int, line: int) -> UnreadableError:
-    return UnreadableError(f"not UTF-8 at byte {place} (0x{byte:02x}); save the file as UTF-8", line)
+    what = f"not UTF-8 at byte {place} (0x{byte:02x}); {_convert('WINDOWS-1252')}"
+    return UnreadableError(what, line)
+
+
+def _convert(encoding: str) -> str:
+    """What to do with a file that is likely to have this encoding."""
+    return f"save the file as UTF-8, such as by: iconv -f {encoding} -t UTF-8 OLD > NEW"
 
 
 def _refuse_wide(start: bytes) -> None:
     if start[:2] in (b"\xff\xfe", b"\xfe\xff") or _is_wide(start):
-        raise UnreadableError("this is UTF-16, not UTF-8; save the file as UTF-8")
+        raise UnreadableError(f"this is UTF-16, not UTF-8; {_convert('UTF-16')}")
 
 
 def _is_wide(start: bytes) -> bool:

@@ -42,11 +42,20 @@ Cells = Sequence[Any]
 
 
 @dataclass(frozen=True)
+class ListForm:
+    """How a column writes lists of labels: as ``bare`` vectors ("1 0 1"), and with ``flags``, a 0 or 1 for each label,
+    in place of the labels' names or numbers."""
+
+    bare: bool = False
+    flags: bool = False
+
+
+@dataclass(frozen=True)
 class Parts:
-    """Label cells taken apart. ``flags``: whether the parts of a cell are a 0 or 1 for each label, not their names."""
+    """Label cells taken apart, and how they were written."""
 
     cells: Cells
-    flags: bool
+    form: ListForm
 
 
 def with_flag_columns(table: Table, names: Sequence[str]) -> Table:
@@ -73,25 +82,33 @@ def with_flag_columns(table: Table, names: Sequence[str]) -> Table:
     )
 
 
-def several_labels(table: Table, column: str, separator: str | None = None) -> Parts | None:
+def several_labels(
+    table: Table, column: str, separator: str | None = None, form: ListForm | None = None
+) -> Parts | None:
     """The cells of a label column taken apart; None for one label a row.
 
     Lists are taken apart wherever they stand, vectors and lists written as text too; other text only at a
-    ``separator``, and a blank text then has no label. A cell that is no list stays as it is.
+    ``separator``, and a blank text then has no label. A cell that is no list stays as it is. Without a ``form`` it is
+    that of most cells, which a few cells do not show: "1 0 1" may be a name, and ``[0, 1]`` two flags or two numbers.
 
     Raises DataError for labels that are mappings or of a type that is not read, and for a separator that no text has.
     """
     values = table.columns.get(column, ())
     _refuse_unread(table, column)
     if separator is not None:
-        return Parts(_separated(table, column, separator), flags=False)
-    there = [value for value in values if not is_missing(value)]
-    vectors = sum(map(_is_vector, there))
-    bare = vectors > 1 and 2 * vectors > len(there)  # others are faults of their rows
+        return Parts(_separated(table, column, separator), ListForm())
+    bare = form.bare if form else _are_vectors(values)
     cells = [_parts(value, bare=bare and _is_vector(value)) for value in values]
     if not any(isinstance(cell, tuple) for cell in cells):
         return None
-    return Parts(cells, bool(_columns_of_flags(table, column)) or _are_flags(cells))
+    return Parts(cells, form or ListForm(bare, bool(_columns_of_flags(table, column)) or _are_flags(cells)))
+
+
+def _are_vectors(values: Cells) -> bool:
+    """Whether most cells are vectors without brackets; the others are faults of their rows then."""
+    there = [value for value in values if not is_missing(value)]
+    vectors = sum(map(_is_vector, there))
+    return vectors > 1 and 2 * vectors > len(there)
 
 
 def _columns_of_flags(table: Table, column: str) -> tuple[str, ...]:
@@ -217,16 +234,17 @@ def flag_names(table: Table, column: str, parts: Parts) -> tuple[str, ...]:
 
 
 def label_flags(
-    table: Table, column: str, task: Task, separator: str | None = None
+    table: Table, column: str, task: Task, separator: str | None = None, form: ListForm | None = None
 ) -> tuple[list[list[float] | None], list[Problem]]:
-    """A 0 or 1 for each label of the task, of each row; None, and a problem, where there is none.
+    """A 0 or 1 for each label of the task, of each row; None, and a problem, where there is none. ``form``: as
+    ``several_labels`` takes it.
 
     A label is written as ``class_ids`` reads it: by its name in any letter case, or its number. An empty list is no
     label, which is as good an answer as any other; a missing cell is a problem.
     """
     names = task.labels or ()
-    parts = several_labels(table, column, separator) or Parts(
-        [_parts(v, bare=False) for v in table.columns[column]], False
+    parts = several_labels(table, column, separator, form) or Parts(
+        [_parts(v, bare=False) for v in table.columns[column]], ListForm()
     )
     ids = {label_key(name): i for i, name in enumerate(names)}
     if all(number(name) is None for name in names):
@@ -242,7 +260,7 @@ def label_flags(
         place = column
         if not isinstance(cell, tuple):
             what = "missing label" if is_missing(cell) else f"{shown(cell)} where a list of labels belongs"
-        elif parts.flags:
+        elif parts.form.flags:
             what, odd = _flags_fault(cell, names)
             place = of_columns[odd] if of_columns and odd is not None else column
         else:
@@ -250,7 +268,7 @@ def label_flags(
         if what:
             problems.append(table.problem(row, what, place))
             found.append(None)
-        elif parts.flags:
+        elif parts.form.flags:
             flags = dict(zip(order, map(_flag, cell), strict=True))
             found.append([flags[k] or 0.0 for k in range(len(names))])
         else:

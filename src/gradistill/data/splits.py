@@ -24,7 +24,7 @@ from gradistill.data.data_source import Source, data_name
 from gradistill.data.label_names import Outputs
 from gradistill.data.marked_spans import Units
 from gradistill.data.overlap import overlap, texts_of
-from gradistill.data.several_labels import joined_labels, with_flag_columns
+from gradistill.data.several_labels import ListForm, joined_labels, several_labels, with_flag_columns
 from gradistill.data.split_rows import Splits, left_out_text
 from gradistill.data.split_tables import Wanted, read_source
 from gradistill.data.table import Table, nested_names, with_fields
@@ -126,7 +126,8 @@ def read_splits(
     source = _source_of(choice, given, Wanted(splits, optional), marks, carried)
     inferred, bare, problems = _understood(source, choice, given, outputs)
     task, label = inferred.task, inferred.label_column
-    labels = {k: None if k in bare else LabelColumn(label, choice.label_separator) for k in source.tables}
+    written = LabelColumn(label, choice.label_separator, _list_form(source, choice, inferred))
+    labels = {k: None if k in bare else written for k in source.tables}
     lacking = {k: incomplete_rows(t, task.text_columns, labels[k]) for k, t in source.tables.items()}
     kept = {k: t.without(lacking[k] if choice.skip_incomplete else ()) for k, t in source.whole.items()}
     checked = {k: checked_columns(t, task, labels[k], marks, carried) for k, t in kept.items()}
@@ -220,6 +221,14 @@ def _understood(
             f"The column {found.label_column!r} is named both as the label and as a text.", remedy=_REMEDY
         )
     return found, bare, problems
+
+
+def _list_form(source: _Source, choice: DataChoice, inferred: Inferred) -> ListForm | None:
+    """How lists of labels are written, by the split that the labels were found in: one row of another does not show."""
+    if not inferred.task.multi_label or inferred.label_column not in source.first.columns:
+        return None
+    parts = several_labels(source.first, inferred.label_column, choice.label_separator)
+    return None if parts is None else parts.form
 
 
 def _refuse_missing(table: Table | None, names: Sequence[str]) -> None:

@@ -85,7 +85,7 @@ def _names_of_several(
                 remedy='name the separator, as in --label-separator ";", or the columns of flags with --label-columns',
             )
         return None
-    if parts.flags:
+    if parts.form.flags:
         return flag_names(table, column, parts)
     return find_labels(flat_labels(table, column, parts), column, "classes", outputs)
 

@@ -33,6 +33,8 @@ ALIKE = 0.98
 """The share of rows in which a column agrees with the label before it counts as the label under another name."""
 FEW_VALUES, FEW_WORDS = 50, 3
 """A category has at most so many values, of at most so many words on average, and ten rows a value."""
+PHRASE_WORDS, PHRASE_ROWS = 8, 30
+"""Its values may have so many words on average, as departments have, where there are so many rows a value."""
 
 FEW_WITH_ONE_LABEL = "few values, and one label for each"
 
@@ -247,7 +249,8 @@ def _category(values: Sequence[Any]) -> str | None:
     different = [*counts]
     if not different or counts.total() < 10 * len(different):
         return None
-    if sum(len(value.split()) for value in different) > FEW_WORDS * len(different):
+    most = PHRASE_WORDS if counts.total() >= PHRASE_ROWS * len(different) else FEW_WORDS
+    if sum(len(value.split()) for value in different) > most * len(different):
         return None
     return f"{len(different)} different values"
 
