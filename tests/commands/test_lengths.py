@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from transformers import TrainerCallback
 from typer.testing import CliRunner
 
 from families import build
+from gradistill.auditing.onnx_predictor import OnnxPredictor
+from gradistill.auditing.predictor import ClassifierPredictor
 from gradistill.cli.app import app
 from gradistill.commands.audit import audit
+from gradistill.commands.audit_model import AuditModel, text_length
 from gradistill.commands.distill import distill
 from gradistill.commands.explain import explain
 from gradistill.commands.finetune import finetune
@@ -22,6 +26,7 @@ from gradistill.commands.store_signals import store_signals
 from gradistill.commands.text_lengths import MOST, LoadedModel, new_length, task_length, trained_length
 from gradistill.data import DataChoice
 from gradistill.errors import ModelError, RecipeError
+from gradistill.models.loading import load_classifier
 from gradistill.recipe import Recipe, load_recipe
 from small import BAD, GOOD, WORDS, audit_parts, logged, write_table
 from wordpiece import tokenizer
@@ -93,6 +98,29 @@ def test_an_audit_takes_the_length_of_the_teacher(late: Any, tmp_path: Path) -> 
     assert f"max_length 16, as set; the teacher was trained with {LONG}" in printed
     assert "WARNING: validation: 40 of 40 texts are cut at 16 tokens (the longest has 41)" in printed
     assert "validation: 40 of 40 texts are cut at 16 tokens (the longest has 41)" in cut["warnings"]
+
+
+@pytest.mark.parametrize("held", ["ONNX", "bfloat16"])
+def test_a_teacher_without_gradients_has_the_length_too(late: Any, tmp_path: Path, held: str) -> None:
+    """Only models with gradients counted: a student of 128 tokens had the teacher read texts of 128."""
+    source, _ = late
+    config = SimpleNamespace(max_position_embeddings=64)
+    pieces = tokenizer(WORDS)
+    student = AuditModel.load(source, "student", "s")
+    if held == "ONNX":
+        folder = tmp_path / "onnx"
+        load_classifier(source)[0].config.save_pretrained(folder)
+        (folder / "export.json").write_text('{"max_length": 20}')
+        predictor: Any = OnnxPredictor(cast(Any, None), pieces, ("no", "yes"))
+        teacher = AuditModel("teacher", "t", str(folder), ("no", "yes"), predictor)
+    else:
+        (tmp_path / "recipe.yaml").write_text("training: {max_length: 20}\n")
+        predictor = ClassifierPredictor(cast(Any, SimpleNamespace(config=config)), pieces)
+        teacher = AuditModel("teacher", "t", str(tmp_path), ("no", "yes"), predictor)
+    assert text_length([teacher, student], None) == 20
+    assert text_length([student, teacher], None) == LONG
+    with pytest.raises(ModelError, match="max_length is 65, and the teacher .* has 64 positions"):
+        text_length([teacher], 65)
 
 
 @pytest.mark.slow

@@ -21,11 +21,11 @@ from gradistill.auditing.predictor import ClassifierPredictor, OnProgress, Predi
 from gradistill.auditing.several_predictors import SeveralPredictors
 from gradistill.auditing.windowed_predictor import WindowedPredictor
 from gradistill.commands.text_lengths import (
-    MOST,
     USUAL,
+    ConfiguredModel,
     LoadedModel,
+    TextModel,
     task_length,
-    trained_length,
     trained_windows,
 )
 from gradistill.data.label_names import Match, match_names, match_numbers, numbers_of
@@ -206,6 +206,17 @@ class AuditModel:
         return self.predictor.tokenizer
 
     @property
+    def text_model(self) -> TextModel:
+        """What is known of how many tokens it reads."""
+        if self.reader is not None:
+            return self.reader
+        predictor = self.predictor
+        config = (
+            predictor.model.config if isinstance(predictor, ClassifierPredictor) else load_config(self.folder)
+        )
+        return ConfiguredModel(self.owner, self.folder, config)
+
+    @property
     def multi_label(self) -> bool:
         """Whether it predicts any number of labels a row."""
         return self.predictor.multi_label
@@ -262,7 +273,7 @@ class AuditModel:
 
     def _as_trained(self, *, windows: bool) -> Predictor:
         """The predictor, for texts of as many tokens as it was trained with, and in its windows."""
-        length = text_length([self], None if self.reader else trained_length(self.folder))
+        length = text_length([self], None)
         return self.predicting(length, lambda done: None, trained_windows(self.folder) if windows else None)
 
     def refuse_other_labels(self, labels: tuple[str, ...] | None, reference: str) -> Match:
@@ -307,14 +318,13 @@ class AuditModel:
 
 
 def text_length(models: Sequence[AuditModel], wanted: int | None) -> int:
-    """Tokens a text at most, for all of these models: as ``task_length`` has it where there are PyTorch classifiers."""
-    readers = [model.reader for model in models if model.reader is not None]
-    if readers:
-        first = next(model.tokenizer for model in models if model.reader is not None)
-        assert first is not None
-        return task_length(wanted, first, readers)
-    lengths = [min(t.model_max_length, MOST) for model in models if (t := model.tokenizer) is not None]
-    return wanted or min(lengths, default=USUAL)
+    """Tokens a text at most, for all of these models: as ``task_length`` has it, of those that read tokens. A function
+    reads all of a text, and each of several models as much as it was trained with."""
+    readers = [model for model in models if model.tokenizer is not None]
+    if not readers:
+        return wanted or USUAL
+    first: Any = readers[0].tokenizer
+    return task_length(wanted, first, [model.text_model for model in readers])
 
 
 def other_kind(model: AuditModel, teacher: AuditModel) -> ModelError:

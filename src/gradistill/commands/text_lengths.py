@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -27,6 +27,35 @@ EXPORT = "export.json"
 """What an export records, beside its model."""
 USUAL, MOST = 128, 512
 """Tokens for a model that is yet to be trained on a task, and at most for one whose training nobody recorded."""
+
+
+class TextModel(Protocol):
+    """A model that reads a text's tokens: what messages call it, its folder or hub id, and for how many it has
+    positions, None where it sets no limit."""
+
+    @property
+    def owner(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def positions(self) -> int | None: ...
+
+
+@dataclass(frozen=True)
+class ConfiguredModel:
+    """A model of which only the configuration is looked at: an ONNX model, or one in bfloat16."""
+
+    owner: str
+    name: str
+    config: Any
+
+    @property
+    def positions(self) -> int | None:
+        """As it is configured; RoBERTa counts two that no token has."""
+        return getattr(self.config, "max_position_embeddings", None)
+
+    def __str__(self) -> str:
+        return f"{self.owner} {self.name}".strip()
 
 
 @dataclass(frozen=True)
@@ -52,15 +81,20 @@ class LoadedModel:
         """What the model can read."""
         return Limits.find(self.model)
 
+    @property
+    def positions(self) -> int | None:
+        """As its forward pass shows."""
+        return self.limits.positions
+
     def __str__(self) -> str:
         return f"{self.owner} {self.name}".strip()
 
 
 def trained_length(name: str | Path) -> int | None:
-    """The ``max_length`` that a run recorded in the model's folder; None where there is no such record."""
-    texts = record_of(name).get("texts")
-    if isinstance(texts, dict):
-        found: Any = texts.get("max_length")
+    """The ``max_length`` that a run, or an export, recorded in the model's folder; None where neither did."""
+    texts, exported = record_of(name).get("texts"), export_record(name)
+    if isinstance(texts, dict) or exported:
+        found: Any = (texts or exported).get("max_length")
     else:  # no run, or one of an earlier version; a model that lies in no folder has no name
         found = _of_recipe(Path(name) / RECIPE) if str(name) else None
     return found if isinstance(found, int) and found > 0 else None
@@ -88,7 +122,7 @@ def export_record(name: str | Path) -> dict[str, Any]:
 
 
 def task_windows(
-    settings: TrainingSettings, tokenizer: PreTrainedTokenizerBase, first: LoadedModel
+    settings: TrainingSettings, tokenizer: PreTrainedTokenizerBase, first: TextModel
 ) -> Windows | None:
     """The windows of texts longer than the length, which is settled: as set, or as the first reader was trained.
 
@@ -158,9 +192,7 @@ def _of_recipe(file: Path) -> Any:
         return None
 
 
-def task_length(
-    wanted: int | None, tokenizer: PreTrainedTokenizerBase, readers: Sequence[LoadedModel]
-) -> int:
+def task_length(wanted: int | None, tokenizer: PreTrainedTokenizerBase, readers: Sequence[TextModel]) -> int:
     """The length for texts of a task that the first of the ``readers`` was trained on.
 
     Its own record counts; without one the tokenizer's ``model_max_length`` does, up to ``MOST``. What ``wanted`` gives
@@ -181,13 +213,13 @@ def task_length(
     return chosen
 
 
-def apart_length(wanted: int | None, student: LoadedModel, usual: int | None) -> int:
+def apart_length(wanted: int | None, student: TextModel, usual: int | None) -> int:
     """The length for a student that reads other tokens than its teacher: what it was trained with, else the ``usual``
     one, which is the teacher's, else ``USUAL``. Raises ModelError as ``task_length`` does."""
     return _within(wanted, trained_length(student.name) or usual or USUAL, [student])
 
 
-def new_length(wanted: int | None, readers: Sequence[LoadedModel]) -> int:
+def new_length(wanted: int | None, readers: Sequence[TextModel]) -> int:
     """The length for a model that is yet to be trained on a task: what its folder records, else ``USUAL``.
 
     Raises ModelError as ``task_length`` does.
@@ -195,11 +227,11 @@ def new_length(wanted: int | None, readers: Sequence[LoadedModel]) -> int:
     return _within(wanted, trained_length(readers[0].name) or USUAL, readers)
 
 
-def _within(wanted: int | None, usual: int, readers: Sequence[LoadedModel]) -> int:
+def _within(wanted: int | None, usual: int, readers: Sequence[TextModel]) -> int:
     """What was ``wanted``, or as much of the ``usual`` length as all models can read."""
     chosen = usual if wanted is None else wanted
     for reader in readers:
-        positions = reader.limits.positions
+        positions = reader.positions
         if positions is None or positions >= chosen:
             continue
         if wanted is not None:

@@ -14,7 +14,7 @@ from scipy.special import expit, softmax
 from gradistill.auditing.predictor import OnProgress, limits_of
 from gradistill.commands.audit_model import AuditModel, source_name, text_length
 from gradistill.commands.run_folder import record_of
-from gradistill.commands.text_lengths import trained_length, trained_windows
+from gradistill.commands.text_lengths import trained_windows
 from gradistill.commands.token_predictor import TokenPredictor
 from gradistill.data.changed_copies import Copy
 from gradistill.data.label_metrics import above
@@ -175,8 +175,6 @@ def load_predictor(
         print(dict(zip(predictor.labels, probabilities[0])))
     """
     loaded = AuditModel.load(model, "model", source_name(model), tokens=True)
-    if loaded.reader is None and max_length is None:
-        max_length = trained_length(loaded.folder)
     length = text_length([loaded], max_length)
     columns = record_of(loaded.folder).get("data", {}).get("text_columns")
     if loaded.token_labels:
