@@ -168,6 +168,16 @@ def test_intervals_over_seeds_stay_in_the_range_of_the_figure_and_are_marked(tmp
     assert "‡" in bench_tables(summary(lines, [], {}, plan_of(tmp_path)))
 
 
+def test_a_gain_of_a_correlation_may_be_larger_than_1(tmp_path: Path) -> None:
+    """From −.7 to .7 and .8: the mean gain 1.45 was put outside of its own interval, which ended at 1."""
+    kd = [line(task, "kd", 0, 0.8, saliency=-0.7) for task in ("sst2", "rte")]
+    better = [line(t, "adkd", 0, 0.8, saliency=s) for t, s in (("sst2", 0.7), ("rte", 0.8))]
+    found = summary([*kd, *better], [], {}, plan_of(tmp_path))
+    (gain,) = (m["gains"]["saliency loyalty"] for m in found["over_tasks"] if m["method"] == "adkd")
+    assert gain["value"] == pytest.approx(1.45)
+    assert gain["low"] <= gain["value"] <= gain["high"] == 2.0
+
+
 def test_a_student_keeps_the_marks_of_the_student_that_it_started_from(tmp_path: Path) -> None:
     started = line("sst2", "kd", 0, 0.8)
     started["loyalty"]["response"] = {"value": 0.9, "trained_on": ["coalition_matching"]}

@@ -140,7 +140,17 @@ def range_of(figure: str, line: Line) -> Bounds:
     loyalty = figure.removesuffix(" loyalty")
     if loyalty == figure:
         return (-1.0, 1.0) if figure in CORRELATIONS else (0.0, 1.0)
-    return (-1.0, 1.0) if loyalty == "prediction" else bounds_of(loyalty)
+    return _range_of_loyalty(loyalty)
+
+
+def _range_of_loyalty(kind: str) -> Bounds:
+    return (-1.0, 1.0) if kind == "prediction" else bounds_of(kind)
+
+
+def _of_differences(bounds: Bounds) -> Bounds:
+    """The least and the largest difference of two values within these bounds."""
+    width = bounds[1] - bounds[0]
+    return -width, width
 
 
 def estimate(values: Sequence[float], bounds: Bounds = (-inf, inf)) -> dict[str, Any]:
@@ -164,8 +174,7 @@ def _apart(differences: Sequence[float], bounds: Bounds) -> dict[str, Any] | Non
     if len(differences) > 1 and np.ptp(differences) > EQUAL:
         found: Any = stats.ttest_1samp(differences, 0)
         p = float(found.pvalue)
-    width = bounds[1] - bounds[0]
-    return {**estimate(differences, (-width, width)), "p": p if p is None or isfinite(p) else None}
+    return {**estimate(differences, _of_differences(bounds)), "p": p if p is None or isfinite(p) else None}
 
 
 def _correct(panels: Iterable[Mapping[str, Any]]) -> None:
@@ -237,10 +246,11 @@ def _gain(panels: Sequence[Mapping[str, Any]], method: str, figure: str) -> dict
     """The mean over tasks of what the method has more than the baseline, with its interval over tasks."""
     apart = [(_of(panel, method)["apart"] or {}).get(figure) for panel in panels]
     values = [entry["value"] for entry in apart if entry]
-    most = (
-        1.0 if figure.endswith("loyalty") else inf
-    )  # a difference of two shares; what is kept of a metric may be any
-    return estimate(values, (-most, most)) if values else None
+    loyalty = figure.removesuffix(" loyalty")
+    bounds = (
+        (-inf, inf) if loyalty == figure else _range_of_loyalty(loyalty)
+    )  # what is kept of a metric may be any
+    return estimate(values, _of_differences(bounds)) if values else None
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
