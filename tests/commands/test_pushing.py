@@ -107,6 +107,12 @@ def test_what_a_model_needs_is_sent_and_nothing_else(folder: Path, hub: type[Hub
     assert "private" in json.dumps(created[0])
 
 
+def test_a_license_stands_in_a_card_without_front_matter_too(folder: Path, hub: type[Hub]) -> None:
+    (folder / "README.md").write_text("# My model\n", encoding="utf-8")
+    module.push(folder, "me/student", license="mit")
+    assert hub.sent["README.md"].decode() == "---\nlicense: mit\n---\n# My model\n"
+
+
 def test_a_dry_run_sends_nothing(folder: Path, hub: type[Hub]) -> None:
     assert module.push(folder, "me/student", dry_run=True)["files"] == SENT
     assert hub.asked == []

@@ -129,9 +129,9 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _with_license(card: str, license: str | None) -> str:
-    """The card with a licence in its front matter."""
-    front = _FRONT.match(card)
-    if license is None or front is None:
+    """The card with a licence in its front matter, which it may have none of."""
+    if license is None:
         return card
-    matter = {**(yaml.safe_load(front[1]) or {}), "license": license}
-    return f"---\n{yaml_text(matter)}\n---\n{card[front.end() :]}"
+    front = _FRONT.match(card)
+    matter = {**((yaml.safe_load(front[1]) or {}) if front else {}), "license": license}
+    return f"---\n{yaml_text(matter)}\n---\n{card[front.end() :] if front else card}"
