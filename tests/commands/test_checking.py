@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import transformers
 from safetensors.torch import load_file, save_file
 
 from gradistill.commands.audit import audit
@@ -20,6 +21,7 @@ from gradistill.commands.store_signals import store_signals
 from gradistill.data import DataChoice, load_splits
 from gradistill.data.overlap import normalised, overlap
 from gradistill.errors import DataError, RecipeError
+from gradistill.export.vocabulary import frequent_tokens
 from gradistill.recipe import load_recipe
 from small import GOOD, WORDS, audit_parts, logged, write_table
 from wordpiece import tokenizer
@@ -203,6 +205,23 @@ def test_texts_that_the_tokenizer_does_not_know_are_warned_of(kind: str) -> None
     share = {"text": "50%", "pair": "22%", "words": "50%"}[kind]
     assert f"does not know {share} of the tokens" in found
     assert "'the film 配送" in found
+
+
+def test_a_long_text_is_no_warning_of_the_tokenizer(caplog: pytest.LogCaptureFixture) -> None:
+    """transformers warned of indexing errors, where every text was yet to be cut."""
+    pieces, rows = tokenizer(WORDS), [{"text": "the film " * 40, "label": k} for k in (0, 1)]
+    pieces.model_max_length = 20
+    splits = load_splits({"train": rows}, splits=("train",))
+    verbosity = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_warning()
+    transformers.logging.enable_propagation()
+    try:
+        assert [*unknown_token_warnings(splits, pieces)] == []
+        frequent_tokens(pieces, [row["text"] for row in rows], 10)
+    finally:
+        transformers.logging.disable_propagation()
+        transformers.logging.set_verbosity(verbosity)
+    assert not [record for record in caplog.records if record.name.startswith("transformers")]
 
 
 def test_f1_is_of_the_rarer_class_and_named_everywhere(small: Any, tmp_path: Path) -> None:

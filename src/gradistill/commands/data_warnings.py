@@ -143,7 +143,7 @@ def unknown_token_warnings(splits: Splits, tokenizer: PreTrainedTokenizerBase) -
     texts = [rows[name][:] for name in task.text_columns]
     if task.token_labels:
         texts = [[" ".join(words) for words in column] for column in texts]
-    ids = tokenizer(list(chain.from_iterable(texts)), add_special_tokens=False)["input_ids"]
+    ids = tokenizer(list(chain.from_iterable(texts)), add_special_tokens=False, verbose=False)["input_ids"]
     unknown = sum(row.count(tokenizer.unk_token_id) for row in ids)
     share = unknown / max(sum(map(len, ids)), 1)
     if share > MANY_UNKNOWN:

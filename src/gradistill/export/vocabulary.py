@@ -95,7 +95,9 @@ def _kept(
     kept = {part["id"] for part in state["added_tokens"]} | set(tokenizer.all_special_ids)
     kept |= {k for token, k in state["model"]["vocab"].items() if len(token.removeprefix(prefix)) == 1}
     for start in range(0, len(texts), AT_ONCE):
-        encoded = tokenizer(list(texts[start : start + AT_ONCE]), add_special_tokens=False, truncation=False)
+        encoded = tokenizer(
+            list(texts[start : start + AT_ONCE]), add_special_tokens=False, truncation=False, verbose=False
+        )
         kept.update(k for ids in encoded["input_ids"] for k in ids)  # pyright: ignore[reportAttributeAccessIssue]
     return sorted(k for k in kept if k < rows)
 
@@ -122,7 +124,9 @@ def frequent_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], mo
     """
     counts = Counter[int]()
     for start in range(0, len(texts), AT_ONCE):
-        encoded: Any = tokenizer(list(texts[start : start + AT_ONCE]), truncation=False)["input_ids"]
+        encoded: Any = tokenizer(list(texts[start : start + AT_ONCE]), truncation=False, verbose=False)[
+            "input_ids"
+        ]
         for ids in encoded:
             counts.update(ids)
     return [token for token, _ in counts.most_common(most)]
@@ -181,8 +185,8 @@ def _check_same(tokenizer: PreTrainedTokenizerBase, trimmed: TrimmedModel, texts
     """Raise ModelError where a text is split otherwise than before."""
     for start in range(0, len(texts), AT_ONCE):
         some = list(texts[start : start + AT_ONCE])
-        before: Any = tokenizer(some, truncation=False)["input_ids"]
-        after: Any = trimmed.tokenizer(some, truncation=False)["input_ids"]
+        before: Any = tokenizer(some, truncation=False, verbose=False)["input_ids"]
+        after: Any = trimmed.tokenizer(some, truncation=False, verbose=False)["input_ids"]
         for text, old, new in zip(some, before, after, strict=True):
             if [trimmed.kept[k] for k in new] != old:
                 raise ModelError(
