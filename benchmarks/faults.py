@@ -43,7 +43,9 @@ PREDICTED = "predicted.csv"
 CODES = {"bench": (0, 1, 2)}
 """A bench in which a student failed goes on to its end and says so by 1."""
 ENDS = ("identical", "different", "refused", "traceback")
-WENT_ON = re.compile(r"going on from|[1-9]\d* of \d+ students are there|rows were predicted before")
+WENT_ON = re.compile(
+    r"going on from|going on: \d+ of \d+ shards|[1-9]\d* of \d+ students finished|rows were predicted before"
+)
 DONE = re.compile(r"finished run|predicted\.csv exists")
 """The refusal of what was done when the command was killed."""
 ENDING = (
@@ -102,9 +104,7 @@ def measured(name: str, command: Run, given: argparse.Namespace) -> dict[str, li
         "a write fails": [
             failed(command, folder, k, at, expected) for k, at in enumerate(spread(log, given.writes))
         ],
-        "disk full": [
-            build_missing_shards(command, folder, k, given.disks, expected) for k in range(given.disks)
-        ],
+        "disk full": [on_full_disk(command, folder, k, given.disks, expected) for k in range(given.disks)],
     }
 
 
@@ -130,7 +130,7 @@ def row(name: str, fault: str, found: Sequence[dict[str, Any]]) -> dict[str, Any
         "n": len(found),
         "of them in the last second": sum(entry.get("late", False) for entry in found),
         "hit before the end": sum(entry["hit"] for entry in found),
-        "went on from a checkpoint or shard": sum(entry["went on"] for entry in found),
+        "went on from a checkpoint or shard": sum(entry["went on"] and entry["hit"] for entry in found),
         **{end: ends[end] for end in ENDS},
         "half-written for a reader": sum(entry["torn"] for entry in found),
     }
@@ -170,9 +170,7 @@ def failed(command: Run, folder: Path, k: int, at: int, expected: dict[str, str]
     return found | {"at": at, "errno": errno.errorcode[number], "hit": code != 0, "torn": torn, "end": end}
 
 
-def build_missing_shards(
-    command: Run, folder: Path, k: int, of: int, expected: dict[str, str]
-) -> dict[str, Any]:
+def on_full_disk(command: Run, folder: Path, k: int, of: int, expected: dict[str, str]) -> dict[str, Any]:
     """One run on a disk with room for a part of what it writes at most, given again on one with room for all."""
     disk, log = folder / f"disk-{k}", folder / f"disk-{k}.log"
     disk.mkdir(parents=True)

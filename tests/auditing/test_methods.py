@@ -66,7 +66,9 @@ def log_odds(logits: torch.Tensor, label: int) -> torch.Tensor:
     return logits[..., label] - logits[..., others].logsumexp(-1)
 
 
-def store_lock(model: Any, row: Any, embedding: torch.Tensor | None = None, ids: Any = None) -> torch.Tensor:
+def logits_of_row(
+    model: Any, row: Any, embedding: torch.Tensor | None = None, ids: Any = None
+) -> torch.Tensor:
     """Logits of one row, by the model's own forward."""
     given = {"input_ids": torch.tensor([row["input_ids"] if ids is None else ids])}
     given["attention_mask"] = torch.ones_like(given["input_ids"])
@@ -85,7 +87,7 @@ def embedded(model: Any, row: Any) -> torch.Tensor:
 
 def gradient(model: Any, row: Any, at: torch.Tensor, label: int) -> torch.Tensor:
     at = at.clone().requires_grad_()
-    (found,) = torch.autograd.grad(log_odds(store_lock(model, row, at), label).sum(), at)
+    (found,) = torch.autograd.grad(log_odds(logits_of_row(model, row, at), label).sum(), at)
     return found
 
 
@@ -103,18 +105,18 @@ def by_hand(name: str, model: Any, row: Any, label: int) -> torch.Tensor:
         return maps.norm(dim=-1)[0]
     if name == "integrated_gradients":
         run = CaptumIG(
-            lambda x: log_odds(store_lock(model, {**row, "input_ids": [0] * x.shape[1]}, x), label)
+            lambda x: log_odds(logits_of_row(model, {**row, "input_ids": [0] * x.shape[1]}, x), label)
         )
         maps = [
             run.attribute(e, torch.zeros_like(e), n_steps=50, method="gausslegendre", internal_batch_size=1)
         ]
         return maps[0].norm(dim=-1)[0]
     assert name == "occlusion"
-    whole = log_odds(store_lock(model, row), label)
+    whole = log_odds(logits_of_row(model, row), label)
     drops = []
     for k in range(len(row["input_ids"])):
         ids = [BLANK if i == k else x for i, x in enumerate(row["input_ids"])]
-        drops.append((whole - log_odds(store_lock(model, row, ids=ids), label)).abs())
+        drops.append((whole - log_odds(logits_of_row(model, row, ids=ids), label)).abs())
     return torch.cat(drops)
 
 
@@ -144,7 +146,7 @@ def test_shapley_values_of_words_by_their_definition(labels: int) -> None:
 
     def value(kept: set[int]) -> float:
         ids = [x if w in kept or w < 0 else BLANK for x, w in zip(row["input_ids"], words, strict=True)]
-        return float(log_odds(store_lock(model, row, ids=ids), label).detach())
+        return float(log_odds(logits_of_row(model, row, ids=ids), label).detach())
 
     gains, orders = np.zeros(4), list(permutations(range(4)))
     for order in orders:
@@ -213,7 +215,7 @@ def test_paths_of_integrated_gradients_start_at_texts_without_their_words(
     assert {token for start in starts for token in start[1:-1]} == words
     assert all((start[0], start[-1]) == (2, 3) for start in starts)  # special tokens stay
     label, run = int(explained_labels(forward)[0]), CaptumIG(
-        lambda x: log_odds(store_lock(model, {**rows[0], "input_ids": [0] * x.shape[1]}, x), label)
+        lambda x: log_odds(logits_of_row(model, {**rows[0], "input_ids": [0] * x.shape[1]}, x), label)
     )  # fmt: skip
     expected: list[torch.Tensor] = []
     for start in starts:

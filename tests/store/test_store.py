@@ -24,6 +24,7 @@ from gradistill.store import manifest, writer
 from gradistill.store.manifest import MANIFEST
 from gradistill.store.reader import StoredTeacher, damaged
 from gradistill.store.writer import Build, ProcessShare, build
+from small import logged
 from store.stores import REQUESTS, SMALL, Oracle, build_slowly, built, collate, content, opened, plan
 
 KILLS, FLIPS = 30, 200
@@ -151,9 +152,11 @@ def test_a_store_keeps_the_shards_that_it_was_begun_with(
     writer._open_folder(begun)
     writer._write_shard(begun, 0, first := Oracle(), collate)
     monkeypatch.setattr(writer, "SHARD_BYTES", 2 * SMALL)
-    teacher = Oracle()
-    build(plan(tmp_path / "store"), teacher, collate)
+    teacher, printed = Oracle(), list[str]()
+    with logged(printed):
+        build(plan(tmp_path / "store"), teacher, collate)
     assert teacher.asked == 40 - first.asked
+    assert [line for line in printed if line.startswith("going on: 1 of ")]
     assert content(tmp_path / "store") == whole
     (tmp_path / "store" / "shard-00001.arrow").unlink()
     writer.rebuild(plan(tmp_path / "store"), [1], Oracle(), collate)

@@ -114,7 +114,7 @@ class TaskRun(Run):
     def encoded(self, split: str, *, words: bool | Literal["whole"] = False) -> Encoded:
         """The rows of one split as the models read them; those of training with all that is added to them. ``words``:
         with the word of each token."""
-        rows = self.training_rows() if split == "train" else self.splits.rows[split]
+        rows = self.training_rows if split == "train" else self.splits.rows[split]
         if (windows := self.recipe.windows) is not None:
             encoded = encode_windows(
                 rows, self.tokenizer, self.task, windows, max_length=self.max_length, words=bool(words)
@@ -141,7 +141,9 @@ class TaskRun(Run):
             return logits
         return pooled(logits, counts, windows, multi_label=self.task.multi_label)
 
+    @cached_property
     def training_rows(self) -> Dataset:
+        """The rows of the training split that are trained on, with those without labels and with changed copies."""
         parts = [self.labelled]
         if self.unlabelled is not None:
             parts.append(self.unlabelled.rows)

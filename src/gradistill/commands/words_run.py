@@ -96,7 +96,7 @@ class WordsRun(TaskRun):
     def reader(self) -> CopyReader:
         """How the student reads copies of the training rows. Words of all training rows may stand in for others, also
         where only some rows are trained on: answers to copies hold for any number of rows."""
-        rows = self.training_rows()
+        rows = self.training_rows
         texts = dict(zip(map(int, rows["index"][:]), row_texts(rows, self.task), strict=True))
         pool = copy_words(self.splits.rows["train"], self.task)
         return CopyReader(texts, pool, self.tokenizer, self.max_length)
@@ -114,7 +114,7 @@ class WordsRun(TaskRun):
         )
         if isinstance(self.source, LiveSource):
             placed(self.source.reader.model, processes().device)
-        rows = self.training_rows()
+        rows = self.training_rows
         logger.info(f"teacher signals: {len(rows)} rows, from {self.source.kind}")
         start = perf_counter()
         values = self.source.values(Asked(rows, self.task, self.reader.pool), tuple(signals))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -36,6 +37,8 @@ from gradistill.signals.teacher import TeacherSignals
 from gradistill.store.columns import Column, packed
 from gradistill.store.manifest import MANIFEST, SHARD, Manifest, Shard, of_these, refuse_other
 from gradistill.store.reader import fault_of
+
+logger = logging.getLogger(__name__)
 
 PLAN = "building.json"
 DRAFT = draft_of(rf"{SHARD.pattern}|manifest\.json|building\.json")
@@ -127,10 +130,15 @@ def build(
         if (plan.folder / MANIFEST).is_file():
             return
         plan = _as_begun(plan)
-        for number in range(share.rank, plan.shards, share.ranks):
-            if not _is_built(plan, number):
+        own = range(share.rank, plan.shards, share.ranks)
+        built = {number for number in own if _is_built(plan, number)}
+        if built:
+            logger.info(f"going on: {len(built)} of {len(own)} shards are there")
+            on_progress(sum(len(plan.rows_of(number)) for number in built))
+        for number in own:
+            if number not in built:
                 _write_shard(plan, number, teacher, collate)
-            on_progress(len(plan.rows_of(number)))
+                on_progress(len(plan.rows_of(number)))
         share.barrier()
         if first:
             _finish(plan)
