@@ -45,7 +45,7 @@ from faulty import Forgetful
 
 GRADIENTS = (AttributionScores, ClsGradient, InputGradient)
 SPREAD = 0.2
-"""Of the random weights: with transformers' own 0.02 such small models are all but linear, and nothing can be heard."""
+"""Of the random weights: with transformers' own 0.02 such small models are all but linear, and no fault is seen."""
 
 
 def after(matrix: nn.Module, change: Callable[[Tensor], Tensor]) -> None:
@@ -61,7 +61,7 @@ def compiled(matrix: nn.Module) -> None:
 
 
 FUSED, FORGETFUL = "fused attention", "custom function, silent"
-LARGEST = "largest effect unheard"
+LARGEST = "largest effect missed"
 ROUNDING = 1e-9
 """Of float64: below it nothing has happened."""
 
@@ -93,7 +93,7 @@ def main() -> None:
 
 
 def looked_at(family: str, recipes: dict[str, Recipe]) -> dict[str, dict[str, str]]:
-    """``passed``, ``refused: …`` or ``impossible: …`` by recipe; ``heard``, ``none`` or ``unheard: …`` by fault."""
+    """``passed``, ``refused: …`` or ``impossible: …`` by recipe; ``detected``, ``none`` or ``missed: …`` by fault."""
     teacher = build(family, initializer_range=SPREAD)
     by_recipe = {}
     for name, recipe in recipes.items():
@@ -105,9 +105,9 @@ def looked_at(family: str, recipes: dict[str, Recipe]) -> dict[str, dict[str, st
         if asked:
             by_recipe[name] = verdict(student, asked)
     student, asked = prepared(teacher, recipes["adkd"])
-    by_fault = {name: heard(student, asked, fault) for name, fault in FAULTY.items()}
+    by_fault = {name: detected(student, asked, fault) for name, fault in FAULTY.items()}
     if teacher.config._attn_implementation == "sdpa":
-        by_fault[FUSED] = "heard" if verdict(student, asked, fused=True) != "passed" else "unheard: 1.0"
+        by_fault[FUSED] = "detected" if verdict(student, asked, fused=True) != "passed" else "missed: 1.0"
     return {"recipes": by_recipe, "faults": by_fault}
 
 
@@ -138,7 +138,7 @@ def verdict(student: Any, asked: list[Any], *, fused: bool = False, probe: Probe
     return "passed"
 
 
-def heard(student: Any, asked: list[Any], fault: Callable[[nn.Module], object]) -> str:
+def detected(student: Any, asked: list[Any], fault: Callable[[nn.Module], object]) -> str:
     probe = Probe.find(student)
     faulty, true = copy.deepcopy(student), copy.deepcopy(student)
     fault(middle(faulty, probe))
@@ -146,9 +146,9 @@ def heard(student: Any, asked: list[Any], fault: Callable[[nn.Module], object]) 
         honest(middle(true, probe))
     try:
         if verdict(faulty, asked, probe=probe) != "passed":
-            return "heard"
+            return "detected"
         lost = effect(faulty, true, asked, probe)
-        return f"unheard: {lost:.1e}" if lost > ROUNDING else "none"
+        return f"missed: {lost:.1e}" if lost > ROUNDING else "none"
     finally:
         torch._dynamo.reset()
 
@@ -186,15 +186,15 @@ def counts(entries: dict[str, str]) -> Counter[str]:
 
 def row(family: str, entry: dict[str, dict[str, str]]) -> dict[str, Any]:
     recipes, faults = counts(entry["recipes"]), counts(entry["faults"])
-    unheard = [found for found in entry["faults"].values() if found.startswith("unheard")]
+    missed = [found for found in entry["faults"].values() if found.startswith("missed")]
     return {
         "family": family,
         "pairs let pass": recipes["passed"],
         "false alarms": recipes["refused"],
         "not possible": recipes["impossible"],
-        "faults heard": faults["heard"],
-        "unheard": faults["unheard"],
-        LARGEST: max((float(e.partition(": ")[2]) for e in unheard), default=0.0),
+        "faults detected": faults["detected"],
+        "missed": faults["missed"],
+        LARGEST: max((float(e.partition(": ")[2]) for e in missed), default=0.0),
     }
 
 

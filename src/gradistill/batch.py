@@ -1,4 +1,4 @@
-"""The words that every room uses: the batch and the names of its dimensions.
+"""The types that every package uses: the batch and the names of its dimensions.
 
 Shapes stand in signatures as jaxtyping strings with one fixed set of words:
 ``batch`` examples, ``token`` positions (special tokens included), ``hidden`` the width of the

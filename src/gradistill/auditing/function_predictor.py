@@ -52,7 +52,6 @@ class FunctionPredictor:
 
     has_head = False
     can_mask = False
-    multi_label = False
 
     @property
     def name(self) -> str:

@@ -43,6 +43,7 @@ class AuditModels:
     teacher: AuditModel
     students: list[AuditModel]
     reference: AuditModel | None = None
+    notes: tuple[str, ...] = ()
 
     def refuse_other_kinds(self) -> None:
         """Raise ModelError where one model predicts any number of labels a row, and another one of them, or cannot be
@@ -65,8 +66,6 @@ class AuditModels:
                 remedy="take other models",
             )
         return all(kinds)
-
-    notes: tuple[str, ...] = ()
 
     @classmethod
     def load(

@@ -16,8 +16,8 @@ from gradistill.data.data_choice import DataChoice
 from gradistill.data.data_source import Source, data_name, described_source, is_path, path_text
 from gradistill.data.overlap import overlap_line
 from gradistill.data.proposal import Proposal, propose
+from gradistill.data.raw_words import word_spans
 from gradistill.data.tasks import Task
-from gradistill.data.text_columns import rough_word_count
 from gradistill.errors import RecipeError
 from gradistill.io import path_of, system_reason, write_whole
 from gradistill.models.packaged import ON_THE_HUB, PACKAGED, packaged_model_installed
@@ -302,7 +302,7 @@ def _length(found: Proposal) -> tuple[int, float]:
     counts = [0.0] * len(rows)
     for name in columns:
         counts = [
-            n + TOKENS_PER_WORD * (rough_word_count(text) if isinstance(text, str) else len(text))
+            n + TOKENS_PER_WORD * (len(word_spans(text)) if isinstance(text, str) else len(text))
             for n, text in zip(counts, rows[name][:], strict=True)
         ]
     counts.sort()

@@ -18,6 +18,7 @@ from gradistill.data.column_names import LABEL_COLUMNS, TEXT_COLUMNS
 from gradistill.data.data_choice import DataChoice
 from gradistill.data.data_source import is_path, path_text
 from gradistill.data.file_readers import ending_of, stem_of
+from gradistill.data.raw_words import word_spans
 from gradistill.data.several_labels import holds_flags, joined_labels, several_labels, with_flag_columns
 from gradistill.data.split_rows import Splits
 from gradistill.data.split_tables import Wanted, read_source
@@ -31,7 +32,6 @@ from gradistill.data.text_columns import (
     holds_text,
     label_candidates,
     label_dependence,
-    rough_word_count,
     wordless,
 )
 from gradistill.data.token_labels import are_tags, holds_lists
@@ -420,5 +420,5 @@ def _likely_texts(table: Table, label: str) -> tuple[str, ...]:
 
 
 def _words(values: Sequence[Any]) -> float:
-    lengths = [rough_word_count(value) for value in values if isinstance(value, str)]
+    lengths = [len(word_spans(value)) for value in values if isinstance(value, str)]
     return sum(lengths) / max(len(lengths), 1)

@@ -1,4 +1,5 @@
-"""Words of the raw text: runs of non-space characters, the same whatever tokenizer reads the text."""
+"""Words of the raw text, the same whatever tokenizer reads it: runs of characters that are no white space, and single
+characters of scripts that write no spaces between words."""
 
 from __future__ import annotations
 
@@ -8,16 +9,22 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from jaxtyping import Bool, Int
 
+from gradistill.data.unspaced_scripts import CHARACTERS, MARKS, STACKERS
+
 Texts = tuple[str, ...]
 """The text of one row, or its pair of texts."""
 Kept = Bool[np.ndarray, "_ _"]
 """``(copy, word)``: for each copy of one row the words that stay; those of a pair are counted through."""
 
-_WORD = re.compile(r"\S+")
+_WORD = re.compile(rf"[{CHARACTERS}](?:[{MARKS}]|(?<=[{STACKERS}])[{CHARACTERS}])*|[^\s{CHARACTERS}]+")
+"""A character with its marks, as in Chinese or Thai; else all up to white space, or to such a character."""
 
 
 def word_spans(text: str) -> list[tuple[int, int]]:
-    """Start and end of each word: a run of characters that are no white space."""
+    """Start and end of each word.
+
+    Example: ``word_spans("a fine 电影")`` gives ``[(0, 1), (2, 6), (7, 8), (8, 9)]``
+    """
     return [match.span() for match in _WORD.finditer(text)]
 
 

@@ -13,8 +13,8 @@ from typing import Any
 from gradistill.data.column_names import names_labels, names_texts
 from gradistill.data.file_readers import Table
 from gradistill.data.tasks import label_key
+from gradistill.data.unspaced_scripts import CHARACTERS
 from gradistill.data.validation import NO_AND_YES, TRUTH_VALUES, all_numbers, is_missing, number, shown
-from gradistill.data.word_scores import UNSPACED
 from gradistill.errors import DataError
 
 IGNORED_COLUMNS = ("", "id", "idx", "index", "guid", "uid", "rationale")
@@ -50,7 +50,7 @@ _DATE_WORDS = frozenset({
 })  # fmt: skip
 _DIGITS = re.compile(r"\d+")
 _LETTERS = re.compile(r"[^\W\d_]+")
-_UNSPACED = re.compile("[" + "".join(f"{chr(low)}-{chr(high)}" for low, high in UNSPACED) + "]")
+_UNSPACED = re.compile(f"[{CHARACTERS}]")
 
 
 @dataclass(frozen=True)
@@ -163,14 +163,6 @@ def wordless(values: Sequence[Any]) -> str | None:
         if _mostly(sample, fits):
             return reason
     return None
-
-
-def rough_word_count(text: str) -> int:
-    """The words of a text, as white space separates them; of scripts without it, the characters.
-
-    Example: ``rough_word_count("靴が 小さい")``
-    """
-    return len(text.split()) + (0 if text.isascii() else len(_UNSPACED.findall(text)))
 
 
 def _filled(values: Iterable[Any]) -> Iterator[str]:

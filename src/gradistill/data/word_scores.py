@@ -15,21 +15,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
 
+from gradistill.data.unspaced_scripts import UNSPACED
 from gradistill.errors import GradistillError
 from gradistill.printing import JOINERS
 
 APOSTROPHES = "'\u2019"
-
-UNSPACED = (
-    (0x0E00, 0x0EFF),  # Thai, Lao
-    (0x1000, 0x109F),  # Myanmar
-    (0x1780, 0x17FF),  # Khmer
-    (0x3040, 0x30FF),  # Hiragana, Katakana
-    (0x3400, 0x9FFF),  # Han
-    (0xF900, 0xFAFF),
-    (0x20000, 0x3FFFF),
-)
-"""Scripts without spaces between words: there touching pieces stay apart, or a sentence would be one word."""
 
 
 @dataclass(frozen=True)

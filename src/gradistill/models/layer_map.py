@@ -11,7 +11,7 @@ Layers = tuple[int, ...]
 
 
 def map_layers(layer_map: LayerMap, wanted: int, available: int) -> Layers:
-    """``wanted`` of the ``available`` layers, counted from 1 and rising.
+    """``wanted`` of the ``available`` layers, counted from 1.
 
     ``uniform`` takes them evenly and ends with the last (6 of 12: 2, 4, …, 12; 4 of 6: 2, 3, 4, 6); where more are
     wanted than there are, some come several times. ``skip`` takes every ⌊available / wanted⌋-th from below (PKD; 4 of

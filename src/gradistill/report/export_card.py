@@ -57,11 +57,7 @@ def export_card(found: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) ->
 def running_lines(found: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> str:
     """Python that runs the export with ``onnxruntime`` and ``tokenizers`` alone, in the export's folder."""
     pairs = found["data"] is not None and found["data"].get("pairs")
-    example = (
-        '[("a fine film", "it was good"), ("a dull one", "it was bad")]'
-        if pairs
-        else '["a fine film", "a dull one"]'
-    )
+    example = PAIRS if pairs else TEXTS
     padding = f"direction={tokenizer.padding_side!r}, pad_id={tokenizer.pad_token_id}"
     padding = f"{padding}, pad_token={json.dumps(str(tokenizer.pad_token), ensure_ascii=False)}".replace(
         "'", '"'

@@ -1,0 +1,29 @@
+"""Scripts that write no spaces between words: Chinese, Japanese, Thai, Lao, Khmer, Burmese."""
+
+from __future__ import annotations
+
+import unicodedata
+
+UNSPACED = (
+    (0x0E00, 0x0EFF),  # Thai, Lao
+    (0x1000, 0x109F),  # Myanmar
+    (0x1780, 0x17FF),  # Khmer
+    (0x3040, 0x30FF),  # Hiragana, Katakana
+    (0x3400, 0x9FFF),  # Han
+    (0xF900, 0xFAFF),
+    (0x20000, 0x3FFFF),
+)
+"""First and last code point of each block."""
+
+CHARACTERS = "".join(f"{chr(low)}-{chr(high)}" for low, high in UNSPACED)
+"""All of them, to stand in brackets in a regular expression."""
+MARKS = "".join(
+    chr(code)
+    for low, high in UNSPACED
+    if high < 0x3400
+    for code in range(low, high + 1)
+    if unicodedata.category(chr(code)) in ("Mn", "Mc")
+)
+"""Those that belong to the character before them, such as vowels above it."""
+STACKERS = "\u1039\u17d2"
+"""Marks of Burmese and Khmer behind which another consonant stands below this one."""
