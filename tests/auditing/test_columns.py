@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, false_discovery_control, permutation_test
 
-from gradistill.auditing.comparison import compared, compared_with, holm, paired_p, swapped_p
+from gradistill.auditing.comparison import compared, compared_with, holm, sign_flip_p, swap_p
 from gradistill.auditing.loyalty_measures import pearson
 from gradistill.auditing.per_example import (
     ON_WORDS,
@@ -100,10 +100,10 @@ def test_the_paired_test_is_the_exact_one_on_few_examples() -> None:
     sums = [abs(np.dot(signs, differences)) for signs in product((1, -1), repeat=8)]
     exact = np.mean(np.array(sums) >= abs(differences.sum()) - 1e-12)
     # 20 000 flips: standard deviation of the estimate under 0.0035
-    assert paired_p(differences, flips=20_000) == pytest.approx(exact, abs=0.012)
+    assert sign_flip_p(differences, draws=20_000) == pytest.approx(exact, abs=0.012)
     result = permutation_test((differences,), np.mean, permutation_type="samples", n_resamples=np.inf)
     assert result.pvalue == pytest.approx(exact, abs=1e-9)
-    assert paired_p(np.zeros(5)) == 1
+    assert sign_flip_p(np.zeros(5)) == 1
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
@@ -183,8 +183,8 @@ def test_the_test_of_correlations_and_ratios_is_the_exact_one_on_few_examples(st
     theirs = [teacher + generator.normal(0, 1.0, 9) - 0.3, teacher + 0.1 * (statistic is ratio)]
     exact = witness(statistic, ours, theirs)
     assert 0.01 < exact < 0.9
-    assert swapped_p(statistic, ours, theirs, flips=20_000) == pytest.approx(exact, abs=0.012)
-    assert swapped_p(statistic, ours, [ours[0] + 1e-9, ours[1]]) == 1
+    assert swap_p(statistic, ours, theirs, draws=20_000) == pytest.approx(exact, abs=0.012)
+    assert swap_p(statistic, ours, [ours[0] + 1e-9, ours[1]]) == 1
 
 
 def test_scores_are_compared_by_their_correlations() -> None:
@@ -227,8 +227,8 @@ def test_words_and_spans_are_compared_by_the_sums_of_their_rows() -> None:
 
 
 def test_rounding_is_no_difference() -> None:
-    assert paired_p(np.full(100, 1e-9)) == 1
-    assert paired_p(np.full(100, 1e-5)) < 0.001
+    assert sign_flip_p(np.full(100, 1e-9)) == 1
+    assert sign_flip_p(np.full(100, 1e-5)) < 0.001
 
 
 def test_a_mean_over_draws_takes_those_that_have_the_figure():

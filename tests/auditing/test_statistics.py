@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from gradistill.auditing import Estimate, bootstrap_mean, bootstrap_statistic, mean_estimate, wilson_share
-from gradistill.auditing.comparison import paired_p
+from gradistill.auditing.comparison import sign_flip_p
 from gradistill.auditing.loyalty_measures import pearson
 from gradistill.auditing.statistics import EQUAL, FlooredEstimate
 from gradistill.errors import GradistillError
@@ -104,7 +104,7 @@ def test_the_paired_test_is_scipys(n):
         (differences,), np.mean, permutation_type="samples", n_resamples=9999, rng=np.random.default_rng(1)
     )
     # Two estimates of one p from 10 000 draws each: their difference has a standard deviation of at most 0.007.
-    assert paired_p(differences, seed=2) == pytest.approx(theirs.pvalue, abs=0.03)
+    assert sign_flip_p(differences, seed=2) == pytest.approx(theirs.pvalue, abs=0.03)
 
 
 def test_the_interval_covers_the_true_mean_at_its_level():

@@ -19,7 +19,7 @@ from gradistill.auditing.methods.gradient_x_input import GradientXInput
 from gradistill.auditing.predictor import ClassifierPredictor
 from gradistill.auditing.shown_examples import chosen_examples
 from gradistill.cli.app import app
-from gradistill.cli.audit_command import limits_of, steps_of
+from gradistill.cli.audit_command import parse_fail_under, steps_of
 from gradistill.commands.audit import AuditChoice, audit
 from gradistill.commands.finetune import finetune
 from gradistill.data import DataChoice, load_splits
@@ -331,11 +331,11 @@ def test_what_does_not_fit_is_refused_before_any_work(small: Any, tmp_path: Path
 @pytest.mark.parametrize("given", ["label", "label_loyalty=", "=0.5", "label_loyalty=much", "a=nan"])
 def test_limits_that_are_none_are_refused(given: str) -> None:
     with pytest.raises(RecipeError, match="figure=number"):
-        limits_of(given)
+        parse_fail_under(given)
 
 
 def test_steps_and_limits_are_read() -> None:
-    assert limits_of(" label_loyalty = 0.95 , cosine=1 ") == {"label_loyalty": 0.95, "cosine": 1.0}
+    assert parse_fail_under(" label_loyalty = 0.95 , cosine=1 ") == {"label_loyalty": 0.95, "cosine": 1.0}
     assert (steps_of("auto"), steps_of("20")) == ("auto", 20)
     with pytest.raises(RecipeError, match="or auto"):
         steps_of("many")

@@ -1,6 +1,6 @@
 """Two models on the same examples: paired differences, and how likely they are by chance.
 
-The test swaps the two models at each example or not (Fisher's randomisation test), ``FLIPS`` times. Of a figure that is
+The test swaps the two models at each example or not (Fisher's randomisation test), ``DRAWS`` times. Of a figure that is
 a mean, that flips the sign of the example's difference; a correlation, and a ratio of sums over words or spans, are
 computed anew. p-values of all comparisons together are corrected by Holm's method (1979).
 ``scipy.stats.permutation_test`` computes the same, and is the tests' witness. Of means it takes 10 times as long for
@@ -33,7 +33,7 @@ from gradistill.auditing.statistics import (
     ratio,
 )
 
-FLIPS = 10_000
+DRAWS = 10_000
 COMPARED = (
     "label", "exact_match", "probability", "span", "prediction", "response", "flips", "shapley", "expected_gradients",
     "saliency", "top_k_overlap", "student_accuracy", "student_comprehensiveness", "student_sufficiency",
@@ -112,12 +112,12 @@ def _apart(figure: str, ours: Columns, theirs: Columns, seed: int) -> tuple[Esti
     if (statistic := statistic_of(ours, figure)) is None:
         (least, most), apart = bounds_of(figure), a[0] - b[0]
         difference = bootstrap_mean(apart, bounds=(least - most, most - least), seed=seed)
-        return difference, paired_p(apart, seed=seed)
+        return difference, sign_flip_p(apart, seed=seed)
     count = len(a)
     difference = bootstrap_statistic(
         lambda *both: statistic(*both[:count]) - statistic(*both[count:]), *a, *b, seed=seed
     )
-    return (difference, swapped_p(statistic, a, b, seed=seed)) if np.isfinite(difference.value) else None
+    return (difference, swap_p(statistic, a, b, seed=seed)) if np.isfinite(difference.value) else None
 
 
 def _of_the_same(figure: str, ours: Columns, theirs: Columns) -> bool:
@@ -128,29 +128,29 @@ def _of_the_same(figure: str, ours: Columns, theirs: Columns) -> bool:
     return statistic_of(ours, figure) is not ratio or np.array_equal(ours["words"], theirs["words"])
 
 
-def paired_p(differences: np.ndarray, *, flips: int = FLIPS, seed: int = 0) -> float:
+def sign_flip_p(differences: np.ndarray, *, draws: int = DRAWS, seed: int = 0) -> float:
     """Two-sided; the share of sign flips whose mean is as far from zero, the one that was seen among them. A difference
     of rounding alone is none."""
     moved = differences[np.abs(differences) > EQUAL]  # flipping a zero changes nothing
     if not len(moved):
         return 1.0
     return _share_as_far(
-        abs(moved.sum()), lambda swaps: np.abs((swaps * 2 - 1) @ moved), len(moved), flips, seed
+        abs(moved.sum()), lambda swaps: np.abs((swaps * 2 - 1) @ moved), len(moved), draws, seed
     )
 
 
-def swapped_p(
+def swap_p(
     statistic: Callable[..., np.ndarray],
     ours: Sequence[np.ndarray],
     theirs: Sequence[np.ndarray],
     *,
-    flips: int = FLIPS,
+    draws: int = DRAWS,
     seed: int = 0,
 ) -> float:
-    """As ``paired_p``, of a ``statistic`` of several columns (example): the share of swaps after which the two models
-    are as far apart.
+    """As ``sign_flip_p``, of a ``statistic`` of several columns (example): the share of random swaps after which the
+    two models are as far apart.
 
-    Example: ``swapped_p(ratio, [sums, counts], [their_sums, their_counts])``
+    Example: ``swap_p(ratio, [sums, counts], [their_sums, their_counts])``
     """
 
     def distances(swaps: np.ndarray) -> np.ndarray:
@@ -163,21 +163,21 @@ def swapped_p(
 
     rows = len(ours[0])
     seen = float(distances(np.zeros((1, rows), np.int8))[0])
-    return 1.0 if seen <= EQUAL else _share_as_far(seen, distances, rows, flips, seed)
+    return 1.0 if seen <= EQUAL else _share_as_far(seen, distances, rows, draws, seed)
 
 
 def _share_as_far(
-    seen: float, distances: Callable[[np.ndarray], np.ndarray], rows: int, flips: int, seed: int
+    seen: float, distances: Callable[[np.ndarray], np.ndarray], rows: int, draws: int, seed: int
 ) -> float:
     """The share of random swaps (draw, row), each 0 or 1, whose distance is at least the one that was ``seen``, which
     counts among them."""
-    generator, reached, left = np.random.default_rng(seed), 0, flips
+    generator, reached, left = np.random.default_rng(seed), 0, draws
     while left:
         count = min(left, max(1, DRAWS_AT_ONCE // rows))
         swaps = generator.integers(0, 2, (count, rows), dtype=np.int8)
         reached += int((distances(swaps) >= seen * (1 - 1e-12)).sum())
         left -= count
-    return (reached + 1) / (flips + 1)
+    return (reached + 1) / (draws + 1)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

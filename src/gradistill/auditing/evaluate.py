@@ -29,7 +29,7 @@ from gradistill.auditing.per_example import (
 )
 from gradistill.auditing.plausibility import marked_tokens, plausibility
 from gradistill.auditing.predictions import Predictions, predict_rows
-from gradistill.auditing.predictor import ClassifierPredictor, Predictor, limits_of
+from gradistill.auditing.predictor import ClassifierPredictor, Predictor, label_thresholds
 from gradistill.auditing.signed_agreement import signed_columns
 from gradistill.auditing.statistics import Estimate
 from gradistill.auditing.word_maps import TokenizedText, readings, row_texts, watched_share
@@ -246,7 +246,7 @@ class Examiner:
         if model.probed is None or model.tokenizer is None:
             copies = [Copy(texts) for texts in row_texts(rows, self.task)]
             logits, several = model.predictor.logits(copies)[0], self.task.multi_label
-            limits = limits_of(model.predictor)
+            limits = label_thresholds(model.predictor)
             return _Outputs(model, Predictions(logits, multi_label=several, thresholds=limits))
         encoded, reads = self._encoded(model, rows)
         predictions = predict_rows(

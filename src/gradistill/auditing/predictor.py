@@ -72,7 +72,7 @@ def predict_by_row(
     return dict(zip(copies, np.split(predictor.logits(flat, heads=heads), ends, axis=1), strict=True))
 
 
-def limits_of(predictor: Predictor) -> np.ndarray | None:
+def label_thresholds(predictor: Predictor) -> np.ndarray | None:
     """The thresholds of a predictor's labels, where a row may have several; None for ½, and where it has none."""
     return getattr(predictor, "thresholds", None)
 

@@ -17,7 +17,7 @@ from gradistill.attribution.shapley_weights import shapley_design
 from gradistill.auditing.faithfulness import BEAM, WordScores, faithfulness, word_occlusion
 from gradistill.auditing.flips import Edit, edit_labels, flip_columns, flipping_edits
 from gradistill.auditing.per_example import Columns, StudentColumns, named_of
-from gradistill.auditing.predictor import CopiesOf, Predictor, limits_of, predict_by_row
+from gradistill.auditing.predictor import CopiesOf, Predictor, label_thresholds, predict_by_row
 from gradistill.auditing.response import MIN_WORDS, log_odds, response_columns
 from gradistill.auditing.signed_agreement import signed_agreement
 from gradistill.auditing.statistics import EQUAL
@@ -25,7 +25,7 @@ from gradistill.data.changed_copies import draw_coalitions, draw_words, masked_c
 from gradistill.data.raw_words import Kept, Texts, count_words, word_places, words_of
 from gradistill.models.random_head import paired_seeds
 
-HEADS = paired_seeds(16)
+RANDOM_HEAD_SEEDS = paired_seeds(16)
 """Seeds of the random heads whose mean is the floor of a figure. The body runs once for all of them, so many cost
 nothing."""
 
@@ -97,7 +97,7 @@ class WordExaminer:
         teacher = np.stack(list(predict_by_row(self.teacher, every, copies_of).values()), axis=1)[0]
         found = []
         for student in self.students:
-            thresholds = (limits_of(student), limits_of(self.teacher))
+            thresholds = (label_thresholds(student), label_thresholds(self.teacher))
             by_row = predict_by_row(student, every, copies_of, heads=_heads(student))
             own, *floors = (
                 _named(
@@ -221,7 +221,7 @@ def _attributions(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _heads(student: Predictor) -> Sequence[int]:
-    return HEADS if student.has_head else ()
+    return RANDOM_HEAD_SEEDS if student.has_head else ()
 
 
 def _masks(rows: TextRows) -> CopiesOf:

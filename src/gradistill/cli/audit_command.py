@@ -216,7 +216,7 @@ class AuditOptions(LoadingOptions):
             del given[name]
         given["reference"] = None if self.reference is None else resolved(self.reference)
         return AuditChoice(
-            method=method(self.attribution, **options), limits=limits_of(self.fail_under),
+            method=method(self.attribution, **options), limits=parse_fail_under(self.fail_under),
             watched=words_of(self.watch), slices=tuple(dict.fromkeys(self.slices or ())),
             loading=self.loading(), **given,
         )  # fmt: skip
@@ -272,7 +272,7 @@ def words_of(given: str | None) -> tuple[str, ...]:
     return tuple(word.strip() for word in (given or "").split(",") if word.strip())
 
 
-def limits_of(given: str | None) -> dict[str, float]:
+def parse_fail_under(given: str | None) -> dict[str, float]:
     """``figure=number`` pairs with commas between. Raises RecipeError for anything else."""
     from gradistill.errors import RecipeError
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gradistill.cli.audit_command import NAMED, limits_of, reference_of
+from gradistill.cli.audit_command import NAMED, parse_fail_under, reference_of
 from gradistill.cli.options import (
     DATA,
     LabelMap,
@@ -126,7 +126,7 @@ class ExportOptions:
         from gradistill.commands.export_choice import ExportChoice
 
         given = asdict(self)
-        return ExportChoice(limits=limits_of(given.pop("fail_under")), **given)
+        return ExportChoice(limits=parse_fail_under(given.pop("fail_under")), **given)
 
 
 @dataclass(frozen=True, kw_only=True)

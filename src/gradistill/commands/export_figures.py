@@ -13,7 +13,7 @@ from gradistill.auditing.loyalty_measures import label_agreement, loyalty, pears
 from gradistill.auditing.metric_intervals import metric_estimates
 from gradistill.auditing.per_example import estimates, flat
 from gradistill.auditing.predictions import Predictions
-from gradistill.auditing.predictor import Predictor, limits_of
+from gradistill.auditing.predictor import Predictor, label_thresholds
 from gradistill.auditing.statistics import Estimate
 from gradistill.auditing.word_examiner import TextRows, WordExaminer
 from gradistill.auditing.word_maps import row_texts
@@ -85,7 +85,7 @@ class ModelFigures:
     seed: int = 0
 
     def _predictions(self, name: str) -> Predictions:
-        limits = limits_of(self.predictors[name])
+        limits = label_thresholds(self.predictors[name])
         return Predictions(self.logits[name], multi_label=self.rows.task.multi_label, thresholds=limits)
 
     def loyalties(self, reference: str, names: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -124,7 +124,11 @@ class ModelFigures:
             return {}
         found = {
             name: metric_estimates(
-                task, values[known], gold[known], thresholds=limits_of(self.predictors[name]), seed=self.seed
+                task,
+                values[known],
+                gold[known],
+                thresholds=label_thresholds(self.predictors[name]),
+                seed=self.seed,
             )
             for name, values in self.logits.items()
         }

@@ -27,7 +27,7 @@ from gradistill.signals.teacher import OnlineTeacher
 from gradistill.store.columns import Encoding, columns_for
 from gradistill.store.fingerprint import made_for
 from gradistill.store.manifest import MANIFEST, SHARD, Manifest, of_these, refuse_other
-from gradistill.store.reader import StoredTeacher, Verify, damaged, open_shelf, refuse_damaged
+from gradistill.store.reader import StoredTeacher, Verify, damaged, open_shard, refuse_damaged
 from gradistill.store.writer import (
     DRAFT,
     PLAN,
@@ -290,7 +290,7 @@ def _is_store(folder: Path, names: Sequence[str]) -> bool:
         pass
     for name in filter(SHARD.fullmatch, names):
         try:
-            open_shelf(folder / name)
+            open_shard(folder / name)
             return True
         except ValueError:
             continue

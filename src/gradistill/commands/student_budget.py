@@ -9,7 +9,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from gradistill.errors import RecipeError
 from gradistill.models.facts import is_multi_label, is_token_classifier
 from gradistill.models.loading import Head, empty_classifier, label_names
-from gradistill.models.student_size import Fitting, Student
+from gradistill.models.student_size import SizeSearch, StudentShape
 from gradistill.recipe import Recipe, StudentSettings
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ def on_budget(recipe: Recipe, teacher: PreTrainedModel) -> Recipe:
     own = settings.embeddings == "own"
     widths = own and settings.checkpoint is None and settings.embedding_rank is None
     source = settings.checkpoint or "the teacher"
-    return _fitted(recipe, Fitting(model, _given(settings), source, ranks=own, widths=widths, usual=usual))
+    return _fitted(recipe, SizeSearch(model, _given(settings), source, ranks=own, widths=widths, usual=usual))
 
 
 def on_budget_apart(recipe: Recipe, head: Head) -> Recipe:
@@ -47,10 +47,10 @@ def refuse_budget_apart(settings: StudentSettings, head: Head) -> None:
         _apart(settings, head).fitted(settings.budget)
 
 
-def _apart(settings: StudentSettings, head: Head) -> Fitting:
+def _apart(settings: StudentSettings, head: Head) -> SizeSearch:
     assert settings.checkpoint is not None
     model = empty_classifier(settings.checkpoint, head)
-    return Fitting(model, _given(settings), settings.checkpoint, ranks=False, widths=False)
+    return SizeSearch(model, _given(settings), settings.checkpoint, ranks=False, widths=False)
 
 
 def refuse_more_layers(settings: StudentSettings, checkpoint: PreTrainedConfig) -> None:
@@ -64,24 +64,24 @@ def refuse_more_layers(settings: StudentSettings, checkpoint: PreTrainedConfig) 
         )
 
 
-def _given(settings: StudentSettings) -> Student:
+def _given(settings: StudentSettings) -> StudentShape:
     named = settings.layer_map if isinstance(settings.layer_map, tuple) else ()
-    return Student(settings.layers or len(named) or None, settings.width, settings.embedding_rank)
+    return StudentShape(settings.layers or len(named) or None, settings.width, settings.embedding_rank)
 
 
-def _fitted(recipe: Recipe, fitting: Fitting) -> Recipe:
+def _fitted(recipe: Recipe, search: SizeSearch) -> Recipe:
     settings, budget = recipe.student, recipe.student.budget
     assert budget is not None
     if settings.checkpoint is not None:
-        refuse_more_layers(settings, fitting.model.config)
-    found, size = fitting.fitted(budget)
-    logger.info(f"student.size {settings.size}: {found.of(fitting.source)}; {budget.shown(size)}")
+        refuse_more_layers(settings, search.model.config)
+    found, size = search.fitted(budget)
+    logger.info(f"student.size {settings.size}: {found.of(search.source)}; {budget.shown(size)}")
     if found.width is not None and settings.width is None:
         counted = (
             "" if budget.parameters else ", or count what an INT8 export holds: about a byte a parameter"
         )
         logger.warning(
-            f"no student of {fitting.source}'s width fits into {settings.size}, so this one starts from random "
+            f"no student of {search.source}'s width fits into {settings.size}, so this one starts from random "
             f"weights: pre-train it first (gradistill pretrain), raise the size{counted}"
         )
     return recipe.with_student_fields(layers=found.layers, width=found.width, embedding_rank=found.rank)

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.special import expit, softmax
 
-from gradistill.auditing.predictor import OnProgress, limits_of
+from gradistill.auditing.predictor import OnProgress, label_thresholds
 from gradistill.commands.audit_model import AuditModel, source_name, text_length
 from gradistill.commands.run_folder import record_of
 from gradistill.commands.text_lengths import trained_windows
@@ -21,7 +21,7 @@ from gradistill.data.label_metrics import above
 from gradistill.data.prompt_template import PromptedTeacher, named_fields
 from gradistill.data.raw_words import Texts
 from gradistill.data.row_stream import CHUNK_ROWS
-from gradistill.data.tokenization import Losses, losses, refuse_no_room
+from gradistill.data.tokenization import TextLosses, refuse_no_room, text_losses
 from gradistill.data.validation import text_fault
 from gradistill.data.windows import Windows
 from gradistill.errors import DataError, ModelError
@@ -110,7 +110,7 @@ class TextPredictor:
     def chosen(self, values: Float[np.ndarray, "text label"]) -> list[list[str]]:
         """The labels of each text whose probability is above its threshold."""
         labels = self.labels or ()
-        predicted = above(values, limits_of(self.model.predictor))
+        predicted = above(values, label_thresholds(self.model.predictor))
         return [[labels[k] for k in np.flatnonzero(row)] for row in predicted]
 
     def predicted(self, texts: Sequence[Texts], on_progress: OnProgress = lambda done: None) -> Predicted:
@@ -123,7 +123,7 @@ class TextPredictor:
             refuse_no_room(predictor.tokenizer, len(texts[0]), self.max_length)
         found = [Predicted(np.zeros((0, width), np.float32), none, none)]
         for some in _pieces(texts):
-            lost = losses(
+            lost = text_losses(
                 predictor.tokenizer, [list(column) for column in zip(*some, strict=True)], self.max_length
             )
             self._refuse_unknown_tokens(lost)
@@ -140,7 +140,7 @@ class TextPredictor:
             return logits
         return expit(logits) if self.multi_label else softmax(logits, axis=-1)
 
-    def _refuse_unknown_tokens(self, lost: Losses) -> None:
+    def _refuse_unknown_tokens(self, lost: TextLosses) -> None:
         """An id without a row in the embedding matrix would end in an IndexError of torch."""
         known = None if self.model.reader is None else self.model.reader.limits.tokens
         if known is not None and lost.largest >= known:

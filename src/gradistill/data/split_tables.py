@@ -38,7 +38,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class _Shelf:
+class _SplitReaders:
     """The splits of a source by name, each with what reads it. ``listing`` is what messages show of the source."""
 
     place: str
@@ -64,7 +64,7 @@ def read_source(source: Source, wanted: Wanted, task: Task | None) -> tuple[dict
 
 def _read(source: Source, wanted: Wanted, task: Task | None) -> tuple[dict[str, Table], list[Problem]]:
     found = _opened(source, wanted)
-    if isinstance(found, _Shelf):
+    if isinstance(found, _SplitReaders):
         return _taken(found, wanted, task)
     if not wanted.splits:  # a table without splits is none of the optional ones
         return {}, []
@@ -85,19 +85,19 @@ def files_of(source: Source, split: str, task: Task | None) -> list[Path]:
         return sorted(
             next((place / name for name in names if (place / name).is_dir()), place).glob("*.arrow")
         )
-    shelf = _folder(place, Wanted((split,)))
-    found = shelf.files if isinstance(shelf, _Shelf) else {}
+    found_splits = _folder(place, Wanted((split,)))
+    found = found_splits.files if isinstance(found_splits, _SplitReaders) else {}
     return list(next((found[name] for name in names if name in found), ()))
 
 
-def _opened(source: Source, wanted: Wanted) -> _Shelf | Callable[[], Table]:
+def _opened(source: Source, wanted: Wanted) -> _SplitReaders | Callable[[], Table]:
     """The splits of the source, or what reads its only table."""
     if not is_path(source):
         found = tables_of(source)
         if isinstance(found, Table):
             return lambda: found
         readers = {name: lambda table=table: table for name, table in found.items()}
-        return _Shelf("the data", readers, f"the data have {', '.join(found) or 'no split'}")
+        return _SplitReaders("the data", readers, f"the data have {', '.join(found) or 'no split'}")
     source = path_text(source)
     path = Path(source)
     try:
@@ -124,22 +124,26 @@ def refuse_missing(source: Source) -> None:
         )
 
 
-def _taken(shelf: _Shelf, wanted: Wanted, task: Task | None) -> tuple[dict[str, Table], list[Problem]]:
+def _taken(
+    found_splits: _SplitReaders, wanted: Wanted, task: Task | None
+) -> tuple[dict[str, Table], list[Problem]]:
     tables, problems = {}, []
     for split in (*wanted.splits, *wanted.optional):
-        names = [n for n in split_names(split, task) if n in shelf.readers or n in shelf.problems]
+        names = [
+            n for n in split_names(split, task) if n in found_splits.readers or n in found_splits.problems
+        ]
         if not names:
             if split in wanted.splits:
-                problems.append(Problem(shelf.place, _absent(split, shelf)))
+                problems.append(Problem(found_splits.place, _absent(split, found_splits)))
             continue
         rivals = [name for name in names if name in _VALIDATION]
-        if names[0] in shelf.problems:
-            problems.append(Problem(shelf.place, shelf.problems[names[0]]))
+        if names[0] in found_splits.problems:
+            problems.append(Problem(found_splits.place, found_splits.problems[names[0]]))
         elif split not in names and "validation" not in names and len(rivals) > 1:
             what = f"the split {split!r} may be {' or '.join(map(repr, rivals))}; keep one, or rename it to {split}"
-            problems.append(Problem(shelf.place, what))
+            problems.append(Problem(found_splits.place, what))
         else:
-            tables[split] = shelf.readers[names[0]]()
+            tables[split] = found_splits.readers[names[0]]()
     return tables, problems
 
 
@@ -151,9 +155,9 @@ def split_names(split: str, task: Task | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys((split, "validation", *known, "validation_matched", *_VALIDATION)))
 
 
-def _absent(split: str, shelf: _Shelf) -> str:
-    what = f"there is no {split!r} split; {shelf.listing}"
-    if split == "validation" and "train" in shelf.readers:
+def _absent(split: str, found_splits: _SplitReaders) -> str:
+    what = f"there is no {split!r} split; {found_splits.listing}"
+    if split == "validation" and "train" in found_splits.readers:
         what += f". Add one (dev, val and valid are understood), or {SHARE_HINT}"
     return what
 
@@ -186,16 +190,16 @@ def _file(path: Path) -> Callable[[], Table]:
     return lambda: read_file(path)
 
 
-def _folder(folder: Path, wanted: Wanted) -> _Shelf | Callable[[], Table]:
+def _folder(folder: Path, wanted: Wanted) -> _SplitReaders | Callable[[], Table]:
     if _is_saved(folder):
         return _saved(folder)
     there = sorted(folder.iterdir())
-    shelf = _files(folder, there)
+    found_splits = _files(folder, there)
     inner = folder / "data"
-    if not _has_any(shelf, wanted) and inner.is_dir():
+    if not _has_any(found_splits, wanted) and inner.is_dir():
         within = _files(inner, sorted(inner.iterdir()))
-        return within if _has_any(within, wanted) else shelf
-    return shelf
+        return within if _has_any(within, wanted) else found_splits
+    return found_splits
 
 
 def _is_saved(folder: Path) -> bool:
@@ -204,14 +208,14 @@ def _is_saved(folder: Path) -> bool:
     return one or (folder / "dataset_dict.json").exists()
 
 
-def _has_any(shelf: _Shelf, wanted: Wanted) -> bool:
+def _has_any(found_splits: _SplitReaders, wanted: Wanted) -> bool:
     return any(
-        name in shelf.readers or name in shelf.problems
+        name in found_splits.readers or name in found_splits.problems
         for split in (*wanted.splits, *wanted.optional) for name in split_names(split, None)
     )  # fmt: skip
 
 
-def _files(folder: Path, there: Sequence[Path]) -> _Shelf:
+def _files(folder: Path, there: Sequence[Path]) -> _SplitReaders:
     """Files by the split that they are called after: ``train.csv``, or ``train-00000-of-00002.parquet`` and so on."""
     whole: dict[str, list[Path]] = {}
     shards: dict[str, list[tuple[Path, re.Match[str]]]] = {}
@@ -240,7 +244,7 @@ def _files(folder: Path, there: Sequence[Path]) -> _Shelf:
     usable = [path for path in there if ending_of(path)]
     if len(usable) == 1 and usable[0].is_file() and stem_of(usable[0]) not in ("train", "test", *_VALIDATION):
         content += f"; to read all of {usable[0].name}, name that file"
-    return _Shelf(str(folder), readers, content, problems, found)
+    return _SplitReaders(str(folder), readers, content, problems, found)
 
 
 def _incomplete(split: str, shards: Sequence[tuple[Path, re.Match[str]]]) -> str:
@@ -285,7 +289,7 @@ def _joined(files: Sequence[Path]) -> Table:
     )
 
 
-def _saved(folder: Path) -> _Shelf | Callable[[], Table]:
+def _saved(folder: Path) -> _SplitReaders | Callable[[], Table]:
     """What ``save_to_disk`` wrote: one data set, or several by split."""
     try:
         _refuse_odd_files(folder)
@@ -305,7 +309,7 @@ def _saved(folder: Path) -> _Shelf | Callable[[], Table]:
         str(name): lambda name=name, rows=rows: read_dataset(f"{folder} ({name})", rows)
         for name, rows in loaded.items()
     }
-    return _Shelf(str(folder), readers, f"the data set has {', '.join(map(str, loaded))}")
+    return _SplitReaders(str(folder), readers, f"the data set has {', '.join(map(str, loaded))}")
 
 
 def _refuse_odd_files(folder: Path) -> None:
@@ -341,7 +345,7 @@ def _hub_address(source: str) -> tuple[str, str | None]:
     return _GLUE, config
 
 
-def _hub(source: str) -> _Shelf:
+def _hub(source: str) -> _SplitReaders:
     repository, config = _hub_address(source)
     try:
         loaded = datasets.load_dataset(repository, config)
@@ -356,4 +360,4 @@ def _hub(source: str) -> _Shelf:
     readers = {
         str(name): lambda name=name: read_dataset(f"{source} ({name})", loaded[name]) for name in loaded
     }
-    return _Shelf(source, readers, f"the data set has {', '.join(map(str, loaded))}")
+    return _SplitReaders(source, readers, f"the data set has {', '.join(map(str, loaded))}")

@@ -237,7 +237,7 @@ def tokenized(
 
 
 @dataclass(frozen=True)
-class Losses:
+class TextLosses:
     """Of each text, or pair: whether it is ``cut``, and whether it is ``blank``: no token but special ones.
 
     ``longest`` is a length before cutting, ``largest`` a token id.
@@ -249,16 +249,18 @@ class Losses:
     largest: int
 
 
-def losses(tokenizer: PreTrainedTokenizerBase, columns: Sequence[list[str]], max_length: int) -> Losses:
+def text_losses(
+    tokenizer: PreTrainedTokenizerBase, columns: Sequence[list[str]], max_length: int
+) -> TextLosses:
     """What of one or two columns of texts a model does not read that gets ``max_length`` tokens.
 
-    Example: ``losses(tokenizer, [["a fine film"]], 128).cut``
+    Example: ``text_losses(tokenizer, [["a fine film"]], 128).cut``
     """
     whole = tokenized(tokenizer, columns, None)
     lengths = np.array([len(ids) for ids in whole["input_ids"]])
     blank = np.array([all(mask) for mask in whole["special_tokens_mask"]])
     largest = max(max(ids, default=0) for ids in whole["input_ids"])
-    return Losses(lengths > max_length, blank, int(lengths.max()), largest)
+    return TextLosses(lengths > max_length, blank, int(lengths.max()), largest)
 
 
 def _no_tokens(places: Sequence[int], rows: Dataset, task: Task) -> DataError:

@@ -73,7 +73,7 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Student:
+class StudentShape:
     """What a student is made of, and what is left open: its ``layers``, its ``width`` (None for that of the model it
     is cut from) and the ``rank`` of its embeddings (None for a whole matrix)."""
 
@@ -90,7 +90,7 @@ class Student:
 
 
 @dataclass(frozen=True)
-class Fitting:
+class SizeSearch:
     """Which students may be cut from a ``model``, which messages call ``source``.
 
     ``given`` is what is settled already. ``ranks``: whether the embeddings may get a lower rank, ``widths``: whether
@@ -98,18 +98,18 @@ class Fitting:
     """
 
     model: PreTrainedModel
-    given: Student
+    given: StudentShape
     source: str = "the teacher"
     ranks: bool = True
     widths: bool = True
     usual: int = 1
 
-    def fitted(self, budget: Budget) -> tuple[Student, int]:
+    def fitted(self, budget: Budget) -> tuple[StudentShape, int]:
         """The first student that fits, and its size; in the order of the module's text.
 
         Raises RecipeError with the smallest that would fit where none does.
         """
-        smallest: tuple[int, Student] | None = None
+        smallest: tuple[int, StudentShape] | None = None
         for candidate in self._candidates():
             model = self._empty(candidate)
             found, size = self._with_rank(candidate, model, budget)
@@ -122,10 +122,12 @@ class Fitting:
             f"no student fits into student.size: {budget.shown(budget.most)}",
             expected=f"at least {budget.shown(smallest[0])}: {smallest[1].of(self.source)}",
             remedy="raise --student-size"
-            + ("" if self.given == Student() else ", or leave layers, width or rank of the student open"),
+            + (
+                "" if self.given == StudentShape() else ", or leave layers, width or rank of the student open"
+            ),
         )
 
-    def _candidates(self) -> Iterator[Student]:
+    def _candidates(self) -> Iterator[StudentShape]:
         """Whole matrices of embeddings first where nothing else is given; the rank is found behind that."""
         depth = self.model.config.num_hidden_layers
         given = self.given
@@ -150,7 +152,7 @@ class Fitting:
         part = config.hidden_size // config.num_attention_heads
         yield from range(config.hidden_size - part, 0, -part)
 
-    def _with_rank(self, student: Student, model: Any, budget: Budget) -> tuple[Student, int]:
+    def _with_rank(self, student: StudentShape, model: Any, budget: Budget) -> tuple[StudentShape, int]:
         """The student with the highest rank that fits, if its whole matrix does not; else with the lowest one."""
         size = budget.size(model, student.rank)
         if size <= budget.most or student.rank or student.width or not (self.ranks and budget.parameters):
@@ -162,7 +164,7 @@ class Fitting:
         lower = parameters_of(model, rank)
         return (replace(student, rank=rank), lower) if lower < size else (student, size)
 
-    def _empty(self, student: Student) -> Any:
+    def _empty(self, student: StudentShape) -> Any:
         """A model of that shape without numbers."""
         assert student.layers is not None
         if student.width is None:

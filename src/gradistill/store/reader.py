@@ -48,7 +48,7 @@ class StoredTeacher:
         self.columns = {column.signal: column for column in columns}
         self.places = {int(index): place for place, index in enumerate(rows)}
         self.seconds = 0.0
-        self._shelf = lru_cache(maxsize=None)(self._opened)
+        self._shard = lru_cache(maxsize=None)(self._opened)
 
     @classmethod
     def open(
@@ -105,10 +105,10 @@ class StoredTeacher:
         per_shard = self.manifest.rows_per_shard
         rows = []
         for place in places:
-            shelf = self._shelf(place // per_shard)
+            shard = self._shard(place // per_shard)
             at = place % per_shard
-            shape = (int(shelf.lengths[at]), *column.shape) if column.per_token else column.shape
-            rows.append(unpacked(shelf.row(column.name, at), shape, column.encoding))
+            shape = (int(shard.lengths[at]), *column.shape) if column.per_token else column.shape
+            rows.append(unpacked(shard.row(column.name, at), shape, column.encoding))
         mask = batch.mask.cpu()
         if not column.per_token:
             return torch.from_numpy(np.stack(rows)).to(batch.mask.device)
@@ -117,10 +117,10 @@ class StoredTeacher:
         return (full if column.signal.tokens_first else full.movedim(1, 2)).to(batch.mask.device)
 
     def _opened(self, number: int) -> MappedShard:
-        return open_shelf(self.folder / self.manifest.shards[number].file)
+        return open_shard(self.folder / self.manifest.shards[number].file)
 
 
-def open_shelf(file: Path) -> MappedShard:
+def open_shard(file: Path) -> MappedShard:
     """A shard, memory-mapped. Raises ValueError for a file of another content."""
     try:
         reader = pa.ipc.open_file(pa.memory_map(str(file)))
@@ -160,18 +160,18 @@ def damaged(folder: Path, manifest: Manifest, *, verify: Verify) -> dict[str, st
 def fault_of(file: Path, rows: int, signals: Sequence[Mapping[str, Any]]) -> str | None:
     """Why a file is no shard of so many rows with these signals (``Column.as_dict``); None if it is one."""
     try:
-        shelf = open_shelf(file)
+        shard = open_shard(file)
     except ValueError as error:
         return str(error)
-    if len(shelf.lengths) != rows:
-        return f"it holds {len(shelf.lengths)} rows, not {rows}"
-    if shelf.data.keys() != {signal["name"] for signal in signals}:
+    if len(shard.lengths) != rows:
+        return f"it holds {len(shard.lengths)} rows, not {rows}"
+    if shard.data.keys() != {signal["name"] for signal in signals}:
         return "it holds other signals"
     for signal in signals:
-        items = shelf.lengths if signal["per"] == "token" else 1
+        items = shard.lengths if signal["per"] == "token" else 1
         if bool(
             (
-                np.diff(shelf.offsets[signal["name"]])
+                np.diff(shard.offsets[signal["name"]])
                 != items * bytes_of(signal["shape"], signal["encoding"])
             ).any()
         ):
