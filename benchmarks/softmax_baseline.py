@@ -21,7 +21,7 @@ from measuring import publish
 from scipy.special import logit
 
 from gradistill import distill, finetune, load_predictor, load_recipe
-from gradistill.data.label_metrics import MULTI_LABEL_METRICS, above, choose_thresholds
+from gradistill.data.multilabel_metrics import MULTI_LABEL_METRICS, above, choose_thresholds
 
 SETTINGS = ["batch_size=32", "epochs=3", "max_length=40", "arguments.bf16=true"]
 ROWS = {"teacher": 8000, "student": 4000}

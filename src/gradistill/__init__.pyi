@@ -28,10 +28,10 @@ from gradistill.commands.text_predictor import load_predictor as load_predictor
 from gradistill.commands.token_predictor import TokenPredictor as TokenPredictor
 from gradistill.data.collator import Collator as Collator
 from gradistill.data.data_choice import DataChoice as DataChoice
-from gradistill.data.labels import align_labels as align_labels
+from gradistill.data.label_alignment import align_labels as align_labels
 from gradistill.data.prompt_template import PromptedTeacher as PromptedTeacher
-from gradistill.data.split_rows import Splits as Splits
-from gradistill.data.splits import load_splits as load_splits
+from gradistill.data.split_loading import load_splits as load_splits
+from gradistill.data.splits import Splits as Splits
 from gradistill.data.tasks import TASKS as TASKS
 from gradistill.data.tasks import Task as Task
 from gradistill.data.teacher_answers import TeacherAnswers as TeacherAnswers

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gradistill.auditing.metric_intervals import metric_estimates, resampled_metric, weighted_metrics
-from gradistill.data.label_metrics import assigned
+from gradistill.data.multilabel_metrics import assigned
 from gradistill.data.tasks import Task, compute_metrics, metrics_of
 
 TWO = Task("two", ("text",), ("no", "yes"), ("accuracy", "f1", "macro_f1", "matthews_correlation"), "f1")

@@ -14,7 +14,7 @@ from gradistill.commands.finetune import finetune
 from gradistill.commands.prepared_run import prepared_run
 from gradistill.commands.prepared_words_run import prepared_words_run
 from gradistill.commands.signal_stores import StoreChoice
-from gradistill.data import splits
+from gradistill.data import split_loading
 from gradistill.data.prompt_template import PromptedTeacher
 from gradistill.errors import GradistillError
 from gradistill.recipe import load_recipe
@@ -25,7 +25,7 @@ def unread(monkeypatch: pytest.MonkeyPatch) -> None:
     def read(*_: Any) -> None:
         pytest.fail("the rows were read")
 
-    monkeypatch.setattr(splits, "read_source", read)
+    monkeypatch.setattr(split_loading, "read_source", read)
 
 
 def answer(texts: list[str]) -> Any:

@@ -21,7 +21,7 @@ from gradistill.commands.teacher_prompt import prompted
 from gradistill.commands.text_predictor import load_predictor
 from gradistill.data import DataChoice, align_labels, read_splits
 from gradistill.data.changed_copies import Copy
-from gradistill.data.label_names import Outputs
+from gradistill.data.label_matching import Outputs
 from gradistill.data.prompt_template import PromptedTeacher
 from gradistill.errors import GradistillError, RecipeError
 from gradistill.models.loading import load_tokenizer

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gradistill.data.splits import load_splits
+from gradistill.data.split_loading import load_splits
 from gradistill.errors import DataError
 
 GOOD = "sentence,label\nfine,1\nbad,0\n"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gradistill.data.splits import load_splits
+from gradistill.data.split_loading import load_splits
 from gradistill.errors import DataError
 
 GOOD = "sentence,label\nfine,1\nbad,0\n"

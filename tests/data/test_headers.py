@@ -9,7 +9,7 @@ import pytest
 from gradistill.data.data_choice import DataChoice
 from gradistill.data.delimited import csv_dialect, first_line_fault, read_csv, read_tsv
 from gradistill.data.row_stream import RowStream
-from gradistill.data.splits import read_splits
+from gradistill.data.split_loading import read_splits
 from gradistill.errors import DataError
 
 ROWS = [["a fine film it was indeed", "positive", "3"], ["such a dull and poor one", "negative", "1"]] * 4

@@ -9,7 +9,7 @@ import datasets
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
-from gradistill.data.splits import load_splits
+from gradistill.data.split_loading import load_splits
 from gradistill.data.tasks import TASKS
 from gradistill.errors import DataError
 

@@ -14,7 +14,7 @@ from gradistill.commands.init import init
 from gradistill.commands.project_file import read_project
 from gradistill.data import DataChoice, get_task, load_splits
 from gradistill.data.proposal import propose
-from gradistill.data.splits import read_splits
+from gradistill.data.split_loading import read_splits
 from gradistill.data.unlabelled_texts import read_unlabelled
 from gradistill.errors import DataError, RecipeError
 from small import write_table

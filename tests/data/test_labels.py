@@ -9,10 +9,10 @@ import pytest
 from datasets import Dataset
 
 from gradistill.data.data_choice import DataChoice
-from gradistill.data.label_names import Outputs, match_names
-from gradistill.data.labels import align_labels
-from gradistill.data.split_rows import Splits
-from gradistill.data.splits import read_splits
+from gradistill.data.label_alignment import align_labels
+from gradistill.data.label_matching import Outputs, match_names
+from gradistill.data.split_loading import read_splits
+from gradistill.data.splits import Splits
 from gradistill.data.tasks import TASKS, Task, compute_metrics
 from gradistill.errors import DataError
 

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gradistill.data.split_rows import Splits
-from gradistill.data.splits import load_splits
+from gradistill.data.split_loading import load_splits
+from gradistill.data.splits import Splits
 from gradistill.data.tasks import Task
 from gradistill.errors import DataError
 

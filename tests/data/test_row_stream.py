@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gradistill.data.chunk_texts import check_rows, choose_text_columns, first_rows
 from gradistill.data.delimited import read_tsv
 from gradistill.data.file_readers import read_file
 from gradistill.data.row_output import Columns, writer_of
 from gradistill.data.row_stream import RowStream
-from gradistill.data.row_texts import check_rows, choose_text_columns, first_rows
 from gradistill.errors import DataError
 
 FILES = {

@@ -10,7 +10,7 @@ from scipy.special import expit
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
-from gradistill.data.label_metrics import choose_thresholds
+from gradistill.data.multilabel_metrics import choose_thresholds
 from gradistill.data.tasks import (
     TASKS,
     Task,

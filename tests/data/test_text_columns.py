@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gradistill.data import load_splits, load_texts
-from gradistill.data.split_rows import Splits
+from gradistill.data.splits import Splits
 from gradistill.errors import DataError
 from small import write_table
 

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from gradistill.auditing.several_predictors import SeveralPredictors
-from gradistill.data.label_names import spelled_alike
+from gradistill.data.label_matching import spelled_alike
 from gradistill.errors import DataError
 
 _YES = ("1", "LABEL_1", "yes", "true", "positive")

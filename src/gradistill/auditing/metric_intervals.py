@@ -17,7 +17,7 @@ from scipy.stats import rankdata
 from gradistill.auditing.loyalty_measures import pearson
 from gradistill.auditing.predicted_labels import macro_f1
 from gradistill.auditing.statistics import Estimate, bootstrap_statistic, percentiles, wilson_share
-from gradistill.data.label_metrics import assigned
+from gradistill.data.multilabel_metrics import assigned
 from gradistill.data.tasks import Task, compute_metrics, metrics_of
 
 RESAMPLES = 1000

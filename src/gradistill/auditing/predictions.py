@@ -14,7 +14,7 @@ from torch import nn
 from gradistill.auditing.methods import Method, draws_tokens, token_scores
 from gradistill.auditing.methods.gradient_x_input import GradientXInput
 from gradistill.data.batching import Collate, RowBatch, Rows, in_row_order, row_batches
-from gradistill.data.label_metrics import assigned
+from gradistill.data.multilabel_metrics import assigned
 from gradistill.models.eval_mode import frozen_eval
 from gradistill.models.facts import is_multi_label, thresholds_of
 from gradistill.models.probe import ProbedModel

@@ -18,7 +18,7 @@ from scipy.special import logsumexp
 
 from gradistill.auditing.per_example import Columns
 from gradistill.auditing.statistics import EQUAL
-from gradistill.data.label_metrics import assigned
+from gradistill.data.multilabel_metrics import assigned
 from gradistill.errors import GradistillError
 
 MIN_WORDS = 4

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gradistill.auditing.per_example import Columns, count_rows, where
-from gradistill.data.validation import number
+from gradistill.data.cell_checks import number
 
 MIN_ROWS = 20
 """A part with fewer examples is too small to be called the worst: its 95 % interval is wider than 0.35."""

@@ -37,7 +37,7 @@ from gradistill.commands.run_record import described, versions
 from gradistill.commands.token_examination import NOT_DEFINED, TokenExamination
 from gradistill.data import DataChoice, Splits, align_labels, read_splits
 from gradistill.data.checked_rows import CARRIED, Marks
-from gradistill.data.label_names import Outputs
+from gradistill.data.label_matching import Outputs
 from gradistill.data.overlap import overlap_line
 from gradistill.data.tasks import Task
 from gradistill.errors import RecipeError

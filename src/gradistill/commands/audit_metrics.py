@@ -15,7 +15,7 @@ from gradistill.commands.audit_choice import AuditChoice
 from gradistill.commands.data_warnings import constant_answer_warning
 from gradistill.data import Splits
 from gradistill.data.constant_answer import constant_metrics
-from gradistill.data.label_metrics import MULTI_LABEL_METRICS
+from gradistill.data.multilabel_metrics import MULTI_LABEL_METRICS
 from gradistill.data.span_metrics import SPAN_F1, no_span_warning
 from gradistill.data.tasks import Task, metrics_of
 

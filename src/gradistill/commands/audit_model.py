@@ -28,7 +28,7 @@ from gradistill.commands.text_lengths import (
     task_length,
     trained_windows,
 )
-from gradistill.data.label_names import Match, match_names, match_numbers, numbers_of
+from gradistill.data.label_matching import Match, match_names, match_numbers, numbers_of
 from gradistill.data.prompt_template import PromptedTeacher, PromptTemplate, set_template
 from gradistill.data.windows import Windows
 from gradistill.errors import DataError, ModelError, RecipeError

@@ -21,7 +21,7 @@ from gradistill.data.batching import Collate
 from gradistill.data.constant_answer import no_better_than_constant
 from gradistill.data.data_source import is_path, path_text
 from gradistill.data.overlap import as_text, overlap, texts_of
-from gradistill.data.split_tables import Wanted, read_source
+from gradistill.data.split_sources import Wanted, read_source
 from gradistill.data.table import with_fields
 from gradistill.data.tasks import label_key
 from gradistill.errors import DataError, RecipeError

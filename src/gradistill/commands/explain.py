@@ -18,7 +18,7 @@ from gradistill.batch import Batch
 from gradistill.commands.run_folder import record_of
 from gradistill.commands.text_lengths import LoadedModel, task_length
 from gradistill.data.collator import Collator
-from gradistill.data.label_metrics import assigned
+from gradistill.data.multilabel_metrics import assigned
 from gradistill.data.word_scores import words_from_pieces
 from gradistill.errors import DataError, ModelError, RecipeError
 from gradistill.models.eval_mode import frozen_eval

@@ -23,8 +23,8 @@ from gradistill.commands.export_choice import LOYALTIES, ExportChoice
 from gradistill.commands.row_sample import POOL_ROWS, drawn_rows
 from gradistill.data import DataChoice, Task, align_labels, read_splits
 from gradistill.data.changed_copies import Copy
-from gradistill.data.label_metrics import assigned
-from gradistill.data.label_names import Outputs
+from gradistill.data.label_matching import Outputs
+from gradistill.data.multilabel_metrics import assigned
 from gradistill.data.raw_words import Texts, word_pool
 
 

@@ -12,7 +12,7 @@ from gradistill.auditing.trained_figures import CHANGED_COPIES, EARLIER
 from gradistill.commands.run_folder import RECIPE, record_of
 from gradistill.commands.text_lengths import export_record
 from gradistill.data.data_source import Source
-from gradistill.data.split_tables import files_of
+from gradistill.data.split_sources import files_of
 from gradistill.data.tasks import Task
 from gradistill.errors import RecipeError
 from gradistill.io import checksum_of, digest

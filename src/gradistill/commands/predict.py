@@ -21,12 +21,7 @@ from gradistill.commands.run_record import versions
 from gradistill.commands.text_predictor import Predicted, TextPredictor, check_number, load_predictor
 from gradistill.commands.token_predictor import TokenPredictor, predict_words
 from gradistill.commands.unfinished_predictions import folder_of, unfinished_predictions
-from gradistill.data.cut import Cut
-from gradistill.data.header_check import reads_like_a_text
-from gradistill.data.prompt_template import PromptedTeacher
-from gradistill.data.row_output import OUTPUTS, Columns, json_lines, refuse_taken_names, writer_of
-from gradistill.data.row_stream import CHUNK_ROWS, Chunk, RowStream, decoded_lines, format_of
-from gradistill.data.row_texts import (
+from gradistill.data.chunk_texts import (
     CheckedRows,
     check_rows,
     choose_text_columns,
@@ -37,6 +32,11 @@ from gradistill.data.row_texts import (
     texts_of,
     without_prediction,
 )
+from gradistill.data.cut import Cut
+from gradistill.data.header_check import reads_like_a_text
+from gradistill.data.prompt_template import PromptedTeacher
+from gradistill.data.row_output import OUTPUTS, Columns, json_lines, refuse_taken_names, writer_of
+from gradistill.data.row_stream import CHUNK_ROWS, Chunk, RowStream, decoded_lines, format_of
 from gradistill.errors import DataError, RecipeError
 from gradistill.io import checksum_of, path_of
 from gradistill.models.model_source import ModelSource

@@ -28,8 +28,8 @@ from gradistill.commands.text_lengths import (
 )
 from gradistill.commands.token_run import task_run_of
 from gradistill.data import DataChoice, Splits, align_labels, read_splits
-from gradistill.data.label_names import Outputs
-from gradistill.data.split_tables import refuse_missing
+from gradistill.data.label_matching import Outputs
+from gradistill.data.split_sources import refuse_missing
 from gradistill.data.unlabelled_texts import Unlabelled, read_unlabelled
 from gradistill.errors import RecipeError
 from gradistill.models.factorized_embedding import factorize_embeddings

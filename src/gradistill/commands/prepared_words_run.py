@@ -39,7 +39,7 @@ from gradistill.commands.student_budget import on_budget_apart, refuse_budget_ap
 from gradistill.commands.text_lengths import LoadedModel, apart_length, refuse_idle_overlap, task_length
 from gradistill.commands.words_run import WordsRun, no_near_words
 from gradistill.data import DataChoice, Splits, align_labels, read_splits
-from gradistill.data.label_names import Outputs
+from gradistill.data.label_matching import Outputs
 from gradistill.data.prompt_template import PromptedTeacher, PromptTemplate, set_template
 from gradistill.data.teacher_answers import AnswerFile, TeacherAnswers
 from gradistill.errors import ModelError, RecipeError

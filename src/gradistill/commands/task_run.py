@@ -32,7 +32,7 @@ from gradistill.commands.text_lengths import LoadedModel
 from gradistill.commands.training_run import EncodedRows, Run
 from gradistill.data import Collator, Encoded, Splits, Task, compute_metrics, encode
 from gradistill.data.constant_answer import constant_metrics
-from gradistill.data.label_metrics import choose_thresholds
+from gradistill.data.multilabel_metrics import choose_thresholds
 from gradistill.data.transfer_rows import TransferRows
 from gradistill.data.unlabelled_texts import Unlabelled
 from gradistill.data.windows import encode_windows, pooled, text_labels, window_counts

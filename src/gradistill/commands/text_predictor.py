@@ -16,13 +16,13 @@ from gradistill.commands.audit_model import AuditModel, source_name, text_length
 from gradistill.commands.run_folder import record_of
 from gradistill.commands.text_lengths import trained_windows
 from gradistill.commands.token_predictor import TokenPredictor
+from gradistill.data.cell_checks import text_fault
 from gradistill.data.changed_copies import Copy
-from gradistill.data.label_metrics import above
+from gradistill.data.multilabel_metrics import above
 from gradistill.data.prompt_template import PromptedTeacher, named_fields
 from gradistill.data.raw_words import Texts
 from gradistill.data.row_stream import CHUNK_ROWS
 from gradistill.data.tokenization import TextLosses, refuse_no_room, text_losses
-from gradistill.data.validation import text_fault
 from gradistill.data.windows import Windows
 from gradistill.errors import DataError, ModelError
 from gradistill.models.model_source import ModelSource

@@ -16,9 +16,9 @@ from gradistill.auditing.token_predictions import predict_tokens
 from gradistill.commands.audit_model import AuditModel
 from gradistill.commands.token_examination import word_tags
 from gradistill.data import Collator, Task, encode
+from gradistill.data.chunk_texts import complete_rows, faults, incomplete_lines, texts_of, without_prediction
 from gradistill.data.row_output import refuse_taken_names
 from gradistill.data.row_stream import CHUNK_ROWS, Chunk, RowStream
-from gradistill.data.row_texts import complete_rows, faults, incomplete_lines, texts_of, without_prediction
 from gradistill.data.span_metrics import find_spans
 from gradistill.data.tasks import inferred_task
 from gradistill.data.token_labels import WORD_COLUMNS, find_words, words_fault

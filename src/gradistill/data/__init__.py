@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from gradistill.data.collator import Collator
     from gradistill.data.cut import Cut
     from gradistill.data.data_choice import DataChoice
-    from gradistill.data.labels import align_labels
-    from gradistill.data.split_rows import Splits
-    from gradistill.data.splits import load_splits, read_splits
+    from gradistill.data.label_alignment import align_labels
+    from gradistill.data.split_loading import load_splits, read_splits
+    from gradistill.data.splits import Splits
     from gradistill.data.tasks import TASKS, Task, compute_metrics, get_task
     from gradistill.data.tokenization import Encoded, encode
     from gradistill.data.unlabelled_texts import load_texts, load_unlabelled
@@ -23,9 +23,9 @@ _HOMES = {
     "collator": ("Collator",),
     "cut": ("Cut",),
     "data_choice": ("DataChoice",),
-    "labels": ("align_labels",),
-    "split_rows": ("Splits",),
-    "splits": ("load_splits", "read_splits"),
+    "label_alignment": ("align_labels",),
+    "split_loading": ("load_splits", "read_splits"),
+    "splits": ("Splits",),
     "tasks": ("TASKS", "Task", "compute_metrics", "get_task"),
     "tokenization": ("Encoded", "encode"),
     "unlabelled_texts": ("load_texts", "load_unlabelled"),

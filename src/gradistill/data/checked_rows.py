@@ -10,13 +10,13 @@ import pyarrow as pa
 from datasets import Dataset, Features, List, Value
 
 from gradistill.data.arrow_tables import as_dataset
+from gradistill.data.cell_checks import class_ids, is_missing, missing_columns, scores, text_problems
 from gradistill.data.cells import as_cells
 from gradistill.data.marked_spans import Units, spans
-from gradistill.data.several_labels import ListForm, label_flags
+from gradistill.data.multilabel import ListForm, label_flags
 from gradistill.data.table import Table
 from gradistill.data.tasks import Task
 from gradistill.data.token_labels import tag_ids, word_problems
-from gradistill.data.validation import class_ids, is_missing, missing_columns, scores, text_problems
 from gradistill.errors import DataError, Problem, check_one_of
 
 CARRIED = "column: "

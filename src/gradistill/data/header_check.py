@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gradistill.data.cell_checks import all_numbers, number, shown
 from gradistill.data.column_names import names_labels, names_texts
-from gradistill.data.validation import all_numbers, number, shown
 from gradistill.errors import Problem
 
 _WORDS = 5

@@ -7,9 +7,9 @@ import re
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from gradistill.data.cell_checks import missing_columns, shown
 from gradistill.data.table import Table
 from gradistill.data.tasks import Task
-from gradistill.data.validation import missing_columns, shown
 from gradistill.errors import Problem
 
 Units = Literal["characters", "words"]

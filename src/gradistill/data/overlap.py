@@ -9,7 +9,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from gradistill.data.validation import letters_of
+from gradistill.data.cell_checks import letters_of
 from gradistill.printing import printable
 
 _NO_LETTERS = re.compile(r"[\W_]+", re.ASCII)

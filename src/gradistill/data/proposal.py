@@ -13,16 +13,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gradistill.data.cell_checks import is_missing, number, shown
 from gradistill.data.checked_rows import with_problems
 from gradistill.data.column_names import LABEL_COLUMNS, TEXT_COLUMNS
 from gradistill.data.data_choice import DataChoice
 from gradistill.data.data_source import is_path, path_text
 from gradistill.data.file_readers import ending_of, stem_of
+from gradistill.data.multilabel import holds_flags, joined_labels, several_labels, with_flag_columns
 from gradistill.data.raw_words import word_spans
-from gradistill.data.several_labels import holds_flags, joined_labels, several_labels, with_flag_columns
-from gradistill.data.split_rows import Splits
-from gradistill.data.split_tables import Wanted, read_source
-from gradistill.data.splits import MANY_INCOMPLETE, read_splits
+from gradistill.data.split_loading import MANY_INCOMPLETE, Splits, read_splits
+from gradistill.data.split_sources import Wanted, read_source
 from gradistill.data.table import Table, nested_names, with_fields
 from gradistill.data.task_inference import MOST_CLASSES, words_and_tags
 from gradistill.data.tasks import label_key
@@ -35,7 +35,6 @@ from gradistill.data.text_columns import (
     wordless,
 )
 from gradistill.data.token_labels import are_tags, holds_lists
-from gradistill.data.validation import is_missing, number, shown
 from gradistill.errors import DataError, GradistillError
 
 LABEL_WORDS = (

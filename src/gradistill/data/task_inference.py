@@ -8,15 +8,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from gradistill.data.cell_checks import is_missing, missing_columns, number, shown
 from gradistill.data.column_names import LABEL_COLUMNS
 from gradistill.data.data_choice import DataChoice, LabelKind
-from gradistill.data.label_names import Outputs
-from gradistill.data.several_labels import flag_names, flat_labels, several_labels
+from gradistill.data.label_matching import Outputs
+from gradistill.data.multilabel import flag_names, flat_labels, several_labels
 from gradistill.data.table import Table
 from gradistill.data.tasks import Task, inferred_task, label_key
 from gradistill.data.text_columns import TextChoice, find_text_columns, label_candidates
 from gradistill.data.token_labels import bio_names, find_tags, find_words
-from gradistill.data.validation import is_missing, missing_columns, number, shown
 from gradistill.errors import DataError, Problem
 
 MOST_CLASSES = 50

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gradistill.data.label_metrics import MULTI_LABEL_METRICS, assigned
+from gradistill.data.multilabel_metrics import MULTI_LABEL_METRICS, assigned
 from gradistill.data.span_metrics import SPAN_F1, TOKEN_METRICS, token_metrics
 from gradistill.errors import DataError, RecipeError, nearest
 

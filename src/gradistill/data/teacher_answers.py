@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from gradistill.data.cell_checks import is_missing, known_list, number, shown
 from gradistill.data.file_readers import LISTED, ending_of, read_file
 from gradistill.data.probabilities import logits_of, probability_faults
 from gradistill.data.raw_words import Texts
 from gradistill.data.table import Table, with_fields
 from gradistill.data.tasks import Task, label_key
-from gradistill.data.validation import is_missing, known_list, number, shown
 from gradistill.errors import DataError, Problem
 
 PREFIXES = {"logit_": "log-probabilities", "probability_": "probabilities", "votes_": "votes"}

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from itertools import chain, islice, pairwise
 from typing import Any
 
+from gradistill.data.cell_checks import NO_AND_YES, TRUTH_VALUES, all_numbers, is_missing, number, shown
 from gradistill.data.column_names import names_labels, names_texts
 from gradistill.data.file_readers import Table
 from gradistill.data.tasks import label_key
 from gradistill.data.unspaced_scripts import CHARACTERS
-from gradistill.data.validation import NO_AND_YES, TRUTH_VALUES, all_numbers, is_missing, number, shown
 from gradistill.errors import DataError
 
 IGNORED_COLUMNS = ("", "id", "idx", "index", "guid", "uid", "rationale")

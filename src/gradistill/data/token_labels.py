@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from gradistill.data.label_names import Outputs
-from gradistill.data.several_labels import literal
+from gradistill.data.cell_checks import UNKNOWN_LABEL, is_missing, known_list, shown, text_fault
+from gradistill.data.label_matching import Outputs
+from gradistill.data.multilabel import literal
 from gradistill.data.span_metrics import OUTSIDE
 from gradistill.data.table import Table
 from gradistill.data.tasks import Task
-from gradistill.data.validation import UNKNOWN_LABEL, is_missing, known_list, shown, text_fault
 from gradistill.errors import DataError, Problem
 
 WORD_COLUMNS = ("tokens", "words")

@@ -9,15 +9,15 @@ from typing import NamedTuple
 
 from datasets import Dataset
 
+from gradistill.data.cell_checks import missing_columns, text_problems
 from gradistill.data.checked_rows import incomplete_rows, prepared, with_problems
 from gradistill.data.data_source import Source, described_source, is_path
 from gradistill.data.file_readers import UnreadableError, not_a_file, text_of
-from gradistill.data.split_tables import Wanted, read_source
+from gradistill.data.split_sources import Wanted, read_source
 from gradistill.data.table import Table, with_fields
 from gradistill.data.tasks import Task
 from gradistill.data.text_columns import IGNORED_COLUMNS, holds_text, label_candidates, wordless
 from gradistill.data.transfer_rows import CHANGE, COPY, ROW, WORDS
-from gradistill.data.validation import missing_columns, text_problems
 from gradistill.errors import DataError, Problem
 from gradistill.io import system_reason
 

@@ -28,7 +28,7 @@ from transformers import (
 )
 from transformers.trainer_utils import SaveStrategy, SchedulerType
 
-from gradistill.data.label_metrics import MULTI_LABEL_METRICS
+from gradistill.data.multilabel_metrics import MULTI_LABEL_METRICS
 from gradistill.data.tasks import CLASS_METRICS, SCORE_METRICS
 from gradistill.errors import RecipeError, TrainingError, nearest
 from gradistill.objectives import Term

@@ -12,9 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from gradistill.data.table import Table
-from gradistill.data.tasks import Task, label_key
-from gradistill.data.validation import (
+from gradistill.data.cell_checks import (
     TRUTH_VALUES,
     UNKNOWN_LABEL,
     is_hidden,
@@ -23,6 +21,8 @@ from gradistill.data.validation import (
     number,
     shown,
 )
+from gradistill.data.table import Table
+from gradistill.data.tasks import Task, label_key
 from gradistill.errors import DataError, Problem
 
 _OPENING = {"[": "]", "(": ")", "{": "}"}

@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from gradistill.data.cell_checks import letters_of
 from gradistill.data.tasks import label_key
-from gradistill.data.validation import letters_of
 
 _NUMBERED = re.compile(r"(?:label[-_ ]?)?([+-]?\d+)", re.IGNORECASE)
 _SHORTEST = 3

@@ -17,7 +17,7 @@ from datasets import ClassLabel, Dataset, Features, List, Value
 
 from gradistill.data import Collator, align_labels, encode, load_splits, load_unlabelled
 from gradistill.data.data_choice import DataChoice
-from gradistill.data.splits import read_splits
+from gradistill.data.split_loading import read_splits
 from gradistill.data.tasks import Task
 from gradistill.errors import DataError, RecipeError
 from wordpiece import tokenizer as wordpiece

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from gradistill.data.chunk_texts import choose_text_columns, first_rows, sound_parts
 from gradistill.data.row_stream import RowStream
-from gradistill.data.row_texts import choose_text_columns, first_rows, sound_parts
 from gradistill.data.table import Table
 from gradistill.errors import DataError
 

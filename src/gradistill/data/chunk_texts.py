@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
+from gradistill.data.cell_checks import missing_columns, text_fault
 from gradistill.data.checked_rows import incomplete_rows
 from gradistill.data.column_names import names_texts
 from gradistill.data.raw_words import Texts
@@ -22,7 +23,6 @@ from gradistill.data.text_columns import (
     holds_text,
     label_candidates,
 )
-from gradistill.data.validation import missing_columns, text_fault
 from gradistill.errors import DataError, Problem
 
 MOST_PROBLEMS = 1000

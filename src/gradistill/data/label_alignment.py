@@ -9,8 +9,8 @@ import numpy as np
 from datasets import Dataset, List
 
 from gradistill.data.arrow_tables import with_column
-from gradistill.data.label_names import Match, match_names, match_numbers, numbers_of, shortened
-from gradistill.data.split_rows import Splits
+from gradistill.data.label_matching import Match, match_names, match_numbers, numbers_of, shortened
+from gradistill.data.splits import Splits
 from gradistill.data.tasks import Task, label_key
 from gradistill.errors import DataError, nearest
 
