@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -77,73 +77,122 @@ def export_model(
     output = path_of(output)
     check_packages()
     check_output(output, EXPORT, overwrite=overwrite)
-    rows_from = None if data is None else DataChoice.of(data)
-    _check_choice(choice, rows_from, teacher)
-    original, max_length = _loaded_student(student, choice)
-    judge = None if teacher is None else _loaded_teacher(teacher, original)
-    rows = None if rows_from is None else ExportRows.read(rows_from, choice, original)
-    if judge is not None and rows is not None:
-        judge = judge.reading(rows.task.text_columns)
-    windows = trained_windows(original.folder) if rows is None or len(rows.task.text_columns) == 1 else None
-    texts = counted_texts(choice, rows, rows_from)
-    own, vocabulary = _with_vocabulary(original, choice, texts)
-    tokenizer: Any = own.tokenizer
+    job = _Job.of(student, choice, None if data is None else DataChoice.of(data), teacher)
     with held(output, EXPORT), draft_folder(output) as draft:
         check_output(output, EXPORT, overwrite=overwrite)  # another process may have finished meanwhile
-        file = draft / GRAPHS / MODEL
-        logger.info(f"exporting {own.name}, texts of at most {max_length} tokens")
-        graph = write_onnx(with_factors(_model(own)), tokenizer, file)
-        write_model_files(_model(own), tokenizer, draft, max_length)
-        predictors: dict[str, Any] = {}
-        if judge is not None:
-            predictors["teacher"] = judge.predicting(_length_of(judge, max_length), _ignore)
-        predictors["student"] = original.predicting(max_length, _ignore)
-        predictors["onnx"] = _predictor(file, own, max_length)
-        logits: dict[str, np.ndarray] = {}
-        parity = _parity(own, predictors["onnx"], rows, graph["inputs"], logits)
-        if own is original and "source" in logits:
-            logits["student"] = logits["source"]
-        int8 = None
-        if choice.quantize:
-            predictors["int8"], int8 = quantized_export(predictors["onnx"], rows, choice, texts, logits)
-        limits = thresholds_of(_model(own))
-        costed = [CostedModel.of("teacher", judge)] if judge is not None else []
-        costed += [CostedModel.of("student", original)]
-        costed += [
-            CostedModel(k, tokenizer, file=predictors[k].file) for k in ("onnx", "int8") if k in predictors
-        ]
-        about = _described(original)
-        trained = trained_by_record(about or {})
-        found = {
-            "student": about,
-            "vocabulary": vocabulary,
-            "teacher": None
-            if judge is None
-            else {"name": Path(judge.name).name, "kind": judge.kind.split(" ", 1)[1]},
-            "labels": list(own.labels) if own.labels else None,
-            "multi_label": own.multi_label,
-            "thresholds": None if limits is None else [float(limit) for limit in limits],
-            "data": None if rows is None else rows.about(choice.split),
-            "onnx": graph | _identity(file),
-            "int8": int8 and int8 | _identity(file.with_name(QUANTIZED)),
-            "parity": parity,
-            **_compared(predictors, rows, choice, logits, trained),
-            "costs": measured_costs(
-                [c for c in costed if c], rows.texts if rows and choice.timing else (), max_length
-            ),
-            "max_length": max_length,
-            **({} if windows is None else {"texts": windows.as_dict()}),
-            "versions": versions() | package_versions(*PACKAGES),
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
-        found["failed"] = _below_limits(found, choice)
-        found["warnings"] = _warnings(found, choice)
+        found = job.export(draft)
         for warning in found["warnings"]:
             logger.warning(warning)
         (draft / FIGURES).write_text(json.dumps(found, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        (draft / CARD).write_text(export_card(found, tokenizer), encoding="utf-8")
+        (draft / CARD).write_text(export_card(found, job.tokenizer), encoding="utf-8")
         put_in_place(draft, output, EXPORT)
     return found
+
+
+@dataclass(frozen=True)
+class _Job:
+    """An export with all that it reads, checked.
+
+    ``original`` is the student as it was given, ``own`` the one that is exported: without the tokens that no text
+    needs, which ``vocabulary`` counts. ``texts`` are those that tokens, and ranges of activations, are counted on.
+    """
+
+    choice: ExportChoice
+    original: AuditModel
+    own: AuditModel
+    teacher: AuditModel | None
+    rows: ExportRows | None
+    texts: Sequence[str]
+    max_length: int
+    vocabulary: dict[str, int] | None
+
+    @classmethod
+    def of(
+        cls, student: ModelSource, choice: ExportChoice, data: DataChoice | None, teacher: AnyModel | None
+    ) -> _Job:
+        """Raises GradistillError for what cannot be exported or compared."""
+        _check_choice(choice, data, teacher)
+        original, max_length = _loaded_student(student, choice)
+        judge = None if teacher is None else _loaded_teacher(teacher, original)
+        rows = None if data is None else ExportRows.read(data, choice, original)
+        if judge is not None and rows is not None:
+            judge = judge.reading(rows.task.text_columns)
+        texts = counted_texts(choice, rows, data)
+        own, vocabulary = _with_vocabulary(original, choice, texts)
+        return cls(choice, original, own, judge, rows, texts, max_length, vocabulary)
+
+    @property
+    def tokenizer(self) -> Any:
+        """Of the model that is exported."""
+        return self.own.tokenizer
+
+    def export(self, draft: Path) -> dict[str, Any]:
+        """Write graphs and model files into ``draft``; what ``export.json`` holds of them."""
+        file = draft / GRAPHS / MODEL
+        logger.info(f"exporting {self.own.name}, texts of at most {self.max_length} tokens")
+        graph = write_onnx(with_factors(_model(self.own)), self.tokenizer, file)
+        write_model_files(_model(self.own), self.tokenizer, draft, self.max_length)
+        predictors, logits = self._predictors(file), dict[str, np.ndarray]()
+        parity = _parity(self.own, predictors["onnx"], self.rows, graph["inputs"], logits)
+        if self.own is self.original and "source" in logits:
+            logits["student"] = logits["source"]
+        int8 = None
+        if self.choice.quantize:
+            onnx = predictors["onnx"]
+            predictors["int8"], int8 = quantized_export(onnx, self.rows, self.choice, self.texts, logits)
+        about = _described(self.original)
+        found = {
+            "student": about,
+            "vocabulary": self.vocabulary,
+            **self._about_models(),
+            "data": None if self.rows is None else self.rows.about(self.choice.split),
+            "onnx": graph | _identity(file),
+            "int8": int8 and int8 | _identity(file.with_name(QUANTIZED)),
+            "parity": parity,
+            **_compared(predictors, self.rows, self.choice, logits, trained_by_record(about or {})),
+            "costs": self._costs(predictors),
+            "max_length": self.max_length,
+            **self._windows(),
+            "versions": versions() | package_versions(*PACKAGES),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        found["failed"] = _below_limits(found, self.choice)
+        found["warnings"] = _warnings(found, self.choice)
+        return found
+
+    def _predictors(self, file: Path) -> dict[str, Any]:
+        """Of the teacher, the student and the graph, by their names in ``export.json``."""
+        found: dict[str, Any] = {}
+        if self.teacher is not None:
+            found["teacher"] = self.teacher.predicting(_length_of(self.teacher, self.max_length), _ignore)
+        found["student"] = self.original.predicting(self.max_length, _ignore)
+        found["onnx"] = _predictor(file, self.own, self.max_length)
+        return found
+
+    def _about_models(self) -> dict[str, Any]:
+        limits, teacher = thresholds_of(_model(self.own)), self.teacher
+        named = teacher and {"name": Path(teacher.name).name, "kind": teacher.kind.split(" ", 1)[1]}
+        return {
+            "teacher": named,
+            "labels": list(self.own.labels) if self.own.labels else None,
+            "multi_label": self.own.multi_label,
+            "thresholds": None if limits is None else [float(limit) for limit in limits],
+        }
+
+    def _costs(self, predictors: Mapping[str, Any]) -> dict[str, Any]:
+        """Sizes, and times on the rows, of all models."""
+        costed = [] if self.teacher is None else [CostedModel.of("teacher", self.teacher)]
+        costed.append(CostedModel.of("student", self.original))
+        graphs = [name for name in ("onnx", "int8") if name in predictors]
+        costed += [CostedModel(name, self.tokenizer, file=predictors[name].file) for name in graphs]
+        texts = self.rows.texts if self.rows and self.choice.timing else ()
+        return measured_costs([model for model in costed if model], texts, self.max_length)
+
+    def _windows(self) -> dict[str, Any]:
+        """How the student reads texts that are longer, where it was trained in windows."""
+        pairs = self.rows is not None and len(self.rows.task.text_columns) > 1
+        windows = None if pairs else trained_windows(self.original.folder)
+        return {} if windows is None else {"texts": windows.as_dict()}
 
 
 def _check_choice(choice: ExportChoice, data: DataChoice | None, teacher: AnyModel | None) -> None:
