@@ -20,6 +20,7 @@ from datasets import Dataset
 from jaxtyping import Bool
 
 from gradistill.data.arrow_tables import as_dataset
+from gradistill.data.overlap import texts_of
 from gradistill.data.raw_words import Texts, word_spans, words_of
 from gradistill.data.tasks import Task
 
@@ -108,7 +109,7 @@ class TransferRows:
 def replaceable_words(rows: Dataset, task: Task) -> set[str]:
     """The different words of rows without the punctuation around them: those that near words are needed of."""
     found: set[str] = set()
-    for texts in _texts(rows, task):
+    for texts in texts_of(rows, task.text_columns):
         found.update(_parts(word)[1] for word in words_of(texts))
     return found - {""}
 
@@ -145,7 +146,7 @@ def transfer_rows(
     for start in range(0, len(rows), _AT_ONCE):
         some = rows.select(range(start, min(start + _AT_ONCE, len(rows))))
         block = _Block()
-        for number, texts in zip(some["index"][:], _texts(some, task), strict=True):
+        for number, texts in zip(some["index"][:], texts_of(some, task.text_columns), strict=True):
             originals.append(_mark(texts))
             block.add(int(number), _Source(texts, seconds, near), times, seed)
         blocks.append(block.as_table(task))
@@ -268,12 +269,6 @@ class _Block:
                 "change": pa.array([c.change for c in copies], pa.string()),
             }
         )
-
-
-def _texts(rows: Dataset, task: Task) -> Iterator[Texts]:
-    for start in range(0, len(rows), _AT_ONCE):
-        piece = rows[start : start + _AT_ONCE]
-        yield from zip(*(piece[name] for name in task.text_columns), strict=True)
 
 
 def _parts(word: str) -> tuple[str, str, str]:

@@ -45,6 +45,16 @@ class FactorizedEmbedding(nn.Module):
         return self.projection(self.factor(input_ids))
 
 
+def refuse_rank(rank: int, width: int) -> None:
+    """Raise ModelError for a rank at which two factors of embeddings of this width would save nothing."""
+    if not 0 < rank < width:
+        raise ModelError(
+            f"the rank of the embeddings is {rank}, and they are {width} wide",
+            expected=f"a rank from 1 to {width - 1}",
+            remedy="set a smaller student.embedding_rank, or leave it out",
+        )
+
+
 def factorize_embeddings(model: Any, rank: int) -> float:
     """Replace the embedding matrix of a model by two factors; returns the share of its norm that is lost.
 
@@ -58,12 +68,7 @@ def factorize_embeddings(model: Any, rank: int) -> float:
     """
     table = model.get_input_embeddings()
     width = table.weight.shape[1]
-    if not 0 < rank < width:
-        raise ModelError(
-            f"the rank of the embeddings is {rank}, and they are {width} wide",
-            expected=f"a rank from 1 to {width - 1}",
-            remedy="set a smaller student.embedding_rank, or leave it out",
-        )
+    refuse_rank(rank, width)
     matrix = table.weight.detach().double()
     values, vectors = torch.linalg.eigh(matrix.T @ matrix)
     basis = vectors[:, -rank:].flip(1)

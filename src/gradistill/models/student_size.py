@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 from transformers.core_model_loading import revert_weight_conversion
 
 from gradistill.errors import ModelError, RecipeError
+from gradistill.models.factorized_embedding import refuse_rank
 from gradistill.models.student import narrow_config, shallow_config
 
 LOWEST_RANK = 0.25
@@ -184,12 +185,7 @@ def parameters_of(model: Any, rank: int | None = None) -> int:
     if rank is None:
         return count
     tokens, width = model.get_input_embeddings().weight.shape
-    if not 0 < rank < width:
-        raise ModelError(
-            f"the rank of the embeddings is {rank}, and they are {width} wide",
-            expected=f"a rank from 1 to {width - 1}",
-            remedy="set a smaller student.embedding_rank, or leave it out",
-        )
+    refuse_rank(rank, width)
     return count - tokens * width + rank * (tokens + width)
 
 
