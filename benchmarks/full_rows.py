@@ -341,22 +341,28 @@ class Comparison:
             }
 
     def differences(self) -> Iterator[dict[str, str]]:
-        """What each method has more than KD, and two more than ``coalition``, with intervals over tasks (Student's
-        t)."""
+        """What each method has more than KD, and two more than ``coalition``, over the learnt tasks that both have: with
+        their number of the metric, and intervals over them (Student's t)."""
         pairs = [(method, "kd") for method in self.whole if method != "kd"]
         others = [
             (method, "coalition") for method in ("rationale", "coalition_minilm") if method in self.whole
         ]
         for method, other in (*pairs, *others):
-            yield {"method": shown_name(method), "more than": shown_name(other)} | {
+            tasks = str(len(self.apart("metric", method, other)))
+            yield {"method": shown_name(method), "more than": shown_name(other), "tasks": tasks} | {
                 title: self.difference(title, method, other) for title in COMPARED
             }
 
+    def apart(self, title: str, method: str, other: str) -> list[float]:
+        """The differences of two methods in the learnt tasks that both have."""
+        ours, theirs = (self.columns[title].get(name, {}) for name in (method, other))
+        tasks = [task for task in self.every_task if task in ours and task in theirs]
+        return [ours[task] - theirs[task] for task in tasks if task not in HARDLY_LEARNT]
+
     def difference(self, title: str, method: str, other: str) -> str:
-        ours, theirs = (self.of_tasks(title, name) for name in (method, other))
-        if ours is None or theirs is None:
+        if not (apart := self.apart(title, method, other)):
             return ""
-        gain = estimate([more - less for more, less in zip(ours, theirs, strict=True)])
+        gain = estimate(apart)
         half = "" if gain["low"] is None else f" ± {gain['value'] - gain['low']:.3f}"
         return f"{gain['value']:+.3f}{half}{dagger(title, method)}"
 
