@@ -94,7 +94,7 @@ def trained_length(name: str | Path) -> int | None:
     """The ``max_length`` that a run, or an export, recorded in the model's folder; None where neither did."""
     texts, exported = record_of(name).get("texts"), export_record(name)
     if isinstance(texts, dict) or exported:
-        found: Any = (texts or exported).get("max_length")
+        found: Any = (texts if isinstance(texts, dict) else exported).get("max_length")
     else:  # no run, or one of an earlier version; a model that lies in no folder has no name
         found = _of_recipe(Path(name) / RECIPE) if str(name) else None
     return found if isinstance(found, int) and found > 0 else None

@@ -21,8 +21,9 @@ from gradistill.data.data_source import is_path, path_text
 from gradistill.data.file_readers import ending_of, stem_of
 from gradistill.data.multilabel import holds_flags, joined_labels, several_labels, with_flag_columns
 from gradistill.data.raw_words import word_spans
-from gradistill.data.split_loading import MANY_INCOMPLETE, Splits, read_splits
+from gradistill.data.split_loading import MANY_INCOMPLETE, read_splits
 from gradistill.data.split_sources import Wanted, read_source
+from gradistill.data.splits import Splits
 from gradistill.data.table import Table, nested_names, with_fields
 from gradistill.data.task_inference import MOST_CLASSES, words_and_tags
 from gradistill.data.tasks import label_key
