@@ -341,8 +341,8 @@ class Comparison:
             }
 
     def differences(self) -> Iterator[dict[str, str]]:
-        """What each method has more than KD, and two more than ``coalition``, over the learnt tasks that both have, with
-        intervals over them (Student's t). ``tasks`` counts those of the metric."""
+        """What each method has more than KD, and two more than ``coalition``, over the learnt tasks that both have.
+        Intervals are over these (Student's t); ``tasks`` counts those of the metric."""
         pairs = [(method, "kd") for method in self.whole if method != "kd"]
         others = [
             (method, "coalition") for method in ("rationale", "coalition_minilm") if method in self.whole

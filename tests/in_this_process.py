@@ -16,7 +16,7 @@ from gradistill.printing import LOGGER, LineHandler
 def run_all(commands: Any, width: Any, environment: Any, needed: Any, on_end: Any) -> None:
     """What ``process_pool.run_all`` does, one after the other."""
     for place, command in enumerate(commands):
-        words = command.words()
+        argv = command.argv()
         command.log.parent.mkdir(parents=True, exist_ok=True)
         with (
             command.log.open("w") as log,
@@ -24,7 +24,7 @@ def run_all(commands: Any, width: Any, environment: Any, needed: Any, on_end: An
             redirect_stderr(log),
             pytest.MonkeyPatch.context() as patch,
         ):
-            patch.setattr(sys, "argv", ["gradistill", *words])
+            patch.setattr(sys, "argv", ["gradistill", *argv])
             own = [handler for handler in LOGGER.handlers if isinstance(handler, LineHandler)]
             patch.setattr(LOGGER, "handlers", own)  # those of a process of its own
             for name, value in environment.items():
