@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+import torch
 from transformers import TrainerCallback
 from typer.testing import CliRunner
 
@@ -26,7 +26,6 @@ from gradistill.commands.store_signals import store_signals
 from gradistill.commands.text_lengths import MOST, LoadedModel, new_length, task_length, trained_length
 from gradistill.data import DataChoice
 from gradistill.errors import ModelError, RecipeError
-from gradistill.models.loading import load_classifier
 from gradistill.recipe import Recipe, load_recipe
 from small import BAD, GOOD, WORDS, audit_parts, logged, write_table
 from wordpiece import tokenizer
@@ -104,23 +103,35 @@ def test_an_audit_takes_the_length_of_the_teacher(late: Any, tmp_path: Path) -> 
 def test_a_teacher_without_gradients_has_the_length_too(late: Any, tmp_path: Path, held: str) -> None:
     """Only models with gradients counted: a student of 128 tokens had the teacher read texts of 128."""
     source, _ = late
-    config = SimpleNamespace(max_position_embeddings=64)
-    pieces = tokenizer(WORDS)
-    student = AuditModel.load(source, "student", "s")
+    pieces, student = tokenizer(WORDS), AuditModel.load(source, "student", "s")
     if held == "ONNX":
-        folder = tmp_path / "onnx"
-        load_classifier(source)[0].config.save_pretrained(folder)
-        (folder / "export.json").write_text('{"max_length": 20}')
+        (tmp_path / "export.json").write_text('{"max_length": 20}')
         predictor: Any = OnnxPredictor(cast(Any, None), pieces, ("no", "yes"))
-        teacher = AuditModel("teacher", "t", str(folder), ("no", "yes"), predictor)
     else:
         (tmp_path / "recipe.yaml").write_text("training: {max_length: 20}\n")
-        predictor = ClassifierPredictor(cast(Any, SimpleNamespace(config=config)), pieces)
-        teacher = AuditModel("teacher", "t", str(tmp_path), ("no", "yes"), predictor)
+        predictor = ClassifierPredictor(build("bert").to(torch.bfloat16), pieces)
+    teacher = AuditModel("teacher", "t", str(tmp_path), ("no", "yes"), predictor)
     assert text_length([teacher, student], None) == 20
     assert text_length([student, teacher], None) == LONG
-    with pytest.raises(ModelError, match="max_length is 65, and the teacher .* has 64 positions"):
-        text_length([teacher], 65)
+    if held == "bfloat16":
+        with pytest.raises(ModelError, match="max_length is 65, and the teacher .* has 64 positions"):
+            text_length([teacher], 65)
+
+
+@pytest.mark.parametrize("held", ["ONNX", "bfloat16"])
+def test_a_model_without_a_table_of_positions_has_no_limit(tmp_path: Path, held: str) -> None:
+    """Its configuration has ``max_position_embeddings`` all the same, and longer texts were cut there."""
+    model, pieces = (
+        build("deberta_v2", position_biased_input=False, max_position_embeddings=64),
+        tokenizer(WORDS),
+    )
+    model.config.save_pretrained(tmp_path)
+    onnx = OnnxPredictor(cast(Any, None), pieces, ("no", "yes"))
+    predictor: Any = onnx if held == "ONNX" else ClassifierPredictor(model.to(torch.bfloat16), pieces)
+    teacher = AuditModel("teacher", "t", str(tmp_path), ("no", "yes"), predictor)
+    assert text_length([teacher], 128) == 128
+    (tmp_path / "export.json").write_text('{"max_length": 120}')
+    assert text_length([teacher], None) == 120
 
 
 @pytest.mark.slow

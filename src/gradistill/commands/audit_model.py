@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -22,8 +22,8 @@ from gradistill.auditing.several_predictors import SeveralPredictors
 from gradistill.auditing.windowed_predictor import WindowedPredictor
 from gradistill.commands.text_lengths import (
     USUAL,
-    ConfiguredModel,
     LoadedModel,
+    OnnxModel,
     TextModel,
     task_length,
     trained_windows,
@@ -210,11 +210,9 @@ class AuditModel:
         """What is known of how many tokens it reads."""
         if self.reader is not None:
             return self.reader
-        predictor = self.predictor
-        config = (
-            predictor.model.config if isinstance(predictor, ClassifierPredictor) else load_config(self.folder)
-        )
-        return ConfiguredModel(self.owner, self.folder, config)
+        if isinstance(self.predictor, ClassifierPredictor):  # in bfloat16
+            return LoadedModel(self.owner, self.folder, cast(Any, self.predictor.model))
+        return OnnxModel(self.owner, self.folder)
 
     @property
     def multi_label(self) -> bool:

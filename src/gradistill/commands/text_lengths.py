@@ -42,17 +42,12 @@ class TextModel(Protocol):
 
 
 @dataclass(frozen=True)
-class ConfiguredModel:
-    """A model of which only the configuration is looked at: an ONNX model, or one in bfloat16."""
+class OnnxModel:
+    """A model whose graph does not tell for how many tokens it has positions."""
 
     owner: str
     name: str
-    config: Any
-
-    @property
-    def positions(self) -> int | None:
-        """As it is configured; RoBERTa counts two that no token has."""
-        return getattr(self.config, "max_position_embeddings", None)
+    positions: None = None
 
     def __str__(self) -> str:
         return f"{self.owner} {self.name}".strip()
