@@ -113,6 +113,19 @@ def test_a_license_stands_in_a_card_without_front_matter_too(folder: Path, hub: 
     assert hub.sent["README.md"].decode() == "---\nlicense: mit\n---\n# My model\n"
 
 
+@pytest.mark.parametrize(
+    ("card", "sent"),
+    [
+        ("---\nJust a rule\n---\n", "---\nlicense: mit\n---\n---\nJust a rule\n---\n"),
+        ("---\nlicense: x\n---", "---\nlicense: mit\n---\n"),
+    ],
+)
+def test_front_matter_of_a_card_is_a_mapping(folder: Path, hub: type[Hub], card: str, sent: str) -> None:
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    module.push(folder, "me/student", license="mit")
+    assert hub.sent["README.md"].decode() == sent
+
+
 def test_a_dry_run_sends_nothing(folder: Path, hub: type[Hub]) -> None:
     assert module.push(folder, "me/student", dry_run=True)["files"] == SENT
     assert hub.asked == []

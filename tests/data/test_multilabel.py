@@ -116,6 +116,7 @@ def test_lists_of_numbers_are_ids_unless_they_are_flags(tmp_path: Path) -> None:
 IN_TRAIN: dict[str, tuple[str, list[Any], Any, list[float]]] = {
     "numbers that could be flags": (".jsonl", [[0, 1], [2], [3, 4], [0], [1, 2], [4]], [0, 1], [1, 1, 0, 0, 0]),
     "a vector without brackets": (".csv", ["1 0 1", "0 1 0", "1 1 0", "0 0 0", "0 0 1", "1 0 0"], "1 0 1", [1, 0, 1]),
+    "brackets in training alone": (".csv", ["[1, 0, 1]", "[0, 1, 0]"] * 3, "1 0 1", [1, 0, 1]),
     "a word like a vector": (".csv", ["['0 1']", "['ab']", "['0 1', 'ab']"] * 2, "['0 1']", [1, 0]),
 }  # fmt: skip
 

@@ -18,6 +18,8 @@ WORDS: dict[str, list[str]] = {
     "iPhone手机很贵 ok": ["iPhone", "手", "机", "很", "贵", "ok"],
     "รู้ดี": ["รู้", "ดี"],  # vowels and tones stay with their consonant
     "ខ្មែរ": ["ខ្មែ", "រ"],  # and so does a consonant below another
+    "น้ำ葛\U000e0100人々": ["น้ำ", "葛\U000e0100", "人々"],
+    "ទៅ\u200bសាលា": ["ទៅ\u200b", "សា", "លា"],  # an invisible space between words
     "영화가 좋다": ["영화가", "좋다"],  # Korean has spaces
 }
 
@@ -33,6 +35,14 @@ def test_words_hold_every_character_but_white_space_once(text: str) -> None:
     assert all(start < end for start, end in spans)
     assert all(end <= start for (_, end), (start, _) in pairwise(spans))
     assert "".join(text[start:end] for start, end in spans) == "".join(text.split())
+
+
+def test_words_that_stand_in_for_characters_stay_words() -> None:
+    """They became one long word, and took a brand beside them along."""
+    texts, kept = ("映画でiPhone手機 x",), np.array([[False, False, False, True, False, False, True]])
+    others = [["nice", "OK", "2", "-", "影", "bad", "-"]]
+    assert substitute_words(texts, kept, others) == [("nice OK 2 iPhone影bad x",)]
+    assert substitute_words(texts, np.ones((1, 7), bool), others) == [texts]
 
 
 def test_a_word_of_chinese_can_be_replaced_and_has_its_token() -> None:

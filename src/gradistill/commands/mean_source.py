@@ -75,8 +75,8 @@ def mean_source(
 ) -> tuple[MeanSource, Splits]:
     """The teachers as one, and the rows with their labels in the order of the first that names any, or of the keys.
 
-    The rows are read for the outputs of the teachers (``label_names.Outputs``), as for one teacher. A function is asked
-    each text once. Raises RecipeError for fewer than two, or one twice, ModelError for what cannot be loaded, and
+    The rows are read for the outputs of the teachers (``label_matching.Outputs``), as for one teacher. A function is
+    asked each text once. Raises RecipeError for fewer than two, or one twice, ModelError for what cannot be loaded, and
     DataError for one whose labels are not those of the others, or of the data.
     """
     model = AuditModel.load(given, "teacher", source_name(given))

@@ -32,7 +32,7 @@ LICENSES = (
 )  # fmt: skip
 """Ids that the hub knows, among others."""
 
-_FRONT = re.compile(r"---\n(.*?)\n---\n", re.DOTALL)
+_FRONT = re.compile(r"---\n(.*?)\n---(?:\n|\Z)", re.DOTALL)
 
 
 def push(
@@ -133,5 +133,7 @@ def _with_license(card: str, license: str | None) -> str:
     if license is None:
         return card
     front = _FRONT.match(card)
-    matter = {**((yaml.safe_load(front[1]) or {}) if front else {}), "license": license}
-    return f"---\n{yaml_text(matter)}\n---\n{card[front.end() :] if front else card}"
+    matter = yaml.safe_load(front[1]) if front else None
+    rest = card[front.end() :] if front and isinstance(matter, dict) else card
+    known = matter if isinstance(matter, dict) else {}
+    return f"---\n{yaml_text({**known, 'license': license})}\n---\n{rest}"

@@ -97,7 +97,7 @@ def several_labels(
     _refuse_unread(table, column)
     if separator is not None:
         return Parts(_separated(table, column, separator), ListForm())
-    bare = form.bare if form else _are_vectors(values)
+    bare = form.bare or form.flags if form else _are_vectors(values)
     cells = [_parts(value, bare=bare and _is_vector(value)) for value in values]
     if not any(isinstance(cell, tuple) for cell in cells):
         return None

@@ -18,6 +18,7 @@ Kept = Bool[np.ndarray, "_ _"]
 
 _WORD = re.compile(rf"[{CHARACTERS}](?:[{MARKS}]|(?<=[{STACKERS}])[{CHARACTERS}])*|[^\s{CHARACTERS}]+")
 """A character with its marks, as in Chinese or Thai; else all up to white space, or to such a character."""
+_UNSPACED = re.compile(f"[{CHARACTERS}]")
 
 
 def word_spans(text: str) -> list[tuple[int, int]]:
@@ -78,6 +79,12 @@ def mask_tokens(
     return np.where(gone, mask_token_id, token_ids)
 
 
+def _would_join(before: str, after: str) -> bool:
+    """Whether two words that touch become one, as "good" and "film" do in the place of two Chinese characters."""
+    touching = before[-1:], after[:1]
+    return all(character.isalnum() and not _UNSPACED.match(character) for character in touching)
+
+
 def substitute_words(texts: Texts, kept: Kept, others: Sequence[Sequence[str]]) -> list[Texts]:
     """The texts of every copy of a row, with ``others[copy][word]`` in the place of each word that does not stay."""
     spans = [word_spans(text) for text in texts]
@@ -85,9 +92,11 @@ def substitute_words(texts: Texts, kept: Kept, others: Sequence[Sequence[str]]) 
     for of_copy, words in zip(kept, others, strict=True):
         number, changed = 0, []
         for text, of_text in zip(texts, spans, strict=True):
-            pieces, done = [], 0
+            pieces, done = [""], 0
             for start, end in of_text:
-                pieces += [text[done:start], text[start:end] if of_copy[number] else words[number]]
+                word = text[start:end] if of_copy[number] else words[number]
+                between = text[done:start] or (" " if _would_join(pieces[-1], word) else "")
+                pieces += [between, word]
                 done, number = end, number + 1
             changed.append("".join([*pieces, text[done:]]))
         copies.append(tuple(changed))

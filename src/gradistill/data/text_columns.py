@@ -118,10 +118,11 @@ def _may_be_text(table: Table, name: str) -> bool:
 
 
 def _is_it_a_pair(table: Table, text: str, category: str, reason: str) -> DataError:
+    pair = [name for name in table.columns if name in (text, category)]
     return DataError(
         f"{table.file}: is {category!r} ({reason}) half of a pair with {text!r}, or no text?",
         expected="texts that differ from row to row, or the names of the text columns",
-        remedy=f"name the text columns: --text-columns {_option(text)}, or --text-columns {_option(text, category)} "
+        remedy=f"name the text columns: --text-columns {_option(text)}, or --text-columns {_option(*pair)} "
         "(text_columns= in Python)",
     )
 

@@ -17,13 +17,14 @@ UNSPACED = (
 
 CHARACTERS = "".join(f"{chr(low)}-{chr(high)}" for low, high in UNSPACED)
 """All of them, to stand in brackets in a regular expression."""
-MARKS = "".join(
+MARKS = "\u0300-\u036f\u200b-\u200d\ufe00-\ufe0f\U000e0100-\U000e01ef\u0e33\u0eb3\u3005" + "".join(
     chr(code)
     for low, high in UNSPACED
     if high < 0x3400
     for code in range(low, high + 1)
     if unicodedata.category(chr(code)) in ("Mn", "Mc")
 )
-"""Those that belong to the character before them, such as vowels above it."""
+"""Those that belong to the character before them: accents, joiners, variation selectors, "am" of Thai and Lao, the mark
+of repetition, and vowels above or below."""
 STACKERS = "\u1039\u17d2"
 """Marks of Burmese and Khmer behind which another consonant stands below this one."""
