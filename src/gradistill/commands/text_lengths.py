@@ -49,9 +49,6 @@ class OnnxModel:
     name: str
     positions: None = None
 
-    def __str__(self) -> str:
-        return f"{self.owner} {self.name}".strip()
-
 
 @dataclass(frozen=True)
 class LoadedModel:

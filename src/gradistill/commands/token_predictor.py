@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from datasets import Dataset
+from jaxtyping import Bool
 
 from gradistill.auditing.token_predictions import predict_tokens
 from gradistill.commands.audit_model import AuditModel
@@ -144,8 +146,9 @@ def predict_words(
     with _lines_to(output) as write, progress_bars(error=True) as progress:
         bar = progress.add_task("predictions", total=None)
         for chunk in stream.chunks(CHUNK_ROWS):
-            incomplete += incomplete_lines(chunk, complete_rows(chunk, (column,)))
-            lines, lost = _predicted_lines(chunk, column, predictor)
+            complete = complete_rows(chunk, (column,))
+            incomplete += incomplete_lines(chunk, complete)
+            lines, lost = _predicted_lines(chunk, column, complete, predictor)
             rows, cut, unread = rows + len(lines), cut + sum(map(bool, lost)), unread + sum(lost)
             write("".join(lines).encode("utf-8", "backslashreplace"))
             progress.advance(bar, len(lines))
@@ -198,9 +201,10 @@ def _checked_column(stream: RowStream, named: tuple[str, ...] | None, predictor:
     return column
 
 
-def _predicted_lines(chunk: Chunk, column: str, predictor: TokenPredictor) -> tuple[list[str], list[int]]:
+def _predicted_lines(
+    chunk: Chunk, column: str, complete: Bool[np.ndarray, " row"], predictor: TokenPredictor
+) -> tuple[list[str], list[int]]:
     """A line for each row, and how many of its words no token stands for. Without words there are no tags (null)."""
-    complete = complete_rows(chunk, (column,))
     words = [own for (own,) in texts_of(chunk, (column,), complete)]
     tagged = [(tags, spans_of(own, tags)) for own, tags in zip(words, predictor(words), strict=True)]
     found: Iterator[Any] = iter(tagged)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from jaxtyping import Bool, Int
 
-from gradistill.data.unspaced_scripts import CHARACTERS, MARKS, STACKERS
+from gradistill.data.unspaced_scripts import CHARACTER, CHARACTERS, MARKS, STACKERS
 
 Texts = tuple[str, ...]
 """The text of one row, or its pair of texts."""
@@ -18,7 +18,6 @@ Kept = Bool[np.ndarray, "_ _"]
 
 _WORD = re.compile(rf"[{CHARACTERS}](?:[{MARKS}]|(?<=[{STACKERS}])[{CHARACTERS}])*|[^\s{CHARACTERS}]+")
 """A character with its marks, as in Chinese or Thai; else all up to white space, or to such a character."""
-_UNSPACED = re.compile(f"[{CHARACTERS}]")
 
 
 def word_spans(text: str) -> list[tuple[int, int]]:
@@ -82,7 +81,7 @@ def mask_tokens(
 def _would_join(before: str, after: str) -> bool:
     """Whether two words that touch become one, as "good" and "film" do in the place of two Chinese characters."""
     touching = before[-1:], after[:1]
-    return all(character.isalnum() and not _UNSPACED.match(character) for character in touching)
+    return all(character.isalnum() and not CHARACTER.match(character) for character in touching)
 
 
 def substitute_words(texts: Texts, kept: Kept, others: Sequence[Sequence[str]]) -> list[Texts]:

@@ -14,7 +14,7 @@ from gradistill.data.cell_checks import NO_AND_YES, TRUTH_VALUES, all_numbers, i
 from gradistill.data.column_names import names_labels, names_texts
 from gradistill.data.file_readers import Table
 from gradistill.data.tasks import label_key
-from gradistill.data.unspaced_scripts import CHARACTERS
+from gradistill.data.unspaced_scripts import CHARACTER
 from gradistill.errors import DataError
 
 IGNORED_COLUMNS = ("", "id", "idx", "index", "guid", "uid", "rationale")
@@ -50,7 +50,6 @@ _DATE_WORDS = frozenset({
 })  # fmt: skip
 _DIGITS = re.compile(r"\d+")
 _LETTERS = re.compile(r"[^\W\d_]+")
-_UNSPACED = re.compile(f"[{CHARACTERS}]")
 
 
 @dataclass(frozen=True)
@@ -224,7 +223,7 @@ def _weak_text(values: Sequence[Any]) -> str | None:
     sample = _sample(values)
     if len(sample) < FEWEST_ROWS:
         return None
-    if _mostly(sample, lambda value: not any(map(str.isspace, value)) and not _UNSPACED.search(value)):
+    if _mostly(sample, lambda value: not any(map(str.isspace, value)) and not CHARACTER.search(value)):
         return "single words"
     frames = Counter(_DIGITS.sub("#", value) for value in sample)
     frame, count = frames.most_common(1)[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 UNSPACED = (
@@ -17,6 +18,7 @@ UNSPACED = (
 
 CHARACTERS = "".join(f"{chr(low)}-{chr(high)}" for low, high in UNSPACED)
 """All of them, to stand in brackets in a regular expression."""
+CHARACTER = re.compile(f"[{CHARACTERS}]")
 MARKS = "\u0300-\u036f\u200b-\u200d\ufe00-\ufe0f\U000e0100-\U000e01ef\u0e33\u0eb3\u3005" + "".join(
     chr(code)
     for low, high in UNSPACED

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
 
-from gradistill.data.unspaced_scripts import UNSPACED
+from gradistill.data.unspaced_scripts import CHARACTER
 from gradistill.errors import GradistillError
 from gradistill.printing import JOINERS
 
@@ -105,7 +105,7 @@ def _one_word(text: str, word: _Span, start: int) -> bool:
         return True
     if left in JOINERS or right in JOINERS or unicodedata.category(right).startswith("M"):
         return True
-    return all(_is_word(c) and not _is_unspaced(c) for c in (left, right))
+    return all(_is_word(c) and not CHARACTER.match(c) for c in (left, right))
 
 
 def _inner_apostrophe(text: str, at: int) -> bool:
@@ -124,10 +124,6 @@ def _without_blanks(text: str, start: int, end: int) -> tuple[int, int]:
 
 def _is_word(c: str) -> bool:
     return c == "_" or c.isalnum() or unicodedata.category(c).startswith("M")
-
-
-def _is_unspaced(c: str) -> bool:
-    return any(first <= ord(c) <= last for first, last in UNSPACED)
 
 
 def _check_lengths(tokens: int, **columns: Sequence[object] | None) -> None:
