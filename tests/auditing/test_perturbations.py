@@ -32,6 +32,7 @@ def test_typos_move_letters_and_lose_none(text: str) -> None:
 
 def test_examples() -> None:
     assert BY_NAME["punctuation"].change("Well, it works. 3.5 stars!", Random(0)) == "Well it works 3.5 stars"
+    assert BY_NAME["punctuation"].change("とても良い、映画。3.5点！", Random(0)) == "とても良い映画3.5点"
     assert BY_NAME["punctuation"].change("!!!", Random(0)) == "!!!"
     assert BY_NAME["case"].change("Straße", Random(0)) == "STRASSE"
     assert BY_NAME["prefix"].change("it works", Random(0)).removesuffix("it works") in PREFIXES
@@ -47,3 +48,12 @@ def test_rows_keep_their_labels_and_their_own_change() -> None:
     assert whole[2] == part[0]
     assert whole["label"][:] == [0, 1, 0]
     assert all(row["a"] != "lovely thing" for row in whole)
+
+
+def test_rows_that_stay_as_they_are_do_not_count() -> None:
+    """Capitals change nothing in Japanese, and every row of it counted as one that a student had withstood."""
+    rows = Dataset.from_dict({"a": ["映画", "a film", "FILM"], "label": [0, 1, 0], "index": [4, 5, 6]})
+    assert perturbed(rows, ("a",), BY_NAME["case"], 0)["index"][:] == [5]
+    none = perturbed(rows.select([0]), ("a",), BY_NAME["case"], 0)
+    assert len(none) == 0
+    assert none.features == rows.features

@@ -70,10 +70,10 @@ def test_tokens_of_a_word():
 
 
 def test_all_tokens_of_a_word_are_masked():
-    ids, words = np.array([2, 7, 8, 9, 3]), np.array([-1, 0, 0, 1, -1])
+    ids, words = np.array([2, 7, 8, 9, 3]), np.array([[-1, 0, 0, 1, -1]] * 2).T
     kept = np.array([[True, False], [False, True], [False, False]])
     assert mask_tokens(ids, words, kept, 4).tolist() == [[2, 7, 8, 4, 3], [2, 4, 4, 9, 3], [2, 4, 4, 4, 3]]
-    assert mask_tokens(ids, np.full(5, -1), np.ones((2, 0), bool), 4).tolist() == [ids.tolist()] * 2
+    assert mask_tokens(ids, np.full((5, 2), -1), np.ones((2, 0), bool), 4).tolist() == [ids.tolist()] * 2
 
 
 def test_substituted_words():

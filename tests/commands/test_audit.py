@@ -172,6 +172,23 @@ def test_an_audit_with_flips_gives_no_reason_for_none(bait: tuple[Path, Path], t
     assert not any(line.startswith("flips and kept labels are left out") for line in found["warnings"])
 
 
+def test_what_shows_nothing_on_these_rows_is_named(tmp_path: Path) -> None:
+    """Capitals left Chinese texts as they are, and watched words that no text has were left out without a word."""
+
+    def decides(texts: list[str]) -> list[list[float]]:
+        return [[0.9, 0.1] if "好" in text else [0.1, 0.9] for text in texts]
+
+    decides.labels = ("bad", "good")  # pyright: ignore[reportFunctionMemberAccess]
+    texts = {"电影很好": "good", "电影很坏": "bad", "film 很好": "good", "不太好看": "bad"}
+    rows = [{"text": text, "label": label} for text, label in texts.items()]
+    choice = replace(FEW, faithfulness_rows=0, watched=("电影", "actor", "FILM"))
+    found = audit(decides, [decides], DataChoice({"validation": rows}), tmp_path / "out", choice)
+    assert "perturbations that change no row are left out: punctuation" in found["warnings"]
+    assert "no audited text has these watched words: actor" in found["warnings"]
+    counts = {part["name"]: part["n"] for part in found["students"][0]["perturbations"]}
+    assert counts == {"typos": 4, "case": 1, "prefix": 4}
+
+
 @pytest.mark.slow
 def test_rationales_challenge_and_two_students(bait: tuple[Path, Path], small: Any, tmp_path: Path) -> None:
     rows = [

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from scipy.special import softmax
 from scipy.stats import spearmanr
 from typer.testing import CliRunner
@@ -253,6 +254,49 @@ def test_scores_of_words_are_sums_over_their_tokens(small: Any) -> None:
         assert found["saliency"][row] == pytest.approx(rho)
         assert found["signed"][row] == pytest.approx(spearmanr(sums, teacher.signed[row])[0])
         assert found["tokens"][row] == len(teacher.maps[row])
+
+
+def test_characters_that_a_token_holds_together_are_compared_together(small: Any) -> None:
+    """Scores of a token went to its first character, of which another model's token knew a part."""
+    task = load_splits(
+        small.choice("two").source, splits=("train",), label_column="label", text_columns=("text",)
+    ).task
+    endings, units = ("", "よ", "ね", "か"), (3, 2, 1, 1, 2, 1)
+    texts = [f"すごくいい映画です{end}" for end in endings]
+    rows = Dataset.from_dict({"text": texts, "label": [0, 1, 0, 1], "index": [0, 1, 2, 3]})
+    parts = dict.fromkeys("".join(texts))
+    joined, single = (
+        tokenizer((*SPECIAL, *more, *parts, *(f"##{part}" for part in parts)), lowercase=False)
+        for more in (("すごく", "##いい", "です"), ())
+    )
+    models = [build("bert", labels=2, seed=k, initializer_range=0.5) for k in range(2)]
+    predictors = [ClassifierPredictor(*pair) for pair in zip(models, (joined, single), strict=True)]
+    examiner = Examiner(predictors[0], predictors[1:], task, method("gradient_x_input"))
+    (found,) = examiner.agreement(rows)
+    (block,) = examiner.blocks(rows)
+    inputs = [encode(rows, p.tokenizer, task).dataset for p in predictors]
+    teacher = predict_rows(models[0], inputs[0], Collator(joined))
+    student = predict_rows(models[1], inputs[1], Collator(single), labels=teacher.labels)
+    for row, (text, end) in enumerate(zip(texts, endings, strict=True)):
+        sizes = units if end else units[:-1]
+        ends = np.cumsum(sizes)
+        assert [len(scores) for scores in (teacher.signed[row], student.signed[row])] == [
+            len(sizes),
+            len(text),
+        ]
+        sums = [student.signed[row][end - size : end].sum() for end, size in zip(ends, sizes, strict=True)]
+        assert found["signed"][row] == pytest.approx(spearmanr(sums, teacher.signed[row])[0])
+        assert found["saliency"][row] == pytest.approx(
+            spearmanr(np.abs(sums), np.abs(teacher.signed[row]))[0]
+        )
+        words = block.examples[row]["words"]
+        assert [(word["start"], word["end"]) for word in words] == list(zip(ends - sizes, ends, strict=True))
+        shares = teacher.maps[row] / teacher.maps[row].sum()
+        assert [word["teacher"] for word in words] == pytest.approx(shares.tolist(), abs=1e-4)
+    for own in examiner.word_scores(rows):
+        assert own
+        assert all(len(scores) == len(text) for scores, text in zip(own, texts, strict=True))
+        assert np.isfinite(np.concatenate(own)).all()
 
 
 def test_expected_gradients_cost_nothing_where_the_teacher_has_no_maps_and_follow_the_seed(

@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gradistill.data.raw_words import substitute_words, token_words, word_spans, words_of
+from gradistill.data.raw_words import (
+    mask_tokens,
+    substitute_words,
+    token_word_ranges,
+    token_words,
+    word_spans,
+    words_of,
+)
 
 WORDS: dict[str, list[str]] = {
     "a fine film, isn't it?": ["a", "fine", "film,", "isn't", "it?"],
@@ -52,3 +59,29 @@ def test_a_word_of_chinese_can_be_replaced_and_has_its_token() -> None:
     assert substitute_words(texts, kept, [["坏"] * 5]) == [("电影坏看", "坏")]
     pieces = [(0, 0), (0, 1), (1, 2), (2, 4), (0, 0), (0, 4), (0, 0)]  # the third piece is of two characters
     assert token_words(texts, pieces, [None, 0, 0, 0, None, 1, None]).tolist() == [-1, 0, 1, 2, -1, 4, -1]
+
+
+def test_a_token_of_several_characters_is_masked_with_any_of_them() -> None:
+    """It counted to its first character, so nothing happened where the second one was masked."""
+    texts, offsets = ("电影好 ok",), [(0, 0), (0, 2), (2, 3), (3, 6), (3, 4)]
+    ranges = token_word_ranges(texts, offsets, [None, 0, 0, 0, 0])
+    assert ranges.tolist() == [[-1, -1], [0, 1], [2, 2], [3, 3], [-1, -1]]
+    kept = ~np.eye(4, dtype=bool)
+    ids = mask_tokens(np.arange(5, 10), ranges, kept, 4).tolist()
+    assert ids == [[5, 4, 7, 8, 9], [5, 4, 7, 8, 9], [5, 6, 4, 8, 9], [5, 6, 7, 4, 9]]
+
+
+def test_texts_without_words_have_tokens_of_none() -> None:
+    assert token_word_ranges(("  ", ""), [(0, 1), (0, 0)], [0, 1]).tolist() == [[-1, -1]] * 2
+
+
+@given(
+    st.text(alphabet=st.sampled_from("ab 电影\u3099"), max_size=12),
+    st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12))),
+)
+def test_ranges_hold_the_words_that_tokens_touch(text: str, ends: list[tuple[int, int]]) -> None:
+    offsets = [(min(pair), min(max(pair), len(text))) for pair in ends if min(pair) <= len(text)]
+    found = token_word_ranges((text,), offsets, [0] * len(offsets))
+    for (start, end), (first, last) in zip(offsets, found.tolist(), strict=True):
+        touched = [k for k, (begin, to) in enumerate(word_spans(text)) if max(start, begin) < min(end, to)]
+        assert (first, last) == ((touched[0], touched[-1]) if touched else (-1, -1))

@@ -32,7 +32,8 @@ from gradistill.auditing.predictions import Predictions, predict_rows
 from gradistill.auditing.predictor import ClassifierPredictor, Predictor, label_thresholds
 from gradistill.auditing.signed_agreement import signed_columns
 from gradistill.auditing.statistics import Estimate
-from gradistill.auditing.word_maps import TokenizedText, readings, row_texts, watched_share
+from gradistill.auditing.watched_words import watched_share
+from gradistill.auditing.word_maps import TokenizedText, readings, row_texts, unit_starts
 from gradistill.batch import UNLABELLED
 from gradistill.data import Collator, Task, encode
 from gradistill.data.changed_copies import Copy
@@ -101,7 +102,8 @@ class Examiner:
 
     Maps of two classifiers are compared token by token where both hold the very same tokenizer, and else on the words
     of the raw text: by ``|Σ|`` of the signed scores of a word's tokens, or their sum where the method knows no
-    direction. Words that one of them does not read are left out there. ``pool`` holds words of the data, for methods
+    direction. Words that a token of either holds together are one there, and those that one of them does not read are
+    left out. ``pool`` holds words of the data, for methods
     that draw from them.
 
     Example: ``Examiner(ClassifierPredictor(teacher, tokenizer), [student], task, GradientXInput()).agreement(rows)``
@@ -318,7 +320,8 @@ class Examiner:
                 found |= {f"{owner}_{name}": np.array([v[name] for v in values]) for name in values[0]}
             if self.watched:
                 shares = [
-                    watched_share(r.words(m), self.watched) for r, m in zip(outputs.reads, maps, strict=True)
+                    watched_share(read, own, self.watched)
+                    for read, own in zip(outputs.reads, maps, strict=True)
                 ]
                 found[f"{owner}_watched_share"] = np.array(shares)
         return found
@@ -348,7 +351,8 @@ def _classifier(model: _Examined) -> ClassifierPredictor:
 
 
 def _on_words(student: _Outputs, teacher: _Outputs) -> tuple[Predictions, Predictions]:
-    """The predictions of both with maps of the words that both read; without maps where a tokenizer has no offsets."""
+    """The predictions of both with maps of the units (``unit_starts``) that both read; without maps where a tokenizer
+    has no offsets."""
     ours, theirs = student.predictions, teacher.predictions
     if not (student.in_words and teacher.in_words):
         return replace(ours, maps=(), signed=()), replace(theirs, maps=(), signed=())
@@ -358,6 +362,8 @@ def _on_words(student: _Outputs, teacher: _Outputs) -> tuple[Predictions, Predic
         outputs.word_sums(outputs.predictions.signed if signed else outputs.predictions.maps)
         for outputs in (student, teacher)
     ]
+    units = [unit_starts(reads) for reads in zip(student.reads, teacher.reads, strict=True)]
+    sums = [[np.add.reduceat(row, first) for row, first in zip(own, units, strict=True)] for own in sums]
     both = [~np.isnan(ours + theirs) for ours, theirs in zip(*sums, strict=True)]
     for outputs, own in zip((student, teacher), sums, strict=True):
         kept = tuple(scores[known] for scores, known in zip(own, both, strict=True))
@@ -369,16 +375,20 @@ def _on_words(student: _Outputs, teacher: _Outputs) -> tuple[Predictions, Predic
 def _words_of(texts: Sequence[str], k: int, models: Sequence[_Outputs]) -> list[dict[str, Any]]:
     """The words of an example with their shares of each model's map, the teacher's first; None where it has no map.
 
-    Models that hold one tokenizer share its words. Others share the words of the raw text.
+    Models that hold one tokenizer share its words. Others share units of the raw text (``unit_starts``).
     """
     if all(outputs.in_words and outputs.model.tokenizer is models[0].model.tokenizer for outputs in models):
         words = [outputs.reads[k].words(outputs.predictions.maps[k]) for outputs in models]
         spans = [(word.segment, word.start, word.end) for word in words[0]]
         shares = [[word.score for word in own] for own in words]
     else:
-        spans = word_places(tuple(texts))
+        readers = [outputs for outputs in models if outputs.in_words]
+        words = word_places(tuple(texts))
+        first = unit_starts([outputs.reads[k] for outputs in readers]) if readers else np.arange(len(words))
+        last = np.append(first[1:], len(words)) - 1
+        spans = [(*words[start][:2], words[end][2]) for start, end in zip(first, last, strict=True)]
         shares = [
-            outputs.reads[k].raw_shares(outputs.predictions.maps[k])
+            _unit_shares(outputs.reads[k], outputs.predictions.maps[k], first)
             if outputs.in_words
             else [None] * len(spans)
             for outputs in models
@@ -389,6 +399,13 @@ def _words_of(texts: Sequence[str], k: int, models: Sequence[_Outputs]) -> list[
          "students": [own[n] for own in rounded[1:]]}
         for n, (segment, start, end) in enumerate(spans)
     ]  # fmt: skip
+
+
+def _unit_shares(read: TokenizedText, scores: np.ndarray, first: np.ndarray) -> list[float | None]:
+    """The units that begin at these words with their shares of the scores; None for one that is not read whole."""
+    total = float(scores.sum()) or 1.0
+    units = np.add.reduceat(read.raw_words(scores), first)
+    return [None if np.isnan(value) else float(value) / total for value in units]
 
 
 def _gold(rows: Dataset) -> np.ndarray | None:

@@ -14,6 +14,8 @@ from typing import Any
 from datasets import Dataset
 
 PREFIXES = ("To be clear, ", "For the record: ", "As I said, ", "Just to note: ")
+PUNCTUATION = re.compile(r"[.,;:!?]+(?=\s|$)|[。、，；：！？]+")
+"""Latin marks at the end of a word, and wide ones, as Chinese and Japanese have them, anywhere."""
 ONE_WORD_IN = 6
 """Words of four letters or more of which one gets a typo, but at least one."""
 
@@ -41,7 +43,7 @@ def upper_case(text: str, _: Random) -> str:
 
 def no_punctuation(text: str, _: Random) -> str:
     """Without full stops, commas and the like; a text of nothing else stays."""
-    bare = re.sub(r"\s+", " ", re.sub(r"[.,;:!?]+(?=\s|$)", "", text)).strip()
+    bare = re.sub(r"\s+", " ", PUNCTUATION.sub("", text)).strip()
     return bare or text
 
 
@@ -58,10 +60,16 @@ PERTURBATIONS = (
 
 
 def perturbed(rows: Dataset, columns: tuple[str, ...], perturbation: Perturbation, seed: int) -> Dataset:
-    """The same rows with changed texts; a row's change depends on its index and the seed only."""
+    """The rows with changed texts, without those that the change leaves as they are.
+
+    A row's change depends on its index and the seed only.
+    """
 
     def changed(row: Any) -> dict[str, Any]:
         random = Random(f"{seed}/{perturbation.name}/{row['index']}")
         return {**row, **{name: perturbation.change(row[name], random) for name in columns}}
 
-    return Dataset.from_list([changed(row) for row in rows], features=rows.features)
+    new = [after for before in rows if (after := changed(before)) != before]
+    return Dataset.from_dict(
+        {name: [row[name] for row in new] for name in rows.column_names}, features=rows.features
+    )

@@ -8,10 +8,11 @@ from functools import cached_property
 
 import numpy as np
 from datasets import Dataset
+from jaxtyping import Float, Int
 from transformers import PreTrainedTokenizerBase
 
 from gradistill.data import Task
-from gradistill.data.raw_words import count_words, token_words
+from gradistill.data.raw_words import count_words, token_word_ranges
 from gradistill.data.tokenization import TokenPlaces, token_places
 from gradistill.data.word_scores import WordScore, words_from_pieces
 
@@ -39,22 +40,40 @@ class TokenizedText:
         return [replace(word, score=float(word.score)) for word in words]
 
     @cached_property
-    def word_numbers(self) -> np.ndarray:
-        """The number of each token's word in the raw text, those of both texts counted through; −1 for none."""
-        return token_words(self.texts, self.places.offsets, self.places.segments)
+    def word_ranges(self) -> Int[np.ndarray, "token 2"]:
+        """The first and the last word of the raw text that each token touches, those of both texts counted through; −1
+        for none."""
+        return token_word_ranges(self.texts, self.places.offsets, self.places.segments)
 
-    def raw_words(self, scores: np.ndarray) -> np.ndarray:
-        """The sum of the scores of the own tokens of each word of the raw text; NaN for a word that has none."""
-        words = self.word_numbers[self.own]
+    @property
+    def word_numbers(self) -> Int[np.ndarray, " token"]:
+        """The first of them."""
+        return self.word_ranges[:, 0]
+
+    def raw_words(self, scores: np.ndarray) -> Float[np.ndarray, " word"]:
+        """The sum of the scores of the own tokens of each word of the raw text; NaN for a word that has none.
+
+        A token that holds several words counts in equal parts to each.
+        """
+        ranges = self.word_ranges[self.own]
+        sizes = np.where(ranges[:, 0] >= 0, ranges[:, 1] - ranges[:, 0] + 1, 0)
+        tokens = np.repeat(np.arange(len(ranges)), sizes)
+        words = ranges[tokens, 0] + np.arange(len(tokens)) - (np.cumsum(sizes) - sizes)[tokens]
         found = np.full(count_words(self.texts), np.nan)
-        found[words[words >= 0]] = 0
-        np.add.at(found, words[words >= 0], scores[words >= 0])
+        found[words] = 0
+        np.add.at(found, words, (scores / np.maximum(sizes, 1))[tokens])
         return found
 
-    def raw_shares(self, scores: np.ndarray) -> list[float | None]:
-        """The words of the raw text with their shares of the scores; None for a word that has no token."""
-        total = float(scores.sum()) or 1.0
-        return [None if np.isnan(value) else float(value) / total for value in self.raw_words(scores)]
+
+def unit_starts(reads: Sequence[TokenizedText]) -> Int[np.ndarray, " unit"]:
+    """The first word of each unit of one text that models read with different tokenizers.
+
+    A unit is a word, or all words that a token of any of the models holds together, as tokens of Japanese do.
+    """
+    first = np.ones(count_words(reads[0].texts), dtype=bool)
+    for start, end in np.concatenate([read.word_ranges for read in reads]):
+        first[start + 1 : end + 1] = False
+    return np.flatnonzero(first)
 
 
 def row_texts(rows: Dataset, task: Task) -> list[tuple[str, ...]]:
@@ -70,10 +89,3 @@ def readings(
         TokenizedText(text, place, np.array([segment is not None for segment in place.segments]))
         for text, place in zip(row_texts(rows, task), places, strict=True)
     ]
-
-
-def watched_share(words: Sequence[WordScore], watched: Sequence[str]) -> float:
-    """The share that falls on watched words, letter case aside; NaN for a text without any."""
-    wanted = {word.casefold() for word in watched}
-    hits = [word.score for word in words if word.text.casefold() in wanted]
-    return float(sum(hits)) if hits else float("nan")

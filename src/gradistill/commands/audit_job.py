@@ -34,12 +34,11 @@ from gradistill.commands.export_cost import audit_costs
 from gradistill.commands.identity import data_files, model_identity, recipes_of
 from gradistill.commands.row_sample import drawn_rows
 from gradistill.commands.run_record import described, versions
-from gradistill.commands.token_examination import NOT_DEFINED, TokenExamination
+from gradistill.commands.token_examination import TokenExamination
 from gradistill.data import DataChoice, Splits, align_labels, read_splits
 from gradistill.data.checked_rows import CARRIED, Marks
 from gradistill.data.label_matching import Outputs
 from gradistill.data.overlap import overlap_line
-from gradistill.data.tasks import Task
 from gradistill.errors import RecipeError
 from gradistill.io import checksum_of
 
@@ -96,7 +95,7 @@ class AuditJob:
         warnings = [
             *(["the audited rows are those of the training split"] if choice.split == "train" else []),
             *models.warnings(),
-            *_left_out(splits.task, choice),
+            *examination.warnings(),
             *(models.without_cascade() if choice.cascade else ()),
             *(f"{name}: {part}" for name, part in texts.items() if part.truncated or part.windowed),
             *([IN_WINDOWS] if long else ()),
@@ -185,15 +184,6 @@ def _splits(data: DataChoice, choice: AuditChoice, models: AuditModels) -> Split
         )
     rows = {name: drawn_rows(rows, choice.max_rows, choice.seed) for name, rows in splits.rows.items()}
     return replace(splits, rows=rows)
-
-
-def _left_out(task: Task, choice: AuditChoice) -> list[str]:
-    """What an audit of several labels a row, or of words, does not measure, in a sentence."""
-    if task.token_labels:
-        return [NOT_DEFINED, *(["costs of token classifiers are not measured"] if choice.costs else ())]
-    if not task.multi_label or not choice.response_rows:
-        return []
-    return ["flips are not measured where a row may have several labels"]
 
 
 def _described(model: AuditModel) -> dict[str, Any]:

@@ -98,6 +98,10 @@ def transfer_rows_of(
 ) -> TransferRows:
     """Changed copies of rows, with near words of the model that is ``read`` with its tokenizer; bars show progress."""
     near = {} if read is None else near_words(*read, replaceable_words(rows, task))
+    if read is not None and not near:
+        logger.warning(
+            "no word is replaced: the teacher's tokenizer has none of the data's words as one token"
+        )
     with progress_bars() as progress:
         bar = progress.add_task("changed copies", total=len(rows))
 

@@ -20,6 +20,7 @@ from gradistill.auditing.per_example import Columns, Reference, StudentColumns, 
 from gradistill.auditing.perturbations import PERTURBATIONS, perturbed
 from gradistill.auditing.predictor import OnProgress, Predictor
 from gradistill.auditing.summary import Audited, Changed
+from gradistill.auditing.watched_words import unseen_words
 from gradistill.auditing.word_examiner import Flip, TextRows, WordExaminer
 from gradistill.auditing.word_maps import row_texts
 from gradistill.commands.audit_choice import AuditChoice
@@ -60,12 +61,11 @@ class AuditRows:
         def some(count: int) -> Dataset:
             return drawn_rows(rows, count, choice.seed)
 
-        changed = {
-            p.name: perturbed(few, splits.task.text_columns, p, choice.seed)
-            for p in PERTURBATIONS if len(few := some(choice.perturbed_rows))
-        }  # fmt: skip
+        few = some(choice.perturbed_rows)
+        changed = {p.name: perturbed(few, splits.task.text_columns, p, choice.seed) for p in PERTURBATIONS}
         return cls(
-            splits.rows, rows, some(choice.faithfulness_rows), changed, some(choice.floor_rows),
+            splits.rows, rows, some(choice.faithfulness_rows),
+            {name: own for name, own in changed.items() if len(own)}, some(choice.floor_rows),
             some(choice.response_rows), some(choice.shapley_rows), some(choice.expected_gradients_rows),
             word_pool(row_texts(some(POOL_ROWS), splits.task)),
         )  # fmt: skip
@@ -110,6 +110,18 @@ class Examination:
                     of_one.check(encoded.dataset, tokenizer, owner=owner)
                 cut = encoded.cut if self.windows is None else encoded.cut.in_windows
                 found[name] = found.get(name, Cut(self.max_length)) + cut
+        return found
+
+    def warnings(self) -> list[str]:
+        """What is asked for and shows nothing on these rows, in sentences."""
+        choice, found = self.choice, []
+        if self.task.multi_label and choice.response_rows:
+            found.append("flips are not measured where a row may have several labels")
+        still = [p.name for p in PERTURBATIONS if p.name not in self.rows.perturbed]
+        if still and choice.perturbed_rows:
+            found.append(f"perturbations that change no row are left out: {', '.join(still)}")
+        if unseen := unseen_words(row_texts(self.rows.rows, self.task), choice.watched):
+            found.append(f"no audited text has these watched words: {', '.join(unseen)}")
         return found
 
     @property

@@ -48,6 +48,10 @@ class TokenExamination:
     choice: AuditChoice
     seconds: dict[str, float] = field(default_factory=dict)
 
+    def warnings(self) -> list[str]:
+        """What is not measured of words, in sentences."""
+        return [NOT_DEFINED, *(["costs of token classifiers are not measured"] if self.choice.costs else ())]
+
     def check(self) -> dict[str, Cut]:
         """How many texts of each split are cut. Raises RecipeError for parts that are not defined, and ModelError for
         rows that a model cannot read."""

@@ -48,34 +48,45 @@ def word_pool(rows: Iterable[Texts]) -> list[str]:
     return [word for row in rows for word in words_of(row)]
 
 
+def token_word_ranges(
+    texts: Texts, offsets: Sequence[tuple[int, int]], segments: Sequence[int | None]
+) -> Int[np.ndarray, "token 2"]:
+    """The numbers of the first and the last word that each token touches; −1 twice for special tokens and white space.
+
+    ``offsets`` are start and end of each token in the text of its segment. A token holds several words where it has
+    several characters of a script without spaces.
+
+    Example: ``token_word_ranges(("电影 ok",), [(0, 2), (3, 5)], [0, 0])`` gives ``[[0, 1], [2, 2]]``
+    """
+    places = np.array(offsets, dtype=np.int64).reshape(-1, 2)
+    owners = np.array([-1 if segment is None else segment for segment in segments])
+    ranges = np.full(places.shape, -1, dtype=np.int64)
+    words = 0
+    for segment, text in enumerate(texts):
+        starts, ends = np.array(word_spans(text), dtype=np.int64).reshape(-1, 2).T
+        own = np.flatnonzero((owners == segment) & (places[:, 0] < places[:, 1]))
+        first = np.searchsorted(ends, places[own, 0], side="right")
+        last = np.searchsorted(starts, places[own, 1], side="left") - 1
+        touching = first <= last
+        ranges[own[touching]] = words + np.stack([first, last], axis=1)[touching]
+        words += len(starts)
+    return ranges
+
+
 def token_words(
     texts: Texts, offsets: Sequence[tuple[int, int]], segments: Sequence[int | None]
 ) -> Int[np.ndarray, " token"]:
-    """The number of each token's word; −1 for special tokens and for tokens of white space.
-
-    ``offsets`` are start and end of each token in the text of its segment. A token that spans several words counts
-    to the first that it touches.
-    """
-    spans = [word_spans(text) for text in texts]
-    first = np.cumsum([0, *map(len, spans)])
-    starts = [np.array([start for start, _ in of_text], dtype=np.int64) for of_text in spans]
-    ends = [np.array([end for _, end in of_text], dtype=np.int64) for of_text in spans]
-    words = np.full(len(offsets), -1, dtype=np.int64)
-    for token, ((start, end), segment) in enumerate(zip(offsets, segments, strict=True)):
-        if segment is None or start == end:
-            continue
-        word = int(np.searchsorted(ends[segment], start, side="right"))
-        if word < len(ends[segment]) and starts[segment][word] < end:
-            words[token] = first[segment] + word
-    return words
+    """The number of each token's word, the first that it touches; −1 for tokens of none."""
+    return token_word_ranges(texts, offsets, segments)[:, 0]
 
 
 def mask_tokens(
-    token_ids: Int[np.ndarray, " token"], words: Int[np.ndarray, " token"], kept: Kept, mask_token_id: int
+    token_ids: Int[np.ndarray, " token"], ranges: Int[np.ndarray, "token 2"], kept: Kept, mask_token_id: int
 ) -> Int[np.ndarray, "copy token"]:
-    """Token ids of every copy: all tokens of a word that does not stay are the mask token."""
-    gone = (words >= 0) & ~kept[:, np.maximum(words, 0)] if kept.shape[1] else np.zeros((len(kept), 1), bool)
-    return np.where(gone, mask_token_id, token_ids)
+    """Token ids of every copy: the mask token for all that touch a word that does not stay (``token_word_ranges``)."""
+    gone = np.pad(np.cumsum(~kept, axis=1), ((0, 0), (1, 0)))
+    touched = gone[:, ranges[:, 1] + 1] > gone[:, np.maximum(ranges[:, 0], 0)]
+    return np.where(touched, mask_token_id, token_ids)
 
 
 def _would_join(before: str, after: str) -> bool:

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from gradistill.data.changed_copies import Copy
 from gradistill.data.collator import Collator
-from gradistill.data.raw_words import Texts, mask_tokens, token_words
+from gradistill.data.raw_words import Texts, mask_tokens, token_word_ranges
 from gradistill.data.tokenization import tokenized
 from gradistill.errors import GradistillError
 
@@ -62,17 +62,17 @@ def encoded_copies(
     encoded = tokenized(tokenizer, columns, max_length, offsets=masked)
     names = [name for name in encoded if name not in ("offset_mapping", "special_tokens_mask")]
     blank = Collator(tokenizer).mask_token_id
-    words: dict[int, np.ndarray] = {}
+    ranges: dict[int, np.ndarray] = {}
     found: list[Mapping[str, Any]] = []
     for copy in copies:
         place = texts[copy.texts]
         row = {name: encoded[name][place] for name in names}
         if copy.kept is not None:
-            if place not in words:
-                words[place] = token_words(
+            if place not in ranges:
+                ranges[place] = token_word_ranges(
                     copy.texts, encoded["offset_mapping"][place], encoded.sequence_ids(place)
                 )
-            ids = mask_tokens(np.asarray(row["input_ids"]), words[place], copy.kept[None], blank)
+            ids = mask_tokens(np.asarray(row["input_ids"]), ranges[place], copy.kept[None], blank)
             row["input_ids"] = ids[0].tolist()
         found.append(row)
     return found

@@ -108,11 +108,14 @@ def _whole_words(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
 
 
 def _after_space(tokenizer: PreTrainedTokenizerBase, words: Sequence[str]) -> list[list[int]]:
-    """The tokens of each word as it stands within a text."""
+    """The tokens of each word as it stands within a text; without that of the space, where it is one of its own."""
     if not words:
         return []
     encoded: Any = tokenizer([f" {word}" for word in words], add_special_tokens=False, verbose=False)
-    return encoded["input_ids"]
+    found: list[list[int]] = encoded["input_ids"]
+    firsts = {ids[0] for ids in found if len(ids) > 1}
+    blank = {token for token in firsts if not str(tokenizer.decode([token])).strip()}
+    return [ids[1:] if len(ids) > 1 and ids[0] in blank else ids for ids in found]
 
 
 def _bare(word: str) -> str:

@@ -1,0 +1,54 @@
+"""Words that a user watches, such as those of a known shortcut: where they stand, and what falls on them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from gradistill.auditing.word_maps import TokenizedText
+from gradistill.data.raw_words import Texts
+from gradistill.data.unspaced_scripts import CHARACTER, CHARACTERS
+
+_LETTER = rf"[^\W{CHARACTERS}]"
+_BEFORE, _AFTER = rf"(?<!{_LETTER})(?<!{_LETTER}['’])", rf"(?!['’]?{_LETTER})"
+"""No part of a longer word on that side: "isn" is no word of "isn't"."""
+
+
+def watched_spans(texts: Texts, watched: Sequence[str]) -> list[list[tuple[int, int]]]:
+    """Where watched words stand in each text, as start and end, letter case aside.
+
+    Each may be several words. In a script without spaces it stands anywhere.
+
+    Example: ``watched_spans(("A New  York day",), ["new york"])`` gives ``[[(2, 11)]]``
+    """
+    if not watched:
+        return [[] for _ in texts]
+    pattern = re.compile("|".join(map(_pattern, sorted(watched, key=len, reverse=True))), re.IGNORECASE)
+    return [[match.span() for match in pattern.finditer(text)] for text in texts]
+
+
+def watched_share(read: TokenizedText, scores: Float[np.ndarray, " token"], watched: Sequence[str]) -> float:
+    """The share of the scores of a text's own tokens that falls on watched words; NaN for a text without any."""
+    spans = watched_spans(read.texts, watched)
+    hits = [
+        segment is not None and any(start < to and begin < end for begin, to in spans[segment])
+        for (start, end), segment in zip(read.places.offsets, read.places.segments, strict=True)
+    ]
+    on_them = np.array(hits, dtype=bool)[read.own]
+    return float(scores[on_them].sum() / (scores.sum() or 1.0)) if on_them.any() else float("nan")
+
+
+def unseen_words(texts: Sequence[Texts], watched: Sequence[str]) -> list[str]:
+    """Those that occur in none of the texts."""
+    return [word for word in watched if not any(any(watched_spans(row, [word])) for row in texts)]
+
+
+def _pattern(word: str) -> str:
+    parts = r"\s+".join(map(re.escape, word.split()))
+    before, after = (
+        "" if CHARACTER.match(edge) else side for edge, side in ((word[0], _BEFORE), (word[-1], _AFTER))
+    )
+    return before + parts + after
