@@ -12,10 +12,10 @@ from time import perf_counter
 from gradistill.auditing.shown_examples import chosen_examples
 from gradistill.commands.audit_choice import AuditChoice
 from gradistill.commands.audit_job import AuditJob
-from gradistill.commands.audit_model import AnyModel
 from gradistill.commands.audit_models import AuditModels, check_students
 from gradistill.commands.examination import EXAMPLES
 from gradistill.commands.figure_limits import figure_of
+from gradistill.commands.given_models import AnyModel
 from gradistill.commands.output_folder import FolderKind, check_output, draft_folder, held, put_in_place
 from gradistill.commands.run_result import AuditResult
 from gradistill.commands.teacher_prompt import refuse_other_columns

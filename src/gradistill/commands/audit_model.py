@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from gradistill.auditing.function_predictor import PREFIX, FunctionPredictor, PredictFunction
+from gradistill.auditing.function_predictor import FunctionPredictor
 from gradistill.auditing.label_predictor import LabelPredictor, no_and_yes
 from gradistill.auditing.mean_predictor import MeanPredictor
 from gradistill.auditing.onnx_predictor import OnnxPredictor, model_folder_of, onnx_file
 from gradistill.auditing.predictor import ClassifierPredictor, OnProgress, Predictor
 from gradistill.auditing.several_predictors import SeveralPredictors
 from gradistill.auditing.windowed_predictor import WindowedPredictor
+from gradistill.commands.given_models import (
+    AnyModel,
+    OneModel,
+    is_function,
+    is_several,
+    refuse_other_lists,
+    refuse_prompt_of,
+    source_name,
+)
 from gradistill.commands.text_lengths import (
     USUAL,
     LoadedModel,
@@ -47,17 +53,10 @@ from gradistill.models.loading import (
     refuse_other_tasks,
     set_padding,
 )
-from gradistill.models.model_source import ModelSource, model_folder, model_name
+from gradistill.models.model_source import model_folder
 from gradistill.models.teacher_loading import AS_IT_IS, TeacherLoading, is_narrow
 
 logger = logging.getLogger(__name__)
-
-OneModel = ModelSource | PredictFunction | PromptedTeacher
-"""A PyTorch classifier, an ONNX model (its folder or file), a function from texts to probabilities, or a model in a
-prompt."""
-
-AnyModel = OneModel | list[OneModel] | dict[str, OneModel]
-"""One model; several, the mean of their probabilities; or by label one that predicts whether a row has it."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ class AuditModel:
         Raises ModelError for what cannot be loaded.
         """
         given: Any = source
-        if isinstance(given, list | dict):
+        if is_several(given):
             loading.refuse("a set of several models")
             if isinstance(given, dict):
                 return cls._by_label(given, owner, name)
@@ -333,62 +332,6 @@ def other_kind(model: AuditModel, teacher: AuditModel) -> ModelError:
         expected=f"models of one kind: with the problem_type {MULTI_LABEL} in config.json, or without it",
         remedy="take models of the same task",
     )
-
-
-def is_function(source: Any) -> bool:
-    """Whether a model is given as a function from texts to probabilities.
-
-    A network or a tokenizer alone is none, though both can be called.
-    """
-    return callable(source) and not isinstance(source, nn.Module | PreTrainedTokenizerBase | os.PathLike)
-
-
-def source_name(source: AnyModel) -> str:
-    """What messages and reports call a model. Raises RecipeError for the name of a function, which only the command
-    line may bring."""
-    given: Any = source
-    if isinstance(given, list | dict):
-        every = given.values() if isinstance(given, dict) else given
-        start = "one a label: " if isinstance(given, dict) else "mean of "
-        return start + ", ".join(Path(source_name(each)).name for each in every)
-    if isinstance(given, PromptedTeacher):
-        given = given.model
-    if is_function(given):
-        return FunctionPredictor(given).name
-    if isinstance(given, str) and given.startswith(PREFIX):
-        raise RecipeError(
-            f"{given} names a function, whose module would be run",
-            expected="such a name on the command line only",
-            remedy="pass the function itself",
-        )
-    return model_name(given)
-
-
-def refuse_prompt_of(given: Any) -> None:
-    """Raise RecipeError for what reads texts in no prompt: a function, or what has one already."""
-    if isinstance(given, list | dict | PromptedTeacher) or is_function(given):
-        kind = "several models" if isinstance(given, list | dict) else "a model in a prompt"
-        raise RecipeError(
-            f"a prompt was given around the texts of {source_name(given) if is_function(given) else kind}",
-            expected="a folder, a hub id, or a pair (model, tokenizer) in each prompt",
-            remedy="leave the prompt out: a function can make its own",
-        )
-
-
-def refuse_other_lists(given: Sequence[Any]) -> None:
-    """Raise RecipeError for fewer than two models, or the same twice (in the same prompt)."""
-    if len(given) < 2:
-        raise RecipeError(
-            f"the list of teachers holds {len(given) or 'none'}",
-            expected="two teachers or more",
-            remedy="name one teacher without a list, or several",
-        )
-    parts = [(e.model, e.template) if isinstance(e, PromptedTeacher) else (e, None) for e in given]
-    paths = [(os.path.realpath(model), t) for model, t in parts if isinstance(model, str | os.PathLike)]
-    if twice := [path for k, (path, template) in enumerate(paths) if (path, template) in paths[:k]]:
-        raise RecipeError(
-            f"the teacher {twice[0]} is named twice", expected="each teacher once", remedy="leave one out"
-        )
 
 
 def _reorder(model: PreTrainedModel, order: Sequence[int]) -> None:

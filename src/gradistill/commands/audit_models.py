@@ -15,7 +15,8 @@ from transformers import PreTrainedTokenizerBase
 
 from gradistill.auditing.onnx_predictor import OnnxPredictor
 from gradistill.auditing.predictor import ClassifierPredictor
-from gradistill.commands.audit_model import AnyModel, AuditModel, other_kind, source_name, text_length
+from gradistill.commands.audit_model import AuditModel, other_kind, text_length
+from gradistill.commands.given_models import AnyModel, source_name
 from gradistill.commands.run_folder import record_of
 from gradistill.commands.text_lengths import (
     recorded_texts,

@@ -8,7 +8,7 @@ from os import PathLike
 from typing import Any
 
 from gradistill.commands.defaults import DEFAULT_METHOD, OUTPUTS_METHOD, TOKEN_METHOD, tags_words
-from gradistill.commands.prepared_words_run import teacher_paths
+from gradistill.commands.given_models import source_paths
 from gradistill.commands.text_lengths import trained_length
 from gradistill.errors import GradistillError
 from gradistill.models.attention import has_comparable_attention
@@ -33,7 +33,7 @@ def default_recipe(teacher: Any, load: Callable[[str], Recipe], *, max_length: i
 
     Example: ``default_recipe("runs/teacher", load_recipe)``
     """
-    if any(map(tags_words, teacher_paths(teacher))):
+    if any(map(tags_words, source_paths(teacher))):
         return load(TOKEN_METHOD)
     recipe = load(DEFAULT_METHOD)
     prompted = recipe.teacher.template is not None

@@ -9,15 +9,9 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from gradistill.commands.given_models import AnyTeacher, source_paths
 from gradistill.commands.prepared_run import TEST, prepared_run
-from gradistill.commands.prepared_words_run import (
-    AnyTeacher,
-    is_apart,
-    prepared_words_run,
-    refuse_store,
-    teacher_paths,
-    with_student,
-)
+from gradistill.commands.prepared_words_run import is_apart, prepared_words_run, refuse_store, with_student
 from gradistill.commands.run_folder import check_run
 from gradistill.commands.run_result import RunResult
 from gradistill.commands.signal_stores import (
@@ -69,7 +63,7 @@ def distill(  # noqa: PLR0913 (public; callbacks are the Trainer's own keyword)
     given, recipe = settled_prompt(teacher, recipe)
     refuse_other_columns(given, choice)
     recipe = with_student(given, recipe)
-    reads = (*teacher_paths(teacher), *model_paths(recipe.student.checkpoint), *choice.paths)
+    reads = (*source_paths(teacher), *model_paths(recipe.student.checkpoint), *choice.paths)
     check_run(folder, recipe, overwrite=overwrite, reads=reads)
     check_training(recipe)
     if is_apart(given, recipe.student):

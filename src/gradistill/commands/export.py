@@ -15,12 +15,13 @@ import numpy as np
 from gradistill.auditing.onnx_predictor import GRAPHS, MODEL, QUANTIZED, OnnxPredictor, onnx_session
 from gradistill.auditing.predictor import ClassifierPredictor
 from gradistill.auditing.trained_figures import marked, trained_by_record
-from gradistill.commands.audit_model import AnyModel, AuditModel, other_kind, source_name, text_length
+from gradistill.commands.audit_model import AuditModel, other_kind, text_length
 from gradistill.commands.export_choice import TO_TEACHER, ExportChoice
 from gradistill.commands.export_cost import CostedModel, measured_costs
 from gradistill.commands.export_figures import ExportRows, ModelFigures, row_logits
 from gradistill.commands.export_quantization import counted_texts, quantized_export
 from gradistill.commands.figure_limits import figure_of
+from gradistill.commands.given_models import AnyModel, source_name
 from gradistill.commands.identity import recipes_of
 from gradistill.commands.output_folder import FolderKind, check_output, draft_folder, held, put_in_place
 from gradistill.commands.run_record import described, versions

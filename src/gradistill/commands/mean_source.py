@@ -20,9 +20,10 @@ from gradistill.commands.answer_sources import (
     predicted_values,
     predictions_of,
 )
-from gradistill.commands.audit_model import AuditModel, OneModel, source_name
+from gradistill.commands.audit_model import AuditModel
 from gradistill.commands.data_warnings import refuse_other_kind_of_model, with_positive
 from gradistill.commands.function_source import Remembering, function_identity, function_name
+from gradistill.commands.given_models import OneModel, source_name
 from gradistill.commands.identity import of_onnx
 from gradistill.data import DataChoice, Splits, Task
 from gradistill.io import digest

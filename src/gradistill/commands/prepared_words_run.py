@@ -11,7 +11,6 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase, set_seed
 
 from gradistill.commands.answer_sources import AnswerSource
-from gradistill.commands.audit_model import OneModel, is_function
 from gradistill.commands.data_warnings import (
     log_splits,
     refuse_other_kind_of_model,
@@ -22,6 +21,7 @@ from gradistill.commands.data_warnings import (
 )
 from gradistill.commands.file_source import FileSource
 from gradistill.commands.function_source import FunctionSource, function_name
+from gradistill.commands.given_models import AnyTeacher, is_function, is_several
 from gradistill.commands.live_source import LiveSource
 from gradistill.commands.mean_source import MEAN, ONE_A_LABEL, mean_source
 from gradistill.commands.model_pair import ModelPair
@@ -53,7 +53,7 @@ from gradistill.models.loading import (
     load_tokenizer,
     set_padding,
 )
-from gradistill.models.model_source import model_folder, model_paths
+from gradistill.models.model_source import model_folder
 from gradistill.models.student import silence_embedding_dropout, student_for_labels
 from gradistill.models.teacher_loading import AS_IT_IS, TeacherLoading
 from gradistill.models.tokenizers import check_same_tokens
@@ -63,14 +63,11 @@ from gradistill.recipe import Recipe, StudentSettings
 
 logger = logging.getLogger(__name__)
 
-AnyTeacher = OneModel | TeacherAnswers | list[OneModel] | dict[str, OneModel]
-"""A classifier, files of answers, a function from texts to probabilities, or several classifiers and functions."""
-
 
 def is_apart(teacher: AnyTeacher, settings: StudentSettings) -> bool:
     """Whether a teacher reads the texts by itself: it is no model, or the student's checkpoint reads other tokens."""
     given: Any = teacher
-    if isinstance(given, TeacherAnswers | PromptedTeacher | list | dict) or is_function(given):
+    if isinstance(given, PromptedTeacher) or _kind_of_outputs(given) is not None:
         return True
     if settings.checkpoint is None:
         return False
@@ -95,19 +92,6 @@ def refuse_store(signals: StoreChoice) -> None:
             expected="--signals auto",
             remedy="leave --signals out",
         )
-
-
-def teacher_paths(teacher: AnyTeacher) -> tuple[str, ...]:
-    """The paths, or ids, that a teacher is read from."""
-    given: Any = teacher
-    if isinstance(given, TeacherAnswers):
-        return tuple(str(file) for file in (given.file, given.validation) if file is not None)
-    if isinstance(given, PromptedTeacher):
-        return model_paths(given.model)
-    if isinstance(given, list | dict):
-        every = given.values() if isinstance(given, dict) else given
-        return tuple(path for each in every for path in teacher_paths(each))
-    return () if is_function(given) else model_paths(given)
 
 
 def with_student(teacher: AnyTeacher, recipe: Recipe) -> Recipe:
@@ -196,7 +180,7 @@ def _kind_of_outputs(teacher: Any) -> str | None:
     """What a teacher is of which outputs alone are known; None for a model."""
     if isinstance(teacher, TeacherAnswers):
         return FileSource.kind
-    if isinstance(teacher, list | dict):
+    if is_several(teacher):
         return ONE_A_LABEL if isinstance(teacher, dict) else MEAN
     return FunctionSource.kind if is_function(teacher) else None
 
@@ -205,7 +189,7 @@ def _source(teacher: AnyTeacher, rows: TeacherRows, loading: TeacherLoading) -> 
     """The teacher, and the rows with their labels in its order."""
     given: Any = teacher
     data = rows.data
-    if isinstance(given, TeacherAnswers | list | dict) or is_function(given):
+    if _kind_of_outputs(given) is not None:
         loading.refuse("a teacher that is no model, or is several")
     if isinstance(given, TeacherAnswers):
         files = [AnswerFile.read(file) for file in (given.file, given.validation) if file is not None]
@@ -214,7 +198,7 @@ def _source(teacher: AnyTeacher, rows: TeacherRows, loading: TeacherLoading) -> 
         splits = rows.read(files[0].labels, "file of answers")
         splits = with_positive(splits, data.positive)
         return FileSource.of(given, files, splits), splits
-    if isinstance(given, list | dict):
+    if is_several(given):
         return mean_source(given, data, rows.of_several)
     if is_function(given):
         own = getattr(given, "labels", None)

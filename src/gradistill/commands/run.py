@@ -22,8 +22,8 @@ from gradistill.commands.export import DEFAULT_CHOICE as DEFAULT_EXPORT
 from gradistill.commands.export import FIGURES as EXPORT_FIGURES
 from gradistill.commands.export import export_model
 from gradistill.commands.finetune import finetune
+from gradistill.commands.given_models import AnyTeacher, is_several
 from gradistill.commands.output_folder import FolderKind, held
-from gradistill.commands.prepared_words_run import AnyTeacher
 from gradistill.commands.project_file import Project, read_project
 from gradistill.commands.run_folder import CARD, METRICS, record_of
 from gradistill.commands.teacher_prompt import prompted
@@ -153,7 +153,7 @@ def _carried_through(plan: Project) -> dict[str, Any]:
 
     found = {
         "stages": stages,
-        TEACHER: None if isinstance(teacher, list) else record_of(teacher) or None,
+        TEACHER: None if is_several(teacher) else record_of(teacher) or None,
         STUDENT: record_of(student),
         AUDIT: read_object(plan.output / AUDIT / AUDIT_FIGURES) if AUDIT in stages else None,
         EXPORT: _export_figures(plan, stages),

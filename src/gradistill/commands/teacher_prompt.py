@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gradistill.commands.audit_model import refuse_prompt_of
+from gradistill.commands.given_models import each_changed, is_several, members, refuse_prompt_of
 from gradistill.data import TASKS, DataChoice
 from gradistill.data.prompt_template import PromptedTeacher, PromptTemplate
 from gradistill.data.teacher_answers import TeacherAnswers
@@ -21,10 +21,8 @@ def prompted(teacher: Any, template: str | None) -> Any:
     """
     if template is None:
         return teacher
-    if isinstance(teacher, list):
-        return [prompted(each, template) for each in teacher]
-    if isinstance(teacher, dict):
-        return {label: prompted(each, template) for label, each in teacher.items()}
+    if is_several(teacher):
+        return each_changed(teacher, lambda each: prompted(each, template))
     if isinstance(teacher, TeacherAnswers):
         raise RecipeError(
             "a prompt was given around the texts of a file of answers, which were answered already",
@@ -57,8 +55,7 @@ def refuse_other_columns(teacher: Any, data: DataChoice) -> None:
     """Raise RecipeError for a prompt without the text columns, where options name them or the task does."""
     task = TASKS.get(data.task) if isinstance(data.task, str) else data.task
     columns = data.columns or (task.text_columns if task is not None else None)
-    every = list(teacher.values()) if isinstance(teacher, dict) else teacher
-    for each in every if isinstance(every, list) else [every]:
+    for each in members(teacher):
         if columns is not None and isinstance(each, PromptedTeacher):
             PromptTemplate.of(each.template, columns)
 

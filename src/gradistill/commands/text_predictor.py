@@ -12,7 +12,8 @@ from jaxtyping import Bool, Float
 from scipy.special import expit, softmax
 
 from gradistill.auditing.predictor import OnProgress, label_thresholds
-from gradistill.commands.audit_model import AuditModel, source_name, text_length
+from gradistill.commands.audit_model import AuditModel, text_length
+from gradistill.commands.given_models import source_name
 from gradistill.commands.run_folder import record_of
 from gradistill.commands.text_lengths import trained_windows
 from gradistill.commands.token_predictor import TokenPredictor
