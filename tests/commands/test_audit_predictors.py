@@ -26,12 +26,14 @@ from gradistill.auditing.predictions import predict_rows
 from gradistill.auditing.predictor import ClassifierPredictor
 from gradistill.cli.app import app
 from gradistill.commands.audit import AuditChoice, audit
+from gradistill.commands.audit_model import AuditModel
 from gradistill.commands.text_predictor import load_predictor
 from gradistill.data import Collator, DataChoice, encode, load_splits
 from gradistill.data.changed_copies import Copy
 from gradistill.data.prompt_template import PromptedTeacher
 from gradistill.errors import DataError, ModelError, RecipeError
 from gradistill.models.loading import load_classifier, load_tokenizer
+from gradistill.models.teacher_loading import TeacherLoading
 from onnx_models import exported
 from small import SPECIAL, WORDS, audit_parts, logged, write_table
 from wordpiece import tokenizer
@@ -197,6 +199,19 @@ def test_a_function_of_other_labels_is_refused(small: Any, tmp_path: Path) -> No
     with pytest.raises(DataError, match=r"(?s)labels of the teacher and of predict differ.*yes, no"):
         audit(str(source), [predict], small.choice("two"), tmp_path / "a", CHOICE)
     assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_outputs_are_put_in_order_once(dtype: Any, small: Any) -> None:
+    """Asked for twice they were turned round twice, and those of a model in bfloat16 never."""
+    model = AuditModel.load(str(small.teachers["three"]), "teacher", "t", loading=TeacherLoading(dtype))
+    assert model.labels is not None
+    copies = [Copy(("the film was fine .",))]
+    before = model.predictor.logits(copies)[0]
+    turned = model.ordered(model.labels[::-1])
+    again = turned.ordered(model.labels[::-1])
+    np.testing.assert_array_equal(again.predictor.logits(copies)[0], before[:, ::-1])
+    assert again.labels == turned.labels == model.labels[::-1]
 
 
 def other_tokens(source: Path, folder: Path) -> Path:

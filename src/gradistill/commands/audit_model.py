@@ -122,12 +122,10 @@ class AuditModel:
         names = tuple(label_names(model).values())
         known = names if len(names) > 1 else None
         predictor = ClassifierPredictor(model, tokenizer)
-        blind = is_narrow(model) and not is_token_classifier(
-            model
-        )  # no figure on tokens' labels needs gradients
-        return cls(
-            owner, name, folder, known, predictor, None if blind else LoadedModel(owner, folder, model)
-        )
+        # In bfloat16 it has no gradients, which no figure on tokens' labels needs.
+        blind = is_narrow(model) and not is_token_classifier(model)
+        reader = None if blind else LoadedModel(owner, folder, model)
+        return cls(owner, name, folder, known, predictor, reader)
 
     @classmethod
     def _mean(cls, given: Sequence[OneModel], owner: str, name: str) -> AuditModel:
@@ -287,7 +285,8 @@ class AuditModel:
         return match
 
     def ordered(self, labels: tuple[str, ...] | None) -> AuditModel:
-        """The model with its outputs in the order of ``labels``. Raises DataError for other labels."""
+        """The model with its outputs in the order of ``labels``; a PyTorch model, which was loaded for this object
+        alone, returns them so from now on. Raises DataError for other labels."""
         match = self.refuse_other_labels(labels, "teacher")
         if isinstance(self.predictor, LabelPredictor):
             return replace(self, labels=labels, members=tuple(self.members[k] for k in match.positions))
@@ -301,9 +300,10 @@ class AuditModel:
             return replace(self, labels=labels, predictor=replace(self.predictor, labels=own, order=order))
         if isinstance(self.predictor, OnnxPredictor):
             return replace(self, predictor=replace(self.predictor, order=order))
-        if order is not None and self.model is not None:
-            _reorder(self.model, order)
-        return self
+        if order is None or not isinstance(self.predictor, ClassifierPredictor):
+            return self
+        _reorder(cast(Any, self.predictor.model), order)
+        return replace(self, labels=labels)
 
     def _match(self, labels: tuple[str, ...] | None) -> Match | None:
         if labels is None or not self.labels:
