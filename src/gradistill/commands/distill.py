@@ -11,7 +11,12 @@ from transformers import TrainerCallback
 
 from gradistill.commands.given_models import AnyTeacher, source_paths
 from gradistill.commands.prepared_run import TEST, prepared_run
-from gradistill.commands.prepared_words_run import is_apart, prepared_words_run, refuse_store, with_student
+from gradistill.commands.prepared_words_run import (
+    has_own_tokenizer,
+    prepared_words_run,
+    refuse_store,
+    with_student,
+)
 from gradistill.commands.run_folder import check_run
 from gradistill.commands.run_result import RunResult
 from gradistill.commands.signal_stores import (
@@ -66,7 +71,7 @@ def distill(  # noqa: PLR0913 (public; callbacks are the Trainer's own keyword)
     reads = (*source_paths(teacher), *model_paths(recipe.student.checkpoint), *choice.paths)
     check_run(folder, recipe, overwrite=overwrite, reads=reads)
     check_training(recipe)
-    if is_apart(given, recipe.student):
+    if has_own_tokenizer(given, recipe.student):
         refuse_store(signals)
         run = prepared_words_run(given, choice, recipe, optional=TEST, loading=signals.loading)
     else:

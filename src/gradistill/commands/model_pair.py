@@ -21,7 +21,7 @@ from gradistill.training.trainer import online_teacher
 class ModelPair:
     """A student and its teacher, if there is one, for a recipe.
 
-    ``shared_embeddings``: whether the student's embedding layer is a copy of the teacher's. ``apart`` holds the facts
+    ``shared_embeddings``: whether the student's embedding layer is a copy of the teacher's. ``teacher_facts`` are those
     of a teacher that reads the texts by itself (``answer_sources``); ``teacher`` is None then.
     """
 
@@ -29,7 +29,7 @@ class ModelPair:
     teacher: LoadedModel | None
     recipe: Recipe
     shared_embeddings: bool = True
-    apart: ModelFacts | None = None
+    teacher_facts: ModelFacts | None = None
 
     @classmethod
     def of(cls, student: LoadedModel, teacher: LoadedModel, recipe: Recipe) -> ModelPair:
@@ -47,8 +47,8 @@ class ModelPair:
     @property
     def facts(self) -> Pair | None:
         """What objectives know of the two models; None without a teacher."""
-        if self.apart is not None:
-            return Pair(self.student.probe, self.apart, shared_embeddings=False)
+        if self.teacher_facts is not None:
+            return Pair(self.student.probe, self.teacher_facts, shared_embeddings=False)
         if self.teacher is None:
             return None
         return Pair(self.student.probe, self.teacher.probe, self.shared_embeddings)

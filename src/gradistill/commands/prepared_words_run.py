@@ -35,8 +35,17 @@ from gradistill.commands.prepared_run import (
     view_warnings,
 )
 from gradistill.commands.signal_stores import StoreChoice
-from gradistill.commands.student_budget import on_budget_apart, refuse_budget_apart, refuse_more_layers
-from gradistill.commands.text_lengths import LoadedModel, apart_length, refuse_idle_overlap, task_length
+from gradistill.commands.student_budget import (
+    checkpoint_on_budget,
+    refuse_checkpoint_budget,
+    refuse_more_layers,
+)
+from gradistill.commands.text_lengths import (
+    LoadedModel,
+    own_tokenizer_length,
+    refuse_idle_overlap,
+    task_length,
+)
 from gradistill.commands.words_run import WordsRun, no_near_words
 from gradistill.data import DataChoice, Splits, align_labels, read_splits
 from gradistill.data.label_matching import Outputs
@@ -58,13 +67,13 @@ from gradistill.models.student import silence_embedding_dropout, student_for_lab
 from gradistill.models.teacher_loading import AS_IT_IS, TeacherLoading
 from gradistill.models.tokenizers import check_same_tokens
 from gradistill.objectives.base import ANY_PAIR, Pair
-from gradistill.objectives.crossing import refuse_what_cannot_cross
+from gradistill.objectives.cross_tokenizer import refuse_other_tokenizers
 from gradistill.recipe import Recipe, StudentSettings
 
 logger = logging.getLogger(__name__)
 
 
-def is_apart(teacher: AnyTeacher, settings: StudentSettings) -> bool:
+def has_own_tokenizer(teacher: AnyTeacher, settings: StudentSettings) -> bool:
     """Whether a teacher reads the texts by itself: it is no model, or the student's checkpoint reads other tokens."""
     given: Any = teacher
     if isinstance(given, PromptedTeacher) or _kind_of_outputs(given) is not None:
@@ -100,7 +109,7 @@ def with_student(teacher: AnyTeacher, recipe: Recipe) -> Recipe:
     if (
         settings.checkpoint is not None
         or isinstance(teacher, str | PathLike)
-        or not is_apart(teacher, settings)
+        or not has_own_tokenizer(teacher, settings)
     ):
         return recipe
     if settings.width is not None:
@@ -121,8 +130,8 @@ def prepared_words_run(
     optional: tuple[str, ...] = (),
     loading: TeacherLoading = AS_IT_IS,
 ) -> WordsRun:
-    """The run of a teacher for which ``is_apart`` holds, with a new student, and with those of the ``optional`` splits
-    that exist.
+    """The run of a teacher for which ``has_own_tokenizer`` holds, with a new student, and with those of the
+    ``optional`` splits that exist.
 
     The recipe names the student's checkpoint (``with_student``). What options and models decide is decided before the
     rows are read.
@@ -137,15 +146,17 @@ def prepared_words_run(
         if given:
             refuse_gold_scores(recipe, splits, rows)
     splits = warned(splits, view_warnings(recipe, len(splits.task.labels or ())))
-    recipe = on_budget_apart(recipe, Head(splits.task.labels, splits.task.multi_label))
+    recipe = checkpoint_on_budget(recipe, Head(splits.task.labels, splits.task.multi_label))
     set_seed(recipe.training.seed)
     student, tokenizer = _student(recipe.student, splits)
     splits = warned(splits, unknown_token_warnings(splits, tokenizer))
     usual = source.max_length if isinstance(source, LiveSource) else None
-    recipe = recipe.with_length(apart_length(recipe.training.max_length, student, usual))
+    recipe = recipe.with_length(own_tokenizer_length(recipe.training.max_length, student, usual))
     return WordsRun(
         recipe=recipe,
-        models=ModelPair(student, None, recipe, shared_embeddings=False, apart=source.facts(splits.task)),
+        models=ModelPair(
+            student, None, recipe, shared_embeddings=False, teacher_facts=source.facts(splits.task)
+        ),
         tokenizer=tokenizer,
         names={"teacher": source.name, "data": data.name},
         splits=splits,
@@ -170,8 +181,8 @@ def _refuse_options(teacher: AnyTeacher, data: DataChoice, recipe: Recipe) -> No
     refuse_idle_overlap(training, "")
     if training.augment and kind is not None:
         raise no_near_words(kind)
-    facts = replace(ANY_PAIR.teacher, own_texts=True, outputs_only=kind is not None)
-    refuse_what_cannot_cross(recipe.objectives.values(), Pair(ANY_PAIR.student, facts))
+    facts = replace(ANY_PAIR.teacher, own_tokenizer=True, outputs_only=kind is not None)
+    refuse_other_tokenizers(recipe.objectives.values(), Pair(ANY_PAIR.student, facts))
     _refuse_student(settings)
     refuse_more_layers(settings, load_config(settings.checkpoint))
 
@@ -240,7 +251,7 @@ class TeacherRows:
         """The rows, with their labels in the order of the teacher's ``names``, where it has some."""
         data, outputs = self.data, None
         if names is not None:
-            refuse_budget_apart(self.student, Head(tuple(names) if len(names) > 1 else None))
+            refuse_checkpoint_budget(self.student, Head(tuple(names) if len(names) > 1 else None))
             outputs = Outputs(tuple(names), data.label_map or {}, labelled=True)
         splits = read_splits(data, optional=self.optional, outputs=outputs)
         refuse_words(splits.task, "a teacher that reads the texts by itself")

@@ -35,19 +35,19 @@ def on_budget(recipe: Recipe, teacher: PreTrainedModel) -> Recipe:
     return _fitted(recipe, SizeSearch(model, _given(settings), source, ranks=own, widths=widths, usual=usual))
 
 
-def on_budget_apart(recipe: Recipe, head: Head) -> Recipe:
+def checkpoint_on_budget(recipe: Recipe, head: Head) -> Recipe:
     """``on_budget`` for a checkpoint that reads other tokens than its teacher: its depth alone is found."""
     settings = recipe.student
-    return recipe if settings.size is None else _fitted(recipe, _apart(settings, head))
+    return recipe if settings.size is None else _fitted(recipe, _checkpoint_search(settings, head))
 
 
-def refuse_budget_apart(settings: StudentSettings, head: Head) -> None:
+def refuse_checkpoint_budget(settings: StudentSettings, head: Head) -> None:
     """Raise RecipeError where no student of the checkpoint fits."""
     if settings.budget is not None:
-        _apart(settings, head).fitted(settings.budget)
+        _checkpoint_search(settings, head).fitted(settings.budget)
 
 
-def _apart(settings: StudentSettings, head: Head) -> SizeSearch:
+def _checkpoint_search(settings: StudentSettings, head: Head) -> SizeSearch:
     assert settings.checkpoint is not None
     model = empty_classifier(settings.checkpoint, head)
     return SizeSearch(model, _given(settings), settings.checkpoint, ranks=False, widths=False)

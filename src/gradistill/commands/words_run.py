@@ -33,7 +33,7 @@ from gradistill.data.raw_words import word_pool
 from gradistill.data.text_reader import CopyReader, ReadingCollator
 from gradistill.errors import RecipeError
 from gradistill.models.device_map import placed
-from gradistill.objectives.crossing import refuse_what_cannot_cross
+from gradistill.objectives.cross_tokenizer import refuse_other_tokenizers
 from gradistill.signals import Logits
 from gradistill.signals.answered import AnsweredTeacher
 from gradistill.signals.teacher import TeacherSignals
@@ -64,11 +64,12 @@ class WordsRun(TaskRun):
         )
 
     def check(self, encoded: EncodedRows) -> None:
-        """Raise an error, before any work, for objectives that cannot cross and rows that the student cannot read."""
+        """Raise an error, before any work, for objectives that need one tokenizer and rows that the student cannot
+        read."""
         Run.check(self, encoded)
         pair = self.models.facts
         assert pair is not None
-        refuse_what_cannot_cross(self.terms, pair)
+        refuse_other_tokenizers(self.terms, pair)
         self.required_signals()
         asks = isinstance(self.source, FunctionSource) or (
             isinstance(self.source, MeanSource) and self.source.calls_a_function

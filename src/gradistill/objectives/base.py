@@ -40,7 +40,7 @@ class Pair:
     @property
     def by_words(self) -> bool:
         """Whether the two read different tokens, so that they are compared by whole texts and their words."""
-        return self.teacher.own_texts
+        return self.teacher.own_tokenizer
 
     @property
     def regression(self) -> bool:
@@ -80,7 +80,7 @@ class Objective(ABC):
     source: ClassVar[str]
     answers: ClassVar[bool] = False
     """Whether it is about the student's answers to the texts, and so goes first (``training/answers_first.py``)."""
-    crosses_with: ClassVar[str] = ""
+    cross_tokenizer_setting: ClassVar[str] = ""
     """The setting with which it compares models that read different tokens, where its own default cannot."""
 
     @property

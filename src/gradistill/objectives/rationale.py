@@ -35,7 +35,7 @@ class Rationale(Objective):
     name: ClassVar[str] = "rationale"
     title: ClassVar[str] = "Rationale: attribution maps and gradient directions"
     source: ClassVar[str] = "gradistill (from Wu et al. 2023 and Wang, Li, Sun 2022)"
-    crosses_with: ClassVar[str] = "direction: 0"
+    cross_tokenizer_setting: ClassVar[str] = "direction: 0"
 
     target: TargetKind | Literal["auto"] = Field(
         default="auto",

@@ -40,7 +40,7 @@ class Signal(ABC):
     """A frozen dataclass: equal fields, equal signal. ``title`` is what people call it.
 
     ``replaces_words``: whether it is of texts with words replaced, for which a batch must know its words and what may
-    stand in for them. ``crosses``: whether it is of whole texts or their words, so that models with different
+    stand in for them. ``cross_tokenizer``: whether it is of whole texts or their words, so that models with different
     tokenizers and widths can be compared by it. ``of_tokens``: whether it has a meaning where each token has a label.
     ``trains_on``: what a student learns to share through this signal that figures of an audit rest on too, such as
     ``CHANGED_WORDS``; those figures favour it.
@@ -50,14 +50,14 @@ class Signal(ABC):
     title: ClassVar[str]
     replaces_words: ClassVar[bool] = False
     trains_on: ClassVar[str | None] = None
-    crosses: ClassVar[bool] = False
+    cross_tokenizer: ClassVar[bool] = False
     of_tokens: ClassVar[bool] = False
     tokens_first: ClassVar[bool] = False
 
     @property
     def of_outputs(self) -> bool:
         """Whether it can be had from a model that is only a function of whole texts."""
-        return self.crosses and self.needs() == Needs()
+        return self.cross_tokenizer and self.needs() == Needs()
 
     @abstractmethod
     def needs(self) -> Needs:

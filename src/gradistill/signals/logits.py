@@ -18,7 +18,7 @@ class Logits(Signal):
     """``(batch, label)`` in float32 or wider; of a token classifier ``(batch, token, label)``."""
 
     title: ClassVar[str] = "logits"
-    crosses: ClassVar[bool] = True
+    cross_tokenizer: ClassVar[bool] = True
     of_tokens: ClassVar[bool] = True
     tokens_first: ClassVar[bool] = True
 

@@ -29,7 +29,7 @@ class WordScores(TargetSignal):
     """
 
     title: ClassVar[str] = "attributions of words"
-    crosses: ClassVar[bool] = True
+    cross_tokenizer: ClassVar[bool] = True
 
     steps: int = 1
     rule: Rule = "right_riemann"
@@ -59,7 +59,7 @@ class WordsRead(Signal):
     """``(batch, word)``: 1 for each word of the raw text that the model reads whole, else 0."""
 
     title: ClassVar[str] = "words that are read"
-    crosses: ClassVar[bool] = True
+    cross_tokenizer: ClassVar[bool] = True
 
     def needs(self) -> Needs:
         return Needs()

@@ -29,7 +29,7 @@ class WordCopyLogits(CopyLogits):
     """
 
     replaces_words: ClassVar[bool] = False
-    crosses: ClassVar[bool] = True
+    cross_tokenizer: ClassVar[bool] = True
 
     def logits_of(self, forward: ForwardPass, sets: Sequence[int]) -> Float[Tensor, "batch copy label"]:
         reader, rows = _known_texts(forward.batch)

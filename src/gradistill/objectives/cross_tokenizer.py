@@ -12,11 +12,11 @@ from gradistill.objectives.term import Term
 from gradistill.signals import Signal
 
 
-def refuse_what_cannot_cross(terms: Iterable[Term], pair: Pair) -> None:
+def refuse_other_tokenizers(terms: Iterable[Term], pair: Pair) -> None:
     """Raise RecipeError for an objective on signals that such a teacher does not have, with those that can be used.
 
-    A pair that reads the same tokens passes. What an objective can do follows from its signals (``Signal.crosses``,
-    ``Signal.of_outputs``).
+    A pair that reads the same tokens passes. What an objective can do follows from its signals
+    (``Signal.cross_tokenizer``, ``Signal.of_outputs``).
     """
     if not pair.by_words:
         return
@@ -28,17 +28,17 @@ def refuse_what_cannot_cross(terms: Iterable[Term], pair: Pair) -> None:
                 if pair.teacher.outputs_only
                 else f"teacher and student read different tokens, between which {names} cannot be compared"
             )
-            hint = term.objective.crosses_with
+            hint = term.objective.cross_tokenizer_setting
             hint = f"; {term.name} with {hint}" if hint and not pair.teacher.outputs_only else ""
             raise RecipeError(
                 f"the objective {term.name}: {owner}",
-                expected=f"some of {', '.join(objectives_that_cross(pair))}{hint}",
+                expected=f"some of {', '.join(cross_tokenizer_objectives(pair))}{hint}",
                 remedy="choose a method of these (gradistill methods), drop the objective "
                 f"(--set objectives.{term.name}=null), or take a student with the tokens of a live teacher",
             )
 
 
-def objectives_that_cross(pair: Pair) -> list[str]:
+def cross_tokenizer_objectives(pair: Pair) -> list[str]:
     """The names of the objectives that can be used between these two, in their default form."""
     kinds = all_objectives()
     return [name for name, kind in kinds.items() if not signals_lacking(kind(), pair)]
@@ -50,7 +50,7 @@ def signals_lacking(objective: Objective, pair: Pair) -> list[Signal]:
     some = replace(  # depths and layer maps do not matter
         ANY_PAIR,
         student=replace(ANY_PAIR.student, labels=pair.student.labels, multi_label=pair.student.multi_label),
-        teacher=replace(ANY_PAIR.teacher, labels=pair.student.labels, own_texts=True, outputs_only=alone),
+        teacher=replace(ANY_PAIR.teacher, labels=pair.student.labels, own_tokenizer=True, outputs_only=alone),
     )
     wanted = objective.signals(some, "teacher").values()
-    return [signal for signal in wanted if not (signal.of_outputs if alone else signal.crosses)]
+    return [signal for signal in wanted if not (signal.of_outputs if alone else signal.cross_tokenizer)]
