@@ -77,7 +77,10 @@ OF_ALL_SEEDS = ("kd", "minilm", "rationale", "coalition", "coalition_minilm")
 MAIN = (REFERENCE, "kd", "minilm", "rationale", "coalition")
 """Means are over the tasks that all of these have."""
 HARDLY_LEARNT = ("cola",)
-"""In no mean: its teacher has a Matthews correlation of .25, so there is little to keep."""
+"""In no mean but one: its teacher has a Matthews correlation of .25, so there is little to keep."""
+KEPT = "metric kept"
+WITH_ALL = "with cola"
+"""The share of the metric that is kept in all tasks."""
 MEASURED = {
     "labels": ("label", "prediction"),
     "response": ("response",),
@@ -96,7 +99,7 @@ AUDITED = {
 AUDITED_HERE = ("flips", "Shapley", "Integrated Gradients")
 BEYOND = ("response", "flips", "Shapley", "expected gradients")
 """Figures in which students are compared with a second teacher, example by example."""
-COMPARED = ("metric kept", "labels", "response", *AUDITED_HERE)
+COMPARED = (KEPT, "labels", "response", *AUDITED_HERE)
 Line = Mapping[str, Any]
 Values = dict[str, dict[str, float]]
 """Of a figure, by method and task."""
@@ -288,7 +291,7 @@ class Comparison:
         self.methods = [name for name in ORDER if name in there] + sorted(there - {*ORDER})
         self.columns = {
             "metric": means(lines, lambda line: line["eval"][line["select"]]),
-            "metric kept": means(lines, lambda line: figures_of(line)["retention"])
+            KEPT: means(lines, lambda line: figures_of(line)["retention"])
             | means([{**line, "method": CONSTANT} for line in lines], constant_share),
             **{
                 title: with_floor(
@@ -311,34 +314,31 @@ class Comparison:
         """Those that all of the main methods have."""
         return self.tasks_of("metric")
 
-    def tasks_of(self, title: str) -> list[str]:
+    def tasks_of(self, title: str, without: Sequence[str] = HARDLY_LEARNT) -> list[str]:
         """Those in which all of the main methods have a figure: a regression has no flips."""
         of = self.columns[title]
-        learnt = [task for task in self.every_task if task not in HARDLY_LEARNT]
-        return [task for task in learnt if all(task in of.get(name, {}) for name in MAIN)]
+        tasks = [task for task in self.every_task if task not in without]
+        return [task for task in tasks if all(task in of.get(name, {}) for name in MAIN)]
 
     @property
     def whole(self) -> list[str]:
         """The methods that have students of all these tasks."""
         return [name for name in self.methods if {*self.columns["metric"][name]} >= {*self.tasks}]
 
-    def of_tasks(self, title: str, method: str) -> list[float] | None:
-        """The figure in each of its tasks; None where the method lacks one."""
-        of, tasks = self.columns[title].get(method, {}), self.tasks_of(title)
-        return [of[task] for task in tasks] if tasks and {*of} >= {*tasks} else None
-
-    def mean(self, title: str, method: str) -> float | None:
-        """Over the tasks."""
-        return None if (values := self.of_tasks(title, method)) is None else float(np.mean(values))
+    def mean(self, title: str, method: str, without: Sequence[str] = HARDLY_LEARNT) -> float | None:
+        """Of a figure over its tasks; None where the method lacks one."""
+        of, tasks = self.columns[title].get(method, {}), self.tasks_of(title, without)
+        return float(np.mean([of[task] for task in tasks])) if tasks and {*of} >= {*tasks} else None
 
     def over_tasks(self) -> Iterator[dict[str, str]]:
         steps = {entry.method: entry.cost for entry in catalogue()}
         for method in (CONSTANT, UNTRAINED, RANDOM_HEADS, *self.whole):
             row = {"method": shown_name(method), "step": f"{cost:.2f}" if (cost := steps.get(method)) else ""}
-            yield row | {
-                title: shown(self.mean(title, method)) + dagger(title, method)
-                for title in (*COMPARED, "gradient × input")
-            }
+            for title in (*COMPARED, "gradient × input"):
+                row[title] = shown(self.mean(title, method)) + dagger(title, method)
+                if title == KEPT:
+                    row[WITH_ALL] = shown(self.mean(title, method, without=()))
+            yield row
 
     def differences(self) -> Iterator[dict[str, str]]:
         """What each method has more than KD, and two more than ``coalition``, over the learnt tasks that both have.

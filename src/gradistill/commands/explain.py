@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from datasets import Dataset
+from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -19,7 +20,7 @@ from gradistill.commands.run_folder import record_of
 from gradistill.commands.text_lengths import LoadedModel, task_length
 from gradistill.data.collator import Collator
 from gradistill.data.multilabel_metrics import assigned
-from gradistill.data.word_scores import words_from_pieces
+from gradistill.data.word_scores import WordScore, words_from_pieces
 from gradistill.errors import DataError, ModelError, RecipeError
 from gradistill.models.eval_mode import frozen_eval
 from gradistill.models.facts import is_multi_label, thresholds_of
@@ -68,50 +69,86 @@ def explain(
     texts = [texts] if isinstance(texts, str) else texts
     _refuse_empty(texts)
     check_baseline(baseline, IN_ONE_TEXT)
-    folder = model_folder(model)
-    if folder and onnx_file(folder) is not None:
-        raise ModelError(
-            f"{folder} is an ONNX model, which has no gradients",
-            expected="a PyTorch model to explain",
-            remedy="name the run's folder that it was exported from",
-        )
-    _refuse_other_number(folder, len(texts))
+    _refuse_onnx(model_folder(model))
+    _refuse_other_number(model_folder(model), len(texts))
     tokenizer = load_tokenizer(model)
     classifier, _ = load_classifier(model)
     set_padding(classifier, tokenizer)
     name = model_folder(model) or model_name(model)
     with log_filter(lambda record: False):
         length = task_length(max_length, tokenizer, [LoadedModel("model", name, classifier)])
-    encoding, offsets, whole = _encoded(tokenizer, texts, length)
-    columns = {key: encoding[key].tolist() for key in ("input_ids", "token_type_ids") if key in encoding}
-    check_readable(classifier, Dataset.from_dict(columns), tokenizer)
-    batch = Batch.of(encoding, mask_token_id=Collator(tokenizer).mask_token_id)
-    special = encoding["special_tokens_mask"][0]
+    read = _ReadText.of(texts, tokenizer, length)
+    check_readable(classifier, read.rows, tokenizer)
+    batch = Batch.of(read.encoding, mask_token_id=Collator(tokenizer).mask_token_id)
     with frozen_eval(classifier):
         found, logits, at = _attributed(classifier, batch, baseline, label, steps)
     rule = "adaptive Simpson nodes" if steps is None else "Gauss–Legendre steps"
-    regression = len(logits) == 1
-    names = list(label_names(classifier).values())
-    probabilities = logits.sigmoid() if is_multi_label(classifier) else logits.softmax(-1)
     return Explanation(
         model=name,
         texts=tuple(texts),
-        words=words_from_pieces(
-            tuple(texts) if len(texts) == 2 else texts[0],
-            offsets,
-            found.attributions[0].sum(-1).tolist(),
-            special.tolist(),
-            sequence_ids=encoding.sequence_ids(0) if len(texts) == 2 else None,
-        ),
-        label="prediction" if regression else names[at],
-        probabilities=None if regression else dict(zip(names, probabilities.tolist(), strict=True)),
-        prediction=logits.item() if regression else None,
-        target="prediction" if regression else "log_odds",
+        words=read.words(found.attributions[0].sum(-1)),
         method=f"integrated gradients, {int(found.nodes)} {rule}, {baseline} baseline",
         residual=float(found.residuals),
-        cut=(length, whole) if whole > length else None,
-        assigned=_assigned(classifier, names, logits),
+        cut=(length, read.whole) if read.whole > length else None,
+        **_predicted(classifier, logits, at),
     )
+
+
+@dataclass(frozen=True)
+class _ReadText:
+    """A text, or a pair, as a model reads it: token ids as tensors, the characters that each token stands for, and the
+    number of tokens of the whole text."""
+
+    texts: Sequence[str]
+    encoding: Any
+    offsets: list[tuple[int, int]]
+    whole: int
+
+    @classmethod
+    def of(cls, texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> _ReadText:
+        encode: Any = tokenizer
+        whole = len(encode(*texts, truncation=False, verbose=False)["input_ids"])
+        encoding = encode(
+            *texts,
+            truncation=True,
+            max_length=max_length,
+            return_tensors="pt",
+            return_offsets_mapping=True,
+            return_special_tokens_mask=True,
+        )
+        offsets = [(start, end) for start, end in encoding.pop("offset_mapping")[0].tolist()]
+        return cls(texts, encoding, offsets, whole)
+
+    @property
+    def rows(self) -> Dataset:
+        """What of it a model is given."""
+        names = ("input_ids", "token_type_ids")
+        return Dataset.from_dict(
+            {name: self.encoding[name].tolist() for name in names if name in self.encoding}
+        )
+
+    def words(self, scores: Float[Tensor, " token"]) -> list[WordScore]:
+        """The words with the sums of their tokens' scores."""
+        pair = len(self.texts) == 2
+        return words_from_pieces(
+            tuple(self.texts) if pair else self.texts[0],
+            self.offsets,
+            scores.tolist(),
+            self.encoding["special_tokens_mask"][0].tolist(),
+            sequence_ids=self.encoding.sequence_ids(0) if pair else None,
+        )
+
+
+def _predicted(model: PreTrainedModel, logits: Tensor, at: int) -> dict[str, Any]:
+    """What an ``Explanation`` has of the prediction, of which the label ``at`` is explained."""
+    names = list(label_names(model).values())
+    found: dict[str, Any] = {"assigned": _assigned(model, names, logits)}
+    if len(logits) == 1:
+        scores = {"label": "prediction", "target": "prediction", "prediction": logits.item()}
+        return found | scores | {"probabilities": None}
+    probabilities = logits.sigmoid() if is_multi_label(model) else logits.softmax(-1)
+    by_name = dict(zip(names, probabilities.tolist(), strict=True))
+    return found | {"label": names[at], "target": "log_odds", "prediction": None, "probabilities": by_name}
 
 
 def _assigned(model: PreTrainedModel, names: Sequence[str], logits: Tensor) -> tuple[str, ...] | None:
@@ -120,6 +157,15 @@ def _assigned(model: PreTrainedModel, names: Sequence[str], logits: Tensor) -> t
         return None
     flags = assigned(logits.numpy(force=True)[None], thresholds_of(model))[0]
     return tuple(name for name, flag in zip(names, flags, strict=True) if flag)
+
+
+def _refuse_onnx(folder: str) -> None:
+    if folder and onnx_file(folder) is not None:
+        raise ModelError(
+            f"{folder} is an ONNX model, which has no gradients",
+            expected="a PyTorch model to explain",
+            remedy="name the run's folder that it was exported from",
+        )
 
 
 def _refuse_other_number(folder: str, count: int) -> None:
@@ -141,23 +187,6 @@ def _refuse_empty(texts: Sequence[str]) -> None:
         )
     if not all(text.strip() for text in texts):
         raise DataError("A text is empty.", expected="one text with words, or two", remedy="write the text")
-
-
-def _encoded(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int
-) -> tuple[Any, list[tuple[int, int]], int]:
-    """Token ids as tensors, the characters that each token stands for, and how many tokens the whole text has."""
-    encode: Any = tokenizer
-    whole = len(encode(*texts, truncation=False, verbose=False)["input_ids"])
-    encoding = encode(
-        *texts,
-        truncation=True,
-        max_length=max_length,
-        return_tensors="pt",
-        return_offsets_mapping=True,
-        return_special_tokens_mask=True,
-    )
-    return encoding, [(start, end) for start, end in encoding.pop("offset_mapping")[0].tolist()], whole
 
 
 def _attributed(

@@ -57,25 +57,7 @@ def finetune(
     """
     check_recipe(recipe)
     folder, choice = path_of(output), DataChoice.of(data)
-    if recipe.needs_teacher:
-        raise RecipeError(
-            f"the recipe {recipe.method!r} needs a teacher",
-            expected="finetune",
-            remedy="use gradistill distill",
-        )
-    if idle := list(recipe.student.model_dump(exclude_defaults=True)):
-        raise RecipeError(
-            f"student.{idle[0]} was given, and fine-tuning trains the model as it is",
-            expected="settings of training alone",
-            remedy=f"leave student.{idle[0]} out, or use gradistill distill",
-        )
-    for name in ("label_map", "unlabelled"):
-        if getattr(choice, name) is not None:
-            raise RecipeError(
-                f"{name} was given, and fine-tuning has no teacher that it could be for",
-                expected="label_column, text_columns, kind, validation_share or positive",
-                remedy=f"leave {name} out, or give it to distill",
-            )
+    _refuse_options(recipe, choice)
     reads = (*model_paths(model), *choice.paths)
     check_run(folder, recipe, overwrite=overwrite, reads=reads)
     check_training(recipe)
@@ -103,3 +85,26 @@ def finetune(
         splits=splits,
     )
     return RunResult(run.train(folder, overwrite=overwrite), folder)
+
+
+def _refuse_options(recipe: Recipe, choice: DataChoice) -> None:
+    """Raise RecipeError for settings that only a student of a teacher has."""
+    if recipe.needs_teacher:
+        raise RecipeError(
+            f"the recipe {recipe.method!r} needs a teacher",
+            expected="finetune",
+            remedy="use gradistill distill",
+        )
+    if idle := list(recipe.student.model_dump(exclude_defaults=True)):
+        raise RecipeError(
+            f"student.{idle[0]} was given, and fine-tuning trains the model as it is",
+            expected="settings of training alone",
+            remedy=f"leave student.{idle[0]} out, or use gradistill distill",
+        )
+    for name in ("label_map", "unlabelled"):
+        if getattr(choice, name) is not None:
+            raise RecipeError(
+                f"{name} was given, and fine-tuning has no teacher that it could be for",
+                expected="label_column, text_columns, kind, validation_share or positive",
+                remedy=f"leave {name} out, or give it to distill",
+            )

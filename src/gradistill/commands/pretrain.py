@@ -71,6 +71,29 @@ def pretrain(
     reads = (*model_paths(teacher, recipe.student.checkpoint), *filter(is_path, texts))
     check_run(output, recipe, overwrite=overwrite, reads=reads)
     check_training(recipe, MetricNames())
+    _refuse_options(recipe)
+    # A teacher without a head gets one, and its hash is among the run's inputs.
+    set_seed(recipe.training.seed)
+    tokenizer, (model, _) = load_tokenizer(teacher), load_classifier(teacher, new_head=True)
+    set_padding(model, tokenizer)
+    set_seed(recipe.training.seed)
+    reader = LoadedModel("teacher", model_folder(teacher), model)
+    student = build_student(reader, tokenizer, recipe.student)
+    recipe = recipe.with_length(new_length(recipe.training.max_length, [reader, student]))
+    models = ModelPair.of(student, reader, recipe)
+    names = {"teacher": model_name(teacher)}
+    run = Pretraining(
+        recipe=recipe,
+        models=models,
+        tokenizer=tokenizer,
+        names=names,
+        texts=load_texts(texts, text_columns=text_columns),
+    )
+    return run.train(output, overwrite=overwrite)
+
+
+def _refuse_options(recipe: Recipe) -> None:
+    """Raise RecipeError for settings that have no meaning without labels."""
     if recipe.training.augment:
         raise RecipeError(
             f"training.augment is {recipe.training.augment}, and pre-training copies no texts",
@@ -89,25 +112,6 @@ def pretrain(
             expected="layers or a width",
             remedy="give --student-layers or --student-width; distill takes the size",
         )
-    set_seed(
-        recipe.training.seed
-    )  # a teacher without a head gets one, and its hash is among the run's inputs
-    tokenizer, (model, _) = load_tokenizer(teacher), load_classifier(teacher, new_head=True)
-    set_padding(model, tokenizer)
-    set_seed(recipe.training.seed)
-    reader = LoadedModel("teacher", model_folder(teacher), model)
-    student = build_student(reader, tokenizer, recipe.student)
-    recipe = recipe.with_length(new_length(recipe.training.max_length, [reader, student]))
-    models = ModelPair.of(student, reader, recipe)
-    names = {"teacher": model_name(teacher)}
-    run = Pretraining(
-        recipe=recipe,
-        models=models,
-        tokenizer=tokenizer,
-        names=names,
-        texts=load_texts(texts, text_columns=text_columns),
-    )
-    return run.train(output, overwrite=overwrite)
 
 
 @dataclass(frozen=True, kw_only=True)
