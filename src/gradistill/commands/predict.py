@@ -147,7 +147,7 @@ class _Job:
 
 @dataclass
 class _Counts:
-    """What is counted on the way: rows, those computed now, those without a text, and texts that were cut or have no
+    """What is counted on the way: rows, those predicted now, those without a text, and texts that were cut or have no
     token of their own."""
 
     rows: int = 0
@@ -162,7 +162,7 @@ class _Counts:
     ) -> None:
         lines = chunk.table.lines
         self.rows += len(lines)
-        self.computed += len(found.values) if computed else 0
+        self.computed += int(complete.sum()) if computed else 0
         self.cut += int(found.cut.sum())
         self.longest = max(self.longest, found.longest)
         self.blank += [lines[k] for k in np.flatnonzero(found.blank).tolist()]

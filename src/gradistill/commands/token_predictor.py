@@ -160,7 +160,8 @@ def predict_words(
             "characters); their tag is null"
         )
     lacking = {"incomplete": len(incomplete)} if incomplete else {}
-    return {"rows": rows, "computed": rows, "cut": cut, "unread_words": unread, **lacking}
+    computed = rows - len(incomplete)
+    return {"rows": rows, "computed": computed, "cut": cut, "unread_words": unread, **lacking}
 
 
 @contextmanager
