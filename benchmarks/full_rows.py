@@ -79,6 +79,8 @@ MAIN = (REFERENCE, "kd", "minilm", "rationale", "coalition")
 HARDLY_LEARNT = ("cola",)
 """In no mean but one: its teacher has a Matthews correlation of .25, so there is little to keep."""
 KEPT = "metric kept"
+FEWEST = 3
+"""Tasks of which a method's gains are shown."""
 WITH_ALL = "with cola"
 """The share of the metric that is kept in all tasks."""
 MEASURED = {
@@ -341,9 +343,14 @@ class Comparison:
             yield row
 
     def differences(self) -> Iterator[dict[str, str]]:
-        """What each method has more than KD, and two more than ``coalition``, over the learnt tasks that both have.
-        Intervals are over these (Student's t); ``tasks`` counts those of the metric."""
-        pairs = [(method, "kd") for method in self.whole if method != "kd"]
+        """What each method has more than KD, and two more than ``coalition``, over the learnt tasks that both have, of
+        which there are ``FEWEST`` or more. Intervals are over these (Student's t); ``tasks`` counts those of the
+        metric."""
+        pairs = [
+            (method, "kd")
+            for method in self.methods
+            if method != "kd" and len(self.apart("metric", method, "kd")) >= FEWEST
+        ]
         others = [
             (method, "coalition") for method in ("rationale", "coalition_minilm") if method in self.whole
         ]
