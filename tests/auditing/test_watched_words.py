@@ -21,6 +21,10 @@ FOUND: dict[tuple[str, str], list[str]] = {
     ("ok电影ok", "电影"): ["电影"],
     ("手机iPhones", "iPhone"): [],
     ("(C++) is C", "c++"): ["C++"],
+    ("करी", "कर"): [],  # a letter with its vowel is another one
+    ("करी कर", "कर"): ["कर"],
+    ("cafe\u0301 cafe", "cafe"): ["cafe"],
+    ("e\u0301tat", "tat"): [],
 }
 
 

@@ -185,6 +185,8 @@ def test_what_shows_nothing_on_these_rows_is_named(tmp_path: Path) -> None:
     found = audit(decides, [decides], DataChoice({"validation": rows}), tmp_path / "out", choice)
     assert "perturbations that change no row are left out: punctuation" in found["warnings"]
     assert "no audited text has these watched words: actor" in found["warnings"]
+    lacking = "watched words are left out: they need attributions, which none of these models has"
+    assert lacking in found["warnings"]
     counts = {part["name"]: part["n"] for part in found["students"][0]["perturbations"]}
     assert counts == {"typos": 4, "case": 1, "prefix": 4}
 

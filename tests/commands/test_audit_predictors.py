@@ -214,6 +214,15 @@ def test_outputs_are_put_in_order_once(dtype: Any, small: Any) -> None:
     assert again.labels == turned.labels == model.labels[::-1]
 
 
+def test_answers_of_a_function_are_put_in_order_once() -> None:
+    def predict(texts: list[str]) -> list[list[float]]:
+        return [[0.2, 0.8]] * len(texts)
+
+    predict.labels = ("no", "yes")  # pyright: ignore[reportFunctionMemberAccess]
+    model = AuditModel.load(predict, "teacher", "t").ordered(("yes", "no")).ordered(("yes", "no"))
+    assert softmax(model.predictor.logits([Copy(("a film",))])[0, 0]) == pytest.approx([0.8, 0.2])
+
+
 def other_tokens(source: Path, folder: Path) -> Path:
     """The same model with the rows of its embedding, and the words of its tokenizer, in another order."""
     model = load_classifier(str(source))[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,12 +14,16 @@ from gradistill.data.raw_words import Texts
 from gradistill.data.unspaced_scripts import CHARACTER, CHARACTERS
 
 _LETTER = rf"[^\W{CHARACTERS}]"
-_BEFORE, _AFTER = rf"(?<!{_LETTER})(?<!{_LETTER}['’])", rf"(?!['’]?{_LETTER})"
-"""No part of a longer word on that side: "isn" is no word of "isn't"."""
+_MARKS = "".join(chr(code) for code in range(0x110000) if unicodedata.category(chr(code)) in ("Mn", "Mc"))
+_BEFORE = rf"(?<!{_LETTER})(?<!{_LETTER}['’])(?<!{_LETTER}[{_MARKS}])"
+"""A word that begins here is no end of a longer one: "t" of "isn't"."""
+_AFTER = rf"(?!['’]?{_LETTER})(?![{_MARKS}])"
+"""A word that ends here is no beginning of a longer one: "isn", or a letter without its mark."""
 
 
 def watched_spans(texts: Texts, watched: Sequence[str]) -> list[list[tuple[int, int]]]:
-    """Where watched words stand in each text, as start and end, letter case aside.
+    """Where watched words stand in each text, as start and end, letter case aside (that of single letters: "straße" is
+    not "STRASSE").
 
     Each may be several words. In a script without spaces it stands anywhere.
 

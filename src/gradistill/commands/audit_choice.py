@@ -76,6 +76,10 @@ class AuditChoice:
         check_one_of(self, "rationale_units", get_args(Units))
         check_whole_numbers(self, **counts, **dict.fromkeys(parts, 0))
         loyalties, others = GROUPS["loyalty"], (name for names in GROUPS.values() for name in names)
+        if blank := [word for word in self.watched if not word.strip()]:
+            raise RecipeError(
+                f"watched has the word {blank[0]!r}", expected="words with letters", remedy="leave it out"
+            )
         check_limits(self.limits, loyalties, others, owner="audit")
         self._check_idle_parts()
 

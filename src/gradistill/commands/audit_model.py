@@ -294,15 +294,16 @@ class AuditModel:
             return replace(
                 self, labels=labels, members=tuple(member.ordered(labels) for member in self.members)
             )
+        if match.is_identity and self.labels != ():
+            return self
         order = None if match.is_identity else match.positions
         if isinstance(self.predictor, FunctionPredictor):
             own = labels if self.labels == () else self.labels
             return replace(self, labels=labels, predictor=replace(self.predictor, labels=own, order=order))
         if isinstance(self.predictor, OnnxPredictor):
             return replace(self, predictor=replace(self.predictor, order=order))
-        if order is None or not isinstance(self.predictor, ClassifierPredictor):
-            return self
-        _reorder(cast(Any, self.predictor.model), order)
+        if isinstance(self.predictor, ClassifierPredictor) and order is not None:
+            _reorder(cast(Any, self.predictor.model), order)
         return replace(self, labels=labels)
 
     def _match(self, labels: tuple[str, ...] | None) -> Match | None:

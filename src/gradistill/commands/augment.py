@@ -100,7 +100,7 @@ def transfer_rows_of(
     near = {} if read is None else near_words(*read, replaceable_words(rows, task))
     if read is not None and not near:
         logger.warning(
-            "no word is replaced: the teacher's tokenizer has none of the data's words as one token"
+            "no word is replaced: the model has no near word for any word of the data that is one token"
         )
     with progress_bars() as progress:
         bar = progress.add_task("changed copies", total=len(rows))

@@ -120,6 +120,10 @@ class Examination:
         still = [p.name for p in PERTURBATIONS if p.name not in self.rows.perturbed]
         if still and choice.perturbed_rows:
             found.append(f"perturbations that change no row are left out: {', '.join(still)}")
+        asked = {"rationales": choice.rationale is not None, "watched words": bool(choice.watched)}
+        if any(asked.values()) and not any(model.reader for model in self.models.every):
+            parts = " and ".join(name for name, there in asked.items() if there)
+            found.append(f"{parts} are left out: they need attributions, which none of these models has")
         if unseen := unseen_words(row_texts(self.rows.rows, self.task), choice.watched):
             found.append(f"no audited text has these watched words: {', '.join(unseen)}")
         return found
