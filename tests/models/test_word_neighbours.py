@@ -97,12 +97,12 @@ def test_words_stand_behind_a_space_where_that_makes_other_tokens() -> None:
 
 def test_a_space_that_is_a_token_of_its_own_is_none_of_the_word() -> None:
     """SentencePiece reads a character of Japanese so, and no word of such a text had near ones."""
-    words = ["<pad>", "<unk>", "▁", "映", "画", "電", "▁good", "▁film", "good", "▁映"]
+    words = ["<pad>", "<unk>", "▁", "映", "画", "電", "▁good", "▁film", "good", "▁映", "ing", "ation"]
     inner = Tokenizer(models.Unigram([(word, -1.0) for word in words], unk_id=1))
     inner.pre_tokenizer, inner.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
     pieces = tr.PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>", unk_token="<unk>")
-    found = near_words(build("bert"), pieces, ["画", "映画", "good"])
-    assert set(found) == {"画", "good"}
+    found = near_words(build("bert"), pieces, ["画", "映画", "good", "ing"])
+    assert set(found) == {"画", "good"}  # a piece of an English word is none
     assert set(found["画"]) == {"映", "電", "good", "film"}
 
 

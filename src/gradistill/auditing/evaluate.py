@@ -402,9 +402,9 @@ def _words_of(texts: Sequence[str], k: int, models: Sequence[_Outputs]) -> list[
 
 
 def _unit_shares(read: TokenizedText, scores: np.ndarray, first: np.ndarray) -> list[float | None]:
-    """The units that begin at these words with their shares of the scores; None for one that is not read whole."""
-    total = float(scores.sum()) or 1.0
+    """The units that begin at these words with their shares of all units' scores; None for one not read whole."""
     units = np.add.reduceat(read.raw_words(scores), first)
+    total = float(np.nansum(units)) or 1.0
     return [None if np.isnan(value) else float(value) / total for value in units]
 
 

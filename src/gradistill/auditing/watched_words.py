@@ -11,14 +11,20 @@ from jaxtyping import Float
 
 from gradistill.auditing.word_maps import TokenizedText
 from gradistill.data.raw_words import Texts
-from gradistill.data.unspaced_scripts import CHARACTER, CHARACTERS
+from gradistill.data.unspaced_scripts import CHARACTERS
 
-_LETTER = rf"[^\W{CHARACTERS}]"
-_MARKS = "".join(chr(code) for code in range(0x110000) if unicodedata.category(chr(code)) in ("Mn", "Mc"))
-_BEFORE = rf"(?<!{_LETTER})(?<!{_LETTER}['’])(?<!{_LETTER}[{_MARKS}])"
+_MARKS = "".join(
+    chr(code)
+    for code in range(0x110000)
+    if unicodedata.category(chr(code)) in ("Mn", "Mc")
+    and not unicodedata.name(chr(code), "").startswith("VARIATION")
+)
+_BEFORE = rf"(?<![^\W{CHARACTERS}])(?<![{_MARKS}])(?<![^\W{CHARACTERS}]['’])"
 """A word that begins here is no end of a longer one: "t" of "isn't"."""
-_AFTER = rf"(?!['’]?{_LETTER})(?![{_MARKS}])"
+_AFTER = rf"(?!['’]?[^\W{CHARACTERS}])(?![{_MARKS}])"
 """A word that ends here is no beginning of a longer one: "isn", or a letter without its mark."""
+_EDGE = re.compile(rf"[^\W{CHARACTERS}]|[{_MARKS}]")
+"""What a longer word could go on from; not "!" or "%"."""
 
 
 def watched_spans(texts: Texts, watched: Sequence[str]) -> list[list[tuple[int, int]]]:
@@ -36,14 +42,23 @@ def watched_spans(texts: Texts, watched: Sequence[str]) -> list[list[tuple[int, 
 
 
 def watched_share(read: TokenizedText, scores: Float[np.ndarray, " token"], watched: Sequence[str]) -> float:
-    """The share of the scores of a text's own tokens that falls on watched words; NaN for a text without any."""
+    """The share of the scores of a text's own tokens that falls on watched words; NaN for a text without any.
+
+    A token that holds other characters too counts in part.
+    """
     spans = watched_spans(read.texts, watched)
     hits = [
-        segment is not None and any(start < to and begin < end for begin, to in spans[segment])
+        0.0 if segment is None else _overlap(start, end, spans[segment])
         for (start, end), segment in zip(read.places.offsets, read.places.segments, strict=True)
     ]
-    on_them = np.array(hits, dtype=bool)[read.own]
-    return float(scores[on_them].sum() / (scores.sum() or 1.0)) if on_them.any() else float("nan")
+    on_them = np.array(hits)[read.own]
+    return float(scores @ on_them / (scores.sum() or 1.0)) if on_them.any() else float("nan")
+
+
+def _overlap(start: int, end: int, spans: Sequence[tuple[int, int]]) -> float:
+    """The share of a token's characters that stand in one of these spans."""
+    inside = sum(max(0, min(end, to) - max(start, begin)) for begin, to in spans)
+    return inside / max(end - start, 1)
 
 
 def unseen_words(texts: Sequence[Texts], watched: Sequence[str]) -> list[str]:
@@ -53,7 +68,6 @@ def unseen_words(texts: Sequence[Texts], watched: Sequence[str]) -> list[str]:
 
 def _pattern(word: str) -> str:
     parts = r"\s+".join(map(re.escape, word.split()))
-    before, after = (
-        "" if CHARACTER.match(edge) else side for edge, side in ((word[0], _BEFORE), (word[-1], _AFTER))
-    )
-    return before + parts + after
+    edges = ((word.strip()[0], _BEFORE), (word.strip()[-1], _AFTER))
+    before, after = (side if _EDGE.match(edge) else "" for edge, side in edges)
+    return before + re.sub("['’]", "['’]", parts) + after

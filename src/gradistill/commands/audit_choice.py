@@ -76,9 +76,12 @@ class AuditChoice:
         check_one_of(self, "rationale_units", get_args(Units))
         check_whole_numbers(self, **counts, **dict.fromkeys(parts, 0))
         loyalties, others = GROUPS["loyalty"], (name for names in GROUPS.values() for name in names)
-        if blank := [word for word in self.watched if not word.strip()]:
+        no_words = [word for word in self.watched if not (isinstance(word, str) and word.strip())]
+        if isinstance(self.watched, str) or no_words:
             raise RecipeError(
-                f"watched has the word {blank[0]!r}", expected="words with letters", remedy="leave it out"
+                f"watched is {self.watched!r}",
+                expected="a tuple of words",
+                remedy='write them so: watched=("monday", "new york")',
             )
         check_limits(self.limits, loyalties, others, owner="audit")
         self._check_idle_parts()

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from gradistill.data.unspaced_scripts import CHARACTER
 from gradistill.models.device_map import weights_of
 
 WORDS_AT_ONCE = 1024
@@ -108,14 +109,20 @@ def _whole_words(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
 
 
 def _after_space(tokenizer: PreTrainedTokenizerBase, words: Sequence[str]) -> list[list[int]]:
-    """The tokens of each word as it stands within a text; without that of the space, where it is one of its own."""
+    """The tokens of each word as it stands within a text, after a space. Where a script has none, a space that is a
+    token of its own is no part of the word; elsewhere it shows that the rest is a piece of one."""
     if not words:
         return []
     encoded: Any = tokenizer([f" {word}" for word in words], add_special_tokens=False, verbose=False)
     found: list[list[int]] = encoded["input_ids"]
-    firsts = {ids[0] for ids in found if len(ids) > 1}
+    firsts = {
+        ids[0] for word, ids in zip(words, found, strict=True) if CHARACTER.match(word) and len(ids) > 1
+    }
     blank = {token for token in firsts if not str(tokenizer.decode([token])).strip()}
-    return [ids[1:] if len(ids) > 1 and ids[0] in blank else ids for ids in found]
+    return [
+        ids[1:] if CHARACTER.match(word) and ids[:1] and ids[0] in blank else ids
+        for word, ids in zip(words, found, strict=True)
+    ]
 
 
 def _bare(word: str) -> str:
