@@ -20,9 +20,9 @@ from gradistill.auditing.windowed_predictor import WindowedPredictor
 from gradistill.commands.given_models import (
     AnyModel,
     OneModel,
+    check_several,
     is_function,
     is_several,
-    refuse_other_lists,
     refuse_prompt_of,
     source_name,
 )
@@ -131,7 +131,7 @@ class AuditModel:
     def _mean(cls, given: Sequence[OneModel], owner: str, name: str) -> AuditModel:
         """The labels are those of the first that names any. Raises RecipeError for no list of several models, and
         DataError for other labels."""
-        refuse_other_lists(given)
+        check_several(given)
         found = [cls.load(each, f"{owner} {source_name(each)}", source_name(each)) for each in given]
         classifiers = [model for model in found if not isinstance(model.predictor, FunctionPredictor)]
         several = any(model.multi_label for model in classifiers)

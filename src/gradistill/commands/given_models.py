@@ -85,16 +85,22 @@ def source_paths(given: AnyTeacher) -> tuple[str, ...]:
 
 def refuse_prompt_of(given: Any) -> None:
     """Raise RecipeError for what reads texts in no prompt: a function, or what has one already."""
-    if is_several(given) or isinstance(given, PromptedTeacher) or is_function(given):
-        kind = "several models" if is_several(given) else "a model in a prompt"
-        raise RecipeError(
-            f"a prompt was given around the texts of {source_name(given) if is_function(given) else kind}",
-            expected="a folder, a hub id, or a pair (model, tokenizer) in each prompt",
-            remedy="leave the prompt out: a function can make its own",
-        )
+    if is_several(given):
+        kind, remedy = "several models", "give each of them its prompt"
+    elif isinstance(given, PromptedTeacher):
+        kind, remedy = "a model in a prompt", "give one prompt"
+    elif is_function(given):
+        kind, remedy = source_name(given), "leave the prompt out: a function can make its own"
+    else:
+        return
+    raise RecipeError(
+        f"a prompt was given around the texts of {kind}",
+        expected="a folder, a hub id, or a pair (model, tokenizer) in each prompt",
+        remedy=remedy,
+    )
 
 
-def refuse_other_lists(given: Sequence[Any]) -> None:
+def check_several(given: Sequence[Any]) -> None:
     """Raise RecipeError for fewer than two models, or the same twice (in the same prompt)."""
     if len(given) < 2:
         raise RecipeError(
