@@ -68,7 +68,8 @@ ORDER = (
     "kd, no dropout", "kd_same_time", "pkd", "tinybert", "gkd, view teacher", "adkd", "minilm",
     "minilm, no dropout", "rationale, dropout", "rationale", "coalition", "coalition, no dropout",
     "coalition, weight 0.33", "coalition, weight 3", "coalition, copies alone", "coalition_rationale",
-    "coalition_minilm, dropout", "coalition_minilm", "coalition_minilm, 5e-5", "coalition_minilm, 1e-4",
+    "coalition_minilm, dropout", "coalition_minilm", "coalition_minilm, rationale",
+    "coalition_minilm, 5e-5", "coalition_minilm, 1e-4",
     "coalition_minilm, 2e-4", "coalition_minilm, 4e-4", "coalition_minilm, two copies",
     "coalition_minilm, two copies, dropout",
 )  # fmt: skip
