@@ -97,7 +97,9 @@ class AuditOptions(LoadingOptions):
     ] = None
     watch: Annotated[
         str | None,
-        typer.Option("--watch", help="Words whose share of the attribution is measured: monday,tuesday"),
+        typer.Option(
+            "--watch", help="Words or phrases whose share of the attribution is measured: monday,new york"
+        ),
     ] = None
     slices: Annotated[
         list[str] | None,
