@@ -9,20 +9,19 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset
-from scipy.special import expit
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from gradistill.auditing.examples import example_of
 from gradistill.auditing.faithfulness import WordScores
-from gradistill.auditing.loyalty_measures import Maps
 from gradistill.auditing.map_checks import CheckedRows, agreement_when_random, check_columns
 from gradistill.auditing.methods import IntegratedGradients, Method, draws_tokens
+from gradistill.auditing.model_outputs import ExaminedModel, ModelOutputs
 from gradistill.auditing.per_example import (
     ON_WORDS,
     Columns,
     StudentColumns,
     columns_of,
-    confidence,
     joined,
     mean_values,
     named_of,
@@ -37,9 +36,8 @@ from gradistill.auditing.word_maps import TokenizedText, readings, row_texts, un
 from gradistill.batch import UNLABELLED
 from gradistill.data import Collator, Task, encode
 from gradistill.data.changed_copies import Copy
-from gradistill.data.raw_words import count_words, word_places
+from gradistill.data.raw_words import count_words
 from gradistill.data.token_pool import word_tokens
-from gradistill.models.probe import ProbedModel
 from gradistill.models.random_head import head_parameters, paired_seeds, randomised
 
 BLOCK = 1000
@@ -59,41 +57,6 @@ class AuditBlock:
 
     columns: list[Columns]
     examples: list[dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class _Examined:
-    """A model of an audit. Those that are PyTorch classifiers are probed, once for all rows."""
-
-    predictor: Predictor
-    probed: ProbedModel | None
-    tokenizer: PreTrainedTokenizerBase | None
-
-    @classmethod
-    def of(cls, predictor: Predictor) -> _Examined:
-        if not isinstance(predictor, ClassifierPredictor):
-            return cls(predictor, None, None)
-        return cls(predictor, ProbedModel.of(predictor.classifier), predictor.tokenizer)
-
-
-@dataclass(frozen=True)
-class _Outputs:
-    """What one model makes of some rows: its ``predictions``, and how its tokens lie in the texts (``reads``).
-
-    There are no maps where the model has no gradients, and no ``reads`` where its tokenizer has no offsets.
-    """
-
-    model: _Examined
-    predictions: Predictions
-    reads: Sequence[TokenizedText] = ()
-
-    @property
-    def in_words(self) -> bool:
-        """Whether its map can be summed to words."""
-        return bool(self.predictions.maps and self.reads)
-
-    def word_sums(self, maps: Maps) -> list[np.ndarray]:
-        return [read.raw_words(scores) for read, scores in zip(self.reads, maps, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -117,9 +80,9 @@ class Examiner:
     pool: Sequence[str] = ()
 
     @cached_property
-    def _models(self) -> tuple[_Examined, ...]:
+    def _models(self) -> tuple[ExaminedModel, ...]:
         """The teacher and the students."""
-        return tuple(map(_Examined.of, (self.teacher, *self.students)))
+        return tuple(map(ExaminedModel.of, (self.teacher, *self.students)))
 
     def blocks(self, rows: Dataset) -> Iterator[AuditBlock]:
         """All rows: columns with plausibility and watched words where they exist, and every example in words."""
@@ -130,7 +93,8 @@ class Examiner:
                 for student in students
             ]
             yield AuditBlock(
-                columns, [self._example(some[k], k, teacher, students, columns) for k in range(len(some))]
+                columns,
+                [example_of(some[k], k, self.task, (teacher, *students), columns) for k in range(len(some))],
             )
 
     def agreement(self, rows: Dataset) -> list[Columns]:
@@ -173,7 +137,7 @@ class Examiner:
         """The labels that the teacher predicts."""
         return self.teacher.logits([Copy(texts) for texts in row_texts(rows, self.task)])[0].argmax(-1)
 
-    def _checked(self, model: _Examined, rows: Dataset, labels: np.ndarray, seed: int) -> CheckedRows:
+    def _checked(self, model: ExaminedModel, rows: Dataset, labels: np.ndarray, seed: int) -> CheckedRows:
         assert model.tokenizer is not None
         encoded, _ = self._encoded(model, rows)
         return CheckedRows(encoded, self._collator(model.tokenizer), labels, rows["index"][:], seed)
@@ -226,8 +190,8 @@ class Examiner:
 
     def _randomised(
         self,
-        student: _Examined,
-        teacher: _Outputs,
+        student: ExaminedModel,
+        teacher: ModelOutputs,
         rows: Dataset,
         parameters: Mapping[str, nn.Parameter],
         seeds: Sequence[int],
@@ -239,17 +203,17 @@ class Examiner:
                 outputs = self._outputs(student, rows, teacher.predictions.labels)
                 yield self._compared(rows, teacher, outputs)
 
-    def _outputs_of_all(self, rows: Dataset) -> tuple[_Outputs, list[_Outputs]]:
+    def _outputs_of_all(self, rows: Dataset) -> tuple[ModelOutputs, list[ModelOutputs]]:
         teacher = self._outputs(self._models[0], rows)
         return teacher, [self._outputs(model, rows, teacher.predictions.labels) for model in self._models[1:]]
 
-    def _outputs(self, model: _Examined, rows: Dataset, labels: np.ndarray | None = None) -> _Outputs:
+    def _outputs(self, model: ExaminedModel, rows: Dataset, labels: np.ndarray | None = None) -> ModelOutputs:
         """What a model predicts, and its maps for ``labels`` (its own without them) where it has gradients."""
         if model.probed is None or model.tokenizer is None:
             copies = [Copy(texts) for texts in row_texts(rows, self.task)]
             logits, several = model.predictor.logits(copies)[0], self.task.multi_label
             limits = label_thresholds(model.predictor)
-            return _Outputs(model, Predictions(logits, multi_label=several, thresholds=limits))
+            return ModelOutputs(model, Predictions(logits, multi_label=several, thresholds=limits))
         encoded, reads = self._encoded(model, rows)
         predictions = predict_rows(
             model.probed,
@@ -259,7 +223,7 @@ class Examiner:
             method=self.method,
             on_progress=_classifier(model).on_progress,
         )
-        return _Outputs(model, predictions, reads)
+        return ModelOutputs(model, predictions, reads)
 
     def _collator(self, tokenizer: PreTrainedTokenizerBase) -> Collator:
         if not draws_tokens(self.method):
@@ -273,7 +237,7 @@ class Examiner:
         """The tokens of ``pool`` by each tokenizer."""
         return {}
 
-    def _encoded(self, model: _Examined, rows: Dataset) -> tuple[Dataset, Sequence[TokenizedText]]:
+    def _encoded(self, model: ExaminedModel, rows: Dataset) -> tuple[Dataset, Sequence[TokenizedText]]:
         """The rows in a classifier's tokens, with the word of each token, and where the tokens lie in the texts."""
         assert model.tokenizer is not None
         length = _classifier(model).max_length
@@ -284,7 +248,7 @@ class Examiner:
         numbers = [read.word_numbers.tolist() for read in reads]
         return encoded.add_column("word_ids", numbers), reads  # pyright: ignore
 
-    def _compared(self, rows: Dataset, teacher: _Outputs, student: _Outputs) -> Columns:
+    def _compared(self, rows: Dataset, teacher: ModelOutputs, student: ModelOutputs) -> Columns:
         """The columns of a student, with the agreement of maps where both have them, and that of signed maps where the
         method knows a direction."""
         ours, theirs = student.predictions, teacher.predictions
@@ -305,7 +269,7 @@ class Examiner:
             return found | {"tokens": np.array([len(scores) for scores in maps])}
         return found | {"words": np.array([count_words(texts) for texts in row_texts(rows, self.task)])}
 
-    def _in_words(self, rows: Dataset, teacher: _Outputs, student: _Outputs) -> Columns:
+    def _in_words(self, rows: Dataset, teacher: ModelOutputs, student: ModelOutputs) -> Columns:
         found: Columns = {}
         for owner, outputs in (("teacher", teacher), ("student", student)):
             if not outputs.in_words:
@@ -326,31 +290,13 @@ class Examiner:
                 found[f"{owner}_watched_share"] = np.array(shares)
         return found
 
-    def _example(
-        self, row: dict[str, Any], k: int, teacher: _Outputs, students: Sequence[_Outputs], columns: Sequence[Columns]
-    ) -> dict[str, Any]:  # fmt: skip
-        """One example as the report shows it; see docs/audit.md."""
-        names = self.task.labels
-        texts = [row[name] for name in self.task.text_columns]
-        return {
-            "index": row["index"],
-            "gold": _shown(row["label"], names),
-            "texts": texts,
-            "teacher": prediction_of(teacher.predictions, k, names),
-            "students": [
-                {**prediction_of(student.predictions, k, names), **_agreeing(own, k)}
-                for student, own in zip(students, columns, strict=True)
-            ],
-            "words": _words_of(texts, k, (teacher, *students)),
-        }
 
-
-def _classifier(model: _Examined) -> ClassifierPredictor:
+def _classifier(model: ExaminedModel) -> ClassifierPredictor:
     assert isinstance(model.predictor, ClassifierPredictor)
     return model.predictor
 
 
-def _on_words(student: _Outputs, teacher: _Outputs) -> tuple[Predictions, Predictions]:
+def _on_words(student: ModelOutputs, teacher: ModelOutputs) -> tuple[Predictions, Predictions]:
     """The predictions of both with maps of the units (``unit_starts``) that both read; without maps where a tokenizer
     has no offsets."""
     ours, theirs = student.predictions, teacher.predictions
@@ -358,12 +304,12 @@ def _on_words(student: _Outputs, teacher: _Outputs) -> tuple[Predictions, Predic
         return replace(ours, maps=(), signed=()), replace(theirs, maps=(), signed=())
     found = []
     signed = bool(ours.signed and theirs.signed)
-    sums = [
-        outputs.word_sums(outputs.predictions.signed if signed else outputs.predictions.maps)
-        for outputs in (student, teacher)
-    ]
-    units = [unit_starts(reads) for reads in zip(student.reads, teacher.reads, strict=True)]
-    sums = [[np.add.reduceat(row, first) for row, first in zip(own, units, strict=True)] for own in sums]
+    starts = [unit_starts(reads) for reads in zip(student.reads, teacher.reads, strict=True)]
+    sums = []
+    for outputs in (student, teacher):
+        maps = outputs.predictions.signed if signed else outputs.predictions.maps
+        parts = zip(outputs.reads, maps, starts, strict=True)
+        sums.append([read.units(scores, first) for read, scores, first in parts])
     both = [~np.isnan(ours + theirs) for ours, theirs in zip(*sums, strict=True)]
     for outputs, own in zip((student, teacher), sums, strict=True):
         kept = tuple(scores[known] for scores, known in zip(own, both, strict=True))
@@ -372,87 +318,13 @@ def _on_words(student: _Outputs, teacher: _Outputs) -> tuple[Predictions, Predic
     return found[0], found[1]
 
 
-def _words_of(texts: Sequence[str], k: int, models: Sequence[_Outputs]) -> list[dict[str, Any]]:
-    """The words of an example with their shares of each model's map, the teacher's first; None where it has no map.
-
-    Models that hold one tokenizer share its words. Others share units of the raw text (``unit_starts``).
-    """
-    if all(outputs.in_words and outputs.model.tokenizer is models[0].model.tokenizer for outputs in models):
-        words = [outputs.reads[k].words(outputs.predictions.maps[k]) for outputs in models]
-        spans = [(word.segment, word.start, word.end) for word in words[0]]
-        shares = [[word.score for word in own] for own in words]
-    else:
-        readers = [outputs for outputs in models if outputs.in_words]
-        words = word_places(tuple(texts))
-        first = unit_starts([outputs.reads[k] for outputs in readers]) if readers else np.arange(len(words))
-        last = np.append(first[1:], len(words)) - 1
-        spans = [(*words[start][:2], words[end][2]) for start, end in zip(first, last, strict=True)]
-        shares = [
-            _unit_shares(outputs.reads[k], outputs.predictions.maps[k], first)
-            if outputs.in_words
-            else [None] * len(spans)
-            for outputs in models
-        ]
-    rounded = [[None if share is None else round(share, 4) for share in own] for own in shares]
-    return [
-        {"segment": segment, "start": start, "end": end, "teacher": rounded[0][n],
-         "students": [own[n] for own in rounded[1:]]}
-        for n, (segment, start, end) in enumerate(spans)
-    ]  # fmt: skip
-
-
-def _unit_shares(read: TokenizedText, scores: np.ndarray, first: np.ndarray) -> list[float | None]:
-    """The units that begin at these words with their shares of all units' scores; None for one not read whole."""
-    units = np.add.reduceat(read.raw_words(scores), first)
-    total = float(np.nansum(units)) or 1.0
-    return [None if np.isnan(value) else float(value) / total for value in units]
-
-
 def _gold(rows: Dataset) -> np.ndarray | None:
     """The labels, flags of several ones, or None where no row has one."""
     labels = np.asarray(rows["label"][:])
     return None if (np.isnan(labels) | (labels == UNLABELLED)).all() else labels
 
 
-def joined_names(names: Sequence[str], flags: Sequence[Any]) -> str:
-    """The labels of a row that may have several, as people read them."""
-    return ", ".join(name for name, flag in zip(names, flags, strict=True) if flag) or "(no label)"
-
-
-def _shown(label: Any, names: Sequence[str] | None) -> str | None:
-    if isinstance(label, list):
-        return None if any(flag != flag for flag in label) else joined_names(names or (), label)
-    if label == UNLABELLED or label != label:
-        return None
-    return names[int(label)] if names else f"{label:.3g}"
-
-
 def in_blocks(rows: Dataset) -> Iterator[Dataset]:
     """The rows, ``BLOCK`` at a time."""
     for start in range(0, len(rows), BLOCK):
         yield rows.select(range(start, min(start + BLOCK, len(rows))))
-
-
-def prediction_of(predictions: Predictions, k: int, names: Sequence[str] | None) -> dict[str, Any]:
-    if names is None:
-        return {"label": None, "confidence": None, "prediction": round(float(predictions.logits[k, 0]), 4)}
-    if predictions.multi_label:
-        sure = float(expit(predictions.logits[k].max()))
-        shown = joined_names(names, predictions.flags[k].tolist())
-        return {"label": shown, "confidence": round(sure, 4), "prediction": None}
-    sure = float(confidence(predictions.logits[k : k + 1])[0])
-    return {"label": names[int(predictions.labels[k])], "confidence": round(sure, 4), "prediction": None}
-
-
-def _agreeing(columns: Columns, k: int) -> dict[str, Any]:
-    """``disagreement`` sorts the examples: another label first, then other probabilities, then other reasons."""
-    rho = float(columns["saliency"][k]) if "saliency" in columns else float("nan")
-    reasons = (1 - rho) / 2 if np.isfinite(rho) else 0.0
-    same = bool(columns["label"][k]) if "label" in columns else None
-    same = bool(columns["exact_match"][k]) if "exact_match" in columns else same
-    if same is None:
-        apart = abs(float(columns["student_prediction"][k] - columns["teacher_prediction"][k]))
-    else:
-        apart = 2.0 * (not same) + 1 - float(columns["probability"][k])
-    agreement = round(rho, 4) if np.isfinite(rho) else None
-    return {"agreement": agreement, "same_label": same, "disagreement": round(apart + reasons, 4)}

@@ -64,6 +64,11 @@ class TokenizedText:
         np.add.at(found, words, (scores / np.maximum(sizes, 1))[tokens])
         return found
 
+    def units(self, scores: np.ndarray, first: Int[np.ndarray, " unit"]) -> Float[np.ndarray, " unit"]:
+        """The sums of ``raw_words`` over units that begin at these words (``unit_starts``); NaN for one that is not
+        read whole."""
+        return np.add.reduceat(self.raw_words(scores), first)
+
 
 def unit_starts(reads: Sequence[TokenizedText]) -> Int[np.ndarray, " unit"]:
     """The first word of each unit of one text that models read with different tokenizers.
