@@ -67,7 +67,7 @@ from gradistill.models.student import silence_embedding_dropout, student_for_lab
 from gradistill.models.teacher_loading import AS_IT_IS, TeacherLoading
 from gradistill.models.tokenizers import check_same_tokens
 from gradistill.objectives.base import ANY_PAIR, Pair
-from gradistill.objectives.cross_tokenizer import refuse_other_tokenizers
+from gradistill.objectives.cross_tokenizer import check_cross_tokenizer_objectives
 from gradistill.recipe import Recipe, StudentSettings
 
 logger = logging.getLogger(__name__)
@@ -182,7 +182,7 @@ def _refuse_options(teacher: AnyTeacher, data: DataChoice, recipe: Recipe) -> No
     if training.augment and kind is not None:
         raise no_near_words(kind)
     facts = replace(ANY_PAIR.teacher, own_tokenizer=True, outputs_only=kind is not None)
-    refuse_other_tokenizers(recipe.objectives.values(), Pair(ANY_PAIR.student, facts))
+    check_cross_tokenizer_objectives(recipe.objectives.values(), Pair(ANY_PAIR.student, facts))
     _refuse_student(settings)
     refuse_more_layers(settings, load_config(settings.checkpoint))
 

@@ -33,7 +33,7 @@ from gradistill.data.raw_words import word_pool
 from gradistill.data.text_reader import CopyReader, ReadingCollator
 from gradistill.errors import RecipeError
 from gradistill.models.device_map import placed
-from gradistill.objectives.cross_tokenizer import refuse_other_tokenizers
+from gradistill.objectives.cross_tokenizer import check_cross_tokenizer_objectives
 from gradistill.signals import Logits
 from gradistill.signals.answered import AnsweredTeacher
 from gradistill.signals.teacher import TeacherSignals
@@ -69,7 +69,7 @@ class WordsRun(TaskRun):
         Run.check(self, encoded)
         pair = self.models.facts
         assert pair is not None
-        refuse_other_tokenizers(self.terms, pair)
+        check_cross_tokenizer_objectives(self.terms, pair)
         self.required_signals()
         asks = isinstance(self.source, FunctionSource) or (
             isinstance(self.source, MeanSource) and self.source.calls_a_function

@@ -23,7 +23,7 @@ from gradistill.data.teacher_answers import ID, row_id
 from gradistill.errors import RecipeError
 from gradistill.io import path_of, system_reason, write_whole
 from gradistill.objectives import Pair
-from gradistill.objectives.cross_tokenizer import refuse_other_tokenizers
+from gradistill.objectives.cross_tokenizer import check_cross_tokenizer_objectives
 from gradistill.recipe import Recipe
 from gradistill.signals import WordCopyLogits
 from gradistill.training.step import signals_of
@@ -57,7 +57,7 @@ def write_texts(data: DataChoice | Source, output: str | Path, recipe: Recipe) -
     facts = facts_of_outputs(splits.task)
     pair = Pair(facts, facts, shared_embeddings=False)
     terms = list(recipe.objectives.values())
-    refuse_other_tokenizers(terms, pair)
+    check_cross_tokenizer_objectives(terms, pair)
     if recipe.training.augment:
         raise RecipeError(
             "--augment needs a model as teacher, whose embeddings decide which words are near",

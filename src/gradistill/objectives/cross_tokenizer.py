@@ -12,7 +12,7 @@ from gradistill.objectives.term import Term
 from gradistill.signals import Signal
 
 
-def refuse_other_tokenizers(terms: Iterable[Term], pair: Pair) -> None:
+def check_cross_tokenizer_objectives(terms: Iterable[Term], pair: Pair) -> None:
     """Raise RecipeError for an objective on signals that such a teacher does not have, with those that can be used.
 
     A pair that reads the same tokens passes. What an objective can do follows from its signals

@@ -30,7 +30,7 @@ from gradistill.errors import TrainingError, first_line
 from gradistill.models.attention import second_order_attention
 from gradistill.models.probe import Probe, ProbedModel
 from gradistill.objectives import ModelFacts, Moment, Pair, Term
-from gradistill.objectives.cross_tokenizer import refuse_other_tokenizers
+from gradistill.objectives.cross_tokenizer import check_cross_tokenizer_objectives
 from gradistill.objectives.labelled_tokens import refuse_what_labels_no_tokens
 from gradistill.objectives.term import refuse_no_conflict
 from gradistill.recipe import ComputeSettings
@@ -174,7 +174,7 @@ class DistillationTrainer(Trainer):
         probed = ProbedModel.of(student, trim_last_block=plan.compute.trim_last_block)
         pair = Pair(probed.probe, plan.teacher_facts or probed.probe, plan.shared_embeddings)
         refuse_other_pair(pair)
-        refuse_other_tokenizers(plan.terms, pair)
+        check_cross_tokenizer_objectives(plan.terms, pair)
         refuse_what_labels_no_tokens(plan.terms, pair)
         for term in plan.terms:
             term.objective.check(pair)
