@@ -66,8 +66,7 @@ class Examiner:
     Maps of two classifiers are compared token by token where both hold the very same tokenizer, and else on the words
     of the raw text: by ``|Σ|`` of the signed scores of a word's tokens, or their sum where the method knows no
     direction. Words that a token of either holds together are one there, and those that one of them does not read are
-    left out. ``pool`` holds words of the data, for methods
-    that draw from them.
+    left out. ``pool`` holds words of the data, for methods that draw from them.
 
     Example: ``Examiner(ClassifierPredictor(teacher, tokenizer), [student], task, GradientXInput()).agreement(rows)``
     """

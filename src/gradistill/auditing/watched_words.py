@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 from jaxtyping import Float
@@ -13,18 +14,7 @@ from gradistill.auditing.word_maps import TokenizedText
 from gradistill.data.raw_words import Texts
 from gradistill.data.unspaced_scripts import CHARACTERS
 
-_MARKS = "".join(
-    chr(code)
-    for code in range(0x110000)
-    if unicodedata.category(chr(code)) in ("Mn", "Mc")
-    and not unicodedata.name(chr(code), "").startswith("VARIATION")
-)
-_BEFORE = rf"(?<![^\W{CHARACTERS}])(?<![{_MARKS}])(?<![^\W{CHARACTERS}]['’])"
-"""A word that begins here is no end of a longer one: "t" of "isn't"."""
-_AFTER = rf"(?!['’]?[^\W{CHARACTERS}])(?![{_MARKS}])"
-"""A word that ends here is no beginning of a longer one: "isn", or a letter without its mark."""
-_EDGE = re.compile(rf"[^\W{CHARACTERS}]|[{_MARKS}]")
-"""What a longer word could go on from; not "!" or "%"."""
+_LETTER = rf"[^\W{CHARACTERS}]"
 
 
 def watched_spans(texts: Texts, watched: Sequence[str]) -> list[list[tuple[int, int]]]:
@@ -37,8 +27,7 @@ def watched_spans(texts: Texts, watched: Sequence[str]) -> list[list[tuple[int, 
     """
     if not watched:
         return [[] for _ in texts]
-    pattern = re.compile("|".join(map(_pattern, sorted(watched, key=len, reverse=True))), re.IGNORECASE)
-    return [[match.span() for match in pattern.finditer(text)] for text in texts]
+    return [[match.span() for match in _pattern(tuple(watched)).finditer(text)] for text in texts]
 
 
 def watched_share(read: TokenizedText, scores: Float[np.ndarray, " token"], watched: Sequence[str]) -> float:
@@ -66,8 +55,33 @@ def unseen_words(texts: Sequence[Texts], watched: Sequence[str]) -> list[str]:
     return [word for word in watched if not any(any(watched_spans(row, [word])) for row in texts)]
 
 
-def _pattern(word: str) -> str:
+@cache
+def _pattern(watched: tuple[str, ...]) -> re.Pattern[str]:
+    """Any of the words, the longest first."""
+    marks = _marks()
+    return re.compile(
+        "|".join(_word(word, marks) for word in sorted(watched, key=len, reverse=True)), re.IGNORECASE
+    )
+
+
+def _word(word: str, marks: str) -> str:
+    """A word that is no part of a longer one: no "isn" of "isn't", and no letter without its mark. From a sign such as
+    "!" no word goes on."""
+    before = rf"(?<!{_LETTER})(?<![{marks}])(?<!{_LETTER}['’])"
+    after = rf"(?!['’]?{_LETTER})(?![{marks}])"
     parts = r"\s+".join(map(re.escape, word.split()))
-    edges = ((word.strip()[0], _BEFORE), (word.strip()[-1], _AFTER))
-    before, after = (side if _EDGE.match(edge) else "" for edge, side in edges)
-    return before + re.sub("['’]", "['’]", parts) + after
+    letter = re.compile(rf"{_LETTER}|[{marks}]")
+    first, last = (bool(letter.match(edge)) for edge in (word.strip()[0], word.strip()[-1]))
+    return before * first + re.sub("['’]", "['’]", parts) + after * last
+
+
+@cache
+def _marks() -> str:
+    """All marks that belong to the letter before them; not those that choose between forms of a sign."""
+    codes = (chr(code) for code in range(0x110000))
+    return "".join(
+        mark
+        for mark in codes
+        if unicodedata.category(mark) in ("Mn", "Mc")
+        and not unicodedata.name(mark, "").startswith("VARIATION")
+    )
