@@ -5,7 +5,7 @@
     python benchmarks/full_rows.py collect suite_full BENCH ...   (adds to results/suite_full.jsonl: a line a student)
     python benchmarks/full_rows.py collect suite_rows FEWER ...   (the same for the other suites of all rows)
     python benchmarks/full_rows.py audit SUITE BENCH DATA TASK ... (adds to results/SUITE_audits.jsonl)
-    python benchmarks/full_rows.py show                           (docs/results.md, docs/results/)
+    python benchmarks/full_rows.py show                           (README.md, docs/results.md, docs/results/)
 
 Metric, labels and response loyalty are those of the bench, on the whole validation split (responses on some of it).
 The audits of the students that the bench kept add what no bench measures: flips, Shapley values of words, and expected
@@ -37,6 +37,7 @@ from gradistill.recipe import load_recipe, shipped_methods
 from gradistill.recipe.catalogue import catalogue
 
 OVERVIEW, DETAILS = PAGE.with_name("results.md"), PAGE.parent / "results" / "full_rows.md"
+README = PAGE.parent.parent / "README.md"
 AUDIT = AuditChoice(
     max_rows=200,
     response_rows=100,
@@ -234,7 +235,7 @@ def audits(suite: str) -> list[dict[str, Any]]:
 
 
 def show() -> None:
-    """Write the tables of the three pages."""
+    """Write the tables of the four pages."""
     found, rows = Comparison(lines_of("suite_full"), audits("suite_full")), lines_of("suite_rows")
     few = Comparison([line for line in rows if line["method"] in OF_ALL_SEEDS], [])
     variants = Comparison([line for line in rows if line["seed"] == 0], [])
@@ -247,6 +248,7 @@ def show() -> None:
     shared = ("metric", "labels", "response")
     tables = [
         ("suite_full", OVERVIEW, found, markdown([*found.over_tasks()])),
+        ("suite_full_short", README, found, markdown([*found.in_short()])),
         ("suite_full_tasks", DETAILS, found, found.tables(*shared, *AUDITED_HERE)),
         ("suite_full_gains", DETAILS, found, markdown([*found.differences()])),
         ("suite_rows", DETAILS, few, few.tables(*shared)),
@@ -342,6 +344,23 @@ class Comparison:
                 if title == KEPT:
                     row[WITH_ALL] = shown(self.mean(title, method, without=()))
             yield row
+
+    def in_short(self) -> Iterator[dict[str, str]]:
+        """The main methods by what most readers ask first. Each figure has its own floor; the metric's is that of the
+        constant answer."""
+        titles = (KEPT, "labels", "response", "flips", "Shapley")
+        floors = {title: next(iter(self.floors(title)), None) for title in titles}
+        yield {"method": "floor"} | {title: shown(floor) for title, floor in floors.items()}
+        for method in self.methods:
+            if method in MAIN:
+                row = {"method": shown_name(method)}
+                yield row | {
+                    title: shown(self.mean(title, method)) + dagger(title, method) for title in titles
+                }
+
+    def floors(self, title: str) -> Iterator[float]:
+        means = (self.mean(title, floor) for floor in (CONSTANT, UNTRAINED, RANDOM_HEADS))
+        return (mean for mean in means if mean is not None)
 
     def differences(self) -> Iterator[dict[str, str]]:
         """What each method has more than KD, and some more than others, over the learnt tasks that both have, of
