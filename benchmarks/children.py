@@ -16,7 +16,7 @@ from typing import Any
 from gradistill.bench import process_pool
 from gradistill.cli import main as gradistill
 from gradistill.commands import predict
-from gradistill.store import writer
+from gradistill.store import build_plan
 
 BEGUN = "### gradistill"
 WRITES = "### writes "
@@ -84,7 +84,7 @@ def _commanded(arguments: Sequence[str], log: Path) -> int:
         os.dup2(stream.fileno(), 1)
         os.dup2(stream.fileno(), 2)
     sys.argv = ["gradistill", *arguments]
-    writer.SHARD_BYTES = 1 << 15  # so that these few rows fill some shards
+    build_plan.SHARD_BYTES = 1 << 15  # so that these few rows fill some shards
     predict.CHUNK_ROWS = 8  # and some chunks
     process_pool._started, process_pool._bar = _student, _no_bar
     try:

@@ -38,9 +38,10 @@ from gradistill.recipe import load_recipe
 from gradistill.report.terminal import results_table
 from gradistill.signals import SignalValues
 from gradistill.signals.teacher import OnlineTeacher
+from gradistill.store.build_plan import Build
 from gradistill.store.columns import Encoding
 from gradistill.store.reader import StoredTeacher
-from gradistill.store.writer import Build, build
+from gradistill.store.writer import build
 from gradistill.training.step import Step, signals_of
 
 ENCODINGS: tuple[Encoding, ...] = ("float32", "float16", "int8")

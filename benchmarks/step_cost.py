@@ -37,9 +37,10 @@ from gradistill.objectives import Pair
 from gradistill.recipe import ComputeSettings, load_recipe
 from gradistill.signals import Logits
 from gradistill.signals.teacher import OnlineTeacher
+from gradistill.store.build_plan import Build
 from gradistill.store.columns import columns_for
 from gradistill.store.reader import StoredTeacher
-from gradistill.store.writer import Build, build
+from gradistill.store.writer import build
 from gradistill.training.step import Term, signals_of
 from gradistill.training.trainer import DistillationTrainer
 

@@ -168,6 +168,20 @@ def test_a_store_serves_a_bench_of_fewer_methods_and_is_not_made_for_students_wi
         assert not stands or manifest.stat().st_mtime_ns == before
 
 
+def test_another_method_adds_its_signals_to_the_store_that_is_there(
+    whole: Any, small: Any, tmp_path: Path
+) -> None:
+    output, _, _ = whole
+    shutil.copytree(output, tmp_path / "out")
+    before = json.loads(next((output / "mine").glob("store-*/manifest.json")).read_text())["made_for"]
+    methods = {"kd": None, "adkd": None, "coalition": None}
+    tasks = {"mine": content(small)["tasks"]["mine"]}
+    found, _ = run(tmp_path, small, tasks=tasks, methods=methods, predictions=False)
+    assert found["failed"] == []
+    after = json.loads(next((tmp_path / "out" / "mine").glob("store-*/manifest.json")).read_text())
+    assert after["made_for"]["signals"][:-1] == before["signals"]
+
+
 def test_a_teacher_of_another_model_or_data_is_made_again_and_one_of_an_earlier_version_is_kept(
     small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

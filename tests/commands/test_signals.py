@@ -13,7 +13,7 @@ from gradistill.commands.signal_stores import StoreChoice, StoreSettings, check,
 from gradistill.commands.store_signals import store_signals
 from gradistill.errors import RecipeError, StoreError
 from gradistill.recipe import Recipe, load_recipe
-from gradistill.store import writer
+from gradistill.store import build_plan, writer
 from gradistill.store.manifest import MANIFEST
 from slow import slow
 from small import KINDS, logged
@@ -22,7 +22,7 @@ from small import KINDS, logged
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("GRADISTILL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(writer, "SHARD_BYTES", 2000)
+    monkeypatch.setattr(build_plan, "SHARD_BYTES", 2000)
     return tmp_path / "cache"
 
 
@@ -129,6 +129,21 @@ def test_a_store_of_more_signals_than_are_asked_for_stands(repair: bool, small: 
     settings = StoreSettings(repair=repair)
     store_signals(str(small.teachers["two"]), small.choice("two"), folder, recipe("kd"), settings=settings)
     assert (folder / "manifest.json").read_bytes() == before
+
+
+def test_a_store_gets_the_signals_of_another_method_and_serves_both(small: Any, tmp_path: Path) -> None:
+    """The first has no words, as it replaces none; the second does."""
+    teacher, data = str(small.teachers["two"]), small.choice("two")
+    folder = store(small, tmp_path / "store")
+    before = describe(folder)["signals"]
+    store_signals(teacher, data, folder, recipe("coalition"))
+    assert describe(folder)["signals"][: len(before)] == before
+    check(folder, verify="full")
+    at_once = store_signals(teacher, data, tmp_path / "one", recipe("coalition"), others=[recipe("adkd")])
+    for method in ("adkd", "coalition"):
+        for kept in (folder, at_once):
+            small.distilled(method, "two", tmp_path / kept.name / method, signals=StoreChoice(str(kept)))
+        assert weights(tmp_path / folder.name / method) == weights(tmp_path / at_once.name / method)
 
 
 def test_another_teacher_is_seen(small: Any, tmp_path: Path) -> None:

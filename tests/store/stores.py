@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,10 @@ from gradistill.signals import (
     Logits,
     Signal,
 )
-from gradistill.store import writer
+from gradistill.store import build_plan, writer
+from gradistill.store.build_plan import Build
 from gradistill.store.columns import Encoding, columns_for
 from gradistill.store.reader import StoredTeacher
-from gradistill.store.writer import Build
 
 SMALL = 3000
 """Bytes of a shard in these tests: a few rows."""
@@ -39,6 +39,7 @@ REQUESTS: tuple[Signal, ...] = (
     ClsGradient(ALL, (2, 4)),
     AttributionScores(ALL, steps=2),
 )
+KINDS = [request.stored_as() for request in REQUESTS]
 
 
 def rows(count: int = 40) -> Dataset:
@@ -70,11 +71,14 @@ class Oracle:
 
     def __init__(self, pause: float = 0.0) -> None:
         self.pause, self.asked = pause, 0
+        self.signals = set[Signal]()
 
     def __call__(self, batch: Batch, requests: Iterable[Signal]) -> dict[Signal, Tensor]:
         time.sleep(self.pause)
         self.asked += len(batch)
-        return {request: self._said(batch, k) for k, request in enumerate(requests)}
+        requests = list(requests)
+        self.signals.update(request.stored_as() for request in requests)
+        return {request: self._said(batch, KINDS.index(request.stored_as())) for request in requests}
 
     def _said(self, batch: Batch, kind: int) -> Tensor:
         assert batch.index is not None
@@ -96,10 +100,18 @@ class Oracle:
         return signals
 
 
-def plan(folder: Path, *, count: int = 40, encoding: Encoding = "float32", **purpose: Any) -> Build:
-    columns = columns_for(REQUESTS, FACTS, encoding)
+def plan(
+    folder: Path,
+    *,
+    count: int = 40,
+    encoding: Encoding = "float32",
+    signals: Sequence[Signal] = REQUESTS,
+    **purpose: Any,
+) -> Build:
+    columns = columns_for(signals, FACTS, encoding)
     made_for = {"format": 1, "teacher": "aa", "signals": [c.as_dict() for c in columns], **purpose}
-    return Build(folder, rows(count), columns, made_for, {"teacher": "an oracle"}, tokens_at_once=24)
+    about = {"teacher": "an oracle", "encoding": encoding}
+    return Build(folder, rows(count), columns, made_for, about, tokens_at_once=24)
 
 
 def built(folder: Path, **options: Any) -> Build:
@@ -116,8 +128,8 @@ def content(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-def build_slowly(folder: str, begun: Any) -> None:
+def build_slowly(folder: str, begun: Any, signals: Sequence[Signal] = REQUESTS) -> None:
     """For a process of its own: a build that takes about a tenth of a second, in small shards."""
-    writer.SHARD_BYTES = SMALL
+    build_plan.SHARD_BYTES = SMALL
     begun.set()
-    writer.build(plan(Path(folder)), Oracle(pause=0.01), collate)
+    writer.build(plan(Path(folder), signals=signals), Oracle(pause=0.01), collate)

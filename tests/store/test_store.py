@@ -20,10 +20,11 @@ from gradistill import io
 from gradistill.batch import Batch
 from gradistill.errors import StoreError
 from gradistill.signals import States
-from gradistill.store import manifest, writer
+from gradistill.store import build_plan, manifest, writer
+from gradistill.store.build_plan import Build
 from gradistill.store.manifest import MANIFEST
 from gradistill.store.reader import StoredTeacher, damaged
-from gradistill.store.writer import Build, ProcessShare, build
+from gradistill.store.writer import ProcessShare, build
 from small import logged
 from store.stores import REQUESTS, SMALL, Oracle, build_slowly, built, collate, content, opened, plan
 
@@ -32,7 +33,7 @@ KILLS, FLIPS = 30, 200
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer, "SHARD_BYTES", SMALL)
+    monkeypatch.setattr(build_plan, "SHARD_BYTES", SMALL)
 
 
 def batch_of(made: Build, places: list[int]) -> Batch:
@@ -64,7 +65,7 @@ def test_it_gives_in_any_order_what_the_teacher_computed(
 
 @pytest.mark.parametrize("encoding", ["float32", "float16", "int8"])
 def test_the_size_is_known_before(encoding: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer, "SHARD_BYTES", 50_000)
+    monkeypatch.setattr(build_plan, "SHARD_BYTES", 50_000)
     made = built(tmp_path / "store", encoding=encoding, count=400)
     written = sum(path.stat().st_size for path in made.folder.glob("*.arrow"))
     assert made.size == pytest.approx(written, rel=0.02)
@@ -151,7 +152,7 @@ def test_a_store_keeps_the_shards_that_it_was_begun_with(
     begun = plan(tmp_path / "store")
     writer._open_folder(begun)
     writer._write_shard(begun, 0, first := Oracle(), collate)
-    monkeypatch.setattr(writer, "SHARD_BYTES", 2 * SMALL)
+    monkeypatch.setattr(build_plan, "SHARD_BYTES", 2 * SMALL)
     teacher, printed = Oracle(), list[str]()
     with logged(printed):
         build(plan(tmp_path / "store"), teacher, collate)
@@ -337,6 +338,10 @@ def sealed(folder: Path, **changes: Any) -> None:
         (
             {"made_for": {"signals": [{"name": "x", "shape": [0], "per": "row", "encoding": "int8"}]}},
             r"no shape",
+        ),
+        (
+            {"made_for": {"signals": [{"shape": [1], "per": "token", "encoding": "int8"}]}},
+            r"name",
         ),
     ],
 )

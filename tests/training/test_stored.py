@@ -17,9 +17,10 @@ from gradistill.objectives.soft_label import SoftLabel
 from gradistill.recipe import shipped_methods
 from gradistill.signals import Logits
 from gradistill.signals.teacher import OnlineTeacher
+from gradistill.store.build_plan import Build
 from gradistill.store.columns import columns_for
 from gradistill.store.reader import StoredTeacher
-from gradistill.store.writer import Build, build
+from gradistill.store.writer import build
 from gradistill.training.step import signals_of
 from slow import slow
 from training.conftest import Kit, padded, rows, terms_of

@@ -46,7 +46,12 @@ class StoreAction:
 class StoreOutput(LoadingOptions):
     """How a store is written, and where; or the texts, in its place."""
 
-    output: Annotated[Path | None, output_option("The store's folder (default: in the cache).")] = None
+    output: Annotated[
+        Path | None,
+        output_option(
+            "The store's folder (default: in the cache). A finished store gets the signals that it lacks."
+        ),
+    ] = None
     write_texts: Annotated[
         Path | None,
         typer.Option(

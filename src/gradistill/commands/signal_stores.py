@@ -24,6 +24,7 @@ from gradistill.models.teacher_loading import AS_IT_IS, TeacherLoading
 from gradistill.printing import progress_bars
 from gradistill.signals import Logits, Signal
 from gradistill.signals.teacher import OnlineTeacher
+from gradistill.store.build_plan import Build
 from gradistill.store.columns import Encoding, columns_for
 from gradistill.store.fingerprint import made_for
 from gradistill.store.manifest import MANIFEST, SHARD, Manifest, of_these, refuse_other
@@ -31,7 +32,6 @@ from gradistill.store.reader import StoredTeacher, Verify, damaged, open_shard, 
 from gradistill.store.writer import (
     DRAFT,
     PLAN,
-    Build,
     ProcessShare,
     build,
     read_unfinished,

@@ -45,10 +45,10 @@ from gradistill.printing import progress_bars
 from gradistill.recipe import TrainingSettings
 from gradistill.signals import Signal
 from gradistill.signals.teacher import TeacherSignals
+from gradistill.store.build_plan import Build
 from gradistill.store.columns import Encoding
 from gradistill.store.fingerprint import of_rows
 from gradistill.store.reader import StoredTeacher
-from gradistill.store.writer import Build
 from gradistill.training.arguments import MetricNames, training_arguments
 from gradistill.training.distributed import processes
 from gradistill.training.step import signals_of

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -33,11 +33,6 @@ class Column:
     def name(self) -> str:
         return self.signal.column_name
 
-    @property
-    def item_bytes(self) -> int:
-        """Bytes of one example, or of one token."""
-        return bytes_of(self.shape, self.encoding)
-
     def as_dict(self) -> dict[str, Any]:
         return {
             "name": self.name,
@@ -47,8 +42,9 @@ class Column:
         }
 
 
-def bytes_of(shape: Sequence[int], encoding: Encoding) -> int:
-    """Bytes of numbers of a shape, whose last axis is a vector."""
+def item_bytes(signal: Mapping[str, Any]) -> int:
+    """Bytes of one example of a column, or of one token (``Column.as_dict``). The last axis of numbers is a vector."""
+    shape, encoding = signal["shape"], signal["encoding"]
     numbers = int(np.prod(shape))
     factors = 0 if encoding == "float32" else numbers // shape[-1]
     return numbers * np.dtype(encoding).itemsize + factors * _FACTOR.itemsize

@@ -12,7 +12,18 @@ from gradistill.errors import StoreError
 from gradistill.io import differences, digest, write_whole
 
 MANIFEST = "manifest.json"
-SHARD = re.compile(r"shard-\d+\.arrow")
+SHARD = re.compile(r"shard-(\d+)\.arrow")
+
+
+def shard_name(number: int) -> str:
+    return f"shard-{number:05d}.arrow"
+
+
+def shard_number(name: str) -> int:
+    """Of a file that is named as a shard is."""
+    found = SHARD.fullmatch(name)
+    assert found is not None
+    return int(found[1])
 
 
 @dataclass(frozen=True)
@@ -60,6 +71,8 @@ class Manifest:
                 "float16",
                 "int8",
             )
+            if not isinstance(signal["name"], str):
+                raise ValueError(f"the name of a signal is {signal['name']!r}")
             if not known or not numbers or any(type(n) is not int or n < 1 for n in numbers):
                 raise ValueError(f"its signal {signal['name']!r} has no shape that can be read")
         if not isinstance(self.about, dict):

@@ -19,7 +19,7 @@ from gradistill.errors import StoreError
 from gradistill.io import checksum_of
 from gradistill.signals.base import Signal
 from gradistill.signals.compute import SignalValues
-from gradistill.store.columns import Column, bytes_of, unpacked
+from gradistill.store.columns import Column, item_bytes, unpacked
 from gradistill.store.manifest import Manifest, of_these, refuse_other
 
 Verify = Literal["full", "fast"]
@@ -117,6 +117,11 @@ class StoredTeacher:
         return (full if column.signal.tokens_first else full.movedim(1, 2)).to(batch.mask.device)
 
     def _opened(self, number: int) -> MappedShard:
+        """A shard, which may have got more signals, and so another file, since the store was opened."""
+        if not (self.folder / self.manifest.shards[number].file).exists():
+            now, wanted = Manifest.read(self.folder), self.manifest.made_for
+            refuse_other(self.folder, wanted, of_these(now.made_for, wanted), remedy="build it again")
+            self.manifest = now
         return open_shard(self.folder / self.manifest.shards[number].file)
 
 
@@ -169,12 +174,7 @@ def fault_of(file: Path, rows: int, signals: Sequence[Mapping[str, Any]]) -> str
         return "it holds other signals"
     for signal in signals:
         items = shard.lengths if signal["per"] == "token" else 1
-        if bool(
-            (
-                np.diff(shard.offsets[signal["name"]])
-                != items * bytes_of(signal["shape"], signal["encoding"])
-            ).any()
-        ):
+        if bool((np.diff(shard.offsets[signal["name"]]) != items * item_bytes(signal)).any()):
             return f"its rows of {signal['name']} have another size"
     return None
 

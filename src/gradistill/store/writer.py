@@ -8,17 +8,14 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-from datasets import Dataset
 from torch import Tensor
 
 from gradistill.batch import Batch
-from gradistill.data.batching import ON_ACCELERATOR, by_length
+from gradistill.data.batching import by_length
 from gradistill.data.collator import mask_token_id_of
 from gradistill.data.token_pool import token_pool
 from gradistill.errors import StoreError
@@ -34,67 +31,17 @@ from gradistill.io import (
     write_whole,
 )
 from gradistill.signals.teacher import TeacherSignals
+from gradistill.store.build_plan import Build
 from gradistill.store.columns import Column, packed
-from gradistill.store.manifest import MANIFEST, SHARD, Manifest, Shard, of_these, refuse_other
-from gradistill.store.reader import fault_of
+from gradistill.store.manifest import MANIFEST, SHARD, Manifest, Shard, refuse_other
+from gradistill.store.reader import damaged, fault_of, open_shard, refuse_damaged
+from gradistill.store.shard_buffers import ShardBuffers
 
 logger = logging.getLogger(__name__)
 
 PLAN = "building.json"
 DRAFT = draft_of(rf"{SHARD.pattern}|manifest\.json|building\.json")
-SHARD_BYTES = 8 << 20
-"""Aimed at: large enough to read in one sweep, small enough to hold a few times in memory and to lose when killed.
-
-For new stores only: one that was begun keeps its rows a shard."""
-
 Collate = Callable[[Sequence[Mapping[str, Any]]], dict[str, Tensor]]
-
-
-@dataclass(frozen=True)
-class Build:
-    """What to build: the teacher's signals for encoded rows, in their order."""
-
-    folder: Path
-    rows: Dataset
-    columns: tuple[Column, ...]
-    made_for: dict[str, Any]
-    about: dict[str, Any]
-    tokens_at_once: int = ON_ACCELERATOR
-    """Of one teacher pass, padding included; the numbers do not depend on it but for rounding."""
-    begun_with: int | None = None
-    """Rows a shard of the store that is there already, whatever this version would choose."""
-
-    @cached_property
-    def lengths(self) -> np.ndarray:
-        return np.asarray(self.rows["length"][:], dtype=np.int64)
-
-    @property
-    def size(self) -> int:
-        """Bytes of all shards together."""
-        frame = len(_Shard(self.columns, np.empty(0, np.int64)).file([]))
-        return self._content + self.shards * frame
-
-    @property
-    def _content(self) -> int:
-        """Bytes of the numbers, and for each row those of its number, its length and an offset a column."""
-        tokens, rows = int(self.lengths.sum()), len(self.rows)
-        items = sum(c.item_bytes * (tokens if c.per_token else rows) for c in self.columns)
-        return items + rows * 8 * (2 + len(self.columns))
-
-    @property
-    def rows_per_shard(self) -> int:
-        return self.begun_with or max(1, SHARD_BYTES * len(self.rows) // max(self._content, 1))
-
-    def shard_file(self, number: int) -> Path:
-        return self.folder / f"shard-{number:05d}.arrow"
-
-    def rows_of(self, number: int) -> range:
-        start = number * self.rows_per_shard
-        return range(start, min(start + self.rows_per_shard, len(self.rows)))
-
-    @property
-    def shards(self) -> int:
-        return -(-len(self.rows) // self.rows_per_shard)
 
 
 @dataclass(frozen=True)
@@ -128,7 +75,10 @@ def build(
             _open_folder(plan)
         share.barrier()
         if (plan.folder / MANIFEST).is_file():
-            return
+            longer = plan.extending(Manifest.read(plan.folder))
+            if longer is None:
+                return
+            plan = longer
         plan = _as_begun(plan)
         own = range(share.rank, plan.shards, share.ranks)
         built = {number for number in own if _is_built(plan, number)}
@@ -153,7 +103,7 @@ def rebuild(plan: Build, numbers: Sequence[int], teacher: TeacherSignals, collat
     with store_lock(plan.folder):
         manifest = Manifest.read(plan.folder)
         _refuse_other(plan, manifest.made_for)
-        plan = replace(plan, begun_with=manifest.rows_per_shard)
+        plan = plan.of_store(manifest)
         for number in numbers:
             _write_shard(plan, number, teacher, collate)
         shards = (_entry(plan, k) if k in numbers else shard for k, shard in enumerate(manifest.shards))
@@ -161,14 +111,20 @@ def rebuild(plan: Build, numbers: Sequence[int], teacher: TeacherSignals, collat
 
 
 def _open_folder(plan: Build) -> None:
+    """Make the folder ready for what is to be written there, if anything is."""
     folder = plan.folder
     drafts, present = _files(folder)
     if MANIFEST in present:
-        _refuse_other(plan, of_these(Manifest.read(folder).made_for, plan.made_for))  # it may hold more
-        if PLAN in present:  # whoever wrote the manifest was stopped right behind it
-            (folder / PLAN).unlink()
-        return
-    if PLAN in present:
+        manifest = Manifest.read(folder)
+        longer, begun = plan.extending(manifest), _begun_for(folder)
+        if begun in (None, manifest.made_for) or (longer is not None and begun != longer.made_for):
+            _remove_leftovers(folder, manifest)
+        if longer is None:
+            return
+        refuse_damaged(folder, damaged(folder, manifest, verify="full"))
+        logger.info(f"{folder} gets more signals: {', '.join(column.name for column in longer.columns)}")
+        plan = longer
+    elif PLAN in present:
         plan = _as_begun(plan)
     elif present:
         raise StoreError(
@@ -187,10 +143,28 @@ def _open_folder(plan: Build) -> None:
         write_whole(folder / PLAN, json.dumps(begun, indent=1).encode())
 
 
+def _begun_for(folder: Path) -> dict[str, Any] | None:
+    """What the store is to be for once it has more signals, where some shards of that are written; None where none are,
+    or nobody knows."""
+    try:
+        return read_unfinished(folder)[0]
+    except (OSError, ValueError):
+        return None
+
+
+def _remove_leftovers(folder: Path, manifest: Manifest) -> None:
+    """What a build left that was stopped right behind the manifest, or before it, with more signals."""
+    shards = {shard.file for shard in manifest.shards}
+    with _writing(folder):
+        for path in folder.iterdir():
+            if path.name == PLAN or (SHARD.fullmatch(path.name) and path.name not in shards):
+                path.unlink()
+
+
 def _is_built(plan: Build, number: int) -> bool:
     """Whether a shard of an unfinished store is there, and is one: nothing else vouches for it yet."""
-    file, signals = plan.shard_file(number), [column.as_dict() for column in plan.columns]
-    return file.is_file() and fault_of(file, len(plan.rows_of(number)), signals) is None
+    file = plan.shard_file(number)
+    return file.is_file() and fault_of(file, len(plan.rows_of(number)), plan.signals) is None
 
 
 def _files(folder: Path) -> tuple[list[str], list[str]]:
@@ -260,7 +234,9 @@ def _writing(folder: Path) -> Iterator[None]:
 def _write_shard(plan: Build, number: int, teacher: TeacherSignals, collate: Collate) -> None:
     rows = plan.rows_of(number)
     lengths = plan.lengths[rows.start : rows.stop]
-    shard = _Shard(plan.columns, lengths)
+    shard = ShardBuffers(plan.signals, lengths)
+    if plan.extended:
+        shard.copy(open_shard(plan.folder / plan.extended[number].file))
     pool = token_pool(plan.rows) if any(column.signal.replaces_words for column in plan.columns) else None
     for places in by_length(lengths.tolist(), plan.tokens_at_once):
         columns = collate([plan.rows[rows.start + place] for place in places])
@@ -292,37 +268,6 @@ def _stored(column: Column, values: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return values[mask] if column.signal.tokens_first else np.moveaxis(values[:, mask], 1, 0)
 
 
-class _Shard:
-    """The numbers of rows of these ``lengths``, each where the file has it: an object of Python a row is far larger."""
-
-    def __init__(self, columns: Sequence[Column], lengths: np.ndarray) -> None:
-        self.lengths = lengths
-        sizes = {c.name: c.item_bytes * (lengths if c.per_token else np.ones_like(lengths)) for c in columns}
-        self.starts = {name: np.concatenate([[0], np.cumsum(size)]) for name, size in sizes.items()}
-        self.numbers = {name: memoryview(bytearray(int(starts[-1]))) for name, starts in self.starts.items()}
-
-    def put(self, place: int, row: Mapping[str, bytes]) -> None:
-        for name, numbers in row.items():
-            start, stop = self.starts[name][place : place + 2]
-            self.numbers[name][start:stop] = numbers
-
-    def file(self, indices: Sequence[int]) -> memoryview:
-        arrays = {
-            "index": pa.array(indices, pa.int64()),
-            "length": pa.array(self.lengths, pa.int64()),
-            **{name: self._column(name) for name in self.numbers},
-        }
-        batch = pa.record_batch(list(arrays.values()), names=list(arrays))
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_file(sink, batch.schema) as writer:
-            writer.write_batch(batch)
-        return memoryview(sink.getvalue())
-
-    def _column(self, name: str) -> pa.Array:
-        buffers = [None, pa.py_buffer(self.starts[name]), pa.py_buffer(self.numbers[name])]
-        return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(self.lengths), buffers)
-
-
 def _entry(plan: Build, number: int) -> Shard:
     """The manifest's entry for a shard that was just written."""
     file = plan.shard_file(number)
@@ -340,7 +285,7 @@ def _finish(plan: Build) -> None:
     )
     with _writing(plan.folder):
         manifest.write(plan.folder)
-        (plan.folder / PLAN).unlink(missing_ok=True)
+    _remove_leftovers(plan.folder, manifest)
 
 
 @contextmanager

@@ -1,0 +1,53 @@
+"""The numbers of one shard in memory, before they are a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from gradistill.store.columns import item_bytes
+from gradistill.store.reader import MappedShard
+
+
+class ShardBuffers:
+    """The numbers of rows of these ``lengths``, each where the file has it: an object of Python a row is far larger.
+
+    ``signals`` are the columns as the manifest has them (``Column.as_dict``).
+    """
+
+    def __init__(self, signals: Sequence[Mapping[str, Any]], lengths: np.ndarray) -> None:
+        self.lengths = lengths
+        ones = np.ones_like(lengths)
+        sizes = {s["name"]: item_bytes(s) * (lengths if s["per"] == "token" else ones) for s in signals}
+        self.starts = {name: np.concatenate([[0], np.cumsum(size)]) for name, size in sizes.items()}
+        self.numbers = {name: memoryview(bytearray(int(starts[-1]))) for name, starts in self.starts.items()}
+
+    def put(self, place: int, row: Mapping[str, bytes]) -> None:
+        for name, numbers in row.items():
+            start, stop = self.starts[name][place : place + 2]
+            self.numbers[name][start:stop] = numbers
+
+    def copy(self, shard: MappedShard) -> None:
+        """All columns of a shard of the same rows."""
+        for name, content in shard.data.items():
+            start, stop = shard.offsets[name][[0, -1]]
+            self.numbers[name][:] = content[start:stop].cast("B")
+
+    def file(self, indices: Sequence[int]) -> memoryview:
+        arrays = {
+            "index": pa.array(indices, pa.int64()),
+            "length": pa.array(self.lengths, pa.int64()),
+            **{name: self._column(name) for name in self.numbers},
+        }
+        batch = pa.record_batch(list(arrays.values()), names=list(arrays))
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_file(sink, batch.schema) as writer:
+            writer.write_batch(batch)
+        return memoryview(sink.getvalue())
+
+    def _column(self, name: str) -> pa.Array:
+        buffers = [None, pa.py_buffer(self.starts[name]), pa.py_buffer(self.numbers[name])]
+        return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(self.lengths), buffers)
