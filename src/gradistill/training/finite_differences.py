@@ -15,11 +15,12 @@ TOLERANCE = 0.05
 """Allowed relative difference. A missing second-order part is off by 1; float32 islands inside a float64 model
 (some norms and softmaxes) by up to a few thousandths at this step."""
 
-STEP = 1e-3
-"""Length of the finite-difference step relative to the weight's norm."""
+STEPS = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
+"""Lengths of the finite-difference step relative to the weight's norm. Shorter ones are tried where the first does not
+agree: along its own gradient a student of base size bends within 1e-4."""
 
-SHORT_STEP = 1e-4
-"""Tried where the first does not agree: gradients of a sharp student bend within the longer step."""
+SETTLED = 0.01
+"""Where a ten times shorter step changes the difference by less, relatively, it is the derivative."""
 
 SHARE_LOST = 0.25
 """Where all matrices move at once each promises 1: how much of one may be missing from their sum."""
@@ -141,9 +142,21 @@ def _read(
 
 
 def _sharper(read: Callable[[float], DerivativeComparison]) -> DerivativeComparison:
-    """Read with the shorter step too, where the first does not agree and the second can decide."""
-    reading = read(STEP)
+    """A reading whose step is short enough: it agrees with the longest one, or the next shorter step changes little.
+
+    Where the projection bends, the difference grows from nothing to the derivative as the step shrinks: some step would
+    agree with whatever autograd gives.
+    """
+    reading = read(STEPS[0])
     if reading.agrees:
         return reading
-    closer = read(SHORT_STEP)
-    return closer if closer.agrees and closer.is_sharp else reading
+    for step in STEPS[1:]:
+        closer = read(step)
+        if not closer.is_sharp:
+            break
+        reading, before = closer, reading
+        if abs(reading.finite_difference - before.finite_difference) <= SETTLED * abs(
+            reading.finite_difference
+        ):
+            break
+    return reading
