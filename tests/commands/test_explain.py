@@ -102,11 +102,20 @@ def test_a_loaded_model_predicts_the_same(small: Any) -> None:
     assert replace(again, model=str(folder)) == explain(str(folder), [TEXT], steps=5)
 
 
+@pytest.mark.parametrize("max_length", [0, 2])
+def test_a_length_without_room_for_a_word_is_refused(max_length: int, small: Any) -> None:
+    with pytest.raises(RecipeError, match="leaves no room for text"):
+        explain(str(small.teachers["two"]), [TEXT], max_length=max_length)
+
+
 @pytest.mark.parametrize(
     ("texts", "label", "error", "message"),
     [
         ([], None, DataError, r"(?s)There are 0 texts.*one text, or two"),
         (["  "], None, DataError, "A text is empty"),
+        (None, None, RecipeError, "texts is None"),
+        ([TEXT, None], None, RecipeError, "a text is None"),
+        ([[TEXT]], None, RecipeError, "a text is of the type list"),
         ([TEXT, ""], None, DataError, "A text is empty"),
         ([TEXT] * 3, None, DataError, "There are 3 texts"),
         ([TEXT], "neutral", RecipeError, r"(?s)no label 'neutral'.*negative, positive"),

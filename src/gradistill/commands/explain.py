@@ -20,8 +20,9 @@ from gradistill.commands.run_folder import record_of
 from gradistill.commands.text_lengths import LoadedModel, task_length
 from gradistill.data.collator import Collator
 from gradistill.data.multilabel_metrics import assigned
+from gradistill.data.tokenization import refuse_no_room
 from gradistill.data.word_scores import WordScore, words_from_pieces
-from gradistill.errors import DataError, ModelError, RecipeError
+from gradistill.errors import DataError, ModelError, RecipeError, check_type
 from gradistill.models.eval_mode import frozen_eval
 from gradistill.models.facts import is_multi_label, thresholds_of
 from gradistill.models.input_limits import check_readable
@@ -62,12 +63,12 @@ def explain(
         ``max_length``: tokens read at most; by default as the model was trained (``commands.text_lengths``).
 
     Raises DataError for another number of texts, ModelError for an ONNX model, and RecipeError for a label that the
-    model does not have.
+    model does not have, and a ``max_length`` without room for a word.
 
     Example: ``explain("runs/student", ["The company rose 3 %.", "Shares fell."]).words``
     """
     texts = [texts] if isinstance(texts, str) else texts
-    _refuse_empty(texts)
+    _check_texts(texts)
     check_baseline(baseline, IN_ONE_TEXT)
     _refuse_onnx(model_folder(model))
     _refuse_other_number(model_folder(model), len(texts))
@@ -77,6 +78,7 @@ def explain(
     name = model_folder(model) or model_name(model)
     with log_filter(lambda record: False):
         length = task_length(max_length, tokenizer, [LoadedModel("model", name, classifier)])
+    refuse_no_room(tokenizer, len(texts), length)
     read = _ReadText.of(texts, tokenizer, length)
     check_readable(classifier, read.rows, tokenizer)
     batch = Batch.of(read.encoding, mask_token_id=Collator(tokenizer).mask_token_id)
@@ -180,7 +182,11 @@ def _refuse_other_number(folder: str, count: int) -> None:
         )
 
 
-def _refuse_empty(texts: Sequence[str]) -> None:
+def _check_texts(texts: Sequence[str]) -> None:
+    wanted = "a text, or a list of one or two"
+    check_type("texts", texts, (list, tuple), wanted)
+    for text in texts:
+        check_type("a text", text, str, wanted)
     if not 1 <= len(texts) <= 2:
         raise DataError(
             f"There are {len(texts)} texts.", expected="one text, or two", remedy="quote each text"
