@@ -11,8 +11,8 @@ import pytest
 from gradistill.commands.audit import AuditChoice, audit
 from gradistill.commands.distill import distill
 from gradistill.commands.finetune import finetune
+from gradistill.commands.prepared_raw_text_run import prepared_raw_text_run
 from gradistill.commands.prepared_run import prepared_run
-from gradistill.commands.prepared_words_run import prepared_words_run
 from gradistill.commands.signal_stores import StoreChoice
 from gradistill.data import split_loading
 from gradistill.data.prompt_template import PromptedTeacher
@@ -121,5 +121,5 @@ def test_a_look_at_many_labels_is_warned_of(
             "student.layers=1",
         ],
     )
-    warnings = prepared_words_run(teacher, data, apart).splits.warnings
+    warnings = prepared_raw_text_run(teacher, data, apart).splits.warnings
     assert [line for line in warnings if "view=" in line] == found

@@ -16,7 +16,7 @@ from gradistill.cli.options import teachers_of
 from gradistill.commands.audit_model import AuditModel
 from gradistill.commands.distill import distill
 from gradistill.commands.mean_source import mean_source
-from gradistill.commands.prepared_words_run import prepared_words_run
+from gradistill.commands.prepared_raw_text_run import prepared_raw_text_run
 from gradistill.commands.teacher_prompt import prompted
 from gradistill.commands.text_predictor import load_predictor
 from gradistill.data import DataChoice, align_labels, read_splits
@@ -79,7 +79,7 @@ def test_rows_may_lack_classes_of_several_teachers(small: Any, decoder: Path, tm
         write_table(tmp_path / f"{split}.csv", some)
     data = replace(small.choice("three"), source=str(tmp_path))
     recipe = load_recipe("kd", changes=[f"student.checkpoint={small.base}"])
-    run = prepared_words_run([str(small.teachers["three"]), str(decoder)], data, recipe)
+    run = prepared_raw_text_run([str(small.teachers["three"]), str(decoder)], data, recipe)
     assert run.task.labels == ("maybe", "no", "yes")
     assert run.models.student.model.config.num_labels == 3
     assert set(run.splits.rows["train"]["label"][:]) == {1, 2}
@@ -160,7 +160,7 @@ def test_one_teacher_a_label(small: Any, tmp_path: Path) -> None:
     rows = [{"text": f"the film was fine {k}", "labels": every[k % 4]} for k in range(8)]
     data = DataChoice({"train": rows, "validation": rows}, kind="multi_label")
     recipe = load_recipe("kd", changes=[f"student.checkpoint={small.base}"]).with_template(template)
-    run = prepared_words_run(prompted(folders, template), data, recipe)
+    run = prepared_raw_text_run(prompted(folders, template), data, recipe)
     assert run.task.labels == ("odd", "dull")
     assert run.models.student.model.config.problem_type == "multi_label_classification"
     found = run.source.predictions(run.splits.rows["validation"], run.task, "validation")

@@ -87,7 +87,7 @@ class AnswerSource(Protocol):
 def facts_of_outputs(task: Task) -> ModelFacts:
     """The facts of a teacher of which only outputs are known."""
     return ModelFacts(
-        0, 0, task.num_labels, multi_label=task.multi_label, own_tokenizer=True, outputs_only=True
+        0, 0, task.num_labels, multi_label=task.multi_label, reads_raw_texts=True, outputs_only=True
     )
 
 

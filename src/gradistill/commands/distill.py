@@ -10,13 +10,13 @@ from typing import Any
 from transformers import TrainerCallback
 
 from gradistill.commands.given_models import AnyTeacher, source_paths
-from gradistill.commands.prepared_run import TEST, prepared_run
-from gradistill.commands.prepared_words_run import (
-    has_own_tokenizer,
-    prepared_words_run,
+from gradistill.commands.prepared_raw_text_run import (
+    prepared_raw_text_run,
+    reads_raw_texts,
     refuse_store,
     with_student,
 )
+from gradistill.commands.prepared_run import TEST, prepared_run
 from gradistill.commands.run_folder import check_run
 from gradistill.commands.run_result import RunResult
 from gradistill.commands.signal_stores import (
@@ -71,9 +71,9 @@ def distill(  # noqa: PLR0913 (public; callbacks are the Trainer's own keyword)
     reads = (*source_paths(teacher), *model_paths(recipe.student.checkpoint), *choice.paths)
     check_run(folder, recipe, overwrite=overwrite, reads=reads)
     check_training(recipe)
-    if has_own_tokenizer(given, recipe.student):
+    if reads_raw_texts(given, recipe.student):
         refuse_store(signals)
-        run = prepared_words_run(given, choice, recipe, optional=TEST, loading=signals.loading)
+        run = prepared_raw_text_run(given, choice, recipe, optional=TEST, loading=signals.loading)
     else:
         signals.check()
         run = prepared_run(given, choice, recipe, optional=TEST, loading=signals.loading)

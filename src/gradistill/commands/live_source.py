@@ -56,7 +56,7 @@ class LiveSource:
 
     def facts(self, task: Task) -> ModelFacts:
         known = {name: getattr(self.reader.probe, name) for name in ModelFacts.__dataclass_fields__}
-        return replace(ModelFacts(**known), own_tokenizer=True, outputs_only=is_narrow(self.reader.model))
+        return replace(ModelFacts(**known), reads_raw_texts=True, outputs_only=is_narrow(self.reader.model))
 
     def hashes(self) -> dict[str, str]:
         template = template_of(self.tokenizer)

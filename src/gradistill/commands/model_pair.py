@@ -22,7 +22,7 @@ class ModelPair:
     """A student and its teacher, if there is one, for a recipe.
 
     ``shared_embeddings``: whether the student's embedding layer is a copy of the teacher's. ``teacher_facts`` are those
-    of a teacher that reads the texts by itself (``answer_sources``); ``teacher`` is None then.
+    of a teacher that reads raw texts (``answer_sources``); ``teacher`` is None then.
     """
 
     student: LoadedModel

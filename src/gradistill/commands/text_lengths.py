@@ -205,7 +205,7 @@ def task_length(wanted: int | None, tokenizer: PreTrainedTokenizerBase, readers:
     return chosen
 
 
-def own_tokenizer_length(wanted: int | None, student: TextModel, usual: int | None) -> int:
+def raw_text_length(wanted: int | None, student: TextModel, usual: int | None) -> int:
     """The length for a student that reads other tokens than its teacher: what it was trained with, else the ``usual``
     one, which is the teacher's, else ``USUAL``. Raises ModelError as ``task_length`` does."""
     return _within(wanted, trained_length(student.name) or usual or USUAL, [student])

@@ -12,9 +12,9 @@ from gradistill.auditing.word_maps import row_texts
 from gradistill.commands.answer_sources import Asked, facts_of_outputs
 from gradistill.commands.data_warnings import log_splits, refuse_words
 from gradistill.commands.prepared_run import unlabelled_rows
+from gradistill.commands.raw_text_run import copy_words
 from gradistill.commands.task_run import labelled_rows
 from gradistill.commands.teacher_prompt import refuse_prompt
-from gradistill.commands.words_run import copy_words
 from gradistill.data import DataChoice, Task, read_splits
 from gradistill.data.changed_copies import as_texts
 from gradistill.data.data_source import Source

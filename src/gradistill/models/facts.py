@@ -33,7 +33,7 @@ class ModelFacts:
     """Whether it has logits for every token: a token classifier."""
     replaceable_states: bool = True
     """Whether the state after each layer but the last is what a module returns, and can be replaced there."""
-    own_tokenizer: bool = False
+    reads_raw_texts: bool = False
     """Of a teacher: whether it reads the raw texts by itself, with another tokenizer than the student or with none."""
     outputs_only: bool = False
     """Of such a teacher: whether nothing of it is known but its outputs."""

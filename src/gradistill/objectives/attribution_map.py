@@ -78,7 +78,7 @@ class AttributionMap(Objective):
         own = pair.student
         self._differentiated(own).check(own.labels, multi_label=own.multi_label)
         refuse_words(self.name, self.words, pair)
-        if pair.by_words and self.keep < 1:
+        if pair.on_raw_texts and self.keep < 1:
             raise RecipeError(
                 f"attribution_map.keep is {self.keep}, and the models read different tokens: of the signed sums over a "
                 "word's tokens no share of the entries can be kept",
@@ -88,7 +88,7 @@ class AttributionMap(Objective):
 
     def signals(self, pair: Pair, role: Role) -> dict[str, Signal]:
         target = self._differentiated(pair.student)
-        if pair.by_words:
+        if pair.on_raw_texts:
             return {"scores": WordScores(target, self.steps, self.rule), "words": WordsRead()}
         keep = self.keep if role == "teacher" else 1.0
         return {"scores": AttributionScores(target, self.steps, self.rule, keep)}

@@ -38,9 +38,9 @@ class Pair:
     shared_embeddings: bool = True
 
     @property
-    def by_words(self) -> bool:
+    def on_raw_texts(self) -> bool:
         """Whether the two read different tokens, so that they are compared by whole texts and their words."""
-        return self.teacher.own_tokenizer
+        return self.teacher.reads_raw_texts
 
     @property
     def regression(self) -> bool:

@@ -77,7 +77,7 @@ class CoalitionMatching(Objective):
             )
 
     def signals(self, pair: Pair, role: Role) -> dict[str, Signal]:
-        kind = WordCopyLogits if pair.by_words else CopyLogits
+        kind = WordCopyLogits if pair.on_raw_texts else CopyLogits
         return {
             "copies": kind(
                 self.copies, self.sets, self.seed,

@@ -1,4 +1,4 @@
-"""Which objectives can compare a student with a teacher that reads the texts by itself."""
+"""Which objectives can compare a student with a teacher that reads raw texts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def check_cross_tokenizer_objectives(terms: Iterable[Term], pair: Pair) -> None:
     A pair that reads the same tokens passes. What an objective can do follows from its signals
     (``Signal.cross_tokenizer``, ``Signal.of_outputs``).
     """
-    if not pair.by_words:
+    if not pair.on_raw_texts:
         return
     for term in terms:
         if lacking := signals_lacking(term.objective, pair):
@@ -50,7 +50,9 @@ def signals_lacking(objective: Objective, pair: Pair) -> list[Signal]:
     some = replace(  # depths and layer maps do not matter
         ANY_PAIR,
         student=replace(ANY_PAIR.student, labels=pair.student.labels, multi_label=pair.student.multi_label),
-        teacher=replace(ANY_PAIR.teacher, labels=pair.student.labels, own_tokenizer=True, outputs_only=alone),
+        teacher=replace(
+            ANY_PAIR.teacher, labels=pair.student.labels, reads_raw_texts=True, outputs_only=alone
+        ),
     )
     wanted = objective.signals(some, "teacher").values()
     return [signal for signal in wanted if not (signal.of_outputs if alone else signal.cross_tokenizer)]

@@ -95,9 +95,12 @@ class Rationale(Objective):
             refuse_other_inputs("rationale with direction > 0", pair)
 
     def signals(self, pair: Pair, role: Role) -> dict[str, Signal]:
-        target, kind = self._differentiated(pair.student), WordScores if pair.by_words else AttributionScores
+        target, kind = (
+            self._differentiated(pair.student),
+            WordScores if pair.on_raw_texts else AttributionScores,
+        )
         wanted: dict[str, Signal] = {"scores": kind(target, self.steps)}
-        if pair.by_words:
+        if pair.on_raw_texts:
             wanted["words"] = WordsRead()
         if self.direction:
             wanted["gradient"] = InputGradient(target)

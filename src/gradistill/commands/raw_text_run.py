@@ -1,4 +1,4 @@
-"""Distillation from a teacher that reads the texts by itself: the two are compared by whole texts and their words."""
+"""Distillation from a teacher that reads raw texts: the two are compared by whole texts and their words."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class WordsRun(TaskRun):
+class RawTextRun(TaskRun):
     """A run whose teacher, the ``source``, needs nothing of the student. Its signals are computed before training, and
     held in memory."""
 

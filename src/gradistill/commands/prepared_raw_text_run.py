@@ -1,4 +1,4 @@
-"""From a teacher that reads the texts by itself, and names, to a training run."""
+"""From a teacher that reads raw texts, and names, to a training run."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ from gradistill.commands.prepared_run import (
     unlabelled_rows,
     view_warnings,
 )
+from gradistill.commands.raw_text_run import RawTextRun, no_near_words
 from gradistill.commands.signal_stores import StoreChoice
 from gradistill.commands.student_budget import (
     checkpoint_on_budget,
@@ -42,11 +43,10 @@ from gradistill.commands.student_budget import (
 )
 from gradistill.commands.text_lengths import (
     LoadedModel,
-    own_tokenizer_length,
+    raw_text_length,
     refuse_idle_overlap,
     task_length,
 )
-from gradistill.commands.words_run import WordsRun, no_near_words
 from gradistill.data import DataChoice, Splits, align_labels, read_splits
 from gradistill.data.label_matching import Outputs
 from gradistill.data.prompt_template import PromptedTeacher, PromptTemplate, set_template
@@ -73,8 +73,8 @@ from gradistill.recipe import Recipe, StudentSettings
 logger = logging.getLogger(__name__)
 
 
-def has_own_tokenizer(teacher: AnyTeacher, settings: StudentSettings) -> bool:
-    """Whether a teacher reads the texts by itself: it is no model, or the student's checkpoint reads other tokens."""
+def reads_raw_texts(teacher: AnyTeacher, settings: StudentSettings) -> bool:
+    """Whether a teacher reads raw texts: it is no model, or the student's checkpoint reads other tokens."""
     given: Any = teacher
     if isinstance(given, PromptedTeacher) or _kind_of_outputs(given) is not None:
         return True
@@ -109,7 +109,7 @@ def with_student(teacher: AnyTeacher, recipe: Recipe) -> Recipe:
     if (
         settings.checkpoint is not None
         or isinstance(teacher, str | PathLike)
-        or not has_own_tokenizer(teacher, settings)
+        or not reads_raw_texts(teacher, settings)
     ):
         return recipe
     if settings.width is not None:
@@ -122,15 +122,15 @@ def with_student(teacher: AnyTeacher, recipe: Recipe) -> Recipe:
     return recipe.with_student_fields(checkpoint=PACKAGED)
 
 
-def prepared_words_run(
+def prepared_raw_text_run(
     teacher: AnyTeacher,
     data: DataChoice,
     recipe: Recipe,
     *,
     optional: tuple[str, ...] = (),
     loading: TeacherLoading = AS_IT_IS,
-) -> WordsRun:
-    """The run of a teacher for which ``has_own_tokenizer`` holds, with a new student, and with those of the
+) -> RawTextRun:
+    """The run of a teacher for which ``reads_raw_texts`` holds, with a new student, and with those of the
     ``optional`` splits that exist.
 
     The recipe names the student's checkpoint (``with_student``). What options and models decide is decided before the
@@ -151,8 +151,8 @@ def prepared_words_run(
     student, tokenizer = _student(recipe.student, splits)
     splits = warned(splits, unknown_token_warnings(splits, tokenizer))
     usual = source.max_length if isinstance(source, LiveSource) else None
-    recipe = recipe.with_length(own_tokenizer_length(recipe.training.max_length, student, usual))
-    return WordsRun(
+    recipe = recipe.with_length(raw_text_length(recipe.training.max_length, student, usual))
+    return RawTextRun(
         recipe=recipe,
         models=ModelPair(
             student, None, recipe, shared_embeddings=False, teacher_facts=source.facts(splits.task)
@@ -174,14 +174,14 @@ def _refuse_options(teacher: AnyTeacher, data: DataChoice, recipe: Recipe) -> No
     refuse_idle_rows(data, recipe)
     if training.windows not in (None, "off"):
         raise RecipeError(
-            f"windows are {training.windows}, and a teacher that reads the texts by itself has other ones",
+            f"windows are {training.windows}, and a teacher that reads raw texts has other ones",
             expected="a teacher with the student's tokens",
             remedy="leave --windows out: long texts are cut",
         )
     refuse_idle_overlap(training, "")
     if training.augment and kind is not None:
         raise no_near_words(kind)
-    facts = replace(ANY_PAIR.teacher, own_tokenizer=True, outputs_only=kind is not None)
+    facts = replace(ANY_PAIR.teacher, reads_raw_texts=True, outputs_only=kind is not None)
     check_cross_tokenizer_objectives(recipe.objectives.values(), Pair(ANY_PAIR.student, facts))
     _refuse_student(settings)
     refuse_more_layers(settings, load_config(settings.checkpoint))
@@ -254,7 +254,7 @@ class TeacherRows:
             refuse_checkpoint_budget(self.student, Head(tuple(names) if len(names) > 1 else None))
             outputs = Outputs(tuple(names), data.label_map or {}, labelled=True)
         splits = read_splits(data, optional=self.optional, outputs=outputs)
-        refuse_words(splits.task, "a teacher that reads the texts by itself")
+        refuse_words(splits.task, "a teacher that reads raw texts")
         if names is None:
             return splits
         return align_labels(splits, dict(enumerate(names)), owner, label_map=data.label_map)
