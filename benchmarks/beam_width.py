@@ -14,9 +14,9 @@ import numpy as np
 
 from gradistill.auditing.faithfulness import UNITS, faithfulness
 from gradistill.auditing.predictor import ClassifierPredictor
-from gradistill.auditing.word_maps import row_texts
 from gradistill.data import load_splits
 from gradistill.data.changed_copies import Copy, masked_copies
+from gradistill.data.raw_words import row_texts
 from gradistill.models.loading import load_classifier, load_tokenizer
 
 WIDTHS = (1, 2, 3, 5, 10)

@@ -23,10 +23,9 @@ from gradistill.auditing.evaluate import Examiner
 from gradistill.auditing.methods import IntegratedGradients
 from gradistill.auditing.predictor import ClassifierPredictor
 from gradistill.auditing.statistics import mean_estimate
-from gradistill.auditing.word_maps import row_texts
 from gradistill.commands.row_sample import POOL_ROWS, drawn_rows
 from gradistill.data import DataChoice, read_splits
-from gradistill.data.raw_words import word_pool
+from gradistill.data.raw_words import row_texts, word_pool
 from gradistill.models.loading import load_classifier, load_tokenizer
 from gradistill.signals.baselines import Baseline
 

@@ -29,8 +29,8 @@ from rich.console import Console
 from gradistill.batch import Batch
 from gradistill.commands.prepared_run import build_student
 from gradistill.commands.signal_stores import StoreRows, plan_store
-from gradistill.commands.text_lengths import LoadedModel
 from gradistill.data import Collator, align_labels, encode, load_splits
+from gradistill.models.loaded_model import LoadedModel
 from gradistill.models.loading import label_names, load_classifier, load_tokenizer, set_padding
 from gradistill.models.probe import Probe
 from gradistill.objectives import Moment, Pair, Term

@@ -17,9 +17,9 @@ from gradistill.auditing.predictions import predict_rows
 from gradistill.auditing.predictor import ClassifierPredictor
 from gradistill.auditing.response import log_odds
 from gradistill.auditing.word_examiner import TextRows, WordExaminer
-from gradistill.auditing.word_maps import row_texts
 from gradistill.data import Collator, encode, load_splits
 from gradistill.data.changed_copies import draw_words, substituted_copies
+from gradistill.data.raw_words import row_texts
 from gradistill.models.loading import load_classifier, load_tokenizer
 from stand_ins import OfWords, masks_of, networks
 

@@ -23,9 +23,10 @@ from gradistill.commands.explain import explain
 from gradistill.commands.finetune import finetune
 from gradistill.commands.signal_stores import StoreChoice, describe
 from gradistill.commands.store_signals import store_signals
-from gradistill.commands.text_lengths import MOST, LoadedModel, new_length, task_length, trained_length
+from gradistill.commands.text_lengths import LONGEST_BY_DEFAULT, new_length, task_length, trained_length
 from gradistill.data import DataChoice
 from gradistill.errors import ModelError, RecipeError
+from gradistill.models.loaded_model import LoadedModel
 from gradistill.recipe import Recipe, load_recipe
 from small import BAD, GOOD, WORDS, audit_parts, logged, write_table
 from wordpiece import tokenizer
@@ -212,11 +213,11 @@ def test_without_a_record_the_tokenizer_and_the_positions_decide() -> None:
     pieces.model_max_length = 300
     assert task_length(None, pieces, nobody) == 300
     pieces.model_max_length = int(1e30)
-    assert task_length(None, pieces, nobody) == MOST
+    assert task_length(None, pieces, nobody) == LONGEST_BY_DEFAULT
     printed: list[str] = []
     with logged(printed):
         assert task_length(None, pieces, [LoadedModel("teacher", "", build("roberta"))]) == 63
-    assert printed == [f"max_length 63 instead of {MOST}: the teacher has no more positions"]
+    assert printed == [f"max_length 63 instead of {LONGEST_BY_DEFAULT}: the teacher has no more positions"]
     assert task_length(40, pieces, nobody) == 40
     with pytest.raises(
         ModelError, match="(?s)max_length is 64, and the student x has 63 positions.*at most 63"

@@ -32,11 +32,11 @@ from gradistill.auditing.predictor import ClassifierPredictor, Predictor, label_
 from gradistill.auditing.signed_agreement import signed_columns
 from gradistill.auditing.statistics import Estimate
 from gradistill.auditing.watched_words import watched_share
-from gradistill.auditing.word_maps import TokenizedText, readings, row_texts, unit_starts
+from gradistill.auditing.word_maps import TokenizedText, readings, unit_starts
 from gradistill.batch import UNLABELLED
 from gradistill.data import Collator, Task, encode
 from gradistill.data.changed_copies import Copy
-from gradistill.data.raw_words import count_words
+from gradistill.data.raw_words import count_words, row_texts
 from gradistill.data.token_pool import word_tokens
 from gradistill.models.random_head import head_parameters, paired_seeds, randomised
 

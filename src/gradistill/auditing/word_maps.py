@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from transformers import PreTrainedTokenizerBase
 
 from gradistill.data import Task
-from gradistill.data.raw_words import count_words, token_word_ranges
+from gradistill.data.raw_words import count_words, row_texts, token_word_ranges
 from gradistill.data.tokenization import TokenPlaces, token_places
 from gradistill.data.word_scores import WordScore, words_from_pieces
 
@@ -79,11 +79,6 @@ def unit_starts(reads: Sequence[TokenizedText]) -> Int[np.ndarray, " unit"]:
     for start, end in np.concatenate([read.word_ranges for read in reads]):
         first[start + 1 : end + 1] = False
     return np.flatnonzero(first)
-
-
-def row_texts(rows: Dataset, task: Task) -> list[tuple[str, ...]]:
-    """The text of each row, or its pair."""
-    return list(zip(*(rows[name][:] for name in task.text_columns), strict=True))
 
 
 def readings(

@@ -17,11 +17,12 @@ import numpy as np
 from gradistill.auditing import predict_logits
 from gradistill.bench.plan import BenchPlan, Cell, cells
 from gradistill.bench.task_setup import Rows, TaughtTask
-from gradistill.commands.text_lengths import LoadedModel, task_length
+from gradistill.commands.text_lengths import task_length
 from gradistill.data import Collator, Cut, Splits, Task, align_labels, encode, load_unlabelled
 from gradistill.errors import GradistillError
 from gradistill.io import write_whole
 from gradistill.models.input_limits import check_readable
+from gradistill.models.loaded_model import LoadedModel
 from gradistill.models.loading import label_names, load_classifier, load_tokenizer
 from gradistill.printing import log_filter
 

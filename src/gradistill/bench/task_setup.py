@@ -19,11 +19,12 @@ from gradistill.commands.data_warnings import NewWarnings, refuse_words, with_po
 from gradistill.commands.run_folder import finished_run, recorded_metrics
 from gradistill.commands.signal_stores import delete
 from gradistill.commands.store_signals import store_signals
-from gradistill.commands.text_lengths import USUAL, LoadedModel, task_length
+from gradistill.commands.text_lengths import DEFAULT_LENGTH, task_length
 from gradistill.data import TASKS, DataChoice, Splits, Task, read_splits
 from gradistill.data.data_source import path_text
 from gradistill.errors import GradistillError, StoreError, TrainingError
 from gradistill.io import digest, discard, read_object, write_whole
+from gradistill.models.loaded_model import LoadedModel
 from gradistill.models.loading import load_classifier, load_tokenizer
 from gradistill.printing import log_filter
 from gradistill.recipe import Recipe, load_recipe
@@ -58,7 +59,7 @@ class TaughtTask:
     teacher: str
     fingerprint: str
     tried: Mapping[str, float]
-    max_length: int = USUAL
+    max_length: int = DEFAULT_LENGTH
     """At which the teacher's texts are cut, and its students' where a recipe sets no length."""
 
 

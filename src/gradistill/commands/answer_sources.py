@@ -12,10 +12,9 @@ from jaxtyping import Float
 
 from gradistill.auditing.predictions import Predictions
 from gradistill.auditing.predictor import ClassifierPredictor, Predictor
-from gradistill.auditing.word_maps import row_texts
 from gradistill.data import Task
 from gradistill.data.changed_copies import Copy, as_texts
-from gradistill.data.raw_words import Texts
+from gradistill.data.raw_words import Texts, row_texts
 from gradistill.models.facts import ModelFacts, thresholds_of
 from gradistill.signals import Logits, Signal, WordCopyLogits
 

@@ -17,7 +17,6 @@ from gradistill.auditing.onnx_predictor import OnnxPredictor, model_folder_of
 from gradistill.auditing.summary import Audited, summed_up
 from gradistill.auditing.trained_figures import trained_by_record
 from gradistill.auditing.verdict import ROWS_ASKED, judged
-from gradistill.auditing.word_maps import row_texts
 from gradistill.commands.audit_choice import AuditChoice
 from gradistill.commands.audit_metrics import task_metrics, teacher_doubts, weak_models, without_flips
 from gradistill.commands.audit_model import AuditModel
@@ -39,6 +38,7 @@ from gradistill.data import DataChoice, Splits, align_labels, read_splits
 from gradistill.data.checked_rows import CARRIED, Marks
 from gradistill.data.label_matching import Outputs
 from gradistill.data.overlap import overlap_line
+from gradistill.data.raw_words import row_texts
 from gradistill.errors import RecipeError
 from gradistill.io import checksum_of
 

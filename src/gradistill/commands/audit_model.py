@@ -27,8 +27,7 @@ from gradistill.commands.given_models import (
     source_name,
 )
 from gradistill.commands.text_lengths import (
-    USUAL,
-    LoadedModel,
+    DEFAULT_LENGTH,
     OnnxModel,
     TextModel,
     task_length,
@@ -45,6 +44,7 @@ from gradistill.models.facts import (
     set_thresholds,
     thresholds_of,
 )
+from gradistill.models.loaded_model import LoadedModel
 from gradistill.models.loading import (
     label_names,
     load_classifier,
@@ -320,7 +320,7 @@ def text_length(models: Sequence[AuditModel], wanted: int | None) -> int:
     reads all of a text, and each of several models as much as it was trained with."""
     readers = [model for model in models if model.tokenizer is not None]
     if not readers:
-        return wanted or USUAL
+        return wanted or DEFAULT_LENGTH
     first: Any = readers[0].tokenizer
     return task_length(wanted, first, [model.text_model for model in readers])
 

@@ -22,13 +22,12 @@ from gradistill.auditing.predictor import OnProgress, Predictor
 from gradistill.auditing.summary import Audited, Changed
 from gradistill.auditing.watched_words import unseen_words
 from gradistill.auditing.word_examiner import Flip, TextRows, WordExaminer
-from gradistill.auditing.word_maps import row_texts
 from gradistill.commands.audit_choice import AuditChoice
 from gradistill.commands.audit_model import AuditModel
 from gradistill.commands.audit_models import AuditModels
 from gradistill.commands.row_sample import POOL_ROWS, drawn_rows
 from gradistill.data import Cut, Splits, Task, encode
-from gradistill.data.raw_words import word_pool, words_of
+from gradistill.data.raw_words import row_texts, word_pool, words_of
 from gradistill.data.windows import Windows
 from gradistill.models.random_head import cascade_parameters, randomised
 from gradistill.models.word_neighbours import nearest_words

@@ -17,7 +17,7 @@ from gradistill.attribution.quadrature import IntegrationResult, integrated_in_s
 from gradistill.auditing.onnx_predictor import onnx_file
 from gradistill.batch import Batch
 from gradistill.commands.run_folder import record_of
-from gradistill.commands.text_lengths import LoadedModel, task_length
+from gradistill.commands.text_lengths import task_length
 from gradistill.data.collator import Collator
 from gradistill.data.multilabel_metrics import assigned
 from gradistill.data.tokenization import refuse_no_room
@@ -26,6 +26,7 @@ from gradistill.errors import DataError, ModelError, RecipeError, check_type
 from gradistill.models.eval_mode import frozen_eval
 from gradistill.models.facts import is_multi_label, thresholds_of
 from gradistill.models.input_limits import check_readable
+from gradistill.models.loaded_model import LoadedModel
 from gradistill.models.loading import label_names, load_classifier, load_tokenizer, set_padding
 from gradistill.models.model_source import ModelSource, model_folder, model_name
 from gradistill.models.probe import ProbedModel

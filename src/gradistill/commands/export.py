@@ -25,7 +25,7 @@ from gradistill.commands.given_models import AnyModel, source_name
 from gradistill.commands.identity import recipes_of
 from gradistill.commands.output_folder import FolderKind, check_output, draft_folder, held, put_in_place
 from gradistill.commands.run_record import described, versions
-from gradistill.commands.text_lengths import LoadedModel, task_length, trained_windows
+from gradistill.commands.text_lengths import task_length, trained_windows
 from gradistill.data import DataChoice
 from gradistill.data.data_source import Source
 from gradistill.errors import ModelError, RecipeError
@@ -37,6 +37,7 @@ from gradistill.export.vocabulary import trim_vocabulary
 from gradistill.io import checksum_of, path_of
 from gradistill.models.factorized_embedding import with_factors
 from gradistill.models.facts import thresholds_of
+from gradistill.models.loaded_model import LoadedModel
 from gradistill.models.model_source import ModelSource
 from gradistill.package_versions import package_versions
 from gradistill.report.export_card import export_card

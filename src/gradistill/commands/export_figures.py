@@ -16,7 +16,6 @@ from gradistill.auditing.predictions import Predictions
 from gradistill.auditing.predictor import Predictor, label_thresholds
 from gradistill.auditing.statistics import Estimate
 from gradistill.auditing.word_examiner import TextRows, WordExaminer
-from gradistill.auditing.word_maps import row_texts
 from gradistill.commands.audit_model import AuditModel
 from gradistill.commands.data_warnings import log_splits, refuse_other_kind_of_model, with_positive
 from gradistill.commands.export_choice import LOYALTIES, ExportChoice
@@ -25,7 +24,7 @@ from gradistill.data import DataChoice, Task, align_labels, read_splits
 from gradistill.data.changed_copies import Copy
 from gradistill.data.label_matching import Outputs
 from gradistill.data.multilabel_metrics import assigned
-from gradistill.data.raw_words import Texts, word_pool
+from gradistill.data.raw_words import Texts, row_texts, word_pool
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ import numpy as np
 from datasets import Dataset
 
 from gradistill.auditing.predictions import Predictions
-from gradistill.auditing.word_maps import row_texts
 from gradistill.commands.answer_sources import (
     Asked,
     Values,
@@ -19,7 +18,7 @@ from gradistill.commands.answer_sources import (
 )
 from gradistill.data import Splits, Task
 from gradistill.data.changed_copies import as_texts
-from gradistill.data.raw_words import Texts
+from gradistill.data.raw_words import Texts, row_texts
 from gradistill.data.teacher_answers import AnswerFile, Answers, TeacherAnswers
 from gradistill.errors import DataError, Problem
 from gradistill.io import checksum_of

@@ -13,7 +13,6 @@ from gradistill.commands.prepared_run import TEST
 from gradistill.commands.run_folder import check_run
 from gradistill.commands.run_result import RunResult
 from gradistill.commands.text_lengths import (
-    LoadedModel,
     new_length,
     refuse_idle_overlap,
     refuse_windows,
@@ -24,6 +23,7 @@ from gradistill.data import DataChoice, read_splits
 from gradistill.data.data_source import Source
 from gradistill.errors import RecipeError
 from gradistill.io import path_of
+from gradistill.models.loaded_model import LoadedModel
 from gradistill.models.loading import Head, load_classifier, load_tokenizer
 from gradistill.models.model_source import ModelSource, model_folder, model_name, model_paths
 from gradistill.models.prior_bias import start_at_prior

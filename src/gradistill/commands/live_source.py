@@ -18,13 +18,13 @@ from gradistill.commands.answer_sources import (
     Values,
     predicted_values,
 )
-from gradistill.commands.text_lengths import LoadedModel
 from gradistill.data import Collator, Task, encode
 from gradistill.data.batching import row_batches
 from gradistill.data.prompt_template import template_of
 from gradistill.io import digest
 from gradistill.models.eval_mode import frozen_eval
 from gradistill.models.facts import ModelFacts
+from gradistill.models.loaded_model import LoadedModel
 from gradistill.models.teacher_loading import is_narrow
 from gradistill.signals import Signal, WordScores, compute_signals
 from gradistill.signals.word_attributions import share_outside_words

@@ -15,11 +15,10 @@ from gradistill.auditing.predictor import ClassifierPredictor, Predictor
 from gradistill.auditing.statistics import Estimate
 from gradistill.auditing.windowed_predictor import WindowedPredictor
 from gradistill.auditing.word_examiner import TextRows, WordExaminer
-from gradistill.auditing.word_maps import row_texts
 from gradistill.commands.row_sample import POOL_ROWS, drawn_rows
 from gradistill.data import Collator, Task, encode
 from gradistill.data.changed_copies import Copy
-from gradistill.data.raw_words import word_pool
+from gradistill.data.raw_words import row_texts, word_pool
 from gradistill.data.windows import Windows
 from gradistill.models.facts import thresholds_of
 from gradistill.models.probe import ProbedModel

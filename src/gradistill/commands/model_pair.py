@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from gradistill.commands.text_lengths import LoadedModel
+from gradistill.models.loaded_model import LoadedModel
 from gradistill.models.teacher_loading import is_narrow
 from gradistill.objectives import ModelFacts, Pair
 from gradistill.objectives.narrow_teacher import refuse_narrow_gradients

@@ -42,7 +42,6 @@ from gradistill.commands.student_budget import (
     refuse_more_layers,
 )
 from gradistill.commands.text_lengths import (
-    LoadedModel,
     raw_text_length,
     refuse_idle_overlap,
     task_length,
@@ -53,6 +52,7 @@ from gradistill.data.prompt_template import PromptedTeacher, PromptTemplate, set
 from gradistill.data.teacher_answers import AnswerFile, TeacherAnswers
 from gradistill.errors import ModelError, RecipeError
 from gradistill.models.facts import is_multi_label
+from gradistill.models.loaded_model import LoadedModel
 from gradistill.models.loading import (
     PACKAGED,
     Head,

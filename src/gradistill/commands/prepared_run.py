@@ -20,7 +20,6 @@ from gradistill.commands.student_budget import on_budget, refuse_more_layers
 from gradistill.commands.task_run import TaskRun
 from gradistill.commands.teacher_prompt import refuse_prompt
 from gradistill.commands.text_lengths import (
-    LoadedModel,
     refuse_idle_overlap,
     refuse_windows,
     task_length,
@@ -34,6 +33,7 @@ from gradistill.data.unlabelled_texts import Unlabelled, read_unlabelled
 from gradistill.errors import RecipeError
 from gradistill.models.factorized_embedding import factorize_embeddings
 from gradistill.models.facts import is_multi_label, is_token_classifier
+from gradistill.models.loaded_model import LoadedModel
 from gradistill.models.loading import label_names, load_classifier, load_tokenizer, set_padding
 from gradistill.models.model_source import ModelSource, model_folder, model_name
 from gradistill.models.student import (

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArgum
 from gradistill.commands.model_pair import ModelPair
 from gradistill.commands.prepared_run import build_student
 from gradistill.commands.run_folder import check_run
-from gradistill.commands.text_lengths import LoadedModel, new_length
+from gradistill.commands.text_lengths import new_length
 from gradistill.commands.training_run import EncodedRows, Run
 from gradistill.data import Cut, encode, load_texts
 from gradistill.data.batching import row_batches
@@ -23,6 +23,7 @@ from gradistill.data.data_source import Source, is_path
 from gradistill.data.unlabelled_texts import TEXTS
 from gradistill.errors import RecipeError
 from gradistill.io import path_of
+from gradistill.models.loaded_model import LoadedModel
 from gradistill.models.loading import load_classifier, load_tokenizer, set_padding
 from gradistill.models.model_source import ModelSource, model_folder, model_name, model_paths
 from gradistill.models.tracing import evaluating

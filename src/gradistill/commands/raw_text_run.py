@@ -18,7 +18,6 @@ from gradistill.auditing import Predictions, loyalty, predict_rows
 from gradistill.auditing.loyalty_measures import Loyalty
 from gradistill.auditing.predictor import ClassifierPredictor, Predictor
 from gradistill.auditing.statistics import Estimate
-from gradistill.auditing.word_maps import row_texts
 from gradistill.commands.answer_sources import AnswerSource, Asked
 from gradistill.commands.function_source import FunctionSource, Remembering
 from gradistill.commands.live_source import LiveSource, word_maps
@@ -29,7 +28,7 @@ from gradistill.commands.run_record import described
 from gradistill.commands.task_run import TaskRun
 from gradistill.commands.training_run import EncodedRows, Run
 from gradistill.data import Collator, compute_metrics, encode
-from gradistill.data.raw_words import word_pool
+from gradistill.data.raw_words import row_texts, word_pool
 from gradistill.data.text_reader import CopyReader, ReadingCollator
 from gradistill.errors import RecipeError
 from gradistill.models.device_map import placed

@@ -17,12 +17,12 @@ from gradistill.commands.signal_stores import (
 )
 from gradistill.commands.student_budget import on_budget
 from gradistill.commands.task_run import TaskRun, replaces_words
-from gradistill.commands.text_lengths import LoadedModel
 from gradistill.data import DataChoice
 from gradistill.data.data_source import Source
 from gradistill.errors import GradistillError, RecipeError
 from gradistill.io import path_of
 from gradistill.models.device_map import is_spread
+from gradistill.models.loaded_model import LoadedModel
 from gradistill.models.model_source import ModelSource
 from gradistill.recipe import Recipe
 from gradistill.recipe.schema import check_recipe

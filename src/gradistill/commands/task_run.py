@@ -28,7 +28,6 @@ from gradistill.commands.cached_predictions import cached_predictions
 from gradistill.commands.data_warnings import OF_DATA, constant_answer_warning, weak_teacher_warning
 from gradistill.commands.loyalty_sample import LoyaltySample
 from gradistill.commands.signal_stores import AUTO, StoreChoice, StoreRows, plan_store, stored_teacher
-from gradistill.commands.text_lengths import LoadedModel
 from gradistill.commands.training_run import EncodedRows, Run
 from gradistill.data import Collator, Encoded, Splits, Task, compute_metrics, encode
 from gradistill.data.constant_answer import constant_metrics
@@ -38,6 +37,7 @@ from gradistill.data.unlabelled_texts import Unlabelled
 from gradistill.data.windows import encode_windows, pooled, text_labels, window_counts
 from gradistill.models.device_map import placed
 from gradistill.models.facts import set_thresholds, thresholds_of
+from gradistill.models.loaded_model import LoadedModel
 from gradistill.models.probe import ProbedModel
 from gradistill.models.teacher_loading import is_narrow
 from gradistill.objectives.base import ANY_PAIR

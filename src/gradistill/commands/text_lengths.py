@@ -5,19 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from gradistill.commands.run_folder import RECIPE, record_of
 from gradistill.data import Task
 from gradistill.data.windows import OVERLAP, Windows
 from gradistill.errors import ModelError, RecipeError
 from gradistill.io import read_object
-from gradistill.models.input_limits import Limits
-from gradistill.models.probe import Probe, ProbedModel
 from gradistill.recipe import TrainingSettings
 from gradistill.recipe.recipe_files import read_keys
 
@@ -25,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 EXPORT = "export.json"
 """What an export records, beside its model."""
-USUAL, MOST = 128, 512
+DEFAULT_LENGTH, LONGEST_BY_DEFAULT = 128, 512
 """Tokens for a model that is yet to be trained on a task, and at most for one whose training nobody recorded."""
 
 
@@ -48,38 +45,6 @@ class OnnxModel:
     owner: str
     name: str
     positions: None = None
-
-
-@dataclass(frozen=True)
-class LoadedModel:
-    """A model that reads the texts; ``owner`` is what messages call it, ``name`` its folder or hub id, if any."""
-
-    owner: str
-    name: str
-    model: PreTrainedModel
-
-    @cached_property
-    def probe(self) -> Probe:
-        """What is found by looking at one forward pass, once."""
-        return Probe.find(self.model)
-
-    @cached_property
-    def probed(self) -> ProbedModel:
-        """The model with its probe; whether its last block may be trimmed is verified once."""
-        return ProbedModel.of(self.model, self.probe)
-
-    @cached_property
-    def limits(self) -> Limits:
-        """What the model can read."""
-        return Limits.find(self.model)
-
-    @property
-    def positions(self) -> int | None:
-        """As its forward pass shows."""
-        return self.limits.positions
-
-    def __str__(self) -> str:
-        return f"{self.owner} {self.name}".strip()
 
 
 def trained_length(name: str | Path) -> int | None:
@@ -187,14 +152,14 @@ def _of_recipe(file: Path) -> Any:
 def task_length(wanted: int | None, tokenizer: PreTrainedTokenizerBase, readers: Sequence[TextModel]) -> int:
     """The length for texts of a task that the first of the ``readers`` was trained on.
 
-    Its own record counts; without one the tokenizer's ``model_max_length`` does, up to ``MOST``. What ``wanted`` gives
-    is kept. A difference between the readers, and whatever shortens texts, is printed. Raises ModelError where a model
-    cannot read as many tokens as ``wanted``.
+    Its own record counts; without one the tokenizer's ``model_max_length`` does, up to ``LONGEST_BY_DEFAULT``. What
+    ``wanted`` gives is kept. A difference between the readers, and whatever shortens texts, is printed. Raises
+    ModelError where a model cannot read as many tokens as ``wanted``.
     """
     first, *others = readers
     recorded = trained_length(first.name)
-    own = recorded or min(tokenizer.model_max_length, MOST)
-    chosen = _within(wanted, own, readers)
+    own = recorded or min(tokenizer.model_max_length, LONGEST_BY_DEFAULT)
+    chosen = _length_within_positions(wanted, own, readers)
     if wanted is not None and recorded not in (None, wanted):
         logger.info(f"max_length {wanted}, as set; the {first.owner} was trained with {recorded}")
     for other in others:
@@ -207,19 +172,21 @@ def task_length(wanted: int | None, tokenizer: PreTrainedTokenizerBase, readers:
 
 def raw_text_length(wanted: int | None, student: TextModel, usual: int | None) -> int:
     """The length for a student that reads other tokens than its teacher: what it was trained with, else the ``usual``
-    one, which is the teacher's, else ``USUAL``. Raises ModelError as ``task_length`` does."""
-    return _within(wanted, trained_length(student.name) or usual or USUAL, [student])
+    one, which is the teacher's, else ``DEFAULT_LENGTH``. Raises ModelError as ``task_length`` does."""
+    return _length_within_positions(
+        wanted, trained_length(student.name) or usual or DEFAULT_LENGTH, [student]
+    )
 
 
 def new_length(wanted: int | None, readers: Sequence[TextModel]) -> int:
-    """The length for a model that is yet to be trained on a task: what its folder records, else ``USUAL``.
+    """The length for a model that is yet to be trained on a task: what its folder records, else ``DEFAULT_LENGTH``.
 
     Raises ModelError as ``task_length`` does.
     """
-    return _within(wanted, trained_length(readers[0].name) or USUAL, readers)
+    return _length_within_positions(wanted, trained_length(readers[0].name) or DEFAULT_LENGTH, readers)
 
 
-def _within(wanted: int | None, usual: int, readers: Sequence[TextModel]) -> int:
+def _length_within_positions(wanted: int | None, usual: int, readers: Sequence[TextModel]) -> int:
     """What was ``wanted``, or as much of the ``usual`` length as all models can read."""
     chosen = usual if wanted is None else wanted
     for reader in readers:

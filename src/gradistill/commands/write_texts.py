@@ -8,7 +8,6 @@ from pathlib import Path
 
 from datasets import concatenate_datasets
 
-from gradistill.auditing.word_maps import row_texts
 from gradistill.commands.answer_sources import Asked, facts_of_outputs
 from gradistill.commands.data_warnings import log_splits, refuse_words
 from gradistill.commands.prepared_run import unlabelled_rows
@@ -18,7 +17,7 @@ from gradistill.commands.teacher_prompt import refuse_prompt
 from gradistill.data import DataChoice, Task, read_splits
 from gradistill.data.changed_copies import as_texts
 from gradistill.data.data_source import Source
-from gradistill.data.raw_words import Texts
+from gradistill.data.raw_words import Texts, row_texts
 from gradistill.data.teacher_answers import ID, row_id
 from gradistill.errors import RecipeError
 from gradistill.io import path_of, system_reason, write_whole

@@ -7,8 +7,10 @@ import re
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from datasets import Dataset
 from jaxtyping import Bool, Int
 
+from gradistill.data.tasks import Task
 from gradistill.data.unspaced_scripts import CHARACTER, CHARACTERS, MARKS, STACKERS
 
 Texts = tuple[str, ...]
@@ -18,6 +20,11 @@ Kept = Bool[np.ndarray, "_ _"]
 
 _WORD = re.compile(rf"[{CHARACTERS}](?:[{MARKS}]|(?<=[{STACKERS}])[{CHARACTERS}])*|[^\s{CHARACTERS}]+")
 """A character with its marks, as in Chinese or Thai; else all up to white space, or to such a character."""
+
+
+def row_texts(rows: Dataset, task: Task) -> list[tuple[str, ...]]:
+    """The text of each row, or its pair."""
+    return list(zip(*(rows[name][:] for name in task.text_columns), strict=True))
 
 
 def word_spans(text: str) -> list[tuple[int, int]]:

@@ -29,7 +29,7 @@ from gradistill.commands.finetune import finetune
 from gradistill.commands.output_folder import FolderKind, held, is_ours
 from gradistill.commands.run_folder import RUN, finished_run, record_of
 from gradistill.commands.signal_stores import StoreChoice
-from gradistill.commands.text_lengths import USUAL, trained_length
+from gradistill.commands.text_lengths import DEFAULT_LENGTH, trained_length
 from gradistill.data import Collator, DataChoice, encode, load_splits
 from gradistill.demo.corpus import Review, make_corpus, write_corpus
 from gradistill.io import read_object, write_whole
@@ -163,7 +163,7 @@ def unseen_rows(teacher: Path, clean: Path, corpus: Mapping[str, Sequence[Review
     rows = {}
     for name in ("test", "challenge"):
         encoded = encode(
-            splits.rows[name], tokenizer, splits.task, max_length=trained_length(teacher) or USUAL
+            splits.rows[name], tokenizer, splits.task, max_length=trained_length(teacher) or DEFAULT_LENGTH
         )
         rows[name] = encoded.dataset
         if encoded.truncated:
