@@ -168,13 +168,19 @@ def test_signed_attributions_stand_in_for_expected_gradients_that_were_trained_o
     assert (check["outcome"], check["reason"]) == ("pass", "signed attributions 0.20, from 0.10: above 0.00")
 
 
-def test_an_independent_figure_is_asked_for_only_where_there_are_attributions() -> None:
+@pytest.mark.parametrize("asked", [0, 30])
+def test_a_student_without_attributions_whose_response_was_trained_on_is_not_passed(asked: int) -> None:
+    """An ONNX model has no gradients, and is what ships."""
     response = figure(0.8, 0.7, floor=0.1, **OF_COPIES)
-    for loyalty in (
-        {"response": response},
-        {"signed": figure(0.0, -0.1), "expected_gradients": figure(0.0, -0.1)},
-    ):
-        assert not checks(of(student(loyalty=loyalty))).keys() & {"expected_gradients", "signed"}
+    one = student(loyalty={"response": response})
+    check = checks(of(one, settings={"rows for expected gradients": asked}))["expected_gradients"]
+    assert check["outcome"] == "warn"
+    assert check["reason"].endswith("has no attributions; audit the folder that it was exported from")
+
+
+def test_an_independent_figure_is_asked_for_only_where_the_response_was_trained_on() -> None:
+    loyalty = {"signed": figure(0.0, -0.1), "expected_gradients": figure(0.0, -0.1)}
+    assert not checks(of(student(loyalty=loyalty))).keys() & {"expected_gradients", "signed"}
 
 
 def test_a_class_is_judged_by_the_upper_end_of_its_interval_and_from_20_rows_on() -> None:

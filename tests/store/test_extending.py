@@ -190,6 +190,14 @@ def test_a_shard_of_an_extended_store_is_built_again(tmp_path: Path) -> None:
     assert content(made.folder) == whole
 
 
+def test_the_remedy_of_a_damaged_store_of_several_commands_is_to_build_it_again(tmp_path: Path) -> None:
+    made = built(tmp_path / "store", signals=FIRST)
+    build(plan(made.folder), Oracle(), collate)
+    (made.folder / Manifest.read(made.folder).shards[0].file).write_bytes(b"")
+    with pytest.raises(StoreError, match=r"(?s)is damaged.*several commands built it.*signals delete"):
+        opened(plan(made.folder))
+
+
 def test_several_ranks_extend_the_store_as_one(tmp_path: Path) -> None:
     """Rank 1 runs to its end between the first and the second barrier of rank 0."""
     one, two = (built(tmp_path / name, signals=FIRST) for name in ("one", "two"))

@@ -176,17 +176,20 @@ def _derived(student: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 def _independent(figures: Mapping[str, Mapping[str, Any]], asked: bool) -> list[dict[str, Any]]:
     """The check of a student whose response loyalty it was trained on: do signed attributions agree with the teacher's
-    as well, beyond those under random heads? None of a student without attributions, as an ONNX model is. ``asked``:
+    as well, beyond those under random heads? Warns of a student without attributions, as an ONNX model is. ``asked``:
     whether expected gradients were to be measured."""
     known = [name for name in INDEPENDENT if name in figures]
-    if not (figures.get("response", {}).get(TRAINED_ON) and (known or "saliency" in figures)):
+    if not figures.get("response", {}).get(TRAINED_ON):
         return []
+    has_attributions = bool(known) or "saliency" in figures
     name = next((name for name in known if not figures[name].get(TRAINED_ON)), (*known, INDEPENDENT[0])[0])
     figure, title = figures.get(name, {}), title_of(name)
     value, low, trained = figure.get("value"), figure.get("low"), figure.get(TRAINED_ON)
     least = max(0.0, figure.get("floor") or 0.0)
     passes = low is not None and low > least and not trained
-    if not known:
+    if not has_attributions:
+        reason = f"no {title}: this student has no attributions; audit the folder that it was exported from"
+    elif not known:
         reason = f"{title} have no value with these tokenizers, or on these rows" if asked else f"no {title}"
     elif trained:
         reason = f"{title} were trained on too; --attribution takes another method"
@@ -196,7 +199,7 @@ def _independent(figures: Mapping[str, Mapping[str, Any]], asked: bool) -> list[
         places = next((n for n in range(2, 12) if low == least or round(low, n) != round(least, n)), 12)
         above = "above" if passes else "not above"
         reason = f"{title} {_number(value)}, from {low:z.{places}f}: {above} {least:z.{places}f}"
-    if not passes and not asked:
+    if not passes and not asked and has_attributions:
         reason += "; set --expected-gradients-rows"
     why = "what a student was trained on proves little alone; under random heads these have a mean of about 0"
     return [

@@ -80,4 +80,5 @@ def predict(
 def _throughput(found: dict[str, Any]) -> str:
     seconds, computed, rows = found["seconds"], found["computed"], found["rows"]
     rate = f"{computed:,} rows in {seconds:.1f} s, {computed / max(seconds, 1e-9):,.0f} rows/s"
-    return rate if computed == rows else f"{rate}; {rows - computed:,} of {rows:,} rows were predicted before"
+    before = rows - computed - found.get("incomplete", 0)
+    return f"{rate}; {before:,} of {rows:,} rows were predicted before" if before else rate

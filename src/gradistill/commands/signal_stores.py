@@ -188,6 +188,8 @@ def repair_damaged_shards(
     broken = damaged(plan.folder, manifest, verify=verify)
     if not broken:
         return True
+    if there != manifest.made_for:  # some signals are of other methods, and cannot be computed for this one
+        refuse_damaged(plan.folder, manifest, broken)
     logger.info(
         "\n".join(f"{plan.folder}: {shard} {what}; it is built again" for shard, what in broken.items())
     )
@@ -246,7 +248,7 @@ def _described(folder: Path) -> dict[str, Any]:
 def check(folder: Path, *, verify: Verify) -> None:
     """Raise StoreError, naming the shards, where a store is damaged."""
     manifest = Manifest.read(folder)
-    refuse_damaged(folder, damaged(folder, manifest, verify=verify))
+    refuse_damaged(folder, manifest, damaged(folder, manifest, verify=verify))
 
 
 def stores(folder: Path) -> list[Path]:

@@ -13,7 +13,15 @@ from datasets import Dataset
 from gradistill.data.batching import ON_ACCELERATOR
 from gradistill.errors import StoreError
 from gradistill.store.columns import Column, item_bytes
-from gradistill.store.manifest import Manifest, Shard, of_these, refuse_other, shard_name, shard_number
+from gradistill.store.manifest import (
+    EXTENDED,
+    Manifest,
+    Shard,
+    of_these,
+    refuse_other,
+    shard_name,
+    shard_number,
+)
 from gradistill.store.shard_buffers import ShardBuffers
 
 SHARD_BYTES = 8 << 20
@@ -106,7 +114,7 @@ class Build:
             self,
             columns=tuple(column for column in self.columns if column.name not in there),
             made_for=both,
-            about={**self.about, **manifest.about},
+            about={**manifest.about, EXTENDED: [*manifest.about.get(EXTENDED, []), self.about.get("method")]},
             begun_with=manifest.rows_per_shard,
             first_shard=max(numbers, default=-1) + 1,
             extended=manifest.shards,

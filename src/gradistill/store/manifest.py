@@ -14,6 +14,9 @@ from gradistill.io import differences, digest, write_whole
 MANIFEST = "manifest.json"
 SHARD = re.compile(r"shard-(\d+)\.arrow")
 
+EXTENDED = "extended_by"
+"""Of what a store is about: the methods whose signals were added to it, one after the other."""
+
 
 def shard_name(number: int) -> str:
     return f"shard-{number:05d}.arrow"

@@ -20,7 +20,7 @@ from gradistill.io import checksum_of
 from gradistill.signals.base import Signal
 from gradistill.signals.compute import SignalValues
 from gradistill.store.columns import Column, item_bytes, unpacked
-from gradistill.store.manifest import Manifest, of_these, refuse_other
+from gradistill.store.manifest import EXTENDED, Manifest, of_these, refuse_other
 
 Verify = Literal["full", "fast"]
 
@@ -61,7 +61,7 @@ class StoredTeacher:
         manifest = Manifest.read(folder)
         remedy = "build one for these: gradistill signals, or give --signals auto"
         refuse_other(folder, made_for, of_these(manifest.made_for, made_for), remedy=remedy)
-        refuse_damaged(folder, damaged(folder, manifest, verify=verify))
+        refuse_damaged(folder, manifest, damaged(folder, manifest, verify=verify))
         rows = list(rows)
         if len(rows) != manifest.rows:
             raise StoreError(
@@ -179,11 +179,13 @@ def fault_of(file: Path, rows: int, signals: Sequence[Mapping[str, Any]]) -> str
     return None
 
 
-def refuse_damaged(folder: Path, broken: Mapping[str, str]) -> None:
+def refuse_damaged(folder: Path, manifest: Manifest, broken: Mapping[str, str]) -> None:
     """Raise StoreError with the names of the damaged shards, if there are any."""
     if broken:
+        again = "build these again: the command that built the store, with --repair"
+        anew = "several commands built it, and none repairs it: gradistill signals delete, and build it again"
         raise StoreError(
             f"{folder} is damaged: " + ", ".join(f"{shard} {what}" for shard, what in broken.items()),
             expected="shards as they were written",
-            remedy="build these again: the command that built the store, with --repair",
+            remedy=anew if manifest.about.get(EXTENDED) else again,
         )

@@ -121,7 +121,7 @@ def _open_folder(plan: Build) -> None:
             _remove_leftovers(folder, manifest)
         if longer is None:
             return
-        refuse_damaged(folder, damaged(folder, manifest, verify="full"))
+        refuse_damaged(folder, manifest, damaged(folder, manifest, verify="full"))
         logger.info(f"{folder} gets more signals: {', '.join(column.name for column in longer.columns)}")
         plan = longer
     elif PLAN in present:
