@@ -46,6 +46,10 @@ class StoreError(GradistillError):
     """Teacher signals on disk that cannot be trusted, written or found."""
 
 
+class UnusableStoreError(StoreError):
+    """A store that is damaged, or made for something else: another one has to take its place."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """One fault of the data, with its place. ``row`` is the line of the file, counted from 1."""

@@ -182,6 +182,24 @@ def test_another_method_adds_its_signals_to_the_store_that_is_there(
     assert after["made_for"]["signals"][:-1] == before["signals"]
 
 
+def test_a_full_disk_takes_no_store_away(
+    whole: Any, small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Usage:
+        free = 1000
+
+    output, _, _ = whole
+    shutil.copytree(output, tmp_path / "out")
+    manifest = next((tmp_path / "out" / "mine").glob("store-*/manifest.json"))
+    before, tasks = manifest.read_bytes(), {"mine": content(small)["tasks"]["mine"]}
+    monkeypatch.setattr("gradistill.store.writer.shutil.disk_usage", lambda _: Usage)
+    methods = {"kd": None, "adkd": None, "coalition": None}
+    found, printed = run(tmp_path, small, tasks=tasks, methods=methods, predictions=False)
+    assert found["failed"] == []
+    assert manifest.read_bytes() == before
+    assert [line for line in printed if "every student keeps a store of its own: the store needs" in line]
+
+
 def test_a_teacher_of_another_model_or_data_is_made_again_and_one_of_an_earlier_version_is_kept(
     small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

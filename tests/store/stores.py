@@ -128,8 +128,8 @@ def content(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-def build_slowly(folder: str, begun: Any, signals: Sequence[Signal] = REQUESTS) -> None:
+def build_slowly(folder: str, begun: Any, shard_bytes: int = SMALL) -> None:
     """For a process of its own: a build that takes about a tenth of a second, in small shards."""
-    build_plan.SHARD_BYTES = SMALL
+    build_plan.SHARD_BYTES = shard_bytes
     begun.set()
-    writer.build(plan(Path(folder), signals=signals), Oracle(pause=0.01), collate)
+    writer.build(plan(Path(folder)), Oracle(pause=0.01), collate)

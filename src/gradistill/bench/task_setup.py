@@ -22,7 +22,7 @@ from gradistill.commands.store_signals import store_signals
 from gradistill.commands.text_lengths import DEFAULT_LENGTH, task_length
 from gradistill.data import TASKS, DataChoice, Splits, Task, read_splits
 from gradistill.data.data_source import path_text
-from gradistill.errors import GradistillError, StoreError, TrainingError
+from gradistill.errors import GradistillError, TrainingError, UnusableStoreError
 from gradistill.io import digest, discard, read_object, write_whole
 from gradistill.models.loaded_model import LoadedModel
 from gradistill.models.loading import load_classifier, load_tokenizer
@@ -208,7 +208,7 @@ def store_of(task: TaughtTask, cells: Sequence[Cell], folder: Path) -> str:
     try:
         try:
             return str(write())
-        except StoreError:  # for other methods or another teacher
+        except UnusableStoreError:  # damaged, or of another teacher
             delete(folder)
             return str(write())
     except GradistillError as error:

@@ -27,8 +27,15 @@ from gradistill.signals.teacher import OnlineTeacher
 from gradistill.store.build_plan import Build
 from gradistill.store.columns import Encoding, columns_for
 from gradistill.store.fingerprint import made_for
-from gradistill.store.manifest import MANIFEST, SHARD, Manifest, of_these, refuse_other
-from gradistill.store.reader import StoredTeacher, Verify, damaged, open_shard, refuse_damaged
+from gradistill.store.manifest import MANIFEST, SHARD, Manifest
+from gradistill.store.reader import (
+    StoredTeacher,
+    Verify,
+    damaged,
+    open_shard,
+    refuse_damaged,
+    undamaged,
+)
 from gradistill.store.writer import (
     DRAFT,
     PLAN,
@@ -183,13 +190,14 @@ def repair_damaged_shards(
     if not (plan.folder / MANIFEST).is_file():
         return False
     manifest = Manifest.read(plan.folder)
-    there = of_these(manifest.made_for, plan.made_for)  # it may hold more
-    refuse_other(plan.folder, plan.made_for, there, remedy="choose another folder")
+    lacks = plan.extending(manifest) is not None
     broken = damaged(plan.folder, manifest, verify=verify)
-    if not broken:
-        return True
-    if there != manifest.made_for:  # some signals are of other methods, and cannot be computed for this one
+    if (
+        lacks or plan.made_for != manifest.made_for
+    ):  # signals of other methods cannot be computed for this one
         refuse_damaged(plan.folder, manifest, broken)
+    if not broken:
+        return not lacks
     logger.info(
         "\n".join(f"{plan.folder}: {shard} {what}; it is built again" for shard, what in broken.items())
     )
@@ -247,8 +255,7 @@ def _described(folder: Path) -> dict[str, Any]:
 
 def check(folder: Path, *, verify: Verify) -> None:
     """Raise StoreError, naming the shards, where a store is damaged."""
-    manifest = Manifest.read(folder)
-    refuse_damaged(folder, manifest, damaged(folder, manifest, verify=verify))
+    undamaged(folder, verify=verify)
 
 
 def stores(folder: Path) -> list[Path]:

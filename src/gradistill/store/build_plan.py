@@ -16,7 +16,6 @@ from gradistill.store.columns import Column, item_bytes
 from gradistill.store.manifest import (
     EXTENDED,
     Manifest,
-    Shard,
     of_these,
     refuse_other,
     shard_name,
@@ -46,11 +45,11 @@ class Build:
     tokens_at_once: int = ON_ACCELERATOR
     """Of one teacher pass, padding included; the numbers do not depend on it but for rounding."""
     begun_with: int | None = None
-    """Rows a shard of the store that is there already, whatever this version would choose."""
+    """Rows a shard of the store that is there already, finished or not, whatever this version would choose."""
     first_shard: int = 0
     """The number of the first file."""
-    extended: tuple[Shard, ...] = ()
-    """The shards of the store that is extended."""
+    extended: Manifest | None = None
+    """Of the store that is extended."""
 
     @property
     def signals(self) -> list[dict[str, Any]]:
@@ -99,15 +98,16 @@ class Build:
 
         Raises StoreError where the store is for something else.
         """
-        found = manifest.made_for
-        if of_these(found, self.made_for) == self.made_for:
+        found, wanted = manifest.made_for, self.made_for
+        if of_these(found, wanted) == wanted:
             return None
-        signals = {signal["name"]: signal for of in (found, self.made_for) for signal in of["signals"]}
-        both = {**found, **self.made_for, "signals": [*signals.values()]}
-        if of_these(both, found) != found:
-            remedy = "choose another folder, or delete that store: gradistill signals delete"
-            refuse_other(self.folder, self.made_for, found, remedy=remedy)
+        remedy = "choose another folder, or delete that store: gradistill signals delete"
+        refuse_other(self.folder, *map(_but_for_signals, (wanted, found)), remedy=remedy)
         _refuse_other_encoding(self, manifest)
+        signals = {signal["name"]: signal for of in (found, self.made_for) for signal in of["signals"]}
+        both = {**found, **wanted, "signals": [*signals.values()]}
+        if of_these(both, found) != found:
+            refuse_other(self.folder, wanted, found, remedy=remedy)
         there = {signal["name"] for signal in found["signals"]}
         numbers = [shard_number(shard.file) for shard in manifest.shards]
         return replace(
@@ -115,10 +115,13 @@ class Build:
             columns=tuple(column for column in self.columns if column.name not in there),
             made_for=both,
             about={**manifest.about, EXTENDED: [*manifest.about.get(EXTENDED, []), self.about.get("method")]},
-            begun_with=manifest.rows_per_shard,
             first_shard=max(numbers, default=-1) + 1,
-            extended=manifest.shards,
+            extended=manifest,
         )
+
+
+def _but_for_signals(made_for: dict[str, Any]) -> dict[str, Any]:
+    return {name: part for name, part in made_for.items() if name not in ("signals", "words")}
 
 
 def _refuse_other_encoding(plan: Build, manifest: Manifest) -> None:

@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from gradistill.errors import StoreError
+from gradistill.errors import StoreError, UnusableStoreError
 from gradistill.io import differences, digest, write_whole
 
 MANIFEST = "manifest.json"
-SHARD = re.compile(r"shard-(\d+)\.arrow")
+SHARD = re.compile(r"shard-(\d{1,12})\.arrow")
 
 EXTENDED = "extended_by"
 """Of what a store is about: the methods whose signals were added to it, one after the other."""
@@ -104,7 +104,7 @@ class Manifest:
                 remedy="build it: gradistill signals",
             ) from None
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise StoreError(
+            raise UnusableStoreError(
                 f"{file} is damaged: {error}",
                 expected="a manifest as it was written",
                 remedy=f"delete {folder} and build the store again",
@@ -120,11 +120,16 @@ def refuse_other(folder: Path, expected: dict[str, Any], found: dict[str, Any], 
     """Raise StoreError where a store was made for something else, with what differs."""
     apart = [_difference(*each) for each in differences(_by_name(found), _by_name(expected))]
     if apart:
-        raise StoreError(
+        raise UnusableStoreError(
             f"{folder} holds teacher signals for something else:\n" + "\n".join(f"  - {d}" for d in apart),
             expected="a store made for this teacher, data and recipe",
             remedy=remedy,
         )
+
+
+def is_for_the_same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two stores were made for the same, in whatever order their signals are."""
+    return not list(differences(_by_name(one), _by_name(other)))
 
 
 def of_these(found: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:

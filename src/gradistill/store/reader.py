@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from gradistill.batch import Batch
-from gradistill.errors import StoreError
+from gradistill.errors import StoreError, UnusableStoreError
 from gradistill.io import checksum_of
 from gradistill.signals.base import Signal
 from gradistill.signals.compute import SignalValues
 from gradistill.store.columns import Column, item_bytes, unpacked
-from gradistill.store.manifest import EXTENDED, Manifest, of_these, refuse_other
+from gradistill.store.manifest import EXTENDED, MANIFEST, Manifest, of_these, refuse_other
 
 Verify = Literal["full", "fast"]
 
@@ -58,10 +58,9 @@ class StoredTeacher:
         """``rows`` are the numbers of the rows in the order of the data. A store may hold more signals than these
         ``columns``. Raises StoreError where it is for something else (with what differs) or damaged, naming the
         shards."""
-        manifest = Manifest.read(folder)
         remedy = "build one for these: gradistill signals, or give --signals auto"
-        refuse_other(folder, made_for, of_these(manifest.made_for, made_for), remedy=remedy)
-        refuse_damaged(folder, manifest, damaged(folder, manifest, verify=verify))
+        refuse_other(folder, made_for, of_these(Manifest.read(folder).made_for, made_for), remedy=remedy)
+        manifest = undamaged(folder, verify=verify)
         rows = list(rows)
         if len(rows) != manifest.rows:
             raise StoreError(
@@ -102,11 +101,9 @@ class StoredTeacher:
             )
 
     def _kept(self, column: Column, batch: Batch, places: Sequence[int]) -> Tensor:
-        per_shard = self.manifest.rows_per_shard
         rows = []
         for place in places:
-            shard = self._shard(place // per_shard)
-            at = place % per_shard
+            shard, at = self._found(place)
             shape = (int(shard.lengths[at]), *column.shape) if column.per_token else column.shape
             rows.append(unpacked(shard.row(column.name, at), shape, column.encoding))
         mask = batch.mask.cpu()
@@ -116,13 +113,34 @@ class StoredTeacher:
         full[mask] = torch.from_numpy(np.concatenate(rows))
         return (full if column.signal.tokens_first else full.movedim(1, 2)).to(batch.mask.device)
 
+    def _found(self, place: int) -> tuple[MappedShard, int]:
+        """The shard of a row, and the row's place in it. A store that got more signals since it was opened has other
+        shards."""
+        while True:
+            number, at = divmod(place, self.manifest.rows_per_shard)
+            try:
+                return self._shard(number), at
+            except FileNotFoundError:
+                self._follow()
+
+    def _follow(self) -> None:
+        now, wanted = Manifest.read(self.folder), self.manifest.made_for
+        refuse_other(self.folder, wanted, of_these(now.made_for, wanted), remedy="build it again")
+        if now == self.manifest or now.rows != self.manifest.rows:
+            refuse_damaged(
+                self.folder, now, damaged(self.folder, now, verify="fast") or {MANIFEST: "has other rows"}
+            )
+        self.manifest = now
+        self._shard.cache_clear()
+
     def _opened(self, number: int) -> MappedShard:
-        """A shard, which may have got more signals, and so another file, since the store was opened."""
-        if not (self.folder / self.manifest.shards[number].file).exists():
-            now, wanted = Manifest.read(self.folder), self.manifest.made_for
-            refuse_other(self.folder, wanted, of_these(now.made_for, wanted), remedy="build it again")
-            self.manifest = now
-        return open_shard(self.folder / self.manifest.shards[number].file)
+        file = self.folder / self.manifest.shards[number].file
+        try:
+            return open_shard(file)
+        except ValueError as error:
+            if file.exists():
+                raise
+            raise FileNotFoundError(file) from error
 
 
 def open_shard(file: Path) -> MappedShard:
@@ -144,6 +162,19 @@ def open_shard(file: Path) -> MappedShard:
         offsets[name] = np.frombuffer(starts, dtype="<i8", count=table.num_rows + 1)
         data[name] = memoryview(content)
     return MappedShard(data, offsets, table.column("length").to_numpy())
+
+
+def undamaged(folder: Path, *, verify: Verify) -> Manifest:
+    """The manifest of a store whose shards are whole. Raises StoreError, naming those that are not.
+
+    A store that gets more signals meanwhile has other shards, and is read again.
+    """
+    while True:
+        manifest = Manifest.read(folder)
+        broken = damaged(folder, manifest, verify=verify)
+        if not broken or Manifest.read(folder) == manifest:
+            refuse_damaged(folder, manifest, broken)
+            return manifest
 
 
 def damaged(folder: Path, manifest: Manifest, *, verify: Verify) -> dict[str, str]:
@@ -184,7 +215,7 @@ def refuse_damaged(folder: Path, manifest: Manifest, broken: Mapping[str, str]) 
     if broken:
         again = "build these again: the command that built the store, with --repair"
         anew = "several commands built it, and none repairs it: gradistill signals delete, and build it again"
-        raise StoreError(
+        raise UnusableStoreError(
             f"{folder} is damaged: " + ", ".join(f"{shard} {what}" for shard, what in broken.items()),
             expected="shards as they were written",
             remedy=anew if manifest.about.get(EXTENDED) else again,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,11 +30,17 @@ class ShardBuffers:
             start, stop = self.starts[name][place : place + 2]
             self.numbers[name][start:stop] = numbers
 
-    def copy(self, shard: MappedShard) -> None:
-        """All columns of a shard of the same rows."""
+    def copy(self, place: int, shard: MappedShard, rows: range) -> None:
+        """All columns of some rows of another shard, the first of which have this ``place``."""
         for name, content in shard.data.items():
-            start, stop = shard.offsets[name][[0, -1]]
-            self.numbers[name][:] = content[start:stop].cast("B")
+            start, stop = shard.offsets[name][[rows.start, rows.stop]]
+            first, last = self.starts[name][[place, place + len(rows)]]
+            self.numbers[name][first:last] = content[start:stop].cast("B")
+
+    def equals(self, shard: MappedShard, names: Iterable[str]) -> bool:
+        """Whether a shard of the same rows has the same numbers in these columns."""
+        spans = {name: shard.offsets[name][[0, -1]] for name in names}
+        return all(shard.data[name][a:b].cast("B") == self.numbers[name] for name, (a, b) in spans.items())
 
     def file(self, indices: Sequence[int]) -> memoryview:
         arrays = {

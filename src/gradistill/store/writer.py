@@ -6,7 +6,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from gradistill.batch import Batch
 from gradistill.data.batching import by_length
 from gradistill.data.collator import mask_token_id_of
 from gradistill.data.token_pool import token_pool
-from gradistill.errors import StoreError
+from gradistill.errors import StoreError, UnusableStoreError
 from gradistill.io import (
     checksum_of,
     digest,
@@ -33,7 +33,7 @@ from gradistill.io import (
 from gradistill.signals.teacher import TeacherSignals
 from gradistill.store.build_plan import Build
 from gradistill.store.columns import Column, packed
-from gradistill.store.manifest import MANIFEST, SHARD, Manifest, Shard, refuse_other
+from gradistill.store.manifest import MANIFEST, SHARD, Manifest, Shard, is_for_the_same, refuse_other
 from gradistill.store.reader import damaged, fault_of, open_shard, refuse_damaged
 from gradistill.store.shard_buffers import ShardBuffers
 
@@ -117,13 +117,20 @@ def _open_folder(plan: Build) -> None:
     if MANIFEST in present:
         manifest = Manifest.read(folder)
         longer, begun = plan.extending(manifest), _begun_for(folder)
-        if begun in (None, manifest.made_for) or (longer is not None and begun != longer.made_for):
-            _remove_leftovers(folder, manifest)
         if longer is None:
+            if begun is None or is_for_the_same(begun, manifest.made_for):
+                _remove_leftovers(folder, manifest)
             return
         refuse_damaged(folder, manifest, damaged(folder, manifest, verify="full"))
         logger.info(f"{folder} gets more signals: {', '.join(column.name for column in longer.columns)}")
         plan = longer
+        if begun is not None and is_for_the_same(begun, longer.made_for):
+            plan = _as_begun(longer)
+        else:
+            _refuse_full_disk(folder, longer.size)
+            if begun is not None and not is_for_the_same(begun, manifest.made_for):
+                logger.info(f"{folder}: shards that were begun for other signals are removed")
+            _remove_leftovers(folder, manifest)
     elif PLAN in present:
         plan = _as_begun(plan)
     elif present:
@@ -158,13 +165,33 @@ def _remove_leftovers(folder: Path, manifest: Manifest) -> None:
     with _writing(folder):
         for path in folder.iterdir():
             if path.name == PLAN or (SHARD.fullmatch(path.name) and path.name not in shards):
-                path.unlink()
+                with suppress(PermissionError):  # Windows: somebody reads it; the next build removes it
+                    path.unlink()
 
 
 def _is_built(plan: Build, number: int) -> bool:
     """Whether a shard of an unfinished store is there, and is one: nothing else vouches for it yet."""
-    file = plan.shard_file(number)
-    return file.is_file() and fault_of(file, len(plan.rows_of(number)), plan.signals) is None
+    file, rows = plan.shard_file(number), plan.rows_of(number)
+    if not file.is_file() or fault_of(file, len(rows), plan.signals) is not None:
+        return False
+    if plan.extended is None:
+        return True
+    names = [signal["name"] for signal in plan.extended.made_for["signals"]]
+    return _buffers(plan, rows).equals(open_shard(file), names)
+
+
+def _buffers(plan: Build, rows: range) -> ShardBuffers:
+    """The numbers of rows, with those of the store that is extended."""
+    buffers = ShardBuffers(plan.signals, plan.lengths[rows.start : rows.stop])
+    if plan.extended is not None:
+        place, per_shard = rows.start, plan.extended.rows_per_shard
+        while place < rows.stop:
+            number, at = divmod(place, per_shard)
+            count = min(per_shard - at, rows.stop - place)
+            shard = open_shard(plan.folder / plan.extended.shards[number].file)
+            buffers.copy(place - rows.start, shard, range(at, at + count))
+            place += count
+    return buffers
 
 
 def _files(folder: Path) -> tuple[list[str], list[str]]:
@@ -179,7 +206,7 @@ def _as_begun(plan: Build) -> Build:
     try:
         made_for, rows_per_shard = read_unfinished(plan.folder)
     except (OSError, ValueError) as error:
-        raise StoreError(
+        raise UnusableStoreError(
             f"{plan.folder / PLAN} is damaged: {error}",
             expected="the plan of an unfinished store, as it was written",
             remedy=f"delete {plan.folder} and build the store again",
@@ -234,9 +261,7 @@ def _writing(folder: Path) -> Iterator[None]:
 def _write_shard(plan: Build, number: int, teacher: TeacherSignals, collate: Collate) -> None:
     rows = plan.rows_of(number)
     lengths = plan.lengths[rows.start : rows.stop]
-    shard = ShardBuffers(plan.signals, lengths)
-    if plan.extended:
-        shard.copy(open_shard(plan.folder / plan.extended[number].file))
+    shard = _buffers(plan, rows)
     pool = token_pool(plan.rows) if any(column.signal.replaces_words for column in plan.columns) else None
     for places in by_length(lengths.tolist(), plan.tokens_at_once):
         columns = collate([plan.rows[rows.start + place] for place in places])

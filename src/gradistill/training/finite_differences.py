@@ -142,21 +142,24 @@ def _read(
 
 
 def _sharper(read: Callable[[float], DerivativeComparison]) -> DerivativeComparison:
-    """A reading whose step is short enough: it agrees with the longest one, or the next shorter step changes little.
+    """A reading whose step is short enough: it agrees with the longest one, or the next shorter step changes little. If
+    none does, that which changed least: shorter steps may show nothing but rounding.
 
     Where the projection bends, the difference grows from nothing to the derivative as the step shrinks: some step would
     agree with whatever autograd gives.
     """
-    reading = read(STEPS[0])
-    if reading.agrees:
-        return reading
+    last = settled = read(STEPS[0])
+    if last.agrees:
+        return last
+    least = float("inf")
     for step in STEPS[1:]:
         closer = read(step)
         if not closer.is_sharp:
             break
-        reading, before = closer, reading
-        if abs(reading.finite_difference - before.finite_difference) <= SETTLED * abs(
-            reading.finite_difference
-        ):
+        change = abs(closer.finite_difference - last.finite_difference)
+        if change < least:
+            least, settled = change, closer
+        if change <= SETTLED * abs(closer.finite_difference):
             break
-    return reading
+        last = closer
+    return settled
