@@ -371,7 +371,12 @@ class Comparison:
             for method in self.methods
             if method != "kd" and len(self.apart("metric", method, "kd")) >= FEWEST
         ]
-        main = [("rationale", "coalition"), ("coalition_minilm", "coalition"), ("coalition_minilm", "minilm")]
+        main = [
+            ("rationale", "coalition"),
+            ("rationale", "coalition_minilm"),
+            ("coalition_minilm", "coalition"),
+            ("coalition_minilm", "minilm"),
+        ]
         others = [pair for pair in main if {*pair} <= {*self.whole}]
         for method, other in (*pairs, *others):
             tasks = str(len(self.apart("metric", method, other)))
