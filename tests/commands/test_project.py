@@ -302,7 +302,7 @@ def test_what_init_writes_is_what_run_reads(tmp_path: Path) -> None:
     write_table(tmp_path / "tickets.csv", rows)
     file = init(str(tmp_path / "tickets.csv"), tmp_path / "deep" / "gradistill.yaml", model="owner/name")
     text = file.read_text()
-    assert "# not certain: no column is called like a label, and this one has 2 values in 40 rows" in text
+    assert "# not certain: labels often have this name, and it has 2 values in 40 rows" in text
     project = read_project(file)
     assert project.data.label_column == "category"
     assert project.data.columns == ("ticket",)

@@ -190,7 +190,7 @@ def _carry(stage: Stage, ledger: Ledger, stages: dict[str, Any]) -> None:
 
 def _why(before: Mapping[str, Any] | None, finished: bool, stage: Stage) -> str:
     if before is None:
-        return "made again: it is not known what it was made from" if finished else "begins, or goes on"
+        return "made again: it is not known what it was made from" if finished else "begins, or resumes"
     if not finished:
         return f"made again: {stage.result.name} is gone"
     changed = list(differences(before.get("needs"), dict(stage.needs)))

@@ -280,7 +280,10 @@ def _proposed_label(choice: DataChoice, table: Table) -> tuple[DataChoice, dict[
     best = max(names, key=lambda name: (signs[name], names.index(name)))
     others = ", ".join(shown(name) for name in names if name != best)
     also = f"; it could also be {others}" if others else ""
-    reason = f"{DOUBT}no column is called like a label, and this one has {likely[best]}{also}"
+    if signs[best].called_label:
+        reason = f"{DOUBT}labels often have this name, and it has {likely[best]}{also}"
+    else:
+        reason = f"{DOUBT}no column is called like a label, and this one has {likely[best]}{also}"
     return replace(choice, label_column=best), {"label_column": reason}
 
 
