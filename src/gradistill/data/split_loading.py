@@ -27,6 +27,7 @@ from gradistill.data.checked_rows import (
     prepared,
     with_problems,
 )
+from gradistill.data.contradictions import contradictory_labels
 from gradistill.data.data_choice import DataChoice
 from gradistill.data.data_source import Source, data_name
 from gradistill.data.label_matching import Outputs
@@ -154,7 +155,7 @@ def read_splits(
         alphabetical=given is None and are_words(task.labels) and label not in source.first.class_names,
         warnings=tuple(_doubts(source.first, task, label)),
     )
-    found = replace(found, warnings=(*found.warnings, *_many_left_out(found)))
+    found = replace(found, warnings=(*found.warnings, *_many_left_out(found), *_contradictions(found)))
     found = found if choice.validation_share is None else _with_share(found, choice, splits)
     return replace(found, overlap=_overlap(found.rows, task))
 
@@ -261,6 +262,12 @@ def _many_left_out(found: Splits) -> Iterator[str]:
                 f"{count} of {rows} {split} rows lack a text or a label and are left out: are the columns those that "
                 "are meant?"
             )
+
+
+def _contradictions(found: Splits) -> Iterator[str]:
+    for split, rows in found.rows.items():
+        if split not in found.without_labels and (sentence := contradictory_labels(rows, found.task, split)):
+            yield sentence
 
 
 def _positive(task: Task, rows: Dataset) -> int:
