@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gc
 import json
 import tracemalloc
@@ -22,11 +23,11 @@ from gradistill.cli.app import app
 from gradistill.cli.audit_command import parse_fail_under, steps_of
 from gradistill.commands.audit import AuditChoice, audit
 from gradistill.commands.finetune import finetune
-from gradistill.data import DataChoice, load_splits
+from gradistill.data import DataChoice, load_splits, read_splits
 from gradistill.errors import DataError, GradistillError, RecipeError
 from gradistill.models.loading import load_classifier, load_tokenizer
 from gradistill.recipe import load_recipe
-from small import KINDS, WORDS, audit_parts, write_table
+from small import KINDS, WORDS, audit_parts, logged, write_table
 from wordpiece import tokenizer
 
 FEW = audit_parts(faithfulness_rows=4, perturbed_rows=4, floor_rows=4)
@@ -268,6 +269,33 @@ def test_limits_end_the_command_with_1(bait: tuple[Path, Path], small: Any, tmp_
     again = CliRunner().invoke(app, [*command, "--output", str(tmp_path / "b")])
     assert isinstance(again.exception, RecipeError)  # which the command line turns into exit code 2
     assert CliRunner().invoke(app, [*command, "--output", str(tmp_path / "b"), "--overwrite"]).exit_code == 0
+
+
+def test_the_columns_are_those_of_the_students_run(small: Any, tmp_path: Path) -> None:
+    """Inferred anew they would be a pair, and the student was trained on one text."""
+    student, file = tmp_path / "student", tmp_path / "validation.csv"
+    small.distilled("kd", "two", student)
+    with (small.tables["two"] / "validation.csv").open() as source:
+        rows = list(csv.DictReader(source))
+    remarks = [f"a remark about row {k}, of {k % 4} more words" for k in range(len(rows))]
+    write_table(file, [{"remark": remark, **row} for remark, row in zip(remarks, rows, strict=True)])
+    assert read_splits(DataChoice(str(file)), ("validation",)).task.text_columns == ("remark", "text")
+    quick = replace(QUICK, response_rows=0, shapley_rows=0, floor_rows=0)
+    only = tmp_path / "only" / "validation.csv"
+    write_table(
+        only, [{"remark": remark, "label": row["label"]} for remark, row in zip(remarks, rows, strict=True)]
+    )
+    for number, (data, column) in enumerate(
+        [
+            (DataChoice(str(file)), "text"),
+            (DataChoice(str(file), text_columns=("remark",)), "remark"),
+            (DataChoice(str(only)), "remark"),
+        ]
+    ):
+        lines = list[str]()
+        with logged(lines):
+            audit(str(small.teachers["two"]), [str(student)], data, tmp_path / str(number), quick)
+        assert f"text: {column}" in lines
 
 
 def test_values_of_a_column_are_measured_one_by_one(small: Any, tmp_path: Path) -> None:

@@ -181,7 +181,7 @@ def test_a_command_probes_each_model_once(
 
         def counted(model: Any, kind: Any = kind, find: Any = find) -> Any:
             caller = sys._getframe(1).f_globals["__name__"]
-            if caller.startswith("gradistill.commands"):
+            if caller.startswith(("gradistill.commands", "gradistill.models.loaded_model")):
                 found.append((kind.__name__, caller, model.config.num_hidden_layers))
             return find(model)
 
