@@ -27,7 +27,7 @@ from gradistill.signals.teacher import OnlineTeacher
 from gradistill.store.build_plan import Build
 from gradistill.store.columns import Encoding, columns_for
 from gradistill.store.fingerprint import made_for
-from gradistill.store.manifest import MANIFEST, SHARD, Manifest
+from gradistill.store.manifest import MANIFEST, SHARD, Manifest, is_for_the_same
 from gradistill.store.reader import (
     StoredTeacher,
     Verify,
@@ -183,7 +183,8 @@ def repair_damaged_shards(
     *,
     verify: Verify = "full",
 ) -> bool:
-    """Write the damaged shards of a finished store again, and no others; False where there is no finished store.
+    """Write the damaged shards of a finished store again, and no others; False where there is no finished store, or one
+    that lacks some of the plan's signals.
 
     Raises StoreError where the store is for something else.
     """
@@ -192,9 +193,8 @@ def repair_damaged_shards(
     manifest = Manifest.read(plan.folder)
     lacks = plan.extending(manifest) is not None
     broken = damaged(plan.folder, manifest, verify=verify)
-    if (
-        lacks or plan.made_for != manifest.made_for
-    ):  # signals of other methods cannot be computed for this one
+    if lacks or not is_for_the_same(plan.made_for, manifest.made_for):
+        # signals of other methods cannot be computed for this one
         refuse_damaged(plan.folder, manifest, broken)
     if not broken:
         return not lacks

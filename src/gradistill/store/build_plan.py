@@ -28,6 +28,9 @@ SHARD_BYTES = 8 << 20
 
 For new stores only: one that was begun keeps its rows a shard."""
 
+OF_ANOTHER = "choose another folder, or delete that store: gradistill signals delete"
+"""What to do where a folder holds a store for something else."""
+
 
 @dataclass(frozen=True)
 class Build:
@@ -101,13 +104,12 @@ class Build:
         found, wanted = manifest.made_for, self.made_for
         if of_these(found, wanted) == wanted:
             return None
-        remedy = "choose another folder, or delete that store: gradistill signals delete"
-        refuse_other(self.folder, *map(_but_for_signals, (wanted, found)), remedy=remedy)
+        refuse_other(self.folder, *map(_but_for_signals, (wanted, found)), remedy=OF_ANOTHER)
         _refuse_other_encoding(self, manifest)
-        signals = {signal["name"]: signal for of in (found, self.made_for) for signal in of["signals"]}
+        signals = {signal["name"]: signal for of in (found, wanted) for signal in of["signals"]}
         both = {**found, **wanted, "signals": [*signals.values()]}
         if of_these(both, found) != found:
-            refuse_other(self.folder, wanted, found, remedy=remedy)
+            refuse_other(self.folder, wanted, found, remedy=OF_ANOTHER)
         there = {signal["name"] for signal in found["signals"]}
         numbers = [shard_number(shard.file) for shard in manifest.shards]
         return replace(

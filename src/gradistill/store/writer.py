@@ -31,7 +31,7 @@ from gradistill.io import (
     write_whole,
 )
 from gradistill.signals.teacher import TeacherSignals
-from gradistill.store.build_plan import Build
+from gradistill.store.build_plan import OF_ANOTHER, Build
 from gradistill.store.columns import Column, packed
 from gradistill.store.manifest import MANIFEST, SHARD, Manifest, Shard, is_for_the_same, refuse_other
 from gradistill.store.reader import damaged, fault_of, open_shard, refuse_damaged
@@ -102,7 +102,7 @@ def rebuild(plan: Build, numbers: Sequence[int], teacher: TeacherSignals, collat
     """
     with store_lock(plan.folder):
         manifest = Manifest.read(plan.folder)
-        _refuse_other(plan, manifest.made_for)
+        refuse_other(plan.folder, plan.made_for, manifest.made_for, remedy=OF_ANOTHER)
         plan = plan.of_store(manifest)
         for number in numbers:
             _write_shard(plan, number, teacher, collate)
@@ -211,7 +211,7 @@ def _as_begun(plan: Build) -> Build:
             expected="the plan of an unfinished store, as it was written",
             remedy=f"delete {plan.folder} and build the store again",
         ) from error
-    _refuse_other(plan, made_for)
+    refuse_other(plan.folder, plan.made_for, made_for, remedy=OF_ANOTHER)
     return replace(plan, begun_with=rows_per_shard)
 
 
@@ -224,11 +224,6 @@ def read_unfinished(folder: Path) -> tuple[dict[str, Any], int]:
     if type(rows_per_shard) is not int or rows_per_shard < 1:
         raise ValueError(f"its rows_per_shard is {rows_per_shard!r}, which must be 1 or more")
     return made_for, rows_per_shard
-
-
-def _refuse_other(plan: Build, found: dict[str, Any]) -> None:
-    remedy = "choose another folder, or delete that store: gradistill signals delete"
-    refuse_other(plan.folder, plan.made_for, found, remedy=remedy)
 
 
 def _refuse_full_disk(folder: Path, needed: int) -> None:
