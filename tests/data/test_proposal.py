@@ -39,7 +39,7 @@ def test_a_label_without_a_usual_name_is_proposed_with_a_reason() -> None:
     found = proposed(rows(ticket=text, category=lambda k: ("refund", "login")[k % 2]))
     assert (found.choice.label_column, found.choice.columns) == ("category", ("ticket",))
     assert found.choice.validation_share == 0.2
-    assert "this one has 2 values in 40 rows" in found.reasons["label_column"]
+    assert "it has 2 values in 40 rows" in found.reasons["label_column"]
     assert "no validation split" in found.reasons["validation_share"]
     assert len(found.splits.rows["validation"]) == 8
 
