@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import random
+import signal
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -126,6 +129,19 @@ def opened(made: Build, **options: Any) -> StoredTeacher:
 
 def content(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def killed_build(folder: Path, forked: Any, chance: random.Random, shard_bytes: int = SMALL) -> None:
+    """A build in a process of its own (``build_slowly``), killed at a random moment."""
+    begun = forked.Event()
+    worker = forked.Process(target=build_slowly, args=(str(folder), begun, shard_bytes))
+    worker.start()
+    assert begun.wait(120)
+    time.sleep(chance.uniform(0, 0.15))
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.join(60)
+    assert worker.exitcode is not None
 
 
 def build_slowly(folder: str, begun: Any, shard_bytes: int = SMALL) -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import random
-import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +18,7 @@ from gradistill.store.manifest import MANIFEST, Manifest
 from gradistill.store.reader import StoredTeacher, damaged, open_shard
 from gradistill.store.writer import PLAN, ProcessShare, build, rebuild
 from small import logged
-from store.stores import REQUESTS, SMALL, Oracle, build_slowly, built, collate, content, opened, plan
+from store.stores import REQUESTS, SMALL, Oracle, built, collate, content, killed_build, opened, plan
 
 FIRST, LATER, ANOTHER = REQUESTS[:2], REQUESTS[2:], (REQUESTS[0], REQUESTS[4])
 KILLS = 20
@@ -74,14 +71,8 @@ def test_killed_at_any_moment_the_store_is_whole_and_the_next_build_ends_the_sam
     build(plan(built(tmp_path / "whole", signals=FIRST).folder), Oracle(), collate)
     whole, chance, unfinished = content(tmp_path / "whole"), random.Random(0), 0
     for k in range(KILLS):
-        before, begun = built(tmp_path / f"store{k}", signals=FIRST), forked.Event()
-        worker = forked.Process(target=build_slowly, args=(str(before.folder), begun, SHARD_BYTES))
-        worker.start()
-        assert begun.wait(120)
-        time.sleep(chance.uniform(0, 0.15))
-        assert worker.pid is not None
-        os.kill(worker.pid, signal.SIGKILL)
-        worker.join(60)
+        before = built(tmp_path / f"store{k}", signals=FIRST)
+        killed_build(before.folder, forked, chance, SHARD_BYTES)
         unfinished += (before.folder / PLAN).exists()
         values(before, FIRST)
         build(plan(before.folder), Oracle(), collate)

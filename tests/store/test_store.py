@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import random
-import signal
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +25,18 @@ from gradistill.store.manifest import MANIFEST
 from gradistill.store.reader import StoredTeacher, damaged
 from gradistill.store.writer import ProcessShare, build
 from small import logged
-from store.stores import REQUESTS, SMALL, Oracle, build_slowly, built, collate, content, opened, plan
+from store.stores import (
+    REQUESTS,
+    SMALL,
+    Oracle,
+    build_slowly,
+    built,
+    collate,
+    content,
+    killed_build,
+    opened,
+    plan,
+)
 
 KILLS, FLIPS = 30, 200
 
@@ -130,15 +140,8 @@ def test_killed_at_any_moment_it_goes_on_and_ends_the_same(tmp_path: Path, forke
     whole = content(built(tmp_path / "whole").folder)
     chance, unfinished = random.Random(0), 0
     for k in range(KILLS):
-        folder, begun = tmp_path / f"store{k}", forked.Event()
-        worker = forked.Process(target=build_slowly, args=(str(folder), begun))
-        worker.start()
-        assert begun.wait(120)
-        time.sleep(chance.uniform(0, 0.15))
-        assert worker.pid is not None
-        os.kill(worker.pid, signal.SIGKILL)
-        worker.join(60)
-        assert worker.exitcode is not None
+        folder = tmp_path / f"store{k}"
+        killed_build(folder, forked, chance)
         unfinished += not (folder / MANIFEST).exists()
         build(plan(folder), Oracle(), collate)
         assert content(folder) == whole

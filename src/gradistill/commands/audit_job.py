@@ -33,7 +33,7 @@ from gradistill.commands.examination import AuditRows, Examination
 from gradistill.commands.export_cost import audit_costs
 from gradistill.commands.identity import data_files, model_identity, recipes_of
 from gradistill.commands.row_sample import drawn_rows
-from gradistill.commands.run_folder import record_of
+from gradistill.commands.run_folder import data_record
 from gradistill.commands.run_record import described, versions
 from gradistill.commands.token_examination import TokenExamination
 from gradistill.data import DataChoice, Splits, align_labels, read_splits
@@ -196,7 +196,7 @@ def _read_as_trained(
     these columns cannot be read. To infer them anew might give a model of one text the two of a pair."""
     if data.task is not None or data.text_columns is not None:
         return None
-    records = (record_of(model.folder).get("data", {}) for model in (*models.students, models.teacher))
+    records = (data_record(model.folder) for model in (*models.students, models.teacher))
     found = next((record for record in records if record.get("text_columns")), None)
     if found is None:
         return None

@@ -16,7 +16,7 @@ from gradistill.attribution.adaptive_quadrature import integrated_to_tolerance
 from gradistill.attribution.quadrature import IntegrationResult, integrated_in_steps
 from gradistill.auditing.onnx_predictor import onnx_file
 from gradistill.batch import Batch
-from gradistill.commands.run_folder import record_of
+from gradistill.commands.run_folder import data_record
 from gradistill.commands.text_lengths import task_length
 from gradistill.data.collator import Collator
 from gradistill.data.multilabel_metrics import assigned
@@ -173,7 +173,7 @@ def _refuse_onnx(folder: str) -> None:
 
 def _refuse_other_number(folder: str, count: int) -> None:
     """Where the model's own run recorded what it reads."""
-    columns = record_of(folder).get("data", {}).get("text_columns")
+    columns = data_record(folder).get("text_columns")
     if columns and len(columns) != count:
         raise DataError(
             f"{count} text{'s were' if count > 1 else ' was'} given, and {folder} was trained on {len(columns)} a row: "

@@ -14,7 +14,7 @@ from scipy.special import expit, softmax
 from gradistill.auditing.predictor import OnProgress, label_thresholds
 from gradistill.commands.audit_model import AuditModel, text_length
 from gradistill.commands.given_models import source_name
-from gradistill.commands.run_folder import record_of
+from gradistill.commands.run_folder import data_record
 from gradistill.commands.text_lengths import trained_windows
 from gradistill.commands.token_predictor import TokenPredictor
 from gradistill.data.cell_checks import text_fault
@@ -177,7 +177,7 @@ def load_predictor(
     """
     loaded = AuditModel.load(model, "model", source_name(model), tokens=True)
     length = text_length([loaded], max_length)
-    columns = record_of(loaded.folder).get("data", {}).get("text_columns")
+    columns = data_record(loaded.folder).get("text_columns")
     if loaded.token_labels:
         return TokenPredictor(loaded, length, tuple(map(str, columns)) if columns else None)
     columns = tuple(map(str, columns)) if columns else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from datasets import Dataset
 
-from gradistill.data.overlap import as_text, texts_of
+from gradistill.data.overlap import shown_texts, texts_of
 from gradistill.data.tasks import Task
 from gradistill.printing import printable
 
@@ -33,8 +33,7 @@ def contradictory_labels(rows: Dataset, task: Task, split: str) -> str | None:
         return None
     first, *others = np.flatnonzero(texts == texts[np.isin(texts, contradicted)][0]).tolist()
     other = next(k for k in others if labels[k] != labels[first])
-    text = " | ".join(as_text(rows[first][name]) for name in task.text_columns)
-    shown = printable(text if len(text) <= 60 else text[:59] + "…")
+    shown = shown_texts(rows[first], task.text_columns)
     named = " and ".join(f"'{_named(rows[k]['label'], task)}'" for k in (first, other))
     come = "1 text comes" if len(contradicted) == 1 else f"{len(contradicted)} texts come"
     return (

@@ -52,13 +52,17 @@ def overlap_line(
     """What people read of an overlap; None where there is none."""
     if not found or not found["normalised"]:
         return None
-    row = rows[found["example"]["row"]]
-    text = " | ".join(as_text(row[name]) for name in columns)
-    shown = printable(text if len(text) <= 60 else text[:59] + "…")
+    shown = shown_texts(rows[found["example"]["row"]], columns)
     return (
         f"overlap: {found['normalised']} of {found['rows']} {printable(split)} rows are training rows too "
         f"({found['exact']} of them letter for letter), such as '{shown}'. Figures on them flatter a model."
     )
+
+
+def shown_texts(row: Mapping[str, Any], columns: Sequence[str]) -> str:
+    """The beginning of a row's texts, as messages show it."""
+    text = " | ".join(as_text(row[name]) for name in columns)
+    return printable(text if len(text) <= 60 else text[:59] + "…")
 
 
 def texts_of(rows: Dataset, columns: Sequence[str]) -> Iterator[Texts]:

@@ -114,6 +114,7 @@ def _open_folder(plan: Build) -> None:
     """Make the folder ready for what is to be written there, if anything is."""
     folder = plan.folder
     drafts, present = _files(folder)
+    stale: Manifest | None = None
     if MANIFEST in present:
         manifest = Manifest.read(folder)
         longer, begun = plan.extending(manifest), _begun_for(folder)
@@ -123,14 +124,8 @@ def _open_folder(plan: Build) -> None:
             return
         refuse_damaged(folder, manifest, damaged(folder, manifest, verify="full"))
         logger.info(f"{folder} gets more signals: {', '.join(column.name for column in longer.columns)}")
-        plan = longer
-        if begun is not None and is_for_the_same(begun, longer.made_for):
-            plan = _as_begun(longer)
-        else:
-            _refuse_full_disk(folder, longer.size)
-            if begun is not None and not is_for_the_same(begun, manifest.made_for):
-                logger.info(f"{folder}: shards that were begun for other signals are removed")
-            _remove_leftovers(folder, manifest)
+        goes_on = begun is not None and is_for_the_same(begun, longer.made_for)
+        plan, stale = (_as_begun(longer), None) if goes_on else (longer, manifest)
     elif PLAN in present:
         plan = _as_begun(plan)
     elif present:
@@ -141,6 +136,8 @@ def _open_folder(plan: Build) -> None:
         )
     there = sum(_is_built(plan, number) for number in range(plan.shards))
     _refuse_full_disk(folder, plan.size * (plan.shards - there) // max(plan.shards, 1))
+    if stale is not None:
+        _remove_leftovers(folder, stale)
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         remove_drafts(folder)
@@ -160,8 +157,11 @@ def _begun_for(folder: Path) -> dict[str, Any] | None:
 
 
 def _remove_leftovers(folder: Path, manifest: Manifest) -> None:
-    """What a build left that was stopped right behind the manifest, or before it, with more signals."""
+    """What a build left that was stopped right behind the manifest, or before it, with other signals."""
     shards = {shard.file for shard in manifest.shards}
+    begun = _begun_for(folder)
+    if begun is not None and not is_for_the_same(begun, manifest.made_for):
+        logger.info(f"{folder}: shards that were begun for other signals are removed")
     with _writing(folder):
         for path in folder.iterdir():
             if path.name == PLAN or (SHARD.fullmatch(path.name) and path.name not in shards):

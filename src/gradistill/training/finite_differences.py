@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 TOLERANCE = 0.05
 """Allowed relative difference. A missing second-order part is off by 1; float32 islands inside a float64 model
-(some norms and softmaxes) by up to a few thousandths at this step."""
+(some norms and softmaxes) by up to a few thousandths at these steps."""
 
 STEPS = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
 """Lengths of the finite-difference step relative to the weight's norm. Shorter ones are tried where the first does not
