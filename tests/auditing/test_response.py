@@ -21,7 +21,7 @@ from gradistill.data.raw_words import (
     count_words,
     mask_tokens,
     substitute_words,
-    token_words,
+    token_word_ranges,
     word_pool,
     word_spans,
 )
@@ -66,7 +66,7 @@ def test_tokens_of_a_word():
     text = ("isn't it", "so fine")
     offsets = [(0, 0), (0, 3), (3, 4), (4, 5), (6, 8), (0, 0), (0, 2), (3, 7), (2, 3), (0, 0)]
     segments = [None, 0, 0, 0, 0, None, 1, 1, 1, None]
-    assert token_words(text, offsets, segments).tolist() == [-1, 0, 0, 0, 1, -1, 2, 3, -1, -1]
+    assert token_word_ranges(text, offsets, segments)[:, 0].tolist() == [-1, 0, 0, 0, 1, -1, 2, 3, -1, -1]
 
 
 def test_all_tokens_of_a_word_are_masked():

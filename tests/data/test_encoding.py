@@ -11,10 +11,12 @@ from datasets import Dataset
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from byte_level import byte_level
 from gradistill.batch import Batch
 from gradistill.data import Collator, encode
 from gradistill.data.tasks import Task
 from gradistill.errors import DataError, ModelError, RecipeError
+from wordpiece import tokenizer as wordpiece
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefgh"]
 ONE = Task("one", ("text",), ("x", "y"), ("accuracy",), "accuracy")
@@ -46,10 +48,33 @@ def test_no_rows_are_refused(tokenizer: PreTrainedTokenizerFast) -> None:
         encode(rows_of([], text=[]), tokenizer, ONE)
 
 
-@pytest.mark.parametrize("words", [False, True, "whole"])
+def test_tokens_of_several_characters_share_units_with_another_tokenizer() -> None:
+    """The score of such a token went to its first character, so that maps of two tokenizers did not fit each other."""
+    text = "すごくいい映画です ok"
+    special, parts = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"), [*dict.fromkeys(text)]
+    joined, single = (
+        wordpiece((*special, *more, "ok", *parts, *(f"##{part}" for part in parts)), lowercase=False)
+        for more in (("すごく", "##いい", "です"), ())
+    )
+    rows = rows_of([0], text=[text])
+
+    def units(own: Any, other: Any, length: int = 64) -> list[int]:
+        return encode(rows, own, ONE, max_length=length, words=other).dataset["word_ids"][0]
+
+    assert units(joined, single) == [-1, 0, 1, 2, 3, 4, 5, -1]
+    assert units(single, joined) == [-1, 0, 0, 0, 1, 1, 2, 3, 4, 4, 5, -1]
+    assert units(joined, joined) == [-1, 0, 1, 2, 3, 4, 5, -1]
+    assert units(single, single) == [-1, *range(10), -1]
+    assert units(single, joined, 6) == [-1, 0, 0, 0, -1, -1]  # of the second unit a half is left
+    assert units(single, joined, 10) == [-1, 0, 0, 0, 1, 1, 2, 3, -1, -1]
+    assert encode(rows, joined, ONE, words=True).dataset["word_ids"][0] == [-1, 0, 3, 5, 6, 7, 9, -1]
+
+
+@pytest.mark.parametrize("words", [False, True, "units"])
 def test_pieces_are_the_whole(
     words: Any, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    words = byte_level() if words == "units" else words
     rows = rows_of([1.5, 2, 0, 4, 3], text=["a b", "c zebra e", "f", "g h a b", "c"], other=["d"] * 5)
     whole = encode(rows, tokenizer, TWO, max_length=6, words=words)
     monkeypatch.setattr("gradistill.data.tokenization._AT_ONCE", 2)

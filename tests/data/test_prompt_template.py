@@ -33,7 +33,7 @@ def shown(tokenizer: Any, ids: list[int]) -> str:
 
 
 def test_words_are_found_inside_the_prompt(tokenizer: Any) -> None:
-    row = encode(ROWS, tokenizer, TASK, max_length=200, words="whole").dataset[0]
+    row = encode(ROWS, tokenizer, TASK, max_length=200, words=tokenizer).dataset[0]
     whole = 'Second: "a "dull" one" {first}: the film was fine\nIs it good?'
     assert row["input_ids"] == byte_level()(whole)["input_ids"]
     (places,) = token_places(ROWS, tokenizer, TASK, max_length=200)
@@ -52,7 +52,7 @@ def test_words_are_found_inside_the_prompt(tokenizer: Any) -> None:
 
 def test_long_texts_are_cut_and_the_prompt_is_not(tokenizer: Any) -> None:
     long = Dataset.from_list([{**ROWS[0], "text": "the film was fine " * 30}])
-    encoded = encode(long, tokenizer, TASK, max_length=80, words="whole")
+    encoded = encode(long, tokenizer, TASK, max_length=80, words=tokenizer)
     row = encoded.dataset[0]
     assert encoded.truncated == 1
     assert len(row["input_ids"]) <= 80 < encoded.longest

@@ -13,7 +13,7 @@ from gradistill.data.raw_words import (
     mask_tokens,
     substitute_words,
     token_word_ranges,
-    token_words,
+    unit_starts,
     word_spans,
     words_of,
 )
@@ -58,7 +58,8 @@ def test_a_word_of_chinese_can_be_replaced_and_has_its_token() -> None:
     kept = np.array([[True, True, False, True, False]])
     assert substitute_words(texts, kept, [["坏"] * 5]) == [("电影坏看", "坏")]
     pieces = [(0, 0), (0, 1), (1, 2), (2, 4), (0, 0), (0, 4), (0, 0)]  # the third piece is of two characters
-    assert token_words(texts, pieces, [None, 0, 0, 0, None, 1, None]).tolist() == [-1, 0, 1, 2, -1, 4, -1]
+    ranges = token_word_ranges(texts, pieces, [None, 0, 0, 0, None, 1, None])
+    assert ranges[:, 0].tolist() == [-1, 0, 1, 2, -1, 4, -1]
 
 
 def test_a_token_of_several_characters_is_masked_with_any_of_them() -> None:
@@ -69,6 +70,13 @@ def test_a_token_of_several_characters_is_masked_with_any_of_them() -> None:
     kept = ~np.eye(4, dtype=bool)
     ids = mask_tokens(np.arange(5, 10), ranges, kept, 4).tolist()
     assert ids == [[5, 4, 7, 8, 9], [5, 4, 7, 8, 9], [5, 6, 4, 8, 9], [5, 6, 7, 4, 9]]
+
+
+def test_units_are_what_no_tokenizer_splits() -> None:
+    two, three = np.array([[-1, -1], [0, 1], [2, 2], [4, 4]]), np.array([[0, 0], [1, 1], [2, 3], [4, 4]])
+    assert unit_starts(5, [two, three]).tolist() == [0, 2, 4]
+    assert unit_starts(5, [two]).tolist() == [0, 2, 3, 4]
+    assert unit_starts(0, [np.empty((0, 2), int)]).tolist() == []
 
 
 def test_texts_without_words_have_tokens_of_none() -> None:

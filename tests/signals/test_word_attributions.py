@@ -36,7 +36,7 @@ def rows_of(texts: list[tuple[str, str]]) -> Dataset:
 def test_they_are_what_a_loop_over_tokens_adds_up(family: str, signed: bool) -> None:
     sizes = {"vocab_size": 300, "pad_token_id": 1}
     tokenizer, model = byte_level(), build(family, **sizes).double().eval()
-    encoded = encode(rows_of(ROWS), tokenizer, TASK, max_length=60, words="whole").dataset
+    encoded = encode(rows_of(ROWS), tokenizer, TASK, max_length=60, words=tokenizer).dataset
     batch = Batch.of(Collator(tokenizer)([encoded[k] for k in range(2)]))
     probe, signal = Probe.find(model), WordScores(TARGET, signed=signed)
     found = compute_signals(model, probe, batch, [signal, WordsRead()], create_graph=False)
@@ -83,7 +83,7 @@ def test_a_word_that_is_cut_off_is_not_read() -> None:
     assert whole.count(2) > 3  # tokens of the long word
     for length in (8, 12, len(whole) - 1, len(whole)):
         cut = encode(rows, tokenizer, TASK, max_length=length, words=True).dataset["word_ids"][0]
-        left = encode(rows, tokenizer, TASK, max_length=length, words="whole").dataset["word_ids"][0]
+        left = encode(rows, tokenizer, TASK, max_length=length, words=tokenizer).dataset["word_ids"][0]
         assert left == [word if cut.count(word) == whole.count(word) else -1 for word in cut]
 
 

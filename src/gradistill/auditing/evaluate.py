@@ -32,7 +32,7 @@ from gradistill.auditing.predictor import ClassifierPredictor, Predictor, label_
 from gradistill.auditing.signed_agreement import signed_columns
 from gradistill.auditing.statistics import Estimate
 from gradistill.auditing.watched_words import watched_share
-from gradistill.auditing.word_maps import TokenizedText, readings, unit_starts
+from gradistill.auditing.word_maps import TokenizedText, readings, shared_units
 from gradistill.batch import UNLABELLED
 from gradistill.data import Collator, Task, encode
 from gradistill.data.changed_copies import Copy
@@ -296,14 +296,14 @@ def _classifier(model: ExaminedModel) -> ClassifierPredictor:
 
 
 def _on_words(student: ModelOutputs, teacher: ModelOutputs) -> tuple[Predictions, Predictions]:
-    """The predictions of both with maps of the units (``unit_starts``) that both read; without maps where a tokenizer
+    """The predictions of both with maps of the units (``shared_units``) that both read; without maps where a tokenizer
     has no offsets."""
     ours, theirs = student.predictions, teacher.predictions
     if not (student.in_words and teacher.in_words):
         return replace(ours, maps=(), signed=()), replace(theirs, maps=(), signed=())
     found = []
     signed = bool(ours.signed and theirs.signed)
-    starts = [unit_starts(reads) for reads in zip(student.reads, teacher.reads, strict=True)]
+    starts = [shared_units(reads) for reads in zip(student.reads, teacher.reads, strict=True)]
     sums = []
     for outputs in (student, teacher):
         maps = outputs.predictions.signed if signed else outputs.predictions.maps

@@ -11,7 +11,7 @@ from scipy.special import expit
 from gradistill.auditing.model_outputs import ModelOutputs
 from gradistill.auditing.per_example import Columns, confidence
 from gradistill.auditing.predictions import Predictions
-from gradistill.auditing.word_maps import TokenizedText, unit_starts
+from gradistill.auditing.word_maps import TokenizedText, shared_units
 from gradistill.batch import UNLABELLED
 from gradistill.data import Task
 from gradistill.data.raw_words import word_places
@@ -40,7 +40,7 @@ def example_of(
 def _words_of(texts: Sequence[str], k: int, models: Sequence[ModelOutputs]) -> list[dict[str, Any]]:
     """The words of an example with their shares of each model's map, the teacher's first; None where it has no map.
 
-    Models that hold one tokenizer share its words. Others share units of the raw text (``unit_starts``).
+    Models that hold one tokenizer share its words. Others share units of the raw text (``shared_units``).
     """
     if all(outputs.in_words and outputs.model.tokenizer is models[0].model.tokenizer for outputs in models):
         scored = [outputs.reads[k].words(outputs.predictions.maps[k]) for outputs in models]
@@ -49,7 +49,7 @@ def _words_of(texts: Sequence[str], k: int, models: Sequence[ModelOutputs]) -> l
     else:
         readers = [outputs for outputs in models if outputs.in_words]
         places = word_places(tuple(texts))
-        first = unit_starts([outputs.reads[k] for outputs in readers]) if readers else np.arange(len(places))
+        first = shared_units([outputs.reads[k] for outputs in readers]) if readers else np.arange(len(places))
         last = np.append(first[1:], len(places)) - 1
         spans = [(*places[start][:2], places[end][2]) for start, end in zip(first, last, strict=True)]
         shares = [

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from transformers import PreTrainedTokenizerBase
 
 from gradistill.data import Task
-from gradistill.data.raw_words import count_words, row_texts, token_word_ranges
+from gradistill.data.raw_words import count_words, row_texts, token_word_ranges, unit_starts
 from gradistill.data.tokenization import TokenPlaces, token_places
 from gradistill.data.word_scores import WordScore, words_from_pieces
 
@@ -70,15 +70,9 @@ class TokenizedText:
         return np.add.reduceat(self.raw_words(scores), first)
 
 
-def unit_starts(reads: Sequence[TokenizedText]) -> Int[np.ndarray, " unit"]:
-    """The first word of each unit of one text that models read with different tokenizers.
-
-    A unit is a word, or all words that a token of any of the models holds together, as tokens of Japanese do.
-    """
-    first = np.ones(count_words(reads[0].texts), dtype=bool)
-    for start, end in np.concatenate([read.word_ranges for read in reads]):
-        first[start + 1 : end + 1] = False
-    return np.flatnonzero(first)
+def shared_units(reads: Sequence[TokenizedText]) -> Int[np.ndarray, " unit"]:
+    """The first word of each unit of one text that all of these hold apart (``unit_starts``)."""
+    return unit_starts(count_words(reads[0].texts), [read.word_ranges for read in reads])
 
 
 def readings(

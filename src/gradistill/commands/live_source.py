@@ -34,11 +34,15 @@ from gradistill.store.fingerprint import of_model, of_tokenizer
 
 @dataclass(frozen=True, eq=False)
 class LiveSource:
-    """A classifier that reads texts with a tokenizer of its own, cut at ``max_length`` tokens."""
+    """A classifier that reads texts with a tokenizer of its own, cut at ``max_length`` tokens.
+
+    Its maps are of the words that the student's tokenizer holds apart too.
+    """
 
     reader: LoadedModel
     tokenizer: PreTrainedTokenizerBase
     max_length: int
+    student_tokenizer: PreTrainedTokenizerBase
     notes: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -73,9 +77,7 @@ class LiveSource:
         return found
 
     def _of_words(self, asked: Asked, signals: Sequence[Signal]) -> Values:
-        encoded = encode(
-            asked.rows, self.tokenizer, asked.task, max_length=self.max_length, words="whole"
-        ).dataset
+        encoded = self._encoded(asked.rows, asked.task)
         numbers, found, shares = asked.numbers, {signal: {} for signal in signals}, []
         scored = [signal for signal in signals if isinstance(signal, WordScores)]
         computed = [signal for signal in signals if signal not in scored] + [s.token_scores for s in scored]
@@ -101,15 +103,20 @@ class LiveSource:
 
     def predictions(self, rows: Dataset, task: Task, split: str) -> Predictions:
         """With signed maps of words (``word_map``), but of a model in a narrow type, which has none."""
-        encoded = encode(rows, self.tokenizer, task, max_length=self.max_length, words="whole").dataset
+        encoded = self._encoded(rows, task)
         found = predict_rows(self.reader.probed, encoded, Collator(self.tokenizer))
         return replace(found, maps=(), signed=word_maps(found.signed, encoded)) if found.signed else found
+
+    def _encoded(self, rows: Dataset, task: Task) -> Dataset:
+        return encode(
+            rows, self.tokenizer, task, max_length=self.max_length, words=self.student_tokenizer
+        ).dataset
 
 
 def word_maps(signed: Sequence[np.ndarray], encoded: Dataset) -> tuple[np.ndarray, ...]:
     """Signed scores of tokens, special ones taken out, summed to words; NaN for a word that is not read whole.
 
-    ``encoded`` are the rows with ``word_ids`` (``encode(…, words="whole")``).
+    ``encoded`` are the rows with ``word_ids`` (``encode`` with the other model's tokenizer as ``words``).
     """
     maps = []
     for scores, words, special in zip(

@@ -236,7 +236,8 @@ def _source(teacher: AnyTeacher, rows: TeacherRows, loading: TeacherLoading) -> 
     splits = with_positive(splits, data.positive, [model_folder(given)])
     set_padding(model, tokenizer)
     reader = LoadedModel("teacher", model_folder(given), model)
-    return LiveSource(reader, tokenizer, task_length(None, tokenizer, [reader]), notes), splits
+    length = task_length(None, tokenizer, [reader])
+    return LiveSource(reader, tokenizer, length, load_tokenizer(rows.student.checkpoint), notes), splits
 
 
 @dataclass(frozen=True)

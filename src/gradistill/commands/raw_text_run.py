@@ -50,9 +50,9 @@ class RawTextRun(TaskRun):
     source: AnswerSource
 
     @property
-    def _words(self) -> Literal["whole", False]:
-        """Whether rows know the words of their tokens: where both models have maps of them."""
-        return "whole" if isinstance(self.source, LiveSource) else False
+    def _words(self) -> PreTrainedTokenizerBase | Literal[False]:
+        """The teacher's tokenizer, where both models have maps of words: rows then know which are in common."""
+        return self.source.tokenizer if isinstance(self.source, LiveSource) else False
 
     def encode(self) -> EncodedRows:
         splits = ("train", "validation", *(("test",) if "test" in self.splits.rows else ()))

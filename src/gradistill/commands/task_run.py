@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 from datasets import Dataset, concatenate_datasets
@@ -111,7 +111,7 @@ class TaskRun(Run):
             {split: one.cut for split, one in found.items()},
         )
 
-    def encoded(self, split: str, *, words: bool | Literal["whole"] = False) -> Encoded:
+    def encoded(self, split: str, *, words: bool | PreTrainedTokenizerBase = False) -> Encoded:
         """The rows of one split as the models read them; those of training with all that is added to them. ``words``:
         with the word of each token."""
         rows = self.training_rows if split == "train" else self.splits.rows[split]

@@ -80,11 +80,18 @@ def token_word_ranges(
     return ranges
 
 
-def token_words(
-    texts: Texts, offsets: Sequence[tuple[int, int]], segments: Sequence[int | None]
-) -> Int[np.ndarray, " token"]:
-    """The number of each token's word, the first that it touches; −1 for tokens of none."""
-    return token_word_ranges(texts, offsets, segments)[:, 0]
+def unit_starts(words: int, ranges: Iterable[Int[np.ndarray, "_ 2"]]) -> Int[np.ndarray, " unit"]:
+    """The first word of each unit of a text of so many words that tokenizers split differently.
+
+    A unit is a word, or all words that a token of any of the tokenizers holds together, as tokens of Japanese do.
+    ``ranges`` are the words of the tokens of each (``token_word_ranges``).
+
+    Example: ``unit_starts(3, [np.array([[0, 1], [2, 2]]), np.array([[0, 0], [1, 1], [2, 2]])])`` gives ``[0, 2]``
+    """
+    first = np.ones(words, dtype=bool)
+    for start, end in np.concatenate([*ranges]):
+        first[start + 1 : end + 1] = False
+    return np.flatnonzero(first)
 
 
 def mask_tokens(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +15,7 @@ from transformers import BatchEncoding, PreTrainedTokenizerBase
 from gradistill.data.arrow_tables import as_dataset
 from gradistill.data.cut import Cut
 from gradistill.data.prompt_template import template_of, tokenized_prompts
-from gradistill.data.raw_words import token_words
+from gradistill.data.raw_words import count_words, row_texts, token_word_ranges, unit_starts
 from gradistill.data.tagged_words import tagged_words
 from gradistill.data.tasks import Task
 from gradistill.errors import DataError, RecipeError
@@ -56,7 +56,7 @@ def encode(
     task: Task,
     *,
     max_length: int = 128,
-    words: bool | Literal["whole"] = False,
+    words: bool | PreTrainedTokenizerBase = False,
 ) -> Encoded:
     """Token ids of every row of a prepared split, cut to ``max_length`` tokens.
 
@@ -67,7 +67,8 @@ def encode(
         ``max_length``: tokens a row at most, special ones included.
         ``words``: whether to add ``word_ids``, the number of each token's word in the raw text (−1 for none), which
             objectives on texts with words replaced read. Without them every token but special ones counts as a word.
-            With ``"whole"`` the tokens of a word that is cut off belong to none.
+            With another tokenizer they are of units that neither splits (``unit_starts``), mostly words, and the
+            tokens of a unit that is cut off belong to none.
 
     Returns the data set with ``input_ids``, ``attention_mask``, ``special_tokens_mask``, ``token_type_ids`` if the
     tokenizer makes them, ``labels``, ``index`` and ``length``, and how many texts were cut. A pair loses tokens from
@@ -96,8 +97,10 @@ def encode(
         else:
             columns, lost = _tokens(piece, tokenizer, task, max_length)
             columns["labels"] = piece["label"][:]
-            if words:
-                columns["word_ids"] = _word_ids(piece, tokenizer, task, max_length, whole=words == "whole")
+            if words is True:
+                columns["word_ids"] = _word_ids(piece, tokenizer, task, max_length)
+            elif words:
+                columns["word_ids"] = _unit_ids(piece, (tokenizer, words), task, max_length)
         tokenless += [start + k for k, mask in enumerate(columns["special_tokens_mask"]) if all(mask)]
         columns["length"] = [len(ids) for ids in columns["input_ids"]]
         columns["index"] = piece["index"][:]
@@ -176,28 +179,41 @@ def token_places(
 
 
 def _word_ids(
-    rows: Dataset, tokenizer: PreTrainedTokenizerBase, task: Task, max_length: int, *, whole: bool
+    rows: Dataset, tokenizer: PreTrainedTokenizerBase, task: Task, max_length: int
 ) -> list[list[int]]:
-    texts = list(zip(*(rows[name][:] for name in task.text_columns), strict=True))
+    return [ranges[:, 0].tolist() for ranges in _word_ranges(rows, tokenizer, task, max_length)]
+
+
+def _unit_ids(
+    rows: Dataset, tokenizers: tuple[PreTrainedTokenizerBase, ...], task: Task, max_length: int
+) -> list[list[int]]:
+    """Of the tokens of the first tokenizer."""
+    read = _word_ranges(rows, tokenizers[0], task, max_length)
+    uncut = zip(*(_word_ranges(rows, tokenizer, task, None) for tokenizer in tokenizers), strict=True)
+    found = []
+    for texts, left, whole in zip(row_texts(rows, task), read, uncut, strict=True):
+        words = count_words(texts)
+        begins = np.bincount(unit_starts(words, whole), minlength=words)
+        unit_of = np.append(np.cumsum(begins) - 1, -1)  # the last is that of word −1
+        found.append(_without_cut_words(unit_of[left[:, 0]], unit_of[whole[0][:, 0]]).tolist())
+    return found
+
+
+def _word_ranges(
+    rows: Dataset, tokenizer: PreTrainedTokenizerBase, task: Task, max_length: int | None
+) -> list[Int[np.ndarray, "token 2"]]:
+    """The words of each token (``token_word_ranges``)."""
     places = token_places(rows, tokenizer, task, max_length=max_length)
-    found = [
-        token_words(row, place.offsets, place.segments) for row, place in zip(texts, places, strict=True)
+    return [
+        token_word_ranges(texts, place.offsets, place.segments)
+        for texts, place in zip(row_texts(rows, task), places, strict=True)
     ]
-    shortest = 0 if template_of(tokenizer) else max_length  # a prompt that was cut may have fewer
-    full = [row for row, words in enumerate(found) if len(words) >= shortest] if whole else []
-    if full:  # the others are not cut
-        some = token_places(rows.select(full), tokenizer, task, max_length=None)
-        for row, place in zip(full, some, strict=True):
-            found[row] = _without_cut_words(
-                found[row], token_words(texts[row], place.offsets, place.segments)
-            )
-    return [words.tolist() for words in found]
 
 
 def _without_cut_words(
     words: Int[np.ndarray, " token"], before: Int[np.ndarray, " whole"]
 ) -> Int[np.ndarray, " token"]:
-    """The words of a text's tokens, −1 for tokens of a word that had more of them ``before`` it was cut."""
+    """The words of a text's tokens, −1 for tokens of one that had more of them ``before`` it was cut."""
     left, all_of_them = (np.bincount(of + 1, minlength=int(before.max()) + 2) for of in (words, before))
     return np.where((left == all_of_them)[words + 1], words, -1)
 
