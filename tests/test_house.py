@@ -24,8 +24,8 @@ from gradistill.auditing.response import effect_agreement
 HOUSE = Path(gradistill.__file__).parent
 FILES = sorted(HOUSE.rglob("*.py"))
 PACKAGES = (
-    "batch", "errors", "io", "package_versions", "printing", "data", "models", "attribution", "signals", "objectives",
-    "recipe", "store", "training", "auditing", "report", "export", "commands", "bench", "demo", "cli",
+    "batch", "core_times", "errors", "io", "package_versions", "printing", "data", "models", "attribution", "signals",
+    "objectives", "recipe", "store", "training", "auditing", "report", "export", "commands", "bench", "demo", "cli",
 )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ SST2 = TASKS["sst2"]
 
 def found(texts: list[Any], labels: list[Any], task: Any = SST2) -> str | None:
     columns = dict(zip(task.text_columns, zip(*texts, strict=True), strict=True))
-    return contradictory_labels(Dataset.from_dict({**columns, "label": labels}), task, "train")
+    return contradictory_labels(Dataset.from_dict({**columns, "label": labels}), task, "train rows")
 
 
 @given(rows=st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 1)), min_size=1, max_size=12))
@@ -61,6 +61,9 @@ def test_the_data_name_an_example(label: Any, other: Any, named: str, tmp_path: 
     rows += [{"text": "twice", "label": label}, {"text": "twice", "label": other}]
     for split in ("train", "validation"):
         (tmp_path / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    undivided = DataChoice(str(tmp_path / "train.jsonl"), validation_share=0.5)
+    (warning,) = (w for w in read_splits(undivided).warnings if "contradict" in w)
+    assert warning.startswith("2 of 22 rows contradict")
     warnings = read_splits(DataChoice(str(tmp_path))).warnings
     assert [w.partition(" rows")[0] for w in warnings if "contradict" in w] == [
         "2 of 22 train",

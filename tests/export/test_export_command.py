@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ from gradistill.auditing.predictor import ClassifierPredictor
 from gradistill.commands import export as command
 from gradistill.commands import export_cost
 from gradistill.commands.export_choice import ExportChoice
+from gradistill.commands.recorded_data import data_record, read_as_trained, with_positive
+from gradistill.data import DataChoice, read_splits
 from gradistill.data.changed_copies import Copy
 from gradistill.errors import ModelError, RecipeError
 from gradistill.export.onnx_export import OPSET
@@ -173,6 +177,38 @@ def test_an_audit_takes_the_folder_and_the_file(
     table, page = ((tmp_path / "a" / name).read_text(encoding="utf-8") for name in ("audit.md", "audit.html"))
     assert re.search(r"\| model \| MB \| times smaller \|.*\n\|---.*\n\| teacher \| 0\.\d \| 1\.0", table)
     assert "Speed of the models" in page
+
+
+def test_an_export_knows_the_columns_and_the_positive_class_of_the_run(small: Any, tmp_path: Path) -> None:
+    """Inferred anew the columns would be a pair, and F1 of an audit that of the other class."""
+    student, output, file = tmp_path / "student", tmp_path / "out", tmp_path / "validation.jsonl"
+    small.distilled("kd", "two", student)
+    run = json.loads((student / "metrics.json").read_text())
+    assert run["positive"] == "positive"
+    (student / "metrics.json").write_text(json.dumps(run | {"positive": "negative"}))
+    with (small.tables["two"] / "validation.csv").open() as source:
+        rows = [{"remark": f"one of {k % 4} remarks", **row} for k, row in enumerate(csv.DictReader(source))]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    assert gradistill.load_splits(str(file), splits=("validation",)).task.text_columns == ("remark", "text")
+
+    def export(model: Path, output: Path) -> dict[str, Any]:
+        choice = ExportChoice(timing=False, response_rows=0)
+        return gradistill.export_model(str(model), output, choice, data=str(file))
+
+    found = export(student, output)
+    assert found["trained"] == {"text_columns": ["text"], "label_column": "label", "positive": "negative"}
+    assert found["data"]["positive"] == "negative"
+    assert not found["data"]["pairs"]
+    assert gradistill.load_predictor(str(output)).text_columns == ("text",)
+    gradistill.predict(str(output), file, tmp_path / "predicted.csv")
+    splits = read_as_trained(
+        DataChoice(str(file)), [output / "none", output], partial(read_splits, splits=("validation",))
+    )
+    assert splits.task.text_columns == ("text",)
+    assert with_positive(splits, None, [output]).task.positive_label == "negative"
+    for damaged in ('{"trained": 3}', '{"trained": {"text_columns": "text", "positive": 1}}'):
+        (output / "export.json").write_text(damaged)
+        assert data_record(output) == {}
 
 
 def test_nothing_is_left_where_the_graph_computes_something_else(

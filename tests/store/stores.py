@@ -6,7 +6,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from gradistill.signals import (
     Signal,
 )
 from gradistill.store import build_plan, writer
-from gradistill.store.build_plan import Build
+from gradistill.store.build_plan import BuildPlan
 from gradistill.store.columns import Encoding, columns_for
 from gradistill.store.reader import StoredTeacher
 
@@ -70,15 +70,16 @@ def collate(features: Any) -> dict[str, Tensor]:
 
 
 class Oracle:
-    """Says about a row what follows from its number alone; ``pause`` seconds a batch."""
+    """Answers for a row what follows from its number alone; ``pause`` seconds a batch."""
 
-    def __init__(self, pause: float = 0.0) -> None:
-        self.pause, self.asked = pause, 0
+    def __init__(self, pause: float = 0.0, on_asked: Callable[[int], object] = lambda rows: None) -> None:
+        self.pause, self.asked, self.on_asked = pause, 0, on_asked
         self.signals = set[Signal]()
 
     def __call__(self, batch: Batch, requests: Iterable[Signal]) -> dict[Signal, Tensor]:
         time.sleep(self.pause)
         self.asked += len(batch)
+        self.on_asked(self.asked)
         requests = list(requests)
         self.signals.update(request.stored_as() for request in requests)
         return {request: self._said(batch, KINDS.index(request.stored_as())) for request in requests}
@@ -110,20 +111,20 @@ def plan(
     encoding: Encoding = "float32",
     signals: Sequence[Signal] = REQUESTS,
     **purpose: Any,
-) -> Build:
+) -> BuildPlan:
     columns = columns_for(signals, FACTS, encoding)
     made_for = {"format": 1, "teacher": "aa", "signals": [c.as_dict() for c in columns], **purpose}
     about = {"teacher": "an oracle", "encoding": encoding}
-    return Build(folder, rows(count), columns, made_for, about, tokens_at_once=24)
+    return BuildPlan(folder, rows(count), columns, made_for, about, tokens_at_once=24)
 
 
-def built(folder: Path, **options: Any) -> Build:
+def built(folder: Path, **options: Any) -> BuildPlan:
     made = plan(folder, **options)
     writer.build(made, Oracle(), collate)
     return made
 
 
-def opened(made: Build, **options: Any) -> StoredTeacher:
+def opened(made: BuildPlan, **options: Any) -> StoredTeacher:
     return StoredTeacher.open(made.folder, made.made_for, made.columns, made.rows["index"], **options)
 
 
@@ -132,20 +133,29 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def killed_build(folder: Path, forked: Any, chance: random.Random, shard_bytes: int = SMALL) -> None:
-    """A build in a process of its own (``build_slowly``), killed at a random moment."""
-    begun = forked.Event()
-    worker = forked.Process(target=build_slowly, args=(str(folder), begun, shard_bytes))
+    """A build in a process of its own (``build_slowly``), killed at a random moment.
+
+    It is counted in rows that the build asked for: a clock alone would kill a slow machine's too soon.
+    """
+    reached = forked.Event()
+    worker = forked.Process(
+        target=build_slowly, args=(str(folder), reached, shard_bytes, chance.randint(0, 40))
+    )
     worker.start()
-    assert begun.wait(120)
-    time.sleep(chance.uniform(0, 0.15))
+    assert reached.wait(120)
+    time.sleep(chance.uniform(0, 0.03))
     assert worker.pid is not None
     os.kill(worker.pid, signal.SIGKILL)
     worker.join(60)
     assert worker.exitcode is not None
 
 
-def build_slowly(folder: str, begun: Any, shard_bytes: int = SMALL) -> None:
-    """For a process of its own: a build that takes about a tenth of a second, in small shards."""
+def build_slowly(folder: str, reached: Any, shard_bytes: int = SMALL, rows: int = 0) -> None:
+    """For a process of its own: a build that takes about a tenth of a second, in small shards. ``reached`` is set once
+    it has asked for so many rows."""
     build_plan.SHARD_BYTES = shard_bytes
-    begun.set()
-    writer.build(plan(Path(folder)), Oracle(pause=0.01), collate)
+    if rows == 0:
+        reached.set()
+    writer.build(
+        plan(Path(folder)), Oracle(pause=0.01, on_asked=lambda n: n >= rows and reached.set()), collate
+    )

@@ -13,7 +13,7 @@ from gradistill.batch import Batch
 from gradistill.errors import StoreError
 from gradistill.signals import Signal
 from gradistill.store import build_plan, reader, writer
-from gradistill.store.build_plan import Build
+from gradistill.store.build_plan import BuildPlan
 from gradistill.store.manifest import MANIFEST, Manifest
 from gradistill.store.reader import StoredTeacher, damaged, open_shard
 from gradistill.store.writer import PLAN, ProcessShare, build, rebuild
@@ -30,7 +30,7 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build_plan, "SHARD_BYTES", SHARD_BYTES)
 
 
-def values(made: Build, signals: tuple[Signal, ...] = REQUESTS) -> list[torch.Tensor]:
+def values(made: BuildPlan, signals: tuple[Signal, ...] = REQUESTS) -> list[torch.Tensor]:
     """What the store holds of all rows."""
     batch = Batch.of(collate([made.rows[place] for place in range(len(made.rows))]))
     found = opened(made, verify="full")(batch, signals)
@@ -141,10 +141,10 @@ def test_stopped_right_behind_the_manifest_it_leaves_nothing(
     assert content(made.folder) == content(tmp_path / "whole")
 
 
-def begun_with_all(folder: Path) -> Build:
+def begun_with_all(folder: Path) -> BuildPlan:
     """A store of ``FIRST``, of whose shards one has all signals already."""
     made = built(folder, signals=FIRST)
-    longer = plan(folder).extending(Manifest.read(folder))
+    longer = plan(folder).extended_for(Manifest.read(folder))
     assert longer is not None
     writer._open_folder(plan(folder))
     writer._write_shard(longer, 0, Oracle(), collate)

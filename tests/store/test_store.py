@@ -20,7 +20,7 @@ from gradistill.batch import Batch
 from gradistill.errors import StoreError
 from gradistill.signals import States
 from gradistill.store import build_plan, manifest, writer
-from gradistill.store.build_plan import Build
+from gradistill.store.build_plan import BuildPlan
 from gradistill.store.manifest import MANIFEST
 from gradistill.store.reader import StoredTeacher, damaged
 from gradistill.store.writer import ProcessShare, build
@@ -46,7 +46,7 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build_plan, "SHARD_BYTES", SMALL)
 
 
-def batch_of(made: Build, places: list[int]) -> Batch:
+def batch_of(made: BuildPlan, places: list[int]) -> Batch:
     return Batch.of(collate([made.rows[place] for place in places]))
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gradistill.training.finite_differences import Slope, readings_of, together
+from gradistill.training.finite_differences import MatrixGradient, compared_alone, compared_together
 
 COUNT = 20
 
@@ -28,17 +28,19 @@ def chain() -> tuple[list[nn.Parameter], Callable[[], Tensor]]:
     return matrices, projected
 
 
-def slopes_of(matrices: list[nn.Parameter], projected: Callable[[], Tensor]) -> list[Slope]:
+def with_gradients(matrices: list[nn.Parameter], projected: Callable[[], Tensor]) -> list[MatrixGradient]:
     gradients = torch.autograd.grad(projected(), matrices)
-    return [Slope(str(k), m, g) for k, (m, g) in enumerate(zip(matrices, gradients, strict=True))]
+    return [MatrixGradient(str(k), m, g) for k, (m, g) in enumerate(zip(matrices, gradients, strict=True))]
 
 
 def test_right_gradients_agree_and_every_weight_is_as_it_was() -> None:
     matrices, projected = chain()
     before = [matrix.detach().clone() for matrix in matrices]
-    slopes = slopes_of(matrices, projected)
-    assert all(reading.agrees and reading.is_sharp for reading in together(slopes, projected))
-    assert all(reading.agrees for slope in slopes for reading in readings_of(slope, projected))
+    matrix_gradients = with_gradients(matrices, projected)
+    assert all(
+        reading.agrees and reading.is_sharp for reading in compared_together(matrix_gradients, projected)
+    )
+    assert all(reading.agrees for matrix in matrix_gradients for reading in compared_alone(matrix, projected))
     assert all(torch.equal(now, then) for now, then in zip(matrices, before, strict=True))
 
 
@@ -47,12 +49,14 @@ def test_what_one_matrix_loses_is_heard_from_all_of_them(lost: float) -> None:
     """Neither its place may matter, nor whether it is one of the few that are read one by one: but for two among
     twenty, along whose directions autograd promises next to nothing."""
     matrices, projected = chain()
-    slopes = slopes_of(matrices, projected)
+    matrix_gradients = with_gradients(matrices, projected)
     heard = 0
-    for broken, slope in enumerate(slopes):
-        faulty = [*slopes]
-        faulty[broken] = Slope(slope.name, slope.weight, (1 - lost) * slope.gradient)
-        heard += sum(not reading.agrees for reading in together(faulty, projected)) > 1  # as the check asks
+    for broken, matrix in enumerate(matrix_gradients):
+        faulty = [*matrix_gradients]
+        faulty[broken] = MatrixGradient(matrix.name, matrix.weight, (1 - lost) * matrix.gradient)
+        heard += (
+            sum(not reading.agrees for reading in compared_together(faulty, projected)) > 1
+        )  # as the check asks
     assert heard >= COUNT - 2
 
 
@@ -64,16 +68,18 @@ def test_a_gradient_that_bends_within_a_short_step_is_no_fault_and_a_wrong_one_i
     def projected() -> Tensor:
         return torch.sin(bend * along())
 
-    slopes = slopes_of(matrices, projected)
-    assert all(reading.agrees for slope in slopes for reading in readings_of(slope, projected))
+    matrix_gradients = with_gradients(matrices, projected)
+    assert all(reading.agrees for matrix in matrix_gradients for reading in compared_alone(matrix, projected))
     for kept in (0.9, 0.5, 0.0):
-        wrong = [Slope(slope.name, slope.weight, kept * slope.gradient) for slope in slopes]
-        passed = [all(reading.agrees for reading in readings_of(slope, projected)) for slope in wrong]
+        wrong = [
+            MatrixGradient(matrix.name, matrix.weight, kept * matrix.gradient) for matrix in matrix_gradients
+        ]
+        passed = [all(reading.agrees for reading in compared_alone(matrix, projected)) for matrix in wrong]
         assert sum(passed) <= 1  # that whose slope rounding may hide
 
 
 def test_gradients_that_are_all_zero_are_no_evidence() -> None:
     matrices, projected = chain()
-    nothing = [Slope(str(k), m, torch.zeros_like(m)) for k, m in enumerate(matrices)]
-    assert list(together(nothing, projected)) == []
-    assert not all(reading.agrees for slope in nothing for reading in readings_of(slope, projected))
+    nothing = [MatrixGradient(str(k), m, torch.zeros_like(m)) for k, m in enumerate(matrices)]
+    assert list(compared_together(nothing, projected)) == []
+    assert not all(reading.agrees for matrix in nothing for reading in compared_alone(matrix, projected))

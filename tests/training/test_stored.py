@@ -17,7 +17,7 @@ from gradistill.objectives.soft_label import SoftLabel
 from gradistill.recipe import shipped_methods
 from gradistill.signals import Logits
 from gradistill.signals.teacher import OnlineTeacher
-from gradistill.store.build_plan import Build
+from gradistill.store.build_plan import BuildPlan
 from gradistill.store.columns import columns_for
 from gradistill.store.reader import StoredTeacher
 from gradistill.store.writer import build
@@ -42,7 +42,7 @@ def stored(method: str, student: Any, teacher: Any, data: Dataset, folder: Path)
     asked = (Logits(), *signals_of(METHODS[method], pair, "teacher"))
     columns = columns_for(asked, pair.teacher, "float32")
     made_for = {"for": method, "signals": [column.as_dict() for column in columns]}
-    plan = Build(folder, data, columns, made_for, {}, tokens_at_once=24)
+    plan = BuildPlan(folder, data, columns, made_for, {}, tokens_at_once=24)
     build(plan, online, padded)
     return StoredTeacher.open(folder, plan.made_for, columns, data["index"])
 

@@ -15,7 +15,8 @@ from datasets import Dataset
 from gradistill.bench.plan import BenchPlan, Cell
 from gradistill.bench.process_pool import Command
 from gradistill.commands.content_marks import file_marks, model_mark
-from gradistill.commands.data_warnings import NewWarnings, refuse_words, with_positive
+from gradistill.commands.data_warnings import NewWarnings, refuse_words
+from gradistill.commands.recorded_data import with_positive
 from gradistill.commands.run_folder import finished_run, recorded_metrics
 from gradistill.commands.signal_stores import delete
 from gradistill.commands.store_signals import store_signals

@@ -11,7 +11,8 @@ import os
 import sys
 from collections.abc import Mapping
 from time import sleep
-from typing import Any
+
+from gradistill.core_times import busy_shares, core_times
 
 logger = logging.getLogger(__name__)
 
@@ -52,26 +53,7 @@ def busy_cores() -> tuple[float, int]:
 
     Processes that run at a lower priority (``nice``) give way and do not count.
     """
-    import psutil
-
-    before = psutil.cpu_times(percpu=True)
+    before = core_times()
     sleep(SAMPLE)
-    after = psutil.cpu_times(percpu=True)
-    own = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(len(after))
-    working = [
-        _working(early, late)
-        for core, (early, late) in enumerate(zip(before, after, strict=True))
-        if core in own
-    ]
-    return sum(working), max(len(working), 1)
-
-
-def _working(early: Any, late: Any) -> float:
-    """The share of the time between two readings of a core's counters that somebody worked who does not give way."""
-
-    def spent(*names: str) -> float:
-        return sum(getattr(late, name, 0.0) - getattr(early, name, 0.0) for name in names)
-
-    working = spent("user", "system", "irq", "softirq", "steal")
-    whole = working + spent("idle", "iowait", "nice")
-    return working / whole if whole > 0 else 0.0
+    shares = busy_shares(before, core_times())
+    return sum(shares), max(len(shares), 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -27,13 +27,12 @@ from gradistill.commands.data_warnings import (
     log_splits,
     overlap_with_training,
     refuse_other_kind_of_model,
-    with_positive,
 )
 from gradistill.commands.examination import AuditRows, Examination
 from gradistill.commands.export_cost import audit_costs
 from gradistill.commands.identity import data_files, model_identity, recipes_of
+from gradistill.commands.recorded_data import read_as_trained, with_positive
 from gradistill.commands.row_sample import drawn_rows
-from gradistill.commands.run_folder import data_record
 from gradistill.commands.run_record import described, versions
 from gradistill.commands.token_examination import TokenExamination
 from gradistill.data import DataChoice, Splits, align_labels, read_splits
@@ -41,7 +40,7 @@ from gradistill.data.checked_rows import CARRIED, Marks
 from gradistill.data.label_matching import Outputs
 from gradistill.data.overlap import overlap_line
 from gradistill.data.raw_words import row_texts
-from gradistill.errors import DataError, RecipeError
+from gradistill.errors import RecipeError
 from gradistill.io import checksum_of
 
 logger = logging.getLogger(__name__)
@@ -146,6 +145,7 @@ class AuditJob:
         return {
             "data": {"task": splits.task.name, "split": choice.split, "rows": len(self.rows),
                      "source": Path(self.data.name).name, "positive": splits.task.positive_label,
+                     "text_columns": list(splits.task.text_columns),
                      "files": data_files(self.data.source, choice.split, splits.task),
                      **_without_labels(splits, choice.split)},
             "teacher": _described(self.models.teacher),
@@ -173,7 +173,8 @@ def _splits(data: DataChoice, choice: AuditChoice, models: AuditModels) -> Split
         data = replace(data, kind=data.kind or "tokens")
     outputs = None if names is None else Outputs(names, data.label_map or {})
     read = partial(read_splits, splits=wanted, marks=marks, outputs=outputs, carried=choice.slices)
-    splits = _read_as_trained(data, models, read) or read(data)
+    folders = [model.folder for model in (*models.students, models.teacher)]
+    splits = read_as_trained(data, folders, read)
     refuse_other_kind_of_model(
         splits.task, models.teacher.multi_label, "teacher", models.teacher.token_labels
     )
@@ -187,24 +188,6 @@ def _splits(data: DataChoice, choice: AuditChoice, models: AuditModels) -> Split
         )
     rows = {name: drawn_rows(rows, choice.max_rows, choice.seed) for name, rows in splits.rows.items()}
     return replace(splits, rows=rows)
-
-
-def _read_as_trained(
-    data: DataChoice, models: AuditModels, read: Callable[[DataChoice], Splits]
-) -> Splits | None:
-    """The splits by the columns that a model's own run recorded, where nobody named any; None where no run did, or
-    these columns cannot be read. To infer them anew might give a model of one text the two of a pair."""
-    if data.task is not None or data.text_columns is not None:
-        return None
-    records = (data_record(model.folder) for model in (*models.students, models.teacher))
-    found = next((record for record in records if record.get("text_columns")), None)
-    if found is None:
-        return None
-    label = data.label_column or (None if data.label_columns else found.get("label_column"))
-    try:
-        return read(replace(data, text_columns=tuple(found["text_columns"]), label_column=label))
-    except DataError:
-        return None
 
 
 def _described(model: AuditModel) -> dict[str, Any]:

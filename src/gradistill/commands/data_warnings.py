@@ -1,9 +1,9 @@
-"""What is checked of data and teacher beside the work: positive class, overlap, whether the teacher knows the task."""
+"""What is checked of data and teacher beside the work: overlap, whether the teacher knows the task."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -15,7 +15,6 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from gradistill.auditing import predict_logits
-from gradistill.commands.run_folder import record_of
 from gradistill.data import DataChoice, Splits, Task
 from gradistill.data.batching import Collate
 from gradistill.data.constant_answer import no_better_than_constant
@@ -23,7 +22,6 @@ from gradistill.data.data_source import is_path, path_text
 from gradistill.data.overlap import as_text, overlap, texts_of
 from gradistill.data.split_sources import Wanted, read_source
 from gradistill.data.table import with_fields
-from gradistill.data.tasks import label_key
 from gradistill.errors import DataError, RecipeError
 from gradistill.models.facts import thresholds_of
 from gradistill.printing import NO_PREFIX, log_line
@@ -37,25 +35,6 @@ LOOKED_AT, MANY_UNKNOWN = 1000, 0.02
 """Rows whose tokens are looked at, and the share of unknown ones from which a model reads too little."""
 ROWS = 500
 """Enough to see whether a teacher knows its task; its whole evaluation follows at the end."""
-
-
-def with_positive(splits: Splits, named: str | None, models: Sequence[str | Path] = ()) -> Splits:
-    """The splits with the positive class that the user named, or else that of the run that made one of ``models``.
-
-    Raises DataError for a name that is no label, or a task without two classes.
-    """
-    if named is not None:
-        return replace(splits, task=splits.task.with_positive(named))
-    for label in filter(None, map(positive_of_run, models)):
-        if label_key(label) in map(label_key, splits.task.labels or ()) and splits.task.positive_label:
-            return replace(splits, task=splits.task.with_positive(label))
-    return splits
-
-
-def positive_of_run(folder: str | Path) -> str | None:
-    """The positive class that a run folder's ``metrics.json`` names; None where there is none to be read."""
-    found = record_of(folder).get("positive")
-    return found if isinstance(found, str) else None
 
 
 def weak_teacher_warning(teacher: nn.Module, encoded: Dataset, collate: Collate, task: Task) -> str | None:

@@ -16,7 +16,7 @@ from gradistill.attribution.adaptive_quadrature import integrated_to_tolerance
 from gradistill.attribution.quadrature import IntegrationResult, integrated_in_steps
 from gradistill.auditing.onnx_predictor import onnx_file
 from gradistill.batch import Batch
-from gradistill.commands.run_folder import data_record
+from gradistill.commands.recorded_data import data_record
 from gradistill.commands.text_lengths import task_length
 from gradistill.data.collator import Collator
 from gradistill.data.multilabel_metrics import assigned

@@ -24,6 +24,7 @@ from gradistill.commands.figure_limits import figure_of
 from gradistill.commands.given_models import AnyModel, source_name
 from gradistill.commands.identity import recipes_of
 from gradistill.commands.output_folder import FolderKind, check_output, draft_folder, held, put_in_place
+from gradistill.commands.recorded_data import TRAINED, data_record
 from gradistill.commands.run_record import described, versions
 from gradistill.commands.text_lengths import task_length, trained_windows
 from gradistill.data import DataChoice
@@ -145,6 +146,7 @@ class _Job:
         about = _described(self.original)
         found = {
             "student": about,
+            TRAINED: data_record(self.original.folder),
             "vocabulary": self.vocabulary,
             **self._about_models(),
             "data": None if self.rows is None else self.rows.about(self.choice.split),

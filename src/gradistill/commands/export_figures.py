@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import isfinite
 from typing import Any
 
@@ -17,8 +18,9 @@ from gradistill.auditing.predictor import Predictor, label_thresholds
 from gradistill.auditing.statistics import Estimate
 from gradistill.auditing.word_examiner import TextRows, WordExaminer
 from gradistill.commands.audit_model import AuditModel
-from gradistill.commands.data_warnings import log_splits, refuse_other_kind_of_model, with_positive
+from gradistill.commands.data_warnings import log_splits, refuse_other_kind_of_model
 from gradistill.commands.export_choice import LOYALTIES, ExportChoice
+from gradistill.commands.recorded_data import read_as_trained, with_positive
 from gradistill.commands.row_sample import POOL_ROWS, drawn_rows
 from gradistill.data import DataChoice, Task, align_labels, read_splits
 from gradistill.data.changed_copies import Copy
@@ -44,7 +46,10 @@ class ExportRows:
         names = student.labels or ("LABEL_0",)
         if student.multi_label:
             data = replace(data, kind=data.kind or "multi_label")
-        splits = read_splits(data, (choice.split,), outputs=Outputs(names, data.label_map or {}))
+        outputs = Outputs(names, data.label_map or {})
+        splits = read_as_trained(
+            data, [student.folder], partial(read_splits, splits=(choice.split,), outputs=outputs)
+        )
         refuse_other_kind_of_model(splits.task, student.multi_label, "student")
         splits = align_labels(splits, dict(enumerate(names)), label_map=data.label_map)
         splits = with_positive(splits, data.positive, [student.folder])

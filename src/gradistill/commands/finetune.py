@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 from transformers import set_seed
 
-from gradistill.commands.data_warnings import log_splits, unknown_token_warnings, warned, with_positive
+from gradistill.commands.data_warnings import log_splits, unknown_token_warnings, warned
 from gradistill.commands.model_pair import ModelPair
 from gradistill.commands.prepared_run import TEST
+from gradistill.commands.recorded_data import with_positive
 from gradistill.commands.run_folder import check_run
 from gradistill.commands.run_result import RunResult
 from gradistill.commands.text_lengths import (
@@ -63,7 +64,7 @@ def finetune(
     check_training(recipe)
     refuse_idle_overlap(recipe.training, model_folder(model))
     tokenizer = load_tokenizer(model)
-    splits = with_positive(read_splits(choice, optional=TEST), choice.positive)
+    splits = with_positive(read_splits(choice, optional=TEST), choice.positive, [model_folder(model)])
     log_splits(splits)
     splits = warned(splits, unknown_token_warnings(splits, tokenizer))
     set_seed(recipe.training.seed)

@@ -21,10 +21,11 @@ from gradistill.commands.answer_sources import (
     predictions_of,
 )
 from gradistill.commands.audit_model import AuditModel
-from gradistill.commands.data_warnings import refuse_other_kind_of_model, with_positive
+from gradistill.commands.data_warnings import refuse_other_kind_of_model
 from gradistill.commands.function_source import Remembering, function_identity, function_name
 from gradistill.commands.given_models import OneModel, source_name
 from gradistill.commands.identity import of_onnx
+from gradistill.commands.recorded_data import with_positive
 from gradistill.data import DataChoice, Splits, Task
 from gradistill.io import digest
 from gradistill.models.facts import ModelFacts

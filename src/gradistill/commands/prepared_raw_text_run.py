@@ -17,7 +17,6 @@ from gradistill.commands.data_warnings import (
     refuse_words,
     unknown_token_warnings,
     warned,
-    with_positive,
 )
 from gradistill.commands.file_source import FileSource
 from gradistill.commands.function_source import FunctionSource, function_name
@@ -35,6 +34,7 @@ from gradistill.commands.prepared_run import (
     view_warnings,
 )
 from gradistill.commands.raw_text_run import RawTextRun, no_near_words
+from gradistill.commands.recorded_data import with_positive
 from gradistill.commands.signal_stores import StoreChoice
 from gradistill.commands.student_budget import (
     checkpoint_on_budget,

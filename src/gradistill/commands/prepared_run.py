@@ -13,9 +13,9 @@ from gradistill.commands.data_warnings import (
     refuse_words,
     unknown_token_warnings,
     warned,
-    with_positive,
 )
 from gradistill.commands.model_pair import ModelPair
+from gradistill.commands.recorded_data import with_positive
 from gradistill.commands.student_budget import on_budget, refuse_more_layers
 from gradistill.commands.task_run import TaskRun
 from gradistill.commands.teacher_prompt import refuse_prompt

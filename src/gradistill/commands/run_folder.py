@@ -147,11 +147,6 @@ def record_of(folder: str | Path) -> dict[str, Any]:
     return (recorded_metrics(Path(folder)) or {}) if str(folder) else {}
 
 
-def data_record(folder: str | Path) -> dict[str, Any]:
-    """What a run recorded of its data, as ``text_columns``; empty where none is recorded."""
-    return record_of(folder).get("data", {})
-
-
 def finished_run(output: Path, recipe: Recipe) -> bool:
     """Whether a run of this very recipe stands there, done."""
     before = _recipe_in(output)

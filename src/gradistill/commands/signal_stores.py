@@ -24,7 +24,7 @@ from gradistill.models.teacher_loading import AS_IT_IS, TeacherLoading
 from gradistill.printing import progress_bars
 from gradistill.signals import Logits, Signal
 from gradistill.signals.teacher import OnlineTeacher
-from gradistill.store.build_plan import Build
+from gradistill.store.build_plan import BuildPlan
 from gradistill.store.columns import Encoding, columns_for
 from gradistill.store.fingerprint import made_for
 from gradistill.store.manifest import MANIFEST, SHARD, Manifest, is_for_the_same
@@ -126,18 +126,20 @@ def plan_store(
     folder: Path | None,
     encoding: Encoding,
     about: Mapping[str, Any],
-) -> Build:
+) -> BuildPlan:
     """What to build for these signals; without a folder, in the cache under its fingerprint."""
     columns = columns_for((Logits(), *signals), teacher.probe, encoding)
     purpose = made_for(teacher.model, read.tokenizer, read.rows, columns, max_length=read.max_length)
     place = folder or cache_folder() / digest(purpose)[:24]
     device: Any = processes().device
     tokens = most_tokens(device)
-    return Build(place, read.rows, columns, purpose, {**about, "encoding": encoding}, tokens_at_once=tokens)
+    return BuildPlan(
+        place, read.rows, columns, purpose, {**about, "encoding": encoding}, tokens_at_once=tokens
+    )
 
 
 def stored_teacher(
-    choice: StoreChoice, plan: Build, teacher: OnlineTeacher, tokenizer: PreTrainedTokenizerBase
+    choice: StoreChoice, plan: BuildPlan, teacher: OnlineTeacher, tokenizer: PreTrainedTokenizerBase
 ) -> StoredTeacher | None:
     """The store that ``choice`` names, open; the cache's is built or mended first, or None where it cannot be.
 
@@ -159,7 +161,7 @@ def stored_teacher(
     return StoredTeacher.open(plan.folder, plan.made_for, plan.columns, plan.rows["index"], verify=verify)
 
 
-def build_missing_shards(plan: Build, teacher: OnlineTeacher, tokenizer: PreTrainedTokenizerBase) -> None:
+def build_missing_shards(plan: BuildPlan, teacher: OnlineTeacher, tokenizer: PreTrainedTokenizerBase) -> None:
     """Build what the store lacks, with a bar; over all ranks of ``torchrun``."""
     state = processes()
     placed(teacher.model, state.device)
@@ -177,7 +179,7 @@ def build_missing_shards(plan: Build, teacher: OnlineTeacher, tokenizer: PreTrai
 
 
 def repair_damaged_shards(
-    plan: Build,
+    plan: BuildPlan,
     teacher: OnlineTeacher,
     tokenizer: PreTrainedTokenizerBase,
     *,
@@ -191,7 +193,7 @@ def repair_damaged_shards(
     if not (plan.folder / MANIFEST).is_file():
         return False
     manifest = Manifest.read(plan.folder)
-    lacks = plan.extending(manifest) is not None
+    lacks = plan.extended_for(manifest) is not None
     broken = damaged(plan.folder, manifest, verify=verify)
     if lacks or not is_for_the_same(plan.made_for, manifest.made_for):
         # signals of other methods cannot be computed for this one

@@ -45,7 +45,7 @@ from gradistill.printing import progress_bars
 from gradistill.recipe import TrainingSettings
 from gradistill.signals import Signal
 from gradistill.signals.teacher import TeacherSignals
-from gradistill.store.build_plan import Build
+from gradistill.store.build_plan import BuildPlan
 from gradistill.store.columns import Encoding
 from gradistill.store.fingerprint import of_rows
 from gradistill.store.reader import StoredTeacher
@@ -193,7 +193,7 @@ class TaskRun(Run):
 
     def plan(
         self, signals: Sequence[Signal], training: Dataset, encoding: Encoding, folder: Path | None
-    ) -> Build:
+    ) -> BuildPlan:
         """The store of these signals of the training rows; without a folder, in the cache."""
         assert self.models.online is not None
         return plan_store(

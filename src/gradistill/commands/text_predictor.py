@@ -14,7 +14,7 @@ from scipy.special import expit, softmax
 from gradistill.auditing.predictor import OnProgress, label_thresholds
 from gradistill.commands.audit_model import AuditModel, text_length
 from gradistill.commands.given_models import source_name
-from gradistill.commands.run_folder import data_record
+from gradistill.commands.recorded_data import data_record
 from gradistill.commands.text_lengths import trained_windows
 from gradistill.commands.token_predictor import TokenPredictor
 from gradistill.data.cell_checks import text_fault

@@ -13,13 +13,13 @@ MANY_CONTRADICTIONS = 0.01
 """The share of rows from which they are named. Public tasks have up to .003."""
 
 
-def contradictory_labels(rows: Dataset, task: Task, split: str) -> str | None:
+def contradictory_labels(rows: Dataset, task: Task, some: str = "rows") -> str | None:
     """A sentence about rows of the same text, letter for letter, that have different labels, where they are many; None
     where they are few, and of a regression, whose scores may differ.
 
-    The rows are compared by hashes, of 16 bytes a row.
+    ``some`` is what it calls the rows. They are compared by hashes, of 16 bytes a row.
 
-    Example: ``contradictory_labels(splits.rows["train"], splits.task, "train")``
+    Example: ``contradictory_labels(splits.rows["train"], splits.task, "train rows")``
     """
     if task.labels is None or not len(rows):
         return None
@@ -37,7 +37,7 @@ def contradictory_labels(rows: Dataset, task: Task, split: str) -> str | None:
     named = " and ".join(f"'{_named(rows[k]['label'], task)}'" for k in (first, other))
     come = "1 text comes" if len(contradicted) == 1 else f"{len(contradicted)} texts come"
     return (
-        f"{count} of {len(rows)} {printable(split)} rows contradict another: {come} with different labels, such as "
+        f"{count} of {len(rows)} {printable(some)} contradict another: {come} with different labels, such as "
         f"'{shown}' with {named}. A model can be right about one of them at most: check these labels"
     )
 

@@ -155,7 +155,7 @@ def read_splits(
         alphabetical=given is None and are_words(task.labels) and label not in source.first.class_names,
         warnings=tuple(_doubts(source.first, task, label)),
     )
-    found = replace(found, warnings=(*found.warnings, *_many_left_out(found), *_contradictions(found)))
+    found = replace(found, warnings=(*found.warnings, *_row_warnings(found, choice)))
     found = found if choice.validation_share is None else _with_share(found, choice, splits)
     return replace(found, overlap=_overlap(found.rows, task))
 
@@ -255,18 +255,19 @@ def _overlap(rows: Mapping[str, Dataset], task: Task) -> dict[str, Any] | None:
     return overlap(*(texts_of(rows[split], task.text_columns) for split in ("validation", "train")))
 
 
-def _many_left_out(found: Splits) -> Iterator[str]:
-    for split, count in found.incomplete.items():
-        if count > MANY_INCOMPLETE * (rows := count + found.skipped[split] + len(found.rows[split])):
-            yield (
-                f"{count} of {rows} {split} rows lack a text or a label and are left out: are the columns those that "
-                "are meant?"
-            )
-
-
-def _contradictions(found: Splits) -> Iterator[str]:
+def _row_warnings(found: Splits, choice: DataChoice) -> Iterator[str]:
+    """Rows that are left out, and rows that contradict others, where they are many. Rows that are yet to be divided
+    are of no split."""
     for split, rows in found.rows.items():
-        if split not in found.without_labels and (sentence := contradictory_labels(rows, found.task, split)):
+        some = "rows" if choice.validation_share is not None else f"{split} rows"
+        count = found.incomplete.get(split, 0)
+        if count > MANY_INCOMPLETE * (every := count + found.skipped[split] + len(rows)):
+            yield (
+                f"{count} of {every} {some} lack a text or a label and are left out: are the columns those that are "
+                "meant?"
+            )
+        labelled = split not in found.without_labels
+        if labelled and (sentence := contradictory_labels(rows, found.task, some)):
             yield sentence
 
 

@@ -21,6 +21,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from gradistill.auditing.onnx_predictor import onnx_session
+from gradistill.core_times import OtherWork
 
 Columns = Mapping[str, np.ndarray]
 
@@ -70,14 +71,17 @@ def timed(models: Sequence[TimedModel], threads: int) -> dict[str, dict[str, Any
     """Latency and throughput of each model with so many threads, by its name.
 
     Returns ``p50_ms`` and ``p95_ms`` of single rows, ``rows_per_s`` in batches of 32 (of the median batch), and
-    ``times`` and ``times_batch``: how many times as fast as the first model it is, on single rows and in batches.
+    ``times`` and ``times_batch``: how many times as fast as the first model it is, on single rows and in batches; and
+    ``busy_cores``: how many cores other processes kept busy meanwhile.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         with torch.inference_mode():
             runners = [model.runner(threads) for model in models]
+            others = OtherWork()
             seconds = {size: _alternating(models, runners, size) for size in (SINGLE, BATCH)}
+            busy = round(others.cores(), 2)
     finally:
         torch.set_num_threads(before)
     found = {}
@@ -90,6 +94,7 @@ def timed(models: Sequence[TimedModel], threads: int) -> dict[str, dict[str, Any
             "rows_per_s": float(np.median(rows / batch)),
             "times": float(np.median(seconds[SINGLE][0] / single)),
             "times_batch": float(np.median(seconds[BATCH][0] / batch)),
+            "busy_cores": busy,
         }
     return found
 

@@ -13,9 +13,9 @@ from gradistill.report.audit_tables import (
     trained_note_of,
 )
 from gradistill.report.change_report import reference_note
-from gradistill.report.export_tables import cost_tables
+from gradistill.report.export_tables import cost_tables, speed_note
 from gradistill.report.model_card import NO_VALUE, Ready, audit_warnings, markdown_template
-from gradistill.report.run_summary import audit_metrics, verdict_rows
+from gradistill.report.run_summary import FLOOR, RANDOM_HEAD, audit_metrics, verdict_rows
 
 
 def audit_table(audit: Mapping[str, Any]) -> str:
@@ -37,13 +37,21 @@ def audit_table(audit: Mapping[str, Any]) -> str:
         attribution=audit.get("attribution") or {},
         metrics=audit_metrics(audit),
         costs=cost_tables(audit),
+        speed_note=speed_note(audit),
         warnings=audit_warnings(audit),
     )
 
 
 def _notes(audit: Mapping[str, Any]) -> list[str]:
+    """Of the figures: what their floor is, and how they compare with the reference."""
+    floors = [
+        cell.floor for group in figure_groups(audit) for row in group.rows for cell in row.cells if cell
+    ]
     named = zip(student_names(audit), students_of(audit), strict=True)
-    return [f"{name}: {note}" for name, student in named for note in reference_note(student)]
+    return [
+        *([FLOOR.format(RANDOM_HEAD)] if any(floors) else []),
+        *(f"{name}: {note}" for name, student in named for note in reference_note(student)),
+    ]
 
 
 def _cell(cell: TableCell | None) -> Ready:

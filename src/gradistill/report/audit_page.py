@@ -41,7 +41,7 @@ from gradistill.report.change_report import (
     watch_list,
     worst_parts,
 )
-from gradistill.report.export_tables import SPEED_NOTE, cost_tables
+from gradistill.report.export_tables import cost_tables, speed_note
 from gradistill.report.html import asset, page_template, policy
 from gradistill.report.model_card import audit_warnings, public_name
 from gradistill.report.number_text import count, decimal, finite, probability
@@ -105,7 +105,7 @@ def audit_page(audit: Mapping[str, Any], examples: Sequence[Mapping[str, Any]]) 
         reason=audit.get("reason"),
         metrics=_metrics(audit, names),
         costs=_costs(audit, names),
-        speed_note=SPEED_NOTE,
+        speed_note=speed_note(audit),
         attribution=audit.get("attribution") or {},
         trained=trained_note_of(audit),
         outputs=_figures(outputs, students),

@@ -10,12 +10,12 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from gradistill.report.export_tables import (
-    SPEED_NOTE,
     layer_line,
     loyalty_note,
     loyalty_rows,
     metric_rows,
     size_rows,
+    speed_note,
     speed_rows,
     vocabulary_line,
 )
@@ -45,7 +45,7 @@ def export_card(found: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) ->
         vocabulary=vocabulary_line(found),
         size=_table(size_rows(found)),
         speed=_table(speed),
-        speed_note=SPEED_NOTE if speed else None,
+        speed_note=speed_note(found) if speed else None,
         metrics=_table(metric_rows(found)),
         trained=loyalty_note(found),
         loyalties={name: _table(loyalty_rows(found, name)) for name in found["loyalty"]},

@@ -16,10 +16,12 @@ from gradistill.report.terminal import results_table
 
 NAMES = {"teacher": "teacher", "student": "student", "onnx": "ONNX", "int8": "INT8"}
 
-SPEED_NOTE = (
+_SPEED_NOTE = (
     "ms: median of single rows; rows/s: in batches of 32; times: as fast as the first model, the median over the "
     "same rows. Models took turns on this machine: trust ratios, not milliseconds."
 )
+_SHARED = 0.4
+"""From so many cores on they are other processes at work; the system keeps less of one busy."""
 
 
 def size_rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -51,6 +53,23 @@ def speed_rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "rows/s, 32": f"{part['rows_per_s']:.0f}", "times, 32": f"{part['times_batch']:.1f}",
             })  # fmt: skip
     return rows
+
+
+def speed_note(found: Mapping[str, Any]) -> str:
+    """What to know about ``speed_rows``, and whether other processes took time away."""
+    costs = next(iter((found.get("costs") or {}).values()), {}).get("cores") or {}
+    every = max(map(int, costs), default=0)
+    crowded = [
+        part["busy_cores"]
+        for threads, part in costs.items()
+        if part.get("busy_cores", 0.0) + int(threads) > every + _SHARED
+    ]
+    if not crowded:
+        return _SPEED_NOTE
+    return (
+        f"{_SPEED_NOTE} Other processes kept {max(crowded):.1f} of {every} cores busy meanwhile. That slows large "
+        "models more, so even the ratios flatter small ones: time them again on a quiet machine."
+    )
 
 
 def cost_tables(found: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
@@ -102,7 +121,7 @@ def export_view(found: Mapping[str, Any]) -> RenderableType:
     ]
     for title, rows in tables:
         if rows:
-            parts.append(results_table(rows, title=title, note=SPEED_NOTE if title == "speed" else ""))
+            parts.append(results_table(rows, title=title, note=speed_note(found) if title == "speed" else ""))
     if note := loyalty_note(found):
         parts.append(Text(note, style="italic"))
     lines = [

@@ -16,7 +16,7 @@ from gradistill.auditing.trained_figures import trained_note
 from gradistill.data.tasks import metric_title
 from gradistill.report.audit_tables import capital, cell, students_of
 from gradistill.report.change_report import reference_note, verdict_view
-from gradistill.report.export_tables import NAMES, SPEED_NOTE, loyalty_rows, size_rows, speed_rows
+from gradistill.report.export_tables import NAMES, loyalty_rows, size_rows, speed_note, speed_rows
 from gradistill.report.html import asset, page_template, policy
 from gradistill.report.model_card import audit_warnings, public_name
 from gradistill.report.number_text import count, decimal
@@ -140,7 +140,7 @@ def _exported(export: Mapping[str, Any] | None) -> list[dict[str, Any]]:
         return []
     tables = (
         ("Size", size_rows(export), ""),
-        ("Speed", [{"model": row["model"], **row} for row in speed_rows(export)], SPEED_NOTE),
+        ("Speed", [{"model": row["model"], **row} for row in speed_rows(export)], speed_note(export)),
         ("Agreement with the student", loyalty_rows(export, "student"), ""),
     )
     return [

@@ -18,10 +18,8 @@ from gradistill.report.terminal import results_table
 
 RANDOM_HEAD, UNTRAINED = "the same student under a random head", "the student before its first step"
 """What floors are of: in an audit, and in a run. A model that is audited may come without its start."""
-FLOOR_NOTE = (
-    "floor: {}, which has learnt nothing; "
-    "gain: (value - floor) / (1 - floor), 0 or less is no better than the floor"
-)
+FLOOR = "floor: {}, which has learnt nothing"
+FLOOR_NOTE = f"{FLOOR}; gain: (value - floor) / (1 - floor), 0 or less is no better than the floor"
 
 CONSTANT = "constant answer"
 """The row of what the best of all constant answers reaches in each metric."""

@@ -16,10 +16,10 @@ from gradistill.store.columns import Column, item_bytes
 from gradistill.store.manifest import (
     EXTENDED,
     Manifest,
-    of_these,
     refuse_other,
     shard_name,
     shard_number,
+    without_other_signals,
 )
 from gradistill.store.shard_buffers import ShardBuffers
 
@@ -33,7 +33,7 @@ OF_ANOTHER = "choose another folder, or delete that store: gradistill signals de
 
 
 @dataclass(frozen=True)
-class Build:
+class BuildPlan:
     """What to build: the teacher's signals for encoded rows, in their order.
 
     ``columns`` are those to compute. A store that is there already and gets more signals is ``extended``: its columns
@@ -47,7 +47,7 @@ class Build:
     about: dict[str, Any]
     tokens_at_once: int = ON_ACCELERATOR
     """Of one teacher pass, padding included; the numbers do not depend on it but for rounding."""
-    begun_with: int | None = None
+    given_rows_per_shard: int | None = None
     """Rows a shard of the store that is there already, finished or not, whatever this version would choose."""
     first_shard: int = 0
     """The number of the first file."""
@@ -78,7 +78,7 @@ class Build:
 
     @property
     def rows_per_shard(self) -> int:
-        return self.begun_with or max(1, SHARD_BYTES * len(self.rows) // max(self._content, 1))
+        return self.given_rows_per_shard or max(1, SHARD_BYTES * len(self.rows) // max(self._content, 1))
 
     def shard_file(self, number: int) -> Path:
         return self.folder / shard_name(self.first_shard + number)
@@ -91,24 +91,26 @@ class Build:
     def shards(self) -> int:
         return -(-len(self.rows) // self.rows_per_shard)
 
-    def of_store(self, manifest: Manifest) -> Build:
+    def of_store(self, manifest: Manifest) -> BuildPlan:
         """The plan with the shards of a finished store, of as many rows and with these files."""
         numbers = [shard_number(shard.file) for shard in manifest.shards]
-        return replace(self, begun_with=manifest.rows_per_shard, first_shard=min(numbers, default=0))
+        return replace(
+            self, given_rows_per_shard=manifest.rows_per_shard, first_shard=min(numbers, default=0)
+        )
 
-    def extending(self, manifest: Manifest) -> Build | None:
+    def extended_for(self, manifest: Manifest) -> BuildPlan | None:
         """The plan for the signals that a finished store lacks; None where it has all of these.
 
         Raises StoreError where the store is for something else.
         """
         found, wanted = manifest.made_for, self.made_for
-        if of_these(found, wanted) == wanted:
+        if without_other_signals(found, wanted) == wanted:
             return None
         refuse_other(self.folder, *map(_but_for_signals, (wanted, found)), remedy=OF_ANOTHER)
         _refuse_other_encoding(self, manifest)
         signals = {signal["name"]: signal for of in (found, wanted) for signal in of["signals"]}
         both = {**found, **wanted, "signals": [*signals.values()]}
-        if of_these(both, found) != found:
+        if without_other_signals(both, found) != found:
             refuse_other(self.folder, wanted, found, remedy=OF_ANOTHER)
         there = {signal["name"] for signal in found["signals"]}
         numbers = [shard_number(shard.file) for shard in manifest.shards]
@@ -126,7 +128,7 @@ def _but_for_signals(made_for: dict[str, Any]) -> dict[str, Any]:
     return {name: part for name, part in made_for.items() if name not in ("signals", "words")}
 
 
-def _refuse_other_encoding(plan: Build, manifest: Manifest) -> None:
+def _refuse_other_encoding(plan: BuildPlan, manifest: Manifest) -> None:
     """Raise StoreError where the new signals would be written in another way than those that are there: a run reads
     all of a store in one."""
     there, wanted = (of.about.get("encoding") for of in (manifest, plan))

@@ -132,7 +132,7 @@ def is_for_the_same(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return not list(differences(_by_name(one), _by_name(other)))
 
 
-def of_these(found: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
+def without_other_signals(found: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
     """What a store was made for, without the signals that nobody wants here, and the words that these alone are of; as
     it is, where wanted ones lack."""
     stored, signals = found.get("signals"), wanted.get("signals")

@@ -20,7 +20,7 @@ from gradistill.io import checksum_of
 from gradistill.signals.base import Signal
 from gradistill.signals.compute import SignalValues
 from gradistill.store.columns import Column, item_bytes, unpacked
-from gradistill.store.manifest import EXTENDED, MANIFEST, Manifest, of_these, refuse_other
+from gradistill.store.manifest import EXTENDED, MANIFEST, Manifest, refuse_other, without_other_signals
 
 Verify = Literal["full", "fast"]
 
@@ -59,7 +59,9 @@ class StoredTeacher:
         ``columns``. Raises StoreError where it is for something else (with what differs) or damaged, naming the
         shards."""
         remedy = "build one for these: gradistill signals, or give --signals auto"
-        refuse_other(folder, made_for, of_these(Manifest.read(folder).made_for, made_for), remedy=remedy)
+        refuse_other(
+            folder, made_for, without_other_signals(Manifest.read(folder).made_for, made_for), remedy=remedy
+        )
         manifest = undamaged(folder, verify=verify)
         rows = list(rows)
         if len(rows) != manifest.rows:
@@ -125,7 +127,9 @@ class StoredTeacher:
 
     def _follow(self) -> None:
         now, wanted = Manifest.read(self.folder), self.manifest.made_for
-        refuse_other(self.folder, wanted, of_these(now.made_for, wanted), remedy="build it again")
+        refuse_other(
+            self.folder, wanted, without_other_signals(now.made_for, wanted), remedy="build it again"
+        )
         if now == self.manifest or now.rows != self.manifest.rows:
             refuse_damaged(
                 self.folder, now, damaged(self.folder, now, verify="fast") or {MANIFEST: "has other rows"}

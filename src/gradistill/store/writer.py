@@ -31,7 +31,7 @@ from gradistill.io import (
     write_whole,
 )
 from gradistill.signals.teacher import TeacherSignals
-from gradistill.store.build_plan import OF_ANOTHER, Build
+from gradistill.store.build_plan import OF_ANOTHER, BuildPlan
 from gradistill.store.columns import Column, packed
 from gradistill.store.manifest import MANIFEST, SHARD, Manifest, Shard, is_for_the_same, refuse_other
 from gradistill.store.reader import damaged, fault_of, open_shard, refuse_damaged
@@ -57,7 +57,7 @@ ALONE = ProcessShare()
 
 
 def build(
-    plan: Build,
+    plan: BuildPlan,
     teacher: TeacherSignals,
     collate: Collate,
     *,
@@ -75,10 +75,10 @@ def build(
             _open_folder(plan)
         share.barrier()
         if (plan.folder / MANIFEST).is_file():
-            longer = plan.extending(Manifest.read(plan.folder))
-            if longer is None:
+            extension = plan.extended_for(Manifest.read(plan.folder))
+            if extension is None:
                 return
-            plan = longer
+            plan = extension
         plan = _as_begun(plan)
         own = range(share.rank, plan.shards, share.ranks)
         built = {number for number in own if _is_built(plan, number)}
@@ -95,7 +95,7 @@ def build(
         share.barrier()
 
 
-def rebuild(plan: Build, numbers: Sequence[int], teacher: TeacherSignals, collate: Collate) -> None:
+def rebuild(plan: BuildPlan, numbers: Sequence[int], teacher: TeacherSignals, collate: Collate) -> None:
     """Write some shards of a finished store again, and their entries in the manifest: of no other shard.
 
     Raises StoreError where the store is for something else.
@@ -110,22 +110,22 @@ def rebuild(plan: Build, numbers: Sequence[int], teacher: TeacherSignals, collat
         replace(manifest, shards=tuple(shards)).write(plan.folder)
 
 
-def _open_folder(plan: Build) -> None:
+def _open_folder(plan: BuildPlan) -> None:
     """Make the folder ready for what is to be written there, if anything is."""
     folder = plan.folder
     drafts, present = _files(folder)
     stale: Manifest | None = None
     if MANIFEST in present:
         manifest = Manifest.read(folder)
-        longer, begun = plan.extending(manifest), _begun_for(folder)
-        if longer is None:
+        extension, begun = plan.extended_for(manifest), _begun_for(folder)
+        if extension is None:
             if begun is None or is_for_the_same(begun, manifest.made_for):
                 _remove_leftovers(folder, manifest)
             return
         refuse_damaged(folder, manifest, damaged(folder, manifest, verify="full"))
-        logger.info(f"{folder} gets more signals: {', '.join(column.name for column in longer.columns)}")
-        goes_on = begun is not None and is_for_the_same(begun, longer.made_for)
-        plan, stale = (_as_begun(longer), None) if goes_on else (longer, manifest)
+        logger.info(f"{folder} gets more signals: {', '.join(column.name for column in extension.columns)}")
+        goes_on = begun is not None and is_for_the_same(begun, extension.made_for)
+        plan, stale = (_as_begun(extension), None) if goes_on else (extension, manifest)
     elif PLAN in present:
         plan = _as_begun(plan)
     elif present:
@@ -169,7 +169,7 @@ def _remove_leftovers(folder: Path, manifest: Manifest) -> None:
                     path.unlink()
 
 
-def _is_built(plan: Build, number: int) -> bool:
+def _is_built(plan: BuildPlan, number: int) -> bool:
     """Whether a shard of an unfinished store is there, and is one: nothing else vouches for it yet."""
     file, rows = plan.shard_file(number), plan.rows_of(number)
     if not file.is_file() or fault_of(file, len(rows), plan.signals) is not None:
@@ -180,7 +180,7 @@ def _is_built(plan: Build, number: int) -> bool:
     return _buffers(plan, rows).equals(open_shard(file), names)
 
 
-def _buffers(plan: Build, rows: range) -> ShardBuffers:
+def _buffers(plan: BuildPlan, rows: range) -> ShardBuffers:
     """The numbers of rows, with those of the store that is extended."""
     buffers = ShardBuffers(plan.signals, plan.lengths[rows.start : rows.stop])
     if plan.extended is not None:
@@ -201,7 +201,7 @@ def _files(folder: Path) -> tuple[list[str], list[str]]:
     return drafts, [name for name in names if name not in drafts]
 
 
-def _as_begun(plan: Build) -> Build:
+def _as_begun(plan: BuildPlan) -> BuildPlan:
     """The plan, with the shards of the unfinished store. Raises StoreError where that is for something else."""
     try:
         made_for, rows_per_shard = read_unfinished(plan.folder)
@@ -212,7 +212,7 @@ def _as_begun(plan: Build) -> Build:
             remedy=f"delete {plan.folder} and build the store again",
         ) from error
     refuse_other(plan.folder, plan.made_for, made_for, remedy=OF_ANOTHER)
-    return replace(plan, begun_with=rows_per_shard)
+    return replace(plan, given_rows_per_shard=rows_per_shard)
 
 
 def read_unfinished(folder: Path) -> tuple[dict[str, Any], int]:
@@ -253,7 +253,7 @@ def _writing(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _write_shard(plan: Build, number: int, teacher: TeacherSignals, collate: Collate) -> None:
+def _write_shard(plan: BuildPlan, number: int, teacher: TeacherSignals, collate: Collate) -> None:
     rows = plan.rows_of(number)
     lengths = plan.lengths[rows.start : rows.stop]
     shard = _buffers(plan, rows)
@@ -288,13 +288,13 @@ def _stored(column: Column, values: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return values[mask] if column.signal.tokens_first else np.moveaxis(values[:, mask], 1, 0)
 
 
-def _entry(plan: Build, number: int) -> Shard:
+def _entry(plan: BuildPlan, number: int) -> Shard:
     """The manifest's entry for a shard that was just written."""
     file = plan.shard_file(number)
     return Shard(file.name, len(plan.rows_of(number)), file.stat().st_size, checksum_of(file))
 
 
-def _finish(plan: Build) -> None:
+def _finish(plan: BuildPlan) -> None:
     manifest = Manifest(
         made_for=plan.made_for,
         about={**plan.about, "fingerprint": digest(plan.made_for)},

@@ -53,14 +53,14 @@ class DerivativeComparison:
 
 
 @dataclass(frozen=True)
-class Slope:
+class MatrixGradient:
     """A matrix and the gradient that autograd gives it."""
 
     name: str
     weight: nn.Parameter
     gradient: Tensor
 
-    def blind(self, seed: int) -> Tensor:
+    def unrelated_direction(self, seed: int) -> Tensor:
         """A direction that does not know the gradient: half scaling, half random."""
         weight = self.weight.detach()
         random = torch.randn(weight.shape, generator=torch.Generator().manual_seed(seed)).to(weight)
@@ -75,37 +75,43 @@ class Slope:
         return (self.gradient * direction).sum().item()
 
 
-def readings_of(slope: Slope, projected: Callable[[], Tensor]) -> Iterator[DerivativeComparison]:
+def compared_alone(matrix: MatrixGradient, projected: Callable[[], Tensor]) -> Iterator[DerivativeComparison]:
     """Of one matrix, along the gradient itself and along a direction that does not know it."""
-    yield _along(slope, slope.blind(seed=1), projected)
-    if slope.gradient.norm() > 0:
-        yield _along(slope, slope.gradient / slope.gradient.norm(), projected)
+    yield _along(matrix, matrix.unrelated_direction(seed=1), projected)
+    if matrix.gradient.norm() > 0:
+        yield _along(matrix, matrix.gradient / matrix.gradient.norm(), projected)
 
 
-def _along(slope: Slope, direction: Tensor, projected: Callable[[], Tensor]) -> DerivativeComparison:
-    moves, expected = [(slope, direction)], slope.along(direction)
-    return _sharper(lambda step: _read(slope.name, moves, expected, step * slope.size, projected))
+def _along(
+    matrix: MatrixGradient, direction: Tensor, projected: Callable[[], Tensor]
+) -> DerivativeComparison:
+    moves, expected = [(matrix, direction)], matrix.along(direction)
+    return _settled(lambda step: _read(matrix.name, moves, expected, step * matrix.size, projected))
 
 
-def together(slopes: Sequence[Slope], projected: Callable[[], Tensor]) -> Iterator[DerivativeComparison]:
+def compared_together(
+    matrices: Sequence[MatrixGradient], projected: Callable[[], Tensor]
+) -> Iterator[DerivativeComparison]:
     """All matrices moved at once, each so far that autograd promises the same of it, up or down by chance.
 
     What is lost in a single matrix is lost from the sum: a fault beside the few that are read one by one. Three
     readings, each along other directions.
     """
     for seed in range(1, 4):
-        directions = [slope.blind(seed) for slope in slopes]
-        along = [slope.along(direction) for slope, direction in zip(slopes, directions, strict=True)]
+        directions = [matrix.unrelated_direction(seed) for matrix in matrices]
+        along = [matrix.along(direction) for matrix, direction in zip(matrices, directions, strict=True)]
         usual = median(abs(one) for one in along)
         if usual == 0:
             return
         scales = [1 / max(abs(one), 0.05 * usual) for one in along]
-        room = min(slope.size / scale for slope, scale in zip(slopes, scales, strict=True))
+        room = min(matrix.size / scale for matrix, scale in zip(matrices, scales, strict=True))
         signs = (
-            torch.randint(2, (len(slopes),), generator=torch.Generator().manual_seed(seed)) * 2 - 1
+            torch.randint(2, (len(matrices),), generator=torch.Generator().manual_seed(seed)) * 2 - 1
         ).tolist()
         steps = [sign * scale for sign, scale in zip(signs, scales, strict=True)]
-        moves = [(s, step * direction) for s, step, direction in zip(slopes, steps, directions, strict=True)]
+        moves = [
+            (s, step * direction) for s, step, direction in zip(matrices, steps, directions, strict=True)
+        ]
         expected = sum(step * one for step, one in zip(steps, along, strict=True))
 
         def read(
@@ -114,25 +120,25 @@ def together(slopes: Sequence[Slope], projected: Callable[[], Tensor]) -> Iterat
             found = _read("all matrices together", moves, expected, step * room, projected)
             return replace(found, allowed=SHARE_LOST)
 
-        yield _sharper(read)
+        yield _settled(read)
 
 
 def _read(
     name: str,
-    moves: Sequence[tuple[Slope, Tensor]],
+    moves: Sequence[tuple[MatrixGradient, Tensor]],
     expected: float,
     step: float,
     projected: Callable[[], Tensor],
 ) -> DerivativeComparison:
     """A central difference of what is projected, all ``moves`` made at once."""
-    originals = [slope.weight.detach().clone() for slope, _ in moves]
+    originals = [matrix.weight.detach().clone() for matrix, _ in moves]
     values = []
     for sign in (1, -1):
-        for (slope, direction), original in zip(moves, originals, strict=True):
-            slope.weight.data.copy_(original + sign * step * direction)
+        for (matrix, direction), original in zip(moves, originals, strict=True):
+            matrix.weight.data.copy_(original + sign * step * direction)
         values.append(projected().item())
-    for (slope, _), original in zip(moves, originals, strict=True):
-        slope.weight.data.copy_(original)
+    for (matrix, _), original in zip(moves, originals, strict=True):
+        matrix.weight.data.copy_(original)
     return DerivativeComparison(
         weight=name,
         autograd=expected,
@@ -141,7 +147,7 @@ def _read(
     )
 
 
-def _sharper(read: Callable[[float], DerivativeComparison]) -> DerivativeComparison:
+def _settled(read: Callable[[float], DerivativeComparison]) -> DerivativeComparison:
     """A reading whose step is short enough: it agrees with the longest one, or the next shorter step changes little. If
     none does, that which changed least: shorter steps may show nothing but rounding.
 

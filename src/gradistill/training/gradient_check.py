@@ -24,9 +24,9 @@ from gradistill.signals import Logits, Signal, TargetSignal, compute_signals
 from gradistill.training.finite_differences import (
     TOLERANCE,
     DerivativeComparison,
-    Slope,
-    readings_of,
-    together,
+    MatrixGradient,
+    compared_alone,
+    compared_together,
 )
 
 _REMEDY = (
@@ -59,16 +59,26 @@ def check_second_order(
                 expected="a model that can be differentiated twice",
                 remedy=_REMEDY,
             ) from error
-        slopes = {
-            name: Slope(name, weight, torch.zeros_like(weight) if gradient is None else gradient)
+        matrix_gradients = {
+            name: MatrixGradient(name, weight, torch.zeros_like(weight) if gradient is None else gradient)
             for (name, weight), gradient in zip(matrices.items(), gradients, strict=True)
         }
         readings = [
-            reading for name in _spread(list(slopes)) for reading in readings_of(slopes[name], projected)
+            reading
+            for name in _spread(list(matrix_gradients))
+            for reading in compared_alone(matrix_gradients[name], projected)
         ]
-        apart = [reading for reading in together(list(slopes.values()), projected) if not reading.agrees]
+        apart = [
+            reading
+            for reading in compared_together(list(matrix_gradients.values()), projected)
+            if not reading.agrees
+        ]
         if len(apart) > 1:  # once may be a kink (ReLU) on the way; what is missing is missing from all
-            readings = [reading for slope in slopes.values() for reading in readings_of(slope, projected)]
+            readings = [
+                reading
+                for matrix in matrix_gradients.values()
+                for reading in compared_alone(matrix, projected)
+            ]
     _refuse_disagreement(readings)
     return readings
 
