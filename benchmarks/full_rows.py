@@ -67,7 +67,7 @@ NOT_METHODS = (CONSTANT, UNTRAINED, RANDOM_HEADS, REFERENCE)
 ORDER = (
     REFERENCE, "finetune", "kd", "kd, 2e-5", "kd, 5e-5", "kd, 5e-5, 20 epochs", "kd, 1e-4", "kd, 2e-4", "kd, 4e-4",
     "kd, no dropout", "kd_same_time", "pkd", "tinybert", "gkd, view teacher", "adkd", "minilm",
-    "minilm, no dropout", "rationale, dropout", "rationale", "coalition", "coalition, no dropout",
+    "minilm, no dropout", "rationale, dropout", "rationale, weight 0.1", "rationale, capped", "rationale", "coalition", "coalition, no dropout",
     "coalition, weight 0.33", "coalition, weight 3", "coalition, copies alone", "coalition_rationale",
     "coalition_minilm, dropout", "coalition_minilm", "coalition_minilm, rationale",
     "coalition_minilm, 5e-5", "coalition_minilm, 1e-4",
@@ -365,7 +365,7 @@ class Comparison:
     def differences(self) -> Iterator[dict[str, str]]:
         """What each method has more than KD, and some more than others, over the learnt tasks that both have, of
         which there are ``FEWEST`` or more. Intervals are over these (Student's t); ``tasks`` counts those of the
-        metric."""
+        metric, and a figure that fewer have is followed by their number."""
         pairs = [
             (method, "kd")
             for method in self.methods
@@ -376,6 +376,7 @@ class Comparison:
             ("rationale", "coalition_minilm"),
             ("coalition_minilm", "coalition"),
             ("coalition_minilm", "minilm"),
+            ("rationale", "minilm"),
         ]
         others = [pair for pair in main if {*pair} <= {*self.whole}]
         for method, other in (*pairs, *others):
@@ -395,7 +396,8 @@ class Comparison:
             return ""
         gain = estimate(apart)
         half = "" if gain["low"] is None else f" ± {gain['value'] - gain['low']:.3f}"
-        return f"{gain['value']:+.3f}{half}{dagger(title, method)}"
+        fewer = f" ({len(apart)})" if len(apart) < len(self.apart("metric", method, other)) else ""
+        return f"{gain['value']:+.3f}{half}{dagger(title, method)}{fewer}"
 
     def tables(self, *titles: str) -> str:
         return "\n\n".join(markdown([*self.by_task(title)]) for title in titles if self.columns[title])
@@ -406,7 +408,7 @@ class Comparison:
             for owner, key in ((CONSTANT, "constant_eval"), ("teacher", "teacher_eval")):
                 of = {line["task"]: line[key][line["select"]] for line in self.lines}
                 yield {title: owner} | {task: shown(of[task]) for task in self.every_task}
-        for method in (UNTRAINED, RANDOM_HEADS, *self.methods):
+        for method in (CONSTANT, UNTRAINED, RANDOM_HEADS, *self.methods):
             if method in self.columns[title]:
                 yield {title: shown_name(method) + dagger(title, method)} | {
                     task: self.cell(title, method, task) for task in self.every_task

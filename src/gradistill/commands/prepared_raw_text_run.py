@@ -237,6 +237,7 @@ def _source(teacher: AnyTeacher, rows: TeacherRows, loading: TeacherLoading) -> 
     set_padding(model, tokenizer)
     reader = LoadedModel("teacher", model_folder(given), model)
     length = task_length(None, tokenizer, [reader])
+    assert rows.student.checkpoint is not None
     return LiveSource(reader, tokenizer, length, load_tokenizer(rows.student.checkpoint), notes), splits
 
 

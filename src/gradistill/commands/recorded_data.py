@@ -34,9 +34,8 @@ def with_positive(splits: Splits, named: str | None, models: Sequence[str | Path
     """
     if named is not None:
         return replace(splits, task=splits.task.with_positive(named))
-    for label in (data_record(model).get("positive") for model in models):
-        known = label is not None and label_key(label) in map(label_key, splits.task.labels or ())
-        if known and splits.task.positive_label:
+    for label in filter(None, (data_record(model).get("positive") for model in models)):
+        if label_key(label) in map(label_key, splits.task.labels or ()) and splits.task.positive_label:
             return replace(splits, task=splits.task.with_positive(label))
     return splits
 
