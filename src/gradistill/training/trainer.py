@@ -37,6 +37,7 @@ from gradistill.recipe import ComputeSettings
 from gradistill.signals.teacher import OnlineTeacher, TeacherSignals
 from gradistill.training.answers_first import AnswersFirst
 from gradistill.training.arguments import check_arguments, check_metric, check_terms, refuse_smoothed_scores
+from gradistill.training.gradient_balance import GradientBalance
 from gradistill.training.gradient_check import check_second_order
 from gradistill.training.label_smoothing import smoothed
 from gradistill.training.lazy_terms import correct_for_lazy_terms, drawn_for
@@ -185,6 +186,7 @@ class DistillationTrainer(Trainer):
         projections = projections_for(plan.terms, pair, self.args.seed).to(self.args.device, wide)
         self.step = Step(plan.terms, pair, probed, plan.teacher, plan.compute.share_views, projections)
         self._student, self._checked = student, False
+        self._balance = GradientBalance() if plan.compute.gradient_conflict == "off" else None
 
     def _refuse_what_loses_gradients(self, under: str) -> None:
         wrappers = {
@@ -437,6 +439,9 @@ class DistillationTrainer(Trainer):
 
         answers = [term.name for term in terms if term.objective.answers and term.weight]
         rest = [name for name in weighted if name not in answers]
+        gradients = [term.name for term in terms if term.objective.second_order and term.weight]
+        if answers and gradients and self._balance and self._balance.wants(self.state.global_step):
+            self._balance.compare(averaged(answers), averaged(rest), self._trained(), gradients)
         if answers and rest and self._answers_first is not None and self._answers_first.running:
             loss = self._answers_first.split(averaged(answers), averaged(rest))
         else:
