@@ -3,7 +3,7 @@
 The optimizer gets their sum, which clipping and Adam bring to one length. Where one is hundreds of times the other, the
 other is hardly trained. The objectives have unit length at the outputs, and not at the weights. How long their
 gradients are there depends on the model's size: on mrpc 3 times those of the predictions in a student of MiniLM, and
-150 to 450 times in one of base size, which then predicted one label for every row (docs/results/full_rows.md).
+150 to 450 times in one of base size, which then predicted one label for every row (docs/training.md).
 """
 
 from __future__ import annotations
