@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from time import perf_counter, process_time
 from typing import Any
 
+SHARED = 0.4
+"""So many busy cores are others at work; the system itself keeps less of a core busy."""
 _WORK = ("user", "system", "irq", "softirq", "steal")
 _GIVES_WAY = "nice"
 """The time of processes at a lower priority."""

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping
 from time import sleep
 
-from gradistill.core_times import busy_shares, core_times
+from gradistill.core_times import SHARED, busy_shares, core_times
 
 logger = logging.getLogger(__name__)
 
@@ -21,8 +21,6 @@ OWN_WAITING = (WAITING, "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 """Variables by which a user settles how threads wait."""
 SAMPLE = 0.15
 """Seconds over which the load is looked at."""
-SHARED = 0.4
-"""So many busy cores are others at work; the system itself keeps less of a core busy."""
 
 
 def settle_openmp() -> None:

@@ -25,6 +25,7 @@ from gradistill.commands.given_models import AnyModel, source_name
 from gradistill.commands.identity import recipes_of
 from gradistill.commands.output_folder import FolderKind, check_output, draft_folder, held, put_in_place
 from gradistill.commands.recorded_data import TRAINED, data_record
+from gradistill.commands.run_folder import EXPORT_RECORD
 from gradistill.commands.run_record import described, versions
 from gradistill.commands.text_lengths import task_length, trained_windows
 from gradistill.data import DataChoice
@@ -46,8 +47,8 @@ from gradistill.report.number_text import decimal_below
 
 logger = logging.getLogger(__name__)
 
-FIGURES, CARD = "export.json", "README.md"
-EXPORT = FolderKind("export", finished=FIGURES)
+CARD = "README.md"
+EXPORT = FolderKind("export", finished=EXPORT_RECORD)
 DEFAULT_CHOICE = ExportChoice()
 
 
@@ -86,7 +87,9 @@ def export_model(
         found = job.export(draft)
         for warning in found["warnings"]:
             logger.warning(warning)
-        (draft / FIGURES).write_text(json.dumps(found, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        (draft / EXPORT_RECORD).write_text(
+            json.dumps(found, indent=2, allow_nan=False) + "\n", encoding="utf-8"
+        )
         (draft / CARD).write_text(export_card(found, job.tokenizer), encoding="utf-8")
         put_in_place(draft, output, EXPORT)
     return found

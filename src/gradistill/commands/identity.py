@@ -9,8 +9,7 @@ from torch import nn
 
 from gradistill.auditing.onnx_predictor import graph_files, model_folder_of
 from gradistill.auditing.trained_figures import CHANGED_COPIES, EARLIER
-from gradistill.commands.run_folder import RECIPE, record_of
-from gradistill.commands.text_lengths import export_record
+from gradistill.commands.run_folder import RECIPE, export_record, record_of
 from gradistill.data.data_source import Source
 from gradistill.data.split_sources import files_of
 from gradistill.data.tasks import Task

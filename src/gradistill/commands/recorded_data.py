@@ -7,8 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gradistill.commands.run_folder import record_of
-from gradistill.commands.text_lengths import export_record
+from gradistill.commands.run_folder import export_record, record_of
 from gradistill.data import DataChoice, Splits
 from gradistill.data.tasks import label_key
 from gradistill.errors import DataError

@@ -19,13 +19,12 @@ from gradistill.commands.defaults import PROJECT_FILE, tags_words
 from gradistill.commands.distill import distill
 from gradistill.commands.export import CARD as EXPORT_CARD
 from gradistill.commands.export import DEFAULT_CHOICE as DEFAULT_EXPORT
-from gradistill.commands.export import FIGURES as EXPORT_FIGURES
 from gradistill.commands.export import export_model
 from gradistill.commands.finetune import finetune
 from gradistill.commands.given_models import AnyTeacher, is_several
 from gradistill.commands.output_folder import FolderKind, held
 from gradistill.commands.project_file import Project, read_project
-from gradistill.commands.run_folder import CARD, METRICS, record_of
+from gradistill.commands.run_folder import CARD, EXPORT_RECORD, METRICS, record_of
 from gradistill.commands.teacher_prompt import prompted
 from gradistill.data import DataChoice
 from gradistill.data.data_source import path_text
@@ -267,7 +266,7 @@ def _export_stage(
         student, judge = str(plan.output / STUDENT), prompted(teacher, plan.distillation.teacher.template)
         export_model(student, folder, choice, data=rows, teacher=judge, overwrite=True)
 
-    return Stage(EXPORT, folder / EXPORT_FIGURES, needs, make)
+    return Stage(EXPORT, folder / EXPORT_RECORD, needs, make)
 
 
 def _prompt_of(plan: Project) -> dict[str, str]:
@@ -305,7 +304,7 @@ def _missing_packages() -> str:
 
 def _export_figures(plan: Project, stages: Mapping[str, Any]) -> dict[str, Any] | None:
     made = stages.get(EXPORT, {}).get("outcome") in ("made", "kept")
-    return read_object(plan.output / EXPORT / EXPORT_FIGURES) if made else None
+    return read_object(plan.output / EXPORT / EXPORT_RECORD) if made else None
 
 
 def _links(plan: Project, stages: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -37,6 +37,8 @@ from gradistill.training.checkpoints import has_seal, last_whole
 from gradistill.training.distributed import processes
 
 RECIPE, INPUTS, METRICS, CARD = "recipe.yaml", "inputs.json", "metrics.json", "README.md"
+EXPORT_RECORD = "export.json"
+"""What an export records, beside its model."""
 LOGS = "runs"
 """Where TensorBoard writes, in ``checkpoints`` and then in the folder itself."""
 _DRAFT, _UNFINISHED_DRAFT = "finished", "finishing"
@@ -145,6 +147,14 @@ def recorded_metrics(output: Path) -> dict[str, Any] | None:
 def record_of(folder: str | Path) -> dict[str, Any]:
     """What a model's folder records of the run that made it; nothing where it is no finished run of ours."""
     return (recorded_metrics(Path(folder)) or {}) if str(folder) else {}
+
+
+def export_record(folder: str | Path) -> dict[str, Any]:
+    """What an export records in the model's folder; nothing where there is none."""
+    try:
+        return read_object(Path(folder) / EXPORT_RECORD) if str(folder) else {}
+    except (OSError, ValueError):
+        return {}
 
 
 def finished_run(output: Path, recipe: Recipe) -> bool:

@@ -10,18 +10,15 @@ from typing import Any, Protocol
 
 from transformers import PreTrainedTokenizerBase
 
-from gradistill.commands.run_folder import RECIPE, record_of
+from gradistill.commands.run_folder import RECIPE, export_record, record_of
 from gradistill.data import Task
 from gradistill.data.windows import OVERLAP, Windows
 from gradistill.errors import ModelError, RecipeError
-from gradistill.io import read_object
 from gradistill.recipe import TrainingSettings
 from gradistill.recipe.recipe_files import read_keys
 
 logger = logging.getLogger(__name__)
 
-EXPORT = "export.json"
-"""What an export records, beside its model."""
 DEFAULT_LENGTH, LONGEST_BY_DEFAULT = 128, 512
 """Tokens for a model that is yet to be trained on a task, and at most for one whose training nobody recorded."""
 
@@ -68,14 +65,6 @@ def recorded_texts(name: str | Path) -> dict[str, Any]:
     if not isinstance(texts, dict):
         texts = export_record(name).get("texts")
     return texts if isinstance(texts, dict) else {}
-
-
-def export_record(name: str | Path) -> dict[str, Any]:
-    """What an export records in the model's folder; nothing where there is none."""
-    try:
-        return read_object(Path(name) / EXPORT) if str(name) else {}
-    except (OSError, ValueError):
-        return {}
 
 
 def task_windows(

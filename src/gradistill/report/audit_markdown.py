@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gradistill.report.audit_tables import (
+    Group,
     TableCell,
     figure_groups,
     student_names,
@@ -25,14 +26,15 @@ def audit_table(audit: Mapping[str, Any]) -> str:
     some; what is below its limit is marked. A note compares each student with the reference.
     Text that comes in is escaped and names no folder of the machine.
     """
+    groups = figure_groups(audit)
     return markdown_template("audit.md.j2", cell=_cell).render(
         verdict=audit.get("verdict"),
         outcome=(audit.get("assessment") or {}).get("outcome"),
         checks=verdict_rows(audit),
         students=student_names(audit),
-        groups=figure_groups(audit),
+        groups=groups,
         trained=trained_note_of(audit),
-        notes=_notes(audit),
+        notes=_notes(audit, groups),
         data=audit.get("data") or {},
         attribution=audit.get("attribution") or {},
         metrics=audit_metrics(audit),
@@ -42,11 +44,9 @@ def audit_table(audit: Mapping[str, Any]) -> str:
     )
 
 
-def _notes(audit: Mapping[str, Any]) -> list[str]:
+def _notes(audit: Mapping[str, Any], groups: Sequence[Group]) -> list[str]:
     """Of the figures: what their floor is, and how they compare with the reference."""
-    floors = [
-        cell.floor for group in figure_groups(audit) for row in group.rows for cell in row.cells if cell
-    ]
+    floors = [cell.floor for group in groups for row in group.rows for cell in row.cells if cell]
     named = zip(student_names(audit), students_of(audit), strict=True)
     return [
         *([FLOOR.format(RANDOM_HEAD)] if any(floors) else []),

@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from gradistill.auditing.trained_figures import marked_name, trained_note
+from gradistill.core_times import SHARED
 from gradistill.data.tasks import metric_title
 from gradistill.printing import printable
 from gradistill.report.number_text import decimal, interval
@@ -20,8 +21,6 @@ _SPEED_NOTE = (
     "ms: median of single rows; rows/s: in batches of 32; times: as fast as the first model, the median over the "
     "same rows. Models took turns on this machine: trust ratios, not milliseconds."
 )
-_SHARED = 0.4
-"""From so many cores on they are other processes at work; the system keeps less of one busy."""
 
 
 def size_rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -62,7 +61,7 @@ def speed_note(found: Mapping[str, Any]) -> str:
     crowded = [
         part["busy_cores"]
         for threads, part in costs.items()
-        if part.get("busy_cores", 0.0) + int(threads) > every + _SHARED
+        if part.get("busy_cores", 0.0) + int(threads) > every + SHARED
     ]
     if not crowded:
         return _SPEED_NOTE

@@ -15,6 +15,7 @@ from statistics import median
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 
 logger = logging.getLogger(__name__)
 
@@ -41,13 +42,16 @@ class GradientBalance:
     def compare(
         self,
         predictions: Tensor,
-        rest: Tensor,
+        others: Tensor,
         parameters: Sequence[nn.Parameter],
         names: Sequence[str],
     ) -> None:
-        """Take the norms of both losses' gradients at the student's ``parameters``; behind the last look, log a warning
-        that names the gradient objectives, ``names``, if the median of the ratios is ``DROWNS`` or more."""
-        norms = _norm(predictions, parameters), _norm(rest, parameters)
+        """Take the norms of both losses' gradients at the student's ``parameters``.
+
+        ``others`` is the loss of the gradient objectives, ``names``. Behind the last look a warning is logged if the
+        median of the ratios is ``DROWNS`` or more.
+        """
+        norms = _norm(predictions, parameters), _norm(others, parameters)
         if norms[0] > 0 and isfinite(norms[1]):
             self._ratios.append(norms[1] / norms[0])
         if not self._left and self._ratios and (ratio := median(self._ratios)) >= DROWNS:
@@ -62,5 +66,4 @@ class GradientBalance:
 def _norm(loss: Tensor, parameters: Sequence[nn.Parameter]) -> float:
     with torch.autocast(loss.device.type, enabled=False):  # backward passes are not run under autocast
         found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
-    there = [gradient.float().norm() for gradient in found if gradient is not None]
-    return float(torch.stack(there).norm()) if there else 0.0
+    return float(get_total_norm([gradient.float() for gradient in found if gradient is not None]))

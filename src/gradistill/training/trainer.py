@@ -441,7 +441,7 @@ class DistillationTrainer(Trainer):
         rest = [name for name in weighted if name not in answers]
         gradients = [term.name for term in terms if term.objective.second_order and term.weight]
         if answers and gradients and self._balance and self._balance.wants(self.state.global_step):
-            self._balance.compare(averaged(answers), averaged(rest), self._trained(), gradients)
+            self._balance.compare(averaged(answers), averaged(gradients), self._trained(), gradients)
         if answers and rest and self._answers_first is not None and self._answers_first.running:
             loss = self._answers_first.split(averaged(answers), averaged(rest))
         else:
