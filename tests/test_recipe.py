@@ -319,8 +319,8 @@ def test_stages_that_meet_are_taken() -> None:
 
 
 def test_later_settings_at_their_defaults_change_no_recipe_of_an_earlier_version() -> None:
-    """Unfinished runs and the lines of a bench are known by their recipe."""
-    plain = load_recipe("rationale").as_dict()
+    """Unfinished runs and the lines of a bench are known by their recipe. ``rationale`` has a rule of its own now."""
+    plain = load_recipe("rationale", changes=["compute.gradient_conflict=off"]).as_dict()
     assert plain["training"].keys() == {
         "learning_rate", "epochs", "batch_size", "max_length", "seed", "max_train_rows", "checkpoint_minutes",
         "arguments",
@@ -331,6 +331,13 @@ def test_later_settings_at_their_defaults_change_no_recipe_of_an_earlier_version
     assert changed.as_dict()["training"]["average_weights"] == 0.3
     assert changed.as_dict()["compute"]["gradient_cap"] == 2.0
     assert load_recipe("rationale", changes=changes[2:]).as_dict()["compute"]["gradient_conflict"] == "cap"
+
+
+@pytest.mark.parametrize("method", shipped_methods())
+def test_gradients_of_our_own_gradient_methods_alone_give_way(method: str) -> None:
+    """Those of the papers stay as the papers have them."""
+    ours = method in ("rationale", "rationale_states", "coalition_rationale")
+    assert load_recipe(method).compute.gradient_conflict == ("auto" if ours else "off")
 
 
 def test_a_list_of_layers_settles_how_many() -> None:

@@ -243,6 +243,13 @@ def test_a_rule_without_two_gradients_is_refused(method: str, fault: str) -> Non
             load_recipe(method, changes=[f"compute.gradient_conflict={rule}"])
 
 
+@pytest.mark.parametrize("method", ["finetune", "kd", "tinybert", "adkd"])
+def test_auto_is_taken_by_every_method(method: str) -> None:
+    """It acts on what it finds, and may find nothing."""
+    recipe = load_recipe(method, changes=["compute.gradient_conflict=auto", "compute.gradient_cap=2"])
+    assert recipe.compute.gradient_cap == 2
+
+
 def test_weights_of_nothing_count_as_no_term(kit: Any) -> None:
     for terms in (
         [Term(HardLabel(), 0.0), Term(Rationale())],
@@ -256,7 +263,7 @@ def test_off_may_be_written_bare() -> None:
     for written in ("off", "'off'", "false"):
         recipe = load_recipe("rationale", changes=[f"compute.gradient_conflict={written}"])
         assert recipe.compute.gradient_conflict == "off"
-    assert load_recipe("rationale").compute.gradient_conflict == "off"
+    assert load_recipe("adkd").compute.gradient_conflict == "off"
 
 
 def test_a_cap_that_nothing_reads_is_refused() -> None:

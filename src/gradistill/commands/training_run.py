@@ -121,6 +121,7 @@ class Run(ABC):
                     **{name: cut.as_dict() for name, cut in encoded.cut.items()},
                 },
                 **self.evaluate(trainer, encoded, inputs, before),
+                **({"gradient_balance": balance} if (balance := trainer.gradient_balance) else {}),
                 "timing": timing(
                     self.signal_seconds(teacher), seconds, epochs_done(trainer) * len(encoded.rows["train"])
                 ),

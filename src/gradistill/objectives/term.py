@@ -106,7 +106,7 @@ def refuse_no_conflict(terms: Iterable[Term], rule: str) -> None:
     weighty = [term for term in terms if term.weight]
     answers = [term for term in weighty if term.objective.answers]
     rest = [term for term in weighty if not term.objective.answers]
-    if rule == "off" or any(max(a.start, r.start) < min(a.end, r.end) for a in answers for r in rest):
+    if any(max(a.start, r.start) < min(a.end, r.end) for a in answers for r in rest):
         return
     if answers and rest:
         fault = f"{_named(answers)} and {_named(rest)} never run on the same step"

@@ -159,7 +159,7 @@ class TrainingSettings(Strict):
 
 
 Conflict = Annotated[
-    Literal["off", "log", "project", "cap"],
+    Literal["off", "auto", "log", "project", "cap"],
     BeforeValidator(lambda value: "off" if value is False else value),  # as YAML reads a bare off
 ]
 
@@ -183,17 +183,24 @@ class ComputeSettings(Strict):
     gradient_conflict: Conflict = Field(
         default="off",
         description="answers first: off, log (their gradient's cosine with the rest), project (take out of the rest "
-        "what goes against it), or cap (project, and limit the rest)",
+        "what goes against it), cap (project, and limit the rest), or auto (cap once a gradient objective drowns them)",
     )
     gradient_cap: float = Field(
-        default=1.0, gt=0, description="of cap: how many times as long as that of the answers the rest may be"
+        default=1.0,
+        gt=0,
+        description="of cap and auto: how many times as long as that of the answers the rest may be",
     )
+
+    @property
+    def splits_gradients(self) -> bool:
+        """Whether every step has a backward pass for each of the two gradients; under ``auto`` it may come to that."""
+        return self.gradient_conflict not in ("off", "auto")
 
     @pydantic.model_validator(mode="after")
     def _cap_of_cap(self) -> ComputeSettings:
-        if self.gradient_conflict != "cap" and self.gradient_cap != 1.0:
+        if self.gradient_conflict not in ("cap", "auto") and self.gradient_cap != 1.0:
             raise ValueError(
-                f"gradient_conflict: cap, or no gradient_cap: {self.gradient_conflict} limits nothing"
+                f"gradient_conflict: cap or auto, or no gradient_cap: {self.gradient_conflict} limits nothing"
             )
         return self
 
@@ -327,7 +334,8 @@ def validated(raw: dict[str, Any]) -> Recipe:
     except pydantic.ValidationError as error:
         raise refusal(error, Recipe) from error
     refuse_truth_values(raw, recipe)
-    refuse_no_conflict(built.values(), recipe.compute.gradient_conflict)
+    if recipe.compute.splits_gradients:
+        refuse_no_conflict(built.values(), recipe.compute.gradient_conflict)
     refuse_redacted(recipe.training.arguments, "training.arguments")
     _refuse_unanswered_copies(recipe)
     if recipe.teacher.template is not None and not recipe.needs_teacher:

@@ -8,6 +8,7 @@ g_r of all the others. Only g_r is changed:
   terms.
 * ``cap``: the same, and then ``g_r ← min(1, c ‖g_a‖ / ‖g_r‖) g_r``.
 * ``log``: neither. The two gradients are only compared.
+* ``auto``: ``cap``, from the step on that ``begin`` is followed by. Until then the loss is left whole.
 
 Products and norms are over all of the student's parameters together, of the gradient of the whole optimizer step.
 """
@@ -35,11 +36,17 @@ class AnswersFirst:
 
     def __init__(self, compute: ComputeSettings, device: torch.device) -> None:
         self.rule, self.cap = compute.gradient_conflict, compute.gradient_cap
+        self._begun, self._on = self.rule != "auto", False
         self._sums = torch.zeros(3, device=device)
         self.reset()
 
+    def begin(self) -> None:
+        """Under the rule ``auto``: cap from the next optimizer step on."""
+        self._begun = True
+
     def reset(self) -> None:
-        """Forget what a step accumulated that did not end."""
+        """Before an optimizer step: forget what an earlier one accumulated that did not end."""
+        self._on = self._begun
         self._parameters: Sequence[nn.Parameter] = ()
         self._answers: list[Tensor] = []
 
@@ -49,6 +56,9 @@ class AnswersFirst:
 
         Behind the last batch of an optimizer step ``.grad`` of these parameters, the student's, is the combination.
         """
+        if not self._on:
+            yield
+            return
         self._parameters, self._accelerator = parameters, accelerator
         try:
             yield
@@ -102,7 +112,7 @@ class AnswersFirst:
             along = torch.where(product < 0, product / of_answers, 0.0)
             for ours, theirs in zip(rest, answers, strict=True):
                 ours.sub_(along.to(ours) * theirs)
-        if self.rule == "cap":
+        if self.rule in ("cap", "auto"):
             most = self.cap * of_answers.sqrt()
             norm = _inner(rest, rest).sqrt()
             factor = torch.where(norm > most, most / norm, 1.0)

@@ -383,7 +383,7 @@ def check_terms(arguments: TrainingArguments, terms: Sequence[Term], compute: Co
             "leave it out, or add hard_label",
         )
     gradients = [term.name for term in terms if term.objective.second_order]
-    if compute.gradient_conflict != "off":
+    if compute.splits_gradients:
         _check_two_backward_passes(arguments, compute.gradient_conflict)
     if not gradients:
         return

@@ -8,62 +8,92 @@ gradients are there depends on the model's size: on mrpc 3 times those of the pr
 
 from __future__ import annotations
 
-import logging
+import json
 from collections.abc import Sequence
 from math import isfinite
+from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
-logger = logging.getLogger(__name__)
+from gradistill.io import read_object
 
-LOOKED_AT = (0, 5, 10)
-"""Optimizer steps on whose first batch both are compared: a new student's first gradients are no sign of the later
-ones."""
-DROWNS = 100.0
-"""So many times as long a gradient drowns the other."""
+COMPARISONS, STEPS_BETWEEN = 3, 5
+"""How often both are compared, from the first step on which both are trained, and how many steps apart: a new student's
+first gradients are no sign of the later ones."""
+
+DROWNING_RATIO = 100.0
+"""So many times as long, the gradient of the objectives drowns that of the predictions."""
+
+FILE = "gradient_balance.json"
+"""Of a checkpoint: what was compared before it."""
 
 
 class GradientBalance:
-    """Compares the gradients, and warns once. No ``.grad`` changes, and no graph is freed."""
+    """Compares the two gradients. No ``.grad`` changes, and no graph is freed.
+
+    ``steps`` are the optimizer steps that were compared, ``ratios`` what was found on them.
+    """
 
     def __init__(self) -> None:
-        self._left, self._ratios = list(LOOKED_AT), list[float]()
+        self.steps, self.ratios = list[int](), list[float]()
 
-    def wants(self, step: int) -> bool:
-        """Whether this optimizer step, counted from 0, is one of those, and its first batch."""
-        if self._left and step >= self._left[0]:
-            self._left = [later for later in self._left if later > step]
-            return True
-        return False
+    def due(self, step: int) -> bool:
+        """Whether both are to be compared on this batch, of this optimizer step (counted from 0)."""
+        return not self.done and (not self.steps or step - self.steps[-1] >= STEPS_BETWEEN)
 
     def compare(
         self,
+        step: int,
         predictions: Tensor,
-        others: Tensor,
+        objectives: Tensor,
         parameters: Sequence[nn.Parameter],
-        names: Sequence[str],
+        accelerator: Accelerator,
     ) -> None:
-        """Take the norms of both losses' gradients at the student's ``parameters``.
+        """Compare the gradients of both losses at the student's ``parameters``: their norms, averaged over processes.
 
-        ``others`` is the loss of the gradient objectives, ``names``. Behind the last look a warning is logged if the
-        median of the ratios is ``DROWNS`` or more.
+        ``objectives`` is the loss of the gradient objectives. A step on which a norm is 0 or not finite counts for
+        nothing.
         """
-        norms = _norm(predictions, parameters), _norm(others, parameters)
-        if norms[0] > 0 and isfinite(norms[1]):
-            self._ratios.append(norms[1] / norms[0])
-        if not self._left and self._ratios and (ratio := median(self._ratios)) >= DROWNS:
-            smaller = " ".join(f"objectives.{name}.weight" for name in names)
-            logger.warning(
-                f"the gradient of {' and '.join(names)} is {ratio:.0f} times that of the prediction losses. The "
-                "optimizer sees their sum, and will hardly train the predictions: try a tenth of "
-                f"{smaller}, or compute.gradient_conflict: cap"
-            )
+        self.steps.append(step)
+        norms = torch.stack([_norm(predictions, parameters), _norm(objectives, parameters)])
+        averaged: Any = accelerator.reduce(norms, "mean")
+        of_predictions, of_objectives = averaged.tolist()
+        if of_predictions > 0 and isfinite(of_objectives):
+            self.ratios.append(of_objectives / of_predictions)
+
+    @property
+    def done(self) -> bool:
+        """Whether no step is left to be compared."""
+        return len(self.steps) == COMPARISONS
+
+    @property
+    def ratio(self) -> float | None:
+        """The median over the compared steps of how many times as long the objectives' gradient is; None before."""
+        return median(self.ratios) if self.ratios else None
+
+    @property
+    def drowning_ratio(self) -> float | None:
+        """The ratio if the predictions are drowned by all steps that are compared, else None."""
+        return self.ratio if self.done and (self.ratio or 0.0) >= DROWNING_RATIO else None
+
+    def save(self, checkpoint: Path) -> None:
+        """Write what was compared into a checkpoint, so that a run that goes on from it ends alike."""
+        if self.steps:
+            state = {"steps": self.steps, "ratios": self.ratios}
+            (checkpoint / FILE).write_text(json.dumps(state), encoding="utf-8")
+
+    def load(self, checkpoint: Path) -> None:
+        """Go on from a checkpoint. One of a version that compared nothing has no such file."""
+        state = read_object(checkpoint / FILE) if (checkpoint / FILE).is_file() else {}
+        self.steps, self.ratios = state.get("steps", []), state.get("ratios", [])
 
 
-def _norm(loss: Tensor, parameters: Sequence[nn.Parameter]) -> float:
+def _norm(loss: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
     with torch.autocast(loss.device.type, enabled=False):  # backward passes are not run under autocast
         found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
-    return float(get_total_norm([gradient.float() for gradient in found if gradient is not None]))
+    return get_total_norm([gradient.float() for gradient in found if gradient is not None])

@@ -139,7 +139,8 @@ class DistillationTrainer(Trainer):
         args = given.get("args")
         refuse_types(given, teacher)
         terms = checked_terms(objectives, teacher)
-        refuse_no_conflict(terms, compute.gradient_conflict)
+        if compute.splits_gradients:
+            refuse_no_conflict(terms, compute.gradient_conflict)
         if isinstance(args, TrainingArguments):
             check_arguments(args)
             check_terms(args, terms, compute)
@@ -160,11 +161,9 @@ class DistillationTrainer(Trainer):
             self._rows: list[Tensor] = []
             self._logged = defaultdict[str, Tensor](partial(torch.zeros, 2, device=self.args.device))
             self._build_step(self.model)
-            on = compute.gradient_conflict != "off"
-            self._answers_first = AnswersFirst(compute, self.args.device) if on else None
             if self.step.second_order:
                 self._refuse_what_loses_gradients("a gradient objective")
-            elif on:
+            elif compute.splits_gradients:
                 self._refuse_what_loses_gradients(f"compute.gradient_conflict: {compute.gradient_conflict}")
             self._refuse_what_cannot_train()
 
@@ -186,7 +185,9 @@ class DistillationTrainer(Trainer):
         projections = projections_for(plan.terms, pair, self.args.seed).to(self.args.device, wide)
         self.step = Step(plan.terms, pair, probed, plan.teacher, plan.compute.share_views, projections)
         self._student, self._checked = student, False
-        self._balance = GradientBalance() if plan.compute.gradient_conflict == "off" else None
+        rule = plan.compute.gradient_conflict
+        self._answers_first = None if rule == "off" else AnswersFirst(plan.compute, self.args.device)
+        self._balance = GradientBalance() if rule in ("off", "auto") else None
 
     def _refuse_what_loses_gradients(self, under: str) -> None:
         wrappers = {
@@ -271,6 +272,10 @@ class DistillationTrainer(Trainer):
             load_projections(self.step.projections, Path(checkpoint))
             for average in self._averages:
                 average.load(Path(checkpoint))
+            if self._balance is not None:
+                self._balance.load(Path(checkpoint))
+                if self._balance.drowning_ratio is not None and self._answers_first is not None:
+                    self._answers_first.begin()
         attention = second_order_attention(student) if self.step.second_order else nullcontext()
         with attention, trained_with(student, self.step.projections):
             return super()._inner_training_loop(*args, **kwargs)
@@ -286,6 +291,8 @@ class DistillationTrainer(Trainer):
             save_projections(self.step.projections, Path(output_dir))
             for average in self._averages:
                 average.save(Path(output_dir))
+            if self._balance is not None:
+                self._balance.save(Path(output_dir))
 
     def _set_signature_columns_if_needed(self) -> None:
         """Row numbers, by which stored signals are found, and words reach the collator whatever the forward reads."""
@@ -440,13 +447,47 @@ class DistillationTrainer(Trainer):
         answers = [term.name for term in terms if term.objective.answers and term.weight]
         rest = [name for name in weighted if name not in answers]
         gradients = [term.name for term in terms if term.objective.second_order and term.weight]
-        if answers and gradients and self._balance and self._balance.wants(self.state.global_step):
-            self._balance.compare(averaged(answers), averaged(gradients), self._trained(), gradients)
+        if answers and gradients and self._balance and self._balance.due(step := self.state.global_step):
+            both = averaged(answers), averaged(gradients)
+            self._balance.compare(step, *both, self._trained(), self.accelerator)
+            if (ratio := self._balance.drowning_ratio) is not None:
+                self._cap_or_warn(gradients, ratio)
         if answers and rest and self._answers_first is not None and self._answers_first.running:
             loss = self._answers_first.split(averaged(answers), averaged(rest))
         else:
             loss = averaged(weighted)
         return (loss, SequenceClassifierOutput(loss=loss, logits=logits)) if return_outputs else loss  # pyright: ignore[reportArgumentType]
+
+    def _cap_or_warn(self, drowning: Sequence[str], ratio: float) -> None:
+        """What is done about gradient objectives whose gradient drowns that of the predictions."""
+        fault = f"the gradient of {' and '.join(drowning)} is {ratio:.0f} times that of the prediction losses"
+        if self._answers_first is not None:
+            self._answers_first.begin()
+            logger.warning(
+                f"{fault}, which would hardly be trained. From the next step on that of all other terms is at most "
+                f"{self._plan.compute.gradient_cap:g} times as long (compute.gradient_conflict: auto)"
+            )
+            return
+        smaller = " ".join(f"objectives.{name}.weight" for name in drowning)
+        logger.warning(
+            f"{fault}. The optimizer sees their sum, and will hardly train the predictions: try a tenth of {smaller}, "
+            "or compute.gradient_conflict: auto"
+        )
+
+    @property
+    def gradient_balance(self) -> dict[str, Any] | None:
+        """How many times as long as that of the predictions the gradient of the gradient objectives is: its ``ratios``
+        on the compared steps, and their median, ``ratio``. ``capped_from_step`` is the optimizer step, counted from 0,
+        from which the rule ``auto`` caps it. None where nothing was compared."""
+        balance = self._balance
+        if balance is None or balance.ratio is None:
+            return None
+        capped = balance.drowning_ratio is not None and self._answers_first is not None
+        return {
+            "ratio": balance.ratio,
+            "ratios": balance.ratios,
+            "capped_from_step": balance.steps[-1] + 1 if capped else None,
+        }
 
     def prediction_step(
         self, model: nn.Module, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None
