@@ -72,7 +72,8 @@ class Batch:
     ``index`` is the row number in the prepared split, by which stored teacher signals are found.
     ``tokens_per_example`` is the mean number of real tokens over all that one optimizer step sees
     (accumulated batches, all processes): dividing a sum over tokens by it before the average over examples
-    gives the average over tokens. Where nobody sets it, it is that of the batch.
+    gives the average over tokens. Where nobody sets it, it is that of the batch. ``words_per_example`` is likewise the
+    mean number of words.
     ``labels_per_example`` is likewise the share of rows that have a label (a class id other than −100, a score that is
     not NaN): dividing by it gives the average over labelled rows.
     ``drawn`` is there while training, for what is estimated from a part. ``teacher_labels`` are the labels that the
@@ -91,6 +92,7 @@ class Batch:
     labels: Tensor | None = None
     index: Int[Tensor, " batch"] | None = None
     tokens_per_example: Float[Tensor, ""] | None = None
+    words_per_example: Float[Tensor, ""] | None = None
     labels_per_example: Float[Tensor, ""] | None = None
     drawn: RandomDraws | None = None
     teacher_labels: Int[Tensor, "batch ..."] | None = None
@@ -148,6 +150,15 @@ class Batch:
             return summed_over_tokens * len(self) / self.mask.sum()
         return summed_over_tokens / self.tokens_per_example.to(summed_over_tokens.dtype)
 
+    def per_word(self, summed_over_words: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """Values whose mean over examples is the mean over words of what was summed."""
+        words = self.words_per_example
+        if words is None:
+            words = self.first_tokens.sum() / len(self)
+        return summed_over_words / words.to(summed_over_words.dtype).clamp(
+            min=1e-9
+        )  # a batch may have no word
+
     def labelled(self) -> Bool[Tensor, " batch"]:
         """Which rows have a label."""
         if self.labels is None:
@@ -178,6 +189,9 @@ class Batch:
             tokens_per_example=self.mask.sum() / len(self)
             if self.tokens_per_example is None
             else self.tokens_per_example,
+            words_per_example=self.first_tokens.sum() / len(self)
+            if self.words_per_example is None
+            else self.words_per_example,
             labels_per_example=self.labelled().sum() / len(self)
             if self.labels_per_example is None
             else self.labels_per_example,

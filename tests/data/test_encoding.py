@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from byte_level import byte_level
 from gradistill.batch import Batch
 from gradistill.data import Collator, encode
+from gradistill.data.collator import mask_token_id_of
 from gradistill.data.tasks import Task
 from gradistill.errors import DataError, ModelError, RecipeError
 from wordpiece import tokenizer as wordpiece
@@ -180,6 +182,28 @@ def test_widths(
     data = encode(rows_of([1], text=["a b"]), tokenizer, ONE).dataset
     batch = Collator(tokenizer, pad_to_multiple_of=multiple, pad_to=fixed)([data[0]])
     assert batch["input_ids"].shape == (1, width)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "erased"),
+    [
+        ({}, "<mask>"),
+        ({"mask_token": None}, "<unk>"),
+        ({"mask_token": None, "unk_token": None}, "Ġ"),
+        ({"mask_token": None, "unk_token": "<pad>"}, "Ġ"),
+    ],
+    ids=["mask", "unknown", "blank", "padding is the unknown token"],
+)
+def test_an_erased_word_is_no_padding(tokens: dict[str, Any], erased: str) -> None:
+    """Heads of decoders pass over padding: with the last word erased they read another place of the text."""
+    tokenizer = byte_level()
+    for role, token in tokens.items():
+        setattr(tokenizer, role, token)
+    wanted = tokenizer.convert_tokens_to_ids(erased)
+    assert (
+        Collator(tokenizer).mask_token_id == mask_token_id_of(SimpleNamespace(tokenizer=tokenizer)) == wanted
+    )
+    assert wanted != tokenizer.pad_token_id
 
 
 def test_a_row_longer_than_the_fixed_width(tokenizer: PreTrainedTokenizerFast) -> None:

@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor
 
-from families import FAMILIES, build, collated
+from families import FAMILIES, PAD, build, collated
 from gradistill.batch import Batch
 from gradistill.models.last_block import Call
 from gradistill.models.probe import Probe
@@ -51,7 +51,7 @@ def left_padded() -> Batch:
 
 def answers(model: Any, probe: Probe, batch: Batch, *, twice: bool = True) -> list[Tensor]:
     """Logits, the input gradient, and the second-order gradient of every weight."""
-    with probe.tapped(model) as taps, probe.trimmed(model, batch.mask):
+    with probe.tapped(model) as taps, probe.trimmed(model, batch):
         logits = model(**batch.inputs).logits
     weights = torch.arange(1.0, 1.0 + logits.shape[1]).to(logits)
     (inner,) = torch.autograd.grad((logits * weights).sum(), taps[-1], create_graph=twice)
@@ -94,6 +94,21 @@ def test_fused_attention_is_trimmed_alike(family: str) -> None:
     assert model.config._attn_implementation == "sdpa"
 
 
+@pytest.mark.parametrize("family", TRIMMED)
+def test_padding_inside_of_a_text_is_passed_over_as_by_the_head(family: str) -> None:
+    """Ends of texts, or erased words, with the id of padding: heads of decoders look for another token by the ids."""
+    model, batch = model_of(family), batch_of()
+    ids = batch.inputs["input_ids"].clone()
+    last = (batch.mask * torch.arange(ids.shape[1])).argmax(1)
+    ids[torch.arange(len(ids)), last] = PAD
+    ids[0, last[0] - 2] = PAD
+    batch = replace(batch, inputs={**batch.inputs, "input_ids": ids})
+    probe = Probe.find(model)
+    assert probe.trim is not None
+    whole = answers(model, replace(probe, trim=None), batch)
+    assert_alike(answers(model, probe, batch), whole, ISLANDS.get(family, 1e-12))
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_last_feed_forward_layer_sees_one_row(family: str) -> None:
     model, batch = build(family), batch_of()
@@ -105,7 +120,7 @@ def test_the_last_feed_forward_layer_sees_one_row(family: str) -> None:
     seen: list[int] = []
     layers = [module for name, module in model.named_modules() if _closes_a_block(name)]
     layers[-1].register_forward_hook(lambda _module, _given, output: seen.append(output.shape[1]))
-    with probe.trimmed(model, batch.mask):
+    with probe.trimmed(model, batch):
         model(**batch.inputs)
     turns = {"albert": [9, 9, 1]}  # one block, called three times
     assert seen == turns.get(family, [1])
@@ -136,7 +151,7 @@ def test_the_last_attention_asks_one_query(family: str, monkeypatch: pytest.Monk
         queries.append(left.shape[2] if left.ndim == 4 else 0)
         return product(left, right)
 
-    with probe.trimmed(model, batch.mask):
+    with probe.trimmed(model, batch):
         monkeypatch.setattr(Tensor, "__matmul__", counting)
         model(**batch.inputs)
         monkeypatch.undo()
@@ -153,7 +168,7 @@ def test_nothing_is_left_behind_by_an_error() -> None:
         raise RuntimeError("out of memory")
 
     handle = model.bert.encoder.layer[2].attention.self.value.register_forward_hook(broken)
-    with pytest.raises(RuntimeError, match="out of memory"), probe.trimmed(model, batch.mask):
+    with pytest.raises(RuntimeError, match="out of memory"), probe.trimmed(model, batch):
         model(**batch.inputs)
     handle.remove()
     assert [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()] == before
@@ -213,5 +228,5 @@ def test_checkpointed_blocks_run_whole() -> None:
     model, batch = build("bert").train(), batch_of()
     model.gradient_checkpointing_enable({"use_reentrant": False})
     probe = Probe.find(model)
-    with probe.trimmed(model, batch.mask):
+    with probe.trimmed(model, batch):
         assert model.bert.encoder.layer[2].output._forward_pre_hooks == {}

@@ -5,9 +5,13 @@ from __future__ import annotations
 import math
 
 import pytest
+import torch
+from torch import Tensor
 
+from gradistill.attribution.normalization import unit_maps
+from gradistill.batch import Batch
 from gradistill.errors import RecipeError
-from gradistill.objectives import ModelFacts, Moment, Pair, all_objectives
+from gradistill.objectives import AttributionMap, ModelFacts, Moment, Pair, all_objectives
 from objectives.loops import (
     GOLD,
     LENGTHS,
@@ -188,3 +192,26 @@ def test_coalition_matching_refuses_what_cannot_be(settings: dict, named: str) -
         all_objectives()["coalition_matching"](**settings).check(
             Pair(ModelFacts(3, 8, 3), ModelFacts(6, 8, 3))
         )
+
+
+def test_means_over_words_are_of_the_whole_step() -> None:
+    """Eight rows in one batch, and in two with fewer and more words: as ``average: tokens`` without raw texts."""
+    objective = AttributionMap(average="tokens")
+    generator = torch.Generator().manual_seed(0)
+    numbers = torch.full((8, 10), -1)
+    numbers[:4, :3], numbers[4:, :9] = torch.arange(3), torch.arange(9)
+    read = torch.nn.functional.pad((numbers >= 0).float(), (0, 2))
+    maps = [torch.rand(8, 2, 12, generator=generator) for _ in range(2)]
+    step = {"words_per_example": torch.tensor(6.0), "tokens_per_example": torch.tensor(10.0)}
+
+    def summed(rows: slice) -> Tensor:
+        own = numbers[rows]
+        columns = {"input_ids": torch.ones_like(own), "word_ids": own}
+        student, teacher = ({"scores": each[rows], "words": read[rows]} for each in maps)
+        return objective.distance(student, teacher, Batch.of(columns, **step), Moment()).sum()
+
+    whole = summed(slice(0, 8))
+    torch.testing.assert_close(summed(slice(0, 4)) + summed(slice(4, 8)), whole)
+    apart = [unit_maps(each, read.bool().unsqueeze(1), objective.norm) for each in maps]
+    per_word = (apart[0] - apart[1]).square().sum() / read.sum()
+    torch.testing.assert_close(whole / 8, per_word)

@@ -177,3 +177,11 @@ def test_an_error_inside_the_model_leaves_no_hook(
             model, probe, Batch.of(collated()), [AttributionScores(OWN, steps)], create_graph=True
         )
     assert hooks(model) == before
+
+
+def test_no_signal_is_in_half_precision() -> None:
+    """Targets and losses are never computed in it."""
+    model = build("bert", initializer_range=0.2).to(torch.bfloat16)
+    batch = Batch.of(collated())
+    for signal, values in compute_signals(model, Probe.find(model), batch, MANY, create_graph=False).items():
+        assert values.dtype == torch.float32, signal

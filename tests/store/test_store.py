@@ -14,13 +14,17 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import torch
+from datasets import Dataset
 
+from byte_level import byte_level
 from gradistill import io
 from gradistill.batch import Batch
 from gradistill.errors import StoreError
+from gradistill.io import digest
 from gradistill.signals import States
 from gradistill.store import build_plan, manifest, writer
 from gradistill.store.build_plan import BuildPlan
+from gradistill.store.fingerprint import of_words
 from gradistill.store.manifest import MANIFEST
 from gradistill.store.reader import StoredTeacher, damaged
 from gradistill.store.writer import ProcessShare, build
@@ -425,3 +429,13 @@ def test_a_refused_build_leaves_no_lock(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="files that are no store"):
         built(tmp_path / "theirs")
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["mine.txt", "theirs"]
+
+
+def test_what_stands_for_an_erased_word_is_of_the_store_where_it_is_no_mask() -> None:
+    """Another version may take another token; stores of encoders, which have a mask, keep their hash."""
+    rows, tokens = Dataset.from_dict({"word_ids": [[0, 1], [0, -1]]}), byte_level()
+    assert of_words(rows, tokens) == digest([[0, 1], [0, -1]])
+    tokens.mask_token = None
+    unknown = of_words(rows, tokens)
+    tokens.unk_token = None
+    assert len({of_words(rows, tokens), unknown, digest([[0, 1], [0, -1]])}) == 3

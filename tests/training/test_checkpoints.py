@@ -54,6 +54,18 @@ def test_a_damaged_one_is_passed_over_and_removed(damage: str, tmp_path: Path) -
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-1"]
 
 
+def test_files_in_folders_are_sealed_too(tmp_path: Path) -> None:
+    """Such as a tokenizer's additional_chat_templates."""
+    at = checkpoint(tmp_path, 1, sealed=False)
+    inner = at / "additional_chat_templates" / "tool.jinja"
+    inner.parent.mkdir()
+    inner.write_text("{{ messages }}", encoding="utf-8")
+    seal(at)
+    assert last_whole(tmp_path) == at
+    inner.write_text("{{ messages[0] }}", encoding="utf-8")
+    assert last_whole(tmp_path) is None
+
+
 def kept(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob("checkpoint-*"))
 

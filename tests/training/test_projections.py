@@ -172,5 +172,9 @@ def test_stages_follow_each_other(kit: Any) -> None:
         for term in terms
     }
     assert ran == {"hidden_states": [*range(1, 6)], "hard_label": [*range(6, 11)], "patience": [*range(1, 9)]}
+    for entry in trainer.state.log_history:
+        if "raw/patience" in entry:
+            left = (0.8 - (entry["step"] - 1) / 10) / 0.8
+            assert entry["weighted/patience"] == pytest.approx(entry["raw/patience"] * 2.0 * left, rel=1e-5)
     fading = [replace(terms[2], every=2).weight_at(progress) for progress in (0.0, 0.4, 0.8)]
     assert fading == pytest.approx([4.0, 2.0, 0.0])

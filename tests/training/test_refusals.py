@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,12 +14,14 @@ from transformers import Trainer, TrainerCallback
 from gradistill.batch import Batch
 from gradistill.errors import RecipeError, TrainingError
 from gradistill.models.probe import Probe
+from gradistill.objectives.attribution_map import AttributionMap
 from gradistill.objectives.gradient_alignment import GradientAlignment
 from gradistill.objectives.hard_label import HardLabel
 from gradistill.objectives.patience import Patience
 from gradistill.objectives.soft_label import SoftLabel
 from gradistill.signals import Signal
 from gradistill.signals.teacher import OnlineTeacher
+from gradistill.training import trainer as trainer_module
 
 
 def test_no_objectives_are_refused(kit: Any) -> None:
@@ -47,15 +50,12 @@ def wrapped_in(flag: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
     def create(self: Any) -> None:
         real(self)
-        if flag == "n_gpu":
-            self.args._n_gpu = 2
-        else:
-            setattr(self, flag, True)
+        setattr(self, flag, True)
 
     monkeypatch.setattr(Trainer, "create_accelerator_and_postprocess", create)
 
 
-WRAPPERS = {"is_fsdp_enabled": "FSDP", "is_deepspeed_enabled": "DeepSpeed", "n_gpu": "nn.DataParallel"}
+WRAPPERS = {"is_fsdp_enabled": "FSDP", "is_deepspeed_enabled": "DeepSpeed"}
 
 
 @pytest.mark.parametrize("flag", WRAPPERS)
@@ -77,6 +77,44 @@ def test_the_same_wrappers_stand_where_no_gradient_is_matched(
 ) -> None:
     wrapped_in(flag, monkeypatch)
     assert not kit.trainer("kd").step.second_order
+
+
+@pytest.mark.parametrize("method", ["kd", "gkd", "coalition_minilm"])
+def test_one_process_trains_on_one_device(
+    method: str, kit: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Replicas of nn.DataParallel lose the hooks; and two devices made the batch twice as large."""
+    real = Trainer.create_accelerator_and_postprocess
+
+    def create(self: Any) -> None:
+        real(self)
+        self.args._n_gpu = 2
+        self._train_batch_size = self.args.train_batch_size
+
+    monkeypatch.setattr(Trainer, "create_accelerator_and_postprocess", create)
+    caplog.set_level(logging.WARNING, logger=trainer_module.__name__)
+    arguments = kit.arguments(per_device_train_batch_size=4)
+    trainer = kit.trainer(method, options={"args": arguments})
+    assert trainer.args.n_gpu == 1
+    assert trainer._train_batch_size == trainer.args.train_batch_size == 4
+    assert arguments.n_gpu != 2, "the caller's stays as it is"
+    (message,) = caplog.messages
+    assert "2 devices are there" in message
+    assert "torchrun --nproc-per-node 2" in message
+    trainer.train()
+
+
+def test_rows_without_a_score_whose_distance_is_differentiated_are_refused(kit: Any) -> None:
+    data = kit.rows(1)
+    data[5]["labels"] = float("nan")
+    for target, refused in (("gold_loss", True), ("log_odds", False)):
+        terms = [HardLabel(), AttributionMap(target=target, view="gold" if refused else "all")]
+        trainer = kit.trainer(terms, kit.models(labels=1), data=data)
+        if refused:
+            with pytest.raises(TrainingError, match="attribution_map differentiates the loss of the labels"):
+                trainer.train()
+        else:
+            trainer.train()
 
 
 @pytest.mark.parametrize("method", ["finetune", "kd", "adkd"])

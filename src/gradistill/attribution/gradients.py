@@ -33,7 +33,7 @@ def view_gradients(
     view v is ``Σ_k w_vk ∇z_k``; where every row of w sums to zero that is ``Σ_{k≥1} w_vk ∇(z_k − z_0)``, so
     C − 1 inner gradients serve any number of views (docs/methods.md for −log p), and one all of a regression. The
     weights ``w`` keep their own graph, so the second derivative is complete either way. The graph of ``logits`` is
-    kept alive.
+    kept alive. Gradients are in float32 at least, whatever the sites are in.
 
     Raises ModelError when a site does not reach the logits.
     """
@@ -62,4 +62,8 @@ def _stacked(scalars: Sequence[Tensor], sites: Sequence[Tensor], create_graph: b
                 expected="a hidden state that the following layers read",
                 remedy="choose another site or layer map",
             )
-    return [torch.stack(gradients, dim=1) for gradients in zip(*per_scalar, strict=True)]
+    return [_wide(torch.stack(gradients, dim=1)) for gradients in zip(*per_scalar, strict=True)]
+
+
+def _wide(gradients: Tensor) -> Tensor:
+    return gradients.to(torch.promote_types(gradients.dtype, torch.float32))

@@ -170,14 +170,16 @@ def _share_as_far(
     seen: float, distances: Callable[[np.ndarray], np.ndarray], rows: int, draws: int, seed: int
 ) -> float:
     """The share of random swaps (draw, row), each 0 or 1, whose distance is at least the one that was ``seen``, which
-    counts among them."""
-    generator, reached, left = np.random.default_rng(seed), 0, draws
+    counts among them. Swaps under which a figure has no value count for nothing."""
+    generator, reached, known, left = np.random.default_rng(seed), 0, 0, draws
     while left:
         count = min(left, max(1, DRAWS_AT_ONCE // rows))
         swaps = generator.integers(0, 2, (count, rows), dtype=np.int8)
-        reached += int((distances(swaps) >= seen * (1 - 1e-12)).sum())
+        found = distances(swaps)
+        reached += int((found >= seen * (1 - 1e-12)).sum())
+        known += int((~np.isnan(found)).sum())
         left -= count
-    return (reached + 1) / (draws + 1)
+    return (reached + 1) / (known + 1)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

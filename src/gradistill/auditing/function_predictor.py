@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -134,7 +135,8 @@ def function_at(given: str) -> PredictFunction:
         raise RecipeError(
             f"{given!r} names no function", expected="python:module:function", remedy="write it so"
         )
-    sys.path.insert(0, str(Path.cwd()))
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
     try:
         found = getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:
@@ -144,7 +146,8 @@ def function_at(given: str) -> PredictFunction:
             remedy="check both names, and that the module is in the working directory or installed",
         ) from error
     finally:
-        sys.path.pop(0)
+        with suppress(ValueError):  # an imported module may have changed the path
+            sys.path.remove(here)
     if not callable(found):
         raise RecipeError(
             f"{given} is {type(found).__name__}", expected="a function of texts", remedy="name a function"

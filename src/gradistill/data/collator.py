@@ -42,9 +42,10 @@ class Collator:
 
     @property
     def mask_token_id(self) -> int:
-        """The token id of an erased word: the mask's, or else the padding's."""
-        tokenizer: Any = self.tokenizer
-        return tokenizer.pad_token_id if tokenizer.mask_token_id is None else tokenizer.mask_token_id
+        """The token id of an erased word (``erased_token_id``)."""
+        found = erased_token_id(self.tokenizer)
+        assert found is not None  # there is a pad token
+        return found
 
     def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """The batch: padded columns (int64), and ``labels``, ``index``, ``length`` where the rows have them."""
@@ -95,10 +96,22 @@ def _is_ragged(label: Any) -> bool:
     return isinstance(label, list | tuple) and all(isinstance(part, int) for part in label)
 
 
+def erased_token_id(tokenizer: Any) -> int | None:
+    """The token id of an erased word: the mask's, the unknown token's, a blank's, or else the padding's.
+
+    Not that of padding where there is another: heads of decoders pass over it, so that they would read another place
+    of a text whose last word is erased.
+    """
+    mask, unknown, padding = (getattr(tokenizer, f"{role}_token_id", None) for role in ("mask", "unk", "pad"))
+    if mask is not None:
+        return mask
+    blank = tokenizer(" ", add_special_tokens=False)["input_ids"] if callable(tokenizer) else ()
+    return next((token for token in (unknown, *blank) if token not in (None, padding)), padding)
+
+
 def mask_token_id_of(collate: Any) -> int | None:
     """The token id of an erased word that any collator knows, itself or by its tokenizer; None where it knows none."""
     if (own := getattr(collate, "mask_token_id", None)) is not None:
         return own
     tokenizer = getattr(collate, "tokenizer", None)
-    own = getattr(tokenizer, "mask_token_id", None)
-    return getattr(tokenizer, "pad_token_id", None) if own is None else own
+    return None if tokenizer is None else erased_token_id(tokenizer)

@@ -26,6 +26,7 @@ from gradistill.models.last_block import Reads, Trim, find_trim
 from gradistill.models.tracing import (
     ModuleCall,
     all_trainable,
+    config_of,
     evaluating,
     probe_batch,
     traced,
@@ -47,16 +48,21 @@ class BlockCall(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Probe(ModelFacts):
-    """Facts about a model, and where its inside can be read: see ``find``. ``embedding`` is the name of the module that
-    returns the embedding output, ``embedding_parameters`` the names of all parameters that it depends on, ``reads`` the
-    position that stands for the text: the first token ([CLS]) or the last (decoders), ``trim`` what of the last block
-    need be computed for that position only (None where the head reads several). ``blocks`` are the calls that return
-    the states after all layers but the last; none where one of them is not found."""
+    """Facts about a model, and where its inside can be read: see ``find``.
+
+    ``embedding`` is the name of the module that returns the embedding output, ``embedding_parameters`` the names of all
+    parameters that it depends on, ``reads`` the position that stands for the text: the first token ([CLS]) or the last
+    (decoders), ``trim`` what of the last block need be computed for that position only (None where the head reads
+    several). ``passed_over`` is the token id that a head which reads the last token passes over, wherever it stands:
+    that of padding. ``blocks`` are the calls that return the states after all layers but the last; none where one of
+    them is not found.
+    """
 
     embedding: str
     embedding_parameters: tuple[str, ...]
     reads: Reads
     trim: Trim | None
+    passed_over: int | None = None
     blocks: tuple[BlockCall, ...] = ()
 
     @classmethod
@@ -83,6 +89,7 @@ class Probe(ModelFacts):
                 multi_label=is_multi_label(inner),
                 token_labels=tokens,
                 reads=reads,
+                passed_over=_passed_over(inner, batch) if reads == "last" else None,
                 trim=None if tokens else find_trim(calls, logits, mask, reads),
                 heads=met[0][0].shape[1] if seen else 0,
                 attention_width=met[0][0].shape[1] * met[0][0].shape[3] if seen else 0,
@@ -128,7 +135,7 @@ class Probe(ModelFacts):
                 hooks.callback(module.register_forward_hook(_interchange(block, taken)).remove)
             yield
 
-    def trimmed(self, model: nn.Module, mask: Bool[Tensor, "batch token"]) -> AbstractContextManager[None]:
+    def trimmed(self, model: nn.Module, batch: Batch) -> AbstractContextManager[None]:
         """Inside the block one forward pass computes its last block for the position that the head reads.
 
         Not where blocks run again in the backward pass (activation checkpointing): the hooks would be gone.
@@ -136,7 +143,7 @@ class Probe(ModelFacts):
         inner = unwrapped(model)
         if self.trim is None or (inner.training and _runs_again(inner)):
             return nullcontext()
-        return self.trim.applied(inner, self.text_position(mask))
+        return self.trim.applied(inner, self.text_position(batch))
 
     def verified(self, model: nn.Module, batch: Batch) -> Probe:
         """This probe; without ``trim``, or what of it fails, where trimmed and whole model differ on a real batch.
@@ -161,18 +168,24 @@ class Probe(ModelFacts):
 
     def _logits_and_gradient(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
-            with self.tapped(model) as taps, self.trimmed(model, batch.mask):
+            with self.tapped(model) as taps, self.trimmed(model, batch):
                 logits = model(**batch.inputs).logits
             weights = torch.arange(1, logits.shape[1] + 1, device=logits.device)
             (gradient,) = torch.autograd.grad((logits * weights).sum(), taps[-1])
         return logits.detach(), gradient
 
-    def text_position(self, mask: Bool[Tensor, "batch token"]) -> Int[Tensor, " batch"]:
-        """The position that stands for each text: its first or its last real token."""
-        order = torch.arange(mask.shape[1], device=mask.device)
+    def text_position(self, batch: Batch) -> Int[Tensor, " batch"]:
+        """The position that stands for each text: its first real token, or the last that the head does not pass over.
+
+        Heads of decoders look at token ids, not at the attention mask: an erased word, or the end of a text, may have
+        the id of padding.
+        """
         if self.reads == "first":
-            return mask.long().argmax(-1)
-        return (mask * order).argmax(-1)
+            return batch.mask.long().argmax(-1)
+        read, ids = batch.mask, batch.inputs.get("input_ids")
+        if self.passed_over is not None and ids is not None:
+            read = read & (ids != self.passed_over)
+        return (read * torch.arange(read.shape[1], device=read.device)).argmax(-1)
 
 
 @dataclass
@@ -310,3 +323,17 @@ def _position_read(logits: Tensor, last_state: Tensor, mask: Tensor) -> Reads:
         return "first"
     row = gradient[0].abs().sum(-1)
     return "last" if row[-1] > 0 and not row[:-1].any() else "first"
+
+
+def _passed_over(model: nn.Module, batch: Mapping[str, Tensor]) -> int | None:
+    """The padding's id where the head looks for the last token by ids: with that id in the last place of a text without
+    padding, it reads an earlier one."""
+    pad: int | None = getattr(config_of(model), "pad_token_id", None)
+    if pad is None:
+        return None
+    ids, mask = batch["input_ids"][:1].clone(), batch["attention_mask"][:1]
+    ids[0, -1] = pad
+    outputs = model(input_ids=ids, attention_mask=mask, output_hidden_states=True)
+    last_state = outputs.hidden_states[-1]
+    (gradient,) = torch.autograd.grad(outputs.logits.sum(), last_state, allow_unused=True)
+    return pad if gradient is not None and not gradient[0, -1].any() else None

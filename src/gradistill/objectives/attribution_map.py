@@ -101,9 +101,7 @@ class AttributionMap(Objective):
         summed = batch.over_explained(_DISTANCES[self.distance_by](apart).sum(2), self.words)
         if self.average == "examples":
             return summed
-        return (
-            summed * len(batch) / mask.sum().clamp(min=1) if "words" in student else batch.per_token(summed)
-        )
+        return batch.per_word(summed) if "words" in student else batch.per_token(summed)
 
 
 _DISTANCES = {

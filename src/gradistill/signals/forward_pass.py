@@ -127,7 +127,7 @@ class ForwardPass:
     def text_positions(self) -> tuple[Tensor, Int[Tensor, " batch"]]:
         """Indices of the token that stands for each text: the rows, and the position in each."""
         rows = torch.arange(len(self.batch), device=self.logits.device)
-        return rows, self.probe.text_position(self.batch.mask)
+        return rows, self.probe.text_position(self.batch)
 
     @cached_property
     def memo(self) -> dict[Any, Any]:
@@ -329,7 +329,7 @@ def _recorded(
     with ExitStack() as hooks:
         if needs.targets or needs.embedding or embeddings is not None:
             taps = hooks.enter_context(probe.tapped(model, replacement=embeddings))
-        hooks.enter_context(probe.trimmed(model, batch.mask))
+        hooks.enter_context(probe.trimmed(model, batch))
         attention = hooks.enter_context(attending(model)) if needs.attention else []
         if needs.layers:
             keep = unwrapped(model).register_forward_hook(

@@ -27,7 +27,7 @@ class ClsStates(Signal):
 
     def compute(self, forward: ForwardPass) -> Float[Tensor, "batch layer hidden"]:
         states = forward.recorded.hidden_states
-        return torch.stack([states[k][forward.text_positions] for k in self.layers], dim=1)
+        return widened(torch.stack([states[k][forward.text_positions] for k in self.layers], dim=1))
 
     def layout(self, model: ModelFacts) -> Layout:
         return Layout((len(self.layers), model.width))

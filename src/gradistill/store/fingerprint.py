@@ -13,6 +13,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from gradistill.attribution.word_targets import WordTarget
+from gradistill.data.collator import erased_token_id
 from gradistill.io import digest
 from gradistill.models.device_map import weights_of
 from gradistill.models.model_source import NAME_OR_PATH
@@ -45,7 +46,11 @@ def made_for(
         "data": of_rows(rows),
         "max_length": max_length,
         "signals": [column.as_dict() for column in columns],
-        **({"words": of_words(rows)} if any(_depends_on_words(column.signal) for column in columns) else {}),
+        **(
+            {"words": of_words(rows, tokenizer)}
+            if any(_depends_on_words(column.signal) for column in columns)
+            else {}
+        ),
         "versions": package_versions("torch", "transformers"),
     }
 
@@ -73,9 +78,11 @@ def of_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
     return digest([sorted(tokenizer.get_vocab().items()), special])
 
 
-def of_words(rows: Dataset) -> str:
-    """Of the word of each token, where the rows know it."""
-    return digest(rows["word_ids"][:] if "word_ids" in rows.column_names else None)
+def of_words(rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> str:
+    """Of the word of each token, where the rows know it, and of what stands for an erased one: only where that is no
+    mask token, so that stores of encoders keep their hash."""
+    words = rows["word_ids"][:] if "word_ids" in rows.column_names else None
+    return digest(words if tokenizer.mask_token_id is not None else [words, erased_token_id(tokenizer)])
 
 
 def of_rows(rows: Dataset) -> str:

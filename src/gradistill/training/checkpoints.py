@@ -65,7 +65,8 @@ def seal(checkpoint: Path) -> None:
     it holds what a recipe leaves out when it is written (tokens, passwords)."""
     (checkpoint / TRAINING_ARGS_NAME).unlink(missing_ok=True)
     synced(checkpoint)
-    sums = {file.name: checksum_of(file) for file in sorted(checkpoint.iterdir()) if file.name != SEAL}
+    files = [path for path in sorted(checkpoint.rglob("*")) if path.is_file() and path != checkpoint / SEAL]
+    sums = {file.relative_to(checkpoint).as_posix(): checksum_of(file) for file in files}
     write_whole(checkpoint / SEAL, json.dumps(sums, indent=1).encode())
 
 

@@ -63,7 +63,7 @@ class GradientBalance:
         norms = torch.stack([_norm(predictions, parameters), _norm(objectives, parameters)])
         averaged: Any = accelerator.reduce(norms, "mean")
         of_predictions, of_objectives = averaged.tolist()
-        if of_predictions > 0 and isfinite(of_objectives):
+        if all(isfinite(norm) and norm > 0 for norm in (of_predictions, of_objectives)):
             self.ratios.append(of_objectives / of_predictions)
 
     @property

@@ -54,6 +54,7 @@ from gradistill.training.trainer_checks import (
     checked_terms,
     refuse_kind,
     refuse_labels,
+    refuse_missing_scores,
     refuse_other_pair,
     refuse_types,
 )
@@ -148,6 +149,7 @@ class DistillationTrainer(Trainer):
             given["args"] = copy.copy(args)  # the caller's stays as it is
         with _no_new_folder(args):
             super().__init__(**given)
+            self._train_on_one_device()
             self._loss_takes_counts = self.model_accepts_loss_kwargs
             self.model_accepts_loss_kwargs = True  # as loss_is_scaled_for_ga, before transformers had it
             if isinstance(teacher, nn.Module):
@@ -159,7 +161,7 @@ class DistillationTrainer(Trainer):
             self._plan = _StepSettings(terms, teacher, teacher_facts, shared_embeddings, compute)
             self._accumulated = count()
             self._rows: list[Tensor] = []
-            self._logged = defaultdict[str, Tensor](partial(torch.zeros, 2, device=self.args.device))
+            self._logged = defaultdict[str, Tensor](partial(torch.zeros, 3, device=self.args.device))
             self._build_step(self.model)
             if self.step.second_order:
                 self._refuse_what_loses_gradients("a gradient objective")
@@ -185,15 +187,31 @@ class DistillationTrainer(Trainer):
         projections = projections_for(plan.terms, pair, self.args.seed).to(self.args.device, wide)
         self.step = Step(plan.terms, pair, probed, plan.teacher, plan.compute.share_views, projections)
         self._student, self._checked = student, False
-        rule = plan.compute.gradient_conflict
-        self._answers_first = None if rule == "off" else AnswersFirst(plan.compute, self.args.device)
+        self._compare_anew()
+
+    def _compare_anew(self) -> None:
+        """As before the first step: nothing is known of how long the gradients are, and ``auto`` caps nothing."""
+        compute = self._plan.compute
+        rule = compute.gradient_conflict
+        self._answers_first = None if rule == "off" else AnswersFirst(compute, self.args.device)
         self._balance = GradientBalance() if rule in ("off", "auto") else None
+
+    def _train_on_one_device(self) -> None:
+        """Not nn.DataParallel, which the Trainer takes for all devices that it sees: hooks and inner gradients do not
+        pass through its replicas, and a batch would be as many times as large as it is asked for."""
+        if (devices := self.args.n_gpu) > 1:
+            logger.warning(
+                f"{devices} devices are there, and one process trains on one, {self.args.device}: "
+                f"torchrun --nproc-per-node {devices} trains on all of them (docs/several_machines.md)"
+            )
+            arguments: Any = self.args
+            arguments._n_gpu = 1
+            self._train_batch_size = arguments.train_batch_size
 
     def _refuse_what_loses_gradients(self, under: str) -> None:
         wrappers = {
             "FSDP (the inner backward reshards the parameters)": self.is_fsdp_enabled,
             "DeepSpeed": self.is_deepspeed_enabled,
-            "nn.DataParallel over several devices in one process": self.args.n_gpu > 1,
         }
         for name, on in wrappers.items():
             if on:
@@ -268,7 +286,9 @@ class DistillationTrainer(Trainer):
                 expected="one process a device: DDP, or a single device",
                 remedy="start with torchrun or accelerate launch without them, or leave the average out",
             )
-        if checkpoint := kwargs.get("resume_from_checkpoint"):
+        checkpoint = kwargs.get("resume_from_checkpoint")
+        self._compare_anew()
+        if checkpoint:
             load_projections(self.step.projections, Path(checkpoint))
             for average in self._averages:
                 average.load(Path(checkpoint))
@@ -330,7 +350,7 @@ class DistillationTrainer(Trainer):
             self.args.train_sampling_strategy = before
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
-        """The batches of one optimizer step, and how many examples, real tokens and labels they hold in all."""
+        """The batches of one optimizer step, and how many examples, real tokens, words and labels they hold in all."""
         self._accumulated, self._rows = count(), []
         if self._answers_first is not None:
             self._answers_first.reset()
@@ -346,6 +366,7 @@ class DistillationTrainer(Trainer):
         """A batch to train on. Raises TrainingError for one that the objectives cannot learn from."""
         batch = Batch.of(inputs, **self._replacements)
         refuse_labels(batch, self.step.pair.student)
+        refuse_missing_scores(batch, self.step.terms)
         if "input_ids" not in batch.inputs:
             second = [
                 t.name for t in self.step.terms if t.objective.needs_teacher or t.objective.second_order
@@ -422,12 +443,13 @@ class DistillationTrainer(Trainer):
             )
         batch = self._read(inputs)
         counts = num_items_in_batch
-        if not isinstance(counts, Tensor) or counts.shape != (3,):
+        if not isinstance(counts, Tensor) or counts.shape != (4,):
             counts = _counts(batch)
-        examples, tokens, labels = counts.to(batch.mask.device)
+        examples, tokens, words, labels = counts.to(batch.mask.device)
         batch = replace(
             batch,
             tokens_per_example=tokens / examples,
+            words_per_example=words / examples,
             labels_per_example=labels / examples,
             drawn=self._drawn(batch),
         )
@@ -435,8 +457,8 @@ class DistillationTrainer(Trainer):
         terms = self.step.running(self.state.global_step, progress)
         distances, logits = self.step.distances(model, batch, self._moment(), terms)
         self._refuse_non_finite(distances, batch)
-        self._accumulate_logs(distances, examples)
         weights = {term.name: term.weight_at(progress) for term in terms}
+        self._accumulate_logs(distances, {t.name: weights[t.name] / t.every for t in terms}, examples)
         weighted = {name: weights[name] * values.sum() for name, values in distances.items()}
 
         def averaged(names: Iterable[str]) -> Tensor:
@@ -541,23 +563,26 @@ class DistillationTrainer(Trainer):
             remedy=f"lower the learning rate or the term's weight, use float32, and look at these rows{kept}",
         )
 
-    def _accumulate_logs(self, distances: dict[str, Tensor], examples: Tensor) -> None:
-        """Sums over the examples of this process, and the share of the optimizer step that it is: batches may differ
-        in size, and a term need not run at every step. They stay on the device until they are logged."""
+    def _accumulate_logs(
+        self, distances: dict[str, Tensor], weights: Mapping[str, float], examples: Tensor
+    ) -> None:
+        """Sums over the examples of this process, plain and weighted, and the share of the optimizer step that it is:
+        batches may differ in size, and a term need not run at every step. They stay on the device until they are
+        logged."""
         for name, values in distances.items():
-            ones = torch.ones_like(values)
-            self._logged[name] += torch.stack([values.detach().sum(), ones.sum()]).float() / examples
+            total, rows = values.detach().sum(), torch.ones_like(values).sum()
+            self._logged[name] += torch.stack([total, weights[name] * total, rows]).float() / examples
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Beside the loss, the mean of every term over the steps since the last time on which it ran, in all
-        processes: raw, and weighted (by ``weight``, the mean over all steps)."""
+        processes: raw, and weighted (by its weight then, the mean over all steps)."""
         if "loss" in logs and self._logged:
             ours = torch.stack([self._logged[term.name] for term in self.step.terms])
             everywhere: Any = self.accelerator.reduce(ours, "sum")
-            for term, (raw, steps) in zip(self.step.terms, everywhere.tolist(), strict=True):
+            for term, (raw, weighted, steps) in zip(self.step.terms, everywhere.tolist(), strict=True):
                 if steps:
                     logs[f"raw/{term.name}"] = raw / steps
-                    logs[f"weighted/{term.name}"] = raw / steps * term.weight
+                    logs[f"weighted/{term.name}"] = weighted / steps
             self._logged.clear()
             if self._answers_first is not None:
                 logs |= self._answers_first.logged()
@@ -565,10 +590,9 @@ class DistillationTrainer(Trainer):
 
 
 def _counts(batch: Batch) -> Tensor:
-    """How many examples, real tokens and labels a batch holds."""
-    return torch.stack(
-        [torch.as_tensor(n) for n in (len(batch), batch.mask.sum().cpu(), batch.labelled().sum().cpu())]
-    )
+    """How many examples, real tokens, words and labels a batch holds."""
+    counted = (batch.mask, batch.first_tokens, batch.labelled())
+    return torch.stack([torch.tensor(len(batch)), *(each.sum().cpu() for each in counted)])
 
 
 @contextmanager

@@ -173,6 +173,17 @@ def refuse_labels(batch: Batch, student: ModelFacts) -> None:
         )
 
 
+def refuse_missing_scores(batch: Batch, terms: Iterable[Term]) -> None:
+    """Raise TrainingError for rows without a score, or without flags, whose distance from it is differentiated."""
+    gold = [term.name for term in terms if getattr(term.objective, "target", None) == "gold_loss"]
+    if gold and batch.labels is not None and batch.labels.is_floating_point() and batch.labels.isnan().any():
+        raise TrainingError(
+            f"{gold[0]} differentiates the loss of the labels, and a row of a batch has none (NaN)",
+            expected="a label in every row, or another target",
+            remedy=f"leave such rows out, or give {gold[0]} the target log_odds and the view all",
+        )
+
+
 def _named(value: object) -> str:
     if isinstance(value, str | int | float | bool | None):
         return repr(value)
