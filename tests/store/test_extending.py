@@ -254,17 +254,18 @@ def test_the_remedy_of_a_damaged_store_of_several_commands_is_to_build_it_again(
 
 
 def test_several_ranks_extend_the_store_as_one(tmp_path: Path) -> None:
-    """Rank 1 runs to its end between the first and the second barrier of rank 0."""
+    """Rank 1 runs to its end between the first and the second meeting of rank 0."""
     one, two = (built(tmp_path / name, signals=FIRST) for name in ("one", "two"))
     build(plan(one.folder), Oracle(), collate)
     waited = list[int]()
 
-    def barrier() -> None:
+    def gather(failure: str | None) -> list[str | None]:
         waited.append(1)
         if len(waited) == 1:
             build(plan(two.folder), Oracle(), collate, share=ProcessShare(1, 2))
+        return [failure, None]
 
-    build(plan(two.folder), first := Oracle(), collate, share=ProcessShare(0, 2, barrier))
+    build(plan(two.folder), first := Oracle(), collate, share=ProcessShare(0, 2, gather))
     assert 0 < first.asked < 40
     assert content(two.folder) == content(one.folder)
     assert isinstance(opened(plan(two.folder)), StoredTeacher)

@@ -6,7 +6,9 @@ import errno
 import json
 import os
 import random
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -270,19 +272,61 @@ def test_a_second_builder_waits_and_finds_it_done(tmp_path: Path, forked: Any) -
 
 
 def test_several_ranks_write_the_store_of_one(tmp_path: Path) -> None:
-    """Rank 1 runs to its end between the first and the second barrier of rank 0."""
+    """Rank 1 runs to its end between the first and the second meeting of rank 0."""
     one = built(tmp_path / "one")
     made, waited = plan(tmp_path / "two"), []
 
-    def barrier() -> None:
+    def gather(failure: str | None) -> list[str | None]:
         waited.append(1)
         if len(waited) == 1:
             build(made, Oracle(), collate, share=ProcessShare(1, 2))
+        return [failure, None]
 
     first = Oracle()
-    build(made, first, collate, share=ProcessShare(0, 2, barrier))
+    build(made, first, collate, share=ProcessShare(0, 2, gather))
     assert 0 < first.asked < 40
     assert content(made.folder) == content(one.folder)
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+@pytest.mark.parametrize("place", ["_open_folder", "_write_shard", "_finish"])
+def test_where_one_rank_fails_all_do(
+    place: str, failing: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With signals auto the one went on without a store, and the others waited for it until they were killed."""
+    if failing == 1 and place != "_write_shard":
+        pytest.skip("rank 1 writes shards alone")
+    made, barrier = plan(tmp_path / "store"), threading.Barrier(2, timeout=60)
+    given: dict[int, list[str | None]] = {0: [], 1: []}
+    real, rank = getattr(writer, place), threading.local()
+
+    def broken(*arguments: Any) -> Any:
+        if rank.number == failing:
+            raise StoreError("the disk has no room")
+        return real(*arguments)
+
+    monkeypatch.setattr(writer, place, broken)
+
+    def run(number: int) -> Exception | None:
+        def gather(failure: str | None) -> list[str | None]:
+            given[number].append(failure)
+            barrier.wait()
+            return [given[k][len(given[number]) - 1] for k in (0, 1)]
+
+        rank.number = number
+        try:
+            build(made, Oracle(), collate, share=ProcessShare(number, 2, gather))
+        except StoreError as error:
+            return error
+        return None
+
+    with ThreadPoolExecutor(2) as threads:
+        errors = list(threads.map(run, (0, 1)))
+    assert errors[failing].what == "the disk has no room"
+    assert f"{made.folder} failed in another process: the disk has no room" == errors[1 - failing].what
+    monkeypatch.undo()
+    build(made, Oracle(), collate)
+    opened(made)
 
 
 def test_a_batch_without_row_numbers_is_refused(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
+from accelerate.utils import gather_object
 from datasets import Dataset
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
@@ -44,6 +45,7 @@ from gradistill.store.writer import (
     read_unfinished,
     rebuild,
     store_lock,
+    together,
 )
 from gradistill.training.distributed import processes
 
@@ -147,8 +149,13 @@ def stored_teacher(
     """
     verify = choice.verify
     if choice.where == "auto":
+        share, whole = own_share(), False
         try:
-            if not repair_damaged_shards(plan, teacher, tokenizer, verify=verify):
+            for turn in (share.is_first, not share.is_first):  # the others find nothing to repair
+                with together(plan.folder, share):
+                    if turn:
+                        whole = repair_damaged_shards(plan, teacher, tokenizer, verify=verify)
+            if not whole:
                 build_missing_shards(plan, teacher, tokenizer)
         except (StoreError, OSError) as error:
             why = error.what if isinstance(error, StoreError) else f"{plan.folder}: {system_reason(error)}"
@@ -159,6 +166,12 @@ def stored_teacher(
         verify = "fast"  # it was verified or written a moment ago
     logger.info(f"teacher signals: from {plan.folder}")
     return StoredTeacher.open(plan.folder, plan.made_for, plan.columns, plan.rows["index"], verify=verify)
+
+
+def own_share() -> ProcessShare:
+    """Which of the processes of ``torchrun`` this one is."""
+    state = processes()
+    return ProcessShare(state.process_index, state.num_processes, lambda failure: gather_object([failure]))
 
 
 def build_missing_shards(plan: BuildPlan, teacher: OnlineTeacher, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -173,7 +186,7 @@ def build_missing_shards(plan: BuildPlan, teacher: OnlineTeacher, tokenizer: Pre
             plan,
             teacher,
             DeviceCollator(tokenizer, device=state.device),
-            share=ProcessShare(state.process_index, state.num_processes, state.wait_for_everyone),
+            share=own_share(),
             on_progress=lambda rows: progress.advance(bar, rows),
         )
 

@@ -6,7 +6,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -46,14 +46,39 @@ Collate = Callable[[Sequence[Mapping[str, Any]]], dict[str, Tensor]]
 
 @dataclass(frozen=True)
 class ProcessShare:
-    """Which of several processes this one is, and how they wait for each other."""
+    """Which of several processes this one is, and how they meet: ``gather`` takes why this one failed, or None, waits
+    for all, and returns what each of them gave."""
 
     rank: int = 0
     ranks: int = 1
-    barrier: Callable[[], object] = lambda: None
+    gather: Callable[[str | None], Sequence[str | None]] = lambda failure: [failure]
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
 
 
 ALONE = ProcessShare()
+
+
+@contextmanager
+def together(folder: Path, share: ProcessShare) -> Iterator[None]:
+    """All processes meet behind the block. Where it fails in one of them, it fails in all: whoever goes on alone, as
+    with a full disk, would wait for the others in another place than they do.
+
+    Raises StoreError, and OSError where this process had one.
+    """
+    failure: StoreError | OSError | None = None
+    try:
+        yield
+    except (StoreError, OSError) as error:
+        failure = error
+    what = failure.what if isinstance(failure, StoreError) else failure and system_reason(failure)
+    reasons = [reason for reason in share.gather(what) if reason is not None]
+    if failure is not None:
+        raise failure
+    if reasons:
+        raise StoreError(f"{folder} failed in another process: {reasons[0]}", remedy="see to it there")
 
 
 def build(
@@ -66,33 +91,50 @@ def build(
 ) -> None:
     """Build what is not there yet. Another process that builds the same waits for this one, and finds it done.
 
-    Of several processes each builds its ``share`` of the shards, and the first writes the manifest behind the
-    barrier. Raises StoreError where the folder holds something else or the disk has no room.
+    Of several processes each builds its ``share`` of the shards, and the first writes the manifest once all are there.
+    Raises StoreError, in each of them, where the folder holds something else or the disk has no room.
     """
-    first = share.rank == 0
-    with store_lock(plan.folder) if first else nullcontext():
-        if first:
-            _open_folder(plan)
-        share.barrier()
-        if (plan.folder / MANIFEST).is_file():
-            extension = plan.extended_for(Manifest.read(plan.folder))
-            if extension is None:
-                return
-            plan = extension
-        plan = _as_begun(plan)
-        own = range(share.rank, plan.shards, share.ranks)
-        built = {number for number in own if _is_built(plan, number)}
-        if built:
-            logger.info(f"going on: {len(built)} of {len(own)} shards are there")
-            on_progress(sum(len(plan.rows_of(number)) for number in built))
-        for number in own:
-            if number not in built:
-                _write_shard(plan, number, teacher, collate)
-                on_progress(len(plan.rows_of(number)))
-        share.barrier()
-        if first:
-            _finish(plan)
-        share.barrier()
+    with ExitStack() as locked:
+        with together(plan.folder, share):
+            if share.is_first:
+                locked.enter_context(store_lock(plan.folder))
+                _open_folder(plan)
+        with together(plan.folder, share):
+            begun = _begun_here(plan)
+            if begun is not None:
+                _write_own(begun, teacher, collate, share, on_progress)
+        if begun is not None:
+            with together(plan.folder, share):
+                if share.is_first:
+                    _finish(begun)
+
+
+def _begun_here(plan: BuildPlan) -> BuildPlan | None:
+    """What is to be written into a folder that is ready for it: all, what a store lacks, or None where it lacks
+    nothing."""
+    if (plan.folder / MANIFEST).is_file():
+        extension = plan.extended_for(Manifest.read(plan.folder))
+        return None if extension is None else _as_begun(extension)
+    return _as_begun(plan)
+
+
+def _write_own(
+    plan: BuildPlan,
+    teacher: TeacherSignals,
+    collate: Collate,
+    share: ProcessShare,
+    on_progress: Callable[[int], object],
+) -> None:
+    """Write the shards of this process that are not there yet."""
+    own = range(share.rank, plan.shards, share.ranks)
+    built = {number for number in own if _is_built(plan, number)}
+    if built:
+        logger.info(f"going on: {len(built)} of {len(own)} shards are there")
+        on_progress(sum(len(plan.rows_of(number)) for number in built))
+    for number in own:
+        if number not in built:
+            _write_shard(plan, number, teacher, collate)
+            on_progress(len(plan.rows_of(number)))
 
 
 def rebuild(plan: BuildPlan, numbers: Sequence[int], teacher: TeacherSignals, collate: Collate) -> None:
