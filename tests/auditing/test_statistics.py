@@ -15,7 +15,7 @@ from scipy import stats
 from gradistill.auditing import Estimate, bootstrap_mean, bootstrap_statistic, mean_estimate, wilson_share
 from gradistill.auditing.comparison import sign_flip_p
 from gradistill.auditing.loyalty_measures import pearson
-from gradistill.auditing.statistics import EQUAL, FlooredEstimate
+from gradistill.auditing.statistics import EQUAL, FlooredEstimate, rows_to_show
 from gradistill.errors import GradistillError
 
 
@@ -240,3 +240,16 @@ def test_booleans_take_wilsons_way_and_numbers_the_bootstraps():
     values = np.array([True, False, True, True])
     assert mean_estimate(values) == wilson_share(values)
     assert mean_estimate(values.astype(float), seed=1) == bootstrap_mean(values, seed=1)
+
+
+@pytest.mark.parametrize(("hits", "of"), [(0, 1), (1, 1), (1, 2), (9, 10), (97, 100)])
+def test_rows_to_show_a_share_are_the_fewest_whose_interval_is_so_narrow(hits: int, of: int) -> None:
+    """By scipy's interval, at the nearest numbers of rows that have this share."""
+
+    def widest(n: int) -> float:
+        found = stats.binomtest(hits * n // of, n).proportion_ci(method="wilson")
+        return max(found.high - hits / of, hits / of - found.low)
+
+    needed = rows_to_show(hits / of)
+    assert widest(-(-needed // of) * of) <= 0.05 < widest((needed - 1) // of * of)
+    assert rows_to_show(1.0) == 73

@@ -55,6 +55,24 @@ def test_each_epoch_leaves_one_line(strategy: str, tmp_path: Any, caplog: pytest
         assert re.fullmatch(rf"epoch {number} of 2: {metric}loss 0\.500, [\d,]+ rows/s", line)
 
 
+def test_a_loss_of_an_earlier_epoch_is_not_shown_again(
+    tmp_path: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An epoch may be shorter than the steps between two logs: its line had the loss of the one before."""
+    progress, args = TrainingProgress(), arguments(tmp_path, eval_strategy="no")
+    state = TrainerState(max_steps=3, num_train_epochs=3)
+    with caplog.at_level(logging.INFO, logger="gradistill"):
+        progress.on_train_begin(args, state, CONTROL)
+        for epoch in (1, 2, 3):
+            state.global_step = state.epoch = epoch
+            progress.on_step_end(args, state, CONTROL)
+            if epoch == 2:
+                progress.on_log(args, state, CONTROL, {"loss": 0.5})
+            progress.on_epoch_end(args, state, CONTROL)
+        progress.on_train_end(args, state, CONTROL)
+    assert ["loss" in line for line in caplog.messages] == [False, True, False]
+
+
 def test_without_a_terminal_a_line_comes_from_time_to_time(
     tmp_path: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

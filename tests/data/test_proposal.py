@@ -86,7 +86,7 @@ def test_what_is_named_is_kept() -> None:
         ({"text": text, "churn": lambda k: k % 2, "signupRegion": lambda k: ("north", "south")[k // 2 % 2]},
          {"label_column": "churn"}, ("label_column", "it could also be 'signupRegion'")),
         ({"text": text, "mood": lambda k: ("calm", "cross")[k % 2], "split": lambda k: ("train", "test")[k // 2 % 2]},
-         {"label_column": "mood"}, ("label_column", "it could also be 'split'")),
+         {"label_column": "mood"}, ("validation_share", "the column 'split' marks the splits")),
         ({"text": text, "queue": lambda k: ("refund", "login")[k % 2], "agent": lambda k: f"A{k // 2 % 4}"},
          {"label_column": "queue"}, ("label_column", "it could also be 'agent'")),
         ({"text": text, "severity": lambda k: f"P{k % 3}", "device": lambda k: ("phone", "desk")[k // 3 % 2]},
@@ -188,3 +188,45 @@ def test_lists_of_labels_are_no_tags() -> None:
     found = proposed(rows(text=text, labels=lambda k: [["joy"], ["fear", "joy"], ["anger"]][k % 3]))
     assert found.choice.kind == "multi_label"
     assert not found.tags_words
+
+
+def test_a_column_that_marks_splits_is_a_doubt_and_read_as_nothing_else() -> None:
+    """Rows that a person set aside went into training."""
+    columns = {
+        "review": text,
+        "split": lambda k: "test" if k > 30 else "train",
+        "topic": lambda k: "ab"[k % 2],
+    }
+    found = proposed(rows(**columns))
+    assert (found.choice.label_column, found.choice.columns) == ("topic", ("review",))
+    assert found.reasons["validation_share"].startswith("not certain: the column 'split' marks the splits")
+    assert "split" not in found.reasons.get("text_columns", "") + found.reasons.get("label_column", "")
+    other = proposed(rows(**columns | {"split": lambda k: ("red", "train", "test")[k % 3]}))
+    assert "marks the splits" not in other.reasons["validation_share"]
+
+
+@pytest.mark.parametrize("nothing", ["NA", "N/A", "nan", "#N/A"])
+def test_a_label_that_other_tools_write_for_none_is_a_doubt(nothing: str) -> None:
+    found = proposed(rows(text=text, label=lambda k: nothing if k % 8 == 3 else ("good", "bad")[k % 2]))
+    reason = found.reasons["label_column"]
+    assert (
+        reason
+        == f"not certain: '{nothing}' is a label: leave these cells blank where it means that there is none"
+    )
+    assert any(f"'{nothing}' is a label of its own" in warning for warning in found.splits.warnings)
+
+
+@pytest.mark.parametrize("odd", ["NaN", "inf", "N/A", "twelve"])
+def test_a_column_that_is_nearly_all_numbers_holds_scores(odd: str, tmp_path: Path) -> None:
+    """It was taken for text, and the message named another column to take."""
+    table = rows(review=text, price=lambda k: odd if k in (3, 20) else f"{k / 7:.2f}")
+    file = write_table(tmp_path / "prices.csv", table)
+    with pytest.raises(DataError) as caught:
+        propose(DataChoice(str(file), label_column="price"))
+    assert [(problem.row, problem.column) for problem in caught.value.problems] == [
+        (5, "price"),
+        (22, "price"),
+    ]
+    message = str(caught.value)
+    assert "number" in message
+    assert ("leave the cell blank, and --skip-incomplete" in message) == (odd in ("NaN", "N/A"))

@@ -66,6 +66,15 @@ def test_what_gives_the_label_away_is_no_text(name: str, first: bool, tmp_path: 
     assert f"not text: {name} ({reason})" in splits.describe()
 
 
+def test_fields_of_objects_are_named() -> None:
+    rows = [
+        {"review": {"body": sentence(k), "title": "t"}, "note": sentence(k), "label": k % 4}
+        for k in range(60)
+    ]
+    left_out = load_splits(rows, splits=("train",)).left_out
+    assert left_out == {"review": "objects with the fields 'review.body', 'review.title'"}
+
+
 def test_labels_by_name_in_a_second_column_are_no_text(tmp_path: Path) -> None:
     """Predictions of another model, say, which are right in nine of ten rows."""
     guess = lambda k: NAMES[label(k + (k % 10 == 0))]  # noqa: E731
@@ -177,4 +186,5 @@ def test_labels_joined_by_a_separator_are_hinted_at(tmp_path: Path) -> None:
     assert "WARNING: the label 'billing|urgent' looks like several labels in one" in splits.describe()
     assert "--label-separator '|'" in splits.describe()
     plain = lambda k: ("either|or", "billing", "n/a")[k % 3]  # noqa: E731
-    assert not loaded(tmp_path, table(text=sentence, label=plain)).warnings
+    (warning,) = loaded(tmp_path, table(text=sentence, label=plain)).warnings
+    assert warning.startswith("'n/a' is a label of its own")

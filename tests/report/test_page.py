@@ -61,6 +61,13 @@ def test_pieces_are_the_whole_text_whatever_the_spans(text: str, spans: list[tup
     assert "".join(piece if isinstance(piece, str) else piece[0] for piece in cut) == visible(text)
 
 
+def test_line_ends_of_windows_are_line_ends() -> None:
+    text = "dear\r\nall\rof\tyou"
+    assert visible(text) == "dear\nall\\rof\tyou"
+    words = [{"start": 6, "end": 9, "teacher": 1.0, "students": [0.5]}]
+    assert pieces(text, words) == ["dear\n", ["all", 1.0, [0.5]], "\\rof\tyou"]
+
+
 def test_an_emoji_shifts_no_word() -> None:
     text = "😀👨‍👩‍👧 good 🇩🇪 service"
     cut = pieces(text, words([text]))

@@ -93,11 +93,28 @@ def wilson_share(values: Bool[np.ndarray, " batch"], *, level: float = 0.95) -> 
     n = _checked_size([np.asarray(values, dtype=np.float64)], level, 1)
     if n == 0:
         return Estimate(nan, nan, nan, 0)
-    share, z2 = float(values.mean()), _z(level) ** 2
+    share = float(values.mean())
+    return Estimate(share, *_wilson(share, n, level), n)
+
+
+def rows_to_show(share: float, *, within: float = 0.05, level: float = 0.95) -> int:
+    """How many examples show a share so exactly: the fewest whose ``wilson_share`` has both ends ``within`` so much.
+
+    Example: ``rows_to_show(1.0)`` gives 73
+    """
+    n = 1
+    while max(abs(end - share) for end in _wilson(share, n, level)) > within:
+        n += 1
+    return n
+
+
+def _wilson(share: float, n: int, level: float) -> tuple[float, float]:
+    """Both ends of the score interval of a share of n examples."""
+    z2 = _z(level) ** 2
     middle = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = (z2 * share * (1 - share) / n + z2 * z2 / (4 * n * n)) ** 0.5 / (1 + z2 / n)
     # Rounding must not leave the value, or the scale, by a last bit.
-    return Estimate(share, max(0.0, min(middle - half, share)), min(1.0, max(middle + half, share)), n)
+    return max(0.0, min(middle - half, share)), min(1.0, max(middle + half, share))
 
 
 def bootstrap_mean(

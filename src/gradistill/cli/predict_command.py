@@ -80,5 +80,7 @@ def predict(
 def _throughput(found: dict[str, Any]) -> str:
     seconds, computed, rows = found["seconds"], found["computed"], found["rows"]
     rate = f"{computed:,} rows in {seconds:.1f} s, {computed / max(seconds, 1e-9):,.0f} rows/s"
-    before = rows - computed - found.get("incomplete", 0)
+    if incomplete := found.get("incomplete", 0):
+        rate += f"; {incomplete:,} of {rows:,} have no text"
+    before = rows - computed - incomplete
     return f"{rate}; {before:,} of {rows:,} rows were predicted before" if before else rate

@@ -102,9 +102,10 @@ def measured_costs(
     found: dict[str, Any] = {model.name: model.size() for model in models}
     if not texts or not models:
         return found
-    logger.info(f"timing {len(models)} models on {min(len(texts), TIMED_ROWS[BATCH])} rows")
     measured = [model.timed(texts, max_length) for model in models]
     for cores in core_counts():
+        on = "1 core" if cores == 1 else f"{cores} cores"
+        logger.info(f"timing {len(models)} models on {min(len(texts), TIMED_ROWS[BATCH])} rows, with {on}")
         for name, figures in timed(measured, cores).items():
             found[name].setdefault("cores", {})[str(cores)] = figures
     for model, ready in zip(models, measured, strict=True) if memory else ():

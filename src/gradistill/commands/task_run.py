@@ -418,6 +418,7 @@ class TaskRun(Run):
                 "source": Path(self.names.get("data", "")).name,
                 "text_columns": list(self.task.text_columns),
                 "label_column": self.splits.label_column, "rows": rows, "notes": dict(self.splits.notes),
+                "incomplete": {split: n for split, n in self.splits.incomplete.items() if n},
                 "augmented": self.copies and self.copies.counts(),
             },
             "positive": self.task.positive_label,

@@ -31,6 +31,7 @@ class TrainingProgress(TrainerCallback):
         self._begun = self._line = self._since = self._paused = 0.0
         self._first = 0
         self._logged: dict[str, float] = {}
+        self._logged_anew = False
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -77,6 +78,7 @@ class TrainingProgress(TrainerCallback):
     ) -> None:
         if logs and "loss" in logs:
             self._logged = {name: float(value) for name, value in logs.items()}
+            self._logged_anew = True
             logger.debug(f"step {state.global_step}: {self._note()}")
 
     def on_prediction_step(
@@ -109,13 +111,13 @@ class TrainingProgress(TrainerCallback):
             for name, value in (metrics or {}).items()
             if name.startswith("eval_") and not name.endswith(("_runtime", "_per_second", "_loss"))
         ]
-        self._write(self._epoch(state), *figures, self._pace(args, state)[0])
+        self._write_epoch(args, state, *figures)
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         if self._bars is not None and args.eval_strategy == "no":
-            self._write(self._epoch(state), self._pace(args, state)[0])
+            self._write_epoch(args, state)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -128,9 +130,15 @@ class TrainingProgress(TrainerCallback):
             self._bars.stop()
             self._bars = None
 
-    def _write(self, where: str, *what: str) -> None:
-        loss = [f"loss {self._logged['loss']:.3f}"] if "loss" in self._logged else []
-        logger.info(f"{where}: {', '.join([*what[:-1], *loss, what[-1]])}")
+    def _write_epoch(self, args: TrainingArguments, state: TrainerState, *figures: str) -> None:
+        """Without a loss where none was logged since the line of the epoch before: a short one is no longer than the
+        steps between two logs."""
+        self._write(self._epoch(state), *figures, self._pace(args, state)[0], loss=self._logged_anew)
+        self._logged_anew = False
+
+    def _write(self, where: str, *what: str, loss: bool = True) -> None:
+        losses = [f"loss {self._logged['loss']:.3f}"] if loss and "loss" in self._logged else []
+        logger.info(f"{where}: {', '.join([*what[:-1], *losses, what[-1]])}")
         self._line = perf_counter()
 
     def _epoch(self, state: TrainerState) -> str:

@@ -32,6 +32,10 @@ NO_AND_YES = (
     ("no", "si"),
 )
 """What people write for no and for yes."""
+_NOTHING = ("na", "n/a", "#n/a", "#na", "<na>", "nan", "null", "#null!")
+_LEAVE_BLANK = (
+    "where it means that there is no label, leave the cell blank, and --skip-incomplete leaves out its row"
+)
 _HIDDEN = "missing label (-1 marks a label that is kept secret)"
 
 
@@ -64,6 +68,11 @@ def is_missing(value: object) -> bool:
     if isinstance(value, str):
         return not value.strip()
     return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def stands_for_nothing(value: object) -> bool:
+    """Whether a label is written as other tools write that there is none. It may still be a label: NA is Namibia."""
+    return isinstance(value, str) and value.strip().casefold() in _NOTHING
 
 
 def is_hidden(value: object) -> bool:
@@ -155,7 +164,8 @@ def _label_fault(value: object, names: Sequence[str]) -> str:
         return "missing label"
     if label_key(value) == "-1":
         return f"{_HIDDEN}; known: {known_list(names)}"
-    return f"{UNKNOWN_LABEL} {shown(value)}; known: {known_list(names)}"
+    nothing = f" ({_LEAVE_BLANK})" if stands_for_nothing(value) else ""
+    return f"{UNKNOWN_LABEL} {shown(value)}{nothing}; known: {known_list(names)}"
 
 
 def known_list(names: Sequence[str]) -> str:
@@ -182,7 +192,8 @@ def _score_fault(value: object) -> str:
     if value is None or (isinstance(value, str) and not value.strip()):
         return "missing label"
     score = number(value)
+    nothing = f": {_LEAVE_BLANK}" if stands_for_nothing(value) else ""
     if score is None:
-        return f"{shown(value)} where a score (a number) belongs"
+        return f"{shown(value)} where a score (a number) belongs{nothing}"
     # Scores are kept as float32, so what overflows there is not finite for us.
-    return "" if abs(score) <= _LARGEST else f"the score {shown(value)} is not a finite number"
+    return "" if abs(score) <= _LARGEST else f"the score {shown(value)} is not a finite number{nothing}"

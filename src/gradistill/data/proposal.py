@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gradistill.data.cell_checks import is_missing, number, shown
+from gradistill.data.cell_checks import is_missing, number, shown, stands_for_nothing
 from gradistill.data.checked_rows import with_problems
 from gradistill.data.column_names import LABEL_COLUMNS, TEXT_COLUMNS
 from gradistill.data.data_choice import DataChoice
@@ -63,6 +63,11 @@ ORIGINS = {
     "ciudad", "cliente", "lingua", "paese", "città", "cidade",
 }  # fmt: skip
 """Words in the name of a column of where a row is from."""
+SPLIT_COLUMNS = ("split", "fold", "subset", "partition", "set")
+SPLIT_NAMES = {
+    "train", "training", "validation", "valid", "val", "dev", "development", "eval", "test", "testing", "holdout",
+}  # fmt: skip
+"""Names of a column that names each row's split, and what it holds."""
 SCALES = ("score", "similarity", "rating", "stars", "grade")
 """Names of labels whose numbers have an order that counts."""
 PAIRS = (
@@ -77,6 +82,8 @@ REPEATS = 3
 """How often a class occurs on average."""
 MANY_CLASSES, WORDS = 500, 6
 """So many classes are possible, where their names have no more words than these and come again and again."""
+MOSTLY_NUMBERS = 0.8
+"""With this share of numbers with decimals a label is a score, and the rest are faults."""
 FEW_ROWS, SHARE, SHARE_OF_FEW = 500, 0.1, 0.2
 """Of fewer rows a larger share is taken for validation."""
 
@@ -126,6 +133,11 @@ def propose(given: DataChoice) -> Proposal:
         problems = [*problems, *(p for table in tables.values() for p in table.problems)]
         raise with_problems(f"The data of {choice.name} has", problems, "correct these and start again")
     table = _flat(tables["train"])
+    marks = _split_column(table) if choice.task is None else None
+    if marks is not None:
+        table = replace(
+            table, columns={name: cells for name, cells in table.columns.items() if name != marks}
+        )
     if choice.task is None and (tagged := _tagged_words(choice, table)):
         choice, more = tagged
         reasons |= more
@@ -138,6 +150,11 @@ def propose(given: DataChoice) -> Proposal:
         share = SHARE if len(table.lines) >= FEW_ROWS else SHARE_OF_FEW
         choice = replace(choice, validation_share=share)
         reasons["validation_share"] = "there is no validation split, so these rows are drawn from the others"
+        if marks is not None:
+            reasons["validation_share"] = (
+                f"{DOUBT}the column {shown(marks)} marks the splits, and is not read: make a folder with a file of "
+                "each, train.csv, validation.csv and test.csv"
+            )
     splits = _read(choice, reasons.get("label_column"))
     if count := sum(splits.incomplete.values()):
         choice = replace(choice, skip_incomplete=True)
@@ -146,10 +163,25 @@ def propose(given: DataChoice) -> Proposal:
             f"{DOUBT * (count > MANY_INCOMPLETE * rows)}{count:,} of {rows:,} rows lack a text or a "
             "label; without this line they are refused"
         )
+    if nothing := [name for name in splits.task.labels or () if stands_for_nothing(name)]:
+        before = reasons.get("label_column", DOUBT).removeprefix(DOUBT)
+        reasons["label_column"] = (
+            f"{DOUBT}{before}{'; ' * bool(before)}{', '.join(map(shown, nothing))} is a label: leave these cells blank "
+            "where it means that there is none"
+        )
     if choice.positive is None and splits.task.positive_label is not None:
         choice = replace(choice, positive=splits.task.positive_label)
         reasons["positive"] = "F1 is of this class: 1, yes, true or positive, or else the rarer one"
     return Proposal(choice, reasons, splits)
+
+
+def _split_column(table: Table) -> str | None:
+    """A column that names each row's split; None where there is none."""
+    for name, cells in table.columns.items():
+        found = {label_key(cell) for cell in cells if not is_missing(cell)}
+        if _last(name) in SPLIT_COLUMNS and len(found) > 1 and found <= SPLIT_NAMES:
+            return name
+    return None
 
 
 def holds_tagged_words(choice: DataChoice) -> bool:
@@ -358,9 +390,20 @@ def _numbers(values: Sequence[Any]) -> list[float]:
     return numbers if len(numbers) == len(found) else []
 
 
+def _no_numbers(values: Sequence[Any]) -> list[Any]:
+    """The few values of a column of scores with decimals that are no finite numbers; none of any other column."""
+    present = [value for value in values if not is_missing(value)]
+    numbers = [n for value in present if (n := number(value)) is not None and math.isfinite(n)]
+    if len(numbers) < MOSTLY_NUMBERS * len(present) or all(n.is_integer() for n in numbers):
+        return []
+    return [v for v in dict.fromkeys(present) if (n := number(v)) is None or not math.isfinite(n)]
+
+
 def _kind(table: Table, label: str) -> tuple[Any, str]:
     """What one label a row is, and why that is not certain."""
     values = _numbers(table.columns[label])
+    if not values and label not in table.class_names and (others := _no_numbers(table.columns[label])):
+        return "scores", f"{DOUBT}nearly all are numbers, and {', '.join(map(shown, others[:3]))} is none"
     if not values or label in table.class_names:
         return "classes", ""
     if not all(value.is_integer() for value in values):

@@ -18,6 +18,7 @@ from gradistill.data.cell_checks import (
     is_hidden,
     is_missing,
     missing_columns,
+    stands_for_nothing,
 )
 from gradistill.data.checked_rows import (
     LabelColumn,
@@ -68,7 +69,7 @@ _AFFIRMATIVE = (*TRUTH_VALUES, *NO_AND_YES, ("negative", "positive"), ("neg", "p
 
 
 def load_splits(
-    source: Source,
+    source: DataChoice | Source,
     *,
     splits: tuple[str, ...] = ("train", "validation"),
     span_column: str | None = None,
@@ -79,8 +80,8 @@ def load_splits(
 
     Parameters:
         ``source``: a folder with one file a split (.csv, .tsv, .json, .jsonl, .parquet; docs/data.md), one such file if
-            one split is wanted, a hub id (``glue/sst2``, ``owner/name``, ``owner/name:config``), or an object in
-            memory.
+            one split is wanted, a hub id (``glue/sst2``, ``owner/name``, ``owner/name:config``), an object in
+            memory, or a ``DataChoice`` of these.
         ``splits``: which to read.
         ``span_column``: a column that marks passages of the texts (``data.marked_spans``); the rows then have
             ``spans``.
@@ -95,7 +96,7 @@ def load_splits(
     Example: ``load_splits("tickets.csv", label_column="category", validation_share=0.1)``
     """
     marks = Marks(span_column, span_units) if span_column is not None else None
-    choice = DataChoice(source, **how)
+    choice = replace(DataChoice.of(source), **how)
     for name in ("label_map", "unlabelled"):
         if getattr(choice, name) is not None:
             raise RecipeError(
@@ -293,6 +294,11 @@ def _doubts(table: Table, task: Task, label: str) -> Iterator[str]:
             )
         elif reason := wordless(table.columns[column]):
             yield f"the text column {column!r} holds no words: {reason}"
+    for name in filter(stands_for_nothing, task.labels or ()):
+        yield (
+            f"{name!r} is a label of its own. Where it means that there is no label, leave these cells blank; "
+            "--skip-incomplete (skip_incomplete= in Python) then leaves out their rows"
+        )
     if task.labels is None and label in table.commas and _are_thousands(written := table.as_written(label)):
         yield (
             f"the scores are read with a decimal comma, {written[0]} as {table.columns[label][0]}. If it groups "

@@ -12,7 +12,7 @@ from typing import Any
 
 from gradistill.data.cell_checks import NO_AND_YES, TRUTH_VALUES, all_numbers, is_missing, number, shown
 from gradistill.data.column_names import names_labels, names_texts
-from gradistill.data.file_readers import Table
+from gradistill.data.table import Table, nested_names
 from gradistill.data.tasks import label_key
 from gradistill.data.unspaced_scripts import CHARACTER
 from gradistill.errors import DataError
@@ -211,6 +211,8 @@ def _no_text(table: Table, column: str) -> str | None:
         return "called like a row's number or mark"
     if column in table.class_names:
         return "class ids"
+    if fields := [name for name in nested_names(table) if name.startswith(f"{column}.")]:
+        return f"objects with the fields {', '.join(map(shown, fields[:5]))}"
     if not holds_text(table, column):
         return "no text in any row" if all(map(is_missing, table.columns[column])) else "numbers, or no texts"
     return wordless(table.columns[column])

@@ -8,6 +8,7 @@ processes than cores it still flatters fast models, whose short predictions end 
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ from transformers import PreTrainedModel
 
 from gradistill.auditing.onnx_predictor import onnx_session
 from gradistill.core_times import OtherWork
+from gradistill.printing import PROGRESS, SECONDS_BETWEEN_LINES
+
+logger = logging.getLogger(__name__)
 
 Columns = Mapping[str, np.ndarray]
 
@@ -102,7 +106,7 @@ def timed(models: Sequence[TimedModel], threads: int) -> dict[str, dict[str, Any
 def _alternating(models: Sequence[TimedModel], runners: Sequence[Callable], size: int) -> np.ndarray:
     """Seconds by model and batch; every model predicts its first batch once before, without a clock."""
     count = len(models[0].batches[size])
-    seconds = np.zeros((len(models), count))
+    seconds, line = np.zeros((len(models), count)), perf_counter()
     for model, run in zip(models, runners, strict=True):
         run(model.batches[size][0])
     for batch in range(count):
@@ -111,6 +115,9 @@ def _alternating(models: Sequence[TimedModel], runners: Sequence[Callable], size
             start = perf_counter()
             runners[k](models[k].batches[size][batch])
             seconds[k, batch] = perf_counter() - start
+        if perf_counter() - line >= SECONDS_BETWEEN_LINES:
+            logger.info(f"timing: {batch + 1} of {count} batches of {size}", extra=PROGRESS)
+            line = perf_counter()
     return seconds
 
 

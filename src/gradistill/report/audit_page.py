@@ -214,10 +214,15 @@ def _facts(
 ) -> list[tuple[str, str | None]]:
     """Names and values; local paths are reduced to their last part."""
     return [
-        (titled(name), count(value) if name == "rows" else public_name(str(value)))
+        (titled(name), count(value) if name == "rows" else _text_of(value))
         for name, value in (content or {}).items()
         if value is not None
     ]
+
+
+def _text_of(value: Any) -> str:
+    """A value, or the values of a list, with local paths reduced."""
+    return ", ".join(map(_text_of, value)) if isinstance(value, list | tuple) else public_name(str(value))
 
 
 def _seconds(content: Mapping[str, Any] | None) -> list[tuple[str, str | None]]:

@@ -132,8 +132,10 @@ def _calibration(audit: Mapping[str, Any]) -> Plot | None:
                 linewidth=1.4,
                 label=short(name),
             )
-        axes.set_xlim(max(0.0, min(x for *_, points in lines for x, _ in points) - 0.05), 1.02)
-        axes.set_ylim(max(0.0, min(y for *_, points in lines for _, y in points) - 0.05), 1.02)
+        low = max(0.0, min(min(point) for *_, points in lines for point in points) - 0.05)
+        for along in (axes.xaxis, axes.yaxis):
+            along.set_view_interval(low, 1.02, ignore=True)
+            along.set_ticks([tick for tick in along.get_majorticklocs() if low <= tick <= 1])
         axes.set_xlabel("mean confidence")
         axes.set_ylabel("accuracy")
 

@@ -12,6 +12,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from gradistill.auditing.figure_titles import title_of
+from gradistill.auditing.statistics import rows_to_show
 from gradistill.report.audit_tables import (
     capital,
     cell,
@@ -295,9 +296,9 @@ def _agreement_line(student: Mapping[str, Any]) -> list[str]:
     value = finite((figures.get("label") or {}).get("value"))
     if value is None:
         return []
-    rows = max(50, round(value * (1 - value) * (1.96 / 0.05) ** 2))
     return [
-        f"Agreement with the teacher on a sample. In this audit: {value:.0%}; {rows:,} rows show it to within 5 points."
+        f"Agreement with the teacher on a sample. In this audit: {value:.0%}; {rows_to_show(value):,} rows show it to "
+        "within 5 points."
     ]
 
 

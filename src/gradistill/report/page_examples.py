@@ -50,24 +50,34 @@ def embedded(value: Any) -> str:
 def pieces(text: str, words: Iterable[Mapping[str, Any]]) -> list[Any]:
     """The text cut into words with their shares and what stands between them; joined, it is the visible text."""
     parts: list[Any] = []
-    end = 0
+    shown, end = _visible_characters(text), 0
     for word in sorted(words, key=lambda word: (word["start"], word["end"])):
         start, stop = max(end, int(word["start"])), min(len(text), int(word["end"]))
         if start >= stop:
             continue  # an overlap or a span outside: the text itself must still come once and whole
         if start > end:
-            parts.append(visible(text[end:start]))
+            parts.append("".join(shown[end:start]))
         shares = [_rounded(share) for share in word.get("students") or []]
-        parts.append([visible(text[start:stop]), _rounded(word.get("teacher")), shares])
+        parts.append(["".join(shown[start:stop]), _rounded(word.get("teacher")), shares])
         end = stop
     if end < len(text):
-        parts.append(visible(text[end:]))
+        parts.append("".join(shown[end:]))
     return parts
 
 
 def visible(text: str) -> str:
-    """``printable``, save that line ends and tabs stay what they are."""
-    return text if text.isprintable() else "".join(c if c in _PLAIN else printable(c) for c in text)
+    """``printable``, save that line ends and tabs stay what they are; those of Windows are one line end."""
+    return "".join(_visible_characters(text))
+
+
+def _visible_characters(text: str) -> Sequence[str]:
+    """What is shown for each character of a text."""
+    if text.isprintable():
+        return text
+    return [
+        "" if c == "\r" and text[k + 1 : k + 2] == "\n" else c if c in _PLAIN else printable(c)
+        for k, c in enumerate(text)
+    ]
 
 
 def _example(example: Mapping[str, Any], students: int) -> dict[str, Any]:
