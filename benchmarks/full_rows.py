@@ -67,10 +67,11 @@ NOT_METHODS = (CONSTANT, UNTRAINED, RANDOM_HEADS, REFERENCE)
 ORDER = (
     REFERENCE, "finetune", "kd", "kd, 2e-5", "kd, 5e-5", "kd, 5e-5, 20 epochs", "kd, 1e-4", "kd, 2e-4", "kd, 4e-4",
     "kd, no dropout", "kd_same_time", "pkd", "tinybert", "gkd, view teacher", "adkd", "minilm",
-    "minilm, no dropout", "rationale, dropout", "rationale, weight 0.1", "rationale, capped", "rationale",
-    "coalition", "coalition, no dropout",
+    "minilm, no dropout", "rationale, dropout", "rationale, weight 0.1", "rationale, capped", "rationale, uncapped",
+    "rationale", "coalition", "coalition, no dropout",
     "coalition, weight 0.33", "coalition, weight 3", "coalition, copies alone", "coalition_rationale",
     "coalition_minilm, dropout", "coalition_minilm", "coalition_minilm, rationale",
+    "coalition_minilm, rationale 0.1",
     "coalition_minilm, 5e-5", "coalition_minilm, 1e-4",
     "coalition_minilm, 2e-4", "coalition_minilm, 4e-4", "coalition_minilm, two copies",
     "coalition_minilm, two copies, dropout",
