@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from accelerate import Accelerator
 from torch import nn
-from transformers import PreTrainedModel, Trainer
+from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.utils.hub import cached_file
 
 import gradistill
@@ -79,6 +79,10 @@ def _kept_by_accelerate() -> bool:
     return "model._original_forward = model.forward" in inspect.getsource(Accelerator.prepare_model)
 
 
+def _read_by_the_arguments() -> bool:
+    return "return self._n_gpu" in inspect.getsource(TrainingArguments.n_gpu.fget)  # pyright: ignore
+
+
 def _ignored_by_ddp() -> bool:
     return "_ddp_params_and_buffers_to_ignore" in inspect.getsource(nn.parallel.DistributedDataParallel)
 
@@ -101,6 +105,7 @@ CHECKS: dict[str, Callable[[], bool]] = {
     "_can_set_attn_implementation": lambda: build("bert")._can_set_attn_implementation() is True,
     "_name_or_path": lambda: build("bert").config._name_or_path == "",
     "_original_forward": _kept_by_accelerate,
+    "_n_gpu": _read_by_the_arguments,
     "_ddp_params_and_buffers_to_ignore": _ignored_by_ddp,
 }  # fmt: skip
 

@@ -31,7 +31,7 @@ from gradistill.models.loading import load_tokenizer
 from gradistill.models.probe import Probe, ProbedModel
 from gradistill.models.random_head import head_parameters, randomised
 from gradistill.signals import ForwardPass, Needs
-from gradistill.signals.explained import EXPLAINED
+from gradistill.signals.explained import EXPLAINED_TARGET
 
 
 class OfEmbeddings(nn.Module):
@@ -61,7 +61,7 @@ def forward_of(power: int) -> ForwardPass:
         {"input_ids": torch.arange(12).view(2, 6), "attention_mask": torch.ones(2, 6, dtype=torch.long)},
         teacher_labels=torch.tensor([1, 1]),
     )
-    return ForwardPass.run(model, probe, batch, Needs(targets=(EXPLAINED,)))
+    return ForwardPass.run(model, probe, batch, Needs(targets=(EXPLAINED_TARGET,)))
 
 
 REMOVED = torch.rand(2, 8, 6, generator=torch.Generator().manual_seed(1)) < 0.5

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from gradistill.auditing.examples import example_of
-from gradistill.auditing.faithfulness import WordScores
+from gradistill.auditing.faithfulness import ScoresByWord
 from gradistill.auditing.map_checks import CheckedRows, agreement_when_random, check_columns
 from gradistill.auditing.methods import IntegratedGradients, Method, draws_tokens
 from gradistill.auditing.model_outputs import ExaminedModel, ModelOutputs
@@ -104,7 +104,7 @@ class Examiner:
             parts.append([self._compared(some, teacher, student) for student in students])
         return [joined(of_one) for of_one in zip(*parts, strict=True)]
 
-    def word_scores(self, rows: Dataset) -> list[WordScores | None]:
+    def word_scores(self, rows: Dataset) -> list[ScoresByWord | None]:
         """The scores of the words of each row by each model, the teacher first, for the teacher's label: the sum of the
         scores of a word's tokens; NaN for words that are cut off. None for a model without maps."""
         teacher, students = self._outputs_of_all(rows)

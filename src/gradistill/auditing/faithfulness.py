@@ -45,13 +45,13 @@ BEAM = 2
 
 FIGURES = ("comprehensiveness", "sufficiency")
 
-WordScores = Sequence[Float[np.ndarray, " _"]]
+ScoresByWord = Sequence[Float[np.ndarray, " _"]]
 """One score a word of each row; NaN for a word that the model does not read, which is never taken away."""
 
 
 def faithfulness(
     predictor: Predictor,
-    scores: WordScores,
+    scores: ScoresByWord,
     label_ids: Int[np.ndarray, " row"],
     copies_of: CopiesOf,
     *,

@@ -27,7 +27,7 @@ from gradistill.errors import ModelError
 from gradistill.models.eval_mode import frozen_eval
 from gradistill.models.probe import ProbedModel
 from gradistill.models.random_head import cascade_parameters, head_parameters, randomised
-from gradistill.signals.explained import EXPLAINED, explained_pass
+from gradistill.signals.explained import EXPLAINED_TARGET, explained_pass
 from gradistill.signals.forward_pass import ForwardPass
 
 NOISE = 0.1
@@ -119,8 +119,8 @@ def removals(
         )
         for gone, of_rows in pairs:
             left = forward.embedding[of_rows].masked_fill(gone.unsqueeze(-1), 0)
-            values.append(forward.rerun(left, of_rows, EXPLAINED).values(EXPLAINED)[:, 0])
-    actual = forward.values(EXPLAINED).detach() - torch.cat(values).view(batch, sets)
+            values.append(forward.rerun(left, of_rows, EXPLAINED_TARGET).values(EXPLAINED_TARGET)[:, 0])
+    actual = forward.values(EXPLAINED_TARGET).detach() - torch.cat(values).view(batch, sets)
     return (attributions.unsqueeze(1) * removed).sum(-1).detach(), actual
 
 
@@ -136,7 +136,10 @@ def max_sensitivity(
     farthest = torch.zeros_like(first[:, 0])
     for of_sample in noise.unbind(1):
         with torch.enable_grad():
-            there = method(forward.rerun(forward.embedding + of_sample, examples, EXPLAINED)).detach() * own
+            there = (
+                method(forward.rerun(forward.embedding + of_sample, examples, EXPLAINED_TARGET)).detach()
+                * own
+            )
         farthest = torch.maximum(farthest, (there - first).norm(dim=-1))
     return farthest / first.norm(dim=-1)
 

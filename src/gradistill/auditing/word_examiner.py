@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from gradistill.attribution.shapley_weights import shapley_design
-from gradistill.auditing.faithfulness import BEAM, WordScores, faithfulness, word_occlusion
+from gradistill.auditing.faithfulness import BEAM, ScoresByWord, faithfulness, word_occlusion
 from gradistill.auditing.flips import Edit, edit_labels, flip_columns, flipping_edits
 from gradistill.auditing.per_example import Columns, StudentColumns, named_of
 from gradistill.auditing.predictor import CopiesOf, Predictor, label_thresholds, predict_by_row
@@ -177,7 +177,7 @@ class WordExaminer:
         return found
 
     def faithfulness(
-        self, rows: TextRows, scores: Sequence[WordScores | None], *, beam: int = BEAM
+        self, rows: TextRows, scores: Sequence[ScoresByWord | None], *, beam: int = BEAM
     ) -> list[Columns]:
         """Comprehensiveness and sufficiency of teacher and student, for the teacher's label: a set a student.
 

@@ -33,7 +33,7 @@ from gradistill.models.probe import ProbedModel
 from gradistill.printing import log_filter
 from gradistill.report.terminal import Explanation
 from gradistill.signals.baselines import IN_ONE_TEXT, Baseline, baseline_embeddings, check_baseline
-from gradistill.signals.explained import EXPLAINED, explained_labels, explained_pass
+from gradistill.signals.explained import EXPLAINED_TARGET, explained_labels, explained_pass
 
 TOLERANCE, MAX_NODES = 1e-3, 400
 """Completeness residual, as a share of ``|F(E) − F(baseline)|``, that needs no more nodes, and where to stop trying."""
@@ -205,7 +205,7 @@ def _attributed(
         batch = replace(batch, teacher_labels=torch.tensor([_named_label(model, label)]))
     forward = explained_pass(probed, batch)
     (start,) = baseline_embeddings(forward, baseline, draws=1, seed=0)
-    path = forward.path(EXPLAINED, start)
+    path = forward.path(EXPLAINED_TARGET, start)
     if steps is None:
         integrated = integrated_to_tolerance(path, tolerance=TOLERANCE, max_nodes=MAX_NODES)
     else:

@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from gradistill.auditing.function_predictor import FunctionPredictor, PredictFunction
 from gradistill.auditing.predictions import Predictions
-from gradistill.auditing.predictor import Predictor
+from gradistill.auditing.predictor import Predictor, refused_heads
 from gradistill.commands.answer_sources import (
     Asked,
     Values,
@@ -43,9 +43,10 @@ class Remembering:
         self, copies: Sequence[Copy], *, heads: Sequence[int] = ()
     ) -> Float[np.ndarray, "head copy label"]:
         """See ``Predictor``."""
+        refused_heads(heads, "a function")
         new = [Copy(t) for t in dict.fromkeys(copy.texts for copy in copies) if t not in self.known]
-        if new or heads:
-            found = self.inner.logits(new, heads=heads)[0]
+        if new:
+            found = self.inner.logits(new)[0]
             self.known.update({copy.texts: row for copy, row in zip(new, found, strict=True)})
         return np.stack([self.known[copy.texts] for copy in copies])[None]
 

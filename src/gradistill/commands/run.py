@@ -165,7 +165,7 @@ def _carried_through(plan: Project) -> dict[str, Any]:
     ]
     found["failed"] = [*below, *((found[EXPORT] or {}).get("failed") or ())]
     page = plan.output / SUMMARY
-    content = project_page(found, plan.output.name, _links(plan, stages), _settings(plan))
+    content = project_page(found, plan.output.name, _links(stages), _settings(plan))
     write_whole(page, content.encode("utf-8", "backslashreplace"))
     return {**found, "page": str(page)}
 
@@ -307,7 +307,7 @@ def _export_figures(plan: Project, stages: Mapping[str, Any]) -> dict[str, Any] 
     return read_object(plan.output / EXPORT / EXPORT_RECORD) if made else None
 
 
-def _links(plan: Project, stages: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _links(stages: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What the page links to, as seen from it."""
     parts = {
         "Audit: examples, figures, change report": f"{AUDIT}/{AUDIT_PAGE}",

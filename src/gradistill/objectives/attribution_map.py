@@ -16,7 +16,7 @@ from gradistill.batch import Batch
 from gradistill.errors import RecipeError
 from gradistill.models.facts import ModelFacts
 from gradistill.objectives.base import Moment, Objective, Pair, Role, Signals, objective
-from gradistill.objectives.compatibility import compared, refuse_words, target_of
+from gradistill.objectives.compatibility import comparable_places, refuse_words, target_of
 from gradistill.signals import AttributionScores, Signal, WordScores, WordsRead
 
 
@@ -96,7 +96,7 @@ class AttributionMap(Objective):
     def distance(
         self, student: Signals, teacher: Signals, batch: Batch, moment: Moment
     ) -> Float[Tensor, " batch"]:
-        mask = compared(student, teacher, batch).unsqueeze(1)
+        mask = comparable_places(student, teacher, batch).unsqueeze(1)
         apart = unit_maps(student["scores"], mask, self.norm) - unit_maps(teacher["scores"], mask, self.norm)
         summed = batch.over_explained(_DISTANCES[self.distance_by](apart).sum(2), self.words)
         if self.average == "examples":

@@ -60,7 +60,7 @@ def refuse_words(name: str, words: int, pair: Pair) -> None:
         )
 
 
-def compared(student: Signals, teacher: Signals, batch: Batch) -> Bool[Tensor, "batch place"]:
+def comparable_places(student: Signals, teacher: Signals, batch: Batch) -> Bool[Tensor, "batch place"]:
     """What the maps of two models are compared at: all real tokens, or the words that both models read whole."""
     if "words" not in student:
         return batch.mask

@@ -15,7 +15,12 @@ from gradistill.batch import Batch
 from gradistill.errors import RecipeError
 from gradistill.models.facts import ModelFacts
 from gradistill.objectives.base import Moment, Objective, Pair, Role, Signals, objective
-from gradistill.objectives.compatibility import compared, refuse_other_inputs, refuse_words, target_of
+from gradistill.objectives.compatibility import (
+    comparable_places,
+    refuse_other_inputs,
+    refuse_words,
+    target_of,
+)
 from gradistill.signals import AttributionScores, InputGradient, Logits, Signal, WordScores, WordsRead
 
 
@@ -113,7 +118,7 @@ class Rationale(Objective):
     def distance(
         self, student: Signals, teacher: Signals, batch: Batch, moment: Moment
     ) -> Float[Tensor, " batch"]:
-        mask = compared(student, teacher, batch).unsqueeze(1)
+        mask = comparable_places(student, teacher, batch).unsqueeze(1)
         ours, theirs = (unit_maps(signals["scores"], mask) for signals in (student, teacher))
         total = self.magnitude * (ours - theirs).square().sum(-1)
         if self.direction:

@@ -23,7 +23,7 @@ from gradistill.batch import Batch
 from gradistill.errors import TrainingError
 from gradistill.models.facts import ModelFacts
 from gradistill.signals.base import CHANGED_WORDS, Layout, Signal
-from gradistill.signals.explained import EXPLAINED
+from gradistill.signals.explained import EXPLAINED_TARGET
 from gradistill.signals.forward_pass import ForwardPass, Needs
 from gradistill.signals.word_replacement import known_words, row_generator, stand_ins
 
@@ -43,7 +43,7 @@ class CounterfactualEdit(Signal):
     seed: int = 0
 
     def needs(self) -> Needs:
-        return Needs(targets=(EXPLAINED,))
+        return Needs(targets=(EXPLAINED_TARGET,))
 
     def edits_and_logits(
         self, forward: ForwardPass
@@ -142,7 +142,7 @@ def _expected_changes(
     forward: ForwardPass, others: Int[Tensor, "batch token"]
 ) -> Float[Tensor, "batch token"]:
     """The first-order change of F when a token is replaced by that of ``others``."""
-    gradients = forward.gradients(EXPLAINED)[:, 0].detach()
+    gradients = forward.gradients(EXPLAINED_TARGET)[:, 0].detach()
     with torch.no_grad():
         return (gradients * (forward.embedding_of(others) - forward.embedding)).sum(-1)
 

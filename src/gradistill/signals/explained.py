@@ -11,19 +11,19 @@ from gradistill.batch import Batch
 from gradistill.models.probe import ProbedModel
 from gradistill.signals.forward_pass import ForwardPass, Needs
 
-EXPLAINED = Target("log_odds", "teacher")
+EXPLAINED_TARGET = Target("log_odds", "teacher")
 """The log-odds of the batch's ``teacher_labels``, else of the label that the model predicts; the prediction in a
 regression."""
 
 
 def explained_pass(model: ProbedModel, batch: Batch) -> ForwardPass:
-    """A forward pass that ``EXPLAINED`` can be differentiated on. To be used inside ``frozen_eval(model)``."""
+    """A forward pass that ``EXPLAINED_TARGET`` can be differentiated on. To be used inside ``frozen_eval(model)``."""
     with torch.enable_grad():
-        return ForwardPass.run(model.model, model.verified(batch), batch, Needs(targets=(EXPLAINED,)))
+        return ForwardPass.run(model.model, model.verified(batch), batch, Needs(targets=(EXPLAINED_TARGET,)))
 
 
 def explained_labels(forward: ForwardPass) -> Int[Tensor, " batch"]:
-    """The label of each row that ``EXPLAINED`` is of; 0 in a regression."""
+    """The label of each row that ``EXPLAINED_TARGET`` is of; 0 in a regression."""
     if (given := forward.batch.teacher_labels) is not None:
         return given
     return forward.logits.detach().argmax(-1)

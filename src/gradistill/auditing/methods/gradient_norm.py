@@ -8,7 +8,7 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from gradistill.signals.explained import EXPLAINED
+from gradistill.signals.explained import EXPLAINED_TARGET
 from gradistill.signals.forward_pass import ForwardPass
 
 
@@ -21,4 +21,4 @@ class GradientNorm:
     source: ClassVar[str] = "Simonyan et al. 2014, arXiv 1312.6034"
 
     def __call__(self, forward: ForwardPass) -> Float[Tensor, "batch token"]:
-        return forward.gradients(EXPLAINED)[:, 0].norm(dim=-1)
+        return forward.gradients(EXPLAINED_TARGET)[:, 0].norm(dim=-1)

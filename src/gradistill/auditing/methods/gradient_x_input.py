@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradistill.attribution.quadrature import IntegrationResult
-from gradistill.signals.explained import EXPLAINED, explained_labels
+from gradistill.signals.explained import EXPLAINED_TARGET, explained_labels
 from gradistill.signals.forward_pass import ForwardPass
 
 
@@ -26,7 +26,7 @@ class GradientXInput:
     def attributions(self, forward: ForwardPass, *, rows_at_once: int | None = None) -> IntegrationResult:
         """One vector a token; they do not claim completeness."""
         del rows_at_once  # nothing runs again
-        attributions = forward.embedding * forward.gradients(EXPLAINED)[:, 0]
+        attributions = forward.embedding * forward.gradients(EXPLAINED_TARGET)[:, 0]
         residuals = torch.full_like(forward.logits[:, 0].detach(), torch.nan)
         return IntegrationResult(attributions, residuals, torch.ones_like(explained_labels(forward)))
 

@@ -14,7 +14,7 @@ from gradistill.attribution.adaptive_quadrature import integrated_to_tolerance
 from gradistill.attribution.quadrature import IntegrationResult, Path, integrated_in_steps
 from gradistill.errors import check_number, check_whole_numbers
 from gradistill.signals.baselines import Baseline, baseline_embeddings, check_baseline
-from gradistill.signals.explained import EXPLAINED
+from gradistill.signals.explained import EXPLAINED_TARGET
 from gradistill.signals.forward_pass import ForwardPass
 
 Steps = int | Literal["auto"]
@@ -65,7 +65,7 @@ class IntegratedGradients:
         of nodes of each row."""
         starts = baseline_embeddings(forward, self.baseline, draws=self._paths, seed=self.seed)
         together = rows_at_once or forward.rows_at_once
-        return _mean([self._along(forward.path(EXPLAINED, start), together) for start in starts])
+        return _mean([self._along(forward.path(EXPLAINED_TARGET, start), together) for start in starts])
 
     def _along(self, path: Path, together: int) -> IntegrationResult:
         if self.steps == "auto":

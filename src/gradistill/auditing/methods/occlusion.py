@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradistill.signals.explained import EXPLAINED
+from gradistill.signals.explained import EXPLAINED_TARGET
 from gradistill.signals.forward_pass import ForwardPass
 
 
@@ -32,9 +32,11 @@ class Occlusion:
         mask = forward.batch.mask
         places, tokens = mask.nonzero(as_tuple=True)
         logits = forward.erase(torch.nn.functional.one_hot(tokens, mask.shape[1]).bool(), places)
-        label_ids = forward.label_ids[EXPLAINED]
-        whole = forward.values(EXPLAINED).detach()[places, 0]
-        without = forward.values_of(EXPLAINED, logits, None if label_ids is None else label_ids[places])[:, 0]
+        label_ids = forward.label_ids[EXPLAINED_TARGET]
+        whole = forward.values(EXPLAINED_TARGET).detach()[places, 0]
+        without = forward.values_of(
+            EXPLAINED_TARGET, logits, None if label_ids is None else label_ids[places]
+        )[:, 0]
         scores = torch.zeros(mask.shape, dtype=whole.dtype, device=whole.device)
         scores[places, tokens] = whole - without
         return scores

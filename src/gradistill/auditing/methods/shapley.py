@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gradistill.attribution.shapley_weights import ShapleyDesign, shapley_design
 from gradistill.errors import check_whole_numbers
-from gradistill.signals.explained import EXPLAINED
+from gradistill.signals.explained import EXPLAINED_TARGET
 from gradistill.signals.forward_pass import ForwardPass
 
 
@@ -59,6 +59,6 @@ class Shapley:
         gone = (words >= 0) & ~design.kept[:, np.maximum(words, 0)]
         examples = torch.full((len(gone),), row, device=forward.logits.device)
         logits = forward.erase(torch.as_tensor(gone, device=forward.logits.device), examples)
-        label_ids = forward.label_ids[EXPLAINED]
+        label_ids = forward.label_ids[EXPLAINED_TARGET]
         labels = None if label_ids is None else label_ids[examples]
-        return forward.values_of(EXPLAINED, logits, labels)[:, 0].double().cpu().numpy()
+        return forward.values_of(EXPLAINED_TARGET, logits, labels)[:, 0].double().cpu().numpy()

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradistill.errors import check_number, check_whole_numbers
-from gradistill.signals.explained import EXPLAINED
+from gradistill.signals.explained import EXPLAINED_TARGET
 from gradistill.signals.forward_pass import ForwardPass
 
 
@@ -36,7 +36,11 @@ class SmoothGrad:
         check_number(self, "noise", least=0.0)
 
     def __call__(self, forward: ForwardPass) -> Float[Tensor, "batch token"]:
-        embedding, mask, path = forward.embedding, forward.batch.mask.unsqueeze(-1), forward.path(EXPLAINED)
+        embedding, mask, path = (
+            forward.embedding,
+            forward.batch.mask.unsqueeze(-1),
+            forward.path(EXPLAINED_TARGET),
+        )
         low = embedding.masked_fill(~mask, torch.inf).amin((1, 2), keepdim=True)
         high = embedding.masked_fill(~mask, -torch.inf).amax((1, 2), keepdim=True)
         total = torch.zeros_like(embedding)
