@@ -17,6 +17,7 @@ from gradistill.errors import TrainingError
 from gradistill.models.attention import second_order_attention
 from gradistill.models.probe import Probe
 from gradistill.signals import AttributionScores, ClsGradient, InputGradient, Logits, Signal
+from gradistill.training import gradient_check
 from gradistill.training.finite_differences import TOLERANCE, DerivativeComparison
 from gradistill.training.gradient_check import _in_float64, check_second_order
 
@@ -36,6 +37,14 @@ def test_every_family_passes_under_second_order_attention(family: str) -> None:
     assert len({reading.weight for reading in readings}) == 4
     assert all(reading.agrees for reading in readings)
     assert any(abs(reading.autograd) > reading.floor for reading in readings)  # there was something to see
+
+
+def test_a_device_without_float64_is_left_for_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Apple's. Here the CPU stands for one: the same copies are made, and the readings are the same."""
+    model = build("bert", attention="eager")
+    found = checked(model)
+    monkeypatch.setattr(gradient_check, "WITHOUT_FLOAT64", ("cpu",))
+    assert [reading.autograd for reading in checked(model)] == [reading.autograd for reading in found]
 
 
 @pytest.mark.slow
@@ -305,7 +314,7 @@ def test_tied_weights_and_buffers_are_copied_once_and_come_back() -> None:
     model.register_buffer("scale", torch.ones(2), persistent=False)
     before = fingerprint(model)
     original, scale = first.weight, model.scale
-    with _in_float64(model):
+    with _in_float64(model, torch.device("cpu")):
         assert first.weight is second.weight
         assert first.weight is not original
         assert {tensor.dtype for tensor in (*model.parameters(), model.scale)} == {torch.float64}

@@ -105,7 +105,8 @@ def erased_token_id(tokenizer: Any) -> int | None:
     mask, unknown, padding = (getattr(tokenizer, f"{role}_token_id", None) for role in ("mask", "unk", "pad"))
     if mask is not None:
         return mask
-    blank = tokenizer(" ", add_special_tokens=False)["input_ids"] if callable(tokenizer) else ()
+    read: Any = tokenizer
+    blank = read(" ", add_special_tokens=False)["input_ids"] if callable(tokenizer) else ()
     return next((token for token in (unknown, *blank) if token not in (None, padding)), padding)
 
 

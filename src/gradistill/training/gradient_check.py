@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 
 import torch
@@ -29,6 +29,9 @@ from gradistill.training.finite_differences import (
     compared_together,
 )
 
+WITHOUT_FLOAT64 = ("mps",)
+"""Types of devices that have none."""
+
 _REMEDY = (
     "train without torch.compile, with eager attention (attn_implementation='eager'), and without custom autograd "
     "functions, no_grad or frozen parts between the embedding output and the logits"
@@ -43,14 +46,14 @@ def check_second_order(
 ) -> list[DerivativeComparison]:
     """Compare, and return the readings. Raises TrainingError where they differ or autograd fails.
 
-    The model computes in float64 meanwhile, on copies; dropout draws the same masks each time. What
-    is differentiated is a fixed random projection of every gradient signal, so that a student that already
-    equals its teacher is checked too.
+    The model computes in float64 meanwhile, on copies, which are on the CPU where its device has no float64. Dropout
+    draws the same masks each time. What is differentiated is a fixed random projection of every gradient signal, so
+    that a student that already equals its teacher is checked too.
     """
-    wanted = _at_fixed_labels(signals)
-    with _in_float64(model), _one_random_state(batch.mask.device) as rewind:
+    wanted, device = _at_fixed_labels(signals), _checked_on(batch.mask.device)
+    with _in_float64(model, device), _one_random_state(device) as rewind:
         matrices = _matrices(model, probe)
-        projected = _projection(model, probe, _in_double(_padding_last(batch)), wanted, rewind)
+        projected = _projection(model, probe, _in_double(_padding_last(batch), device), wanted, rewind)
         try:
             gradients = torch.autograd.grad(projected(), list(matrices.values()), allow_unused=True)
         except (RuntimeError, NotImplementedError, ModelError) as error:
@@ -153,9 +156,14 @@ def _projection(
     return projected
 
 
+def _checked_on(device: torch.device) -> torch.device:
+    return torch.device("cpu") if device.type in WITHOUT_FLOAT64 else device
+
+
 @contextmanager
-def _in_float64(model: nn.Module) -> Iterator[None]:
-    """Inside the block the model computes with float64 copies of its parameters and buffers.
+def _in_float64(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Inside the block the model computes with copies of its parameters and buffers on a device, in float64 where they
+    are no whole numbers.
 
     The parameters themselves are not touched: DistributedDataParallel hooks what accumulates their gradients, and
     a change of their type, there and back, makes new ones that it does not know.
@@ -166,17 +174,18 @@ def _in_float64(model: nn.Module) -> Iterator[None]:
         for module in unwrapped(model).modules():
             for named in (module.named_parameters, module.named_buffers):
                 for name, tensor in list(named(recurse=False, remove_duplicate=False)):
-                    if tensor.is_floating_point():
+                    if tensor.is_floating_point() or tensor.device != device:
                         swapped.append((module, name, tensor))
-                        setattr(module, name, copies.setdefault(id(tensor), _double(tensor)))
+                        setattr(module, name, copies.setdefault(id(tensor), _copied(tensor, device)))
         yield
     finally:
         for module, name, tensor in swapped:
             setattr(module, name, tensor)
 
 
-def _double(tensor: Tensor) -> Tensor:
-    copy = tensor.detach().to(torch.float64, copy=True)
+def _copied(tensor: Tensor, device: torch.device) -> Tensor:
+    kind = torch.float64 if tensor.is_floating_point() else tensor.dtype
+    copy = tensor.detach().to(device, copy=True).to(kind)
     return nn.Parameter(copy, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else copy
 
 
@@ -207,6 +216,9 @@ def _padding_last(batch: Batch) -> Batch:
     return replace(batch, inputs={name: turned(value) for name, value in batch.inputs.items()}, **known)
 
 
-def _in_double(batch: Batch) -> Batch:
-    inputs = {k: v.double() if v.is_floating_point() else v for k, v in batch.inputs.items()}
-    return replace(batch, inputs=inputs)
+def _in_double(batch: Batch, device: torch.device) -> Batch:
+    placed = {k: v.to(device) for k, v in batch.inputs.items()}
+    inputs = {k: v.double() if v.is_floating_point() else v for k, v in placed.items()}
+    values = ((field.name, getattr(batch, field.name)) for field in fields(batch))
+    known = {name: value.to(device) for name, value in values if isinstance(value, Tensor)}
+    return replace(batch, inputs=inputs, **known)

@@ -61,4 +61,4 @@ class Shapley:
         logits = forward.erase(torch.as_tensor(gone, device=forward.logits.device), examples)
         label_ids = forward.label_ids[EXPLAINED_TARGET]
         labels = None if label_ids is None else label_ids[examples]
-        return forward.values_of(EXPLAINED_TARGET, logits, labels)[:, 0].double().cpu().numpy()
+        return forward.values_of(EXPLAINED_TARGET, logits, labels)[:, 0].cpu().double().numpy()
