@@ -381,25 +381,45 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_killed_at_any_moment_it_goes_on_and_writes_the_same_bytes(
     ending: str, small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A process of its own, a fork of this one that has the model loaded, with a real SIGKILL."""
+    """A process of its own, a fork of this one that has the model loaded, with a real SIGKILL. Its moment is counted in
+    chunks that were predicted: a clock alone would kill too early, or too late, where the machine is busy."""
     model, data = str(small.teachers["two"]), write(tmp_path / "rows.csv", texts("two", 60))
     predictor = load_predictor(model)
     monkeypatch.setattr(module, "load_predictor", lambda *_, **__: predictor)
+    predicted, chunks = TextPredictor.predicted, [0]
+
+    def counted(*arguments: Any, **named: Any) -> Any:
+        chunks[0] += 1
+        return predicted(*arguments, **named)
+
+    monkeypatch.setattr(TextPredictor, "predicted", counted)
+
+    def noting(pipe: int) -> Any:
+        return lambda *given, **named: (os.write(pipe, b"."), predicted(*given, **named))[1]
+
     start = time.perf_counter()
     predict(model, data, tmp_path / f"whole{ending}")
     took, whole = time.perf_counter() - start, (tmp_path / f"whole{ending}").read_bytes()
-    chance, kills, went_on = random.Random(0), 0, 0
-    while kills < KILLS or (went_on < 2 and kills < 5 * KILLS):  # some may come too early, or too late
+    chance, kills, went_on, all_chunks = random.Random(0), 0, 0, chunks[0]
+    assert all_chunks > 5
+    while kills < KILLS or (went_on < 2 and kills < 5 * KILLS):
         k, kills = kills, kills + 1
         output = tmp_path / f"out{k}{ending}"
+        reading, writing = os.pipe()
         if (process := os.fork()) == 0:
+            os.close(reading)
+            monkeypatch.setattr(TextPredictor, "predicted", noting(writing))
             try:
                 predict(model, data, output)
             finally:
                 os._exit(0)
-        time.sleep(chance.uniform(0, max(1, kills / KILLS)) * took)  # a busy machine may have become slower
+        os.close(writing)
+        for _ in range(chance.randint(0, all_chunks)):
+            os.read(reading, 1)  # nothing more comes of a process that has ended
+        time.sleep(chance.uniform(0, 2) * took / all_chunks)
         os.kill(process, signal.SIGKILL)
         os.waitpid(process, 0)
+        os.close(reading)
         assert not output.exists() or output.read_bytes() == whole  # never a part of it
         if output.exists() and folder_of(output).exists() and not [*folder_of(output).glob("*.json")]:
             with pytest.raises(RecipeError, match="exists"):  # it was finished, and all but removed

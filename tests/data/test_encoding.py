@@ -191,8 +191,9 @@ def test_widths(
         ({"mask_token": None}, "<unk>"),
         ({"mask_token": None, "unk_token": None}, "Ġ"),
         ({"mask_token": None, "unk_token": "<pad>"}, "Ġ"),
+        ({"mask_token": None, "unk_token": "</s>"}, "Ġ"),
     ],
-    ids=["mask", "unknown", "blank", "padding is the unknown token"],
+    ids=["mask", "unknown", "blank", "unknown is padding", "unknown is the end"],
 )
 def test_an_erased_word_is_no_padding(tokens: dict[str, Any], erased: str) -> None:
     """Heads of decoders pass over padding: with the last word erased they read another place of the text."""
@@ -204,6 +205,19 @@ def test_an_erased_word_is_no_padding(tokens: dict[str, Any], erased: str) -> No
         Collator(tokenizer).mask_token_id == mask_token_id_of(SimpleNamespace(tokenizer=tokenizer)) == wanted
     )
     assert wanted != tokenizer.pad_token_id
+
+
+def test_what_cannot_be_asked_for_a_blank_has_padding_for_an_erased_word() -> None:
+    """A user's own collator may call a function its tokenizer."""
+
+    def odd(text: str, images: object = None) -> None: ...
+
+    assert mask_token_id_of(SimpleNamespace(tokenizer=odd)) is None
+    odd.pad_token_id = 7  # pyright: ignore[reportFunctionMemberAccess]
+    assert mask_token_id_of(SimpleNamespace(tokenizer=odd)) == 7
+    inner = Tokenizer(models.Unigram([("a", -1.0), ("<pad>", -2.0)], unk_id=None))
+    pieces = PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>")
+    assert Collator(pieces).mask_token_id == pieces.pad_token_id
 
 
 def test_a_row_longer_than_the_fixed_width(tokenizer: PreTrainedTokenizerFast) -> None:

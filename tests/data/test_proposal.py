@@ -201,6 +201,13 @@ def test_a_column_that_marks_splits_is_a_doubt_and_read_as_nothing_else() -> Non
     assert (found.choice.label_column, found.choice.columns) == ("topic", ("review",))
     assert found.reasons["validation_share"].startswith("not certain: the column 'split' marks the splits")
     assert "split" not in found.reasons.get("text_columns", "") + found.reasons.get("label_column", "")
+    assert (
+        proposed(rows(**columns), validation_share=0.3).reasons["validation_share"].startswith("not certain")
+    )
+    named = proposed(rows(**columns), label_column="split")
+    assert (named.choice.label_column, named.choice.kind) == ("split", "classes")
+    assert "marks the splits" not in named.reasons["validation_share"]
+    assert proposed(rows(review=text, split=columns["split"])).choice.label_column == "split"
     other = proposed(rows(**columns | {"split": lambda k: ("red", "train", "test")[k % 3]}))
     assert "marks the splits" not in other.reasons["validation_share"]
 
@@ -214,6 +221,12 @@ def test_a_label_that_other_tools_write_for_none_is_a_doubt(nothing: str) -> Non
         == f"not certain: '{nothing}' is a label: leave these cells blank where it means that there is none"
     )
     assert any(f"'{nothing}' is a label of its own" in warning for warning in found.splits.warnings)
+
+
+def test_versions_that_come_again_are_classes() -> None:
+    versions = ("1.2", "1.3", "1.4", "1.5", "2.0.1")
+    found = proposed(rows(text=text, version=lambda k: versions[k % 5]), label_column="version")
+    assert (found.choice.kind, found.splits.task.labels) == ("classes", versions)
 
 
 @pytest.mark.parametrize("odd", ["NaN", "inf", "N/A", "twelve"])

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gradistill.objectives import HardLabel, HiddenStates, Rationale, SoftLabel, Term
+from gradistill.objectives import AttributionMap, HardLabel, HiddenStates, Rationale, SoftLabel, Term
 from gradistill.training import trainer as trainer_module
 from gradistill.training.gradient_balance import DROWNING_RATIO, GradientBalance
 
@@ -129,12 +129,37 @@ def test_no_gradient_objective_or_no_predictions_is_nothing_to_compare(
     assert not caplog.messages
 
 
+def test_a_term_that_runs_rarely_is_compared_as_one_that_always_runs(kit: Any) -> None:
+    """It is as many times heavier on its steps as it is rarer: one of them was taken for all."""
+    found = []
+    for every in (1, 5):
+        term = Term(Rationale(), 0.5, every=every)
+        trainer = kit.trainer([Term(SoftLabel()), term], kit.models(), max_steps=1, options=kit.rule("off"))
+        trainer.train()
+        found.append(trainer.gradient_balance["ratios"])
+    assert found[0] == pytest.approx(found[1], rel=1e-6)
+
+
+@pytest.mark.parametrize("checkpoint", [None, 12])
+def test_an_objective_of_a_later_stage_is_compared_too(checkpoint: int | None, kit: Any) -> None:
+    options = {"max_steps": 30, "learning_rate": 1e-4, "save_strategy": "steps", "save_steps": 12}
+    staged = [Term(SoftLabel()), Term(Rationale(), 1e-3, end=0.5), Term(AttributionMap(), LARGE, start=0.5)]
+    trainer = kit.trainer(staged, kit.models(), options=kit.rule("auto"), **options)
+    trainer.train()
+    assert trainer.gradient_balance["capped_from_step"] == 15 + 11
+    if checkpoint:
+        other = kit.trainer(staged, kit.models(), options=kit.rule("auto"), **options)
+        other.train(resume_from_checkpoint=str(kit.folder / "run" / f"checkpoint-{checkpoint}"))
+        assert other.gradient_balance == trainer.gradient_balance
+        assert_equal_weights(trainer, other)
+
+
 def test_steps_are_five_apart_whichever_is_the_first() -> None:
     plane = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
     balance = GradientBalance()
     compared = []
     for step in (3, 3, 4, 7, 8, 16, 16, 21, 40):
-        if balance.due(step):
+        if balance.due(step, ["rationale"]):
             compared.append(step)
             balance.compare(step, plane.sum(), 200 * plane.sum(), [plane], ALONE)
     assert compared == [3, 8, 16]

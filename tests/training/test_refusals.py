@@ -94,10 +94,12 @@ def test_one_process_trains_on_one_device(
     monkeypatch.setattr(Trainer, "create_accelerator_and_postprocess", create)
     caplog.set_level(logging.WARNING, logger=trainer_module.__name__)
     arguments = kit.arguments(per_device_train_batch_size=4)
+    before = arguments.n_gpu
     trainer = kit.trainer(method, options={"args": arguments})
     assert trainer.args.n_gpu == 1
     assert trainer._train_batch_size == trainer.args.train_batch_size == 4
-    assert arguments.n_gpu != 2, "the caller's stays as it is"
+    assert trainer.args is not arguments
+    assert arguments.n_gpu == before, "the caller's stays as it is"
     (message,) = caplog.messages
     assert "2 devices are there" in message
     assert "torchrun --nproc-per-node 2" in message

@@ -149,13 +149,8 @@ def stored_teacher(
     """
     verify = choice.verify
     if choice.where == "auto":
-        share, whole = own_share(), False
         try:
-            for turn in (share.is_first, not share.is_first):  # the others find nothing to repair
-                with together(plan.folder, share):
-                    if turn:
-                        whole = repair_damaged_shards(plan, teacher, tokenizer, verify=verify)
-            if not whole:
+            if not repaired_by_the_first(plan, teacher, tokenizer, verify=verify):
                 build_missing_shards(plan, teacher, tokenizer)
         except (StoreError, OSError) as error:
             why = error.what if isinstance(error, StoreError) else f"{plan.folder}: {system_reason(error)}"
@@ -172,6 +167,18 @@ def own_share() -> ProcessShare:
     """Which of the processes of ``torchrun`` this one is."""
     state = processes()
     return ProcessShare(state.process_index, state.num_processes, lambda failure: gather_object([failure]))
+
+
+def repaired_by_the_first(
+    plan: BuildPlan, teacher: OnlineTeacher, tokenizer: PreTrainedTokenizerBase, *, verify: Verify = "full"
+) -> bool:
+    """As ``repair_damaged_shards``, of several processes: the others find nothing to repair, and all agree."""
+    share, whole = own_share(), False
+    for turn in (share.is_first, not share.is_first):
+        with together(plan.folder, share):
+            if turn:
+                whole = repair_damaged_shards(plan, teacher, tokenizer, verify=verify)
+    return share.all_agree(whole)
 
 
 def build_missing_shards(plan: BuildPlan, teacher: OnlineTeacher, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -13,7 +13,7 @@ from gradistill.commands.signal_stores import (
     DEFAULT_SETTINGS,
     StoreSettings,
     build_missing_shards,
-    repair_damaged_shards,
+    repaired_by_the_first,
 )
 from gradistill.commands.student_budget import on_budget
 from gradistill.commands.task_run import TaskRun, replaces_words
@@ -74,7 +74,7 @@ def store_signals(
         # its weights would lie elsewhere in memory, and the store's last bits differ
         run.warn_of_weak_teacher(validation)
     plan = run.plan(signals, rows, settings.encoding, path_of(output) if output else None)
-    if settings.repair and repair_damaged_shards(plan, online, run.tokenizer):
+    if settings.repair and repaired_by_the_first(plan, online, run.tokenizer):
         return plan.folder
     build_missing_shards(plan, online, run.tokenizer)
     if is_spread(reader.model):

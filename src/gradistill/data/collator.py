@@ -99,15 +99,28 @@ def _is_ragged(label: Any) -> bool:
 def erased_token_id(tokenizer: Any) -> int | None:
     """The token id of an erased word: the mask's, the unknown token's, a blank's, or else the padding's.
 
-    Not that of padding where there is another: heads of decoders pass over it, so that they would read another place
-    of a text whose last word is erased.
+    None that ends a text, and no padding where there is another: heads of decoders pass over it, so that they would
+    read another place of a text whose last word is erased.
     """
-    mask, unknown, padding = (getattr(tokenizer, f"{role}_token_id", None) for role in ("mask", "unk", "pad"))
+    mask, unknown, padding, *ends = (
+        getattr(tokenizer, f"{role}_token_id", None) for role in ("mask", "unk", "pad", "eos", "bos")
+    )
     if mask is not None:
         return mask
-    read: Any = tokenizer
-    blank = read(" ", add_special_tokens=False)["input_ids"] if callable(tokenizer) else ()
-    return next((token for token in (unknown, *blank) if token not in (None, padding)), padding)
+    others = [token for token in (unknown, *_blank(tokenizer)) if token not in (None, padding, *ends)]
+    return next(iter(others), padding)
+
+
+def _blank(tokenizer: Any) -> list[int]:
+    """The token ids of a blank; none where it has none, or cannot be asked."""
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        return []
+    try:
+        return tokenizer(" ", add_special_tokens=False)["input_ids"]  # pyright: ignore[reportReturnType]
+    except (
+        Exception
+    ):  # of the tokenizers library, which has no other: a vocabulary without it, and no unknown token
+        return []
 
 
 def mask_token_id_of(collate: Any) -> int | None:

@@ -133,11 +133,11 @@ def propose(given: DataChoice) -> Proposal:
         problems = [*problems, *(p for table in tables.values() for p in table.problems)]
         raise with_problems(f"The data of {choice.name} has", problems, "correct these and start again")
     table = _flat(tables["train"])
-    marks = _split_column(table) if choice.task is None else None
+    named = (choice.label_column, *(choice.columns or ()), *(choice.label_columns or ()))
+    marks = split_column(table) if choice.task is None and len(table.columns) > 2 else None
+    marks = None if marks in named else marks
     if marks is not None:
-        table = replace(
-            table, columns={name: cells for name, cells in table.columns.items() if name != marks}
-        )
+        table = replace(table, columns={k: cells for k, cells in table.columns.items() if k != marks})
     if choice.task is None and (tagged := _tagged_words(choice, table)):
         choice, more = tagged
         reasons |= more
@@ -150,11 +150,11 @@ def propose(given: DataChoice) -> Proposal:
         share = SHARE if len(table.lines) >= FEW_ROWS else SHARE_OF_FEW
         choice = replace(choice, validation_share=share)
         reasons["validation_share"] = "there is no validation split, so these rows are drawn from the others"
-        if marks is not None:
-            reasons["validation_share"] = (
-                f"{DOUBT}the column {shown(marks)} marks the splits, and is not read: make a folder with a file of "
-                "each, train.csv, validation.csv and test.csv"
-            )
+    if marks is not None and "validation" not in tables:
+        reasons["validation_share"] = (
+            f"{DOUBT}the column {shown(marks)} marks the splits, and is not read: make a folder with a file of each, "
+            "train.csv, validation.csv and test.csv"
+        )
     splits = _read(choice, reasons.get("label_column"))
     if count := sum(splits.incomplete.values()):
         choice = replace(choice, skip_incomplete=True)
@@ -175,12 +175,13 @@ def propose(given: DataChoice) -> Proposal:
     return Proposal(choice, reasons, splits)
 
 
-def _split_column(table: Table) -> str | None:
+def split_column(table: Table) -> str | None:
     """A column that names each row's split; None where there is none."""
-    for name, cells in table.columns.items():
-        found = {label_key(cell) for cell in cells if not is_missing(cell)}
-        if _last(name) in SPLIT_COLUMNS and len(found) > 1 and found <= SPLIT_NAMES:
-            return name
+    for name in table.columns:
+        if _last(name) in SPLIT_COLUMNS:
+            found = {label_key(cell) for cell in table.columns[name] if not is_missing(cell)}
+            if len(found) > 1 and found <= SPLIT_NAMES:
+                return name
     return None
 
 
@@ -394,7 +395,10 @@ def _no_numbers(values: Sequence[Any]) -> list[Any]:
     """The few values of a column of scores with decimals that are no finite numbers; none of any other column."""
     present = [value for value in values if not is_missing(value)]
     numbers = [n for value in present if (n := number(value)) is not None and math.isfinite(n)]
-    if len(numbers) < MOSTLY_NUMBERS * len(present) or all(n.is_integer() for n in numbers):
+    come_again = REPEATS * len({label_key(value) for value in present}) <= len(
+        present
+    )  # versions, such as 1.2
+    if len(numbers) < MOSTLY_NUMBERS * len(present) or all(n.is_integer() for n in numbers) or come_again:
         return []
     return [v for v in dict.fromkeys(present) if (n := number(v)) is None or not math.isfinite(n)]
 
@@ -403,7 +407,7 @@ def _kind(table: Table, label: str) -> tuple[Any, str]:
     """What one label a row is, and why that is not certain."""
     values = _numbers(table.columns[label])
     if not values and label not in table.class_names and (others := _no_numbers(table.columns[label])):
-        return "scores", f"{DOUBT}nearly all are numbers, and {', '.join(map(shown, others[:3]))} is none"
+        return "scores", f"{DOUBT}nearly all are numbers, but not {', '.join(map(shown, others[:3]))}"
     if not values or label in table.class_names:
         return "classes", ""
     if not all(value.is_integer() for value in values):

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedTokenizerBase
 
+from gradistill.data.collator import erased_token_id
 from gradistill.errors import ModelError
 from gradistill.models.tracing import evaluating, probe_batch, unwrapped
 
@@ -116,7 +117,7 @@ def check_readable(
 def _check_token_ids(rows: Dataset, tokenizer: PreTrainedTokenizerBase, known: int, owner: str) -> None:
     text = _first_above(rows, "input_ids", known - 1)
     found = [(f"Row {text[0]} holds", text[1])] if text else []
-    for use, token_id in (("pads", tokenizer.pad_token_id), ("masks", tokenizer.mask_token_id)):
+    for use, token_id in (("pads", tokenizer.pad_token_id), ("masks", erased_token_id(tokenizer))):
         if isinstance(token_id, int) and token_id >= known:
             found.append((f"The tokenizer {use} with", token_id))
     for what, token_id in found:

@@ -46,12 +46,16 @@ Collate = Callable[[Sequence[Mapping[str, Any]]], dict[str, Tensor]]
 
 @dataclass(frozen=True)
 class ProcessShare:
-    """Which of several processes this one is, and how they meet: ``gather`` takes why this one failed, or None, waits
+    """Which of several processes this one is, and how they meet: ``gather`` takes a text of this one, or None, waits
     for all, and returns what each of them gave."""
 
     rank: int = 0
     ranks: int = 1
-    gather: Callable[[str | None], Sequence[str | None]] = lambda failure: [failure]
+    gather: Callable[[str | None], Sequence[str | None]] = lambda text: [text]
+
+    def all_agree(self, true: bool) -> bool:
+        """Whether it is true for all processes; each of them asks."""
+        return all(text is None for text in self.gather(None if true else "no"))
 
     @property
     def is_first(self) -> bool:
@@ -63,8 +67,8 @@ ALONE = ProcessShare()
 
 @contextmanager
 def together(folder: Path, share: ProcessShare) -> Iterator[None]:
-    """All processes meet behind the block. Where it fails in one of them, it fails in all: whoever goes on alone, as
-    with a full disk, would wait for the others in another place than they do.
+    """All processes meet behind the block. Where a store or the disk fails one of them, it fails all: whoever goes on
+    alone would wait for the others in another place than they do. Other errors end a process, and torchrun the others.
 
     Raises StoreError, and OSError where this process had one.
     """
@@ -103,9 +107,9 @@ def build(
             begun = _begun_here(plan)
             if begun is not None:
                 _write_own(begun, teacher, collate, share, on_progress)
-        if begun is not None:
+        if not share.all_agree(begun is None):
             with together(plan.folder, share):
-                if share.is_first:
+                if share.is_first and begun is not None:
                     _finish(begun)
 
 

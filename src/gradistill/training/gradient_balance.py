@@ -11,7 +11,7 @@ as long, and the student then predicted one label for every row; with a tenth of
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from math import isfinite
 from pathlib import Path
 from statistics import median
@@ -38,14 +38,19 @@ FILE = "gradient_balance.json"
 class GradientBalance:
     """Compares the two gradients. No ``.grad`` changes, and no graph is freed.
 
-    ``steps`` are the optimizer steps that were compared, ``ratios`` what was found on them.
+    ``steps`` are the optimizer steps that were compared, ``ratios`` what was found on them, ``names`` those of the
+    objectives that were there.
     """
 
     def __init__(self) -> None:
-        self.steps, self.ratios = list[int](), list[float]()
+        self.names, self.steps, self.ratios = set[str](), list[int](), list[float]()
 
-    def due(self, step: int) -> bool:
-        """Whether both are to be compared on this batch, of this optimizer step (counted from 0)."""
+    def due(self, step: int, names: Collection[str]) -> bool:
+        """Whether both are to be compared on this batch, of this optimizer step (counted from 0). It begins anew with
+        the stage of an objective that was not among the ``names`` before, unless the predictions were drowned."""
+        if not self.names.issuperset(names) and self.drowning_ratio is None:
+            self.names.update(names)
+            self.steps, self.ratios = [], []
         return not self.done and (not self.steps or step - self.steps[-1] >= STEPS_BETWEEN)
 
     def compare(
@@ -58,8 +63,8 @@ class GradientBalance:
     ) -> None:
         """Compare the gradients of both losses at the student's ``parameters``: their norms, averaged over processes.
 
-        ``objectives`` is the loss of the gradient objectives. A step on which a norm is 0 or not finite counts for
-        nothing.
+        ``objectives`` is the loss of the gradient objectives. Both are as heavy as on average over the steps. A step on
+        which a norm is 0 or not finite counts for nothing.
         """
         self.steps.append(step)
         norms = torch.stack([_norm(predictions, parameters), _norm(objectives, parameters)])
@@ -86,12 +91,13 @@ class GradientBalance:
     def save(self, checkpoint: Path) -> None:
         """Write what was compared into a checkpoint, so that a run that goes on from it ends alike."""
         if self.steps:
-            state = {"steps": self.steps, "ratios": self.ratios}
+            state = {"names": sorted(self.names), "steps": self.steps, "ratios": self.ratios}
             (checkpoint / FILE).write_text(json.dumps(state), encoding="utf-8")
 
     def load(self, checkpoint: Path) -> None:
         """Go on from a checkpoint. One of a version that compared nothing has no such file."""
         state = read_object(checkpoint / FILE) if (checkpoint / FILE).is_file() else {}
+        self.names = set(state.get("names", []))
         self.steps, self.ratios = state.get("steps", []), state.get("ratios", [])
 
 

@@ -6,7 +6,7 @@ import copy
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -458,27 +458,38 @@ class DistillationTrainer(Trainer):
         distances, logits = self.step.distances(model, batch, self._moment(), terms)
         self._refuse_non_finite(distances, batch)
         weights = {term.name: term.weight_at(progress) for term in terms}
-        self._accumulate_logs(distances, {t.name: weights[t.name] / t.every for t in terms}, examples)
-        weighted = {name: weights[name] * values.sum() for name, values in distances.items()}
+        means = {term.name: weights[term.name] / term.every for term in terms}
+        self._accumulate_logs(distances, means, examples)
 
-        def averaged(names: Iterable[str]) -> Tensor:
+        def averaged(names: Iterable[str], factors: Mapping[str, float] = weights) -> Tensor:
             # Gradients are averaged over processes, and `examples` counts those of all of them.
-            total = torch.stack([weighted[name] for name in names]).sum()
+            total = torch.stack([factors[name] * distances[name].sum() for name in names]).sum()
             return total / examples * self.accelerator.num_processes
 
         answers = [term.name for term in terms if term.objective.answers and term.weight]
-        rest = [name for name in weighted if name not in answers]
+        rest = [name for name in distances if name not in answers]
+        self._compare_gradients(terms, progress, partial(averaged, factors=means))
+        if answers and rest and self._answers_first is not None and self._answers_first.running:
+            loss = self._answers_first.split(averaged(answers), averaged(rest))
+        else:
+            loss = averaged(distances)
+        return (loss, SequenceClassifierOutput(loss=loss, logits=logits)) if return_outputs else loss  # pyright: ignore[reportArgumentType]
+
+    def _compare_gradients(
+        self, terms: Sequence[Term], progress: float, averaged: Callable[[Sequence[str]], Tensor]
+    ) -> None:
+        """Compare those of the predictions and of the gradient objectives where it is their turn. ``averaged`` is the
+        loss of some of the ``terms``, as heavy as it is on average over the steps."""
+        answers = [term.name for term in terms if term.objective.answers and term.weight]
         gradients = [term.name for term in terms if term.objective.second_order and term.weight]
-        if answers and gradients and self._balance and self._balance.due(step := self.state.global_step):
+        if self._balance is None or not answers or not gradients:
+            return
+        staged = [t.name for t in self.step.terms if t.objective.second_order and t.start <= progress < t.end]
+        if self._balance.due(step := self.state.global_step, staged):
             both = averaged(answers), averaged(gradients)
             self._balance.compare(step, *both, self._trained(), self.accelerator)
             if (ratio := self._balance.drowning_ratio) is not None:
                 self._cap_or_warn(gradients, ratio)
-        if answers and rest and self._answers_first is not None and self._answers_first.running:
-            loss = self._answers_first.split(averaged(answers), averaged(rest))
-        else:
-            loss = averaged(weighted)
-        return (loss, SequenceClassifierOutput(loss=loss, logits=logits)) if return_outputs else loss  # pyright: ignore[reportArgumentType]
 
     def _cap_or_warn(self, drowning: Sequence[str], ratio: float) -> None:
         """What is done about gradient objectives whose gradient drowns that of the predictions."""
