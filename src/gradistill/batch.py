@@ -151,7 +151,8 @@ class Batch:
         return summed_over_tokens / self.tokens_per_example.to(summed_over_tokens.dtype)
 
     def per_word(self, summed_over_words: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-        """Values whose mean over examples is the mean over words of what was summed."""
+        """Values whose mean over examples is the mean over words of what was summed: over all words of the student's
+        texts, also where some are not in the sum."""
         words = self.words_per_example
         if words is None:
             words = self.first_tokens.sum() / len(self)

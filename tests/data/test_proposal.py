@@ -200,6 +200,7 @@ def test_a_column_that_marks_splits_is_a_doubt_and_read_as_nothing_else() -> Non
     found = proposed(rows(**columns))
     assert (found.choice.label_column, found.choice.columns) == ("topic", ("review",))
     assert found.reasons["validation_share"].startswith("not certain: the column 'split' marks the splits")
+    assert any("the column 'split' marks the splits" in warning for warning in found.splits.warnings)
     assert "split" not in found.reasons.get("text_columns", "") + found.reasons.get("label_column", "")
     assert (
         proposed(rows(**columns), validation_share=0.3).reasons["validation_share"].startswith("not certain")

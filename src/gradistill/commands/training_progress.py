@@ -31,7 +31,7 @@ class TrainingProgress(TrainerCallback):
         self._begun = self._line = self._since = self._paused = 0.0
         self._first = 0
         self._logged: dict[str, float] = {}
-        self._logged_anew = False
+        self._logged_at = 0.0
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -78,7 +78,7 @@ class TrainingProgress(TrainerCallback):
     ) -> None:
         if logs and "loss" in logs:
             self._logged = {name: float(value) for name, value in logs.items()}
-            self._logged_anew = True
+            self._logged_at = state.epoch or 0.0
             logger.debug(f"step {state.global_step}: {self._note()}")
 
     def on_prediction_step(
@@ -131,10 +131,9 @@ class TrainingProgress(TrainerCallback):
             self._bars = None
 
     def _write_epoch(self, args: TrainingArguments, state: TrainerState, *figures: str) -> None:
-        """Without a loss where none was logged since the line of the epoch before: a short one is no longer than the
-        steps between two logs."""
-        self._write(self._epoch(state), *figures, self._pace(args, state)[0], loss=self._logged_anew)
-        self._logged_anew = False
+        """Without a loss where none was logged in this epoch: a short one has fewer steps than lie between two logs."""
+        anew = self._logged_at > (state.epoch or 0.0) - 1 + 1e-6
+        self._write(self._epoch(state), *figures, self._pace(args, state)[0], loss=anew)
 
     def _write(self, where: str, *what: str, loss: bool = True) -> None:
         losses = [f"loss {self._logged['loss']:.3f}"] if loss and "loss" in self._logged else []

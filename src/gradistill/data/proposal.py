@@ -22,7 +22,7 @@ from gradistill.data.file_readers import ending_of, stem_of
 from gradistill.data.multilabel import holds_flags, joined_labels, several_labels, with_flag_columns
 from gradistill.data.raw_words import word_spans
 from gradistill.data.split_loading import MANY_INCOMPLETE, read_splits
-from gradistill.data.split_sources import Wanted, read_source
+from gradistill.data.split_sources import Wanted, read_source, split_column
 from gradistill.data.splits import Splits
 from gradistill.data.table import Table, nested_names, with_fields
 from gradistill.data.task_inference import MOST_CLASSES, words_and_tags
@@ -63,11 +63,6 @@ ORIGINS = {
     "ciudad", "cliente", "lingua", "paese", "città", "cidade",
 }  # fmt: skip
 """Words in the name of a column of where a row is from."""
-SPLIT_COLUMNS = ("split", "fold", "subset", "partition", "set")
-SPLIT_NAMES = {
-    "train", "training", "validation", "valid", "val", "dev", "development", "eval", "test", "testing", "holdout",
-}  # fmt: skip
-"""Names of a column that names each row's split, and what it holds."""
 SCALES = ("score", "similarity", "rating", "stars", "grade")
 """Names of labels whose numbers have an order that counts."""
 PAIRS = (
@@ -173,16 +168,6 @@ def propose(given: DataChoice) -> Proposal:
         choice = replace(choice, positive=splits.task.positive_label)
         reasons["positive"] = "F1 is of this class: 1, yes, true or positive, or else the rarer one"
     return Proposal(choice, reasons, splits)
-
-
-def split_column(table: Table) -> str | None:
-    """A column that names each row's split; None where there is none."""
-    for name in table.columns:
-        if _last(name) in SPLIT_COLUMNS:
-            found = {label_key(cell) for cell in table.columns[name] if not is_missing(cell)}
-            if len(found) > 1 and found <= SPLIT_NAMES:
-                return name
-    return None
 
 
 def holds_tagged_words(choice: DataChoice) -> bool:

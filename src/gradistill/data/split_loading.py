@@ -35,7 +35,7 @@ from gradistill.data.label_matching import Outputs
 from gradistill.data.marked_spans import Units
 from gradistill.data.multilabel import ListForm, joined_labels, several_labels, with_flag_columns
 from gradistill.data.overlap import overlap, texts_of
-from gradistill.data.split_sources import Wanted, read_source
+from gradistill.data.split_sources import Wanted, read_source, split_column
 from gradistill.data.splits import Splits, left_out_text
 from gradistill.data.table import Table, nested_names, with_fields
 from gradistill.data.task_inference import (
@@ -294,6 +294,11 @@ def _doubts(table: Table, task: Task, label: str) -> Iterator[str]:
             )
         elif reason := wordless(table.columns[column]):
             yield f"the text column {column!r} holds no words: {reason}"
+    if (marks := split_column(table)) not in (None, label, *task.text_columns):
+        yield (
+            f"the column {marks!r} marks the splits, and is not read: all rows are taken alike. Make a folder with a "
+            "file of each, train.csv, validation.csv and test.csv"
+        )
     for name in filter(stands_for_nothing, task.labels or ()):
         yield (
             f"{name!r} is a label of its own. Where it means that there is no label, leave these cells blank; "

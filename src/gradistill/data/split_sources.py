@@ -12,11 +12,12 @@ from typing import Any
 import datasets
 
 from gradistill.data.arrow_tables import read_dataset
+from gradistill.data.cell_checks import is_missing
 from gradistill.data.cells import joined
 from gradistill.data.data_source import Source, is_path, path_text, tables_of
 from gradistill.data.file_readers import LISTED, ending_of, not_a_file, read_file, stem_of
 from gradistill.data.table import Table
-from gradistill.data.tasks import TASKS, Task
+from gradistill.data.tasks import TASKS, Task, label_key
 from gradistill.data.token_labels import with_word_lists
 from gradistill.errors import DataError, Problem, nearest
 
@@ -24,6 +25,11 @@ _HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?::([\w.+-]+))?")
 _GLUE = "nyu-mll/glue"
 _VALIDATION = ("validation", "dev", "val", "valid")
 """What people call the validation split."""
+_SPLIT_COLUMNS = ("split", "fold", "subset", "partition", "set")
+_SPLIT_NAMES = {
+    "train", "training", "validation", "valid", "val", "dev", "development", "eval", "test", "testing", "holdout",
+}  # fmt: skip
+"""Names of a column that names each row's split, and what it holds."""
 _SHARD = re.compile(r"(?P<split>.+?)-(?P<number>\d{3,})(-of-(?P<count>\d+))?(-[0-9a-f]+)?")
 """Part of a split in several files, as ``save_to_disk`` and the hub name them."""
 SHARE_HINT = "take a part of the training rows: --validation-share 0.1 (validation_share= in Python)"
@@ -361,3 +367,13 @@ def _hub(source: str) -> _SplitReaders:
         str(name): lambda name=name: read_dataset(f"{source} ({name})", loaded[name]) for name in loaded
     }
     return _SplitReaders(source, readers, f"the data set has {', '.join(map(str, loaded))}")
+
+
+def split_column(table: Table) -> str | None:
+    """A column that names each row's split; None where there is none."""
+    for name in table.columns:
+        if name.rpartition(".")[2].casefold() in _SPLIT_COLUMNS:
+            found = {label_key(cell) for cell in table.columns[name] if not is_missing(cell)}
+            if len(found) > 1 and found <= _SPLIT_NAMES:
+                return name
+    return None
