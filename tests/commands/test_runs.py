@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -67,7 +68,12 @@ def test_a_run_folder_holds_all_that_is_promised(method: str, kind: str, small: 
     metrics = small.distilled(method, kind, output, "student.layers=2")
     assert sorted(path.name for path in output.iterdir()) == FILES  # no checkpoints, no pickles
     assert json.loads((output / "metrics.json").read_text()) == metrics
-    assert metrics.keys() == KEYS
+    gradients = any(term.objective.second_order for term in load_recipe(method).objectives.values())
+    assert metrics.keys() == KEYS | ({"gradient_balance"} if gradients else set())
+    if gradients:
+        balance = metrics["gradient_balance"]
+        assert balance["ratio"] == median(balance["ratios"])
+        assert balance["capped_from_step"] is None
     assert (metrics["method"], metrics["student"]["layers"], metrics["teacher"]["layers"]) == (method, 2, 3)
     assert metrics["timing"].keys() == {"signals_s", "train_s", "examples_per_s", "peak_rss_mb"}
     assert (metrics["timing"]["signals_s"] > 0) == (method != "finetune")

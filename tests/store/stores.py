@@ -7,6 +7,7 @@ import random
 import signal
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +146,8 @@ def killed_build(folder: Path, forked: Any, chance: random.Random, shard_bytes: 
     assert reached.wait(120)
     time.sleep(chance.uniform(0, 0.03))
     assert worker.pid is not None
-    os.kill(worker.pid, signal.SIGKILL)
+    with suppress(ProcessLookupError):  # it came to its end
+        os.kill(worker.pid, signal.SIGKILL)
     worker.join(60)
     assert worker.exitcode is not None
 

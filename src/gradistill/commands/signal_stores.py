@@ -166,7 +166,7 @@ def stored_teacher(
 def own_share() -> ProcessShare:
     """Which of the processes of ``torchrun`` this one is."""
     state = processes()
-    return ProcessShare(state.process_index, state.num_processes, lambda failure: gather_object([failure]))
+    return ProcessShare(state.process_index, state.num_processes, lambda text: gather_object([text]))
 
 
 def repaired_by_the_first(
