@@ -243,4 +243,4 @@ def test_a_column_that_is_nearly_all_numbers_holds_scores(odd: str, tmp_path: Pa
     ]
     message = str(caught.value)
     assert "number" in message
-    assert ("leave the cell blank, and --skip-incomplete" in message) == (odd in ("NaN", "N/A"))
+    assert ("leave it blank: --skip-incomplete" in message) == (odd in ("NaN", "N/A"))

@@ -33,9 +33,8 @@ NO_AND_YES = (
 )
 """What people write for no and for yes."""
 _NOTHING = ("na", "n/a", "#n/a", "#na", "<na>", "nan", "null", "#null!")
-_LEAVE_BLANK = (
-    "where it means that there is no label, leave the cell blank, and --skip-incomplete leaves out its row"
-)
+NO_LABEL = " (no label?)"
+"""Behind a fault of a cell that other tools write where there is no label."""
 _HIDDEN = "missing label (-1 marks a label that is kept secret)"
 
 
@@ -164,7 +163,7 @@ def _label_fault(value: object, names: Sequence[str]) -> str:
         return "missing label"
     if label_key(value) == "-1":
         return f"{_HIDDEN}; known: {known_list(names)}"
-    nothing = f" ({_LEAVE_BLANK})" if stands_for_nothing(value) else ""
+    nothing = NO_LABEL if stands_for_nothing(value) else ""
     return f"{UNKNOWN_LABEL} {shown(value)}{nothing}; known: {known_list(names)}"
 
 
@@ -192,7 +191,7 @@ def _score_fault(value: object) -> str:
     if value is None or (isinstance(value, str) and not value.strip()):
         return "missing label"
     score = number(value)
-    nothing = f": {_LEAVE_BLANK}" if stands_for_nothing(value) else ""
+    nothing = NO_LABEL if stands_for_nothing(value) else ""
     if score is None:
         return f"{shown(value)} where a score (a number) belongs{nothing}"
     # Scores are kept as float32, so what overflows there is not finite for us.
