@@ -70,7 +70,7 @@ def is_missing(value: object) -> bool:
 
 
 def stands_for_nothing(value: object) -> bool:
-    """Whether a label is written as other tools write that there is none. It may still be a label: NA is Namibia."""
+    """Whether a label is written as other tools write that there is none. It may still be one, as NA of Namibia."""
     return isinstance(value, str) and value.strip().casefold() in _NOTHING
 
 

@@ -380,9 +380,8 @@ def _no_numbers(values: Sequence[Any]) -> list[Any]:
     """The few values of a column of scores with decimals that are no finite numbers; none of any other column."""
     present = [value for value in values if not is_missing(value)]
     numbers = [n for value in present if (n := number(value)) is not None and math.isfinite(n)]
-    come_again = REPEATS * len({label_key(value) for value in present}) <= len(
-        present
-    )  # versions, such as 1.2
+    different = {label_key(value) for value in present}
+    come_again = REPEATS * len(different) <= len(present)  # as versions do
     if len(numbers) < MOSTLY_NUMBERS * len(present) or all(n.is_integer() for n in numbers) or come_again:
         return []
     return [v for v in dict.fromkeys(present) if (n := number(v)) is None or not math.isfinite(n)]

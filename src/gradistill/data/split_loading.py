@@ -485,7 +485,7 @@ def _refused(choice: DataChoice, problems: list[Problem], *, incomplete: bool = 
         remedy += (
             "; --skip-incomplete (skip_incomplete= in Python) leaves out rows that lack a text or a label"
         )
-    if any(problem.what.endswith(NO_LABEL) or f"{NO_LABEL};" in problem.what for problem in problems):
+    if any(NO_LABEL in problem.what for problem in problems):
         remedy += "; where a cell means that there is no label, leave it blank: --skip-incomplete leaves out its row"
     return with_problems(f"The data of {choice.name} has", problems, remedy)
 
