@@ -156,9 +156,8 @@ class Batch:
         words = self.words_per_example
         if words is None:
             words = self.first_tokens.sum() / len(self)
-        return summed_over_words / words.to(summed_over_words.dtype).clamp(
-            min=1e-9
-        )  # a batch may have no word
+        least = 1e-9  # a batch may have no word
+        return summed_over_words / words.to(summed_over_words.dtype).clamp(min=least)
 
     def labelled(self) -> Bool[Tensor, " batch"]:
         """Which rows have a label."""

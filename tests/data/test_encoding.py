@@ -207,7 +207,7 @@ def test_an_erased_word_is_no_padding(tokens: dict[str, Any], erased: str) -> No
     assert wanted != tokenizer.pad_token_id
 
 
-def test_what_cannot_be_asked_for_a_blank_has_padding_for_an_erased_word() -> None:
+def test_what_is_no_tokenizer_has_padding_for_an_erased_word() -> None:
     """A user's own collator may call a function its tokenizer."""
 
     def odd(text: str, images: object = None) -> None: ...

@@ -146,7 +146,7 @@ def killed_build(folder: Path, forked: Any, chance: random.Random, shard_bytes: 
     assert reached.wait(120)
     time.sleep(chance.uniform(0, 0.03))
     assert worker.pid is not None
-    with suppress(ProcessLookupError):  # it came to its end
+    with suppress(ProcessLookupError):  # it has ended
         os.kill(worker.pid, signal.SIGKILL)
     worker.join(60)
     assert worker.exitcode is not None

@@ -19,7 +19,7 @@ from gradistill.training.gradient_balance import DROWNING_RATIO, GradientBalance
 pytestmark = pytest.mark.usefixtures("unchecked")
 COMPARED = (0, 5, 10)
 SMALL, LARGE = 1e-2, 1e3
-"""Weights of ``rationale`` with which the predictions are heard, and drowned."""
+"""Weights of ``rationale`` with which the predictions count, and are drowned."""
 
 
 def terms(weight: float) -> list[Term]:

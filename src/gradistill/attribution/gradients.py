@@ -62,8 +62,9 @@ def _stacked(scalars: Sequence[Tensor], sites: Sequence[Tensor], create_graph: b
                 expected="a hidden state that the following layers read",
                 remedy="choose another site or layer map",
             )
-    return [_wide(torch.stack(gradients, dim=1)) for gradients in zip(*per_scalar, strict=True)]
+    return [widened(torch.stack(gradients, dim=1)) for gradients in zip(*per_scalar, strict=True)]
 
 
-def _wide(gradients: Tensor) -> Tensor:
-    return gradients.to(torch.promote_types(gradients.dtype, torch.float32))
+def widened(values: Tensor) -> Tensor:
+    """Outputs or gradients in float32 at least: targets and losses are never computed in half precision."""
+    return values if values.dtype == torch.float64 else values.float()

@@ -136,10 +136,8 @@ def max_sensitivity(
     farthest = torch.zeros_like(first[:, 0])
     for of_sample in noise.unbind(1):
         with torch.enable_grad():
-            there = (
-                method(forward.rerun(forward.embedding + of_sample, examples, EXPLAINED_TARGET)).detach()
-                * own
-            )
+            noisy = forward.rerun(forward.embedding + of_sample, examples, EXPLAINED_TARGET)
+            there = method(noisy).detach() * own
         farthest = torch.maximum(farthest, (there - first).norm(dim=-1))
     return farthest / first.norm(dim=-1)
 

@@ -11,6 +11,7 @@ import torch
 from datasets import Dataset
 from torch import nn
 
+from gradistill.attribution.gradients import widened
 from gradistill.auditing.methods import Method, draws_tokens, token_scores
 from gradistill.auditing.methods.gradient_x_input import GradientXInput
 from gradistill.data.batching import Collate, RowBatch, Rows, in_row_order, row_batches
@@ -20,7 +21,6 @@ from gradistill.models.facts import is_multi_label, thresholds_of
 from gradistill.models.probe import ProbedModel
 from gradistill.models.teacher_loading import is_narrow
 from gradistill.signals.explained import explained_pass
-from gradistill.signals.forward_pass import widened
 
 
 @dataclass(frozen=True)

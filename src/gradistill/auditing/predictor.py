@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from gradistill.attribution.gradients import widened
 from gradistill.data import Collator
 from gradistill.data.batching import RowBatch, in_row_order
 from gradistill.data.changed_copies import Copy
@@ -22,7 +23,6 @@ from gradistill.models.eval_mode import frozen_eval
 from gradistill.models.facts import is_multi_label, thresholds_of
 from gradistill.models.probe import ProbedModel
 from gradistill.models.random_head import has_head, head_logits, stacked_heads
-from gradistill.signals.forward_pass import widened
 
 SHOWN = 60
 """Characters of a text that a message shows."""

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from gradistill.attribution.gradients import widened
 from gradistill.data.batching import Collate, Rows, row_batches
 from gradistill.models.eval_mode import frozen_eval
-from gradistill.signals.forward_pass import widened
 
 
 @dataclass(frozen=True)

@@ -112,14 +112,14 @@ def erased_token_id(tokenizer: Any) -> int | None:
 
 
 def _blank(tokenizer: Any) -> list[int]:
-    """The token ids of a blank; none where it has none, or cannot be asked."""
+    """The token ids of a blank; none where the tokenizer has none, or is no tokenizer of transformers."""
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
         return []
     try:
         return tokenizer(" ", add_special_tokens=False)["input_ids"]  # pyright: ignore[reportReturnType]
     except (
         Exception
-    ):  # of the tokenizers library, which has no other: a vocabulary without it, and no unknown token
+    ):  # the tokenizers library has no other, for a vocabulary without it and without an unknown token
         return []
 
 

@@ -6,7 +6,7 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice, pairwise
 from typing import Any
 
@@ -211,7 +211,7 @@ def _no_text(table: Table, column: str) -> str | None:
         return "called like a row's number or mark"
     if column in table.class_names:
         return "class ids"
-    if fields := [name for name in nested_names(table) if name.startswith(f"{column}.")]:
+    if fields := nested_names(replace(table, columns={column: table.columns[column]})):
         return f"objects with the fields {', '.join(map(shown, fields[:5]))}"
     if not holds_text(table, column):
         return "no text in any row" if all(map(is_missing, table.columns[column])) else "numbers, or no texts"

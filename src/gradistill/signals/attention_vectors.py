@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gradistill.attribution.gradients import widened
 from gradistill.models.facts import ModelFacts
 from gradistill.signals.base import Layout, Signal
-from gradistill.signals.forward_pass import ForwardPass, Needs, widened
+from gradistill.signals.forward_pass import ForwardPass, Needs
 
 Part = Literal["query", "key", "value"]
 _PARTS = get_args(Part)

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from gradistill.attribution.gradients import view_gradients
+from gradistill.attribution.gradients import view_gradients, widened
 from gradistill.attribution.quadrature import Path, PathPoint
 from gradistill.attribution.targets import Target
 from gradistill.batch import UNLABELLED, Batch
@@ -288,11 +288,6 @@ class ForwardPass:
     def rows_at_once(self) -> int:
         """How many rows of this length make a forward pass of about ``TOKENS_AT_ONCE`` tokens."""
         return max(1, TOKENS_AT_ONCE // self.batch.mask.shape[1])
-
-
-def widened(logits: Tensor) -> Tensor:
-    """Logits in float32 at least: targets and losses are never computed in half precision."""
-    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def _counted_positions(model: nn.Module, batch: Batch) -> Int[Tensor, "batch token"] | None:

@@ -8,11 +8,11 @@ from typing import Protocol, runtime_checkable
 
 from torch import nn
 
+from gradistill.attribution.gradients import widened
 from gradistill.batch import Batch
 from gradistill.models.probe import Probe, ProbedModel
 from gradistill.signals.base import Signal
 from gradistill.signals.compute import SignalValues, compute_signals
-from gradistill.signals.forward_pass import widened
 
 
 @runtime_checkable

@@ -54,7 +54,7 @@ class ProcessShare:
     gather: Callable[[str | None], Sequence[str | None]] = lambda text: [text]
 
     def all_agree(self, true: bool) -> bool:
-        """Whether it is true for all processes; each of them asks."""
+        """Whether it is true for all processes, each of which calls this."""
         return all(text is None for text in self.gather(None if true else "no"))
 
     @property

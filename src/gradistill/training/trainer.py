@@ -198,7 +198,7 @@ class DistillationTrainer(Trainer):
 
     def _train_on_one_device(self) -> None:
         """Not nn.DataParallel, which the Trainer takes for all devices that it sees: hooks and inner gradients do not
-        pass through its replicas, and a batch would be as many times as large as it is asked for."""
+        pass through its replicas, and a batch would be as many times as large as the arguments have it."""
         if (devices := self.args.n_gpu) > 1:
             logger.warning(
                 f"{devices} devices are there, and one process trains on one, {self.args.device}: "
@@ -468,7 +468,9 @@ class DistillationTrainer(Trainer):
 
         answers = [term.name for term in terms if term.objective.answers and term.weight]
         rest = [name for name in distances if name not in answers]
-        self._compare_gradients(terms, progress, partial(averaged, factors=means))
+        gradients = [term.name for term in terms if term.objective.second_order and term.weight]
+        if answers and gradients:
+            self._compare_gradients(answers, gradients, progress, partial(averaged, factors=means))
         if answers and rest and self._answers_first is not None and self._answers_first.running:
             loss = self._answers_first.split(averaged(answers), averaged(rest))
         else:
@@ -476,13 +478,15 @@ class DistillationTrainer(Trainer):
         return (loss, SequenceClassifierOutput(loss=loss, logits=logits)) if return_outputs else loss  # pyright: ignore[reportArgumentType]
 
     def _compare_gradients(
-        self, terms: Sequence[Term], progress: float, averaged: Callable[[Sequence[str]], Tensor]
+        self,
+        answers: Sequence[str],
+        gradients: Sequence[str],
+        progress: float,
+        averaged: Callable[[Sequence[str]], Tensor],
     ) -> None:
         """Compare those of the predictions and of the gradient objectives where it is their turn. ``averaged`` is the
-        loss of some of the ``terms``, as heavy as it is on average over the steps."""
-        answers = [term.name for term in terms if term.objective.answers and term.weight]
-        gradients = [term.name for term in terms if term.objective.second_order and term.weight]
-        if self._balance is None or not answers or not gradients:
+        loss of some terms, as heavy as it is on average over the steps."""
+        if self._balance is None:
             return
         staged = [t.name for t in self.step.terms if t.objective.second_order and t.start <= progress < t.end]
         if self._balance.due(step := self.state.global_step, staged):

@@ -34,9 +34,8 @@ class Occlusion:
         logits = forward.erase(torch.nn.functional.one_hot(tokens, mask.shape[1]).bool(), places)
         label_ids = forward.label_ids[EXPLAINED_TARGET]
         whole = forward.values(EXPLAINED_TARGET).detach()[places, 0]
-        without = forward.values_of(
-            EXPLAINED_TARGET, logits, None if label_ids is None else label_ids[places]
-        )[:, 0]
+        labels = None if label_ids is None else label_ids[places]
+        without = forward.values_of(EXPLAINED_TARGET, logits, labels)[:, 0]
         scores = torch.zeros(mask.shape, dtype=whole.dtype, device=whole.device)
         scores[places, tokens] = whole - without
         return scores

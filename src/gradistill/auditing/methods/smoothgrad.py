@@ -36,11 +36,8 @@ class SmoothGrad:
         check_number(self, "noise", least=0.0)
 
     def __call__(self, forward: ForwardPass) -> Float[Tensor, "batch token"]:
-        embedding, mask, path = (
-            forward.embedding,
-            forward.batch.mask.unsqueeze(-1),
-            forward.path(EXPLAINED_TARGET),
-        )
+        embedding, mask = forward.embedding, forward.batch.mask.unsqueeze(-1)
+        path = forward.path(EXPLAINED_TARGET)
         low = embedding.masked_fill(~mask, torch.inf).amin((1, 2), keepdim=True)
         high = embedding.masked_fill(~mask, -torch.inf).amax((1, 2), keepdim=True)
         total = torch.zeros_like(embedding)
