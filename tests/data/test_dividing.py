@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -108,3 +110,64 @@ def test_rows_that_cannot_be_divided_are_refused() -> None:
     rows = [{"text": "same", "label": label} for label in ("yes", "no") * 4]
     with pytest.raises(DataError, match="8 rows cannot be divided"):
         load_splits(rows, validation_share=0.5)
+
+
+def marked(names: Sequence[str], column: str = "split") -> list[dict[str, Any]]:
+    """Rows of texts whose ``column`` goes through these names."""
+    return [
+        {"text": f"text {k}", column: names[k % len(names)], "label": "ab"[k // len(names) % 2]}
+        for k in range(60)
+    ]
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "saved", "memory"])
+def test_a_column_that_names_splits_divides_one_table(tmp_path: Path, kind: str) -> None:
+    rows = marked(("train", "Train ", "val", "test"))
+    table, path = datasets.Dataset.from_list(rows), str(tmp_path / f"tickets.{kind}")
+    if kind != "memory":
+        {"csv": table.to_csv, "parquet": table.to_parquet, "saved": table.save_to_disk}[kind](path)
+    source = rows if kind == "memory" else path
+    found = load_splits(source, splits=("train", "validation", "test"))
+    assert found.task.text_columns == ("text",)
+    numbers = {name: [int(text.split()[1]) % 4 for text in own["text"]] for name, own in found.rows.items()}
+    assert numbers == {"train": [0, 1] * 15, "validation": [2] * 15, "test": [3] * 15}
+    assert found.notes == dict.fromkeys(numbers, "by the column 'split'")
+    assert (
+        load_splits(source, splits=("validation",)).rows["validation"]["text"]
+        == found.rows["validation"]["text"]
+    )
+
+
+def test_what_a_column_of_splits_lacks_is_named(tmp_path: Path) -> None:
+    """A share is not drawn from rows that the table has divided already; a row of no split is refused with its line."""
+    path = write_table(tmp_path / "tickets.csv", marked(("train", "dev")))
+    with pytest.raises(RecipeError, match="has a validation split: by its column 'split'"):
+        load_splits(path, validation_share=0.2)
+    no_dev = write_table(tmp_path / "other.csv", marked(("training", "test", "training"), column="fold"))
+    with pytest.raises(
+        DataError, match=r"no 'validation' split; its column 'fold' names train \(40 rows\), test"
+    ):
+        load_splits(no_dev)
+    train, validation = sides(no_dev)
+    assert not {text for text in (*train, *validation) if int(text.split()[1]) % 3 == 1}
+    with pytest.raises(DataError, match=r"empty in 20 of 60 rows\.[^:]*\n.*row 4, column 'split'"):
+        load_splits(write_table(tmp_path / "gaps.csv", marked(("train", "dev", ""))))
+
+
+def test_a_column_of_other_values_or_another_use_divides_nothing(tmp_path: Path) -> None:
+    for rows in (marked(("train", "blue")), marked(("train",))):
+        with pytest.raises(DataError, match="one table"):
+            load_splits(rows)
+    label = load_splits(
+        marked(("train", "test")), label_column="split", text_columns="text", validation_share=0.2
+    )
+    assert label.task.labels == ("test", "train")
+    assert sum(map(len, label.rows.values())) == 60
+
+
+def test_faults_of_a_divided_table_are_listed_once(tmp_path: Path) -> None:
+    path = tmp_path / "tickets.csv"
+    path.write_text("text,split,label\n" + "a,train,x\nb,dev,y\nc,train,y\n" + "d,train\n")
+    with pytest.raises(DataError) as raised:
+        load_splits(path)
+    assert str(raised.value).count("row 5") == 1

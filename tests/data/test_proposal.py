@@ -86,7 +86,7 @@ def test_what_is_named_is_kept() -> None:
         ({"text": text, "churn": lambda k: k % 2, "signupRegion": lambda k: ("north", "south")[k // 2 % 2]},
          {"label_column": "churn"}, ("label_column", "it could also be 'signupRegion'")),
         ({"text": text, "mood": lambda k: ("calm", "cross")[k % 2], "split": lambda k: ("train", "test")[k // 2 % 2]},
-         {"label_column": "mood"}, ("validation_share", "the column 'split' marks the splits")),
+         {"label_column": "mood"}, ("label_column", "no column is called like a label, and this one")),
         ({"text": text, "queue": lambda k: ("refund", "login")[k % 2], "agent": lambda k: f"A{k // 2 % 4}"},
          {"label_column": "queue"}, ("label_column", "it could also be 'agent'")),
         ({"text": text, "severity": lambda k: f"P{k % 3}", "device": lambda k: ("phone", "desk")[k // 3 % 2]},
@@ -190,7 +190,7 @@ def test_lists_of_labels_are_no_tags() -> None:
     assert not found.tags_words
 
 
-def test_a_column_that_marks_splits_is_a_doubt_and_read_as_nothing_else() -> None:
+def test_a_column_that_names_splits_divides_the_rows() -> None:
     """Rows that a person set aside went into training."""
     columns = {
         "review": text,
@@ -199,17 +199,28 @@ def test_a_column_that_marks_splits_is_a_doubt_and_read_as_nothing_else() -> Non
     }
     found = proposed(rows(**columns))
     assert (found.choice.label_column, found.choice.columns) == ("topic", ("review",))
-    assert found.reasons["validation_share"].startswith("not certain: the column 'split' marks the splits")
-    assert any("the column 'split' marks the splits" in warning for warning in found.splits.warnings)
+    assert found.choice.validation_share is not None
+    assert {*found.splits.rows["test"]["review"]} == {text(k) for k in range(31, len(rows(**columns)))}
     assert "split" not in found.reasons.get("text_columns", "") + found.reasons.get("label_column", "")
-    assert (
-        proposed(rows(**columns), validation_share=0.3).reasons["validation_share"].startswith("not certain")
-    )
+    whole = proposed(rows(**columns | {"split": lambda k: ("Train", "dev")[k % 4 == 3]}))
+    assert whole.choice.validation_share is None
+    assert len(whole.splits.rows["validation"]) == len(rows(**columns)) // 4
     named = proposed(rows(**columns), label_column="split")
     assert (named.choice.label_column, named.choice.kind) == ("split", "classes")
-    assert "marks the splits" not in named.reasons["validation_share"]
     assert proposed(rows(review=text, split=columns["split"])).choice.label_column == "split"
-    other = proposed(rows(**columns | {"split": lambda k: ("red", "train", "test")[k % 3]}))
+
+
+def test_a_column_of_objects_that_names_splits_is_a_doubt() -> None:
+    table = [
+        {"review": text(k), "topic": "ab"[k % 2], "of": {"split": ("train", "test")[k % 3 == 0]}}
+        for k in range(40)
+    ]
+    found = proposed(table)
+    assert found.choice.columns == ("review",)
+    assert found.reasons["validation_share"].startswith("not certain: the column 'of.split' marks the splits")
+    other = proposed(
+        rows(review=text, topic=lambda k: "ab"[k % 2], split=lambda k: ("red", "train", "test")[k % 3])
+    )
     assert "marks the splits" not in other.reasons["validation_share"]
 
 

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,6 @@ from gradistill.auditing import predict_logits
 from gradistill.data import DataChoice, Splits, Task
 from gradistill.data.batching import Collate
 from gradistill.data.constant_answer import no_better_than_constant
-from gradistill.data.data_source import is_path, path_text
 from gradistill.data.overlap import as_text, overlap, texts_of
 from gradistill.data.split_sources import Wanted, read_source
 from gradistill.data.table import with_fields
@@ -181,11 +179,11 @@ def overlap_with_training(splits: Splits, split: str, choice: DataChoice) -> dic
 
     A drawn share for validation has no row of the training rows (``data.validation_share``).
     """
-    alone = is_path(choice.source) and Path(path_text(choice.source)).is_file()
-    if split == "train" or alone or choice.validation_share is not None:
+    if split == "train" or choice.validation_share is not None:
         return None
     columns = splits.task.text_columns
-    tables, _ = read_source(choice.source, Wanted((), ("train",)), splits.task)
+    wanted = Wanted((), ("train",), (*columns, splits.label_column))
+    tables, _ = read_source(choice.source, wanted, splits.task)
     table = with_fields(tables["train"], columns) if "train" in tables else None
     if table is None or not all(name in table.columns for name in columns):
         return None

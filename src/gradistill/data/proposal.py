@@ -123,13 +123,14 @@ def propose(given: DataChoice) -> Proposal:
     """
     source, reasons = _table_source(given)
     choice = replace(given, source=source)
-    tables, problems = read_source(source, Wanted(("train",), ("validation", "test")), None)
+    named = (choice.label_column, *(choice.columns or ()), *(choice.label_columns or ()))
+    wanted = Wanted(("train",), ("validation", "test"), tuple(name for name in named if name))
+    tables, problems = read_source(source, wanted, None)
     if problems or not tables["train"].columns:
         problems = [*problems, *(p for table in tables.values() for p in table.problems)]
         raise with_problems(f"The data of {choice.name} has", problems, "correct these and start again")
     table = _flat(tables["train"])
-    named = (choice.label_column, *(choice.columns or ()), *(choice.label_columns or ()))
-    marks = split_column(table) if choice.task is None and len(table.columns) > 2 else None
+    marks = split_column(table) if choice.task is None else None
     marks = None if marks in named else marks
     if marks is not None:
         table = replace(table, columns={k: cells for k, cells in table.columns.items() if k != marks})

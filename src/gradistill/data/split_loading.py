@@ -81,8 +81,8 @@ def load_splits(
 
     Parameters:
         ``source``: a folder with one file a split (.csv, .tsv, .json, .jsonl, .parquet; docs/data.md), one such file if
-            one split is wanted, a hub id (``glue/sst2``, ``owner/name``, ``owner/name:config``), an object in
-            memory, or a ``DataChoice`` of these.
+            one split is wanted or a column names the split of each row, a hub id (``glue/sst2``, ``owner/name``,
+            ``owner/name:config``), an object in memory, or a ``DataChoice`` of these.
         ``splits``: which to read.
         ``span_column``: a column that marks passages of the texts (``data.marked_spans``); the rows then have
             ``spans``.
@@ -188,10 +188,10 @@ def _source_of(
 ) -> _Source:
     """The tables of a source, of the splits that are asked for."""
     splits, optional = asked.splits, asked.optional
-    read, problems = read_source(choice.source, _wanted(choice, splits, optional), given)
     texts = choice.columns or (given.text_columns if given else ())
     flags = tuple(choice.label_columns or ())
     names = (*texts, choice.label_column or "", *flags, marks.column if marks else "", *carried)
+    read, problems = read_source(choice.source, _wanted(choice, replace(asked, columns=names)), given)
     whole = {k: with_flag_columns(with_fields(table, names), flags) for k, table in read.items()}
     _refuse_missing(whole.get(splits[0]), carried)
     hidden = set(carried) - {*texts, choice.label}
@@ -323,18 +323,18 @@ def _are_thousands(cells: Sequence[Any]) -> bool:
     return bool(commas) and all(_THOUSANDS.fullmatch(str(cell).strip()) for cell in commas)
 
 
-def _wanted(choice: DataChoice, splits: tuple[str, ...], optional: tuple[str, ...]) -> Wanted:
+def _wanted(choice: DataChoice, asked: Wanted) -> Wanted:
     """With a share for validation the training rows are read for it, and must have no validation beside them."""
     if choice.validation_share is None:
-        return Wanted(splits, optional)
-    if not {"train", "validation"}.intersection(splits):
+        return asked
+    if not {"train", "validation"}.intersection(asked.splits):
         raise RecipeError(
-            f"validation_share is given for the splits {', '.join(splits)}",
+            f"validation_share is given for the splits {', '.join(asked.splits)}",
             expected="train or validation among them",
             remedy="leave --validation-share out, or look at --split validation",
         )
-    others = (split for split in splits if split not in ("train", "validation"))
-    return Wanted(("train", *others), ("validation", *optional))
+    others = (split for split in asked.splits if split not in ("train", "validation"))
+    return replace(asked, splits=("train", *others), optional=("validation", *asked.optional))
 
 
 def _set_apart(
@@ -342,15 +342,18 @@ def _set_apart(
 ) -> dict[str, str]:
     """Take out what is not to be read; notes about that, and about splits by another name."""
     if choice.validation_share is not None and "validation" in tables:
+        column = tables["validation"].split_column
         raise RecipeError(
             f"validation_share is {choice.validation_share:g}, and {choice.name} has a validation split: "
-            f"{tables['validation'].file}",
+            + (f"by its column {column!r}" if column else tables["validation"].file),
             expected="one of them",
-            remedy="leave --validation-share out, or name the training file alone",
+            remedy=f"leave --validation-share out, or {'that column' if column else 'name the training file alone'}",
         )
     notes = {}
     for split, table in tables.items():
-        if (stem := Path(table.file).name.partition(".")[0]) in ("dev", "val", "valid") and stem != split:
+        if table.split_column is not None:
+            notes[split] = f"by the column {table.split_column!r}"
+        elif (stem := Path(table.file).name.partition(".")[0]) in ("dev", "val", "valid") and stem != split:
             notes[split] = f"from {Path(table.file).name}"
     for split in set(optional).intersection(tables):
         table = tables[split]

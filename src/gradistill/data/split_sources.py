@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,13 @@ _GLUE = "nyu-mll/glue"
 _VALIDATION = ("validation", "dev", "val", "valid")
 """What people call the validation split."""
 _SPLIT_COLUMNS = ("split", "fold", "subset", "partition", "set")
+"""What a column is called that names each row's split."""
 _SPLIT_NAMES = {
-    "train", "training", "validation", "valid", "val", "dev", "development", "eval", "test", "testing", "holdout",
-}  # fmt: skip
-"""Names of a column that names each row's split, and what it holds."""
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys((*_VALIDATION, "development", "eval"), "validation"),
+    **dict.fromkeys(("test", "testing", "holdout"), "test"),
+}
+"""What such a column holds, and the split that is meant."""
 _SHARD = re.compile(r"(?P<split>.+?)-(?P<number>\d{3,})(-of-(?P<count>\d+))?(-[0-9a-f]+)?")
 """Part of a split in several files, as ``save_to_disk`` and the hub name them."""
 SHARE_HINT = "take a part of the training rows: --validation-share 0.1 (validation_share= in Python)"
@@ -37,10 +41,15 @@ SHARE_HINT = "take a part of the training rows: --validation-share 0.1 (validati
 
 @dataclass(frozen=True)
 class Wanted:
-    """The splits that must be there, and those that are read where they are."""
+    """The splits that must be there, and those that are read where they are.
+
+    ``columns`` are those that are read as something else (labels, texts). Where they are given, a table with another
+    column that names each row's split is divided by it.
+    """
 
     splits: tuple[str, ...]
     optional: tuple[str, ...] = ()
+    columns: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -60,7 +69,8 @@ def read_source(source: Source, wanted: Wanted, task: Task | None) -> tuple[dict
     """The tables of those splits that are there, and a problem for each that is wanted and not there.
 
     A local path goes before a hub id of the same name. A source without splits (one file, one data set) is the one
-    split that is wanted. Raises DataError if ``source`` is nothing of the kind.
+    split that is wanted, or is divided by a column (``Wanted.columns``). Raises DataError if ``source`` is nothing of
+    the kind.
     """
     if not (wanted.splits or wanted.optional):
         raise DataError("No split is named.", expected="at least one, such as 'train'")
@@ -72,11 +82,16 @@ def _read(source: Source, wanted: Wanted, task: Task | None) -> tuple[dict[str, 
     found = _opened(source, wanted)
     if isinstance(found, _SplitReaders):
         return _taken(found, wanted, task)
-    if not wanted.splits:  # a table without splits is none of the optional ones
+    if wanted.columns is None and not wanted.splits:  # a table without splits is none of the optional ones
         return {}, []
-    if len(wanted.splits) != 1:
+    table = found()
+    marks = split_column(table)
+    if wanted.columns is not None and marks is not None and marks not in wanted.columns:
+        tables, problems = _taken(_divided(table, marks), wanted, task)
+        return tables, [*table.problems, *problems]
+    if len(wanted.splits) > 1:
         raise _one_for_many(source, wanted.splits)
-    return {wanted.splits[0]: found()}, []
+    return dict.fromkeys(wanted.splits, table), []
 
 
 def files_of(source: Source, split: str, task: Task | None) -> list[Path]:
@@ -370,10 +385,30 @@ def _hub(source: str) -> _SplitReaders:
 
 
 def split_column(table: Table) -> str | None:
-    """A column that names each row's split; None where there is none."""
-    for name in table.columns:
+    """A column beside two others that names each row's split; None where there is none."""
+    for name in table.columns if len(table.columns) > 2 else ():
         if name.rpartition(".")[2].casefold() in _SPLIT_COLUMNS:
             found = {label_key(cell) for cell in table.columns[name] if not is_missing(cell)}
-            if len(found) > 1 and found <= _SPLIT_NAMES:
+            if len(found) > 1 and found <= _SPLIT_NAMES.keys():
                 return name
     return None
+
+
+def _divided(table: Table, marks: str) -> _SplitReaders:
+    """The splits that the column ``marks`` names, without it. Raises DataError for a row that it puts into none."""
+    rows: dict[str, list[int]] = {}
+    for row, cell in enumerate(table.columns[marks]):
+        rows.setdefault("" if is_missing(cell) else _SPLIT_NAMES[label_key(cell)], []).append(row)
+    if nowhere := rows.pop("", None):
+        raise DataError(
+            f"{table.file}: the column {marks!r} names the split of each row, and is empty in {len(nowhere)} of "
+            f"{len(table.lines)} rows.",
+            problems=[table.problem(row, "no split is named", marks) for row in nowhere],
+            expected=f"one of {', '.join(_SPLIT_NAMES)} in every row",
+            remedy="fill these cells, or leave the column out",
+        )
+    others = {name: cells for name, cells in table.columns.items() if name != marks}
+    whole = replace(table, columns=others, problems=(), split_column=marks)
+    readers = {split: partial(whole.only, own) for split, own in rows.items()}
+    listing = ", ".join(f"{split} ({len(own):,} rows)" for split, own in rows.items())
+    return _SplitReaders(table.file, readers, f"its column {marks!r} names {listing}")

@@ -22,8 +22,9 @@ class Table:
     ``lines`` are lines of the file counted from 1 (CSV, TSV, JSONL) or record numbers from 1 (the others).
     ``typed`` is False for CSV and TSV, where every cell is text. ``class_names`` are the labels that a column
     declares. ``parts`` names the files of a split in several ones, each with the number of its first row.
-    ``commas`` are the columns in which a number such as 3,5 stands as 3.5 here (``as_written``). A table with
-    problems holds the rows that could be read; it has no columns if there are none.
+    ``commas`` are the columns in which a number such as 3,5 stands as 3.5 here (``as_written``). ``split_column`` is
+    the column, no longer there, by which these rows were taken out of a table of several splits. A table with problems
+    holds the rows that could be read; it has no columns if there are none.
     """
 
     file: str
@@ -34,6 +35,7 @@ class Table:
     class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     parts: tuple[tuple[int, str], ...] = ()
     commas: frozenset[str] = frozenset()
+    split_column: str | None = None
 
     def as_written(self, column: str) -> Sequence[Any]:
         """The cells of a column with the decimal commas of its file; none where there is no such column."""
@@ -53,7 +55,10 @@ class Table:
         """The table without the ``rows`` with these numbers (from 0). The others keep their places."""
         if not rows:
             return self
-        kept = [row for row in range(len(self.lines)) if row not in rows]
+        return self.only([row for row in range(len(self.lines)) if row not in rows])
+
+    def only(self, kept: Sequence[int]) -> Table:
+        """The rows with these numbers (from 0), in rising order. They keep their places."""
         return replace(
             self,
             columns={name: as_cells(cells).take(kept) for name, cells in self.columns.items()},
