@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gradistill.objectives import AttributionMap, HardLabel, HiddenStates, Rationale, SoftLabel, Term
-from gradistill.training import trainer as trainer_module
+from gradistill.training import gradient_conflict
 from gradistill.training.gradient_balance import DROWNING_RATIO, GradientBalance
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -51,7 +51,7 @@ def assert_equal_weights(one: Any, other: Any) -> None:
 def test_without_a_rule_the_median_ratio_is_warned_of_once_and_no_weight_changes(
     kit: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    caplog.set_level(logging.WARNING, logger=trainer_module.__name__)
+    caplog.set_level(logging.WARNING, logger=gradient_conflict.__name__)
     for weight in (SMALL, LARGE):
         logged = ratios(trained(kit, "log", weight))
         wanted = median(logged[step] for step in COMPARED)
@@ -82,7 +82,7 @@ def test_auto_caps_from_the_step_behind_the_last_comparison(
     accumulated: int, kit: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a training that is off for eleven steps, and then goes on from its checkpoint under cap."""
-    caplog.set_level(logging.WARNING, logger=trainer_module.__name__)
+    caplog.set_level(logging.WARNING, logger=gradient_conflict.__name__)
     options = {
         "gradient_accumulation_steps": accumulated,
         "per_device_train_batch_size": 4 // accumulated,
@@ -116,7 +116,7 @@ def test_a_run_that_goes_on_is_capped_as_one_that_was_not_interrupted(checkpoint
 def test_no_gradient_objective_or_no_predictions_is_nothing_to_compare(
     kit: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.WARNING, logger=trainer_module.__name__)
+    caplog.set_level(logging.WARNING, logger=gradient_conflict.__name__)
     for some in (
         [Term(SoftLabel(), 1e-6), Term(HiddenStates(), 1e6)],
         [Term(Rationale(), 1e6)],

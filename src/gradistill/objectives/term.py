@@ -50,7 +50,11 @@ class Term:
 
     def runs_at(self, step: int, progress: float) -> bool:
         """Whether its turn comes at an optimizer step, counted from 0, ``progress`` of the training being done."""
-        return step % self.every == 0 and self.start <= progress < self.end
+        return step % self.every == 0 and self.in_stage(progress)
+
+    def in_stage(self, progress: float) -> bool:
+        """Whether it is on, at its turns, when ``progress`` of the training is done."""
+        return self.start <= progress < self.end
 
     def ever_runs(self, steps: int) -> bool:
         """Whether it runs at one of so many optimizer steps."""

@@ -6,7 +6,7 @@ import copy
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -35,10 +35,9 @@ from gradistill.objectives.labelled_tokens import refuse_what_labels_no_tokens
 from gradistill.objectives.term import refuse_no_conflict
 from gradistill.recipe import ComputeSettings
 from gradistill.signals.teacher import OnlineTeacher, TeacherSignals
-from gradistill.training.answers_first import AnswersFirst
 from gradistill.training.arguments import check_arguments, check_metric, check_terms, refuse_smoothed_scores
-from gradistill.training.gradient_balance import GradientBalance
 from gradistill.training.gradient_check import check_second_order
+from gradistill.training.gradient_conflict import GradientConflict
 from gradistill.training.label_smoothing import smoothed
 from gradistill.training.lazy_terms import correct_for_lazy_terms, drawn_for
 from gradistill.training.projections import (
@@ -187,14 +186,7 @@ class DistillationTrainer(Trainer):
         projections = projections_for(plan.terms, pair, self.args.seed).to(self.args.device, wide)
         self.step = Step(plan.terms, pair, probed, plan.teacher, plan.compute.share_views, projections)
         self._student, self._checked = student, False
-        self._compare_anew()
-
-    def _compare_anew(self) -> None:
-        """As before the first step: nothing is known of how long the gradients are, and ``auto`` caps nothing."""
-        compute = self._plan.compute
-        rule = compute.gradient_conflict
-        self._answers_first = None if rule == "off" else AnswersFirst(compute, self.args.device)
-        self._balance = GradientBalance() if rule in ("off", "auto") else None
+        self._conflict = GradientConflict(plan.compute, self.accelerator, self._trained)
 
     def _train_on_one_device(self) -> None:
         """Not nn.DataParallel, which the Trainer takes for all devices that it sees: hooks and inner gradients do not
@@ -287,15 +279,12 @@ class DistillationTrainer(Trainer):
                 remedy="start with torchrun or accelerate launch without them, or leave the average out",
             )
         checkpoint = kwargs.get("resume_from_checkpoint")
-        self._compare_anew()
+        self._conflict = GradientConflict(self._plan.compute, self.accelerator, self._trained)
         if checkpoint:
             load_projections(self.step.projections, Path(checkpoint))
+            self._conflict.load(Path(checkpoint))
             for average in self._averages:
                 average.load(Path(checkpoint))
-            if self._balance is not None:
-                self._balance.load(Path(checkpoint))
-                if self._balance.drowning_ratio is not None and self._answers_first is not None:
-                    self._answers_first.begin()
         attention = second_order_attention(student) if self.step.second_order else nullcontext()
         with attention, trained_with(student, self.step.projections):
             return super()._inner_training_loop(*args, **kwargs)
@@ -309,10 +298,9 @@ class DistillationTrainer(Trainer):
         super()._save_optimizer_and_scheduler(output_dir)
         if self.args.should_save:
             save_projections(self.step.projections, Path(output_dir))
+            self._conflict.save(Path(output_dir))
             for average in self._averages:
                 average.save(Path(output_dir))
-            if self._balance is not None:
-                self._balance.save(Path(output_dir))
 
     def _set_signature_columns_if_needed(self) -> None:
         """Row numbers, by which stored signals are found, and words reach the collator whatever the forward reads."""
@@ -352,8 +340,7 @@ class DistillationTrainer(Trainer):
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
         """The batches of one optimizer step, and how many examples, real tokens, words and labels they hold in all."""
         self._accumulated, self._rows = count(), []
-        if self._answers_first is not None:
-            self._answers_first.reset()
+        self._conflict.reset()
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         if not batches:
             return batches, None
@@ -393,11 +380,7 @@ class DistillationTrainer(Trainer):
     def training_step(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
         if not self._checked:
             self._check(model, inputs)
-        with (
-            self._answers_first.step(self._trained(), self.accelerator)
-            if self._answers_first
-            else nullcontext()
-        ):
+        with self._conflict.step():
             loss = super().training_step(model, inputs, *args, **kwargs)
         averaged_over_processes(self.step.projections, self.accelerator)
         return loss
@@ -466,65 +449,17 @@ class DistillationTrainer(Trainer):
             total = torch.stack([factors[name] * distances[name].sum() for name in names]).sum()
             return total / examples * self.accelerator.num_processes
 
-        answers = [term.name for term in terms if term.objective.answers and term.weight]
-        rest = [name for name in distances if name not in answers]
-        gradients = [term.name for term in terms if term.objective.second_order and term.weight]
-        if answers and gradients:
-            self._compare_gradients(answers, gradients, progress, partial(averaged, factors=means))
-        if answers and rest and self._answers_first is not None and self._answers_first.running:
-            loss = self._answers_first.split(averaged(answers), averaged(rest))
-        else:
-            loss = averaged(distances)
+        staged = [term for term in self.step.terms if term.in_stage(progress)]
+        self._conflict.compare(partial(averaged, factors=means), terms, staged, self.state.global_step)
+        loss = self._conflict.loss(averaged, terms)
         return (loss, SequenceClassifierOutput(loss=loss, logits=logits)) if return_outputs else loss  # pyright: ignore[reportArgumentType]
-
-    def _compare_gradients(
-        self,
-        answers: Sequence[str],
-        gradients: Sequence[str],
-        progress: float,
-        averaged: Callable[[Sequence[str]], Tensor],
-    ) -> None:
-        """Compare those of the predictions and of the gradient objectives where it is their turn. ``averaged`` is the
-        loss of some terms, as heavy as it is on average over the steps."""
-        if self._balance is None:
-            return
-        staged = [t.name for t in self.step.terms if t.objective.second_order and t.start <= progress < t.end]
-        if self._balance.due(step := self.state.global_step, staged):
-            both = averaged(answers), averaged(gradients)
-            self._balance.compare(step, *both, self._trained(), self.accelerator)
-            if (ratio := self._balance.drowning_ratio) is not None:
-                self._cap_or_warn(gradients, ratio)
-
-    def _cap_or_warn(self, drowning: Sequence[str], ratio: float) -> None:
-        """What is done about gradient objectives whose gradient drowns that of the predictions."""
-        fault = f"the gradient of {' and '.join(drowning)} is {ratio:.0f} times that of the prediction losses"
-        if self._answers_first is not None:
-            self._answers_first.begin()
-            logger.warning(
-                f"{fault}, which would hardly be trained. From the next step on that of all other terms is at most "
-                f"{self._plan.compute.gradient_cap:g} times as long (compute.gradient_conflict: auto)"
-            )
-            return
-        smaller = " ".join(f"objectives.{name}.weight" for name in drowning)
-        logger.warning(
-            f"{fault}. The optimizer sees their sum, and will hardly train the predictions: try a tenth of {smaller}, "
-            "or compute.gradient_conflict: auto"
-        )
 
     @property
     def gradient_balance(self) -> dict[str, Any] | None:
         """How many times as long as that of the predictions the gradient of the gradient objectives is: its ``ratios``
         on the compared steps, and their median, ``ratio``. ``capped_from_step`` is the optimizer step, counted from 0,
         from which the rule ``auto`` caps it. None where nothing was compared."""
-        balance = self._balance
-        if balance is None or balance.ratio is None:
-            return None
-        capped = balance.drowning_ratio is not None and self._answers_first is not None
-        return {
-            "ratio": balance.ratio,
-            "ratios": balance.ratios,
-            "capped_from_step": balance.steps[-1] + 1 if capped else None,
-        }
+        return self._conflict.record
 
     def prediction_step(
         self, model: nn.Module, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None
@@ -599,8 +534,7 @@ class DistillationTrainer(Trainer):
                     logs[f"raw/{term.name}"] = raw / steps
                     logs[f"weighted/{term.name}"] = weighted / steps
             self._logged.clear()
-            if self._answers_first is not None:
-                logs |= self._answers_first.logged()
+            logs |= self._conflict.logged()
         super().log(logs, *args, **kwargs)
 
 
