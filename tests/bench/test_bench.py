@@ -222,6 +222,18 @@ def test_a_teacher_of_another_model_or_data_is_made_again_and_one_of_an_earlier_
     for mark in (output / "sst2" / "teachers").glob("*.json"):
         mark.unlink()
     assert commands(other) == 0
+    of_before = {"model": task_setup.model_mark("other"), "data": "of nothing"}
+    for folder, _ in task_setup.teacher_runs(plan, "sst2", output).values():
+        folder.mkdir()
+        task_setup.beside(folder, ".json").write_text(json.dumps(of_before))
+    assert commands(other) == 2  # and marks of today are written
+    assert commands(other) == 0
+    task = other.tasks["sst2"]
+    for change in ({"validation_share": 0.4}, {"text_columns": ("other",)}, {"skip_incomplete": True}):
+        for folder, _ in task_setup.teacher_runs(plan, "sst2", output).values():
+            folder.mkdir()
+        again = task.model_copy(update=change)
+        assert commands(other.model_copy(update={"tasks": {"sst2": again}})) == 2, change
 
 
 @pytest.mark.slow

@@ -172,6 +172,7 @@ def test_models_are_relative_to_the_file_too_and_a_hub_id_stays(tmp_path: Path) 
         ),
         ({"tasks": {"rte": {"teacher": "t", "learning_rates": [1e-3]}}}, "tasks.rte has learning_rates, and"),
         ({"tasks": {"rte": {"learning_rates": []}}}, "bench's tasks.rte.learning_rates"),
+        ({"predictions": True, "keep_models": False}, "predictions is true and keep_models false"),
     ],
 )
 def test_what_a_bench_cannot_be_is_refused_with_its_place(change: dict, message: str, tmp_path: Path) -> None:

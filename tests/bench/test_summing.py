@@ -73,6 +73,14 @@ def test_the_floor_is_a_row_of_its_own(tmp_path: Path) -> None:
     assert "| before training |" not in bench_tables(summary(LINES, [], {}, plan_of(tmp_path)))
 
 
+def test_a_seed_without_a_figure_is_in_no_difference(tmp_path: Path) -> None:
+    """A student that predicts one score for every row has no correlation with its teacher."""
+    lines = [{**row, "loyalty": {"prediction": {"value": 0.5 + 0.1 * row["seed"]}}} for row in LINES]
+    lines[4]["loyalty"] = {"prediction": {"value": None}}
+    apart = of(summary(lines, [], {}, plan_of(tmp_path))["panels"][0], "adkd")["apart"]
+    assert (apart["prediction loyalty"]["n"], apart["accuracy"]["n"]) == (2, 3)
+
+
 def test_means_intervals_and_paired_differences_are_scipys(tmp_path: Path) -> None:
     panel = summary(LINES, [], {}, plan_of(tmp_path))["panels"][0]
     ours, theirs = np.array(ACCURACY["sst2", "adkd"]), np.array(ACCURACY["sst2", "kd"])

@@ -104,6 +104,39 @@ def test_what_is_finished_stays_and_what_depends_on_a_change_is_made_again(
         ]  # fmt: skip
 
 
+def test_a_teacher_whose_labels_were_corrected_has_another_student_and_old_ledgers_stay_valid(
+    project: Path, stages: StandIns
+) -> None:
+    def made() -> list[str]:
+        stages.made.clear()
+        run(project)
+        return list(stages.made)
+
+    teacher = project.parent / "given"
+    stages.trained(0, 0, teacher, 0, overwrite=True)
+    (teacher / "config.json").write_text('{"id2label": {"0": "no", "1": "yes"}}')
+    changed(
+        project,
+        "{model: " + read_project(project).model + ", epochs: 2, learning_rate: 0.02}",
+        "{fine_tuned: given}",
+    )
+    assert made() == ["student", "audit"]
+    ledger = project.parent / "out" / "stages.json"
+    kept = json.loads(ledger.read_text())
+    assert any("labels or tokenizer" in name for name in kept["audit"]["needs"])
+    of_before = {
+        stage: {**entry, "needs": {k: v for k, v in entry["needs"].items() if "labels or" not in k}}
+        for stage, entry in kept.items()
+    }
+    ledger.write_text(json.dumps(of_before))
+    assert made() == []
+    assert json.loads(ledger.read_text()) == kept
+    (teacher / "config.json").write_text('{"id2label": {"0": "yes", "1": "no"}}')
+    with logged(lines := []):
+        assert made() == ["student", "audit"]
+    assert "student: made again: labels or tokenizer of the teacher changed" in lines
+
+
 def test_a_second_teacher_is_trained_with_another_seed_and_the_audit_compares_with_it(
     project: Path, stages: StandIns
 ) -> None:

@@ -66,6 +66,24 @@ def test_every_word_is_read_whole_and_no_window_is_longer_than_the_length() -> N
     assert set(" ".join(whole).split()) == set(text.replace("x", "").split()), "no word is divided that fits"
 
 
+def test_a_long_word_repeats_no_window_and_blanks_are_none() -> None:
+    """The words before a link were read dozens of times, and so decided about a mean."""
+    reader = byte_level(["a fine film, and unbelievably dull words"] * 3)
+    for text in (
+        "a fine film and dull words " * 6 + "x/" * 60 + " a fine film " * 6,
+        "a fine film " * 4 + " " * 60 + "y" * 60 + "\n" * 50 + "dull words " * 3,
+        " " * 40 + "x" * 70,
+    ):
+        (spans,) = spans_of_windows([text], reader, 24, 6)
+        ends = [end for _, end in spans]
+        assert ends == sorted({*ends}), "each window reads on"
+        assert all(text[start:end].strip() for start, end in spans)
+        covered = {place for start, end in spans for place in range(start, end)}
+        assert not "".join(sign for place, sign in enumerate(text) if place not in covered).strip()
+    (blank,) = spans_of_windows(["\n" * 90], reader, 24, 6)
+    assert len(blank) == 1
+
+
 @pytest.mark.parametrize("pool", ["mean", "max"])
 def test_pooling(pool: Any) -> None:
     windows, logits = Windows(pool, 3), np.random.default_rng(0).normal(size=(2, 5, 3))

@@ -89,6 +89,7 @@ class TaskPlan(Strict):
     validation_share: float | None = Field(
         default=None, gt=0, lt=1, description="of the training rows, where there is no validation split"
     )
+    validation_seed: int = Field(default=0, description="by which that share is drawn")
     teacher: str | None = Field(default=None, description="a fine-tuned teacher that is there already")
     positive: str | None = Field(default=None, description="of two classes the one that F1 is of")
     label_map: dict[str, str] | None = Field(
@@ -111,8 +112,9 @@ class TaskPlan(Strict):
         """Its rows at their source."""
         return DataChoice(
             self.data, self.task, self.label_column, self.text_columns, kind=self.kind,
-            validation_share=self.validation_share, label_columns=self.label_columns,
-            label_separator=self.label_separator, skip_incomplete=self.skip_incomplete,
+            validation_share=self.validation_share, validation_seed=self.validation_seed,
+            label_columns=self.label_columns, label_separator=self.label_separator,
+            skip_incomplete=self.skip_incomplete,
         )  # fmt: skip
 
 
@@ -203,6 +205,11 @@ def read_plan(file: Path, data: str | None = None) -> BenchPlan:
     teacher = plan.teacher.model_copy(update={"model": _from(home, plan.teacher.model)})
     _check_names(plan)
     _check_teachers(plan)
+    if plan.predictions and not plan.keep_models:
+        raise RecipeError(
+            "predictions is true and keep_models false: test rows are predicted by the students that are kept",
+            remedy="leave one of them out",
+        )
     _refuse_secrets(plan)
     return plan.model_copy(
         update={

@@ -112,7 +112,11 @@ def _row(lines: Sequence[Line], baseline: Sequence[Line], plan: BenchPlan) -> di
         else marked(
             {
                 name: _apart(
-                    [of_seed[s][name] - reference[s][name] for s in shared if name in reference[s]],
+                    [
+                        of_seed[seed][name] - reference[seed][name]
+                        for seed in shared
+                        if name in of_seed[seed] and name in reference[seed]
+                    ],
                     range_of(name, lines[0]),
                 )
                 for name in names

@@ -14,7 +14,7 @@ from datasets import Dataset
 
 from gradistill.bench.plan import BenchPlan, Cell
 from gradistill.bench.process_pool import Command
-from gradistill.commands.content_marks import file_marks, model_mark
+from gradistill.commands.content_marks import file_marks, model_mark, reading_mark
 from gradistill.commands.data_warnings import NewWarnings, refuse_words
 from gradistill.commands.recorded_data import with_positive
 from gradistill.commands.run_folder import finished_run, recorded_metrics
@@ -135,29 +135,35 @@ def teacher_runs(plan: BenchPlan, name: str, output: Path) -> dict[str, tuple[Pa
 def teacher_commands(plan: BenchPlan, name: str, output: Path, rows: Rows) -> list[Command]:
     """Those of them that are not there yet. They train on the whole task, not on the students' subset.
 
-    What a teacher is made from besides its recipe stands beside it: one of another model or other data is trained anew.
+    What a teacher is made from besides its recipe stands beside it: one of another model or other data, or of data that
+    were read otherwise, is trained anew.
     """
     runs, task = teacher_runs(plan, name, output), plan.tasks[name]
     if not runs:
         return []
     commands = []
     source = Path(path_text(task.choice.source))
-    made_from = {"model": model_mark(plan.teacher.model), "data": digest(file_marks(source))}
-    named = replace(task.choice, positive=task.positive or rows.choice.positive).options()
+    read = replace(task.choice, positive=task.positive or rows.choice.positive)
+    made_from = {
+        "model": model_mark(plan.teacher.model),
+        "data": digest(file_marks(source)),
+        "read": digest(reading_mark(read)),
+    }
     for rate, (folder, recipe) in runs.items():
         mark = beside(folder, ".json")
-        known = read_object(mark) if mark.is_file() else made_from  # earlier versions wrote none
+        known = {**made_from, **(read_object(mark) if mark.is_file() else {})}  # earlier versions wrote less
         stands = finished_run(folder, recipe)
         if stands and known != made_from:
             logger.info(
-                f"{name}: the teacher {folder} was made from another model or other data: it is made again"
+                f"{name}: the teacher {folder} was made from another model or other data, or read them otherwise: "
+                "it is made again"
             )
             discard(folder)
         if not stands or known != made_from:
             file = written_recipe(recipe, beside(folder, ".yaml"))
             write_whole(mark, json.dumps(made_from).encode())
             arguments = [
-                "finetune", "--model", plan.teacher.model, *named, "--recipe", str(file),
+                "finetune", "--model", plan.teacher.model, *read.options(), "--recipe", str(file),
                 "--settings", "default", "--output", str(folder), "--overwrite",
             ]  # fmt: skip
             title = f"{name}, teacher, learning rate {rate}"

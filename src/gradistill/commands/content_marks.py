@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from gradistill.auditing.onnx_predictor import graph_files, onnx_file
+from gradistill.data.data_choice import DataChoice
 from gradistill.data.file_readers import ending_of
-from gradistill.io import checksum_of
+from gradistill.io import checksum_of, digest
 from gradistill.models.adapters import Adapter, adapter_files, is_adapter
 
 
@@ -22,6 +26,14 @@ def model_mark(model: str) -> str:
     return "+".join(map(checksum_of, files)) or model
 
 
+def meaning_mark(model: str) -> str | None:
+    """A hash of the files of a model's folder that give its weights their meaning: names of labels, thresholds, and
+    how texts become tokens. None where there are none."""
+    files = [Path(model) / name for name in ("config.json", "tokenizer.json", "tokenizer_config.json")]
+    found = {file.name: checksum_of(file) for file in files if file.is_file()}
+    return digest(found) if found else None
+
+
 def file_marks(place: Path) -> dict[str, str]:
     """The hashes of the data files of a folder, or of one file, by name; of what is not there that it is a hub id."""
     if place.is_file():
@@ -31,3 +43,16 @@ def file_marks(place: Path) -> dict[str, str]:
     files = [path for path in sorted(place.rglob("*")) if path.is_file()]
     kept = [path for path in files if ending_of(path) or path.suffix == ".arrow"]
     return {path.relative_to(place).as_posix(): checksum_of(path) for path in kept}
+
+
+def reading_mark(choice: DataChoice) -> dict[str, Any]:
+    """How rows are read: the fields of ``choice`` that are set, but for its sources.
+
+    Example: ``reading_mark(DataChoice("tickets.csv", validation_share=0.1))``
+    """
+    how = {f.name: getattr(choice, f.name) for f in fields(choice) if f.name not in ("source", "unlabelled")}
+    written: dict[str, Any] = json.loads(json.dumps(how))  # as a file holds it: tuples are lists there
+    found = {name: value for name, value in written.items() if value is not None}
+    if not choice.skip_incomplete:  # as earlier versions, which did not have it
+        del found["skip_incomplete"]
+    return found

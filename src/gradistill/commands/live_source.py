@@ -29,7 +29,7 @@ from gradistill.models.teacher_loading import is_narrow
 from gradistill.signals import Signal, WordScores, compute_signals
 from gradistill.signals.word_attributions import share_outside_words
 from gradistill.signals.word_replacement import known_words
-from gradistill.store.fingerprint import of_model, of_tokenizer
+from gradistill.store.fingerprint import of_model, of_reading
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +67,7 @@ class LiveSource:
         prompt = (
             {} if template is None else {"teacher_template": digest([template.literals, template.places])}
         )
-        own = {"teacher": of_model(self.reader.model), "teacher_tokenizer": of_tokenizer(self.tokenizer)}
+        own = {"teacher": of_model(self.reader.model), "teacher_tokenizer": of_reading(self.tokenizer)}
         return own | prompt
 
     def values(self, asked: Asked, signals: Sequence[Signal]) -> Values:

@@ -30,7 +30,7 @@ from gradistill.data import DataChoice, Splits, Task
 from gradistill.io import digest
 from gradistill.models.facts import ModelFacts
 from gradistill.signals import Signal
-from gradistill.store.fingerprint import of_model, of_tokenizer
+from gradistill.store.fingerprint import of_model, of_reading
 
 TeacherRows = Callable[[Sequence[str] | None], Splits]
 """Reads the rows, with their labels in the order of a teacher's outputs, where it names them."""
@@ -128,4 +128,4 @@ def _identity(member: AuditModel) -> str:
     assert member.tokenizer is not None
     weights = of_onnx(member.predictor) if member.model is None else of_model(member.model)
     prompt = [] if member.template is None else [member.template]
-    return digest([weights, of_tokenizer(member.tokenizer), *prompt])
+    return digest([weights, of_reading(member.tokenizer), *prompt])

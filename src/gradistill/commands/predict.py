@@ -41,7 +41,7 @@ from gradistill.errors import DataError, RecipeError
 from gradistill.io import checksum_of, path_of
 from gradistill.models.model_source import ModelSource
 from gradistill.printing import log_on_stderr, progress_bars, write_lines
-from gradistill.store.fingerprint import of_model, of_tokenizer
+from gradistill.store.fingerprint import of_model, of_reading
 
 logger = logging.getLogger(__name__)
 
@@ -307,7 +307,7 @@ def _purpose(job: _Job, predictor: TextPredictor) -> dict[str, Any]:
     return {
         "format": _FORMAT,
         "model": of_onnx(model.predictor) if model.model is None else of_model(model.model),
-        "tokenizer": of_tokenizer(model.tokenizer),
+        "tokenizer": of_reading(model.tokenizer),
         "data": checksum_of(job.stream.path),
         "read_as": job.stream.format,
         "text_columns": list(job.text_columns),

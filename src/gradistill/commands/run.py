@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from gradistill.commands.audit import FIGURES as AUDIT_FIGURES
 from gradistill.commands.audit import PAGE as AUDIT_PAGE
 from gradistill.commands.audit import audit
-from gradistill.commands.content_marks import file_marks, model_mark
+from gradistill.commands.content_marks import file_marks, meaning_mark, model_mark, reading_mark
 from gradistill.commands.data_warnings import NewLines
 from gradistill.commands.defaults import PROJECT_FILE, tags_words
 from gradistill.commands.distill import distill
@@ -30,7 +30,7 @@ from gradistill.data import DataChoice
 from gradistill.data.data_source import path_text
 from gradistill.errors import ModelError
 from gradistill.export.packages import check_packages
-from gradistill.io import differences, read_object, write_whole
+from gradistill.io import differences, digest, read_object, write_whole
 from gradistill.printing import log_filter
 from gradistill.recipe import Recipe
 from gradistill.report.audit_tables import failures
@@ -42,6 +42,8 @@ logger = logging.getLogger(__name__)
 STAGES, SUMMARY = "stages.json", "summary.html"
 TEACHER, STUDENT, REFERENCE, AUDIT, EXPORT = "teacher", "student", "reference", "audit", "export"
 PROJECT = FolderKind("project")
+MEANING = {name: f"labels or tokenizer of the {name}" for name in (TEACHER, STUDENT)}
+"""What a stage needs of its models besides their weights. Ledgers of earlier versions lack it: they know no change."""
 SHOWN = 5
 """Differences that a message lists."""
 
@@ -136,9 +138,10 @@ def _carried_through(plan: Project) -> dict[str, Any]:
     teachers = list(plan.teachers) or [str(plan.output / TEACHER)]
     weights = "+".join(map(model_mark, teachers))
     teacher: Any = teachers if len(teachers) > 1 else teachers[0]
-    _carry(_student_stage(plan, data, teacher, weights), ledger, stages)
+    of_teacher = {TEACHER: weights, MEANING[TEACHER]: digest([*map(meaning_mark, teachers)])}
+    _carry(_student_stage(plan, data, teacher, of_teacher), ledger, stages)
     student = str(plan.output / STUDENT)
-    both = {TEACHER: weights, STUDENT: model_mark(student)}
+    both = {**of_teacher, STUDENT: model_mark(student), MEANING[STUDENT]: meaning_mark(student)}
     if plan.reference is not None:
         _carry(_teacher_stage(REFERENCE, plan, plan.reference, labelled), ledger, stages)
     if plan.audit is not None:
@@ -174,8 +177,12 @@ def _carry(stage: Stage, ledger: Ledger, stages: dict[str, Any]) -> None:
     """Make a stage, or keep it where it is current; log which, and why."""
     before = ledger.stages.get(stage.name)
     finished = stage.result.is_file()
+    if before is not None and isinstance(known := before.get("needs"), dict):
+        for name in stage.needs.keys() & MEANING.values():
+            known.setdefault(name, stage.needs[name])
     if before is not None and finished and before.get("needs") == stage.needs:
         logger.info(f"{stage.name}: finished, kept")
+        ledger.enter(stage, before.get("seconds") or 0.0)
         stages[stage.name] = {"outcome": "kept", "seconds": before.get("seconds")}
         return
     logger.info(f"{stage.name}: {_why(before, finished, stage)}")
@@ -214,9 +221,11 @@ def _teacher_stage(name: str, plan: Project, recipe: Recipe, data: Mapping[str, 
     )
 
 
-def _student_stage(plan: Project, data: Mapping[str, Any], teacher: AnyTeacher, weights: str) -> Stage:
+def _student_stage(
+    plan: Project, data: Mapping[str, Any], teacher: AnyTeacher, of_teacher: Mapping[str, Any]
+) -> Stage:
     folder, recipe = plan.output / STUDENT, plan.distillation
-    needs = {"recipe": recipe.as_written(), TEACHER: weights, "data": data}
+    needs = {"recipe": recipe.as_written(), **of_teacher, "data": data}
     if recipe.student.checkpoint:
         needs["checkpoint"] = model_mark(recipe.student.checkpoint)
     return Stage(
@@ -225,7 +234,7 @@ def _student_stage(plan: Project, data: Mapping[str, Any], teacher: AnyTeacher, 
 
 
 def _audit_stage(
-    plan: Project, data: Mapping[str, Any], both: Mapping[str, str], teacher: AnyTeacher
+    plan: Project, data: Mapping[str, Any], both: Mapping[str, Any], teacher: AnyTeacher
 ) -> Stage:
     assert plan.audit is not None
     folder, choice, rows = plan.output / AUDIT, plan.audit, replace(plan.data, unlabelled=None)
@@ -246,7 +255,7 @@ def _audit_stage(
 
 
 def _export_stage(
-    plan: Project, data: Mapping[str, Any], both: Mapping[str, str], teacher: AnyTeacher
+    plan: Project, data: Mapping[str, Any], both: Mapping[str, Any], teacher: AnyTeacher
 ) -> Stage:
     assert plan.export is not None
     folder, choice, rows = plan.output / EXPORT, plan.export, replace(plan.data, unlabelled=None)
@@ -277,12 +286,7 @@ def _prompt_of(plan: Project) -> dict[str, str]:
 
 def _data_needs(choice: DataChoice) -> dict[str, Any]:
     """How rows are read, and the hashes of the files that hold them; a hub id stands for itself."""
-    how = {f.name: getattr(choice, f.name) for f in fields(choice) if f.name not in ("source", "unlabelled")}
-    written: dict[str, Any] = json.loads(json.dumps(how))  # as the ledger holds it: tuples are lists there
-    needs = {name: value for name, value in written.items() if value is not None}
-    if not choice.skip_incomplete:  # so that the ledgers of earlier versions stay valid
-        del needs["skip_incomplete"]
-    needs["files"] = file_marks(Path(path_text(choice.source)))
+    needs = {**reading_mark(choice), "files": file_marks(Path(path_text(choice.source)))}
     if choice.unlabelled is not None:
         needs["unlabelled"] = file_marks(Path(path_text(choice.unlabelled)))
     return needs

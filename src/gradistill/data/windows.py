@@ -89,18 +89,22 @@ def _longest(text: str, spans: Sequence[tuple[int, int]], tokenizer: PreTrainedT
 
 
 def _divided(text: str, places: Sequence[tuple[int, int]], room: int, overlap: int) -> list[tuple[int, int]]:
-    """The windows of a text whose tokens lie at ``places``, with ``room`` for so many."""
+    """The windows of a text whose tokens lie at ``places``, with ``room`` for so many: none that lies in the one before
+    it, as those between a short overlap and a long word would, and none of blanks."""
     starts = np.array([start for start, _ in word_spans(text)])
     word = np.searchsorted(starts, [max(start, end - 1) for start, end in places], side="right")
     begins = np.flatnonzero(np.diff(word, prepend=-1) > 0)  # tokens that begin a word
-    spans, first, count = [], 0, len(places)
+    spans, first, read, count = [], 0, 0, len(places)
     while True:
         last = min(first + room, count)
         if last < count and len(inside := begins[(begins > first) & (begins <= last)]):
             last = int(inside[-1])
-        spans.append((places[first][0], places[last - 1][1]))
+        start, end = places[first][0], places[last - 1][1]
+        if last > read and text[start:end].strip():
+            spans.append((start, end))
         if last == count:
-            return spans
+            return spans or [(start, end)]
+        read = max(read, last)
         least = max(last - overlap, first + 1)
         later = begins[(begins >= least) & (begins <= last)]
         first = int(later[0]) if len(later) else least

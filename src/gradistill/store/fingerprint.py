@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -76,6 +77,16 @@ def of_model(model: nn.Module) -> str:
 def of_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
     special = {role: str(token) for role, token in tokenizer.special_tokens_map.items()}
     return digest([sorted(tokenizer.get_vocab().items()), special])
+
+
+def of_reading(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Of all that a text's tokens depend on: normalisation, division into words and the side that is cut too, which
+    ``of_tokenizer`` leaves out, since a store has the tokens themselves."""
+    parts = [of_tokenizer(tokenizer), type(tokenizer).__name__, tokenizer.truncation_side]
+    if tokenizer.is_fast:
+        backend = json.loads(tokenizer.backend_tokenizer.to_str())  # pyright: ignore[reportAttributeAccessIssue]
+        parts.append({key: part for key, part in backend.items() if key not in ("truncation", "padding")})
+    return digest(parts)
 
 
 def of_words(rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> str:
