@@ -15,7 +15,14 @@ from scipy import stats
 from gradistill.auditing import Estimate, bootstrap_mean, bootstrap_statistic, mean_estimate, wilson_share
 from gradistill.auditing.comparison import sign_flip_p
 from gradistill.auditing.loyalty_measures import pearson
-from gradistill.auditing.statistics import EQUAL, FlooredEstimate, rows_to_show
+from gradistill.auditing.predicted_labels import macro_f1
+from gradistill.auditing.statistics import (
+    EQUAL,
+    FlooredEstimate,
+    percentiles,
+    rows_to_show,
+    unbiased_percentiles,
+)
 from gradistill.errors import GradistillError
 
 
@@ -214,6 +221,36 @@ def test_wilsons_interval_covers_a_rare_share_where_the_bootstrap_does_not():
     # 40 % of the draws are 30 of 30, where the bootstrap has nothing to say.
     assert wilson > 0.9
     assert np.mean([e.low <= 0.97 <= e.high for e in bootstrap]) < 0.7
+
+
+def test_a_mean_over_many_classes_is_covered_though_resamples_lack_some():
+    """Classes of two rows or so: percentiles lie below the truth, since a resample has lost some of them."""
+    generator = np.random.default_rng(3)
+    weights = 1 / np.sqrt(np.arange(1, 78))
+    weights /= weights.sum()
+
+    def drawn(rows: int) -> tuple[np.ndarray, np.ndarray]:
+        gold, other = (generator.choice(77, rows, p=weights).astype(float) for _ in range(2))
+        return np.where(generator.random(rows) < 0.8, gold, other), gold
+
+    ours, gold = drawn(200_000)
+    truth = macro_f1(ours[None], gold[None])[0]
+    plain, mended = [], []
+    for _ in range(40):
+        rows = drawn(300)
+        for within, found in ((None, plain), ((0.0, 1.0), mended)):
+            interval = bootstrap_statistic(macro_f1, *rows, resamples=200, within=within)
+            found.append(interval.low <= truth <= interval.high)
+    assert np.mean(plain) < 0.65
+    assert np.mean(mended) > 0.8
+
+
+def test_resamples_without_bias_keep_their_percentiles():
+    resamples = np.random.default_rng(0).normal(0.5, 0.1, 2000)
+    assert unbiased_percentiles(resamples, 0.51, (0.0, 1.0)) == percentiles(resamples)
+    low, high = percentiles(resamples)
+    assert unbiased_percentiles(resamples, 0.6, (0.0, 1.0)) == pytest.approx((1.2 - high, 1.2 - low))
+    assert unbiased_percentiles(resamples, 0.9, (0.0, 1.0)) == (pytest.approx(1.8 - high), 1.0)
 
 
 @pytest.mark.parametrize(

@@ -138,14 +138,26 @@ def test_a_text_without_tokens_is_refused(tokenizer: PreTrainedTokenizerFast) ->
         encode(rows_of([0, 1], text=["a", "\u200b"]), tokenizer, ONE)
 
 
-@pytest.mark.parametrize(("side", "ids"), [("right", [2, 4, 3, 0, 0]), ("left", [0, 0, 2, 4, 3])])
-def test_padding_is_on_the_tokenizers_side(
-    tokenizer: PreTrainedTokenizerFast, side: str, ids: list[int]
+@pytest.mark.parametrize(
+    ("own_side", "ends_with_cls", "ids"),
+    [
+        ("right", False, [2, 4, 3, 0, 0]),
+        ("left", False, [2, 4, 3, 0, 0]),
+        ("right", True, [4, 3, 2, 0, 0]),
+        ("left", True, [0, 0, 4, 3, 2]),
+    ],
+)
+def test_padding_is_on_the_right_unless_texts_end_with_cls(
+    tokenizer: PreTrainedTokenizerFast, own_side: str, ends_with_cls: bool, ids: list[int]
 ) -> None:
-    tokenizer.padding_side = side
+    tokenizer.padding_side = own_side
+    if ends_with_cls:  # as XLNet has it
+        tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+            single="$A [SEP] [CLS]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+        )
     data = encode(rows_of([1, 0], text=["a", "b c d"]), tokenizer, ONE).dataset
     batch = Collator(tokenizer)([data[0], data[1]])
-    assert batch["input_ids"].tolist() == [ids, [2, 5, 6, 7, 3]]
+    assert batch["input_ids"].tolist() == [ids, [5, 6, 7, 3, 2] if ends_with_cls else [2, 5, 6, 7, 3]]
     real = [1 if i else 0 for i in ids]
     assert batch["attention_mask"][0].tolist() == real
     assert batch["special_tokens_mask"][0].tolist() == [0 if i == 4 else 1 for i in ids]

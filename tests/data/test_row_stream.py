@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -171,6 +173,41 @@ def test_whole_numbers_of_json_keep_all_their_digits_in_parquet(tmp_path: Path) 
         "id": [2**60 + 1, 2**60 + 3, None], "x": [1.0, 0.5, 2.0], "big": [str(10**30), "1", None],
         "o": [None, None, '{"a": 1}'],
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("ending", "written"), [(".csv", ["", "-inf", "0.5"]), (".jsonl", [None, None, 0.5])]
+)
+def test_numbers_that_are_not_finite_are_written_as_the_format_allows(
+    ending: str, written: list[Any], tmp_path: Path
+) -> None:
+    path, output = tmp_path / "rows.parquet", tmp_path / f"out{ending}"
+    pq.write_table(pa.table({"text": ["a", "b", "c"], "x": [float("nan"), -math.inf, 0.5]}), path)
+    stream = RowStream.of(path)
+    chunk = next(iter(stream.chunks(9)))
+    writer = writer_of(output, stream, Columns.joined(None, chunk), {})
+    writer.write(chunk, {"score": np.ones(3, np.float32)})
+    writer.close()
+
+    def refused(name: str) -> None:
+        raise AssertionError(f"{name} is no JSON")
+
+    lines = output.read_text().splitlines()
+    if ending == ".csv":
+        assert [line.split(",")[1] for line in lines[1:]] == written
+    else:
+        assert [json.loads(line, parse_constant=refused)["x"] for line in lines] == written
+
+
+def test_a_label_with_a_tab_is_refused_where_no_quotes_can_enclose_it(tmp_path: Path) -> None:
+    path = tmp_path / "rows.tsv"
+    path.write_text('text\tn\n"a" dull film\t1\n"b\t2\n', encoding="utf-8")
+    stream = RowStream.of(path)
+    assert stream.dialect is not None
+    assert not stream.dialect.quotes
+    columns = Columns.joined(None, next(iter(stream.chunks(9))))
+    with pytest.raises(DataError, match=r"'probability_a\\tb' holds a tab"):
+        writer_of(tmp_path / "out.tsv", stream, columns, {"probability_a\tb": np.ones(2, np.float32)})
 
 
 @pytest.mark.parametrize("ending", [".csv", ".jsonl"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,9 @@ from hypothesis import strategies as st
 
 from families import build
 from gradistill.auditing.onnx_predictor import onnx_session
+from gradistill.commands.export_choice import ExportChoice
+from gradistill.commands.export_quantization import CALIBRATION_ROWS, QuantizationTexts
+from gradistill.data import DataChoice, Task
 from gradistill.export import onnx_export
 from gradistill.export.layer_search import quantized_within
 from gradistill.export.onnx_export import load_graph, save_graph, write_onnx
@@ -108,6 +112,21 @@ def test_weights_beyond_the_limit_of_protobuf_lie_beside(
     wanted = torch_logits(model, batch)
     for name, within in (("model.onnx", 1e-4), ("model_quantized.onnx", 0.5)):
         assert onnx_session(tmp_path / name).run(["logits"], batch)[0] == pytest.approx(wanted, abs=within)
+
+
+def test_ranges_are_those_of_rows_as_the_model_reads_them() -> None:
+    """Of pairs: single texts have no second token type, and are shorter."""
+    rows: Any = SimpleNamespace(task=Task("x", ("a", "b"), ("no", "yes"), ("accuracy",), "accuracy"))
+    table = [{"a": f"one {k}", "b": f"two {k}", "label": "no"} for k in range(150)]
+    found = QuantizationTexts.read(ExportChoice(quantize="int8-static"), rows, DataChoice({"train": table}))
+    assert len(found.calibration) == CALIBRATION_ROWS
+    assert all(pair[0].split()[1] == pair[1].split()[1] for pair in found.calibration)
+    assert len(found.counted) == 300
+    alone = QuantizationTexts.read(
+        ExportChoice(quantize="int8-static"), None, DataChoice(table, text_columns=("a",))
+    )
+    assert {len(texts) for texts in alone.calibration} == {1}
+    assert QuantizationTexts.read(ExportChoice(), rows, DataChoice(table)) == QuantizationTexts([], [])
 
 
 def test_log_levels_are_given_back() -> None:

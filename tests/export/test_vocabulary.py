@@ -68,6 +68,15 @@ def test_a_size_is_filled_with_the_lowest_ids_and_placeholders_last(pair: tuple[
         trim_vocabulary(*pair, TEXTS, least - 1)
 
 
+def test_an_added_token_without_a_row_in_the_model_is_left_out() -> None:
+    tokens = tokenizer(TOKENS)
+    tokens.add_tokens(["<user>"])
+    model = build("bert", vocab_size=len(TOKENS), pad_token_id=tokens.pad_token_id)
+    found = trim_vocabulary(model, tokens, TEXTS)
+    assert "<user>" not in found.tokenizer.get_vocab()
+    assert torch.equal(logits(found.model, found.tokenizer, TEXTS), logits(model, tokens, TEXTS))
+
+
 def test_frequent_tokens_are_counted_with_the_special_ones(pair: tuple[Any, Any]) -> None:
     tokens = pair[1]
     found = frequent_tokens(tokens, ["film film", "film fine"], 3)

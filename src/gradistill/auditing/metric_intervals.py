@@ -16,13 +16,23 @@ from scipy.stats import rankdata
 
 from gradistill.auditing.loyalty_measures import pearson
 from gradistill.auditing.predicted_labels import macro_f1
-from gradistill.auditing.statistics import Estimate, bootstrap_statistic, percentiles, wilson_share
+from gradistill.auditing.statistics import (
+    Estimate,
+    bootstrap_statistic,
+    percentiles,
+    unbiased_percentiles,
+    wilson_share,
+)
 from gradistill.data.multilabel_metrics import assigned
 from gradistill.data.tasks import Task, compute_metrics, metrics_of
 
 RESAMPLES = 1000
 AT_ONCE = 100
 """Resamples of rows with several labels that are in memory at a time."""
+
+SHARE = (0.0, 1.0)
+OVER_CLASSES = ("macro_f1", "average_precision")
+"""Means over classes or labels, of which a resample lacks some. Both are shares."""
 
 Statistic = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -47,8 +57,9 @@ def metric_estimates(
             interval = wilson_share(ours == theirs)
         else:
             interval = bootstrap_statistic(
-                resampled_metric(task, name), ours, theirs, resamples=RESAMPLES, seed=seed
-            )
+                resampled_metric(task, name), ours, theirs, resamples=RESAMPLES, seed=seed,
+                within=SHARE if name in OVER_CLASSES else None,
+            )  # fmt: skip
         found[name] = Estimate(values[name], interval.low, interval.high, interval.n)
     return found
 
@@ -98,7 +109,12 @@ def _of_several_labels(
             interval = wilson_share((flags == gold).all(axis=1))
             low, high = interval.low, interval.high
         else:
-            low, high = percentiles(np.array([value for part in drawn for value in part[name]]))
+            every = np.array([value for part in drawn for value in part[name]])
+            low, high = (
+                unbiased_percentiles(every, values[name], SHARE)
+                if name in OVER_CLASSES
+                else percentiles(every)
+            )
         found[name] = Estimate(values[name], low, high, count)
     return found
 

@@ -223,7 +223,8 @@ def _estimate(columns: Columns, name: str, resamples: int, seed: int) -> Estimat
     if _sums(name)[0] in columns:
         return bootstrap_share(*values, resamples=resamples, seed=seed)
     if (statistic := statistic_of(columns, name)) is not None:
-        return bootstrap_statistic(statistic, *values, resamples=resamples, seed=seed)
+        within = bounds_of(name) if statistic is macro_f1 else None
+        return bootstrap_statistic(statistic, *values, resamples=resamples, seed=seed, within=within)
     return mean_estimate(values[0], bounds=bounds_of(name), resamples=resamples, seed=seed)
 
 

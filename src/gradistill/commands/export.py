@@ -19,7 +19,7 @@ from gradistill.commands.audit_model import AuditModel, other_kind, text_length
 from gradistill.commands.export_choice import TO_TEACHER, ExportChoice
 from gradistill.commands.export_cost import CostedModel, measured_costs
 from gradistill.commands.export_figures import ExportRows, ModelFigures, row_logits
-from gradistill.commands.export_quantization import counted_texts, quantized_export
+from gradistill.commands.export_quantization import QuantizationTexts, quantized_export
 from gradistill.commands.figure_limits import figure_of
 from gradistill.commands.given_models import AnyModel, source_name
 from gradistill.commands.identity import recipes_of
@@ -100,7 +100,7 @@ class _Job:
     """An export with all that it reads, checked.
 
     ``original`` is the student as it was given, ``own`` the one that is exported: without the tokens that no text
-    needs, which ``vocabulary`` counts. ``texts`` are those that tokens, and ranges of activations, are counted on.
+    needs, which ``vocabulary`` counts.
     """
 
     choice: ExportChoice
@@ -108,7 +108,7 @@ class _Job:
     own: AuditModel
     teacher: AuditModel | None
     rows: ExportRows | None
-    texts: Sequence[str]
+    texts: QuantizationTexts
     max_length: int
     vocabulary: dict[str, int] | None
 
@@ -123,8 +123,8 @@ class _Job:
         rows = None if data is None else ExportRows.read(data, choice, original)
         if judge is not None and rows is not None:
             judge = judge.reading(rows.task.text_columns)
-        texts = counted_texts(choice, rows, data)
-        own, vocabulary = _with_vocabulary(original, choice, texts)
+        texts = QuantizationTexts.read(choice, rows, data)
+        own, vocabulary = _with_vocabulary(original, choice, texts.counted)
         return cls(choice, original, own, judge, rows, texts, max_length, vocabulary)
 
     @property

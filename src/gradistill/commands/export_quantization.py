@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from gradistill.commands.export_choice import ExportChoice, needs_texts
 from gradistill.commands.export_cost import model_inputs
 from gradistill.commands.export_figures import ExportRows, loyalty_of, row_logits
 from gradistill.data import DataChoice
-from gradistill.data.unlabelled_texts import load_texts
+from gradistill.data.raw_words import Texts, row_texts
+from gradistill.data.unlabelled_texts import load_texts, read_unlabelled
 from gradistill.errors import RecipeError
 from gradistill.export.layer_search import quantized_within
 from gradistill.export.quantization import REDUCED_RANGE, Quantization, quantize
@@ -30,9 +31,25 @@ CALIBRATION_ROWS = 100
 """Texts whose activations set the ranges of static quantisation."""
 
 
-def counted_texts(choice: ExportChoice, rows: ExportRows | None, data: DataChoice | None) -> list[str]:
+@dataclass(frozen=True)
+class QuantizationTexts:
+    """The texts whose tokens are ``counted``, and those that set ranges of activations (``calibration``)."""
+
+    counted: Sequence[str]
+    calibration: Sequence[Texts]
+
+    @classmethod
+    def read(
+        cls, choice: ExportChoice, rows: ExportRows | None, data: DataChoice | None
+    ) -> QuantizationTexts:
+        """Raises RecipeError where texts are needed and there are none to be had."""
+        counted = _counted(choice, rows, data)
+        return cls(counted, _calibration(choice, rows, data, counted))
+
+
+def _counted(choice: ExportChoice, rows: ExportRows | None, data: DataChoice | None) -> list[str]:
     """The texts whose tokens are counted: those of ``trim_vocabulary``, or else the training rows of the data; none
-    where nothing asks for them. Raises RecipeError where there are none to be had."""
+    where nothing asks for them."""
     if not needs_texts(choice):
         return []
     source = choice.trim_vocabulary if choice.trim_vocabulary is not None else data and data.source
@@ -46,11 +63,27 @@ def counted_texts(choice: ExportChoice, rows: ExportRows | None, data: DataChoic
     return load_texts([source], text_columns=columns)["text"][:]
 
 
+def _calibration(
+    choice: ExportChoice, rows: ExportRows | None, data: DataChoice | None, counted: Sequence[str]
+) -> list[Texts]:
+    """The texts whose activations set the ranges of static quantisation, drawn by the seed: training rows as the model
+    reads them, of a model of pairs both texts; without data some of the ``counted`` texts."""
+    if choice.quantize != "int8-static":
+        return []
+    if rows is not None and data is not None and len(rows.task.text_columns) > 1:
+        read = read_unlabelled(data.source, rows.task, split="train", skip_incomplete=True)
+        every = row_texts(read.rows, rows.task)
+    else:
+        every = [(text,) for text in counted]
+    drawn = np.random.default_rng(choice.seed).permutation(len(every))[:CALIBRATION_ROWS]
+    return [every[int(k)] for k in drawn]
+
+
 def quantized_export(
     source: OnnxPredictor,
     rows: ExportRows | None,
     choice: ExportChoice,
-    texts: Sequence[str],
+    texts: QuantizationTexts,
     logits: dict[str, np.ndarray],
 ) -> tuple[OnnxPredictor, dict[str, Any]]:
     """Write the INT8 model of a graph beside it; returns it, and what ``export.json`` holds of it.
@@ -87,16 +120,15 @@ def quantized_export(
     return _of_file(source, target), found
 
 
-def _quantization(source: OnnxPredictor, choice: ExportChoice, texts: Sequence[str]) -> Quantization:
+def _quantization(source: OnnxPredictor, choice: ExportChoice, texts: QuantizationTexts) -> Quantization:
     frequent = batches = None
     if choice.embedding_bits == 4:
-        frequent = frequent_tokens(source.tokenizer, texts, FREQUENT)
+        frequent = frequent_tokens(source.tokenizer, texts.counted, FREQUENT)
     if choice.quantize == "int8-static":
-        drawn = np.random.default_rng(choice.seed).permutation(len(texts))[:CALIBRATION_ROWS]
         names = [given.name for given in source.session.get_inputs()]
         batches = []
-        for k in drawn:
-            columns = model_inputs([(texts[int(k)],)], source.tokenizer, source.max_length)
+        for read in texts.calibration:
+            columns = model_inputs([read], source.tokenizer, source.max_length)
             batches.append({name: columns[name] for name in names})
     return Quantization(frequent, batches)
 

@@ -25,7 +25,7 @@ from gradistill.data.raw_words import Texts
 from gradistill.data.row_stream import CHUNK_ROWS
 from gradistill.data.tokenization import TextLosses, refuse_no_room, text_losses
 from gradistill.data.windows import Windows
-from gradistill.errors import DataError, ModelError
+from gradistill.errors import DataError, ModelError, first_line
 from gradistill.models.model_source import ModelSource
 
 CHARACTERS_AT_ONCE = 2_000_000
@@ -185,10 +185,7 @@ def load_predictor(
         columns = columns or tuple(named_fields(loaded.template))
         loaded = loaded.reading(columns)
     predictor = TextPredictor(loaded, length, columns, trained_windows(loaded.folder))
-    texts = 1 if loaded.template is None else len(columns or ())
-    predictor.predicted(
-        [("a",) * texts]
-    )  # an ONNX file may be anything: its outputs are checked before any work
+    _check(predictor, 1 if loaded.template is None else len(columns or ()))
     if predictor.labels is not None and len(set(predictor.labels)) < len(predictor.labels):
         raise ModelError(
             f"Two labels of {loaded.name} have the same name: {', '.join(predictor.labels)}",
@@ -196,6 +193,18 @@ def load_predictor(
             remedy="correct id2label in config.json",
         )
     return predictor
+
+
+def _check(predictor: TextPredictor, texts: int) -> None:
+    """Predict a text of several words, before any work: an ONNX file may be anything, and so may a model's sizes."""
+    try:
+        predictor.predicted([("a b c d e f g h",) * texts])
+    except (RuntimeError, IndexError) as error:  # of torch and of the model's own code
+        raise ModelError(
+            f"{predictor.model.name} cannot predict a text: {first_line(error)}",
+            expected="a classifier whose configuration, weights and tokenizer fit each other",
+            remedy="compare the sizes in config.json with the tokenizer's",
+        ) from error
 
 
 def _pieces(texts: Sequence[Texts]) -> Iterator[Sequence[Texts]]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Int
@@ -17,7 +18,7 @@ from gradistill.errors import DataError, ModelError
 
 @dataclass(frozen=True)
 class Collator:
-    """Pads encoded rows to the longest of the batch, or to ``pad_to`` tokens, on the tokenizer's side.
+    """Pads encoded rows to the longest of the batch, or to ``pad_to`` tokens, on one side (``padding_side``).
 
     The width is rounded up to ``pad_to_multiple_of``. Labels become int64 class ids or float32 scores; a list of ids is
     a label a token, and is padded too.
@@ -46,6 +47,10 @@ class Collator:
         found = erased_token_id(self.tokenizer)
         assert found is not None  # there is a pad token
         return found
+
+    @cached_property
+    def _side(self) -> Literal["left", "right"]:
+        return padding_side(self.tokenizer)
 
     def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """The batch: padded columns (int64), and ``labels``, ``index``, ``length`` where the rows have them."""
@@ -86,9 +91,22 @@ class Collator:
     def _padded(self, rows: Sequence[Sequence[int]], filler: int, width: int) -> Tensor:
         padded = torch.full((len(rows), width), filler, dtype=torch.long)
         for i, row in enumerate(rows):
-            start = width - len(row) if self.tokenizer.padding_side == "left" else 0
+            start = width - len(row) if self._side == "left" else 0
             padded[i, start : start + len(row)] = torch.as_tensor(row, dtype=torch.long)
         return padded
+
+
+def padding_side(tokenizer: Any) -> Literal["left", "right"]:
+    """The side on which batches are padded: the right, whatever the tokenizer's own is.
+
+    A model with absolute positions, or whose head reads the first place, would predict by the padding on its left: by
+    what else is in the batch. Heads of decoders find the last token by themselves. The left stays where a text ends
+    with [CLS], which its model reads at the last place (XLNet).
+    """
+    if tokenizer.padding_side == "right" or tokenizer.cls_token_id is None:
+        return "right"
+    ids = tokenizer("a")["input_ids"]
+    return "left" if len(ids) > 1 and ids[-1] == tokenizer.cls_token_id else "right"
 
 
 def _is_ragged(label: Any) -> bool:

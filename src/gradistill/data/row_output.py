@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -92,6 +93,12 @@ class DelimitedWriter:
     """
 
     def __init__(self, file: Path, names: Sequence[str], dialect: Dialect) -> None:
+        if not dialect.quotes and (odd := [name for name in names if re.search(r"[\t\r\n]", name)]):
+            raise DataError(
+                f"{file} has no quotes, as the file that was read, and the column {odd[0]!r} holds a tab or a line end",
+                expected="labels without them, or another format",
+                remedy="name an output that ends in .csv, .jsonl or .parquet, or correct id2label",
+            )
         self._names, self._dialect = names, dialect
         self._special = re.compile(f'["\\r\\n{dialect.delimiter}]' if dialect.quotes else "(?!)")
         encoding = "utf-8-sig" if dialect.byte_order_mark else "utf-8"
@@ -209,8 +216,22 @@ def _listed(added: Added) -> dict[str, list[Any]]:
 def _cell(value: Any) -> str:
     if value is None or isinstance(value, str):
         return value or ""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "" if math.isnan(value) else str(value)
     return _json(value) if isinstance(value, bool | int | float | dict | list) else str(value)
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, default=str)
+    """JSON, in which a number that is not finite is null: there is no other way to write it."""
+    try:
+        return json.dumps(value, ensure_ascii=False, default=str, allow_nan=False)
+    except ValueError:
+        return json.dumps(_without_infinities(value), ensure_ascii=False, default=str)
+
+
+def _without_infinities(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_infinities(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_infinities(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from gradistill.data.collator import padding_side
 from gradistill.errors import ModelError, first_line
 
 TOLERANCE = 1e-4
@@ -47,7 +48,7 @@ def made_batches(
         ids = draw.choice(usable, (rows, tokens))
         lengths = np.maximum(tokens - np.arange(rows) * tokens // rows, 1)
         place = np.arange(tokens)[None]
-        left = tokenizer.padding_side == "left"
+        left = padding_side(tokenizer) == "left"
         mask = place >= tokens - lengths[:, None] if left else place < lengths[:, None]
         types = (place >= tokens // 2) * mask if name == "pairs" else np.zeros_like(ids)
         every = {

@@ -153,7 +153,11 @@ def _with_tokens(
     smaller = copy.deepcopy(state)
     vocabulary = smaller["model"]["vocab"]
     smaller["model"]["vocab"] = {token: new_ids[k] for token, k in vocabulary.items() if k in new_ids}
-    smaller["added_tokens"] = [part | {"id": new_ids[part["id"]]} for part in smaller["added_tokens"]]
+    smaller["added_tokens"] = [
+        part | {"id": new_ids[part["id"]]}
+        for part in smaller["added_tokens"]
+        if part["id"] in new_ids  # one without a row in the model was of no use
+    ]
     _renumber(smaller.get("post_processor"), new_ids)
     with TemporaryDirectory(prefix="gradistill-") as folder:
         tokenizer.save_pretrained(folder)

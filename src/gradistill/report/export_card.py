@@ -9,6 +9,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from gradistill.data.collator import padding_side
 from gradistill.report.export_tables import (
     layer_line,
     loyalty_note,
@@ -58,7 +59,7 @@ def running_lines(found: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) 
     """Python that runs the export with ``onnxruntime`` and ``tokenizers`` alone, in the export's folder."""
     pairs = found["data"] is not None and found["data"].get("pairs")
     example = PAIRS if pairs else TEXTS
-    padding = f"direction={tokenizer.padding_side!r}, pad_id={tokenizer.pad_token_id}"
+    padding = f"direction={padding_side(tokenizer)!r}, pad_id={tokenizer.pad_token_id}"
     padding = f"{padding}, pad_token={json.dumps(str(tokenizer.pad_token), ensure_ascii=False)}".replace(
         "'", '"'
     )

@@ -82,9 +82,10 @@ def of_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
 def of_reading(tokenizer: PreTrainedTokenizerBase) -> str:
     """Of all that a text's tokens depend on: normalisation, division into words and the side that is cut too, which
     ``of_tokenizer`` leaves out, since a store has the tokens themselves."""
-    parts = [of_tokenizer(tokenizer), type(tokenizer).__name__, tokenizer.truncation_side]
-    if tokenizer.is_fast:
-        backend = json.loads(tokenizer.backend_tokenizer.to_str())  # pyright: ignore[reportAttributeAccessIssue]
+    parts: list[Any] = [of_tokenizer(tokenizer), type(tokenizer).__name__, tokenizer.truncation_side]
+    inner: Any = getattr(tokenizer, "backend_tokenizer", None)
+    if inner is not None:
+        backend = json.loads(inner.to_str())
         parts.append({key: part for key, part in backend.items() if key not in ("truncation", "padding")})
     return digest(parts)
 
