@@ -215,15 +215,19 @@ def test_a_reference_or_a_student_that_finds_nothing_is_warned_of(runs: Path, tm
         "agreement with the teacher, compared with the reference's"
         in found["students"][0]["assessment"]["reference"]
     )
-    owner = "the reference, on the 48 rows that it is compared on, finds no span: its span F1 is 0"
+    owner = "the reference, on the 48 rows that it is compared on, finds none of the tagged spans: its span F1 is 0"
     assert [warning for warning in found["warnings"] if owner in warning]
     quiet = audit(runs / "teacher", [tmp_path / "silent"], DATA, tmp_path / "quiet")
-    assert [warning for warning in quiet["warnings"] if "student 'silent' finds no span" in warning]
+    assert [
+        warning
+        for warning in quiet["warnings"]
+        if "student 'silent' finds none of the tagged spans" in warning
+    ]
     plain = {"validation": [row for row in DATA["validation"] if {*row["tags"]} == {"O"}]}
     assert plain["validation"]
     none = audit(tmp_path / "silent", [tmp_path / "silent"], plain, tmp_path / "plain")
     assert not [
-        warning for warning in none["warnings"] if "finds no span" in warning
+        warning for warning in none["warnings"] if "finds none of the tagged spans" in warning
     ]  # there is none to find
 
 

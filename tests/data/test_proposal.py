@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 
 from gradistill.data.data_choice import DataChoice
@@ -42,6 +43,22 @@ def test_a_label_without_a_usual_name_is_proposed_with_a_reason() -> None:
     assert "it has 2 values in 40 rows" in found.reasons["label_column"]
     assert "no validation split" in found.reasons["validation_share"]
     assert len(found.splits.rows["validation"]) == 8
+
+
+@pytest.mark.parametrize("layout", ["saved", "hub"])
+def test_a_folder_with_splits_is_no_folder_of_one_table(layout: str, tmp_path: Path) -> None:
+    """It holds a JSON file that describes it."""
+    table = datasets.Dataset.from_list(rows(ticket=text, category=lambda k: ("refund", "login")[k % 2]))
+    if layout == "saved":
+        datasets.DatasetDict({"train": table, "validation": table}).save_to_disk(str(tmp_path / "of"))
+    else:
+        for split in ("train", "validation"):
+            table.to_parquet(tmp_path / "of" / "data" / f"{split}-00000-of-00001.parquet")
+        (tmp_path / "of" / "dataset_infos.json").write_text("{}")
+    found = propose(DataChoice(str(tmp_path / "of")))
+    assert found.choice.source == str(tmp_path / "of")
+    assert found.choice.validation_share is None
+    assert found.choice.columns == ("ticket",)
 
 
 def test_what_is_named_is_kept() -> None:

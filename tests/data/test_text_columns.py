@@ -106,6 +106,17 @@ def test_texts_that_come_again_with_their_label_stay(tmp_path: Path) -> None:
     assert loaded(tmp_path, rows).task.text_columns == ("text",)
 
 
+@pytest.mark.parametrize("names", [(0, 1), ("bad", "good")])
+def test_rows_that_come_several_times_keep_their_texts(names: tuple[Any, Any], tmp_path: Path) -> None:
+    """Rows of a rare class are often repeated. Whether labels are numbers or words, their texts are no scale."""
+    rows = table(
+        text=lambda k: sentence(k // 3), note=lambda k: sentence(500 + k), label=lambda k: names[k // 3 % 2]
+    )
+    found = loaded(tmp_path, rows)
+    assert found.task.text_columns == ("text", "note")
+    assert not [warning for warning in found.warnings if "give the label away" in warning]
+
+
 @pytest.mark.parametrize("text", ["这个产品的价格是一百元", "สินค้านี้ราคาหนึ่งร้อยบาท"])
 def test_scripts_without_spaces_are_texts(text: str, tmp_path: Path) -> None:
     rows = table(a=sentence, b=lambda k: f"{text}{chr(0x4E00 + k)}{k}", label=label)

@@ -336,7 +336,8 @@ def _verdict(figures: Mapping[str, Estimate], trained: Mapping[str, Sequence[str
         parts.append(f"finds its spans with an F1 of {figures['span'].value:.2f}")
     elif "exact_match" in figures:
         parts.append(
-            f"assigns the labels of its teacher on {figures['exact_match'].value:.0%} of the examples"
+            f"agrees with its teacher on {figures['label'].value:.0%} of all labels, and on every label of "
+            f"{figures['exact_match'].value:.0%} of the examples"
         )
     elif "label" in figures:
         parts.append(f"decides as its teacher on {figures['label'].value:.0%} of the examples")

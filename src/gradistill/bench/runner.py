@@ -146,7 +146,7 @@ class Bench:
 
     def _stored(self, name: str, texts: str, cells: Sequence[Cell]) -> Sequence[str]:
         """A store of a task, made when the first student that reads it is to start: other tasks have results then."""
-        logger.info(f"{name}: computing teacher signals for all rows, for the store")
+        logger.info(f"{name}: the store of teacher signals, where it is not whole yet")
         return ["--signals", store_of(self.tasks[name], cells, self.output / name / f"store-{texts}")]
 
     def _command(self, cell: Cell, store: Prerequisite | None) -> Command:

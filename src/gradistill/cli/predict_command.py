@@ -81,6 +81,6 @@ def _throughput(found: dict[str, Any]) -> str:
     seconds, computed, rows = found["seconds"], found["computed"], found["rows"]
     rate = f"{computed:,} rows in {seconds:.1f} s, {computed / max(seconds, 1e-9):,.0f} rows/s"
     if incomplete := found.get("incomplete", 0):
-        rate += f"; {incomplete:,} of {rows:,} have no text"
+        rate += f"; {incomplete:,} of {rows:,} have nothing to read"
     before = rows - computed - incomplete
     return f"{rate}; {before:,} of {rows:,} rows were predicted before" if before else rate

@@ -151,7 +151,7 @@ def undecodable(path: Path) -> UnreadableError:
             except UnicodeDecodeError as error:
                 return _not_utf8(start + error.start, data[error.start], line)
             start += len(data)
-    return UnreadableError(f"not UTF-8; {_convert('WINDOWS-1252')}")
+    return UnreadableError(f"not UTF-8; {_of_unknown_encoding()}")
 
 
 def no_gzip(error: Exception) -> UnreadableError:
@@ -160,13 +160,21 @@ def no_gzip(error: Exception) -> UnreadableError:
 
 
 def _not_utf8(place: int, byte: int, line: int) -> UnreadableError:
-    what = f"not UTF-8 at byte {place} (0x{byte:02x}); {_convert('WINDOWS-1252')}"
+    what = f"not UTF-8 at byte {place} (0x{byte:02x}); {_of_unknown_encoding()}"
     return UnreadableError(what, line)
 
 
 def _convert(encoding: str) -> str:
     """What to do with a file that is likely to have this encoding."""
     return f"save the file as UTF-8, such as by: iconv -f {encoding} -t UTF-8 OLD > NEW"
+
+
+def _of_unknown_encoding() -> str:
+    """What to do with a file of bytes that may stand for any letters."""
+    return (
+        f"{_convert('WINDOWS-1252')} (that is for western Europe; Cyrillic is often WINDOWS-1251, Japanese SHIFT_JIS, "
+        "Chinese GB18030)"
+    )
 
 
 def _refuse_wide(start: bytes) -> None:

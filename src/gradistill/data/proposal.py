@@ -22,7 +22,7 @@ from gradistill.data.file_readers import ending_of, stem_of
 from gradistill.data.multilabel import holds_flags, joined_labels, several_labels, with_flag_columns
 from gradistill.data.raw_words import word_spans
 from gradistill.data.split_loading import MANY_INCOMPLETE, read_splits
-from gradistill.data.split_sources import Wanted, read_source, split_column
+from gradistill.data.split_sources import Wanted, has_splits, read_source, split_column
 from gradistill.data.splits import Splits
 from gradistill.data.table import Table, nested_names, with_fields
 from gradistill.data.task_inference import MOST_CLASSES, words_and_tags
@@ -205,6 +205,8 @@ def _table_source(given: DataChoice) -> tuple[Any, dict[str, str]]:
         return given.source, {}
     path = Path(path_text(given.source))
     if not path.is_dir():
+        return given.source, {}
+    if has_splits(path):
         return given.source, {}
     files = [file for file in sorted(path.iterdir()) if file.is_file() and ending_of(file)]
     names = ("train", "validation", "dev", "val", "valid", "test")

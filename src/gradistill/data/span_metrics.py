@@ -87,4 +87,4 @@ def token_metrics(names: Sequence[str], predicted: TagRows, tags: TagRows) -> di
 def no_span_warning(metrics: Mapping[str, float], owner: str) -> str | None:
     """A sentence about a model that finds none of the spans that there are; None where it finds one."""
     problem = "its span F1 is 0, as that of 'O' for every word. Check the tags and the data"
-    return f"the {owner} finds no span: {problem}" if metrics[SPAN_F1] == 0 else None
+    return f"the {owner} finds none of the tagged spans: {problem}" if metrics[SPAN_F1] == 0 else None

@@ -223,6 +223,13 @@ def _folder(folder: Path, wanted: Wanted) -> _SplitReaders | Callable[[], Table]
     return found_splits
 
 
+def has_splits(folder: Path) -> bool:
+    """Whether a folder is one of ``save_to_disk``, or has training rows under the name of that split."""
+    wanted = Wanted(("train",))
+    found = _folder(folder, wanted)
+    return not isinstance(found, _SplitReaders) or _has_any(found, wanted)
+
+
 def _is_saved(folder: Path) -> bool:
     """Whether ``save_to_disk`` wrote the folder."""
     one = (folder / "state.json").exists() and (folder / "dataset_info.json").exists()

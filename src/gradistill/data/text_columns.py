@@ -305,9 +305,10 @@ def _purity(pairs: Iterable[tuple[str, str]]) -> float:
 
 
 def _in_steps(pairs: Sequence[tuple[str, str]], different: int) -> bool:
-    """Whether each value stands for a range of scores."""
+    """Whether each value stands for a range of scores: of labels in numbers there are no more than of texts that come
+    again and again."""
     scores = [(n, value) for value, label in pairs if (n := number(label)) is not None and math.isfinite(n)]
-    if len(scores) < len(pairs):
+    if len(scores) < len(pairs) or different >= len({n for n, _ in scores}):
         return False
     scores.sort()
     changes = sum(a[1] != b[1] for a, b in pairwise(scores))
