@@ -130,7 +130,7 @@ def test_all_students_of_a_task_share_one_store_of_the_signals_of_all_methods(wh
 def test_a_store_is_made_when_the_first_student_that_reads_it_starts(whole: Any) -> None:
     """Nobody waits for the stores of later tasks to see the students of the first one."""
     _, _, printed = whole
-    stores = [k for k, line in enumerate(printed) if "computing teacher signals" in line]
+    stores = [k for k, line in enumerate(printed) if "the store of teacher signals" in line]
     first_of_other_task = next(k for k, line in enumerate(printed) if line.startswith("mine, "))
     last_of_first_task = max(k for k, line in enumerate(printed) if line.startswith("sst2, 2 layers"))
     assert [printed[k].partition(":")[0] for k in stores] == ["sst2", "mine"]
