@@ -10,13 +10,11 @@ from typing import Any
 from datasets import Dataset
 
 from gradistill.data.cell_checks import letters_of
+from gradistill.data.raw_words import Texts
 from gradistill.printing import printable
 
 _NO_LETTERS = re.compile(r"[\W_]+", re.ASCII)
 _AT_ONCE = 1000
-
-Texts = tuple[str, ...]
-"""One text, or the two of a pair."""
 
 
 def overlap(rows: Iterable[Texts], training: Iterable[Texts]) -> dict[str, Any]:
