@@ -405,11 +405,14 @@ class Comparison:
         return "\n\n".join(markdown([*self.by_task(title)]) for title in titles if self.columns[title])
 
     def by_task(self, title: str) -> Iterator[dict[str, str]]:
-        """A row a method; the first of the metric are the constant answer's and the teacher's."""
+        """A row a method; the first of the metric are the constant answer's and the teacher's, of several teachers the
+        mean."""
         if title == "metric":
             for owner, key in ((CONSTANT, "constant_eval"), ("teacher", "teacher_eval")):
-                of = {line["task"]: line[key][line["select"]] for line in self.lines}
-                yield {title: owner} | {task: shown(of[task]) for task in self.every_task}
+                of: dict[str, set[float]] = {}
+                for line in self.lines:
+                    of.setdefault(line["task"], set()).add(line[key][line["select"]])
+                yield {title: owner} | {task: shown(float(np.mean([*of[task]]))) for task in self.every_task}
         for method in (CONSTANT, UNTRAINED, RANDOM_HEADS, *self.methods):
             if method in self.columns[title]:
                 yield {title: shown_name(method) + dagger(title, method)} | {
