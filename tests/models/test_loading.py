@@ -14,6 +14,7 @@ import pytest
 import torch
 import transformers as tr
 from datasets import Dataset
+from safetensors.torch import save_file
 from tokenizers import normalizers
 
 from families import build, collated
@@ -30,7 +31,9 @@ from gradistill.models.loading import (
     set_padding,
 )
 from gradistill.models.packaged import packaged_model
+from gradistill.models.random_head import head_parameters
 from gradistill.models.tokenizers import check_same_rows, check_same_tokens
+from small import logged
 from wordpiece import WORDS, tokenizer
 
 INPUTS = Batch.of(collated()).inputs
@@ -189,9 +192,65 @@ def test_padding_is_set_where_the_configuration_has_none() -> None:
     model = build("llama", pad_token_id=None)
     set_padding(model, tokenizer())
     assert model.config.pad_token_id == 0
-    model.config.pad_token_id = 5
-    set_padding(model, tokenizer())
-    assert model.config.pad_token_id == 5
+    model.config.pad_token_id = 5  # the head of a decoder looks for the token that pads its batches
+    with logged(lines := []):
+        set_padding(model, tokenizer())
+    assert model.config.pad_token_id == 0
+    assert ["config.json names 5" in line for line in lines] == [True]
+    encoder = build("roberta", pad_token_id=5)  # positions begin behind it
+    set_padding(encoder, tokenizer())
+    assert encoder.config.pad_token_id == 5
+
+
+@pytest.mark.parametrize("fault", ["lost", "renamed", "vocabulary"])
+def test_a_checkpoint_without_some_of_its_encoder_is_refused_where_a_head_may_be_new(
+    fault: str, tmp_path: Path
+) -> None:
+    model = build("bert")
+    model.save_pretrained(tmp_path)
+    weights = model.state_dict()
+    if fault == "lost":
+        weights = {name: tensor for name, tensor in weights.items() if "layer.1." not in name}
+    elif fault == "renamed":
+        weights = {f"model.of.{name}": tensor for name, tensor in weights.items()}
+    else:
+        config = json.loads((tmp_path / "config.json").read_text())
+        (tmp_path / "config.json").write_text(json.dumps(config | {"vocab_size": 70}))
+    save_file({name: tensor.clone() for name, tensor in weights.items()}, tmp_path / "model.safetensors")
+    with pytest.raises(
+        ModelError, match="lacks weights of a BertForSequenceClassification, or holds them in"
+    ):
+        load_classifier(tmp_path, new_head=True)
+
+
+@pytest.mark.parametrize(
+    "family", ["bert", "distilbert", "electra", "modernbert", "deberta_v2", "llama", "gpt2"]
+)
+def test_a_head_or_a_pooler_may_be_new(family: str, tmp_path: Path) -> None:
+    model = build(family)
+    model.base_model.save_pretrained(tmp_path)
+    loaded, missing = load_classifier(tmp_path, head=Head(("no", "yes")), new_head=True)
+    assert missing
+    assert {*missing} <= {*head_parameters(loaded)}
+
+
+def test_a_head_of_the_same_labels_in_another_order_keeps_their_weights(tmp_path: Path) -> None:
+    """Of identical models with other orders one began with each label's weights of another."""
+    model = build("bert", labels=3)
+    model.config.id2label = {0: "contradiction", 1: "Entailment", 2: "neutral"}
+    model.config.label2id = {name: k for k, name in model.config.id2label.items()}
+    set_thresholds(model, np.array([0.1, 0.2, 0.3]))
+    model.save_pretrained(tmp_path)
+    loaded, _ = load_classifier(
+        tmp_path, head=Head(("entailment", "neutral", "contradiction")), new_head=True
+    )
+    with torch.no_grad():
+        before, now = model.eval()(**INPUTS).logits, loaded.eval()(**INPUTS).logits
+    assert torch.equal(now, before[:, [1, 2, 0]])
+    assert loaded.config.thresholds is None
+    other, _ = load_classifier(tmp_path, head=Head(("a", "b", "c")), new_head=True)
+    with torch.no_grad():
+        assert torch.equal(other.eval()(**INPUTS).logits, before)
 
 
 def test_the_packaged_model_is_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

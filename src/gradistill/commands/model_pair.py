@@ -34,7 +34,8 @@ class ModelPair:
     @classmethod
     def of(cls, student: LoadedModel, teacher: LoadedModel, recipe: Recipe) -> ModelPair:
         """A pair whose student was built from the teacher as the recipe describes (``prepared_run.build_student``)."""
-        own_embeddings = recipe.student.checkpoint and recipe.student.embeddings == "own"
+        made_otherwise = recipe.student.checkpoint or recipe.student.width is not None
+        own_embeddings = bool(made_otherwise) and recipe.student.embeddings == "own"
         return cls(student, teacher, recipe, not own_embeddings)
 
     @cached_property

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from gradistill.models.random_head import head_parameters, output_matrix
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,22 @@ class Head:
             if self.multi_label
             else "single_label_classification",
         }
+
+
+def keep_outputs(model: PreTrainedModel, before: Sequence[str], now: Sequence[str]) -> None:
+    """Where a head's labels are the same ``now``, in another order than ``before``, move the weights of each output to
+    the place of its label: else the model would begin with the labels of others.
+
+    A token classifier's are those of tokens. Names are compared without letter case.
+    """
+    places = {name.casefold(): place for place, name in enumerate(before)}
+    order = [places.get(name.casefold(), -1) for name in now]
+    if len(places) < len(before) or sorted(order) != list(range(len(before))) or order == sorted(order):
+        return
+    name = output_matrix(head_parameters(model), len(before)).rpartition(".")[0]
+    for parameter in model.get_submodule(name).parameters(recurse=False):
+        if len(parameter) == len(before):
+            parameter.data = parameter.data[order].clone()
 
 
 def names_in(config: PreTrainedConfig) -> dict[int, str]:

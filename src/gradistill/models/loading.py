@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
@@ -19,18 +21,21 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
-from transformers.utils import logging
+from transformers.utils import logging as transformers_logging
 
 from gradistill.errors import ModelError, first_line
 from gradistill.io import system_reason
 from gradistill.models.adapters import ADAPTER, Adapter, is_adapter
 from gradistill.models.device_map import DeviceMap, weights_of
 from gradistill.models.facts import TOKEN_CLASSIFIER, set_thresholds, thresholds_in, thresholds_of
-from gradistill.models.head import Head, names_in, some
+from gradistill.models.head import Head, keep_outputs, names_in, some
 from gradistill.models.model_source import ModelSource, given_tokenizer, model_name, on_disk
 from gradistill.models.packaged import PACKAGED, packaged_model
+from gradistill.models.random_head import has_head, head_parameters
 from gradistill.models.teacher_loading import AS_IT_IS, TeacherLoading
 from gradistill.models.weight_files import folder_of, refuse_pickles, refuse_pipes, refuse_strange_weights
+
+logger = logging.getLogger(__name__)
 
 _OTHER_TASKS = {
     "TokenClassification": "it labels the tokens of a text",
@@ -146,13 +151,14 @@ def load_classifier(
         ``source``: a folder, a hub id, ``minilm-l6``, or a pair ``(model, tokenizer)``, which stays as it is. A folder
             with an adapter of peft is its base model with the adapter merged into it.
         ``head``: the labels of the head; without it the checkpoint's own are kept.
-        ``new_head``: accept a checkpoint that lacks weights, which then start at random.
+        ``new_head``: accept a checkpoint that lacks its head (classifier and pooler), which then starts at random.
+            A head that is there, with the same labels in another order, is kept: each label its weights.
         ``config_changes``: fields of the configuration to change before the model is built.
         ``loading``: the type of its weights (float32), in which it computes, and how accelerate spreads them. An
             adapter is merged in float32 first, and is not spread.
         ``tokens``: accept a token classifier too, which a checkpoint is where its configuration names one.
 
-    Raises ModelError with the cause; without ``new_head`` also for a checkpoint that lacks any weight.
+    Raises ModelError with the cause, also for a checkpoint that lacks weights, or holds some of another shape.
 
     Example: ``teacher, _ = load_classifier("runs/teacher")``
     """
@@ -171,7 +177,9 @@ def load_classifier(
             return model.to(loading.torch_dtype), random  # pyright: ignore[reportArgumentType]
         refuse_pickles(Path(place))
         fields = {**(head.config_fields() if head else {}), **(config_changes or {})}
-        config = load_config(given, **fields)
+        config, own_names = load_config(given, **fields), names_in(load_config(given))
+        if head is not None and getattr(config, "thresholds", None) is not None:
+            config.thresholds = None  # they were of its own labels
         with _quiet(), _explained(name, "model"):
             refuse_strange_weights(name, folder_of(place), getattr(config, "transformers_weights", None))
         labels_tokens = head.token_labels if head else tokens and names_token_classifier(config)
@@ -190,6 +198,9 @@ def load_classifier(
             expected=f"a fine-tuned {'token' if labels_tokens else 'sequence'} classifier",
             remedy="fine-tune it first: gradistill finetune",
         )
+    _refuse_incomplete(name, model, missing)
+    if head is not None and head.labels is not None and not missing:
+        keep_outputs(model, tuple(own_names.values()), head.labels)
     _refuse_non_finite(name, model)
     if loading.device_map is None:
         _align(model)
@@ -215,9 +226,20 @@ def label_names(model: PreTrainedModel) -> dict[int, str]:
 
 
 def set_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Set which token pads, where a model's configuration does not (decoders): it must know padding from text."""
-    if model.config.pad_token_id is None:
-        model.config.pad_token_id = tokenizer.pad_token_id
+    """Set which token pads, where a model's configuration does not (decoders): it must know padding from text.
+
+    The head of a decoder, ``score``, looks for the last token that is no padding. Where the configuration names another
+    padding than the tokenizer's, with which batches are padded, that is changed too, with a line.
+    """
+    own, padding = model.config.pad_token_id, tokenizer.pad_token_id
+    looks_for_padding = isinstance(getattr(model, "score", None), nn.Linear)
+    if own is not None and looks_for_padding and padding is not None and own != padding:
+        logger.info(
+            f"{type(model).__name__}: batches are padded with token {padding}, as the tokenizer has it, and its "
+            f"config.json names {own}: the head looks for {padding} from here on"
+        )
+    if own is None or looks_for_padding:
+        model.config.pad_token_id = own if padding is None else padding
 
 
 def _refuse_spread(name: str | Path, device_map: DeviceMap | None) -> None:
@@ -309,6 +331,18 @@ def _align(model: PreTrainedModel) -> None:
         parameter.data = parameter.data.clone()
 
 
+def _refuse_incomplete(name: str | Path, model: PreTrainedModel, missing: Sequence[str]) -> None:
+    """Raise ModelError where weights other than those of the head would start at random."""
+    head = head_parameters(model) if has_head(model) else dict.fromkeys(missing)
+    if lost := [key for key in missing if key not in head]:
+        raise ModelError(
+            f"{name} lacks weights of a {type(model).__name__}, or holds them in another shape than its config.json "
+            f"has: {some(lost)}",
+            expected="a checkpoint that holds all but the head",
+            remedy="check that the files are whole, and that config.json belongs to them",
+        )
+
+
 def _refuse_non_finite(name: str | Path, model: PreTrainedModel) -> None:
     broken = [key for key, tensor in weights_of(model).items() if not bool(tensor.isfinite().all())]
     if broken:
@@ -338,22 +372,22 @@ def _explained(name: str | Path, what: str) -> Iterator[None]:
 @contextmanager
 def without_file_bars() -> Iterator[None]:
     """No bar of transformers for each file that it reads or writes; the Trainer's own stay."""
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
     try:
         yield
     finally:
         if bars:
-            logging.enable_progress_bar()
+            transformers_logging.enable_progress_bar()
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
     """No load report and bar of transformers: what matters of it is checked and reported here."""
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
     try:
         with without_file_bars():
             yield
     finally:
-        logging.set_verbosity(verbosity)
+        transformers_logging.set_verbosity(verbosity)

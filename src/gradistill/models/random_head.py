@@ -140,12 +140,12 @@ def _drawn(model: nn.Module, parameters: Mapping[str, nn.Parameter], seed: int) 
     generator = torch.Generator().manual_seed(FIRST_SEED + max(seed, ~seed))
     found = {name: _new_values(name, p.shape, spread, generator) for name, p in parameters.items()}
     if seed < 0:
-        output = _output_matrix(found, getattr(config, "num_labels", None))
+        output = output_matrix(found, getattr(config, "num_labels", None))
         found[output] = -found[output]
     return found
 
 
-def _output_matrix(head: Mapping[str, Tensor], labels: int | None) -> str:
+def output_matrix(head: Mapping[str, Tensor], labels: int | None) -> str:
     """The name of the matrix that gives the logits: the last with a row a label, or else the last one."""
     matrices = [name for name, values in head.items() if values.ndim > 1]
     return [*matrices, *(name for name in matrices if len(head[name]) == labels)][-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from gradistill.errors import ModelError
+from gradistill.errors import ModelError, first_line
 from gradistill.models.device_map import is_spread, weights_of
 from gradistill.models.facts import is_multi_label, is_token_classifier
 from gradistill.models.layer_map import LayerMap, map_layers
@@ -59,10 +60,24 @@ def student_from_teacher(
 def narrow_student(
     teacher: PreTrainedModel, layers: int, width: int, *, dropout: Dropout = "keep"
 ) -> PreTrainedModel:
-    """A new model of the teacher's family, of its own depth and width, with random weights; see ``narrow_config``."""
+    """A new model of the teacher's family, of its own depth and width, with random weights; see ``narrow_config``.
+
+    Raises ModelError, also where a model of these sizes computes nothing or could not be saved.
+    """
     config = narrow_config(teacher.config, layers, width)
     _set_dropout(config, dropout)
-    return type(teacher)(config)
+    try:
+        getattr(config, "validate", dict)()  # not in the oldest transformers that we allow
+        student = type(teacher)(config)
+        with torch.no_grad():
+            student.eval()(input_ids=torch.ones(1, 8, dtype=torch.long))
+    except Exception as error:  # of the family's own code
+        raise ModelError(
+            f"a {config.model_type} of width {width} with {layers} layers does not work: {first_line(error)}",
+            expected="a family whose sizes depend on one width",
+            remedy="give a pre-trained student instead: --student CHECKPOINT, or leave the width out",
+        ) from error
+    return student.train()
 
 
 def narrow_config(config: PreTrainedConfig, layers: int, width: int) -> PreTrainedConfig:
@@ -87,8 +102,14 @@ def narrow_config(config: PreTrainedConfig, layers: int, width: int) -> PreTrain
             expected=f"a multiple of {part}",
             remedy=f"choose {max(part, width // part * part)}",
         )
+    heads, depth = width // part, config.num_hidden_layers
+    if isinstance(groups := getattr(config, "num_key_value_heads", None), int):
+        config.num_key_value_heads = math.gcd(heads, max(1, groups * width // config.hidden_size))
+    if isinstance(getattr(config, "pooler_hidden_size", None), int):  # DeBERTa's
+        config.pooler_hidden_size = width
     config.intermediate_size = config.intermediate_size * width // config.hidden_size
-    config.num_attention_heads, config.hidden_size, config.num_hidden_layers = width // part, width, layers
+    config.num_attention_heads, config.hidden_size = heads, width
+    _set_depth(config, tuple(k % depth + 1 for k in range(layers)))
     return config
 
 
@@ -199,21 +220,25 @@ def _set_dropout(config: PreTrainedConfig, dropout: Dropout) -> None:
 
 def shallow_config(config: PreTrainedConfig, taken: tuple[int, ...]) -> PreTrainedConfig:
     """A copy of the configuration with the taken layers only, per-layer lists (layer_types) cut alike."""
-    depth = config.num_hidden_layers
     shallow = copy.deepcopy(config)
     shallow.dtype = STUDENT_DTYPE
+    _set_depth(shallow, taken)
+    return shallow
+
+
+def _set_depth(config: PreTrainedConfig, taken: tuple[int, ...]) -> None:
+    """Set the number of layers to that of the ``taken`` ones, counted from 1, and cut per-layer lists alike."""
     for key, value in config.to_dict().items():
-        if isinstance(value, list) and len(value) == depth and "layer" in key:
-            setattr(shallow, key, [value[k - 1] for k in taken])
+        if isinstance(value, list) and len(value) == config.num_hidden_layers and "layer" in key:
+            setattr(config, key, [value[k - 1] for k in taken])
     try:
-        shallow.num_hidden_layers = len(taken)
+        config.num_hidden_layers = len(taken)
     except (AttributeError, NotImplementedError) as error:
         raise ModelError(
             f"the depth of a {config.model_type} cannot be set",
             expected="a family with one list of equal blocks",
             remedy="give a pre-trained student instead: --student CHECKPOINT",
         ) from error
-    return shallow
 
 
 def _with_layers(
