@@ -306,6 +306,18 @@ def between(low: str, high: str) -> str:
     return f"{low} to {high}" if "-" in low + high else f"{low}–{high}"
 
 
+def percent(share: float) -> str:
+    """A share as whole percent; 0 % and 100 % only where it is that.
+
+    Example: ``percent(0.9975)`` gives ``99.8%``
+    """
+    shown = f"{share:.0%}"
+    if shown not in ("0%", "100%") or share in (0, 1):
+        return shown
+    finer = f"{share:.1%}"
+    return {"100.0%": "over 99.9%", "0.0%": "under 0.1%"}.get(finer, finer)
+
+
 def places_below(value: float, limit: float, least: int = 3) -> int:
     """How many decimals, ``least`` or more, a value needs to be seen below a limit; ``least`` where it is not below."""
     return next(

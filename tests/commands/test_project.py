@@ -123,9 +123,9 @@ def test_a_teacher_whose_labels_were_corrected_has_another_student_and_old_ledge
     assert made() == ["student", "audit"]
     ledger = project.parent / "out" / "stages.json"
     kept = json.loads(ledger.read_text())
-    assert any("labels or tokenizer" in name for name in kept["audit"]["needs"])
+    assert any("labels, sizes or" in name for name in kept["audit"]["needs"])
     of_before = {
-        stage: {**entry, "needs": {k: v for k, v in entry["needs"].items() if "labels or" not in k}}
+        stage: {**entry, "needs": {k: v for k, v in entry["needs"].items() if "labels, sizes or" not in k}}
         for stage, entry in kept.items()
     }
     ledger.write_text(json.dumps(of_before))
@@ -134,7 +134,7 @@ def test_a_teacher_whose_labels_were_corrected_has_another_student_and_old_ledge
     (teacher / "config.json").write_text('{"id2label": {"0": "yes", "1": "no"}}')
     with logged(lines := []):
         assert made() == ["student", "audit"]
-    assert "student: made again: labels or tokenizer of the teacher changed" in lines
+    assert "student: made again: labels, sizes or tokenizer of the teacher changed" in lines
 
 
 def test_a_second_teacher_is_trained_with_another_seed_and_the_audit_compares_with_it(

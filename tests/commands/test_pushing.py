@@ -83,7 +83,8 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Hub]]:
 def folder(tmp_path: Path) -> Path:
     """A run folder with more in it than is sent."""
     files = {"README.md": CARD, "config.json": "{}", "model.safetensors": "weights", "tokenizer.json": "{}",
-             "recipe.yaml": "method: kd", "metrics.json": '{"data": "/home/jane/rows"}',
+             "recipe.yaml": "method: kd\nstudent: {checkpoint: /home/jane.doe/acme/student}\n",
+             "metrics.json": '{"data": "/home/jane/rows"}',
              "checkpoints/checkpoint-1/model.safetensors": "old", "audit/examples.jsonl": "private rows"}  # fmt: skip
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -98,6 +99,8 @@ def test_what_a_model_needs_is_sent_and_nothing_else(folder: Path, hub: type[Hub
     found = module.push(folder, "me/student", license="apache-2.0")
     assert sorted(hub.sent) == found["files"] == SENT
     assert hub.sent["model.safetensors"] == b"weights"
+    sent = yaml.safe_load(hub.sent["recipe.yaml"])
+    assert sent == {"method": "kd", "student": {"checkpoint": "student"}}, "nobody's folders"
     card = hub.sent["README.md"].decode()
     assert yaml.safe_load(card.split("---\n")[1]) == {"license": "apache-2.0", "tags": ["gradistill"]}
     assert card.endswith("# A student\n")

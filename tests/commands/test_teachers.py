@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from gradistill.batch import Batch
 from gradistill.cli.options import TeacherOptions
 from gradistill.commands import training_run
 from gradistill.commands.distill import distill
+from gradistill.commands.function_source import function_identity
 from gradistill.commands.prepared_run import prepared_run
 from gradistill.commands.signal_stores import StoreChoice, build_missing_shards
 from gradistill.commands.teacher_prompt import prompted, settled_prompt
@@ -190,6 +192,29 @@ def test_a_stopped_run_goes_on_whatever_its_teacher_is(
         with logged(printed):
             distill(teacher, data, tmp_path / name, recipe)
         assert any("checkpoint-" in line for line in printed), name
+
+
+def test_a_function_made_with_other_values_is_another_teacher() -> None:
+    def made(sharp: float, seen: list[str]) -> Any:
+        def answer(texts: list[str]) -> list[list[float]]:
+            seen.append(texts[0])
+            return [[sharp, 1 - sharp]] * len(texts)
+
+        return answer
+
+    def plain(texts: list[str], sharp: float = 0.5) -> list[list[float]]:
+        return [[sharp, 1 - sharp]] * len(texts)
+
+    def other(texts: list[str], sharp: float = 0.25) -> list[list[float]]:
+        return [[sharp, 1 - sharp]] * len(texts)
+
+    kinds = (
+        made(0.1, []), made(0.2, []), plain, other, partial(plain, sharp=0.1), partial(plain, sharp=0.2),
+        partial(other, sharp=0.1),
+    )  # fmt: skip
+    assert len({*map(function_identity, kinds)}) == len(kinds)
+    assert function_identity(made(0.1, ["text"])) == function_identity(made(0.1, [])), "lists fill as it runs"
+    assert function_identity(partial(plain, sharp=0.1)) == function_identity(partial(plain, sharp=0.1))
 
 
 @pytest.fixture(scope="module")

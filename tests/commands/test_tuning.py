@@ -160,6 +160,22 @@ def test_a_retrained_teacher_or_changed_rows_are_another_search_and_earlier_vers
     module._study(optuna, tmp_path / "before", earlier, resolve(()))
     module._study(optuna, tmp_path / "before", about[0], resolve(()))
 
+    more = tmp_path / "more.csv"
+    more.write_text("text\nthe film\n")
+    data = replace(data, unlabelled=str(more))
+    marked = {**about[0], **module._other_marks(str(teacher), data, str(teacher))}
+    module._study(optuna, tmp_path / "before", marked, resolve(()))
+    more.write_text("text\nanother film\n")
+    config = json.loads((teacher / "config.json").read_text())
+    (teacher / "config.json").write_text(
+        json.dumps(config | {"id2label": {"0": "positive", "1": "negative"}})
+    )
+    now = module._other_marks(str(teacher), data, str(teacher))
+    assert now.keys() == module.NEWER
+    for name in now:
+        with pytest.raises(RecipeError, match=f"search with another {name}"):
+            module._study(optuna, tmp_path / "before", {**marked, name: now[name]}, resolve(()))
+
 
 def test_a_loyalty_that_the_task_does_not_have_is_named(small: Any, tmp_path: Path) -> None:
     tuning = Tuning(resolve, SPACE, ("label_loyalty",), None, 1)

@@ -202,6 +202,15 @@ def test_padding_is_set_where_the_configuration_has_none() -> None:
     assert encoder.config.pad_token_id == 5
 
 
+@pytest.mark.parametrize(("kind", "labels"), [("regression", 2), ("multi_label_classification", 1)])
+def test_outputs_that_would_be_taken_for_others_are_refused(kind: str, labels: int, tmp_path: Path) -> None:
+    model = build("bert", labels=labels)
+    model.config.problem_type = kind
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=f"its config.json has the problem_type {kind}"):
+        load_classifier(tmp_path)
+
+
 @pytest.mark.parametrize("fault", ["lost", "renamed", "vocabulary"])
 def test_a_checkpoint_without_some_of_its_encoder_is_refused_where_a_head_may_be_new(
     fault: str, tmp_path: Path
@@ -450,11 +459,12 @@ def test_tokenizers_that_agree_on_specimens_are_compared_on_the_rows() -> None:
     check_same_rows(student, teacher, last, task, max_length=4)  # what is cut away does not count
 
 
-@pytest.mark.parametrize("side", ["truncation_side", "padding_side"])
-def test_tokenizers_that_cut_or_pad_on_other_sides_are_refused(side: str) -> None:
+def test_tokenizers_that_cut_on_other_sides_are_refused_and_of_padding_the_batches_decide() -> None:
     student = tokenizer()
-    setattr(student, side, "left")
-    with pytest.raises(ModelError, match=f"{side}: 'left' \\(student\\) and 'right' \\(teacher\\)"):
+    student.padding_side = "left"  # batches are padded on the right all the same
+    check_same_tokens(student, tokenizer())
+    student.truncation_side = "left"
+    with pytest.raises(ModelError, match=r"truncation_side: 'left' \(student\) and 'right' \(teacher\)"):
         check_same_tokens(student, tokenizer())
 
 

@@ -20,6 +20,7 @@ from gradistill.models.student import (
     student_from_checkpoint,
     student_from_teacher,
 )
+from small import logged
 
 INPUTS = Batch.of(collated()).inputs
 NAMES = {"id2label": {0: "no", 1: "yes", 2: "maybe"}, "label2id": {"no": 0, "yes": 1, "maybe": 2}}
@@ -152,6 +153,17 @@ def test_kinds_of_layers_are_cut_along(family: str) -> None:
     assert student.config.layer_types == ["sliding_attention", "full_attention"]
     assert teacher.config.layer_types == LAYER_TYPES
     assert student(**INPUTS).logits.isfinite().all()
+
+
+@pytest.mark.parametrize(("family", "taken", "lost"), [
+    ("modernbert", (2, 3), True), ("modernbert", (1, 3), False), ("bert", (2, 3), False),
+])  # fmt: skip
+def test_a_weight_that_has_no_place_in_the_student_is_named(
+    family: str, taken: tuple[int, ...], lost: bool
+) -> None:
+    with logged(lines := []):
+        student_from_teacher(build(family), 2, layer_map=taken)
+    assert any("layers.1.attn_norm.weight" in line for line in lines) is lost
 
 
 @pytest.mark.parametrize("family", ["bert", "electra", "albert", "gpt2", "llama"])

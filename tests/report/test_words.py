@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from gradistill.data.word_scores import JOINERS, words_from_pieces
 from gradistill.errors import GradistillError
-from gradistill.printing import printable
+from gradistill.printing import percent, printable
 
 HOSTILE = st.text(
     st.one_of(
@@ -182,3 +182,12 @@ def test_an_apostrophe_between_letters_is_inside_a_word(text: str) -> None:
     }  # fmt: skip
     assert [word.text for word in words] == wanted[text]
     assert sum(word.score for word in words) == len(offsets)
+
+
+@pytest.mark.parametrize(
+    ("share", "shown"),
+    [(1.0, "100%"), (0.9975, "99.8%"), (0.9999, "over 99.9%"), (0.994, "99%"), (0.004, "0.4%"), (1e-5, "under 0.1%"),
+     (0.0, "0%"), (0.5, "50%")],
+)  # fmt: skip
+def test_all_and_none_are_written_only_where_it_is_so(share: float, shown: str) -> None:
+    assert percent(share) == shown

@@ -32,7 +32,7 @@ from gradistill.auditing.slices import by_values, worst_slices
 from gradistill.auditing.statistics import Estimate
 from gradistill.auditing.trained_figures import marked, united
 from gradistill.data import Task
-from gradistill.printing import between
+from gradistill.printing import between, percent
 
 SCHEMA = 5
 """Of ``audit.json``; it grows by one whenever a key changes its meaning or goes, or figures get keys of their own.
@@ -278,7 +278,7 @@ def _parts(
         "by_label": [{"label": n, **shown(part)} for n, part in by_label(own, task.labels or ()).items()],
         "by_length": [{"label": n, **shown(part)} for n, part in group_by_length(own).items()],
         "by_confidence": [
-            {"low": round(a, 3), "high": round(b, 3), **shown(part)}
+            {"low": round(a, 6), "high": round(b, 6), **shown(part)}
             for (a, b), part in by_confidence(own).items()
         ],
         "perturbations": [
@@ -332,15 +332,15 @@ def _under(
 def _verdict(figures: Mapping[str, Estimate], trained: Mapping[str, Sequence[str]]) -> str:
     parts = []
     if "span" in figures:
-        parts.append(f"gives {figures['label'].value:.0%} of the words the tag of its teacher")
+        parts.append(f"gives {percent(figures['label'].value)} of the words the tag of its teacher")
         parts.append(f"finds its spans with an F1 of {figures['span'].value:.2f}")
     elif "exact_match" in figures:
         parts.append(
-            f"agrees with its teacher on {figures['label'].value:.0%} of all labels, and on every label of "
-            f"{figures['exact_match'].value:.0%} of the examples"
+            f"agrees with its teacher on {percent(figures['label'].value)} of all labels, and on every label of "
+            f"{percent(figures['exact_match'].value)} of the examples"
         )
     elif "label" in figures:
-        parts.append(f"decides as its teacher on {figures['label'].value:.0%} of the examples")
+        parts.append(f"decides as its teacher on {percent(figures['label'].value)} of the examples")
     if "prediction" in figures and isfinite(figures["prediction"].value):
         parts.append(f"predicts in step with its teacher (r = {figures['prediction'].value:.2f})")
     if "response" in figures:

@@ -75,8 +75,11 @@ def trained_by_record(student: Mapping[str, Any], method: str = GradientXInput.n
 
     Example: ``trained_by_record({"recipe": "objectives: {rationale: {weight: 1}}"})["saliency"]``
     """
-    recipes = (student.get("recipe"), *student.get(EARLIER, ()))
-    members = (trained_by_record(member, method) for member in student.get("models", ()))
+    earlier, models = (
+        found if isinstance(found := student.get(name), list) else () for name in (EARLIER, "models")
+    )
+    recipes = (recipe for recipe in (student.get("recipe"), *earlier) if isinstance(recipe, str))
+    members = (trained_by_record(member, method) for member in models if isinstance(member, dict))
     copies = _trained({}, method, COPIES if student.get(CHANGED_COPIES) else None)
     return united(*(trained_by_recipe(recipe, method) for recipe in recipes), copies, *members)
 

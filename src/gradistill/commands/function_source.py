@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from inspect import getsource, isclass, isroutine
+from functools import partial
+from inspect import getclosurevars, getsource, isclass, isfunction, isroutine
 from typing import Any
 
 import numpy as np
@@ -89,13 +90,39 @@ def function_name(function: PredictFunction) -> str:
 
 
 def function_identity(function: PredictFunction) -> str:
-    """A hash of the function's name and, where Python knows it, of its source: an edited one is another teacher.
+    """A hash of the function's name, of its source where Python knows it, and of the values that it is made with: an
+    edited one, or one with other values, is another teacher.
 
-    What it calls is not looked at.
+    Values are numbers, texts, tuples and functions, in ``functools.partial``, defaults and the scope around a function.
+    Lists, dictionaries and objects change while it runs. They are not looked at, nor what a function calls.
     """
     given: Any = function
+    if isinstance(given, partial):
+        return digest([function_identity(given.func), _plain((*given.args, *sorted(given.keywords.items())))])
+    held = _held(given)
+    return digest([function_name(given), _source(given), *([_plain(held)] if held else [])])
+
+
+def _source(given: Any) -> str | None:
     try:
-        source = getsource(given if isroutine(given) or isclass(given) else type(given))
+        return getsource(given if isroutine(given) or isclass(given) else type(given))
     except (OSError, TypeError):
-        source = None
-    return digest([function_name(function), source])
+        return None
+
+
+def _held(given: Any) -> tuple[Any, ...]:
+    """The defaults of a function or method, and what it has from the scope around it."""
+    inner = getattr(given, "__func__", given)
+    around = getclosurevars(inner).nonlocals if isfunction(inner) else {}
+    defaults = getattr(inner, "__defaults__", None) or (), getattr(inner, "__kwdefaults__", None) or {}
+    return (*defaults[0], *sorted(defaults[1].items()), *sorted(around.items()))
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, tuple):
+        return [_plain(part) for part in value]
+    if isinstance(value, partial):
+        return _plain((value.func, *value.args, *sorted(value.keywords.items())))
+    return [function_name(value), _source(value)] if isroutine(value) else type(value).__qualname__

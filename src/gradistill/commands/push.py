@@ -13,11 +13,12 @@ from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
+from gradistill.commands.run_folder import CARD, RECIPE
 from gradistill.errors import ModelError, RecipeError, first_line
 from gradistill.models.loading import locate
-from gradistill.report.model_card import yaml_text
+from gradistill.recipe.recipe_files import read_keys
+from gradistill.report.model_card import public_recipe, yaml_text
 
-CARD = "README.md"
 SENT = (
     "README.md", "config.json", "model.safetensors", "model-*.safetensors", "model.safetensors.index.json",
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt",
@@ -38,7 +39,8 @@ _FRONT = re.compile(r"---\n(.*?)\n---(?:\n|\Z)", re.DOTALL)
 def push(
     folder: str | Path, repo: str, *, private: bool = True, license: str | None = None, dry_run: bool = False
 ) -> dict[str, Any]:
-    """Send the model, tokenizer, recipe and card of a folder to the hub, in one commit.
+    """Send the model, tokenizer, recipe and card of a folder to the hub, in one commit. Local paths in the recipe are
+    reduced to their last part, as in the card.
 
     Parameters:
         ``folder``: a finished run, an export, or another model folder with a card (README.md).
@@ -61,14 +63,16 @@ def push(
         "files": [file.relative_to(folder).as_posix() for file in files],
         "bytes": sum(file.stat().st_size for file in files),
     }
-    card = _with_license((folder / CARD).read_text(encoding="utf-8"), license)
+    written = {CARD: _with_license((folder / CARD).read_text(encoding="utf-8"), license)}
+    if (recipe := folder / RECIPE).is_file():  # its paths are nobody else's
+        written[RECIPE] = public_recipe(read_keys(recipe, "recipe", "keys"))
     if dry_run:
         return found
     api = HfApi(library_name="gradistill")
     try:
         found["url"] = str(api.create_repo(repo, private=private, exist_ok=True))
         operations = [
-            CommitOperationAdd(name, card.encode() if name == CARD else folder / name)
+            CommitOperationAdd(name, written[name].encode() if name in written else folder / name)
             for name in found["files"]
         ]
         api.create_commit(repo, operations, commit_message="Add a model made with gradistill")

@@ -20,7 +20,8 @@ def data_record(folder: str | Path) -> dict[str, Any]:
     """``text_columns`` and ``label_column`` of the run that trained a folder's model, and its ``positive`` class. Of an
     exported model those of the model that it was made from; empty where none are recorded."""
     run, exported = record_of(folder), export_record(folder).get(TRAINED)
-    found = {**(run.get("data") or {}), "positive": run.get("positive")} if run else exported
+    data = run.get("data")
+    found = {**(data if isinstance(data, dict) else {}), "positive": run.get("positive")} if run else exported
     kinds = {"text_columns": list, "label_column": str, "positive": str}
     found = found if isinstance(found, dict) else {}
     return {name: found[name] for name, kind in kinds.items() if isinstance(found.get(name), kind)}

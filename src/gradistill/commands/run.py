@@ -42,7 +42,11 @@ logger = logging.getLogger(__name__)
 STAGES, SUMMARY = "stages.json", "summary.html"
 TEACHER, STUDENT, REFERENCE, AUDIT, EXPORT = "teacher", "student", "reference", "audit", "export"
 PROJECT = FolderKind("project")
-MEANING = {name: f"labels or tokenizer of the {name}" for name in (TEACHER, STUDENT)}
+MODEL, CHECKPOINT = "model", "checkpoint"
+MEANING = {
+    name: f"labels, sizes or tokenizer of the {name}"
+    for name in (TEACHER, STUDENT, REFERENCE, MODEL, CHECKPOINT)
+}
 """What a stage needs of its models besides their weights. Ledgers of earlier versions lack it: they know no change."""
 SHOWN = 5
 """Differences that a message lists."""
@@ -141,7 +145,7 @@ def _carried_through(plan: Project) -> dict[str, Any]:
     of_teacher = {TEACHER: weights, MEANING[TEACHER]: digest([*map(meaning_mark, teachers)])}
     _carry(_student_stage(plan, data, teacher, of_teacher), ledger, stages)
     student = str(plan.output / STUDENT)
-    both = {**of_teacher, STUDENT: model_mark(student), MEANING[STUDENT]: meaning_mark(student)}
+    both = {**of_teacher, **_marks(STUDENT, student)}
     if plan.reference is not None:
         _carry(_teacher_stage(REFERENCE, plan, plan.reference, labelled), ledger, stages)
     if plan.audit is not None:
@@ -215,7 +219,7 @@ def _is_hash(value: Any) -> bool:
 def _teacher_stage(name: str, plan: Project, recipe: Recipe, data: Mapping[str, Any]) -> Stage:
     """The teacher, or the second one that the audit compares the student with."""
     folder, rows = plan.output / name, replace(plan.data, unlabelled=None)
-    needs = {"recipe": recipe.as_written(), "model": model_mark(plan.model), "data": data}
+    needs = {"recipe": recipe.as_written(), **_marks(MODEL, plan.model), "data": data}
     return Stage(
         name, folder / METRICS, needs, lambda: finetune(plan.model, rows, folder, recipe, overwrite=True)
     )
@@ -227,7 +231,7 @@ def _student_stage(
     folder, recipe = plan.output / STUDENT, plan.distillation
     needs = {"recipe": recipe.as_written(), **of_teacher, "data": data}
     if recipe.student.checkpoint:
-        needs["checkpoint"] = model_mark(recipe.student.checkpoint)
+        needs |= _marks(CHECKPOINT, recipe.student.checkpoint)
     return Stage(
         STUDENT, folder / METRICS, needs, lambda: distill(teacher, plan.data, folder, recipe, overwrite=True)
     )
@@ -243,7 +247,7 @@ def _audit_stage(
     settings = {"split": choice.split, "max_rows": choice.max_rows, "fail_under": dict(choice.limits)}
     needs = {AUDIT: {**settings, "seed": choice.seed}, **both, **_prompt_of(plan), "data": data}
     if isinstance(choice.reference, str):  # only then, so that the ledgers of earlier versions stay valid
-        needs[REFERENCE] = model_mark(choice.reference)
+        needs |= _marks(REFERENCE, choice.reference)
 
     def make() -> None:
         judge = prompted(teacher, plan.distillation.teacher.template)
@@ -276,6 +280,11 @@ def _export_stage(
         export_model(student, folder, choice, data=rows, teacher=judge, overwrite=True)
 
     return Stage(EXPORT, folder / EXPORT_RECORD, needs, make)
+
+
+def _marks(role: str, model: str) -> dict[str, Any]:
+    """What a stage needs of a model: its weights, and what gives them their meaning."""
+    return {role: model_mark(model), MEANING[role]: meaning_mark(model)}
 
 
 def _prompt_of(plan: Project) -> dict[str, str]:

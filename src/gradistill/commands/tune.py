@@ -19,7 +19,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from gradistill.auditing.trained_figures import TRAINED_ON, marks_of, trained_figures, united
-from gradistill.commands.content_marks import file_marks, model_mark
+from gradistill.commands.content_marks import file_marks, meaning_mark, model_mark
 from gradistill.commands.data_warnings import NewWarnings, refuse_words
 from gradistill.commands.distill import distill
 from gradistill.commands.output_folder import FolderKind, check_output, held
@@ -42,6 +42,9 @@ logger = logging.getLogger(__name__)
 
 DATABASE, TRIALS, BEST, REPORT = "tune.db", "trials", "best.yaml", "tune.json"
 METRIC = "metric"
+MEANING = "labels, sizes or tokenizer of the teacher"
+NEWER = {MEANING, "unlabelled", "checkpoint"}
+"""What searches of earlier versions did not write down: it counts as unchanged."""
 _TRIAL = re.compile(r"[0-9a-f]{16}")
 """The folder of a trial is named by a hash of its values."""
 AIMS = (METRIC, "label_loyalty", "probability_loyalty", "response_loyalty", "saliency_loyalty")
@@ -114,6 +117,7 @@ def tune(
         about = {
             "recipe": tuning.resolve(()).as_written(), "space": [str(one) for one in space], "aim": list(tuning.aim),
             "teacher": _teacher_mark(teacher), "data": _data_mark(choice),
+            **_other_marks(teacher, choice, tuning.resolve(()).student.checkpoint),
         }  # fmt: skip
         study = _study(optuna, folder, about, tuning.resolve(()))
         _again(optuna, study)
@@ -138,6 +142,18 @@ def _teacher_mark(teacher: ModelSource) -> str:
     """What a search knows its teacher by: its name and content."""
     content = of_model(teacher[0]) if isinstance(teacher, tuple) else digest(model_mark(model_name(teacher)))
     return f"{model_name(teacher)} {content[:16]}"
+
+
+def _other_marks(teacher: ModelSource, choice: DataChoice, checkpoint: str | None) -> dict[str, str | None]:
+    """What else a search rests on, by content. Earlier versions did not write it down."""
+    found: dict[str, str | None] = {}
+    if not isinstance(teacher, tuple):
+        found[MEANING] = meaning_mark(model_name(teacher))
+    if is_path(choice.unlabelled):
+        found["unlabelled"] = digest(file_marks(Path(path_text(choice.unlabelled))))
+    if checkpoint:
+        found["checkpoint"] = digest([model_mark(checkpoint), meaning_mark(checkpoint)])
+    return found
 
 
 def _data_mark(choice: DataChoice) -> str:
@@ -173,6 +189,7 @@ def _study(optuna: Any, folder: Path, about: Mapping[str, Any], recipe: Recipe) 
     )  # fmt: skip
     before = study.user_attrs.get("about")
     if before is not None:
+        before = {**{name: about[name] for name in NEWER & about.keys()}, **before}
         # Earlier versions wrote the length down before it was known from the teacher, and paths without their content.
         length = recipe.settled_by(before.get("recipe"))
         paths = {n: before[n] for n in ("teacher", "data") if about[n].rpartition(" ")[0] == before.get(n)}

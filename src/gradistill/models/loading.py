@@ -27,7 +27,13 @@ from gradistill.errors import ModelError, first_line
 from gradistill.io import system_reason
 from gradistill.models.adapters import ADAPTER, Adapter, is_adapter
 from gradistill.models.device_map import DeviceMap, weights_of
-from gradistill.models.facts import TOKEN_CLASSIFIER, set_thresholds, thresholds_in, thresholds_of
+from gradistill.models.facts import (
+    MULTI_LABEL,
+    TOKEN_CLASSIFIER,
+    set_thresholds,
+    thresholds_in,
+    thresholds_of,
+)
 from gradistill.models.head import Head, keep_outputs, names_in, some
 from gradistill.models.model_source import ModelSource, given_tokenizer, model_name, on_disk
 from gradistill.models.packaged import PACKAGED, packaged_model
@@ -191,6 +197,7 @@ def load_classifier(
             )  # fmt: skip
     if not new_head and not labels_tokens:
         refuse_other_tasks(name, config)
+        _refuse_odd_outputs(name, config)
     missing = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
     if missing and not new_head:
         raise ModelError(
@@ -322,6 +329,25 @@ def refuse_other_tasks(name: str | Path, config: PreTrainedConfig) -> None:
                 remedy="name a fine-tuned sequence classifier, or fine-tune this model into one: gradistill finetune "
                 f"--model {name}",
             )
+
+
+def _refuse_odd_outputs(name: str | Path, config: PreTrainedConfig) -> None:
+    """Raise ModelError for outputs that nothing here knows what to do with: their numbers would be taken for others."""
+    count, kind = config.num_labels or 0, getattr(config, "problem_type", None)
+    if kind == "regression" and count > 1:
+        fault, expected = f"gives {count} scores a text", "one score (num_labels 1), or classes"
+    elif kind == MULTI_LABEL and count == 1:
+        fault, expected = (
+            "gives a yes or no to one label by itself",
+            "two labels, one of which a text has, or several labels of which it may have any number",
+        )
+    else:
+        return
+    raise ModelError(
+        f"{name} {fault}: its config.json has the problem_type {kind}",
+        expected=expected,
+        remedy="correct problem_type and id2label, or fine-tune the model with such labels",
+    )
 
 
 def _align(model: PreTrainedModel) -> None:

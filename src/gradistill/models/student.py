@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,9 +16,12 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from gradistill.errors import ModelError, first_line
 from gradistill.models.device_map import is_spread, weights_of
 from gradistill.models.facts import is_multi_label, is_token_classifier
+from gradistill.models.head import some
 from gradistill.models.layer_map import LayerMap, map_layers
 from gradistill.models.loading import Head, label_names, load_classifier, load_config
 from gradistill.models.probe import Probe
+
+logger = logging.getLogger(__name__)
 
 Embeddings = Literal["own", "copied", "frozen"]
 Dropout = Literal["keep", "none", "not_in_embeddings"]
@@ -28,7 +32,8 @@ STUDENT_DTYPE = torch.float32
 def student_from_teacher(
     teacher: PreTrainedModel, layers: int, *, layer_map: LayerMap = "uniform", dropout: Dropout = "keep"
 ) -> PreTrainedModel:
-    """A copy of the teacher with only some of its layers; everything else, head included, is the teacher's.
+    """A copy of the teacher with only some of its layers; everything else, head included, is the teacher's. A line
+    names weights of a taken layer that have no place in the student (ModernBERT's first block lacks a norm).
 
     Parameters:
         ``teacher``: a sequence classifier of transformers.
@@ -47,6 +52,11 @@ def student_from_teacher(
     _set_dropout(config, dropout)
     student = type(teacher)(config)
     weights = _with_layers(teacher, student, taken)
+    if lost := _without_a_place(teacher, student, taken):
+        logger.info(
+            f"the student's blocks have no place for {some(lost)} of the teacher's (the first block of a "
+            f"{teacher.config.model_type} is another than the rest): the student learns without it"
+        )
     missing, unexpected = student.load_state_dict(weights, strict=False)
     if missing or unexpected:
         raise ModelError(
@@ -241,17 +251,35 @@ def _set_depth(config: PreTrainedConfig, taken: tuple[int, ...]) -> None:
         ) from error
 
 
-def _with_layers(
-    teacher: PreTrainedModel, student: PreTrainedModel, taken: tuple[int, ...]
-) -> Mapping[str, torch.Tensor]:
-    """The teacher's weights under the student's names: block i of the student is block ``taken[i]``."""
-    stacks = [
+def _without_a_place(teacher: PreTrainedModel, student: PreTrainedModel, taken: tuple[int, ...]) -> list[str]:
+    """The weights of taken blocks that the student's blocks do not have, as the norm before ModernBERT's attention,
+    which its first block lacks."""
+    own, theirs = student.state_dict(), weights_of(teacher)
+    found = []
+    for stack in _stacks(teacher, student, taken):
+        for place, number in enumerate(taken):
+            before = f"{stack}.{number - 1}."
+            rest = [key.removeprefix(before) for key in theirs if key.startswith(before)]
+            found += [f"{before}{key}" for key in rest if f"{stack}.{place}.{key}" not in own]
+    return found
+
+
+def _stacks(teacher: PreTrainedModel, student: PreTrainedModel, taken: tuple[int, ...]) -> list[str]:
+    """The lists of blocks in the student, by name."""
+    return [
         name
         for name, module in student.named_modules()
         if isinstance(module, nn.ModuleList)
         and len(module) == len(taken)
         and len(teacher.get_submodule(name)) == teacher.config.num_hidden_layers  # pyright: ignore[reportArgumentType]
     ]
+
+
+def _with_layers(
+    teacher: PreTrainedModel, student: PreTrainedModel, taken: tuple[int, ...]
+) -> Mapping[str, torch.Tensor]:
+    """The teacher's weights under the student's names: block i of the student is block ``taken[i]``."""
+    stacks = _stacks(teacher, student, taken)
     theirs = weights_of(teacher)
     weights = {}
     for key in student.state_dict():

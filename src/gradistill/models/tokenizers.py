@@ -118,7 +118,7 @@ def _vocabulary_differences(student: dict[str, int], teacher: dict[str, int]) ->
 def _special_differences(student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase) -> list[str]:
     roles = (
         "cls_token", "sep_token", "pad_token", "unk_token", "mask_token", "bos_token", "eos_token",
-        "truncation_side", "padding_side",
+        "truncation_side",
     )  # fmt: skip
     return [
         f"{role}: {getattr(student, role, None)!r} (student) and {getattr(teacher, role, None)!r} (teacher)"

@@ -13,6 +13,7 @@ from markupsafe import Markup, escape
 
 from gradistill.auditing.figure_titles import title_of
 from gradistill.auditing.statistics import rows_to_show
+from gradistill.printing import percent
 from gradistill.report.audit_tables import (
     capital,
     cell,
@@ -191,8 +192,8 @@ def _disagreements(bins: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             "name": f"{100 * part['low']:g}–{100 * part['high']:g} %",
             "n": count(part["n"]),
             "other": count(part["other"]),
-            "rate": f"{part['other'] / part['n']:.0%}" if part["n"] else None,
-            "share": f"{part['other'] / whole:.0%}" if whole else None,
+            "rate": percent(part["other"] / part["n"]) if part["n"] else None,
+            "share": percent(part["other"] / whole) if whole else None,
         }
         for part in bins
     ]
@@ -257,7 +258,7 @@ def _answer(answer: Mapping[str, Any]) -> str:
     if answer.get("label") is None:
         return decimal(answer.get("prediction")) or ""
     sure = finite(answer.get("confidence"))
-    return f"{answer['label']}" + (f", {sure:.0%}" if sure is not None else "")
+    return f"{answer['label']}" + (f", {percent(sure)}" if sure is not None else "")
 
 
 def _flip(example: Mapping[str, Any], flip: Mapping[str, Any], k: int) -> dict[str, Any]:
@@ -286,7 +287,7 @@ def _label_lines(student: Mapping[str, Any]) -> list[str]:
     whole = totals.total()
     if not whole:
         return []
-    shares = ", ".join(f"{label} {n / whole:.0%}" for label, n in totals.most_common(MOST_LABELS))
+    shares = ", ".join(f"{label} {percent(n / whole)}" for label, n in totals.most_common(MOST_LABELS))
     more = f" and {len(totals) - MOST_LABELS} labels more" if len(totals) > MOST_LABELS else ""
     return [f"The shares of the predicted labels. In this audit: {shares}{more}."]
 
@@ -297,8 +298,8 @@ def _agreement_line(student: Mapping[str, Any]) -> list[str]:
     if value is None:
         return []
     return [
-        f"Agreement with the teacher on a sample. In this audit: {value:.0%}; {rows_to_show(value):,} rows show it to "
-        "within 5 points."
+        f"Agreement with the teacher on a sample. In this audit: {percent(value)}; {rows_to_show(value):,} rows show "
+        "it to within 5 points."
     ]
 
 
