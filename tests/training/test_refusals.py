@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -42,6 +42,71 @@ def test_an_objective_that_cannot_apply_is_refused(kit: Any) -> None:
         kit.trainer([Patience()], kit.models(num_hidden_layers=1))
     with pytest.raises(RecipeError, match="the student keeps embeddings of its own"):
         kit.trainer([GradientAlignment()], options={"shared_embeddings": False})
+
+
+def test_a_pair_whose_outputs_stand_for_other_labels_is_refused(kit: Any) -> None:
+    student, teacher = kit.models()
+    with pytest.raises(TrainingError, match="`model` is the teacher itself"):
+        kit.trainer([SoftLabel()], (teacher, teacher))
+    for names, message in (
+        (
+            ["no", "yes", "maybe"],
+            "outputs of student and teacher are in another order: no, yes, maybe; Yes, no",
+        ),
+        (["no", "yes"], "The student has 2 outputs, and the teacher 3"),
+    ):
+        student, teacher = kit.models(labels=len(names))[0], kit.models()[1]
+        student.config.id2label = dict(enumerate(names))
+        teacher.config.id2label = dict(enumerate(["Yes", "no", "maybe"]))
+        with pytest.raises(TrainingError, match=message):
+            kit.trainer([SoftLabel()], (student, teacher))
+
+
+def test_gradients_of_a_teacher_in_narrow_numbers_are_refused(kit: Any) -> None:
+    student, teacher = kit.models()
+    kit.trainer([SoftLabel()], (student, teacher.bfloat16()))
+    with pytest.raises(RecipeError, match="which computes in bfloat16: too coarse for gradients"):
+        kit.trainer([AttributionMap()], (student, teacher))
+
+
+@pytest.mark.parametrize("label", [3, -1])
+def test_a_label_that_is_no_class_is_named_with_its_row(label: int, kit: Any) -> None:
+    rows = kit.rows(3)
+    rows[5]["labels"] = label
+    trainer = kit.trainer([HardLabel()], data=rows, max_steps=10)
+    with pytest.raises(
+        TrainingError, match=f"Row 5 of the training data has the label {label}, and the student 3"
+    ):
+        trainer.train()
+
+
+def test_a_teacher_that_was_trained_meanwhile_computes_without_dropout(kit: Any) -> None:
+    losses = []
+    for disturbed in (False, True):
+        student, teacher = kit.models()
+        for module in teacher.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.5
+        trainer = kit.trainer([SoftLabel()], (student, teacher))
+        if disturbed:
+            teacher.train()
+        trainer.train()
+        losses.append([logs["loss"] for logs in trainer.state.log_history if "loss" in logs])
+    assert losses[0] == losses[1]
+
+
+def test_an_objective_of_ones_own_is_named_where_its_distance_has_another_shape(kit: Any) -> None:
+    for over, shape in ((lambda each: each.mean(), "()"), (lambda each: each.unsqueeze(1), "(4, 1)")):
+
+        class Own(SoftLabel):
+            name: ClassVar[str] = "own"
+
+            def distance(self, *given: Any, over: Any = over) -> Any:
+                return over(super().distance(*given))
+
+        with pytest.raises(TrainingError) as caught:
+            kit.trainer([Own()]).train()
+        assert f"objective 'own' has the shape {shape}" in str(caught.value)
 
 
 def wrapped_in(flag: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,9 +18,12 @@ def map_layers(layer_map: LayerMap, wanted: int, available: int) -> Layers:
     6: 1, 2, 3, 4), ``first`` and ``last`` take a run from one end, a list names them. Raises RecipeError where they
     do not exist or do not count ``wanted``.
     """
+    if wanted < 1:
+        raise RecipeError(f"A student of {wanted} layers was asked for.", expected="1 or more")
     if layer_map == "uniform":
         return tuple(max(1, round(k * available / wanted)) for k in range(1, wanted + 1))
-    if isinstance(layer_map, tuple):
+    if isinstance(layer_map, tuple | list):
+        layer_map = tuple(layer_map)
         if len(layer_map) != wanted or any(not 1 <= k <= available for k in layer_map):
             raise RecipeError(
                 f"The layer map {list(layer_map)} is for {wanted} layers.",

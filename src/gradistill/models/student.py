@@ -19,6 +19,7 @@ from gradistill.models.facts import is_multi_label, is_token_classifier
 from gradistill.models.head import some
 from gradistill.models.layer_map import LayerMap, map_layers
 from gradistill.models.loading import Head, label_names, load_classifier, load_config
+from gradistill.models.model_source import NAME_OR_PATH
 from gradistill.models.probe import Probe
 
 logger = logging.getLogger(__name__)
@@ -98,6 +99,7 @@ def narrow_config(config: PreTrainedConfig, layers: int, width: int) -> PreTrain
     """
     config = copy.deepcopy(config)
     config.dtype = STUDENT_DTYPE
+    setattr(config, NAME_OR_PATH, "")
     sizes = ("hidden_size", "num_attention_heads", "intermediate_size", "num_hidden_layers")
     if not all(isinstance(getattr(config, name, None), int) for name in sizes):
         raise ModelError(
@@ -232,6 +234,7 @@ def shallow_config(config: PreTrainedConfig, taken: tuple[int, ...]) -> PreTrain
     """A copy of the configuration with the taken layers only, per-layer lists (layer_types) cut alike."""
     shallow = copy.deepcopy(config)
     shallow.dtype = STUDENT_DTYPE
+    setattr(shallow, NAME_OR_PATH, "")  # it is not the model of the teacher's folder
     _set_depth(shallow, taken)
     return shallow
 

@@ -41,6 +41,8 @@ class OnlineTeacher:
 
     def __call__(self, batch: Batch, signals: Iterable[Signal]) -> SignalValues:
         start = perf_counter()
+        if self.model.training:  # somebody else trained or evaluated it meanwhile
+            self.model.eval()
         probe = self.probed.verified(batch)
         values = compute_signals(
             self.model, probe, batch, signals, create_graph=False, share_views=self.share_views

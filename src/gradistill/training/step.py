@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gradistill.batch import Batch
+from gradistill.errors import TrainingError
 from gradistill.models.probe import ProbedModel
 from gradistill.objectives.base import Moment, Pair, Role, Signals
 from gradistill.objectives.term import Term
@@ -124,6 +125,13 @@ class Step:
             )
             for term in terms
         }
+        for name, values in distances.items():
+            if values.shape != (len(batch),):
+                raise TrainingError(
+                    f"The distance of the objective {name!r} has the shape {tuple(values.shape)}.",
+                    expected=f"one value for each of the {len(batch)} examples of the batch: ({len(batch)},)",
+                    remedy="average over everything but the examples; the trainer averages over these",
+                )
         return distances, student[Logits()]
 
     def _views_each(self, term: Term, batch: Batch) -> int:

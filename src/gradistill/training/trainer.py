@@ -29,9 +29,11 @@ from gradistill.data.windows import TEXT
 from gradistill.errors import TrainingError, first_line
 from gradistill.models.attention import second_order_attention
 from gradistill.models.probe import Probe, ProbedModel
+from gradistill.models.teacher_loading import is_narrow
 from gradistill.objectives import ModelFacts, Moment, Pair, Term
 from gradistill.objectives.cross_tokenizer import check_cross_tokenizer_objectives
 from gradistill.objectives.labelled_tokens import refuse_what_labels_no_tokens
+from gradistill.objectives.narrow_teacher import refuse_narrow_gradients
 from gradistill.objectives.term import refuse_no_conflict
 from gradistill.recipe import ComputeSettings
 from gradistill.signals.teacher import OnlineTeacher, TeacherSignals
@@ -54,6 +56,7 @@ from gradistill.training.trainer_checks import (
     refuse_kind,
     refuse_labels,
     refuse_missing_scores,
+    refuse_other_outputs,
     refuse_other_pair,
     refuse_types,
 )
@@ -175,6 +178,10 @@ class DistillationTrainer(Trainer):
         probed = ProbedModel.of(student, trim_last_block=plan.compute.trim_last_block)
         pair = Pair(probed.probe, plan.teacher_facts or probed.probe, plan.shared_embeddings)
         refuse_other_pair(pair)
+        if isinstance(plan.teacher, OnlineTeacher):
+            refuse_other_outputs(student, plan.teacher.model)
+            if is_narrow(plan.teacher.model):
+                refuse_narrow_gradients(plan.terms, pair, next(plan.teacher.model.parameters()).dtype)
         check_cross_tokenizer_objectives(plan.terms, pair)
         refuse_what_labels_no_tokens(plan.terms, pair)
         for term in plan.terms:

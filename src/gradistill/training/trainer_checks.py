@@ -8,9 +8,10 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import TrainingArguments
 
-from gradistill.batch import Batch
+from gradistill.batch import UNLABELLED, Batch
 from gradistill.errors import TrainingError
 from gradistill.models.facts import ModelFacts, is_token_classifier
+from gradistill.models.head import names_in, some
 from gradistill.objectives import Objective, Pair, Term
 from gradistill.objectives.term import refuse_idle_steps
 
@@ -83,6 +84,12 @@ def _term(each: Any) -> Term:
     if isinstance(each, Term):
         return each
     if isinstance(each, Objective):
+        if not isinstance(getattr(each, "name", None), str):
+            raise TrainingError(
+                f"The objective {type(each).__name__} has no name.",
+                expected="a class attribute name, under which it is logged",
+                remedy=f'write name: ClassVar[str] = "{type(each).__name__.lower()}" into the class',
+            )
         return Term(each)
     a_class = isinstance(each, type) and issubclass(each, Objective)
     raise TrainingError(
@@ -130,6 +137,32 @@ def refuse_other_pair(pair: Pair) -> None:
         )
 
 
+def refuse_other_outputs(student: Any, teacher: Any) -> None:
+    """Raise TrainingError where the outputs of two models in memory do not stand for the same labels, by their number
+    or by the order of their names, or where both are one model."""
+    if student is teacher:
+        raise TrainingError(
+            "`model` is the teacher itself, whose weights are kept.",
+            expected="another model",
+            remedy="pass student_from_teacher(teacher, layers) or copy.deepcopy(teacher)",
+        )
+    ours, theirs = ([*names_in(model.config).values()] for model in (student, teacher))
+    if len(ours) != len(theirs):
+        raise TrainingError(
+            f"The student has {len(ours)} outputs, and the teacher {len(theirs)}.",
+            expected="the same labels in the same order",
+            remedy="load the student with the teacher's num_labels and id2label",
+        )
+    ordered = [[name.casefold() for name in names] for names in (ours, theirs)]
+    if ordered[0] != ordered[1] and sorted(ordered[0]) == sorted(ordered[1]):
+        raise TrainingError(
+            f"The outputs of student and teacher are in another order: {some(ours)}; {some(theirs)}.",
+            expected="the same labels in the same order: outputs are compared by their place",
+            remedy="set the student's config.id2label and label2id to the teacher's if its head is new, or move the "
+            "rows of its head",
+        )
+
+
 def refuse_labels(batch: Batch, student: ModelFacts) -> None:
     """Raise TrainingError for labels that are not one class id, one score, or a flag for each of several labels."""
     gold: Tensor | None = batch.labels
@@ -164,6 +197,16 @@ def refuse_labels(batch: Batch, student: ModelFacts) -> None:
             expected="one class id a row" if labels > 1 else "one score a row",
             remedy="choose one label for each row, or set config.problem_type to multi_label_classification",
         )
+    if labels > 1 and not gold.is_floating_point():
+        strange = ((gold < 0) & (gold != UNLABELLED) | (gold >= labels)).flatten().nonzero().flatten()
+        if len(strange):
+            place = int(strange[0]) if batch.index is None else int(batch.index[strange[0]])
+            of = "of the batch" if batch.index is None else "of the training data"
+            raise TrainingError(
+                f"Row {place} {of} has the label {int(gold.flatten()[strange[0]])}, and the student {labels} classes.",
+                expected=f"a class id from 0 to {labels - 1}, or {UNLABELLED} for a row without a label",
+                remedy="correct the labels, or write -100 where there is none",
+            )
     if labels > 1 and gold.is_floating_point():
         raise TrainingError(
             f"The labels of a batch are {str(gold.dtype).removeprefix('torch.')}s, and the student has {labels} "
