@@ -58,7 +58,11 @@ def _depths(bench: Mapping[str, Any]) -> list[int]:
 def _over_tasks(bench: Mapping[str, Any], layers: int) -> dict[str, Any]:
     """A table: each method's means over the tasks that all have, its ranks, and below what it gains on the baseline."""
     entries = [entry for entry in bench["over_tasks"] if entry["layers"] == layers]
-    figures = list(entries[0]["figures"])
+    figures = [
+        name
+        for name in entries[0]["figures"]
+        if any(entry["figures"].get(name) is not None for entry in entries)
+    ]
     rows: list[dict[str, Any]] = []
     for entry in entries:
         cells = [
