@@ -101,7 +101,9 @@ def test_students_are_compared_with_the_reference_on_the_same_rows(small: Any, t
         of_itself, of_same = itself[name]["reference"], same[name]["reference"]
         assert of_itself["n"] == of_itself["difference"]["n"] == rows
         assert of_itself["difference"]["value"] == pytest.approx(1 - of_itself["value"])
-        assert (of_same["difference"]["value"], of_same["p"]) == (0, 1)
+        # the last bits of a prediction may depend on the other rows of its batch
+        assert of_same["difference"]["value"] == pytest.approx(0, abs=1e-6)
+        assert of_same["p"] == 1
     assert "difference" not in itself["kappa"]["reference"]
     groups = found["students"][0]["figures"]
     assert not any("reference" in entry for entry in groups["challenge"].values())  # not looked at there

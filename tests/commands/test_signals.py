@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from gradistill.commands import signal_stores as room
 from gradistill.commands.signal_stores import StoreChoice, StoreSettings, check, delete, describe, stores
@@ -143,7 +145,12 @@ def test_a_store_gets_the_signals_of_another_method_and_serves_both(small: Any, 
     for method in ("adkd", "coalition"):
         for kept in (folder, at_once):
             small.distilled(method, "two", tmp_path / kept.name / method, signals=StoreChoice(str(kept)))
-        assert weights(tmp_path / folder.name / method) == weights(tmp_path / at_once.name / method)
+        # the last bits of a signal may depend on what is computed together
+        ours, theirs = (
+            load_file(tmp_path / kept.name / method / "model.safetensors") for kept in (folder, at_once)
+        )
+        for name, weight in ours.items():
+            assert torch.allclose(weight, theirs[name], atol=1e-5), name
 
 
 def test_another_teacher_is_seen(small: Any, tmp_path: Path) -> None:

@@ -89,7 +89,9 @@ def _cost_against_gain(
 
     title = f"{gained} gained against cost, {layers} layers"
     tasks = len(entries[0]["tasks"])
-    over = f"Means over {tasks} tasks with intervals over them" if tasks > 1 else "One task, without intervals"
+    over = (
+        f"Means over {tasks} tasks with intervals over them" if tasks > 1 else "One task, without intervals"
+    )
     note = f"{over}; costs are those of gradistill methods."
     note += _on_marks(gain for _, gain in gains)
     return Plot(title[0].upper() + title[1:], note, svg(draw, title, 3.4, legend=len(points)))
