@@ -250,7 +250,8 @@ def test_resamples_without_bias_keep_their_percentiles():
     assert unbiased_percentiles(resamples, 0.51, (0.0, 1.0)) == percentiles(resamples)
     low, high = percentiles(resamples)
     assert unbiased_percentiles(resamples, 0.6, (0.0, 1.0)) == pytest.approx((1.2 - high, 1.2 - low))
-    assert unbiased_percentiles(resamples, 0.9, (0.0, 1.0)) == (pytest.approx(1.8 - high), 1.0)
+    assert unbiased_percentiles(resamples, 0.8, (0.0, 1.0)) == (0.8, 1.0)  # mirrored it lies above the value
+    assert unbiased_percentiles(resamples, 1.0, (0.0, 1.0)) == (1.0, 1.0)
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from gradistill.models.facts import is_multi_label, set_thresholds, thresholds_o
 from gradistill.models.loading import (
     Head,
     load_classifier,
+    load_for_labels,
     load_tokenizer,
     locate,
     set_padding,
@@ -250,14 +251,12 @@ def test_a_head_of_the_same_labels_in_another_order_keeps_their_weights(tmp_path
     model.config.label2id = {name: k for k, name in model.config.id2label.items()}
     set_thresholds(model, np.array([0.1, 0.2, 0.3]))
     model.save_pretrained(tmp_path)
-    loaded, _ = load_classifier(
-        tmp_path, head=Head(("entailment", "neutral", "contradiction")), new_head=True
-    )
+    loaded, _ = load_for_labels(tmp_path, Head(("entailment", "neutral", "contradiction")))
     with torch.no_grad():
         before, now = model.eval()(**INPUTS).logits, loaded.eval()(**INPUTS).logits
     assert torch.equal(now, before[:, [1, 2, 0]])
     assert loaded.config.thresholds is None
-    other, _ = load_classifier(tmp_path, head=Head(("a", "b", "c")), new_head=True)
+    other, _ = load_for_labels(tmp_path, Head(("a", "b", "c")))
     with torch.no_grad():
         assert torch.equal(other.eval()(**INPUTS).logits, before)
 

@@ -231,7 +231,8 @@ def unbiased_percentiles(
 
     Where the mean of the resamples is further from ``value`` than a quarter of their standard deviation (Efron &
     Tibshirani 1993, section 10.3), it is the basic interval (Davison & Hinkley 1997, section 5.2), in which the bias
-    does not count twice: the percentiles' mirror image around ``value``, cut at the bounds of the statistic.
+    does not count twice: the percentiles' mirror image around ``value``, cut at the bounds of the statistic, and made
+    to hold the value.
 
     Example: ``unbiased_percentiles(np.array([0.1, 0.2, 0.3]), 0.3, (0.0, 1.0))``
     """
@@ -239,7 +240,8 @@ def unbiased_percentiles(
     found = drawn[np.isfinite(drawn)]
     if np.isnan(low) or abs(found.mean() - value) <= LITTLE_BIAS * found.std():
         return low, high
-    return max(2 * value - high, within[0]), min(2 * value - low, within[1])
+    mirrored = np.clip([2 * value - high, 2 * value - low], *within)
+    return float(min(mirrored[0], value)), float(max(mirrored[1], value))
 
 
 def ratio(

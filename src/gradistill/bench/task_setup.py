@@ -151,8 +151,13 @@ def teacher_commands(plan: BenchPlan, name: str, output: Path, rows: Rows) -> li
     }
     for rate, (folder, recipe) in runs.items():
         mark = beside(folder, ".json")
-        known = {**made_from, **(read_object(mark) if mark.is_file() else {})}  # earlier versions wrote less
+        written = (
+            read_object(mark) if mark.is_file() else {}
+        )  # earlier versions wrote less, which counts as unchanged
+        known = {**made_from, **written}
         stands = finished_run(folder, recipe)
+        if stands and known == made_from != written:
+            write_whole(mark, json.dumps(made_from).encode())
         if stands and known != made_from:
             logger.info(
                 f"{name}: the teacher {folder} was made from another model or other data, or read them otherwise: "

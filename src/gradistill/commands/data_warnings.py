@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from gradistill.auditing import predict_logits
 from gradistill.data import DataChoice, Splits, Task
 from gradistill.data.batching import Collate
 from gradistill.data.constant_answer import no_better_than_constant
+from gradistill.data.data_source import is_path, path_text
 from gradistill.data.overlap import as_text, overlap, texts_of
 from gradistill.data.split_sources import Wanted, read_source
 from gradistill.data.table import with_fields
@@ -179,7 +181,9 @@ def overlap_with_training(splits: Splits, split: str, choice: DataChoice) -> dic
 
     A drawn share for validation has no row of the training rows (``data.validation_share``).
     """
-    if split == "train" or choice.validation_share is not None:
+    one_file = is_path(choice.source) and Path(path_text(choice.source)).is_file()
+    alone = one_file and splits.split_column is None
+    if split == "train" or alone or choice.validation_share is not None:
         return None
     columns = splits.task.text_columns
     wanted = Wanted((), ("train",), (*columns, splits.label_column))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from gradistill.commands.export_figures import ExportRows, loyalty_of, row_logit
 from gradistill.data import DataChoice
 from gradistill.data.raw_words import Texts, row_texts
 from gradistill.data.unlabelled_texts import load_texts, read_unlabelled
-from gradistill.errors import RecipeError
+from gradistill.errors import DataError, RecipeError
 from gradistill.export.layer_search import quantized_within
 from gradistill.export.quantization import REDUCED_RANGE, Quantization, quantize
 from gradistill.export.vocabulary import frequent_tokens
@@ -60,7 +61,7 @@ def _counted(choice: ExportChoice, rows: ExportRows | None, data: DataChoice | N
             remedy="give --data, or --trim-vocabulary TEXTS",
         )
     columns = rows.task.text_columns if rows is not None else data.columns if data is not None else None
-    return load_texts([source], text_columns=columns)["text"][:]
+    return load_texts([source], text_columns=columns, training=True)["text"][:]
 
 
 def _calibration(
@@ -70,11 +71,11 @@ def _calibration(
     reads them, of a model of pairs both texts; without data some of the ``counted`` texts."""
     if choice.quantize != "int8-static":
         return []
+    every: list[Texts] = [(text,) for text in counted]
     if rows is not None and data is not None and len(rows.task.text_columns) > 1:
-        read = read_unlabelled(data.source, rows.task, split="train", skip_incomplete=True)
-        every = row_texts(read.rows, rows.task)
-    else:
-        every = [(text,) for text in counted]
+        with suppress(DataError):  # of data without training rows the counted texts are all that there is
+            read = read_unlabelled(data.source, rows.task, split="train", skip_incomplete=True)
+            every = row_texts(read.rows, rows.task)
     drawn = np.random.default_rng(choice.seed).permutation(len(every))[:CALIBRATION_ROWS]
     return [every[int(k)] for k in drawn]
 

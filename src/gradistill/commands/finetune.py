@@ -25,7 +25,7 @@ from gradistill.data.data_source import Source
 from gradistill.errors import RecipeError
 from gradistill.io import path_of
 from gradistill.models.loaded_model import LoadedModel
-from gradistill.models.loading import Head, load_classifier, load_tokenizer
+from gradistill.models.loading import Head, load_for_labels, load_tokenizer
 from gradistill.models.model_source import ModelSource, model_folder, model_name, model_paths
 from gradistill.models.prior_bias import start_at_prior
 from gradistill.recipe import Recipe
@@ -69,7 +69,7 @@ def finetune(
     splits = warned(splits, unknown_token_warnings(splits, tokenizer))
     set_seed(recipe.training.seed)
     head = Head(splits.task.labels, splits.task.multi_label, splits.task.token_labels)
-    loaded, _ = load_classifier(model, head=head, new_head=True)
+    loaded, _ = load_for_labels(model, head)
     if splits.task.multi_label:
         flags = np.asarray(splits.rows["train"]["label"][:])
         start_at_prior(loaded, flags.mean(axis=0).tolist(), len(flags))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from dis import get_instructions
 from functools import partial
-from inspect import getclosurevars, getsource, isclass, isfunction, isroutine
+from inspect import getsource, isclass, isfunction, isroutine
 from typing import Any
 
 import numpy as np
@@ -98,9 +99,11 @@ def function_identity(function: PredictFunction) -> str:
     """
     given: Any = function
     if isinstance(given, partial):
-        return digest([function_identity(given.func), _plain((*given.args, *sorted(given.keywords.items())))])
+        return digest(
+            [function_identity(given.func), *map(_plain, (*given.args, *sorted(given.keywords.items())))]
+        )
     held = _held(given)
-    return digest([function_name(given), _source(given), *([_plain(held)] if held else [])])
+    return digest([function_name(given), _source(given), *([held] if held else [])])
 
 
 def _source(given: Any) -> str | None:
@@ -110,19 +113,39 @@ def _source(given: Any) -> str | None:
         return None
 
 
-def _held(given: Any) -> tuple[Any, ...]:
-    """The defaults of a function or method, and what it has from the scope around it."""
+_CHANGES = "changes"
+"""In the place of a value that is not looked at."""
+
+
+def _held(given: Any) -> list[Any]:
+    """The defaults of a function or method, and what it has from the scope around it and does not set itself."""
     inner = getattr(given, "__func__", given)
-    around = getclosurevars(inner).nonlocals if isfunction(inner) else {}
-    defaults = getattr(inner, "__defaults__", None) or (), getattr(inner, "__kwdefaults__", None) or {}
-    return (*defaults[0], *sorted(defaults[1].items()), *sorted(around.items()))
+    if not isfunction(inner):
+        return []
+    sets = {found.argval for found in get_instructions(inner) if found.opname == "STORE_DEREF"}
+    around = zip(inner.__code__.co_freevars, inner.__closure__ or (), strict=True)
+    cells = {name: _content(cell) for name, cell in around if name not in sets}
+    values = {**dict(enumerate(inner.__defaults__ or ())), **(inner.__kwdefaults__ or {}), **cells}
+    plain = {str(name): _plain(value) for name, value in values.items()}
+    return [[name, value] for name, value in sorted(plain.items()) if value is not _CHANGES]
+
+
+def _content(cell: Any) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # of a name that has no value yet
+        return _UNSET
+
+
+_UNSET = object()
 
 
 def _plain(value: Any) -> Any:
+    """A value that cannot change, as it is compared; ``_CHANGES`` for any other."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, tuple):
         return [_plain(part) for part in value]
     if isinstance(value, partial):
         return _plain((value.func, *value.args, *sorted(value.keywords.items())))
-    return [function_name(value), _source(value)] if isroutine(value) else type(value).__qualname__
+    return [function_name(value), _source(value)] if isroutine(value) else _CHANGES

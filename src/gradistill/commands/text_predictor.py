@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float
 from scipy.special import expit, softmax
 
@@ -199,6 +200,8 @@ def _check(predictor: TextPredictor, texts: int) -> None:
     """Predict a text of several words, before any work: an ONNX file may be anything, and so may a model's sizes."""
     try:
         predictor.predicted([("a b c d e f g h",) * texts])
+    except torch.OutOfMemoryError:
+        raise
     except (RuntimeError, IndexError) as error:  # of torch and of the model's own code
         raise ModelError(
             f"{predictor.model.name} cannot predict a text: {first_line(error)}",

@@ -156,6 +156,7 @@ def read_splits(
         left_out=inferred.left_out,
         alphabetical=given is None and are_words(task.labels) and label not in source.first.class_names,
         warnings=tuple(_doubts(source.first, task, label)),
+        split_column=source.first.split_column,
     )
     found = replace(found, warnings=(*found.warnings, *_row_warnings(found, choice)))
     found = found if choice.validation_share is None else _with_share(found, choice, splits)

@@ -27,7 +27,7 @@ class Splits:
     split: where it comes from, if that is not obvious. ``left_out`` holds the reasons why columns of an inferred task
     are no texts. ``alphabetical`` is set where the order of the classes is ours and not the source's. ``remarks`` and
     ``warnings`` are sentences for people. ``overlap`` counts validation rows that are training rows, where both splits
-    were read (``data.overlap``).
+    were read (``data.overlap``). ``split_column`` is the column by which one table was divided.
     """
 
     task: Task
@@ -43,6 +43,7 @@ class Splits:
     remarks: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     overlap: Mapping[str, Any] | None = None
+    split_column: str | None = None
 
     def describe(self) -> str:
         """What was loaded, for people: task, columns, labels with their counts, rows."""

@@ -56,9 +56,12 @@ def read_unlabelled(
     skip_incomplete: bool = False,
 ) -> Unlabelled:
     """What ``load_unlabelled`` returns, and whether some of the rows are changed copies. ``skip_incomplete`` leaves out
-    rows without a text, which are refused else."""
+    rows without a text, which are refused else. Of one table that a column divides into splits, the ``split`` "train"
+    is its training rows; any other name is that of all rows."""
     name = described_source(source)
-    tables, problems = read_source(source, Wanted((split,)), task)
+    tables, problems = read_source(
+        source, Wanted((split,), columns=task.text_columns if split == "train" else None), task
+    )
     whole = tables.get(split, Table(name))
     table = with_fields(whole, task.text_columns)
     incomplete = incomplete_rows(table, task.text_columns, None) if skip_incomplete else ()
@@ -82,9 +85,12 @@ def _words_changed(table: Table, task: Task) -> bool:
     return beside <= table.columns.keys() and (CHANGE not in beside or WORDS in table.columns[CHANGE])
 
 
-def load_texts(sources: Sequence[Source], *, text_columns: tuple[str, ...] | None = None) -> Dataset:
+def load_texts(
+    sources: Sequence[Source], *, text_columns: tuple[str, ...] | None = None, training: bool = False
+) -> Dataset:
     """All different texts of files (.txt with one a line, or tables), of folders, hub ids and objects with ``train``.
 
+    Of one table that a column divides into splits all rows, with ``training`` those of training alone.
     Of a table, each cell of each column of text is one: of ``text_columns``, or of all that are neither numbers nor
     called like a label or a row's number. Blank ones are left out. Raises DataError where nothing is left, or a
     source cannot be read.
@@ -95,7 +101,8 @@ def load_texts(sources: Sequence[Source], *, text_columns: tuple[str, ...] | Non
         if _is_text_file(source):
             found |= dict.fromkeys(_lines(Path(source), problems))
             continue
-        tables, missing = read_source(source, Wanted(("train",)), None)
+        wanted = Wanted(("train",), columns=(text_columns or ()) if training else None)
+        tables, missing = read_source(source, wanted, None)
         problems += missing
         for table in tables.values():
             problems += table.problems

@@ -158,7 +158,6 @@ def load_classifier(
             with an adapter of peft is its base model with the adapter merged into it.
         ``head``: the labels of the head; without it the checkpoint's own are kept.
         ``new_head``: accept a checkpoint that lacks its head (classifier and pooler), which then starts at random.
-            A head that is there, with the same labels in another order, is kept: each label its weights.
         ``config_changes``: fields of the configuration to change before the model is built.
         ``loading``: the type of its weights (float32), in which it computes, and how accelerate spreads them. An
             adapter is merged in float32 first, and is not spread.
@@ -183,7 +182,7 @@ def load_classifier(
             return model.to(loading.torch_dtype), random  # pyright: ignore[reportArgumentType]
         refuse_pickles(Path(place))
         fields = {**(head.config_fields() if head else {}), **(config_changes or {})}
-        config, own_names = load_config(given, **fields), names_in(load_config(given))
+        config = load_config(given, **fields)
         if head is not None and getattr(config, "thresholds", None) is not None:
             config.thresholds = None  # they were of its own labels
         with _quiet(), _explained(name, "model"):
@@ -206,12 +205,29 @@ def load_classifier(
             remedy="fine-tune it first: gradistill finetune",
         )
     _refuse_incomplete(name, model, missing)
-    if head is not None and head.labels is not None and not missing:
-        keep_outputs(model, tuple(own_names.values()), head.labels)
     _refuse_non_finite(name, model)
     if loading.device_map is None:
         _align(model)
     return model, tuple(missing)
+
+
+def load_for_labels(
+    source: ModelSource, head: Head, *, config_changes: dict[str, Any] | None = None
+) -> tuple[PreTrainedModel, tuple[str, ...]]:
+    """A classifier that is to learn the labels of ``head``, and the names of weights that start at random.
+
+    As ``load_classifier`` with ``new_head``. A head that is there, with the same labels in another order, is kept: each
+    label has its own weights.
+
+    Example: ``load_for_labels("runs/teacher", Head(("no", "yes")))``
+    """
+    model, missing = load_classifier(source, head=head, new_head=True, config_changes=config_changes)
+    if head.labels is not None and not missing:
+        with on_disk(source) as given:
+            adapted = is_adapter(place := locate(given))
+            own = _config_of_labels(Adapter.read(place)) if adapted else load_config(given)
+        keep_outputs(model, tuple(names_in(own).values()), head.labels)
+    return model, missing
 
 
 def empty_classifier(name: str | Path, head: Head) -> PreTrainedModel:

@@ -18,7 +18,7 @@ from gradistill.models.device_map import is_spread, weights_of
 from gradistill.models.facts import is_multi_label, is_token_classifier
 from gradistill.models.head import some
 from gradistill.models.layer_map import LayerMap, map_layers
-from gradistill.models.loading import Head, label_names, load_classifier, load_config
+from gradistill.models.loading import Head, label_names, load_config, load_for_labels
 from gradistill.models.model_source import NAME_OR_PATH
 from gradistill.models.probe import Probe
 
@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 Embeddings = Literal["own", "copied", "frozen"]
 Dropout = Literal["keep", "none", "not_in_embeddings"]
+TRIED_TOKENS = 8
+"""Of the text that a student of a new width is tried on."""
 STUDENT_DTYPE = torch.float32
 """In which a student is made, whatever its teacher was loaded in."""
 
@@ -81,7 +83,8 @@ def narrow_student(
         getattr(config, "validate", dict)()  # not in the oldest transformers that we allow
         student = type(teacher)(config)
         with torch.no_grad():
-            student.eval()(input_ids=torch.ones(1, 8, dtype=torch.long))
+            positions = getattr(config, "max_position_embeddings", None) or TRIED_TOKENS
+            student.eval()(input_ids=torch.ones(1, min(TRIED_TOKENS, positions), dtype=torch.long))
     except Exception as error:  # of the family's own code
         raise ModelError(
             f"a {config.model_type} of width {width} with {layers} layers does not work: {first_line(error)}",
@@ -116,7 +119,7 @@ def narrow_config(config: PreTrainedConfig, layers: int, width: int) -> PreTrain
         )
     heads, depth = width // part, config.num_hidden_layers
     if isinstance(groups := getattr(config, "num_key_value_heads", None), int):
-        config.num_key_value_heads = math.gcd(heads, max(1, groups * width // config.hidden_size))
+        config.num_key_value_heads = math.gcd(heads, groups)
     if isinstance(getattr(config, "pooler_hidden_size", None), int):  # DeBERTa's
         config.pooler_hidden_size = width
     config.intermediate_size = config.intermediate_size * width // config.hidden_size
@@ -154,7 +157,7 @@ def _loaded(name: str | Path, head: Head, dropout: Dropout) -> tuple[PreTrainedM
     changes: dict[str, Any] = {}
     if dropout == "none":
         changes = dict.fromkeys(_dropout_fields(load_config(name)), 0.0)
-    return load_classifier(name, head=head, new_head=True, config_changes=changes)
+    return load_for_labels(name, head, config_changes=changes)
 
 
 def pair_warnings(
@@ -257,7 +260,7 @@ def _set_depth(config: PreTrainedConfig, taken: tuple[int, ...]) -> None:
 def _without_a_place(teacher: PreTrainedModel, student: PreTrainedModel, taken: tuple[int, ...]) -> list[str]:
     """The weights of taken blocks that the student's blocks do not have, as the norm before ModernBERT's attention,
     which its first block lacks."""
-    own, theirs = student.state_dict(), weights_of(teacher)
+    own, theirs = student.state_dict(), teacher.state_dict()
     found = []
     for stack in _stacks(teacher, student, taken):
         for place, number in enumerate(taken):

@@ -67,4 +67,10 @@ AS_IT_IS = TeacherLoading()
 
 def is_narrow(model: nn.Module) -> bool:
     """Whether a model computes in a floating point type narrower than float32."""
-    return any(parameter.dtype in (torch.bfloat16, torch.float16) for parameter in model.parameters())
+    return narrow_dtype(model) is not None
+
+
+def narrow_dtype(model: nn.Module) -> torch.dtype | None:
+    """The floating point type narrower than float32 in which a model, or a part of it, computes; None for none."""
+    types = (parameter.dtype for parameter in model.parameters())
+    return next((dtype for dtype in types if dtype in (torch.bfloat16, torch.float16)), None)

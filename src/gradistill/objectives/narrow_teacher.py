@@ -19,5 +19,6 @@ def refuse_narrow_gradients(terms: Iterable[Term], pair: Pair, dtype: object) ->
                 f"the objective {term.name} is of {names} of the teacher, which computes in "
                 f"{str(dtype).removeprefix('torch.')}: too coarse for gradients",
                 expected="a teacher in float32, or a method of outputs and states, such as kd or coalition",
-                remedy="leave --teacher-dtype out (--device-map spreads large weights), or choose --method kd",
+                remedy="leave --teacher-dtype out (--device-map spreads large weights), or choose --method kd; in "
+                "Python load the teacher in float32",
             )

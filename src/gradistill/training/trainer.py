@@ -29,7 +29,7 @@ from gradistill.data.windows import TEXT
 from gradistill.errors import TrainingError, first_line
 from gradistill.models.attention import second_order_attention
 from gradistill.models.probe import Probe, ProbedModel
-from gradistill.models.teacher_loading import is_narrow
+from gradistill.models.teacher_loading import is_narrow, narrow_dtype
 from gradistill.objectives import ModelFacts, Moment, Pair, Term
 from gradistill.objectives.cross_tokenizer import check_cross_tokenizer_objectives
 from gradistill.objectives.labelled_tokens import refuse_what_labels_no_tokens
@@ -58,6 +58,7 @@ from gradistill.training.trainer_checks import (
     refuse_missing_scores,
     refuse_other_outputs,
     refuse_other_pair,
+    refuse_strange_classes,
     refuse_types,
 )
 from gradistill.training.weight_average import WeightAverage
@@ -179,9 +180,9 @@ class DistillationTrainer(Trainer):
         pair = Pair(probed.probe, plan.teacher_facts or probed.probe, plan.shared_embeddings)
         refuse_other_pair(pair)
         if isinstance(plan.teacher, OnlineTeacher):
-            refuse_other_outputs(student, plan.teacher.model)
+            refuse_other_outputs(student, plan.teacher.model, pair, plan.terms)
             if is_narrow(plan.teacher.model):
-                refuse_narrow_gradients(plan.terms, pair, next(plan.teacher.model.parameters()).dtype)
+                refuse_narrow_gradients(plan.terms, pair, narrow_dtype(plan.teacher.model))
         check_cross_tokenizer_objectives(plan.terms, pair)
         refuse_what_labels_no_tokens(plan.terms, pair)
         for term in plan.terms:
@@ -352,7 +353,10 @@ class DistillationTrainer(Trainer):
         if not batches:
             return batches, None
         self._rows = [batch["index"] for batch in batches if "index" in batch]
-        counts = sum(_counts(self._read(batch)).to(device) for batch in batches)
+        counts: Any = 0
+        for read in map(self._read, batches):
+            refuse_strange_classes(read, self.step.pair.student, self.step.terms)
+            counts = counts + _counts(read).to(device)
         gathered: Any = self.accelerator.gather(counts[None])  # pyright: ignore[reportIndexIssue]
         return batches, gathered.sum(0)
 

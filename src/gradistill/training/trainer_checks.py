@@ -137,24 +137,29 @@ def refuse_other_pair(pair: Pair) -> None:
         )
 
 
-def refuse_other_outputs(student: Any, teacher: Any) -> None:
-    """Raise TrainingError where the outputs of two models in memory do not stand for the same labels, by their number
-    or by the order of their names, or where both are one model."""
+def refuse_other_outputs(student: Any, teacher: Any, pair: Pair, terms: Iterable[Term]) -> None:
+    """Raise TrainingError where two models in memory are one, or where terms compare outputs that do not stand for the
+    same labels, by their number or by the order of their names."""
     if student is teacher:
         raise TrainingError(
             "`model` is the teacher itself, whose weights are kept.",
             expected="another model",
             remedy="pass student_from_teacher(teacher, layers) or copy.deepcopy(teacher)",
         )
-    ours, theirs = ([*names_in(model.config).values()] for model in (student, teacher))
-    if len(ours) != len(theirs):
+    if not any(
+        t.objective.needs_teacher and (t.objective.answers or t.objective.second_order) for t in terms
+    ):
+        return
+    count, others = pair.student.labels, pair.teacher.labels
+    if count != others:
         raise TrainingError(
-            f"The student has {len(ours)} outputs, and the teacher {len(theirs)}.",
+            f"The student has {count} outputs, and the teacher {others}.",
             expected="the same labels in the same order",
             remedy="load the student with the teacher's num_labels and id2label",
         )
+    ours, theirs = ([*names_in(model.config).values()] for model in (student, teacher))
     ordered = [[name.casefold() for name in names] for names in (ours, theirs)]
-    if ordered[0] != ordered[1] and sorted(ordered[0]) == sorted(ordered[1]):
+    if len(ours) == count and ordered[0] != ordered[1] and sorted(ordered[0]) == sorted(ordered[1]):
         raise TrainingError(
             f"The outputs of student and teacher are in another order: {some(ours)}; {some(theirs)}.",
             expected="the same labels in the same order: outputs are compared by their place",
@@ -197,16 +202,6 @@ def refuse_labels(batch: Batch, student: ModelFacts) -> None:
             expected="one class id a row" if labels > 1 else "one score a row",
             remedy="choose one label for each row, or set config.problem_type to multi_label_classification",
         )
-    if labels > 1 and not gold.is_floating_point():
-        strange = ((gold < 0) & (gold != UNLABELLED) | (gold >= labels)).flatten().nonzero().flatten()
-        if len(strange):
-            place = int(strange[0]) if batch.index is None else int(batch.index[strange[0]])
-            of = "of the batch" if batch.index is None else "of the training data"
-            raise TrainingError(
-                f"Row {place} {of} has the label {int(gold.flatten()[strange[0]])}, and the student {labels} classes.",
-                expected=f"a class id from 0 to {labels - 1}, or {UNLABELLED} for a row without a label",
-                remedy="correct the labels, or write -100 where there is none",
-            )
     if labels > 1 and gold.is_floating_point():
         raise TrainingError(
             f"The labels of a batch are {str(gold.dtype).removeprefix('torch.')}s, and the student has {labels} "
@@ -214,6 +209,29 @@ def refuse_labels(batch: Batch, student: ModelFacts) -> None:
             expected="class ids, which are whole numbers",
             remedy="cast them, for example dataset.cast_column('labels', Value('int64'))",
         )
+
+
+def refuse_strange_classes(batch: Batch, student: ModelFacts, terms: Iterable[Term]) -> None:
+    """Raise TrainingError for labels that are no class of the student's, where a term reads them."""
+    gold = batch.labels
+    if gold is None or gold.is_floating_point() or not any(map(_reads_labels, terms)):
+        return
+    strange = ((gold < 0) & (gold != UNLABELLED)) | (gold >= student.labels)
+    if not strange.any():
+        return
+    row = int(strange.flatten(1).any(1).nonzero()[0]) if gold.ndim > 1 else int(strange.nonzero()[0])
+    place = f"{row} of a batch" if batch.index is None else f"{int(batch.index[row])} of the training data"
+    raise TrainingError(
+        f"Row {place} has the label {int(gold[strange][0])}, and the student {student.labels} classes.",
+        expected=f"a class id from 0 to {student.labels - 1}, or {UNLABELLED} where there is no label",
+        remedy=f"correct the labels, or write {UNLABELLED} where there is none",
+    )
+
+
+def _reads_labels(term: Term) -> bool:
+    return (term.objective.answers and not term.objective.needs_teacher) or (
+        getattr(term.objective, "target", None) == "gold_loss"
+    )
 
 
 def refuse_missing_scores(batch: Batch, terms: Iterable[Term]) -> None:
