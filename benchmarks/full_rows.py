@@ -51,7 +51,7 @@ AUDIT = AuditChoice(
 LAYERS = {
     "suite_full": (3,),
     "suite_rows": (3,),
-    "suite_base": (6,),
+    "suite_base": (6, 3),
     "suite_depth": (2, 4),
     "suite_third": (2,),
     "suite_dropout": (3,),
@@ -206,6 +206,14 @@ def by_depth(suite: str, of_half: str) -> list[dict[str, Any]]:
     return [{**line, "task": f"{line['task']}, {line['layers']} layers"} for line in every]
 
 
+def at_base_size() -> list[dict[str, Any]]:
+    """The lines of base size; students of a quarter of the depth have it in the name of their task."""
+    return [
+        line if line["layers"] == 6 else {**line, "task": f"{line['task']}, {line['layers']} layers"}
+        for line in lines_of("suite_base")
+    ]
+
+
 def by_rate() -> list[dict[str, Any]]:
     """The lines of mrpc by learning rate, with the students at the usual one, which are those of ``suite_dropout``."""
     usual = [
@@ -243,7 +251,7 @@ def show() -> None:
     variants = Comparison([line for line in rows if line["seed"] == 0], [])
     third = Comparison(by_depth("suite_third", of_half="suite_dropout"), [])
     depth = Comparison(by_depth("suite_depth", of_half="suite_full"), [])
-    base = Comparison(lines_of("suite_base"), [])
+    base = Comparison(at_base_size(), [])
     teachers = Comparison(by_teacher(), [])
     rates = Comparison(by_rate(), [])
     dropout = Comparison(lines_of("suite_dropout"), audits("suite_dropout"))
