@@ -17,7 +17,7 @@ from families import build
 from gradistill.commands.content_marks import model_mark
 from gradistill.commands.identity import model_identity
 from gradistill.errors import ModelError
-from gradistill.models.loading import Head, label_names, load_classifier, load_tokenizer
+from gradistill.models.loading import Head, label_names, load_classifier, load_for_labels, load_tokenizer
 from gradistill.models.teacher_loading import TeacherLoading
 from gradistill.store.fingerprint import of_model
 from small import WORDS
@@ -83,6 +83,20 @@ def test_a_base_with_a_head_of_another_task(family: str, tmp_path: Path) -> None
     model, _ = load_classifier(tmp_path / "adapter")
     assert list(label_names(model).values()) == ["no", "yes"]
     assert (model.config.problem_type, model.config.thresholds) == (live.config.problem_type, [0.25, 0.5])
+
+
+def test_an_adapters_labels_keep_their_outputs_whatever_order_its_base_has(tmp_path: Path) -> None:
+    """As it is loaded nothing is moved; for the same labels in another order each keeps its weights."""
+    other = build("bert", labels=2)
+    other.config.id2label, other.config.label2id = {0: "neg", 1: "pos"}, {"neg": 0, "pos": 1}
+    other.save_pretrained(tmp_path / "base")
+    live = save_adapter(tmp_path / "base", tmp_path / "adapter", labels=2)
+    live.config.id2label, live.config.label2id = {0: "pos", 1: "neg"}, {"pos": 0, "neg": 1}
+    live.config.save_pretrained(tmp_path / "adapter")
+    model, _ = load_classifier(tmp_path / "adapter")
+    torch.testing.assert_close(logits(model), logits(live))
+    moved, _ = load_for_labels(tmp_path / "adapter", Head(("neg", "pos")))
+    torch.testing.assert_close(logits(moved), logits(live)[:, [1, 0]])
 
 
 def test_both_weights_and_settings_count_for_the_identity(base: Path, adapted: Any, tmp_path: Path) -> None:
