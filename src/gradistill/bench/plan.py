@@ -205,7 +205,8 @@ def read_plan(file: Path, data: str | None = None) -> BenchPlan:
     teacher = plan.teacher.model_copy(update={"model": _from(home, plan.teacher.model)})
     _check_names(plan)
     _check_teachers(plan)
-    if plan.predictions and not plan.keep_models:
+    known = any((task.task or name) in TASKS for name, task in plan.tasks.items())
+    if plan.predictions and known and not plan.keep_models:
         raise RecipeError(
             "predictions is true and keep_models false: test rows are predicted by the students that are kept",
             remedy="leave one of them out",
