@@ -55,6 +55,12 @@ class StandIns:
         self.made.append(folder.name)
         self.recipes[folder.name] = recipe
 
+    def made_by(self, project: Path) -> list[str]:
+        """The stages that a run of the project makes."""
+        self.made.clear()
+        run(project)
+        return list(self.made)
+
     def audited(self, _: Any, __: Any, ___: Any, folder: Path, choice: Any, *, overwrite: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "audit.json").write_text("{}")
@@ -82,9 +88,7 @@ def test_what_is_finished_stays_and_what_depends_on_a_change_is_made_again(
     project: Path, stages: StandIns
 ) -> None:
     def made(*change: str) -> list[str]:
-        stages.made.clear()
-        run(changed(project, *change) if change else project)
-        return list(stages.made)
+        return stages.made_by(changed(project, *change) if change else project)
 
     lines: list[str] = []
     with logged(lines):
@@ -107,11 +111,7 @@ def test_what_is_finished_stays_and_what_depends_on_a_change_is_made_again(
 def test_a_teacher_whose_labels_were_corrected_has_another_student_and_old_ledgers_stay_valid(
     project: Path, stages: StandIns
 ) -> None:
-    def made() -> list[str]:
-        stages.made.clear()
-        run(project)
-        return list(stages.made)
-
+    made = partial(stages.made_by, project)
     teacher = project.parent / "given"
     stages.trained(0, 0, teacher, 0, overwrite=True)
     (teacher / "config.json").write_text('{"id2label": {"0": "no", "1": "yes"}}')
@@ -140,11 +140,7 @@ def test_a_teacher_whose_labels_were_corrected_has_another_student_and_old_ledge
 def test_a_second_teacher_is_trained_with_another_seed_and_the_audit_compares_with_it(
     project: Path, stages: StandIns
 ) -> None:
-    def made() -> list[str]:
-        stages.made.clear()
-        run(project)
-        return list(stages.made)
-
+    made = partial(stages.made_by, project)
     assert made() == ["teacher", "student", "audit"]
     assert stages.reference is None
     changed(project, "max_rows: 4", "max_rows: 4, reference: yes")

@@ -151,22 +151,20 @@ def teacher_commands(plan: BenchPlan, name: str, output: Path, rows: Rows) -> li
     }
     for rate, (folder, recipe) in runs.items():
         mark = beside(folder, ".json")
-        written = (
-            read_object(mark) if mark.is_file() else {}
-        )  # earlier versions wrote less, which counts as unchanged
-        known = {**made_from, **written}
+        # What earlier versions did not write down counts as unchanged.
+        known = {**made_from, **(read_object(mark) if mark.is_file() else {})}
         stands = finished_run(folder, recipe)
-        if stands and known == made_from != written:
-            write_whole(mark, json.dumps(made_from).encode())
         if stands and known != made_from:
             logger.info(
                 f"{name}: the teacher {folder} was made from another model or other data, or read them otherwise: "
                 "it is made again"
             )
             discard(folder)
-        if not stands or known != made_from:
+            stands = False
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(mark, json.dumps(made_from).encode())  # not before: the old teacher is not made from this
+        if not stands:
             file = written_recipe(recipe, beside(folder, ".yaml"))
-            write_whole(mark, json.dumps(made_from).encode())
             arguments = [
                 "finetune", "--model", plan.teacher.model, *read.options(), "--recipe", str(file),
                 "--settings", "default", "--output", str(folder), "--overwrite",

@@ -99,9 +99,8 @@ def function_identity(function: PredictFunction) -> str:
     """
     given: Any = function
     if isinstance(given, partial):
-        return digest(
-            [function_identity(given.func), *map(_plain, (*given.args, *sorted(given.keywords.items())))]
-        )
+        with_values = (*given.args, *sorted(given.keywords.items()))
+        return digest([function_identity(given.func), *map(_plain, with_values)])
     held = _held(given)
     return digest([function_name(given), _source(given), *([held] if held else [])])
 
@@ -134,10 +133,7 @@ def _content(cell: Any) -> Any:
     try:
         return cell.cell_contents
     except ValueError:  # of a name that has no value yet
-        return _UNSET
-
-
-_UNSET = object()
+        return _CHANGES
 
 
 def _plain(value: Any) -> Any:

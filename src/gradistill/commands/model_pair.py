@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from gradistill.models.loaded_model import LoadedModel
-from gradistill.models.teacher_loading import is_narrow, narrow_dtype
 from gradistill.objectives import ModelFacts, Pair
 from gradistill.objectives.narrow_teacher import refuse_narrow_gradients
 from gradistill.recipe import Recipe
@@ -60,8 +59,8 @@ class ModelPair:
         assert pair is not None
         for term in terms:
             term.objective.check(pair)
-        if self.teacher is not None and is_narrow(self.teacher.model):
-            refuse_narrow_gradients(terms, pair, narrow_dtype(self.teacher.model))
+        if self.teacher is not None:
+            refuse_narrow_gradients(terms, pair, self.teacher.model)
         return signals_of(terms, pair, "teacher")
 
     def readers(self) -> Iterator[tuple[str, LoadedModel]]:

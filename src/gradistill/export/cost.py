@@ -115,9 +115,8 @@ def _alternating(models: Sequence[TimedModel], runners: Sequence[Callable], size
             start = perf_counter()
             runners[k](models[k].batches[size][batch])
             seconds[k, batch] = perf_counter() - start
-        if (
-            perf_counter() - line >= SECONDS_BETWEEN_LINES
-        ):  # no bar, which would be redrawn while models are timed
+        # No bar, which would be redrawn while models are timed.
+        if perf_counter() - line >= SECONDS_BETWEEN_LINES:
             logger.info(f"timing: {batch + 1} of {count} batches of {size}", extra=PROGRESS)
             line = perf_counter()
     return seconds

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from torch import nn
+
 from gradistill.errors import RecipeError
+from gradistill.models.teacher_loading import narrow_dtype
 from gradistill.objectives.base import Pair
 from gradistill.objectives.term import Term
 
 
-def refuse_narrow_gradients(terms: Iterable[Term], pair: Pair, dtype: object) -> None:
-    """Raise RecipeError for an objective that needs gradients of a teacher which computes in ``dtype``."""
-    for term in terms:
+def refuse_narrow_gradients(terms: Iterable[Term], pair: Pair, teacher: nn.Module) -> None:
+    """Raise RecipeError for an objective that needs gradients of a teacher which computes in a narrow type."""
+    dtype = narrow_dtype(teacher)
+    for term in terms if dtype is not None else ():
         signals = term.objective.signals(pair, "teacher").values()
         if wanted := [signal for signal in signals if signal.needs().targets]:
             names = " and ".join(dict.fromkeys(signal.title for signal in wanted))

@@ -29,7 +29,6 @@ from gradistill.data.windows import TEXT
 from gradistill.errors import TrainingError, first_line
 from gradistill.models.attention import second_order_attention
 from gradistill.models.probe import Probe, ProbedModel
-from gradistill.models.teacher_loading import is_narrow, narrow_dtype
 from gradistill.objectives import ModelFacts, Moment, Pair, Term
 from gradistill.objectives.cross_tokenizer import check_cross_tokenizer_objectives
 from gradistill.objectives.labelled_tokens import refuse_what_labels_no_tokens
@@ -181,8 +180,7 @@ class DistillationTrainer(Trainer):
         refuse_other_pair(pair)
         if isinstance(plan.teacher, OnlineTeacher):
             refuse_other_outputs(student, plan.teacher.model, pair, plan.terms)
-            if is_narrow(plan.teacher.model):
-                refuse_narrow_gradients(plan.terms, pair, narrow_dtype(plan.teacher.model))
+            refuse_narrow_gradients(plan.terms, pair, plan.teacher.model)
         check_cross_tokenizer_objectives(plan.terms, pair)
         refuse_what_labels_no_tokens(plan.terms, pair)
         for term in plan.terms:
