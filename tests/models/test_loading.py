@@ -203,6 +203,13 @@ def test_padding_is_set_where_the_configuration_has_none() -> None:
     assert encoder.config.pad_token_id == 5
 
 
+def test_architectures_that_are_no_list_name_no_other_task(tmp_path: Path) -> None:
+    build("bert").save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"architectures": True}))
+    assert load_classifier(tmp_path, tokens=True)[1] == ()
+
+
 @pytest.mark.parametrize(("kind", "labels"), [("regression", 2), ("multi_label_classification", 1)])
 def test_outputs_that_would_be_taken_for_others_are_refused(kind: str, labels: int, tmp_path: Path) -> None:
     model = build("bert", labels=labels)

@@ -240,7 +240,12 @@ def empty_classifier(name: str | Path, head: Head) -> PreTrainedModel:
 
 def names_token_classifier(config: PreTrainedConfig) -> bool:
     """Whether a configuration is that of a model that labels the tokens of a text."""
-    return any(str(name).endswith(TOKEN_CLASSIFIER) for name in config.architectures or ())
+    return any(str(name).endswith(TOKEN_CLASSIFIER) for name in _architectures(config))
+
+
+def _architectures(config: PreTrainedConfig) -> list[Any]:
+    """The classes that a configuration names; none where a file has something else in their place."""
+    return config.architectures if isinstance(config.architectures, list) else []
 
 
 def label_names(model: PreTrainedModel) -> dict[int, str]:
@@ -336,7 +341,7 @@ def _config_of_labels(adapter: Adapter) -> PreTrainedConfig:
 def refuse_other_tasks(name: str | Path, config: PreTrainedConfig) -> None:
     """Raise ModelError for a model of another task: its head may have weights of the same names and shapes as a
     sequence classifier's."""
-    for architecture in config.architectures or ():
+    for architecture in _architectures(config):
         if (task := re.search(r"For(\w+)$", str(architecture))) and task[1] in _OTHER_TASKS:
             raise ModelError(
                 f"{name} is a {architecture}: {_OTHER_TASKS[task[1]]}",
