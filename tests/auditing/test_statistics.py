@@ -19,9 +19,8 @@ from gradistill.auditing.predicted_labels import macro_f1
 from gradistill.auditing.statistics import (
     EQUAL,
     FlooredEstimate,
-    percentiles,
+    resample_interval,
     rows_to_show,
-    unbiased_percentiles,
 )
 from gradistill.errors import GradistillError
 
@@ -247,11 +246,11 @@ def test_a_mean_over_many_classes_is_covered_though_resamples_lack_some():
 
 def test_resamples_without_bias_keep_their_percentiles():
     resamples = np.random.default_rng(0).normal(0.5, 0.1, 2000)
-    assert unbiased_percentiles(resamples, 0.51, (0.0, 1.0)) == percentiles(resamples)
-    low, high = percentiles(resamples)
-    assert unbiased_percentiles(resamples, 0.6, (0.0, 1.0)) == pytest.approx((1.2 - high, 1.2 - low))
-    assert unbiased_percentiles(resamples, 0.8, (0.0, 1.0)) == (0.8, 1.0)  # mirrored it lies above the value
-    assert unbiased_percentiles(resamples, 1.0, (0.0, 1.0)) == (1.0, 1.0)
+    assert resample_interval(resamples, 0.51, (0.0, 1.0)) == resample_interval(resamples, 0.51)
+    low, high = resample_interval(resamples, 0.51)
+    assert resample_interval(resamples, 0.6, (0.0, 1.0)) == pytest.approx((1.2 - high, 1.2 - low))
+    assert resample_interval(resamples, 0.8, (0.0, 1.0)) == (0.8, 1.0)  # mirrored it lies above the value
+    assert resample_interval(resamples, 1.0, (0.0, 1.0)) == (1.0, 1.0)
 
 
 @pytest.mark.parametrize(

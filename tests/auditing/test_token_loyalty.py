@@ -9,8 +9,9 @@ import pytest
 from scipy.spatial.distance import jensenshannon
 from scipy.special import softmax
 
+from gradistill.auditing.per_example import estimates, flat
 from gradistill.auditing.statistics import bootstrap_share
-from gradistill.auditing.token_loyalty import token_columns, token_loyalty, token_metric_estimates
+from gradistill.auditing.token_loyalty import token_columns, token_loyalty
 from gradistill.auditing.token_predictions import TokenPredictions
 from gradistill.data.span_metrics import token_metrics
 from gradistill.errors import GradistillError
@@ -65,15 +66,11 @@ def test_models_that_agree_on_everything_have_an_interval() -> None:
 
 def test_metrics_have_intervals_too() -> None:
     model, gold = predictions(1), predictions(3).labels
-    found = token_metric_estimates(model, NAMES, gold)
-    assert {name: e.value for name, e in found.items()} == pytest.approx(
-        token_metrics(NAMES, model.labels, gold)
-    )
-    columns = token_columns(model, predictions(2), NAMES, gold)
-    assert (
-        columns["student_accuracy_sum"].sum() / columns["student_accuracy_count"].sum()
-        == found["accuracy"].value
-    )
+    found = flat(estimates(token_columns(model, predictions(2), NAMES, gold)))
+    for name, value in token_metrics(NAMES, model.labels, gold).items():
+        figure = found[f"student_{name}"]
+        assert figure.value == pytest.approx(value)
+        assert figure.low < figure.value < figure.high
 
 
 def test_predictions_of_other_words_are_refused() -> None:

@@ -17,10 +17,10 @@ from scipy.stats import rankdata
 from gradistill.auditing.loyalty_measures import pearson
 from gradistill.auditing.predicted_labels import macro_f1
 from gradistill.auditing.statistics import (
+    Bounds,
     Estimate,
     bootstrap_statistic,
-    percentiles,
-    unbiased_percentiles,
+    resample_interval,
     wilson_share,
 )
 from gradistill.data.multilabel_metrics import assigned
@@ -57,11 +57,15 @@ def metric_estimates(
             interval = wilson_share(ours == theirs)
         else:
             interval = bootstrap_statistic(
-                resampled_metric(task, name), ours, theirs, resamples=RESAMPLES, seed=seed,
-                within=SHARE if name in OVER_CLASSES else None,
+                resampled_metric(task, name), ours, theirs, resamples=RESAMPLES, seed=seed, within=_bounds(name)
             )  # fmt: skip
         found[name] = Estimate(values[name], interval.low, interval.high, interval.n)
     return found
+
+
+def _bounds(metric: str) -> Bounds | None:
+    """Those of a metric that resamples may bias."""
+    return SHARE if metric in OVER_CLASSES else None
 
 
 def resampled_metric(task: Task, name: str) -> Statistic:
@@ -110,11 +114,7 @@ def _of_several_labels(
             low, high = interval.low, interval.high
         else:
             every = np.array([value for part in drawn for value in part[name]])
-            low, high = (
-                unbiased_percentiles(every, values[name], SHARE)
-                if name in OVER_CLASSES
-                else percentiles(every)
-            )
+            low, high = resample_interval(every, values[name], _bounds(name))
         found[name] = Estimate(values[name], low, high, count)
     return found
 

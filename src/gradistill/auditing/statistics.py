@@ -180,7 +180,7 @@ def bootstrap_statistic(
 ) -> Estimate:
     """Any statistic of examples that are drawn together from all ``arrays`` (such as a correlation).
 
-    ``within`` are the bounds of a statistic that resamples may bias (``unbiased_percentiles``).
+    ``within`` are the bounds of a statistic that resamples may bias (``resample_interval``).
 
     ``statistic`` takes as many arrays of shape ``(resample, batch)`` as there are ``arrays`` and returns one
     value per row. Resamples on which it is NaN (a correlation on a resample without spread) are left out of
@@ -206,39 +206,27 @@ def bootstrap_statistic(
             method="percentile",
             rng=np.random.default_rng(seed),
         )
-    drawn = result.bootstrap_distribution
-    if within is not None:
-        return Estimate(value, *unbiased_percentiles(drawn, value, within, level), n)
-    return Estimate(value, *percentiles(drawn, level), n)
+    return Estimate(value, *resample_interval(result.bootstrap_distribution, value, within, level), n)
 
 
-def percentiles(drawn: Float[np.ndarray, " resample"], level: float = 0.95) -> Bounds:
-    """The ends of the percentile interval of what resamples gave, NaN left out; NaN where all of them agree.
+def resample_interval(
+    drawn: Float[np.ndarray, " resample"], value: float, within: Bounds | None = None, level: float = 0.95
+) -> Bounds:
+    """The interval of a statistic, ``value`` in the sample, of which resamples gave ``drawn``; NaN is left out.
 
-    Example: ``percentiles(np.array([0.1, 0.2, 0.3]))``
+    It is the percentile interval (Efron & Tibshirani 1993, section 13.3), and NaN where all resamples agree.
+    ``within`` are the bounds of a statistic that resamples may bias, as a mean over classes of which they lack some.
+    Where the mean of the resamples is further from ``value`` than a quarter of their standard deviation (section 10.3),
+    it is the basic interval (Davison & Hinkley 1997, section 5.2), in which the bias does not count twice: the
+    percentiles' mirror image around ``value``, cut at those bounds, and made to hold the value.
+
+    Example: ``resample_interval(np.array([0.1, 0.2, 0.3]), 0.3, (0.0, 1.0))``
     """
     drawn = drawn[np.isfinite(drawn)]
     if not drawn.size or np.ptp(drawn) <= EQUAL:
         return nan, nan
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
-def unbiased_percentiles(
-    drawn: Float[np.ndarray, " resample"], value: float, within: Bounds, level: float = 0.95
-) -> Bounds:
-    """As ``percentiles``, of a statistic that resamples may bias, as a mean over classes of which they lack some.
-
-    Where the mean of the resamples is further from ``value`` than a quarter of their standard deviation (Efron &
-    Tibshirani 1993, section 10.3), it is the basic interval (Davison & Hinkley 1997, section 5.2), in which the bias
-    does not count twice: the percentiles' mirror image around ``value``, cut at the bounds of the statistic, and made
-    to hold the value.
-
-    Example: ``unbiased_percentiles(np.array([0.1, 0.2, 0.3]), 0.3, (0.0, 1.0))``
-    """
-    low, high = percentiles(drawn, level)
-    found = drawn[np.isfinite(drawn)]
-    if np.isnan(low) or abs(found.mean() - value) <= LITTLE_BIAS * found.std():
+    low, high = map(float, np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2]))
+    if within is None or abs(drawn.mean() - value) <= LITTLE_BIAS * drawn.std():
         return low, high
     mirrored = np.clip([2 * value - high, 2 * value - low], *within)
     return float(min(mirrored[0], value)), float(max(mirrored[1], value))

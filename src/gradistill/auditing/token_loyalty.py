@@ -14,9 +14,8 @@ from jaxtyping import Float
 
 from gradistill.auditing.loyalty_measures import Loyalty, probability_agreement
 from gradistill.auditing.per_example import Columns, confidence, estimates, flat
-from gradistill.auditing.statistics import Estimate
 from gradistill.auditing.token_predictions import TokenPredictions
-from gradistill.data.span_metrics import TOKEN_METRICS, span_counts
+from gradistill.data.span_metrics import span_counts
 from gradistill.errors import GradistillError
 
 
@@ -117,17 +116,6 @@ def token_loyalty(
     found = flat(estimates(token_columns(student, teacher, names), seed=seed))
     label, probability, span = (found.get(name) for name in ("label", "probability", "span"))
     return Loyalty(label, probability, None, None, 0, "", span=span)
-
-
-def token_metric_estimates(
-    model: TokenPredictions, names: Sequence[str], gold: Sequence[np.ndarray], *, seed: int = 0
-) -> dict[str, Estimate]:
-    """The metrics of ``data.span_metrics.token_metrics`` with 95 % intervals by a bootstrap over rows.
-
-    Example: ``token_metric_estimates(predictions, task.labels, gold)["span_f1"].low``
-    """
-    found = flat(estimates(_quality("student", model, names, gold), seed=seed))
-    return {name: found[f"student_{name}"] for name in TOKEN_METRICS if f"student_{name}" in found}
 
 
 def _row_sums(values: np.ndarray, counts: np.ndarray) -> np.ndarray:

@@ -34,6 +34,14 @@ def meaning_mark(model: str) -> str | None:
     return digest(found) if found else None
 
 
+def meaning_name(role: str) -> str:
+    """What the ``meaning_mark`` of a model in this role is called in a record, and in what it says has changed.
+
+    Example: ``meaning_name("teacher")``
+    """
+    return f"labels, sizes or tokenizer of the {role}"
+
+
 def file_marks(place: Path) -> dict[str, str]:
     """The hashes of the data files of a folder, or of one file, by name; of what is not there that it is a hub id."""
     if place.is_file():

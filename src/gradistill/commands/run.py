@@ -13,7 +13,7 @@ from typing import Any
 from gradistill.commands.audit import FIGURES as AUDIT_FIGURES
 from gradistill.commands.audit import PAGE as AUDIT_PAGE
 from gradistill.commands.audit import audit
-from gradistill.commands.content_marks import file_marks, meaning_mark, model_mark, reading_mark
+from gradistill.commands.content_marks import file_marks, meaning_mark, meaning_name, model_mark, reading_mark
 from gradistill.commands.data_warnings import NewLines
 from gradistill.commands.defaults import PROJECT_FILE, tags_words
 from gradistill.commands.distill import distill
@@ -43,11 +43,8 @@ STAGES, SUMMARY = "stages.json", "summary.html"
 TEACHER, STUDENT, REFERENCE, AUDIT, EXPORT = "teacher", "student", "reference", "audit", "export"
 PROJECT = FolderKind("project")
 MODEL, CHECKPOINT = "model", "checkpoint"
-MEANING = {
-    name: f"labels, sizes or tokenizer of the {name}"
-    for name in (TEACHER, STUDENT, REFERENCE, MODEL, CHECKPOINT)
-}
-"""What a stage needs of its models besides their weights. Ledgers of earlier versions lack it: they know no change."""
+NEWER = {meaning_name(role) for role in (TEACHER, STUDENT, REFERENCE, MODEL, CHECKPOINT)}
+"""What a stage needs and ledgers of earlier versions lack: it counts as unchanged."""
 SHOWN = 5
 """Differences that a message lists."""
 
@@ -142,7 +139,7 @@ def _carried_through(plan: Project) -> dict[str, Any]:
     teachers = list(plan.teachers) or [str(plan.output / TEACHER)]
     weights = "+".join(map(model_mark, teachers))
     teacher: Any = teachers if len(teachers) > 1 else teachers[0]
-    of_teacher = {TEACHER: weights, MEANING[TEACHER]: digest([*map(meaning_mark, teachers)])}
+    of_teacher = {TEACHER: weights, meaning_name(TEACHER): digest([*map(meaning_mark, teachers)])}
     _carry(_student_stage(plan, data, teacher, of_teacher), ledger, stages)
     student = str(plan.output / STUDENT)
     both = {**of_teacher, **_marks(STUDENT, student)}
@@ -182,7 +179,7 @@ def _carry(stage: Stage, ledger: Ledger, stages: dict[str, Any]) -> None:
     before = ledger.stages.get(stage.name)
     finished = stage.result.is_file()
     if before is not None and isinstance(known := before.get("needs"), dict):
-        for name in stage.needs.keys() & MEANING.values():
+        for name in stage.needs.keys() & NEWER:
             known.setdefault(name, stage.needs[name])
     if before is not None and finished and before.get("needs") == stage.needs:
         logger.info(f"{stage.name}: finished, kept")
@@ -284,7 +281,7 @@ def _export_stage(
 
 def _marks(role: str, model: str) -> dict[str, Any]:
     """What a stage needs of a model: its weights, and what gives them their meaning."""
-    return {role: model_mark(model), MEANING[role]: meaning_mark(model)}
+    return {role: model_mark(model), meaning_name(role): meaning_mark(model)}
 
 
 def _prompt_of(plan: Project) -> dict[str, str]:

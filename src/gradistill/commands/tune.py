@@ -19,7 +19,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from gradistill.auditing.trained_figures import TRAINED_ON, marks_of, trained_figures, united
-from gradistill.commands.content_marks import file_marks, meaning_mark, model_mark
+from gradistill.commands.content_marks import file_marks, meaning_mark, meaning_name, model_mark
 from gradistill.commands.data_warnings import NewWarnings, refuse_words
 from gradistill.commands.distill import distill
 from gradistill.commands.output_folder import FolderKind, check_output, held
@@ -42,8 +42,7 @@ logger = logging.getLogger(__name__)
 
 DATABASE, TRIALS, BEST, REPORT = "tune.db", "trials", "best.yaml", "tune.json"
 METRIC = "metric"
-MEANING = "labels, sizes or tokenizer of the teacher"
-NEWER = {MEANING, "unlabelled", "checkpoint"}
+NEWER = {meaning_name("teacher"), "unlabelled", "checkpoint"}
 """What searches of earlier versions did not write down: it counts as unchanged."""
 _TRIAL = re.compile(r"[0-9a-f]{16}")
 """The folder of a trial is named by a hash of its values."""
@@ -148,7 +147,7 @@ def _other_marks(teacher: ModelSource, choice: DataChoice, checkpoint: str | Non
     """What else a search rests on, by content. Earlier versions did not write it down."""
     found: dict[str, str | None] = {}
     if not isinstance(teacher, tuple):
-        found[MEANING] = meaning_mark(model_name(teacher))
+        found[meaning_name("teacher")] = meaning_mark(model_name(teacher))
     if is_path(choice.unlabelled):
         found["unlabelled"] = digest(file_marks(Path(path_text(choice.unlabelled))))
     if checkpoint:
