@@ -13,6 +13,7 @@ from torch import Tensor
 
 from families import FAMILIES, PAD, build, collated
 from gradistill.batch import Batch
+from gradistill.models import last_block
 from gradistill.models.last_block import Call
 from gradistill.models.probe import Probe
 from small import logged
@@ -92,6 +93,22 @@ def test_fused_attention_is_trimmed_alike(family: str) -> None:
     whole = answers(model, replace(probe, trim=None), batch, twice=False)
     assert_alike(answers(model, probe, batch, twice=False), whole, ISLANDS.get(family, 1e-12))
     assert model.config._attn_implementation == "sdpa"
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("family", TRIMMED)
+def test_a_row_before_the_last_does_not_look_ahead(family: str, attention: str) -> None:
+    """Texts of one length that end in the id of padding, as where the end of a text pads too: fused attention gets no
+    mask then, and heads of decoders read the token before."""
+    model = model_of(family, "eager" if family in MIX_FOR_ALL else attention)
+    columns = collated(tokens=9)
+    ids = columns["input_ids"].clamp(min=PAD + 1)
+    ids[:, -1] = PAD
+    batch = Batch.of({**columns, "input_ids": ids, "attention_mask": torch.ones_like(ids)})
+    probe = Probe.find(model)
+    assert probe.trim is not None
+    whole = answers(model, replace(probe, trim=None), batch, twice=False)
+    assert_alike(answers(model, probe, batch, twice=False), whole, ISLANDS.get(family, 1e-12))
 
 
 @pytest.mark.parametrize("family", TRIMMED)
@@ -230,3 +247,18 @@ def test_checkpointed_blocks_run_whole() -> None:
     probe = Probe.find(model)
     with probe.trimmed(model, batch):
         assert model.bert.encoder.layer[2].output._forward_pre_hooks == {}
+
+
+def test_the_first_batch_stands_for_later_ones_without_padding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has padding, and the fault is in batches that have none."""
+    right = last_block.one_query_attention
+
+    def looks_ahead(positions: Any, module: Any, *tensors: Any, **options: Any) -> Any:
+        causal = options if tensors[3] is not None else {**options, "is_causal": False}
+        return right(positions, module, *tensors, **causal)
+
+    model, batch = model_of("llama", "sdpa"), batch_of()
+    probe = Probe.find(model)
+    monkeypatch.setattr(last_block, "one_query_attention", looks_ahead)
+    assert probe.trim is not None
+    assert probe.verified(model, batch).trim == replace(probe.trim, attention=None)

@@ -10,7 +10,7 @@ token. Logits and gradients are those of the whole model (an aligned step of two
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -234,8 +234,8 @@ def one_query_attention(
 ) -> tuple[Float[Tensor, "batch token head value_part"], None]:
     """Attention of the one row that is read, repeated for all tokens.
 
-    Without a mask there is no padding, and the last row sees every key. Raises NotImplementedError for variants
-    that it does not know; these keep their own attention.
+    Without a mask a row of a causal module sees the keys up to its own, and one of any other module all keys. Raises
+    NotImplementedError for variants that it does not know; these keep their own attention.
     """
     scaling: float | None = options.get("scaling")
     dropout: float = options.get("dropout", 0.0)
@@ -249,9 +249,18 @@ def one_query_attention(
     scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
     if attention_mask is not None:
         scores = _masked(scores, attention_mask, positions)
+    elif positions is not None and _is_causal(module, options):
+        later = torch.arange(scores.shape[-1], device=scores.device) > positions[:, None]
+        scores = scores.masked_fill(later[:, None, None], torch.finfo(scores.dtype).min)
     wide = torch.promote_types(scores.dtype, torch.float32)
     shares = nn.functional.dropout(scores.softmax(-1, dtype=wide).to(value), dropout, module.training)
     return (shares @ value).transpose(1, 2).expand(-1, tokens, -1, -1), None
+
+
+def _is_causal(module: nn.Module, options: Mapping[str, Any]) -> bool:
+    """As transformers' fused attention decides, which gets no mask for a batch without padding."""
+    given: bool | None = options.get("is_causal")
+    return bool(getattr(module, "is_causal", True) if given is None else given)
 
 
 def _masked(scores: Tensor, mask: Tensor, positions: Positions) -> Tensor:

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
-from itertools import count
+from itertools import chain, count
 from typing import Any, NamedTuple
 
 import torch
@@ -148,23 +148,35 @@ class Probe(ModelFacts):
     def verified(self, model: nn.Module, batch: Batch) -> Probe:
         """This probe; without ``trim``, or what of it fails, where trimmed and whole model differ on a real batch.
 
-        Logits and the input gradient of its shortest and its longest texts are compared, in eval mode and in the type
+        Logits and the input gradient of some of its texts (``_specimens``) are compared, in eval mode and in the type
         of the weights, to the square root of its precision.
         """
         inner = unwrapped(model)
         if self.trim is None:
             return self
-        batch = batch.rows(_extremes(batch.mask))
+        batches = self._specimens(batch)
         with evaluating(inner), without_autocast(inner):
-            whole = replace(self, trim=None)._logits_and_gradient(inner, batch)
+            whole = [replace(self, trim=None)._logits_and_gradient(inner, each) for each in batches]
             for trim in dict.fromkeys((self.trim, replace(self.trim, attention=None))):
                 probe = replace(self, trim=trim)
                 # A variant that the trim does not know (NotImplementedError too), or shapes that do not fit.
                 with suppress(RuntimeError, IndexError):
-                    if all(map(_alike, probe._logits_and_gradient(inner, batch), whole)):
+                    found = [probe._logits_and_gradient(inner, each) for each in batches]
+                    if all(map(_alike, chain(*found), chain(*whole))):
                         return probe
         _LOG.warning("The last block of %s cannot be trimmed: it runs whole.", type(inner).__name__)
         return replace(self, trim=None)
+
+    def _specimens(self, batch: Batch) -> list[Batch]:
+        """What later batches may be, whatever the first one is: its shortest and its longest texts, padded; the longest
+        alone, for which there is no mask; and that one read before its end, where the head passes over an id."""
+        alone = _without_padding(batch.rows(batch.mask.sum(-1).argmax()[None]))
+        found = [batch.rows(_extremes(batch.mask)), alone]
+        ids = alone.inputs.get("input_ids")
+        if self.passed_over is not None and ids is not None and ids.shape[1] > 1:
+            ended = torch.cat([ids[:, :-1], torch.full_like(ids[:, -1:], self.passed_over)], 1)
+            found.append(replace(alone, inputs={**alone.inputs, "input_ids": ended}))
+        return found
 
     def _logits_and_gradient(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
@@ -233,6 +245,12 @@ def _extremes(mask: Bool[Tensor, "batch token"]) -> Int[Tensor, " row"]:
     """The two shortest and the two longest texts, or all where there are no more."""
     by_length = mask.sum(-1).argsort(stable=True)
     return by_length if len(by_length) <= 4 else torch.cat([by_length[:2], by_length[-2:]])
+
+
+def _without_padding(batch: Batch) -> Batch:
+    """A batch of one text, without what is not of it."""
+    own = batch.mask[0]
+    return replace(batch, inputs={k: v[:, own] for k, v in batch.inputs.items()}, mask=batch.mask[:, own])
 
 
 def _runs_again(model: nn.Module) -> bool:
