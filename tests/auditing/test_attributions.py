@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+import transformers as tr
+from datasets import Dataset
 
 from computed import path_of, run_of
 from families import build
@@ -13,9 +16,13 @@ from gradistill.attribution.quadrature import integrated_gradients
 from gradistill.attribution.targets import Target
 from gradistill.auditing.attributions import RowAttributions, attribute
 from gradistill.auditing.methods import method
+from gradistill.auditing.predictions import predict_rows
 from gradistill.batch import Batch
-from gradistill.errors import RecipeError
+from gradistill.data import Collator
+from gradistill.errors import GradistillError, ModelError, RecipeError
 from gradistill.models.probe import Probe
+from small import WORDS
+from wordpiece import tokenizer
 
 TARGET = Target("log_odds", "gold")
 
@@ -118,3 +125,51 @@ def test_the_model_is_left_as_it_was_even_by_who_stops_listening() -> None:
     assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
     with pytest.raises(RecipeError, match=r"occlusion returns scores(.|\n)*gradient_x_input"):
         attribute(model, [], collate, method=method("occlusion"))
+
+
+@pytest.fixture
+def rows() -> list[dict[str, Any]]:
+    return [
+        {
+            **row,
+            "attention_mask": [1] * len(row["input_ids"]),
+            "special_tokens_mask": [1, *[0] * (len(row["input_ids"]) - 1)],
+        }
+        for row in rows_of([5, 9, 3, 7])
+    ]
+
+
+def test_rows_without_a_length_are_read(rows: list[dict[str, Any]]) -> None:
+    plain = [{name: row[name] for name in ("input_ids", "attention_mask")} for row in rows]
+    model, collate = build("bert"), Collator(tokenizer(WORDS))
+    found = [list(attribute(model, each, collate)) for each in (plain, Dataset.from_list(plain))]
+    assert [row.place for row in found[0]] == [row.place for row in found[1]]
+
+
+@pytest.mark.parametrize("explain", [attribute, predict_rows])
+def test_what_cannot_be_explained_is_refused(explain: Any, rows: list[dict[str, Any]]) -> None:
+    data, collate = Dataset.from_list(rows), Collator(tokenizer(WORDS))
+
+    def run(model: Any, some: Any = data, **more: Any) -> None:
+        found = explain(model, some, collate, **more)
+        next(found) if explain is attribute else found
+
+    model = build("bert", labels=3)
+    for wrong, message in (
+        (np.zeros(len(rows) + 1, int), f"{len(rows) + 1} labels to explain, and {len(rows)} rows"),
+        (np.zeros(1, int), "1 labels to explain"),
+        (np.full(len(rows), 7), "label to explain is 7, and the model has 3"),
+        (np.full(len(rows), -1), "label to explain is -1"),
+    ):
+        with pytest.raises(GradistillError, match=message):
+            run(model, labels=wrong)
+    with pytest.raises(GradistillError, match="no rows"):
+        run(model, data.select([]))
+    of_tokens = tr.AutoModelForTokenClassification.from_config(model.config).eval()
+    with pytest.raises(ModelError, match="labels tokens"):
+        run(of_tokens)
+
+
+def test_a_narrow_model_has_no_attributions(rows: list[dict[str, Any]]) -> None:
+    with pytest.raises(ModelError, match="narrower than float32"):
+        next(attribute(build("bert").bfloat16(), rows, Collator(tokenizer(WORDS))))

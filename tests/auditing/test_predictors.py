@@ -12,14 +12,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 
 from families import build
 from gradistill.auditing.function_predictor import FunctionPredictor, function_at
+from gradistill.auditing.mean_predictor import MeanPredictor
 from gradistill.auditing.onnx_predictor import OnnxPredictor, onnx_file
-from gradistill.auditing.predictor import ClassifierPredictor, Predictor
+from gradistill.auditing.predictor import ClassifierPredictor, Predictor, label_thresholds
+from gradistill.commands.answer_sources import predictions_of
 from gradistill.data.changed_copies import Copy
 from gradistill.data.probabilities import LEAST
+from gradistill.data.tasks import Task
 from gradistill.errors import GradistillError, ModelError, RecipeError
+from gradistill.models.facts import set_thresholds
 from onnx_models import exported
 from small import WORDS
 from wordpiece import tokenizer
@@ -171,3 +176,22 @@ def test_functions_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_torch_threads_are_used(onnx: tuple[Any, Path]) -> None:
     options = OnnxPredictor.load(onnx[1]).session.get_session_options()
     assert options.intra_op_num_threads == torch.get_num_threads()
+
+
+def test_a_mean_has_the_mean_of_its_members_thresholds() -> None:
+    model = build("bert", labels=3)
+    model.config.problem_type = "multi_label_classification"
+    without = ClassifierPredictor(model, tokenizer(WORDS))
+    other = build("bert", labels=3)
+    other.config.problem_type = "multi_label_classification"
+    set_thresholds(other, np.array([0.1, 0.2, 0.3]))
+    member = ClassifierPredictor(other, tokenizer(WORDS))
+    assert label_thresholds(MeanPredictor((without, without), "multi_label")) is None
+    assert label_thresholds(MeanPredictor((member, member), "multi_label")) == pytest.approx([0.1, 0.2, 0.3])
+    assert label_thresholds(MeanPredictor((member, without), "multi_label")) == pytest.approx(
+        [0.3, 0.35, 0.4]
+    )
+    task = Task("t", ("text",), ("a", "b", "c"), ("micro_f1",), "micro_f1", multi_label=True)
+    rows = Dataset.from_dict({"text": ["the film"], "label": [[1, 0, 0]]})
+    for predictor in (member, MeanPredictor((member, member), "multi_label")):
+        assert predictions_of(predictor, rows, task).thresholds == pytest.approx([0.1, 0.2, 0.3])

@@ -223,3 +223,34 @@ def test_an_edit_turns_the_teacher_clearly() -> None:
     _, (flip,) = _examiner(teacher, teacher).flips(rows)
     assert flip.edit.gone.tolist() == [True, False, True, False, False, False]  # 2.1, 0.1, −1.4
     assert not _examiner(teacher, SumOfWords({"fine": 0.6, "and": -0.1})).flips(rows)[1]
+
+
+def test_a_teacher_that_turns_at_every_change_agrees_with_itself() -> None:
+    """Few words, and every one of them important: the counterpart has none in common with the edit, and where the
+    teacher turns under it too nothing is asked of the student."""
+    draw = np.random.default_rng(0)
+    words = [f"w{k}" for k in range(12)]
+    teacher = SumOfWords({word: float(draw.normal(scale=4)) for word in words})
+    texts = [(" ".join(draw.choice(words, draw.integers(4, 7))),) for _ in range(60)]
+    (found,), flips = _examiner(teacher, teacher).flips(TextRows(texts, list(range(60))))
+    edits = [flip.edit for flip in flips]
+    assert len(edits) > 20
+    assert not any((edit.gone & edit.least).any() for edit in edits)
+    assert {int(edit.gone.sum()) - int(edit.least.sum()) for edit in edits} == {0}
+    assert any(edit.beside != edit.before for edit in edits)
+    assert np.isnan(found.columns["kept"]).sum() > np.isnan(found.columns["flips"]).sum()
+    for name in ("flips", "kept"):
+        assert np.nanmin(found.columns[name]) == 1, name
+
+
+def test_words_that_no_tokenizer_knows_change_nothing() -> None:
+    """What is left is the rounding of batches, which correlates by chance."""
+    reader = tokenizer(("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"))
+    models = [build("bert", seed=seed, initializer_range=0.3, hidden_size=64) for seed in (0, 1)]
+    teacher, student = (ClassifierPredictor(model, reader) for model in models)
+    draw = np.random.default_rng(0)
+    unknown = ["кот", "дом", "лес", "мир"]
+    texts = [(" ".join(draw.choice(unknown, draw.integers(5, 40))),) for _ in range(60)]
+    examiner = WordExaminer(teacher, [student], unknown)
+    (found,) = examiner.response(TextRows(texts, list(range(60))), masked=False)
+    assert np.isnan(found.columns["response"]).all()

@@ -14,6 +14,7 @@ from gradistill.batch import Batch
 from gradistill.errors import ModelError
 from gradistill.models.probe import Probe
 from gradistill.models.tracing import unwrapped
+from small import logged
 
 DECODERS = ("llama", "qwen2", "qwen3", "gpt2", "gemma3")
 TINY = {"vocab_size": 64, "d_model": 16, "pad_token_id": 0, "num_labels": 2, "eos_token_id": 2}
@@ -179,3 +180,28 @@ def test_a_compiled_model_is_looked_through() -> None:
     assert unwrapped(nn.DataParallel(compiled)) is model
     assert unwrapped(nn.Sequential(model)) is not model  # a module around a model that is no wrapper
     assert Probe.find(compiled) == Probe.find(model)
+
+
+def test_a_model_that_mixes_padding_in_is_named() -> None:
+    config = tr.FNetConfig(
+        vocab_size=64, hidden_size=16, num_hidden_layers=3, intermediate_size=32, max_position_embeddings=64,
+        pad_token_id=0, num_labels=3,
+    )  # fmt: skip
+    lines: list[str] = []
+    with logged(lines):
+        Probe.find(tr.AutoModelForSequenceClassification.from_config(config))
+        assert "FNetForSequenceClassification predicts by the padding too" in "\n".join(lines)
+        lines.clear()
+        Probe.find(build("bert"))
+    assert not lines
+
+
+def test_a_model_that_changes_its_embeddings_in_place_is_read() -> None:
+    """XLM multiplies them by the mask."""
+    config = tr.XLMConfig(vocab_size=64, emb_dim=16, n_layers=3, n_heads=2, num_labels=2, pad_index=0)
+    model = tr.AutoModelForSequenceClassification.from_config(config).eval().requires_grad_(False)
+    batch = Batch.of(collated())
+    probe = Probe.find(model)
+    with probe.tapped(model) as taps:
+        (gradient,) = torch.autograd.grad(model(**batch.inputs).logits.sum(), taps[-1])
+    assert gradient.abs().max() > 0

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from gradistill.auditing.methods import Method, WithAttributions, draws_tokens
 from gradistill.auditing.methods.integrated_gradients import IntegratedGradients
 from gradistill.data.batching import Collate, Rows, row_batches
-from gradistill.errors import RecipeError
+from gradistill.errors import ModelError, RecipeError
 from gradistill.models.eval_mode import frozen_eval
 from gradistill.models.probe import ProbedModel
+from gradistill.models.teacher_loading import is_narrow
 from gradistill.signals.explained import explained_labels, explained_pass
 
 
@@ -56,7 +57,8 @@ def attribute(
         ``labels``: the label to explain, one per row; by default the one that the model predicts.
         ``tokens_at_once``: no forward pass holds more tokens with their padding, but for a longer row alone.
 
-    Raises RecipeError for a method that has scores only.
+    Raises RecipeError for a method that has scores only, ModelError for a model in a narrow type or one that labels
+    tokens, and GradistillError for no rows, or labels that are not those of the rows.
 
     Example::
 
@@ -68,6 +70,12 @@ def attribute(
             f"The method {method.name} returns scores of tokens and no attributions.",
             expected="integrated_gradients or gradient_x_input",
             remedy="choose one of these",
+        )
+    if is_narrow(model):
+        raise ModelError(
+            f"The weights of {type(model).__name__} are of a type narrower than float32",
+            expected="float32 or float64: rounding would be explained too",
+            remedy="load it with dtype=torch.float32, or call model.float()",
         )
     return _attributions(model, rows, collate, method, labels, tokens_at_once)
 

@@ -2,9 +2,9 @@
 
 Words are taken away in the order of their effects on the teacher until its label clearly changes, at most half of them.
 Clearly: the new label's logit must be ``MARGIN`` above the old one's, for at the boundary even the teacher in 8 bits
-follows every second change only. Beside such an edit stands its counterpart: as many of the words with the smallest
-effects are taken away. Only texts count for which both models agree to begin with. The definition is ours; minimal
-edits as explanations of decisions are those of Ross et al. 2021 (MiCE, arXiv 2012.13985).
+follows every second change only. Beside such an edit stands its counterpart: as many other words, those with the
+smallest effects, are taken away. Only texts count for which both models agree to begin with. The definition is ours;
+minimal edits as explanations of decisions are those of Ross et al. 2021 (MiCE, arXiv 2012.13985).
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ MARGIN = 1.0
 class Edit:
     """What turns the teacher on one row, and its counterpart; labels are class ids of the teacher.
 
-    ``gone`` are the words of the edit, ``least`` as many with the smallest effects. ``before`` is the label of the row,
-    ``after`` that of the edit, ``beside`` that of the counterpart.
+    ``gone`` are the words of the edit, ``least`` as many others, with the smallest effects. ``before`` is the label
+    of the row, ``after`` that of the edit, ``beside`` that of the counterpart.
     """
 
     row: int
@@ -58,7 +58,9 @@ def flipping_edits(teacher: Predictor, words: Sequence[int], copies_of: CopiesOf
         if (other := np.flatnonzero(ahead >= MARGIN)).size:
             turned[row] = int(other[0]) + 1, int(labels[other[0]])
     least = {
-        row: _without_first(np.argsort(np.abs(single[row]), kind="stable"), count)[-1:]
+        row: _without_first(np.argsort(_untouched(single[row], some[row][count - 1]), kind="stable"), count)[
+            -1:
+        ]
         for row, (count, _) in turned.items()
     }
     beside = _predicted(teacher, least, copies_of)
@@ -66,6 +68,11 @@ def flipping_edits(teacher: Predictor, words: Sequence[int], copies_of: CopiesOf
         Edit(row, ~some[row][count - 1], ~least[row][0], before[row], label, int(beside[row][1].argmax()))
         for row, (count, label) in turned.items()
     ]
+
+
+def _untouched(single: np.ndarray, stays: np.ndarray) -> np.ndarray:
+    """The sizes of the words' effects; words of the edit come last."""
+    return np.where(stays, np.abs(single), np.inf)
 
 
 def _predicted(teacher: Predictor, kept: Mapping[int, Kept], copies_of: CopiesOf) -> dict[int, np.ndarray]:
@@ -92,12 +99,14 @@ def edit_labels(
 def flip_columns(labels: Int[np.ndarray, "edit 3"], edits: Sequence[Edit], rows: int) -> Columns:
     """What a student does on the edits (``edit_labels`` of one head); one entry a row, NaN where none counts.
 
-    ``flips``: whether it predicts the teacher's new label too. ``kept``: whether both keep their label under the
-    counterpart. Rows on which student and teacher differ to begin with do not count.
+    ``flips``: whether it predicts the teacher's new label too. ``kept``: whether it keeps its label under the
+    counterpart; rows on which the teacher does not do not count. Rows on which student and teacher differ to begin
+    with count for neither.
     """
     found = {name: np.full(rows, np.nan) for name in ("flips", "kept")}
     for edit, (whole, edited, beside) in zip(edits, labels, strict=True):
         if whole == edit.before:
             found["flips"][edit.row] = edited == edit.after
-            found["kept"][edit.row] = beside == edit.before == edit.beside
+            if edit.beside == edit.before:
+                found["kept"][edit.row] = beside == edit.before
     return found

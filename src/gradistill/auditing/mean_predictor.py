@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import expit, softmax
 
+from gradistill.auditing.predictor import label_thresholds
 from gradistill.auditing.several_predictors import SeveralPredictors
 from gradistill.data.probabilities import logits_of
 
@@ -35,6 +36,16 @@ class MeanPredictor(SeveralPredictors):
     def multi_label(self) -> bool:
         """Whether a row may have several labels."""
         return self.kind == "multi_label"
+
+    @property
+    def thresholds(self) -> np.ndarray | None:
+        """Of several labels a row the mean of its members' thresholds, ½ for a member that has none; None where none
+        has."""
+        found = [label_thresholds(each) for each in self.predictors] if self.multi_label else []
+        known = [each for each in found if each is not None]
+        if not known:
+            return None
+        return np.mean([np.full_like(known[0], 0.5) if each is None else each for each in found], axis=0)
 
     def combined(self, logits: Sequence[Float[np.ndarray, "copy _"]]) -> Float[np.ndarray, "copy label"]:
         """See ``SeveralPredictors``."""

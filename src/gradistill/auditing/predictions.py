@@ -69,6 +69,9 @@ def predict_rows(
         ``method``: how a prediction is explained (``auditing.methods``).
         ``on_progress``: is called with the number of rows done.
 
+    Raises ModelError for a model that labels tokens, and GradistillError for no rows, or labels that are not those of
+    the rows.
+
     Example: ``teacher = predict_rows(model, rows, Collator(tokenizer))``
     """
     network = model.model if isinstance(model, ProbedModel) else model

@@ -21,6 +21,8 @@ from gradistill.auditing.statistics import EQUAL
 from gradistill.data.multilabel_metrics import assigned
 from gradistill.errors import GradistillError
 
+NOISE = 1e-5
+"""Changes of the log-odds, or of a score, that are no further apart are rounding: one text in two batches."""
 MIN_WORDS = 4
 """Shorter texts are skipped: three words have eight coalitions."""
 
@@ -59,11 +61,11 @@ def effect_agreement(
     """Pearson's r of two models' effects, per text.
 
     0 where the student's effects are all equal: it confirms none of the teacher's. NaN where the teacher's are: there
-    is nothing to agree with.
+    is nothing to agree with. Equal are effects within ``NOISE`` of each other.
     """
     a, b = (values - values.mean(axis=1, keepdims=True) for values in (student, teacher))
     spread_a, spread_b = (a * a).sum(axis=1), (b * b).sum(axis=1)
-    flat_a, flat_b = (np.ptp(values, axis=1) == 0 for values in (student, teacher))
+    flat_a, flat_b = (np.ptp(values, axis=1) <= NOISE for values in (student, teacher))
     with np.errstate(invalid="ignore", divide="ignore"):
         r = np.clip((a * b).sum(axis=1) / np.sqrt(spread_a * spread_b), -1.0, 1.0)
     return np.where(flat_b, np.nan, np.where(flat_a, 0.0, r))

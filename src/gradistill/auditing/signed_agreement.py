@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from gradistill.auditing.loyalty_measures import MIN_TOKENS, Maps, spearman
 from gradistill.auditing.map_agreement import TOP
+from gradistill.auditing.statistics import EQUAL
 
 
 def signed_columns(student: Maps, teacher: Maps, words: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
@@ -37,7 +38,7 @@ def signed_agreement(
     than ``MIN_TOKENS`` words and where the teacher's values are all equal: there is nothing to agree with. Where the
     student's are all equal ρ is 0; a value of 0 has no sign and agrees with none.
     """
-    if len(teacher) < MIN_TOKENS or np.ptp(teacher) == 0:
+    if len(teacher) < MIN_TOKENS or np.ptp(teacher) <= EQUAL * np.abs(teacher).max():
         return float("nan"), float("nan")
     top = np.argsort(-np.abs(teacher), kind="stable")[: ceil(TOP * len(teacher))]
     rho = float(spearman(student[None], teacher[None])[0])

@@ -65,7 +65,8 @@ MEANINGS = {
     "response_labels": "share of the texts with replaced words for which both models predict the same label",
     "flips": "share of the smallest edits that turn the teacher to another label and turn the student to it too",
     "flips_masked": "the same when the words are masked",
-    "kept": "share of edits of as many unimportant words under which both models keep their label",
+    "kept": "share of edits of as many unimportant words, of those under which the teacher keeps its label, "
+    "under which the student does too",
     "kept_masked": "the same when the words are masked",
     "shapley": "Spearman's ρ of the two models' signed Shapley values of words, mean",
     "shapley_sign": "share of the teacher's top fifth of the words by Shapley value to which both give the same sign",

@@ -11,11 +11,11 @@ from datasets import Dataset
 from jaxtyping import Float
 
 from gradistill.auditing.predictions import Predictions
-from gradistill.auditing.predictor import ClassifierPredictor, Predictor
+from gradistill.auditing.predictor import Predictor, label_thresholds
 from gradistill.data import Task
 from gradistill.data.changed_copies import Copy, as_texts
 from gradistill.data.raw_words import Texts, row_texts
-from gradistill.models.facts import ModelFacts, thresholds_of
+from gradistill.models.facts import ModelFacts
 from gradistill.signals import Logits, Signal, WordCopyLogits
 
 ROWS_AT_ONCE = 1000
@@ -125,5 +125,4 @@ def _logits(predictor: Predictor, copies: Sequence[Copy]) -> Float[np.ndarray, "
 
 def predictions_of(predictor: Predictor, rows: Dataset, task: Task) -> Predictions:
     logits = _logits(predictor, list(map(Copy, row_texts(rows, task))))
-    thresholds = thresholds_of(predictor.model) if isinstance(predictor, ClassifierPredictor) else None
-    return Predictions(logits, multi_label=task.multi_label, thresholds=thresholds)
+    return Predictions(logits, multi_label=task.multi_label, thresholds=label_thresholds(predictor))

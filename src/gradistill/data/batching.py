@@ -15,6 +15,7 @@ from torch import Tensor
 from gradistill.batch import Batch
 from gradistill.data.collator import mask_token_id_of
 from gradistill.data.token_pool import token_pool
+from gradistill.errors import GradistillError
 
 Rows = Dataset | Sequence[Mapping[str, Any]]
 """Encoded rows: with ``input_ids``."""
@@ -60,13 +61,20 @@ def row_batches(
     (``most_tokens`` of the device, unless given).
 
     ``labels``, one for each row, become the ``teacher_labels`` of its batch. With ``draws`` batches know tokens of the
-    data: those that the collator has as ``token_pool``, or else those of the rows.
+    data: those that the collator has as ``token_pool``, or else those of the rows. Raises GradistillError without rows,
+    and for another number of labels.
     """
     pool = None
     if draws:
         pool = token_pool(rows) if (own := getattr(collate, "token_pool", None)) is None else own
-    lengths = rows["length"][:] if isinstance(rows, Dataset) else [len(row["input_ids"]) for row in rows]
-    for places in by_length(lengths, tokens_at_once or most_tokens(device)):
+    if not len(rows):
+        raise GradistillError("There are no rows.", expected="one row at least")
+    if labels is not None and len(labels) != len(rows):
+        raise GradistillError(
+            f"There are {len(labels)} labels to explain, and {len(rows)} rows.",
+            expected="one label for each row",
+        )
+    for places in by_length(_lengths(rows), tokens_at_once or most_tokens(device)):
         columns = collate([rows[place] for place in places])
         chosen = None
         if labels is not None:
@@ -78,6 +86,12 @@ def row_batches(
             token_pool=pool,
         )
         yield RowBatch(places, columns, batch)
+
+
+def _lengths(rows: Rows) -> Sequence[int]:
+    if isinstance(rows, Dataset) and "length" in rows.column_names:
+        return rows["length"][:]
+    return [len(row["input_ids"]) for row in rows]
 
 
 def in_row_order(

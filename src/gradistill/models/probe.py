@@ -36,6 +36,9 @@ from gradistill.models.tracing import (
 
 _LOG = logging.getLogger(__name__)
 
+MIXED = 1e-3
+"""Of its largest logit: a change by padding that is no rounding, also where norms compute in float32."""
+
 
 class BlockCall(NamedTuple):
     """The call of a module that returns a hidden state: the module's ``name``, and which of its ``calls`` in one
@@ -78,6 +81,7 @@ class Probe(ModelFacts):
             logits, mask = outputs.logits, batch["attention_mask"]
             seen = _alike_in_every_layer(met, len(states) - 1, mask.shape[1])
             blocks = _block_calls(calls, states)
+            _warn_of_mixed_padding(inner, batch)
             tokens = is_token_classifier(inner)  # every token is read
             reads = "first" if tokens else _position_read(logits, states[-1], mask)
             return cls(
@@ -102,17 +106,19 @@ class Probe(ModelFacts):
     def tapped(self, model: nn.Module, replacement: Tensor | None = None) -> Iterator[list[Tensor]]:
         """Inside the block each forward pass appends its embedding output to the list that is handed out.
 
-        With gradients enabled that tensor requires a gradient: where the parameters below are frozen it
-        becomes a leaf of its own. ``replacement`` stands in for it instead, row for row.
+        With gradients enabled that tensor requires a gradient: where the parameters below are frozen it becomes a leaf
+        of its own, and the model goes on with a copy, which it may change in place (XLM). ``replacement`` stands in for
+        it instead, row for row.
         """
         seen: list[Tensor] = []
 
         def hook(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
             tensor = output if replacement is None else replacement
-            if torch.is_grad_enabled() and not tensor.requires_grad:
+            frozen = torch.is_grad_enabled() and not tensor.requires_grad
+            if frozen:
                 tensor = tensor.detach().requires_grad_()
             seen.append(tensor)
-            return tensor
+            return tensor.clone() if frozen else tensor
 
         handle = unwrapped(model).get_submodule(self.embedding).register_forward_hook(hook)
         try:
@@ -257,6 +263,27 @@ def _runs_again(model: nn.Module) -> bool:
     """Whether activation checkpointing is on; it had another name before transformers 5.2x."""
     names = ("is_activation_checkpointing", "is_gradient_checkpointing")
     return next((getattr(model, name) for name in names if hasattr(type(model), name)), False)
+
+
+def _warn_of_mixed_padding(model: nn.Module, batch: Mapping[str, Tensor]) -> None:
+    """FNet and Funnel mix or pool places, those of padding too: a text's prediction is another beside longer texts."""
+    text = {name: tensor[:1] for name, tensor in batch.items()}
+    pad = getattr(config_of(model), "pad_token_id", None) or 0
+    longer = {
+        name: nn.functional.pad(tensor, (0, tensor.shape[1]), value=pad if name == "input_ids" else 0)
+        for name, tensor in text.items()
+    }
+    with torch.no_grad():
+        alone, padded = (model(**each).logits for each in (text, longer))
+    own = (
+        padded[:, : alone.shape[1]] if padded.ndim > 2 else padded
+    )  # behind the text's tokens are those of padding
+    rounding = max(MIXED, torch.finfo(alone.dtype).eps ** 0.5)
+    if (own - alone).abs().max() > rounding * alone.abs().max():
+        _LOG.warning(
+            "%s predicts by the padding too: the label of a text depends on the longest text of its batch",
+            type(model).__name__,
+        )
 
 
 def _alike(trimmed: Tensor, whole: Tensor) -> bool:
