@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import random
+import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -27,8 +28,8 @@ from gradistill.signals import States
 from gradistill.store import build_plan, manifest, writer
 from gradistill.store.build_plan import BuildPlan
 from gradistill.store.fingerprint import of_words
-from gradistill.store.manifest import MANIFEST
-from gradistill.store.reader import StoredTeacher, damaged
+from gradistill.store.manifest import MANIFEST, Manifest
+from gradistill.store.reader import StoredTeacher, damaged, open_shard
 from gradistill.store.writer import ProcessShare, build
 from small import logged
 from store.stores import (
@@ -457,6 +458,41 @@ def test_an_unfinished_store_takes_no_shard_that_is_none(tmp_path: Path) -> None
     made.shard_file(0).write_bytes(b"no arrow")
     build(made, Oracle(), collate)
     assert content(made.folder) == content(built(tmp_path / "whole").folder)
+
+
+def test_an_unfinished_store_makes_a_shard_again_whose_numbers_were_changed(tmp_path: Path) -> None:
+    """Its form is whole, and no manifest has its checksum yet."""
+    whole = content(built(tmp_path / "whole").folder)
+    made = plan(tmp_path / "store")
+    writer._open_folder(made)
+    shutil.copy(tmp_path / "whole" / "shard-00000.arrow", made.shard_file(0))
+    raw = bytearray(made.shard_file(0).read_bytes())
+    shard = open_shard(made.shard_file(0))
+    name = next(iter(shard.data))
+    raw[raw.index(shard.row(name, 1).tobytes())] ^= 0x40
+    del shard
+    made.shard_file(0).write_bytes(raw)
+    build(made, Oracle(), collate)
+    assert content(made.folder) == whole
+
+
+def test_an_unfinished_store_keeps_shards_of_versions_that_noted_no_content(tmp_path: Path) -> None:
+    built(tmp_path / "whole")
+    made = plan(tmp_path / "store")
+    writer._open_folder(made)
+    table = pa.ipc.open_file(str(tmp_path / "whole" / "shard-00000.arrow")).get_batch(0)
+    with pa.ipc.new_file(str(made.shard_file(0)), plain := table.schema.remove_metadata()) as sink:
+        sink.write_batch(table.cast(plain))
+    before = made.shard_file(0).read_bytes()
+    build(made, Oracle(), collate)
+    assert made.shard_file(0).read_bytes() == before
+
+
+def test_rows_that_share_a_number_are_refused(tmp_path: Path) -> None:
+    """Two encoded tables one behind the other, both numbered from 0."""
+    made = built(tmp_path / "store")
+    with pytest.raises(StoreError, match="40 of 80 rows have the number of another one"):
+        StoredTeacher(made.folder, Manifest.read(made.folder), made.columns, [*range(40), *range(40)])
 
 
 @pytest.mark.parametrize("name", ["n" * 300, "loop"])

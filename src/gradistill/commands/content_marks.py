@@ -35,7 +35,7 @@ def meaning_mark(model: str) -> str | None:
 
 
 def meaning_name(role: str) -> str:
-    """What the ``meaning_mark`` of a model in this role is called in a record, and in what it says has changed.
+    """What the ``meaning_mark`` of a model in this role is called in a record, and where it is named as changed.
 
     Example: ``meaning_name("teacher")``
     """

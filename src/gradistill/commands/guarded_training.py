@@ -62,8 +62,8 @@ def trained(trainer: Trainer, checkpoint: str | None) -> float:
         raise TrainingError(
             f"the memory of {device} is too small for steps of {rows} rows: {first_line(error)}",
             expected="steps that fit the memory",
-            remedy="lower training.batch_size, shorten texts with training.max_length, or let half the rows be tried "
-            "in turn: --set training.arguments.auto_find_batch_size=true",
+            remedy="lower training.batch_size, shorten texts with training.max_length, or let smaller batches be "
+            "tried one after another: --set training.arguments.auto_find_batch_size=true",
         ) from error
     finally:
         progress.close()

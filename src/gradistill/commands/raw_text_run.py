@@ -31,6 +31,7 @@ from gradistill.data import Collator, compute_metrics, encode
 from gradistill.data.raw_words import row_texts, word_pool
 from gradistill.data.text_reader import CopyReader, ReadingCollator
 from gradistill.errors import RecipeError
+from gradistill.io import digest
 from gradistill.models.device_map import placed
 from gradistill.objectives.cross_tokenizer import check_cross_tokenizer_objectives
 from gradistill.signals import Logits
@@ -90,7 +91,9 @@ class RawTextRun(TaskRun):
         return self.splits.rows["validation"], self.task, "validation"
 
     def hashes(self, encoded: EncodedRows) -> dict[str, str]:
-        return super().hashes(encoded) | self.source.hashes()
+        """The teacher reads the texts themselves, and not the student's tokens of them."""
+        texts = digest(row_texts(self.training_rows, self.task))
+        return super().hashes(encoded) | self.source.hashes() | {"texts": texts}
 
     @cached_property
     def reader(self) -> CopyReader:

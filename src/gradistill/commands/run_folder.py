@@ -49,6 +49,8 @@ _IN_CHECKPOINTS = re.compile(
 """Names in ``checkpoints``."""
 _METRICS_KEYS = {"task", "method", "seed", "student", "teacher", "timing", "versions", "inputs"}
 _INPUTS_KEYS = {"student", "tokenizer", "train"}
+_NEWER = {"words", "texts", "processes", "best checkpoint by", "teacher signals"}
+"""What runs of earlier versions did not write down: it counts as unchanged."""
 _RECIPE_KEYS = {"method", "task", "student", "training", "objectives"}
 _HASH = re.compile(r"[0-9a-f]{64}")
 _MODEL_FILES = re.compile(
@@ -258,7 +260,9 @@ def _differences_of_recipe(output: Path, recipe: Recipe) -> list[str]:
 
 def _differences_of_inputs(work: Path, inputs: dict[str, str]) -> list[str]:
     before = _inputs_in(work)
-    return _differences(before, inputs) if before else [f"{INPUTS}: missing or damaged"]
+    if not before:
+        return [f"{INPUTS}: missing or damaged"]
+    return _differences({**{name: inputs[name] for name in _NEWER & inputs.keys()}, **before}, inputs)
 
 
 def _refuse_other(output: Path, other: list[str]) -> None:

@@ -85,6 +85,11 @@ class StoreChoice:
             Manifest.read(self.folder)
 
     @property
+    def kept_as(self) -> str:
+        """What training reads: ``online``, or the encoding of the store."""
+        return self.where if self.where == "online" else self.written_as
+
+    @property
     def written_as(self) -> Encoding:
         if self.encoding is None and self.folder is not None:
             written: Any = Manifest.read(self.folder).about.get("encoding")

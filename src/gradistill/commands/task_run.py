@@ -47,7 +47,7 @@ from gradistill.signals import Signal
 from gradistill.signals.teacher import TeacherSignals
 from gradistill.store.build_plan import BuildPlan
 from gradistill.store.columns import Encoding
-from gradistill.store.fingerprint import of_rows
+from gradistill.store.fingerprint import of_rows, of_words
 from gradistill.store.reader import StoredTeacher
 from gradistill.training.arguments import MetricNames, training_arguments
 from gradistill.training.distributed import processes
@@ -99,6 +99,16 @@ class TaskRun(Run):
             return settings
         logger.info(f"{_BEST} {given}: of {self.task.num_labels} classes that is {name}, the mean over them")
         return settings.model_copy(update={"arguments": {**settings.arguments, _BEST: name}})
+
+    def hashes(self, encoded: EncodedRows) -> dict[str, str]:
+        rows, found = encoded.rows["train"], super().hashes(encoded)
+        return found | ({"words": of_words(rows, self.tokenizer)} if "word_ids" in rows.column_names else {})
+
+    def conditions(self, arguments: TrainingArguments) -> dict[str, str]:
+        chosen, labels = str(arguments.metric_for_best_model), self.task.labels
+        positive = f" of {labels[self.task.positive]!r}" if labels is not None and len(labels) == 2 else ""
+        found = {**super().conditions(arguments), "best checkpoint by": f"{chosen}{positive}"}
+        return found | ({"teacher signals": self.signals.kept_as} if self.recipe.needs_teacher else {})
 
     def encode(self) -> EncodedRows:
         signals = signals_of(self.terms, self.models.facts or ANY_PAIR, "student")

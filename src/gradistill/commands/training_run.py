@@ -34,7 +34,7 @@ from gradistill.recipe import Recipe
 from gradistill.report.model_card import model_card
 from gradistill.signals.teacher import TeacherSignals
 from gradistill.store.fingerprint import of_model, of_rows, of_tokenizer
-from gradistill.training.arguments import CHECKPOINTS, sealing
+from gradistill.training.arguments import CHECKPOINTS, overruled, sealing
 from gradistill.training.distributed import processes
 from gradistill.training.trainer import DistillationTrainer
 from gradistill.training.weight_average import WeightAverage
@@ -90,15 +90,18 @@ class Run(ABC):
         """
         student = self.models.student.model
         arguments = self.arguments(output)
+        for line in overruled(self.recipe.training):
+            logger.warning(line)
         logger.debug(f"device {arguments.device}; {', '.join(f'{k} {v}' for k, v in versions().items())}")
         set_padding(student, self.tokenizer)
         encoded = self.encode()
         self.check(encoded)
 
         inputs = self.hashes(encoded)
+        made_from = {**inputs, **self.conditions(arguments)}
         with (
             reporting_disk_errors(output / CHECKPOINTS),
-            opened_run(output, self.recipe, inputs, overwrite=overwrite) as checkpoint,
+            opened_run(output, self.recipe, made_from, overwrite=overwrite) as checkpoint,
         ):
             teacher = self.teacher_signals(encoded, arguments)
             trainer = self.trainer(arguments, encoded, teacher)
@@ -122,6 +125,7 @@ class Run(ABC):
                 },
                 **self.evaluate(trainer, encoded, inputs, before),
                 **({"gradient_balance": balance} if (balance := trainer.gradient_balance) else {}),
+                **self.other_batch_size(trainer),
                 "timing": timing(
                     self.signal_seconds(teacher), seconds, epochs_done(trainer) * len(encoded.rows["train"])
                 ),
@@ -161,6 +165,10 @@ class Run(ABC):
         for name, mark in found.items():
             logger.debug(f"sha256 of {name}: {mark}")
         return found
+
+    def conditions(self, arguments: TrainingArguments) -> dict[str, str]:
+        """What else steps depend on, and no recipe has, by the names that a refusal to go on shows."""
+        return {"processes": str(processes().num_processes)}
 
     @abstractmethod
     def teacher_signals(self, encoded: EncodedRows, arguments: TrainingArguments) -> TeacherSignals | None:
@@ -224,6 +232,14 @@ class Run(ABC):
     def saved_model(self) -> PreTrainedModel:
         """The part of the student that is written."""
         return self.models.student.model
+
+    def other_batch_size(self, trainer: DistillationTrainer) -> dict[str, int]:
+        """The rows of a batch where memory did not hold those of the recipe (``auto_find_batch_size``)."""
+        wanted, found = self.recipe.training.batch_size, trainer.state.train_batch_size
+        if not trainer.args.auto_find_batch_size or found in (None, wanted):
+            return {}
+        logger.warning(f"memory did not hold batches of {wanted} rows: it was trained with {found}")
+        return {"batch_size": found}
 
     @property
     def terms(self) -> list[Term]:

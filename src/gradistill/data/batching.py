@@ -91,7 +91,7 @@ def row_batches(
 def _lengths(rows: Rows) -> Sequence[int]:
     if isinstance(rows, Dataset) and "length" in rows.column_names:
         return rows["length"][:]
-    return [len(row["input_ids"]) for row in rows]
+    return [len(rows[place]["input_ids"]) for place in range(len(rows))]
 
 
 def in_row_order(

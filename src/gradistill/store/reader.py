@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -46,7 +47,14 @@ class StoredTeacher:
     ) -> None:
         self.folder, self.manifest = folder, manifest
         self.columns = {column.signal: column for column in columns}
-        self.places = {int(index): place for place, index in enumerate(rows)}
+        numbers = [int(index) for index in rows]
+        self.places = {index: place for place, index in enumerate(numbers)}
+        if len(self.places) < len(numbers):
+            raise StoreError(
+                f"{len(numbers) - len(self.places)} of {len(numbers)} rows have the number of another one",
+                expected="one number for each row: by it its signals are found",
+                remedy="number the rows anew, 0 to n − 1, in the column index",
+            )
         self.seconds = 0.0
         self._shard = lru_cache(maxsize=None)(self._opened)
 
@@ -166,6 +174,31 @@ def open_shard(file: Path) -> MappedShard:
         offsets[name] = np.frombuffer(starts, dtype="<i8", count=table.num_rows + 1)
         data[name] = memoryview(content)
     return MappedShard(data, offsets, table.column("length").to_numpy())
+
+
+CONTENT = b"sha256 of the content"
+"""Of a shard's Arrow metadata: no manifest vouches for the shards of an unfinished store."""
+
+
+def content_hash(columns: Mapping[str, memoryview]) -> str:
+    """Of the names and bytes of columns, in their order."""
+    found = hashlib.sha256()
+    for name, content in columns.items():
+        found.update(f"{name} {content.nbytes} ".encode())
+        found.update(content)
+    return found.hexdigest()
+
+
+def is_as_written(file: Path) -> bool:
+    """Whether a shard that can be opened has the content that it was written with; earlier versions did not note it."""
+    table = pa.ipc.open_file(pa.memory_map(str(file))).get_batch(0)
+    noted = (table.schema.metadata or {}).get(CONTENT)
+    if noted is None:
+        return True
+    shard = open_shard(file)
+    numbers = {name: table.column(name).to_numpy().data for name in ("index", "length")}
+    content = {name: shard.data[name][slice(*shard.offsets[name][[0, -1]])] for name in shard.data}
+    return content_hash({**numbers, **content}) == noted.decode("ascii", "replace")
 
 
 def undamaged(folder: Path, *, verify: Verify) -> Manifest:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from gradistill.store.columns import item_bytes
-from gradistill.store.reader import MappedShard
+from gradistill.store.reader import CONTENT, MappedShard, content_hash
 
 
 class ShardBuffers:
@@ -43,12 +43,17 @@ class ShardBuffers:
         return all(shard.data[name][a:b].cast("B") == self.numbers[name] for name, (a, b) in spans.items())
 
     def file(self, indices: Sequence[int]) -> memoryview:
+        numbers = {
+            name: np.asarray(values, np.int64)
+            for name, values in (("index", indices), ("length", self.lengths))
+        }
         arrays = {
-            "index": pa.array(indices, pa.int64()),
-            "length": pa.array(self.lengths, pa.int64()),
+            **{name: pa.array(values, pa.int64()) for name, values in numbers.items()},
             **{name: self._column(name) for name in self.numbers},
         }
-        batch = pa.record_batch(list(arrays.values()), names=list(arrays))
+        content = {name: values.data for name, values in numbers.items()} | self.numbers
+        noted = {CONTENT: content_hash(content)}
+        batch = pa.record_batch(list(arrays.values()), names=list(arrays), metadata=noted)
         sink = pa.BufferOutputStream()
         with pa.ipc.new_file(sink, batch.schema) as writer:
             writer.write_batch(batch)

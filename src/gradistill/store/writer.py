@@ -34,7 +34,7 @@ from gradistill.signals.teacher import TeacherSignals
 from gradistill.store.build_plan import OF_ANOTHER, BuildPlan
 from gradistill.store.columns import Column, packed
 from gradistill.store.manifest import MANIFEST, SHARD, Manifest, Shard, is_for_the_same, refuse_other
-from gradistill.store.reader import damaged, fault_of, open_shard, refuse_damaged
+from gradistill.store.reader import damaged, fault_of, is_as_written, open_shard, refuse_damaged
 from gradistill.store.shard_buffers import ShardBuffers
 
 logger = logging.getLogger(__name__)
@@ -216,9 +216,12 @@ def _remove_leftovers(folder: Path, manifest: Manifest) -> None:
 
 
 def _is_built(plan: BuildPlan, number: int) -> bool:
-    """Whether a shard of an unfinished store is there, and is one: nothing else vouches for it yet."""
+    """Whether a shard of an unfinished store is there, is one, and is as it was written."""
     file, rows = plan.shard_file(number), plan.rows_of(number)
     if not file.is_file() or fault_of(file, len(rows), plan.signals) is not None:
+        return False
+    if not is_as_written(file):
+        logger.warning(f"{file} is damaged: it is made again")
         return False
     if plan.extended is None:
         return True

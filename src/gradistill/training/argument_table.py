@@ -45,6 +45,17 @@ def _run(why: str, instead: str, note: str = "") -> Handling:
     return Handling(note, run=Refusal(why, instead))
 
 
+OWN_NAMES = {
+    "per_device_train_batch_size": "batch_size", "num_train_epochs": "epochs", "learning_rate": "learning_rate",
+}  # fmt: skip
+"""Arguments for which a recipe has a name of its own, and that name."""
+
+
+def _own(name: str, least: int) -> Handling:
+    """Holds before a recipe's own name for it, which a run then logs."""
+    return Handling(f"holds before a recipe's own name for it, `training.{OWN_NAMES[name]}`", least=least)
+
+
 _RESUMED = "an interrupted run could not go on where it stopped"
 _UPLOAD = _run(
     "a run leaves a model folder and does not upload it",
@@ -61,10 +72,10 @@ _LOGGERS = Handling("read by the loggers that `report_to` names")
 
 _TABLE: dict[str, Handling] = {
     "output_dir": _run("the run's folder is not part of a recipe", "name the folder beside the recipe (--output)"),
-    "per_device_train_batch_size": Handling("a recipe's own name for it: `training.batch_size`", least=1),
-    "num_train_epochs": Handling("a recipe's own name for it: `training.epochs`", least=0),
+    "per_device_train_batch_size": _own("per_device_train_batch_size", 1),
+    "num_train_epochs": _own("num_train_epochs", 0),
     "max_steps": Handling("0 is refused"),
-    "learning_rate": Handling("a recipe's own name for it: `training.learning_rate`", least=0),
+    "learning_rate": _own("learning_rate", 0),
     "lr_scheduler_type": Handling("tried before any work; in a run one that looks at a metric follows its direction"),
     "lr_scheduler_kwargs": Handling("tried before any work"),
     "warmup_steps": Handling(least=0),
@@ -108,7 +119,7 @@ _TABLE: dict[str, Handling] = {
     "use_cache": APPLIED,
     "neftune_noise_alpha": Handling("refused under a gradient objective: it changes the embeddings that are explained"),
     "torch_empty_cache_steps": APPLIED,
-    "auto_find_batch_size": APPLIED,
+    "auto_find_batch_size": Handling("each size that is tried begins with the weights that the first had"),
     "logging_strategy": APPLIED,
     "logging_steps": Handling("beside the loss, each objective is logged: `raw/…` and `weighted/…`", least=0),
     "logging_first_step": APPLIED,
@@ -154,16 +165,21 @@ _TABLE: dict[str, Handling] = {
     "hub_strategy": _UPLOAD,
     "hub_always_push": _UPLOAD,
     "hub_revision": _UPLOAD,
-    "load_best_model_at_end": Handling("refused without evaluations, and beside averaged weights"),
+    "load_best_model_at_end": Handling(
+        "refused without evaluations, and beside averaged weights. The best evaluation is saved whatever `save_steps` is"
+    ),
     "metric_for_best_model": Handling("a metric that is not computed is refused before any work"),
     "greater_is_better": Handling("follows the metric: losses are minimised. In a run the contrary is refused"),
     "ignore_data_skip": _run(f"with it {_RESUMED}", "leave it out"),
-    "restore_callback_states_from_checkpoint": APPLIED,
+    "restore_callback_states_from_checkpoint": Handling("in a run true"),
     "full_determinism": APPLIED,
     "seed": _run("a recipe has a name of its own for it, which the student's weights follow too", "set training.seed"),
     "data_seed": Handling("with the number of the epoch it decides the order of rows", least=0),
     "use_cpu": APPLIED,
-    "accelerator_config": Handling("`use_seedable_sampler: false` is refused: the order of rows comes from the seed"),
+    "accelerator_config": Handling(
+        "`use_seedable_sampler: false` is refused, as the order of rows comes from the seed; and `num_steps` of "
+        "`gradient_accumulation_kwargs`"
+    ),
     "parallelism_config": _both("a text is not split over devices", "leave it out, and use torchrun"),
     "dataloader_drop_last": Handling("refused where it leaves no batch to train on"),
     "dataloader_num_workers": Handling(least=0),

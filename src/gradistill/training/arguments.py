@@ -36,7 +36,7 @@ from gradistill.objectives.hard_label import HardLabel
 from gradistill.recipe import ComputeSettings, Recipe, TrainingSettings
 from gradistill.recipe.schema import truth_value
 from gradistill.recipe.secrets import redacted
-from gradistill.training.argument_table import ARGUMENTS, OF_THE_RUN, WITHIN_BACKWARD
+from gradistill.training.argument_table import ARGUMENTS, OF_THE_RUN, OWN_NAMES, WITHIN_BACKWARD
 from gradistill.training.checkpoints import Sealing
 from gradistill.training.trainer_checks import first_labels
 
@@ -144,6 +144,7 @@ def _defaults(settings: TrainingSettings, output: Path, measured: MetricNames) -
         "train_sampling_strategy": "group_by_length",
         "eval_strategy": "epoch" if evaluates else "no",
         "save_strategy": "epoch",
+        "restore_callback_states_from_checkpoint": True,  # the patience of an early stop
         "load_best_model_at_end": evaluates and not settings.average_weights,
         "metric_for_best_model": measured.select if evaluates else None,
         "logging_steps": 50,
@@ -194,6 +195,14 @@ def _given(arguments: Mapping[str, Any]) -> dict[str, Any]:
             )
         found[name] = value
     return found
+
+
+def overruled(settings: TrainingSettings) -> Iterator[str]:
+    """A sentence for each own name of a recipe that has no effect, as ``arguments`` set the same thing otherwise."""
+    given = _given(settings.arguments)
+    for name, own in OWN_NAMES.items():
+        if name in given and given[name] != (unused := getattr(settings, own)):
+            yield f"training.arguments.{name} {given[name]} holds, and not training.{own} {unused}"
 
 
 def _typed(name: str, value: Any) -> Any:
@@ -333,6 +342,15 @@ _TOGETHER: tuple[tuple[str, Callable[[Any], bool], str, str], ...] = (
         lambda a: getattr(a.accelerator_config, "use_seedable_sampler", True) is False,
         "the order of rows comes from the seed",
         "leave use_seedable_sampler out",
+    ),
+    (
+        "accelerator_config",
+        lambda a: (
+            getattr(a.accelerator_config, "gradient_accumulation_kwargs", None) is not None
+            and "num_steps" in a.accelerator_config.gradient_accumulation_kwargs
+        ),
+        "the Trainer reads the steps of an accumulation elsewhere",
+        "set gradient_accumulation_steps",
     ),
     (
         "optim",

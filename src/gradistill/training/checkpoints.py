@@ -11,6 +11,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINING_ARGS_NAME
 
+from gradistill.errors import TrainingError
 from gradistill.io import checksum_of, discard, read_object, synced, write_whole
 from gradistill.training.distributed import processes
 
@@ -33,10 +34,30 @@ class Sealing(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """What an earlier process left half-written would count as the newest."""
+        """What an earlier process left half-written would count as the newest, and so would what is newer than the
+        step from which this one trains: an attempt with larger batches left it (``auto_find_batch_size``).
+
+        Raises TrainingError where the best checkpoint, which is to be loaded at the end, is gone."""
+        folder = Path(str(args.output_dir))
         if processes().is_main_process:
-            remove_unsealed(Path(str(args.output_dir)))
+            remove_unsealed(folder)
+            for newer in _newest_first(folder):
+                if int(newer.name.removeprefix(_PREFIX)) > state.global_step:
+                    discard(newer)
+        if state.best_global_step:
+            self._find_best(folder, args, state)
         self._saved_at = monotonic()
+
+    def _find_best(self, folder: Path, args: TrainingArguments, state: TrainerState) -> None:
+        """Where it is now: a checkpoint holds the path of the best one, and the folder may have been moved."""
+        best = folder / f"{_PREFIX}{state.best_global_step}"
+        state.best_model_checkpoint = str(best) if _whole(best) else None
+        if args.load_best_model_at_end and state.best_model_checkpoint is None:
+            raise TrainingError(
+                f"{best}, the best so far, is gone or damaged",
+                expected="the best checkpoint beside the last one: it is what the run is to end with",
+                remedy="put it back, or give --overwrite to start again",
+            )
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any

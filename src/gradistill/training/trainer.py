@@ -17,8 +17,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerState, TrainingArguments
 from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
@@ -60,6 +61,7 @@ from gradistill.training.trainer_checks import (
     refuse_strange_classes,
     refuse_types,
 )
+from gradistill.training.training_start import TrainingStart
 from gradistill.training.weight_average import WeightAverage
 
 logger = logging.getLogger(__name__)
@@ -163,6 +165,8 @@ class DistillationTrainer(Trainer):
             self._plan = _StepSettings(terms, teacher, teacher_facts, shared_embeddings, compute)
             self._accumulated = count()
             self._rows: list[Tensor] = []
+            self._held: list[Any] = []
+            self._start: TrainingStart | None = None
             self._logged = defaultdict[str, Tensor](partial(torch.zeros, 3, device=self.args.device))
             self._build_step(self.model)
             if self.step.second_order:
@@ -234,6 +238,13 @@ class DistillationTrainer(Trainer):
         if steps := self._steps():
             for term in self.step.terms:
                 _check_turns(term, steps)
+        for term in self.step.terms:
+            if not self._sized and getattr(term.objective, "anneal", False):
+                raise TrainingError(
+                    f"{term.name} anneals over the epochs, and the training data have no length: there are none",
+                    expected="data with a length, or a temperature that stays",
+                    remedy="leave anneal out, or give a datasets.Dataset",
+                )
         rows: Any = self.train_dataset
         wanted = self.args.train_batch_size * self.args.world_size
         if self.args.dataloader_drop_last and hasattr(rows, "__len__") and len(rows) < wanted:
@@ -243,15 +254,34 @@ class DistillationTrainer(Trainer):
                 remedy="leave it out, or lower the batch size",
             )
 
+    @property
+    def _sized(self) -> bool:
+        """Whether the training data have a length; a stream has none."""
+        return hasattr(self.train_dataset, "__len__")
+
     def _steps(self) -> int | None:
         """How many optimizer steps there will be; None where the rows have no number."""
         if self.args.max_steps > 0:
             return self.args.max_steps
-        if not hasattr(self.train_dataset, "__len__"):
+        if not self._sized:
             return None
         rows = self.args.train_batch_size * self.args.world_size * self.args.gradient_accumulation_steps
         of_an_epoch = max(1, math.ceil(len(self.train_dataset) / rows))  # pyright: ignore[reportArgumentType]
         return math.ceil(of_an_epoch * self.args.num_train_epochs)
+
+    def _refuse_unknown_place(self, checkpoint: Path) -> None:
+        """Raise TrainingError where training cannot go on at the row at which a checkpoint was written."""
+        state = checkpoint / TRAINER_STATE_NAME
+        if self._sized or self.args.ignore_data_skip or not state.is_file():
+            return
+        passes = TrainerState.load_from_json(str(state)).epoch or 0.0
+        if passes > 1:
+            raise TrainingError(
+                f"the training data have no length, and {checkpoint} is of their pass {int(passes) + 1}: where it "
+                "goes on is not known",
+                expected="data with a length, or a checkpoint of the first pass",
+                remedy="give a datasets.Dataset, or set ignore_data_skip=True to begin with the first row",
+            )
 
     def init_hf_repo(self, *args: Any, **kwargs: Any) -> None:
         try:
@@ -273,11 +303,19 @@ class DistillationTrainer(Trainer):
             correct_for_lazy_terms(optimizer, max(term.every for term in self.step.terms))
         return optimizer
 
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As the Trainer's."""
+        self._start = None
+        return super().train(*args, **kwargs)
+
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
-        """The Trainer's loop. By now ``model_init`` has made the student, and a checkpoint has been loaded into it."""
+        """The Trainer's loop. By now ``model_init`` has made the student, and a checkpoint has been loaded into it.
+        Under ``auto_find_batch_size`` it is called for each size that is tried, and each begins as the first did."""
         if self.model is not self._student:
             self._build_step(self.model)
         student: Any = self.model
+        if self.args.auto_find_batch_size:
+            self._begin_attempt(student)
         if self._averages and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
             raise TrainingError(
                 "FSDP or DeepSpeed is on beside a WeightAverage, which needs whole weights in each process",
@@ -285,8 +323,10 @@ class DistillationTrainer(Trainer):
                 remedy="start with torchrun or accelerate launch without them, or leave the average out",
             )
         checkpoint = kwargs.get("resume_from_checkpoint")
+        self._held = []
         self._conflict = GradientConflict(self._plan.compute, self.accelerator, self._trained)
         if checkpoint:
+            self._refuse_unknown_place(Path(checkpoint))
             load_projections(self.step.projections, Path(checkpoint))
             self._conflict.load(Path(checkpoint))
             for average in self._averages:
@@ -294,6 +334,22 @@ class DistillationTrainer(Trainer):
         attention = second_order_attention(student) if self.step.second_order else nullcontext()
         with attention, trained_with(student, self.step.projections):
             return super()._inner_training_loop(*args, **kwargs)
+
+    def _begin_attempt(self, student: nn.Module) -> None:
+        if self._start is None:
+            self._start = TrainingStart.of(student, self.step.projections, self.optimizer)
+            return
+        self._logged.clear()
+        self._start.restore(student, self.step.projections, self.optimizer)
+        if self._start.optimizer is None:
+            self.optimizer = None
+
+    def _determine_best_metric(self, metrics: Any, trial: Any) -> bool:
+        """What is best is saved at once where it is to be loaded at the end: without a checkpoint of its own it could
+        not be, and worse ones that come later do not count as best."""
+        best = super()._determine_best_metric(metrics, trial)
+        self.control.should_save |= best and self.args.load_best_model_at_end
+        return best
 
     @property
     def _averages(self) -> list[WeightAverage]:
@@ -326,9 +382,13 @@ class DistillationTrainer(Trainer):
         grouped for a step of all processes, so that several take the steps that one takes."""
         sampler: Any = super()._get_train_sampler(*args, **kwargs)
         if isinstance(sampler, LengthGroupedSampler):
-            sampler.batch_size *= self.args.world_size
+            of_a_step = self._train_batch_size * self.args.gradient_accumulation_steps  # as it is tried now
+            sampler.batch_size = of_a_step * self.args.world_size
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         if not hasattr(sampler, "generator"):
+            with_seed: Any = sampler
+            if hasattr(with_seed, "seed"):  # of batch_rebalance, which draws from it and the epoch's number
+                with_seed.seed = seed
             return sampler
         return SeededByEpoch(sampler, seed, lambda: int(self.state.epoch or 0))
 
@@ -347,7 +407,11 @@ class DistillationTrainer(Trainer):
         """The batches of one optimizer step, and how many examples, real tokens, words and labels they hold in all."""
         self._accumulated, self._rows = count(), []
         self._conflict.reset()
-        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches - len(self._held), device)
+        batches, self._held = [*self._held, *batches], []
+        if len(batches) < num_batches and not self._sized:
+            # The Trainer takes no step there. These batches wait for those of the next pass.
+            batches, self._held = [], batches
         if not batches:
             return batches, None
         self._rows = [batch["index"] for batch in batches if "index" in batch]
