@@ -92,7 +92,8 @@ CHECKS: dict[str, Callable[[], bool]] = {
         name: lambda name=name: callable(getattr(Trainer, name))
         for name in (
             "_inner_training_loop", "_save_optimizer_and_scheduler", "_set_signature_columns_if_needed",
-            "_remove_unused_columns", "_get_train_sampler", "_get_grad_norm", "_determine_best_metric", "_prepare_inputs",
+            "_remove_unused_columns", "_get_train_sampler", "_get_grad_norm", "_determine_best_metric",
+            "_prepare_inputs",
         )
     },
     **{

@@ -166,7 +166,7 @@ _TABLE: dict[str, Handling] = {
     "hub_always_push": _UPLOAD,
     "hub_revision": _UPLOAD,
     "load_best_model_at_end": Handling(
-        "refused without evaluations, and beside averaged weights. The best evaluation is saved whatever `save_steps` is"
+        "refused without evaluations, and beside averaged weights. What is best is saved whatever `save_steps` is"
     ),
     "metric_for_best_model": Handling("a metric that is not computed is refused before any work"),
     "greater_is_better": Handling("follows the metric: losses are minimised. In a run the contrary is refused"),
