@@ -89,7 +89,7 @@ def _attributions(
     tokens_at_once: int,
 ) -> Iterator[RowAttributions]:
     # Nodes fill the forward passes of Integrated Gradients: few rows, of nearly equal length, share a batch.
-    budget = tokens_at_once // 8 if method.reruns else tokens_at_once
+    budget = max(1, tokens_at_once // 8) if method.reruns else tokens_at_once
     probed = ProbedModel.of(model)
     batches = row_batches(
         rows, collate, probed.device, tokens_at_once=budget, labels=labels, draws=draws_tokens(method)
