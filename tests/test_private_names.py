@@ -93,7 +93,7 @@ CHECKS: dict[str, Callable[[], bool]] = {
         for name in (
             "_inner_training_loop", "_save_optimizer_and_scheduler", "_set_signature_columns_if_needed",
             "_remove_unused_columns", "_get_train_sampler", "_get_grad_norm", "_determine_best_metric",
-            "_prepare_inputs",
+            "_run_epoch", "_prepare_inputs",
         )
     },
     **{

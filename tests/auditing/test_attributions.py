@@ -168,6 +168,12 @@ def test_what_cannot_be_explained_is_refused(explain: Any, rows: list[dict[str, 
     of_tokens = tr.AutoModelForTokenClassification.from_config(model.config).eval()
     with pytest.raises(ModelError, match="labels tokens"):
         run(of_tokens)
+    if explain is predict_rows:  # narrow models have no maps, and are predicted
+        assert predict_rows(model.bfloat16(), data, collate).logits.shape == (len(rows), 3)
+        with pytest.raises(GradistillError, match="1 labels to explain"):
+            run(model.bfloat16(), labels=np.zeros(1, int))
+        with pytest.raises(ModelError, match="labels tokens"):
+            run(of_tokens.bfloat16())
 
 
 def test_a_narrow_model_has_no_attributions(rows: list[dict[str, Any]]) -> None:

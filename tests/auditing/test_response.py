@@ -219,3 +219,14 @@ def test_other_shapes_are_refused():
         response_columns(_logits(0), _logits(1), [4] * 29)
     with pytest.raises(GradistillError, match="have shape"):
         response_columns(_logits(0, copies=3), _logits(1), [4] * 30)
+
+
+def test_scores_have_any_unit():
+    draw = np.random.default_rng(0)
+    teacher = draw.normal(size=(5, 9, 1))
+    student = teacher + draw.normal(size=teacher.shape) / 3
+    whole = response_columns(student, teacher, [6] * 5)["response"]
+    for unit in (1e-7, 1e4):
+        assert response_columns(student * unit, teacher * unit, [6] * 5)["response"] == pytest.approx(whole)
+    flat = np.ones_like(teacher) + draw.normal(size=teacher.shape) * 1e-8
+    assert np.isnan(response_columns(student, flat, [6] * 5)["response"]).all()

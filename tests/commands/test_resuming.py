@@ -22,7 +22,7 @@ from gradistill.data import DataChoice
 from gradistill.errors import RecipeError, TrainingError
 from gradistill.recipe import load_recipe
 from gradistill.training.trainer import DistillationTrainer
-from small import write_table
+from small import logged, write_table
 
 RISING = (
     "training.epochs=3", "training.learning_rate=0.05", "training.arguments.lr_scheduler_type=constant",
@@ -123,7 +123,8 @@ class End(TrainerCallback):
         self.step = state.global_step
 
 
-def test_the_patience_of_an_early_stop_goes_on(small: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("at", [6, 9], ids=["before the stop", "with it"])
+def test_the_patience_of_an_early_stop_goes_on(at: int, small: Any, tmp_path: Path) -> None:
     def run(name: str, *more: TrainerCallback) -> int:
         end = End()
         small.distilled(
@@ -132,8 +133,9 @@ def test_the_patience_of_an_early_stop_goes_on(small: Any, tmp_path: Path) -> No
         )  # fmt: skip
         return end.step
 
-    cut(lambda: run("cut", CutAt(6)))
+    cut(lambda: run("cut", CutAt(at)))
     assert run("cut") == run("whole") == 9
+    assert_equal(tmp_path / "cut", tmp_path / "whole")
 
 
 def teacher_of_tails(texts: list[str]) -> np.ndarray:
@@ -174,14 +176,19 @@ def test_texts_that_the_teacher_alone_reads_are_part_of_a_run(small: Any, tmp_pa
     [
         ({"signals": StoreChoice("online")}, "teacher signals: 'int8' there, 'online' now"),
         ({"signals": StoreChoice(encoding="float32")}, "teacher signals: 'int8' there, 'float32' now"),
-        ({"positive": "negative"}, "best checkpoint by: .* of 'positive'.* of 'negative'"),
+        ({"positive": "negative"}, "best checkpoint by: 'f1 of positive' there, 'f1 of negative' now"),
         ({"processes": 2}, "processes: '1' there, '2' now"),
     ],
 )
 def test_what_no_recipe_holds_is_compared_too(
     changed: dict[str, Any], named: str, small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = load_recipe("gkd", changes=["training.epochs=2", "training.batch_size=8"])
+    recipe = load_recipe(
+        "gkd",
+        changes=[
+            "training.epochs=2", "training.batch_size=8", "training.arguments.metric_for_best_model=f1",
+        ],
+    )  # fmt: skip
 
     def run(callbacks: Any = (), *, positive: str = "positive", signals: StoreChoice = AUTO) -> Any:
         data = DataChoice(
@@ -239,3 +246,33 @@ def test_each_size_that_is_tried_begins_anew(
     alone = small.distilled("tinybert", "two", tmp_path / "alone", *changes, "training.batch_size=7")
     assert "batch_size" not in alone
     assert_equal(tmp_path / "tried", tmp_path / "alone")
+
+
+def test_a_size_that_shrinks_after_a_restart_is_recorded(
+    small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = ("training.epochs=2", "training.arguments.auto_find_batch_size=true")
+    cut(lambda: small.distilled("kd", "two", tmp_path / "run", *changes, callbacks=[CutAt(3)]))
+    loss, steps = DistillationTrainer.compute_loss, [0]
+
+    def full(self: Any, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        steps[0] += model.training
+        if steps[0] == 1 and model.training:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return loss(self, model, inputs, *args, **kwargs)
+
+    monkeypatch.setattr(DistillationTrainer, "compute_loss", full)
+    assert small.distilled("kd", "two", tmp_path / "run", *changes)["batch_size"] == 7
+
+
+def test_a_size_of_the_arguments_is_no_lack_of_memory(small: Any, tmp_path: Path) -> None:
+    lines: list[str] = []
+    with logged(lines):
+        found = small.distilled(
+            "kd", "two", tmp_path / "run", "training.arguments.per_device_train_batch_size=4",
+            "training.arguments.auto_find_batch_size=true",
+        )  # fmt: skip
+    assert "batch_size" not in found
+    text = "\n".join(lines)
+    assert "memory" not in text
+    assert "per_device_train_batch_size 4 holds, and not training.batch_size 8" in text

@@ -192,7 +192,10 @@ def test_a_model_that_mixes_padding_in_is_named() -> None:
         Probe.find(tr.AutoModelForSequenceClassification.from_config(config))
         assert "FNetForSequenceClassification predicts by the padding too" in "\n".join(lines)
         lines.clear()
-        Probe.find(build("bert"))
+        for family in FAMILIES:
+            Probe.find(build(family))
+        Probe.find(build("llama", pad_token_id=None))  # which reads no padding
+        Probe.find(build("bert", max_position_embeddings=10))
     assert not lines
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers as tr
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor
@@ -262,3 +263,13 @@ def test_the_first_batch_stands_for_later_ones_without_padding(monkeypatch: pyte
     monkeypatch.setattr(last_block, "one_query_attention", looks_ahead)
     assert probe.trim is not None
     assert probe.verified(model, batch).trim == replace(probe.trim, attention=None)
+
+
+def test_inputs_with_one_value_a_row_are_read() -> None:
+    config = tr.XLMConfig(
+        vocab_size=64, emb_dim=16, n_layers=3, n_heads=2, num_labels=3, pad_index=0, pad_token_id=0
+    )
+    model, columns = tr.AutoModelForSequenceClassification.from_config(config).eval(), collated()
+    mask = columns["attention_mask"]
+    batch = Batch.of({"input_ids": columns["input_ids"], "attention_mask": mask, "lengths": mask.sum(1)})
+    assert Probe.find(model).verified(model, batch).labels == 3

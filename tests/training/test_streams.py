@@ -55,6 +55,13 @@ def test_batches_that_fill_no_step_wait_for_the_next_pass(kit: Any) -> None:
         assert torch.allclose(student.state_dict()[name], weight, atol=1e-7), name
 
 
+def test_passes_that_fill_no_step_come_together(kit: Any) -> None:
+    steps, _ = seen_by_step(
+        kit, Stream(kit.rows(3, 8)), gradient_accumulation_steps=4, max_steps=2, per_device_train_batch_size=4
+    )
+    assert steps == [[*range(8), *range(8)]] * 2
+
+
 def test_a_temperature_that_moves_over_epochs_needs_some(kit: Any) -> None:
     with pytest.raises(TrainingError, match="soft_label anneals over the epochs, and .* no length"):
         kit.trainer([Term(SoftLabel(4.0, anneal=True))], data=Stream(kit.rows(3)), max_steps=3)

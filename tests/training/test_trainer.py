@@ -15,8 +15,10 @@ from torch.nn.functional import cross_entropy
 from gradistill.objectives import Term
 from gradistill.objectives.gradient_alignment import GradientAlignment
 from gradistill.objectives.hard_label import HardLabel
+from gradistill.objectives.hidden_states import HiddenStates
 from gradistill.objectives.soft_label import SoftLabel
 from gradistill.recipe import shipped_methods
+from gradistill.training.trainer import DistillationTrainer
 from slow import slow
 
 Moved = Callable[..., dict[str, Tensor]]
@@ -205,3 +207,36 @@ def test_a_weight_of_zero_still_reports_its_term(kit: Any) -> None:
     assert logs["raw/soft_label"] > 0
     assert logs["weighted/soft_label"] == 0
     assert logs["loss"] == pytest.approx(logs["raw/hard_label"], rel=1e-6)  # float32
+
+
+def test_each_size_that_is_tried_begins_with_the_optimizer_that_was_handed_in(
+    kit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside projections, which are added to it, and with a schedule."""
+    ends = []
+    for failing in (False, True):
+        student, teacher = kit.models()
+        optimizer = torch.optim.AdamW(student.parameters(), lr=1e-2)
+        loss, steps = DistillationTrainer.compute_loss, [0]
+
+        def full(
+            self: Any, model: Any, inputs: Any, *args: Any, loss: Any = loss, steps: Any = steps, **more: Any
+        ) -> Any:
+            steps[0] += model.training
+            if steps[0] == 4 and model.training:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return loss(self, model, inputs, *args, **more)
+
+        trainer = kit.trainer(
+            [Term(HardLabel()), Term(HiddenStates(), 0.1)], (student, teacher), max_steps=6,
+            auto_find_batch_size=failing, per_device_train_batch_size=4 if failing else 3,
+            train_sampling_strategy="sequential", options={"optimizers": (optimizer, None)},
+        )  # fmt: skip
+        with monkeypatch.context() as patch:
+            if failing:
+                patch.setattr(DistillationTrainer, "compute_loss", full)
+            trainer.train()
+        assert trainer.batch_size == 3
+        ends.append({name: weight.clone() for name, weight in student.state_dict().items()})
+    for name, weight in ends[0].items():
+        assert torch.equal(weight, ends[1][name]), name

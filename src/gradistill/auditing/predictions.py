@@ -14,13 +14,13 @@ from torch import nn
 from gradistill.attribution.gradients import widened
 from gradistill.auditing.methods import Method, draws_tokens, token_scores
 from gradistill.auditing.methods.gradient_x_input import GradientXInput
-from gradistill.data.batching import Collate, RowBatch, Rows, in_row_order, row_batches
+from gradistill.data.batching import Collate, RowBatch, Rows, check_labels, in_row_order, row_batches
 from gradistill.data.multilabel_metrics import assigned
 from gradistill.models.eval_mode import frozen_eval
 from gradistill.models.facts import is_multi_label, thresholds_of
 from gradistill.models.probe import ProbedModel
 from gradistill.models.teacher_loading import is_narrow
-from gradistill.signals.explained import explained_pass
+from gradistill.signals.explained import explained_pass, refuse_labelled_tokens
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,8 @@ def predict_rows(
     Example: ``teacher = predict_rows(model, rows, Collator(tokenizer))``
     """
     network = model.model if isinstance(model, ProbedModel) else model
+    refuse_labelled_tokens(network)
+    check_labels(labels, rows)
     if is_narrow(network):
         found = predict_logits(network, rows, collate, on_progress=on_progress)
         return Predictions(found, multi_label=is_multi_label(network), thresholds=thresholds_of(network))

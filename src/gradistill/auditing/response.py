@@ -22,7 +22,7 @@ from gradistill.data.multilabel_metrics import assigned
 from gradistill.errors import GradistillError
 
 NOISE = 1e-5
-"""Changes of the log-odds, or of a score, that are no further apart are rounding: one text in two batches."""
+"""Changes of the log-odds that are no further apart are rounding: one text in two batches. Of a score see ``_unit``."""
 MIN_WORDS = 4
 """Shorter texts are skipped: three words have eight coalitions."""
 
@@ -125,11 +125,11 @@ def response_columns(
         return {name: np.where(known, values, np.nan) for name, values in found.items()}
     label_ids = teacher_logits[:, 0].argmax(axis=-1)
     ours, theirs = effects(student_logits, label_ids), effects(teacher_logits, label_ids)
-    agreement = effect_agreement(ours, theirs)
+    agreement = effect_agreement(ours / _unit(student_logits), theirs / _unit(teacher_logits))
     counts = (np.asarray(words) >= MIN_WORDS) & np.isfinite(agreement)
     found = {
         "response": agreement,
-        **_partial(ours, theirs, gone),
+        **_partial(ours / _unit(student_logits), theirs / _unit(teacher_logits), gone),
         "response_product": (ours * theirs).sum(axis=1),
         "response_square": (theirs**2).sum(axis=1),
     }
@@ -137,6 +137,12 @@ def response_columns(
         same = student_logits.argmax(-1) == teacher_logits.argmax(-1)
         found["response_labels"] = same[:, 1:].mean(axis=1)
     return {name: np.where(counts, values, np.nan) for name, values in found.items()}
+
+
+def _unit(logits: Float[np.ndarray, "row copy label"]) -> Float[np.ndarray, "row 1"]:
+    """What ``NOISE`` is measured in: log-odds as they are, and scores, which have any unit, by the text's largest."""
+    largest = np.abs(logits).max(axis=(1, 2))[:, None]
+    return np.where(largest > 0, largest, 1.0) if logits.shape[-1] == 1 else np.ones_like(largest)
 
 
 def _partial(

@@ -105,10 +105,14 @@ class TaskRun(Run):
         return found | ({"words": of_words(rows, self.tokenizer)} if "word_ids" in rows.column_names else {})
 
     def conditions(self, arguments: TrainingArguments) -> dict[str, str]:
-        chosen, labels = str(arguments.metric_for_best_model), self.task.labels
-        positive = f" of {labels[self.task.positive]!r}" if labels is not None and len(labels) == 2 else ""
-        found = {**super().conditions(arguments), "best checkpoint by": f"{chosen}{positive}"}
+        found = super().conditions(arguments)
+        if arguments.load_best_model_at_end:
+            found["best checkpoint by"] = self._chosen_by(str(arguments.metric_for_best_model))
         return found | ({"teacher signals": self.signals.kept_as} if self.recipe.needs_teacher else {})
+
+    def _chosen_by(self, metric: str) -> str:
+        labels, name = self.task.labels, metric.removeprefix("eval_")
+        return f"{name} of {labels[self.task.positive]}" if name == "f1" and labels is not None else name
 
     def encode(self) -> EncodedRows:
         signals = signals_of(self.terms, self.models.facts or ANY_PAIR, "student")

@@ -234,9 +234,9 @@ class Run(ABC):
         return self.models.student.model
 
     def other_batch_size(self, trainer: DistillationTrainer) -> dict[str, int]:
-        """The rows of a batch where memory did not hold those of the recipe (``auto_find_batch_size``)."""
-        wanted, found = self.recipe.training.batch_size, trainer.state.train_batch_size
-        if not trainer.args.auto_find_batch_size or found in (None, wanted):
+        """The rows of a batch where memory did not hold those that were wanted (``auto_find_batch_size``)."""
+        wanted, found = trainer.args.train_batch_size, trainer.batch_size
+        if found == wanted:
             return {}
         logger.warning(f"memory did not hold batches of {wanted} rows: it was trained with {found}")
         return {"batch_size": found}

@@ -88,6 +88,15 @@ def row_batches(
         yield RowBatch(places, columns, batch)
 
 
+def check_labels(labels: Sequence[int] | np.ndarray | None, rows: Rows) -> None:
+    """Raise GradistillError for labels to explain that are not one a row."""
+    if labels is not None and len(labels) != len(rows):
+        raise GradistillError(
+            f"There are {len(labels)} labels to explain, and {len(rows)} rows.",
+            expected="one label for each row",
+        )
+
+
 def _lengths(rows: Rows) -> Sequence[int]:
     if isinstance(rows, Dataset) and "length" in rows.column_names:
         return rows["length"][:]

@@ -160,9 +160,14 @@ class Probe(ModelFacts):
         inner = unwrapped(model)
         if self.trim is None:
             return self
-        batches = self._specimens(batch)
+        plain = replace(self, trim=None)
+        first, *made = self._specimens(batch)
         with evaluating(inner), without_autocast(inner):
-            whole = [replace(self, trim=None)._logits_and_gradient(inner, each) for each in batches]
+            batches, whole = [first], [plain._logits_and_gradient(inner, first)]
+            for each in made:
+                with suppress(RuntimeError, IndexError):  # a text that the model itself cannot read
+                    whole.append(plain._logits_and_gradient(inner, each))
+                    batches.append(each)
             for trim in dict.fromkeys((self.trim, replace(self.trim, attention=None))):
                 probe = replace(self, trim=trim)
                 # A variant that the trim does not know (NotImplementedError too), or shapes that do not fit.
@@ -255,8 +260,9 @@ def _extremes(mask: Bool[Tensor, "batch token"]) -> Int[Tensor, " row"]:
 
 def _without_padding(batch: Batch) -> Batch:
     """A batch of one text, without what is not of it."""
-    own = batch.mask[0]
-    return replace(batch, inputs={k: v[:, own] for k, v in batch.inputs.items()}, mask=batch.mask[:, own])
+    own, whole = batch.mask[0], batch.mask.shape
+    cut = {k: v[:, own] if v.shape[:2] == whole else v for k, v in batch.inputs.items()}
+    return Batch.of(cut, multi_label=batch.multi_label, token_labels=batch.token_labels)
 
 
 def _runs_again(model: nn.Module) -> bool:
@@ -267,14 +273,20 @@ def _runs_again(model: nn.Module) -> bool:
 
 def _warn_of_mixed_padding(model: nn.Module, batch: Mapping[str, Tensor]) -> None:
     """FNet and Funnel mix or pool places, those of padding too: a text's prediction is another beside longer texts."""
-    text = {name: tensor[:1] for name, tensor in batch.items()}
-    pad = getattr(config_of(model), "pad_token_id", None) or 0
+    config, text = config_of(model), {name: tensor[:1] for name, tensor in batch.items()}
+    pad, length = getattr(config, "pad_token_id", None), text["input_ids"].shape[1]
+    most = getattr(config, "max_position_embeddings", None) or 2 * length
+    if pad is None or (more := min(length, most - length)) < 1:
+        return  # it reads no padding, or none fits
     longer = {
-        name: nn.functional.pad(tensor, (0, tensor.shape[1]), value=pad if name == "input_ids" else 0)
+        name: nn.functional.pad(tensor, (0, more), value=pad if name == "input_ids" else 0)
         for name, tensor in text.items()
     }
-    with torch.no_grad():
-        alone, padded = (model(**each).logits for each in (text, longer))
+    try:
+        with torch.no_grad():
+            alone, padded = (model(**each).logits for each in (text, longer))
+    except (RuntimeError, IndexError):  # positions that the configuration does not count
+        return
     own = (
         padded[:, : alone.shape[1]] if padded.ndim > 2 else padded
     )  # behind the text's tokens are those of padding

@@ -33,9 +33,10 @@ class Sealing(TrainerCallback):
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    ) -> TrainerControl:
         """What an earlier process left half-written would count as the newest, and so would what is newer than the
-        step from which this one trains: an attempt with larger batches left it (``auto_find_batch_size``).
+        step from which this one trains: an attempt with larger batches left it (``auto_find_batch_size``). A training
+        that had stopped early stays stopped.
 
         Raises TrainingError where the best checkpoint, which is to be loaded at the end, is gone."""
         folder = Path(str(args.output_dir))
@@ -47,6 +48,11 @@ class Sealing(TrainerCallback):
         if state.best_global_step:
             self._find_best(folder, args, state)
         self._saved_at = monotonic()
+        if state.global_step:
+            saved: Any = state.stateful_callbacks or {}
+            flags = saved.get(TrainerControl.__name__, {}).get("args", {})
+            control.should_training_stop |= bool(flags.get("should_training_stop"))
+        return control
 
     def _find_best(self, folder: Path, args: TrainingArguments, state: TrainerState) -> None:
         """Where it is now: a checkpoint holds the path of the best one, and the folder may have been moved."""

@@ -167,6 +167,7 @@ class DistillationTrainer(Trainer):
             self._rows: list[Tensor] = []
             self._held: list[Any] = []
             self._start: TrainingStart | None = None
+            self._given: tuple[Any, Any] = (None, None)
             self._logged = defaultdict[str, Tensor](partial(torch.zeros, 3, device=self.args.device))
             self._build_step(self.model)
             if self.step.second_order:
@@ -337,12 +338,27 @@ class DistillationTrainer(Trainer):
 
     def _begin_attempt(self, student: nn.Module) -> None:
         if self._start is None:
-            self._start = TrainingStart.of(student, self.step.projections, self.optimizer)
+            self._given = (self.optimizer, self.lr_scheduler)
+            handed_in = [each for each in self._given if each is not None]
+            self._start = TrainingStart.of([student, self.step.projections, *handed_in])
             return
         self._logged.clear()
-        self._start.restore(student, self.step.projections, self.optimizer)
-        if self._start.optimizer is None:
-            self.optimizer = None
+        self._start.restore()
+        self.optimizer, self.lr_scheduler = self._given
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing, where the checkpoint that is gone on from was the last one of an early stop. A pass whose batches
+        all wait for the next one ends nothing, as it does where there are no rows."""
+        if self.control.should_training_stop:
+            return
+        super()._run_epoch(*args, **kwargs)
+        if self._held and self.state.global_step < self.state.max_steps:
+            self.control.should_training_stop = False
+
+    @property
+    def batch_size(self) -> int:
+        """The rows of a batch: those of the arguments, or as many as memory held (``auto_find_batch_size``)."""
+        return self._train_batch_size
 
     def _determine_best_metric(self, metrics: Any, trial: Any) -> bool:
         """What is best is saved at once where it is to be loaded at the end: without a checkpoint of its own it could

@@ -3,43 +3,49 @@
 from __future__ import annotations
 
 import copy
+import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
 class TrainingStart:
-    """The weights of student and projections, the state of an optimizer that was handed in, and of random numbers.
+    """The states of modules, and of an optimizer and a schedule that were handed in, and those of random numbers.
 
-    Example: ``TrainingStart.of(student, projections, None).restore(student, projections, None)``
+    Example: ``start = TrainingStart.of([student, projections])``, and later ``start.restore()``
     """
 
-    student: dict[str, Tensor]
-    projections: dict[str, Tensor]
-    optimizer: dict[str, Any] | None
-    random: tuple[Tensor, list[Tensor]]
+    parts: Sequence[Any]
+    states: Sequence[dict[str, Any]]
+    drawn: dict[str, Any]
 
     @classmethod
-    def of(cls, student: nn.Module, projections: nn.Module, optimizer: Any) -> TrainingStart:
-        """Copied to the CPU; ``optimizer`` is None where the Trainer is to make one."""
-        return cls(
-            _copied(student),
-            _copied(projections),
-            None if optimizer is None else copy.deepcopy(optimizer.state_dict()),
-            (torch.random.get_rng_state(), torch.cuda.get_rng_state_all()),
-        )
+    def of(cls, parts: Sequence[Any]) -> TrainingStart:
+        """``parts`` have ``state_dict`` and ``load_state_dict``. Weights are copied to the CPU."""
+        drawn = {
+            "python": random.getstate(), "numpy": np.random.get_state(), "torch": torch.random.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all(),
+        }  # fmt: skip
+        return cls(parts, [_copied(part) for part in parts], drawn)
 
-    def restore(self, student: nn.Module, projections: nn.Module, optimizer: Any) -> None:
-        student.load_state_dict(self.student)
-        projections.load_state_dict(self.projections)
-        if self.optimizer is not None:
-            optimizer.load_state_dict(self.optimizer)
-        torch.random.set_rng_state(self.random[0])
-        torch.cuda.set_rng_state_all(self.random[1])
+    def restore(self) -> None:
+        for part, state in zip(self.parts, self.states, strict=True):
+            if isinstance(part, torch.optim.Optimizer):
+                del part.param_groups[len(state["param_groups"]) :]  # those of projections, which were added
+            part.load_state_dict(copy.deepcopy(state))
+        random.setstate(self.drawn["python"])
+        np.random.set_state(self.drawn["numpy"])
+        torch.random.set_rng_state(self.drawn["torch"])
+        torch.cuda.set_rng_state_all(self.drawn["cuda"])
 
 
-def _copied(module: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in module.state_dict().items()}
+def _copied(part: Any) -> dict[str, Any]:
+    if not isinstance(part, nn.Module):
+        return copy.deepcopy(part.state_dict())
+    state: dict[str, Tensor] = part.state_dict()
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}
