@@ -174,11 +174,18 @@ def _given(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of a recipe in the types of TrainingArguments; refuses what a run cannot apply."""
     found: dict[str, Any] = {}
     for name, value in arguments.items():
-        handling = ARGUMENTS.get(name)
-        if handling is None or name not in _defaults_of_transformers():
+        handling, there = ARGUMENTS.get(name), _defaults_of_transformers()
+        if handling is None or name not in there:
             raise RecipeError(
-                f"training.arguments.{name} is not an argument that a recipe can set",
-                remedy=nearest(name, [key for key, known in ARGUMENTS.items() if known.run is None]),
+                f"training.arguments.{name} is not an argument that a recipe can set"
+                + (
+                    ""
+                    if handling is None
+                    else " with the installed transformers, which has none of that name"
+                ),
+                remedy=nearest(
+                    name, [key for key, known in ARGUMENTS.items() if known.run is None and key in there]
+                ),
             )
         if name in OF_THE_RUN:
             assert handling.run is not None
