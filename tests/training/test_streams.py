@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch.utils.data import IterableDataset
+from transformers import TrainerCallback
 
 from gradistill.errors import TrainingError
 from gradistill.objectives import HardLabel, SoftLabel, Term
@@ -80,3 +81,19 @@ def test_going_on_within_a_later_pass_is_refused(kit: Any) -> None:
     with pytest.raises(TrainingError, match=r"no length, and .*checkpoint-7 is of their pass 2"):
         trainer().train(resume_from_checkpoint=str(run / "checkpoint-7"))
     trainer(ignore_data_skip=True).train(resume_from_checkpoint=str(run / "checkpoint-7"))
+
+
+def test_a_stop_stays_a_stop_while_batches_wait(kit: Any) -> None:
+    """Five batches a pass, four a step: at the end of the first pass one waits."""
+
+    class Stop(TrainerCallback):
+        def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            control.should_training_stop = True
+
+    trainer = kit.trainer(
+        [Term(HardLabel())], kit.models(), data=Stream(kit.rows(3, 20)), gradient_accumulation_steps=4, max_steps=3,
+        per_device_train_batch_size=4,
+    )  # fmt: skip
+    trainer.add_callback(Stop())
+    trainer.train()
+    assert trainer.state.global_step == 1

@@ -57,12 +57,7 @@ def flipping_edits(teacher: Predictor, words: Sequence[int], copies_of: CopiesOf
         ahead = logits[1:].max(axis=-1) - logits[1:, before[row]]
         if (other := np.flatnonzero(ahead >= MARGIN)).size:
             turned[row] = int(other[0]) + 1, int(labels[other[0]])
-    least = {
-        row: _without_first(np.argsort(_untouched(single[row], some[row][count - 1]), kind="stable"), count)[
-            -1:
-        ]
-        for row, (count, _) in turned.items()
-    }
+    least = {row: _least(single[row], some[row][count - 1], count) for row, (count, _) in turned.items()}
     beside = _predicted(teacher, least, copies_of)
     return [
         Edit(row, ~some[row][count - 1], ~least[row][0], before[row], label, int(beside[row][1].argmax()))
@@ -70,9 +65,11 @@ def flipping_edits(teacher: Predictor, words: Sequence[int], copies_of: CopiesOf
     ]
 
 
-def _untouched(single: np.ndarray, stays: np.ndarray) -> np.ndarray:
-    """The sizes of the words' effects; words of the edit come last."""
-    return np.where(stays, np.abs(single), np.inf)
+def _least(single: np.ndarray, stays: Bool[np.ndarray, " word"], count: int) -> Kept:
+    """The words that stay when as many as ``count`` of those that stay in the edit go: the ones with the smallest
+    effects. One row."""
+    sizes = np.where(stays, np.abs(single), np.inf)
+    return _without_first(np.argsort(sizes, kind="stable"), count)[-1:]
 
 
 def _predicted(teacher: Predictor, kept: Mapping[int, Kept], copies_of: CopiesOf) -> dict[int, np.ndarray]:

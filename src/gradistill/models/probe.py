@@ -287,9 +287,8 @@ def _warn_of_mixed_padding(model: nn.Module, batch: Mapping[str, Tensor]) -> Non
             alone, padded = (model(**each).logits for each in (text, longer))
     except (RuntimeError, IndexError):  # positions that the configuration does not count
         return
-    own = (
-        padded[:, : alone.shape[1]] if padded.ndim > 2 else padded
-    )  # behind the text's tokens are those of padding
+    # Where tokens are labelled, those of padding stand behind the text's own.
+    own = padded[:, : alone.shape[1]] if padded.ndim > 2 else padded
     rounding = max(MIXED, torch.finfo(alone.dtype).eps ** 0.5)
     if (own - alone).abs().max() > rounding * alone.abs().max():
         _LOG.warning(

@@ -43,10 +43,7 @@ class ShardBuffers:
         return all(shard.data[name][a:b].cast("B") == self.numbers[name] for name, (a, b) in spans.items())
 
     def file(self, indices: Sequence[int]) -> memoryview:
-        numbers = {
-            name: np.asarray(values, np.int64)
-            for name, values in (("index", indices), ("length", self.lengths))
-        }
+        numbers = {"index": np.asarray(indices, np.int64), "length": np.asarray(self.lengths, np.int64)}
         arrays = {
             **{name: pa.array(values, pa.int64()) for name, values in numbers.items()},
             **{name: self._column(name) for name in self.numbers},

@@ -351,8 +351,9 @@ class DistillationTrainer(Trainer):
         all wait for the next one ends nothing, as it does where there are no rows."""
         if self.control.should_training_stop:
             return
+        before = self.state.global_step
         super()._run_epoch(*args, **kwargs)
-        if self._held and self.state.global_step < self.state.max_steps:
+        if self._held and self.state.global_step == before:
             self.control.should_training_stop = False
 
     @property
