@@ -180,8 +180,8 @@ def _open_folder(plan: BuildPlan) -> None:
             expected="a new or empty folder, or a store",
             remedy="choose another --output",
         )
-    there = sum(_is_built(plan, number) for number in range(plan.shards))
-    _refuse_full_disk(folder, plan.size * (plan.shards - there) // max(plan.shards, 1))
+    missing = sum(not plan.shard_file(number).is_file() for number in range(plan.shards))
+    _refuse_full_disk(folder, plan.size * missing // max(plan.shards, 1))
     if stale is not None:
         _remove_leftovers(folder, stale)
     with _writing(folder):
