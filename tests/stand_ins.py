@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+import torch
 
 from gradistill.data.changed_copies import Copy, masked_copies
 from gradistill.data.raw_words import Kept, Texts, count_words
+from gradistill.training.trainer import DistillationTrainer
 
 
 @dataclass(frozen=True)
@@ -51,3 +54,19 @@ def raising(error: BaseException) -> Callable[..., None]:
         raise error
 
     return run
+
+
+def out_of_memory(when: Callable[[int, int], bool]) -> Callable[..., Any]:
+    """``DistillationTrainer.compute_loss`` that runs out of memory: ``when`` takes the rows of a batch and the number
+    of the training step."""
+    loss, step = DistillationTrainer.compute_loss, 0
+
+    def compute_loss(trainer: Any, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        nonlocal step
+        if model.training:
+            step += 1
+            if when(len(inputs["input_ids"]), step):
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+        return loss(trainer, model, inputs, *args, **kwargs)
+
+    return compute_loss

@@ -155,7 +155,7 @@ def test_every_command_shows_hostile_names_as_text(
         assert not steering((audited / page).read_text(encoding="utf-8")), page
 
 
-@pytest.mark.parametrize("text", HOSTILE)
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
 def test_whatever_is_written_is_text(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     printing.write(text)
     printing.write(text, error=True)
@@ -189,7 +189,7 @@ def test_log_lines_warnings_and_tracebacks_are_text(
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
-@pytest.mark.parametrize("text", HOSTILE)
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
 def test_a_stream_that_cannot_show_a_character_gets_another(
     encoding: str, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,6 +27,7 @@ from gradistill.data import DataChoice, load_splits, read_splits
 from gradistill.errors import DataError, GradistillError, RecipeError
 from gradistill.models.loading import load_classifier, load_tokenizer
 from gradistill.recipe import load_recipe
+from slow import slow
 from small import KINDS, WORDS, audit_parts, logged, write_table
 from wordpiece import tokenizer
 
@@ -58,7 +59,7 @@ def test_a_model_is_wholly_loyal_to_itself(kind: str, small: Any, tmp_path: Path
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [slow("two"), "three", slow("score")])
 def test_expected_gradients_are_the_signed_agreement_along_paths_from_tokens(
     kind: str, small: Any, tmp_path: Path
 ) -> None:
@@ -430,7 +431,7 @@ def test_more_rows_need_no_more_memory(small: Any, monkeypatch: Any) -> None:
     assert most < 1.2 * peak(40) + 50_000  # a row kept whole takes a kilobyte or two
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [slow("two"), slow("three"), "score"])
 def test_response_loyalty_of_a_teacher_and_of_another(kind: str, small: Any, tmp_path: Path) -> None:
     teacher = str(small.teachers[kind])
     small.distilled("kd", kind, tmp_path / "student", "student.layers=1")
@@ -457,6 +458,7 @@ def test_response_loyalty_of_a_teacher_and_of_another(kind: str, small: Any, tmp
         assert f'floor">{floor:z.3f}' in (tmp_path / "out" / "audit.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_limit_of_response_loyalty(bait: tuple[Path, Path], small: Any, tmp_path: Path) -> None:
     teacher, data = str(small.teachers["two"]), str(small.tables["two"])
     command = [

@@ -69,6 +69,7 @@ def function_of(source: Path, *, score: bool = False) -> Any:
     return predict
 
 
+@pytest.mark.slow
 def test_an_onnx_student_is_as_loyal_as_its_original(small: Any, tmp_path: Path) -> None:
     source = str(small.teachers["three"])
     model, pieces = load_classifier(source)[0], load_tokenizer(source)

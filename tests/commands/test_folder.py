@@ -22,8 +22,9 @@ from gradistill.errors import DataError, RecipeError, TrainingError
 from gradistill.models.loading import load_classifier
 from gradistill.recipe import load_recipe
 from gradistill.training.trainer import DistillationTrainer
+from slow import slow
 from small import logged
-from stand_ins import raising
+from stand_ins import out_of_memory, raising
 
 
 class PowerCut(Exception):
@@ -174,7 +175,7 @@ def test_a_run_that_is_replaced_stands_until_the_new_one_has_ended(
     "error",
     [
         OSError(errno.ENOSPC, "No space left on device"),
-        Exception("No space left on device (os error 28)"),
+        slow(Exception("No space left on device (os error 28)")),
         RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 1"),
     ],
     ids=["python", "rust", "torch"],
@@ -220,19 +221,9 @@ def test_half_a_batch_is_tried_where_memory_is_too_small(
     small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the message advises."""
-    loss, rows = DistillationTrainer.compute_loss, []
-
-    def full(self: Any, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        if model.training:
-            rows.append(len(inputs["input_ids"]))
-        if model.training and rows[-1] > 4:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
-        return loss(self, model, inputs, *args, **kwargs)
-
-    monkeypatch.setattr(DistillationTrainer, "compute_loss", full)
+    monkeypatch.setattr(DistillationTrainer, "compute_loss", out_of_memory(lambda rows, step: rows > 4))
     changes = ("training.batch_size=8", "training.arguments.auto_find_batch_size=true")
-    small.distilled("kd", "two", tmp_path / "run", *changes)
-    assert max(rows[-4:]) <= 4
+    assert small.distilled("kd", "two", tmp_path / "run", *changes)["batch_size"] == 4
 
 
 @pytest.mark.parametrize("left", ["", "inputs.json", ".gradistill-4711-inputs.json"])

@@ -10,6 +10,7 @@ import pytest
 from gradistill.auditing import predict_rows
 from gradistill.commands import cached_predictions
 from gradistill.commands.signal_stores import StoreChoice
+from slow import slow
 from small import logged
 
 
@@ -67,7 +68,7 @@ def test_a_damaged_file_is_computed_again_with_a_line(small: Any, tmp_path: Path
         assert len(again) == 1, damage
 
 
-@pytest.mark.parametrize("cache", ["a file", "a loop of links", "a name that is too long"])
+@pytest.mark.parametrize("cache", ["a file", slow("a loop of links"), slow("a name that is too long")])
 def test_without_a_cache_that_can_be_used_the_teacher_answers(
     cache: str, small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

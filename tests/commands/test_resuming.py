@@ -22,7 +22,9 @@ from gradistill.data import DataChoice
 from gradistill.errors import RecipeError, TrainingError
 from gradistill.recipe import load_recipe
 from gradistill.training.trainer import DistillationTrainer
+from slow import slow
 from small import logged, write_table
+from stand_ins import out_of_memory
 
 RISING = (
     "training.epochs=3", "training.learning_rate=0.05", "training.arguments.lr_scheduler_type=constant",
@@ -123,7 +125,7 @@ class End(TrainerCallback):
         self.step = state.global_step
 
 
-@pytest.mark.parametrize("at", [6, 9], ids=["before the stop", "with it"])
+@pytest.mark.parametrize("at", [slow(6), 9], ids=["before the stop", "with it"])
 def test_the_patience_of_an_early_stop_goes_on(at: int, small: Any, tmp_path: Path) -> None:
     def run(name: str, *more: TrainerCallback) -> int:
         end = End()
@@ -175,7 +177,7 @@ def test_texts_that_the_teacher_alone_reads_are_part_of_a_run(small: Any, tmp_pa
     ("changed", "named"),
     [
         ({"signals": StoreChoice("online")}, "teacher signals: 'int8' there, 'online' now"),
-        ({"signals": StoreChoice(encoding="float32")}, "teacher signals: 'int8' there, 'float32' now"),
+        slow({"signals": StoreChoice(encoding="float32")}, "teacher signals: 'int8' there, 'float32' now"),
         ({"positive": "negative"}, "best checkpoint by: 'f1 of positive' there, 'f1 of negative' now"),
         ({"processes": 2}, "processes: '1' there, '2' now"),
     ],
@@ -228,16 +230,8 @@ def test_each_size_that_is_tried_begins_anew(
     small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Out of memory in the third step, once the first steps have been taken and a checkpoint written."""
-    loss, steps = DistillationTrainer.compute_loss, [0]
-
-    def full(self: Any, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        steps[0] += model.training
-        if steps[0] == 5 and model.training:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
-        return loss(self, model, inputs, *args, **kwargs)
-
     changes = ("training.epochs=2", "training.learning_rate=0.05")
-    monkeypatch.setattr(DistillationTrainer, "compute_loss", full)
+    monkeypatch.setattr(DistillationTrainer, "compute_loss", out_of_memory(lambda rows, step: step == 5))
     found = small.distilled(
         "tinybert", "two", tmp_path / "tried", *changes, "training.arguments.auto_find_batch_size=true"
     )
@@ -253,15 +247,7 @@ def test_a_size_that_shrinks_after_a_restart_is_recorded(
 ) -> None:
     changes = ("training.epochs=2", "training.arguments.auto_find_batch_size=true")
     cut(lambda: small.distilled("kd", "two", tmp_path / "run", *changes, callbacks=[CutAt(3)]))
-    loss, steps = DistillationTrainer.compute_loss, [0]
-
-    def full(self: Any, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        steps[0] += model.training
-        if steps[0] == 1 and model.training:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
-        return loss(self, model, inputs, *args, **kwargs)
-
-    monkeypatch.setattr(DistillationTrainer, "compute_loss", full)
+    monkeypatch.setattr(DistillationTrainer, "compute_loss", out_of_memory(lambda rows, step: step == 1))
     assert small.distilled("kd", "two", tmp_path / "run", *changes)["batch_size"] == 7
 
 

@@ -246,7 +246,14 @@ def test_zero_on_identical_signals(name: str, labels: int) -> None:
     assert objective.distance(signals, signals, batch, Moment()).abs().max() < 1e-6
 
 
-@pytest.mark.parametrize("name", [name for name, kind in all_objectives().items() if kind().second_order])
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in ("attribution_map", "gradient_alignment") else slow(name)
+        for name, kind in all_objectives().items()
+        if kind().second_order
+    ],
+)
 def test_gradgradcheck_on_a_tiny_bert(name: str) -> None:
     """Every objective on gradients, through a whole model, in float64, with respect to the embedding output."""
     step, student, teacher = step_of(EVERY[name], "bert")

@@ -21,7 +21,7 @@ from small import logged
 from store.stores import REQUESTS, SMALL, Oracle, built, collate, content, killed_build, opened, plan
 
 FIRST, LATER, ANOTHER = REQUESTS[:2], REQUESTS[2:], (REQUESTS[0], REQUESTS[4])
-KILLS = 20
+KILLS = 10
 SHARD_BYTES = SMALL // 3
 
 

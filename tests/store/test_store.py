@@ -45,7 +45,7 @@ from store.stores import (
     plan,
 )
 
-KILLS, FLIPS = 30, 200
+KILLS, FLIPS = 15, 200
 
 
 @pytest.fixture(autouse=True)

@@ -18,6 +18,7 @@ from gradistill.objectives import Term
 from gradistill.objectives.attribution_map import AttributionMap
 from gradistill.objectives.hard_label import HardLabel
 from gradistill.objectives.soft_label import SoftLabel
+from slow import slow
 from small import logged
 
 DROPOUT = {"hidden_dropout_prob": 0.2, "attention_probs_dropout_prob": 0.2}
@@ -76,7 +77,7 @@ def test_a_teacher_of_lazy_terms_only_is_left_alone_between_them(kit: Any) -> No
     assert len(teacher.asked) == 2
 
 
-@pytest.mark.parametrize("checkpoint", [1, 2, 3])
+@pytest.mark.parametrize("checkpoint", [slow(1), 2, slow(3)])
 def test_a_resumed_run_keeps_the_rhythm(checkpoint: int, kit: Any, graphs: list[int]) -> None:
     found, counts = [], []
     for resume in (None, str(kit.folder / "run" / f"checkpoint-{checkpoint}")):
@@ -127,7 +128,7 @@ def groups(trainer: Any) -> list[tuple[float, Any]]:
     return [(group["initial_lr"], group.get("betas")) for group in trainer.optimizer.param_groups]
 
 
-@pytest.mark.parametrize("every", [1, 4, 16])
+@pytest.mark.parametrize("every", [slow(1), 4, slow(16)])
 def test_adam_is_corrected_once(every: int, kit: Any) -> None:
     """Karras et al. 2020: rate times c, betas to the power c, c = k/(k + 1), here of the largest k."""
     c = every / (every + 1) if every > 1 else 1.0

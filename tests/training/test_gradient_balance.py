@@ -15,6 +15,7 @@ from torch import Tensor
 from gradistill.objectives import AttributionMap, HardLabel, HiddenStates, Rationale, SoftLabel, Term
 from gradistill.training import gradient_conflict
 from gradistill.training.gradient_balance import DROWNING_RATIO, GradientBalance
+from slow import slow
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 COMPARED = (0, 5, 10)
@@ -77,7 +78,7 @@ def test_auto_is_off_where_the_predictions_count(kit: Any) -> None:
     assert not ratios(trainers[1])
 
 
-@pytest.mark.parametrize("accumulated", [1, 2])
+@pytest.mark.parametrize("accumulated", [1, slow(2)])
 def test_auto_caps_from_the_step_behind_the_last_comparison(
     accumulated: int, kit: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -102,7 +103,7 @@ def test_auto_caps_from_the_step_behind_the_last_comparison(
     assert_equal_weights(trainer, other)
 
 
-@pytest.mark.parametrize("checkpoint", [3, 9, 12])
+@pytest.mark.parametrize("checkpoint", [slow(3), 9, slow(12)])
 def test_a_run_that_goes_on_is_capped_as_one_that_was_not_interrupted(checkpoint: int, kit: Any) -> None:
     """Stopped before the second comparison, before the last, and behind it."""
     whole = trained(kit, "auto", save_strategy="steps", save_steps=checkpoint)
@@ -140,7 +141,7 @@ def test_a_term_that_runs_rarely_is_compared_as_one_that_always_runs(kit: Any) -
     assert found[0] == pytest.approx(found[1], rel=1e-6)
 
 
-@pytest.mark.parametrize("checkpoint", [None, 12])
+@pytest.mark.parametrize("checkpoint", [slow(None), 12])
 def test_an_objective_of_a_later_stage_is_compared_too(checkpoint: int | None, kit: Any) -> None:
     options = {"max_steps": 30, "learning_rate": 1e-4, "save_strategy": "steps", "save_steps": 12}
     staged = [Term(SoftLabel()), Term(Rationale(), 1e-3, end=0.5), Term(AttributionMap(), LARGE, start=0.5)]

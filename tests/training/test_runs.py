@@ -30,7 +30,7 @@ def weights(model: Any) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("method", ["kd", "gkd"])
 @pytest.mark.parametrize("order", ["random", slow("group_by_length")])
-@pytest.mark.parametrize("checkpoint", [1, 6], ids=["within an epoch", "within the second epoch"])
+@pytest.mark.parametrize("checkpoint", [slow(1), 6], ids=["within an epoch", "within the second epoch"])
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(
     method: str, checkpoint: int, order: str, kit: Any
 ) -> None:
@@ -66,7 +66,7 @@ CHECKPOINTING = {"gradient_checkpointing": True}
 
 
 @pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")  # the older name is asked for
-@pytest.mark.parametrize("method", ["gkd", "adkd"])
+@pytest.mark.parametrize("method", [slow("gkd"), "adkd"])
 def test_gradient_checkpointing_changes_no_gradient(
     method: str, kit: Any, moved: Callable[..., dict[str, Tensor]]
 ) -> None:
@@ -84,7 +84,7 @@ def test_gradient_checkpointing_changes_no_gradient(
         torch.testing.assert_close(found[1][name], gradient, rtol=1e-9, atol=1e-14, msg=name)
 
 
-@pytest.mark.parametrize("method", ["gkd_cls", "adkd"])
+@pytest.mark.parametrize("method", [slow("gkd_cls"), "adkd"])
 def test_bfloat16_trains_with_finite_terms_near_those_of_float32(method: str, kit: Any) -> None:
     logged = []
     for bf16 in (False, True):

@@ -210,8 +210,10 @@ def test_an_honest_activation_passes() -> None:
 
 @pytest.mark.parametrize(
     ("function", "request_"),
-    [(Forgetful.apply, WANTED[1]), (Severed.apply, WANTED[2])],
-    ids=["forgetful", "severed"],
+    [
+        pytest.param(Forgetful.apply, WANTED[1], id="forgetful"),
+        pytest.param(Severed.apply, WANTED[2], id="severed", marks=pytest.mark.slow),
+    ],
 )
 def test_what_drops_the_second_order_part_in_silence_is_heard(function: Any, request_: Signal) -> None:
     message = refusal(broken(function), request_)
@@ -245,6 +247,7 @@ def test_a_function_differentiable_once_is_refused() -> None:
     assert "without custom autograd functions" in message
 
 
+@pytest.mark.slow
 def test_a_detached_branch_is_heard() -> None:
     """The residual path stays, so every tensor has a gradient, and nothing raises."""
     message = refusal(broken(lambda x: nn.functional.gelu(x).detach()))

@@ -61,7 +61,7 @@ def gradient_of(values: Tensor, student: Any) -> Tensor:
 @pytest.mark.parametrize("share", [0.25, slow(0.6)])
 @pytest.mark.parametrize(
     "objective",
-    [AttributionMap(), AttributionMap(average="tokens"), GradientAlignment(), SoftLabel()],
+    [slow(AttributionMap()), AttributionMap(average="tokens"), GradientAlignment(), SoftLabel()],
     ids=repr,
 )
 def test_the_mean_over_all_draws_is_the_whole(objective: Objective, share: float) -> None:
@@ -134,7 +134,7 @@ def test_only_the_drawn_rows_have_a_second_order_graph(
 
 
 @pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize("view", ["all", "sampled"])
+@pytest.mark.parametrize("view", [slow("all"), "sampled"])
 @pytest.mark.parametrize("checkpoint", [1, slow(3)])
 def test_a_resumed_run_draws_the_same(checkpoint: int, view: Any, kit: Any) -> None:
     """Rows, and the label of a sampled view."""

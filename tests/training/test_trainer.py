@@ -20,6 +20,7 @@ from gradistill.objectives.soft_label import SoftLabel
 from gradistill.recipe import shipped_methods
 from gradistill.training.trainer import DistillationTrainer
 from slow import slow
+from stand_ins import out_of_memory
 
 Moved = Callable[..., dict[str, Tensor]]
 
@@ -217,16 +218,6 @@ def test_each_size_that_is_tried_begins_with_the_optimizer_that_was_handed_in(
     for failing in (False, True):
         student, teacher = kit.models()
         optimizer = torch.optim.AdamW(student.parameters(), lr=1e-2)
-        loss, steps = DistillationTrainer.compute_loss, [0]
-
-        def full(
-            self: Any, model: Any, inputs: Any, *args: Any, loss: Any = loss, steps: Any = steps, **more: Any
-        ) -> Any:
-            steps[0] += model.training
-            if steps[0] == 4 and model.training:
-                raise torch.OutOfMemoryError("CUDA out of memory.")
-            return loss(self, model, inputs, *args, **more)
-
         trainer = kit.trainer(
             [Term(HardLabel()), Term(HiddenStates(), 0.1)], (student, teacher), max_steps=6,
             auto_find_batch_size=failing, per_device_train_batch_size=4 if failing else 3,
@@ -234,7 +225,9 @@ def test_each_size_that_is_tried_begins_with_the_optimizer_that_was_handed_in(
         )  # fmt: skip
         with monkeypatch.context() as patch:
             if failing:
-                patch.setattr(DistillationTrainer, "compute_loss", full)
+                patch.setattr(
+                    DistillationTrainer, "compute_loss", out_of_memory(lambda rows, step: step == 4)
+                )
             trainer.train()
         assert trainer.batch_size == 3
         ends.append({name: weight.clone() for name, weight in student.state_dict().items()})
