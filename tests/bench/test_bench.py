@@ -8,7 +8,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -20,8 +20,10 @@ from datasets import Dataset
 
 from bench.started import run_bench
 from gradistill.bench import task_setup
+from gradistill.bench.cluster import Cluster
 from gradistill.bench.glue_submission import student_logits, submission
 from gradistill.bench.plan import read_plan
+from gradistill.bench.process_pool import Command
 from gradistill.bench.runner import bench
 from gradistill.bench.task_setup import Rows
 from gradistill.data.data_choice import DataChoice
@@ -30,7 +32,7 @@ from gradistill.errors import RecipeError
 from gradistill.models.loading import load_classifier, load_tokenizer
 from gradistill.report.bench_page import bench_page, bench_tables
 from hostile import HOSTILE
-from small import logged, texts
+from small import logged, texts, write_table
 
 pytestmark = pytest.mark.usefixtures("one_process")
 BROKEN = ["student.layers=null", "student.checkpoint=/nowhere"]
@@ -261,6 +263,41 @@ def test_another_recipe_is_trained_anew_and_a_foreign_folder_is_left_alone(
     with pytest.raises(RecipeError, match="no bench of ours: thesis.txt"):
         run(other, small, **one)
     assert [path.name for path in (other / "out").iterdir()] == ["thesis.txt"]
+
+
+def test_a_job_of_a_cluster_is_known_by_what_it_reads(
+    small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Recipe and rows of an earlier call lie in the same files as those of the next one."""
+    sent: dict[str, str] = {}
+
+    def noted(self: Cluster, commands: Sequence[Command], *_: Any) -> None:
+        sent.update({command.name: command.mark for command in commands})
+
+    def marks(rows: int = 30, of_teacher: int = 20, **changes: Any) -> dict[str, str]:
+        sent.clear()
+        for split in ("train", "validation"):
+            write_table(tmp_path / "data" / f"{split}.csv", texts("two", rows))
+        tasks = {
+            "taught": {"data": str(tmp_path / "data")},
+            "mine": {"data": str(tmp_path / "data"), "teacher": str(small.teachers["two"])},
+        }
+        teacher = {"model": str(small.base), "set": [*QUICK[:2], f"training.max_train_rows={of_teacher}"]}
+        plan = content(small, tasks=tasks, teacher=teacher, predictions=False, **changes)
+        (tmp_path / "bench.yaml").write_text(yaml.safe_dump(plan))
+        bench(read_plan(tmp_path / "bench.yaml"), tmp_path / "out", cluster=Cluster(None, tmp_path / "jobs"))
+        return dict(sent)
+
+    monkeypatch.setattr(Cluster, "run", noted)
+    first = marks()
+    assert marks() == first
+    student, teacher = "mine, 2 layers, kd, seed 0", next(name for name in first if "teacher" in name)
+    for changed, other in (
+        (marks(set=[*QUICK, "training.average_weights=0.5"]), [student]),
+        (marks(of_teacher=10), [teacher]),
+        (marks(rows=40), [student, teacher]),
+    ):
+        assert {name for name in (student, teacher) if changed[name] != first[name]} == set(other)
 
 
 def test_a_task_without_rows_fails_alone(small: Any, tmp_path: Path) -> None:

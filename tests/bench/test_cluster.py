@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import pytest
 import submitit
-from submitit.core.utils import UncompletedJobError
+from submitit.core.utils import FailedJobError, UncompletedJobError
 
 from gradistill.bench import cluster as clusters
 from gradistill.bench.cluster import RECORD, TRIES, Cluster, Job
@@ -23,6 +23,7 @@ class FakeJob:
     """A job whose end a test decides: a code, or None for one that leaves no result."""
 
     ends: ClassVar[dict[str, int | None]] = {}
+    cancelled: ClassVar[list[str]] = []
     state = "NODE_FAIL"
 
     def __init__(self, folder: Path, job_id: str) -> None:
@@ -30,6 +31,10 @@ class FakeJob:
 
     def done(self) -> bool:
         return self.job_id in self.ends
+
+    def cancel(self, check: bool) -> None:
+        self.cancelled.append(self.job_id)
+        self.ends[self.job_id] = None
 
     def result(self) -> tuple[int, float]:
         if (code := self.ends[self.job_id]) is None:
@@ -53,11 +58,15 @@ class FakeExecutor:
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clusters, "POLL", 0.01)
     monkeypatch.setattr(FakeJob, "ends", {})
+    monkeypatch.setattr(FakeJob, "cancelled", [])
 
 
-def run(cluster: Cluster, folder: Path, *arguments: Sequence[str]) -> list[Ended]:
+def run(cluster: Cluster, folder: Path, *arguments: Sequence[str], made_from: str = "") -> list[Ended]:
     ended: list[Ended] = []
-    commands = [Command(" ".join(words), words, folder / f"{k}.log") for k, words in enumerate(arguments)]
+    commands = [
+        Command(" ".join(words), words, folder / f"{k}.log", made_from=made_from)
+        for k, words in enumerate(arguments)
+    ]
     cluster.run(commands, {"GRADISTILL_CACHE": str(folder)}, lambda end, left: ended.append(end))
     return ended
 
@@ -108,6 +117,37 @@ def test_a_later_call_follows_the_jobs_of_an_earlier_one(
     ended = run(cluster, tmp_path, ["one"], ["two", "--changed"])
     assert [end.command.name for end in ended] == ["one", "two --changed"]
     assert [job.arguments for job in executor.sent] == [("one",), ("two",), ("two", "--changed")]
+
+
+@pytest.mark.parametrize("at_work", [True, False])
+def test_a_job_that_reads_something_else_now_is_sent_anew(
+    at_work: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The recipe, rows and teacher of a cell lie where they lay; what they hold is another."""
+
+    def interrupted(_: float) -> None:
+        raise KeyboardInterrupt
+
+    executor = FakeExecutor()
+    cluster = Cluster(executor, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(clusters, "sleep", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(cluster, tmp_path, ["one"], made_from="a recipe")
+    FakeJob.ends = {"1": 0} if at_work else {"0": 0, "1": 0}
+    (end,) = run(cluster, tmp_path, ["one"], made_from="another recipe")
+    assert end.code == 0
+    assert len(executor.sent) == 2
+    assert FakeJob.cancelled == (["0"] if at_work else [])
+
+
+def test_a_job_that_the_cluster_refuses_is_reported(tmp_path: Path) -> None:
+    class Refusing(FakeExecutor):
+        def submit_array(self, jobs: Sequence[Job]) -> list[FakeJob]:
+            raise FailedJobError("sbatch: error: invalid partition specified: gpuu")
+
+    with pytest.raises(RecipeError, match=r"(?s)refused a job: sbatch: error: invalid partition.*--slurm"):
+        run(Cluster(Refusing(), tmp_path), tmp_path, ["one"])
 
 
 def test_fewer_at_once_than_an_earlier_call_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

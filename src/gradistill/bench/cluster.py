@@ -16,7 +16,7 @@ from typing import Any
 
 from gradistill.bench.process_pool import Command, Ended, run_bar
 from gradistill.errors import RecipeError, nearest
-from gradistill.io import digest, read_object, write_whole
+from gradistill.io import read_object, write_whole
 from gradistill.package_versions import installing
 
 logger = logging.getLogger(__name__)
@@ -29,6 +29,8 @@ MINUTES = 240
 """Time limit of a job. One that reaches it is put into the queue again and goes on from its last checkpoint."""
 POLL = 5.0
 """Seconds between two looks at the jobs."""
+CANCELLING = 60.0
+"""Seconds that a cancelled job has for its end."""
 RECORD = "jobs.json"
 
 
@@ -158,13 +160,22 @@ class _Queue:
                 sleep(POLL)
 
     def _send(self, wanted: Sequence[tuple[Command, int]]) -> None:
+        from submitit.core.utils import FailedJobError
+
         if not wanted:
             return
         for command, tries in wanted:
             if tries == 1:
                 command.log.unlink(missing_ok=True)
         jobs = [Job(tuple(command.arguments), str(command.log), self.environment) for command, _ in wanted]
-        sent = self.cluster.executor.submit_array(jobs)
+        try:
+            sent = self.cluster.executor.submit_array(jobs)
+        except (FailedJobError, OSError) as error:
+            raise RecipeError(
+                f"the cluster refused a job: {error}",
+                expected="options that it takes",
+                remedy="correct those of --slurm; jobs that are at work go on, and the same command finds them",
+            ) from error
         self.flying += [
             _Sent(command, job, tries) for (command, tries), job in zip(wanted, sent, strict=True)
         ]
@@ -184,13 +195,19 @@ class _Queue:
             known = {}
         waiting = []
         for command in commands:
-            entry = known.get(command.name) or {}
-            if entry.get("command") == digest(list(command.arguments)):
-                job = self.cluster.executor.job_class(self.cluster.folder, entry["job"])
+            entry = known.get(command.name)
+            job = entry and self.cluster.executor.job_class(self.cluster.folder, entry["job"])
+            if entry and entry["command"] == command.mark:
                 self.flying.append(_Sent(command, job, entry["tries"]))
                 logger.info(f"{command.name}: followed as job {entry['job']}, which an earlier call sent")
-            else:
-                waiting.append(command)
+                continue
+            if job and not job.done():
+                logger.warning(
+                    f"{command.name}: job {entry['job']} of an earlier call has another recipe, rows or teacher: it is "
+                    "cancelled, and sent anew"
+                )
+                _cancel(job)
+            waiting.append(command)
         return waiting
 
     def _record(self) -> None:
@@ -198,12 +215,20 @@ class _Queue:
             sent.command.name: {
                 "job": sent.job.job_id,
                 "tries": sent.tries,
-                "command": digest(list(sent.command.arguments)),
+                "command": sent.command.mark,
             }
             for sent in self.flying
         }
         self.cluster.folder.mkdir(parents=True, exist_ok=True)
         write_whole(self.cluster.folder / RECORD, (json.dumps(entries, indent=1) + "\n").encode())
+
+
+def _cancel(job: Any) -> None:
+    """Cancel a job, and wait for its end: the next one writes into the same folder."""
+    job.cancel(check=False)
+    latest = monotonic() + CANCELLING
+    while not job.done() and monotonic() < latest:
+        sleep(POLL)
 
 
 def _ended(sent: _Sent) -> Ended | None:

@@ -156,7 +156,7 @@ class Bench:
             "distill", "--teacher", task.teacher, *task.rows.options, "--recipe", str(file), "--settings", "default",
             "--verify", "fast", "--output", str(folder), "--overwrite",
         ]  # fmt: skip
-        return Command(cell.name, arguments, beside(folder, ".log"), store)
+        return Command(cell.name, arguments, beside(folder, ".log"), store, self.marks[cell.key])
 
     def _run(self, commands: Sequence[Command], on_end: Callable[[Ended, float], None]) -> None:
         if commands:

@@ -170,7 +170,8 @@ def teacher_commands(plan: BenchPlan, name: str, output: Path, rows: Rows) -> li
                 "--settings", "default", "--output", str(folder), "--overwrite",
             ]  # fmt: skip
             title = f"{name}, teacher, learning rate {rate}"
-            commands.append(Command(title, arguments, beside(folder, ".log")))
+            reads = digest([recipe.as_dict(), made_from])
+            commands.append(Command(title, arguments, beside(folder, ".log"), made_from=reads))
     return commands
 
 
