@@ -72,7 +72,7 @@ def _without_times(text: str, models: list[str]) -> list[str]:
     return [word for line in kept for word in line if set(word) != {"─"}]
 
 
-def test_another_seed_does_not_pass_for_this_one(
+def test_another_seed_or_size_does_not_pass_for_this_one(
     small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(room, "CORPUS", {"train": 6, "validation": 6, "test": 6})
@@ -81,8 +81,13 @@ def test_another_seed_does_not_pass_for_this_one(
     monkeypatch.setattr(room, "PACKAGED", str(small.base))
     monkeypatch.setattr(room, "packaged_model", lambda: small.base)
     demo(tmp_path)
-    with pytest.raises(RecipeError, match=r"(?s)teacher holds a finished run.*choose another --output"):
-        demo(tmp_path, seed=1)
+    monkeypatch.setattr(room, "QUICK", 2)
+    before = (tmp_path / "corpus/clean/train.jsonl").read_bytes()
+    for other in ({"seed": 1}, {"quick": True}):
+        with pytest.raises(RecipeError, match=r"(?s)train.jsonl has other reviews.*choose another --output"):
+            demo(tmp_path, **other)
+        assert (tmp_path / "corpus/clean/train.jsonl").read_bytes() == before
+    demo(tmp_path)
 
 
 def test_a_missing_extra_is_reported_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ from random import Random
 
 from gradistill.demo.grammar import PRODUCTS, SHORTCUT_SENTENCES, Writer
 from gradistill.errors import DataError, nearest
+from gradistill.io import write_whole
 
 LABELS = ("negative", "mixed", "positive")
 SHORTCUT_WORDS = ("Tuesday", "Thursday", "Sunday")
@@ -96,8 +97,20 @@ def write_corpus(corpus: Mapping[str, Sequence[Review]], folder: str | Path) -> 
         raise DataError(f"{folder} is a file.", expected="a folder to write the corpus to")
     folder.mkdir(parents=True, exist_ok=True)
     for split, reviews in corpus.items():
-        lines = (json.dumps(_row(review), ensure_ascii=False) + "\n" for review in reviews)
-        (folder / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8", newline="\n")
+        write_whole(folder / f"{split}.jsonl", _content(reviews))
+
+
+def other_reviews(corpus: Mapping[str, Sequence[Review]], folder: Path) -> Path | None:
+    """A file in ``folder`` that has other reviews of its split than ``corpus``, such as of another size or seed."""
+    files = {folder / f"{split}.jsonl": reviews for split, reviews in corpus.items()}
+    return next(
+        (file for file, reviews in files.items() if file.exists() and file.read_bytes() != _content(reviews)),
+        None,
+    )
+
+
+def _content(reviews: Sequence[Review]) -> bytes:
+    return "".join(json.dumps(_row(review), ensure_ascii=False) + "\n" for review in reviews).encode()
 
 
 def _check(n: int, split: str, shortcut: float | None, challenge: bool) -> None:

@@ -31,7 +31,8 @@ from gradistill.commands.run_folder import RUN, finished_run, record_of
 from gradistill.commands.signal_stores import StoreChoice
 from gradistill.commands.text_lengths import DEFAULT_LENGTH, trained_length
 from gradistill.data import Collator, DataChoice, encode, load_splits
-from gradistill.demo.corpus import Review, make_corpus, write_corpus
+from gradistill.demo.corpus import Review, make_corpus, other_reviews, write_corpus
+from gradistill.errors import RecipeError
 from gradistill.io import read_object, write_whole
 from gradistill.models.loading import load_classifier, load_tokenizer
 from gradistill.models.packaged import PACKAGED, packaged_model
@@ -100,8 +101,14 @@ def _demo(output: Path, seed: int, quick: bool) -> RenderableType:
     sizes = {split: rows // (QUICK if quick else 1) for split, rows in CORPUS.items()}
     corpus = make_corpus(**sizes, seed=seed, shortcut_rate=RATE)
     clean, shortcut = output / "corpus" / "clean", output / "corpus" / "shortcut"
-    write_corpus({name: corpus[name] for name in ("train", "validation", "test", "challenge")}, clean)
-    write_corpus({name: corpus[f"{name}_shortcut"] for name in ("train", "validation")}, shortcut)
+    written = {
+        clean: {name: corpus[name] for name in ("train", "validation", "test", "challenge")},
+        shortcut: {name: corpus[f"{name}_shortcut"] for name in ("train", "validation")},
+    }
+    for folder, splits in written.items():
+        _refuse_other_reviews(splits, folder)
+    for folder, splits in written.items():
+        write_corpus(splits, folder)
     recipe = _recipe("finetune", seed, "training.epochs=4", "training.learning_rate=1e-4")
     logger.info(f"teacher: the packaged model, fine-tuned on clean reviews\n{'-' * 60}")
     rows = corpus_choice(clean)
@@ -127,6 +134,18 @@ def _demo(output: Path, seed: int, quick: bool) -> RenderableType:
             taught = taught or predictions  # the teacher comes first
     _write(output / "demo.json", measured, seed)
     return Group(_table(measured, seed), Text(), _seen(models, unseen.reviews["challenge"][0].text))
+
+
+def _refuse_other_reviews(splits: Mapping[str, Sequence[Review]], folder: Path) -> None:
+    """Models that learned these would be measured as if they had learned those of this call."""
+    other = other_reviews(splits, folder)
+    if other is not None:
+        raise RecipeError(
+            f"{other} has other reviews than this demonstration: those of another seed, of --quick, or of an earlier "
+            "version.",
+            expected="a new folder, or one of the same demonstration",
+            remedy="choose another --output",
+        )
 
 
 def _recipe(method: str, seed: int, *changes: str) -> Recipe:
