@@ -68,6 +68,10 @@ class Problem:
         return f"{place}: {self.what}"
 
 
+class MissingColumn(Problem):
+    """A column that was named, and that the data do not have."""
+
+
 class DataError(GradistillError):
     """Data that cannot be used: all problems at once, the first twenty of them spelled out."""
 

@@ -7,6 +7,7 @@ import gc
 import json
 import tracemalloc
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from gradistill.cli.app import app
 from gradistill.cli.audit_command import parse_fail_under, steps_of
 from gradistill.commands.audit import AuditChoice, audit
 from gradistill.commands.finetune import finetune
+from gradistill.commands.recorded_data import read_as_trained
 from gradistill.data import DataChoice, load_splits, read_splits
 from gradistill.errors import DataError, GradistillError, RecipeError
 from gradistill.models.loading import load_classifier, load_tokenizer
@@ -111,6 +113,7 @@ def test_students_are_compared_with_the_reference_on_the_same_rows(small: Any, t
     assert "the reference holds the weights of the student student" in found["warnings"]
 
 
+@pytest.mark.slow
 def test_depth_and_width_may_differ(small: Any, tmp_path: Path) -> None:
     names = {0: "negative", 1: "positive"}
     other = build(
@@ -299,6 +302,28 @@ def test_the_columns_are_those_of_the_students_run(small: Any, tmp_path: Path) -
         with logged(lines):
             audit(str(small.teachers["two"]), [str(student)], data, tmp_path / str(number), quick)
         assert f"text: {column}" in lines
+
+
+def test_a_fault_of_the_trained_columns_is_no_reason_for_others(small: Any, tmp_path: Path) -> None:
+    """A blank label sent the audit to another column of labels, in silence."""
+    student, file = tmp_path / "student", tmp_path / "validation.csv"
+    small.distilled("kd", "two", student)
+    with (small.tables["two"] / "validation.csv").open() as source:
+        rows = list(csv.DictReader(source))
+
+    def columns(some: list[dict[str, str]]) -> tuple[Any, ...]:
+        write_table(file, some)
+        read = partial(read_splits, splits=("validation",))
+        splits = read_as_trained(DataChoice(str(file)), [student], read)
+        return splits.task.text_columns, splits.label_column
+
+    draft = ("positive", "negative")
+    both = [
+        {"first draft": draft[k % 2], **row, "remark": f"{row['text']} {k}"} for k, row in enumerate(rows)
+    ]
+    assert columns(both) == (("text",), "label")
+    with pytest.raises(DataError, match=r"validation.csv, row 4, column 'label'"):
+        columns([{**row, "label": "" if k == 2 else row["label"]} for k, row in enumerate(both)])
 
 
 def test_values_of_a_column_are_measured_one_by_one(small: Any, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from gradistill.commands.run_folder import export_record, record_of
 from gradistill.data import DataChoice, Splits
 from gradistill.data.tasks import label_key
-from gradistill.errors import DataError
+from gradistill.errors import DataError, MissingColumn
 
 TRAINED = "trained"
 """The part of ``export.json`` that holds it of the exported model."""
@@ -47,7 +47,7 @@ def read_as_trained(
     named any.
 
     To infer them anew might give a model of one text the two of a pair. They are inferred where no run recorded any, or
-    the data have none of that name.
+    the data have none of that name; any other fault of the data is an error.
     """
     records = [] if data.task is not None or data.text_columns is not None else map(data_record, models)
     found = next((record for record in records if record.get("text_columns")), None)
@@ -55,6 +55,7 @@ def read_as_trained(
         label = data.label_column or (None if data.label_columns else found.get("label_column"))
         try:
             return read(replace(data, text_columns=tuple(found["text_columns"]), label_column=label))
-        except DataError:
-            pass
+        except DataError as error:
+            if not any(isinstance(problem, MissingColumn) for problem in error.problems):
+                raise
     return read(data)

@@ -13,7 +13,7 @@ import numpy as np
 from gradistill.data.json_rows import is_unicode
 from gradistill.data.table import Table, nested_names
 from gradistill.data.tasks import Task, label_key
-from gradistill.errors import Problem, nearest
+from gradistill.errors import MissingColumn, Problem, nearest
 
 _NUMBER = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|nan|inf(inity)?)", re.ASCII | re.IGNORECASE)
 _LARGEST = float(np.finfo(np.float32).max)
@@ -107,7 +107,7 @@ def missing_columns(table: Table, needed: Sequence[str]) -> list[Problem]:
     names = dict.fromkeys((*table.columns, *nested_names(table)))
     known = [name if len(name) <= 40 else name[:39] + "…" for name in names]
     return [
-        Problem(table.file, f"the column is missing; {nearest(name, known)}", column=name)
+        MissingColumn(table.file, f"the column is missing; {nearest(name, known)}", column=name)
         for name in needed
         if name not in table.columns
     ]
