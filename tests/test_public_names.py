@@ -26,6 +26,7 @@ def test_no_subpackage_has_the_name_of_a_public_function(name: str) -> None:
         import_module(f"gradistill.{name}")
 
 
+@pytest.mark.slow
 def test_a_users_code_runs(small: Any, tmp_path: Path) -> None:
     data, teacher = str(small.tables["two"]), str(small.teachers["two"])
     recipes_and_commands(data, teacher, str(tmp_path / "commands"))

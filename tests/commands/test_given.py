@@ -213,7 +213,7 @@ def test_a_broken_row_of_the_test_split_is_refused_before_any_work(small: Any, t
 @pytest.mark.parametrize(
     ("kind", "labels"),
     [
-        ("score", "blank"),
+        slow("score", "blank"),
         ("three", "no column"),
         *(slow(kind, "no column") for kind in ("two", "score")),
     ],

@@ -31,6 +31,7 @@ from gradistill.commands.text_predictor import TextPredictor, load_predictor
 from gradistill.commands.unfinished_predictions import UnfinishedPredictions, folder_of
 from gradistill.errors import DataError, GradistillError, ModelError, RecipeError
 from gradistill.models.loading import load_classifier, load_tokenizer
+from slow import slow
 from small import NAMES, logged, texts
 from typed_command import exit_code
 
@@ -379,7 +380,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("small_chunks")
-@pytest.mark.parametrize("ending", [".csv", ".parquet"])
+@pytest.mark.parametrize("ending", [".csv", slow(".parquet")])
 def test_killed_at_any_moment_it_goes_on_and_writes_the_same_bytes(
     ending: str, small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,7 +6,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradistill.data.constant_answer import constant_metrics, no_better_than_constant
@@ -26,6 +26,7 @@ def test_of_classes_no_answer_is_better_in_any_metric(task: Task, data: st.DataO
     assert constant_metrics(task, labels) == pytest.approx(best)
 
 
+@settings(max_examples=10)
 @given(flags=st.lists(st.tuples(*[st.booleans()] * 3), min_size=1, max_size=12))
 def test_of_several_labels_no_set_of_them_is_better_in_any_metric(flags: list[tuple[bool, ...]]) -> None:
     gold = np.array(flags, float)

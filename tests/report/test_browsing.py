@@ -191,7 +191,8 @@ def test_a_regression_has_filters_without_labels(visit: Callable[..., Visit]) ->
     assert "3.250" in (one.page.locator(".student .summary").text_content() or "")
 
 
-@pytest.mark.parametrize("scheme", ["light", slow("dark")])
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_phone_scrolls_tables_and_not_the_page(
     visit: Callable[..., Visit], html: str, hostile_html: str, scheme: str
 ) -> None:
@@ -205,6 +206,7 @@ CUT = """Array.from(document.querySelectorAll(".scroll")).filter(e => e.scrollWi
 .map(e => e.getAttribute("aria-label"))"""
 
 
+@pytest.mark.slow
 def test_no_table_is_cut(visit: Callable[..., Visit], pages: tuple[str, ...]) -> None:
     for page in pages:
         one = visit(page)
@@ -225,7 +227,7 @@ def test_no_table_is_cut_on_paper(visit: Callable[..., Visit], pages: tuple[str,
         assert one.page.evaluate("document.documentElement.scrollWidth") == 680
 
 
-@pytest.mark.parametrize("size", [(390, 800), (1280, 900)])
+@pytest.mark.parametrize("size", [(390, 800), slow((1280, 900))])
 def test_the_controls_stay_in_sight_and_leave_room(
     visit: Callable[..., Visit], html: str, size: tuple[int, int]
 ) -> None:

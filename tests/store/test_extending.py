@@ -17,11 +17,11 @@ from gradistill.store.build_plan import BuildPlan
 from gradistill.store.manifest import MANIFEST, Manifest
 from gradistill.store.reader import StoredTeacher, damaged, open_shard
 from gradistill.store.writer import PLAN, ProcessShare, build, rebuild
+from slow import slow
 from small import logged
 from store.stores import REQUESTS, SMALL, Oracle, built, collate, content, killed_build, opened, plan
 
 FIRST, LATER, ANOTHER = REQUESTS[:2], REQUESTS[2:], (REQUESTS[0], REQUESTS[4])
-KILLS = 10
 SHARD_BYTES = SMALL // 3
 
 
@@ -65,19 +65,20 @@ def test_it_holds_what_a_store_of_all_holds_and_computes_only_what_is_new(
     assert again.asked == 0
 
 
+@pytest.mark.parametrize("kills", [8, slow(20)])
 def test_killed_at_any_moment_the_store_is_whole_and_the_next_build_ends_the_same(
-    tmp_path: Path, forked: Any
+    kills: int, tmp_path: Path, forked: Any
 ) -> None:
     build(plan(built(tmp_path / "whole", signals=FIRST).folder), Oracle(), collate)
     whole, chance, unfinished = content(tmp_path / "whole"), random.Random(0), 0
-    for k in range(KILLS):
+    for k in range(kills):
         before = built(tmp_path / f"store{k}", signals=FIRST)
         killed_build(before.folder, forked, chance, SHARD_BYTES)
         unfinished += (before.folder / PLAN).exists()
         values(before, FIRST)
         build(plan(before.folder), Oracle(), collate)
         assert content(before.folder) == whole
-    assert unfinished > KILLS / 4  # else the kills came too late, or too soon, to tell anything
+    assert unfinished > kills / 4  # else the kills came too late, or too soon, to tell anything
 
 
 def test_shards_are_no_larger_than_those_of_a_new_store(tmp_path: Path) -> None:

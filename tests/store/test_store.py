@@ -31,6 +31,7 @@ from gradistill.store.fingerprint import of_words
 from gradistill.store.manifest import MANIFEST, Manifest
 from gradistill.store.reader import StoredTeacher, damaged, open_shard
 from gradistill.store.writer import ProcessShare, build
+from slow import slow
 from small import logged
 from store.stores import (
     REQUESTS,
@@ -45,7 +46,7 @@ from store.stores import (
     plan,
 )
 
-KILLS, FLIPS = 15, 200
+FLIPS = 200
 
 
 @pytest.fixture(autouse=True)
@@ -143,16 +144,17 @@ def test_a_disk_that_fails_once_at_any_flush_leaves_nothing_behind(
         assert content(built(tmp_path / f"store{at}").folder) == whole
 
 
-def test_killed_at_any_moment_it_goes_on_and_ends_the_same(tmp_path: Path, forked: Any) -> None:
+@pytest.mark.parametrize("kills", [8, slow(30)])
+def test_killed_at_any_moment_it_goes_on_and_ends_the_same(kills: int, tmp_path: Path, forked: Any) -> None:
     whole = content(built(tmp_path / "whole").folder)
     chance, unfinished = random.Random(0), 0
-    for k in range(KILLS):
+    for k in range(kills):
         folder = tmp_path / f"store{k}"
         killed_build(folder, forked, chance)
         unfinished += not (folder / MANIFEST).exists()
         build(plan(folder), Oracle(), collate)
         assert content(folder) == whole
-    assert unfinished > KILLS / 2  # else the kills came too late to tell anything
+    assert unfinished > kills / 2  # else the kills came too late to tell anything
 
 
 def test_a_store_keeps_the_shards_that_it_was_begun_with(

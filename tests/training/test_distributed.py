@@ -30,7 +30,7 @@ CASES = {
     "against under cap": {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2},
 }
 """A batch of eight over two processes: at once, or in two accumulated halves."""
-SLOW = ("gkd_cls", "tinybert", "pretrain", "adkd in float32", "states under project")
+SLOW = ("gkd_cls", "tinybert", "pretrain", "adkd in float32", "rationale in float32", "states under project")
 """Left to ``make test-all``."""
 SHARED = {"adkd of 0.5": {"per_device_train_batch_size": 4}}
 """Gradients of half of the rows, which each process draws for itself."""

@@ -56,7 +56,7 @@ def test_one_store_serves_all_views_and_the_sampled_one(kit: Kit) -> None:
     assert columns[0] == columns[1]
 
 
-QUICK = {"kd", "minilm", "gkd_cls", "adkd", "rationale", "coalition_minilm", "projected", "sampled"}
+QUICK = {"minilm", "gkd_cls", "adkd", "coalition_minilm", "projected", "sampled"}
 """Of the methods those that ask for every kind of signal between them: these are in ``make test``."""
 CASES = [(method, 3) if method in QUICK else slow(method, 3) for method in METHODS] + [
     slow(method, labels) for method in ("kd", "adkd", "sampled", "coalition") for labels in (1, 2)
