@@ -17,9 +17,10 @@ from safetensors.torch import load_file, save_file
 from gradistill.commands import tune as module
 from gradistill.commands.search_space import searched
 from gradistill.commands.tune import Tuning, tune
+from gradistill.data import DataChoice
 from gradistill.errors import RecipeError
 from gradistill.recipe import Recipe, load_recipe
-from small import logged
+from small import logged, write_table
 
 SPACE = (
     searched("training.learning_rate=0.0001..0.1:log"),
@@ -150,7 +151,9 @@ def test_a_retrained_teacher_or_changed_rows_are_another_search_and_earlier_vers
     with (tmp_path / "rows" / "train.csv").open("a") as file:
         file.write("one more,positive\n")
     marks.append((module._teacher_mark(str(teacher)), module._data_mark(data)))
-    about = [{"recipe": resolve(()).as_written(), "teacher": t, "data": d} for t, d in marks]
+    about = [
+        {"recipe": resolve(()).as_written(), "aim": ["metric"], "teacher": t, "data": d} for t, d in marks
+    ]
     module._study(optuna, tmp_path, about[0], resolve(()))
     for name in ("teacher", "data"):
         with pytest.raises(RecipeError, match=f"search with another {name}"):
@@ -181,6 +184,40 @@ def test_a_loyalty_that_the_task_does_not_have_is_named(small: Any, tmp_path: Pa
     tuning = Tuning(resolve, SPACE, ("label_loyalty",), None, 1)
     with pytest.raises(RecipeError, match="'label_loyalty', which this task does not have"):
         tune(str(small.teachers["score"]), small.choice("score"), tmp_path / "out", tuning)
+    printed: list[str] = []
+    with logged(printed):
+        other = Tuning(resolve, SPACE, ("metric",), None, 1)
+        found = tune(str(small.teachers["score"]), small.choice("score"), tmp_path / "out", other)
+    assert len(found["trials"]) == 1
+    assert any("going on with trial 0" in line for line in printed)
+    assert not any("epoch" in line for line in printed), "the trial was trained before"
+
+
+def test_a_task_without_response_loyalty_is_searched_by_its_metric(small: Any, tmp_path: Path) -> None:
+    """Texts of one word; nobody named what to maximise."""
+    rows = [{"text": ("fine", "awful")[k % 2], "label": ("positive", "negative")[k % 2]} for k in range(20)]
+    for split in ("train", "validation"):
+        write_table(tmp_path / "data" / f"{split}.csv", rows)
+    printed: list[str] = []
+    with logged(printed):
+        choice = DataChoice(str(tmp_path / "data"), label_column="label", text_columns=("text",))
+        found = tune(str(small.teachers["two"]), choice, tmp_path / "out", Tuning(resolve, SPACE, trials=1))
+    assert "response_loyalty" not in found["trials"][0]
+    assert found["trials"][0]["score"] == found["trials"][0]["metric"]
+    assert sum("no response_loyalty on this task" in line for line in printed) == 1
+
+
+@pytest.mark.parametrize("name", ["a?1", "b%20c", "d#e"])
+def test_the_database_is_in_the_folder_whatever_its_name(name: str, small: Any, tmp_path: Path) -> None:
+    def study(folder: Path) -> Any:
+        folder.mkdir(exist_ok=True)
+        about = {"recipe": load_recipe("kd").as_written(), "teacher": "t 0", "data": "d 0", "aim": ["metric"]}
+        return module._study(optuna, folder, about, load_recipe("kd"))
+
+    study(tmp_path / name).enqueue_trial({"x": 1})
+    assert (tmp_path / name / "tune.db").is_file()
+    assert len(study(tmp_path / name).trials) == 1
+    assert not study(tmp_path / "another").trials
 
 
 def test_without_optuna_the_extra_is_named(

@@ -10,8 +10,10 @@ from __future__ import annotations
 import json
 import logging
 import re
+import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -182,8 +184,11 @@ def _optuna() -> Any:
 
 def _study(optuna: Any, folder: Path, about: Mapping[str, Any], recipe: Recipe) -> Any:
     """The search of this folder, new or gone on with."""
+    # As a part of the URL a path with ? or % would be another one.
+    opened = partial(sqlite3.connect, folder / DATABASE, check_same_thread=False)
     study = optuna.create_study(
-        storage=f"sqlite:///{folder / DATABASE}", study_name="tune", direction="maximize", load_if_exists=True,
+        storage=optuna.storages.RDBStorage(f"sqlite:///{DATABASE}", engine_kwargs={"creator": opened}),
+        study_name="tune", direction="maximize", load_if_exists=True,
         pruner=optuna.pruners.MedianPruner(n_startup_trials=4),
     )  # fmt: skip
     before = study.user_attrs.get("about")
@@ -193,6 +198,8 @@ def _study(optuna: Any, folder: Path, about: Mapping[str, Any], recipe: Recipe) 
         length = recipe.settled_by(before.get("recipe"))
         paths = {n: before[n] for n in ("teacher", "data") if about[n].rpartition(" ")[0] == before.get(n)}
         about = {**about, **paths, "recipe": length.as_written()}
+        if not study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)):
+            before["aim"] = about["aim"]  # no trial was compared by it
     if before is not None and before != dict(about):
         other = next(key for key in about if before.get(key) != about[key])
         raise RecipeError(
@@ -250,13 +257,27 @@ class _Search:
             if isinstance(error, ModelError | DataError) and not done:
                 raise  # no trial can read the teacher or the data
         else:
-            figures = _figures(metrics, self.tuning.aim)
+            figures = _figures(metrics)
+            score = self._score(figures)
             trial.set_user_attr("figures", figures)
             trial.set_user_attr(TRAINED_ON, marks_of(metrics["loyalty"] or {}))
-            score = sum(figures[name] for name in self.tuning.aim) / len(self.tuning.aim)
             self.study.tell(trial, score)
             logger.info(f"trial {trial.number}: {score:.4f} ({shown})")
             self._keep_best()
+
+    def _score(self, figures: Mapping[str, float]) -> float:
+        """The mean of what is maximised. A task without a figure that nobody named goes without it; raises RecipeError
+        for one that was."""
+        missing = [name for name in self.tuning.aim if name not in figures]
+        if missing and self.tuning.aim != DEFAULT_AIM:
+            raise RecipeError(
+                f"--maximize {missing[0]!r}, which this task does not have",
+                remedy=f"choose among {', '.join(figures)}; the trial that was trained is kept",
+            )
+        if missing:
+            logger.warning(f"no {missing[0]} on this task: trials are compared by the metric alone")
+        found = [figures[name] for name in self.tuning.aim if name in figures]
+        return sum(found) / len(found)
 
     def _keep_best(self) -> None:
         best = self.study.best_trial
@@ -309,13 +330,8 @@ class _Pruning(TrainerCallback):
             raise self.optuna.TrialPruned
 
 
-def _figures(metrics: Mapping[str, Any], aim: Sequence[str]) -> dict[str, float]:
-    """The selecting metric and the loyalties of a run. Raises RecipeError for an aim that the task does not have."""
+def _figures(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The selecting metric and the loyalties of a run."""
     found = {f"{kind}_loyalty": e["value"] for kind, e in (metrics["loyalty"] or {}).items() if e}
     found[METRIC] = next(iter(metrics["eval"].values()))  # a task's first metric selects
-    if missing := [name for name in aim if found.get(name) is None]:
-        raise RecipeError(
-            f"--maximize {missing[0]!r}, which this task does not have",
-            remedy=f"choose among {', '.join(name for name in found if found[name] is not None)}",
-        )
     return {name: value for name, value in found.items() if value is not None}
