@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from gradistill.auditing import map_checks
 from gradistill.cli.app import app
 from gradistill.commands.audit import AuditChoice, audit
+from gradistill.commands.audit_models import _short_names
 from gradistill.errors import RecipeError
 from small import audit_parts, logged
 
@@ -85,3 +86,10 @@ def test_an_option_without_rows_is_refused(
             teacher, [teacher], small.choice("two"), tmp_path / "out", AuditChoice(**rows, **{option: True})
         )
     assert not (tmp_path / "out").exists()
+
+
+def test_no_student_has_the_name_of_another_role() -> None:
+    """The metrics of a student in a folder called ``teacher`` were those of the teacher."""
+    assert _short_names(["runs/v1/kd", "runs/v2/teacher"]) == ["kd", "runs/v2/teacher"]
+    assert _short_names(["runs/v1/kd", "runs/v2/kd"]) == ["runs/v1/kd", "runs/v2/kd"]
+    assert _short_names(["teacher", "reference", "kd"]) == ["teacher (1)", "reference (2)", "kd"]

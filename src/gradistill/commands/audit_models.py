@@ -32,6 +32,9 @@ from gradistill.models.tokenizers import check_same_rows, check_same_tokens
 
 logger = logging.getLogger(__name__)
 
+ROLES = ("teacher", "reference", "constant answer")
+"""What tables and pages call others than the students: no student has such a name."""
+
 
 @dataclass(frozen=True)
 class AuditModels:
@@ -275,7 +278,12 @@ def check_students(students: Any) -> None:
 
 
 def _short_names(named: Sequence[str]) -> list[str]:
-    """The last part of each path; the whole of it where two end alike, and its number where that does not help."""
-    short = [Path(name).name for name in named]
-    found = [name if short.count(name) == 1 else full for name, full in zip(short, named, strict=True)]
-    return [name if found.count(name) == 1 else f"{name} ({k})" for k, name in enumerate(found, start=1)]
+    """The last part of each path; the whole of it where two end alike or it is the name of another role, and its number
+    where that does not help."""
+    short = [*ROLES, *(Path(name).name for name in named)]
+    found = [
+        name if short.count(name) == 1 else full
+        for name, full in zip(short[len(ROLES) :], named, strict=True)
+    ]
+    taken = [*ROLES, *found]
+    return [name if taken.count(name) == 1 else f"{name} ({k})" for k, name in enumerate(found, start=1)]
