@@ -39,6 +39,11 @@ def test_cells_are_tasks_times_depths_times_methods_times_seeds_first_depths_fir
     }
 
 
+def test_a_depth_that_is_named_twice_is_one(tmp_path: Path) -> None:
+    found = list(cells(read_plan(written(tmp_path, layers=[2, 2, 1], seeds=[0, 0]))))
+    assert len(found) == len({c.folder for c in found}) == 8
+
+
 def test_changes_come_in_the_order_bench_task_method(tmp_path: Path) -> None:
     change = "training.epochs={}".format
     tasks = {"sst2": {"set": [change(2)]}, "mrpc": {}}

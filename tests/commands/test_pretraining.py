@@ -14,6 +14,7 @@ from gradistill.data import load_texts
 from gradistill.errors import RecipeError
 from gradistill.models.loading import load_tokenizer
 from gradistill.recipe import Recipe, load_recipe
+from gradistill.training.trainer import DistillationTrainer
 from slow import slow
 from small import logged
 
@@ -84,3 +85,28 @@ def test_a_width_between_heads_and_one_text_are_refused(small: Any, tmp_path: Pa
         pretrained(small, tmp_path / "run", "student.width=12")
     with pytest.raises(RecipeError, match="has 1 text"):
         pretrained(small, tmp_path / "run", "training.max_train_rows=1")
+
+
+def test_batches_are_padded_to_the_length_that_was_asked_for(
+    small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loss, widths = DistillationTrainer.compute_loss, set()
+
+    def compute_loss(trainer: Any, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        widths.add(inputs["input_ids"].shape[1])
+        return loss(trainer, model, inputs, *args, **kwargs)
+
+    monkeypatch.setattr(DistillationTrainer, "compute_loss", compute_loss)
+    pretrained(
+        small,
+        tmp_path / "out",
+        "training.epochs=1",
+        "training.max_length=40",
+        "compute.pad_to_max_length=true",
+    )
+    assert widths == {40}
+
+
+def test_an_overlap_of_windows_that_there_are_not_is_refused(small: Any, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="window_overlap is 3, and pre-training has no windows"):
+        pretrained(small, tmp_path / "out", "training.window_overlap=3")

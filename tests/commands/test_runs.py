@@ -18,11 +18,14 @@ from gradistill.commands import loyalty_sample
 from gradistill.commands.distill import distill
 from gradistill.commands.finetune import finetune
 from gradistill.commands.guarded_training import saving
+from gradistill.commands.prepared_run import build_student
 from gradistill.errors import GradistillError, RecipeError
 from gradistill.models.input_limits import Limits
+from gradistill.models.loaded_model import LoadedModel
 from gradistill.models.loading import load_classifier, load_tokenizer
 from gradistill.models.probe import Probe
 from gradistill.recipe import load_recipe, shipped_methods
+from gradistill.recipe.schema import StudentSettings
 from slow import slow
 from small import logged
 
@@ -236,3 +239,20 @@ def test_weights_can_be_read_by_whom_the_configuration_can(small: Any, tmp_path:
         os.umask(before)
     modes = {file.name: file.stat().st_mode & 0o777 for file in tmp_path.iterdir()}
     assert modes["model.safetensors"] == modes["config.json"] == 0o666 & ~umask
+
+
+def test_a_layer_map_that_chooses_no_layers_is_named(small: Any) -> None:
+    """Of a checkpoint whole, or of a student of its own width."""
+    teacher, tokenizer = load_classifier(small.teachers["two"])[0], load_tokenizer(small.teachers["two"])
+    reader = LoadedModel("teacher", "", teacher)
+    for settings, idle in (
+        (StudentSettings(checkpoint=str(small.base), layer_map="first"), True),
+        (StudentSettings(layers=1, width=8, layer_map="last"), True),
+        (StudentSettings(checkpoint=str(small.base), layers=1, layer_map="first"), False),
+        (StudentSettings(layers=1, layer_map="last"), False),
+        (StudentSettings(layers=1, width=8), False),
+    ):
+        printed: list[str] = []
+        with logged(printed):
+            build_student(reader, tokenizer, settings)
+        assert any(f"layer_map {settings.layer_map} changes nothing" in line for line in printed) == idle

@@ -247,3 +247,9 @@ def test_the_cache_is_where_the_system_keeps_caches(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
     assert room.cache_folder() == Path("/somewhere/gradistill/signals")
     assert MANIFEST == "manifest.json"
+
+
+def test_an_encoding_without_a_store_is_refused(small: Any, tmp_path: Path) -> None:
+    choice = StoreChoice("online", encoding="float16")
+    with pytest.raises(RecipeError, match="--encoding float16.*--signals online"):
+        small.distilled("kd", "two", tmp_path / "out", signals=choice)

@@ -237,7 +237,7 @@ def cells(plan: BenchPlan) -> Iterator[Cell]:
 
     Where tasks have several depths, the first of each task come before the second.
     """
-    depths = {name: task.layers or plan.layers for name, task in plan.tasks.items()}
+    depths = {name: list(dict.fromkeys(task.layers or plan.layers)) for name, task in plan.tasks.items()}
     seeds = dict.fromkeys((*plan.seeds, *(s for method in plan.methods.values() for s in method.seeds or ())))
     for rank in range(max(map(len, depths.values()))):
         for seed, (name, layers) in product(seeds, depths.items()):

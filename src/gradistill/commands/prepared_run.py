@@ -184,11 +184,18 @@ def refuse_width_of_checkpoint(settings: StudentSettings) -> None:
 def cut_checkpoint(model: PreTrainedModel, settings: StudentSettings) -> PreTrainedModel:
     """A checkpoint with as many of its own layers as the settings want; all of them where they leave it open."""
     if settings.layers is None:
+        _note_idle_layer_map(settings, "student.layers is not set: the checkpoint keeps all of its layers")
         return model
     refuse_more_layers(settings, model.config)
     return student_from_teacher(
         model, settings.layers, layer_map=settings.layer_map, dropout=settings.dropout
     )
+
+
+def _note_idle_layer_map(settings: StudentSettings, reason: str) -> None:
+    """Not refused: settings of a method's authors have a layer map on some tasks."""
+    if settings.layer_map != StudentSettings().layer_map:
+        logger.warning(f"student.layer_map {settings.layer_map} changes nothing: {reason}")
 
 
 def build_student(
@@ -207,6 +214,7 @@ def build_student(
                 teacher.model, layers, layer_map=settings.layer_map, dropout=settings.dropout
             )
         else:
+            _note_idle_layer_map(settings, "a student of its own width takes no layers of the teacher")
             model = narrow_student(teacher.model, layers, settings.width, dropout=settings.dropout)
     set_padding(model, tokenizer)
     share_embeddings(model, teacher.model, settings.embeddings)

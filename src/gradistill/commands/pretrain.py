@@ -107,6 +107,12 @@ def _refuse_options(recipe: Recipe) -> None:
             expected="texts that are cut at max_length",
             remedy="leave it out here, and give it to finetune and distill",
         )
+    if recipe.training.window_overlap is not None:
+        raise RecipeError(
+            f"training.window_overlap is {recipe.training.window_overlap}, and pre-training has no windows",
+            expected="texts that are cut at max_length",
+            remedy="leave it out here",
+        )
     if recipe.student.size is not None:
         raise RecipeError(
             f"student.size is {recipe.student.size}, and pre-training writes no classifier that could be counted",

@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from gradistill.data import Collator
 from gradistill.data.batching import most_tokens
-from gradistill.errors import StoreError
+from gradistill.errors import RecipeError, StoreError
 from gradistill.io import digest, discard, system_reason
 from gradistill.models.device_map import placed
 from gradistill.models.teacher_loading import AS_IT_IS, TeacherLoading
@@ -80,7 +80,13 @@ class StoreChoice:
         return None if self.where in ("auto", "online") else Path(self.where)
 
     def check(self) -> None:
-        """Raise StoreError for a folder that holds no finished store."""
+        """Raise StoreError for a folder that holds no finished store, RecipeError for an encoding without a store."""
+        if self.where == "online" and self.encoding is not None:
+            raise RecipeError(
+                f"--encoding {self.encoding} is how a store writes vectors, and with --signals online there is none",
+                expected="one of the two",
+                remedy="leave one of them out",
+            )
         if self.folder is not None:
             Manifest.read(self.folder)
 

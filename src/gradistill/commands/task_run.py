@@ -240,9 +240,6 @@ class TaskRun(Run):
         stored = teacher if isinstance(teacher, StoredTeacher) else None
         return sum((source.seconds for source in (online, stored) if source is not None), 0.0)
 
-    def padded_length(self) -> int | None:
-        return self.max_length if self.recipe.compute.pad_to_max_length else None
-
     def metric_function(self, encoded: EncodedRows) -> Callable[[EvalPrediction], dict[str, float]]:
         rows = encoded.rows["validation"]
         metrics = partial(_metrics_of, task=self.task, choose=self.chooses_thresholds)

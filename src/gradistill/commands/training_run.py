@@ -205,7 +205,7 @@ class Run(ABC):
 
     def padded_length(self) -> int | None:
         """The length that every batch is padded to; None for that of its longest text."""
-        return None
+        return self.max_length if self.recipe.compute.pad_to_max_length else None
 
     def metric_function(self, encoded: EncodedRows) -> Callable[[EvalPrediction], dict[str, float]] | None:
         """The task's metrics, for evaluations while the run trains."""
