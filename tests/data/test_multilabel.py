@@ -196,6 +196,15 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
 }
 
 
+def test_a_few_rows_of_another_split_may_have_one_label_each(tmp_path: Path) -> None:
+    """The separator is that of the rows in which the labels were found."""
+    for split, labels in (("train", ["a;b", "c", "a", "b"]), ("validation", ["c", "a", "", "b"])):
+        rows = [{"text": text, "labels": label} for text, label in zip(TEXTS, labels, strict=False)]
+        written(tmp_path / f"{split}.csv", rows)
+    found = load_splits(tmp_path, label_separator=";").rows["validation"]["label"][:]
+    assert [list(map(int, flags)) for flags in found][:3] == [[0, 0, 1], [1, 0, 0], [0, 0, 0]]
+
+
 @pytest.mark.parametrize("case", REFUSED)
 def test_refused_by_name(case: str, tmp_path: Path) -> None:
     value, options, message = REFUSED[case]

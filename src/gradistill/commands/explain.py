@@ -18,6 +18,7 @@ from gradistill.auditing.onnx_predictor import onnx_file
 from gradistill.batch import Batch
 from gradistill.commands.recorded_data import data_record
 from gradistill.commands.text_lengths import task_length
+from gradistill.data.cell_checks import text_fault
 from gradistill.data.collator import Collator
 from gradistill.data.multilabel_metrics import assigned
 from gradistill.data.tokenization import refuse_no_room
@@ -85,11 +86,17 @@ def explain(
     batch = Batch.of(read.encoding, mask_token_id=Collator(tokenizer).mask_token_id)
     with frozen_eval(classifier):
         found, logits, at = _attributed(classifier, batch, baseline, label, steps)
+    words = read.words(found.attributions[0].sum(-1))
+    if not words:
+        raise DataError(
+            f"The tokenizer of {name} makes no token of {texts[0][:40]!r}.",
+            expected="a text with words that it reads",
+        )
     rule = "adaptive Simpson nodes" if steps is None else "Gauss–Legendre steps"
     return Explanation(
         model=name,
         texts=tuple(texts),
-        words=read.words(found.attributions[0].sum(-1)),
+        words=words,
         method=f"integrated gradients, {int(found.nodes)} {rule}, {baseline} baseline",
         residual=float(found.residuals),
         cut=(length, read.whole) if read.whole > length else None,
@@ -192,8 +199,13 @@ def _check_texts(texts: Sequence[str]) -> None:
         raise DataError(
             f"There are {len(texts)} texts.", expected="one text, or two", remedy="quote each text"
         )
-    if not all(text.strip() for text in texts):
-        raise DataError("A text is empty.", expected="one text with words, or two", remedy="write the text")
+    for text in texts:
+        if fault := text_fault(text):
+            raise DataError(
+                f"The text {text[:40]!r} cannot be explained: {fault}.",
+                expected="one text with words, or two",
+                remedy="correct the text",
+            )
 
 
 def _attributed(

@@ -91,7 +91,7 @@ def several_labels(
     ``separator``, and a blank text then has no label. A cell that is no list stays as it is. Without a ``form`` it is
     that of most cells, which a few cells do not show: "1 0 1" may be a name, and ``[0, 1]`` two flags or two numbers.
 
-    Raises DataError for labels that are mappings or of a type that is not read, and for a separator that no text has.
+    Raises DataError for labels that are mappings or of a type that is not read.
     """
     values = table.columns.get(column, ())
     _refuse_unread(table, column)
@@ -130,15 +130,20 @@ def _refuse_unread(table: Table, column: str) -> None:
             )
 
 
-def _separated(table: Table, column: str, separator: str) -> Cells:
-    values = table.as_written(column)  # with commas, "0,2" is two labels and no number
-    texts = [value for value in values if isinstance(value, str)]
+def refuse_idle_separator(table: Table, column: str, separator: str) -> None:
+    """Raise DataError where no text has it: for the rows from which the labels are to be known. Others, such as a few
+    for validation, may have one label each."""
+    texts = [value for value in table.as_written(column) if isinstance(value, str)]
     if texts and not any(separator in text for text in texts):
         raise DataError(
             f"{table.file}, column {column!r}: no label has the separator {separator!r}.",
             expected=f"labels such as {f'{texts[0].strip()}{separator}…'!r}",
             remedy="correct --label-separator, or leave it out where a row has one label",
         )
+
+
+def _separated(table: Table, column: str, separator: str) -> Cells:
+    values = table.as_written(column)  # with commas, "0,2" is two labels and no number
     # Of a table with types a missing cell is None; a blank text is how no label at all is written.
     return [
         tuple(part.strip() for part in value.split(separator) if part.strip())

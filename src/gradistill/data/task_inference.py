@@ -12,7 +12,7 @@ from gradistill.data.cell_checks import is_missing, missing_columns, number, sho
 from gradistill.data.column_names import LABEL_COLUMNS
 from gradistill.data.data_choice import DataChoice, LabelKind
 from gradistill.data.label_matching import Outputs
-from gradistill.data.multilabel import flag_names, flat_labels, several_labels
+from gradistill.data.multilabel import flag_names, flat_labels, refuse_idle_separator, several_labels
 from gradistill.data.table import Table
 from gradistill.data.tasks import Task, inferred_task, label_key
 from gradistill.data.text_columns import TextChoice, find_text_columns, label_candidates
@@ -76,6 +76,8 @@ def _names_of_several(
     table: Table, column: str, choice: DataChoice, outputs: Outputs | None
 ) -> tuple[str, ...] | None:
     """The names of the labels of a column that holds several a row; None for one a row."""
+    if choice.label_separator is not None and outputs is None:
+        refuse_idle_separator(table, column, choice.label_separator)
     parts = several_labels(table, column, choice.label_separator)
     if parts is None:
         if choice.kind == "multi_label":
