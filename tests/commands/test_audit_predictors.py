@@ -142,6 +142,24 @@ def test_an_onnx_teacher(small: Any, tmp_path: Path) -> None:
     assert found["students"][0]["by_length"][0]["label"].endswith("words")
 
 
+def test_scores_on_another_scale_are_named(small: Any, tmp_path: Path) -> None:
+    """In perfect correlation, and of no use to whoever reads the score."""
+    inner = function_of(small.teachers["score"], score=True)
+
+    def same(texts: list[Any]) -> np.ndarray:
+        return inner(texts)
+
+    def shifted(texts: list[Any]) -> np.ndarray:
+        return 3 * inner(texts) + 40
+
+    found = audit(
+        str(small.teachers["score"]), [same, shifted], small.choice("score"), tmp_path / "out", audit_parts()
+    )
+    assert figures(found, 1)["prediction"]["value"] == pytest.approx(1)
+    warned = [w for w in found["warnings"] if "does not see a shift" in w]
+    assert [w.split("'")[1] for w in warned] == ["shifted"]
+
+
 def test_a_function_as_student(small: Any, tmp_path: Path) -> None:
     source = small.teachers["two"]
     inner = function_of(source)

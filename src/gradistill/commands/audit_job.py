@@ -19,7 +19,13 @@ from gradistill.auditing.summary import Audited, summed_up
 from gradistill.auditing.trained_figures import trained_by_record
 from gradistill.auditing.verdict import ROWS_ASKED, judged
 from gradistill.commands.audit_choice import AuditChoice
-from gradistill.commands.audit_metrics import task_metrics, teacher_doubts, weak_models, without_flips
+from gradistill.commands.audit_metrics import (
+    shifted_scores,
+    task_metrics,
+    teacher_doubts,
+    weak_models,
+    without_flips,
+)
 from gradistill.commands.audit_model import AuditModel
 from gradistill.commands.audit_models import AuditModels
 from gradistill.commands.data_warnings import (
@@ -136,7 +142,8 @@ class AuditJob:
         doubts = teacher_doubts(audited, self.splits)
         weak = [] if doubts else weak_models(audited, self.splits)
         unflipped = without_flips(found, self.splits, self.choice)
-        warnings = [*self.splits.warnings, *self.warnings, *random, *doubts, *weak, *unflipped]
+        shifted = shifted_scores(audited, self.splits)
+        warnings = [*self.splits.warnings, *self.warnings, *random, *doubts, *weak, *shifted, *unflipped]
         return {"doubts": doubts, "warnings": warnings}
 
     def _about(self, students: list[dict[str, Any]]) -> dict[str, Any]:

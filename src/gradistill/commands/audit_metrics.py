@@ -77,6 +77,23 @@ def _finds_no_span(task: Task, own: Columns, owner: str, role: str = "student") 
     return no_span_warning(_word_metrics(task, own, role), owner)
 
 
+def shifted_scores(audited: Audited, splits: Splits) -> list[str]:
+    """Students whose scores are further from the teacher's than these are from their mean: loyalty of scores is a
+    correlation, which no shift and no scale changes."""
+    if splits.task.labels is not None or splits.task.token_labels:
+        return []
+    found = []
+    for name, own in zip(audited.names, audited.columns, strict=True):
+        teacher, student = _predicted(own, "teacher"), _predicted(own, "student")
+        distance, spread = np.abs(student - teacher).mean(), teacher.std()
+        if distance > spread > 0:
+            found.append(
+                f"the scores of the student {name!r} are {distance:.3g} from the teacher's on average, whose standard "
+                f"deviation is {spread:.3g}: their correlation does not see a shift or another scale"
+            )
+    return found
+
+
 def without_flips(found: Mapping[str, Any], splits: Splits, choice: AuditChoice) -> list[str]:
     """That flips are left out where no change of words turned the teacher's label, so that there was nothing to see."""
     task = splits.task
