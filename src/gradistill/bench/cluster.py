@@ -196,18 +196,21 @@ class _Queue:
         waiting = []
         for command in commands:
             entry = known.get(command.name)
-            job = entry and self.cluster.executor.job_class(self.cluster.folder, entry["job"])
-            if entry and entry["command"] == command.mark:
+            if entry is None:
+                waiting.append(command)
+                continue
+            job = self.cluster.executor.job_class(self.cluster.folder, entry["job"])
+            if entry["command"] == command.mark:
                 self.flying.append(_Sent(command, job, entry["tries"]))
                 logger.info(f"{command.name}: followed as job {entry['job']}, which an earlier call sent")
                 continue
-            if job and not job.done():
+            waiting.append(command)
+            if not job.done():
                 logger.warning(
                     f"{command.name}: job {entry['job']} of an earlier call has another recipe, rows or teacher: it is "
                     "cancelled, and sent anew"
                 )
                 _cancel(job)
-            waiting.append(command)
         return waiting
 
     def _record(self) -> None:
