@@ -419,12 +419,9 @@ def check_terms(arguments: TrainingArguments, terms: Sequence[Term], compute: Co
     for name, why in without.items():
         if value := getattr(arguments, name):
             raise _not_applied(name, value, why, f"leave it out, or train without {' and '.join(gradients)}")
-    chosen: Any = arguments.gradient_checkpointing_kwargs or {}
-    if arguments.gradient_checkpointing and chosen.get("use_reentrant"):
-        raise _not_applied(
-            "activation_checkpointing_kwargs", chosen, "re-entrant checkpoints have no second derivative",
-            "leave use_reentrant out",
-        )  # fmt: skip
+    _refuse_reentrant(
+        arguments, "re-entrant checkpoints have no second derivative", "leave use_reentrant out"
+    )
 
 
 def _check_two_backward_passes(arguments: TrainingArguments, rule: str) -> None:
@@ -432,14 +429,15 @@ def _check_two_backward_passes(arguments: TrainingArguments, rule: str) -> None:
     out = f"leave it out, or train without compute.gradient_conflict: {rule}"
     if arguments.torch_compile:
         raise _not_applied("torch_compile", True, "a compiled graph has one backward pass only", out)
+    _refuse_reentrant(arguments, "re-entrant checkpoints have one backward pass only", out)
+
+
+def _refuse_reentrant(arguments: TrainingArguments, why: str, remedy: str) -> None:
     chosen: Any = arguments.gradient_checkpointing_kwargs or {}
     if arguments.gradient_checkpointing and chosen.get("use_reentrant"):
-        raise _not_applied(
-            "activation_checkpointing_kwargs",
-            chosen,
-            "re-entrant checkpoints have one backward pass only",
-            out,
-        )
+        newer = "activation_checkpointing_kwargs"  # transformers 5.17 has the older name alone
+        name = newer if hasattr(arguments, newer) else "gradient_checkpointing_kwargs"
+        raise _not_applied(name, chosen, why, remedy)
 
 
 def refuse_smoothed_scores(arguments: TrainingArguments) -> None:
