@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 
 from gradistill.commands.audit import audit
 from gradistill.commands.audit_choice import AuditChoice
@@ -23,7 +24,7 @@ from gradistill.commands.text_predictor import load_predictor
 from gradistill.commands.token_predictor import TokenPredictor
 from gradistill.data import DataChoice
 from gradistill.data.span_metrics import token_metrics
-from gradistill.errors import DataError, ModelError, RecipeError
+from gradistill.errors import DataError, GradistillError, ModelError, RecipeError
 from gradistill.models.loading import load_classifier
 from gradistill.recipe import load_recipe
 from small import BAD, GOOD, logged
@@ -318,3 +319,38 @@ def test_rows_that_are_cut_and_words_that_are_not_read_are_counted(runs: Path, t
     file.write_text("\n".join(json.dumps({"tokens": ["the"] * n}) for n in (2, 5, 9)))
     found = predict(str(runs / "teacher"), file, tmp_path / "out.jsonl", max_length=5)
     assert (found["cut"], found["unread_words"]) == (2, 2 + 6)
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        (["tokens_claen"], r"column 'tokens_claen': the column is missing; did you mean 'tokens_clean'\?"),
+        (["tokens", "nothere"], "the columns tokens and nothere were named"),
+        ("doc.wrods", r"did you mean 'doc.words'\?"),
+        ("text", "row 1, column 'text': 'a film' where a list of words belongs"),
+    ],
+)
+def test_a_named_column_that_cannot_be_read_is_refused(
+    named: Any, message: str, runs: Path, tmp_path: Path
+) -> None:
+    row = {"tokens": ["a"], "tokens_clean": ["b"], "doc": {"words": ["fine", "film"]}, "text": "a film"}
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps(row) + "\n")
+    with pytest.raises(GradistillError, match=message):
+        predict(str(runs / "teacher"), file, tmp_path / "out.jsonl", text_columns=named)
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".parquet"])
+def test_a_dotted_name_leads_to_words_inside_of_objects(ending: str, runs: Path, tmp_path: Path) -> None:
+    file, rows = tmp_path / f"rows{ending}", [{"doc": {"words": ["fine", "film"]}}, {"doc": {"words": None}}]
+    if ending == ".parquet":
+        Dataset.from_list(rows).to_parquet(file)
+    else:
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = predict(str(runs / "teacher"), file, tmp_path / "out.jsonl", text_columns="doc.words")
+    assert (found["rows"], found["incomplete"]) == (2, 1)
+    first, second = map(json.loads, (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines())
+    predictor: Any = load_predictor(str(runs / "teacher"))
+    assert first["predicted_tags"] == predictor([["fine", "film"]])[0]
+    assert second["predicted_tags"] is None

@@ -18,10 +18,20 @@ from gradistill.auditing.token_predictions import predict_tokens
 from gradistill.commands.audit_model import AuditModel
 from gradistill.commands.token_examination import word_tags
 from gradistill.data import Collator, Task, encode
-from gradistill.data.chunk_texts import complete_rows, faults, incomplete_lines, texts_of, without_prediction
+from gradistill.data.chunk_texts import (
+    MOST_PROBLEMS,
+    complete_rows,
+    faults,
+    first_rows,
+    incomplete_lines,
+    refuse_missing,
+    texts_of,
+    without_prediction,
+)
 from gradistill.data.row_output import refuse_taken_names
 from gradistill.data.row_stream import CHUNK_ROWS, Chunk, RowStream
 from gradistill.data.span_metrics import find_spans
+from gradistill.data.table import with_fields
 from gradistill.data.tasks import inferred_task
 from gradistill.data.token_labels import WORD_COLUMNS, find_words, words_fault
 from gradistill.errors import DataError, Problem, RecipeError
@@ -182,22 +192,36 @@ def _lines_to(output: Path | None) -> Iterator[Callable[[bytes], object]]:
 
 def _checked_column(stream: RowStream, named: tuple[str, ...] | None, predictor: TokenPredictor) -> str:
     """The column of words; every row is looked at. Raises DataError with all faults."""
-    column, problems = None, list[Problem]()
+    if named and len(named) > 1:
+        raise RecipeError(
+            f"the columns {' and '.join(named)} were named, and {predictor.model.name} labels the words of one",
+            expected="one column of lists of words",
+            remedy="name one with --text-columns (text_columns= in Python)",
+        )
+    if named:
+        refuse_missing(first_rows(stream), named)
+    column, complete, problems = named[0] if named else None, 0, list[Problem]()
     for chunk in stream.chunks(CHUNK_ROWS):
         refuse_taken_names(stream.path, chunk.table.columns, (TAGS, SPANS))
         if column is None and chunk.table.columns:
-            column = find_words(chunk.table, named or predictor.text_columns) or find_words(chunk.table)
-        # Without a column so far, all rows of the chunk lack words, or none of its lines can be read.
-        problems += chunk.table.problems if column is None else faults(chunk, (column,), words_fault)
-    if column is None and not problems:
+            recorded = predictor.text_columns or ()
+            column = find_words(with_fields(chunk.table, recorded), recorded) or find_words(chunk.table)
+        if column is None:  # all rows of the chunk lack words, or none of its lines can be read
+            problems += chunk.table.problems
+        else:
+            problems += faults(chunk, (column,), words_fault)
+            complete += int(complete_rows(chunk, (column,)).sum())
+        if len(problems) >= MOST_PROBLEMS:
+            break
+    if problems:
+        raise DataError(
+            f"{stream.path} has rows that cannot be used:", problems=problems, remedy="correct them"
+        )
+    if column is None or not complete:
         raise DataError(
             f"{stream.path} has no column of lists of words.",
             expected=f"a column {' or '.join(WORD_COLUMNS)}, or the one that is named",
             remedy="name it with --text-columns (text_columns= in Python)",
-        )
-    if problems or column is None:
-        raise DataError(
-            f"{stream.path} has rows that cannot be used:", problems=problems, remedy="correct them"
         )
     return column
 
