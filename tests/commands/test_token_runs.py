@@ -354,3 +354,19 @@ def test_a_dotted_name_leads_to_words_inside_of_objects(ending: str, runs: Path,
     predictor: Any = load_predictor(str(runs / "teacher"))
     assert first["predicted_tags"] == predictor([["fine", "film"]])[0]
     assert second["predicted_tags"] is None
+
+
+def test_rows_without_any_token_have_no_tags(runs: Path, tmp_path: Path) -> None:
+    """A file with one row of invisible words is predicted, as one with such a text is."""
+    predictor: Any = load_predictor(str(runs / "teacher"))
+    words = [["\u200b"], ["the", "film"], ["\u200b", "\u200b"], ["\u200b", "fine"]]
+    alone = predictor([["the", "film"], ["fine"]])
+    assert predictor(words) == [[None], alone[0], [None, None], [None, alone[1][0]]]
+    assert predictor(words[:1]) == [[None]]
+    assert predictor.spans(words[:1]) == [[]]
+    file, lines = tmp_path / "rows.jsonl", list[str]()
+    file.write_text("".join(json.dumps({"tokens": row}) + "\n" for row in words))
+    with logged(lines):
+        found = predict(str(runs / "teacher"), file, tmp_path / "out.jsonl")
+    assert (found["rows"], found["cut"], found["unread_words"]) == (4, 3, 4)
+    assert "no token stands for 4 words" in "\n".join(lines)

@@ -91,13 +91,19 @@ class TokenPredictor:
             "index": list(range(len(rows))),
         }
         encoded = encode(
-            Dataset.from_dict(columns), self.model.tokenizer, self._task, max_length=self.max_length
-        )
-        found = predict_tokens(self.model.model, encoded.dataset, Collator(self.model.tokenizer))
-        return [
-            word_tags(labels, words, len(row), self.labels)
-            for labels, words, row in zip(found.labels, found.words, rows, strict=True)
-        ]
+            Dataset.from_dict(columns),
+            self.model.tokenizer,
+            self._task,
+            max_length=self.max_length,
+            tokenless=True,
+        ).dataset
+        tags: list[list[str | None]] = [[None] * len(row) for row in rows]
+        read = [place for place, words in enumerate(encoded["word_ids"][:]) if max(words, default=-1) >= 0]
+        if read:
+            found = predict_tokens(self.model.model, encoded.select(read), Collator(self.model.tokenizer))
+            for place, labels, words in zip(read, found.labels, found.words, strict=True):
+                tags[place] = word_tags(labels, words, len(rows[place]), self.labels)
+        return tags
 
     def predict(self, rows: Sequence[Sequence[str]]) -> list[list[str | None]]:
         """The tag of each word: what a call returns."""
