@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from gradistill.data.span_metrics import token_metrics
 from gradistill.errors import DataError, GradistillError, ModelError, RecipeError
 from gradistill.models.loading import load_classifier
 from gradistill.recipe import load_recipe
-from small import BAD, GOOD, logged
+from small import BAD, GOOD, WORDS, logged
 
 NAMES = ("O", "B-bad", "I-bad", "B-good", "I-good")
 
@@ -370,3 +371,26 @@ def test_rows_without_any_token_have_no_tags(runs: Path, tmp_path: Path) -> None
         found = predict(str(runs / "teacher"), file, tmp_path / "out.jsonl")
     assert (found["rows"], found["cut"], found["unread_words"]) == (4, 3, 4)
     assert "no token stands for 4 words" in "\n".join(lines)
+
+
+def changed_teacher(runs: Path, folder: Path, change: Callable[[Any], object]) -> Any:
+    """The predictor of a copy of the teacher whose model was changed."""
+    shutil.copytree(runs / "teacher", folder)
+    model, _ = load_classifier(runs / "teacher", tokens=True)
+    change(model)
+    model.save_pretrained(folder)
+    return load_predictor(str(folder))
+
+
+def test_a_tokenizer_with_more_ids_than_the_model_is_refused_before_work(runs: Path, tmp_path: Path) -> None:
+    """When it is loaded, where the ids of a short text show it; or else before the model reads such a word."""
+    largest = WORDS.index("one")
+    predictor = changed_teacher(
+        runs, tmp_path / "small", lambda model: model.resize_token_embeddings(largest)
+    )
+    with pytest.raises(
+        ModelError, match=rf"token id {largest}, and the embedding matrix of \S+ has {largest} rows"
+    ):
+        predictor([["the"], ["a", "one"]])
+    with pytest.raises(ModelError, match=r"and the embedding matrix of \S+ has 5 rows"):
+        changed_teacher(runs, tmp_path / "tiny", lambda model: model.resize_token_embeddings(5))

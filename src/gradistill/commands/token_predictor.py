@@ -97,6 +97,7 @@ class TokenPredictor:
             max_length=self.max_length,
             tokenless=True,
         ).dataset
+        self.model.refuse_unknown_tokens(max(max(ids, default=0) for ids in encoded["input_ids"][:]))
         tags: list[list[str | None]] = [[None] * len(row) for row in rows]
         read = [place for place, words in enumerate(encoded["word_ids"][:]) if max(words, default=-1) >= 0]
         if read:
