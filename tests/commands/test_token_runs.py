@@ -394,3 +394,35 @@ def test_a_tokenizer_with_more_ids_than_the_model_is_refused_before_work(runs: P
         predictor([["the"], ["a", "one"]])
     with pytest.raises(ModelError, match=r"and the embedding matrix of \S+ has 5 rows"):
         changed_teacher(runs, tmp_path / "tiny", lambda model: model.resize_token_embeddings(5))
+
+
+@pytest.mark.parametrize(
+    ("names", "fault"),
+    [
+        (("O", "bad", "good", "B-x", "I-x"), "'bad'. This is no tag of BIO2"),
+        (("O", "B-x", "I-x", "E-x", "S-x"), "'E-x'. This is BIOES"),
+        (tuple(f"LABEL_{k}" for k in range(5)), "'LABEL_0'. This is no tag of BIO2"),
+    ],
+)
+def test_tags_of_another_scheme_have_no_spans(
+    names: tuple[str, ...], fault: str, runs: Path, tmp_path: Path
+) -> None:
+    def renamed(model: Any) -> None:
+        model.config.id2label = dict(enumerate(names))
+
+    predictor = changed_teacher(runs, tmp_path / "other", renamed)
+    words = [["the", "film", "was", "fine"], ["dull"]]
+    teacher: Any = load_predictor(str(runs / "teacher"))
+    assert predictor(words) == [[names[NAMES.index(tag)] for tag in row] for row in teacher(words)]
+    with pytest.raises(ModelError, match=f"spans of .*other: it predicts the tag {fault}"):
+        predictor.spans(words)
+    file, lines = tmp_path / "rows.jsonl", list[str]()
+    file.write_text("".join(json.dumps({"tokens": row}) + "\n" for row in words))
+    with logged(lines):
+        predict(str(tmp_path / "other"), file, tmp_path / "out.jsonl")
+    warnings = [line for line in lines if "predicted_spans is null in every row" in line]
+    assert len(warnings) == 1
+    assert fault in warnings[0]
+    written = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text("utf-8").splitlines()]
+    assert [row["predicted_tags"] for row in written] == predictor(words)
+    assert [row["predicted_spans"] for row in written] == [None, None]

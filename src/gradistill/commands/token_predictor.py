@@ -18,6 +18,7 @@ from gradistill.auditing.token_predictions import predict_tokens
 from gradistill.commands.audit_model import AuditModel
 from gradistill.commands.token_examination import word_tags
 from gradistill.data import Collator, Task, encode
+from gradistill.data.cell_checks import shown
 from gradistill.data.chunk_texts import (
     MOST_PROBLEMS,
     complete_rows,
@@ -33,8 +34,8 @@ from gradistill.data.row_stream import CHUNK_ROWS, Chunk, RowStream
 from gradistill.data.span_metrics import find_spans
 from gradistill.data.table import with_fields
 from gradistill.data.tasks import inferred_task
-from gradistill.data.token_labels import WORD_COLUMNS, find_words, words_fault
-from gradistill.errors import DataError, Problem, RecipeError
+from gradistill.data.token_labels import BIO2, WORD_COLUMNS, find_words, scheme_fault, words_fault
+from gradistill.errors import DataError, ModelError, Problem, RecipeError
 from gradistill.io import draft_beside, sync_folder
 from gradistill.printing import progress_bars, write_lines
 
@@ -111,8 +112,23 @@ class TokenPredictor:
         return self(rows)
 
     def spans(self, rows: Sequence[Sequence[str]]) -> list[list[dict[str, Any]]]:
-        """The spans of each row: ``kind``, ``start`` and ``end`` (not included) in words from 0, and ``text``."""
+        """The spans of each row: ``kind``, ``start`` and ``end`` (not included) in words from 0, and ``text``.
+
+        Raises ModelError where the labels are no BIO2 tags.
+        """
+        if fault := self.tags_fault:
+            raise ModelError(
+                f"There are no spans of {self.model.name}: it {fault}",
+                expected=BIO2,
+                remedy="call the predictor itself for the tags, or correct id2label in config.json",
+            )
         return [spans_of(words, tags) for words, tags in zip(rows, self(rows), strict=True)]
+
+    @property
+    def tags_fault(self) -> str:
+        """Why its tags mark no spans, as the end of a sentence; blank where they are BIO2."""
+        faults = ((label, scheme_fault(label)) for label in self.labels)
+        return next((f"predicts the tag {shown(label)}. {fault}" for label, fault in faults if fault), "")
 
     @property
     def _task(self) -> Task:
@@ -158,6 +174,8 @@ def predict_words(
     stream = RowStream.of(data, line_columns=("text",))
     column = _checked_column(stream, named, predictor)
     logger.info(f"words: {column}")
+    if fault := predictor.tags_fault:
+        logger.warning(f"{SPANS} is null in every row: {predictor.model.name} {fault} Expected: {BIO2}")
     rows = cut = unread = 0
     incomplete: list[int] = []
     with _lines_to(output) as write, progress_bars(error=True) as progress:
@@ -238,7 +256,11 @@ def _predicted_lines(
 ) -> tuple[list[str], list[int]]:
     """A line for each row, and how many of its words no token stands for. Without words there are no tags (null)."""
     words = [own for (own,) in texts_of(chunk, (column,), complete)]
-    tagged = [(tags, spans_of(own, tags)) for own, tags in zip(words, predictor(words), strict=True)]
+    marked = not predictor.tags_fault
+    tagged = [
+        (tags, spans_of(own, tags) if marked else None)
+        for own, tags in zip(words, predictor(words), strict=True)
+    ]
     found: Iterator[Any] = iter(tagged)
     lines, unread = [], []
     for row, whole in zip(chunk.rows(), complete, strict=True):
