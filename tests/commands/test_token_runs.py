@@ -426,3 +426,15 @@ def test_tags_of_another_scheme_have_no_spans(
     written = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text("utf-8").splitlines()]
     assert [row["predicted_tags"] for row in written] == predictor(words)
     assert [row["predicted_spans"] for row in written] == [None, None]
+
+
+def test_logits_that_are_not_finite_are_refused(runs: Path, tmp_path: Path) -> None:
+    """The row named is the first of those at fault, whatever the lengths of the rows."""
+
+    def broken(model: Any) -> None:
+        model.get_input_embeddings().weight.data[WORDS.index("film")] = 3e38
+
+    predictor = changed_teacher(runs, tmp_path / "broken", broken)
+    assert predictor([["the", "fine"]]) == load_predictor(str(runs / "teacher"))([["the", "fine"]])
+    with pytest.raises(ModelError, match="NaN or infinite values for row 1 of the texts, 'film'"):
+        predictor([["the", "fine"], ["film"], ["the", "film", "was", "fine"]])
