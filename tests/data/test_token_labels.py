@@ -12,6 +12,7 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, List, Value
 
 from gradistill.data import Collator, DataChoice, align_labels, compute_metrics, encode, load_splits
+from gradistill.data.conll import read_conll
 from gradistill.data.proposal import propose
 from gradistill.data.span_metrics import find_spans, span_counts, token_metrics
 from gradistill.errors import DataError, GradistillError
@@ -79,6 +80,16 @@ def test_conll_files_give_the_same_rows(tmp_path: Path) -> None:
     (tmp_path / "rows.conll").write_text(text + "\nalone\n")
     with pytest.raises(DataError, match=r"row 10: a word without a tag"):
         load_splits(tmp_path / "rows.conll", splits=("train",))
+
+
+def test_a_conll_line_is_split_at_blanks_and_tabs_alone() -> None:
+    """Numbers hold no-break spaces (10 000). A word may begin as the mark of a document does."""
+    text = "10\u00a0000  B-num\n-DOCSTART-like O\n\u3000x\t NN \tO\n-DOCSTART-\tO\n-DOCSTART-\nEnd\u00a0O"
+    found = read_conll("a.conll", text)
+    assert found.columns["tokens"][:] == [["10\u00a0000", "-DOCSTART-like", "\u3000x"], ["End\u00a0O"]]
+    assert found.columns["tags"][:] == [["B-num", "O", "O"], ["O"]]
+    assert list(found.lines) == [1, 6]
+    assert [(problem.row, problem.what[:20]) for problem in found.problems] == [(6, "a word without a tag")]
 
 
 def test_ids_with_names_are_read_and_ids_without_are_refused() -> None:
