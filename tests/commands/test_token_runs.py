@@ -438,3 +438,17 @@ def test_logits_that_are_not_finite_are_refused(runs: Path, tmp_path: Path) -> N
     assert predictor([["the", "fine"]]) == load_predictor(str(runs / "teacher"))([["the", "fine"]])
     with pytest.raises(ModelError, match="NaN or infinite values for row 1 of the texts, 'film'"):
         predictor([["the", "fine"], ["film"], ["the", "film", "was", "fine"]])
+
+
+def test_lines_of_predictions_are_json_and_keep_their_characters(runs: Path, tmp_path: Path) -> None:
+    line = '{"tokens":["\\u0066ine"],   "x": 1.50, "big": 12345678901234567890123, "e": 1E3}'
+    file, output = tmp_path / "rows.jsonl", tmp_path / "out.jsonl"
+    file.write_text(line + "\n")
+    predict(str(runs / "teacher"), file, output)
+    assert output.read_text(encoding="utf-8").startswith(line[:-1] + ', "predicted_tags": ["')
+    Dataset.from_list([{"tokens": ["fine"], "x": float("nan"), "y": [float("inf"), 1.0]}]).to_parquet(
+        tmp_path / "rows.parquet"
+    )
+    predict(str(runs / "teacher"), tmp_path / "rows.parquet", output, overwrite=True)
+    found = json.loads(output.read_text(encoding="utf-8"), parse_constant=pytest.fail)
+    assert (found["x"], found["y"]) == (None, [None, 1.0])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,7 +28,7 @@ from gradistill.data.chunk_texts import (
     texts_of,
     without_prediction,
 )
-from gradistill.data.row_output import refuse_taken_names
+from gradistill.data.row_output import json_lines, refuse_taken_names
 from gradistill.data.row_stream import CHUNK_ROWS, Chunk, RowStream
 from gradistill.data.span_metrics import find_spans
 from gradistill.data.table import with_fields
@@ -184,9 +183,9 @@ def predict_words(
             complete = complete_rows(chunk, (column,))
             incomplete += incomplete_lines(chunk, complete)
             lines, lost = _predicted_lines(chunk, column, complete, predictor)
-            rows, cut, unread = rows + len(lines), cut + sum(map(bool, lost)), unread + sum(lost)
-            write("".join(lines).encode("utf-8", "backslashreplace"))
-            progress.advance(bar, len(lines))
+            rows, cut, unread = rows + len(chunk), cut + sum(map(bool, lost)), unread + sum(lost)
+            write(lines)
+            progress.advance(bar, len(chunk))
     if incomplete:
         logger.warning(without_prediction(incomplete, rows, "words"))
     if unread:
@@ -253,18 +252,12 @@ def _checked_column(stream: RowStream, named: tuple[str, ...] | None, predictor:
 
 def _predicted_lines(
     chunk: Chunk, column: str, complete: Bool[np.ndarray, " row"], predictor: TokenPredictor
-) -> tuple[list[str], list[int]]:
+) -> tuple[bytes, list[int]]:
     """A line for each row, and how many of its words no token stands for. Without words there are no tags (null)."""
+    tags, spans = np.full(len(chunk), None), np.full(len(chunk), None)
     words = [own for (own,) in texts_of(chunk, (column,), complete)]
-    marked = not predictor.tags_fault
-    tagged = [
-        (tags, spans_of(own, tags) if marked else None)
-        for own, tags in zip(words, predictor(words), strict=True)
-    ]
-    found: Iterator[Any] = iter(tagged)
-    lines, unread = [], []
-    for row, whole in zip(chunk.rows(), complete, strict=True):
-        tags, spans = next(found) if whole else (None, None)
-        lines.append(json.dumps({**row, TAGS: tags, SPANS: spans}, ensure_ascii=False, default=str) + "\n")
-        unread.append(sum(tag is None for tag in tags or ()))
-    return lines, unread
+    for place, own, found in zip(np.flatnonzero(complete), words, predictor(words), strict=True):
+        tags[place] = found
+        spans[place] = None if predictor.tags_fault else spans_of(own, found)
+    unread = [sum(tag is None for tag in row or ()) for row in tags]
+    return json_lines(chunk, {TAGS: tags, SPANS: spans}), unread
