@@ -221,6 +221,24 @@ def test_a_words_label_stands_at_its_first_token_and_cut_words_are_counted() -> 
     assert batch["word_ids"].tolist()[1] == [-1, 0, 1, -1, -1, -1, -1, -1]
 
 
+def test_a_word_whose_first_token_is_cut_off_is_not_read() -> None:
+    """By a tokenizer that cuts on the left: no label stands at a middle piece, and the rest of the word is of none."""
+    task = load_splits(ROWS, splits=("train",)).task
+    rows = Dataset.from_dict({"tokens": [["adada", "saw", "ada"]], "label": [[1, 0, 3]], "index": [0]})
+    tokenizer = wordpiece(("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "##da", "saw"))
+    tokenizer.truncation_side = "left"
+    found = {n: encode(rows, tokenizer, task, max_length=n) for n in (8, 7, 6, 5, 4)}
+    assert {n: (of.dataset["word_ids"][0], of.words_unread) for n, of in found.items()} == {
+        8: ([-1, 0, 0, 0, 1, 2, 2, -1], 0),
+        7: ([-1, -1, -1, 1, 2, 2, -1], 1),
+        6: ([-1, -1, 1, 2, 2, -1], 1),
+        5: ([-1, 1, 2, 2, -1], 1),
+        4: ([-1, 2, 2, -1], 2),
+    }
+    assert found[7].dataset["labels"][0] == [-100, -100, -100, 0, 3, -100, -100]
+    assert not any(found[7].dataset["special_tokens_mask"][0][1:-1])
+
+
 def test_logits_of_rows_give_the_metrics_of_the_task() -> None:
     task = load_splits(ROWS, splits=("train",)).task
     logits = np.eye(5)[[[1, 2, 0, 3], [0, 0, 3, 3]]]
