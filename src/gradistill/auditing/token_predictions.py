@@ -79,7 +79,7 @@ def predict_tokens(
 
 
 def _shown_row(row: Any, place: int, collate: Any) -> str:
-    """The number of a row and its text, for a message; its token ids, where the collator knows no tokenizer."""
+    """The number of a row and its text, or its token ids where the collator knows no tokenizer."""
     ids, tokenizer = row["input_ids"], getattr(collate, "tokenizer", None)
     text = str(ids) if tokenizer is None else tokenizer.decode(ids, skip_special_tokens=True)
     return shown_text(int(row.get("index", place)), [text])

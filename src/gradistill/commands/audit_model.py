@@ -234,8 +234,7 @@ class AuditModel:
         return kinds[type(self.predictor)]
 
     def refuse_unknown_tokens(self, largest: int) -> None:
-        """Raise ModelError where the ``largest`` id of a text has no row in the embedding matrix: torch would raise an
-        IndexError."""
+        """Raise ModelError where the ``largest`` id of a text has no row in the embedding matrix."""
         known = None if self.reader is None else self.reader.limits.tokens
         if known is not None and largest >= known:
             raise ModelError(

@@ -218,7 +218,7 @@ def _checked_column(stream: RowStream, named: tuple[str, ...] | None, predictor:
     """The column of words; every row is looked at. Raises DataError with all faults."""
     if named and len(named) > 1:
         raise RecipeError(
-            f"the columns {' and '.join(named)} were named, and {predictor.model.name} labels the words of one",
+            f"the columns {' and '.join(named)} were named, and {predictor.model.name} reads one",
             expected="one column of lists of words",
             remedy="name one with --text-columns (text_columns= in Python)",
         )

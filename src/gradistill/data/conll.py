@@ -17,7 +17,7 @@ def read_conll(file: str, text: str) -> Table:
     """The columns ``tokens`` and ``tags``, lists of words and of their tags; a row is named by its first line.
 
     The word is the first field of a line, its tag the last: what stands between (parts of speech) is left out. Fields
-    are separated by tabs where there are any, or else by blanks; other white space (no-break spaces) is part of a word.
+    are separated by tabs where there are any, or else by blanks; other white space is part of a word.
     """
     rows: list[dict[str, list[str]]] = []
     lines = array("q")

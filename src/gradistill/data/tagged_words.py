@@ -70,7 +70,7 @@ def _numbers(encoded: BatchEncoding, row: int) -> list[int]:
 
 
 def _without_partial_word(numbers: list[int], whole: list[int]) -> list[int]:
-    """The word numbers of a row that was cut on the left, −1 for tokens of a word that has lost its first ones."""
+    """The word numbers of a row that was cut on the left, −1 for tokens of a word that has lost its first."""
     first = next((number for number in numbers if number >= 0), -1)
     if numbers.count(first) == whole.count(first):
         return numbers
