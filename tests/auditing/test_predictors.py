@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,17 @@ def test_an_onnx_model_predicts_as_its_original(onnx: tuple[Any, Path]) -> None:
     assert turned.logits(COPIES) == pytest.approx(wanted[:, :, [2, 0, 1]], abs=1e-4)
     with pytest.raises(GradistillError, match="no head to randomise"):
         found.logits(COPIES, heads=(0,))
+
+
+def test_logits_of_a_pytorch_model_that_are_not_finite_name_the_first_text(onnx: tuple[Any, Path]) -> None:
+    """As those of an ONNX model; rows run in another order than they stand in."""
+    model = deepcopy(onnx[0])
+    model.get_input_embeddings().weight.data[WORDS.index("dull")] = 3e38
+    predictor = ClassifierPredictor(model, tokenizer(WORDS))
+    for heads in ((), (0, 1)):
+        assert np.isfinite(predictor.logits(COPIES[:2], heads=heads)).all()
+        with pytest.raises(ModelError, match=r"NaN or infinite values for row 2 of the texts, 'dull \| one'"):
+            predictor.logits([*COPIES, Copy(("the film was very dull .", "dull"))], heads=heads)
 
 
 def test_folders_with_an_onnx_model(onnx: tuple[Any, Path], tmp_path: Path) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 
 from gradistill.commands.audit import audit
 from gradistill.commands.audit_choice import AuditChoice
@@ -23,10 +25,10 @@ from gradistill.commands.text_predictor import load_predictor
 from gradistill.commands.token_predictor import TokenPredictor
 from gradistill.data import DataChoice
 from gradistill.data.span_metrics import token_metrics
-from gradistill.errors import DataError, ModelError, RecipeError
+from gradistill.errors import DataError, GradistillError, ModelError, RecipeError
 from gradistill.models.loading import load_classifier
 from gradistill.recipe import load_recipe
-from small import BAD, GOOD, logged
+from small import BAD, GOOD, WORDS, logged
 
 NAMES = ("O", "B-bad", "I-bad", "B-good", "I-good")
 
@@ -318,3 +320,135 @@ def test_rows_that_are_cut_and_words_that_are_not_read_are_counted(runs: Path, t
     file.write_text("\n".join(json.dumps({"tokens": ["the"] * n}) for n in (2, 5, 9)))
     found = predict(str(runs / "teacher"), file, tmp_path / "out.jsonl", max_length=5)
     assert (found["cut"], found["unread_words"]) == (2, 2 + 6)
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        (["tokens_claen"], r"column 'tokens_claen': the column is missing; did you mean 'tokens_clean'\?"),
+        (["tokens", "nothere"], "the columns tokens and nothere were named"),
+        ("doc.wrods", r"did you mean 'doc.words'\?"),
+        ("text", "row 1, column 'text': 'a film' where a list of words belongs"),
+    ],
+)
+def test_a_named_column_that_cannot_be_read_is_refused(
+    named: Any, message: str, runs: Path, tmp_path: Path
+) -> None:
+    row = {"tokens": ["a"], "tokens_clean": ["b"], "doc": {"words": ["fine", "film"]}, "text": "a film"}
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps(row) + "\n")
+    with pytest.raises(GradistillError, match=message):
+        predict(str(runs / "teacher"), file, tmp_path / "out.jsonl", text_columns=named)
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".parquet"])
+def test_a_dotted_name_leads_to_words_inside_of_objects(ending: str, runs: Path, tmp_path: Path) -> None:
+    file, rows = tmp_path / f"rows{ending}", [{"doc": {"words": ["fine", "film"]}}, {"doc": {"words": None}}]
+    if ending == ".parquet":
+        Dataset.from_list(rows).to_parquet(file)
+    else:
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = predict(str(runs / "teacher"), file, tmp_path / "out.jsonl", text_columns="doc.words")
+    assert (found["rows"], found["incomplete"]) == (2, 1)
+    first, second = map(json.loads, (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines())
+    predictor: Any = load_predictor(str(runs / "teacher"))
+    assert first["predicted_tags"] == predictor([["fine", "film"]])[0]
+    assert second["predicted_tags"] is None
+
+
+def test_rows_without_any_token_have_no_tags(runs: Path, tmp_path: Path) -> None:
+    """A file with one row of invisible words is predicted, as one with such a text is."""
+    predictor: Any = load_predictor(str(runs / "teacher"))
+    words = [["\u200b"], ["the", "film"], ["\u200b", "\u200b"], ["\u200b", "fine"]]
+    alone = predictor([["the", "film"], ["fine"]])
+    assert predictor(words) == [[None], alone[0], [None, None], [None, alone[1][0]]]
+    assert predictor(words[:1]) == [[None]]
+    assert predictor.spans(words[:1]) == [[]]
+    file, lines = tmp_path / "rows.jsonl", list[str]()
+    file.write_text("".join(json.dumps({"tokens": row}) + "\n" for row in words))
+    with logged(lines):
+        found = predict(str(runs / "teacher"), file, tmp_path / "out.jsonl")
+    assert (found["rows"], found["cut"], found["unread_words"]) == (4, 3, 4)
+    assert "no token stands for 4 words" in "\n".join(lines)
+
+
+def changed_teacher(runs: Path, folder: Path, change: Callable[[Any], object]) -> Any:
+    """The predictor of a copy of the teacher whose model was changed."""
+    shutil.copytree(runs / "teacher", folder)
+    model, _ = load_classifier(runs / "teacher", tokens=True)
+    change(model)
+    model.save_pretrained(folder)
+    return load_predictor(str(folder))
+
+
+def test_a_tokenizer_with_more_ids_than_the_model_is_refused_before_work(runs: Path, tmp_path: Path) -> None:
+    """When it is loaded, where the ids of a short text show it; or else before the model reads such a word."""
+    largest = WORDS.index("one")
+    predictor = changed_teacher(
+        runs, tmp_path / "small", lambda model: model.resize_token_embeddings(largest)
+    )
+    with pytest.raises(
+        ModelError, match=rf"token id {largest}, and the embedding matrix of \S+ has {largest} rows"
+    ):
+        predictor([["the"], ["a", "one"]])
+    with pytest.raises(ModelError, match=r"and the embedding matrix of \S+ has 5 rows"):
+        changed_teacher(runs, tmp_path / "tiny", lambda model: model.resize_token_embeddings(5))
+
+
+@pytest.mark.parametrize(
+    ("names", "fault"),
+    [
+        (("O", "bad", "good", "B-x", "I-x"), "'bad'. This is no tag of BIO2"),
+        (("O", "B-x", "I-x", "E-x", "S-x"), "'E-x'. This is BIOES"),
+        (tuple(f"LABEL_{k}" for k in range(5)), "'LABEL_0'. This is no tag of BIO2"),
+    ],
+)
+def test_tags_of_another_scheme_have_no_spans(
+    names: tuple[str, ...], fault: str, runs: Path, tmp_path: Path
+) -> None:
+    def renamed(model: Any) -> None:
+        model.config.id2label = dict(enumerate(names))
+
+    predictor = changed_teacher(runs, tmp_path / "other", renamed)
+    words = [["the", "film", "was", "fine"], ["dull"]]
+    teacher: Any = load_predictor(str(runs / "teacher"))
+    assert predictor(words) == [[names[NAMES.index(tag)] for tag in row] for row in teacher(words)]
+    with pytest.raises(ModelError, match=f"spans of .*other: it predicts the tag {fault}"):
+        predictor.spans(words)
+    file, lines = tmp_path / "rows.jsonl", list[str]()
+    file.write_text("".join(json.dumps({"tokens": row}) + "\n" for row in words))
+    with logged(lines):
+        predict(str(tmp_path / "other"), file, tmp_path / "out.jsonl")
+    warnings = [line for line in lines if "predicted_spans is null in every row" in line]
+    assert len(warnings) == 1
+    assert fault in warnings[0]
+    written = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text("utf-8").splitlines()]
+    assert [row["predicted_tags"] for row in written] == predictor(words)
+    assert [row["predicted_spans"] for row in written] == [None, None]
+
+
+def test_logits_that_are_not_finite_are_refused(runs: Path, tmp_path: Path) -> None:
+    """The row named is the first of those at fault, whatever the lengths of the rows."""
+
+    def broken(model: Any) -> None:
+        model.get_input_embeddings().weight.data[WORDS.index("film")] = 3e38
+
+    predictor = changed_teacher(runs, tmp_path / "broken", broken)
+    assert predictor([["the", "fine"]]) == load_predictor(str(runs / "teacher"))([["the", "fine"]])
+    with pytest.raises(ModelError, match="NaN or infinite values for row 1 of the texts, 'film'"):
+        predictor([["the", "fine"], ["film"], ["the", "film", "was", "fine"]])
+
+
+def test_lines_of_predictions_are_json_and_keep_their_characters(runs: Path, tmp_path: Path) -> None:
+    line = '{"tokens":["\\u0066ine"],   "x": 1.50, "big": 12345678901234567890123, "e": 1E3}'
+    file, output = tmp_path / "rows.jsonl", tmp_path / "out.jsonl"
+    file.write_text(line + "\n")
+    predict(str(runs / "teacher"), file, output)
+    assert output.read_text(encoding="utf-8").startswith(line[:-1] + ', "predicted_tags": ["')
+    Dataset.from_list([{"tokens": ["fine"], "x": float("nan"), "y": [float("inf"), 1.0]}]).to_parquet(
+        tmp_path / "rows.parquet"
+    )
+    predict(str(runs / "teacher"), tmp_path / "rows.parquet", output, overwrite=True)
+    found = json.loads(output.read_text(encoding="utf-8"), parse_constant=pytest.fail)
+    assert (found["x"], found["y"]) == (None, [None, 1.0])

@@ -12,6 +12,7 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, List, Value
 
 from gradistill.data import Collator, DataChoice, align_labels, compute_metrics, encode, load_splits
+from gradistill.data.conll import read_conll
 from gradistill.data.proposal import propose
 from gradistill.data.span_metrics import find_spans, span_counts, token_metrics
 from gradistill.errors import DataError, GradistillError
@@ -79,6 +80,16 @@ def test_conll_files_give_the_same_rows(tmp_path: Path) -> None:
     (tmp_path / "rows.conll").write_text(text + "\nalone\n")
     with pytest.raises(DataError, match=r"row 10: a word without a tag"):
         load_splits(tmp_path / "rows.conll", splits=("train",))
+
+
+def test_a_conll_line_is_split_at_blanks_and_tabs_alone() -> None:
+    """Numbers hold no-break spaces (10 000). A word may begin as the mark of a document does."""
+    text = "10\u00a0000  B-num\n-DOCSTART-like O\n\u3000x\t NN \tO\n-DOCSTART-\tO\n-DOCSTART-\nEnd\u00a0O"
+    found = read_conll("a.conll", text)
+    assert found.columns["tokens"][:] == [["10\u00a0000", "-DOCSTART-like", "\u3000x"], ["End\u00a0O"]]
+    assert found.columns["tags"][:] == [["B-num", "O", "O"], ["O"]]
+    assert list(found.lines) == [1, 6]
+    assert [(problem.row, problem.what[:20]) for problem in found.problems] == [(6, "a word without a tag")]
 
 
 def test_ids_with_names_are_read_and_ids_without_are_refused() -> None:
@@ -208,6 +219,24 @@ def test_a_words_label_stands_at_its_first_token_and_cut_words_are_counted() -> 
     batch = Collator(tokenizer)([whole.dataset[k] for k in range(2)])
     assert batch["labels"].tolist()[1] == [-100, 0, 0, -100, -100, -100, -100, -100]
     assert batch["word_ids"].tolist()[1] == [-1, 0, 1, -1, -1, -1, -1, -1]
+
+
+def test_a_word_whose_first_token_is_cut_off_is_not_read() -> None:
+    """By a tokenizer that cuts on the left: no label stands at a middle piece, and the rest of the word is of none."""
+    task = load_splits(ROWS, splits=("train",)).task
+    rows = Dataset.from_dict({"tokens": [["adada", "saw", "ada"]], "label": [[1, 0, 3]], "index": [0]})
+    tokenizer = wordpiece(("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "##da", "saw"))
+    tokenizer.truncation_side = "left"
+    found = {n: encode(rows, tokenizer, task, max_length=n) for n in (8, 7, 6, 5, 4)}
+    assert {n: (of.dataset["word_ids"][0], of.words_unread) for n, of in found.items()} == {
+        8: ([-1, 0, 0, 0, 1, 2, 2, -1], 0),
+        7: ([-1, -1, -1, 1, 2, 2, -1], 1),
+        6: ([-1, -1, 1, 2, 2, -1], 1),
+        5: ([-1, 1, 2, 2, -1], 1),
+        4: ([-1, 2, 2, -1], 2),
+    }
+    assert found[7].dataset["labels"][0] == [-100, -100, -100, 0, 3, -100, -100]
+    assert not any(found[7].dataset["special_tokens_mask"][0][1:-1])
 
 
 def test_logits_of_rows_give_the_metrics_of_the_task() -> None:

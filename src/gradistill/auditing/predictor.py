@@ -100,12 +100,17 @@ def checked_logits(
             remedy="check that it belongs to this task",
         )
     if len(rows := np.flatnonzero(~np.isfinite(values).all(axis=1))):
-        raise ModelError(
-            f"{owner} returned NaN or infinite values for {shown_text(copies, int(rows[0]))}",
-            expected="finite numbers",
-            remedy="predict that text alone, and look for the cause",
-        )
+        raise not_finite(owner, shown_text(int(rows[0]), copies[rows[0]].texts))
     return values.astype(np.float64)
+
+
+def not_finite(owner: str, text: str) -> ModelError:
+    """The refusal of NaN or infinite outputs for a ``text``, as ``shown_text`` names it."""
+    return ModelError(
+        f"{owner} returned NaN or infinite values for {text}",
+        expected="finite numbers",
+        remedy="predict that text alone, and look for the cause",
+    )
 
 
 def in_order(
@@ -115,9 +120,9 @@ def in_order(
     return logits if order is None else logits[:, list(order)]
 
 
-def shown_text(copies: Sequence[Copy], row: int) -> str:
-    """The number of one of several texts and its beginning, for a message."""
-    text = " | ".join(copies[row].texts)
+def shown_text(row: int, texts: Sequence[str]) -> str:
+    """The number of one of several rows and the beginning of its ``texts``, for a message."""
+    text = " | ".join(texts)
     return f"row {row} of the texts, {text[:SHOWN]!r}{'…' if len(text) > SHOWN else ''}"
 
 
@@ -162,7 +167,7 @@ class ClassifierPredictor:
     def logits(
         self, copies: Sequence[Copy], *, heads: Sequence[int] = ()
     ) -> Float[np.ndarray, "head copy label"]:
-        """See ``Predictor``."""
+        """See ``Predictor``. Raises ModelError for logits that are not finite."""
         stacked = stacked_heads(self.model, heads) if heads else None
 
         def logits(some: RowBatch) -> np.ndarray:
@@ -183,4 +188,5 @@ class ClassifierPredictor:
                 device,
                 on_progress=self.on_progress,
             )
-        return found.swapaxes(0, 1).astype(np.float64)
+        checked = checked_logits(found.reshape(len(found), -1), (), "the PyTorch model", copies)
+        return checked.reshape(found.shape).swapaxes(0, 1)

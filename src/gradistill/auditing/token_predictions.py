@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from gradistill.attribution.gradients import widened
+from gradistill.auditing.predictor import not_finite, shown_text
 from gradistill.data.batching import Collate, Rows, row_batches
 from gradistill.models.eval_mode import frozen_eval
 
@@ -55,6 +56,8 @@ def predict_tokens(
         ``collate``: a ``Collator``.
         ``on_progress``: is called with the number of rows done.
 
+    Raises ModelError for logits that are not finite, with the first row at fault.
+
     Example: ``teacher = predict_tokens(model, rows, Collator(tokenizer))``
     """
     logits: list[Any] = [None] * len(rows)
@@ -68,7 +71,18 @@ def predict_tokens(
                 logits[place] = found[k][first[k]].numpy()
                 words[place] = numbers[k][first[k]].numpy()
             on_progress(len(some.places))
-    return TokenPredictions(tuple(logits), tuple(words))
+    found = TokenPredictions(tuple(logits), tuple(words))
+    if not np.isfinite(found.flat).all():
+        place = next(place for place, row in enumerate(logits) if not np.isfinite(row).all())
+        raise not_finite("the PyTorch model", _shown_row(rows[place], place, collate))
+    return found
+
+
+def _shown_row(row: Any, place: int, collate: Any) -> str:
+    """The number of a row and its text, or its token ids where the collator knows no tokenizer."""
+    ids, tokenizer = row["input_ids"], getattr(collate, "tokenizer", None)
+    text = str(ids) if tokenizer is None else tokenizer.decode(ids, skip_special_tokens=True)
+    return shown_text(int(row.get("index", place)), [text])
 
 
 def word_labels(rows: Rows) -> list[np.ndarray]:

@@ -233,6 +233,17 @@ class AuditModel:
         }
         return kinds[type(self.predictor)]
 
+    def refuse_unknown_tokens(self, largest: int) -> None:
+        """Raise ModelError where the ``largest`` id of a text has no row in the embedding matrix."""
+        known = None if self.reader is None else self.reader.limits.tokens
+        if known is not None and largest >= known:
+            raise ModelError(
+                f"The tokenizer makes the token id {largest}, and the embedding matrix of {self.name} has "
+                f"{known} rows.",
+                expected="the tokenizer that the model was trained with",
+                remedy="save that tokenizer beside the model",
+            )
+
     def predicting(
         self, max_length: int, on_progress: OnProgress, windows: Windows | None = None
     ) -> Predictor:

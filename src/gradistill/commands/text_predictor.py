@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -24,13 +24,16 @@ from gradistill.data.multilabel_metrics import above
 from gradistill.data.prompt_template import PromptedTeacher, named_fields
 from gradistill.data.raw_words import Texts
 from gradistill.data.row_stream import CHUNK_ROWS
-from gradistill.data.tokenization import TextLosses, refuse_no_room, text_losses
+from gradistill.data.tokenization import refuse_no_room, text_losses
 from gradistill.data.windows import Windows
 from gradistill.errors import DataError, ModelError, first_line
 from gradistill.models.model_source import ModelSource
 
 CHARACTERS_AT_ONCE = 2_000_000
 """Characters of texts, at most, that are tokenized together; one text is never divided."""
+
+_TRIED = "a b c d e f g h"
+"""What is predicted first, of any model."""
 
 AnyTexts = Sequence[str] | Sequence[Sequence[str]]
 """Texts, or pairs of texts."""
@@ -128,7 +131,7 @@ class TextPredictor:
             lost = text_losses(
                 predictor.tokenizer, [list(column) for column in zip(*some, strict=True)], self.max_length
             )
-            self._refuse_unknown_tokens(lost)
+            self.model.refuse_unknown_tokens(lost.largest)
             (logits,) = predictor.logits([Copy(pair) for pair in some])
             values = self._probabilities(logits)
             found.append(Predicted(values.astype(np.float32), lost.cut, lost.blank, lost.longest))
@@ -141,17 +144,6 @@ class TextPredictor:
         if self.labels is None:
             return logits
         return expit(logits) if self.multi_label else softmax(logits, axis=-1)
-
-    def _refuse_unknown_tokens(self, lost: TextLosses) -> None:
-        """An id without a row in the embedding matrix would end in an IndexError of torch."""
-        known = None if self.model.reader is None else self.model.reader.limits.tokens
-        if known is not None and lost.largest >= known:
-            raise ModelError(
-                f"The tokenizer makes the token id {lost.largest}, and the embedding matrix of {self.model.name} has "
-                f"{known} rows.",
-                expected="the tokenizer that the model was trained with",
-                remedy="save that tokenizer beside the model",
-            )
 
 
 def load_predictor(
@@ -179,14 +171,17 @@ def load_predictor(
     loaded = AuditModel.load(model, "model", source_name(model), tokens=True)
     length = text_length([loaded], max_length)
     columns = data_record(loaded.folder).get("text_columns")
-    if loaded.token_labels:
-        return TokenPredictor(loaded, length, tuple(map(str, columns)) if columns else None)
     columns = tuple(map(str, columns)) if columns else None
+    if loaded.token_labels:
+        tagger = TokenPredictor(loaded, length, columns)
+        _check(loaded.name, lambda: tagger([_TRIED.split(), _TRIED.split()[:1]]))
+        return tagger
     if loaded.template is not None:
         columns = columns or tuple(named_fields(loaded.template))
         loaded = loaded.reading(columns)
     predictor = TextPredictor(loaded, length, columns, trained_windows(loaded.folder))
-    _check(predictor, 1 if loaded.template is None else len(columns or ()))
+    texts = 1 if loaded.template is None else len(columns or ())
+    _check(loaded.name, lambda: predictor.predicted([(_TRIED,) * texts]))
     if predictor.labels is not None and len(set(predictor.labels)) < len(predictor.labels):
         raise ModelError(
             f"Two labels of {loaded.name} have the same name: {', '.join(predictor.labels)}",
@@ -196,15 +191,15 @@ def load_predictor(
     return predictor
 
 
-def _check(predictor: TextPredictor, texts: int) -> None:
+def _check(name: str, predict: Callable[[], object]) -> None:
     """Predict a text of several words, before any work: an ONNX file may be anything, and so may a model's sizes."""
     try:
-        predictor.predicted([("a b c d e f g h",) * texts])
+        predict()
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, IndexError) as error:  # of torch and of the model's own code
         raise ModelError(
-            f"{predictor.model.name} cannot predict a text: {first_line(error)}",
+            f"{name} cannot predict a text: {first_line(error)}",
             expected="a classifier whose configuration, weights and tokenizer fit each other",
             remedy="compare the sizes in config.json with the tokenizer's",
         ) from error

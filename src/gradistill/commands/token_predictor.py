@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,13 +17,24 @@ from gradistill.auditing.token_predictions import predict_tokens
 from gradistill.commands.audit_model import AuditModel
 from gradistill.commands.token_examination import word_tags
 from gradistill.data import Collator, Task, encode
-from gradistill.data.chunk_texts import complete_rows, faults, incomplete_lines, texts_of, without_prediction
-from gradistill.data.row_output import refuse_taken_names
+from gradistill.data.cell_checks import shown
+from gradistill.data.chunk_texts import (
+    MOST_PROBLEMS,
+    complete_rows,
+    faults,
+    first_rows,
+    incomplete_lines,
+    refuse_missing,
+    texts_of,
+    without_prediction,
+)
+from gradistill.data.row_output import json_lines, refuse_taken_names
 from gradistill.data.row_stream import CHUNK_ROWS, Chunk, RowStream
 from gradistill.data.span_metrics import find_spans
+from gradistill.data.table import with_fields
 from gradistill.data.tasks import inferred_task
-from gradistill.data.token_labels import WORD_COLUMNS, find_words, words_fault
-from gradistill.errors import DataError, Problem, RecipeError
+from gradistill.data.token_labels import BIO2, WORD_COLUMNS, find_words, scheme_fault, words_fault
+from gradistill.errors import DataError, ModelError, Problem, RecipeError
 from gradistill.io import draft_beside, sync_folder
 from gradistill.printing import progress_bars, write_lines
 
@@ -81,21 +91,43 @@ class TokenPredictor:
             "index": list(range(len(rows))),
         }
         encoded = encode(
-            Dataset.from_dict(columns), self.model.tokenizer, self._task, max_length=self.max_length
-        )
-        found = predict_tokens(self.model.model, encoded.dataset, Collator(self.model.tokenizer))
-        return [
-            word_tags(labels, words, len(row), self.labels)
-            for labels, words, row in zip(found.labels, found.words, rows, strict=True)
-        ]
+            Dataset.from_dict(columns),
+            self.model.tokenizer,
+            self._task,
+            max_length=self.max_length,
+            tokenless=True,
+        ).dataset
+        self.model.refuse_unknown_tokens(max(max(ids, default=0) for ids in encoded["input_ids"][:]))
+        tags: list[list[str | None]] = [[None] * len(row) for row in rows]
+        read = [place for place, words in enumerate(encoded["word_ids"][:]) if max(words, default=-1) >= 0]
+        if read:
+            found = predict_tokens(self.model.model, encoded.select(read), Collator(self.model.tokenizer))
+            for place, labels, words in zip(read, found.labels, found.words, strict=True):
+                tags[place] = word_tags(labels, words, len(rows[place]), self.labels)
+        return tags
 
     def predict(self, rows: Sequence[Sequence[str]]) -> list[list[str | None]]:
         """The tag of each word: what a call returns."""
         return self(rows)
 
     def spans(self, rows: Sequence[Sequence[str]]) -> list[list[dict[str, Any]]]:
-        """The spans of each row: ``kind``, ``start`` and ``end`` (not included) in words from 0, and ``text``."""
+        """The spans of each row: ``kind``, ``start`` and ``end`` (not included) in words from 0, and ``text``.
+
+        Raises ModelError where the labels are no BIO2 tags.
+        """
+        if fault := self.tags_fault:
+            raise ModelError(
+                f"There are no spans of {self.model.name}: it {fault}",
+                expected=BIO2,
+                remedy="call the predictor itself for the tags, or correct id2label in config.json",
+            )
         return [spans_of(words, tags) for words, tags in zip(rows, self(rows), strict=True)]
+
+    @property
+    def tags_fault(self) -> str:
+        """Why its tags mark no spans, as the end of a sentence; blank where they are BIO2."""
+        faults = ((label, scheme_fault(label)) for label in self.labels)
+        return next((f"predicts the tag {shown(label)}. {fault}" for label, fault in faults if fault), "")
 
     @property
     def _task(self) -> Task:
@@ -141,6 +173,8 @@ def predict_words(
     stream = RowStream.of(data, line_columns=("text",))
     column = _checked_column(stream, named, predictor)
     logger.info(f"words: {column}")
+    if fault := predictor.tags_fault:
+        logger.warning(f"{SPANS} is null in every row: {predictor.model.name} {fault} Expected: {BIO2}")
     rows = cut = unread = 0
     incomplete: list[int] = []
     with _lines_to(output) as write, progress_bars(error=True) as progress:
@@ -149,9 +183,9 @@ def predict_words(
             complete = complete_rows(chunk, (column,))
             incomplete += incomplete_lines(chunk, complete)
             lines, lost = _predicted_lines(chunk, column, complete, predictor)
-            rows, cut, unread = rows + len(lines), cut + sum(map(bool, lost)), unread + sum(lost)
-            write("".join(lines).encode("utf-8", "backslashreplace"))
-            progress.advance(bar, len(lines))
+            rows, cut, unread = rows + len(chunk), cut + sum(map(bool, lost)), unread + sum(lost)
+            write(lines)
+            progress.advance(bar, len(chunk))
     if incomplete:
         logger.warning(without_prediction(incomplete, rows, "words"))
     if unread:
@@ -182,36 +216,48 @@ def _lines_to(output: Path | None) -> Iterator[Callable[[bytes], object]]:
 
 def _checked_column(stream: RowStream, named: tuple[str, ...] | None, predictor: TokenPredictor) -> str:
     """The column of words; every row is looked at. Raises DataError with all faults."""
-    column, problems = None, list[Problem]()
+    if named and len(named) > 1:
+        raise RecipeError(
+            f"the columns {' and '.join(named)} were named, and {predictor.model.name} reads one",
+            expected="one column of lists of words",
+            remedy="name one with --text-columns (text_columns= in Python)",
+        )
+    if named:
+        refuse_missing(first_rows(stream), named)
+    column, complete, problems = named[0] if named else None, 0, list[Problem]()
     for chunk in stream.chunks(CHUNK_ROWS):
         refuse_taken_names(stream.path, chunk.table.columns, (TAGS, SPANS))
         if column is None and chunk.table.columns:
-            column = find_words(chunk.table, named or predictor.text_columns) or find_words(chunk.table)
-        # Without a column so far, all rows of the chunk lack words, or none of its lines can be read.
-        problems += chunk.table.problems if column is None else faults(chunk, (column,), words_fault)
-    if column is None and not problems:
+            recorded = predictor.text_columns or ()
+            column = find_words(with_fields(chunk.table, recorded), recorded) or find_words(chunk.table)
+        if column is None:  # all rows of the chunk lack words, or none of its lines can be read
+            problems += chunk.table.problems
+        else:
+            problems += faults(chunk, (column,), words_fault)
+            complete += int(complete_rows(chunk, (column,)).sum())
+        if len(problems) >= MOST_PROBLEMS:
+            break
+    if problems:
+        raise DataError(
+            f"{stream.path} has rows that cannot be used:", problems=problems, remedy="correct them"
+        )
+    if column is None or not complete:
         raise DataError(
             f"{stream.path} has no column of lists of words.",
             expected=f"a column {' or '.join(WORD_COLUMNS)}, or the one that is named",
             remedy="name it with --text-columns (text_columns= in Python)",
-        )
-    if problems or column is None:
-        raise DataError(
-            f"{stream.path} has rows that cannot be used:", problems=problems, remedy="correct them"
         )
     return column
 
 
 def _predicted_lines(
     chunk: Chunk, column: str, complete: Bool[np.ndarray, " row"], predictor: TokenPredictor
-) -> tuple[list[str], list[int]]:
+) -> tuple[bytes, list[int]]:
     """A line for each row, and how many of its words no token stands for. Without words there are no tags (null)."""
+    tags, spans = np.full(len(chunk), None), np.full(len(chunk), None)
     words = [own for (own,) in texts_of(chunk, (column,), complete)]
-    tagged = [(tags, spans_of(own, tags)) for own, tags in zip(words, predictor(words), strict=True)]
-    found: Iterator[Any] = iter(tagged)
-    lines, unread = [], []
-    for row, whole in zip(chunk.rows(), complete, strict=True):
-        tags, spans = next(found) if whole else (None, None)
-        lines.append(json.dumps({**row, TAGS: tags, SPANS: spans}, ensure_ascii=False, default=str) + "\n")
-        unread.append(sum(tag is None for tag in tags or ()))
-    return lines, unread
+    for place, own, found in zip(np.flatnonzero(complete), words, predictor(words), strict=True):
+        tags[place] = found
+        spans[place] = None if predictor.tags_fault else spans_of(own, found)
+    unread = [sum(tag is None for tag in row or ()) for row in tags]
+    return json_lines(chunk, {TAGS: tags, SPANS: spans}), unread

@@ -66,12 +66,7 @@ def choose_text_columns(
     one that is called like a label is none. Raises DataError for named columns that are missing, and in doubt.
     """
     if named:
-        if problems := missing_columns(with_fields(table, named), named):
-            raise DataError(
-                f"{table.file} lacks columns that were named.",
-                problems=problems,
-                remedy="name columns that it has",
-            )
+        refuse_missing(table, named)
         return named
     if recorded and not missing_columns(with_fields(table, recorded), recorded):
         return recorded
@@ -90,6 +85,16 @@ def choose_text_columns(
             remedy="name the text columns with --text-columns (text_columns= in Python)",
         )
     return texts
+
+
+def refuse_missing(table: Table, named: tuple[str, ...]) -> None:
+    """Raise DataError for named columns that the table does not have, dotted names into objects included."""
+    if problems := missing_columns(with_fields(table, named), named):
+        raise DataError(
+            f"{table.file} lacks columns that were named.",
+            problems=problems,
+            remedy="name columns that it has",
+        )
 
 
 def _counted(columns: int) -> str:

@@ -17,7 +17,7 @@ def read_conll(file: str, text: str) -> Table:
     """The columns ``tokens`` and ``tags``, lists of words and of their tags; a row is named by its first line.
 
     The word is the first field of a line, its tag the last: what stands between (parts of speech) is left out. Fields
-    are separated by tabs where there are any, or else by blanks.
+    are separated by tabs where there are any, or else by blanks; other white space is part of a word.
     """
     rows: list[dict[str, list[str]]] = []
     lines = array("q")
@@ -25,19 +25,26 @@ def read_conll(file: str, text: str) -> Table:
     words: list[str] = []
     tags: list[str] = []
     for number, line in enumerate([*text.split("\n"), ""], start=1):
-        fields = line.rstrip("\r").strip("\t ")
-        if not fields or fields.startswith(_DOCUMENT):
+        parts = _fields(line)
+        if not parts or parts[0] == _DOCUMENT:
             if words:
                 rows.append({"tokens": words, "tags": tags})
                 lines.append(number - len(words))
                 words, tags = [], []
             continue
-        parts = fields.split("\t") if "\t" in fields else fields.split()
         if len(parts) < 2:
             problems.append(
                 Problem(file, "a word without a tag: expected a word, a tab or blank, and a tag", number)
             )
             parts.append(OUTSIDE)
-        words.append(parts[0].strip())
-        tags.append(parts[-1].strip())
+        words.append(parts[0])
+        tags.append(parts[-1])
     return rows_table(file, rows, lines, problems)
+
+
+def _fields(line: str) -> list[str]:
+    """The fields of a line; none of a blank one."""
+    content = line.rstrip("\r").strip("\t ")
+    if "\t" in content:
+        return [field.strip(" ") for field in content.split("\t")]
+    return [field for field in content.split(" ") if field]

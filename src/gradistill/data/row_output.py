@@ -31,7 +31,8 @@ _TYPES = {
 """Of a column in Parquet, by what it holds: ``np.int64`` stands for whole numbers that float64 would round."""
 
 Added = Mapping[str, np.ndarray]
-"""Columns to write behind those of a chunk: text (object), float32 or bool. Masked values are written as missing."""
+"""Columns to write behind those of a chunk: text (object), float32 or bool. Masked values are written as missing.
+``json_lines`` takes any objects that JSON has, lists too."""
 
 
 @runtime_checkable

@@ -21,7 +21,8 @@ def tagged_words(
     """The columns of encoded rows of ``words``, and what of them is cut.
 
     No ``tags`` at all are those of a row that has none. Every other token, and every one of a row without tags, has the
-    label −100. Words that no token stands for are those cut off, and those of invisible characters.
+    label −100. Words that no token stands for are those cut off, and those of invisible characters. Where a
+    tokenizer cuts on the left and a word loses its first token, the others are tokens of no word.
     """
     encoded = _tokenized(tokenizer, words, None)
     found: dict[str, list[Any]] = {name: list(values) for name, values in encoded.items()}
@@ -30,7 +31,9 @@ def tagged_words(
     if long := [row for row, length in enumerate(lengths) if length > max_length]:
         cut = _tokenized(tokenizer, [words[row] for row in long], max_length)
         for place, row in enumerate(long):
-            numbers[row] = _numbers(cut, place)
+            read, whole = _numbers(cut, place), numbers[row]
+            cut_left = tokenizer.truncation_side == "left"
+            numbers[row] = _without_partial_word(read, whole) if cut_left else read
             for name, values in cut.items():
                 found[name][row] = values[place]
     unread = sum(len(row) - len({*of} - {-1}) for row, of in zip(words, numbers, strict=True))
@@ -64,6 +67,14 @@ def _tokenized(
 def _numbers(encoded: BatchEncoding, row: int) -> list[int]:
     """The number of each token's word, −1 for special tokens."""
     return [-1 if number is None else number for number in encoded.word_ids(row)]
+
+
+def _without_partial_word(numbers: list[int], whole: list[int]) -> list[int]:
+    """The word numbers of a row that was cut on the left, −1 for tokens of a word that has lost its first."""
+    first = next((number for number in numbers if number >= 0), -1)
+    if numbers.count(first) == whole.count(first):
+        return numbers
+    return [-1 if number == first else number for number in numbers]
 
 
 def _labels(words: Sequence[int], tags: Sequence[int]) -> list[int]:

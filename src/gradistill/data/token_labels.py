@@ -18,6 +18,8 @@ WORD_COLUMNS = ("tokens", "words")
 TAG_COLUMNS = ("tags", "ner_tags", "labels", "label")
 """Names of the columns of words and of tags, the likeliest first."""
 
+BIO2 = "BIO2 tags: O, B-x for the first word of a span, I-x for its others"
+"""What messages expect."""
 _WHERE = "name the words with --text-columns, the tags with --label-column (text_columns= and label_column= in Python)"
 _OTHER_SCHEMES = frozenset("SELU")
 
@@ -93,10 +95,10 @@ def bio_names(table: Table, column: str, outputs: Outputs | None = None) -> tupl
     Raises DataError for numbers without names, and for tags of another scheme.
     """
     if declared := table.class_names.get(column):
-        if odd := next((name for name in declared if _scheme_fault(name)), None):
+        if odd := next((name for name in declared if scheme_fault(name)), None):
             raise DataError(
-                f"{table.file}, column {column!r} declares the tag {shown(odd)}. {_scheme_fault(odd)}",
-                expected="BIO2 tags: O, B-x for the first word of a span, I-x for its others",
+                f"{table.file}, column {column!r} declares the tag {shown(odd)}. {scheme_fault(odd)}",
+                expected=BIO2,
                 remedy=f"convert them to BIO2, or {_WHERE}",
             )
         return declared
@@ -110,11 +112,11 @@ def bio_names(table: Table, column: str, outputs: Outputs | None = None) -> tupl
                     expected="names of tags, such as B-person",
                     remedy="write the names, or give a data set whose column declares them (ClassLabel)",
                 )
-            if fault := _scheme_fault(tag):
+            if fault := scheme_fault(tag):
                 raise DataError(
                     f"{table.file}, row {table.lines[row]}, column {column!r}: the tag of word {place + 1} is "
                     f"{shown(tag)}. {fault}",
-                    expected="BIO2 tags: O, B-x for the first word of a span, I-x for its others",
+                    expected=BIO2,
                     remedy=f"convert them to BIO2, or {_WHERE}",
                 )
             if tag != OUTSIDE:
@@ -131,7 +133,8 @@ def bio_names(table: Table, column: str, outputs: Outputs | None = None) -> tupl
     return found
 
 
-def _scheme_fault(tag: str) -> str:
+def scheme_fault(tag: str) -> str:
+    """Why a tag is none of BIO2; blank where it is one."""
     if tag == OUTSIDE or (tag[:2] in ("B-", "I-") and len(tag) > 2):
         return ""
     if len(tag) > 2 and tag[1] == "-" and tag[0] in _OTHER_SCHEMES:
@@ -142,8 +145,7 @@ def _scheme_fault(tag: str) -> str:
 def are_tags(cell: object) -> bool:
     """Whether a cell is a list of BIO2 tags, or missing."""
     return is_missing(cell) or (
-        isinstance(cell, list | tuple)
-        and all(isinstance(tag, str) and not _scheme_fault(tag) for tag in cell)
+        isinstance(cell, list | tuple) and all(isinstance(tag, str) and not scheme_fault(tag) for tag in cell)
     )
 
 

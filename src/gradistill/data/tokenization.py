@@ -57,6 +57,7 @@ def encode(
     *,
     max_length: int = 128,
     words: bool | PreTrainedTokenizerBase = False,
+    tokenless: bool = False,
 ) -> Encoded:
     """Token ids of every row of a prepared split, cut to ``max_length`` tokens.
 
@@ -69,6 +70,7 @@ def encode(
             objectives on texts with words replaced read. Without them every token but special ones counts as a word.
             With another tokenizer they are of units that neither splits (``unit_starts``), mostly words, and the
             tokens of a unit that is cut off belong to none.
+        ``tokenless``: whether rows of which the tokenizer makes no token stay, and are not refused.
 
     Returns the data set with ``input_ids``, ``attention_mask``, ``special_tokens_mask``, ``token_type_ids`` if the
     tokenizer makes them, ``labels``, ``index`` and ``length``, and how many texts were cut. A pair loses tokens from
@@ -87,7 +89,7 @@ def encode(
             expected="one row or more",
             remedy="give a split with rows",
         )
-    parts, tokenless, cut = list[pa.Table](), list[int](), Cut(max_length)
+    parts, blank, cut = list[pa.Table](), list[int](), Cut(max_length)
     for start in range(0, len(rows), _AT_ONCE):  # in Arrow they take a tenth of the memory of lists
         piece = rows.select(range(start, min(start + _AT_ONCE, len(rows)))) if len(rows) > _AT_ONCE else rows
         if task.token_labels:
@@ -101,13 +103,13 @@ def encode(
                 columns["word_ids"] = _word_ids(piece, tokenizer, task, max_length)
             elif words:
                 columns["word_ids"] = _unit_ids(piece, (tokenizer, words), task, max_length)
-        tokenless += [start + k for k, mask in enumerate(columns["special_tokens_mask"]) if all(mask)]
+        blank += [start + k for k, mask in enumerate(columns["special_tokens_mask"]) if all(mask)]
         columns["length"] = [len(ids) for ids in columns["input_ids"]]
         columns["index"] = piece["index"][:]
         parts.append(pa.table({name: pa.array(cells, _NARROW.get(name)) for name, cells in columns.items()}))
         cut += lost
-    if tokenless:
-        raise _no_tokens(tokenless, rows, task)
+    if blank and not tokenless:
+        raise _no_tokens(blank, rows, task)
     return Encoded(as_dataset(pa.concat_tables(parts)), cut.truncated, cut.longest, max_length, cut.words)
 
 
