@@ -11,8 +11,17 @@ import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, Features, List, Value
 
-from gradistill.data import Collator, DataChoice, align_labels, compute_metrics, encode, load_splits
+from gradistill.data import (
+    Collator,
+    DataChoice,
+    align_labels,
+    compute_metrics,
+    encode,
+    load_splits,
+    read_splits,
+)
 from gradistill.data.conll import read_conll
+from gradistill.data.label_matching import Outputs
 from gradistill.data.proposal import propose
 from gradistill.data.span_metrics import find_spans, span_counts, token_metrics
 from gradistill.errors import DataError, GradistillError
@@ -247,3 +256,17 @@ def test_logits_of_rows_give_the_metrics_of_the_task() -> None:
     assert task.positive_label is None
     with pytest.raises(GradistillError, match="a tag a word"):
         task.with_positive("B-place")
+
+
+def test_rows_without_tags_are_not_read_for_a_model_of_another_scheme() -> None:
+    choice = DataChoice({"validation": [{"tokens": ["Ada", "slept"]}]}, kind="tokens")
+    for names, fault in (
+        (("O", "B-x", "I-x"), None),
+        (("O", "B-x", "E-x"), "'E-x'"),
+        (("O", "PER"), "'PER'"),
+    ):
+        if fault is None:
+            assert read_splits(choice, ("validation",), outputs=Outputs(names, {})).task.labels == names
+            continue
+        with pytest.raises(DataError, match=f"model predicts the tag {fault}"):
+            read_splits(choice, ("validation",), outputs=Outputs(names, {}))

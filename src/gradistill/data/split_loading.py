@@ -19,6 +19,7 @@ from gradistill.data.cell_checks import (
     is_hidden,
     is_missing,
     missing_columns,
+    shown,
     stands_for_nothing,
 )
 from gradistill.data.checked_rows import (
@@ -54,7 +55,7 @@ from gradistill.data.text_columns import (
     label_dependence,
     wordless,
 )
-from gradistill.data.token_labels import find_tags, find_words
+from gradistill.data.token_labels import BIO2, find_tags, find_words, scheme_fault
 from gradistill.data.validation_share import divided
 from gradistill.errors import DataError, Problem, RecipeError
 
@@ -414,6 +415,12 @@ def _task_of_outputs(table: Table, choice: DataChoice, outputs: Sequence[str]) -
         words = find_words(table, choice.columns)
         if words is None:
             raise _no_words(table, choice)
+        if odd := next((tag for tag in outputs if scheme_fault(tag)), None):
+            raise DataError(
+                f"The model predicts the tag {shown(odd)}. {scheme_fault(odd)}",
+                expected=BIO2,
+                remedy="give its labels such names (id2label in config.json)",
+            )
         task = inferred_task((words,), tuple(outputs), choice.name, token_labels=True)
         return Inferred(replace(task, name=data_name(choice.source)), named, {})
     rest = replace(table, columns={k: v for k, v in table.columns.items() if k != named})
