@@ -272,7 +272,7 @@ def test_a_job_of_a_cluster_is_known_by_what_it_reads(
     sent: dict[str, str] = {}
 
     def noted(self: Cluster, commands: Sequence[Command], *_: Any) -> None:
-        sent.update({command.name: command.mark for command in commands})
+        sent.update({command.name: command.inputs_digest for command in commands})
 
     def marks(rows: int = 30, of_teacher: int = 20, **changes: Any) -> dict[str, str]:
         sent.clear()

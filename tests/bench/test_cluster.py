@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import submitit
@@ -16,6 +16,7 @@ from gradistill.bench import cluster as clusters
 from gradistill.bench.cluster import RECORD, TRIES, Cluster, Job
 from gradistill.bench.process_pool import Command, Ended
 from gradistill.errors import RecipeError
+from small import logged
 from typed_command import exit_code
 
 
@@ -61,10 +62,10 @@ def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FakeJob, "cancelled", [])
 
 
-def run(cluster: Cluster, folder: Path, *arguments: Sequence[str], made_from: str = "") -> list[Ended]:
+def run(cluster: Cluster, folder: Path, *arguments: Sequence[str], inputs: str = "") -> list[Ended]:
     ended: list[Ended] = []
     commands = [
-        Command(" ".join(words), words, folder / f"{k}.log", made_from=made_from)
+        Command(" ".join(words), words, folder / f"{k}.log", inputs_digest=inputs)
         for k, words in enumerate(arguments)
     ]
     cluster.run(commands, {"GRADISTILL_CACHE": str(folder)}, lambda end, left: ended.append(end))
@@ -121,9 +122,20 @@ def test_a_later_call_follows_the_jobs_of_an_earlier_one(
 
 @pytest.mark.parametrize("at_work", [True, False])
 def test_a_job_that_reads_something_else_now_is_sent_anew(
-    at_work: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    at_work: bool, in_flight: Any, tmp_path: Path
 ) -> None:
     """The recipe, rows and teacher of a cell lie where they lay; what they hold is another."""
+    cluster, executor = in_flight
+    FakeJob.ends = {"1": 0} if at_work else {"0": 0, "1": 0}
+    (end,) = run(cluster, tmp_path, ["one"], inputs="another recipe")
+    assert end.code == 0
+    assert len(executor.sent) == 2
+    assert FakeJob.cancelled == (["0"] if at_work else [])
+
+
+@pytest.fixture
+def in_flight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Cluster, FakeExecutor]:
+    """Job 0, of the command "one", which an earlier call sent."""
 
     def interrupted(_: float) -> None:
         raise KeyboardInterrupt
@@ -133,12 +145,47 @@ def test_a_job_that_reads_something_else_now_is_sent_anew(
     with monkeypatch.context() as patch:
         patch.setattr(clusters, "sleep", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            run(cluster, tmp_path, ["one"], made_from="a recipe")
-    FakeJob.ends = {"1": 0} if at_work else {"0": 0, "1": 0}
-    (end,) = run(cluster, tmp_path, ["one"], made_from="another recipe")
+            run(cluster, tmp_path, ["one"], inputs="a recipe")
+    return cluster, executor
+
+
+@pytest.mark.parametrize("inputs", ["a recipe", "another recipe"])
+def test_a_job_is_known_while_other_commands_are_sent(inputs: str, in_flight: Any, tmp_path: Path) -> None:
+    """As students that are at work while a call trains teachers."""
+    cluster, executor = in_flight
+    FakeJob.ends = {"1": 0, "2": 0}
+    run(cluster, tmp_path, ["teacher"])
+    assert set(json.loads((tmp_path / RECORD).read_text())) == {"one"}
+    if inputs == "a recipe":
+        FakeJob.ends["0"] = 0
+    (end,) = run(cluster, tmp_path, ["one"], inputs=inputs)
     assert end.code == 0
-    assert len(executor.sent) == 2
-    assert FakeJob.cancelled == (["0"] if at_work else [])
+    assert len(executor.sent) == (2 if inputs == "a recipe" else 3)
+    assert FakeJob.cancelled == ([] if inputs == "a recipe" else ["0"])
+
+
+def test_a_job_that_an_earlier_version_sent_is_followed(in_flight: Any, tmp_path: Path) -> None:
+    cluster, executor = in_flight
+    (known,) = json.loads((tmp_path / RECORD).read_text()).items()
+    del known[1]["inputs"]
+    damaged = {"two": {"job": "5"}, "three": [1]}
+    (tmp_path / RECORD).write_text(json.dumps({known[0]: known[1], **damaged}))
+    FakeJob.ends = {"0": 0, "1": 0, "2": 0}
+    assert len(run(cluster, tmp_path, ["one"], ["two"], ["three"], inputs="whatever")) == 3
+    assert [job.arguments[0] for job in executor.sent] == ["one", "two", "three"]
+
+
+def test_nothing_is_sent_beside_a_cancelled_job_that_does_not_end(
+    in_flight: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster, executor = in_flight
+    monkeypatch.setattr(clusters, "CANCEL_SECONDS", 0.05)
+    monkeypatch.setattr(FakeJob, "cancel", lambda self, check: None)
+    printed: list[str] = []
+    with logged(printed):
+        assert run(cluster, tmp_path, ["one"], inputs="another recipe") == []
+    assert len(executor.sent) == 1
+    assert "job 0 is still at work" in printed[-1]
 
 
 def test_a_job_that_the_cluster_refuses_is_reported(tmp_path: Path) -> None:

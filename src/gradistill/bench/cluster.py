@@ -16,7 +16,7 @@ from typing import Any
 
 from gradistill.bench.process_pool import Command, Ended, run_bar
 from gradistill.errors import RecipeError, nearest
-from gradistill.io import read_object, write_whole
+from gradistill.io import digest, read_object, write_whole
 from gradistill.package_versions import installing
 
 logger = logging.getLogger(__name__)
@@ -29,8 +29,8 @@ MINUTES = 240
 """Time limit of a job. One that reaches it is put into the queue again and goes on from its last checkpoint."""
 POLL = 5.0
 """Seconds between two looks at the jobs."""
-CANCELLING = 60.0
-"""Seconds that a cancelled job has for its end."""
+CANCEL_SECONDS = 60.0
+"""How long cancelled jobs have for their end."""
 RECORD = "jobs.json"
 
 
@@ -125,13 +125,15 @@ class _Sent:
 
 @dataclass
 class _Queue:
-    """Jobs in flight. ``jobs.json`` names them, so that another process can follow them."""
+    """Jobs in flight. ``jobs.json`` names them, so that another process can follow them, and jobs ``elsewhere``: at
+    work for commands that this call does not send, such as students while teachers train."""
 
     cluster: Cluster
     environment: Mapping[str, str]
     on_end: Callable[[Ended, float], None]
     advance: Callable[[float], None]
     flying: list[_Sent] = field(default_factory=list)
+    elsewhere: dict[str, dict[str, Any]] = field(default_factory=dict)
     spent: float = 0.0
     done: int = 0
 
@@ -170,7 +172,7 @@ class _Queue:
         jobs = [Job(tuple(command.arguments), str(command.log), self.environment) for command, _ in wanted]
         try:
             sent = self.cluster.executor.submit_array(jobs)
-        except (FailedJobError, OSError) as error:
+        except FailedJobError as error:
             raise RecipeError(
                 f"the cluster refused a job: {error}",
                 expected="options that it takes",
@@ -188,50 +190,82 @@ class _Queue:
         self.advance(left)
 
     def _found_again(self, commands: Sequence[Command]) -> list[Command]:
-        """Follow the jobs that an earlier call sent for the same commands; returns the commands without one."""
-        try:
-            known = read_object(self.cluster.folder / RECORD)
-        except (OSError, ValueError):
-            known = {}
-        waiting = []
+        """Follow the jobs that an earlier call sent for the same commands, and cancel those that read something else;
+        returns the commands without a job."""
+        known = self._known()
+        waiting, other = [], list[_Sent]()
         for command in commands:
-            entry = known.get(command.name)
+            entry = known.pop(command.name, None)
             if entry is None:
                 waiting.append(command)
                 continue
-            job = self.cluster.executor.job_class(self.cluster.folder, entry["job"])
-            if entry["command"] == command.mark:
-                self.flying.append(_Sent(command, job, entry["tries"]))
+            sent = _Sent(command, self._job(entry), entry["tries"])
+            if _is_for(command, entry):
+                self.flying.append(sent)
                 logger.info(f"{command.name}: followed as job {entry['job']}, which an earlier call sent")
-                continue
-            waiting.append(command)
-            if not job.done():
+            elif sent.job.done():
+                waiting.append(command)
+            else:
                 logger.warning(
                     f"{command.name}: job {entry['job']} of an earlier call has another recipe, rows or teacher: it is "
-                    "cancelled, and sent anew"
+                    "cancelled and sent again"
                 )
-                _cancel(job)
-        return waiting
+                other.append(sent)
+                known[command.name] = entry
+        ended = _cancelled(other)
+        self.elsewhere = {name: entry for name, entry in known.items() if not self._job(entry).done()}
+        return [*waiting, *(sent.command for sent in ended)]
+
+    def _known(self) -> dict[str, dict[str, Any]]:
+        """The entries of ``jobs.json``, by command."""
+        try:
+            found = read_object(self.cluster.folder / RECORD)
+        except (OSError, ValueError):
+            return {}
+        needed = {"job", "tries", "command"}
+        return {
+            name: entry for name, entry in found.items() if isinstance(entry, dict) and entry.keys() >= needed
+        }
+
+    def _job(self, entry: Mapping[str, Any]) -> Any:
+        return self.cluster.executor.job_class(self.cluster.folder, entry["job"])
 
     def _record(self) -> None:
         entries = {
             sent.command.name: {
                 "job": sent.job.job_id,
                 "tries": sent.tries,
-                "command": sent.command.mark,
+                "command": digest(list(sent.command.arguments)),
+                "inputs": sent.command.inputs_digest,
             }
             for sent in self.flying
         }
         self.cluster.folder.mkdir(parents=True, exist_ok=True)
-        write_whole(self.cluster.folder / RECORD, (json.dumps(entries, indent=1) + "\n").encode())
+        content = json.dumps(self.elsewhere | entries, indent=1) + "\n"
+        write_whole(self.cluster.folder / RECORD, content.encode())
 
 
-def _cancel(job: Any) -> None:
-    """Cancel a job, and wait for its end: the next one writes into the same folder."""
-    job.cancel(check=False)
-    latest = monotonic() + CANCELLING
-    while not job.done() and monotonic() < latest:
+def _is_for(command: Command, entry: Mapping[str, Any]) -> bool:
+    """Whether a job was sent for a command as it is now. What earlier versions did not write down is unchanged."""
+    inputs = entry.get("inputs", command.inputs_digest)
+    return (entry["command"], inputs) == (digest(list(command.arguments)), command.inputs_digest)
+
+
+def _cancelled(other: Sequence[_Sent]) -> list[_Sent]:
+    """Cancel jobs and wait for their end, as the next ones write into the same folders; returns those that ended."""
+    for sent in other:
+        sent.job.cancel(check=False)
+    latest = monotonic() + CANCEL_SECONDS
+    while not all(sent.job.done() for sent in other) and monotonic() < latest:
         sleep(POLL)
+    ended = [sent for sent in other if sent.job.done()]
+    for sent in other:
+        if sent not in ended:
+            logger.warning(
+                f"{sent.command.name}: its cancelled job {sent.job.job_id} is still at work, and no other is sent; "
+                "give the command again when it has ended"
+            )
+    return ended
 
 
 def _ended(sent: _Sent) -> Ended | None:

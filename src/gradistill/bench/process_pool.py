@@ -16,7 +16,6 @@ from typing import Any
 import psutil
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 
-from gradistill.io import digest
 from gradistill.printing import progress_bars
 
 FIRST_GUESS = 2e9
@@ -45,19 +44,14 @@ class Prerequisite:
 class Command:
     """``arguments`` of gradistill, and those of its prerequisite; all that it prints goes to ``log``.
 
-    ``made_from``: a mark of what it reads (recipe, rows, teacher), whose paths in the arguments stay what they are.
+    ``inputs_digest``: of what it reads (recipe, rows, teacher), whose paths in the arguments stay what they are.
     """
 
     name: str
     arguments: Sequence[str]
     log: Path
     prerequisite: Prerequisite | None = None
-    made_from: str = ""
-
-    @property
-    def mark(self) -> str:
-        """What tells it from a command with another result."""
-        return digest([*self.arguments, self.made_from])
+    inputs_digest: str = ""
 
     @property
     def can_start(self) -> bool:

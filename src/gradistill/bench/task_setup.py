@@ -170,8 +170,8 @@ def teacher_commands(plan: BenchPlan, name: str, output: Path, rows: Rows) -> li
                 "--settings", "default", "--output", str(folder), "--overwrite",
             ]  # fmt: skip
             title = f"{name}, teacher, learning rate {rate}"
-            reads = digest([recipe.as_dict(), made_from])
-            commands.append(Command(title, arguments, beside(folder, ".log"), made_from=reads))
+            inputs = digest([recipe.as_dict(), made_from])
+            commands.append(Command(title, arguments, beside(folder, ".log"), inputs_digest=inputs))
     return commands
 
 
