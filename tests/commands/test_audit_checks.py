@@ -92,4 +92,6 @@ def test_no_student_has_the_name_of_another_role() -> None:
     """The metrics of a student in a folder called ``teacher`` were those of the teacher."""
     assert _short_names(["runs/v1/kd", "runs/v2/teacher"]) == ["kd", "runs/v2/teacher"]
     assert _short_names(["runs/v1/kd", "runs/v2/kd"]) == ["runs/v1/kd", "runs/v2/kd"]
-    assert _short_names(["teacher", "reference", "kd"]) == ["teacher (1)", "reference (2)", "kd"]
+    assert _short_names(["teacher", "reference", "kd"]) == ["teacher (1)", "reference (1)", "kd"]
+    assert _short_names(["teacher", "teacher (1)"]) == ["teacher (2)", "teacher (1)"]
+    assert _short_names(["kd", "kd"]) == ["kd (1)", "kd (2)"]

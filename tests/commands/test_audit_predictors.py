@@ -28,7 +28,7 @@ from gradistill.cli.app import app
 from gradistill.commands.audit import AuditChoice, audit
 from gradistill.commands.audit_model import AuditModel
 from gradistill.commands.text_predictor import load_predictor
-from gradistill.data import Collator, DataChoice, encode, load_splits
+from gradistill.data import Collator, DataChoice, encode, load_splits, read_splits
 from gradistill.data.changed_copies import Copy
 from gradistill.data.prompt_template import PromptedTeacher
 from gradistill.errors import DataError, ModelError, RecipeError
@@ -152,12 +152,21 @@ def test_scores_on_another_scale_are_named(small: Any, tmp_path: Path) -> None:
     def shifted(texts: list[Any]) -> np.ndarray:
         return 3 * inner(texts) + 40
 
-    found = audit(
-        str(small.teachers["score"]), [same, shifted], small.choice("score"), tmp_path / "out", audit_parts()
-    )
+    def doubled(texts: list[Any]) -> np.ndarray:
+        return 2.1 * (inner(texts) - middle) + middle
+
+    def opposite(texts: list[Any]) -> np.ndarray:
+        return 2 * middle - inner(texts)
+
+    students = [same, shifted, doubled, opposite]
+    data = small.choice("score")
+    splits = read_splits(data, ("validation",))
+    pairs = [tuple(row[name] for name in splits.task.text_columns) for row in splits.rows["validation"]]
+    middle = float(inner(pairs).mean())
+    found = audit(str(small.teachers["score"]), students, data, tmp_path / "out", audit_parts())
     assert figures(found, 1)["prediction"]["value"] == pytest.approx(1)
-    warned = [w for w in found["warnings"] if "does not see a shift" in w]
-    assert [w.split("'")[1] for w in warned] == ["shifted"]
+    warned = [w for w in found["warnings"] if "a correlation sees neither" in w]
+    assert [w.split("'")[1] for w in warned] == ["shifted", "doubled"]
 
 
 def test_a_function_as_student(small: Any, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from gradistill.auditing.trained_figures import trained_by_record
 from gradistill.auditing.verdict import ROWS_ASKED, judged
 from gradistill.commands.audit_choice import AuditChoice
 from gradistill.commands.audit_metrics import (
-    shifted_scores,
+    rescaled_scores,
     task_metrics,
     teacher_doubts,
     weak_models,
@@ -142,8 +142,8 @@ class AuditJob:
         doubts = teacher_doubts(audited, self.splits)
         weak = [] if doubts else weak_models(audited, self.splits)
         unflipped = without_flips(found, self.splits, self.choice)
-        shifted = shifted_scores(audited, self.splits)
-        warnings = [*self.splits.warnings, *self.warnings, *random, *doubts, *weak, *shifted, *unflipped]
+        rescaled = rescaled_scores(audited, self.splits)
+        warnings = [*self.splits.warnings, *self.warnings, *random, *doubts, *weak, *rescaled, *unflipped]
         return {"doubts": doubts, "warnings": warnings}
 
     def _about(self, students: list[dict[str, Any]]) -> dict[str, Any]:

@@ -77,19 +77,19 @@ def _finds_no_span(task: Task, own: Columns, owner: str, role: str = "student") 
     return no_span_warning(_word_metrics(task, own, role), owner)
 
 
-def shifted_scores(audited: Audited, splits: Splits) -> list[str]:
-    """Students whose scores are further from the teacher's than these are from their mean: loyalty of scores is a
+def rescaled_scores(audited: Audited, splits: Splits) -> list[str]:
+    """Students whose scores are shifted against the teacher's, or spread far more or less: loyalty of scores is a
     correlation, which no shift and no scale changes."""
     if splits.task.labels is not None or splits.task.token_labels:
         return []
     found = []
     for name, own in zip(audited.names, audited.columns, strict=True):
         teacher, student = _predicted(own, "teacher"), _predicted(own, "student")
-        distance, spread = np.abs(student - teacher).mean(), teacher.std()
-        if distance > spread > 0:
+        shift, spread, scale = student.mean() - teacher.mean(), teacher.std(), student.std()
+        if spread > 0 and (abs(shift) > spread / 2 or not 0.5 < scale / spread < 2):
             found.append(
-                f"the scores of the student {name!r} are {distance:.3g} from the teacher's on average, whose standard "
-                f"deviation is {spread:.3g}: their correlation does not see a shift or another scale"
+                f"the scores of the student {name!r} are {shift:+.3g} from the teacher's on average, and their "
+                f"standard deviation is {scale:.3g}, the teacher's {spread:.3g}: a correlation sees neither"
             )
     return found
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, count
 from pathlib import Path
 from typing import Any
 
@@ -285,5 +286,9 @@ def _short_names(named: Sequence[str]) -> list[str]:
         name if short.count(name) == 1 else full
         for name, full in zip(short[len(ROLES) :], named, strict=True)
     ]
-    taken = [*ROLES, *found]
-    return [name if taken.count(name) == 1 else f"{name} ({k})" for k, name in enumerate(found, start=1)]
+    taken = Counter((*ROLES, *found))
+    names: list[str] = []
+    for name in found:
+        free = (f"{name} ({k})" for k in count(1))
+        names.append(name if taken[name] == 1 else next(new for new in free if new not in {*taken, *names}))
+    return names

@@ -76,8 +76,6 @@ def _names_of_several(
     table: Table, column: str, choice: DataChoice, outputs: Outputs | None
 ) -> tuple[str, ...] | None:
     """The names of the labels of a column that holds several a row; None for one a row."""
-    if choice.label_separator is not None and outputs is None:
-        refuse_idle_separator(table, column, choice.label_separator)
     parts = several_labels(table, column, choice.label_separator)
     if parts is None:
         if choice.kind == "multi_label":
@@ -89,7 +87,12 @@ def _names_of_several(
         return None
     if parts.form.flags:
         return flag_names(table, column, parts)
-    return find_labels(flat_labels(table, column, parts), column, "classes", outputs)
+    labels = flat_labels(table, column, parts)
+    if choice.label_separator is not None:
+        known = {label_key(name) for name in (*outputs.names, *outputs.label_map)} if outputs else set()
+        if not known.issuperset(map(label_key, labels.columns[column])):
+            refuse_idle_separator(table, column, choice.label_separator)
+    return find_labels(labels, column, "classes", outputs)
 
 
 def find_label_column(table: Table) -> str:
