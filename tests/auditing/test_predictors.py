@@ -19,7 +19,7 @@ from families import build
 from gradistill.auditing.function_predictor import FunctionPredictor, function_at
 from gradistill.auditing.mean_predictor import MeanPredictor
 from gradistill.auditing.onnx_predictor import OnnxPredictor, onnx_file
-from gradistill.auditing.predictor import ClassifierPredictor, Predictor, label_thresholds
+from gradistill.auditing.predictor import ClassifierPredictor, Predictor, checked_logits, label_thresholds
 from gradistill.commands.answer_sources import predictions_of
 from gradistill.data.changed_copies import Copy
 from gradistill.data.probabilities import LEAST
@@ -63,7 +63,7 @@ def test_logits_of_a_pytorch_model_that_are_not_finite_name_the_first_text(onnx:
     predictor = ClassifierPredictor(model, tokenizer(WORDS))
     for heads in ((), (0, 1)):
         assert np.isfinite(predictor.logits(COPIES[:2], heads=heads)).all()
-        with pytest.raises(ModelError, match=r"NaN or infinite values for row 2 of the texts, 'dull \| one'"):
+        with pytest.raises(ModelError, match=r"NaN or infinite values for the text 'dull \| one'"):
             predictor.logits([*COPIES, Copy(("the film was very dull .", "dull"))], heads=heads)
 
 
@@ -147,10 +147,10 @@ def test_a_function_gets_texts_some_at_a_time() -> None:
         (
             [[0.5, 0.5], [0.9, 0.2]],
             (),
-            r"returned 0.9, 0.2 for row 1 of the texts, 'dull': they do not sum to 1",
+            r"returned 0.9, 0.2 for the text 'dull': they do not sum to 1",
         ),
-        ([[-1.0, 2.0], [0.5, 0.5]], (), r"row 0 of the texts, 'fine': they are outside 0 to 1"),
-        ([[0.5, 0.5], [float("nan"), 1]], (), r"NaN or infinite values for row 1 of the texts, 'dull'"),
+        ([[-1.0, 2.0], [0.5, 0.5]], (), r"the text 'fine': they are outside 0 to 1"),
+        ([[0.5, 0.5], [float("nan"), 1]], (), r"NaN or infinite values for the text 'dull'"),
         ([[0.5, 0.5], [1]], (), "is no array of numbers"),
         ([["a"], ["b"]], (), "is no array of numbers"),
         ([[0.1, 0.2]] * 2, None, r"(?s)shape \(2, 2\).*one column, the score"),
@@ -207,3 +207,9 @@ def test_a_mean_has_the_mean_of_its_members_thresholds() -> None:
     rows = Dataset.from_dict({"text": ["the film"], "label": [[1, 0, 0]]})
     for predictor in (member, MeanPredictor((member, member), "multi_label")):
         assert predictions_of(predictor, rows, task).thresholds == pytest.approx([0.1, 0.2, 0.3])
+
+
+def test_a_masked_copy_that_has_no_logits_is_named_so() -> None:
+    copies = [Copy(("a fine film",)), Copy(("a fine film",), np.array([True, False, False]))]
+    with pytest.raises(ModelError, match="values for the text 'a fine film' with 2 words masked"):
+        checked_logits(np.array([[0.0, 1.0], [np.nan, 1.0]]), ("no", "yes"), "the model", copies)

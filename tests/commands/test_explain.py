@@ -118,7 +118,7 @@ def test_a_length_without_room_for_a_word_is_refused(max_length: int, small: Any
         ([[TEXT]], None, RecipeError, "a text is of the type list"),
         ([TEXT, ""], None, DataError, "the text is empty"),
         (["half \ud83d"], None, DataError, "half of a surrogate pair"),
-        (["\u200b"], None, DataError, "makes no token of '.u200b'"),
+        (["\u200b"], None, DataError, "makes no token of the text '.u200b'"),
         ([TEXT] * 3, None, DataError, "There are 3 texts"),
         ([TEXT], "neutral", RecipeError, r"(?s)no label 'neutral'.*negative, positive"),
     ],

@@ -290,7 +290,6 @@ def test_a_store_of_attention_that_cannot_be_seen_is_refused_as_training_is(
         assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.slow
 def test_a_pair_that_means_little_is_named(small: Any, tmp_path: Path) -> None:
     teacher = str(small.teachers["two"])
     deep = build("bert", labels=2, id2label={0: "negative", 1: "positive"}, num_hidden_layers=5)

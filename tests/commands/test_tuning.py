@@ -201,7 +201,7 @@ def test_a_task_without_response_loyalty_is_searched_by_its_metric(small: Any, t
     printed: list[str] = []
     with logged(printed):
         choice = DataChoice(str(tmp_path / "data"), label_column="label", text_columns=("text",))
-        found = tune(str(small.teachers["two"]), choice, tmp_path / "out", Tuning(resolve, SPACE, trials=1))
+        found = tune(str(small.teachers["two"]), choice, tmp_path / "out", Tuning(resolve, SPACE, trials=2))
     assert "response_loyalty" not in found["trials"][0]
     assert found["trials"][0]["score"] == found["trials"][0]["metric"]
     assert sum("no response_loyalty on this task" in line for line in printed) == 1

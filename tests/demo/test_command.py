@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,12 @@ def test_another_seed_or_size_does_not_pass_for_this_one(
         with pytest.raises(RecipeError, match=r"(?s)train.jsonl has other reviews.*choose another --output"):
             demo(tmp_path, **other)
         assert (tmp_path / "corpus/clean/train.jsonl").read_bytes() == before
+    monkeypatch.setattr(room, "CORPUS", {"train": 8, "validation": 6, "test": 6})
+    shutil.rmtree(tmp_path / "corpus")  # earlier versions wrote the new reviews beside the old models
+    with pytest.raises(RecipeError, match=r"teacher was trained on 6 reviews, and this demonstration has 8"):
+        demo(tmp_path)
+    monkeypatch.setattr(room, "CORPUS", {"train": 6, "validation": 6, "test": 6})
+    shutil.rmtree(tmp_path / "corpus")
     demo(tmp_path)
 
 

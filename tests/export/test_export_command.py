@@ -179,7 +179,6 @@ def test_an_audit_takes_the_folder_and_the_file(
     assert "Speed of the models" in page
 
 
-@pytest.mark.slow
 def test_an_export_knows_the_columns_and_the_positive_class_of_the_run(small: Any, tmp_path: Path) -> None:
     """Inferred anew the columns would be a pair, and F1 of an audit that of the other class."""
     student, output, file = tmp_path / "student", tmp_path / "out", tmp_path / "validation.jsonl"

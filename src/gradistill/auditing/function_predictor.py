@@ -116,7 +116,7 @@ class FunctionPredictor:
                 row = int(np.flatnonzero(faulty)[0])
                 shown = ", ".join(f"{value:.4g}" for value in values[row])
                 raise ModelError(
-                    f"{owner} returned {shown} for {shown_text(row, copies[row].texts)}: they {what}",
+                    f"{owner} returned {shown} for {shown_text(copies[row].texts)}: they {what}",
                     expected="probabilities between 0 and 1"
                     if self.multi_label
                     else "probabilities that sum to 1",

@@ -100,7 +100,10 @@ def checked_logits(
             remedy="check that it belongs to this task",
         )
     if len(rows := np.flatnonzero(~np.isfinite(values).all(axis=1))):
-        raise not_finite(owner, shown_text(int(rows[0]), copies[rows[0]].texts))
+        copy = copies[rows[0]]
+        masked = 0 if copy.kept is None else int((~copy.kept).sum())
+        hidden = f" with {masked} word{'s' if masked > 1 else ''} masked" if masked else ""
+        raise not_finite(owner, shown_text(copy.texts) + hidden)
     return values.astype(np.float64)
 
 
@@ -120,10 +123,10 @@ def in_order(
     return logits if order is None else logits[:, list(order)]
 
 
-def shown_text(row: int, texts: Sequence[str]) -> str:
-    """The number of one of several rows and the beginning of its ``texts``, for a message."""
+def shown_text(texts: Sequence[str]) -> str:
+    """The beginning of a row's ``texts``, for a message."""
     text = " | ".join(texts)
-    return f"row {row} of the texts, {text[:SHOWN]!r}{'…' if len(text) > SHOWN else ''}"
+    return f"the text {text[:SHOWN]!r}{'…' if len(text) > SHOWN else ''}"
 
 
 @dataclass(frozen=True)

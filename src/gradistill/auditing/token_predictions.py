@@ -74,15 +74,15 @@ def predict_tokens(
     found = TokenPredictions(tuple(logits), tuple(words))
     if not np.isfinite(found.flat).all():
         place = next(place for place, row in enumerate(logits) if not np.isfinite(row).all())
-        raise not_finite("the PyTorch model", _shown_row(rows[place], place, collate))
+        raise not_finite("the PyTorch model", _shown_row(rows[place], collate))
     return found
 
 
-def _shown_row(row: Any, place: int, collate: Any) -> str:
-    """The number of a row and its text, or its token ids where the collator knows no tokenizer."""
+def _shown_row(row: Any, collate: Any) -> str:
+    """The text of a row, or its token ids where the collator knows no tokenizer."""
     ids, tokenizer = row["input_ids"], getattr(collate, "tokenizer", None)
     text = str(ids) if tokenizer is None else tokenizer.decode(ids, skip_special_tokens=True)
-    return shown_text(int(row.get("index", place)), [text])
+    return shown_text([text])
 
 
 def word_labels(rows: Rows) -> list[np.ndarray]:

@@ -86,17 +86,11 @@ def explain(
     batch = Batch.of(read.encoding, mask_token_id=Collator(tokenizer).mask_token_id)
     with frozen_eval(classifier):
         found, logits, at = _attributed(classifier, batch, baseline, label, steps)
-    words = read.words(found.attributions[0].sum(-1))
-    if not words:
-        raise DataError(
-            f"The tokenizer of {name} makes no token of {texts[0][:40]!r}.",
-            expected="a text with words that it reads",
-        )
     rule = "adaptive Simpson nodes" if steps is None else "Gauss–Legendre steps"
     return Explanation(
         model=name,
         texts=tuple(texts),
-        words=words,
+        words=read.words(found.attributions[0].sum(-1)),
         method=f"integrated gradients, {int(found.nodes)} {rule}, {baseline} baseline",
         residual=float(found.residuals),
         cut=(length, read.whole) if read.whole > length else None,
@@ -117,6 +111,12 @@ class _ReadText:
     @classmethod
     def of(cls, texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> _ReadText:
         encode: Any = tokenizer
+        for text in texts:
+            if not encode(text, add_special_tokens=False)["input_ids"]:
+                raise DataError(
+                    f"The tokenizer makes no token of the text {text[:40]!r}.",
+                    expected="a text with words that it reads",
+                )
         whole = len(encode(*texts, truncation=False, verbose=False)["input_ids"])
         encoding = encode(
             *texts,

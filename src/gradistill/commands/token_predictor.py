@@ -241,7 +241,13 @@ def _checked_column(stream: RowStream, named: tuple[str, ...] | None, predictor:
         raise DataError(
             f"{stream.path} has rows that cannot be used:", problems=problems, remedy="correct them"
         )
-    if column is None or not complete:
+    if column is not None and not complete:
+        raise DataError(
+            f"{stream.path}: no row has words ({column}).",
+            expected="a list of words in some rows",
+            remedy="name another column with --text-columns (text_columns= in Python)",
+        )
+    if column is None:
         raise DataError(
             f"{stream.path} has no column of lists of words.",
             expected=f"a column {' or '.join(WORD_COLUMNS)}, or the one that is named",

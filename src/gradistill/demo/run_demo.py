@@ -112,7 +112,11 @@ def _demo(output: Path, seed: int, quick: bool) -> RenderableType:
     recipe = _recipe("finetune", seed, "training.epochs=4", "training.learning_rate=1e-4")
     logger.info(f"teacher: the packaged model, fine-tuned on clean reviews\n{'-' * 60}")
     rows = corpus_choice(clean)
-    models = {"teacher": _once(output / "teacher", recipe, lambda at: finetune(PACKAGED, rows, at, recipe))}
+    models = {
+        "teacher": _once(
+            output / "teacher", recipe, sizes["train"], lambda at: finetune(PACKAGED, rows, at, recipe)
+        )
+    }
     rows = corpus_choice(shortcut)
     for method in METHODS:
         logger.info(f"\n{method}: {STUDENT_LAYERS} layers, on reviews with the shortcut\n{'-' * 60}")
@@ -121,6 +125,7 @@ def _demo(output: Path, seed: int, quick: bool) -> RenderableType:
         models[method] = _once(
             output / method,
             recipe,
+            sizes["train"],
             lambda at, recipe=recipe: distill(
                 str(models["teacher"]), rows, at, recipe, signals=StoreChoice("online")
             ),
@@ -167,10 +172,17 @@ def corpus_choice(folder: Path) -> DataChoice:
     return DataChoice(str(folder), label_column="label", text_columns=("text",))
 
 
-def _once(folder: Path, recipe: Recipe, run: Callable[[Path], object]) -> Path:
-    """A run of this recipe: the one that stands there finished, or a new one (which refuses any other)."""
+def _once(folder: Path, recipe: Recipe, reviews: int, run: Callable[[Path], object]) -> Path:
+    """A run of this recipe on so many reviews: the one that stands there finished, or a new one (which refuses any
+    other recipe)."""
     if not finished_run(folder, recipe):
         run(folder)
+    elif (trained := record_of(folder)["data"]["rows"]["train"]) != reviews:
+        raise RecipeError(
+            f"{folder} was trained on {trained} reviews, and this demonstration has {reviews}.",
+            expected="a new folder, or one of the same demonstration",
+            remedy="choose another --output",
+        )
     return folder
 
 
