@@ -95,7 +95,7 @@ class TokenPredictor:
             self.model.tokenizer,
             self._task,
             max_length=self.max_length,
-            tokenless=True,
+            keep_tokenless=True,
         ).dataset
         self.model.refuse_unknown_tokens(max(max(ids, default=0) for ids in encoded["input_ids"][:]))
         tags: list[list[str | None]] = [[None] * len(row) for row in rows]

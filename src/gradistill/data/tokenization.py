@@ -57,7 +57,7 @@ def encode(
     *,
     max_length: int = 128,
     words: bool | PreTrainedTokenizerBase = False,
-    tokenless: bool = False,
+    keep_tokenless: bool = False,
 ) -> Encoded:
     """Token ids of every row of a prepared split, cut to ``max_length`` tokens.
 
@@ -70,7 +70,7 @@ def encode(
             objectives on texts with words replaced read. Without them every token but special ones counts as a word.
             With another tokenizer they are of units that neither splits (``unit_starts``), mostly words, and the
             tokens of a unit that is cut off belong to none.
-        ``tokenless``: whether rows of which the tokenizer makes no token stay, and are not refused.
+        ``keep_tokenless``: whether rows of which the tokenizer makes no token stay, and are not refused.
 
     Returns the data set with ``input_ids``, ``attention_mask``, ``special_tokens_mask``, ``token_type_ids`` if the
     tokenizer makes them, ``labels``, ``index`` and ``length``, and how many texts were cut. A pair loses tokens from
@@ -108,7 +108,7 @@ def encode(
         columns["index"] = piece["index"][:]
         parts.append(pa.table({name: pa.array(cells, _NARROW.get(name)) for name, cells in columns.items()}))
         cut += lost
-    if blank and not tokenless:
+    if blank and not keep_tokenless:
         raise _no_tokens(blank, rows, task)
     return Encoded(as_dataset(pa.concat_tables(parts)), cut.truncated, cut.longest, max_length, cut.words)
 
