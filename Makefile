@@ -45,12 +45,16 @@ wheel: $(VENV)/.dev
 bench: $(VENV)/.dev # DATA=FOLDER with sst2, mrpc and snli
 	PATH=$(abspath $(BIN)):$$PATH benchmarks/all.sh $(DATA) $(OUTPUT)
 
-# An environment with an extra. pip takes a build of torch that is at hand; uv has the rest in a tenth of pip's time,
-# and pip takes its place where only pip is set up for the package index.
+# pip's own folder of wheels, where it has one.
+WHEELS := $(shell $(PYTHON) -m pip config list 2> /dev/null | sed -n "s/.*find-links='\([^' ]*\)'.*/\1/p" | head -n 1)
+
+# An environment with an extra. uv takes a tenth of pip's time, and knows no settings of pip: pip takes its place where
+# only pip is set up for the package index, and takes a build of torch that is at hand where that is in no folder.
 $(VENV)/.%: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[$*]' || \
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt uv $(if $(wildcard $(WHEELS)/torch-*.whl),,torch)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt \
+	    $(addprefix --find-links ,$(WHEELS)) --editable '.[$*]' || \
 	    $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$*]'
 	touch $@
 
