@@ -232,7 +232,7 @@ class _Search:
     folder: Path
     tuning: Tuning
     space: tuple[Searched, ...]
-    named: bool = False
+    warned: bool = False
     """Whether a figure that the task does not have was warned of."""
 
     def trial(self, run: Callable[[Path, Recipe, list[TrainerCallback]], Mapping[str, Any]]) -> None:
@@ -276,9 +276,9 @@ class _Search:
                 f"--maximize {missing[0]!r}, which this task does not have",
                 remedy=f"choose among {', '.join(figures)}; the trial that was trained is kept",
             )
-        if missing and not self.named:
+        if missing and not self.warned:
             logger.warning(f"no {missing[0]} on this task: trials are compared by the metric alone")
-            self.named = True
+            self.warned = True
         found = [figures[name] for name in self.tuning.aim if name in figures]
         return sum(found) / len(found)
 
