@@ -67,6 +67,17 @@ def test_a_saved_classifier_predicts_the_same(tmp_path: Path, labels: int) -> No
         assert {parameter.data_ptr() % 64 for parameter in loaded.parameters()} == {0}  # as torch allocates
 
 
+@pytest.mark.parametrize("load", [load_classifier, load_tokenizer])
+def test_an_absurd_number_of_labels_is_refused_at_once(load: Any, tmp_path: Path) -> None:
+    """Names for all of them took minutes, or all memory."""
+    build("bert").save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config = {name: value for name, value in config.items() if name not in ("id2label", "label2id")}
+    (tmp_path / "config.json").write_text(json.dumps(config | {"num_labels": 10**12}))
+    with pytest.raises(ModelError, match="num_labels: 1000000000000"):
+        load(tmp_path)
+
+
 def test_half_precision_is_widened(tmp_path: Path) -> None:
     build("bert").half().save_pretrained(tmp_path)
     loaded, _ = load_classifier(tmp_path)

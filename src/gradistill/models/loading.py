@@ -24,7 +24,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from gradistill.errors import ModelError, first_line
-from gradistill.io import system_reason
+from gradistill.io import read_object, system_reason
 from gradistill.models.adapters import ADAPTER, Adapter, is_adapter
 from gradistill.models.device_map import DeviceMap, weights_of
 from gradistill.models.facts import (
@@ -43,6 +43,8 @@ from gradistill.models.weight_files import folder_of, refuse_pickles, refuse_pip
 
 logger = logging.getLogger(__name__)
 
+MOST_LABELS = 100_000
+"""More labels than any model that is distilled has."""
 _OTHER_TASKS = {
     "TokenClassification": "it labels the tokens of a text",
     "QuestionAnswering": "it finds the span that answers a question",
@@ -93,7 +95,22 @@ def locate(name: str | Path) -> str:
             remedy="name the folder that holds config.json and model.safetensors",
         )
     refuse_pipes(folder)
+    _refuse_absurd_labels(folder)
     return str(folder)
+
+
+def _refuse_absurd_labels(folder: Path) -> None:
+    """transformers would make a name for each label, which takes minutes for a damaged number, or all memory."""
+    try:
+        labels = read_object(folder / "config.json").get("num_labels")
+    except (OSError, ValueError):
+        return  # whoever reads it names the fault
+    if isinstance(labels, int) and labels > MOST_LABELS:
+        raise ModelError(
+            f"config.json of {folder} has num_labels: {labels}",
+            expected=f"{MOST_LABELS:,} labels at most",
+            remedy="correct it to the number of rows of the classification head",
+        )
 
 
 def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
