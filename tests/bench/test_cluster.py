@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -72,6 +73,19 @@ def run(cluster: Cluster, folder: Path, *arguments: Sequence[str], inputs: str =
     return ended
 
 
+@contextmanager
+def stopped() -> Iterator[None]:
+    """The command inside is stopped while its jobs are at work."""
+
+    def interrupted(_: float) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clusters, "sleep", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            yield
+
+
 def test_real_jobs_end_with_their_code_and_their_message(tmp_path: Path) -> None:
     executor = submitit.LocalExecutor(tmp_path / "jobs")
     ended = run(Cluster(executor, tmp_path / "jobs"), tmp_path, ["--version"], ["audit", "--nonsense"])
@@ -102,18 +116,11 @@ def test_a_lost_job_is_sent_again_and_then_given_up(tmp_path: Path, monkeypatch:
     assert "job 2 was lost (NODE_FAIL)" in end.message
 
 
-def test_a_later_call_follows_the_jobs_of_an_earlier_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupted(_: float) -> None:
-        raise KeyboardInterrupt
-
+def test_a_later_call_follows_the_jobs_of_an_earlier_one(tmp_path: Path) -> None:
     executor = FakeExecutor()
     cluster = Cluster(executor, tmp_path)
-    with monkeypatch.context() as patch:
-        patch.setattr(clusters, "sleep", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            run(cluster, tmp_path, ["one"], ["two"])
+    with stopped():
+        run(cluster, tmp_path, ["one"], ["two"])
     FakeJob.ends = {"0": 0, "1": 0, "2": 0}
     ended = run(cluster, tmp_path, ["one"], ["two", "--changed"])
     assert [end.command.name for end in ended] == ["one", "two --changed"]
@@ -134,18 +141,13 @@ def test_a_job_that_reads_something_else_now_is_sent_anew(
 
 
 @pytest.fixture
-def in_flight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Cluster, FakeExecutor]:
+def in_flight(tmp_path: Path) -> tuple[Cluster, FakeExecutor]:
     """Job 0, of the command "one", which an earlier call sent."""
-
-    def interrupted(_: float) -> None:
-        raise KeyboardInterrupt
 
     executor = FakeExecutor()
     cluster = Cluster(executor, tmp_path)
-    with monkeypatch.context() as patch:
-        patch.setattr(clusters, "sleep", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            run(cluster, tmp_path, ["one"], inputs="a recipe")
+    with stopped():
+        run(cluster, tmp_path, ["one"], inputs="a recipe")
     return cluster, executor
 
 
@@ -197,17 +199,12 @@ def test_a_job_that_the_cluster_refuses_is_reported(tmp_path: Path) -> None:
         run(Cluster(Refusing(), tmp_path), tmp_path, ["one"])
 
 
-def test_fewer_at_once_than_an_earlier_call_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(_: float) -> None:
-        raise KeyboardInterrupt
-
+def test_fewer_at_once_than_an_earlier_call_sent(tmp_path: Path) -> None:
     executor, words = FakeExecutor(), [[str(k)] for k in range(6)]
-    with monkeypatch.context() as patch:
-        patch.setattr(clusters, "sleep", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            run(Cluster(executor, tmp_path, at_once=3), tmp_path, *words[:3])
-        with pytest.raises(KeyboardInterrupt):
-            run(Cluster(executor, tmp_path, at_once=1), tmp_path, *words)
+    with stopped():
+        run(Cluster(executor, tmp_path, at_once=3), tmp_path, *words[:3])
+    with stopped():
+        run(Cluster(executor, tmp_path, at_once=1), tmp_path, *words)
     assert len(executor.sent) == 3
 
 

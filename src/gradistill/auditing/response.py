@@ -125,11 +125,12 @@ def response_columns(
         return {name: np.where(known, values, np.nan) for name, values in found.items()}
     label_ids = teacher_logits[:, 0].argmax(axis=-1)
     ours, theirs = effects(student_logits, label_ids), effects(teacher_logits, label_ids)
-    agreement = effect_agreement(ours / _unit(student_logits), theirs / _unit(teacher_logits))
+    scaled = ours / _unit(student_logits), theirs / _unit(teacher_logits)
+    agreement = effect_agreement(*scaled)
     counts = (np.asarray(words) >= MIN_WORDS) & np.isfinite(agreement)
     found = {
         "response": agreement,
-        **_partial(ours / _unit(student_logits), theirs / _unit(teacher_logits), gone),
+        **_partial(*scaled, gone),
         "response_product": (ours * theirs).sum(axis=1),
         "response_square": (theirs**2).sum(axis=1),
     }

@@ -18,7 +18,7 @@ from gradistill.auditing.onnx_predictor import onnx_file
 from gradistill.batch import Batch
 from gradistill.commands.recorded_data import data_record
 from gradistill.commands.text_lengths import task_length
-from gradistill.data.cell_checks import text_fault
+from gradistill.data.cell_checks import shown, text_fault
 from gradistill.data.collator import Collator
 from gradistill.data.multilabel_metrics import assigned
 from gradistill.data.tokenization import refuse_no_room
@@ -114,7 +114,7 @@ class _ReadText:
         for text in texts:
             if not encode(text, add_special_tokens=False)["input_ids"]:
                 raise DataError(
-                    f"The tokenizer makes no token of the text {text[:40]!r}.",
+                    f"The tokenizer makes no token of the text {shown(text)}.",
                     expected="a text with words that it reads",
                 )
         whole = len(encode(*texts, truncation=False, verbose=False)["input_ids"])
@@ -202,7 +202,7 @@ def _check_texts(texts: Sequence[str]) -> None:
     for text in texts:
         if fault := text_fault(text):
             raise DataError(
-                f"The text {text[:40]!r} cannot be explained: {fault}.",
+                f"The text {shown(text)} cannot be explained: {fault}.",
                 expected="one text with words, or two",
                 remedy="correct the text",
             )

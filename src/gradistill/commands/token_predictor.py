@@ -262,8 +262,9 @@ def _predicted_lines(
     """A line for each row, and how many of its words no token stands for. Without words there are no tags (null)."""
     tags, spans = np.full(len(chunk), None), np.full(len(chunk), None)
     words = [own for (own,) in texts_of(chunk, (column,), complete)]
+    marks_spans = not predictor.tags_fault
     for place, own, found in zip(np.flatnonzero(complete), words, predictor(words), strict=True):
         tags[place] = found
-        spans[place] = None if predictor.tags_fault else spans_of(own, found)
+        spans[place] = spans_of(own, found) if marks_spans else None
     unread = [sum(tag is None for tag in row or ()) for row in tags]
     return json_lines(chunk, {TAGS: tags, SPANS: spans}), unread

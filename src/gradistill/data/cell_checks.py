@@ -13,7 +13,7 @@ import numpy as np
 from gradistill.data.json_rows import is_unicode
 from gradistill.data.table import Table, nested_names
 from gradistill.data.tasks import Task, label_key
-from gradistill.errors import MissingColumn, Problem, nearest
+from gradistill.errors import DataError, MissingColumn, Problem, nearest
 
 _NUMBER = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|nan|inf(inity)?)", re.ASCII | re.IGNORECASE)
 _LARGEST = float(np.finfo(np.float32).max)
@@ -111,6 +111,16 @@ def missing_columns(table: Table, needed: Sequence[str]) -> list[Problem]:
         for name in needed
         if name not in table.columns
     ]
+
+
+def refuse_missing_columns(table: Table, named: Sequence[str]) -> None:
+    """Raise DataError for columns that were named, and that the table lacks."""
+    if problems := missing_columns(table, named):
+        raise DataError(
+            f"{table.file} lacks columns that were named.",
+            problems=problems,
+            remedy="name columns that it has",
+        )
 
 
 def text_problems(table: Table, column: str) -> list[Problem]:

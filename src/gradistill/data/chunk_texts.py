@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
-from gradistill.data.cell_checks import missing_columns, text_fault
+from gradistill.data.cell_checks import missing_columns, refuse_missing_columns, text_fault
 from gradistill.data.checked_rows import incomplete_rows
 from gradistill.data.column_names import names_texts
 from gradistill.data.raw_words import Texts
@@ -89,12 +89,7 @@ def choose_text_columns(
 
 def refuse_missing(table: Table, named: tuple[str, ...]) -> None:
     """Raise DataError for named columns that the table does not have, dotted names into objects included."""
-    if problems := missing_columns(with_fields(table, named), named):
-        raise DataError(
-            f"{table.file} lacks columns that were named.",
-            problems=problems,
-            remedy="name columns that it has",
-        )
+    refuse_missing_columns(with_fields(table, named), named)
 
 
 def _counted(columns: int) -> str:

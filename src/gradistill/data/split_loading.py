@@ -19,6 +19,7 @@ from gradistill.data.cell_checks import (
     is_hidden,
     is_missing,
     missing_columns,
+    refuse_missing_columns,
     shown,
     stands_for_nothing,
 )
@@ -195,7 +196,9 @@ def _source_of(
     names = (*texts, choice.label_column or "", *flags, marks.column if marks else "", *carried)
     read, problems = read_source(choice.source, _wanted(choice, replace(asked, columns=names)), given)
     whole = {k: with_flag_columns(with_fields(table, names), flags) for k, table in read.items()}
-    _refuse_missing(whole.get(splits[0]), carried)
+    first = whole.get(splits[0])
+    if first is not None and first.columns:
+        refuse_missing_columns(first, carried)
     hidden = set(carried) - {*texts, choice.label}
     tables = {split: _without(table, hidden) for split, table in whole.items()}
     notes = _set_apart(choice, tables, optional, given)
@@ -234,15 +237,6 @@ def _list_form(source: _Source, choice: DataChoice, inferred: Inferred) -> ListF
         return None
     parts = several_labels(source.first, inferred.label_column, choice.label_separator)
     return None if parts is None else parts.form
-
-
-def _refuse_missing(table: Table | None, names: Sequence[str]) -> None:
-    if table is not None and table.columns and (problems := missing_columns(table, names)):
-        raise DataError(
-            f"{table.file} lacks columns that were named.",
-            problems=problems,
-            remedy="name columns that it has",
-        )
 
 
 def _without(table: Table, names: set[str]) -> Table:

@@ -145,12 +145,17 @@ def _refuse_other_reviews(splits: Mapping[str, Sequence[Review]], folder: Path) 
     """Models that learned these would be measured as if they had learned those of this call."""
     other = other_reviews(splits, folder)
     if other is not None:
-        raise RecipeError(
+        raise _of_another(
             f"{other} has other reviews than this demonstration: those of another seed, of --quick, or of an earlier "
-            "version.",
-            expected="a new folder, or one of the same demonstration",
-            remedy="choose another --output",
+            "version."
         )
+
+
+def _of_another(what: str) -> RecipeError:
+    """The refusal of a folder of another demonstration."""
+    return RecipeError(
+        what, expected="a new folder, or one of the same demonstration", remedy="choose another --output"
+    )
 
 
 def _recipe(method: str, seed: int, *changes: str) -> Recipe:
@@ -178,11 +183,7 @@ def _once(folder: Path, recipe: Recipe, reviews: int, run: Callable[[Path], obje
     if not finished_run(folder, recipe):
         run(folder)
     elif (trained := record_of(folder)["data"]["rows"]["train"]) != reviews:
-        raise RecipeError(
-            f"{folder} was trained on {trained} reviews, and this demonstration has {reviews}.",
-            expected="a new folder, or one of the same demonstration",
-            remedy="choose another --output",
-        )
+        raise _of_another(f"{folder} was trained on {trained} reviews, and this demonstration has {reviews}.")
     return folder
 
 

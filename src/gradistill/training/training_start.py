@@ -37,7 +37,8 @@ class TrainingStart:
         for part, state in zip(self.parts, self.states, strict=True):
             if isinstance(part, torch.optim.Optimizer):
                 del part.param_groups[len(state["param_groups"]) :]  # those of projections, which were added
-            part.load_state_dict(copy.deepcopy(state))
+            # Modules copy what they load; the others would train the start itself.
+            part.load_state_dict(state if isinstance(part, nn.Module) else copy.deepcopy(state))
         random.setstate(self.drawn["python"])
         np.random.set_state(self.drawn["numpy"])
         torch.random.set_rng_state(self.drawn["torch"])
