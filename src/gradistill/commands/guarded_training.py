@@ -21,6 +21,7 @@ from transformers import (
     TrainingArguments,
 )
 from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
+from transformers.trainer_callback import ExportableState
 
 from gradistill.commands.training_progress import TrainingProgress
 from gradistill.errors import TrainingError, first_line, is_out_of_memory
@@ -32,26 +33,38 @@ from gradistill.training.checkpoints import last_whole, remove_unsealed
 logger = logging.getLogger(__name__)
 
 
-class _FirstStep(TrainerCallback):
-    """The step from which this process trains: more than 0 where it goes on from a checkpoint."""
+class Stopwatch(TrainerCallback, ExportableState):
+    """The seconds that the steps so far have taken, those of earlier processes too: checkpoints hold them."""
 
-    step = 0
+    def __init__(self, earlier: float = 0.0) -> None:
+        self._earlier, self._start = earlier, perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        return self._earlier + perf_counter() - self._start
+
+    def state(self) -> dict[str, Any]:
+        """What the Trainer writes into a checkpoint, and makes a new stopwatch of when it goes on from there."""
+        return {"args": {"earlier": self.seconds}, "attributes": {}}
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        self.step = state.global_step
+        held: Any = state.stateful_callbacks
+        held.setdefault(Stopwatch.__name__, self.state())  # a checkpoint of an earlier version has none
 
 
 def trained(trainer: Trainer, checkpoint: str | None) -> float:
-    """Train, from a checkpoint if there is one; returns the seconds. Raises TrainingError without enough memory."""
+    """Train, from a checkpoint if there is one; returns the seconds, with those before the checkpoint.
+
+    Raises TrainingError without enough memory.
+    """
     for bars in (DEFAULT_PROGRESS_CALLBACK, ProgressCallback, PrinterCallback):
         trainer.remove_callback(bars)
     progress = TrainingProgress()
     if progress_shown():
         trainer.add_callback(progress)
-    trainer.add_callback(_FirstStep())
-    start = perf_counter()
+    trainer.add_callback(Stopwatch())
     try:
         with without_file_bars():
             trainer.train(resume_from_checkpoint=checkpoint)
@@ -67,7 +80,8 @@ def trained(trainer: Trainer, checkpoint: str | None) -> float:
         ) from error
     finally:
         progress.close()
-    seconds = perf_counter() - start
+    callbacks = trainer.callback_handler.callbacks
+    seconds = next(callback.seconds for callback in callbacks if isinstance(callback, Stopwatch))
     logger.debug(f"trained to step {trainer.state.global_step} in {seconds:.1f} s")
     return seconds
 
@@ -90,14 +104,6 @@ def reporting_disk_errors(checkpoints: Path) -> Iterator[None]:
             remedy="see to it and give the same command again; "
             + (f"it goes on from {whole.name}" if whole else "nothing had been saved before"),
         ) from error
-
-
-def epochs_done(trainer: Trainer) -> float:
-    """The passes over the data that this process has made: the others were made before it went on."""
-    callbacks = trainer.callback_handler.callbacks
-    begun = max((callback.step for callback in callbacks if isinstance(callback, _FirstStep)), default=0)
-    taken = trainer.state.global_step
-    return (trainer.state.epoch or 0.0) * (taken - begun) / max(taken, 1)
 
 
 def saving(model: Any, tokenizer: PreTrainedTokenizerBase) -> Callable[[Path], None]:

@@ -21,7 +21,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from gradistill.commands.guarded_training import epochs_done, reporting_disk_errors, saving, trained
+from gradistill.commands.guarded_training import reporting_disk_errors, saving, trained
 from gradistill.commands.identity import earlier_training
 from gradistill.commands.model_pair import ModelPair
 from gradistill.commands.run_folder import close_run, opened_run
@@ -127,7 +127,9 @@ class Run(ABC):
                 **({"gradient_balance": balance} if (balance := trainer.gradient_balance) else {}),
                 **self.other_batch_size(trainer),
                 "timing": timing(
-                    self.signal_seconds(teacher), seconds, epochs_done(trainer) * len(encoded.rows["train"])
+                    self.signal_seconds(teacher),
+                    seconds,
+                    (trainer.state.epoch or 0) * len(encoded.rows["train"]),
                 ),
                 "versions": versions(),
                 **self.about(encoded, inputs),
