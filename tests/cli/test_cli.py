@@ -80,6 +80,28 @@ def test_an_option_of_one_value_is_not_given_twice(
     assert f"'{option}': it was given 2 times" in printed.err
 
 
+def test_commands_of_one_process_refuse_several(
+    tmp_path: Path, typed: Type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each would write the same files. Those that train share the work, and lists write nothing."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    rows = tmp_path / "rows.csv"
+    rows.write_text("text,label\na,0\nb,1\n", encoding="utf-8")
+    for command in (
+        ("augment", "--data", rows, "--output", tmp_path / "more.csv"),
+        ("init", rows),
+        ("run", tmp_path),
+    ):
+        printed = typed(*command)
+        assert printed.code == 2
+        assert (
+            f"2 processes were started (WORLD_SIZE), and gradistill {command[0]} works in one" in printed.err
+        )
+    assert list(tmp_path.iterdir()) == [rows]
+    assert typed("methods").code == 0
+    assert "WORLD_SIZE" not in typed("distill", "--data", rows, "--output", tmp_path / "run").err
+
+
 def test_a_field_of_the_recipe_is_not_set_twice() -> None:
     twice = (
         FinetuningRecipe(epochs=1.0, change=["training.epochs=2"]),

@@ -1,12 +1,22 @@
-"""Commands that refuse an option given twice. Click takes the last one, so the first would be ignored in silence."""
+"""Commands that refuse an option given twice, and more than one process where one alone can work.
+
+Click takes the last of two options, so the first would be ignored in silence.
+"""
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from typing import Any
 
 import typer
 from typer.core import TyperCommand
+
+from gradistill.errors import RecipeError
+
+_WRITE_NOTHING = frozenset({"methods", "tasks"})
+_IN_SEVERAL_PROCESSES = frozenset({"finetune", "distill", "pretrain", "signals"})
+"""The commands that torchrun and ``accelerate launch`` share out among processes."""
 
 
 class StrictCommand(TyperCommand):
@@ -24,3 +34,14 @@ class StrictCommand(TyperCommand):
                 message = f"it was given {times} times, and takes one value"
                 raise typer.BadParameter(message, ctx=ctx, param=option)
         return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """As click has it. Raises RecipeError where several processes would write the same files."""
+        started = os.environ.get("WORLD_SIZE") or "1"
+        if started != "1" and self.name not in _IN_SEVERAL_PROCESSES | _WRITE_NOTHING:
+            raise RecipeError(
+                f"{started} processes were started (WORLD_SIZE), and gradistill {self.name} works in one",
+                expected=f"one process; {', '.join(sorted(_IN_SEVERAL_PROCESSES))} train or build in several",
+                remedy="start it without torchrun or accelerate launch",
+            )
+        return super().invoke(ctx)
