@@ -14,6 +14,13 @@ from transformers import Trainer, TrainerCallback
 from gradistill.batch import Batch
 from gradistill.errors import RecipeError, TrainingError
 from gradistill.models.probe import Probe
+from gradistill.objectives import (
+    AttentionScores,
+    CoalitionMatching,
+    CounterfactualEffects,
+    Interchange,
+    NoiseMatching,
+)
 from gradistill.objectives.attribution_map import AttributionMap
 from gradistill.objectives.gradient_alignment import GradientAlignment
 from gradistill.objectives.hard_label import HardLabel
@@ -44,10 +51,20 @@ def test_an_objective_that_cannot_apply_is_refused(kit: Any) -> None:
         kit.trainer([GradientAlignment()], options={"shared_embeddings": False})
 
 
-def test_a_pair_whose_outputs_stand_for_other_labels_is_refused(kit: Any) -> None:
-    student, teacher = kit.models()
+def test_a_teacher_is_not_its_own_student(kit: Any) -> None:
+    _, teacher = kit.models()
     with pytest.raises(TrainingError, match="`model` is the teacher itself"):
         kit.trainer([SoftLabel()], (teacher, teacher))
+
+
+COMPARE_LABELS = (
+    SoftLabel(), CoalitionMatching(), NoiseMatching(), Interchange(layer_map="first"), CounterfactualEffects(),
+    AttributionMap(),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("objective", COMPARE_LABELS, ids=lambda o: o.name)
+def test_a_pair_whose_outputs_stand_for_other_labels_is_refused(objective: Any, kit: Any) -> None:
     for names, message in (
         (
             ["no", "yes", "maybe"],
@@ -59,7 +76,8 @@ def test_a_pair_whose_outputs_stand_for_other_labels_is_refused(kit: Any) -> Non
         student.config.id2label = dict(enumerate(names))
         teacher.config.id2label = dict(enumerate(["Yes", "no", "maybe"]))
         with pytest.raises(TrainingError, match=message):
-            kit.trainer([SoftLabel()], (student, teacher))
+            kit.trainer([objective], (student, teacher))
+        kit.trainer([HardLabel(), AttentionScores()], (student, teacher))  # neither compares labels
 
 
 def test_gradients_of_a_teacher_in_narrow_numbers_are_refused(kit: Any) -> None:

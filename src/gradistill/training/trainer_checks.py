@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -146,9 +147,7 @@ def refuse_other_outputs(student: Any, teacher: Any, pair: Pair, terms: Iterable
             expected="another model",
             remedy="pass student_from_teacher(teacher, layers) or copy.deepcopy(teacher)",
         )
-    if not any(
-        t.objective.needs_teacher and (t.objective.answers or t.objective.second_order) for t in terms
-    ):
+    if not any(_compares_labels(term, pair) for term in terms):
         return
     count, others = pair.student.labels, pair.teacher.labels
     if count != others:
@@ -166,6 +165,15 @@ def refuse_other_outputs(student: Any, teacher: Any, pair: Pair, terms: Iterable
             remedy="set the student's config.id2label and label2id to the teacher's if its head is new, or move the "
             "rows of its head",
         )
+
+
+def _compares_labels(term: Term, pair: Pair) -> bool:
+    """Whether a term compares what has an entry for each label, or is a gradient of one."""
+    one_label_more = replace(pair.teacher, labels=pair.teacher.labels + 1)
+    return any(
+        signal.second_order or signal.layout(pair.teacher) != signal.layout(one_label_more)
+        for signal in term.objective.signals(pair, "teacher").values()
+    )
 
 
 def refuse_labels(batch: Batch, student: ModelFacts) -> None:
