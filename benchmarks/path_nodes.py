@@ -23,7 +23,7 @@ from gradistill.auditing.evaluate import Examiner
 from gradistill.auditing.methods import IntegratedGradients
 from gradistill.auditing.predictor import ClassifierPredictor
 from gradistill.auditing.statistics import mean_estimate
-from gradistill.commands.row_sample import POOL_ROWS, drawn_rows
+from gradistill.commands.row_sample import WORD_POOL_ROWS, drawn_rows
 from gradistill.data import DataChoice, read_splits
 from gradistill.data.raw_words import row_texts, word_pool
 from gradistill.models.loading import load_classifier, load_tokenizer
@@ -79,7 +79,7 @@ def agreements(
     """For each student the figure by each grid."""
     splits, tokenizer = read_splits(data, ("validation",)), load_tokenizer(teacher)
     rows = splits.rows["validation"]
-    pool = word_pool(row_texts(drawn_rows(rows, POOL_ROWS, 0), splits.task))
+    pool = word_pool(row_texts(drawn_rows(rows, WORD_POOL_ROWS, 0), splits.task))
     models = [ClassifierPredictor(load_classifier(path)[0], tokenizer) for path in (teacher, *students)]
     found: list[list[dict[str, Any]]] = [[] for _ in students]
     for start, paths, nodes in grid:

@@ -121,7 +121,7 @@ def test_a_file_and_a_function_give_the_same_student(small: Any, answer: Any, tm
     wrong = next(k for k, row in enumerate(answered) if row["id"].startswith("train/3/1/0-"))
     for rest, message in (
         (answered[:wrong] + answered[wrong + 1 :], r"(?s)no answer to 1 changed copies.*copy 1/0 of row 3"),
-        (answered[1:], r"(?s)no answer to 1 train rows, looked up by id.*row 0, 'the film"),
+        (answered[1:], r"(?s)no answer to 1 train rows, looked up by id.*row 0, the text 'the film"),
     ):
         with pytest.raises(DataError, match=message):
             distill(TeacherAnswers(write(tmp_path / "less.jsonl", rest)), data, tmp_path / "refused", recipe)
@@ -155,8 +155,13 @@ def test_what_needs_more_than_outputs_is_refused(small: Any, answer: Any, tmp_pa
         distill(build("bert"), data, tmp_path / "no", recipe_for("kd", small.base))  # pyright: ignore[reportArgumentType]
     with pytest.raises(GradistillError, match="no model folder"):
         distill(str(tmp_path / "none"), data, tmp_path / "no", recipe_for("kd", small.base))
-    with pytest.raises(RecipeError, match="names a store"):
-        distill(answer, data, tmp_path / "no", recipe_for("kd", small.base), signals=StoreChoice("stores"))
+    for choice, options in (
+        (StoreChoice("stores"), "--signals stores"),
+        (StoreChoice("online"), "--signals online"),
+        (StoreChoice(encoding="float16", verify="fast"), "--encoding float16 and --verify fast"),
+    ):
+        with pytest.raises(RecipeError, match=f"^{options} is about a store, and the signals of a teacher"):
+            distill(answer, data, tmp_path / "no", recipe_for("kd", small.base), signals=choice)
     with pytest.raises(RecipeError, match=r"4 layers, and the checkpoint .* has 3"):
         distill(answer, data, tmp_path / "no", recipe_for("kd", small.base, "student.layers=4"))
     answer_of_others = lambda pairs: [[0.5, 0.5]] * len(pairs)  # noqa: E731

@@ -21,7 +21,7 @@ def example_of(
     row: dict[str, Any], k: int, task: Task, models: Sequence[ModelOutputs], columns: Sequence[Columns]
 ) -> dict[str, Any]:
     """The ``row``, which is the k-th of the outputs of the ``models``, the teacher first, and of the students'
-    ``columns``; docs/audit.md has its fields."""
+    ``columns``. docs/audit.md lists its fields."""
     teacher, *students = models
     texts = [row[name] for name in task.text_columns]
     return {

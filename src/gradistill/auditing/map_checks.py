@@ -41,7 +41,7 @@ UNCHANGED = 0.7
 with a map that cannot rest on what they held."""
 
 SEEDS = (0, 1, 2)
-"""Seeds of the random weights whose mean counts: one draw differs from another by .3 (docs/audit.md)."""
+"""Seeds of the random weights. The result is the mean over them: single draws differ by up to .3."""
 
 
 @dataclass(frozen=True)

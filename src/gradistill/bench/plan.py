@@ -20,7 +20,7 @@ from gradistill.errors import RecipeError, nearest
 from gradistill.io import digest
 from gradistill.recipe import Recipe, load_recipe
 from gradistill.recipe.recipe_files import read_keys
-from gradistill.recipe.schema import Strict, refusal, refuse_truth_values
+from gradistill.recipe.schema import OneOrMany, Strict, refusal, refuse_truth_values
 from gradistill.recipe.secrets import without_secrets
 
 KEEP_LAST = (
@@ -33,11 +33,6 @@ then measured on would flatter it. The authors did choose so."""
 
 Seed = Annotated[int, Field(ge=0, le=MOST_SEED)]
 _NAME = re.compile(r"[^\x00-\x1f/\\]{1,80}")
-Changes = Annotated[
-    tuple[str, ...], BeforeValidator(lambda given: [given] if isinstance(given, str) else given)
-]
-
-
 Columns = Annotated[
     tuple[str, ...],
     BeforeValidator(lambda given: given.split(",") if isinstance(given, str) else given),
@@ -55,14 +50,14 @@ class TeacherPlan(Strict):
     train_rows: int | None = Field(
         default=None, ge=1, description="of the task's training rows; all by default"
     )
-    set: Changes = Field(default=(), description="changes of the recipe finetune")
+    set: OneOrMany = Field(default=(), description="changes of the recipe finetune")
 
 
 class MethodPlan(Strict):
     """One column of the comparison: a shipped method, with changes of its recipe."""
 
     method: str
-    set: Changes = ()
+    set: OneOrMany = ()
     tasks: tuple[str, ...] | None = Field(default=None, description="on these tasks alone")
     seeds: tuple[Seed, ...] | None = Field(
         default=None, min_length=1, description="more where it is close, or fewer"
@@ -98,12 +93,12 @@ class TaskPlan(Strict):
     layers: tuple[int, ...] | None = None
     train_rows: int | None = Field(default=None, ge=1)
     validation_rows: int | None = Field(default=None, ge=1)
-    set: Changes = ()
-    teacher_set: Changes = Field(default=(), description="changes of its teacher's recipe")
+    set: OneOrMany = ()
+    teacher_set: OneOrMany = Field(default=(), description="changes of its teacher's recipe")
     learning_rates: tuple[float, ...] | None = Field(
         default=None, min_length=1, description="of its teacher, instead of those of all"
     )
-    method_set: dict[str, Changes] = Field(
+    method_set: dict[str, OneOrMany] = Field(
         default_factory=dict, description="changes of single methods on this task, by their names"
     )
 
@@ -152,7 +147,7 @@ class BenchPlan(Strict):
     train_rows: int | None = Field(default=None, ge=1, description="for students; drawn once, by seed 0")
     validation_rows: int | None = Field(default=None, ge=1, description="drawn once, by seed 0")
     settings: Literal["authors", "default"] = "default"
-    set: Changes = ()
+    set: OneOrMany = ()
     predictions: bool = Field(default=False, description="write test predictions in GLUE's format")
     keep_models: bool = Field(default=True, description="keep the students, not their figures alone")
 
@@ -297,7 +292,7 @@ def _settled(name: str, task: TaskPlan, plan: BenchPlan, home: Path, data: str |
     )
 
 
-def _changes_from(home: Path, changes: Changes) -> Changes:
+def _changes_from(home: Path, changes: tuple[str, ...]) -> tuple[str, ...]:
     """Changes of a recipe, in which a student's checkpoint is a path that the file means."""
     found = []
     for change in changes:

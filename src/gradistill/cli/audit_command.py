@@ -32,10 +32,13 @@ NAMED = "folder (PyTorch or ONNX), hub id, or python:module:function"
 
 @dataclass(frozen=True, kw_only=True)
 class AuditedTeacher:
-    """The reference, and how it reads the texts."""
+    """The teacher, and how it reads the texts."""
 
     teacher: Annotated[
-        list[str], typer.Option("--teacher", help=f"The reference: {NAMED}. Several are averaged.")
+        list[str],
+        typer.Option(
+            "--teacher", help=f"The teacher that students are compared with: {NAMED}. Several are averaged."
+        ),
     ]
     teacher_template: TeacherTemplate = None
 

@@ -179,7 +179,9 @@ Signals = Annotated[
 Verify = Annotated[
     str, typer.Option("--verify", help="On opening a store: full (checksums) or fast (sizes).")
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run in this folder.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace what an earlier command wrote at --output.")
+]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -39,7 +38,7 @@ from gradistill.commands.export_cost import audit_costs
 from gradistill.commands.identity import data_files, model_identity, recipes_of
 from gradistill.commands.recorded_data import read_as_trained, with_positive
 from gradistill.commands.row_sample import drawn_rows
-from gradistill.commands.run_record import described, versions
+from gradistill.commands.run_record import described, utc_now, versions
 from gradistill.commands.token_examination import TokenExamination
 from gradistill.data import DataChoice, Splits, align_labels, read_splits
 from gradistill.data.checked_rows import CARRIED, Marks
@@ -124,7 +123,7 @@ class AuditJob:
         audited = replace(self.examination.audited(draft), slices=slices, trained=trained)
         about, choice, task = self._about(students), self.choice, self.splits.task
         found = summed_up(audited, about, choice.method, task, choice.limits, seed=choice.seed)
-        found |= {"created": _now(), "reason": choice.reason}
+        found |= {"created": utc_now(), "reason": choice.reason}
         if choice.costs and not task.token_labels:
             assert choice.max_length is not None
             found["costs"] = audit_costs(self.models, row_texts(self.rows, task), choice.max_length)
@@ -237,8 +236,3 @@ def _without_labels(splits: Splits, split: str) -> dict[str, str]:
 def _windows(examination: Any) -> dict[str, Any]:
     windows = getattr(examination, "windows", None)
     return {} if windows is None else windows.as_dict()
-
-
-def _now() -> str:
-    """The time in UTC, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")

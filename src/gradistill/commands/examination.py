@@ -25,7 +25,7 @@ from gradistill.auditing.word_examiner import Flip, TextRows, WordExaminer
 from gradistill.commands.audit_choice import AuditChoice
 from gradistill.commands.audit_model import AuditModel
 from gradistill.commands.audit_models import AuditModels
-from gradistill.commands.row_sample import POOL_ROWS, drawn_rows
+from gradistill.commands.row_sample import WORD_POOL_ROWS, drawn_rows
 from gradistill.data import Cut, Splits, Task, encode
 from gradistill.data.raw_words import row_texts, word_pool, words_of
 from gradistill.data.windows import Windows
@@ -66,7 +66,7 @@ class AuditRows:
             splits.rows, rows, some(choice.faithfulness_rows),
             {name: own for name, own in changed.items() if len(own)}, some(choice.floor_rows),
             some(choice.response_rows), some(choice.shapley_rows), some(choice.expected_gradients_rows),
-            word_pool(row_texts(some(POOL_ROWS), splits.task)),
+            word_pool(row_texts(some(WORD_POOL_ROWS), splits.task)),
         )  # fmt: skip
 
 

@@ -6,7 +6,6 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from gradistill.commands.identity import recipes_of
 from gradistill.commands.output_folder import FolderKind, check_output, draft_folder, held, put_in_place
 from gradistill.commands.recorded_data import TRAINED, data_record
 from gradistill.commands.run_folder import EXPORT_RECORD
-from gradistill.commands.run_record import described, versions
+from gradistill.commands.run_record import described, utc_now, versions
 from gradistill.commands.text_lengths import task_length, trained_windows
 from gradistill.data import DataChoice
 from gradistill.data.data_source import Source
@@ -161,7 +160,7 @@ class _Job:
             "max_length": self.max_length,
             **self._windows(),
             "versions": versions() | package_versions(*PACKAGES),
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "created": utc_now(),
         }
         found["failed"] = _below_limits(found, self.choice)
         found["warnings"] = _warnings(found, self.choice)

@@ -21,7 +21,7 @@ from gradistill.commands.audit_model import AuditModel
 from gradistill.commands.data_warnings import log_splits, refuse_other_kind_of_model
 from gradistill.commands.export_choice import LOYALTIES, ExportChoice
 from gradistill.commands.recorded_data import read_as_trained, with_positive
-from gradistill.commands.row_sample import POOL_ROWS, drawn_rows
+from gradistill.commands.row_sample import WORD_POOL_ROWS, drawn_rows
 from gradistill.data import DataChoice, Task, align_labels, read_splits
 from gradistill.data.changed_copies import Copy
 from gradistill.data.label_matching import Outputs
@@ -56,7 +56,7 @@ class ExportRows:
         log_splits(splits)
         every, task = splits.rows[choice.split], splits.task
         rows, few, words = (
-            drawn_rows(every, n, choice.seed) for n in (choice.max_rows, choice.response_rows, POOL_ROWS)
+            drawn_rows(every, n, choice.seed) for n in (choice.max_rows, choice.response_rows, WORD_POOL_ROWS)
         )
         gold = None if choice.split in splits.without_labels else np.asarray(rows["label"][:])
         response = TextRows(row_texts(few, task), few["index"][:])

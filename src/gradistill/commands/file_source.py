@@ -11,6 +11,7 @@ import numpy as np
 from datasets import Dataset
 
 from gradistill.auditing.predictions import Predictions
+from gradistill.auditing.predictor import shown_text
 from gradistill.commands.answer_sources import (
     Asked,
     Values,
@@ -90,7 +91,7 @@ class FileSource:
             texts = as_texts(copy)
             place = self.train.of_copy(row, texts, number)
             if place is None:
-                missing.append(f"copy {number[0]}/{number[1]} of row {row}, {_shown(texts)}")
+                missing.append(f"copy {number[0]}/{number[1]} of row {row}, {shown_text(texts)}")
             else:
                 found.setdefault(row, []).append(self.train.logits[place].astype(np.float32))
         if missing:
@@ -113,13 +114,8 @@ class FileSource:
         return Predictions(logits, multi_label=task.multi_label)
 
 
-def _shown(texts: Texts) -> str:
-    text = " | ".join(texts)
-    return f"{text[:60]!r}{'…' if len(text) > 60 else ''}"
-
-
 def _refuse_rows(answers: Answers, missing: Mapping[int, Texts], how: str, split: str) -> None:
-    rows = [f"row {number}, {_shown(texts)}" for number, texts in missing.items()]
+    rows = [f"row {number}, {shown_text(texts)}" for number, texts in missing.items()]
     _refuse_missing(answers, rows, how, f"{split} rows")
 
 

@@ -15,7 +15,7 @@ from gradistill.auditing.predictor import ClassifierPredictor, Predictor
 from gradistill.auditing.statistics import Estimate
 from gradistill.auditing.windowed_predictor import WindowedPredictor
 from gradistill.auditing.word_examiner import TextRows, WordExaminer
-from gradistill.commands.row_sample import POOL_ROWS, drawn_rows
+from gradistill.commands.row_sample import WORD_POOL_ROWS, drawn_rows
 from gradistill.data import Collator, Task, encode
 from gradistill.data.changed_copies import Copy
 from gradistill.data.raw_words import row_texts, word_pool
@@ -81,7 +81,7 @@ def response_of(
     teacher: Predictor, student: Predictor, rows: Dataset, task: Task, seed: int
 ) -> Estimate | None:
     """Response loyalty by replaced words on a sample of ``rows``; None where no text has words enough."""
-    some, pool = (drawn_rows(rows, count, seed) for count in (RESPONSE_ROWS, POOL_ROWS))
+    some, pool = (drawn_rows(rows, count, seed) for count in (RESPONSE_ROWS, WORD_POOL_ROWS))
     words = word_pool(row_texts(pool, task))
     examiner = WordExaminer(teacher, [student], words, seed=seed, multi_label=task.multi_label)
     (found,) = examiner.response(TextRows(row_texts(some, task), some["index"][:]), masked=False)

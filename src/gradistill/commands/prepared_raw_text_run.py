@@ -35,7 +35,7 @@ from gradistill.commands.prepared_run import (
 )
 from gradistill.commands.raw_text_run import RawTextRun, no_near_words
 from gradistill.commands.recorded_data import with_positive
-from gradistill.commands.signal_stores import StoreChoice
+from gradistill.commands.signal_stores import AUTO, StoreChoice
 from gradistill.commands.student_budget import (
     checkpoint_on_budget,
     refuse_checkpoint_budget,
@@ -93,13 +93,14 @@ def reads_raw_texts(teacher: AnyTeacher, settings: StudentSettings) -> bool:
 
 
 def refuse_store(signals: StoreChoice) -> None:
-    """Raise RecipeError for a store of signals, which such a teacher has none of."""
-    if signals.folder is not None:
+    """Raise RecipeError for options of a store: the signals of such a teacher are kept in memory."""
+    where = [] if signals.where == AUTO.where else [f"--signals {signals.where}"]
+    if options := [*where, *signals.store_options]:
         raise RecipeError(
-            f"--signals {signals.where} names a store, and signals of a teacher that reads other tokens than the "
+            f"{' and '.join(options)} is about a store, and the signals of a teacher that reads other tokens than the "
             "student, or of a file or a function, are kept in memory",
-            expected="--signals auto",
-            remedy="leave --signals out",
+            expected="--signals auto, without --encoding and --verify",
+            remedy="leave these options out",
         )
 
 

@@ -32,16 +32,12 @@ from gradistill.models.packaged import PACKAGED
 from gradistill.objectives.labelled_tokens import refuse_objectives_of_texts
 from gradistill.recipe import Recipe, load_recipe
 from gradistill.recipe.recipe_files import read_keys
-from gradistill.recipe.schema import Pooling, Strict, not_a_number, refusal, truth_value
+from gradistill.recipe.schema import OneOrMany, Pooling, Strict, not_a_number, refusal, truth_value
 from gradistill.recipe.secrets import redacted
 from gradistill.recipe.strict_yaml import yaml_lines
 
 Place = tuple[str | int, ...]
 """The path of a key in the file."""
-Texts = Annotated[
-    tuple[str, ...], BeforeValidator(lambda given: [given] if isinstance(given, str) else given)
-]
-"""One text, or a list of them."""
 Label = Annotated[str, BeforeValidator(lambda given: str(given) if type(given) is int else given)]
 """The name of a label, which may be a number."""
 
@@ -52,13 +48,13 @@ class ProjectData(Strict):
     source: str = Field(min_length=1, description="a file, a folder of files, or a hub id")
     task: str | None = None
     label_column: str | None = None
-    text_columns: Texts | None = Field(default=None, min_length=1, max_length=2)
+    text_columns: OneOrMany | None = Field(default=None, min_length=1, max_length=2)
     unlabelled: str | None = None
     kind: LabelKind | None = None
     validation_share: float | None = Field(default=None, gt=0, lt=1)
     validation_seed: int = Field(default=0, ge=0)
     positive: Label | None = None
-    label_columns: Texts | None = None
+    label_columns: OneOrMany | None = None
     label_separator: str | None = None
     skip_incomplete: bool = Field(default=False, description="leave out rows that lack a text or a label")
     label_map: dict[str, str] | None = Field(
@@ -76,7 +72,7 @@ class Training(Strict):
     windows: Pooling | None = None
     window_overlap: int | None = None
     max_train_rows: int | None = None
-    set: Texts = Field(default=(), description="changes of the recipe: training.arguments.bf16=true")
+    set: OneOrMany = Field(default=(), description="changes of the recipe: training.arguments.bf16=true")
 
     def changes(self, seed: int, *more: str) -> list[str]:
         """As ``load_recipe`` takes them; ``set`` comes last."""
@@ -98,7 +94,7 @@ class TeacherStage(Training):
     """A model to fine-tune, or one that is fine-tuned already."""
 
     model: str = PACKAGED
-    fine_tuned: Texts | None = Field(
+    fine_tuned: OneOrMany | None = Field(
         default=None, min_length=1, description="one model, or several whose probabilities are averaged"
     )
     template: str | None = Field(

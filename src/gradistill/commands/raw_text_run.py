@@ -23,7 +23,7 @@ from gradistill.commands.function_source import FunctionSource, Remembering
 from gradistill.commands.live_source import LiveSource, word_maps
 from gradistill.commands.loyalty_sample import FLOOR_ROWS, response_of
 from gradistill.commands.mean_source import MeanSource
-from gradistill.commands.row_sample import POOL_ROWS, drawn_rows
+from gradistill.commands.row_sample import WORD_POOL_ROWS, drawn_rows
 from gradistill.commands.run_record import described
 from gradistill.commands.task_run import TaskRun
 from gradistill.commands.training_run import EncodedRows, Run
@@ -215,7 +215,7 @@ def no_near_words(kind: str) -> RecipeError:
 
 def copy_words(rows: Dataset, task: Any) -> list[str]:
     """The words that may stand in for others in changed copies: those of some of the training rows."""
-    return word_pool(row_texts(drawn_rows(rows, POOL_ROWS, 0), task))
+    return word_pool(row_texts(drawn_rows(rows, WORD_POOL_ROWS, 0), task))
 
 
 def _shared_words(

@@ -6,7 +6,7 @@ from datasets import Dataset
 
 from gradistill.io import digest
 
-POOL_ROWS = 1000
+WORD_POOL_ROWS = 1000
 """Rows whose words stand in for others: so many keep memory small, and do not depend on how many rows are compared."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,11 @@ def timing(signal_seconds: float, train_seconds: float, examples: float) -> dict
         "examples_per_s": round(examples / train_seconds, 2),
         "peak_rss_mb": round(_peak_rss_mb(), 1),
     }
+
+
+def utc_now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def versions() -> dict[str, str]:

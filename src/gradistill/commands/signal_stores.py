@@ -80,15 +80,21 @@ class StoreChoice:
         return None if self.where in ("auto", "online") else Path(self.where)
 
     def check(self) -> None:
-        """Raise StoreError for a folder that holds no finished store, RecipeError for an encoding without a store."""
-        if self.where == "online" and self.encoding is not None:
+        """Raise StoreError for a folder that holds no finished store, RecipeError for a store's options without one."""
+        if self.where == "online" and (options := self.store_options):
             raise RecipeError(
-                f"--encoding {self.encoding} is how a store writes vectors, and with --signals online there is none",
+                f"{' and '.join(options)} is about a store, and with --signals online there is none",
                 expected="one of the two",
                 remedy="leave one of them out",
             )
         if self.folder is not None:
             Manifest.read(self.folder)
+
+    @property
+    def store_options(self) -> list[str]:
+        """What is chosen of how a store is written and opened, as it is typed."""
+        encoding = [] if self.encoding is None else [f"--encoding {self.encoding}"]
+        return encoding if self.verify == "full" else [*encoding, f"--verify {self.verify}"]
 
     @property
     def kept_as(self) -> str:

@@ -11,12 +11,12 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-POOL_ROWS = 2000
+TOKEN_POOL_ROWS = 2000
 """Rows whose tokens are enough: about 50,000 of them."""
 
 
 def token_pool(rows: Any) -> Int[Tensor, " pool"] | None:
-    """The tokens of the texts of ``POOL_ROWS`` rows at even distances, as often as they occur, without special ones.
+    """The tokens of ``TOKEN_POOL_ROWS`` rows at even distances, as often as they occur, without special ones.
 
     None where the rows are no sequence, have no ``special_tokens_mask``, or no such token. The same rows give the same
     pool.
@@ -25,7 +25,7 @@ def token_pool(rows: Any) -> Int[Tensor, " pool"] | None:
     """
     if not hasattr(rows, "__getitem__") or not hasattr(rows, "__len__") or not len(rows):
         return None
-    places = np.linspace(0, len(rows) - 1, min(POOL_ROWS, len(rows)), dtype=int).tolist()
+    places = np.linspace(0, len(rows) - 1, min(TOKEN_POOL_ROWS, len(rows)), dtype=int).tolist()
     some = [rows[place] for place in places]
     if "special_tokens_mask" not in some[0]:
         return None

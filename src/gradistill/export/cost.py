@@ -21,7 +21,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from gradistill.auditing.onnx_predictor import onnx_session
+from gradistill.auditing.onnx_predictor import graph_files, onnx_session
 from gradistill.core_times import OtherWork
 from gradistill.printing import PROGRESS, SECONDS_BETWEEN_LINES
 
@@ -134,7 +134,5 @@ def parameter_counts(model: nn.Module) -> dict[str, int]:
 def file_bytes(model: Path) -> int:
     """Bytes of an ``.onnx`` file with the weights beside it, or of the safetensors of a folder."""
     if model.suffix == ".onnx":
-        return sum(
-            path.stat().st_size for path in (model, model.with_name(f"{model.name}_data")) if path.is_file()
-        )
+        return sum(path.stat().st_size for path in graph_files(model))
     return sum(path.stat().st_size for path in model.glob("*.safetensors"))

@@ -28,6 +28,12 @@ MOST_EPOCHS, MOST_ROWS, MOST_COPIES = 100_000, 1_000_000, 1000
 """Of a run, a step and a training row. More are a slip of the pen: no run would end, and no memory hold the rows."""
 
 
+OneOrMany = Annotated[
+    tuple[str, ...], BeforeValidator(lambda given: [given] if isinstance(given, str) else given)
+]
+"""One text, or a list of them."""
+
+
 class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 

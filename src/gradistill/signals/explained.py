@@ -25,7 +25,7 @@ def refuse_labelled_tokens(model: nn.Module) -> None:
         raise ModelError(
             f"{type(model).__name__} labels tokens, and one label of each row is to be explained",
             expected="a sequence classifier",
-            remedy="use gradistill explain or gradistill audit, which explain the labels of words",
+            remedy="choose a classifier of whole texts: there are no explanations of words with a label each",
         )
 
 

@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from gradistill.batch import Batch
-from gradistill.data.batching import by_length
+from gradistill.data.batching import Collate, by_length
 from gradistill.data.collator import mask_token_id_of
 from gradistill.data.token_pool import token_pool
 from gradistill.errors import StoreError, UnusableStoreError
@@ -41,7 +40,6 @@ logger = logging.getLogger(__name__)
 
 PLAN = "building.json"
 DRAFT = draft_of(rf"{SHARD.pattern}|manifest\.json|building\.json")
-Collate = Callable[[Sequence[Mapping[str, Any]]], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ class GradientConflict:
                 f"{self._cap:g} times as long (compute.gradient_conflict: auto)"
             )
             return
-        smaller = " ".join(f"objectives.{name}.weight" for name in drowning)
+        smaller = " and ".join(f"objectives.{name}.weight" for name in drowning)
         logger.warning(
             f"{fault}. The optimizer sees their sum, and will hardly train the predictions: try a tenth of {smaller}, "
             "or compute.gradient_conflict: auto"
