@@ -502,3 +502,15 @@ def test_several_teachers_are_one_in_an_audit(small: Any, decoder: Path, tmp_pat
     silent = function_of(Path(student))
     with pytest.raises(RecipeError, match="a function without labels, and the teacher"):
         audit([student, silent], [student], data, tmp_path / "no", FEW)
+
+
+def test_maps_on_words_are_not_compared_with_a_reference_of_the_teachers_tokens(
+    small: Any, tmp_path: Path
+) -> None:
+    """The mark of such maps came along with expected gradients only."""
+    source = small.teachers["two"]
+    student = other_tokens(source, tmp_path / "student")
+    choice = audit_parts(max_rows=6, floor_rows=4, response_rows=2, reference=str(source))
+    found = audit(str(source), [str(student)], small.choice("two"), tmp_path / "out", choice)
+    assert "difference" not in figures(found)["saliency"].get("reference", {})
+    assert "difference" in figures(found)["label"]["reference"]

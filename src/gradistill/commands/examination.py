@@ -16,7 +16,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from gradistill.auditing.evaluate import EXPECTED_GRADIENTS_SEEDS, FLOOR_SEEDS, Examiner, in_blocks
-from gradistill.auditing.per_example import Columns, Reference, StudentColumns, joined, mean_values
+from gradistill.auditing.per_example import ON_WORDS, Columns, Reference, StudentColumns, joined, mean_values
 from gradistill.auditing.perturbations import PERTURBATIONS, perturbed
 from gradistill.auditing.predictor import OnProgress, Predictor
 from gradistill.auditing.summary import Audited, Changed
@@ -221,7 +221,7 @@ class Examination:
             places = np.isin(rows.rows["index"][:], rows.floor["index"][:])
             own |= found
             for student, whole in zip(students, columns, strict=True):
-                student |= {name: whole[name][places] for name in found if name in whole}
+                student |= {name: whole[name][places] for name in (*found, ON_WORDS) if name in whole}
         return Reference(own, students)
 
     def _cascade(self) -> list[list[dict[str, float]]] | None:
