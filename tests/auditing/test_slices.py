@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
 
+from gradistill.auditing.even_ranges import even_ranges
 from gradistill.auditing.slices import MIN_ROWS, NO_VALUE, OTHER_VALUES, by_values, worst_slices
 
 
@@ -65,3 +68,22 @@ def test_ids_with_underscores_are_no_numbers() -> None:
     values = [f"{k}_000" for k in range(1, 40)] * 2
     parts = by_values({"label": np.ones(len(values))}, values)
     assert not any("to" in name for name in parts)
+
+
+def test_a_number_that_most_rows_have_is_a_range_of_its_own() -> None:
+    """Three of four quartiles of a count that is mostly 0 are 0: all rows were one part."""
+    assert sizes([*["0"] * 160, *map(str, range(1, 41))]) == {"0": 160, "1 to 40": 40}
+    around = sizes([*["5"] * 60, *map(str, range(1, 41))])
+    assert around == {"1 to 5": 4, "5": 61, "6 to 15.25": 10, "15.25 to 40": 25}
+    assert sizes([*map(str, range(40)), *["99"] * 60]) == {"0 to 24.75": 25, "24.75 to 99": 15, "99": 60}
+
+
+@given(st.lists(st.integers(-5, 40) | st.floats(-1, 1), min_size=1, max_size=60), st.integers(1, 6))
+def test_even_ranges_hold_each_number_once(numbers: list[float], count: int) -> None:
+    values = np.array(numbers, dtype=float)
+    found = even_ranges(values, count)
+    assert (np.sum([inside for *_, inside in found], axis=0) == 1).all()
+    for low, high, inside in found:
+        assert low <= values[inside].min()
+        assert values[inside].max() <= high
+    assert len(found) <= 2 * count

@@ -10,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 from scipy.special import expit
 
+from gradistill.auditing.even_ranges import even_ranges
 from gradistill.auditing.loyalty_measures import (
     bernoulli_agreement,
     correlation,
@@ -352,17 +353,11 @@ def group_by_length(columns: Columns, parts: int = 3) -> dict[str, Columns]:
 
 
 def by_confidence(columns: Columns, parts: int = 5) -> dict[tuple[float, float], Columns]:
-    """The examples by the teacher's confidence, in about equal parts."""
+    """The examples by the teacher's confidence, in about equal parts (``even_ranges``)."""
     if "teacher_confidence" not in columns:
         return {}
-    sure = columns["teacher_confidence"]
-    bounds = np.unique(np.quantile(sure, np.linspace(0, 1, parts + 1)))
-    which = np.clip(np.searchsorted(bounds, sure, side="right") - 1, 0, max(len(bounds) - 2, 0))
-    found = {}
-    for k in np.unique(which):
-        high = bounds[min(k + 1, len(bounds) - 1)]
-        found[float(bounds[k]), float(high)] = where(columns, which == k)
-    return found
+    ranges = even_ranges(columns["teacher_confidence"], parts)
+    return {(low, high): where(columns, inside) for low, high, inside in ranges}
 
 
 def calibration(sure: np.ndarray, right: np.ndarray, bins: int = 10) -> dict[str, object]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from math import isfinite
 from typing import Any
 
 import numpy as np
 
+from gradistill.auditing.even_ranges import even_ranges
 from gradistill.auditing.per_example import Columns, count_rows, where
 from gradistill.data.cell_checks import number
 
@@ -33,8 +33,8 @@ BREAKDOWNS = {"by_label": "the teacher’s label", "by_length": "length", "by_co
 def by_values(columns: Columns, values: Sequence[str | None]) -> dict[str, Columns]:
     """The examples by one value each, the most frequent value first.
 
-    Numbers with more than ``MOST_VALUES`` different values are put into four ranges with about as many examples each,
-    in their order; a range starts with its first number and ends before its last one, the last range with it.
+    Numbers with more than ``MOST_VALUES`` different values are put into four ranges with about as many examples each
+    (``even_ranges``), in their order.
     ``None`` and blank texts are a part of their own.
 
     Example: ``by_values(columns, ["north", "south", "north"])["north"]``
@@ -52,23 +52,25 @@ def by_values(columns: Columns, values: Sequence[str | None]) -> dict[str, Colum
 
 
 def _ranges(values: Sequence[str | None]) -> tuple[list[str | None], list[str]]:
-    """Each number as the range that it is in, and all ranges."""
-    numbers = np.array([np.nan if value is None else float(value) for value in values])
-    known = numbers[np.isfinite(numbers)]
-    bounds = np.unique(np.quantile(known, np.linspace(0, 1, QUARTERS + 1)))
-    names = _range_names(bounds)
-    places = np.clip(np.searchsorted(bounds, numbers, side="right") - 1, 0, len(names) - 1)
-    return [None if v is None else names[place] for v, place in zip(values, places, strict=True)], names
+    """The name of the range of each number, and the names of all ranges."""
+    known = {place: float(value) for place, value in enumerate(values) if value is not None}
+    places, ranges = list(known), even_ranges(np.array(list(known.values())), QUARTERS)
+    names = _range_names([(low, high) for low, high, _ in ranges])
+    named: list[str | None] = [None] * len(values)
+    for name, (_, _, inside) in zip(names, ranges, strict=True):
+        for k in np.flatnonzero(inside):
+            named[places[k]] = name
+    return named, names
 
 
-def _range_names(bounds: np.ndarray) -> list[str]:
-    """``low to high`` for each pair of neighbours: in six digits where these keep all bounds apart, else in more."""
-    forms = ("g", *(f".{decimals}f" for decimals in range(18)))
-    for form in forms:
-        shown = [format(bound, form) for bound in bounds]
-        if len({*shown}) == len(bounds) and not any("e+" in bound for bound in shown):
+def _range_names(ranges: Sequence[tuple[float, float]]) -> list[str]:
+    """``low to high`` of each range, or its one value, in the fewest digits that keep all bounds apart."""
+    bounds = {bound for ends in ranges for bound in ends}
+    for form in ("g", *(f".{decimals}f" for decimals in range(18))):
+        shown = {bound: format(bound, form) for bound in bounds}
+        if len({*shown.values()}) == len(bounds) and not any("e+" in text for text in shown.values()):
             break
-    return [f"{low} to {high}" for low, high in pairwise(shown)]
+    return [shown[low] if low == high else f"{shown[low]} to {shown[high]}" for low, high in ranges]
 
 
 def worst_slices(student: Mapping[str, Any], count: int = 3) -> list[dict[str, Any]]:
@@ -96,7 +98,9 @@ def ranked(by: str, part: Mapping[str, Any]) -> dict[str, Any] | None:
         figure = figures.get(name) or {}
         if figure.get("value") is not None and (figure.get("n") or 0) >= MIN_ROWS:
             label = part.get("label")
-            name_of_part = f"{part['low']:g} to {part['high']:g}" if label is None else str(label)
+            name_of_part = str(label)
+            if label is None:
+                (name_of_part,) = _range_names([(part["low"], part["high"])])
             measured = {key: figure.get(key) for key in ("value", "low", "high", "n")}
             return {"by": by, "name": name_of_part, "figure": name, **measured}
     return None
