@@ -259,3 +259,41 @@ def test_lines_hold_any_character(tmp_path: Path) -> None:
     ]
     write_lines(tmp_path / "results.jsonl", odd)
     assert [*read_lines(tmp_path / "results.jsonl").values()] == odd
+
+
+def test_a_figure_that_a_method_lacks_on_a_task_is_compared_on_the_other_tasks(tmp_path: Path) -> None:
+    """All methods had .9 on sst2 and .1 on rte; the one without a value on rte had the best mean, .9."""
+    methods, of_task = ("kd", "adkd", "gkd"), {"sst2": 0.9, "rte": 0.1}
+    lines = [
+        line(task, method, 0, 0.8, saliency=None if (task, method) == ("rte", "adkd") else value)
+        for task, value in of_task.items() for method in methods
+    ]  # fmt: skip
+    over = {entry["method"]: entry for entry in summary(lines, [], {}, plan_of(tmp_path))["over_tasks"]}
+    assert [over[name]["figures"]["saliency loyalty"] for name in methods] == [0.9] * 3
+    assert [over[name]["gains"]["saliency loyalty"]["n"] for name in ("adkd", "gkd")] == [1, 1]
+    assert over["gkd"]["gains"]["retention"]["n"] == 2
+    without = [
+        line(task, name, 0, 0.8, None if name == "adkd" else 0.5) for task in of_task for name in methods
+    ]
+    over = {entry["method"]: entry for entry in summary(without, [], {}, plan_of(tmp_path))["over_tasks"]}
+    found = [over[name]["figures"]["saliency loyalty"] for name in methods]
+    assert found == [0.5, None, 0.5], "a figure that a method never has does not take it from the others"
+
+
+@pytest.mark.parametrize(
+    ("by", "shown"),
+    [
+        (-0.00033, "| -0.0003 "),
+        (0.00033, "| +0.0003 "),
+        (-0.04, "| -0.040 "),
+        (0.0, "| 0.000 "),
+        (1e-15, "| 0.000 "),
+    ],
+)
+def test_a_small_difference_keeps_its_sign(by: float, shown: str, tmp_path: Path) -> None:
+    lines = [
+        line("sst2", method, seed, 0.8 + (method == "adkd") * by + seed * 0.01)
+        for method in ("kd", "adkd") for seed in range(3)
+    ]  # fmt: skip
+    rows = bench_tables(summary(lines, [], {}, plan_of(tmp_path))).replace("\\", "").splitlines()
+    assert any(row.startswith("| from kd") and shown in row for row in rows)

@@ -195,12 +195,16 @@ def _correct(panels: Iterable[Mapping[str, Any]]) -> None:
 
 
 def _over_tasks(panels: Sequence[Mapping[str, Any]], plan: BenchPlan) -> list[dict[str, Any]]:
-    """Each method at each depth over the tasks on which all methods of that depth have results."""
+    """Each method at each depth over the tasks on which all methods of that depth have results.
+
+    A figure is a mean over those of these tasks on which all methods have it that have it anywhere.
+    """
     costs = {entry.method: entry.cost for entry in catalogue()}
     found = []
     for (layers,), group in _grouped(panels, ("layers",)).items():
         names = [name for name in plan.methods if any(_of(panel, name) for panel in group)]
         common = [panel for panel in group if all(_of(panel, name) for name in names)]
+        shared = {figure: _panels_of_all(common, names, figure) for figure in COMPARED}
         found += [
             {
                 "method": name,
@@ -208,19 +212,30 @@ def _over_tasks(panels: Sequence[Mapping[str, Any]], plan: BenchPlan) -> list[di
                 "tasks": [panel["task"] for panel in common],
                 "step": costs.get(plan.methods[name].method),
                 "figures": {
-                    figure: _mean(_value(_of(panel, name), figure) for panel in common) for figure in COMPARED
+                    figure: _mean(_value(_of(panel, name), figure) for panel in shared[figure])
+                    for figure in COMPARED
                 },
                 "ranks": {
                     figure: _mean(_rank(panel, names, name, figure) for panel in common)
                     for figure in ("metric", "response loyalty", "saliency loyalty")
                 },
-                "gains": marked({figure: _gain(common, name, figure) for figure in COMPARED}, trained),
+                "gains": marked(
+                    {figure: _gain(shared[figure], name, figure) for figure in COMPARED}, trained
+                ),
                 TRAINED_ON: [figure for figure in COMPARED if figure in trained],
             }
             for name in names
             for trained in [_trained_over(common, name)]
         ]
     return found
+
+
+def _panels_of_all(
+    panels: Sequence[Mapping[str, Any]], names: Sequence[str], figure: str
+) -> list[Mapping[str, Any]]:
+    """The panels in which every method has a figure, of the methods that have it in any."""
+    having = [{name for name in names if _value(_of(panel, name), figure) is not None} for panel in panels]
+    return [panel for panel, found in zip(panels, having, strict=True) if found == set().union(*having)]
 
 
 def _trained_over(panels: Sequence[Mapping[str, Any]], method: str) -> dict[str, list[str]]:

@@ -9,11 +9,11 @@ from markupsafe import Markup
 
 from gradistill.auditing.trained_figures import DAGGER, TRAINED_ON, trained_note
 from gradistill.data.tasks import metric_title
-from gradistill.report.audit_tables import TableCell, capital, cell
+from gradistill.report.audit_tables import CLIPPED, TableCell, capital, cell
 from gradistill.report.bench_plots import bench_plots
 from gradistill.report.html import asset, page_template, policy
 from gradistill.report.model_card import Ready, markdown_template
-from gradistill.report.number_text import count, decimal, finite
+from gradistill.report.number_text import count, decimal, finite, interval
 
 SIGNIFICANT = 0.05
 NOTHING = TableCell("")
@@ -130,14 +130,20 @@ def _number(value: Any, places: int = 3, *, trained: bool = False) -> TableCell 
 
 
 def _signed(apart: Mapping[str, Any] | None) -> TableCell | None:
-    """A difference with its sign and interval; with a star where it is beyond chance, corrected for all of them."""
-    found = cell(apart)
-    if apart is None or found is None or found.value is None:
+    """A difference with its sign and interval, in the places that show it; with a star where it is beyond chance,
+    corrected for all of them."""
+    number = finite(apart["value"]) if apart else None
+    if apart is None or number is None:
         return None
     beyond = finite(apart.get("p_corrected"))
     star = " *" if beyond is not None and beyond < SIGNIFICANT else ""
-    sign = "" if found.value.startswith("-") else "+"
-    return TableCell(f"{sign}{found.value}{star}", found.interval)
+    places = next((places for places in range(3, 12) if round(number, places)), None)
+    value = decimal(0) if places is None else f"{number:+.{places}f}"
+    between = interval(apart, places or 3)
+    return TableCell(
+        f"{value}{DAGGER * bool(apart.get(TRAINED_ON))}{star}",
+        between and between + CLIPPED * bool(apart.get("clipped")),
+    )
 
 
 def _without_n(found: TableCell | None) -> TableCell | None:

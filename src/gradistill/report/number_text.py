@@ -46,7 +46,7 @@ def count(value: Any) -> str | None:
     return None if number is None else f"{int(number):,}"
 
 
-def interval(figure: Mapping[str, Any]) -> str | None:
+def interval(figure: Mapping[str, Any], places: int = 3) -> str | None:
     """A figure's ``low`` and ``high``, ``None`` where one of them is no finite number."""
-    low, high = decimal(figure.get("low")), decimal(figure.get("high"))
+    low, high = decimal(figure.get("low"), places), decimal(figure.get("high"), places)
     return None if low is None or high is None else between(low, high)
