@@ -265,3 +265,26 @@ def test_hostile_text_breaks_neither_table_nor_front_matter_nor_fence(text):
     prose = re.sub(r"<pre>.*?</pre>", "", html, flags=re.DOTALL)
     assert not re.search(r"<(script|a|img|strong|em|code)\b", prose)
     assert not set(shown) & set("\x1b\u202e")
+
+
+def test_the_hub_gets_every_metric_under_its_own_name() -> None:
+    """Macro F1 is called f1 there: it took the place of F1."""
+    scores = {"f1": 0.9, "macro_f1": 0.6, "accuracy": 0.8}
+    matter = _front_matter(model_card(_facts(eval=scores)))
+    assert matter["metrics"] == ["f1", "accuracy"]
+    (entry,) = matter["model-index"]
+    assert entry["results"][0]["metrics"] == [
+        {"type": "f1", "value": 0.9, "name": "f1"},
+        {"type": "f1", "value": 0.6, "name": "macro_f1"},
+        {"type": "accuracy", "value": 0.8, "name": "accuracy"},
+    ]
+
+
+def test_labels_of_several_labels_a_row_are_no_share_of_examples() -> None:
+    several = model_card(_facts(loyalty={"label": FIGURE, "exact_match": FIGURE, "probability": FIGURE}))
+    assert "Label: share of equal yes and no, mean over the labels." in several
+    assert "share of examples with the same predicted label" not in several
+
+
+def test_what_is_0_but_for_rounding_has_no_sign() -> None:
+    assert "| accuracy | 0.000 |" in model_card(_facts(eval={"accuracy": -0.0001}))

@@ -82,6 +82,7 @@ def model_card(facts: Mapping[str, Any]) -> str:
         data=_data(facts.get("data"), facts.get("texts")),
         loyalty=[_loyalty_row(name, part) for name, part in loyalty.items()],
         label_loyalty="label" in loyalty,
+        several_labels="exact_match" in loyalty,
         of_words=_hub_task(facts) == TOKEN_TASK,
         saliency=_saliency_note(loyalty.get("saliency")),
         prediction="prediction" in loyalty,
@@ -156,7 +157,7 @@ def markdown_text(value: Any) -> str:
 def _number(value: Real) -> str:
     if isinstance(value, Integral):
         return f"{int(value):,}"
-    return f"{float(value):.3f}" if isfinite(value) else NO_VALUE
+    return f"{float(value):z.3f}" if isfinite(value) else NO_VALUE
 
 
 def _model(role: str, model: Mapping[str, Any]) -> dict[str, Any]:
@@ -222,14 +223,19 @@ def _front_matter(facts: Mapping[str, Any]) -> str:
     if _HUB_ID.fullmatch(teacher):
         matter |= {"base_model": [teacher], "base_model_relation": "finetune"}
     scores = {
-        _ON_THE_HUB.get(str(name), str(name)): float(value)
+        str(name): float(value)
         for name, value in (facts.get("eval") or {}).items()
         if isinstance(value, Real) and isfinite(value)
     }
     if scores:
-        matter["metrics"] = list(scores)
+        matter["metrics"] = list(dict.fromkeys(map(_hub_metric, scores)))
         matter["model-index"] = _results(facts, scores)
     return yaml_text(matter)
+
+
+def _hub_metric(name: str) -> str:
+    """The hub's name of a metric. Several of ours may have one: their own names tell them apart."""
+    return _ON_THE_HUB.get(name, name)
 
 
 def _results(facts: Mapping[str, Any], scores: Mapping[str, float]) -> list[dict[str, Any]]:
@@ -238,7 +244,10 @@ def _results(facts: Mapping[str, Any], scores: Mapping[str, float]) -> list[dict
     result = {
         "task": {"type": _hub_task(facts), "name": _one_line(facts["task"])},
         "dataset": {"name": data, "type": data, "split": "validation"},
-        "metrics": [{"type": name, "value": round(value, 4), "name": name} for name, value in scores.items()],
+        "metrics": [
+            {"type": _hub_metric(name), "value": round(value, 4), "name": name}
+            for name, value in scores.items()
+        ],
     }
     name = _one_line(facts["student"].get("name") or "Text classifier")
     return [{"name": name, "results": [result]}]
