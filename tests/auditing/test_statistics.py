@@ -290,3 +290,10 @@ def test_rows_to_show_a_share_are_the_fewest_whose_interval_is_so_narrow(hits: i
     needed = rows_to_show(hits / of)
     assert widest(-(-needed // of) * of) <= 0.05 < widest((needed - 1) // of * of)
     assert rows_to_show(1.0) == 73
+
+
+def test_a_slope_may_pass_1_and_has_no_gain() -> None:
+    """One that overreacts 2.8 times had the gain 2.8."""
+    slope = Estimate(2.8, 2.5, 3.1, 40)
+    assert slope.with_floor(0.1).as_dict()["gain"] == pytest.approx(3)
+    assert slope.with_floor(0.1, at_most_1=False).as_dict() == slope.as_dict() | {"floor": 0.1, "gain": None}

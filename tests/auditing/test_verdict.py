@@ -120,6 +120,8 @@ def test_response_is_judged_by_its_gain_over_the_floor() -> None:
     high_floor = of(student(loyalty={"response": figure(0.75, 0.7, floor=0.4)}))
     assert checks(high_floor)["response"]["outcome"] == "warn"
     assert checks(high_floor)["response"]["limit"] == limit.warn
+    judged = checks(high_floor)["response"]
+    assert (judged["value"], judged["compared"]) == (0.75, pytest.approx(0.35 / 0.6))
     assert checks(of(student(loyalty={"response": figure(0.75, 0.7)})))["response"]["outcome"] == "pass"
     nothing_left = checks(of(student(loyalty={"response": figure(0.5, 0.4, floor=1.0)})))["response"]
     assert (nothing_left["outcome"], nothing_left["reason"]) == ("warn", "not defined on these rows")

@@ -45,9 +45,9 @@ class Estimate:
         bounds = {"value": self.value, "low": self.low, "high": self.high}
         return {k: v if isfinite(v) else None for k, v in bounds.items()} | {"n": self.n}
 
-    def with_floor(self, floor: float) -> FlooredEstimate:
-        """The figure beside the value of a model that cannot have learnt to agree."""
-        return FlooredEstimate(self.value, self.low, self.high, self.n, floor)
+    def with_floor(self, floor: float, *, at_most_1: bool = True) -> FlooredEstimate:
+        """The figure with its floor, the value of a model that cannot have learnt to agree."""
+        return FlooredEstimate(self.value, self.low, self.high, self.n, floor, at_most_1)
 
     def __str__(self) -> str:
         between = f" [{self.low:.3f}, {self.high:.3f}]" if isfinite(self.low) else ""
@@ -59,11 +59,13 @@ class FlooredEstimate(Estimate):
     """A figure of agreement beside its ``floor``: the value of a model that cannot have learnt to agree."""
 
     floor: float
+    at_most_1: bool = True
+    """Whether 1 is the largest value. A slope, which may pass it, has no gain."""
 
     @property
     def gain(self) -> float:
         """``(value − floor) / (1 − floor)``: the share of what lies above the floor. NaN where that is nothing."""
-        return (self.value - self.floor) / (1 - self.floor) if self.floor < 1 else nan
+        return (self.value - self.floor) / (1 - self.floor) if self.at_most_1 and self.floor < 1 else nan
 
     def as_dict(self) -> dict[str, float | int | None]:
         """The JSON form ``{value, low, high, n, floor, gain}``."""

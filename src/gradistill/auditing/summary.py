@@ -252,8 +252,9 @@ def _in_order(
     for group, names in GROUPS.items():
         for name in names:
             if (estimate := figures.get(group, {}).get(name)) is not None:
-                floor = floors.get(name)
-                found.setdefault(group, {})[name] = estimate if floor is None else estimate.with_floor(floor)
+                if (floor := floors.get(name)) is not None:
+                    estimate = estimate.with_floor(floor, at_most_1=name != "response_slope")
+                found.setdefault(group, {})[name] = estimate
     return found
 
 

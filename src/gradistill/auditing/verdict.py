@@ -243,7 +243,13 @@ def _checked(limit: Limit, figure: Mapping[str, Any] | None) -> dict[str, Any] |
         if not limit.required:
             return None
         reason = "not measured" if figure is None else "not defined on these rows"
-        return shared | {"value": None, "limit": limit.warn, "outcome": WARN, "reason": reason}
+        return shared | {
+            "value": None,
+            "compared": None,
+            "limit": limit.warn,
+            "outcome": WARN,
+            "reason": reason,
+        }
     sign = 1 if limit.more else -1
     few = (figure.get("n") or MIN_ROWS) < MIN_ROWS
     under = limit.fail is not None and sign * value < sign * limit.fail
@@ -268,7 +274,9 @@ def _checked(limit: Limit, figure: Mapping[str, Any] | None) -> dict[str, Any] |
         text += f", on {figure['n']} examples only"
     text += _trained_on(figure)
     reason = f"{text}; {figure['about']}" if figure.get("about") else text
-    return shared | {"value": figure.get("value"), "limit": decisive, "outcome": outcome, "reason": reason}
+    return shared | {
+        "value": figure.get("value"), "compared": value, "limit": decisive, "outcome": outcome, "reason": reason,
+    }  # fmt: skip
 
 
 def _trained_on(figure: Mapping[str, Any]) -> str:

@@ -106,7 +106,7 @@ def _check(check: Mapping[str, Any]) -> dict[str, Any]:
     more = check.get("figure") not in ("overlap", "cut", "unpredicted")
     return {
         "name": capital(str(check.get("name"))),
-        "value": _plain(check.get("value")),
+        "value": _plain(check.get("compared", check.get("value"))),
         "warn": _bound(check.get("warn_limit"), more=more),
         "fail": _bound(check.get("fail_limit"), more=more),
         "outcome": str(check.get("outcome")),
