@@ -224,7 +224,7 @@ def test_a_words_label_stands_at_its_first_token_and_cut_words_are_counted() -> 
     cut = encode(found.rows["train"], tokenizer, found.task, max_length=5)
     assert cut.dataset["labels"][0] == [-100, 1, -100, 2, -100]  # in the middle of a word, whose label stays
     assert (cut.truncated, cut.words_unread, cut.longest) == (1, 2, 8)
-    assert "no token stands for 2 words" in str(cut.cut)
+    assert "2 words have no token" in str(cut.cut)
     batch = Collator(tokenizer)([whole.dataset[k] for k in range(2)])
     assert batch["labels"].tolist()[1] == [-100, 0, 0, -100, -100, -100, -100, -100]
     assert batch["word_ids"].tolist()[1] == [-1, 0, 1, -1, -1, -1, -1, -1]
