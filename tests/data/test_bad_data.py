@@ -198,7 +198,7 @@ def test_an_empty_folder(tmp_path: Path) -> None:
 def test_two_formats_of_one_split(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text(GOOD)
     (tmp_path / "train.jsonl").write_text("")
-    assert "'train' is there more than once: train.csv, train.jsonl; keep one" in str(refusal(tmp_path))
+    assert "'train' exists more than once: train.csv, train.jsonl; keep one" in str(refusal(tmp_path))
 
 
 def test_one_file_for_two_splits(tmp_path: Path) -> None:

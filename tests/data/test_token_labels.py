@@ -122,7 +122,7 @@ def test_ids_with_names_are_read_and_ids_without_are_refused() -> None:
 @pytest.mark.parametrize(
     ("tags", "message"),
     [
-        (["O", "I-x", "O"], r"row 2.*the tag of word 2 is I-x behind O, where BIO2 has B-x.*IOB1"),
+        (["O", "I-x", "O"], r"row 2.*the tag of word 2 is I-x after O, where BIO2 has B-x.*IOB1"),
         (["B-x", "I-y", "O"], r"row 2.*the tag of word 2 is I-y behind B-x"),
         (["O", "S-x", "O"], r"row 2.*word 2 is 'S-x'. This is BIOES"),
         (["O", "x", "O"], r"row 2.*word 2 is 'x'. This is no tag of BIO2"),
