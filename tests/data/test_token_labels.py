@@ -123,7 +123,7 @@ def test_ids_with_names_are_read_and_ids_without_are_refused() -> None:
     ("tags", "message"),
     [
         (["O", "I-x", "O"], r"row 2.*the tag of word 2 is I-x after O, where BIO2 has B-x.*IOB1"),
-        (["B-x", "I-y", "O"], r"row 2.*the tag of word 2 is I-y behind B-x"),
+        (["B-x", "I-y", "O"], r"row 2.*the tag of word 2 is I-y after B-x"),
         (["O", "S-x", "O"], r"row 2.*word 2 is 'S-x'. This is BIOES"),
         (["O", "x", "O"], r"row 2.*word 2 is 'x'. This is no tag of BIO2"),
         (["O", "O"], r"row 2.*2 tags for 3 words"),
