@@ -1,6 +1,6 @@
 """The types that every package uses: the batch and the names of its dimensions.
 
-Shapes stand in signatures as jaxtyping strings with one fixed set of words:
+Signatures give shapes as jaxtyping strings with one fixed set of words:
 ``batch`` examples, ``token`` positions (special tokens included), ``hidden`` the width of the
 embedding output, ``label`` classes (1 for regression), ``view`` scalars that are differentiated,
 ``layer`` mapped layer pairs.
@@ -159,8 +159,8 @@ class Batch:
         words = self.words_per_example
         if words is None:
             words = self.first_tokens.sum() / len(self)
-        least = 1e-9  # a batch may have no word
-        return summed_over_words / words.to(summed_over_words.dtype).clamp(min=least)
+        floor = 1e-9  # a batch may have no word
+        return summed_over_words / words.to(summed_over_words.dtype).clamp(min=floor)
 
     def labelled(self) -> Bool[Tensor, " batch"]:
         """Which rows have a label."""

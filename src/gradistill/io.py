@@ -136,8 +136,8 @@ def draft_of(names: str) -> re.Pattern[str]:
 
 def drafts_in(folder: Path) -> list[Path]:
     """The drafts directly in a folder: files and folders that a killed process had begun to write or remove."""
-    own = re.compile(_OWN_DRAFT)
-    return [path for path in folder.glob(".gradistill-*") if own.fullmatch(path.name)]
+    pattern = re.compile(_OWN_DRAFT)
+    return [path for path in folder.glob(".gradistill-*") if pattern.fullmatch(path.name)]
 
 
 def remove_drafts(folder: Path, *, below: bool = False) -> None:

@@ -185,7 +185,7 @@ def test_a_split_that_is_not_there(tmp_path: Path) -> None:
     message = str(refusal(tmp_path, splits=("train", "validation")))
     assert "no 'validation' split; the folder holds devel.csv, train.csv" in message
     assert (
-        "(dev, val and valid are understood), or take a part of the training rows: --validation-share"
+        "(dev, val and valid are accepted), or take a part of the training rows: --validation-share"
         in message
     )
 

@@ -35,9 +35,9 @@ def contradictory_labels(rows: Dataset, task: Task, some: str = "rows") -> str |
     other = next(k for k in others if labels[k] != labels[first])
     shown = shown_texts(rows[first], task.text_columns)
     named = " and ".join(f"'{_named(rows[k]['label'], task)}'" for k in (first, other))
-    come = "1 text comes" if len(contradicted) == 1 else f"{len(contradicted)} texts come"
+    occurrences = "1 text occurs" if len(contradicted) == 1 else f"{len(contradicted)} texts occur"
     return (
-        f"{count} of {len(rows)} {printable(some)} contradict another: {come} with different labels, such as "
+        f"{count} of {len(rows)} {printable(some)} contradict another: {occurrences} with different labels, such as "
         f"'{shown}' with {named}. A model can be right about one of them at most: check these labels"
     )
 

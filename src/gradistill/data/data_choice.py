@@ -31,7 +31,7 @@ class DataChoice:
     ``source`` is a folder, a file, a hub id (``glue/sst2``, ``owner/name:config``), or an object: a ``Dataset``, a
     ``DatasetDict``, a pandas ``DataFrame``, a list of dicts, or a dict of these by split. Without a ``task`` it is
     inferred from the training rows. ``label_column`` and ``text_columns`` are names in the source; ``body.text`` names
-    a field of the column ``body``. ``kind`` settles whether numeric labels are ``classes`` or ``scores``.
+    a field of the column ``body``. ``kind`` decides whether numeric labels are ``classes`` or ``scores``.
 
     Several labels a row are lists in the label column. Otherwise ``label_columns`` names one column of 0 and 1 for
     each label, or ``label_separator`` is the text between the labels in a cell. For words with a BIO2 tag each, the

@@ -9,7 +9,7 @@ from gradistill.data.column_names import names_labels, names_texts
 from gradistill.errors import Problem
 
 _WORDS = 5
-"""A column name with so many words or more is probably a text."""
+"""A column name with at least this many words is probably a text."""
 
 
 def header_fault(file: str, records: Sequence[Sequence[str]]) -> Problem | None:

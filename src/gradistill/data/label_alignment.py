@@ -82,8 +82,8 @@ def _matched_classes(splits: Splits, theirs: Sequence[str], owner: str) -> Match
         )
     if numbers_of(theirs) is not None and numbers_of(ours) is None and not splits.alphabetical:
         pairs = ", ".join(f"{name} = {mine}" for mine, name in zip(ours, theirs, strict=True))
-        of = f"the task {splits.task.name}" if not splits.inferred else "the data set"
-        note = f"the {owner} only numbers its classes; the order of {of} is assumed: {shortened(pairs)}"
+        order_source = f"the task {splits.task.name}" if not splits.inferred else "the data set"
+        note = f"the {owner} only numbers its classes; the order of {order_source} is assumed: {shortened(pairs)}"
         return Match(tuple(positions), note)
     raise _other_names(ours, theirs, owner, {})
 
@@ -139,7 +139,7 @@ def _other_count(task: Task, theirs: Sequence[str], owner: str) -> DataError:
     )
     return DataError(
         f"The {owner} has {len(theirs)} outputs ({shortened(', '.join(theirs))}), the data have {ours}.",
-        expected=f"as many outputs as the data have labels, or labels called like outputs of the {owner}",
+        expected=f"as many outputs as the data have labels, or labels named like outputs of the {owner}",
         remedy=f"take a {owner} of this task, name the --task that the data are, or pair the labels with --label-map",
     )
 

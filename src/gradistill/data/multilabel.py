@@ -260,7 +260,7 @@ def label_flags(
     of_columns = _columns_of_flags(table, column)
     order = [ids.get(label_key(name)) for name in of_columns] or list(range(len(names)))
     if sorted(k for k in order if k is not None) != list(range(len(names))) or None in order:
-        what = f"the columns are not those of the labels: {known_list(names)}"
+        what = f"the columns do not match the labels: {known_list(names)}"
         return [None] * len(parts.cells), [Problem(table.file, what, column=column)]
     row_flags: list[list[float] | None] = []
     problems = []

@@ -234,7 +234,7 @@ def _tagged_words(choice: DataChoice, table: Table) -> tuple[DataChoice, dict[st
     reasons = {}
     if columns is None and choice.kind in (None, "tokens"):
         columns = _likely_tags(table, choice)
-        reasons = {"label_column": f"{DOUBT}no column is called like one, but its lists hold BIO2 tags"}
+        reasons = {"label_column": f"{DOUBT}no column is named like one, but its lists hold BIO2 tags"}
     if columns is None:
         return None
     words, tags = columns
@@ -290,13 +290,13 @@ def _proposed_label(choice: DataChoice, table: Table) -> tuple[DataChoice, dict[
     rest = [name for name in likely if name not in flags]
     signs = {name: _label_signs(table, name) for name in likely}
     if len(flags) >= FLAG_COLUMNS and not any(signs[name].is_a_labels for name in rest):
-        reason = f"{DOUBT}no column is called like a label, and each of these holds 0 or 1"
+        reason = f"{DOUBT}no column is named like a label, and each of these holds 0 or 1"
         also = f"; the label could also be {', '.join(map(shown, rest))}" if rest else ""
         return replace(choice, label_columns=tuple(flags)), {"label_columns": reason + also}
     if not likely:
         raise DataError(
             f"In {table.file} no column looks like a label. Its columns: {', '.join(map(shown, table.columns))}.",
-            expected=f"a column called {', '.join(LABEL_COLUMNS)}, or one of few values that come again and again",
+            expected=f"a column called {', '.join(LABEL_COLUMNS)}, or one with few values that occur often",
             remedy="name the label's column with --label-column (label_column= in Python)",
         )
     names = list(likely)
@@ -306,7 +306,7 @@ def _proposed_label(choice: DataChoice, table: Table) -> tuple[DataChoice, dict[
     if signs[best].called_label:
         reason = f"{DOUBT}labels often have this name, and it has {likely[best]}{also}"
     else:
-        reason = f"{DOUBT}no column is called like a label, and this one has {likely[best]}{also}"
+        reason = f"{DOUBT}no column is named like a label, and this one has {likely[best]}{also}"
     return replace(choice, label_column=best), {"label_column": reason}
 
 

@@ -103,8 +103,8 @@ def mask_tokens(
 
     ``ranges`` comes from ``token_word_ranges``.
     """
-    gone = np.pad(np.cumsum(~kept, axis=1), ((0, 0), (1, 0)))
-    touched = gone[:, ranges[:, 1] + 1] > gone[:, np.maximum(ranges[:, 0], 0)]
+    lost_before = np.pad(np.cumsum(~kept, axis=1), ((0, 0), (1, 0)))
+    touched = lost_before[:, ranges[:, 1] + 1] > lost_before[:, np.maximum(ranges[:, 0], 0)]
     return np.where(touched, mask_token_id, token_ids)
 
 

@@ -301,7 +301,7 @@ def _doubts(table: Table, task: Task, label: str) -> Iterator[str]:
         )
     for name in filter(stands_for_nothing, task.labels or ()):
         yield (
-            f"{name!r} is a label of its own. Where it means that there is no label, leave these cells blank; "
+            f"{name!r} is read as a label. If it means that there is no label, leave these cells blank; "
             "--skip-incomplete (skip_incomplete= in Python) then leaves out their rows"
         )
     if task.labels is None and label in table.commas and _are_thousands(written := table.as_written(label)):
@@ -455,7 +455,7 @@ def _no_words(table: Table, choice: DataChoice) -> DataError:
 def _refuse_possible_labels(table: Table, doubtful: Sequence[str]) -> None:
     if doubtful:
         raise DataError(
-            f"{table.file} has no column that is called like a label, and {doubtful[0]!r} may be the label.",
+            f"{table.file} has no column that is named like a label, and {doubtful[0]!r} may be the label.",
             expected="texts without labels, or the name of the label's column",
             remedy=f"name it with --label-column {doubtful[0]}, or the texts with --text-columns",
         )
@@ -533,10 +533,10 @@ def _given_task(choice: DataChoice) -> Task | None:
 
 def _refuse_other_kind(choice: DataChoice, task: Task) -> None:
     several = choice.label_columns is not None or choice.label_separator is not None
-    wanted = "multi_label" if several else choice.kind
-    if wanted not in (None, task.kind):
+    kind = "multi_label" if several else choice.kind
+    if kind not in (None, task.kind):
         raise RecipeError(
-            f"kind is {wanted!r}, and the task {task.name!r} has {task.kind}",
+            f"kind is {kind!r}, and the task {task.name!r} has {task.kind}",
             expected="a kind that the task has",
             remedy="leave --kind or --task out",
         )

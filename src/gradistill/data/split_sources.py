@@ -114,11 +114,11 @@ def files_of(source: Source, split: str, task: Task | None) -> list[Path]:
 def _opened(source: Source, wanted: Wanted) -> _SplitReaders | Callable[[], Table]:
     """The splits of the source, or the reader of its only table."""
     if not is_path(source):
-        found = tables_of(source)
-        if isinstance(found, Table):
-            return lambda: found
-        readers = {name: lambda table=table: table for name, table in found.items()}
-        return _SplitReaders("the data", readers, f"the data have {', '.join(found) or 'no split'}")
+        tables = tables_of(source)
+        if isinstance(tables, Table):
+            return lambda: tables
+        readers = {name: lambda table=table: table for name, table in tables.items()}
+        return _SplitReaders("the data", readers, f"the data have {', '.join(tables) or 'no split'}")
     source = path_text(source)
     path = Path(source)
     try:
@@ -179,7 +179,7 @@ def split_names(split: str, task: Task | None) -> tuple[str, ...]:
 def _absent(split: str, found_splits: _SplitReaders) -> str:
     what = f"there is no {split!r} split; {found_splits.listing}"
     if split == "validation" and "train" in found_splits.readers:
-        what += f". Add one (dev, val and valid are understood), or {SHARE_HINT}"
+        what += f". Add one (dev, val and valid are accepted), or {SHARE_HINT}"
     return what
 
 
@@ -214,8 +214,8 @@ def _file(path: Path) -> Callable[[], Table]:
 def _folder(folder: Path, wanted: Wanted) -> _SplitReaders | Callable[[], Table]:
     if _is_saved(folder):
         return _saved(folder)
-    there = sorted(folder.iterdir())
-    found_splits = _files(folder, there)
+    entries = sorted(folder.iterdir())
+    found_splits = _files(folder, entries)
     inner = folder / "data"
     if not _has_any(found_splits, wanted) and inner.is_dir():
         within = _files(inner, sorted(inner.iterdir()))
@@ -226,8 +226,8 @@ def _folder(folder: Path, wanted: Wanted) -> _SplitReaders | Callable[[], Table]
 def has_splits(folder: Path) -> bool:
     """Whether ``save_to_disk`` wrote the folder, or it has a file with the name of the training split."""
     wanted = Wanted(("train",))
-    found = _folder(folder, wanted)
-    return not isinstance(found, _SplitReaders) or _has_any(found, wanted)
+    opened = _folder(folder, wanted)
+    return not isinstance(opened, _SplitReaders) or _has_any(opened, wanted)
 
 
 def _is_saved(folder: Path) -> bool:
@@ -286,8 +286,8 @@ def _incomplete(split: str, shards: Sequence[tuple[Path, re.Match[str]]]) -> str
     absent = sorted(set(whole) - set(numbers))
     if not whole or not (absent or set(numbers) - set(whole)):
         return ""
-    there = f"{len(numbers)} of {len(whole)} parts are there"
-    return f"of the split {split!r}, {there}; the numbers {absent[:5]} are missing"
+    counted = f"{len(numbers)} of {len(whole)} parts are there"
+    return f"of the split {split!r}, {counted}; the numbers {absent[:5]} are missing"
 
 
 def _joined(files: Sequence[Path]) -> Table:
@@ -416,6 +416,6 @@ def _divided(table: Table, marks: str) -> _SplitReaders:
         )
     others = {name: cells for name, cells in table.columns.items() if name != marks}
     whole = replace(table, columns=others, problems=(), split_column=marks)
-    readers = {split: partial(whole.only, own) for split, own in rows.items()}
-    listing = ", ".join(f"{split} ({len(own):,} rows)" for split, own in rows.items())
+    readers = {split: partial(whole.only, split_rows) for split, split_rows in rows.items()}
+    listing = ", ".join(f"{split} ({len(split_rows):,} rows)" for split, split_rows in rows.items())
     return _SplitReaders(table.file, readers, f"its column {marks!r} names {listing}")

@@ -36,9 +36,11 @@ def tagged_words(
             numbers[row] = _without_partial_word(read, whole) if cut_left else read
             for name, values in cut.items():
                 columns[name][row] = values[place]
-    unread = sum(len(row) - len({*of} - {-1}) for row, of in zip(words, numbers, strict=True))
+    unread = sum(
+        len(row) - len({*word_numbers} - {-1}) for row, word_numbers in zip(words, numbers, strict=True)
+    )
     columns["word_ids"] = numbers
-    columns["labels"] = [_labels(of, row) for of, row in zip(numbers, tags, strict=True)]
+    columns["labels"] = [_labels(word_numbers, row) for word_numbers, row in zip(numbers, tags, strict=True)]
     return columns, Cut(max_length, len(long), len(words), max(lengths), unread)
 
 
@@ -58,7 +60,7 @@ def _tokenized(
         )
     except AssertionError as error:  # a tokenizer of bytes that starts a text without a blank
         raise RecipeError(
-            f"{type(tokenizer).__name__} cannot split words apart: {error}",
+            f"{type(tokenizer).__name__} cannot tokenize lists of words: {error}",
             expected="a tokenizer that puts a blank in front of each word",
             remedy="save it so: AutoTokenizer.from_pretrained(model, add_prefix_space=True).save_pretrained(model)",
         ) from None

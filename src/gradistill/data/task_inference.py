@@ -102,10 +102,10 @@ def find_label_column(table: Table) -> str:
     candidates = label_candidates(table.columns)
     if len(candidates) == 1:
         return candidates[0]
-    found = f"several columns that may be the label: {', '.join(candidates)}"
-    none = f"no column that is called like a label. Its columns: {', '.join(map(shown, table.columns))}"
+    several = f"several columns that may be the label: {', '.join(candidates)}"
+    none = f"no column that is named like a label. Its columns: {', '.join(map(shown, table.columns))}"
     raise DataError(
-        f"{table.file} has {found if candidates else none}.",
+        f"{table.file} has {several if candidates else none}.",
         expected=f"exactly one of {', '.join(LABEL_COLUMNS)}",
         remedy="name the label's column with --label-column (label_column= in Python)",
     )

@@ -133,10 +133,12 @@ def _option(*names: str) -> str:
 def _no_choice(
     table: Table, label_column: str, texts: Sequence[str], reasons: Mapping[str, str]
 ) -> DataError:
-    found = f"{len(texts)} columns of text: {', '.join(map(shown, texts))}" if texts else "no column of text"
+    counted = (
+        f"{len(texts)} columns of text: {', '.join(map(shown, texts))}" if texts else "no column of text"
+    )
     no_texts = "".join(f"\n  - {shown(name)}: {reason}" for name, reason in reasons.items())
     return DataError(
-        f"{table.file} has {found}.{' No texts are:' + no_texts if no_texts else ''}",
+        f"{table.file} has {counted}.{' No texts are:' + no_texts if no_texts else ''}",
         expected=f"one or two{f' besides the label {label_column!r}' if label_column else ''}, among the columns "
         + ", ".join(map(shown, table.columns)),
         remedy=NAME_TEXTS,

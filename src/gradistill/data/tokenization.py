@@ -217,7 +217,9 @@ def _without_cut_words(
     words: Int[np.ndarray, " token"], before: Int[np.ndarray, " whole"]
 ) -> Int[np.ndarray, " token"]:
     """The words of a text's tokens, −1 for tokens of a word that had more tokens ``before`` truncation."""
-    left, all_of_them = (np.bincount(of + 1, minlength=int(before.max()) + 2) for of in (words, before))
+    left, all_of_them = (
+        np.bincount(numbers + 1, minlength=int(before.max()) + 2) for numbers in (words, before)
+    )
     return np.where((left == all_of_them)[words + 1], words, -1)
 
 

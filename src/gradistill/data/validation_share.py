@@ -60,10 +60,10 @@ def _groups(rows: Dataset, task: Task) -> list[list[int]]:
 
 
 def _drawn(groups: list[list[int]], share: float, generator: np.random.Generator) -> list[int]:
-    wanted = max(1, round(share * sum(map(len, groups))))
+    target = max(1, round(share * sum(map(len, groups))))
     taken: list[int] = []
     for place in generator.permutation(len(groups))[1:]:  # one group stays for training
-        if len(taken) + len(groups[place]) <= wanted:
+        if len(taken) + len(groups[place]) <= target:
             taken += groups[place]
     if not taken and len(groups) > 1:
         taken = min(groups, key=len)

@@ -117,12 +117,12 @@ def window_copies(copy: Copy, spans: Sequence[tuple[int, int]]) -> list[Copy]:
     """The windows of a copy of one text. Words that are masked in the copy are masked in the windows."""
     if len(spans) == 1:
         return [copy]
-    (text,), found = copy.texts, []
+    (text,), copies = copy.texts, []
     words = np.array(word_spans(text))
     for start, end in spans:
         inside = (words[:, 1] > start) & (words[:, 0] < end)
-        found.append(Copy((text[start:end],), None if copy.kept is None else copy.kept[inside]))
-    return found
+        copies.append(Copy((text[start:end],), None if copy.kept is None else copy.kept[inside]))
+    return copies
 
 
 def pooled(
@@ -176,17 +176,19 @@ def encode_windows(
     (name,) = task.text_columns
     texts = rows[name][:]
     spans = spans_of_windows(texts, tokenizer, max_length, windows.overlap)
-    places = [place for place, own in enumerate(spans) for _ in own]
-    pieces = [texts[place][start:end] for place, own in enumerate(spans) for start, end in own]
+    places = [place for place, text_spans in enumerate(spans) for _ in text_spans]
+    pieces = [texts[place][start:end] for place, text_spans in enumerate(spans) for start, end in text_spans]
     first = np.diff(places, prepend=-1) > 0
     numbers = np.array(rows["index"][:], dtype=np.int64)[places]
     numbers[~first] = numbers.max(initial=-1) + 1 + np.arange((~first).sum())
     columns = {name: pieces, "label": [rows["label"][place] for place in places], "index": numbers.tolist()}
     encoded = encode(as_dataset(pa.table(columns)), tokenizer, task, max_length=max_length, words=words)
-    whole = tokenized(tokenizer, [[texts[k] for k, own in enumerate(spans) if len(own) > 1] or [""]], None)
+    whole = tokenized(
+        tokenizer, [[texts[k] for k, text_spans in enumerate(spans) if len(text_spans) > 1] or [""]], None
+    )
     longest = max(encoded.longest, *(len(ids) for ids in whole["input_ids"]))
     dataset = encoded.dataset.add_column(TEXT, places)  # pyright: ignore[reportCallIssue]
-    several = sum(len(own) > 1 for own in spans)
+    several = sum(len(text_spans) > 1 for text_spans in spans)
     return replace(encoded, dataset=dataset, longest=longest, windowed=several, texts=len(texts))
 
 

@@ -70,10 +70,10 @@ class Adapter:
                 remedy=f"download that revision, and {remedy}",
             )
         if not (folder / ADAPTER_WEIGHTS).is_file():
-            found = sorted(file.name for file in folder.glob("adapter_model*"))
+            files = sorted(file.name for file in folder.glob("adapter_model*"))
             raise ModelError(
                 f"the adapter {folder} holds no {ADAPTER_WEIGHTS}"
-                + (f", only {', '.join(found)}" if found else ""),
+                + (f", only {', '.join(files)}" if files else ""),
                 expected="weights as safetensors; a pickle can run code and is never opened",
                 remedy="save the adapter again with save_pretrained, which writes safetensors",
             )

@@ -59,16 +59,16 @@ def locate(name: str | Path) -> str:
     """A folder or hub id that transformers can open; checks a local folder before transformers sees it."""
     folder = Path(name)
     try:
-        there = folder.exists()
+        exists = folder.exists()
     except OSError as error:
         raise ModelError(
             f"the model {name} cannot be found: {system_reason(error)}",
             expected="a folder with config.json and model.safetensors, a hub id, or 'minilm-l6'",
             remedy="check the path",
         ) from error
-    if str(name) == PACKAGED and not there:
+    if str(name) == PACKAGED and not exists:
         return str(packaged_model())
-    if not there:
+    if not exists:
         local = (
             folder.parent != Path() and folder.parent.is_dir()
         )  # the parent folder exists, so the name is no hub id
@@ -87,7 +87,7 @@ def locate(name: str | Path) -> str:
             raise ModelError(
                 f"{name} holds no config.json, but checkpoints: its run has not ended",
                 expected="a finished run, or another model folder",
-                remedy="give the command of that run again; it goes on from the last checkpoint",
+                remedy="run the command of that run again; it goes on from the last checkpoint",
             )
         raise ModelError(
             f"{name} holds no config.json",
@@ -274,15 +274,15 @@ def set_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> N
     The head of a decoder, ``score``, looks for the last token that is not padding. Batches are padded with the
     tokenizer's pad token. If such a model's configuration names another one, it is changed, too, with a log line.
     """
-    own, padding = model.config.pad_token_id, tokenizer.pad_token_id
+    configured, padding = model.config.pad_token_id, tokenizer.pad_token_id
     looks_for_padding = isinstance(getattr(model, "score", None), nn.Linear)
-    if own is not None and looks_for_padding and padding is not None and own != padding:
+    if configured is not None and looks_for_padding and padding is not None and configured != padding:
         logger.info(
             f"{type(model).__name__}: batches are padded with token {padding}, the tokenizer's pad token, and "
-            f"config.json names {own}: the head looks for {padding} from here on"
+            f"config.json names {configured}: the head looks for {padding} from here on"
         )
-    if own is None or looks_for_padding:
-        model.config.pad_token_id = own if padding is None else padding
+    if configured is None or looks_for_padding:
+        model.config.pad_token_id = configured if padding is None else padding
 
 
 def _refuse_spread(name: str | Path, device_map: DeviceMap | None) -> None:

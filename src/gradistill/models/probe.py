@@ -357,8 +357,8 @@ def _interchange(block: BlockCall, taken: Bool[Tensor, "row token"]) -> Callable
         if next(counted) % block.calls != block.number:
             return None
         state = output[0] if isinstance(output, tuple) else output
-        own, other = state.split(len(taken))
-        changed = torch.cat([torch.where(taken.unsqueeze(-1), other, own), other])
+        replaced, other = state.split(len(taken))
+        changed = torch.cat([torch.where(taken.unsqueeze(-1), other, replaced), other])
         return (changed, *output[1:]) if isinstance(output, tuple) else changed
 
     return hook

@@ -119,7 +119,7 @@ def stacked_heads(model: nn.Module, seeds: Sequence[int]) -> dict[str, Float[Ten
     """The model's own head, followed by the head of ``randomised_head`` for each seed. Raises ModelError likewise."""
     head = head_parameters(model)
     heads = [{name: p.detach() for name, p in head.items()}, *(_drawn(model, head, seed) for seed in seeds)]
-    return {name: torch.stack([own[name].to(p) for own in heads]) for name, p in head.items()}
+    return {name: torch.stack([weights[name].to(p) for weights in heads]) for name, p in head.items()}
 
 
 def head_logits(

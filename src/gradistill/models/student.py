@@ -64,7 +64,7 @@ def student_from_teacher(
     missing, unexpected = student.load_state_dict(weights, strict=False)
     if missing or unexpected:
         raise ModelError(
-            f"layers of {type(teacher).__name__} cannot be taken apart: {[*missing, *unexpected][:4]}",
+            f"layers of {type(teacher).__name__} cannot be copied one by one: {[*missing, *unexpected][:4]}",
             expected="one list of blocks of one kind",
             remedy="give a pre-trained student instead: --student CHECKPOINT",
         )
@@ -142,8 +142,10 @@ def student_from_checkpoint(
         name, Head(labels, is_multi_label(teacher), is_token_classifier(teacher)), dropout
     )
     theirs = weights_of(teacher)
-    own = student.state_dict()
-    fitting = {key: theirs[key] for key in missing if key in theirs and theirs[key].shape == own[key].shape}
+    weights = student.state_dict()
+    fitting = {
+        key: theirs[key] for key in missing if key in theirs and theirs[key].shape == weights[key].shape
+    }
     student.load_state_dict(fitting, strict=False)
     return student
 
@@ -199,7 +201,9 @@ def share_embeddings(student: PreTrainedModel, teacher: PreTrainedModel, embeddi
     parameters, theirs = dict(student.named_parameters()), weights_of(teacher)
     # Weights that accelerate spreads are in no graph. Then the student is probed, which is of the same kind.
     for name in Probe.find(student if is_spread(teacher) else teacher).embedding_parameters:
-        shapes = [tuple(of[name].shape) if name in of else "missing" for of in (theirs, parameters)]
+        shapes = [
+            tuple(weights[name].shape) if name in weights else "missing" for weights in (theirs, parameters)
+        ]
         if shapes[0] != shapes[1]:
             raise ModelError(
                 f"the embedding weight {name} is {shapes[0]} in the teacher, and {shapes[1]} in the student",
@@ -267,13 +271,13 @@ def _without_a_place(teacher: PreTrainedModel, student: PreTrainedModel, taken: 
 
     An example is the norm before ModernBERT's attention, which its first block does not have.
     """
-    own, theirs = student.state_dict(), teacher.state_dict()
+    student_weights, theirs = student.state_dict(), teacher.state_dict()
     lost = []
     for stack in _stacks(teacher, student, taken):
         for place, number in enumerate(taken):
             before = f"{stack}.{number - 1}."
             rest = [key.removeprefix(before) for key in theirs if key.startswith(before)]
-            lost += [f"{before}{key}" for key in rest if f"{stack}.{place}.{key}" not in own]
+            lost += [f"{before}{key}" for key in rest if f"{stack}.{place}.{key}" not in student_weights]
     return lost
 
 

@@ -25,7 +25,7 @@ _SPECIMENS = (
 def check_same_tokens(student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase) -> None:
     """Raise ModelError, with the difference, unless both give every text the same token ids.
 
-    It compares the vocabularies, the special tokens, the sides on which they truncate, and the ids of a few specimens
+    It compares the vocabularies, the special tokens, the side on which they truncate, and the ids of a few specimens
     (which show a difference in case or normalisation despite equal vocabularies). ``check_same_rows`` compares the rows
     of the data.
     """

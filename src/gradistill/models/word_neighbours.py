@@ -150,5 +150,7 @@ def _vectors(
 ) -> Float[Tensor, "word hidden"]:
     table = _embedding(model)
     ids: Any = tokenizer(list(words), add_special_tokens=False, verbose=False)["input_ids"]
-    vectors = torch.stack([table[own].mean(0) if own else torch.zeros_like(table[0]) for own in ids])
+    vectors = torch.stack(
+        [table[token_ids].mean(0) if token_ids else torch.zeros_like(table[0]) for token_ids in ids]
+    )
     return torch.nn.functional.normalize(vectors.float(), dim=-1)
